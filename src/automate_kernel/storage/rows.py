@@ -19,7 +19,14 @@ from itertools import repeat
 from operator import itemgetter
 from typing import Any, Literal, Protocol, TypeVar
 
-from automate_kernel.storage.codec import array_text, copy_text, decode, decode_time, encode
+from automate_kernel.storage.codec import (
+    JsonText,
+    array_text,
+    copy_text,
+    decode,
+    decode_time,
+    encode,
+)
 from automate_kernel.storage.dialects import DIALECTS, Dialect, utc_now
 from automate_kernel.storage.errors import DuplicateKeyError
 from automate_kernel.storage.tables import TABLES, Column, Table, Type
@@ -687,18 +694,31 @@ def _only(table: str, names: tuple[str, ...]) -> tuple[Column, ...]:
 
 def _parts(table: Table, rows: NewRows, most: int) -> Iterator[NewRows]:
     """Yield *rows* in parts of *most* rows, or fewer if they are large: one statement each."""
-    if len(rows) == 1:
+    long = [name for name in rows[0] if table.column(name).type in ("json", "longtext")]
+    if len(rows) == 1 or (len(rows) <= most and _text_in(rows, long) <= _MOST_TEXT):
         yield rows
         return
-    long = [name for name in rows[0] if table.column(name).type in ("json", "longtext")]
     start = size = 0
     for end, row in enumerate(rows):
-        its = sum(len(value) for name in long if isinstance(value := row[name], str))
+        its = _text_in([row], long)
         if end > start and (end - start >= most or size + its > _MOST_TEXT):
             yield rows[start:end]
             start, size = end, 0
         size += its
     yield rows[start:]
+
+
+def _text_in(rows: NewRows, columns: Sequence[str]) -> int:
+    """Return the number of characters in *columns* of *rows*; of JSON, if it is text already."""
+    return sum(
+        len(value)
+        for name in columns
+        for value in map(itemgetter(name), rows)
+        if type(value) in _TEXT
+    )
+
+
+_TEXT = {str, JsonText}
 
 
 def _columns(table: Table, names: Sequence[str]) -> Sequence[Column]:
