@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from automate_kernel import AutomateError, ErrorCodes, Kernel
 from automate_kernel.connectors import Connector, action
 from automate_kernel.errors import PluginError, StorageError
 from automate_kernel.operations.context import Call, current_call
-from automate_kernel.outbox import ItemStatus
+from automate_kernel.outbox import Backoff, ItemStatus, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.rows import Where
@@ -350,6 +351,30 @@ def test_a_commit_that_fails_is_made_up_for(
     assert execution.status is ExecutionStatus.COMPLETED
     assert written(engine) == ["once"]
     assert len(calls) == (2 if when == "before" else 1)
+
+
+@HOW
+def test_a_database_that_fails_for_long_is_no_failure_of_the_step(
+    storage: Failing, engine: sa.Engine, how: str
+) -> None:
+    """The execution goes back, and its one attempt is made later: nothing was written."""
+    outbox = RowsOutboxStore(storage, lease_seconds=1.0, backoff=Backoff(0.01, 0.01))
+    kernel = Kernel(storage, outbox=outbox, discover=False, secrets={})
+    calls: list[int] = []
+
+    @kernel.action("book", transactional=True)
+    def book() -> None:
+        calls.append(1)
+        write("once")
+        if time.monotonic() < until_then:
+            storage.here.failure = "before"
+
+    define(kernel, {"id": "a", "action": "book"})
+    until_then = time.monotonic() + 1.5
+    execution = run(kernel, how)
+    assert execution.status is ExecutionStatus.COMPLETED
+    assert written(engine) == ["once"]
+    assert len(calls) > 2
 
 
 # -- other ways to call it -------------------------------------------------------------------------

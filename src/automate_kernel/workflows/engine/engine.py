@@ -521,6 +521,10 @@ class Engine:
         except LeaseLostError:
             self._drop(driven)
             return CallOutcome(call, begun=False)
+        except StorageError as error:
+            # Nothing of a transactional step was written: another attempt is no failure of its own.
+            self._fail(driven, error)
+            return CallOutcome(call, begun=False)
         except BaseException as error:  # a KeyboardInterrupt too: it is none here
             return _broken(call, error)
 

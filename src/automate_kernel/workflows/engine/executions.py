@@ -645,7 +645,8 @@ class ExecutionStore:
         if not self._shares_tables or (note is None and NOTE not in item.headers):
             return
         headers = {name: value for name, value in item.headers.items() if name != NOTE}
-        changes: dict[str, Any] = {"last_error_code": None, "last_error": None}
+        changes: dict[str, Any]
+        changes = dict.fromkeys(("last_error_code", "last_error", "last_error_group"))
         if note is not None:
             headers[NOTE], changes = note.to_json(), {}
         changes["headers"] = encode_json(headers, "headers")

@@ -343,7 +343,8 @@ class Runner:
         """
         Make one call; an error is part of the outcome.
 
-        A transactional step is saved as well. Raises `LeaseLostError` if that can't be.
+        A transactional step is saved as well. Raises `LeaseLostError` if that can't be, and
+        `StorageError` if its database fails for too long.
         """
         if self._known.get(call.step.action):
             return TransactionalCall(

@@ -51,14 +51,15 @@ class TransactionalCall:
         """
         Make the call and save it; an error of the call is part of the outcome.
 
-        What a failing database has rolled back is done again. Raises `LeaseLostError`, with
-        nothing written, if the execution is another worker's by now or has been ended.
+        What a failing database has rolled back is done again, for half a lease; then its
+        `StorageError` is raised. Raises `LeaseLostError`, with nothing written, if the execution is
+        another worker's by now or has been ended.
         """
         patience = self._store.outbox.lease_seconds / 2
         what = f"step {self._call.step.id!r}"
         try:
             return try_for(patience, self._once, what, until=should_stop)
-        except LeaseLostError:
+        except (LeaseLostError, StorageError):
             raise
         except AutomateError as error:
             return CallOutcome(self._call, error=error)
