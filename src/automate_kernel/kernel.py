@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -57,6 +58,7 @@ from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
 from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
 from automate_kernel.workflows.engine.listener import ExecutionListener
+from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
 from automate_kernel.workflows.events import (
@@ -99,8 +101,11 @@ class Kernel:
 
     A plugin is imported at its first use, and a broken one is logged and left out. With *strict*
     all are imported at once, and the first that is broken, incompatible or contested raises
-    `PluginError`. *lease_seconds*, *retention_seconds* and *failed_retention_seconds* are for an
-    outbox that the kernel makes; see `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
+    `PluginError`. *version* is that of the host's own code (``"2026.11.2"``): while workers with
+    different workflows run side by side, those of the latest version decide what events start;
+    without versions those that were started last. *lease_seconds*, *retention_seconds* and
+    *failed_retention_seconds* are for an outbox that the kernel makes; see `RowsOutboxStore`.
+    Raises `ConfigError` for wrong arguments.
     """
 
     def __init__(
@@ -123,7 +128,10 @@ class Kernel:
         lease_seconds: float = 300.0,
         retention_seconds: float | None = None,
         failed_retention_seconds: float | None = None,
+        version: str | None = None,
     ) -> None:
+        self.version: str | None = version if version is None else _version(version)
+        """The version of the host's own code."""
         self.storage: Storage = _storage_for(storage, outbox)
         """The place of all data."""
         self.plugins: Plugins = Plugins(discover, strict, disabled, winners, settings=listed)
@@ -144,14 +152,7 @@ class Kernel:
             outbox, lease_seconds, retention_seconds, failed_retention_seconds
         )
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        self.operations: Invoker = Invoker(
-            {"connector": self.plugins.connectors, "provider": self.plugins.providers},
-            self.plugins.hooks,
-            self.secrets,
-            config or {},
-            settings or {},
-            self._render_config,
-        )
+        self.operations: Invoker = self._invoker(config or {}, settings or {})
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
@@ -166,6 +167,8 @@ class Kernel:
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
+        precedence = Precedence(self.outbox.workers, self.workflows.marks, self.version)
+        self._precedence = precedence
         self._runner = Runner(
             self.executions,
             operations=self.operations,
@@ -173,6 +176,7 @@ class Kernel:
             programs=self.workflows.program,
             listening=self.workflows.listening,
             sender=self,
+            leaves_events=lambda: precedence.leaves_events,
         )
         self._ticker = Ticker(self.storage, self._scheduled, self._fire)
         self._webhooks = WebhookReceiver(
@@ -214,6 +218,14 @@ class Kernel:
             return [MemorySecretsBackend(secrets)]
         given = [secrets] if isinstance(secrets, (str, SecretsBackend)) else list(secrets)
         return [self._made("secrets_backend", each, "needs arguments") for each in given]
+
+    def _invoker(
+        self, config: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
+    ) -> Invoker:
+        sources: dict[str, Any]
+        sources = {"connector": self.plugins.connectors, "provider": self.plugins.providers}
+        hooks, render = self.plugins.hooks, self._render_config
+        return Invoker(sources, hooks, self.secrets, config, settings, render)
 
     def _store(
         self, given: OutboxStore | str | None, lease: float, *kept: float | None
@@ -280,10 +292,15 @@ class Kernel:
         """
         Call an action or capability now and return its output.
 
-        Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`.
+        Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`. A
+        transactional one has a transaction of its own, and no *timeout*.
         """
         call = _call(operation, tenant_id, idempotency_key)
-        return self.operations.invoke(operation, self._input(input), call=call, timeout=timeout)
+        if not self.operations.is_transactional(operation):
+            return self.operations.invoke(operation, self._input(input), call=call, timeout=timeout)
+        with self.storage.begin() as rows:
+            call = replace(call, transaction=rows.native)
+            return self.operations.invoke(operation, self._input(input), call=call)
 
     async def ainvoke(
         self,
@@ -295,6 +312,10 @@ class Kernel:
         idempotency_key: str | None = None,
     ) -> Any:
         """`invoke` for asynchronous code."""
+        if self.operations.is_transactional(operation):
+            return await asyncio.to_thread(
+                self.invoke, operation, input, tenant_id=tenant_id, idempotency_key=idempotency_key
+            )
         call = _call(operation, tenant_id, idempotency_key)
         return await self.operations.ainvoke(
             operation, self._input(input), call=call, timeout=timeout
@@ -669,10 +690,20 @@ class Kernel:
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
         options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
-        options.setdefault("preflight", partial(require_schema, self.storage))
-        periodic_tasks += options.pop("periodic_tasks", ())
         handlers = self._chosen(kinds, exclude_kinds)
+        options.setdefault("version", self.version)
+        options.setdefault("workflows", self.workflows.marks)
+        look = self._precedence.look
+        if any(handler.kind == EVENT for handler in handlers):
+            periodic_tasks.append(PeriodicTask("precedence", 1.0, look))
+        options.setdefault("preflight", self._preflight)
+        periodic_tasks += options.pop("periodic_tasks", ())
         return Worker(self.outbox, handlers, periodic_tasks=periodic_tasks, **options)
+
+    def _preflight(self) -> None:
+        require_schema(self.storage)
+        # Before its first claim, which may be of events.
+        self._precedence.look()
 
     def _chosen(self, kinds: Iterable[str], exclude_kinds: Iterable[str]) -> list[Handler]:
         # A process without workflows leaves events to the others: it would finish them, and start
@@ -735,13 +766,38 @@ class Kernel:
         Start *workflow*, run until it has ended, and return the execution.
 
         Other items that are due are left alone, unless it has to wait: for a retry, or because its
-        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*.
+        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*. It is
+        not handed on to others: a step whose action isn't known here fails.
         """
         event = manual_event(workflow, payload)
         definition = self.workflows.get(workflow)
         self._check_manual(definition, event)
         owner = default_worker_id()
         execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
+        with self.executing_here(execution_id):
+            return self._run_here(execution_id, item, begun, patience)
+
+    @contextmanager
+    def executing_here(self, execution_id: str) -> Iterator[None]:
+        """
+        Let an execution fail here where it would be handed on, while the block runs.
+
+        It is for a caller that waits for its end, and wants the reason: as `run` does.
+        """
+        self._runner.only_here.add(execution_id)
+        try:
+            yield
+        finally:
+            self._runner.only_here.discard(execution_id)
+
+    def _run_here(
+        self,
+        execution_id: str,
+        item: OutboxItem | None,
+        begun: Execution | None,
+        patience: float,
+    ) -> Execution:
+        """Run an execution until it has ended, and what else is due if it has to wait."""
         if item is not None:
             (handler,) = self._around_items([self._handlers[ADVANCE]])
             stats = run_claimed(
@@ -866,6 +922,14 @@ def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> S
             hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
         )
     return storage or theirs or MemoryStorage()
+
+
+def _version(version: str) -> str:
+    if not isinstance(version, str) or not 0 < len(version) <= 200 or not version.isprintable():
+        raise ConfigError(
+            f"a version can't be {str(version)[:40]!r}", hint='give text: version="2026.11.2"'
+        )
+    return version
 
 
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:

@@ -434,6 +434,40 @@ def test_workflows_are_validated_with_their_actions(project) -> None:
     assert project.data("workflow", "validate", "--syntax", "workflows/wrong.yaml")["ok"] is True
 
 
+def test_a_run_with_an_unknown_action_says_so_at_once(project) -> None:
+    """Who waits for it here has the reason, where a worker would hand it on."""
+    (project.folder / "typo.yaml").write_text(
+        "name: typo\ntrigger: {type: manual}\nsteps:\n  - {id: a, action: cliapp_shop.totel}\n"
+    )
+    for store in ((), ("--store",)):
+        result = project.run("run", "typo.yaml", *store, code=1)
+        assert "there is no action 'cliapp_shop.totel'" in result.output
+
+
+def test_what_is_handed_on_is_shown(project) -> None:
+    """By the execution, by top and by the doctor, with the reason."""
+    (project.folder / "typo.yaml").write_text(
+        "name: typo\ntrigger: {type: event, event: typo.made}\nsteps:\n"
+        "  - {id: a, action: cliapp_shop.totel}\n"
+    )
+    from automate_kernel import Kernel
+
+    store = project.store()
+    store.storage.create_tables()
+    kernel = Kernel(store.storage, discover=False, secrets={})
+    kernel.add_workflow(project.folder / "typo.yaml")
+    one = kernel.start("typo")
+    kernel.run_until_idle()
+    told = "know the action 'cliapp_shop.totel'"
+    shown = " ".join(project.run("executions", "show", one).stdout.split())
+    assert "handed on" in shown
+    assert told in shown
+    assert project.data("executions", "show", one)["handed_on"]["code"] == "UNKNOWN_ACTION"
+    assert "1 handed on" in project.run("top", "--once").stdout
+    findings = project.data("doctor")["findings"]
+    assert any(told in each["text"] for each in findings)
+
+
 def test_a_malformed_workflow_is_told_with_its_line(project) -> None:
     """All its problems, whichever command reads it."""
     broken = project.folder / "broken.yaml"

@@ -11,8 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean, nearest
-from automate_kernel.operations.context import Call, calling
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    PluginError,
+    UnknownHereError,
+    did_you_mean,
+    nearest,
+)
+from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
@@ -135,6 +142,18 @@ class Invoker:
             ErrorCodes.NOT_FOUND, f"no action was made of {name}()", hint="give the action's name"
         )
 
+    def absence(self, name: str) -> UnknownHereError | None:
+        """Return the reason why this process has no operation *name*, or None if it has."""
+        try:
+            self.spec(name)
+        except PluginError as error:
+            text, reason = f"can't use the action {name!r}: {error}", "UNUSABLE_PLUGIN"
+        except AutomateError as error:
+            text, reason = f"doesn't know the action {name!r}: {error}", "UNKNOWN_ACTION"
+        else:
+            return None
+        return UnknownHereError(self.redactor.redact(text), reason=reason)
+
     def is_async(self, name: str) -> bool:
         """Return True if the operation *name* is an ``async def``; False if that can't be known."""
         replacement = self.replacements.find(name)
@@ -142,6 +161,13 @@ class Invoker:
             return replacement.asynchronous
         try:
             return self.spec(name).asynchronous
+        except AutomateError:
+            return False
+
+    def is_transactional(self, name: str) -> bool:
+        """Return True if the operation *name* writes in the host's transaction."""
+        try:
+            return self.spec(name).transactional
         except AutomateError:
             return False
 
@@ -207,6 +233,14 @@ class Invoker:
         else:
             work = functools.partial(replacement.perform, self._shown(data))
         result = work() if timeout is None else self.timed_calls.run(work, timeout, key=_key(call))
+        if inspect.isawaitable(result) and _is_in_transaction():
+            if inspect.iscoroutine(result):
+                result.close()
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"the action {name!r} is asynchronous, and can't be transactional",
+                hint="perform it with a plain function: its transaction is that of its thread",
+            )
         return self.portal.run(result, timeout) if inspect.isawaitable(result) else result
 
     def _shown(self, data: Any) -> Any:
@@ -308,6 +342,11 @@ def _key(call: Call) -> Key | None:
     if call.idempotency_key is None:
         return None
     return call.operation, call.tenant_id, call.idempotency_key
+
+
+def _is_in_transaction() -> bool:
+    call = current_call()
+    return call is not None and call.transaction is not None
 
 
 def _call_function(spec: OperationSpec, data: Any) -> Any:

@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Any
 
 from automate_kernel.errors import PayloadError
+from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.labels import HEADER, Labels, checked_labels
 from automate_kernel.secrets.tracebacks import MAX_GROUP
@@ -166,6 +167,13 @@ class OutboxItem:
         """The labels by which it is found."""
         found = self.headers.get(HEADER)
         return dict(found) if isinstance(found, dict) else {}
+
+    @property
+    def handover(self) -> Handover | None:
+        """The note of the last worker that handed it on, while it waits for another worker."""
+        note = Handover.of(self.headers)
+        waits = self.status.value in WAITING
+        return note if waits and note is not None and note.code == self.last_error_code else None
 
     @classmethod
     def from_row(cls, row: Row) -> OutboxItem:

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from uuid import UUID
 
 from automate_kernel.outbox.fair_share import any_ready, ready_groups, ready_kinds
+from automate_kernel.outbox.handover import CODES, LONGEST_SECONDS
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, owner_begun, scoped_key
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
@@ -141,6 +142,21 @@ def running_items(rows: Rows, limit: int) -> list[OutboxItem]:
     leased = [Where("lease_expires_at", "ne", None)]
     found = rows.select(OUTBOX, leased, order_by=("updated_at", "id"), limit=limit)
     return [OutboxItem.from_row(row) for row in found]
+
+
+def handed_on_items(rows: Rows, limit: int, tenant_id: str | None) -> list[OutboxItem]:
+    """Return items that wait for another worker; see `OutboxStore.handed_on`."""
+    waiting = [
+        Where("waiting_for", "eq", "time"),
+        # None of them waits for longer; what waits for next year isn't looked at.
+        Where("next_attempt_at", "le", Now(LONGEST_SECONDS * 2)),
+        Where("last_error_code", "in", CODES),
+    ]
+    if tenant_id is not None:
+        waiting.append(Where("tenant_id", "eq", tenant_id))
+    found = rows.select(OUTBOX, waiting, order_by=("next_attempt_at",), limit=limit)
+    items = [OutboxItem.from_row(row) for row in found]
+    return [item for item in items if item.handover is not None]
 
 
 def stop_requests(rows: Rows, worker_id: str) -> dict[str, str]:

@@ -205,16 +205,20 @@ class RowsOutboxStore(OutboxStore):
         worker_id: str,
         *,
         beside: Sequence[tuple[str, Sequence[Row]]] = (),
+        in_line: bool = False,
     ) -> list[OutboxItem]:
         """
         Accept new items without keys that *worker_id* has claimed from the start.
 
         Nobody else gets them, unless their lease ends. New rows of other tables go in with them,
         *beside*. There are no items back, and nothing is written, where their kinds are paused or
-        limited: enqueue them then.
+        limited, or with *in_line* where other tenants' wait: enqueue them then.
         """
         kinds = sorted({item.kind for item in items})
         if self._paused_kinds(rows).intersection(kinds) or self._limits.limited(rows, kinds):
+            return []
+        groups = {(item.kind, item.tenant_id) for item in items}
+        if in_line and self._share.is_due_to_others(groups):
             return []
         new, _, labels = _new_rows(self.announced(items), self.redact)
         token = new_id()
@@ -484,7 +488,7 @@ class RowsOutboxStore(OutboxStore):
                 done.append((outcome.item_id, lease.token))
             elif not self._record_one(rows, lease, self._redacted(outcome)):
                 lost.add((outcome.item_id, lease.token))
-            elif outcome.error_code is not None:
+            elif outcome.error_code is not None and outcome.status is not ItemStatus.PENDING:
                 attempts.append(_attempt(lease, outcome, outcome.error_code))
             if lease.keyed:
                 keyed.append((outcome.item_id, lease))
@@ -650,6 +654,10 @@ class RowsOutboxStore(OutboxStore):
     def running(self, *, limit: int = 50) -> list[OutboxItem]:
         """Return items under lease; see `OutboxStore.running`."""
         return self._read(queries.running_items, limit)
+
+    def handed_on(self, *, limit: int = 50, tenant_id: str | None = None) -> list[OutboxItem]:
+        """Return items that wait for another worker; see `OutboxStore.handed_on`."""
+        return self._read(queries.handed_on_items, limit, tenant_id)
 
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """Return the errors of an item's attempts; see `OutboxStore.failed_attempts`."""

@@ -346,6 +346,14 @@ class OutboxStore(ABC):
         """
         return self.find(status=ItemStatus.RUNNING, limit=limit)
 
+    def handed_on(self, *, limit: int = 50, tenant_id: str | None = None) -> list[OutboxItem]:
+        """
+        Return items that wait for another worker, since the last one lacked something.
+
+        `OutboxItem.handover` says what. None where a store can't know.
+        """
+        return []
+
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """
         Return the errors of an item's attempts, the earliest first: the first one, and the latest.

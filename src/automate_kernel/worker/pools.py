@@ -22,7 +22,9 @@ _STOP_SECONDS = 10.0
 class Pool(Protocol):
     """A place to run handlers of some kinds."""
 
-    kinds: Sequence[str]
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The kinds that it takes now."""
 
     def free(self) -> int:
         """Return the number of items that it can still take."""

@@ -217,7 +217,7 @@ class Worker:
     *describe* turns an error into the text that is stored and logged. *redact* takes secrets out
     of its traceback. Every *report_seconds* the worker writes its state and its `activity` to the
     store, and calls *also_report* with its id. An error of *preflight* ends `run` before anything
-    begins.
+    begins. *version* and what *workflows* gives are part of its report.
     """
 
     store: OutboxStore
@@ -236,6 +236,8 @@ class Worker:
     redact: Callable[[str], str] = str
     preflight: Callable[[], object] | None = None
     also_report: Callable[[str], object] | None = None
+    version: str | None = None
+    workflows: Callable[[], Sequence[str]] = tuple
 
     def __post_init__(self) -> None:
         self.liveness: Liveness = Liveness()
@@ -291,6 +293,8 @@ class Worker:
             slots=self.slots * plain + self.async_slots * asynchronous,
             in_flight=self.in_flight,
             stopping=self.liveness.stopping,
+            version=self.version,
+            workflows=tuple(self.workflows()),
         )
 
     # -- life ----------------------------------------------------------------------------------

@@ -72,7 +72,8 @@ def run(
         )
     with Progress(kernel, context.out) as progress:
         progress.execution_id = kernel.start(found.name, event=wanted, labels=labels)
-        execution = _executed(kernel, progress, timeout)
+        with kernel.executing_here(progress.execution_id):
+            execution = _executed(kernel, progress, timeout)
     _show(context, execution)
     if execution.status.value != "COMPLETED":
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ from typing import Any
 from blinker import NamedSignal
 
 from automate_kernel import signals
+from automate_kernel.errors import UnknownHereError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.workflows.definition.model import Workflow
@@ -67,6 +68,10 @@ class Flow:
         self._snapshots: Snapshots | None = None
         self.begins: bool = True
         """True until the first turn is taken."""
+        self.leaving: bool = False
+        """True once nothing more of it begins here: what runs ends and is saved."""
+        self.lack: UnknownHereError | None = None
+        """The reason why another worker has to go on with it."""
 
     def enter(self, around: AbstractContextManager[Any]) -> None:
         """Enter *around* for all that is done for this execution, until `leave`."""
@@ -112,8 +117,14 @@ class Flow:
         elapsed, self._since = now - self._since, now
         if self.begins:
             self.begins = False
-            return next(self._flow)
-        return self._flow.send(([one for one in outcomes if one.begun], elapsed))
+            turn = next(self._flow)
+        else:
+            turn = self._flow.send(([one for one in outcomes if one.begun], elapsed))
+        if self.leaving:
+            # What it would end with follows from a state that was not saved as it is here.
+            turn.end = turn.output = None
+            self.pause(turn)
+        return turn
 
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
@@ -136,6 +147,13 @@ class Flow:
         turn.calls = []
         if (paused or not turn.last) and not self.running:
             turn.wait = 0.0
+        if turn.wait is not None and turn.end is None:
+            turn.lack = self.lack
+
+    def hand_on(self, lack: UnknownHereError, turn: Turn) -> None:
+        """Let another worker go on, once what is in flight has ended: this one lacks something."""
+        self.leaving, self.lack = True, lack
+        self.pause(turn)
 
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
@@ -181,6 +199,20 @@ def _take_back(call: StepCall) -> None:
     """Let *call* be one that nobody has made."""
     call.run.attempts -= 1
     call.run.status = StepStatus.PENDING
+
+
+MOST_TEXT = 8_000_000
+"""So many characters of outputs are saved at once, about."""
+
+
+def first_outcomes(outcomes: Sequence[CallOutcome]) -> Sequence[CallOutcome]:
+    """Return the first of *outcomes*, as many as can be saved at once; at least one."""
+    size = 0
+    for number, outcome in enumerate(outcomes):
+        size += len(outcome.encoded or "")
+        if size > MOST_TEXT and number:
+            return outcomes[:number]
+    return outcomes
 
 
 def needs_saving(turn: Turn) -> bool:

@@ -8,11 +8,20 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from automate_kernel import signals
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    LeaseLostError,
+    StorageError,
+    TemplateError,
+    UnknownHereError,
+)
 from automate_kernel.operations.context import Call
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import OutcomeRecorded
@@ -27,9 +36,10 @@ from automate_kernel.workflows.definition.duration import format_duration
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
-from automate_kernel.workflows.engine.flow import Flow, needs_saving
+from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
+from automate_kernel.workflows.engine.transactional import TransactionalCall
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 
 logger: logging.Logger = get_logger(__name__)
@@ -62,6 +72,12 @@ class Calls(Protocol):
     def is_async(self, name: str) -> bool:
         """Return True if *name* is an ``async def``."""
 
+    def is_transactional(self, name: str) -> bool:
+        """Return True if *name* writes in the host's transaction."""
+
+    def absence(self, name: str) -> UnknownHereError | None:
+        """Return the reason why *name* can't be called here, or None if it can."""
+
 
 class Runner:
     """
@@ -70,6 +86,7 @@ class Runner:
     *operations* make the calls. *programs* finds the compiled workflow of a definition's id,
     *listening* those that an event starts if their condition holds. *sender* is the sender of the
     signals. The context manager that *around* returns is entered while an execution is driven.
+    While *leaves_events* returns True, a worker leaves events to the others.
     """
 
     def __init__(
@@ -81,6 +98,7 @@ class Runner:
         listening: Callable[[Event], Iterable[Entry]],
         sender: Any = None,
         around: Callable[[Execution], AbstractContextManager[Any]] = nullcontext,
+        leaves_events: Callable[[], bool] = bool,
     ) -> None:
         self.store = store
         self.operations = operations
@@ -88,11 +106,16 @@ class Runner:
         self._listening = listening
         self._sender = sender
         self.around = around
+        self.leaves_events = leaves_events
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._means: dict[str, float] = {}
         # Executions that `begin_execution` has begun, until they are driven: they need not be read.
         self._begun: dict[str, Loaded] = {}
+        # The actions that are known to be there, and if they are transactional.
+        self._known: dict[str, bool] = {}
+        self.only_here: set[str] = set()
+        """The executions whose caller waits for them here: they fail where others are handed on."""
         self.activity: ExecutionActivity = ExecutionActivity()
         """The counts of this process, until a worker writes them down."""
 
@@ -180,6 +203,10 @@ class Runner:
     def _flow(self, item: OutboxItem, loaded: Loaded) -> Flow | AutomateError:
         try:
             program = self._programs(loaded.execution.definition_id)
+        except TemplateError as error:
+            # With a filter, say, that this version doesn't have: it was checked where it began.
+            text = f"can't read the definition of workflow {loaded.execution.name!r}: {error}"
+            return UnknownHereError(text, reason="UNREADABLE_DEFINITION")
         except AutomateError as error:
             return error
         return Flow(item, loaded, program)
@@ -205,6 +232,8 @@ class Runner:
         flow = self._flow(item, begun) if begun else self.open([item]).get(item.id)
         if flow is None:
             return None
+        if isinstance(flow, UnknownHereError):
+            return self.hand_on(item, flow)
         if isinstance(flow, AutomateError):
             raise flow
         flow.enter(self.around(flow.execution))
@@ -239,6 +268,9 @@ class Runner:
                 if slow and self._saved(flow, Turn(saves=slow)) is None:
                     return None
                 turn = self.turn(flow, self._make(flow, turn, in_flight))
+        except LeaseLostError:
+            self.let_go(flow)
+            return None
         finally:
             for future in in_flight:
                 future.cancel()  # the next holder of the execution makes those that have not begun
@@ -253,10 +285,34 @@ class Runner:
         return saved
 
     def turn(self, flow: Flow, outcomes: Sequence[CallOutcome] = ()) -> Turn:
-        """Take *outcomes* in, and return what follows; a new execution sends its signal."""
+        """
+        Take *outcomes* in, and return what follows; a new execution sends its signal.
+
+        If that is a call of an action that isn't known here, the execution is handed on.
+        """
         if flow.begins and flow.fresh:
             flow.send(signals.workflow_started, self._sender)
-        return flow.next_turn(outcomes)
+        turn = flow.next_turn(outcomes)
+        for call in turn.calls:
+            lack = self._lacks(call.step.action)
+            if lack is not None and flow.execution.id not in self.only_here:
+                logger.warning("execution %s is handed on: this worker %s", flow.execution.id, lack)
+                flow.hand_on(lack, turn)
+                break
+        return turn
+
+    def _lacks(self, action: str) -> UnknownHereError | None:
+        if action in self._known:
+            return None
+        lack = self.operations.absence(action)
+        if lack is None:
+            self._known[action] = self.operations.is_transactional(action)
+        return lack
+
+    def hand_on(self, item: OutboxItem, lack: UnknownHereError) -> OutcomeRecorded:
+        """Let another worker have an execution that can't even be opened here."""
+        logger.warning("item %s is handed on: this worker %s", item.id, lack)
+        return OutcomeRecorded(self.store.hand_on(item, lack))
 
     def let_go(self, flow: Flow) -> None:
         """Raise `LeaseLostError` if the item is another's; else the execution has been ended."""
@@ -275,9 +331,11 @@ class Runner:
             submit(flow.context.copy().run, self.perform, flow, call)
             for call in turn.calls
         }
-        done, left = wait(in_flight, turn.next_retry, FIRST_COMPLETED)
-        in_flight.intersection_update(left)
-        return [future.result() for future in done]
+        done, _ = wait(in_flight, turn.next_retry, FIRST_COMPLETED)
+        ended = [(future, future.result()) for future in done]
+        outcomes = first_outcomes([outcome for _, outcome in ended])
+        in_flight.difference_update(future for future, _ in ended[: len(outcomes)])
+        return outcomes
 
     # -- calls -------------------------------------------------------------------------------
 
@@ -287,7 +345,16 @@ class Runner:
         flow.send(signals.step_started, self._sender, call.run)
 
     def perform(self, flow: Flow, call: StepCall) -> CallOutcome:
-        """Make one call; an error is part of the outcome."""
+        """
+        Make one call; an error is part of the outcome.
+
+        A transactional step is saved as well. Raises `LeaseLostError` if that can't be, and
+        `StorageError` if its database fails for too long.
+        """
+        if self._known.get(call.step.action):
+            return TransactionalCall(
+                self.store, flow, call, partial(self._write, flow, call)
+            ).perform()
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
         name, began = call.step.action, time.monotonic()
         try:
@@ -297,6 +364,18 @@ class Runner:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:
             self._note(name, time.monotonic() - began)
+
+    def _write(self, flow: Flow, call: StepCall, transaction: Any) -> CallOutcome:
+        """Make one call in *transaction*; raises the error of a call that fails."""
+        about = replace(_about(flow.execution, call), transaction=transaction)
+        timeout, began = flow.timeout_of(call), time.monotonic()
+        output = self.operations.invoke(call.step.action, call.input, call=about)
+        # Nobody else may use its transaction, so it can't be left behind while it runs.
+        if timeout is not None and time.monotonic() - began > timeout:
+            text = f"it took longer than {timeout:g} seconds"
+            late = AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text)
+            raise _timed_out(flow, call, timeout, late)
+        return _outcome(call, output)
 
     def mean_seconds(self, action: str) -> float:
         """Return how long calls of a plain *action* take here; a second if that is unknown."""
@@ -364,8 +443,8 @@ class Runner:
         if len(group) > 1:
             middle = len(group) // 2
             return {
-                **self.save(group[:middle], until=until),
-                **self.save(group[middle:], until=until),
+                **self._save_half(group[:middle], until),
+                **self._save_half(group[middle:], until),
             }
         ((flow, turn),) = group
         try:
@@ -374,6 +453,15 @@ class Runner:
             if again.code is not ErrorCodes.INVALID_ARGUMENT:
                 raise
             return {flow.item.id: again}
+
+    def _save_half(
+        self, half: Sequence[tuple[Flow, Turn]], until: Callable[[], bool]
+    ) -> dict[str, Turn | AutomateError]:
+        """Save a half of a group; a database that fails now must not undo the other half."""
+        try:
+            return self.save(half, until=until)
+        except AutomateError as error:
+            return {flow.item.id: error for flow, _ in half}
 
     def executor(self) -> ThreadPoolExecutor:
         """Return the threads for parallel steps, made at the first need."""
@@ -443,11 +531,13 @@ def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     """
     Return the rest of a turn that the database refuses: the steps with outputs have failed.
 
-    It is the last turn of this wake-up. The next one goes on from the state that is written
-    here, and calls no step again whose output can't be kept.
+    Nothing more begins in this wake-up, and it ends once what is in flight has ended. The next one
+    goes on from the state that is written here, and calls no step again whose output can't be kept.
     """
     code, text = str(error.code), f"its output can't be stored: {error}"
-    left = Turn(delays=turn.delays, wait=0.0, failed=turn.failed)
+    flow.leaving = True
+    flow.pause(turn)
+    left = Turn(delays=turn.delays, wait=None if flow.running else 0.0, failed=turn.failed)
     failing = {step.id for step in flow.workflow.steps if step.on_failure == "fail"}
     blamed = None
     for run in turn.saves:
