@@ -53,7 +53,11 @@ from automate_kernel.worker.worker import Worker, default_worker_id
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.engine import Engine
-from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
+from automate_kernel.workflows.engine.executions import (
+    ADVANCE,
+    ExecutionStore,
+    keyed_execution_id,
+)
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
@@ -394,6 +398,10 @@ class Kernel:
         tenant_id: str | None = None,
         event: Event | None = None,
         labels: Labels | None = None,
+        idempotency_key: str | None = None,
+        priority: int = 0,
+        delay: float | timedelta = 0.0,
+        run_at: datetime | None = None,
     ) -> str:
         """
         Begin an execution of *workflow* by its name, whatever its triggers, and return its id.
@@ -404,6 +412,12 @@ class Kernel:
         manual trigger refuses raises ``FAILED_PRECONDITION``. Raises `PayloadError` for values that
         can't be stored. Queries find the execution by *labels* (``{"order": 4711}``) and those of
         the event.
+
+        A second start of the workflow with the same *idempotency_key*, by the same tenant, is the
+        first one. The execution waits for *delay* seconds, or until *run_at*. A higher *priority*
+        goes first; a point is worth an hour of waiting. The workflow's own ``concurrency`` may
+        skip it: that raises ``FAILED_PRECONDITION`` with the id of the execution that goes on. With
+        ``debounce`` the id is that of the execution that waits for the last start.
         """
         if tenant_id is not None:
             check_text(tenant_id, "tenant_id")
@@ -419,8 +433,22 @@ class Kernel:
             event = replace(event, labels={**event.labels, **own})
         definition = self.workflows.get(workflow, event.tenant_id)
         self._check_manual(definition, event)
+        execution_id = None
+        if idempotency_key is not None:
+            check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
+            execution_id = keyed_execution_id(workflow, event.tenant_id, idempotency_key)
+        if definition.debounce is not None and (idempotency_key or delay or run_at):
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"the debounce of workflow {workflow!r} decides when it begins, and what is one",
+                hint="start it without idempotency_key, delay and run_at",
+            )
+        admission = self.workflows.admission(definition, event)
         with self.storage.begin(transaction) as rows:
-            return self.executions.start(rows, definition, event)
+            return self.executions.start(
+                rows, definition, event, priority=priority, delay=delay, run_at=run_at,
+                execution_id=execution_id, admission=admission,
+            )  # fmt: skip
 
     def labelled(
         self, label: str, *, tenant_id: str | None = None, limit: int = 50
@@ -616,6 +644,7 @@ class Kernel:
             PeriodicTask("failures", 1.0, self._failures.send),
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
             PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
+            PeriodicTask("gates", 3600.0, self.executions.purge_gates),
         ]
         kept, failed = self._kept(retention_seconds, failed_retention_seconds)
         if (kept, failed) != (None, None):
@@ -696,7 +725,12 @@ class Kernel:
         definition = self.workflows.get(workflow)
         self._check_manual(definition, event)
         owner = default_worker_id()
-        execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
+        item, begun = None, None
+        if admission := self.workflows.admission(definition, event):
+            with self.storage.begin() as rows:
+                execution_id = self.executions.start(rows, definition, event, admission=admission)
+        else:
+            execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
         if item is not None:
             (handler,) = self._around_items([self._handlers[ADVANCE]])
             stats = run_claimed(

@@ -96,6 +96,8 @@ class _Lease:
     concurrency_key: str | None = None
     # Whether there are rows beside the item's own, which go with it.
     followed: bool = False
+    # Whether it counts for its concurrency key until it ends.
+    keeps_slot: bool = False
 
     @property
     def keyed(self) -> bool:
@@ -114,6 +116,7 @@ class _Lease:
             row["max_attempts"],
             row["concurrency_key"],
             row["last_error_code"] is not None or HEADER in row["headers"],
+            row["concurrency_key"] is not None and concurrency_keys.HEADER in row["headers"],
         )
 
 
@@ -450,11 +453,12 @@ class RowsOutboxStore(OutboxStore):
                 continue
             if outcome.status is ItemStatus.COMPLETED:
                 done.append((outcome.item_id, lease.token))
-            elif not self._record_one(rows, lease, self._redacted(outcome)):
+                status: ItemStatus | None = outcome.status
+            elif (status := self._record_one(rows, lease, self._redacted(outcome))) is None:
                 lost.add((outcome.item_id, lease.token))
             elif outcome.error_code is not None:
                 attempts.append(_attempt(lease, outcome, outcome.error_code))
-            if lease.keyed:
+            if lease.keyed and not (lease.keeps_slot and status in _WAITS_AGAIN):
                 keyed.append((outcome.item_id, lease))
         for token, ids in _by_token(done):
             lost |= {(item_id, token) for item_id in self._complete(rows, token, ids)}
@@ -491,8 +495,8 @@ class RowsOutboxStore(OutboxStore):
             return outcome
         return replace(outcome, error=self.redact(outcome.error))
 
-    def _record_one(self, rows: Rows, lease: _Lease, outcome: Outcome) -> bool:
-        """Record what is no success; False if the lease was lost."""
+    def _record_one(self, rows: Rows, lease: _Lease, outcome: Outcome) -> ItemStatus | None:
+        """Record what is no success; return the item's status, or None if the lease was lost."""
         item_id, fenced = outcome.item_id, _fence([outcome.item_id], lease.token)
         again, status = outcome.status in _WAITS_AGAIN, _next_status(lease, outcome)
         # One that is asked to stop does not wait again, nor does it fail for want of attempts.
@@ -504,11 +508,12 @@ class RowsOutboxStore(OutboxStore):
                 if again:
                     waits = _WAITS_AGAIN if status in _WAITS_AGAIN else (status,)
                     recorded = [*waits, ItemStatus.CANCELLED]
-                return not _not_finished(rows, [item_id], lease.token, *recorded)
+                lost = _not_finished(rows, [item_id], lease.token, *recorded)
+                return None if lost else status
             status = ItemStatus.CANCELLED
         if status not in _WAITS_AGAIN and self.listeners:
             self._ended(rows, _read_item(rows, item_id))
-        return True
+        return status
 
     def _ended(self, rows: Rows, item: OutboxItem) -> None:
         for listener in self.listeners:
@@ -530,8 +535,14 @@ class RowsOutboxStore(OutboxStore):
             failed_attempts.keep_attempts(
                 rows, [_expired_attempt(row) for row in reaped], failed_attempts.MOST_OF_ITEM
             )
+            kept = {item.id for item in result.retried}
             _leave_keys(
-                rows, [(row["id"], row["ordering_key"], row["concurrency_key"]) for row in reaped]
+                rows,
+                [
+                    (row["id"], row["ordering_key"], row["concurrency_key"])
+                    for row in reaped
+                    if not (row["id"] in kept and concurrency_keys.HEADER in row["headers"])
+                ],
             )
             ordering_keys.mend(rows)
             concurrency_keys.mend(rows)
@@ -646,6 +657,10 @@ class RowsOutboxStore(OutboxStore):
     def cancel(self, item_ids: Sequence[str]) -> int:
         """Cancel what waits, ask what runs to stop; see `OutboxStore.cancel`."""
         return self._commands.run("cancel", item_ids)
+
+    def cancel_within(self, rows: Rows, item_ids: Sequence[str]) -> int:
+        """Do as `cancel` does, in the transaction of *rows*; of few items, since all are locked."""
+        return self._commands.run("cancel", item_ids, transaction=rows.native)
 
     def requeue(self, item_ids: Sequence[str]) -> int:
         """Make failed or cancelled items wait again; see `OutboxStore.requeue`."""
