@@ -31,7 +31,7 @@ from automate_kernel.secrets import (
 )
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
-from automate_kernel.storage import MemoryStorage, Rows, Storage
+from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.templates import (
     EnvironmentResolver,
@@ -60,8 +60,8 @@ from automate_kernel.workflows.engine.executions import (
 )
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.runner import EVENT, Runner
-from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
-from automate_kernel.workflows.events import event_item, manual_event, scheduled_event
+from automate_kernel.workflows.engine.schedule import Schedules, Ticker
+from automate_kernel.workflows.events import event_item, manual_event
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
 
 if TYPE_CHECKING:
@@ -171,7 +171,11 @@ class Kernel:
             listening=self.workflows.listening,
             sender=self,
         )
-        self._ticker = Ticker(self.storage, self._scheduled, self._fire)
+        self.schedules: Schedules = Schedules(
+            self.workflows, self.executions, self._runner.send_skipped
+        )
+        """The schedules of workflows: find, pause, resume, trigger, backfill."""
+        self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
         )
@@ -472,24 +476,6 @@ class Kernel:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
         again = replace(first.event, id=new_id())
         return self.start(first.name, event=again, transaction=transaction)
-
-    def _scheduled(self) -> Iterable[Scheduled]:
-        for entry in self.workflows.entries():
-            if entry.error is None:
-                yield entry.workflow, entry.tenant_id
-
-    def _fire(
-        self, rows: Rows, workflow: Workflow, tenant_id: str | None, trigger: Any, moment: datetime
-    ) -> None:
-        event = scheduled_event(workflow, tenant_id, trigger.payload, moment)
-        try:
-            wanted = self.workflows.pulls(workflow, trigger, event)
-        except AutomateError as error:
-            # It has fired: another look at it would end the same, and hold up other schedules.
-            logger.error("the if of the schedule of workflow %r: %s", workflow.name, error)
-            return
-        if wanted:
-            self.executions.start(rows, workflow, event)
 
     def _check_manual(self, workflow: Workflow, event: Event) -> None:
         """Raise ``FAILED_PRECONDITION`` if no manual trigger lets *event* start its workflow."""

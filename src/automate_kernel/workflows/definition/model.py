@@ -187,9 +187,9 @@ class Workflow(DefinitionModel):
         if self.debounce is not None and self.rate_limit is not None:
             message = "debounce and rate_limit are two ways to begin later"
             raise refused("workflow", message, "take one of them out")
-        queues = any(getattr(each, "overlap", None) == "queue" for each in self.triggers)
-        if queues and self.concurrency is not None:
-            message = "overlap: queue means nothing beside concurrency"
+        overlaps = {getattr(each, "overlap", "allow") for each in self.triggers} - {"allow"}
+        if overlaps and self.concurrency is not None:
+            message = f"overlap: {min(overlaps)} means nothing beside concurrency"
             raise refused("workflow", message, "leave it to concurrency: take overlap out")
         return self
 
