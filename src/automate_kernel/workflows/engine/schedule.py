@@ -491,16 +491,16 @@ class Schedules:
         return replace(own or Admission(), concurrency=one, concurrency_key=key)
 
     def _chosen(self, workflow: str, tenant_id: str | None, number: int | None) -> list[Schedule]:
+        # None of another tenant is shown, not even its name.
+        known = [each for each in self.all() if each.tenant_id == tenant_id]
         found = [
             each
-            for each in self.all()
-            if each.workflow.name == workflow
-            and each.tenant_id == tenant_id
-            and number in (None, each.number)
+            for each in known
+            if each.workflow.name == workflow and number in (None, each.number)
         ]
         if not found:
             which = "" if number is None else f" with the number {number}"
-            names = sorted({each.workflow.name for each in self.all()})
+            names = sorted({each.workflow.name for each in known})
             hint = f"there are schedules of {', '.join(names)}" if names else None
             raise AutomateError(
                 ErrorCodes.NOT_FOUND, f"workflow {workflow!r} has no schedule{which}", hint=hint
