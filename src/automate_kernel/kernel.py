@@ -143,12 +143,8 @@ class Kernel:
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
         self.operations: Invoker = Invoker(
             {"connector": self.plugins.connectors, "provider": self.plugins.providers},
-            self.plugins.hooks,
-            self.secrets,
-            config or {},
-            settings or {},
-            self._render_config,
-        )
+            self.plugins.hooks, self.secrets, config or {}, settings or {}, self._render_config,
+        )  # fmt: skip
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
@@ -156,6 +152,8 @@ class Kernel:
             self.templates, self._context, self.executions.definition, workflow_source
         )
         """The workflows of this kernel, by name."""
+        self.schedules: Schedules = Schedules(self.workflows, self.executions, sender=self)
+        """The schedules of workflows: find, pause, resume, trigger, backfill."""
         self.purges: list[Callable[..., int]] = []
         """Deletions of the host's own: called with ``older_than_seconds`` and ``limit``."""
         self._wire()
@@ -171,10 +169,6 @@ class Kernel:
             listening=self.workflows.listening,
             sender=self,
         )
-        self.schedules: Schedules = Schedules(
-            self.workflows, self.executions, self._runner.send_skipped
-        )
-        """The schedules of workflows: find, pause, resume, trigger, backfill."""
         self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item

@@ -40,7 +40,7 @@ class Concurrency(DefinitionModel):
     """The fate of a start that finds as many going on."""
 
 
-class RateLimit(DefinitionModel):
+class StartRate(DefinitionModel):
     """
     The number of executions that may begin in a time, in all or per *key*; others begin later.
 
@@ -96,7 +96,7 @@ ConcurrencyField = Annotated[Concurrency | None, BeforeValidator(_limited)]
 
 START_FIELDS: Mapping[str, type[DefinitionModel]] = {
     "concurrency": Concurrency,
-    "rate_limit": RateLimit,
+    "rate_limit": StartRate,
     "debounce": Debounce,
 }
 """The fields of a workflow that have a key, which is rendered before an execution begins."""

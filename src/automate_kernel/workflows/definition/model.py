@@ -49,7 +49,7 @@ from automate_kernel.workflows.definition.admission import (
     START_FIELDS,
     ConcurrencyField,
     Debounce,
-    RateLimit,
+    StartRate,
 )
 from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import (
@@ -153,7 +153,7 @@ class Workflow(DefinitionModel):
     concurrency: ConcurrencyField = None
     """The number of its executions that may go on at once, or a mapping with *key* and
     *when_full*."""
-    rate_limit: RateLimit | None = None
+    rate_limit: StartRate | None = None
     """The number of its executions that may begin in a time; others begin later."""
     debounce: Debounce | None = None
     """A wait for the last of many events, which then starts one execution."""

@@ -15,32 +15,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from automate_kernel import signals
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import concurrency_keys
 from automate_kernel.outbox.item import WAITING, waiting_changes
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX
-from automate_kernel.workflows.definition.admission import Concurrency, Debounce, RateLimit
+from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.execution import ExecutionStatus
+from automate_kernel.workflows.execution import Event, ExecutionStatus
 
-__all__ = [
-    "Admission",
-    "SkippedError",
-    "admission_of",
-    "begin_time",
-    "live_executions",
-    "lock_gates",
-    "pass_gates",
-    "postpone",
-    "purge_gates",
-]
+logger: logging.Logger = get_logger(__name__)
 
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 _LIVE = [status.value for status in ExecutionStatus if not status.finished]
@@ -66,6 +59,15 @@ class SkippedError(AutomateError):
         )
 
 
+def announce_skipped(sender: Any, workflow: Workflow, event: Event, error: SkippedError) -> None:
+    """Log a start that was skipped, and send `workflow_skipped` once that is committed."""
+    logger.info("event %s: %s", event.id, error.message)
+    signals.emit(
+        signals.workflow_skipped, sender, workflow=workflow, event=event,
+        execution_id=error.running,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """
@@ -76,7 +78,7 @@ class Admission:
 
     concurrency: Concurrency | None = None
     concurrency_key: str | None = None
-    rate_limit: RateLimit | None = None
+    rate_limit: StartRate | None = None
     rate_gate: str = ""
     debounce: Debounce | None = None
     debounce_gate: str = ""

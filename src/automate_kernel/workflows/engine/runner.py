@@ -25,7 +25,11 @@ from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.definition.duration import format_duration
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.admission import Admission, SkippedError
+from automate_kernel.workflows.engine.admission import (
+    Admission,
+    SkippedError,
+    announce_skipped,
+)
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
 from automate_kernel.workflows.engine.flow import Flow, needs_saving
@@ -148,15 +152,7 @@ class Runner:
         for event in events:
             signals.emit(signals.event_received, self._sender, event=event)
         for workflow, event, error in skipped:
-            self.send_skipped(workflow, event, error)
-
-    def send_skipped(self, workflow: Workflow, event: Event, error: SkippedError) -> None:
-        """Log a start that was skipped, and send `workflow_skipped`."""
-        logger.info("event %s: %s", event.id, error.message)
-        signals.emit(
-            signals.workflow_skipped, self._sender, workflow=workflow, event=event,
-            execution_id=error.running,
-        )  # fmt: skip
+            announce_skipped(self._sender, workflow, event, error)
 
     def _asked_for(
         self, item: OutboxItem

@@ -27,7 +27,11 @@ from automate_kernel.workflows.definition.admission import Concurrency
 from automate_kernel.workflows.definition.duration import format_duration
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.triggers import ScheduleTrigger, require_cron
-from automate_kernel.workflows.engine.admission import Admission, SkippedError
+from automate_kernel.workflows.engine.admission import (
+    Admission,
+    SkippedError,
+    announce_skipped,
+)
 from automate_kernel.workflows.engine.executions import ExecutionStore, execution_id_of
 from automate_kernel.workflows.events import scheduled_event
 from automate_kernel.workflows.execution import Event
@@ -291,11 +295,12 @@ class Schedules:
         self,
         catalogue: Catalogue,
         executions: ExecutionStore,
-        skipped: Callable[[Workflow, Event, SkippedError], None],
+        *,
+        sender: object,
     ) -> None:
         self._catalogue, self._executions = catalogue, executions
         self._storage = executions.storage
-        self._skipped = skipped
+        self._sender = sender
 
     def all(self) -> Iterator[Schedule]:
         """Yield the schedules of all workflows that can run, without their state."""
@@ -449,7 +454,7 @@ class Schedules:
             self._start(rows, schedule, event, admission, run_at)
         except SkippedError as error:
             skipped = error
-            return lambda: self._skipped(schedule.workflow, event, skipped)
+            return lambda: announce_skipped(self._sender, schedule.workflow, event, skipped)
         return None
 
     def _fire_past(self, schedule: Schedule, moment: datetime) -> bool:
