@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from automate_kernel import signals
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import MemoryStorage, Where
@@ -20,8 +22,18 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.admission import SkippedError
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 from automate_sqlalchemy import SqlAlchemyStorage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 Open = Callable[..., Kernel]
+FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
 CUSTOMER = "{{ event.payload.customer }}"
 
 
@@ -358,6 +370,43 @@ def test_a_worker_keeps_the_limit(open_kernel: Open) -> None:
     assert (most, held(kernel)) == (2, 0)
 
 
+def test_a_running_step_is_cancelled_for_the_newest(open_kernel: Open) -> None:
+    """Under a real worker the older one's coroutine is cancelled, and the newest one runs."""
+    heard: list[str] = []
+
+    async def wait(n: int) -> int:
+        heard.append(f"begun {n}")
+        try:
+            await asyncio.sleep(0 if n else 60)
+        finally:
+            heard.append(f"ended {n}")
+        return n
+
+    kernel = open_kernel(
+        wait,
+        concurrency={"when_full": "cancel_older"},
+        step={"input": {"n": "{{ event.payload.n }}"}},
+    )
+    worker = kernel.worker(poll_seconds=0.02)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    tick = threading.Event()
+    first = kernel.start("w", {"n": 0})
+    while not heard:
+        tick.wait(0.01)
+    second = kernel.start("w", {"n": 1})
+    for _ in range(2000):
+        if see(kernel, second).status.finished:
+            break
+        tick.wait(0.01)
+    worker.stop()
+    thread.join(20)
+    assert heard == ["begun 0", "ended 0", "begun 1", "ended 1"]
+    assert see(kernel, first).status is ExecutionStatus.CANCELLED
+    assert see(kernel, second).status is ExecutionStatus.COMPLETED
+    assert held(kernel) == 0
+
+
 def test_the_key_is_of_one_tenant(open_kernel: Open) -> None:
     """Another tenant's executions are not in the way, and are not cancelled."""
     kernel = open_kernel(concurrency={"key": CUSTOMER, "when_full": "cancel_older"})
@@ -392,6 +441,115 @@ def test_a_plain_workflow_has_no_gates_and_no_slots(open_kernel: Open) -> None:
 def gates(kernel: Kernel) -> int:
     with kernel.storage.begin(atomic=False) as rows:
         return sum(row["n"] for row in rows.count(DEBOUNCE))
+
+
+class ConcurrencyMachine(RuleBasedStateMachine):
+    """Workers, operators and crashes around executions of two keys, of which so many may go on."""
+
+    @initialize(limit=st.integers(1, 3))
+    def open(self, limit: int) -> None:
+        self.clock = FakeClock()
+        self.kernel = Kernel(MemoryStorage(self.clock), discover=False, lease_seconds=10)
+        self.kernel.action("do.it")(lambda: None)
+        self.kernel.add_workflow(
+            {"name": "w", "trigger": {"type": "manual"}, "steps": [{"id": "a", "action": "do.it"}],
+             "concurrency": {"key": CUSTOMER, "limit": limit}}
+        )  # fmt: skip
+        self.limit = limit
+        self.key_of: dict[str, int] = {}
+        self.claimed: set[str] = set()
+        self.begun: dict[str, int] = {}
+
+    def item_of(self, execution_id: str) -> Any:
+        return wake_up(self.kernel, execution_id)
+
+    def going_on(self) -> Counter[int]:
+        """By key the wake-ups that were claimed once, and have not ended."""
+        found = self.kernel.outbox.find(ids=list(self.begun), limit=1000) if self.begun else []
+        ended = {item.id for item in found if item.status.value in FINISHED}
+        self.claimed -= ended
+        self.begun = {each: key for each, key in self.begun.items() if each not in ended}
+        return Counter(self.begun.values())
+
+    @rule(customer=st.integers(0, 1))
+    def start(self, customer: int) -> None:
+        self.key_of[self.kernel.start("w", {"customer": customer})] = customer
+
+    @rule(most=st.integers(1, 5))
+    def claim(self, most: int) -> None:
+        for item in self.kernel.outbox.claim_batch("worker", most):
+            self.begun[item.id] = self.key_of[item.payload["execution_id"]]
+            self.claimed.add(item.id)
+
+    # A place instead of an id, which would be another one each time.
+    @rule(
+        place=st.integers(0, 30),
+        how=st.sampled_from(["done", "failed", "snooze", "retry", "release"]),
+    )
+    def end(self, place: int, how: str) -> None:
+        if not self.claimed:
+            return
+        item_id = sorted(self.claimed)[place % len(self.claimed)]
+        self.claimed.discard(item_id)
+        outbox = self.kernel.outbox
+        with suppress(LeaseLostError):
+            if how == "done":
+                outbox.mark_success(item_id, "worker")
+            elif how == "failed":
+                outbox.mark_failed(item_id, "worker")
+            elif how == "snooze":
+                outbox.snooze(item_id, "worker", 7)
+            elif how == "retry":
+                outbox.mark_retry(item_id, "worker", 7)
+            else:
+                outbox.release([item_id], "worker")
+
+    @rule(place=st.integers(0, 30), by_item=st.booleans(), resume=st.booleans())
+    def operate(self, place: int, by_item: bool, resume: bool) -> None:
+        if not self.key_of:
+            return
+        execution_id = list(self.key_of)[place % len(self.key_of)]
+        if resume and by_item:
+            self.kernel.outbox.requeue([self.item_of(execution_id).id])
+        elif resume:
+            self.kernel.executions.resume(execution_id)
+        elif by_item:
+            self.kernel.outbox.cancel([self.item_of(execution_id).id])
+        else:
+            self.kernel.executions.cancel(execution_id)
+
+    @rule(seconds=st.sampled_from([1, 7, 11, 1000]))
+    def wait(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+        for item in self.kernel.outbox.reap().retried:
+            self.claimed.discard(item.id)
+
+    @invariant()
+    def never_more_than_the_limit(self) -> None:
+        if not hasattr(self, "kernel"):
+            return
+        going_on = self.going_on()
+        assert all(count <= self.limit for count in going_on.values())
+        assert held(self.kernel) == sum(going_on.values())
+
+    def teardown(self) -> None:
+        if not hasattr(self, "kernel"):
+            return
+        for _ in range(100):
+            self.clock.advance(1000)
+            self.kernel.outbox.reap()
+            for item in self.kernel.outbox.claim_batch("last", 50):
+                self.kernel.outbox.mark_success(item.id, "last")
+            left = {item.status.value for item in self.kernel.outbox.find(limit=1000)}
+            if left <= set(FINISHED):
+                break
+        assert left <= set(FINISHED)
+        assert held(self.kernel) == 0
+        self.kernel.close()
+
+
+TestConcurrencyMachine = ConcurrencyMachine.TestCase
+TestConcurrencyMachine.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 # -- rate limit ------------------------------------------------------------------------------------
@@ -527,6 +685,45 @@ def test_a_debounced_start_takes_no_other_time(open_kernel: Open) -> None:
     for option in ({"delay": 5}, {"idempotency_key": "k"}):
         with pytest.raises(AutomateError, match="debounce"):
             kernel.start("w", **option)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 25), st.integers(0, 1)), min_size=1, max_size=25),
+    st.none() | st.integers(30, 60),
+)
+def test_debounced_events_end_as_a_plain_model_says(
+    events: list[tuple[int, int]], at_most: int | None
+) -> None:
+    """Any events at any times: each execution begins when and with what the model has."""
+    clock, ran = FakeClock(), list[tuple[int, int]]()
+    bound = {} if at_most is None else {"at_most": f"{at_most}s"}
+    with Kernel(MemoryStorage(clock), discover=False) as kernel:
+
+        @kernel.action("note")
+        def note(n: int) -> None:
+            ran.append((n, round((clock() - begin).total_seconds())))
+
+        step = {"id": "a", "action": "note", "input": {"n": "{{ event.payload.n }}"}}
+        kernel.add_workflow(
+            {"name": "w", "trigger": {"type": "manual"}, "steps": [step],
+             "debounce": {"for": "20s", "key": CUSTOMER, **bound}}
+        )  # fmt: skip
+        begin, time = clock(), 0
+        pending: dict[int, tuple[int, int, int]] = {}
+        wanted: list[tuple[int, int]] = []
+        for n, (gap, customer) in enumerate([*events, (1000, 0)]):
+            for _ in range(gap):
+                time += 1
+                clock.advance(1)
+                over = [key for key, (due, _, _) in pending.items() if due <= time]
+                wanted += [(pending.pop(key)[2], time) for key in over]
+                if over:
+                    kernel.run_until_idle()
+            _, first, _ = pending.get(customer, (0, time, 0))
+            due = time + 20 if at_most is None else min(time + 20, first + at_most)
+            pending[customer] = (due, first, n)
+            kernel.start("w", {"customer": customer, "n": n})
+    assert sorted(ran) == sorted(wanted)
 
 
 def test_old_gates_go(open_kernel: Open, clock: FakeClock) -> None:

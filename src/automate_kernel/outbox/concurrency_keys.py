@@ -182,9 +182,14 @@ def is_free(rows: Rows, item_id: str) -> bool:
     return bool(rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id",)))
 
 
-def mend(rows: Rows) -> None:
-    """Free slots of items that are gone, and wake keys that nobody will wake."""
-    delete_abandoned(rows, SLOT, "id")
+def mend(rows: Rows, after: str = "") -> str:
+    """
+    Free slots of items that are gone, and wake keys that nobody will wake.
+
+    It looks at a thousand slots after *after*, and returns what to pass the next time: items that
+    wait may keep any number of them.
+    """
+    after = delete_abandoned(rows, SLOT, "id", after)
     asleep = [Where("concurrency_key", "ne", None), Where("waiting_for", "eq", "key")]
     limits: dict[str, int] = {}
     for row in rows.count(OUTBOX, ("concurrency_key", "concurrency_limit"), asleep):
@@ -195,16 +200,19 @@ def mend(rows: Rows) -> None:
         if (free := limit - len(taken.get(key, ()))) > 0:
             # A worker that froze in a transaction must not stop all recovery.
             _wake(rows, key, min(free, _MENDED), wait=False)
+    return after
 
 
-def delete_abandoned(rows: Rows, table: str, key: str) -> None:
+def delete_abandoned(rows: Rows, table: str, key: str, after: str = "") -> str:
     """
     Delete rows of *table*, whose primary key is *key*, if the claim that made them is over.
 
+    It looks at a thousand after the key *after*, and returns the last one's; "" at the end.
     Every way out of a claim deletes them itself; what somebody did to the tables by hand doesn't. A
     slot that its item keeps stays until that ends.
     """
-    held = rows.select(table, [], order_by=(key,), limit=_MENDED)
+    beyond = [Where(key, "gt", after)] if after else []
+    held = rows.select(table, beyond, order_by=(key,), limit=_MENDED)
     found = rows.select(
         OUTBOX, [Where("id", "in", [row["item_id"] for row in held])],
         columns=("id", "lease_token", "lease_expires_at", "completed_at"),
@@ -217,3 +225,4 @@ def delete_abandoned(rows: Rows, table: str, key: str) -> None:
         if holders.get(row["item_id"]) != row["lease_token"]:
             its = [Where(key, "eq", row[key]), Where("lease_token", "eq", row["lease_token"])]
             rows.delete(table, its)
+    return str(held[-1][key]) if len(held) == _MENDED else ""

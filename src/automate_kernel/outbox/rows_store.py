@@ -168,6 +168,8 @@ class RowsOutboxStore(OutboxStore):
         # one, and from when on one that finds something makes the next a full one.
         self._next_full_claim: dict[tuple[str, ...] | None, tuple[bool, float]] = {}
         self._keyed_until = 0.0
+        # The slot after which the next reaping looks for those to mend.
+        self._mended = ""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self.storage.describe()}>"
@@ -545,7 +547,8 @@ class RowsOutboxStore(OutboxStore):
                 ],
             )
             ordering_keys.mend(rows)
-            concurrency_keys.mend(rows)
+            mended = concurrency_keys.mend(rows, self._mended)
+        self._mended = mended
         return result
 
     def _reap_one(self, rows: Rows, row: Row, over: Where, result: ReapResult) -> bool:
