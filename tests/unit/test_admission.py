@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from automate_kernel import signals
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.kernel import Kernel
+from automate_kernel.operations.context import current_call
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import MemoryStorage, Where
 from automate_kernel.storage.tables import DEBOUNCE, SLOT
@@ -677,6 +678,44 @@ def test_two_first_events_at_once(open_kernel: Open) -> None:
     for _ in range(3):
         together(*[lambda kernel=kernel: kernel.start("w") for kernel in kernels])
     assert statuses(kernels[0]) == {"PENDING": 1}
+
+
+def test_no_event_is_lost_between_waiting_and_beginning(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    """While executions begin, starts come: each is in an execution that ran with it or a later."""
+    ran: dict[str, int] = {}
+
+    def note(n: int) -> None:
+        ran[current_call().execution_id or ""] = n
+
+    options = {"debounce": {"for": "2s"}, "step": {"input": {"n": "{{ event.payload.n }}"}}}
+    kernels = [open_kernel(note, **options) for _ in range(3)]
+    started: list[tuple[int, str]] = []
+    lock, over = threading.Lock(), threading.Event()
+
+    def start(kernel: Kernel) -> None:
+        for _ in range(40):
+            with lock:  # so that the last one is known
+                n = len(started)
+                started.append((n, kernel.start("w", {"n": n})))
+
+    def run() -> None:
+        while not over.is_set():
+            clock.advance(1)
+            kernels[2].run_until_idle()
+
+    runner = threading.Thread(target=run)
+    runner.start()
+    together(lambda: start(kernels[0]), lambda: start(kernels[1]))
+    over.set()
+    runner.join(60)
+    clock.advance(5)
+    kernels[2].run_until_idle()
+    assert set(ran) == {execution_id for _, execution_id in started}
+    assert [n for n, execution_id in started if ran[execution_id] < n] == []
+    last = {execution_id: n for n, execution_id in started}
+    assert ran == last
 
 
 def test_a_debounced_start_takes_no_other_time(open_kernel: Open) -> None:

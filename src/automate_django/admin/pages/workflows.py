@@ -191,8 +191,8 @@ class WorkflowDocumentAdmin(PageAdmin):
         try:
             # What is done and that it is written down are one transaction, here and below.
             with get_kernel().storage.begin():
-                payload = form.cleaned_data["payload"]
-                begun = get_kernel().start(row.name, payload, tenant_id=tenant_id)
+                payload, delay = form.cleaned_data["payload"], form.cleaned_data["delay"]
+                begun = get_kernel().start(row.name, payload, tenant_id=tenant_id, delay=delay)
                 rows = [] if row.document is None else [row.document]
                 record(request, "run", rows, model=WorkflowDocument, workflow=row.name, begun=begun)
         except AutomateError as error:

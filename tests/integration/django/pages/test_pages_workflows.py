@@ -280,6 +280,17 @@ def test_a_payload_that_is_none_is_refused(root: Any, kernel: Any, payload: str,
     assert not WorkflowExecution.objects.exists()
 
 
+def test_run_later(root: Any, kernel: Any) -> None:
+    """After a duration, which is refused at its field if it is none."""
+    document = definitions.create(GREET)
+    root.post(f"{BASE}{document.pk}/run/", {"payload": "{}", "delay": "2h"})
+    item = kernel.outbox.get(str(WorkflowExecution.objects.get().item_id))
+    assert item.waiting_for == "time"
+    told = text_of(root.post(f"{BASE}{document.pk}/run/", {"payload": "{}", "delay": "soon"}))
+    assert "is not a duration" in told
+    assert WorkflowExecution.objects.count() == 1
+
+
 def test_one_that_is_off_is_not_run(root: Any, kernel: Any) -> None:
     """The kernel refuses it, whatever is posted."""
     document = definitions.create(GREET, enabled=False)
