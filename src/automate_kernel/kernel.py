@@ -33,7 +33,7 @@ from automate_kernel.secrets import (
 )
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
-from automate_kernel.storage import MemoryStorage, Rows, Storage
+from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.templates import (
     EnvironmentResolver,
@@ -56,15 +56,18 @@ from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
 from automate_kernel.workflows.engine.engine import Engine
-from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
+from automate_kernel.workflows.engine.executions import (
+    ADVANCE,
+    ExecutionStore,
+    keyed_execution_id,
+)
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.runner import EVENT, Runner
-from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
+from automate_kernel.workflows.engine.schedule import Schedules, Ticker
 from automate_kernel.workflows.events import (
     event_item,
     manual_event,
-    scheduled_event,
     triggering_event,
 )
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
@@ -160,6 +163,8 @@ class Kernel:
             self.templates, self._context, self.executions.definition, workflow_source
         )
         """The workflows of this kernel, by name."""
+        self.schedules: Schedules = Schedules(self.workflows, self.executions, sender=self)
+        """The schedules of workflows: find, pause, resume, trigger, backfill."""
         self.purges: list[Callable[..., int]] = []
         """Deletions of the host's own: called with ``older_than_seconds`` and ``limit``."""
         self._wire()
@@ -178,7 +183,7 @@ class Kernel:
             sender=self,
             leaves_events=lambda: precedence.leaves_events,
         )
-        self._ticker = Ticker(self.storage, self._scheduled, self._fire)
+        self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
         )
@@ -436,6 +441,10 @@ class Kernel:
         tenant_id: str | None = None,
         event: Event | None = None,
         labels: Labels | None = None,
+        idempotency_key: str | None = None,
+        priority: int = 0,
+        delay: float | timedelta = 0.0,
+        run_at: datetime | None = None,
     ) -> str:
         """
         Begin an execution of *workflow* by its name, whatever its triggers, and return its id.
@@ -446,6 +455,12 @@ class Kernel:
         manual trigger refuses raises ``FAILED_PRECONDITION``. Raises `PayloadError` for values that
         can't be stored. Queries find the execution by *labels* (``{"order": 4711}``) and those of
         the event.
+
+        A second start of the workflow with the same *idempotency_key*, by the same tenant, is the
+        first one. The execution waits for *delay* seconds, or until *run_at*. A higher *priority*
+        goes first; a point is worth an hour of waiting. The workflow's own ``concurrency`` may
+        skip it: that raises ``FAILED_PRECONDITION`` with the id of the execution that goes on. With
+        ``debounce`` the id is that of the execution that waits for the last start.
         """
         if tenant_id is not None:
             check_text(tenant_id, "tenant_id")
@@ -461,8 +476,22 @@ class Kernel:
             event = replace(event, labels={**event.labels, **own})
         definition = self.workflows.get(workflow, event.tenant_id)
         self._check_manual(definition, event)
+        execution_id = None
+        if idempotency_key is not None:
+            check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
+            execution_id = keyed_execution_id(workflow, event.tenant_id, idempotency_key)
+        if definition.debounce is not None and (idempotency_key or delay or run_at):
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"the debounce of workflow {workflow!r} decides when it begins, and what is one",
+                hint="start it without idempotency_key, delay and run_at",
+            )
+        admission = self.workflows.admission(definition, event)
         with self.storage.begin(transaction) as rows:
-            return self.executions.start(rows, definition, event)
+            return self.executions.start(
+                rows, definition, event, priority=priority, delay=delay, run_at=run_at,
+                execution_id=execution_id, admission=admission,
+            )  # fmt: skip
 
     def dry_run(
         self,
@@ -510,24 +539,6 @@ class Kernel:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
         again = replace(first.event, id=new_id())
         return self.start(first.name, event=again, transaction=transaction)
-
-    def _scheduled(self) -> Iterable[Scheduled]:
-        for entry in self.workflows.entries():
-            if entry.error is None:
-                yield entry.workflow, entry.tenant_id
-
-    def _fire(
-        self, rows: Rows, workflow: Workflow, tenant_id: str | None, trigger: Any, moment: datetime
-    ) -> None:
-        event = scheduled_event(workflow, tenant_id, trigger.payload, moment)
-        try:
-            wanted = self.workflows.pulls(workflow, trigger, event)
-        except AutomateError as error:
-            # It has fired: another look at it would end the same, and hold up other schedules.
-            logger.error("the if of the schedule of workflow %r: %s", workflow.name, error)
-            return
-        if wanted:
-            self.executions.start(rows, workflow, event)
 
     def _check_manual(self, workflow: Workflow, event: Event) -> None:
         """Raise ``FAILED_PRECONDITION`` if no manual trigger lets *event* start its workflow."""
@@ -679,6 +690,7 @@ class Kernel:
             PeriodicTask("failures", 1.0, self._failures.send),
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
             PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
+            PeriodicTask("gates", 3600.0, self.executions.purge_gates),
         ]
         kept, failed = self._kept(retention_seconds, failed_retention_seconds)
         if (kept, failed) != (None, None):
@@ -773,7 +785,12 @@ class Kernel:
         definition = self.workflows.get(workflow)
         self._check_manual(definition, event)
         owner = default_worker_id()
-        execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
+        item, begun = None, None
+        if admission := self.workflows.admission(definition, event):
+            with self.storage.begin() as rows:
+                execution_id = self.executions.start(rows, definition, event, admission=admission)
+        else:
+            execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
         with self.executing_here(execution_id):
             return self._run_here(execution_id, item, begun, patience)
 

@@ -101,6 +101,8 @@ class _Lease:
     concurrency_key: str | None = None
     # Whether there are rows beside the item's own, which go with it.
     followed: bool = False
+    # Whether it counts for its concurrency key until it ends.
+    keeps_slot: bool = False
 
     @property
     def keyed(self) -> bool:
@@ -119,6 +121,7 @@ class _Lease:
             row["max_attempts"],
             row["concurrency_key"],
             row["last_error_code"] is not None or HEADER in row["headers"],
+            row["concurrency_key"] is not None and concurrency_keys.HEADER in row["headers"],
         )
 
 
@@ -170,6 +173,8 @@ class RowsOutboxStore(OutboxStore):
         # one, and from when on one that finds something makes the next a full one.
         self._next_full_claim: dict[tuple[str, ...] | None, tuple[bool, float]] = {}
         self._keyed_until = 0.0
+        # The slot after which the next reaping looks for those to mend.
+        self._mended = ""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self.storage.describe()}>"
@@ -486,11 +491,12 @@ class RowsOutboxStore(OutboxStore):
                 continue
             if outcome.status is ItemStatus.COMPLETED:
                 done.append((outcome.item_id, lease.token))
-            elif not self._record_one(rows, lease, self._redacted(outcome)):
+                status: ItemStatus | None = outcome.status
+            elif (status := self._record_one(rows, lease, self._redacted(outcome))) is None:
                 lost.add((outcome.item_id, lease.token))
             elif outcome.error_code is not None and outcome.status is not ItemStatus.PENDING:
                 attempts.append(_attempt(lease, outcome, outcome.error_code))
-            if lease.keyed:
+            if lease.keyed and not (lease.keeps_slot and status in _WAITS_AGAIN):
                 keyed.append((outcome.item_id, lease))
         for token, ids in _by_token(done):
             lost |= {(item_id, token) for item_id in self._complete(rows, token, ids)}
@@ -527,8 +533,8 @@ class RowsOutboxStore(OutboxStore):
             return outcome
         return replace(outcome, error=self.redact(outcome.error))
 
-    def _record_one(self, rows: Rows, lease: _Lease, outcome: Outcome) -> bool:
-        """Record what is no success; False if the lease was lost."""
+    def _record_one(self, rows: Rows, lease: _Lease, outcome: Outcome) -> ItemStatus | None:
+        """Record what is no success; return the item's status, or None if the lease was lost."""
         item_id, fenced = outcome.item_id, _fence([outcome.item_id], lease.token)
         again, status = outcome.status in _WAITS_AGAIN, _next_status(lease, outcome)
         # One that is asked to stop does not wait again, nor does it fail for want of attempts.
@@ -540,11 +546,12 @@ class RowsOutboxStore(OutboxStore):
                 if again:
                     waits = _WAITS_AGAIN if status in _WAITS_AGAIN else (status,)
                     recorded = [*waits, ItemStatus.CANCELLED]
-                return not _not_finished(rows, [item_id], lease.token, *recorded)
+                lost = _not_finished(rows, [item_id], lease.token, *recorded)
+                return None if lost else status
             status = ItemStatus.CANCELLED
         if status not in _WAITS_AGAIN and self.listeners:
             self._ended(rows, _read_item(rows, item_id))
-        return True
+        return status
 
     def _ended(self, rows: Rows, item: OutboxItem) -> None:
         for listener in self.listeners:
@@ -565,11 +572,18 @@ class RowsOutboxStore(OutboxStore):
             reaped = [row for row in stale if self._reap_one(rows, row, over, result)]
             spent = [_expired_attempt(row) for row in reaped if not _never_began(row)]
             failed_attempts.keep_attempts(rows, spent, failed_attempts.MOST_OF_ITEM)
+            kept = {item.id for item in result.retried}
             _leave_keys(
-                rows, [(row["id"], row["ordering_key"], row["concurrency_key"]) for row in reaped]
+                rows,
+                [
+                    (row["id"], row["ordering_key"], row["concurrency_key"])
+                    for row in reaped
+                    if not (row["id"] in kept and concurrency_keys.HEADER in row["headers"])
+                ],
             )
             ordering_keys.mend(rows)
-            concurrency_keys.mend(rows)
+            mended = concurrency_keys.mend(rows, self._mended)
+        self._mended = mended
         return result
 
     def _reap_one(self, rows: Rows, row: Row, over: Where, result: ReapResult) -> bool:
@@ -693,6 +707,10 @@ class RowsOutboxStore(OutboxStore):
     def cancel(self, item_ids: Sequence[str]) -> int:
         """Cancel what waits, ask what runs to stop; see `OutboxStore.cancel`."""
         return self._commands.run("cancel", item_ids)
+
+    def cancel_within(self, rows: Rows, item_ids: Sequence[str]) -> int:
+        """Do as `cancel` does, in the transaction of *rows*; of few items, since all are locked."""
+        return self._commands.run("cancel", item_ids, transaction=rows.native)
 
     def requeue(self, item_ids: Sequence[str]) -> int:
         """Make failed or cancelled items wait again; see `OutboxStore.requeue`."""

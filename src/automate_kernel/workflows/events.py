@@ -88,11 +88,11 @@ def triggering_event(
 
 
 def scheduled_event(
-    workflow: Workflow, tenant_id: str | None, payload: Any, moment: datetime
+    workflow: Workflow, tenant_id: str | None, payload: Any, moment: datetime, event_id: str
 ) -> Event:
     """Return the event of a *workflow* whose schedule has fired."""
     return Event(
-        id=new_id(),
+        id=event_id,
         name=workflow.name,
         payload=payload,
         type="schedule",

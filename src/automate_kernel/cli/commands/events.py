@@ -263,6 +263,42 @@ def emit(
     context.out.line(event_id)
 
 
+@app.called(
+    "automate start order-notify '{\"id\": 7}'",
+    "automate start report @month.json --idempotency-key report-2026-03 --delay 2h",
+)
+def start(
+    context: Context,
+    workflow: str = argument("The workflow's name."),
+    given: str | None = argument(
+        "The payload as JSON; @FILE for a file with it, - for stdin.", None, metavar="[PAYLOAD]"
+    ),
+    idempotency_key: str | None = option(
+        None, "A second start with the same key is the first one."
+    ),
+    priority: int = option(0, "A point is worth an hour of waiting."),
+    delay: str = option("0", "The time before it begins: 90, 5m, 2h.", metavar="DURATION"),
+    tenant: str | None = option(None, "The tenant that it belongs to."),
+    label: list[str] | None = _LABELS,
+) -> None:
+    """
+    Begin an execution of a workflow, whatever its triggers. A worker runs it.
+
+    Prints the execution's id.
+    """
+    execution_id = context.session.whole.start(
+        workflow,
+        _payload(given, None, None),
+        idempotency_key=idempotency_key,
+        priority=priority,
+        delay=duration(delay, "--delay"),
+        tenant_id=tenant,
+        labels=_labels(label or ()),
+    )
+    context.out.data({"execution_id": execution_id, "workflow": workflow})
+    context.out.line(execution_id)
+
+
 def _labels(given: Iterable[str]) -> dict[str, str]:
     found = {}
     for each in given:

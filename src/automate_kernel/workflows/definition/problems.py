@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from automate_kernel.errors import WorkflowError, did_you_mean
+from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.model import Step, Workflow
@@ -146,6 +147,8 @@ def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
         return Workflow
     if path[-1] == "retry":
         return RetryPolicy
+    if len(path) == 1 and path[0] in START_FIELDS:
+        return START_FIELDS[str(path[0])]
     if path[0] in ("steps", "on_failure") and len(path) == 2:
         return Step
     if path[0] == "trigger":
@@ -319,6 +322,8 @@ def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
             texts = {"if": step.if_, "for_each": step.for_each, "input": step.input}
             yield from _texts_of(texts, (group, index))
     yield from _texts_of(workflow.output, ("output",))
+    for name in START_FIELDS:
+        yield from _texts_of(getattr(getattr(workflow, name), "key", None), (name, "key"))
 
 
 def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
@@ -356,6 +361,8 @@ class _Visible:
         if path[0] == "trigger":
             hint = "move it into the 'if' of the first step"
             return "a trigger's condition can't see steps", hint
+        if path[0] in START_FIELDS:
+            return "a key can't see steps: it is read before any runs", "use event"
         if step_id not in self._all:
             hint = did_you_mean(step_id, self._all) or f"there is {', '.join(map(repr, self._all))}"
             return f"names the step {step_id!r}, which does not exist", hint

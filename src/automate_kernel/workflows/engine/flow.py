@@ -54,8 +54,7 @@ class Flow:
         self._ends_at: float | None = None
         left = None
         if program.workflow.timeout is not None:
-            # Since its wake-up was enqueued: an execution that is resumed has all its time again.
-            age = (loaded.now - item.created_at).total_seconds()
+            age = (loaded.now - _began_at(item, loaded)).total_seconds()
             left = program.workflow.timeout - age
             self._ends_at = self._learnt + left
         crashes = max(0, item.attempt_count - 1)
@@ -193,6 +192,16 @@ class Flow:
         if turn.end is not None:
             self.execution.completed_at, self.execution.output = at, turn.output
         return first
+
+
+def _began_at(item: OutboxItem, loaded: Loaded) -> datetime:
+    """Return the time from which the workflow's own timeout counts."""
+    begun = [run.started_at for run in loaded.execution.steps if run.started_at is not None]
+    if begun:
+        # Since its wake-up was enqueued: an execution that is resumed has all its time again.
+        return max(item.created_at, min(begun))
+    # The time that it had to wait for its beginning is not its own.
+    return loaded.now if item.concurrency_key else max(item.created_at, item.next_attempt_at)
 
 
 def _take_back(call: StepCall) -> None:
