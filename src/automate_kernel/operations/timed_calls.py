@@ -20,7 +20,7 @@ _RETRY_SECONDS = 5.0
 
 
 Key = tuple["str | None", ...]
-"""What the attempts of one call have in common."""
+"""The name of a call, which all its attempts share."""
 
 
 class TimedCalls:
@@ -33,7 +33,7 @@ class TimedCalls:
 
     def __init__(self, most_abandoned: int = 100) -> None:
         self.most_abandoned: int = most_abandoned
-        """How many abandoned calls may run on before further ones are refused."""
+        """The number of abandoned calls that may run on before further ones are refused."""
         self._abandoned: dict[Future[Any], Key | None] = {}
         self._lock = threading.Lock()
 
