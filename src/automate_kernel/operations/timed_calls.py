@@ -20,7 +20,7 @@ _RETRY_SECONDS = 5.0
 
 
 Key = tuple["str | None", ...]
-"""The operation, the tenant and the idempotency key that the attempts of one call share."""
+"""The name of a call, which all its attempts share."""
 
 
 class TimedCalls:
@@ -33,7 +33,7 @@ class TimedCalls:
 
     def __init__(self, most_abandoned: int = 100) -> None:
         self.most_abandoned: int = most_abandoned
-        """The number of abandoned calls that may run on; beyond it further calls are refused."""
+        """The number of abandoned calls that may run on before further ones are refused."""
         self._abandoned: dict[Future[Any], Key | None] = {}
         self._lock = threading.Lock()
 

@@ -414,7 +414,7 @@ EXPIRED = "LEASE_EXPIRED"
 """The error code of an item whose worker died, or lost it."""
 
 BEGUN = " +"
-"""The mark behind the name of the owner of an item for which `OutboxStore.begin` was called."""
+"""The end of the owner's name on an item for which `OutboxStore.begin` was called."""
 
 _OWNER_LENGTH = 200
 # The place of a UUID's version. That of the token says how an item was claimed.
