@@ -176,8 +176,8 @@ class WaitingSteps:
             self._execution, execution_id, name, payload, now.isoformat(), waited=step.wait
         )
         encode_json(payload, f"input of step {step.id!r}")
-        workflow = self._find_child(name, event)
-        child = Child(execution_id, workflow, event, waited=step.wait)
+        workflow, admission = self._find_child(name, event)
+        child = Child(execution_id, workflow, event, step.wait, admission)
         started = {"execution_id": execution_id}
         if not step.wait:
             return Begun(None, Answer(started), child)
