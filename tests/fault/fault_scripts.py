@@ -175,6 +175,10 @@ def _decide(kernel: Kernel, ledger: Ledger, execution_id: str) -> None:
     kernel.run_until_idle(patience=_PATIENCE_SECONDS)
 
 
+def _booked(kernel: Kernel, number: int) -> list[Any]:
+    return [kernel.start("booking", {"n": number})]
+
+
 def _steered(kernel: Kernel, number: int) -> list[Any]:
     _waiting(kernel, number)
     running = kernel.outbox.claim_batch("dead", 2)
@@ -202,5 +206,6 @@ SCRIPTS = {
     "workflow": Script(_started, _advance),
     "waits": Script(_paid, _advance),
     "approval": Script(_asked, _decide),
+    "booking": Script(_booked, _advance),
     "steer": Script(_steered, _steer),
 }

@@ -34,6 +34,9 @@ from automate_kernel.workflows.engine.waits import (
 )
 from automate_kernel.workflows.execution import Event, Execution, StepRun
 
+# It stands in the wait's row, for people.
+_MOST_MATCH_BYTES = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -141,6 +144,7 @@ class WaitingSteps:
         self, step: Step, waited: WaitFor, run: StepRun, extra: Mapping[str, Any]
     ) -> Begun:
         match = masked(self._program.match(step, self._view, extra))
+        encode_json(match, f"steps.{step.id}.wait_for.match", _MOST_MATCH_BYTES)
         if waited.signal is not None:
             key = signal_key(self._execution.id, waited.signal)
             details = {"signal": waited.signal, "match": match}
@@ -183,8 +187,8 @@ class WaitingSteps:
             self._execution, execution_id, name, payload, now.isoformat(), waited=step.wait
         )
         encode_json(payload, f"input of step {step.id!r}")
-        workflow = self._find_child(name, event)
-        child = Child(execution_id, workflow, event, waited=step.wait)
+        workflow, admission = self._find_child(name, event)
+        child = Child(execution_id, workflow, event, step.wait, admission)
         started = {"execution_id": execution_id}
         if not step.wait:
             return Begun(None, Answer(started), child)
