@@ -169,9 +169,8 @@ class Kernel:
         """The template filters of this kernel."""
         self.templates: TemplateEngine = TemplateEngine(self.filters)
         """Compiles and renders templates."""
-        self.outbox: OutboxStore = self._store(
-            outbox, lease_seconds, retention_seconds, failed_retention_seconds
-        )
+        kept = (retention_seconds, failed_retention_seconds)
+        self.outbox: OutboxStore = self._store(outbox, lease_seconds, *kept)
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
         self.operations: Invoker = self._invoker(config or {}, settings or {})
         """The actions and capabilities by name."""
@@ -179,9 +178,7 @@ class Kernel:
         """Runs of workflows: get, find, cancel, resume."""
         self.approvals: Approvals = self._approvals(signing_keys, public_url)
         """The steps that wait for a person: find, approve, reject, make a link."""
-        self.workflows: Catalogue = Catalogue(
-            self.templates, self._context, self.executions.definition, workflow_source
-        )
+        self.workflows: Catalogue = self._catalogue(workflow_source)
         """The workflows of this kernel, by name."""
         self.schedules: Schedules = Schedules(self.workflows, self.executions, sender=self)
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
@@ -285,6 +282,9 @@ class Kernel:
                 f"the {kind.replace('_', ' ')} {name} {trouble}",
                 hint="pass an instance instead of its key or path",
             ) from error
+
+    def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
+        return Catalogue(self.templates, self._context, self.executions.definition, source)
 
     def _approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
         signer = Signer(signing_keys, "automate.approval", self._revealed)
