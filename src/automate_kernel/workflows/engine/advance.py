@@ -25,7 +25,7 @@ from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.children import Child, FindChild
 from automate_kernel.workflows.engine.program import WorkflowProgram
-from automate_kernel.workflows.engine.waiting import Answer, WaitingSteps
+from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
 from automate_kernel.workflows.engine.waits import Wait
 from automate_kernel.workflows.execution import (
     Event,
@@ -338,7 +338,7 @@ class _Flow:
         self._in_flight.discard(run.key)
         self._take_in(step, run, outcome)
 
-    def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | Answer) -> None:
+    def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | WaitEnd) -> None:
         """End the attempt of a run that was called, or has waited."""
         elements = self._elements[step.id] if run.position >= 0 else None
         if elements is not None:
@@ -523,14 +523,14 @@ class _Flow:
             if answer is not None:
                 self._take_in(step, run, answer)
 
-    def _answer_of(self, step: Step, run: StepRun) -> Answer | None:
+    def _answer_of(self, step: Step, run: StepRun) -> WaitEnd | None:
         events = self._inbox.pop(run.key, ())
         try:
             extra = self._extra(step, run.position)
             found = (self._waiting.answer(step, run, extra, event) for event in events)
             return next((answer for answer in found if answer is not None), None)
         except AutomateError as error:
-            return Answer(error=error)
+            return WaitEnd(error=error)
 
     def _extra(self, step: Step, position: int) -> dict[str, Any]:
         """Return the names that only the templates of one element see."""
