@@ -33,7 +33,7 @@ from automate_kernel.secrets import (
 )
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
-from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.storage import MemoryStorage, Rows, Storage
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.storage.values import encode_json
 from automate_kernel.templates import (
