@@ -35,7 +35,7 @@ from automate_kernel.secrets.handles import reveal
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
-from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.storage import MemoryStorage, Rows, Storage
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.storage.values import encode_json
 from automate_kernel.templates import (
@@ -72,7 +72,7 @@ from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.questions import NOTICE
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Schedules, Ticker
-from automate_kernel.workflows.engine.waits import SIGNAL, signal_item, signal_key
+from automate_kernel.workflows.engine.waits import SIGNAL, signal_item, signal_key, wait_key
 from automate_kernel.workflows.events import (
     event_item,
     manual_event,
@@ -592,23 +592,55 @@ class Kernel:
         Send the signal *name* to one execution, in the host's *transaction*; return its id.
 
         A step ``wait_for: {signal: name}`` of that execution takes it, also one that begins later.
-        A second signal with the same *idempotency_key* is the first one. Raises ``NOT_FOUND`` for
-        an unknown execution, and with *tenant_id* for another tenant's; ``FAILED_PRECONDITION`` for
+        A second one to it with the same *idempotency_key* is the first. Raises ``NOT_FOUND`` for an
+        unknown execution, and with *tenant_id* for another tenant's; ``FAILED_PRECONDITION`` for
         one that has ended, and `PayloadError` for a payload that can't be stored.
         """
+        with self.storage.begin(transaction) as rows:
+            return self._send_signal(rows, execution_id, name, payload, tenant_id, idempotency_key)
+
+    async def asignal(
+        self,
+        execution_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        transaction: Any = None,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> str:
+        """`signal` for asynchronous code; *transaction* may be an ``AsyncSession``."""
+        return await self.storage.arun_in(
+            transaction,
+            lambda rows: self._send_signal(
+                rows, execution_id, name, payload, tenant_id, idempotency_key
+            ),
+        )
+
+    def _send_signal(
+        self,
+        rows: Rows,
+        execution_id: str,
+        name: str,
+        payload: Any,
+        tenant_id: str | None,
+        idempotency_key: str | None,
+    ) -> str:
         check_event_name(name)
         encode_json(payload, "payload")
-        with self.storage.begin(transaction) as rows:
-            execution = self.executions.live(rows, execution_id, tenant_id=tenant_id)
-            event = replace(
-                manual_event(name, payload), type="event", source="signal",
-                tenant_id=execution.tenant_id,
-            )  # fmt: skip
-            item = signal_item(
-                signal_key(execution_id, name), event, tenant_id=execution.tenant_id,
-                idempotency_key=idempotency_key,
-            )  # fmt: skip
-            return self.outbox.enqueue_many([item], transaction=rows.native)[0]
+        execution = self.executions.live(rows, execution_id, tenant_id=tenant_id)
+        event = replace(
+            manual_event(name, payload), type="event", source="signal",
+            tenant_id=execution.tenant_id,
+        )  # fmt: skip
+        key = signal_key(execution.id, name)
+        once = None
+        if idempotency_key is not None:
+            check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
+            # Keys of the outbox are one another's; those of signals are the execution's.
+            once = wait_key("idempotency", key, idempotency_key)
+        item = signal_item(key, event, tenant_id=execution.tenant_id, idempotency_key=once)
+        return self.outbox.enqueue_many([item], transaction=rows.native)[0]
 
     def _find_child(self, name: str, event: Event) -> tuple[Workflow, Admission | None]:
         workflow = self.workflows.get(name, event.tenant_id)

@@ -6,6 +6,7 @@ Tests stand in the moments that matter by wrapping the call that follows.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -392,6 +393,25 @@ def test_a_signal_is_sent_with_its_transaction(world: World) -> None:
     ids = {world.kernel.signal(one, "go", idempotency_key="k") for _ in range(2)}
     world.run()
     assert (len(ids), world.status(one)) == (1, COMPLETED)
+
+
+def test_a_signal_from_asynchronous_code(world: World) -> None:
+    """The same, awaited."""
+    world.add("listening", {"id": "go", "wait_for": {"signal": "go"}})
+    one = world.start("listening")
+    asyncio.run(world.kernel.asignal(one, "go", {"n": 1}))
+    world.run()
+    assert world.status(one) is COMPLETED
+
+
+def test_a_signal_of_one_key_goes_to_one_execution(world: World) -> None:
+    """Another execution's signal with the same key is another one."""
+    world.add("listening", {"id": "go", "wait_for": {"signal": "go"}})
+    several = [world.start("listening") for _ in range(2)]
+    for one in several:
+        world.kernel.signal(one, "go", idempotency_key="k")
+    world.run()
+    assert {world.status(one) for one in several} == {COMPLETED}
 
 
 def test_a_signal_needs_an_execution_that_goes_on(world: World) -> None:
