@@ -19,8 +19,9 @@ from pydantic import BaseModel, ValidationError
 from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.fields import RetryPolicy
-from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.model import Compensation, Step, Workflow
 from automate_kernel.workflows.definition.structure import (
+    STEP_GROUPS,
     DefinitionProblem,
     FieldPath,
     ancestors,
@@ -74,7 +75,7 @@ def show_path(path: FieldPath, value: Any = None) -> str:
     text = ""
     for part in path:
         value = _at(value, (part,))
-        step_id = _at(value, ("id",)) if text in ("steps", "on_failure") else None
+        step_id = _at(value, ("id",)) if text in STEP_GROUPS else None
         if isinstance(part, str):
             text += f".{part}" if text else part
         elif isinstance(step_id, str) and step_id:
@@ -145,8 +146,10 @@ def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
         return Workflow
     if path[-1] == "retry":
         return RetryPolicy
-    if path[0] in ("steps", "on_failure") and len(path) == 2:
+    if path[0] in STEP_GROUPS and len(path) == 2:
         return Step
+    if path[-1] == "compensate":
+        return Compensation
     if path[0] == "trigger":
         trigger = _at(definition, path)
         return TRIGGERS.get(str(trigger.get("type"))) if isinstance(trigger, Mapping) else None
@@ -168,7 +171,10 @@ _ELSEWHERE = {
     "cron": "schedule",
     "timezone": "tz",
     "output": "outputs",
-    "on_failure": "on_error finally",
+    "on_failure": "on_error catch",
+    "on_cancel": "on_cancelled on_cancellation",
+    "finally": "always ensure finally_ on_exit",
+    "compensate": "undo compensation rollback",
     "concurrency": "max_parallel parallel",
 }
 
@@ -277,10 +283,11 @@ _WANTED = {
 def _wrong_type(path: FieldPath, kind: str, value: Any) -> _Words:
     wanted = _WANTED.get(kind, "a list")
     got = kind_of(value)
-    first, last, lists = path[:1], path[-1:], (("steps",), ("on_failure",))
+    first, last, lists = path[:1], path[-1:], [(name,) for name in STEP_GROUPS]
     a_trigger = first == ("trigger",) and (len(path) == 1 or wanted == "a mapping")
     hints = (
         (last == ("retry",), "for example retry: {attempts: 5}"),
+        (last == ("compensate",), "for example compensate: {action: stock.release}"),
         (last in lists, "write each step as '- id: …'"),
         (first in lists and len(path) == 2, "a step has an id and an action"),
         (a_trigger, f"for example {_EXAMPLES['trigger']}"),
@@ -313,10 +320,12 @@ def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
     for index, trigger in enumerate(workflow.triggers):
         place: FieldPath = ("trigger", index) if many else ("trigger",)
         yield from _texts_of(trigger.if_, (*place, "if"))
-    for group in ("steps", "on_failure"):
-        for index, step in enumerate(getattr(workflow, group)):
+    for group, steps in workflow.groups().items():
+        for index, step in enumerate(steps):
             texts = {"if": step.if_, "for_each": step.for_each, "input": step.input}
             yield from _texts_of(texts, (group, index))
+            if step.compensate is not None:
+                yield from _texts_of(step.compensate.input, (group, index, "compensate", "input"))
     yield from _texts_of(workflow.output, ("output",))
 
 
@@ -334,9 +343,9 @@ class _Visible:
     """The steps and names that each place of a workflow can see."""
 
     def __init__(self, workflow: Workflow) -> None:
-        self._groups = {"steps": workflow.steps, "on_failure": workflow.on_failure}
+        self._groups = workflow.groups()
         self._main = [step.id for step in workflow.steps]
-        self._all = [*self._main, *(step.id for step in workflow.on_failure)]
+        self._all = [step.id for step in workflow.every_step()]
         self._before = ancestors({step_id: workflow.needs_of(step_id) for step_id in self._all})
 
     def problems(self, path: FieldPath, text: str) -> Iterator[_Words]:
@@ -348,9 +357,12 @@ class _Visible:
             problem = self._step_problem(path, step, step_id)
             if problem:
                 yield problem
-        if "error" in names and path[0] != "on_failure":
-            yield "'error' is known under on_failure only", "use steps.<id>.error"
-        if step is None or step.for_each is None or path[2] != "input":
+        undoes = "compensate" in path
+        if "error" in names and not (undoes or path[0] in STEP_GROUPS[1:]):
+            yield "'error' is known where a workflow cleans up only", "use steps.<id>.error"
+        if "output" in names and not undoes:
+            yield "'output' is known under compensate only", "use steps.<id>.output"
+        if step is None or step.for_each is None or not (undoes or path[2] == "input"):
             for name in sorted(names & {"item", "index"}):
                 message = f"{name!r} is known in the input of a step with for_each only"
                 yield message, "add for_each to the step, or use another name"
@@ -364,13 +376,15 @@ class _Visible:
             hint = did_you_mean(step_id, self._all) or f"there is {', '.join(map(repr, self._all))}"
             return f"names the step {step_id!r}, which does not exist", hint
         before = frozenset() if own is None else self._before[own.id]
-        if step_id in before or (path[0] in ("on_failure", "output") and step_id in self._main):
+        ends = path[0] in ("output", *STEP_GROUPS[1:]) or "compensate" in path
+        if step_id in before or (ends and step_id in self._main):
             return None
         if own is not None and own.id == step_id:
             return "a step can't see its own output", "name an earlier step"
         hint = f"add {step_id!r} to needs"
-        if path[0] != "on_failure" and step_id not in self._main:
-            hint = "steps under on_failure run only after these"
+        beside = {step.id for step in self._groups.get(str(path[0]), ())}
+        if step_id not in self._main and step_id not in beside:
+            hint = "the steps that clean up run only after these"
         elif own is not None and own.id in self._before[step_id]:
             hint = f"{step_id!r} waits for this step: change their order"
         return f"names the step {step_id!r}, which may not have finished", hint
@@ -392,7 +406,7 @@ def _parse(text: str, *, bare: bool) -> Any:
 
 def _names_in(text: str, *, bare: bool) -> tuple[list[str], set[str]]:
     """Return the ids in ``steps.ID`` and ``steps['ID']``, each once, and all names from outside."""
-    known = any(name in text for name in ("steps", "item", "index", "error"))
+    known = any(name in text for name in ("steps", "item", "index", "error", "output"))
     tree = _parse(text, bare=bare) if known else None
     if tree is None:
         return [], set()

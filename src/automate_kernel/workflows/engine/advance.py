@@ -9,7 +9,7 @@ database, so the same decisions drive the threads of a worker, an event loop and
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from operator import itemgetter
@@ -22,6 +22,7 @@ from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.model import Step
+from automate_kernel.workflows.engine.phases import Path, Phase, not_undone, phase, phase_names
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.execution import (
     Execution,
@@ -43,6 +44,9 @@ class Waits:
 
     def __bool__(self) -> bool:
         return bool(self._due)
+
+    def __iter__(self) -> Iterator[StepKey]:
+        return iter(self._due)
 
     def pass_time(self, seconds: float) -> None:
         """Move the clock on."""
@@ -127,14 +131,25 @@ class Elements:
     running: int = 0
     unfinished: int = 0
     failed: StepRun | None = None
+    stops: bool = True
+    """True if none begins once one has failed."""
 
     @classmethod
     def of(
-        cls, step_id: str, values: list[Any], runs: Mapping[StepKey, StepRun], waits: Waits
+        cls,
+        step_id: str,
+        values: list[Any],
+        runs: Mapping[StepKey, StepRun],
+        waits: Waits,
+        chosen: Sequence[int] | None = None,
     ) -> Elements:
-        """Return the elements of a step; its *runs* may have come some way already."""
-        elements = cls(values)
-        for position in range(len(values)):
+        """
+        Return the elements of a step; its *runs* may have come some way already.
+
+        With *chosen*, only the elements at these positions count, and all of them are tried.
+        """
+        elements = cls(values, stops=chosen is None)
+        for position in range(len(values)) if chosen is None else chosen:
             key = (step_id, position)
             run = runs.get(key)
             if run is not None and run.status is StepStatus.COMPLETED:
@@ -153,7 +168,7 @@ class Elements:
 
     def take(self, limit: int) -> int | None:
         """Return the position of the next element to begin, if fewer than *limit* run."""
-        if self.failed is not None or self.running >= limit or not self.ready:
+        if (self.failed is not None and self.stops) or self.running >= limit or not self.ready:
             return None
         return heappop(self.ready)
 
@@ -272,8 +287,9 @@ class _Flow:
         self._saved: set[StepKey] = set()  # in this turn
         self._view = program.view(execution, self._runs)
         self._elements: dict[str, Elements] = {}
-        self._rest_is_cancelled = False
-        self._agenda = Agenda(self._workflow.steps, program.needs, self._ended)
+        self._path = Path.SUCCESS
+        self._phases: list[str] = []
+        self._enter_path()
         self._output: Any = None
 
     def pass_time(self, elapsed: float) -> None:
@@ -315,7 +331,7 @@ class _Flow:
 
     def _failing_elsewhere(self, step: Step) -> bool:
         """Return True if the workflow has failed by now, so that a retry would be for nothing."""
-        return self._execution.error_code is not None and step.id not in self._program.recovery
+        return self._path is not Path.SUCCESS and step.id not in self._program.recovery
 
     def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
         delay = step.retry.delay_for(run.attempts)
@@ -350,13 +366,13 @@ class _Flow:
         self._turn.failures.append(run.failed_attempt())
 
     def _step_failed(self, step: Step, error: AutomateError) -> None:
-        # A recovery step that fails changes nothing: the workflow has failed anyway.
-        if step.on_failure == "fail" and step.id not in self._program.recovery:
+        # One that cleans up changes nothing: the workflow has failed or is cancelled anyway.
+        if step.on_failure == "fail" and self._path is Path.SUCCESS:
             self.fail(_within(error, f"step {step.id!r} failed: {error}"))
 
     def fail(self, error: AutomateError) -> None:
-        """Let the workflow fail: nothing new begins but its recovery steps."""
-        if self._execution.error_code is None:
+        """Let the workflow fail: nothing new begins but what cleans up."""
+        if self._path is Path.SUCCESS and self._execution.error_code is None:
             self._execution.error_code, self._execution.error = str(error.code), str(error)
             self._execution.error_group = group_of(error)
             self._turn.failed = error
@@ -377,33 +393,90 @@ class _Flow:
     def next_turn(self) -> Turn:
         """Start the steps that can start, and return the turn that has come together."""
         self._check_time()
-        recovering = self._execution.error_code is not None
-        if recovering and not self._rest_is_cancelled:
-            self._cancel_rest(self._workflow.steps)
-            self._rest_is_cancelled = True
-            self._agenda = Agenda(self._workflow.on_failure, self._program.needs, self._ended)
         self._put_back_due()
         if self._turn.saves:
             self._save_decided()
-        if not (recovering and self._in_flight):
-            self._start_ready()
-        idle = not (self._turn.calls or self._in_flight or self._waits)
-        if idle and not recovering and self._execution.error_code is None:
-            self._give_output()
-        if not recovering and self._execution.error_code is not None:
-            return self.next_turn()  # a template or the output failed just now
+        self._go_on()
         turn, self._turn = self._turn, Turn()
         self._saved.clear()
         wait = self._waits.until_next()
         if turn.calls or self._in_flight:
-            turn.next_retry = self._bounded(wait, recovering=recovering)
+            turn.next_retry = self._bounded(wait)
         elif self._waits:
-            turn.wait = self._bounded(wait or 0.0, recovering=recovering)
+            turn.wait = self._bounded(wait or 0.0)
         else:
-            turn.output = self._output
-            failed = self._execution.error_code is not None
-            turn.end = ExecutionStatus.FAILED if failed else ExecutionStatus.COMPLETED
+            self._end(turn)
         return turn
+
+    def _go_on(self) -> None:
+        """Begin what can begin, in this phase and in those that follow at once."""
+        while True:
+            path = Path.of(self._execution)
+            if path is not self._path:
+                self._path = path
+                self._leave_rest()
+                self._enter_path()
+            if self._in_flight and self._strays():
+                return
+            self._start_ready()
+            if Path.of(self._execution) is not self._path:
+                continue
+            if self._turn.calls or self._in_flight or self._phase_waits():
+                return
+            if not self._next_phase():
+                return
+
+    def _phase_waits(self) -> bool:
+        its = {step.id for step in self._phase.steps}
+        return any(step_id in its for step_id, _ in self._waits)
+
+    def _enter_path(self) -> None:
+        """Begin with the first phase of the path."""
+        self._phases = phase_names(self._path, self._workflow, self._runs)
+        self._phase = Phase((), {})
+        self._agenda = Agenda((), {}, self._ended)
+        if self._path is Path.SUCCESS:
+            self._enter(self._phases.pop(0))
+
+    def _enter(self, name: str) -> None:
+        self._phase = phase(name, self._workflow, self._runs)
+        self._agenda = Agenda(self._phase.steps, self._phase.needs, self._ended)
+
+    @property
+    def _runs_own_steps(self) -> bool:
+        return self._phase.steps is self._workflow.steps
+
+    def _next_phase(self) -> bool:
+        """Enter the next phase; return False if there is none."""
+        if not self._phases:
+            return False
+        if self._runs_own_steps:
+            self._give_output()
+            if self._execution.error_code is not None:
+                return True
+        self._enter(self._phases.pop(0))
+        return True
+
+    def _strays(self) -> bool:
+        """Return True if a call is in flight that is not of this phase."""
+        its = {step.id for step in self._phase.steps}
+        return any(step_id not in its for step_id, _ in self._in_flight)
+
+    def _leave_rest(self) -> None:
+        """End the runs that will not go on, after a crash of a worker too."""
+        left = set(phase_names(self._path, self._workflow, self._runs))
+        for name, steps in self._workflow.groups().items():
+            if name not in left:
+                self._cancel_rest(steps)
+
+    def _end(self, turn: Turn) -> None:
+        turn.output = self._output if self._path is Path.SUCCESS else None
+        turn.end = self._path.value
+        left = not_undone(self._workflow, self._runs) if self._path is not Path.SUCCESS else None
+        execution = self._execution
+        if left is not None and left not in (execution.error or ""):
+            execution.error_code = execution.error_code or str(ErrorCodes.ABORTED)
+            execution.error = f"{execution.error}; {left}" if execution.error else left
 
     def _save_decided(self) -> None:
         """Save the conditional steps that run: what is saved beside them may change their ifs."""
@@ -412,9 +485,9 @@ class _Flow:
             if key in self._in_flight:
                 self._save(run)
 
-    def _bounded(self, wait: float | None, *, recovering: bool) -> float | None:
+    def _bounded(self, wait: float | None) -> float | None:
         """Return *wait*, cut where the workflow's time ends."""
-        if wait is None or self._left is None or recovering:
+        if wait is None or self._left is None or not self._runs_own_steps:
             return wait
         return min(wait, max(0.0, self._left))
 
@@ -424,7 +497,7 @@ class _Flow:
                 self._elements[step_id].put_back(position)
 
     def _check_time(self) -> None:
-        over = self._left is not None and self._left <= 0 and self._execution.error_code is None
+        over = self._left is not None and self._left <= 0 and self._path is Path.SUCCESS
         # An execution whose steps have all ended does not fail for having been slow.
         if over and not all(self._ended(step.id) for step in self._workflow.steps):
             self.fail(AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the workflow took too long"))
@@ -449,14 +522,14 @@ class _Flow:
     # -- starting ----------------------------------------------------------------------------
 
     def _start_ready(self) -> None:
-        error_code, started = self._execution.error_code, True
+        started = True
         while started:
             # Ending a step without a call (skipped, nothing to go over) may make others ready.
             started = False
             for step in self._agenda.ready():
                 if not self._ended(step.id):
                     started = self._start(step) or started
-                if self._execution.error_code != error_code:
+                if Path.of(self._execution) is not self._path:
                     return  # the workflow failed just now
 
     def _ended(self, step_id: str) -> bool:
@@ -471,7 +544,7 @@ class _Flow:
                 return True
             if step.for_each is not None:
                 return self._start_elements(step)
-            self._call(step, self._run(step, -1), {})
+            self._call(step, self._run(step, -1), self._undone(step, -1))
         except AutomateError as error:
             self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
             self._step_failed(step, error)
@@ -492,11 +565,13 @@ class _Flow:
         elements = self._elements.get(step.id)
         if elements is None:
             values = self._program.elements(step, self._view)
-            elements = Elements.of(step.id, values, self._runs, self._waits)
+            chosen = self._phase.elements.get(step.id)
+            elements = Elements.of(step.id, values, self._runs, self._waits, chosen)
             self._elements[step.id] = elements
         while (position := elements.take(step.concurrency)) is not None:
             run = self._run(step, position)
             given = {"item": elements.values[position], "index": position}
+            given |= self._undone(step, position)
             try:
                 elements.running += self._call(step, run, given)
             except AutomateError as error:
@@ -504,13 +579,26 @@ class _Flow:
                 elements.note_failed(run)
         if elements.running:
             return False
-        if elements.failed is not None:
+        if elements.failed is not None and (elements.stops or not self._open_elements(step)):
             self._element_failed(step, elements.failed)
             return True
         if not elements.unfinished:
             self._end_run(self._run(step, -1), StepStatus.COMPLETED)
             return True
         return False
+
+    def _undone(self, step: Step, position: int) -> dict[str, Any]:
+        """Return what a compensation sees of the call that it undoes."""
+        undone = self._program.undoes.get(step.id)
+        if undone is None:
+            return {}
+        return {"output": self._runs[undone, position].output}
+
+    def _open_elements(self, step: Step) -> bool:
+        """Return True if an element of a compensation has still to be tried, or again."""
+        chosen = self._phase.elements.get(step.id, ())
+        runs = (self._runs.get((step.id, position)) for position in chosen)
+        return any(run is None or not run.status.finished for run in runs)
 
     def _element_failed(self, step: Step, failed: StepRun) -> None:
         error = AutomateError(
