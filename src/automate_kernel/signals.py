@@ -1,7 +1,7 @@
 """
-The seven signals, and the function that sends them.
+The eight signals, and the function that sends them.
 
-They are blinker signals, sent by the worker: the two ``…_started`` when the work begins, the others
+They are blinker signals, sent by the worker, `workflow_cancelled` by whoever ends the execution: the two ``…_started`` when the work begins, the others
 after the change that they announce is committed.
 A receiver gets the kernel as *sender* and keyword arguments:
 
@@ -10,6 +10,7 @@ A receiver gets the kernel as *sender* and keyword arguments:
 `workflow_started`        ``execution`` (`automate_kernel.workflows.Execution`)
 `workflow_completed`      ``execution``
 `workflow_failed`         ``execution``, ``error``
+`workflow_cancelled`      ``execution``
 `step_started`            ``execution``, ``step`` (`automate_kernel.workflows.StepRun`)
 `step_completed`          ``execution``, ``step``
 `step_failed`             ``execution``, ``step``, ``error``
@@ -37,6 +38,7 @@ __all__ = [
     "step_completed",
     "step_failed",
     "step_started",
+    "workflow_cancelled",
     "workflow_completed",
     "workflow_failed",
     "workflow_started",
@@ -51,12 +53,13 @@ event_received: NamedSignal = _namespace.signal("event_received")
 workflow_started: NamedSignal = _namespace.signal("workflow_started")
 workflow_completed: NamedSignal = _namespace.signal("workflow_completed")
 workflow_failed: NamedSignal = _namespace.signal("workflow_failed")
+workflow_cancelled: NamedSignal = _namespace.signal("workflow_cancelled")
 step_started: NamedSignal = _namespace.signal("step_started")
 step_completed: NamedSignal = _namespace.signal("step_completed")
 step_failed: NamedSignal = _namespace.signal("step_failed")
 
 ALL_SIGNALS: tuple[NamedSignal, ...] = tuple(_namespace.values())
-"""All seven, in the order of the table."""
+"""All eight, in the order of the table."""
 
 
 def emit(signal: NamedSignal, sender: Any, **arguments: Any) -> list[Exception]:

@@ -52,6 +52,8 @@ class Flow:
             program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes
         )
         self._since = self._learnt
+        self.recalled: bool = False
+        """True once it is to be put back, and taken up anew: an operator has steered it."""
         self.begins: bool = True
         """True until the first turn is taken."""
 
@@ -105,6 +107,12 @@ class Flow:
         if (paused or not turn.last) and not self.running:
             turn.wait = 0.0
 
+    def paused(self, turn: Turn) -> Turn:
+        """Return what is left of a *turn* that has been saved, if it was recalled meanwhile."""
+        left = Turn(calls=turn.calls, next_retry=turn.next_retry)
+        self.pause(left)
+        return left
+
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
         timeout = call.step.timeout
@@ -139,10 +147,19 @@ class Flow:
                 run.completed_at = max(at, run.started_at or at)
                 self._begun.pop(run.key, None)
         self.execution.updated_at = at
-        self.execution.status = turn.end or ExecutionStatus.RUNNING
+        if turn.end is not None or self.execution.status is not ExecutionStatus.CANCELLING:
+            self.execution.status = turn.end or ExecutionStatus.RUNNING
         if turn.end is not None:
             self.execution.completed_at, self.execution.output = at, turn.output
         return first
+
+
+def unended(turn: Turn) -> Turn:
+    """Return what is to be saved of a last *turn* if the execution can't end with it yet."""
+    return Turn(
+        saves=turn.saves, outputs=turn.outputs, delays=turn.delays, failed=turn.failed,
+        failures=turn.failures, wait=0.0,
+    )  # fmt: skip
 
 
 def _take_back(call: StepCall) -> None:
