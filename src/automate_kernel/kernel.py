@@ -149,11 +149,7 @@ class Kernel:
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
         self.workflows: Catalogue = Catalogue(
-            self.templates,
-            self._context,
-            self.executions.definition,
-            workflow_source,
-            self.executions.pauses,
+            self.templates, self._context, self.executions.definition, workflow_source
         )
         """The workflows of this kernel, by name."""
         self.purges: list[Callable[..., int]] = []
@@ -182,6 +178,7 @@ class Kernel:
         self._handlers.add(Handler(EVENT, self._runner.handle_event, pool=engine))
         self._handlers.add(Handler(ADVANCE, self._runner.handle_advance, pool=engine))
         outbox = self.outbox
+        self.workflows.pauses = self.executions.pauses
         self.executions.on_cancelled = self._runner.send_cancelled
         self._listener: ExecutionListener | None = None
         if isinstance(outbox, RowsOutboxStore):

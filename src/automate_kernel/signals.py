@@ -1,8 +1,9 @@
 """
 The eight signals, and the function that sends them.
 
-They are blinker signals, sent by the worker, `workflow_cancelled` by whoever ends the execution: the two ``…_started`` when the work begins, the others
-after the change that they announce is committed.
+They are blinker signals, sent by the worker: the two ``…_started`` when the work begins, the others
+after the change that they announce is committed. `workflow_cancelled` is sent by whoever ends the
+execution: the process that cancels it, or the worker that has cleaned up after it.
 A receiver gets the kernel as *sender* and keyword arguments:
 
 ========================  ==========================================================

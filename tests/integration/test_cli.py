@@ -824,7 +824,9 @@ def test_executions_are_counted_and_resumed_by_filter(project) -> None:
     ):
         assert "--failed" in project.run("executions", "resume", *arguments, code=2).stderr
     found = project.data("executions", "stats")["workflows"]["order-notify"]
-    assert found["standing"] == {"PENDING": 0, "RUNNING": 0, "FAILED": 1}
+    assert found["standing"] == {
+        "PENDING": 0, "RUNNING": 0, "PAUSED": 0, "CANCELLING": 0, "FAILED": 1
+    }  # fmt: skip
     assert found["ended"] == {"completed": 0, "failed": 1, "cancelled": 0}
     assert found["steps"] == {"completed": 1, "retried": 0, "failed": 1}
     shown = project.run("executions", "stats", "--within", "15m").stdout

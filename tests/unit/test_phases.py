@@ -100,9 +100,7 @@ def test_elements_are_undone_one_by_one() -> None:
     text = "{{ item }} {{ index }} {{ output }}"
     world = World(
         workflow(
-            undoable(
-                "a", for_each=["x", "y", "z"], concurrency=3, undo={"input": {"t": text}}
-            ),
+            undoable("a", for_each=["x", "y", "z"], concurrency=3, undo={"input": {"t": text}}),
             on_failure=[step("mend")],
         )
     )
@@ -186,9 +184,7 @@ def test_the_time_limit_does_not_count_for_finally() -> None:
 def test_a_cancellation_undoes_and_tells() -> None:
     """Compensations run, then on_cancel, then finally; nothing else begins."""
     retry = {"attempts": 2, "delay": 60, "jitter": False}
-    world = Cancelled(
-        workflow(undoable("a"), undoable("b", retry=retry), step("c"), **CLEANERS)
-    )
+    world = Cancelled(workflow(undoable("a"), undoable("b", retry=retry), step("c"), **CLEANERS))
     world.finish("a")
     world.finish("b", fails(ErrorCodes.UNAVAILABLE))
     world.cancel()
@@ -346,9 +342,7 @@ def drive(
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    cleaning_workflows(), st.randoms(use_true_random=False), st.integers(0, 3), st.booleans()
-)
+@given(cleaning_workflows(), st.randoms(use_true_random=False), st.integers(0, 3), st.booleans())
 def test_what_was_done_is_undone_once_and_in_reverse(
     drawn: tuple[Workflow, dict[tuple[str, int], list[Any]]],
     choose: random.Random,

@@ -57,5 +57,7 @@ for _each in (
     overview.app, plugins.app, doctor.app, config.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)
-for _each in (executions.app, outbox.app, executions.find_app, overview.app, db.hosted):
+for _each in (
+    executions.app, outbox.app, executions.find_app, overview.app, db.hosted, workflow.hosted,
+):  # fmt: skip
     hosted.add_typer(_each)

@@ -117,6 +117,10 @@ class Session:
         """Return a kernel with everything, except that it keeps nothing; see `build`."""
         return self.build(MemoryStorage(), workflows=workflows)
 
+    def current(self) -> Kernel:
+        """Return a kernel that knows the workflows as they are now."""
+        return self.in_memory()
+
     def _hosted(self, kernel: Kernel, *, workflows: bool) -> Kernel:
         name = next(filter(self.settings.given, _KERNELS_OWN), None)
         if name is not None:
@@ -227,6 +231,10 @@ class HostSession(Session):
     def plain(self) -> Kernel:
         """The host's kernel."""
         return self._make()
+
+    def current(self) -> Kernel:
+        """Return the host's kernel."""
+        return self.plain
 
 
 # -- the setting `app`: the host's own code ------------------------------------------------------

@@ -67,7 +67,6 @@ class Checkpoint:
     progress: bool = False
     ends: bool = False
 
-
     @property
     def final(self) -> bool:
         """True if the execution ends."""
@@ -127,9 +126,7 @@ def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: 
     return Saved(live, now, steered)
 
 
-def save_progress(
-    rows: Rows, group: Sequence[Checkpoint]
-) -> tuple[set[str], frozenset[str]]:
+def save_progress(rows: Rows, group: Sequence[Checkpoint]) -> tuple[set[str], frozenset[str]]:
     """
     Save steps and executions of *group*; return the items whose executions had not ended.
 

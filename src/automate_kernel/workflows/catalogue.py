@@ -146,7 +146,6 @@ class Catalogue:
         context: BuildContext,
         stored: Callable[[str], Workflow],
         source: WorkflowSource | None = None,
-        pauses: WorkflowPauses | None = None,
     ) -> None:
         self._templates = templates
         self._context = context
@@ -159,7 +158,8 @@ class Catalogue:
         self._is_read = False
         self._check_at = 0.0
         self._checking = threading.Lock()
-        self._pauses = pauses
+        self.pauses: WorkflowPauses | None = None
+        """The pauses of workflows, in the database of a kernel."""
 
     def __iter__(self) -> Iterator[Workflow]:
         return (entry.workflow for entry in self.entries(tenant_id=None))
@@ -291,9 +291,9 @@ class Catalogue:
         return self._kept_pauses().paused(tenant_id=tenant_id)
 
     def _kept_pauses(self) -> WorkflowPauses:
-        if self._pauses is None:
+        if self.pauses is None:
             raise ConfigError("these workflows have no database to keep their pauses in")
-        return self._pauses
+        return self.pauses
 
     def _compiled(self, workflow: Workflow) -> WorkflowProgram:
         """Return the compiled form of *workflow*, made once."""

@@ -257,7 +257,7 @@ def change_status(
 
 
 def must_clean_up(rows: Rows, row: Row) -> bool:
-    """Return True if the execution of *row* goes on, and has something to do once it is cancelled."""
+    """Return True if the execution of *row* goes on, and must clean up once it is cancelled."""
     if row["status"] not in (PENDING, RUNNING, PAUSED):
         return False
     try:
@@ -875,7 +875,7 @@ class ExecutionStore:
             return bool(rows.select(EXECUTION, where, columns=("id",)))
 
     def is_held(self, execution: Execution) -> bool:
-        """Return True if *execution* is not to go on now: it is paused, or its workflow seems so."""
+        """Return True if *execution* must not go on now: it is paused, or its workflow may be."""
         if execution.status is ExecutionStatus.PAUSED:
             return True
         goes_on = execution.status.value in (PENDING, RUNNING)

@@ -50,7 +50,8 @@ class WorkflowPauses:
         only this tenant's executions wait.
         """
         key = _key(workflow, tenant_id)
-        check_text(key.replace(_OF_TENANT, " "), "the workflow's name with its tenant", column="kind")
+        text = key.replace(_OF_TENANT, " ")
+        check_text(text, "the workflow's name with its tenant", column="kind")
         if self._outbox.redact is not None:
             reason = self._outbox.redact(reason)
         row = {"kind": key, "reason": storable(reason), "created_at": Now()}
@@ -94,7 +95,8 @@ class WorkflowPauses:
         if now >= self._known_until:
             with self._storage.begin(atomic=False) as rows:
                 found = rows.select(PAUSE, columns=("kind",))
-            self._known = frozenset(row["kind"] for row in found if row["kind"].startswith(WORKFLOW_PAUSE))
+            names = (row["kind"] for row in found)
+            self._known = frozenset(name for name in names if name.startswith(WORKFLOW_PAUSE))
             self._known_until = now + _REMEMBERED_SECONDS
         return bool(self._known) and not self._known.isdisjoint(_keys(workflow, tenant_id))
 

@@ -108,8 +108,7 @@ def not_undone(workflow: Workflow, runs: Mapping[StepKey, StepRun]) -> str | Non
     failed = [
         f"{step_id!r} ({run.error})"
         for step_id, compensation in workflow.compensations.items()
-        if (run := runs.get((compensation.id, -1))) is not None
-        and run.status is StepStatus.FAILED
+        if (run := runs.get((compensation.id, -1))) is not None and run.status is StepStatus.FAILED
     ]
     if not failed:
         return None

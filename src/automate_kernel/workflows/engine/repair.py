@@ -1,5 +1,5 @@
 """
-Repairs by hand: what is kept of an execution that goes on from another point, and what is forgotten.
+Repairs by hand: the steps that are kept, and those that run again, where an execution goes on.
 
 A step's row says that it has ended, and no step with such a row is called again. So a repair is a
 choice of rows: those that it deletes run once more.
@@ -161,8 +161,10 @@ def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> di
     found = rows.select(STEP, [its], columns=("step_id", "position", "status"))
     succeeded = _succeeded(workflow, found)
     again = {step_id, *(step.id for step in workflow.finally_)}
-    rows.delete(STEP, [its, Where("step_id", "in", sorted(again)), Where("status", "ne", _COMPLETED)])
-    rows.delete(STEP, [its, Where("step_id", "in", sorted(again)), Where("position", "eq", -1)])
+    those = [its, Where("step_id", "in", sorted(again))]
+    # Elements that have been undone stay so.
+    rows.delete(STEP, [*those, Where("status", "ne", _COMPLETED)])
+    rows.delete(STEP, [*those, Where("position", "eq", -1)])
     if succeeded:
         return {}
     error = str(row["error"] or "")
@@ -190,7 +192,8 @@ def _succeeded(workflow: Workflow, found: Sequence[Row]) -> bool:
 
 def copied_steps(rows: Rows, source_id: str, execution_id: str, gone: Forgotten) -> list[Row]:
     """Return rows for another execution: of the steps of *source_id* that ended and are kept."""
-    ended = [Where("execution_id", "eq", source_id), Where("status", "in", ["COMPLETED", "SKIPPED"])]
+    its = Where("execution_id", "eq", source_id)
+    ended = [its, Where("status", "in", ["COMPLETED", "SKIPPED"])]
     columns = [column.name for column in TABLES[STEP].columns]
     copies = []
     # Ids are made in the order in which runs began.

@@ -433,7 +433,6 @@ class Runner:
         error = _error(execution.error_code, execution.error, execution.error_group)
         signals.emit(signals.workflow_failed, self._sender, execution=execution, error=error)
 
-
     def send_cancelled(self, execution: Execution) -> None:
         """Send `workflow_cancelled`."""
         signals.emit(signals.workflow_cancelled, self._sender, execution=execution)
