@@ -12,19 +12,25 @@ from rest_framework.response import Response
 
 from automate_django.api.schema import described
 from automate_django.api.v1 import serializers
-from automate_django.api.v1.resource import Resource
+from automate_django.api.v1.resource import Resource, require
 from automate_kernel.workflows.catalogue import EVERYBODY, Entry
 
 _READS = ("list", "retrieve")
+_PAUSES = ("pause", "resume")
 
 
 class WorkflowViewSet(Resource):
     """Workflows of files and of the database, by name; a tenant sees its own and everybody's."""
 
-    required_scopes = {**dict.fromkeys(_READS, "workflows:read"), "start": "workflows:start"}  # noqa: RUF012
+    required_scopes = {  # noqa: RUF012
+        **dict.fromkeys(_READS, "workflows:read"),
+        "start": "workflows:start",
+        **dict.fromkeys(_PAUSES, "executions:write"),
+    }
     model_permissions = {  # noqa: RUF012
         **dict.fromkeys(_READS, "view_workflowdefinition"),
         "start": "add_workflowexecution",
+        **dict.fromkeys(_PAUSES, "change_workflowexecution"),
     }
     serializer_class = serializers.WorkflowSerializer
     lookup_field = "name"
@@ -59,6 +65,31 @@ class WorkflowViewSet(Resource):
             labels = given.get("labels")
             started = self.kernel.start(name, given["payload"], tenant_id=tenant, labels=labels)
         return self.accepted(started)
+
+    @described(request=serializers.PauseSerializer, responses=serializers.PausedSerializer)
+    @action(detail=True, methods=["post"])
+    def pause(self, request: Any, name: str) -> Response:
+        """Let no step of a workflow begin: for a tenant its own executions, or all."""
+        given = self.read(serializers.PauseSerializer)
+        tenant = self._paused_for(name, given)
+        self.kernel.workflows.pause(name, given["reason"], tenant_id=tenant)
+        about = {"name": name, "tenant_id": tenant, "paused": True}
+        return Response(serializers.PausedSerializer(about).data)
+
+    @described(request=serializers.PauseSerializer, responses=serializers.PausedSerializer)
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Any, name: str) -> Response:
+        """Let the executions of a paused workflow go on."""
+        tenant = self._paused_for(name, self.read(serializers.PauseSerializer))
+        resumed = self.kernel.workflows.resume(name, tenant_id=tenant)
+        require(resumed, "It is not paused.")
+        about = {"name": name, "tenant_id": tenant, "paused": False}
+        return Response(serializers.PausedSerializer(about).data)
+
+    def _paused_for(self, name: str, given: dict[str, Any]) -> str | None:
+        if all(entry.workflow.name != name for entry in self._entries()):
+            raise Http404
+        return self.tenant_for(given.get("tenant_id"))
 
 
 class EventViewSet(Resource):
