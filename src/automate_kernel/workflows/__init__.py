@@ -2,7 +2,12 @@
 
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
-from automate_kernel.workflows.definition.model import Step, Workflow, workflow_json_schema
+from automate_kernel.workflows.definition.model import (
+    Compensation,
+    Step,
+    Workflow,
+    workflow_json_schema,
+)
 from automate_kernel.workflows.definition.triggers import (
     EventTrigger,
     ManualTrigger,
@@ -10,6 +15,7 @@ from automate_kernel.workflows.definition.triggers import (
     WebhookTrigger,
 )
 from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.pauses import PausedWorkflow
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -19,12 +25,14 @@ from automate_kernel.workflows.execution import (
 )
 
 __all__ = [
+    "Compensation",
     "Event",
     "EventTrigger",
     "Execution",
     "ExecutionStatus",
     "ExecutionStore",
     "ManualTrigger",
+    "PausedWorkflow",
     "RetryPolicy",
     "ScheduleTrigger",
     "Step",
