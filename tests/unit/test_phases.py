@@ -203,6 +203,32 @@ def test_what_cleans_up_after_a_cancellation_sees_it() -> None:
     assert world.input("tell") == {"e": "CANCELLED"}
 
 
+def test_what_is_cancelled_late_is_not_late() -> None:
+    """The time limit, which is over by now, is no error of an execution that is cancelled."""
+    retry = {"attempts": 2, "delay": 60, "jitter": False}
+    definition = workflow(undoable("a"), step("b", retry=retry))
+    world = Cancelled(definition, timeout=40)
+    world.finish("a")
+    world.finish("b", fails(ErrorCodes.UNAVAILABLE))
+    world.now = 41
+    world.cancel()
+    world.finish("a.compensate")
+    assert (world.row.status, world.row.error) == (CANCELLED, None)
+
+
+def test_a_list_that_has_become_shorter() -> None:
+    """A compensation for an element that the list no longer has fails, with a reason."""
+    world = World(
+        workflow(undoable("a", for_each="{{ event.payload }}"), step("b")), payload=[1, 2]
+    )
+    world.finish("a", None, 0)
+    world.finish("a", None, 1)
+    world.execution.event.payload.pop()
+    world.finish("b", fails())
+    assert world.row.status is FAILED
+    assert "gave 1 elements" in str(world.row.error)
+
+
 def test_a_failure_while_cancelling_changes_no_end() -> None:
     """A step that cleans up and fails is recorded; a compensation's failure is the error."""
     world = Cancelled(workflow(undoable("a"), step("b", retry={"attempts": 2}), **CLEANERS))

@@ -485,7 +485,12 @@ class OutboxStore(ABC):
         the calls that it is in and begins no other. No attempt is spent. Returns how many there
         were. A store that can't tell a handler makes only those due that wait.
         """
-        return self.reschedule(item_ids)
+        try:
+            return self.reschedule(item_ids)
+        except AutomateError as error:
+            if error.code is not ErrorCodes.UNIMPLEMENTED:
+                raise
+            return 0
 
     def recall_requests(self, worker_id: str) -> dict[str, str]:
         """Return the items of *worker_id* that are to be put back, with their claims' tokens."""

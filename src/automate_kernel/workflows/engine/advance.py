@@ -288,6 +288,7 @@ class _Flow:
         self._view = program.view(execution, self._runs)
         self._elements: dict[str, Elements] = {}
         self._path = Path.SUCCESS
+        self._straying = False
         self._phases: list[str] = []
         self._enter_path()
         self._output: Any = None
@@ -372,7 +373,7 @@ class _Flow:
 
     def fail(self, error: AutomateError) -> None:
         """Let the workflow fail: nothing new begins but what cleans up."""
-        if self._path is Path.SUCCESS and self._execution.error_code is None:
+        if Path.of(self._execution) is Path.SUCCESS:
             self._execution.error_code, self._execution.error = str(error.code), str(error)
             self._execution.error_group = group_of(error)
             self._turn.failed = error
@@ -413,10 +414,12 @@ class _Flow:
         while True:
             path = Path.of(self._execution)
             if path is not self._path:
-                self._path = path
+                self._path, self._straying = path, True
                 self._leave_rest()
                 self._enter_path()
-            if self._in_flight and self._strays():
+            # What is in flight of the phase before ends first.
+            self._straying = self._straying and bool(self._in_flight)
+            if self._straying:
                 return
             self._start_ready()
             if Path.of(self._execution) is not self._path:
@@ -427,8 +430,7 @@ class _Flow:
                 return
 
     def _phase_waits(self) -> bool:
-        its = {step.id for step in self._phase.steps}
-        return any(step_id in its for step_id, _ in self._waits)
+        return any(step_id in self._phase.needs for step_id, _ in self._waits)
 
     def _enter_path(self) -> None:
         """Begin with the first phase of the path."""
@@ -456,11 +458,6 @@ class _Flow:
                 return True
         self._enter(self._phases.pop(0))
         return True
-
-    def _strays(self) -> bool:
-        """Return True if a call is in flight that is not of this phase."""
-        its = {step.id for step in self._phase.steps}
-        return any(step_id not in its for step_id, _ in self._in_flight)
 
     def _leave_rest(self) -> None:
         """End the runs that will not go on, after a crash of a worker too."""
@@ -497,9 +494,13 @@ class _Flow:
                 self._elements[step_id].put_back(position)
 
     def _check_time(self) -> None:
-        over = self._left is not None and self._left <= 0 and self._path is Path.SUCCESS
+        over = self._left is not None and self._left <= 0
         # An execution whose steps have all ended does not fail for having been slow.
-        if over and not all(self._ended(step.id) for step in self._workflow.steps):
+        if (
+            over
+            and Path.of(self._execution) is Path.SUCCESS
+            and not all(self._ended(step.id) for step in self._workflow.steps)
+        ):
             self.fail(AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the workflow took too long"))
 
     def _give_output(self) -> None:
@@ -566,6 +567,11 @@ class _Flow:
         if elements is None:
             values = self._program.elements(step, self._view)
             chosen = self._phase.elements.get(step.id)
+            if chosen and chosen[-1] >= len(values):
+                raise AutomateError(
+                    ErrorCodes.FAILED_PRECONDITION,
+                    f"its for_each gave {len(values)} elements, and more before",
+                )
             elements = Elements.of(step.id, values, self._runs, self._waits, chosen)
             self._elements[step.id] = elements
         while (position := elements.take(step.concurrency)) is not None:

@@ -130,8 +130,8 @@ SAME: Any = object()
 _ENDED = [status for status in ExecutionStatus if status.finished]
 # An execution may be resumed with another item between two looks at it, but not for ever.
 _TRIES = 3
-# A store that can't park an item keeps it so long.
-_LATE_SECONDS = 10 * 365 * 86_400.0
+# In a store that can't park an item, it is looked at so often.
+_LATE_SECONDS = 60.0
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
 # So many workers may die over one execution before it is given up.
 _MAX_CRASHES = 10
