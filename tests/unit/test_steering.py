@@ -716,6 +716,23 @@ def test_a_compensation_that_failed_is_retried(shop: Shop, cancels: bool) -> Non
     assert shop.get(one).error == (None if cancels else "step 'c' failed: it broke")
 
 
+def test_an_element_that_could_not_be_undone_is_retried(shop: Shop) -> None:
+    """The others stay undone, and lists under finally run again at the end."""
+    each = {"id": "a", "action": "note", "input": {"what": "{{ item }}"}, "for_each": ["x", "y"]}
+    undo = {"action": "note", "input": {"what": "undo {{ item }}"}}
+    last = {**each, "id": "last", "input": {"what": "last {{ item }}"}}
+    shop.add({**each, "compensate": undo}, step("b"), **{"finally": [last]})
+    shop.fails("b")
+    shop.fails("undo y")
+    one = shop.begun()
+    shop.broken.clear()
+    shop.done.clear()
+    assert shop.kernel.executions.retry_step(one, "a.compensate", 1)
+    shop.kernel.run_until_idle()
+    assert (shop.status(one), shop.done) == (FAILED, ["undo y", "last x", "last y"])
+    assert shop.get(one).error == "step 'b' failed: it broke"
+
+
 def test_a_step_under_finally_is_retried(shop: Shop) -> None:
     """After a success it ends COMPLETED, and nothing is undone."""
     shop.add(undoable("a"), **CLEANERS)

@@ -117,7 +117,7 @@ class TimelineDrawing:
         workflow = self._workflow
         steps = tuple(workflow.steps) if workflow else ()
         undoing = tuple(workflow.compensations.values()) if workflow else ()
-        cleaning = tuple(workflow.every_step())[len(steps) :] if workflow else ()
+        cleaning = workflow.every_step()[len(steps) :] if workflow else ()
         for i, step in enumerate((*steps, *reversed(undoing), *cleaning)):
             summary, recovers = summaries.pop(step.id, None), i >= len(steps)
             if summary is None and (recovers or not self._open):

@@ -30,7 +30,7 @@ import hashlib
 import inspect
 import json
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -235,12 +235,15 @@ class Workflow(DefinitionModel):
         lists = (self.steps, self.on_failure, self.on_cancel, self.finally_)
         return dict(zip(STEP_GROUPS, lists, strict=True))
 
-    def every_step(self) -> Iterator[Step]:
-        """Yield all its steps, those that clean up too, but no compensations."""
-        for steps in self.groups().values():
-            yield from steps
+    def every_step(self) -> tuple[Step, ...]:
+        """Return all its steps, those that clean up too, but no compensations."""
+        return self._every_step
 
-    @property
+    @cached_property
+    def _every_step(self) -> tuple[Step, ...]:
+        return tuple(step for steps in self.groups().values() for step in steps)
+
+    @cached_property
     def compensations(self) -> dict[str, Step]:
         """The steps that undo others, by the ids of those."""
         undoing = {step.id: step.compensation for step in self.steps}

@@ -22,7 +22,14 @@ from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.model import Step
-from automate_kernel.workflows.engine.phases import Path, Phase, not_undone, phase, phase_names
+from automate_kernel.workflows.engine.phases import (
+    NOTHING,
+    SUCCESS,
+    compensations,
+    ending_of,
+    not_undone,
+    phase_names,
+)
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.execution import (
     Execution,
@@ -120,6 +127,9 @@ class Agenda:
             self._open[follower] -= 1
             if not self._open[follower]:
                 insort(self._ready, self._steps[follower], key=itemgetter(0))
+
+
+_NO_AGENDA = Agenda((), {}, bool)
 
 
 @dataclass(slots=True)
@@ -287,10 +297,10 @@ class _Flow:
         self._saved: set[StepKey] = set()  # in this turn
         self._view = program.view(execution, self._runs)
         self._elements: dict[str, Elements] = {}
-        self._path = Path.SUCCESS
+        self._ending = SUCCESS
         self._straying = False
         self._phases: list[str] = []
-        self._enter_path()
+        self._enter_ending()
         self._output: Any = None
 
     def pass_time(self, elapsed: float) -> None:
@@ -332,7 +342,7 @@ class _Flow:
 
     def _failing_elsewhere(self, step: Step) -> bool:
         """Return True if the workflow has failed by now, so that a retry would be for nothing."""
-        return self._path is not Path.SUCCESS and step.id not in self._program.recovery
+        return self._ending is not SUCCESS and step.id not in self._program.recovery
 
     def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
         delay = step.retry.delay_for(run.attempts)
@@ -368,12 +378,12 @@ class _Flow:
 
     def _step_failed(self, step: Step, error: AutomateError) -> None:
         # One that cleans up changes nothing: the workflow has failed or is cancelled anyway.
-        if step.on_failure == "fail" and self._path is Path.SUCCESS:
+        if step.on_failure == "fail" and self._ending is SUCCESS:
             self.fail(_within(error, f"step {step.id!r} failed: {error}"))
 
     def fail(self, error: AutomateError) -> None:
         """Let the workflow fail: nothing new begins but what cleans up."""
-        if Path.of(self._execution) is Path.SUCCESS:
+        if ending_of(self._execution) is SUCCESS:
             self._execution.error_code, self._execution.error = str(error.code), str(error)
             self._execution.error_group = group_of(error)
             self._turn.failed = error
@@ -412,17 +422,17 @@ class _Flow:
     def _go_on(self) -> None:
         """Begin what can begin, in this phase and in those that follow at once."""
         while True:
-            path = Path.of(self._execution)
-            if path is not self._path:
-                self._path, self._straying = path, True
+            ending = ending_of(self._execution)
+            if ending is not self._ending:
+                self._ending, self._straying = ending, True
                 self._leave_rest()
-                self._enter_path()
+                self._enter_ending()
             # What is in flight of the phase before ends first.
             self._straying = self._straying and bool(self._in_flight)
             if self._straying:
                 return
             self._start_ready()
-            if Path.of(self._execution) is not self._path:
+            if ending_of(self._execution) is not self._ending:
                 continue
             if self._turn.calls or self._in_flight or self._phase_waits():
                 return
@@ -432,44 +442,46 @@ class _Flow:
     def _phase_waits(self) -> bool:
         return any(step_id in self._phase.needs for step_id, _ in self._waits)
 
-    def _enter_path(self) -> None:
-        """Begin with the first phase of the path."""
-        self._phases = phase_names(self._path, self._workflow, self._runs)
-        self._phase = Phase((), {})
-        self._agenda = Agenda((), {}, self._ended)
-        if self._path is Path.SUCCESS:
+    def _enter_ending(self) -> None:
+        """Begin with the first phase that leads to this end."""
+        self._phases = phase_names(self._ending, self._workflow, self._runs)
+        self._phase, self._agenda = NOTHING, _NO_AGENDA
+        if self._ending is SUCCESS:
             self._enter(self._phases.pop(0))
 
     def _enter(self, name: str) -> None:
-        self._phase = phase(name, self._workflow, self._runs)
+        if name == "compensations":
+            self._phase = compensations(self._workflow, self._runs)
+        else:
+            self._phase = self._program.phases[name]
         self._agenda = Agenda(self._phase.steps, self._phase.needs, self._ended)
 
     @property
     def _runs_own_steps(self) -> bool:
-        return self._phase.steps is self._workflow.steps
+        return self._phase is self._program.phases["steps"]
 
     def _next_phase(self) -> bool:
         """Enter the next phase; return False if there is none."""
-        if not self._phases:
-            return False
         if self._runs_own_steps:
             self._give_output()
             if self._execution.error_code is not None:
                 return True
+        if not self._phases:
+            return False
         self._enter(self._phases.pop(0))
         return True
 
     def _leave_rest(self) -> None:
         """End the runs that will not go on, after a crash of a worker too."""
-        left = set(phase_names(self._path, self._workflow, self._runs))
+        left = set(phase_names(self._ending, self._workflow, self._runs))
         for name, steps in self._workflow.groups().items():
             if name not in left:
                 self._cancel_rest(steps)
 
     def _end(self, turn: Turn) -> None:
-        turn.output = self._output if self._path is Path.SUCCESS else None
-        turn.end = self._path.value
-        left = not_undone(self._workflow, self._runs) if self._path is not Path.SUCCESS else None
+        turn.output = self._output if self._ending is SUCCESS else None
+        turn.end = self._ending.value
+        left = not_undone(self._workflow, self._runs) if self._ending is not SUCCESS else None
         execution = self._execution
         if left is not None and left not in (execution.error or ""):
             execution.error_code = execution.error_code or str(ErrorCodes.ABORTED)
@@ -498,7 +510,7 @@ class _Flow:
         # An execution whose steps have all ended does not fail for having been slow.
         if (
             over
-            and Path.of(self._execution) is Path.SUCCESS
+            and ending_of(self._execution) is SUCCESS
             and not all(self._ended(step.id) for step in self._workflow.steps)
         ):
             self.fail(AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the workflow took too long"))
@@ -530,7 +542,7 @@ class _Flow:
             for step in self._agenda.ready():
                 if not self._ended(step.id):
                     started = self._start(step) or started
-                if Path.of(self._execution) is not self._path:
+                if ending_of(self._execution) is not self._ending:
                     return  # the workflow failed just now
 
     def _ended(self, step_id: str) -> bool:

@@ -27,19 +27,24 @@ from automate_kernel.workflows.execution import (
 )
 
 
-class Path(Enum):
+class Ending(Enum):
     """The way that an execution takes through its phases, and the status that it ends with."""
 
     SUCCESS = ExecutionStatus.COMPLETED
     FAILURE = ExecutionStatus.FAILED
     CANCEL = ExecutionStatus.CANCELLED
 
-    @classmethod
-    def of(cls, execution: Execution) -> Path:
-        """Return the path of *execution* as it is now. A cancellation counts more than an error."""
-        if execution.status is ExecutionStatus.CANCELLING:
-            return cls.CANCEL
-        return cls.SUCCESS if execution.error_code is None else cls.FAILURE
+
+# Looked at in every turn: a global is faster than a member of an enumeration.
+SUCCESS, FAILURE, CANCEL = Ending
+_CANCELLING = ExecutionStatus.CANCELLING
+
+
+def ending_of(execution: Execution) -> Ending:
+    """Return how *execution* ends as it is now. A cancellation counts more than an error."""
+    if execution.status is _CANCELLING:
+        return CANCEL
+    return SUCCESS if execution.error_code is None else FAILURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +60,38 @@ class Phase:
     elements: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
-def phase_names(path: Path, workflow: Workflow, runs: Mapping[StepKey, StepRun]) -> list[str]:
+NOTHING = Phase((), {})
+"""A phase without steps."""
+
+
+def phase_names(ending: Ending, workflow: Workflow, runs: Mapping[StepKey, StepRun]) -> list[str]:
     """
-    Return the phases that *path* leads through, the first one first.
+    Return the phases that lead to *ending*, the first one first.
 
     An execution that fails under ``finally`` is not undone: its own steps have succeeded.
     """
-    if path is Path.SUCCESS:
-        return ["steps", "finally"]
-    if path is Path.CANCEL:
+    if ending is SUCCESS:
+        return ["steps", "finally"] if workflow.finally_ else ["steps"]
+    if ending is CANCEL:
         return ["compensations", "on_cancel", "finally"]
     if any((step.id, position) in runs for step in workflow.finally_ for position in (-1, 0)):
         return ["finally"]
     return ["compensations", "on_failure", "finally"]
 
 
-def phase(name: str, workflow: Workflow, runs: Mapping[StepKey, StepRun]) -> Phase:
-    """Return the phase of that name. Compensations are those of what has COMPLETED by now."""
-    if name == "compensations":
-        return _compensations(workflow, runs)
-    steps = workflow.groups()[name]
-    return Phase(steps, {step.id: workflow.needs_of(step.id) for step in steps})
+def phases_of(workflow: Workflow) -> dict[str, Phase]:
+    """Return the phases that are the same in every execution: all but the compensations."""
+    return {
+        name: Phase(steps, {step.id: workflow.needs_of(step.id) for step in steps})
+        for name, steps in workflow.groups().items()
+    }
 
 
-def _compensations(workflow: Workflow, runs: Mapping[StepKey, StepRun]) -> Phase:
+def compensations(workflow: Workflow, runs: Mapping[StepKey, StepRun]) -> Phase:
+    """Return the phase that undoes what has COMPLETED by now."""
     undoing = workflow.compensations
     if not undoing:
-        return Phase((), {})
+        return NOTHING
     completed: dict[str, list[int]] = {}
     for (step_id, position), run in runs.items():
         if step_id in undoing and run.status is StepStatus.COMPLETED:

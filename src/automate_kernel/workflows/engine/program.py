@@ -10,6 +10,7 @@ from automate_kernel.secrets.handles import masked
 from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
+from automate_kernel.workflows.engine.phases import Phase, phases_of
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -40,6 +41,8 @@ class WorkflowProgram:
             step.id: workflow.needs_of(step.id) for step in every
         }
         """The ids that each step waits for."""
+        self.phases: dict[str, Phase] = phases_of(workflow)
+        """Its phases, without the compensations."""
         self.undoes: dict[str, str] = {step.id: own for own, step in compensations.items()}
         """The steps that compensations undo, by the ids of those."""
         own = {step.id for step in workflow.steps}
@@ -143,7 +146,7 @@ class TemplateView:
         self, workflow: Workflow, execution: Execution, runs: Mapping[StepKey, StepRun]
     ) -> None:
         self.execution = execution
-        self._steps = tuple(workflow.every_step())
+        self._steps = workflow.every_step()
         self._runs = runs
         self._ended: dict[str, dict[str, Any]] = {}
         self.event: dict[str, Any] = execution.event.to_json()

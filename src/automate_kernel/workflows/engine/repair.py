@@ -160,11 +160,12 @@ def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> di
     its = Where("execution_id", "eq", row["id"])
     found = rows.select(STEP, [its], columns=("step_id", "position", "status"))
     succeeded = _succeeded(workflow, found)
-    again = {step_id, *(step.id for step in workflow.finally_)}
-    those = [its, Where("step_id", "in", sorted(again))]
+    last = sorted(step.id for step in workflow.finally_)
+    rows.delete(STEP, [its, Where("step_id", "in", last)])
     # Elements that have been undone stay so.
-    rows.delete(STEP, [*those, Where("status", "ne", _COMPLETED)])
-    rows.delete(STEP, [*those, Where("position", "eq", -1)])
+    that = [its, Where("step_id", "eq", step_id)]
+    rows.delete(STEP, [*that, Where("status", "ne", _COMPLETED)])
+    rows.delete(STEP, [*that, Where("position", "eq", -1)])
     if succeeded:
         return {}
     error = str(row["error"] or "")
