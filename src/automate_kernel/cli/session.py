@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
     "database", "outbox", "plugins", "secrets", "config", "env_allow", "discover", "strict",
-    "disabled", "winners", "worker.lease_seconds", "worker.listen",
+    "disabled", "winners", "worker.lease_seconds", "worker.listen", "worker.version",
 )  # fmt: skip
 
 
@@ -103,6 +103,7 @@ class Session:
             storage or self.storage,
             secrets=[_backend(given, settings.folder) for given in settings["secrets"]],
             winners=settings["winners"],
+            version=settings["worker.version"],
             retention_seconds=settings["worker.retention_seconds"],
             failed_retention_seconds=settings["worker.failed_retention_seconds"],
             **{name: settings[name] for name in names},
@@ -116,10 +117,6 @@ class Session:
     def in_memory(self, *, workflows: bool = True) -> Kernel:
         """Return a kernel with everything, except that it keeps nothing; see `build`."""
         return self.build(MemoryStorage(), workflows=workflows)
-
-    def current(self) -> Kernel:
-        """Return a kernel that knows the workflows as they are now."""
-        return self.in_memory()
 
     def _hosted(self, kernel: Kernel, *, workflows: bool) -> Kernel:
         name = next(filter(self.settings.given, _KERNELS_OWN), None)
@@ -151,6 +148,13 @@ class Session:
         outbox = self.settings["outbox"]
         discover = outbox is not None and self.settings["discover"]
         return self._made(self.storage, secrets={}, outbox=outbox, discover=discover)
+
+    @cached_property
+    def whole(self) -> Kernel:
+        """A kernel with everything, on the database that all processes share."""
+        kernel = self.build()
+        require_shared(kernel)
+        return kernel
 
     def _own(self) -> Kernel | None:
         return host_of(self.app) if self.app is not None else None
@@ -232,8 +236,9 @@ class HostSession(Session):
         """The host's kernel."""
         return self._make()
 
-    def current(self) -> Kernel:
-        """Return the host's kernel."""
+    @property
+    def whole(self) -> Kernel:
+        """The host's kernel."""
         return self.plain
 
 

@@ -1,5 +1,6 @@
 """Workflows: their definitions, their executions, and the engine that runs them."""
 
+from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
 from automate_kernel.workflows.definition.model import (
@@ -26,6 +27,8 @@ from automate_kernel.workflows.execution import (
 
 __all__ = [
     "Compensation",
+    "Concurrency",
+    "Debounce",
     "Event",
     "EventTrigger",
     "Execution",
@@ -35,6 +38,7 @@ __all__ = [
     "PausedWorkflow",
     "RetryPolicy",
     "ScheduleTrigger",
+    "StartRate",
     "Step",
     "StepRun",
     "StepStatus",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import threading
 import time
@@ -25,6 +27,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.triggers import Trigger, require_cron
+from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.pauses import PausedWorkflow, WorkflowPauses
 from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
 from automate_kernel.workflows.execution import Event
@@ -96,6 +99,12 @@ class Entry:
             raise self.program
         return self.program.starts_on(event)
 
+    def admission(self, event: Event) -> Admission | None:
+        """Return the conditions on a start for *event*; raises `AutomateError` if it can't run."""
+        if isinstance(self.program, AutomateError):
+            raise self.program
+        return self.program.admission(event)
+
     def visible_to(self, tenant_id: str | None) -> bool:
         """Return True if it is this tenant's, or everybody's."""
         return self.tenant_id is None or self.tenant_id == tenant_id
@@ -160,6 +169,7 @@ class Catalogue:
         self._checking = threading.Lock()
         self.pauses: WorkflowPauses | None = None
         """The pauses of workflows, in the database of a kernel."""
+        self._marks: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[Workflow]:
         return (entry.workflow for entry in self.entries(tenant_id=None))
@@ -207,6 +217,17 @@ class Catalogue:
     def problems(self) -> dict[tuple[str | None, str], AutomateError]:
         """Return the errors of the source's workflows, by tenant and name."""
         return dict(self._fresh().problems)
+
+    def marks(self) -> tuple[str, ...]:
+        """
+        Return a mark for each workflow of files and code that events start, sorted.
+
+        It changes with the workflow's name and triggers. What a source supplies is the same for all
+        workers.
+        """
+        if self._marks is None:
+            self._marks = tuple(sorted(filter(None, map(_mark, self.added()))))
+        return self._marks
 
     def added(self) -> list[Workflow]:
         """List the workflows of files and code; a source can't take their names."""
@@ -313,14 +334,20 @@ class Catalogue:
                 self._current[program.workflow.name] = program
                 self._programs[program.workflow.hash()] = program
             self._is_read = False  # its names may be among the source's
+            self._marks = None
         self.look_again()
         return added
 
     def _read(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> Iterable[Workflow]:
-        if isinstance(workflow, Workflow):
-            return [workflow]
-        from automate_kernel.workflows.definition.loader import load_workflow, load_workflows
+        from automate_kernel.workflows.definition.loader import (
+            check_workflow,
+            load_workflow,
+            load_workflows,
+        )
 
+        if isinstance(workflow, Workflow):
+            check_workflow(workflow)
+            return [workflow]
         if isinstance(workflow, Mapping):
             return [load_workflow(workflow, check=self.check)]
         return load_workflows(workflow, check=self.check)
@@ -335,6 +362,10 @@ class Catalogue:
     def pulls(self, workflow: Workflow, trigger: Trigger, event: Event) -> bool:
         """Return True if the ``if`` of a trigger of *workflow* lets *event* start it."""
         return self._compiled(workflow).pulls(trigger, event)
+
+    def admission(self, workflow: Workflow, event: Event) -> Admission | None:
+        """Return the conditions of *workflow* on a start for *event*, if it has any."""
+        return self._compiled(workflow).admission(event)
 
     def listening(self, event: Event) -> list[Entry]:
         """List the current workflows that *event* starts if their condition holds."""
@@ -357,6 +388,18 @@ class Catalogue:
             while len(self._programs) > _KEPT:
                 self._programs.popitem(last=False)
         return program
+
+
+def _mark(workflow: Workflow) -> str:
+    triggers = [
+        trigger.model_dump(mode="json", by_alias=True)
+        for trigger in workflow.triggers
+        if trigger.type in ("event", "webhook")
+    ]
+    if not triggers:
+        return ""
+    text = json.dumps([workflow.name, triggers], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def _schedulable(workflow: Workflow) -> Workflow:

@@ -18,6 +18,7 @@ from automate_kernel.workflows.engine.executions import (
     ExecutionStore,
     begin_cancelling,
     change_status,
+    concurrency_of,
     end_from_outside,
     must_clean_up,
     reopen,
@@ -113,7 +114,8 @@ def _rows_driven_by(rows: Rows, item: OutboxItem) -> Iterable[Row]:
 
 def _wake_anew(rows: Rows, row: Row) -> None:
     """Give the execution of *row* another wake-up: its own has ended, and it has to clean up."""
-    item = wake_up(row["id"], new_id(), row["tenant_id"])
+    concurrency = concurrency_of(rows, row)
+    item = wake_up(row["id"], new_id(), row["tenant_id"], concurrency=concurrency)
     rows.insert(OUTBOX, [item.to_row(None)], notify=CHANNEL)
     changes = {"item_id": item.id, "updated_at": Now()}
     rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes)
