@@ -289,7 +289,7 @@ def test_many_operators_and_a_worker_never_wait_for_each_other(
         except BaseException as error:
             problems.append(error)
 
-    threads = [threading.Thread(target=each) for each in (steer, work, work, steer)]
+    threads = [threading.Thread(target=each) for each in (steer, work, steer)]
     for thread in threads:
         thread.start()
     for thread in threads:
