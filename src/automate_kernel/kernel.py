@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
+from automate_kernel.operations.replacement import Replacement
 from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.operations.spec import OperationSpec, decorating, operation_from_function
 from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
@@ -32,7 +33,7 @@ from automate_kernel.secrets import (
 )
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
-from automate_kernel.storage import MemoryStorage, Rows, Storage
+from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.templates import (
     EnvironmentResolver,
@@ -53,13 +54,22 @@ from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, default_worker_id
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
 from automate_kernel.workflows.engine.engine import Engine
-from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
+from automate_kernel.workflows.engine.executions import (
+    ADVANCE,
+    ExecutionStore,
+    keyed_execution_id,
+)
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.runner import EVENT, Runner
-from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
-from automate_kernel.workflows.events import event_item, manual_event, scheduled_event
+from automate_kernel.workflows.engine.schedule import Schedules, Ticker
+from automate_kernel.workflows.events import (
+    event_item,
+    manual_event,
+    triggering_event,
+)
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
 
 if TYPE_CHECKING:
@@ -153,6 +163,8 @@ class Kernel:
             self.templates, self._context, self.executions.definition, workflow_source
         )
         """The workflows of this kernel, by name."""
+        self.schedules: Schedules = Schedules(self.workflows, self.executions, sender=self)
+        """The schedules of workflows: find, pause, resume, trigger, backfill."""
         self.purges: list[Callable[..., int]] = []
         """Deletions of the host's own: called with ``older_than_seconds`` and ``limit``."""
         self._wire()
@@ -171,7 +183,7 @@ class Kernel:
             sender=self,
             leaves_events=lambda: precedence.leaves_events,
         )
-        self._ticker = Ticker(self.storage, self._scheduled, self._fire)
+        self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
         )
@@ -321,6 +333,20 @@ class Kernel:
         """Return the spec of the action or capability *name*; raises ``NOT_FOUND``."""
         return self.operations.spec(name)
 
+    def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
+        """
+        Call *fake* in the place of an action or capability: for tests.
+
+        *operation* is its name, or the function that an action was made of.
+
+        It ends with `Replacement.undo`, or with the ``with`` block that it is used in. *fake* is a
+        value; a function (``def``, ``async def``) of the action's fields, or of some of them, or of
+        all in one parameter of another name; an exception to raise; or a list of these, one for
+        each call. The input is still checked, and `Replacement.calls` has the inputs. Raises
+        ``NOT_FOUND`` if there is no such operation.
+        """
+        return self.operations.replace(operation, fake)
+
     def connector(self, key: str) -> Any:
         """Return the connector *key*, configured."""
         return self.operations.instance("connector", key)
@@ -415,6 +441,10 @@ class Kernel:
         tenant_id: str | None = None,
         event: Event | None = None,
         labels: Labels | None = None,
+        idempotency_key: str | None = None,
+        priority: int = 0,
+        delay: float | timedelta = 0.0,
+        run_at: datetime | None = None,
     ) -> str:
         """
         Begin an execution of *workflow* by its name, whatever its triggers, and return its id.
@@ -425,6 +455,12 @@ class Kernel:
         manual trigger refuses raises ``FAILED_PRECONDITION``. Raises `PayloadError` for values that
         can't be stored. Queries find the execution by *labels* (``{"order": 4711}``) and those of
         the event.
+
+        A second start of the workflow with the same *idempotency_key*, by the same tenant, is the
+        first one. The execution waits for *delay* seconds, or until *run_at*. A higher *priority*
+        goes first; a point is worth an hour of waiting. The workflow's own ``concurrency`` may
+        skip it: that raises ``FAILED_PRECONDITION`` with the id of the execution that goes on. With
+        ``debounce`` the id is that of the execution that waits for the last start.
         """
         if tenant_id is not None:
             check_text(tenant_id, "tenant_id")
@@ -440,8 +476,46 @@ class Kernel:
             event = replace(event, labels={**event.labels, **own})
         definition = self.workflows.get(workflow, event.tenant_id)
         self._check_manual(definition, event)
+        execution_id = None
+        if idempotency_key is not None:
+            check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
+            execution_id = keyed_execution_id(workflow, event.tenant_id, idempotency_key)
+        if definition.debounce is not None and (idempotency_key or delay or run_at):
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"the debounce of workflow {workflow!r} decides when it begins, and what is one",
+                hint="start it without idempotency_key, delay and run_at",
+            )
+        admission = self.workflows.admission(definition, event)
         with self.storage.begin(transaction) as rows:
-            return self.executions.start(rows, definition, event)
+            return self.executions.start(
+                rows, definition, event, priority=priority, delay=delay, run_at=run_at,
+                execution_id=execution_id, admission=admission,
+            )  # fmt: skip
+
+    def dry_run(
+        self,
+        workflow: str,
+        payload: Any = None,
+        *,
+        outputs: Mapping[str, Any] | None = None,
+        event: Event | None = None,
+        tenant_id: str | None = None,
+    ) -> DryRun:
+        """
+        Render every call that *workflow* would make, and make none; nothing is written.
+
+        It is for *event*; by default for one with *payload*, as its first trigger expects it.
+        *outputs* are those of steps, by their ids. Without them an example is made up where the
+        action has an output schema, and what depends on others is marked. Secrets stand as
+        ``[secret KEY]``.
+        """
+        found = self.workflows.get(workflow, tenant_id)
+        event = event or replace(triggering_event(found, payload), tenant_id=tenant_id)
+        return dry_run(
+            found, event, outputs=outputs or {}, templates=self.templates, context=self._context,
+            spec=self.operations.spec, redact=partial(self.redactor.redact_value, cut=False),
+        )  # fmt: skip
 
     def labelled(
         self, label: str, *, tenant_id: str | None = None, limit: int = 50
@@ -465,24 +539,6 @@ class Kernel:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
         again = replace(first.event, id=new_id())
         return self.start(first.name, event=again, transaction=transaction)
-
-    def _scheduled(self) -> Iterable[Scheduled]:
-        for entry in self.workflows.entries():
-            if entry.error is None:
-                yield entry.workflow, entry.tenant_id
-
-    def _fire(
-        self, rows: Rows, workflow: Workflow, tenant_id: str | None, trigger: Any, moment: datetime
-    ) -> None:
-        event = scheduled_event(workflow, tenant_id, trigger.payload, moment)
-        try:
-            wanted = self.workflows.pulls(workflow, trigger, event)
-        except AutomateError as error:
-            # It has fired: another look at it would end the same, and hold up other schedules.
-            logger.error("the if of the schedule of workflow %r: %s", workflow.name, error)
-            return
-        if wanted:
-            self.executions.start(rows, workflow, event)
 
     def _check_manual(self, workflow: Workflow, event: Event) -> None:
         """Raise ``FAILED_PRECONDITION`` if no manual trigger lets *event* start its workflow."""
@@ -551,7 +607,6 @@ class Kernel:
         kind: str,
         *,
         transactional: bool = False,
-        inline: bool = False,
         backoff: Backoff | None = None,
         concurrency: int | None = None,
         rate: int | None = None,
@@ -576,9 +631,7 @@ class Kernel:
         limit = Limit(kind, concurrency, rate, per_seconds, burst) if limited else None
 
         def decorate(function: F) -> F:
-            self._handlers.add(
-                Handler(kind, function, transactional, inline, backoff or Backoff(), limit)
-            )
+            self._handlers.add(Handler(kind, function, transactional, backoff or Backoff(), limit))
             return function
 
         return decorate
@@ -637,11 +690,15 @@ class Kernel:
             PeriodicTask("failures", 1.0, self._failures.send),
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
             PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
+            PeriodicTask("gates", 3600.0, self.executions.purge_gates),
         ]
         kept, failed = self._kept(retention_seconds, failed_retention_seconds)
         if (kept, failed) != (None, None):
             sweep = partial(self.sweep, retention_seconds=kept, failed_retention_seconds=failed)
+            unused = partial(self._purge_definitions, kept, failed)
             periodic_tasks.append(PeriodicTask("purge", 60.0, sweep))
+            # To know that a definition is unused costs a walk along its workflow's executions.
+            periodic_tasks.append(PeriodicTask("definitions", 3600.0, unused))
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
         options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
@@ -728,7 +785,12 @@ class Kernel:
         definition = self.workflows.get(workflow)
         self._check_manual(definition, event)
         owner = default_worker_id()
-        execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
+        item, begun = None, None
+        if admission := self.workflows.admission(definition, event):
+            with self.storage.begin() as rows:
+                execution_id = self.executions.start(rows, definition, event, admission=admission)
+        else:
+            execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
         with self.executing_here(execution_id):
             return self._run_here(execution_id, item, begun, patience)
 
@@ -814,6 +876,21 @@ class Kernel:
             self._webhooks.ledger.forget(max(kept, _REMEMBERED_SECONDS))
         return swept
 
+    def purge_definitions(self, *, older_than_seconds: float, limit: int = 100) -> int:
+        """
+        Delete stored definitions that no execution is pinned to; returns how many.
+
+        Those of the workflows of this kernel stay, and those that were stored since then.
+        """
+        current = {entry.workflow.hash() for entry in self.workflows.entries()}
+        return self.executions.purge_definitions(
+            older_than_seconds=older_than_seconds, keep=current, limit=limit
+        )
+
+    def _purge_definitions(self, kept: float | None, failed: float | None) -> None:
+        age = max(each for each in (kept, failed) if each is not None)
+        self.purge_definitions(older_than_seconds=age)
+
     def _kept(
         self, seconds: float | None, failed_seconds: float | None
     ) -> tuple[float | None, float | None]:
@@ -827,11 +904,15 @@ class Kernel:
         """
         Delete items and executions that finished that long ago; returns how many there were.
 
+        Definitions of workflows that no execution is pinned to any more go with them.
+
         A transaction deletes *batch* rows, so that nothing waits for it. Webhook deliveries are
         remembered for 30 days at least, because services send them again.
         """
         age, total = older_than_seconds, 0
-        for purge in (self.outbox.purge, self.executions.purge, *self.purges):
+        for purge in (
+            self.outbox.purge, self.executions.purge, self.purge_definitions, *self.purges
+        ):  # fmt: skip
             while purged := purge(older_than_seconds=age, limit=batch):
                 total += purged
         self._webhooks.ledger.forget(max(age, _REMEMBERED_SECONDS))

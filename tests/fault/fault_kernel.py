@@ -45,6 +45,14 @@ WORKFLOW = {
     ],
     "output": ["{{ steps.last.output }}", "{{ steps.each.output }}"],
 }
+DEADLY = {
+    "name": "deadly",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {"id": n, "action": "work.may_kill", "input": {"kills": "{{ event.payload.kills }}"}}
+        for n in ("first", "second")
+    ],
+}
 
 BOOKING = {
     "name": "booking",
@@ -125,6 +133,7 @@ def open_kernel(
     outbox.ledger = ledger
     kernel = Kernel(storage, outbox=outbox, discover=False, secrets={})
     kernel.add_workflow(WORKFLOW)
+    kernel.add_workflow(DEADLY)
     kernel.add_workflow(BOOKING)
     _add_steps(kernel, ledger, most_seconds)
     _add_handlers(kernel, ledger, most_seconds)
@@ -132,6 +141,13 @@ def open_kernel(
 
 
 def _add_steps(kernel: Kernel, ledger: Ledger, most_seconds: float) -> None:
+    @kernel.action("work.may_kill")
+    def may_kill(kills: bool) -> None:
+        if kills:
+            ledger.write("kills", current_call().execution_id)  # type: ignore[union-attr]
+            os.kill(os.getpid(), signal.SIGKILL)
+        _take_time(ledger, most_seconds)
+
     @kernel.action("work.do")
     def work(value: int) -> int:
         call = current_call()

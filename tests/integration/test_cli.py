@@ -481,6 +481,91 @@ def test_a_malformed_workflow_is_told_with_its_line(project) -> None:
     assert "broken.yaml:2" in project.run("run", "broken.yaml", code=2).stderr
 
 
+CASES = """\
+replace: {cliapp_shop.send: {output: sent}}
+real: [cliapp_shop.total]
+cases:
+  - name: it adds up
+    payload: {total: 120, lines: [100, 20]}
+    expect:
+      calls: [{cliapp_shop.send: {text: 120 EUR}}]
+  - name: it is wrong
+    payload: {total: 120, lines: [100, 20]}
+    expect: {output: {sum: 121}}
+"""
+
+
+def test_workflows_are_tested_with_their_cases(project) -> None:
+    """Each with its result; 1 if one fails, 2 without any; the real service is not called."""
+    assert "there are no tests" in project.run("workflow", "test", code=2).stderr
+    (project.folder / "workflows" / "order.test.yaml").write_text(CASES)
+    out = project.run("workflow", "test", code=1).stdout
+    assert "✓ it adds up" in out
+    assert "output.sum: expected 121, got 120" in out
+    assert "1 passed, 1 failed" in out
+    found = project.data("workflow", "test", "workflows", "--only", "adds")
+    assert (found["ok"], [each["name"] for each in found["cases"]]) == (True, ["it adds up"])
+    assert not (project.folder / "tries").exists()
+    assert not (project.folder / "automate.sqlite3").exists()
+    assert project.data("workflow", "ls")[0]["name"] == "order-notify"
+    # A copy elsewhere is tested by itself, though a workflow of its name is configured.
+    (project.folder / "order.yaml").write_text(WORKFLOW.replace("EUR", "USD"))
+    (project.folder / "order.test.yaml").write_text(CASES.replace("EUR", "USD"))
+    assert project.data("workflow", "test", "order.test.yaml", "--only", "adds")["ok"] is True
+    (project.folder / "wrong.test.yaml").write_text("cass: []")
+    assert "wrong.test.yaml:1: cass" in project.run("workflow", "test", ".", code=2).stderr
+
+
+def test_a_dry_run_shows_the_calls_and_makes_none(project) -> None:
+    """With the payload given, from a file or standard input; 1 if something would fail."""
+    out = project.run(
+        "workflow", "dry-run", "order-notify", "--payload", EVENT, "--output", "total=7"
+    ).stdout
+    assert "the event starts it" in out
+    assert '{"lines": [100, 20]}' in out
+    assert '"text": "7 EUR"' in out
+    assert "hunter2" not in out
+    out = project.run("workflow", "dry-run", "workflows/order.yaml", "--event", "-", input=EVENT)
+    assert "[depends on steps.total.output] EUR" not in out.stdout  # a text is marked as a whole
+    assert "depends on steps.total.output" in out.stdout
+    found = project.data("workflow", "dry-run", "order-notify", "--payload", "{}", code=1)
+    assert found["starts"] is None
+    assert any("lines" in problem for problem in found["problems"])
+    assert not (project.folder / "tries").exists()
+    for arguments, text in (
+        (("--output", "total"), "write step=JSON"),
+        (("--output", "totl=1"), "did you mean 'total'"),
+        (("--payload", "1", "--event", "-"), "once"),
+    ):
+        assert text in project.run("workflow", "dry-run", "order-notify", *arguments, code=2).stderr
+
+
+def test_two_definitions_are_compared(project) -> None:
+    """Files, names and stored hashes; how many executions go on with the first."""
+    flow = project.folder / "workflows" / "order.yaml"
+    (project.folder / "old.yaml").write_text(flow.read_text())
+    changed = flow.read_text().replace("10ms", "20ms").replace("EUR", "USD")
+    assert "automate db create" in project.run("workflow", "diff", "order-notify", code=1).stderr
+    project.run("run", "order-notify", "--event", "-", "--store", input=EVENT)
+    flow.write_text(changed)
+    out = project.run("workflow", "diff", "old.yaml", "workflows/order.yaml").stdout
+    assert "~ steps.send.retry.delay: 10ms → 20ms" in out
+    assert "~ steps.send.input.text: {{ steps.total.output }} EUR → {{ steps" in out
+    found = project.data("workflow", "diff", "order-notify")
+    assert [change["place"] for change in found["changes"]] == [
+        "steps.send.input.text", "steps.send.retry.delay",
+    ]  # fmt: skip
+    assert found["running_before"] == 0
+    (project.folder / "new.yaml").write_text(changed.replace("name: order-notify", "name: new"))
+    assert "no execution of 'new'" in project.run("workflow", "diff", "new.yaml", code=2).stderr
+    digest = found["before"]["hash"]
+    assert "no difference" in project.run("workflow", "diff", digest[:10], "old.yaml").stdout
+    assert (
+        "no stored definition"
+        in project.run("workflow", "diff", "0" * 12, "old.yaml", code=1).stderr
+    )
+
+
 def test_a_workflow_is_drawn_as_text_mermaid_and_svg(project) -> None:
     """From its name or its file."""
     assert "\n    send  [" in project.run("workflow", "show", "order-notify").stdout

@@ -149,6 +149,13 @@ class Session:
         discover = outbox is not None and self.settings["discover"]
         return self._made(self.storage, secrets={}, outbox=outbox, discover=discover)
 
+    @cached_property
+    def whole(self) -> Kernel:
+        """A kernel with everything, on the database that all processes share."""
+        kernel = self.build()
+        require_shared(kernel)
+        return kernel
+
     def _own(self) -> Kernel | None:
         return host_of(self.app) if self.app is not None else None
 
@@ -228,6 +235,11 @@ class HostSession(Session):
     def plain(self) -> Kernel:
         """The host's kernel."""
         return self._make()
+
+    @property
+    def whole(self) -> Kernel:
+        """The host's kernel."""
+        return self.plain
 
 
 # -- the setting `app`: the host's own code ------------------------------------------------------

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from automate_kernel.outbox.fair_share import any_ready, ready_groups, ready_kinds
 from automate_kernel.outbox.handover import CODES, LONGEST_SECONDS
-from automate_kernel.outbox.item import ItemStatus, OutboxItem, scoped_key
+from automate_kernel.outbox.item import ItemStatus, OutboxItem, owner_begun, scoped_key
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.rows import Now, Operator, Row, Rows, Where
@@ -165,7 +165,7 @@ def stop_requests(rows: Rows, worker_id: str) -> dict[str, str]:
         Where("waiting_for", "eq", "cancel"),
         # So that a database without partial indexes has one to use.
         Where("lease_expires_at", "ne", None),
-        Where("lease_owner", "eq", worker_id),
+        Where("lease_owner", "in", [worker_id, owner_begun(worker_id)]),
     ]
     found = rows.select(OUTBOX, asked, columns=("id", "lease_token"))
     return {row["id"]: row["lease_token"] for row in found}

@@ -548,6 +548,16 @@ class Rows:
         )
         return decode(wanted, self.run(sql, statement.parameters, fetch=True))
 
+    def keep_writers_out(self, table: str) -> None:
+        """
+        Wait for the transactions that write to *table*, and keep others out until this one ends.
+
+        Raises `LockedError` if it would take more than a moment. It does nothing where an INSERT
+        that finds its key already there has locked that row: a lock on the row is enough then.
+        """
+        for text in self.dialect.lock_table:
+            self.run(text.format(self._statement().name(table)), (), fetch=False)
+
     def now(self) -> datetime:
         """Return the time of the database's clock."""
         if self._clock is not None or not self.dialect.now:

@@ -1,5 +1,6 @@
 """Workflows: their definitions, their executions, and the engine that runs them."""
 
+from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
 from automate_kernel.workflows.definition.model import Step, Workflow, workflow_json_schema
@@ -19,6 +20,8 @@ from automate_kernel.workflows.execution import (
 )
 
 __all__ = [
+    "Concurrency",
+    "Debounce",
     "Event",
     "EventTrigger",
     "Execution",
@@ -27,6 +30,7 @@ __all__ = [
     "ManualTrigger",
     "RetryPolicy",
     "ScheduleTrigger",
+    "StartRate",
     "Step",
     "StepRun",
     "StepStatus",

@@ -27,6 +27,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.triggers import Trigger, require_cron
+from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
 from automate_kernel.workflows.execution import Event
 
@@ -96,6 +97,12 @@ class Entry:
         if isinstance(self.program, AutomateError):
             raise self.program
         return self.program.starts_on(event)
+
+    def admission(self, event: Event) -> Admission | None:
+        """Return the conditions on a start for *event*; raises `AutomateError` if it can't run."""
+        if isinstance(self.program, AutomateError):
+            raise self.program
+        return self.program.admission(event)
 
     def visible_to(self, tenant_id: str | None) -> bool:
         """Return True if it is this tenant's, or everybody's."""
@@ -305,10 +312,15 @@ class Catalogue:
         return added
 
     def _read(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> Iterable[Workflow]:
-        if isinstance(workflow, Workflow):
-            return [workflow]
-        from automate_kernel.workflows.definition.loader import load_workflow, load_workflows
+        from automate_kernel.workflows.definition.loader import (
+            check_workflow,
+            load_workflow,
+            load_workflows,
+        )
 
+        if isinstance(workflow, Workflow):
+            check_workflow(workflow)
+            return [workflow]
         if isinstance(workflow, Mapping):
             return [load_workflow(workflow, check=self.check)]
         return load_workflows(workflow, check=self.check)
@@ -323,6 +335,10 @@ class Catalogue:
     def pulls(self, workflow: Workflow, trigger: Trigger, event: Event) -> bool:
         """Return True if the ``if`` of a trigger of *workflow* lets *event* start it."""
         return self._compiled(workflow).pulls(trigger, event)
+
+    def admission(self, workflow: Workflow, event: Event) -> Admission | None:
+        """Return the conditions of *workflow* on a start for *event*, if it has any."""
+        return self._compiled(workflow).admission(event)
 
     def listening(self, event: Event) -> list[Entry]:
         """List the current workflows that *event* starts if their condition holds."""

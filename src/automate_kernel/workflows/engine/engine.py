@@ -39,7 +39,9 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
+from automate_kernel.worker.suspects import begin_is_noted
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.announcer import Announcer
 from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.engine.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.runner import (
@@ -116,6 +118,7 @@ class Engine:
         self._ready: SimpleQueue[_Entry | None] = SimpleQueue()
         self._dirty: SimpleQueue[Driven | None] = SimpleQueue()
         self._steps = _StepThreads(setup.slots, self._perform, self._offer_room)
+        self._announcer = Announcer()
         self._timers: list[tuple[float, int, Driven]] = []
         self._timer_count = 0
         # Calls in the order in which they began, until they are old enough to be seen.
@@ -169,6 +172,10 @@ class Engine:
             self._started = True
             self._start_threads()
         events = [task for task in tasks if task.item.kind == EVENT]
+        if noted := [task for task in events if begin_is_noted(task.item)]:
+            # One by one: a death then counts for one.
+            events = [task for task in events if task not in noted]
+            self._end([(task, self._setup.run(task)) for task in noted])
         if events:
             self._begin_events(events)
         executions = [task for task in tasks if task.item.kind != EVENT]
@@ -189,7 +196,7 @@ class Engine:
         try:
             if self._handlers[EVENT].around is not None or ADVANCE not in self._handlers:
                 raise _OneByOneError
-            begun = self._runner.begin_events([task.item for task in tasks])
+            begun = self._runner.begin_events([task.item for task in tasks], self._announcer.send)
         except Exception:
             # One of them can't be begun, and must not hold up the others.
             results = [self._setup.run(task) for task in tasks]
@@ -249,6 +256,7 @@ class Engine:
         if handler is not None and handler.around is not None:
             flow.enter(handler.around(task.item))
         flow.enter(self._runner.around(flow.execution))
+        flow.announcer = self._announcer
         driven = Driven(task, flow)
         task.cancel = self._canceller(driven)
         self._driven.add(driven)
@@ -269,6 +277,7 @@ class Engine:
         self._ready.put(None)
         self._dirty.put(None)
         self._steps.stop()
+        self._announcer.stop(self._setup.patience())
 
     def _start_threads(self) -> None:
         for name, target in (
@@ -460,7 +469,14 @@ class Engine:
         for call in turn.calls:
             self._runner.begin(flow, call)
             name = call.step.action
-            if self._is_quick(name) and flow.timeout_of(call) is None and not self._is_async(name):
+            # Another thread writes down that a suspect begins.
+            known = driven.task.begun or not begin_is_noted(driven.task.item)
+            if (
+                known
+                and self._is_quick(name)
+                and flow.timeout_of(call) is None
+                and not self._is_async(name)
+            ):
                 quick.append(call)
                 continue
             if self._is_async(name):
@@ -505,7 +521,7 @@ class Engine:
 
     def _perform(self, driven: Driven, call: StepCall) -> None:
         """Make a call on a step's thread, unless it must not begin any more."""
-        if self._is_over(driven) or self._setup.stopping():
+        if self._is_over(driven) or self._setup.stopping() or not self._setup.begins(driven.task):
             self._ready.put((driven, [CallOutcome(call, begun=False)]))
             return
         began = time.monotonic()
@@ -545,6 +561,10 @@ class Engine:
 
     async def _aperform(self, driven: Driven, call: StepCall) -> CallOutcome:
         try:
+            if not driven.task.begun and begin_is_noted(driven.task.item):
+                held = await asyncio.to_thread(self._setup.begins, driven.task)
+                if not held:
+                    return CallOutcome(call, begun=False)
             return await self._runner.aperform(driven.flow, call)
         except asyncio.CancelledError:
             raise
@@ -624,6 +644,8 @@ class Engine:
             else:
                 driven.saving = turn
                 task.leased_at = max(task.leased_at, now)
+                if task.item.attempt_count < 2:
+                    self._setup.progressed(task)
                 self._ready.put((driven, None))
         if ended:
             self._end(ended)

@@ -11,7 +11,7 @@ import itertools
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -39,7 +39,7 @@ from automate_kernel.outbox.failed_attempts import (
 )
 from automate_kernel.outbox.handover import NOTE, Handover
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import bounded_seconds, redacted_json
+from automate_kernel.outbox.item import bounded_seconds, redacted_json, seconds
 from automate_kernel.outbox.labels import (
     MOST_LABELLED,
     add_labels,
@@ -67,8 +67,12 @@ from automate_kernel.storage.tables import (
     STEP,
 )
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
+from automate_kernel.workflows.definition.admission import Debounce
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine import admission as admissions
+from automate_kernel.workflows.engine.admission import Admission, SkippedError
 from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.definitions import purge_definitions
 from automate_kernel.workflows.engine.execution_pages import (
     ExecutionFilter,
     ExecutionPage,
@@ -101,6 +105,7 @@ __all__ = [
     "Save",
     "change_status",
     "end_from_outside",
+    "keyed_execution_id",
     "reopen",
 ]
 
@@ -152,11 +157,26 @@ class _NewExecution:
         return Execution.from_row({**nothing, **self.row, "event": event, **times})
 
 
+def execution_id_of(event: Event, workflow: str) -> str:
+    """Return the id of the execution that *event* begins: the same one each time."""
+    return str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow}"))
+
+
+def keyed_execution_id(workflow: str, tenant_id: str | None, idempotency_key: str) -> str:
+    """Return the id of the execution that a start with *idempotency_key* begins."""
+    about = json.dumps(["idempotency", workflow, tenant_id, idempotency_key])
+    return str(uuid.uuid5(_NAMESPACE, about))
+
+
 def _new_execution(
-    workflow: Workflow, event: Event, priority: int, redact: Redaction | None
+    workflow: Workflow,
+    event: Event,
+    priority: int,
+    redact: Redaction | None,
+    execution_id: str | None = None,
 ) -> _NewExecution:
     # It follows from both: the same event starts the same workflow once.
-    execution_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow.name}"))
+    execution_id = execution_id or execution_id_of(event, workflow.name)
     item = _wake_up(execution_id, new_id(), event.tenant_id, priority)
     row = {
         "id": execution_id,
@@ -185,7 +205,9 @@ def _wake_up(
     tenant_id: str | None,
     priority: int = 0,
     run_at: datetime | None = None,
+    concurrency: tuple[str, int] | None = None,
 ) -> NewItem:
+    key, limit = concurrency or (None, None)
     return NewItem(
         ADVANCE,
         {"execution_id": execution_id},
@@ -194,6 +216,10 @@ def _wake_up(
         priority=priority,
         run_at=run_at,
         max_attempts=_MAX_CRASHES,
+        concurrency_key=key,
+        concurrency_limit=limit,
+        # It goes on while it waits for a retry, a time or an event.
+        keeps_slot=concurrency is not None,
     )
 
 
@@ -302,6 +328,14 @@ def _stored_workflow(rows: Rows, definition_id: str) -> Workflow:
         ) from None
 
 
+def _concurrency_of(rows: Rows, row: Row) -> tuple[str, int] | None:
+    """Return the concurrency key and its limit of an execution that has one."""
+    if row["concurrency_key"] is None:
+        return None
+    workflow = _stored_workflow(rows, row["definition_id"])
+    return row["concurrency_key"], workflow.concurrency.limit if workflow.concurrency else 1
+
+
 def _step_row(save: Save, run: StepRun) -> Row:
     """Return the row of *run*; the database's clock gives it its times."""
     output, delay = save.turn.outputs.get(run.key), save.turn.delays.get(run.key)
@@ -397,16 +431,116 @@ class ExecutionStore:
 
     # -- beginning ---------------------------------------------------------------------------
 
-    def start(self, rows: Rows, workflow: Workflow, event: Event, *, priority: int = 0) -> str:
+    def start(
+        self,
+        rows: Rows,
+        workflow: Workflow,
+        event: Event,
+        *,
+        priority: int = 0,
+        delay: float | timedelta = 0.0,
+        run_at: datetime | None = None,
+        execution_id: str | None = None,
+        admission: Admission | None = None,
+    ) -> str:
         """
         Begin an execution of *workflow* for *event*, in the transaction of *rows*.
 
-        The same event starts the same workflow only once, since the id follows from both.
+        The same event starts the same workflow only once, since the id follows from both; so does
+        the same *execution_id*. The execution waits for *delay* seconds or until *run_at*.
+        *admission* has the workflow's own conditions on a start. Then the id may be that of an
+        execution that waits for the last of many events, and `SkippedError` is raised if as many
+        as may go on at once do.
         """
-        new = _new_execution(workflow, event, priority, self.outbox.redact)
+        new = _new_execution(workflow, event, priority, self.outbox.redact, execution_id)
+        new.item.delay, new.item.run_at = delay, run_at
+        if admission is not None:
+            return self._start_admitted(rows, new, admission)
         if self._insert(rows, [new]):
             self.outbox.enqueue_many([new.item], transaction=rows.native)
         return new.id
+
+    def start_admitted(
+        self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int, Admission]]
+    ) -> list[tuple[Workflow, Event, SkippedError]]:
+        """
+        Begin executions as their conditions allow, and return those that were skipped.
+
+        Call it before anything else is written in the transaction of *rows*.
+        """
+        if not starts:
+            return []
+        # All at once and in order, so that two of these never wait for each other in a circle.
+        admissions.lock_gates(rows, admissions.gates_of([start[3] for start in starts]))
+        skipped = []
+        for workflow, event, priority, admission in starts:
+            try:
+                self.start(rows, workflow, event, priority=priority, admission=admission)
+            except SkippedError as error:
+                skipped.append((workflow, event, error))
+        return skipped
+
+    def _start_admitted(self, rows: Rows, new: _NewExecution, admission: Admission) -> str:
+        gates = admissions.lock_gates(rows, admission.gates)
+        if rows.select(EXECUTION, [Where("id", "eq", new.id)], columns=("id",)):
+            return new.id
+        if admission.debounce is not None:
+            waiting = self._postponed(rows, new, admission.debounce, gates[admission.debounce_gate])
+            if waiting is not None:
+                return waiting
+            new.item.delay, new.item.run_at = admission.debounce.for_, None
+        if admission.concurrency is not None:
+            self._make_room(rows, new, admission)
+        begins = admissions.begin_time(rows, admission, gates)
+        if begins is not None:
+            given = new.item.run_at or rows.now() + timedelta(seconds=seconds(new.item.delay))
+            new.item.delay, new.item.run_at = 0.0, max(begins, given)
+        # Another start of the same event may have been quicker, if it had no gate to pass.
+        if self._insert(rows, [new]):
+            self.outbox.enqueue_many([new.item], transaction=rows.native)
+            admissions.pass_gates(rows, admission, new.id)
+        return new.id
+
+    def _postponed(
+        self, rows: Rows, new: _NewExecution, debounce: Debounce, gate: Row
+    ) -> str | None:
+        waiting = admissions.postpone(rows, debounce, gate, new.row["event"])
+        if waiting is not None:
+            its = [Where("subject_id", "eq", waiting)]
+            ids = [row["id"] for row in rows.select(LABEL, its, columns=("id",))]
+            rows.delete(LABEL, [Where("id", "in", sorted(ids))])
+            labels, tenant_id = new.event.labels, new.event.tenant_id
+            add_labels(rows, label_rows(waiting, "execution", labels, tenant_id))
+        return waiting
+
+    def _make_room(self, rows: Rows, new: _NewExecution, admission: Admission) -> None:
+        """Give *new* its concurrency key; skip it, or cancel older ones, if it is to be so."""
+        concurrency, key = admission.concurrency, admission.concurrency_key
+        if concurrency is None or key is None:
+            return
+        new.row["concurrency_key"] = new.item.concurrency_key = key
+        new.item.concurrency_limit, new.item.keeps_slot = concurrency.limit, True
+        if concurrency.when_full == "skip":
+            live = admissions.live_executions(rows, key, most=concurrency.limit)
+            if len(live) >= concurrency.limit:
+                raise SkippedError(new.workflow.name, live[0]["id"])
+        elif concurrency.when_full == "cancel_older":
+            live = admissions.live_executions(rows, key)
+            self._cancel_within(rows, live[: max(0, len(live) - concurrency.limit + 1)])
+
+    def _cancel_within(self, rows: Rows, found: Sequence[Row]) -> None:
+        """Cancel executions in the transaction of *rows*."""
+        if not found:
+            return
+        # Their items first, in the order in which a checkpoint locks both.
+        item_ids = [row["item_id"] for row in found]
+        if isinstance(self.outbox, RowsOutboxStore):
+            self.outbox.cancel_within(rows, item_ids)
+        else:
+            self.outbox.cancel(item_ids)
+        ids = [Where("id", "in", [row["id"] for row in found])]
+        for row in rows.select(EXECUTION, ids, order_by=("id",)):
+            end_from_outside(rows, Execution.from_row(row), ExecutionStatus.CANCELLED)
 
     def start_claimed(
         self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int]], worker_id: str
@@ -568,8 +702,12 @@ class ExecutionStore:
         return isinstance(self.outbox, RowsOutboxStore)
 
     def _save(self, rows: Rows, group: Sequence[Save], checkpoints: Sequence[Checkpoint]) -> Saved:
-        if self._shares_tables:
-            return save_checkpoints(rows, checkpoints, self.outbox.lease_seconds)
+        if isinstance(self.outbox, RowsOutboxStore):
+            saved = save_checkpoints(rows, checkpoints, self.outbox.lease_seconds)
+            for save, one in zip(group, checkpoints, strict=True):
+                if one.progress and one.item_id in saved.items:
+                    self.outbox.progressed(save.item)
+            return saved
         held = []
         for save, one in zip(group, checkpoints, strict=True):
             item, owner = save.item, save.item.lease_owner or ""
@@ -932,7 +1070,10 @@ class ExecutionStore:
         item_id = new_id()
         if not reopen(rows, found[0], item_id, statuses, step_id):
             return False
-        item = _wake_up(execution_id, item_id, found[0]["tenant_id"], run_at=run_at)
+        concurrency = _concurrency_of(rows, found[0])
+        item = _wake_up(
+            execution_id, item_id, found[0]["tenant_id"], run_at=run_at, concurrency=concurrency
+        )
         self.outbox.enqueue_many([item], transaction=rows.native)
         return True
 
@@ -953,6 +1094,30 @@ class ExecutionStore:
             if purged < limit:
                 purged += self._purge(str(status), older_than_seconds, limit - purged)
         return purged
+
+    def purge_definitions(
+        self, *, older_than_seconds: float, keep: Collection[str] = (), limit: int = 100
+    ) -> int:
+        """
+        Delete up to *limit* definitions that no execution is pinned to; return their number.
+
+        Only those that were stored that long ago. *keep* are the hashes of definitions that stay.
+        A definition with which an execution begins at that moment stays too.
+        """
+        return purge_definitions(
+            self.storage, older_than_seconds=older_than_seconds, keep=keep, limit=limit
+        )
+
+    def purge_gates(self) -> int:
+        """Delete what starts of one key locked a day ago or earlier; return the number."""
+        total, after = 0, ""
+        while True:
+            with self.storage.begin() as rows:
+                deleted, last = admissions.purge_gates(rows, after)
+            total += deleted
+            if last is None:
+                return total
+            after = last
 
     def _purge(self, status: str, age: float, limit: int) -> int:
         over = [

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
 from typing import Any
 
+from blinker import NamedSignal
+
+from automate_kernel import signals
 from automate_kernel.errors import UnknownHereError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
+from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.program import WorkflowProgram
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepKey, StepStatus
+from automate_kernel.workflows.execution import (
+    Execution,
+    ExecutionStatus,
+    StepKey,
+    StepRun,
+    StepStatus,
+)
 
 
 class Flow:
@@ -44,8 +54,7 @@ class Flow:
         self._ends_at: float | None = None
         left = None
         if program.workflow.timeout is not None:
-            # Since its wake-up was enqueued: an execution that is resumed has all its time again.
-            age = (loaded.now - item.created_at).total_seconds()
+            age = (loaded.now - _began_at(item, loaded)).total_seconds()
             left = program.workflow.timeout - age
             self._ends_at = self._learnt + left
         crashes = max(0, item.attempt_count - 1)
@@ -53,6 +62,9 @@ class Flow:
             program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes
         )
         self._since = self._learnt
+        self.announcer: Announcer | None = None
+        """The announcer that sends its signals; without one they are sent where they arise."""
+        self._snapshots: Snapshots | None = None
         self.begins: bool = True
         """True until the first turn is taken."""
         self.leaving: bool = False
@@ -67,6 +79,25 @@ class Flow:
     def leave(self) -> None:
         """Leave what was entered."""
         self.context.run(self._around.close)
+
+    # -- signals -----------------------------------------------------------------------------
+
+    def send(
+        self, signal: NamedSignal, sender: Any, run: StepRun | None = None, **arguments: Any
+    ) -> None:
+        """Send a signal of this execution, or of its step *run*."""
+        if not signals.is_heard(signal, sender):
+            return
+        send: Callable[..., Any] = signals.emit
+        execution = self.execution
+        if self.announcer is not None:
+            send = self.announcer.send
+            if self._snapshots is None:
+                self._snapshots = Snapshots(execution)
+            execution = self._snapshots.take(run)
+            run = run and self._snapshots.step(run.key)
+        about = arguments if run is None else {"step": run, **arguments}
+        send(signal, sender, execution=execution, **about)
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -161,6 +192,16 @@ class Flow:
         if turn.end is not None:
             self.execution.completed_at, self.execution.output = at, turn.output
         return first
+
+
+def _began_at(item: OutboxItem, loaded: Loaded) -> datetime:
+    """Return the time from which the workflow's own timeout counts."""
+    begun = [run.started_at for run in loaded.execution.steps if run.started_at is not None]
+    if begun:
+        # Since its wake-up was enqueued: an execution that is resumed has all its time again.
+        return max(item.created_at, min(begun))
+    # The time that it had to wait for its beginning is not its own.
+    return loaded.now if item.concurrency_key else max(item.created_at, item.next_attempt_at)
 
 
 def _take_back(call: StepCall) -> None:

@@ -34,6 +34,11 @@ from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.definition.duration import format_duration
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.admission import (
+    Admission,
+    SkippedError,
+    announce_skipped,
+)
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
 from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving
@@ -129,47 +134,65 @@ class Runner:
         the workflow is mended and the item requeued, the item starts the rest.
         """
         event, starting, outcome = self._asked_for(item)
+        plain, admitted = _by_conditions([(item, starting, event)])
         with self.store.storage.begin() as rows:
-            for workflow in starting:
-                self.store.start(rows, workflow, event, priority=item.priority)
+            skipped = self.store.start_admitted(rows, admitted)
+            for workflow, _, priority in plain:
+                self.store.start(rows, workflow, event, priority=priority)
             self._finish_events(rows, item.lease_owner or "", [outcome])
-        signals.emit(signals.event_received, self._sender, event=event)
+        self._report_events(signals.emit, [event], skipped)
         return OutcomeRecorded()
 
     def begin_events(
-        self, items: Sequence[OutboxItem]
+        self, items: Sequence[OutboxItem], send: Callable[..., Any] = signals.emit
     ) -> list[tuple[OutboxItem, Flow | AutomateError]]:
         """
         Begin what several events start, in one transaction, already claimed by their worker.
 
-        Returns the executions with their items. Raises what `handle_event` does: then nothing has
-        begun.
+        Returns the executions with their items. *send* sends the signals. Raises what
+        `handle_event` does: then nothing has begun.
         """
         asked = [self._asked_for(item) for item in items]
-        starts = [
-            (workflow, event, item.priority)
-            for item, (event, workflows, _) in zip(items, asked, strict=True)
-            for workflow in workflows
-        ]
+        starts, admitted = _by_conditions(
+            [
+                (item, workflows, event)
+                for item, (event, workflows, _) in zip(items, asked, strict=True)
+            ]
+        )
         ids, owner = list[str](), items[0].lease_owner or ""
         with self.store.freed_if_lost(ids, owner), self.store.storage.begin() as rows:
+            skipped = self.store.start_admitted(rows, admitted)
             begun = self.store.start_claimed(rows, starts, owner) if starts else []
             ids += [item.id for item, _ in begun]
             self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
-        for event, _, _ in asked:
-            signals.emit(signals.event_received, self._sender, event=event)
+        self._report_events(send, [event for event, _, _ in asked], skipped)
         return [(item, self._flow(item, loaded)) for item, loaded in begun]
 
-    def _asked_for(self, item: OutboxItem) -> tuple[Event, list[Workflow], Outcome]:
+    def _report_events(
+        self,
+        send: Callable[..., Any],
+        events: Iterable[Event],
+        skipped: Iterable[tuple[Workflow, Event, SkippedError]],
+    ) -> None:
+        """Send the signals of events that are done, and of the starts that they lack."""
+        for event in events:
+            send(signals.event_received, self._sender, event=event)
+        for workflow, event, error in skipped:
+            announce_skipped(self._sender, workflow, event, error, send=send)
+
+    def _asked_for(
+        self, item: OutboxItem
+    ) -> tuple[Event, list[tuple[Workflow, Admission | None]], Outcome]:
         """Return an item's event, the workflows that it starts, and the item's outcome."""
         about = {**item.payload, "id": item.id, "tenant_id": item.tenant_id, "labels": item.labels}
         # Once more: the process that accepted it may know fewer secrets than this one.
         event = self.store.redacted(Event.from_json(about))
-        starting, outcome = [], Outcome(item.id, token=item.lease_token)
+        starting: list[tuple[Workflow, Admission | None]] = []
+        outcome = Outcome(item.id, token=item.lease_token)
         for entry in self._listening(event):
             try:
                 if entry.starts_on(event):
-                    starting.append(entry.workflow)
+                    starting.append((entry.workflow, entry.admission(event)))
             except AutomateError as error:
                 outcome = _undecided(item, entry.workflow.name, error)
         return event, starting, outcome
@@ -244,6 +267,7 @@ class Runner:
 
     def _drive(self, flow: Flow) -> OutcomeRecorded | None:
         in_flight: set[Future[CallOutcome]] = set()
+        leased_at, lease_seconds = time.monotonic(), self.store.outbox.lease_seconds
         turn = self.turn(flow)
         try:
             while True:
@@ -253,7 +277,11 @@ class Runner:
                     saved = self._saved(flow, turn)
                     if saved is None or saved.last:
                         return OutcomeRecorded() if saved else None
-                    turn = saved
+                    turn, leased_at = saved, time.monotonic()
+                elif turn.calls and time.monotonic() - leased_at >= lease_seconds:
+                    # A call or a retry's delay took longer than the lease, which nobody renews.
+                    self.let_go(flow)
+                    leased_at = time.monotonic()
                 for call in turn.calls:
                     self.begin(flow, call)
                 slow = [
@@ -286,7 +314,7 @@ class Runner:
         If that is a call of an action that isn't known here, the execution is handed on.
         """
         if flow.begins and flow.fresh:
-            signals.emit(signals.workflow_started, self._sender, execution=flow.execution)
+            flow.send(signals.workflow_started, self._sender)
         turn = flow.next_turn(outcomes)
         for call in turn.calls:
             lack = self._lacks(call.step.action)
@@ -337,7 +365,7 @@ class Runner:
     def begin(self, flow: Flow, call: StepCall) -> None:
         """Note that *call* is made now, and send its signal."""
         flow.begin(call)
-        signals.emit(signals.step_started, self._sender, execution=flow.execution, step=call.run)
+        flow.send(signals.step_started, self._sender, call.run)
 
     def perform(self, flow: Flow, call: StepCall) -> CallOutcome:
         """
@@ -476,22 +504,37 @@ class Runner:
         """Count a turn that has been saved, and send its signals."""
         execution = flow.execution
         self.activity.add(execution, turn, began=began)
-        send, sender = signals.emit, self._sender
+        send, sender = flow.send, self._sender
         for run in turn.saves:
             if run.status is StepStatus.COMPLETED:
-                send(signals.step_completed, sender, execution=execution, step=run)
+                send(signals.step_completed, sender, run)
             elif run.status is StepStatus.FAILED:
                 error = _error(run.error_code, run.error, run.error_group, run.trace)
-                send(signals.step_failed, sender, execution=execution, step=run, error=error)
+                send(signals.step_failed, sender, run, error=error)
         if turn.end is ExecutionStatus.COMPLETED:
-            send(signals.workflow_completed, sender, execution=execution)
+            send(signals.workflow_completed, sender)
         elif turn.end is ExecutionStatus.FAILED:
-            self.send_failed(execution)
+            send(signals.workflow_failed, sender, error=_error_of(execution))
 
     def send_failed(self, execution: Execution) -> None:
         """Send `workflow_failed`."""
-        error = _error(execution.error_code, execution.error, execution.error_group)
+        error = _error_of(execution)
         signals.emit(signals.workflow_failed, self._sender, execution=execution, error=error)
+
+
+def _by_conditions(
+    asked: Iterable[tuple[OutboxItem, Iterable[tuple[Workflow, Admission | None]], Event]],
+) -> tuple[list[tuple[Workflow, Event, int]], list[tuple[Workflow, Event, int, Admission]]]:
+    """Return the starts that items ask for: those without conditions, and those with some."""
+    plain: list[tuple[Workflow, Event, int]] = []
+    admitted: list[tuple[Workflow, Event, int, Admission]] = []
+    for item, starting, event in asked:
+        for workflow, admission in starting:
+            if admission is None:
+                plain.append((workflow, event, item.priority))
+            else:
+                admitted.append((workflow, event, item.priority, admission))
+    return plain, admitted
 
 
 def _about(execution: Execution, call: StepCall) -> Call:
@@ -563,6 +606,10 @@ def _undecided(item: OutboxItem, workflow: str, error: AutomateError) -> Outcome
         item.id, ItemStatus.FAILED, 0.0, str(error.code), text, item.lease_token,
         group_of(error), error.trace,
     )  # fmt: skip
+
+
+def _error_of(execution: Execution) -> AutomateError:
+    return _error(execution.error_code, execution.error, execution.error_group)
 
 
 def _error(
