@@ -87,6 +87,7 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         disabled=conf.option("AUTOMATE_PLUGINS", "DISABLED"),
         winners=conf.option("AUTOMATE_PLUGINS", "WINNERS"),
         strict=conf.option("AUTOMATE_PLUGINS", "STRICT"),
+        version=conf.options("AUTOMATE_WORKER").get("VERSION"),
     )
     for extension in _extensions:
         extension(kernel)

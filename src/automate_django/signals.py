@@ -71,6 +71,8 @@ def _forwarder(signal: Signal) -> Callable[..., Any]:
     def forward(sender: Any, **arguments: Any) -> Any:
         return _forward(signal, sender, arguments)
 
+    # So that nothing is copied for signals that nobody receives.
+    forward.is_heard = lambda: bool(signal.receivers)  # type: ignore[attr-defined]
     return forward
 
 

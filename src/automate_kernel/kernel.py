@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
+from automate_kernel.operations.replacement import Replacement
 from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.operations.spec import OperationSpec, decorating, operation_from_function
 from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
@@ -52,6 +54,7 @@ from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, default_worker_id
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
 from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.executions import (
     ADVANCE,
@@ -59,9 +62,14 @@ from automate_kernel.workflows.engine.executions import (
     keyed_execution_id,
 )
 from automate_kernel.workflows.engine.listener import ExecutionListener
+from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Schedules, Ticker
-from automate_kernel.workflows.events import event_item, manual_event
+from automate_kernel.workflows.events import (
+    event_item,
+    manual_event,
+    triggering_event,
+)
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
 
 if TYPE_CHECKING:
@@ -96,8 +104,11 @@ class Kernel:
 
     A plugin is imported at its first use, and a broken one is logged and left out. With *strict*
     all are imported at once, and the first that is broken, incompatible or contested raises
-    `PluginError`. *lease_seconds*, *retention_seconds* and *failed_retention_seconds* are for an
-    outbox that the kernel makes; see `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
+    `PluginError`. *version* is that of the host's own code (``"2026.11.2"``): while workers with
+    different workflows run side by side, those of the latest version decide what events start;
+    without versions those that were started last. *lease_seconds*, *retention_seconds* and
+    *failed_retention_seconds* are for an outbox that the kernel makes; see `RowsOutboxStore`.
+    Raises `ConfigError` for wrong arguments.
     """
 
     def __init__(
@@ -120,7 +131,10 @@ class Kernel:
         lease_seconds: float = 300.0,
         retention_seconds: float | None = None,
         failed_retention_seconds: float | None = None,
+        version: str | None = None,
     ) -> None:
+        self.version: str | None = version if version is None else _version(version)
+        """The version of the host's own code."""
         self.storage: Storage = _storage_for(storage, outbox)
         """The place of all data."""
         self.plugins: Plugins = Plugins(discover, strict, disabled, winners, settings=listed)
@@ -141,10 +155,7 @@ class Kernel:
             outbox, lease_seconds, retention_seconds, failed_retention_seconds
         )
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        self.operations: Invoker = Invoker(
-            {"connector": self.plugins.connectors, "provider": self.plugins.providers},
-            self.plugins.hooks, self.secrets, config or {}, settings or {}, self._render_config,
-        )  # fmt: skip
+        self.operations: Invoker = self._invoker(config or {}, settings or {})
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
@@ -161,6 +172,8 @@ class Kernel:
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
+        precedence = Precedence(self.outbox.workers, self.workflows.marks, self.version)
+        self._precedence = precedence
         self._runner = Runner(
             self.executions,
             operations=self.operations,
@@ -168,6 +181,7 @@ class Kernel:
             programs=self.workflows.program,
             listening=self.workflows.listening,
             sender=self,
+            leaves_events=lambda: precedence.leaves_events,
         )
         self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
         self._webhooks = WebhookReceiver(
@@ -209,6 +223,14 @@ class Kernel:
             return [MemorySecretsBackend(secrets)]
         given = [secrets] if isinstance(secrets, (str, SecretsBackend)) else list(secrets)
         return [self._made("secrets_backend", each, "needs arguments") for each in given]
+
+    def _invoker(
+        self, config: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
+    ) -> Invoker:
+        sources: dict[str, Any]
+        sources = {"connector": self.plugins.connectors, "provider": self.plugins.providers}
+        hooks, render = self.plugins.hooks, self._render_config
+        return Invoker(sources, hooks, self.secrets, config, settings, render)
 
     def _store(
         self, given: OutboxStore | str | None, lease: float, *kept: float | None
@@ -275,10 +297,15 @@ class Kernel:
         """
         Call an action or capability now and return its output.
 
-        Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`.
+        Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`. A
+        transactional one has a transaction of its own, and no *timeout*.
         """
         call = _call(operation, tenant_id, idempotency_key)
-        return self.operations.invoke(operation, self._input(input), call=call, timeout=timeout)
+        if not self.operations.is_transactional(operation):
+            return self.operations.invoke(operation, self._input(input), call=call, timeout=timeout)
+        with self.storage.begin() as rows:
+            call = replace(call, transaction=rows.native)
+            return self.operations.invoke(operation, self._input(input), call=call)
 
     async def ainvoke(
         self,
@@ -290,6 +317,10 @@ class Kernel:
         idempotency_key: str | None = None,
     ) -> Any:
         """`invoke` for asynchronous code."""
+        if self.operations.is_transactional(operation):
+            return await asyncio.to_thread(
+                self.invoke, operation, input, tenant_id=tenant_id, idempotency_key=idempotency_key
+            )
         call = _call(operation, tenant_id, idempotency_key)
         return await self.operations.ainvoke(
             operation, self._input(input), call=call, timeout=timeout
@@ -301,6 +332,20 @@ class Kernel:
     def operation(self, name: str) -> OperationSpec:
         """Return the spec of the action or capability *name*; raises ``NOT_FOUND``."""
         return self.operations.spec(name)
+
+    def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
+        """
+        Call *fake* in the place of an action or capability: for tests.
+
+        *operation* is its name, or the function that an action was made of.
+
+        It ends with `Replacement.undo`, or with the ``with`` block that it is used in. *fake* is a
+        value; a function (``def``, ``async def``) of the action's fields, or of some of them, or of
+        all in one parameter of another name; an exception to raise; or a list of these, one for
+        each call. The input is still checked, and `Replacement.calls` has the inputs. Raises
+        ``NOT_FOUND`` if there is no such operation.
+        """
+        return self.operations.replace(operation, fake)
 
     def connector(self, key: str) -> Any:
         """Return the connector *key*, configured."""
@@ -448,6 +493,30 @@ class Kernel:
                 execution_id=execution_id, admission=admission,
             )  # fmt: skip
 
+    def dry_run(
+        self,
+        workflow: str,
+        payload: Any = None,
+        *,
+        outputs: Mapping[str, Any] | None = None,
+        event: Event | None = None,
+        tenant_id: str | None = None,
+    ) -> DryRun:
+        """
+        Render every call that *workflow* would make, and make none; nothing is written.
+
+        It is for *event*; by default for one with *payload*, as its first trigger expects it.
+        *outputs* are those of steps, by their ids. Without them an example is made up where the
+        action has an output schema, and what depends on others is marked. Secrets stand as
+        ``[secret KEY]``.
+        """
+        found = self.workflows.get(workflow, tenant_id)
+        event = event or replace(triggering_event(found, payload), tenant_id=tenant_id)
+        return dry_run(
+            found, event, outputs=outputs or {}, templates=self.templates, context=self._context,
+            spec=self.operations.spec, redact=partial(self.redactor.redact_value, cut=False),
+        )  # fmt: skip
+
     def labelled(
         self, label: str, *, tenant_id: str | None = None, limit: int = 50
     ) -> list[Labelled]:
@@ -538,7 +607,6 @@ class Kernel:
         kind: str,
         *,
         transactional: bool = False,
-        inline: bool = False,
         backoff: Backoff | None = None,
         concurrency: int | None = None,
         rate: int | None = None,
@@ -563,9 +631,7 @@ class Kernel:
         limit = Limit(kind, concurrency, rate, per_seconds, burst) if limited else None
 
         def decorate(function: F) -> F:
-            self._handlers.add(
-                Handler(kind, function, transactional, inline, backoff or Backoff(), limit)
-            )
+            self._handlers.add(Handler(kind, function, transactional, backoff or Backoff(), limit))
             return function
 
         return decorate
@@ -629,14 +695,27 @@ class Kernel:
         kept, failed = self._kept(retention_seconds, failed_retention_seconds)
         if (kept, failed) != (None, None):
             sweep = partial(self.sweep, retention_seconds=kept, failed_retention_seconds=failed)
+            unused = partial(self._purge_definitions, kept, failed)
             periodic_tasks.append(PeriodicTask("purge", 60.0, sweep))
+            # To know that a definition is unused costs a walk along its workflow's executions.
+            periodic_tasks.append(PeriodicTask("definitions", 3600.0, unused))
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
         options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
-        options.setdefault("preflight", partial(require_schema, self.storage))
-        periodic_tasks += options.pop("periodic_tasks", ())
         handlers = self._chosen(kinds, exclude_kinds)
+        options.setdefault("version", self.version)
+        options.setdefault("workflows", self.workflows.marks)
+        look = self._precedence.look
+        if any(handler.kind == EVENT for handler in handlers):
+            periodic_tasks.append(PeriodicTask("precedence", 1.0, look))
+        options.setdefault("preflight", self._preflight)
+        periodic_tasks += options.pop("periodic_tasks", ())
         return Worker(self.outbox, handlers, periodic_tasks=periodic_tasks, **options)
+
+    def _preflight(self) -> None:
+        require_schema(self.storage)
+        # Before its first claim, which may be of events.
+        self._precedence.look()
 
     def _chosen(self, kinds: Iterable[str], exclude_kinds: Iterable[str]) -> list[Handler]:
         # A process without workflows leaves events to the others: it would finish them, and start
@@ -699,7 +778,8 @@ class Kernel:
         Start *workflow*, run until it has ended, and return the execution.
 
         Other items that are due are left alone, unless it has to wait: for a retry, or because its
-        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*.
+        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*. It is
+        not handed on to others: a step whose action isn't known here fails.
         """
         event = manual_event(workflow, payload)
         definition = self.workflows.get(workflow)
@@ -711,6 +791,30 @@ class Kernel:
                 execution_id = self.executions.start(rows, definition, event, admission=admission)
         else:
             execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
+        with self.executing_here(execution_id):
+            return self._run_here(execution_id, item, begun, patience)
+
+    @contextmanager
+    def executing_here(self, execution_id: str) -> Iterator[None]:
+        """
+        Let an execution fail here where it would be handed on, while the block runs.
+
+        It is for a caller that waits for its end, and wants the reason: as `run` does.
+        """
+        self._runner.only_here.add(execution_id)
+        try:
+            yield
+        finally:
+            self._runner.only_here.discard(execution_id)
+
+    def _run_here(
+        self,
+        execution_id: str,
+        item: OutboxItem | None,
+        begun: Execution | None,
+        patience: float,
+    ) -> Execution:
+        """Run an execution until it has ended, and what else is due if it has to wait."""
         if item is not None:
             (handler,) = self._around_items([self._handlers[ADVANCE]])
             stats = run_claimed(
@@ -772,6 +876,21 @@ class Kernel:
             self._webhooks.ledger.forget(max(kept, _REMEMBERED_SECONDS))
         return swept
 
+    def purge_definitions(self, *, older_than_seconds: float, limit: int = 100) -> int:
+        """
+        Delete stored definitions that no execution is pinned to; returns how many.
+
+        Those of the workflows of this kernel stay, and those that were stored since then.
+        """
+        current = {entry.workflow.hash() for entry in self.workflows.entries()}
+        return self.executions.purge_definitions(
+            older_than_seconds=older_than_seconds, keep=current, limit=limit
+        )
+
+    def _purge_definitions(self, kept: float | None, failed: float | None) -> None:
+        age = max(each for each in (kept, failed) if each is not None)
+        self.purge_definitions(older_than_seconds=age)
+
     def _kept(
         self, seconds: float | None, failed_seconds: float | None
     ) -> tuple[float | None, float | None]:
@@ -785,11 +904,15 @@ class Kernel:
         """
         Delete items and executions that finished that long ago; returns how many there were.
 
+        Definitions of workflows that no execution is pinned to any more go with them.
+
         A transaction deletes *batch* rows, so that nothing waits for it. Webhook deliveries are
         remembered for 30 days at least, because services send them again.
         """
         age, total = older_than_seconds, 0
-        for purge in (self.outbox.purge, self.executions.purge, *self.purges):
+        for purge in (
+            self.outbox.purge, self.executions.purge, self.purge_definitions, *self.purges
+        ):  # fmt: skip
             while purged := purge(older_than_seconds=age, limit=batch):
                 total += purged
         self._webhooks.ledger.forget(max(age, _REMEMBERED_SECONDS))
@@ -816,6 +939,14 @@ def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> S
             hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
         )
     return storage or theirs or MemoryStorage()
+
+
+def _version(version: str) -> str:
+    if not isinstance(version, str) or not 0 < len(version) <= 200 or not version.isprintable():
+        raise ConfigError(
+            f"a version can't be {str(version)[:40]!r}", hint='give text: version="2026.11.2"'
+        )
+    return version
 
 
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:

@@ -19,8 +19,11 @@ A receiver gets the kernel as *sender* and keyword arguments:
 
 ``error`` is an `AutomateError` whose text has been redacted.
 
-Receivers are called where a worker saves its executions: a slow one holds all of them up. Hand long
-work on, as an item of the outbox for example.
+A worker calls receivers on a thread of their own, one after another, in the order of what happened.
+They get copies of the execution and the step, as these were then. A slow receiver holds up no
+execution, but the receivers after it. With ten thousand signals waiting, executions wait too, and a
+worker that stops waits for its grace. `Kernel.run` and `Kernel.run_until_idle` call receivers where
+they are. Hand long work on, as an item of the outbox for example.
 """
 
 from __future__ import annotations
@@ -61,6 +64,21 @@ step_failed: NamedSignal = _namespace.signal("step_failed")
 
 ALL_SIGNALS: tuple[NamedSignal, ...] = tuple(_namespace.values())
 """All eight, in the order of the table."""
+
+
+def is_heard(signal: NamedSignal, sender: Any) -> bool:
+    """
+    Return True if anybody receives *signal* from *sender*.
+
+    A receiver that only passes signals on may have a method `is_heard`, which says if to anybody.
+    """
+    if not signal.receivers:
+        return False
+    return any(getattr(each, "is_heard", _always)() for each in signal.receivers_for(sender))
+
+
+def _always() -> bool:
+    return True
 
 
 def emit(signal: NamedSignal, sender: Any, **arguments: Any) -> list[Exception]:

@@ -138,6 +138,10 @@ def _advance(kernel: Kernel, ledger: Ledger, execution_id: str) -> None:
     kernel.run_until_idle(patience=_PATIENCE_SECONDS)
 
 
+def _booked(kernel: Kernel, number: int) -> list[Any]:
+    return [kernel.start("booking", {"n": number})]
+
+
 def _steered(kernel: Kernel, number: int) -> list[Any]:
     _waiting(kernel, number)
     running = kernel.outbox.claim_batch("dead", 2)
@@ -163,5 +167,6 @@ SCRIPTS = {
     "line": Script(_in_line, _in_turn),
     "reap": Script(_held, _reap),
     "workflow": Script(_started, _advance),
+    "booking": Script(_booked, _advance),
     "steer": Script(_steered, _steer),
 }

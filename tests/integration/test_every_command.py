@@ -54,6 +54,14 @@ trigger: {type: event, event: go, if: "{{ event.payload.x == 'hi' }}"}
 steps:
   - {id: a, action: note.do, input: {x: "{{ event.payload.x }}"}}
 """
+TEST = """\
+workflow: workflows/greet.yaml
+real: [note.do]
+cases:
+  - name: it greets
+    payload: {x: hi}
+    expect: {outputs: {a: hi}}
+"""
 HOURLY = """\
 name: hourly
 trigger: {type: schedule, every: 1h}
@@ -108,6 +116,12 @@ CASES: dict[str, list[Case]] = {
         Case("greet --mermaid", "flowchart"),
         Case("greet --svg", "<svg"),
     ],
+    "workflow test": [Case("greet.test.yaml --only greets", "greets")],
+    "workflow dry-run": [
+        Case("""greet --payload '{{"x": "hi"}}' --output 'a="hi"'""", "note.do"),
+        Case("workflows/greet.yaml --event payload.json", "note.do"),
+    ],
+    "workflow diff": [Case("greet", "running_before"), Case("workflows/greet.yaml greet")],
     "workflow ls": [Case("", "greet")],
     "workflow schema": [Case("", "properties")],
     "plugins ls": [Case("--load --kind connector")],
@@ -184,6 +198,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
     (folder / "automation.py").write_text(CODE)
     (folder / "workflows").mkdir()
     (folder / "workflows" / "greet.yaml").write_text(WORKFLOW)
+    (folder / "greet.test.yaml").write_text(TEST)
     (folder / "workflows" / "hourly.yaml").write_text(HOURLY)
     (folder / "payload.json").write_text('{"x": "hi"}')
     (folder / "other.json").write_text('{"x": "ho"}')

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
     "database", "outbox", "plugins", "secrets", "config", "env_allow", "discover", "strict",
-    "disabled", "winners", "worker.lease_seconds", "worker.listen",
+    "disabled", "winners", "worker.lease_seconds", "worker.listen", "worker.version",
 )  # fmt: skip
 
 
@@ -103,6 +103,7 @@ class Session:
             storage or self.storage,
             secrets=[_backend(given, settings.folder) for given in settings["secrets"]],
             winners=settings["winners"],
+            version=settings["worker.version"],
             retention_seconds=settings["worker.retention_seconds"],
             failed_retention_seconds=settings["worker.failed_retention_seconds"],
             **{name: settings[name] for name in names},

@@ -22,6 +22,7 @@ from typing import Any
 
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.concurrency_keys import HEADER as KEEPS_SLOT
+from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.labels import HEADER, Labels, checked_labels
 from automate_kernel.secrets.tracebacks import MAX_GROUP
@@ -168,11 +169,20 @@ class OutboxItem:
         found = self.headers.get(HEADER)
         return dict(found) if isinstance(found, dict) else {}
 
+    @property
+    def handover(self) -> Handover | None:
+        """The note of the last worker that handed it on, while it waits for another worker."""
+        note = Handover.of(self.headers)
+        waits = self.status.value in WAITING
+        return note if waits and note is not None and note.code == self.last_error_code else None
+
     @classmethod
     def from_row(cls, row: Row) -> OutboxItem:
         """Return the item of a row of the outbox table."""
         item = cls(**row)
         item.status = ItemStatus(item.status)
+        if item.lease_owner is not None:
+            item.lease_owner = item.lease_owner.removesuffix(BEGUN)
         return item._unscoped()
 
     @classmethod
@@ -398,6 +408,42 @@ class Outcome:
     token: str | None = None
     group: str | None = None
     trace: str | None = None
+
+
+EXPIRED = "LEASE_EXPIRED"
+"""The error code of an item whose worker died, or lost it."""
+
+BEGUN = " +"
+"""The end of the owner's name on an item for which `OutboxStore.begin` was called."""
+
+_OWNER_LENGTH = 200
+# The place of a UUID's version. That of the token says how an item was claimed.
+_VERSION, _CLAIMED_AHEAD = 14, "8"
+
+
+def ahead_token(token: str) -> str:
+    """Return *token* as that of a claim that takes more than is begun at once."""
+    return token[:_VERSION] + _CLAIMED_AHEAD + token[_VERSION + 1 :]
+
+
+def claimed_ahead(token: str) -> bool:
+    """Return True if *token* is that of such a claim."""
+    return token[_VERSION : _VERSION + 1] == _CLAIMED_AHEAD
+
+
+def owner_begun(worker_id: str) -> str:
+    """Return the owner that is written on an item of *worker_id* for which `begin` is called."""
+    return worker_id[: _OWNER_LENGTH - len(BEGUN)] + BEGUN
+
+
+def begins_noted(attempt_count: int, max_attempts: int, last_error_code: str | None) -> bool:
+    """
+    Return True if it is written down when this attempt of an item that was claimed ahead begins.
+
+    That is so for a last attempt, and for one after the death of a worker.
+    """
+    died = attempt_count > 1 and last_error_code == EXPIRED
+    return died or attempt_count >= max_attempts
 
 
 # -- what each arrow of the picture writes --------------------------------------------------------

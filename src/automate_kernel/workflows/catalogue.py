@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import threading
 import time
@@ -164,6 +166,7 @@ class Catalogue:
         self._is_read = False
         self._check_at = 0.0
         self._checking = threading.Lock()
+        self._marks: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[Workflow]:
         return (entry.workflow for entry in self.entries(tenant_id=None))
@@ -211,6 +214,17 @@ class Catalogue:
     def problems(self) -> dict[tuple[str | None, str], AutomateError]:
         """Return the errors of the source's workflows, by tenant and name."""
         return dict(self._fresh().problems)
+
+    def marks(self) -> tuple[str, ...]:
+        """
+        Return a mark for each workflow of files and code that events start, sorted.
+
+        It changes with the workflow's name and triggers. What a source supplies is the same for all
+        workers.
+        """
+        if self._marks is None:
+            self._marks = tuple(sorted(filter(None, map(_mark, self.added()))))
+        return self._marks
 
     def added(self) -> list[Workflow]:
         """List the workflows of files and code; a source can't take their names."""
@@ -293,14 +307,20 @@ class Catalogue:
                 self._current[program.workflow.name] = program
                 self._programs[program.workflow.hash()] = program
             self._is_read = False  # its names may be among the source's
+            self._marks = None
         self.look_again()
         return added
 
     def _read(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> Iterable[Workflow]:
-        if isinstance(workflow, Workflow):
-            return [workflow]
-        from automate_kernel.workflows.definition.loader import load_workflow, load_workflows
+        from automate_kernel.workflows.definition.loader import (
+            check_workflow,
+            load_workflow,
+            load_workflows,
+        )
 
+        if isinstance(workflow, Workflow):
+            check_workflow(workflow)
+            return [workflow]
         if isinstance(workflow, Mapping):
             return [load_workflow(workflow, check=self.check)]
         return load_workflows(workflow, check=self.check)
@@ -341,6 +361,18 @@ class Catalogue:
             while len(self._programs) > _KEPT:
                 self._programs.popitem(last=False)
         return program
+
+
+def _mark(workflow: Workflow) -> str:
+    triggers = [
+        trigger.model_dump(mode="json", by_alias=True)
+        for trigger in workflow.triggers
+        if trigger.type in ("event", "webhook")
+    ]
+    if not triggers:
+        return ""
+    text = json.dumps([workflow.name, triggers], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def _schedulable(workflow: Workflow) -> Workflow:

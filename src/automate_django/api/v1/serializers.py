@@ -437,11 +437,24 @@ class StepSerializer(serializers.Serializer[Any]):
     completed_at = Instant(allow_null=True)
 
 
+class HandoverSerializer(serializers.Serializer[Any]):
+    """The note of a worker that handed an execution on."""
+
+    code = serializers.CharField()
+    reason = ShownText()
+    worker = serializers.CharField()
+    since = Instant()
+    times = serializers.IntegerField(help_text="How often it was handed on since then.")
+
+
 class ExecutionDetailSerializer(ExecutionSerializer):
     """An execution with its event, its output and its steps."""
 
     payload = ShownJSON(source="event.payload", help_text="The event's.")
     output = ShownJSON()
+    handed_on = HandoverSerializer(
+        allow_null=True, help_text="The reason why it waits for another worker, if it does."
+    )
     definition_id = serializers.CharField()
     item_id = serializers.UUIDField()
     steps = StepSerializer(many=True)

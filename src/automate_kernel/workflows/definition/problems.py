@@ -27,6 +27,7 @@ from automate_kernel.workflows.definition.structure import (
     ancestors,
     kind_of,
 )
+from automate_kernel.workflows.definition.template_names import Place, name_problems, names_read
 from automate_kernel.workflows.definition.triggers import TRIGGERS
 
 
@@ -348,17 +349,12 @@ class _Visible:
         """Find the names in *text* that can't be seen at *path*."""
         group = self._groups.get(str(path[0]))
         step = group[int(path[1])] if group else None
-        ids, names = _names_in(text, bare=path[-1] == "if")
-        for step_id in ids:
+        read = names_read(text, bare=path[-1] == "if")
+        for step_id in read.steps:
             problem = self._step_problem(path, step, step_id)
             if problem:
                 yield problem
-        if "error" in names and path[0] != "on_failure":
-            yield "'error' is known under on_failure only", "use steps.<id>.error"
-        if step is None or step.for_each is None or path[2] != "input":
-            for name in sorted(names & {"item", "index"}):
-                message = f"{name!r} is known in the input of a step with for_each only"
-                yield message, "add for_each to the step, or use another name"
+        yield from name_problems(read, Place(path, step), self._all)
 
     def _step_problem(self, path: FieldPath, own: Step | None, step_id: str) -> _Words | None:
         """Return the problem of naming *step_id* at *path*, in the step *own*."""
@@ -381,38 +377,3 @@ class _Visible:
         elif own is not None and own.id in self._before[step_id]:
             hint = f"{step_id!r} waits for this step: change their order"
         return f"names the step {step_id!r}, which may not have finished", hint
-
-
-def _parse(text: str, *, bare: bool) -> Any:
-    """Parse a template; return None if it is none. *bare* text is an expression."""
-    if "{{" not in text and "{%" not in text:
-        if not bare:
-            return None
-        text = "{{ (" + text + ") }}"
-    import jinja2
-
-    try:
-        return jinja2.Environment().parse(text)  # noqa: S701 - parsed, never rendered
-    except (jinja2.TemplateError, RecursionError):
-        return None  # the engine's check reports it
-
-
-def _names_in(text: str, *, bare: bool) -> tuple[list[str], set[str]]:
-    """Return the ids in ``steps.ID`` and ``steps['ID']``, each once, and all names from outside."""
-    known = any(name in text for name in ("steps", "item", "index", "error"))
-    tree = _parse(text, bare=bare) if known else None
-    if tree is None:
-        return [], set()
-    from jinja2 import nodes
-
-    ids: dict[str, None] = {}
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        match node:
-            case nodes.Getattr(node=nodes.Name(name="steps"), attr=step_id):
-                ids[step_id] = None
-            case nodes.Getitem(node=nodes.Name(name="steps"), arg=nodes.Const(value=str(step_id))):
-                ids[step_id] = None
-    # jinja2.meta would compile the template, and so refuse filters that only the host knows.
-    uses = list(tree.find_all(nodes.Name))
-    assigned = {node.name for node in uses if node.ctx != "load"}
-    return list(ids), {node.name for node in uses} - assigned

@@ -17,7 +17,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -59,10 +59,17 @@ class SkippedError(AutomateError):
         )
 
 
-def announce_skipped(sender: Any, workflow: Workflow, event: Event, error: SkippedError) -> None:
+def announce_skipped(
+    sender: Any,
+    workflow: Workflow,
+    event: Event,
+    error: SkippedError,
+    *,
+    send: Callable[..., Any] = signals.emit,
+) -> None:
     """Log a start that was skipped, and send `workflow_skipped` once that is committed."""
     logger.info("event %s: %s", event.id, error.message)
-    signals.emit(
+    send(
         signals.workflow_skipped, sender, workflow=workflow, event=event,
         execution_id=error.running,
     )  # fmt: skip

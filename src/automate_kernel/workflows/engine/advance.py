@@ -15,7 +15,7 @@ from heapq import heapify, heappop, heappush
 from operator import itemgetter
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
@@ -208,6 +208,10 @@ class Turn:
     output: Any = None
     failed: AutomateError | None = None
     failures: list[FailedAttempt] = field(default_factory=list)
+    size: int = 0
+    """The number of characters of all outputs in it, about."""
+    lack: UnknownHereError | None = None
+    """The reason why another worker has to go on, if the execution waits for one."""
 
     @property
     def last(self) -> bool:
@@ -295,6 +299,7 @@ class _Flow:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
             if outcome.encoded is not None:
                 self._turn.outputs[run.key] = outcome.encoded
+                self._turn.size += len(outcome.encoded)
             if elements is not None:
                 elements.unfinished -= 1
         elif self._retries(step, run, outcome.error):
@@ -432,7 +437,7 @@ class _Flow:
     def _give_output(self) -> None:
         try:
             output = self._program.output(self._view)
-            encode_json(output, "output of the workflow")
+            self._turn.size += len(encode_json(output, "output of the workflow"))
         except AutomateError as error:
             self.fail(error)
         else:

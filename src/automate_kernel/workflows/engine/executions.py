@@ -11,13 +11,15 @@ import itertools
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
+from pydantic import ValidationError
+
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, UnknownHereError
 from automate_kernel.outbox import (
     ItemStatus,
     NewItem,
@@ -35,6 +37,7 @@ from automate_kernel.outbox.failed_attempts import (
     keep_attempts,
     new_attempt,
 )
+from automate_kernel.outbox.handover import NOTE, Handover
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import bounded_seconds, redacted_json, seconds
 from automate_kernel.outbox.labels import (
@@ -69,6 +72,7 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine import admission as admissions
 from automate_kernel.workflows.engine.admission import Admission, SkippedError
 from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.definitions import purge_definitions
 from automate_kernel.workflows.engine.execution_pages import (
     ExecutionFilter,
     ExecutionPage,
@@ -117,6 +121,7 @@ _MAX_CRASHES = 10
 # Accepted already, at whose limit its id may be one thing too much.
 _MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
 _NO_OUTPUT = JsonText("null")
+_MOST_REASON = 1000
 # So many executions are resumed in one transaction, so that nobody waits for it for long.
 _RESUMED_AT_ONCE = 50
 
@@ -310,7 +315,17 @@ def _stored_workflow(rows: Rows, definition_id: str) -> Workflow:
         raise AutomateError(
             ErrorCodes.DATA_LOSS, f"workflow definition {definition_id[:12]} is missing"
         )
-    return Workflow.from_dict(found[0]["body"])
+    try:
+        return Workflow.from_dict(found[0]["body"])
+    except ValidationError as error:
+        # It was read where it was saved: by a version with other fields.
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise UnknownHereError(
+            f"can't read the definition of workflow {found[0]['name']!r}:"
+            f" {place or 'it'} is of another version",
+            reason="UNREADABLE_DEFINITION",
+            hint="update automate-kernel here",
+        ) from None
 
 
 def _concurrency_of(rows: Rows, row: Row) -> tuple[str, int] | None:
@@ -541,7 +556,8 @@ class ExecutionStore:
         items = [one.item for one in new]
         claimed: list[OutboxItem] = []
         if new and isinstance(self.outbox, RowsOutboxStore):
-            claimed = self.outbox.insert_claimed(rows, items, worker_id)
+            # Not past those of other tenants: they would take more than their fair share.
+            claimed = self.outbox.insert_claimed(rows, items, worker_id, in_line=True)
         if new and not claimed:
             self.outbox.enqueue_many(items, transaction=rows.native)
         return [
@@ -644,9 +660,9 @@ class ExecutionStore:
         with self.storage.begin(atomic=False) as rows:
             return _stored_workflow(rows, definition_id)
 
-    def checkpoint(self, group: Sequence[Save]) -> Saved:
+    def checkpoint(self, group: Sequence[Save], *, within: Rows | None = None) -> Saved:
         """
-        Save what executions have come to, all in one transaction.
+        Save what executions have come to, in one transaction: that of *within*, if given.
 
         Returns the items that were held, and the time by the database's clock.
 
@@ -662,12 +678,14 @@ class ExecutionStore:
         ]  # fmt: skip
         plain = self._shares_tables and not failures and not outcomes
         atomic = not plain or not self.storage.supports_skip_locked
-        with self.storage.begin(atomic=atomic) as rows:
+        opened: AbstractContextManager[Rows]
+        opened = self.storage.begin(atomic=atomic) if within is None else nullcontext(within)
+        with opened as rows:
             saved = self._save(rows, group, checkpoints)
             held = saved.items
             for save in outcomes:
                 if save.item.id in held:
-                    self._finish(rows, save)
+                    self._finish(rows, save, saved.at)
             kept = {save.execution.id for save in group if save.item.id in held}
             keep_attempts(
                 rows, [row for row in failures if row["subject_id"] in kept], MOST_OF_EXECUTION
@@ -684,8 +702,12 @@ class ExecutionStore:
         return isinstance(self.outbox, RowsOutboxStore)
 
     def _save(self, rows: Rows, group: Sequence[Save], checkpoints: Sequence[Checkpoint]) -> Saved:
-        if self._shares_tables:
-            return save_checkpoints(rows, checkpoints, self.outbox.lease_seconds)
+        if isinstance(self.outbox, RowsOutboxStore):
+            saved = save_checkpoints(rows, checkpoints, self.outbox.lease_seconds)
+            for save, one in zip(group, checkpoints, strict=True):
+                if one.progress and one.item_id in saved.items:
+                    self.outbox.progressed(save.item)
+            return saved
         held = []
         for save, one in zip(group, checkpoints, strict=True):
             item, owner = save.item, save.item.lease_owner or ""
@@ -720,14 +742,54 @@ class ExecutionStore:
             text = encode_json(save.turn.output, "output of the workflow")
         return text
 
-    def _finish(self, rows: Rows, save: Save) -> None:
+    def _finish(self, rows: Rows, save: Save, now: datetime) -> None:
         """Record the outcome of an item in the transaction that saves its execution."""
         item, wait = save.item, save.turn.wait
         outcome = Outcome(item.id, token=item.lease_token)
-        if wait is not None:
+        if save.turn.lack is not None:
+            outcome = self._handover(rows, item, save.turn.lack, now)
+        elif wait is not None:
+            self._change_note(rows, item, None)
             outcome = Outcome(item.id, ItemStatus.PENDING, wait, token=item.lease_token)
         if self.outbox.acknowledge(item.lease_owner or "", [outcome], transaction=rows.native):
             raise LeaseLostError(f"the lease of item {item.id} is lost")
+
+    def hand_on(self, item: OutboxItem, lack: UnknownHereError) -> Outcome:
+        """Let the execution of a claimed item wait for another worker; return what was recorded."""
+        with self.storage.begin() as rows:
+            outcome = self._handover(rows, item, lack, rows.now())
+            owner = item.lease_owner or ""
+            if self.outbox.acknowledge(owner, [outcome], transaction=rows.native):
+                raise LeaseLostError(f"the lease of item {item.id} is lost")
+        return outcome
+
+    def _handover(
+        self, rows: Rows, item: OutboxItem, lack: UnknownHereError, now: datetime
+    ) -> Outcome:
+        """Note on *item* why another worker has to go on; return the outcome to record."""
+        worker = item.lease_owner or ""
+        reason = f"worker {worker} {lack}"
+        if self.outbox.redact is not None:
+            reason = self.outbox.redact(reason)
+        note = Handover(lack.reason, reason[:_MOST_REASON], worker, now).after(item.headers)
+        self._change_note(rows, item, note)
+        return Outcome(
+            item.id, ItemStatus.PENDING, note.delay(), note.code, note.reason, item.lease_token,
+            note.code,
+        )  # fmt: skip
+
+    def _change_note(self, rows: Rows, item: OutboxItem, note: Handover | None) -> None:
+        """Write the note of a handover, or take away the one that is there."""
+        if not self._shares_tables or (note is None and NOTE not in item.headers):
+            return
+        headers = {name: value for name, value in item.headers.items() if name != NOTE}
+        changes: dict[str, Any]
+        changes = dict.fromkeys(("last_error_code", "last_error", "last_error_group"))
+        if note is not None:
+            headers[NOTE], changes = note.to_json(), {}
+        changes["headers"] = encode_json(headers, "headers")
+        mine = [Where("id", "eq", item.id), Where("lease_token", "eq", item.lease_token)]
+        rows.update(OUTBOX, mine, changes)
 
     def holds(self, item: OutboxItem) -> bool:
         """Renew the lease of *item*; return False if it is another's by now."""
@@ -1032,6 +1094,19 @@ class ExecutionStore:
             if purged < limit:
                 purged += self._purge(str(status), older_than_seconds, limit - purged)
         return purged
+
+    def purge_definitions(
+        self, *, older_than_seconds: float, keep: Collection[str] = (), limit: int = 100
+    ) -> int:
+        """
+        Delete up to *limit* definitions that no execution is pinned to; return their number.
+
+        Only those that were stored that long ago. *keep* are the hashes of definitions that stay.
+        A definition with which an execution begins at that moment stays too.
+        """
+        return purge_definitions(
+            self.storage, older_than_seconds=older_than_seconds, keep=keep, limit=limit
+        )
 
     def purge_gates(self) -> int:
         """Delete what starts of one key locked a day ago or earlier; return the number."""

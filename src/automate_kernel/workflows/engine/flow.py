@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
 from typing import Any
 
+from blinker import NamedSignal
+
+from automate_kernel import signals
+from automate_kernel.errors import UnknownHereError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
+from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.program import WorkflowProgram
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepKey, StepStatus
+from automate_kernel.workflows.execution import (
+    Execution,
+    ExecutionStatus,
+    StepKey,
+    StepRun,
+    StepStatus,
+)
 
 
 class Flow:
@@ -51,8 +62,15 @@ class Flow:
             program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes
         )
         self._since = self._learnt
+        self.announcer: Announcer | None = None
+        """The announcer that sends its signals; without one they are sent where they arise."""
+        self._snapshots: Snapshots | None = None
         self.begins: bool = True
         """True until the first turn is taken."""
+        self.leaving: bool = False
+        """True once nothing more of it begins here: what runs ends and is saved."""
+        self.lack: UnknownHereError | None = None
+        """The reason why another worker has to go on with it."""
 
     def enter(self, around: AbstractContextManager[Any]) -> None:
         """Enter *around* for all that is done for this execution, until `leave`."""
@@ -61,6 +79,25 @@ class Flow:
     def leave(self) -> None:
         """Leave what was entered."""
         self.context.run(self._around.close)
+
+    # -- signals -----------------------------------------------------------------------------
+
+    def send(
+        self, signal: NamedSignal, sender: Any, run: StepRun | None = None, **arguments: Any
+    ) -> None:
+        """Send a signal of this execution, or of its step *run*."""
+        if not signals.is_heard(signal, sender):
+            return
+        send: Callable[..., Any] = signals.emit
+        execution = self.execution
+        if self.announcer is not None:
+            send = self.announcer.send
+            if self._snapshots is None:
+                self._snapshots = Snapshots(execution)
+            execution = self._snapshots.take(run)
+            run = run and self._snapshots.step(run.key)
+        about = arguments if run is None else {"step": run, **arguments}
+        send(signal, sender, execution=execution, **about)
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -79,8 +116,14 @@ class Flow:
         elapsed, self._since = now - self._since, now
         if self.begins:
             self.begins = False
-            return next(self._flow)
-        return self._flow.send(([one for one in outcomes if one.begun], elapsed))
+            turn = next(self._flow)
+        else:
+            turn = self._flow.send(([one for one in outcomes if one.begun], elapsed))
+        if self.leaving:
+            # What it would end with follows from a state that was not saved as it is here.
+            turn.end = turn.output = None
+            self.pause(turn)
+        return turn
 
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
@@ -103,6 +146,13 @@ class Flow:
         turn.calls = []
         if (paused or not turn.last) and not self.running:
             turn.wait = 0.0
+        if turn.wait is not None and turn.end is None:
+            turn.lack = self.lack
+
+    def hand_on(self, lack: UnknownHereError, turn: Turn) -> None:
+        """Let another worker go on, once what is in flight has ended: this one lacks something."""
+        self.leaving, self.lack = True, lack
+        self.pause(turn)
 
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
@@ -158,6 +208,20 @@ def _take_back(call: StepCall) -> None:
     """Let *call* be one that nobody has made."""
     call.run.attempts -= 1
     call.run.status = StepStatus.PENDING
+
+
+MOST_TEXT = 8_000_000
+"""So many characters of outputs are saved at once, about."""
+
+
+def first_outcomes(outcomes: Sequence[CallOutcome]) -> Sequence[CallOutcome]:
+    """Return the first of *outcomes*, as many as can be saved at once; at least one."""
+    size = 0
+    for number, outcome in enumerate(outcomes):
+        size += len(outcome.encoded or "")
+        if size > MOST_TEXT and number:
+            return outcomes[:number]
+    return outcomes
 
 
 def needs_saving(turn: Turn) -> bool:

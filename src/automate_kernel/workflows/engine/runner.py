@@ -8,11 +8,20 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from automate_kernel import signals
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    LeaseLostError,
+    StorageError,
+    TemplateError,
+    UnknownHereError,
+)
 from automate_kernel.operations.context import Call
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import OutcomeRecorded
@@ -32,9 +41,10 @@ from automate_kernel.workflows.engine.admission import (
 )
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
-from automate_kernel.workflows.engine.flow import Flow, needs_saving
+from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
+from automate_kernel.workflows.engine.transactional import TransactionalCall
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 
 logger: logging.Logger = get_logger(__name__)
@@ -67,6 +77,12 @@ class Calls(Protocol):
     def is_async(self, name: str) -> bool:
         """Return True if *name* is an ``async def``."""
 
+    def is_transactional(self, name: str) -> bool:
+        """Return True if *name* writes in the host's transaction."""
+
+    def absence(self, name: str) -> UnknownHereError | None:
+        """Return the reason why *name* can't be called here, or None if it can."""
+
 
 class Runner:
     """
@@ -75,6 +91,7 @@ class Runner:
     *operations* make the calls. *programs* finds the compiled workflow of a definition's id,
     *listening* those that an event starts if their condition holds. *sender* is the sender of the
     signals. The context manager that *around* returns is entered while an execution is driven.
+    While *leaves_events* returns True, a worker leaves events to the others.
     """
 
     def __init__(
@@ -86,6 +103,7 @@ class Runner:
         listening: Callable[[Event], Iterable[Entry]],
         sender: Any = None,
         around: Callable[[Execution], AbstractContextManager[Any]] = nullcontext,
+        leaves_events: Callable[[], bool] = bool,
     ) -> None:
         self.store = store
         self.operations = operations
@@ -93,11 +111,16 @@ class Runner:
         self._listening = listening
         self._sender = sender
         self.around = around
+        self.leaves_events = leaves_events
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._means: dict[str, float] = {}
         # Executions that `begin_execution` has begun, until they are driven: they need not be read.
         self._begun: dict[str, Loaded] = {}
+        # The actions that are known to be there, and if they are transactional.
+        self._known: dict[str, bool] = {}
+        self.only_here: set[str] = set()
+        """The executions whose caller waits for them here: they fail where others are handed on."""
         self.activity: ExecutionActivity = ExecutionActivity()
         """The counts of this process, until a worker writes them down."""
 
@@ -117,17 +140,17 @@ class Runner:
             for workflow, _, priority in plain:
                 self.store.start(rows, workflow, event, priority=priority)
             self._finish_events(rows, item.lease_owner or "", [outcome])
-        self._report_events([event], skipped)
+        self._report_events(signals.emit, [event], skipped)
         return OutcomeRecorded()
 
     def begin_events(
-        self, items: Sequence[OutboxItem]
+        self, items: Sequence[OutboxItem], send: Callable[..., Any] = signals.emit
     ) -> list[tuple[OutboxItem, Flow | AutomateError]]:
         """
         Begin what several events start, in one transaction, already claimed by their worker.
 
-        Returns the executions with their items. Raises what `handle_event` does: then nothing has
-        begun.
+        Returns the executions with their items. *send* sends the signals. Raises what
+        `handle_event` does: then nothing has begun.
         """
         asked = [self._asked_for(item) for item in items]
         starts, admitted = _by_conditions(
@@ -142,17 +165,20 @@ class Runner:
             begun = self.store.start_claimed(rows, starts, owner) if starts else []
             ids += [item.id for item, _ in begun]
             self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
-        self._report_events([event for event, _, _ in asked], skipped)
+        self._report_events(send, [event for event, _, _ in asked], skipped)
         return [(item, self._flow(item, loaded)) for item, loaded in begun]
 
     def _report_events(
-        self, events: Iterable[Event], skipped: Iterable[tuple[Workflow, Event, SkippedError]]
+        self,
+        send: Callable[..., Any],
+        events: Iterable[Event],
+        skipped: Iterable[tuple[Workflow, Event, SkippedError]],
     ) -> None:
         """Send the signals of events that are done, and of the starts that they lack."""
         for event in events:
-            signals.emit(signals.event_received, self._sender, event=event)
+            send(signals.event_received, self._sender, event=event)
         for workflow, event, error in skipped:
-            announce_skipped(self._sender, workflow, event, error)
+            announce_skipped(self._sender, workflow, event, error, send=send)
 
     def _asked_for(
         self, item: OutboxItem
@@ -200,6 +226,10 @@ class Runner:
     def _flow(self, item: OutboxItem, loaded: Loaded) -> Flow | AutomateError:
         try:
             program = self._programs(loaded.execution.definition_id)
+        except TemplateError as error:
+            # With a filter, say, that this version doesn't have: it was checked where it began.
+            text = f"can't read the definition of workflow {loaded.execution.name!r}: {error}"
+            return UnknownHereError(text, reason="UNREADABLE_DEFINITION")
         except AutomateError as error:
             return error
         return Flow(item, loaded, program)
@@ -225,6 +255,8 @@ class Runner:
         flow = self._flow(item, begun) if begun else self.open([item]).get(item.id)
         if flow is None:
             return None
+        if isinstance(flow, UnknownHereError):
+            return self.hand_on(item, flow)
         if isinstance(flow, AutomateError):
             raise flow
         flow.enter(self.around(flow.execution))
@@ -235,6 +267,7 @@ class Runner:
 
     def _drive(self, flow: Flow) -> OutcomeRecorded | None:
         in_flight: set[Future[CallOutcome]] = set()
+        leased_at, lease_seconds = time.monotonic(), self.store.outbox.lease_seconds
         turn = self.turn(flow)
         try:
             while True:
@@ -244,7 +277,11 @@ class Runner:
                     saved = self._saved(flow, turn)
                     if saved is None or saved.last:
                         return OutcomeRecorded() if saved else None
-                    turn = saved
+                    turn, leased_at = saved, time.monotonic()
+                elif turn.calls and time.monotonic() - leased_at >= lease_seconds:
+                    # A call or a retry's delay took longer than the lease, which nobody renews.
+                    self.let_go(flow)
+                    leased_at = time.monotonic()
                 for call in turn.calls:
                     self.begin(flow, call)
                 slow = [
@@ -254,6 +291,9 @@ class Runner:
                 if slow and self._saved(flow, Turn(saves=slow)) is None:
                     return None
                 turn = self.turn(flow, self._make(flow, turn, in_flight))
+        except LeaseLostError:
+            self.let_go(flow)
+            return None
         finally:
             for future in in_flight:
                 future.cancel()  # the next holder of the execution makes those that have not begun
@@ -268,10 +308,34 @@ class Runner:
         return saved
 
     def turn(self, flow: Flow, outcomes: Sequence[CallOutcome] = ()) -> Turn:
-        """Take *outcomes* in, and return what follows; a new execution sends its signal."""
+        """
+        Take *outcomes* in, and return what follows; a new execution sends its signal.
+
+        If that is a call of an action that isn't known here, the execution is handed on.
+        """
         if flow.begins and flow.fresh:
-            signals.emit(signals.workflow_started, self._sender, execution=flow.execution)
-        return flow.next_turn(outcomes)
+            flow.send(signals.workflow_started, self._sender)
+        turn = flow.next_turn(outcomes)
+        for call in turn.calls:
+            lack = self._lacks(call.step.action)
+            if lack is not None and flow.execution.id not in self.only_here:
+                logger.warning("execution %s is handed on: this worker %s", flow.execution.id, lack)
+                flow.hand_on(lack, turn)
+                break
+        return turn
+
+    def _lacks(self, action: str) -> UnknownHereError | None:
+        if action in self._known:
+            return None
+        lack = self.operations.absence(action)
+        if lack is None:
+            self._known[action] = self.operations.is_transactional(action)
+        return lack
+
+    def hand_on(self, item: OutboxItem, lack: UnknownHereError) -> OutcomeRecorded:
+        """Let another worker have an execution that can't even be opened here."""
+        logger.warning("item %s is handed on: this worker %s", item.id, lack)
+        return OutcomeRecorded(self.store.hand_on(item, lack))
 
     def let_go(self, flow: Flow) -> None:
         """Raise `LeaseLostError` if the item is another's; else the execution has been ended."""
@@ -290,19 +354,30 @@ class Runner:
             submit(flow.context.copy().run, self.perform, flow, call)
             for call in turn.calls
         }
-        done, left = wait(in_flight, turn.next_retry, FIRST_COMPLETED)
-        in_flight.intersection_update(left)
-        return [future.result() for future in done]
+        done, _ = wait(in_flight, turn.next_retry, FIRST_COMPLETED)
+        ended = [(future, future.result()) for future in done]
+        outcomes = first_outcomes([outcome for _, outcome in ended])
+        in_flight.difference_update(future for future, _ in ended[: len(outcomes)])
+        return outcomes
 
     # -- calls -------------------------------------------------------------------------------
 
     def begin(self, flow: Flow, call: StepCall) -> None:
         """Note that *call* is made now, and send its signal."""
         flow.begin(call)
-        signals.emit(signals.step_started, self._sender, execution=flow.execution, step=call.run)
+        flow.send(signals.step_started, self._sender, call.run)
 
     def perform(self, flow: Flow, call: StepCall) -> CallOutcome:
-        """Make one call; an error is part of the outcome."""
+        """
+        Make one call; an error is part of the outcome.
+
+        A transactional step is saved as well. Raises `LeaseLostError` if that can't be, and
+        `StorageError` if its database fails for too long.
+        """
+        if self._known.get(call.step.action):
+            return TransactionalCall(
+                self.store, flow, call, partial(self._write, flow, call)
+            ).perform()
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
         name, began = call.step.action, time.monotonic()
         try:
@@ -312,6 +387,18 @@ class Runner:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:
             self._note(name, time.monotonic() - began)
+
+    def _write(self, flow: Flow, call: StepCall, transaction: Any) -> CallOutcome:
+        """Make one call in *transaction*; raises the error of a call that fails."""
+        about = replace(_about(flow.execution, call), transaction=transaction)
+        timeout, began = flow.timeout_of(call), time.monotonic()
+        output = self.operations.invoke(call.step.action, call.input, call=about)
+        # Nobody else may use its transaction, so it can't be left behind while it runs.
+        if timeout is not None and time.monotonic() - began > timeout:
+            text = f"it took longer than {timeout:g} seconds"
+            late = AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text)
+            raise _timed_out(flow, call, timeout, late)
+        return _outcome(call, output)
 
     def mean_seconds(self, action: str) -> float:
         """Return how long calls of a plain *action* take here; a second if that is unknown."""
@@ -379,8 +466,8 @@ class Runner:
         if len(group) > 1:
             middle = len(group) // 2
             return {
-                **self.save(group[:middle], until=until),
-                **self.save(group[middle:], until=until),
+                **self._save_half(group[:middle], until),
+                **self._save_half(group[middle:], until),
             }
         ((flow, turn),) = group
         try:
@@ -389,6 +476,15 @@ class Runner:
             if again.code is not ErrorCodes.INVALID_ARGUMENT:
                 raise
             return {flow.item.id: again}
+
+    def _save_half(
+        self, half: Sequence[tuple[Flow, Turn]], until: Callable[[], bool]
+    ) -> dict[str, Turn | AutomateError]:
+        """Save a half of a group; a database that fails now must not undo the other half."""
+        try:
+            return self.save(half, until=until)
+        except AutomateError as error:
+            return {flow.item.id: error for flow, _ in half}
 
     def executor(self) -> ThreadPoolExecutor:
         """Return the threads for parallel steps, made at the first need."""
@@ -408,21 +504,21 @@ class Runner:
         """Count a turn that has been saved, and send its signals."""
         execution = flow.execution
         self.activity.add(execution, turn, began=began)
-        send, sender = signals.emit, self._sender
+        send, sender = flow.send, self._sender
         for run in turn.saves:
             if run.status is StepStatus.COMPLETED:
-                send(signals.step_completed, sender, execution=execution, step=run)
+                send(signals.step_completed, sender, run)
             elif run.status is StepStatus.FAILED:
                 error = _error(run.error_code, run.error, run.error_group, run.trace)
-                send(signals.step_failed, sender, execution=execution, step=run, error=error)
+                send(signals.step_failed, sender, run, error=error)
         if turn.end is ExecutionStatus.COMPLETED:
-            send(signals.workflow_completed, sender, execution=execution)
+            send(signals.workflow_completed, sender)
         elif turn.end is ExecutionStatus.FAILED:
-            self.send_failed(execution)
+            send(signals.workflow_failed, sender, error=_error_of(execution))
 
     def send_failed(self, execution: Execution) -> None:
         """Send `workflow_failed`."""
-        error = _error(execution.error_code, execution.error, execution.error_group)
+        error = _error_of(execution)
         signals.emit(signals.workflow_failed, self._sender, execution=execution, error=error)
 
 
@@ -473,11 +569,13 @@ def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     """
     Return the rest of a turn that the database refuses: the steps with outputs have failed.
 
-    It is the last turn of this wake-up. The next one goes on from the state that is written
-    here, and calls no step again whose output can't be kept.
+    Nothing more begins in this wake-up, and it ends once what is in flight has ended. The next one
+    goes on from the state that is written here, and calls no step again whose output can't be kept.
     """
     code, text = str(error.code), f"its output can't be stored: {error}"
-    left = Turn(delays=turn.delays, wait=0.0, failed=turn.failed)
+    flow.leaving = True
+    flow.pause(turn)
+    left = Turn(delays=turn.delays, wait=None if flow.running else 0.0, failed=turn.failed)
     failing = {step.id for step in flow.workflow.steps if step.on_failure == "fail"}
     blamed = None
     for run in turn.saves:
@@ -508,6 +606,10 @@ def _undecided(item: OutboxItem, workflow: str, error: AutomateError) -> Outcome
         item.id, ItemStatus.FAILED, 0.0, str(error.code), text, item.lease_token,
         group_of(error), error.trace,
     )  # fmt: skip
+
+
+def _error_of(execution: Execution) -> AutomateError:
+    return _error(execution.error_code, execution.error, execution.error_group)
 
 
 def _error(

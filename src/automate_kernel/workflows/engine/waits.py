@@ -1,9 +1,9 @@
 """
 Waits: what a step waits for, and the signals that answer it.
 
-A step that waits has a row in `automate_kernel.storage.tables.WAIT` with a key. Whatever may end the
-wait comes in as an outbox item of the kind `SIGNAL` with the same key, in the transaction of whoever
-sends it. A worker keeps the signal, and wakes the executions that wait for its key.
+A step that waits has a row in `automate_kernel.storage.tables.WAIT` with a key. Whatever may end
+the wait comes in as an outbox item of the kind `SIGNAL` with the same key, in the transaction of
+whoever sends it. A worker keeps the signal, and wakes the executions that wait for its key.
 """
 
 from __future__ import annotations

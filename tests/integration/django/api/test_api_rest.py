@@ -174,6 +174,23 @@ def test_an_execution_with_its_steps(acme: APIClient) -> None:
     assert "tok-51d0" not in str(body)
 
 
+def test_an_execution_that_is_handed_on_says_why(acme: APIClient) -> None:
+    kernel = get_kernel()
+    kernel.add_workflow(
+        {
+            "name": "handing",
+            "trigger": {"type": "manual"},
+            "steps": [{"id": "a", "action": "shop.fly2"}],
+        }
+    )
+    one = kernel.start("handing", tenant_id="acme")
+    assert acme.get(f"{API}/executions/{one}").json()["handed_on"] is None
+    kernel.run_until_idle()
+    found = acme.get(f"{API}/executions/{one}").json()["handed_on"]
+    assert (found["code"], found["times"]) == ("UNKNOWN_ACTION", 1)
+    assert "doesn't know the action 'shop.fly2'" in found["reason"]
+
+
 def test_executions_are_filtered(acme: APIClient) -> None:
     """By status, workflow and time; a misspelt filter is an error, not everything."""
     execution_id = ran()
