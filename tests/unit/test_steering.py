@@ -331,6 +331,34 @@ def test_another_tenants_execution_is_not_there(shop: Shop) -> None:
     assert store.cancel(one, tenant_id="acme")
 
 
+@pytest.mark.parametrize("by", ["execution", "item", "fork"])
+def test_limited_executions_wait_for_the_clean_up(shop: Shop, by: str) -> None:
+    """One of a key goes on at a time: also while it is undone, and where it is copied."""
+    limit = {"key": "{{ event.payload }}", "limit": 1}
+    shop.add(undoable("a"), step("b", retry=RETRY), concurrency=limit, **CLEANERS)
+    shop.fails("b", ErrorCodes.UNAVAILABLE)
+    first, second = shop.begun("k"), shop.begun("k")
+    assert (shop.status(first), shop.status(second)) == (RUNNING, PENDING)
+    store = shop.kernel.executions
+    if by == "item":
+        shop.kernel.outbox.cancel([shop.get(first).item_id or ""])
+    elif by == "execution":
+        store.cancel(first)
+    else:
+        copy = store.fork(first, "b")
+        shop.kernel.run_until_idle()
+        assert shop.status(copy) is PENDING
+        store.cancel(copy)
+        store.cancel(first)
+    shop.kernel.run_until_idle()
+    assert shop.status(first) is CANCELLED or by == "item"
+    del shop.broken["b"]
+    store.retry_step(second, "b")
+    shop.kernel.run_until_idle()
+    assert shop.status(second) is COMPLETED
+    assert shop.status(first) is CANCELLED
+
+
 # -- pausing -----------------------------------------------------------------------------------------
 
 
