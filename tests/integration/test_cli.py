@@ -897,7 +897,7 @@ def test_tables_of_the_release_before_are_told_and_migrated(project, old_tables)
     """By db check, doctor and worker, which name the command; --sql only shows what it does."""
     for command in (["db", "check"], ["doctor"], ["worker", "--until-idle"]):
         output = project.run(*command, code=1).output
-        assert "automate_worker.problem is missing" in output
+        assert "automate_execution.parent_id is missing" in output
         assert "run automate db migrate" in output
     sql = project.run("db", "migrate", "--sql").stdout
     assert 'ALTER TABLE "automate_worker" ADD COLUMN "problem" TEXT;' in sql
