@@ -652,6 +652,46 @@ def test_waits_for_each_element(world: World) -> None:
     assert world.status(one) is COMPLETED
 
 
+def test_a_paused_execution_waits_on(paying: World) -> None:
+    """What comes meanwhile is there when it goes on."""
+    one = paying.start("paying", {"order": 1})
+    assert paying.kernel.executions.pause(one)
+    paying.run()
+    paying.kernel.emit("order.paid", {"order": 1})
+    paying.run()
+    assert (paying.status(one), paying.step(one, "paid")) == ("PAUSED", "WAITING")
+    assert paying.kernel.executions.unpause(one)
+    paying.run()
+    assert paying.status(one) is COMPLETED
+
+
+def test_a_cancelled_execution_cleans_up_and_may_wait_there(world: World) -> None:
+    """Its own wait is over; one under on_cancel is waited for, across wake-ups."""
+    clean = [{"id": "nap", "sleep": "1h"}, {"id": "tell", "action": "note"}]
+    world.add("clean", {"id": "paid", "wait_for": PAID}, on_cancel=clean)
+    one = world.start("clean", {"order": 1})
+    assert world.kernel.executions.cancel(one)
+    world.run()
+    assert (world.step(one, "paid"), world.step(one, "nap")) == ("CANCELLED", "WAITING")
+    assert not world.rows(WAIT)
+    world.later(3601)
+    assert (world.status(one), world.step(one, "tell")) == (CANCELLED, "COMPLETED")
+
+
+def test_a_sub_workflow_cleans_up_when_its_parent_is_cancelled(world: World) -> None:
+    """It is asked once, and not ended while it cleans up."""
+    clean = [{"id": "nap", "sleep": "1h"}]
+    world.add("child", {"id": "go", "wait_for": {"signal": "go"}}, on_cancel=clean)
+    world.add("parent", {"id": "sub", "workflow": "child"})
+    one = world.start("parent")
+    (child,) = world.children(one)
+    world.kernel.executions.cancel(one)
+    world.run()
+    assert [world.status(each) for each in (one, child.id)] == ["CANCELLED", "CANCELLING"]
+    world.later(3601)
+    assert world.status(child.id) is CANCELLED
+
+
 # -- retention -------------------------------------------------------------------------------------
 
 

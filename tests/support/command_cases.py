@@ -68,6 +68,7 @@ def make_state(
     form = [{"name": "amount", "type": "integer"}]
     for name in ("asked", "asked2"):
         words[name] = ask(kernel, tenant="acme", by=["ann", "role:boss"], form=form)
+    words["step"] = kernel.workflows.get(workflow).steps[0].id
     return State(words)
 
 
@@ -98,8 +99,20 @@ SHARED: dict[str, list[Case]] = {
     "executions signal": [
         Case("""{acme_execution} go --payload '{{"by": "ann"}}' --tenant acme""", "go"),
     ],
-    "executions cancel": [Case("{running_execution}")],
+    "executions pause": [Case("{running_execution} --tenant nobody", codes=(1,))],
+    "executions unpause": [Case("{running_execution} --tenant nobody", codes=(1,))],
+    "executions cancel": [
+        Case("{running_execution} --tenant nobody", codes=(1,)),
+        Case("{running_execution} --force", "cancelled"),
+    ],
+    "executions retry": [
+        Case("{failed_execution} nothing --position 1 --tenant nobody", codes=(1,)),
+    ],
+    "executions fork": [
+        Case("{execution} --step {step} --payload 1 --definition current", "forked_from"),
+    ],
     "executions resume": [
+        Case("{failed_execution} --step {step} --definition current", "resumed"),
         Case("{failed_execution}"),
         Case(
             "--failed --workflow {workflow} --tenant nobody --error-code ABORTED --older-than 1h"
@@ -134,6 +147,9 @@ SHARED: dict[str, list[Case]] = {
             "kim",
         )
     ],
+    "workflow pause": [Case("{workflow} --reason 'stock-taking' --tenant acme", "paused")],
+    "workflow paused": [Case("")],
+    "workflow resume": [Case("{workflow} --tenant acme", "paused")],
     "outbox stats": [Case("", "{kind}"), Case("--watch 0.1", "{kind}", endless=True)],
     "outbox workers": [Case("")],
     "outbox ls": [

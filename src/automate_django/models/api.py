@@ -167,7 +167,7 @@ SCOPES: Mapping[str, str] = {
     "workflows:read": "list workflows and read their definitions",
     "workflows:start": "begin executions",
     "executions:read": "list executions and read what their steps gave",
-    "executions:write": "cancel, resume and repeat executions",
+    "executions:write": "cancel, pause, resume and repeat executions, and pause workflows",
     "approvals:read": "list the steps that wait for a person",
     "approvals:write": "approve and reject",
     "events:write": "emit events",

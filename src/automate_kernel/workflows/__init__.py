@@ -4,7 +4,12 @@ from automate_kernel.workflows.definition.admission import Concurrency, Debounce
 from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
-from automate_kernel.workflows.definition.model import Step, Workflow, workflow_json_schema
+from automate_kernel.workflows.definition.model import (
+    Compensation,
+    Step,
+    Workflow,
+    workflow_json_schema,
+)
 from automate_kernel.workflows.definition.triggers import (
     EventTrigger,
     ManualTrigger,
@@ -13,6 +18,7 @@ from automate_kernel.workflows.definition.triggers import (
 )
 from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.pauses import PausedWorkflow
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -23,6 +29,7 @@ from automate_kernel.workflows.execution import (
 
 __all__ = [
     "Approval",
+    "Compensation",
     "Concurrency",
     "Debounce",
     "Event",
@@ -33,6 +40,7 @@ __all__ = [
     "FormField",
     "ManualTrigger",
     "Notice",
+    "PausedWorkflow",
     "RetryPolicy",
     "ScheduleTrigger",
     "SleepUntil",

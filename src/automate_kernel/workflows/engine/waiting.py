@@ -166,9 +166,7 @@ class WaitingSteps:
     def _events_taken(self) -> set[str]:
         if self._taken is None:
             waits = {
-                step.id
-                for step in (*self._program.workflow.steps, *self._program.workflow.on_failure)
-                if step.wait_for is not None
+                step.id for step in self._program.workflow.every_step() if step.wait_for is not None
             }
             outputs = (run.output for run in self._execution.steps if run.step_id in waits)
             self._taken = {one["id"] for one in outputs if isinstance(one, dict) and "id" in one}
