@@ -18,7 +18,7 @@ from automate_kernel.worker.handler import Snooze
 from automate_kernel.workflows.approvals import Approvals, Decision, PendingApproval
 from automate_kernel.workflows.definition.approval import Notice
 from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.program import WorkflowProgram, element_names
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -62,17 +62,17 @@ class ApprovalNotices:
             return None
         execution = loaded.execution
         program = self._programs(execution.definition_id)
-        step = program.workflow.step(waiting.step_id)
+        runs = {run.key: run for run in execution.steps}
+        step, view = program.place(execution, runs, waiting.step_id)
         notice = step.approval.notify if step.approval is not None else None
         if notice is None:
             return None
         if not self._knows(notice.action):
             return Snooze(_ELSEWHERE_SECONDS)
-        view = program.view(execution, {run.key: run for run in execution.steps})
         extra: dict[str, Any] = {"approval": self._about(waiting, notice, given["to"])}
         if waiting.position >= 0:
             element = program.elements(step, view)[waiting.position]
-            extra |= {"item": element, "index": waiting.position}
+            extra |= element_names(view, element, waiting.position)
         call = Call(
             notice.action, execution.tenant_id, execution.id, step.id, item.attempt_count, item.id
         )
