@@ -124,7 +124,26 @@ def to_text(workflow: Workflow, statuses: Statuses | None = None) -> str:
             about = "; ".join([step.does, *_traits(step, states)])
             after = f"  after {', '.join(needs[step_id])}" if needs[step_id] else ""
             lines.append(f"{'  ' * (depth + 1)}{first}  [{about}]{after}")
+            lines += _text_inside(step, depth + 2)
     return "\n".join(lines) + "\n"
+
+
+def _text_inside(block: Step, depth: int) -> Iterator[str]:
+    """Yield the lines of the steps inside a block, each list below its case."""
+    needs = block.inner_needs()
+    for place, steps in block.lists.items():
+        below = depth
+        if block.switch is not None:
+            yield f"{'  ' * depth}{' '.join(place[-1:])}:"
+            below += 1
+        own = {step.id: needs[step.id] for step in steps}
+        by_id = {step.id: step for step in steps}
+        for step_id, layer in _depths(own).items():
+            step = by_id[step_id]
+            about = "; ".join([step.does, *_traits(step, {})])
+            after = f"  after {', '.join(own[step_id])}" if own[step_id] else ""
+            yield f"{'  ' * (below + layer)}· {step_id}  [{about}]{after}"
+            yield from _text_inside(step, below + layer + 1)
 
 
 # Mermaid ----------------------------------------------------------------------------------------

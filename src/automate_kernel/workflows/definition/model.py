@@ -16,8 +16,8 @@ Only when no attempt is left does ``on_failure`` of the step apply: ``fail`` (th
 nothing more and fails the workflow; ``continue`` leaves the step FAILED with null as its output,
 and goes on as if it had completed.
 
-**Blocks.** A step with ``steps`` runs these, in the same execution: once, or for each element of its
-``for_each``. A step with ``switch`` runs one of several lists.
+**Blocks.** A step with ``steps`` runs these in the same execution: once, or for each element of
+its ``for_each``. A step with ``switch`` runs one of several lists.
 
 **Cleaning up.** When the workflow fails, it is undone: the ``compensate`` of each step that has
 COMPLETED is called, in the reverse order of the steps. Then the steps under its own ``on_failure``
@@ -65,6 +65,7 @@ from automate_kernel.workflows.definition.blocks import (
     block_of,
     lists_around,
     plain_id,
+    top_id,
 )
 from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import (
@@ -489,6 +490,7 @@ class Workflow(DefinitionModel):
         Raises `WorkflowError` for an unknown step, or one that cleans up.
         """
         order = self.order()
+        self.check_outside(step_id)
         if step_id not in order:
             raise self._no_step(f"no step {step_id!r} to go on from", step_id, self.graph())
         found = {step_id}
@@ -496,6 +498,13 @@ class Workflow(DefinitionModel):
             if found.intersection(self._needs[each]):
                 found.add(each)
         return tuple(each for each in order if each in found)
+
+    def check_outside(self, step_id: str) -> None:
+        """Raise `WorkflowError` if this is a step inside a block, which does not stand alone."""
+        undoing = (step.id for step in self.compensations.values())
+        if "." in step_id and plain_id(step_id) in self._by_id and step_id not in undoing:
+            text = f"step {step_id!r} is inside the block {top_id(step_id)!r}"
+            raise WorkflowError(text, hint="name the block instead")
 
     def recovery_order(self) -> tuple[str, ...]:
         """Return the ids of the steps under on_failure, in the order of `order`."""

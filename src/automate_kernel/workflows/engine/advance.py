@@ -239,14 +239,14 @@ class Elements:
 
 
 @dataclass(slots=True, eq=False)
-class Scope:
+class BlockScope:
     """The inside of a block that runs, for one element of it (or -1)."""
 
     block: Step
     position: int
     inside: Inside
     agenda: Agenda
-    around: Scope | None
+    around: BlockScope | None
     failed: AutomateError | None = None
     calls: int = 0
     """The calls in flight in it, and in the blocks inside it."""
@@ -399,7 +399,7 @@ class _Flow:
         self._waiting = WaitingSteps(program, execution, find_child)
         self._elements: dict[str, Elements] = {}
         # The insides of blocks that run, by their paths.
-        self._scopes: dict[str, Scope] = {}
+        self._scopes: dict[str, BlockScope] = {}
         # The elements of blocks in which something has happened, by the blocks' ids.
         self._stirred: dict[str, dict[int, None]] = {}
         self._begun = elements_begun(step_id for step_id, _ in self._runs)
@@ -946,7 +946,7 @@ class _Flow:
                 self._stirred.setdefault(scope.block.id, {})[scope.position] = None
             scope = scope.around
 
-    def _stopped(self, scope: Scope | None) -> bool:
+    def _stopped(self, scope: BlockScope | None) -> bool:
         """Return True if nothing more begins inside *scope*: something around has failed."""
         while scope is not None:
             elements = self._elements.get(scope.block.id)
@@ -978,7 +978,7 @@ class _Flow:
                 self._save(run)
         self._entered.clear()
 
-    def _enter_block(self, block: Step, position: int) -> Scope:
+    def _enter_block(self, block: Step, position: int) -> BlockScope:
         """Return the inside of a block that runs."""
         path = list_path(block.id, position)
         found = self._scopes.get(path)
@@ -993,7 +993,7 @@ class _Flow:
         its = self._program.inside(block, position, steps or (), view, item)
         agenda = Agenda(its.steps, its.needs, self._ended)
         around = self._scopes.get(list_of(block.id))
-        scope = Scope(block, position, its, agenda, around, skipped=steps is None)
+        scope = BlockScope(block, position, its, agenda, around, skipped=steps is None)
         for step in its.steps:
             ended = self._runs.get((step.id, -1))
             if ended is not None and ended.status is StepStatus.FAILED:
@@ -1003,7 +1003,7 @@ class _Flow:
             self._stirred.setdefault(block.id, {})[position] = None
         return scope
 
-    def _note_failed(self, scope: Scope, step: Step, run: StepRun) -> None:
+    def _note_failed(self, scope: BlockScope, step: Step, run: StepRun) -> None:
         """Let the inside of a block have failed, as it had before a crash."""
         if step.on_failure == "fail" and scope.failed is None:
             code = ErrorCodes(run.error_code or ErrorCodes.INTERNAL)
@@ -1059,7 +1059,7 @@ class _Flow:
         if scope is not None:
             self._go_through(scope)
 
-    def _go_through(self, scope: Scope) -> None:
+    def _go_through(self, scope: BlockScope) -> None:
         """Begin what can begin inside a block, and end it if nothing is left."""
         started = True
         while started and scope.failed is None:
@@ -1078,14 +1078,14 @@ class _Flow:
             else:
                 self._end_block(scope, output, None)
 
-    def _output_inside(self, scope: Scope) -> Any:
+    def _output_inside(self, scope: BlockScope) -> Any:
         output = self._program.block_output(scope.block, scope.inside)
         encoded = encode_json(output, f"output of step {scope.block.id!r}")
         self._turn.outputs[scope.block.id, scope.position] = encoded
         self._turn.size += len(encoded)
         return output
 
-    def _end_block(self, scope: Scope, output: Any, error: AutomateError | None) -> None:
+    def _end_block(self, scope: BlockScope, output: Any, error: AutomateError | None) -> None:
         block, position = scope.block, scope.position
         run = self._run(block, position)
         if error is not None:
@@ -1107,7 +1107,7 @@ class _Flow:
         else:
             elements.note_failed(run)
 
-    def _drop_scopes(self, scope: Scope) -> None:
+    def _drop_scopes(self, scope: BlockScope) -> None:
         """Forget the inside of a block that has ended."""
         del self._scopes[scope.inside.path]
         for step in scope.inside.steps:

@@ -364,7 +364,7 @@ def reopen(
         changes["definition_id"] = workflow.hash()
     if not reopen_rows(rows, row, statuses, changes):
         return False
-    gone.delete(rows, row["id"], [step.id for step in known.steps])
+    gone.delete(rows, row["id"], known)
     return True
 
 
@@ -1313,6 +1313,7 @@ class ExecutionStore:
             step = workflow.step(step_id)
             if found[0]["status"] in LIVE:
                 return self._retry_now(rows, its, step_id, position)
+            workflow.check_outside(step_id)
             where = [Where("execution_id", "eq", execution_id), Where("step_id", "eq", step_id)]
             where += [Where("position", "eq", position), Where("status", "eq", "FAILED")]
             if not rows.select(STEP, where, columns=("id",)):
@@ -1333,7 +1334,7 @@ class ExecutionStore:
             if not reopen_rows(rows, row, _ENDED, changes):
                 return False
             if gone is not None:
-                gone.delete(rows, execution_id, [each.id for each in workflow.steps])
+                gone.delete(rows, execution_id, workflow)
             concurrency = concurrency_of(rows, row)
             item = wake_up(execution_id, item_id, row["tenant_id"], concurrency=concurrency)
             self.outbox.enqueue_many([item], transaction=rows.native)

@@ -7,7 +7,7 @@ choice of rows: those that it deletes run once more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
+from automate_kernel.workflows.definition.blocks import block_of, top_id
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
@@ -24,6 +25,8 @@ _COMPLETED = StepStatus.COMPLETED.value
 _STOPPED = (
     StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING, StepStatus.WAITING
 )  # fmt: skip
+# Rows that one statement names.
+_AT_ONCE = 500
 _NOT_UNDONE = "not undone: "
 
 
@@ -40,9 +43,12 @@ class Forgotten:
     elements: dict[str, list[int]] = field(default_factory=dict)
     spared: set[str] = field(default_factory=set)
 
-    def delete(self, rows: Rows, execution_id: str, known: Iterable[str]) -> None:
-        """Delete the rows of an execution that has the steps *known*."""
+    def delete(self, rows: Rows, execution_id: str, workflow: Workflow) -> None:
+        """Delete the rows of an execution of *workflow*."""
         its = Where("execution_id", "eq", execution_id)
+        known = [step.id for step in workflow.steps]
+        if workflow.has_blocks:
+            self.delete_inside(rows, its, set(known) - self.spared)
         stopped = [Where("status", "in", [each.value for each in _STOPPED])]
         if self.spared:
             failing = sorted(set(known) - self.spared)
@@ -57,11 +63,34 @@ class Forgotten:
             where = [Where("step_id", "eq", step_id), Where("position", "in", [-1, *positions])]
             rows.delete(STEP, [its, *where])
 
+    def delete_inside(self, rows: Rows, its: Where, again: Collection[str]) -> None:
+        """
+        Delete the rows of steps inside blocks that are forgotten.
+
+        Inside the blocks that run *again* these are the steps that did not come to their end.
+        """
+        found = rows.select(STEP, [its], columns=("id", "step_id", "position", "status"))
+        gone = [
+            row["id"]
+            for row in found
+            if "." in row["step_id"]
+            and (
+                not self.keeps(row)
+                or (row["status"] in _STOPPED and top_id(row["step_id"]) in again)
+            )
+        ]
+        for first in range(0, len(gone), _AT_ONCE):
+            rows.delete(STEP, [its, Where("id", "in", gone[first : first + _AT_ONCE])])
+
     def keeps(self, row: Row) -> bool:
         """Return True if a copy of the execution has the step of *row*, which has ended."""
-        positions = self.elements.get(row["step_id"])
-        undone = positions is not None and row["position"] in (-1, *positions)
-        return not undone and row["step_id"] not in self.steps
+        path, position = row["step_id"], row["position"]
+        if path in self.steps or path in self.elements:
+            return path not in self.steps and position not in (-1, *self.elements[path])
+        outermost, element = block_of(path.partition(".")[0])
+        if outermost == path:
+            return True
+        return outermost not in self.steps and element not in self.elements.get(outermost, ())
 
 
 def forgotten(
@@ -111,17 +140,15 @@ def check_fits(rows: Rows, execution_id: str, workflow: Workflow, gone: Forgotte
         for row in rows.select(STEP, done, order_by=("id",), columns=("step_id", "position"))
         if gone.keeps(row)
     ]
-    known = {step.id: step for step in workflow.steps}
     for row in kept:
-        step = known.get(row["step_id"])
-        if step is None:
+        if not workflow.has(row["step_id"]):
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 f"step {row['step_id']!r} has completed, and the corrected workflow"
                 f" {workflow.name!r} has no such step",
                 hint="keep it in the definition, where it does not run again, or start anew",
             )
-        if row["position"] >= 0 and step.for_each is None:
+        if row["position"] >= 0 and workflow.step(row["step_id"]).for_each is None:
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 f"step {row['step_id']!r} has completed for the elements of a list, and has no"
@@ -163,6 +190,8 @@ def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> di
     found = rows.select(STEP, [its], columns=("step_id", "position", "status"))
     succeeded = _succeeded(workflow, found)
     last = sorted(step.id for step in workflow.finally_)
+    if workflow.has_blocks:
+        Forgotten(set(last)).delete_inside(rows, its, [step_id])
     rows.delete(STEP, [its, Where("step_id", "in", last)])
     # Elements that have been undone stay so.
     that = [its, Where("step_id", "eq", step_id)]
