@@ -63,7 +63,7 @@ class Author:
     def steps(self, seen: list[str], depth: int, elements: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         own: list[str] = []
-        for n in range(self.dice.randint(1, 3)):
+        for n in range(self.dice.randint(1, 4)):
             self.count += 1
             one: dict[str, Any] = {"id": f"s{self.count}"}
             if n and self.dice.random() < 0.4:
@@ -100,7 +100,7 @@ class Author:
         if depth == 3 and kind in ("steps", "switch"):
             kind = "action"
         if kind == "action":
-            fails = self.failing and self.dice.random() < 0.15
+            fails = self.failing and self.dice.random() < 0.3
             one["action"] = "fail" if fails else "echo"
             names = ["item", "index", "outer.item"][: 0 if not elements else 2 + (elements > 1)]
             one["input"] = {
@@ -288,7 +288,7 @@ def began_after_needs(world: World) -> None:
             assert other is None or other < place[path, -1], (path, need)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10**9), st.sampled_from([0.0, 0.1, 0.3]))
 def test_nested_workflows_do_what_a_plain_program_does(seed: int, crashes: float) -> None:
     dice = random.Random(seed)
@@ -303,7 +303,7 @@ def test_nested_workflows_do_what_a_plain_program_does(seed: int, crashes: float
     began_after_needs(world)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10**9), st.sampled_from([0.0, 0.1, 0.3]))
 def test_failures_inside_blocks_go_as_far_as_their_on_failure(seed: int, crashes: float) -> None:
     dice = random.Random(seed)
