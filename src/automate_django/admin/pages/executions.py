@@ -24,6 +24,7 @@ from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.storage.tables import EXECUTION
+from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.execution_pages import ExecutionPage
@@ -314,7 +315,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             raise Http404("This step has not begun.")
         given, problem = reconstructed_input(execution, step_id, position)
         own = {step.id for step in workflow.steps} if workflow else set()
-        steps = {step.id: step for step in workflow.every_step()} if workflow else {}
+        steps = {step.id: step for _, step in workflow.walk()} if workflow else {}
         steps |= {one.id: one for one in workflow.compensations.values()} if workflow else {}
         may_change = self.has_change_permission(request, execution)
         finished = ExecutionStatus(execution.status).finished
@@ -324,7 +325,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             f"{step_id}[{position}]" if position >= 0 else step_id,
             execution=execution,
             run=run,
-            step=steps.get(step_id),
+            step=steps.get(plain_id(step_id)),
             given=shown_json(given) if problem is None else "",
             given_problem=problem,
             output=shown_json(run.output) if run.status == StepStatus.COMPLETED.value else "",
@@ -336,7 +337,9 @@ class WorkflowExecutionAdmin(PageAdmin):
                 if (each.step_id, each.position) == (step_id, position)
             ),
             may_resume=step_id in own and finished and may_change,
-            may_retry=may_change and run.status == ("FAILED" if finished else "RETRY"),
+            may_retry=may_change
+            and run.status == ("FAILED" if finished else "RETRY")
+            and (step_id in steps or not finished),
             may_fork=step_id in own and self._may_add(request),
             action_url=self.url("automate_execution_action", execution.pk),
             crumbs=[self._crumb, Link(_name(execution), self.url(_CHANGE, execution.pk))],

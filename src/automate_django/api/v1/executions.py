@@ -15,6 +15,7 @@ from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource, require, uuid_of
 from automate_django.models import WorkflowExecution
 from automate_kernel.errors import UnknownHereError
+from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.execution import Execution
 
 _READS = ("list", "errors", "retrieve")
@@ -67,11 +68,11 @@ class ExecutionViewSet(Resource):
         steps: dict[str, Any] = {}
         with suppress(UnknownHereError):  # of another version: its steps' inputs are not shown
             workflow = store.definition(execution.definition_id)
-            steps = {step.id: step for step in workflow.every_step()}
+            steps = {step.id: step for _, step in workflow.walk()}
             steps |= {step.id: step for step in workflow.compensations.values()}
         runs = []
         for run in execution.steps:
-            step = steps.get(run.step_id)
+            step = steps.get(plain_id(run.step_id))
             action, given = (step.action, step.input) if step is not None else (None, {})
             runs.append(serializers.Whole(run, action=action, input=given))
         attempts = store.failed_attempts(execution.id)
