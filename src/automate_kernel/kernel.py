@@ -51,6 +51,7 @@ from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, default_worker_id
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
+from automate_kernel.workflows.code.workflow import On, workflow_function
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
@@ -149,8 +150,9 @@ class Kernel:
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
         self.workflows: Catalogue = Catalogue(
-            self.templates, self._context, self.executions.definition, workflow_source
-        )
+            self.templates, self._context, self.executions.definition, workflow_source,
+            find=self.operations.of_function, describe=self.operations.clean_error,
+        )  # fmt: skip
         """The workflows of this kernel, by name."""
         self.purges: list[Callable[..., int]] = []
         """Deletions of the host's own: called with ``older_than_seconds`` and ``limit``."""
@@ -387,7 +389,7 @@ class Kernel:
 
     def start(
         self,
-        workflow: str,
+        workflow: str | Callable[..., Any],
         payload: Any = None,
         *,
         transaction: Any = None,
@@ -396,7 +398,9 @@ class Kernel:
         labels: Labels | None = None,
     ) -> str:
         """
-        Begin an execution of *workflow* by its name, whatever its triggers, and return its id.
+        Begin an execution of *workflow*, whatever its triggers, and return its id.
+
+        It is named, or the function of a workflow in code.
 
         The execution sees *event*; by default a manual event with *payload*. With a *tenant_id*
         the workflow may be one of the tenant's own, and the event is the tenant's: another
@@ -407,7 +411,8 @@ class Kernel:
         """
         if tenant_id is not None:
             check_text(tenant_id, "tenant_id")
-        event = event or manual_event(workflow, payload)
+        name, payload = self._named_workflow(workflow, payload)
+        event = event or manual_event(name, payload)
         if tenant_id is not None and event.tenant_id is None:
             event = replace(event, tenant_id=tenant_id)
         elif tenant_id not in (None, event.tenant_id):
@@ -417,10 +422,23 @@ class Kernel:
         if labels:
             own = self.redactor.redact_value(checked_labels(labels))
             event = replace(event, labels={**event.labels, **own})
-        definition = self.workflows.get(workflow, event.tenant_id)
+        definition = self.workflows.get(name, event.tenant_id)
         self._check_manual(definition, event)
         with self.storage.begin(transaction) as rows:
             return self.executions.start(rows, definition, event)
+
+    def _named_workflow(self, workflow: str | Callable[..., Any], payload: Any) -> tuple[str, Any]:
+        """Return a workflow's name, and the payload that its function takes as JSON."""
+        if isinstance(workflow, str):
+            return workflow, payload
+        found = self.workflows.function(workflow)
+        if found is None:
+            name = getattr(workflow, "__qualname__", type_name(workflow))
+            raise AutomateError(
+                ErrorCodes.NOT_FOUND, f"{name} is no workflow of this kernel",
+                hint="write @kernel.workflow above the function",
+            )  # fmt: skip
+        return found.definition.name, found.payload(payload)
 
     def labelled(
         self, label: str, *, tenant_id: str | None = None, limit: int = 50
@@ -524,6 +542,36 @@ class Kernel:
             self.operations.add(operation_from_function(function, **options))
 
         return decorating(name, options, "Kernel.action", take)
+
+    @overload
+    def workflow(self, function: F) -> F: ...
+    @overload
+    def workflow(
+        self,
+        *,
+        on: On = None,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        version: int = 1,
+        timeout: float | str | None = None,
+    ) -> Callable[[F], F]: ...
+    def workflow(self, function: Any = None, **options: Any) -> Any:
+        """
+        Make a function, ``def`` or ``async def``, a workflow in code.
+
+        It takes a `Context` (a ``def`` takes a `SyncContext`) and, if it has a second parameter,
+        the payload of the event in the type of its annotation. *on* is the name of the event that
+        starts it, a trigger, or a list of them; without, it is started by hand. Executions go on
+        with the *version* that they began with. *timeout* bounds an execution, waits included.
+        Raises `WorkflowError`.
+        """
+
+        def decorate(function: F) -> F:
+            self.workflows.add_function(workflow_function(function, **options))
+            return function
+
+        return decorate if function is None else decorate(function)
 
     def handler(
         self,
@@ -685,15 +733,22 @@ class Kernel:
             # These are only figures; the work is done.
             logger.warning("what was done could not be counted: %s", error)
 
-    def run(self, workflow: str, payload: Any = None, *, patience: float = 3600.0) -> Execution:
+    def run(
+        self,
+        workflow: str | Callable[..., Any],
+        payload: Any = None,
+        *,
+        patience: float = 3600.0,
+    ) -> Execution:
         """
         Start *workflow*, run until it has ended, and return the execution.
 
         Other items that are due are left alone, unless it has to wait: for a retry, or because its
         kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*.
         """
-        event = manual_event(workflow, payload)
-        definition = self.workflows.get(workflow)
+        name, payload = self._named_workflow(workflow, payload)
+        event = manual_event(name, payload)
+        definition = self.workflows.get(name)
         self._check_manual(definition, event)
         owner = default_worker_id()
         execution_id, item, begun = self._runner.begin_execution(definition, event, owner)

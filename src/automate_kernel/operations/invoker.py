@@ -117,15 +117,26 @@ class Invoker:
         kind, owner, operation = self._located(name)
         return self.sources[kind].get(owner).find_operation(operation)
 
-    def is_async(self, name: str) -> bool:
-        """Return True if the operation *name* is an ``async def``; False if that can't be known."""
+    def of_function(self, function: Callable[..., Any]) -> OperationSpec | None:
+        """Return the spec of an action that was made from *function*, or None."""
+        for spec in self._functions.values():
+            if spec.binding is not None and spec.binding.function == function:
+                return spec
+        return None
+
+    def is_async(self, name: str | OperationSpec) -> bool:
+        """Return True if an operation is an ``async def``; False if that can't be known."""
+        if isinstance(name, OperationSpec):
+            return name.asynchronous
         try:
             return self.spec(name).asynchronous
         except AutomateError:
             return False
 
-    def _work(self, name: str) -> Work:
+    def _work(self, name: str | OperationSpec) -> Work:
         """Return the function that performs an operation on revealed input."""
+        if isinstance(name, OperationSpec):
+            return functools.partial(_call_function, name)
         spec = self._functions.get(name)
         if spec is not None:
             return functools.partial(_call_function, spec)
@@ -157,9 +168,13 @@ class Invoker:
 
     # -- calling -----------------------------------------------------------------------------
 
-    def invoke(self, name: str, data: Any, *, call: Call, timeout: float | None = None) -> Any:
+    def invoke(
+        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
+    ) -> Any:
         """
         Call an operation and return its output as JSON, secrets taken out.
+
+        It is one that was added, by its *name*, or any other by its spec.
 
         Secrets in *data* are handles, revealed for the call alone. Raises `AutomateError` only.
         An async operation runs on the portal's loop; *timeout* leaves a plain function running on
@@ -179,7 +194,7 @@ class Invoker:
             self.hooks.notify("automate_after_call", call=call, output=output, error=None)
             return output
 
-    def _invoke(self, name: str, data: Any, timeout: float | None) -> Any:
+    def _invoke(self, name: str | OperationSpec, data: Any, timeout: float | None) -> Any:
         work = functools.partial(self._perform, self._work(name), data)
         result = work() if timeout is None else _within(work, timeout)
         return self.portal.run(result, timeout) if inspect.isawaitable(result) else result
@@ -189,7 +204,7 @@ class Invoker:
             return work(reveal(data, self.secrets))
 
     async def ainvoke(
-        self, name: str, data: Any, *, call: Call, timeout: float | None = None
+        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
     ) -> Any:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
         try:
@@ -210,7 +225,7 @@ class Invoker:
         self.hooks.notify("automate_after_call", call=call, output=output, error=None)
         return output
 
-    async def _ainvoke(self, name: str, data: Any, call: Call) -> Any:
+    async def _ainvoke(self, name: str | OperationSpec, data: Any, call: Call) -> Any:
         # On a thread: it may import a plugin, and read the secrets of its config.
         perform = await asyncio.to_thread(self._work, name)
         with calling(call):
@@ -221,7 +236,10 @@ class Invoker:
                 result = await asyncio.to_thread(perform, revealed)
             return await result if inspect.isawaitable(result) else result
 
-    def _failed(self, name: str, call: Call, error: BaseException) -> AutomateError:
+    def _failed(
+        self, operation: str | OperationSpec, call: Call, error: BaseException
+    ) -> AutomateError:
+        name = operation if isinstance(operation, str) else operation.name
         clean = self.clean_error(error, f"action {name!r}")
         if not isinstance(error, AutomateError) or error.__cause__ is not None:
             level, trace = logging.WARNING, None

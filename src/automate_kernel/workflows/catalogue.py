@@ -21,11 +21,14 @@ from automate_kernel.errors import (
     WorkflowError,
     did_you_mean,
 )
+from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.templates import TemplateEngine
-from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.code.workflow import WorkflowFunction
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger, require_cron
 from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
+from automate_kernel.workflows.engine.replay import CodeProgram
 from automate_kernel.workflows.execution import Event
 
 __all__ = ["EVERYBODY", "Catalogue", "Entry", "Everybody", "SuppliedWorkflow", "WorkflowSource"]
@@ -121,6 +124,12 @@ def _definition_of(supplied: SuppliedWorkflow) -> Workflow:
         ) from None
 
 
+def _described(error: BaseException, what: str) -> AutomateError:
+    if isinstance(error, AutomateError):
+        return error
+    return AutomateError(ErrorCodes.INTERNAL, f"{what}: {type(error).__name__}: {error}")
+
+
 class Everybody(Enum):
     """The type of `EVERYBODY`."""
 
@@ -136,7 +145,8 @@ class Catalogue:
     Workflows by name, and compiled definitions for executions that began with another version.
 
     *stored* reads such a definition. *source* is asked at most once a second whether its workflows
-    have changed. A workflow of one tenant is found with that tenant's id alone.
+    have changed. A workflow of one tenant is found with that tenant's id alone. *find* and
+    *describe* are for workflows in code: see `CodeProgram`.
     """
 
     def __init__(
@@ -145,10 +155,15 @@ class Catalogue:
         context: BuildContext,
         stored: Callable[[str], Workflow],
         source: WorkflowSource | None = None,
+        *,
+        find: Callable[[Callable[..., Any]], OperationSpec | None] = lambda _: None,
+        describe: Callable[[BaseException, str], AutomateError] = _described,
     ) -> None:
         self._templates = templates
         self._context = context
         self._stored = stored
+        self._action_of, self._describe = find, describe
+        self._functions: dict[tuple[str, int], WorkflowFunction] = {}
         self._current: dict[str, WorkflowProgram] = {}
         self._programs: OrderedDict[str, WorkflowProgram] = OrderedDict()
         self._lock = threading.Lock()
@@ -275,7 +290,7 @@ class Catalogue:
     def add(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> list[Workflow]:
         """Add a workflow, a definition, or those of a file or folder; return them."""
         added = [_schedulable(one) for one in self._read(workflow)]
-        programs = [WorkflowProgram(one, self._templates, self._context) for one in added]
+        programs = [self._program_of(one) for one in added]
         for one in added:
             known = self._current.get(one.name)
             if known is not None and known.workflow.hash() != one.hash():
@@ -288,6 +303,47 @@ class Catalogue:
             self._is_read = False  # its names may be among the source's
         self.look_again()
         return added
+
+    def add_function(self, function: WorkflowFunction) -> None:
+        """
+        Add a workflow in code.
+
+        Of several versions the newest begins executions; the others go on with theirs.
+        """
+        definition = function.definition
+        known = self._functions.setdefault((definition.name, definition.version), function)
+        if known.function is not function.function:
+            raise WorkflowError(
+                f"there are two workflows called {definition.name!r}",
+                hint="rename one of them, or give the newer one a higher version=",
+            )
+        current = self._current.get(definition.name)
+        if current is not None and isinstance(current.workflow, CodeWorkflow):
+            if current.workflow.version > definition.version:
+                return
+            with self._lock:
+                del self._current[definition.name]
+        self.add(definition)
+
+    def function(self, function: Callable[..., Any]) -> WorkflowFunction | None:
+        """Return the workflow that was made of *function*, or None."""
+        found = (one for one in self._functions.values() if one.function == function)
+        return next(found, None)
+
+    def _program_of(self, workflow: Workflow) -> WorkflowProgram:
+        if not isinstance(workflow, CodeWorkflow):
+            return WorkflowProgram(workflow, self._templates, self._context)
+        function = self._functions.get((workflow.name, workflow.version))
+        if function is None:
+            raise AutomateError(
+                ErrorCodes.NOT_FOUND,
+                f"this process has no code for version {workflow.version} of workflow"
+                f" {workflow.name!r}",
+                hint=f"import {workflow.code.partition(':')[0]}, or keep the function of the"
+                " version for as long as executions go on with it",
+            )
+        own = function if function.definition == workflow else function.defined_as(workflow)
+        return CodeProgram(own, self._templates, self._context, self._action_of, self._describe)
 
     def _read(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> Iterable[Workflow]:
         if isinstance(workflow, Workflow):
@@ -324,7 +380,7 @@ class Catalogue:
             if found is not None:
                 self._programs.move_to_end(definition_id)
                 return found
-        program = WorkflowProgram(read(definition_id), self._templates, self._context)
+        program = self._program_of(read(definition_id))
         with self._lock:
             self._programs[definition_id] = program
             while len(self._programs) > _KEPT:

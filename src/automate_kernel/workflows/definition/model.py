@@ -237,7 +237,7 @@ class Workflow(DefinitionModel):
 
         It is for definitions that were checked already. `loads` explains the problems of others.
         """
-        return cls.model_validate(dict(data))
+        return (CodeWorkflow if "code" in data else cls).model_validate(dict(data))
 
     def hash(self) -> str:
         """Return the SHA-256 (hex) of the workflow's content, whatever its format was."""
@@ -247,6 +247,20 @@ class Workflow(DefinitionModel):
     def _digest(self) -> str:
         text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+class CodeWorkflow(Workflow):
+    """
+    A workflow whose steps are the calls of a function.
+
+    Its hash is over these fields, not over the function's source: see *version*.
+    """
+
+    version: int = Field(default=1, ge=1)
+    """The version of the function. Executions go on with the one that they began with."""
+    steps: Annotated[Sequence[Step], Field(max_length=0), AfterValidator(tuple)] = ()
+    code: str = Field(min_length=1, max_length=500)
+    """The function: ``shop.flows:fulfil``."""
 
 
 def workflow_json_schema() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
@@ -164,11 +165,23 @@ class Elements:
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """A call to make: the step, its run, and its input, in which secrets are handles."""
+    """
+    A call to make: the step, its run, and its input, in which secrets are handles.
+
+    *spec* is that of a function which is no action. One that *recovers* may take longer than the
+    workflow.
+    """
 
     step: Step
     run: StepRun
     input: Any
+    spec: OperationSpec | None = None
+    recovers: bool = False
+
+    @property
+    def operation(self) -> str | OperationSpec:
+        """The operation that is called: an action's name, or a spec."""
+        return self.spec or self.step.action
 
 
 @dataclass(frozen=True, slots=True)

@@ -430,10 +430,11 @@ class Engine:
         for call in turn.calls:
             self._runner.begin(flow, call)
             name = call.step.action
-            if self._is_quick(name) and flow.timeout_of(call) is None and not self._is_async(name):
+            asynchronous = call.spec.asynchronous if call.spec else self._is_async(name)
+            if self._is_quick(name) and flow.timeout_of(call) is None and not asynchronous:
                 quick.append(call)
                 continue
-            if self._is_async(name):
+            if asynchronous:
                 self._young.append((time.monotonic() + SEEN_SECONDS, driven, call))
                 loop.append(call)
             else:

@@ -64,13 +64,14 @@ from automate_kernel.storage.tables import (
     STEP,
 )
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
-from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine.advance import Turn
 from automate_kernel.workflows.engine.execution_pages import (
     ExecutionFilter,
     ExecutionPage,
     read_execution_page,
 )
+from automate_kernel.workflows.engine.record import LONGEST_PLACE, forgotten_on_resume
 from automate_kernel.workflows.engine.statistics import (
     ExecutionActivity,
     ExecutionCounts,
@@ -256,8 +257,14 @@ def reopen(
     forgotten too.
     """
     workflow = _stored_workflow(rows, row["definition_id"])
-    again = [step.id for step in workflow.on_failure]
-    again += [] if step_id is None else workflow.followers(step_id)
+    if isinstance(workflow, CodeWorkflow):
+        runs = _runs(rows, [row["id"]]).get(row["id"], [])
+        again = [run.step_id for run in forgotten_on_resume(runs, step_id, workflow.name)]
+        stopped: tuple[StepStatus, ...] = ()
+    else:
+        again = [step.id for step in workflow.on_failure]
+        again += [] if step_id is None else workflow.followers(step_id)
+        stopped = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
     changes = {
         "status": ExecutionStatus.PENDING.value,
         "output": None,
@@ -272,8 +279,8 @@ def reopen(
     if not rows.update(EXECUTION, able, changes):
         return False
     its = Where("execution_id", "eq", row["id"])
-    stopped = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
-    rows.delete(STEP, [its, Where("status", "in", [status.value for status in stopped])])
+    if stopped:
+        rows.delete(STEP, [its, Where("status", "in", [status.value for status in stopped])])
     if again:
         rows.delete(STEP, [its, Where("step_id", "in", again)])
     return True
@@ -310,7 +317,7 @@ def _step_row(save: Save, run: StepRun) -> Row:
         "started_at": None if since is None else Now(-since),
         "next_attempt_at": Now(bounded_seconds(delay)) if delay is not None else None,
         "completed_at": Now() if run.status.finished else None,
-        "place": None,
+        "place": run.place and storable(run.place, LONGEST_PLACE),
         "output_ref": None,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.replay import CodeProgram
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepKey, StepStatus
 
 
@@ -48,9 +49,14 @@ class Flow:
             left = program.workflow.timeout - age
             self._ends_at = self._learnt + left
         crashes = max(0, item.attempt_count - 1)
-        self._flow = advance(
-            program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes
-        )
+        if isinstance(program, CodeProgram):
+            self._flow = program.replay(
+                loaded.execution, waits=loaded.waits, left=left, crashes=crashes, now=loaded.now
+            )
+        else:
+            self._flow = advance(
+                program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes
+            )
         self._since = self._learnt
         self.begins: bool = True
         """True until the first turn is taken."""
@@ -61,6 +67,8 @@ class Flow:
 
     def leave(self) -> None:
         """Leave what was entered."""
+        with suppress(ValueError):  # another thread takes a turn: the last one, and ends it then
+            self._flow.close()
         self.context.run(self._around.close)
 
     # -- turns -------------------------------------------------------------------------------
@@ -108,7 +116,7 @@ class Flow:
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
         timeout = call.step.timeout
-        if self._ends_at is None or call.step.id in self._recovery:
+        if self._ends_at is None or call.recovers or call.step.id in self._recovery:
             return timeout
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)

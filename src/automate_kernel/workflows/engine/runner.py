@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from automate_kernel import signals
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.operations.context import Call
+from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import OutcomeRecorded
 from automate_kernel.secrets.logs import get_logger
@@ -51,15 +52,17 @@ _UNKNOWN_SECONDS = 1.0
 class Calls(Protocol):
     """The operations as the engine calls them; `automate_kernel.operations.Invoker` does."""
 
-    def invoke(self, name: str, data: Any, *, call: Call, timeout: float | None = None) -> Any:
+    def invoke(
+        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
+    ) -> Any:
         """Call *name* and return JSON without secrets; raises only `AutomateError`."""
 
     async def ainvoke(
-        self, name: str, data: Any, *, call: Call, timeout: float | None = None
+        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
     ) -> Any:
         """`invoke` for asynchronous code."""
 
-    def is_async(self, name: str) -> bool:
+    def is_async(self, name: str | OperationSpec) -> bool:
         """Return True if *name* is an ``async def``."""
 
 
@@ -286,7 +289,7 @@ class Runner:
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
         name, began = call.step.action, time.monotonic()
         try:
-            output = self.operations.invoke(name, call.input, call=about, timeout=timeout)
+            output = self.operations.invoke(call.operation, call.input, call=about, timeout=timeout)
             return _outcome(call, output)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
@@ -310,7 +313,7 @@ class Runner:
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
         try:
             output = await self.operations.ainvoke(
-                call.step.action, call.input, call=about, timeout=timeout
+                call.operation, call.input, call=about, timeout=timeout
             )
             return _outcome(call, output)
         except AutomateError as error:
