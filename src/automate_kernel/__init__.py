@@ -46,6 +46,12 @@ if TYPE_CHECKING:
     from automate_kernel.templates import register_filter
     from automate_kernel.worker import OutboxReaper
     from automate_kernel.workflows import Event, Execution, Step, StepRun, Workflow
+    from automate_kernel.workflows.code import (
+        StepFailedError,
+        SyncWorkflowContext,
+        WorkflowContext,
+        WorkflowInterruptedError,
+    )
 
 __all__ = [
     "ActionSpec",
@@ -75,13 +81,17 @@ __all__ = [
     "SecretUnavailableError",
     "SecretsBackend",
     "Step",
+    "StepFailedError",
     "StepRun",
     "StorageError",
+    "SyncWorkflowContext",
     "TemplateError",
     "TriggerSpec",
     "WebhookRejectedError",
     "Workflow",
+    "WorkflowContext",
     "WorkflowError",
+    "WorkflowInterruptedError",
     "action",
     "capability",
     "current_call",
@@ -146,6 +156,12 @@ _HOMES = {
         "Step",
         "StepRun",
         "Workflow",
+    ),
+    "workflows.code": (
+        "StepFailedError",
+        "SyncWorkflowContext",
+        "WorkflowContext",
+        "WorkflowInterruptedError",
     ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -149,10 +149,7 @@ class Kernel:
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
-        self.workflows: Catalogue = Catalogue(
-            self.templates, self._context, self.executions.definition, workflow_source,
-            find=self.operations.of_function, describe=self.operations.clean_error,
-        )  # fmt: skip
+        self.workflows: Catalogue = self._catalogue(workflow_source)
         """The workflows of this kernel, by name."""
         self.purges: list[Callable[..., int]] = []
         """Deletions of the host's own: called with ``older_than_seconds`` and ``limit``."""
@@ -222,6 +219,10 @@ class Kernel:
         )
         store.retention_seconds, store.failed_retention_seconds = kept
         return store
+
+    def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
+        stored = self.executions.definition
+        return Catalogue(self.templates, self._context, stored, source, self.operations)
 
     def _made(self, kind: str, given: Any, trouble: str, *arguments: Any, **options: Any) -> Any:
         """Return a part that is given as itself, its class, dotted path or plugin key."""

@@ -21,14 +21,13 @@ from automate_kernel.errors import (
     WorkflowError,
     did_you_mean,
 )
-from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger, require_cron
 from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
-from automate_kernel.workflows.engine.replay import CodeProgram
+from automate_kernel.workflows.engine.replay import CodeProgram, HostOperations
 from automate_kernel.workflows.execution import Event
 
 __all__ = ["EVERYBODY", "Catalogue", "Entry", "Everybody", "SuppliedWorkflow", "WorkflowSource"]
@@ -124,12 +123,6 @@ def _definition_of(supplied: SuppliedWorkflow) -> Workflow:
         ) from None
 
 
-def _described(error: BaseException, what: str) -> AutomateError:
-    if isinstance(error, AutomateError):
-        return error
-    return AutomateError(ErrorCodes.INTERNAL, f"{what}: {type(error).__name__}: {error}")
-
-
 class Everybody(Enum):
     """The type of `EVERYBODY`."""
 
@@ -145,8 +138,8 @@ class Catalogue:
     Workflows by name, and compiled definitions for executions that began with another version.
 
     *stored* reads such a definition. *source* is asked at most once a second whether its workflows
-    have changed. A workflow of one tenant is found with that tenant's id alone. *find* and
-    *describe* are for workflows in code: see `CodeProgram`.
+    have changed. A workflow of one tenant is found with that tenant's id alone.
+    Workflows in code need the *operations*.
     """
 
     def __init__(
@@ -155,14 +148,12 @@ class Catalogue:
         context: BuildContext,
         stored: Callable[[str], Workflow],
         source: WorkflowSource | None = None,
-        *,
-        find: Callable[[Callable[..., Any]], OperationSpec | None] = lambda _: None,
-        describe: Callable[[BaseException, str], AutomateError] = _described,
+        operations: HostOperations | None = None,
     ) -> None:
         self._templates = templates
         self._context = context
         self._stored = stored
-        self._action_of, self._describe = find, describe
+        self._operations = operations
         self._functions: dict[tuple[str, int], WorkflowFunction] = {}
         self._current: dict[str, WorkflowProgram] = {}
         self._programs: OrderedDict[str, WorkflowProgram] = OrderedDict()
@@ -334,7 +325,7 @@ class Catalogue:
         if not isinstance(workflow, CodeWorkflow):
             return WorkflowProgram(workflow, self._templates, self._context)
         function = self._functions.get((workflow.name, workflow.version))
-        if function is None:
+        if function is None or self._operations is None:
             raise AutomateError(
                 ErrorCodes.NOT_FOUND,
                 f"this process has no code for version {workflow.version} of workflow"
@@ -343,7 +334,7 @@ class Catalogue:
                 " version for as long as executions go on with it",
             )
         own = function if function.definition == workflow else function.defined_as(workflow)
-        return CodeProgram(own, self._templates, self._context, self._action_of, self._describe)
+        return CodeProgram(own, self._templates, self._context, self._operations)
 
     def _read(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> Iterable[Workflow]:
         if isinstance(workflow, Workflow):

@@ -155,7 +155,7 @@ class _CommonContext:
         return Compensation(self._driver, request)
 
 
-class Context(_CommonContext):
+class WorkflowContext(_CommonContext):
     """
     The context of an ``async def`` workflow.
 
@@ -236,7 +236,7 @@ class Context(_CommonContext):
         return Gather(awaitables)
 
 
-class SyncContext(_CommonContext):
+class SyncWorkflowContext(_CommonContext):
     """
     The context of a plain ``def`` workflow, whose calls return when their steps have ended.
 
@@ -269,7 +269,7 @@ class SyncContext(_CommonContext):
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
     ) -> Any:
-        """Call *function* as a step and return its result; see `Context.step`."""
+        """Call *function* as a step and return its result; see `WorkflowContext.step`."""
         request = _of_function(self._driver, function, args, sys._getframe(1), name, retry, timeout)
         return self._driver.ask(request)
 

@@ -9,7 +9,6 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
-from automate_kernel.operations.context import Call
 from automate_kernel.operations.schemas import invalid, validation_problems
 from automate_kernel.operations.signature import Binding, bind, type_hints
 from automate_kernel.operations.spec import OperationSpec

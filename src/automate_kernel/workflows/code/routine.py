@@ -83,7 +83,8 @@ class PlainRoutine:
             return value
         self._over = True
         if isinstance(error, StopIteration):
-            raise RuntimeError("the workflow raised StopIteration") from error
+            text = "the workflow raised StopIteration"
+            raise RuntimeError(text) from error  # noqa: TRY004  (as a coroutine does)
         if error is not None:
             raise error
         raise StopIteration(value)

@@ -365,7 +365,7 @@ class _Flow:
     def _step_failed(self, step: Step, error: AutomateError) -> None:
         # A recovery step that fails changes nothing: the workflow has failed anyway.
         if step.on_failure == "fail" and step.id not in self._program.recovery:
-            self.fail(_within(error, f"step {step.id!r} failed: {error}"))
+            self.fail(within(error, f"step {step.id!r} failed: {error}"))
 
     def fail(self, error: AutomateError) -> None:
         """Let the workflow fail: nothing new begins but its recovery steps."""
@@ -565,7 +565,7 @@ class _Flow:
         return run.attempts + self._crashes * self.first
 
 
-def _within(error: AutomateError, text: str) -> AutomateError:
+def within(error: AutomateError, text: str) -> AutomateError:
     """Return *error* as that of the step around it, with another *text*; it keeps its group."""
     outer = AutomateError(error.code, text)
     outer.group = group_of(error)

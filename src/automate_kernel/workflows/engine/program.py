@@ -8,7 +8,7 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, type_name
 from automate_kernel.secrets.handles import masked
 from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
-from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
 from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
 
@@ -165,6 +165,11 @@ def step_input(
     an environment variable) may have been different at the time of the call. Raises
     `TemplateError`, or ``NOT_FOUND`` for an element that does not exist.
     """
+    if isinstance(program.workflow, CodeWorkflow):
+        raise AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            "the inputs of a workflow in code follow from its code, and are not kept",
+        )
     step = program.workflow.step(step_id)
     view = program.view(execution, {run.key: run for run in execution.steps})
     extra: dict[str, Any] = {}

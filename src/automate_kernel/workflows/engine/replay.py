@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import is_bug
@@ -34,10 +34,10 @@ from automate_kernel.workflows.code.calls import (
     StepRequest,
     WorkflowInterruptedError,
 )
-from automate_kernel.workflows.code.context import Context, SyncContext
+from automate_kernel.workflows.code.context import SyncWorkflowContext, WorkflowContext
 from automate_kernel.workflows.code.routine import PlainRoutine, Routine
 from automate_kernel.workflows.code.workflow import WorkflowFunction
-from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, Waits
+from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, Waits, within
 from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
 from automate_kernel.workflows.engine.record import LONGEST_PLACE, CallPlace, Path, Record
 from automate_kernel.workflows.execution import (
@@ -57,26 +57,29 @@ _LONGEST_ID = 200
 _NO_LOOP = "no running event loop"
 
 
-class CodeProgram(WorkflowProgram):
-    """
-    A workflow in code, as executions of it need it.
+class HostOperations(Protocol):
+    """The host's actions, as a workflow in code needs them."""
 
-    *find* returns the spec of an action of the host that was made from a function, *describe* the
-    error for people in place of any exception.
-    """
+    def of_function(self, function: Callable[..., Any]) -> OperationSpec | None:
+        """Return the spec of an action that was made from *function*, or None."""
+
+    def clean_error(self, error: BaseException, what: str) -> AutomateError:
+        """Return *error* as one for people, whose texts hold no secret."""
+
+
+class CodeProgram(WorkflowProgram):
+    """A workflow in code, as executions of it need it."""
 
     def __init__(
         self,
         function: WorkflowFunction,
         templates: TemplateEngine,
         context: BuildContext,
-        find: Callable[[Callable[..., Any]], OperationSpec | None],
-        describe: Callable[[BaseException, str], AutomateError],
+        operations: HostOperations,
     ) -> None:
         super().__init__(function.definition, templates, context)
         self.function: WorkflowFunction = function
-        self.find: Callable[[Callable[..., Any]], OperationSpec | None] = find
-        self.describe: Callable[[BaseException, str], AutomateError] = describe
+        self.operations: HostOperations = operations
 
     def replay(
         self,
@@ -122,7 +125,7 @@ class _Scope:
         self.due: deque[StepRequest[Any]] = deque()
         """The compensations that come before anything else."""
         self.then: Callable[[], None] | None = None
-        """What comes after them."""
+        """The next move after them."""
         self._names: Counter[str] = Counter()
 
     def next_path(self) -> Path:
@@ -214,9 +217,11 @@ class _Driver:
             self._ended(None, error)
             return
         if function.asynchronous:
-            routine: Routine = function.function(Context(self), *arguments)
+            routine: Routine = function.function(WorkflowContext(self), *arguments)
         else:
-            routine = self._plain = PlainRoutine(function.function, SyncContext(self), *arguments)
+            routine = self._plain = PlainRoutine(
+                function.function, SyncWorkflowContext(self), *arguments
+            )
         self._enter(_Scope((), routine, self._ended))
 
     def _enter(self, scope: _Scope) -> None:
@@ -263,7 +268,7 @@ class _Driver:
 
     def find(self, function: Callable[..., Any]) -> OperationSpec | None:
         """Return the spec of an action of the host that was made from *function*."""
-        return self._program.find(function)
+        return self._program.operations.of_function(function)
 
     def note(self, pending: Pending[Any]) -> None:
         """Note a call that must be awaited before the workflow ends."""
@@ -641,7 +646,7 @@ class _Driver:
                 failure = unfit
         if failure is not None and self._undo_failures:
             listed = "; ".join(self._undo_failures)
-            failure = _within(failure, f"{failure.message}; what could not be undone: {listed}")
+            failure = within(failure, f"{failure}; what could not be undone: {listed}")
         if failure is not None:
             self._fail(failure)
         for run in self._execution.steps:
@@ -664,10 +669,10 @@ class _Driver:
         if isinstance(error, WorkflowInterruptedError):
             return error.reason
         if isinstance(error, StepFailedError):
-            return _within(error, f"step {error.step_id!r} failed: {error}")
+            return within(error, f"step {error.step_id!r} failed: {error}")
         if isinstance(error, RuntimeError) and _NO_LOOP in str(error):
             error = _foreign("asyncio")
-        clean = self._program.describe(error, f"workflow {self._execution.name!r}")
+        clean = self._program.operations.clean_error(error, f"workflow {self._execution.name!r}")
         if not isinstance(error, AutomateError):
             level = logging.ERROR if is_bug(error) else logging.WARNING
             log_error(
@@ -681,13 +686,6 @@ class _Driver:
             self._execution.error_code, self._execution.error = str(error.code), str(error)
             self._execution.error_group = group_of(error)
             self._turn.failed = error
-
-
-def _within(error: AutomateError, text: str) -> AutomateError:
-    """Return *error* with another *text*; it keeps its group."""
-    outer = AutomateError(error.code, text, hint=error.hint)
-    outer.group = group_of(error)
-    return outer
 
 
 def _foreign(what: str) -> AutomateError:
