@@ -246,9 +246,7 @@ async def interpret(ctx: WorkflowContext, ops: Sequence[Any], facts: list[Any]) 
     return found
 
 
-def interpret_plainly(
-    ctx: SyncWorkflowContext, ops: Sequence[Any], facts: list[Any]
-) -> list[Any]:
+def interpret_plainly(ctx: SyncWorkflowContext, ops: Sequence[Any], facts: list[Any]) -> list[Any]:
     found: list[Any] = []
     for op in map(tuple, ops):
         match op:
