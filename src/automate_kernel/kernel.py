@@ -33,6 +33,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.storage import MemoryStorage, Rows, Storage
 from automate_kernel.storage.migration import require_schema
+from automate_kernel.storage.values import encode_json
 from automate_kernel.templates import (
     EnvironmentResolver,
     FilterRegistry,
@@ -53,13 +54,20 @@ from automate_kernel.worker.worker import Worker, default_worker_id
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.code.workflow import On, workflow_function
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
+from automate_kernel.workflows.engine.waits import SIGNAL, signal_item, signal_key
 from automate_kernel.workflows.events import event_item, manual_event, scheduled_event
-from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    check_event_name,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -164,6 +172,7 @@ class Kernel:
             around=lambda each: self.plugins.hooks.around("automate_executing", execution=each),
             programs=self.workflows.program,
             listening=self.workflows.listening,
+            find_child=self._find_child,
             sender=self,
         )
         self._ticker = Ticker(self.storage, self._scheduled, self._fire)
@@ -176,6 +185,8 @@ class Kernel:
         engine = partial(Engine, self._runner, self.operations.portal)
         self._handlers.add(Handler(EVENT, self._runner.handle_event, pool=engine))
         self._handlers.add(Handler(ADVANCE, self._runner.handle_advance, pool=engine))
+        self._handlers.add(Handler(SIGNAL, self._runner.handle_signal, pool=engine))
+        self._handlers.add(Handler(CANCEL, self._runner.handle_cancel, pool=engine))
         outbox = self.outbox
         if isinstance(outbox, RowsOutboxStore):
             outbox.listen(ExecutionListener())
@@ -464,6 +475,43 @@ class Kernel:
         again = replace(first.event, id=new_id())
         return self.start(first.name, event=again, transaction=transaction)
 
+    def signal(
+        self,
+        execution_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        transaction: Any = None,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> str:
+        """
+        Send the signal *name* to one execution, in the host's *transaction*; return its id.
+
+        A step ``wait_for: {signal: name}`` of that execution takes it, also one that begins later.
+        A second signal with the same *idempotency_key* is the first one. Raises ``NOT_FOUND`` for
+        an unknown execution, and with *tenant_id* for another tenant's; ``FAILED_PRECONDITION`` for
+        one that has ended, and `PayloadError` for a payload that can't be stored.
+        """
+        check_event_name(name)
+        encode_json(payload, "payload")
+        with self.storage.begin(transaction) as rows:
+            execution = self.executions.live(rows, execution_id, tenant_id=tenant_id)
+            event = replace(
+                manual_event(name, payload), type="event", source="signal",
+                tenant_id=execution.tenant_id,
+            )  # fmt: skip
+            item = signal_item(
+                signal_key(execution_id, name), event, tenant_id=execution.tenant_id,
+                idempotency_key=idempotency_key,
+            )  # fmt: skip
+            return self.outbox.enqueue_many([item], transaction=rows.native)[0]
+
+    def _find_child(self, name: str, event: Event) -> Workflow:
+        workflow = self.workflows.get(name, event.tenant_id)
+        self._check_manual(workflow, event)
+        return workflow
+
     def _scheduled(self) -> Iterable[Scheduled]:
         for entry in self.workflows.entries():
             if entry.error is None:
@@ -663,6 +711,7 @@ class Kernel:
             PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
             PeriodicTask("schedules", 1.0, self._ticker.tick),
             PeriodicTask("failures", 1.0, self._failures.send),
+            PeriodicTask("signals", 600.0, self.executions.signals.purge),
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
             PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
         ]

@@ -52,6 +52,7 @@ class Scene:
         self.event = Event(id="e", name=workflow, payload=payload, type="manual")
         self.rows: dict[StepKey, StepRun] = {}
         self.calls: Counter[str] = Counter()
+        self.waits: dict[StepKey, int] = {}
         self.error: tuple[str, str] | None = None
         self.output: Any = None
         self.end: ExecutionStatus | None = None
@@ -64,7 +65,12 @@ class Scene:
         )  # fmt: skip
         if self.error is not None:
             execution.error_code, execution.error = self.error
-        flow = self.program.replay(execution, waits={}, left=left, crashes=0, now=NOW)
+        waiting = [run for run in self.rows.values() if run.status is StepStatus.WAITING]
+        came = {run.key: self._events_of(run) for run in waiting if "wait_for" in run.step_id}
+        flow = self.program.replay(
+            execution, waits={run.key: 0.0 for run in waiting if run.key not in came}, left=left,
+            arrived=came, now=NOW,
+        )  # fmt: skip
         try:
             turn = next(flow)
             while True:
@@ -79,6 +85,15 @@ class Scene:
         finally:
             flow.close()
 
+    def _events_of(self, run: StepRun) -> list[Event]:
+        """Return what comes for a wait while it waits: another's event, then its own, twice."""
+        number = self.waits[run.key]
+        payloads = [{"n": -1}, {"n": number}, {"n": number}]
+        return [
+            Event(id=f"{run.step_id}-{place}", name="came", payload=payload)
+            for place, payload in enumerate(payloads)
+        ]
+
     def _maybe(self, crashes: Iterator[bool]) -> None:
         if next(crashes, False):
             raise CrashError
@@ -91,6 +106,9 @@ class Scene:
             known = self.rows.get(run.key)
             assert known is None or not known.status.finished, f"{run.key} is saved twice"
             self.rows[run.key] = copy.deepcopy(run)
+        for wait in turn.waits:
+            assert self.rows[wait.run.key].status is StepStatus.WAITING
+            self.waits[wait.run.key] = wait.details["match"]["n"] if wait.key else 0
         if execution.error_code is not None and (turn.failed or turn.end):
             self.error = execution.error_code, execution.error or ""
         if turn.end is not None:
@@ -148,6 +166,8 @@ def programs(*, coroutines: bool) -> st.SearchStrategy[list[Op]]:
         st.tuples(st.just("facts")),
         st.tuples(st.just("side by side"), st.lists(number, max_size=3)),
         st.tuples(st.just("half fail"), number),
+        st.tuples(st.just("sleep"), number),
+        st.tuples(st.just("wait"), number),
     )
 
     def larger(inner: st.SearchStrategy[Op]) -> st.SearchStrategy[Op]:
@@ -182,6 +202,10 @@ class Model:
                     found.append("facts")
                 case ("side by side", numbers):
                     found.append([work(n) for n in numbers])
+                case ("sleep", n):
+                    found.append(None)
+                case ("wait", n):
+                    found.append(n)
                 case ("half fail", n):
                     raise StepFailedError("", ErrorCodes.INVALID_ARGUMENT, f"no {n}", None)
                 case ("if", n, yes, no):
@@ -227,6 +251,10 @@ async def interpret(ctx: WorkflowContext, ops: Sequence[Any], facts: list[Any]) 
                 found.append("facts")
             case ("side by side", numbers):
                 found.append(list(await ctx.gather(*[ctx.step(work, n) for n in numbers])))
+            case ("sleep", n):
+                found.append(await ctx.sleep(n))
+            case ("wait", n):
+                found.append((await ctx.wait_for("came", match={"n": n})).payload["n"])
             case ("half fail", n):
                 await ctx.gather(ctx.step(work, n), ctx.step(broken, n))
             case ("if", n, yes, no):
@@ -259,6 +287,10 @@ def interpret_plainly(ctx: SyncWorkflowContext, ops: Sequence[Any], facts: list[
                 found.append("facts")
             case ("side by side", numbers):
                 found.append(list(ctx.gather(*[ctx.later(work, n) for n in numbers])))
+            case ("sleep", n):
+                found.append(ctx.sleep(n))  # type: ignore[func-returns-value]
+            case ("wait", n):
+                found.append(ctx.wait_for("came", match={"n": n}).payload["n"])
             case ("half fail", n):
                 ctx.gather(ctx.later(work, n), ctx.later(broken, n))
             case ("if", n, yes, no):

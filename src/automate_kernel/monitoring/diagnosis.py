@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from automate_kernel.errors import AutomateError
+from automate_kernel.errors import AutomateError, did_you_mean
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.secrets.redaction import redact_text
 
@@ -46,6 +46,9 @@ def _steps(workflow: Workflow) -> Iterator[tuple[str, Step]]:
 
 def _step_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
     for place, step in _steps(workflow):
+        if step.action is None:
+            yield from _child_problems(kernel, place, step)
+            continue
         try:
             schema = kernel.operation(step.action).json_schema()
         except AutomateError as error:
@@ -53,6 +56,16 @@ def _step_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
             continue
         if isinstance(step.input, Mapping):
             yield from _input_problems(place, step, schema)
+
+
+def _child_problems(kernel: Kernel, place: str, step: Step) -> Iterator[str]:
+    if step.workflow is not None:
+        names = {entry.workflow.name for entry in kernel.workflows.entries()}
+        if step.workflow not in names:
+            hint = did_you_mean(step.workflow, sorted(names))
+            yield f"{place}.workflow: there is no workflow {step.workflow!r}" + (
+                f" ({hint})" if hint else ""
+            )
 
 
 def _input_problems(place: str, step: Step, schema: Mapping[str, Any]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 LIVE = ("PENDING", "RUNNING")
 """The statuses of an execution that has not ended."""
 
-_UNFINISHED = ("PENDING", "RUNNING", "RETRY")
+_UNFINISHED = ("PENDING", "RUNNING", "RETRY", "WAITING")
 # A row that is there keeps these.
 _KEPT = ("id", "execution_id", "step_id", "position", "started_at")
 _ITEM_ENDS: Mapping[str, Any] = {

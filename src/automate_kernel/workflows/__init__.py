@@ -9,6 +9,7 @@ from automate_kernel.workflows.definition.triggers import (
     ScheduleTrigger,
     WebhookTrigger,
 )
+from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.execution import (
     Event,
@@ -27,9 +28,11 @@ __all__ = [
     "ManualTrigger",
     "RetryPolicy",
     "ScheduleTrigger",
+    "SleepUntil",
     "Step",
     "StepRun",
     "StepStatus",
+    "WaitFor",
     "WebhookTrigger",
     "Workflow",
     "dumps",

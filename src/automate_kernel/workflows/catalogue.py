@@ -334,7 +334,7 @@ class Catalogue:
                 " version for as long as executions go on with it",
             )
         own = function if function.definition == workflow else function.defined_as(workflow)
-        return CodeProgram(own, self._templates, self._context, self._operations)
+        return CodeProgram(own, self._templates, self._context, self._operations, self.function)
 
     def _read(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> Iterable[Workflow]:
         if isinstance(workflow, Workflow):

@@ -8,8 +8,9 @@ Events, the executions that they start, and the runs of their steps.
                                    └▶ CANCELLED
 
     step run   PENDING ─▶ RUNNING ─┬▶ COMPLETED
-                 │          ▲ ▼    ├▶ FAILED
-                 │         RETRY   └▶ CANCELLED
+                 │ │        ▲ ▼    ├▶ FAILED
+                 │ │       RETRY   ├▶ CANCELLED
+                 │ └▶ WAITING ─────┘
                  └▶ SKIPPED
 
 Only an operator's resume leads out of a finished status. An execution may end before it runs.
@@ -54,7 +55,7 @@ class _Status(str, Enum):
     @property
     def finished(self) -> bool:
         """Return True if the status is final."""
-        return self not in ("PENDING", "RUNNING", "RETRY")
+        return self not in ("PENDING", "RUNNING", "RETRY", "WAITING")
 
 
 class ExecutionStatus(_Status):
@@ -73,6 +74,8 @@ class StepStatus(_Status):
     PENDING = "PENDING"
     RUNNING = "RUNNING"
     RETRY = "RETRY"
+    WAITING = "WAITING"
+    """It waits for a time, an event, a decision or another workflow."""
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
@@ -198,6 +201,8 @@ class Execution:
     status: ExecutionStatus = ExecutionStatus.PENDING
     tenant_id: str | None = None
     item_id: str | None = None
+    parent_id: str | None = None
+    """The execution whose step waits for this one."""
     output: Any = None
     error_code: str | None = None
     error: str | None = None

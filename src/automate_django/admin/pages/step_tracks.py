@@ -120,7 +120,7 @@ class TimelineDrawing:
             summary, recovers = summaries.pop(step.id, None), i >= len(steps)
             if summary is None and (recovers or not self._open):
                 continue  # it did not come to that
-            about = {"step_id": step.id, "action": step.action, "recovery": recovers}
+            about = {"step_id": step.id, "action": step.does, "recovery": recovers}
             tracks += self._of_step(step.name or step.id, about, runs.get(step.id), summary)
         for step_id, summary in summaries.items():
             tracks += self._of_step(step_id, {"step_id": step_id}, runs.get(step_id), summary)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePath
 from types import FrameType
@@ -75,25 +75,21 @@ class Pending(Awaitable[T], Generic[T]):
 @dataclass(eq=False)
 class StepRequest(Pending[T]):
     """
-    The call of an operation: *spec*, or the one that the kernel knows by the name in *options*.
+    A step: the call of an operation, or a wait.
 
-    *options* are the fields of its `Step`. A call that *recovers* undoes what was done before.
+    *options* are the fields of its `Step`; *spec* is the operation, if the kernel has none by that
+    name. One that *recovers* undoes what was done before.
     """
 
-    options: tuple[tuple[str, Any], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
     input: Any = None
     spec: OperationSpec | None = None
     recovers: bool = False
 
     def step(self, step_id: str) -> Step:
-        """Return the step that the engine calls."""
-        return _step(step_id, self.options)
-
-
-@lru_cache(maxsize=5_000)
-def _step(step_id: str, options: tuple[tuple[str, Any], ...]) -> Step:
-    # Not validated: its id may have a number, and the rest was.
-    return Step.model_construct(id=step_id, **dict(options))
+        """Return the step that the engine runs."""
+        # Not validated: its id may have a number, and the rest was.
+        return Step.model_construct(id=step_id, **self.options)
 
 
 @dataclass(eq=False)

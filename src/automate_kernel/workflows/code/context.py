@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 from uuid import UUID
+
+from pydantic import ValidationError
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
@@ -21,8 +23,10 @@ from automate_kernel.workflows.code.calls import (
     place_of,
 )
 from automate_kernel.workflows.code.function import Values, step_function
+from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.definition.duration import parse_duration
 from automate_kernel.workflows.definition.fields import RetryPolicy
+from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 from automate_kernel.workflows.execution import Event
 
 if TYPE_CHECKING:
@@ -57,6 +61,9 @@ class Driver(Protocol):
 
     def find(self, function: Callable[..., Any]) -> OperationSpec | None:
         """Return the spec of an action of the host that was made from *function*."""
+
+    def workflow(self, function: Callable[..., Any]) -> WorkflowFunction:
+        """Return the workflow that was made of *function*; raises ``NOT_FOUND``."""
 
     def note(self, pending: Pending[Any]) -> None:
         """Note a call that must be awaited before the workflow ends."""
@@ -197,8 +204,7 @@ class WorkflowContext(_CommonContext):
         `StepFailedError` if no attempt is left.
         """
         request = _of_function(self._driver, function, args, sys._getframe(1), name, retry, timeout)
-        self._driver.note(request)
-        return request
+        return self._noted(request)
 
     def call(
         self,
@@ -211,9 +217,7 @@ class WorkflowContext(_CommonContext):
         **fields: Any,
     ) -> Awaitable[Any]:
         """Call an action or a capability by its name, as a step, with the *fields* of its input."""
-        request = _of_action(action, fields, sys._getframe(1), step_name, retry, timeout)
-        self._driver.note(request)
-        return request
+        return self._noted(_of_action(action, fields, sys._getframe(1), step_name, retry, timeout))
 
     @overload
     def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> Awaitable[tuple[T1, T2]]: ...
@@ -234,6 +238,111 @@ class WorkflowContext(_CommonContext):
         It waits for all of them. If some have failed, the error of the first in the list is raised.
         """
         return Gather(awaitables)
+
+    def sleep(
+        self, duration: float | str | timedelta | datetime, *, name: str | None = None
+    ) -> Awaitable[None]:
+        """
+        Wait for a duration (``"3d"``, seconds, a `timedelta`), or until a time.
+
+        Nothing is held meanwhile: neither a thread, nor a lease, nor memory.
+        """
+        return self._noted(_sleep(duration, sys._getframe(1), name))
+
+    @overload
+    def wait_for(
+        self,
+        event: str | None = None,
+        *,
+        signal: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        timeout: float | str | timedelta | None = None,
+        on_timeout: Literal["fail"] = "fail",
+        name: str | None = None,
+    ) -> Awaitable[Event]: ...
+    @overload
+    def wait_for(
+        self,
+        event: str | None = None,
+        *,
+        signal: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        timeout: float | str | timedelta | None = None,
+        on_timeout: Literal["continue"],
+        name: str | None = None,
+    ) -> Awaitable[Event | None]: ...
+    def wait_for(
+        self,
+        event: str | None = None,
+        *,
+        signal: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        timeout: float | str | timedelta | None = None,
+        on_timeout: Literal["fail", "continue"] = "fail",
+        name: str | None = None,
+    ) -> Any:
+        """
+        Wait for an event, or for a *signal* to this execution, and return it.
+
+        *match* has fields of its payload and the values that they must have; dots go into objects.
+        One that has come since the execution began counts. After *timeout* it raises
+        `StepFailedError`, or with ``continue`` as *on_timeout* returns None.
+        """
+        return self._noted(
+            _wait_for(event, signal, match, timeout, on_timeout, sys._getframe(1), name)
+        )
+
+    @overload
+    def child(
+        self,
+        workflow: Callable[[Any, Any], Awaitable[T]] | Callable[[Any], Awaitable[T]],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Awaitable[T]: ...
+    @overload
+    def child(
+        self,
+        workflow: str | Callable[..., Any],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Awaitable[Any]: ...
+    def child(
+        self,
+        workflow: Any,
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Any:
+        """
+        Run another workflow, given by its name or function, and return its output.
+
+        It is cancelled with this execution. If it fails, `StepFailedError` is raised.
+        """
+        options = {"retry": retry, "timeout": timeout}
+        return self._noted(_child(self._driver, workflow, payload, sys._getframe(1), name, options))
+
+    def start(
+        self,
+        workflow: str | Callable[..., Any],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+    ) -> Awaitable[str]:
+        """Start another workflow and go on; returns the id of its execution."""
+        request = _child(self._driver, workflow, payload, sys._getframe(1), name, {"wait": False})
+        return self._noted(request)
+
+    def _noted(self, request: StepRequest[T]) -> StepRequest[T]:
+        self._driver.note(request)
+        return request
 
 
 class SyncWorkflowContext(_CommonContext):
@@ -331,6 +440,110 @@ class SyncWorkflowContext(_CommonContext):
         """Run steps from `later` side by side, and return their results in order."""
         return self._driver.ask(Gather(steps))
 
+    def sleep(
+        self, duration: float | str | timedelta | datetime, *, name: str | None = None
+    ) -> None:
+        """
+        Wait for a duration (``"3d"``, seconds, a `timedelta`), or until a time.
+
+        Nothing is held meanwhile: neither a thread, nor a lease, nor memory.
+        """
+        return self._driver.ask(_sleep(duration, sys._getframe(1), name))
+
+    @overload
+    def wait_for(
+        self,
+        event: str | None = None,
+        *,
+        signal: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        timeout: float | str | timedelta | None = None,
+        on_timeout: Literal["fail"] = "fail",
+        name: str | None = None,
+    ) -> Event: ...
+    @overload
+    def wait_for(
+        self,
+        event: str | None = None,
+        *,
+        signal: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        timeout: float | str | timedelta | None = None,
+        on_timeout: Literal["continue"],
+        name: str | None = None,
+    ) -> Event | None: ...
+    def wait_for(
+        self,
+        event: str | None = None,
+        *,
+        signal: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        timeout: float | str | timedelta | None = None,
+        on_timeout: Literal["fail", "continue"] = "fail",
+        name: str | None = None,
+    ) -> Any:
+        """
+        Wait for an event, or for a *signal* to this execution, and return it.
+
+        *match* has fields of its payload and the values that they must have; dots go into objects.
+        One that has come since the execution began counts. After *timeout* it raises
+        `StepFailedError`, or with ``continue`` as *on_timeout* returns None.
+        """
+        return self._driver.ask(
+            _wait_for(event, signal, match, timeout, on_timeout, sys._getframe(1), name)
+        )
+
+    @overload
+    def child(
+        self,
+        workflow: Callable[[Any, Any], Awaitable[T]] | Callable[[Any], Awaitable[T]],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> T: ...
+    @overload
+    def child(
+        self,
+        workflow: str | Callable[..., Any],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Any: ...
+    def child(
+        self,
+        workflow: Any,
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Any:
+        """
+        Run another workflow, given by its name or function, and return its output.
+
+        It is cancelled with this execution. If it fails, `StepFailedError` is raised.
+        """
+        options = {"retry": retry, "timeout": timeout}
+        return self._driver.ask(
+            _child(self._driver, workflow, payload, sys._getframe(1), name, options)
+        )
+
+    def start(
+        self,
+        workflow: str | Callable[..., Any],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+    ) -> str:
+        """Start another workflow and go on; returns the id of its execution."""
+        request = _child(self._driver, workflow, payload, sys._getframe(1), name, {"wait": False})
+        execution_id: str = self._driver.ask(request)
+        return execution_id
+
 
 class Compensation:
     """A step that undoes what was done, if its ``with`` block is left by an error."""
@@ -363,7 +576,7 @@ def _of_function(
 ) -> StepRequest[Any]:
     called, before, named = step_function(function, driver.find)
     return StepRequest(
-        called.name if name is None else _named(name),
+        _name(name, called.name),
         place_of(caller),
         called.read,
         options=_options(called.spec.name, retry, timeout),
@@ -384,7 +597,7 @@ def _of_action(
         raise _refused(f"{action!r} is no action's name", 'for example "slack.post_message"')
     values = Values(Any, action)
     return StepRequest(
-        action if name is None else _named(name),
+        _name(name, action),
         place_of(caller),
         values.read,
         options=_options(action, retry, timeout),
@@ -394,17 +607,102 @@ def _of_action(
 
 def _options(
     action: str, retry: int | RetryPolicy | None, timeout: float | str | None
-) -> tuple[tuple[str, Any], ...]:
-    options: list[tuple[str, Any]] = [("action", action)]
+) -> dict[str, Any]:
+    options: dict[str, Any] = {"action": action}
     if retry is not None:
-        policy = RetryPolicy(attempts=retry) if isinstance(retry, int) else retry
-        options.append(("retry", policy))
+        options["retry"] = RetryPolicy(attempts=retry) if isinstance(retry, int) else retry
     if timeout is not None:
-        try:
-            options.append(("timeout", parse_duration(timeout)))
-        except ValueError as error:
-            raise _refused(f"the timeout: {error}") from None
-    return tuple(options)
+        options["timeout"] = _seconds(timeout, "the timeout")
+    return options
+
+
+def _seconds(duration: float | str | timedelta, what: str) -> float:
+    try:
+        if isinstance(duration, timedelta):
+            duration = duration.total_seconds()
+        return parse_duration(duration)
+    except ValueError as error:
+        raise _refused(f"{what}: {error}") from None
+
+
+def _sleep(
+    duration: float | str | timedelta | datetime, caller: FrameType, name: str | None
+) -> StepRequest[None]:
+    if isinstance(duration, datetime):
+        if duration.tzinfo is None:
+            raise _refused("a time to sleep until needs an offset from UTC", "ctx.now() has one")
+        until: Any = SleepUntil(until=duration.isoformat())
+    else:
+        until = _seconds(duration, "the sleep")
+    return StepRequest(_name(name, "sleep"), place_of(caller), _same, options={"sleep": until})
+
+
+def _wait_for(
+    event: str | None,
+    signal: str | None,
+    match: Mapping[str, Any] | None,
+    timeout: float | str | timedelta | None,
+    on_timeout: str,
+    caller: FrameType,
+    name: str | None,
+) -> StepRequest[Event | None]:
+    values = Values(Any, "match")
+    given: dict[str, Any] = {"event": event, "signal": signal}
+    if match:
+        given["match"] = {key: values.write(value) for key, value in match.items()}
+    if timeout is not None:
+        given |= {"timeout": _seconds(timeout, "the timeout"), "on_timeout": on_timeout}
+    try:
+        waited = WaitFor(**given)
+    except ValidationError as error:
+        problems = "; ".join(each["msg"] for each in error.errors(include_input=False))
+        raise _refused(f"wait_for: {problems}") from None
+    return StepRequest(
+        _name(name, "wait_for"), place_of(caller), _event, options={"wait_for": waited}
+    )
+
+
+def _child(
+    driver: Driver,
+    workflow: str | Callable[..., Any],
+    payload: Any,
+    caller: FrameType,
+    name: str | None,
+    options: Mapping[str, Any],
+) -> StepRequest[Any]:
+    if isinstance(workflow, str):
+        called, given = workflow, Values(Any, "payload").write(payload)
+        read: Callable[[Any], Any] = _same
+    else:
+        function = driver.workflow(workflow)
+        called, given = function.definition.name, function.payload(payload)
+        read = function.read
+    if options.get("wait") is False:
+        read = _execution_id
+    known = {key: value for key, value in options.items() if value is not None}
+    if isinstance(known.get("retry"), int):
+        known["retry"] = RetryPolicy(attempts=known["retry"])
+    if "timeout" in known:
+        known["timeout"] = _seconds(known["timeout"], "the timeout")
+    known |= {"workflow": called, "input": given}
+    step_name = re.sub("[^A-Za-z0-9_-]+", "-", called).strip("-")[:100] or "child"
+    return StepRequest(_name(name, step_name), place_of(caller), read, options=known)
+
+
+def _name(name: str | None, usual: str) -> str:
+    return usual if name is None else _named(name)
+
+
+def _same(stored: Any) -> Any:
+    return stored
+
+
+def _event(stored: Any) -> Event | None:
+    return None if stored is None else Event.from_json(stored)
+
+
+def _execution_id(stored: Any) -> str:
+    return str(stored["execution_id"])
 
 
 def _named(name: str) -> str:

@@ -52,6 +52,10 @@ class WorkflowFunction:
         """Return the argument *value* as the payload of an event."""
         return value if self._payload is None else self._payload.write(value)
 
+    def read(self, output: Any) -> Any:
+        """Return the value that the stored *output* of an execution makes."""
+        return self._result.read(output)
+
     def output(self, result: Any) -> Any:
         """Return the *result* of the function as JSON."""
         return self._result.write(result)

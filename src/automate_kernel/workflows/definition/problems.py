@@ -27,6 +27,7 @@ from automate_kernel.workflows.definition.structure import (
     kind_of,
 )
 from automate_kernel.workflows.definition.triggers import TRIGGERS
+from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +144,8 @@ def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
     """Return the model of the mapping at *path*."""
     if not path:
         return Workflow
-    if path[-1] == "retry":
-        return RetryPolicy
+    if path[-1] in ("retry", "wait_for"):
+        return RetryPolicy if path[-1] == "retry" else WaitFor
     if path[0] in ("steps", "on_failure") and len(path) == 2:
         return Step
     if path[0] == "trigger":
@@ -317,7 +318,16 @@ def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
         for index, step in enumerate(getattr(workflow, group)):
             texts = {"if": step.if_, "for_each": step.for_each, "input": step.input}
             yield from _texts_of(texts, (group, index))
+            yield from _texts_of(_texts_of_wait(step), (group, index))
     yield from _texts_of(workflow.output, ("output",))
+
+
+def _texts_of_wait(step: Step) -> dict[str, Any]:
+    until = step.sleep.until if isinstance(step.sleep, SleepUntil) else None
+    texts: dict[str, Any] = {"sleep": {"until": until} if until else step.sleep}
+    if step.wait_for is not None:
+        texts["wait_for"] = {"match": dict(step.wait_for.match), "if": step.wait_for.if_}
+    return texts
 
 
 def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
@@ -328,6 +338,10 @@ def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
         for path, text in template_texts(workflow)
         for message, hint in visible.problems(path, text)
     ]
+
+
+# The fields of a step that are rendered for each element.
+_PER_ELEMENT = ("input", "sleep", "wait_for")
 
 
 class _Visible:
@@ -350,7 +364,7 @@ class _Visible:
                 yield problem
         if "error" in names and path[0] != "on_failure":
             yield "'error' is known under on_failure only", "use steps.<id>.error"
-        if step is None or step.for_each is None or path[2] != "input":
+        if step is None or step.for_each is None or path[2] not in _PER_ELEMENT:
             for name in sorted(names & {"item", "index"}):
                 message = f"{name!r} is known in the input of a step with for_each only"
                 yield message, "add for_each to the step, or use another name"

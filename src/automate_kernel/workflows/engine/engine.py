@@ -34,14 +34,18 @@ from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.engine.flow import Flow, needs_saving
 from automate_kernel.workflows.engine.runner import (
     EVENT,
+    LOOK_SECONDS,
     OVERRUN_SECONDS,
     SEEN_SECONDS,
     Runner,
 )
+from automate_kernel.workflows.engine.waits import SIGNAL, Arrived
+from automate_kernel.workflows.execution import StepKey
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -61,13 +65,15 @@ class Driven:
     """An execution in the engine: its task, its flow, and what waits for its next turn."""
 
     __slots__ = (
-        "arrived", "calls", "due", "flow", "given_up", "result", "saving", "task", "woken",
+        "arrived", "calls", "come", "due", "flow", "given_up", "result", "saving", "task", "woken",
     )  # fmt: skip
 
     def __init__(self, task: Task, flow: Flow) -> None:
         self.task: Task = task
         self.flow: Flow = flow
         self.arrived: list[CallOutcome] = []
+        self.come: dict[StepKey, Arrived] = {}
+        """The signals that have come for what it waits for."""
         self.saving: Turn | None = None
         """The turn that is being saved."""
         self.given_up: bool = False
@@ -124,6 +130,10 @@ class Engine:
         self._calling_since: float | None = None
         self._started = False
         self._stopped = threading.Event()
+        self._looks = False
+        self._begin: dict[str, Callable[[Sequence[Task]], None]] = {
+            EVENT: self._begin_events, SIGNAL: self._deliver, CANCEL: self._run_each,
+        }  # fmt: skip
 
     # -- as a pool ---------------------------------------------------------------------------
 
@@ -155,12 +165,11 @@ class Engine:
         if not self._started:
             self._started = True
             self._start_threads()
-        events = [task for task in tasks if task.item.kind == EVENT]
-        if events:
-            self._begin_events(events)
-        executions = [task for task in tasks if task.item.kind != EVENT]
-        if executions:
-            self._open(executions)
+        by_kind: dict[str, list[Task]] = {}
+        for task in tasks:
+            by_kind.setdefault(task.item.kind, []).append(task)
+        for kind, its in by_kind.items():
+            self._begin.get(kind, self._open)(its)
 
     def _begin_events(self, tasks: Sequence[Task]) -> None:
         begun: list[tuple[OutboxItem, Flow | AutomateError]] = []
@@ -186,6 +195,23 @@ class Engine:
         self._end(list(zip(tasks, results, strict=True)))
         for task, flow in opened:
             self._admit(task, flow)
+
+    def _deliver(self, tasks: Sequence[Task]) -> None:
+        """Keep signals, and wake those that wait for them."""
+        began = time.monotonic()
+        try:
+            if self._handlers[SIGNAL].around is not None:
+                raise _OneByOneError
+            self._runner.deliver([task.item for task in tasks])
+        except Exception:
+            self._run_each(tasks)
+            return
+        for task in tasks:
+            task.started_at = began
+        self._end([(task, OutcomeRecorded()) for task in tasks])
+
+    def _run_each(self, tasks: Sequence[Task]) -> None:
+        self._end([(task, self._setup.run(task)) for task in tasks])
 
     def _open(self, tasks: Sequence[Task]) -> None:
         first = tasks[0].item
@@ -328,15 +354,19 @@ class Engine:
         flow = driven.flow
         while True:
             outcomes, driven.arrived, driven.woken = driven.arrived, [], False
+            come, driven.come = driven.come, {}
             if self._is_over(driven):
                 for outcome in outcomes:
                     flow.running.pop(outcome.call.run.key, None)
                 if not flow.running:
                     self._leave(driven, None if driven.task.asked else driven.result)
                 return
-            turn = flow.context.copy().run(self._runner.turn, flow, outcomes)
+            turn = flow.context.copy().run(self._runner.turn, flow, outcomes, come)
             if self._setup.stopping():
                 flow.pause(turn)
+            if flow.waiting and not self._looks:
+                self._looks = True
+                self._start_thread("signals", self._look)
             if needs_saving(turn):
                 driven.saving = turn
                 self._dirty.put(driven)
@@ -429,7 +459,7 @@ class Engine:
         loop: list[StepCall] = []
         for call in turn.calls:
             self._runner.begin(flow, call)
-            name = call.step.action
+            name = call.action
             asynchronous = call.spec.asynchronous if call.spec else self._is_async(name)
             if self._is_quick(name) and flow.timeout_of(call) is None and not asynchronous:
                 quick.append(call)
@@ -525,6 +555,28 @@ class Engine:
         else:
             outcome = running.result()
         self._ready.put((driven, [outcome]))
+
+    # -- signals -----------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Look for signals that executions wait for beside their calls; it starts at the first."""
+        while not self._stopped.wait(LOOK_SECONDS):
+            waiting = {
+                driven.flow.execution.id: driven
+                for driven in list(self._driven)
+                if driven.flow.waiting and not driven.over
+            }
+            if not waiting:
+                continue
+            try:
+                come = self._runner.arrived([driven.flow for driven in waiting.values()])
+            except Exception as error:
+                logger.warning("signals can't be looked for: %s", error)
+                continue
+            for execution_id, its in come.items():
+                driven = waiting[execution_id]
+                driven.come = {**driven.come, **its}
+                self._ready.put((driven, ()))
 
     # -- overruns ----------------------------------------------------------------------------
 

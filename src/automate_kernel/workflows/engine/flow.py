@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
+from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.replay import CodeProgram
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepKey, StepStatus
+from automate_kernel.workflows.engine.waits import Arrived, OpenWait
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepKey,
+    StepStatus,
+)
+
+_NOTHING: Mapping[StepKey, Arrived] = {}
 
 
 class Flow:
@@ -27,7 +38,13 @@ class Flow:
     saved and called. A turn that `needs_saving` is saved, by `save_of`, before its calls are made.
     """
 
-    def __init__(self, item: OutboxItem, loaded: Loaded, program: WorkflowProgram) -> None:
+    def __init__(
+        self,
+        item: OutboxItem,
+        loaded: Loaded,
+        program: WorkflowProgram,
+        find_child: FindChild | None = None,
+    ) -> None:
         self.item: OutboxItem = item
         self.execution: Execution = loaded.execution
         self.workflow: Workflow = program.workflow
@@ -49,14 +66,15 @@ class Flow:
             left = program.workflow.timeout - age
             self._ends_at = self._learnt + left
         crashes = max(0, item.attempt_count - 1)
-        if isinstance(program, CodeProgram):
-            self._flow = program.replay(
-                loaded.execution, waits=loaded.waits, left=left, crashes=crashes, now=loaded.now
-            )
-        else:
-            self._flow = advance(
-                program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes
-            )
+        self.waiting: dict[StepKey, OpenWait] = dict(loaded.open)
+        """The waits that go on, without those for a time."""
+        self._inbox: dict[StepKey, Sequence[Event]] = {}
+        self._take_in(loaded.arrived)
+        drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
+        self._flow = drive(
+            loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
+            arrived=self._inbox, now=loaded.now, find_child=find_child,
+        )  # fmt: skip
         self._since = self._learnt
         self.begins: bool = True
         """True until the first turn is taken."""
@@ -78,8 +96,11 @@ class Flow:
         """True if nothing of it has been saved yet, since it began or was resumed."""
         return not self._stored
 
-    def next_turn(self, outcomes: Sequence[CallOutcome] = ()) -> Turn:
-        """Take *outcomes* in, and return what follows from them."""
+    def next_turn(
+        self, outcomes: Sequence[CallOutcome] = (), arrived: Mapping[StepKey, Arrived] = _NOTHING
+    ) -> Turn:
+        """Take *outcomes* in, and what has *arrived*, and return what follows from them."""
+        self._take_in(arrived)
         for outcome in outcomes:
             self.running.pop(outcome.call.run.key, None)
             if not outcome.begun:
@@ -88,8 +109,30 @@ class Flow:
         elapsed, self._since = now - self._since, now
         if self.begins:
             self.begins = False
-            return next(self._flow)
-        return self._flow.send(([one for one in outcomes if one.begun], elapsed))
+            turn = next(self._flow)
+        else:
+            turn = self._flow.send(([one for one in outcomes if one.begun], elapsed))
+        if turn.waits or turn.answered:
+            self._note_waits(turn, now)
+        return turn
+
+    def _take_in(self, arrived: Mapping[StepKey, Arrived]) -> None:
+        for key, one in arrived.items():
+            wait = self.waiting.get(key)
+            if wait is not None:
+                # Of what is seen by the turn that follows, the database is not asked again.
+                wait.seen |= one.ids
+                self._inbox[key] = one.events
+
+    def _note_waits(self, turn: Turn, now: float) -> None:
+        for key in turn.answered:
+            self.waiting.pop(key, None)
+        for wait in turn.waits:
+            run = wait.run
+            self._begun[run.key] = new_id(), now
+            run.started_at = run.started_at or self._moment(now)
+            if wait.key is not None:
+                self.waiting[run.key] = OpenWait(wait.key, wait.about, wait.details)
 
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
@@ -135,7 +178,8 @@ class Flow:
             for run in turn.saves
             if (known := self._begun.get(run.key)) is not None
         }
-        return Save(self.item, self.execution, turn, begun, self._stored)
+        parked = list(self.waiting.values()) if turn.wait is not None else []
+        return Save(self.item, self.execution, turn, begun, self._stored, parked)
 
     def saved(self, turn: Turn, at: datetime) -> bool:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from automate_kernel.errors import ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.outbox.queries import item_ids_of
+from automate_kernel.outbox.rows_store import CHANNEL
 from automate_kernel.storage.rows import Rows, Where
-from automate_kernel.storage.tables import EXECUTION
+from automate_kernel.storage.tables import EXECUTION, OUTBOX
+from automate_kernel.workflows.engine.children import outside_items
 from automate_kernel.workflows.engine.executions import ADVANCE, end_from_outside, reopen
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
@@ -33,12 +35,12 @@ class ExecutionListener:
             execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
             execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
             execution.error_group = item.last_error_group
-            end_from_outside(rows, execution, ExecutionStatus.FAILED)
+            _end(rows, execution, ExecutionStatus.FAILED)
 
     def cancel_with(self, rows: Rows, item: OutboxItem) -> None:
         """Cancel the execution whose wake-up was cancelled."""
         for execution in _driven_by(rows, item):
-            end_from_outside(rows, execution, ExecutionStatus.CANCELLED)
+            _end(rows, execution, ExecutionStatus.CANCELLED)
 
     def requeued(self, rows: Rows, item: OutboxItem) -> bool:
         """
@@ -52,6 +54,13 @@ class ExecutionListener:
         found = rows.select(EXECUTION, _of(item), lock=True)
         able = (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
         return bool(found) and reopen(rows, found[0], item.id, able)
+
+
+def _end(rows: Rows, execution: Execution, status: ExecutionStatus) -> None:
+    if end_from_outside(rows, execution, status):
+        # Into the tables that the item is in, whose listener this is.
+        items = outside_items(rows, execution)
+        rows.insert(OUTBOX, [item.to_row() for item in items], notify=CHANNEL)
 
 
 def _driven_by(rows: Rows, item: OutboxItem) -> Iterator[Execution]:

@@ -10,6 +10,7 @@ from automate_kernel.secrets.handles import masked
 from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
+from automate_kernel.workflows.definition.waits import SleepUntil
 from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
 
 BuildContext = Callable[..., TemplateContext]
@@ -38,11 +39,16 @@ class WorkflowProgram:
         self._inputs: dict[str, Template] = {}
         self._conditions: dict[str, Condition] = {}
         self._lists: dict[str, Template] = {}
+        self._sleeps: dict[str, Template] = {}
+        self._matches: dict[str, Template] = {}
+        self._signals: dict[str, Condition] = {}
         self._output = templates.compile(workflow.output, path="output")
         for group, steps in (("steps", workflow.steps), ("on_failure", workflow.on_failure)):
             for step in steps:
                 self._compile(step, f"{group}.{step.id}", templates)
-        compiled = (*self._inputs.values(), *self._lists.values(), self._output)
+        compiled = [self._output]
+        for some in (self._inputs, self._lists, self._sleeps, self._matches):
+            compiled += some.values()
         self._constant = {template for template in compiled if template.constant}
         self._triggers = [
             templates.condition(one.if_, path=f"trigger[{n}].if") if one.if_ is not None else None
@@ -55,6 +61,17 @@ class WorkflowProgram:
             self._conditions[step.id] = templates.condition(step.if_, path=f"{path}.if")
         if step.for_each is not None:
             self._lists[step.id] = templates.compile(step.for_each, path=f"{path}.for_each")
+        if step.sleep is not None:
+            until = isinstance(step.sleep, SleepUntil)
+            value = step.sleep.until if isinstance(step.sleep, SleepUntil) else step.sleep
+            where = f"{path}.sleep.until" if until else f"{path}.sleep"
+            self._sleeps[step.id] = templates.compile(value, path=where)
+        if step.wait_for is not None:
+            match, condition = dict(step.wait_for.match), step.wait_for.if_
+            path = f"{path}.wait_for"
+            self._matches[step.id] = templates.compile(match, path=f"{path}.match")
+            if condition is not None:
+                self._signals[step.id] = templates.condition(condition, path=f"{path}.if")
 
     def _render(
         self, template: Template, view: TemplateView, extra: Mapping[str, Any] | None = None
@@ -97,6 +114,24 @@ class WorkflowProgram:
     def input(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
         """Render the input of one call; secrets in it are still handles."""
         return self._render(self._inputs[step.id], view, extra)
+
+    def sleep(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
+        """Render the duration of a sleep, or the time that it lasts until."""
+        return self._render(self._sleeps[step.id], view, extra)
+
+    def match(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Render the values that an awaited event must have, by its fields."""
+        found: dict[str, Any] = self._render(self._matches[step.id], view, extra)
+        return found
+
+    def signal_fits(
+        self, step: Step, view: TemplateView, extra: Mapping[str, Any], event: Event
+    ) -> bool:
+        """Return True if the condition of the step's ``wait_for`` holds for *event*."""
+        condition = self._signals.get(step.id)
+        if condition is None:
+            return True
+        return condition.test(self._names(view, {**extra, "signal": event.to_json()}))
 
     def output(self, view: TemplateView) -> Any:
         """Render the output of the execution."""

@@ -13,16 +13,24 @@ import inspect
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import is_bug
 from automate_kernel.operations.spec import OperationSpec
-from automate_kernel.outbox.item import bounded_seconds
+from automate_kernel.outbox.item import MAX_DELAY_SECONDS, bounded_seconds
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of, log_error
 from automate_kernel.storage.values import encode_json
@@ -37,9 +45,17 @@ from automate_kernel.workflows.code.calls import (
 from automate_kernel.workflows.code.context import SyncWorkflowContext, WorkflowContext
 from automate_kernel.workflows.code.routine import PlainRoutine, Routine
 from automate_kernel.workflows.code.workflow import WorkflowFunction
+from automate_kernel.workflows.definition.model import Step
+from automate_kernel.workflows.definition.waits import SleepUntil
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, Waits, within
-from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
+from automate_kernel.workflows.engine.children import FindChild
+from automate_kernel.workflows.engine.program import (
+    BuildContext,
+    TemplateView,
+    WorkflowProgram,
+)
 from automate_kernel.workflows.engine.record import LONGEST_PLACE, CallPlace, Path, Record
+from automate_kernel.workflows.engine.waiting import Answer, WaitingSteps
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -68,7 +84,12 @@ class HostOperations(Protocol):
 
 
 class CodeProgram(WorkflowProgram):
-    """A workflow in code, as executions of it need it."""
+    """
+    A workflow in code, as executions of it need it.
+
+    Its steps come from the function's calls, with values in place of templates. *functions* finds
+    the workflow that was made of a function.
+    """
 
     def __init__(
         self,
@@ -76,24 +97,40 @@ class CodeProgram(WorkflowProgram):
         templates: TemplateEngine,
         context: BuildContext,
         operations: HostOperations,
+        functions: Callable[[Callable[..., Any]], WorkflowFunction | None],
     ) -> None:
         super().__init__(function.definition, templates, context)
         self.function: WorkflowFunction = function
         self.operations: HostOperations = operations
+        self.functions: Callable[[Callable[..., Any]], WorkflowFunction | None] = functions
+
+    def input(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
+        """Return the input of a step."""
+        return step.input
+
+    def sleep(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
+        """Return the seconds of a sleep, or the time that it lasts until."""
+        return step.sleep.until if isinstance(step.sleep, SleepUntil) else step.sleep
+
+    def match(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values that an awaited event must have, by its fields."""
+        return dict(step.wait_for.match) if step.wait_for is not None else {}
 
     def replay(
         self,
         execution: Execution,
         *,
         waits: dict[StepKey, float],
-        left: float | None,
-        crashes: int,
-        now: datetime,
+        left: float | None = None,
+        crashes: int = 0,
+        arrived: MutableMapping[StepKey, Sequence[Event]] | None = None,
+        now: datetime | None = None,
+        find_child: FindChild | None = None,
     ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
-        """
-        Bring *execution* as far as it goes now, as `advance` does; *now* is the database's time.
-        """
-        driver = _Driver(self, execution, waits, left, crashes, now)
+        """Bring *execution* as far as it goes now, as `advance` does."""
+        inbox = {} if arrived is None else arrived
+        time = now or datetime.now(timezone.utc)
+        driver = _Driver(self, execution, waits, left, crashes, inbox, time, find_child)
         try:
             turn = driver.next_turn()
             driver.first = False
@@ -179,16 +216,27 @@ class _Driver:
         waits: dict[StepKey, float],
         left: float | None,
         crashes: int,
+        inbox: MutableMapping[StepKey, Sequence[Event]],
         now: datetime,
+        find_child: FindChild | None,
     ) -> None:
         self.first = True
         self._program, self._execution = program, execution
         self._crashes, self._left, self._time = crashes, left, now
+        self._inbox = inbox
         self._record = Record(execution.steps)
         self._runs = {run.key: run for run in execution.steps}
-        retrying = (run.key for run in execution.steps if run.status is StepStatus.RETRY)
-        self._waits = Waits({key: waits.get(key, 0.0) for key in retrying})
+        timed = (
+            run.key for run in execution.steps
+            if run.status is StepStatus.RETRY
+            or (run.status is StepStatus.WAITING and run.key in waits)
+        )  # fmt: skip
+        self._waits = Waits({key: waits.get(key, 0.0) for key in timed})
+        view = program.view(execution, self._runs)
+        self._waiting = WaitingSteps(program, execution, view, find_child)
         self._open: dict[StepKey, _Open] = {}
+        # Waits for which something may have come.
+        self._to_answer: list[StepKey] = []
         self._in_flight: set[StepKey] = set()
         self._to_call: list[StepKey] = []
         self._turn, self._saved = Turn(), set[StepKey]()
@@ -269,6 +317,17 @@ class _Driver:
     def find(self, function: Callable[..., Any]) -> OperationSpec | None:
         """Return the spec of an action of the host that was made from *function*."""
         return self._program.operations.of_function(function)
+
+    def workflow(self, function: Callable[..., Any]) -> WorkflowFunction:
+        """Return the workflow that was made of *function*; raises ``NOT_FOUND``."""
+        found = self._program.functions(function)
+        if found is None:
+            raise AutomateError(
+                ErrorCodes.NOT_FOUND,
+                f"{getattr(function, '__qualname__', function)} is no workflow here",
+                hint="write @kernel.workflow above the function, or pass a workflow's name",
+            )
+        return found
 
     def note(self, pending: Pending[Any]) -> None:
         """Note a call that must be awaited before the workflow ends."""
@@ -355,6 +414,8 @@ class _Driver:
             after = partial(scope.end, None, raised)
         else:
             after = partial(self._asked, scope, asked)
+            if isinstance(asked, Gather):  # it may be left before it begins
+                self._routines += (one for one in asked.members if isinstance(one, Coroutine))
         finally:
             self._scope = None
         if self._changed is not None:  # the function has held the error of it up
@@ -429,6 +490,8 @@ class _Driver:
         one = self._open[run.key] = _Open(request, run, place, receive)
         if run.status.finished:
             self._deliver(one)
+        elif run.status is StepStatus.WAITING:
+            self._to_answer.append(run.key)
         else:
             self._to_call.append(run.key)
 
@@ -463,6 +526,8 @@ class _Driver:
         value: Any = None
         error: BaseException | None = None
         if run.status is StepStatus.COMPLETED:
+            if "wait_for" in request.options:
+                self._waiting.take(run.output)
             try:
                 value = request.read(run.output)
             except AutomateError as unfit:
@@ -481,36 +546,42 @@ class _Driver:
 
     def settle(self, outcome: CallOutcome) -> None:
         """Take in the outcome of a call."""
-        run = outcome.call.run
-        self._in_flight.discard(run.key)
-        error = outcome.error
+        self._in_flight.discard(outcome.call.run.key)
+        self._take_in(outcome.call.step, outcome.call.run, outcome)
+
+    def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | Answer) -> None:
+        """End the attempt of a run that was called, or has waited."""
+        one, error = self._open.get(run.key), outcome.error
         if error is None:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
             if outcome.encoded is not None:
                 self._turn.outputs[run.key] = outcome.encoded
-        elif self._retries(outcome.call, error):
-            self._retry(outcome.call, error)
+        elif self._retries(step, run, one, error):
+            self._retry(step, run, error)
             return
         else:
             self._end_run(run, StepStatus.FAILED, error=error)
-        one = self._open.get(run.key)
         if one is not None and self._changed is None:
             self._deliver(one)
 
-    def _retries(self, call: StepCall, error: AutomateError) -> bool:
-        retry = call.step.retry
-        stopping = self._changed is not None or (
-            self._interruption is not None and not self._thrown and not call.recovers
-        )
-        if call.run.attempts >= retry.attempts or stopping:
+    def _retries(self, step: Step, run: StepRun, one: _Open | None, error: AutomateError) -> bool:
+        able = step.action is not None or step.workflow is not None
+        if not able or one is None or run.attempts >= step.retry.attempts:
             return False
-        return retry.allows(error.code, retryable=error.retryable)
+        if self._changed is not None or (self._is_held and not one.request.recovers):
+            return False
+        return step.retry.allows(error.code, retryable=error.retryable)
 
-    def _retry(self, call: StepCall, error: AutomateError) -> None:
-        run = call.run
-        delay = call.step.retry.delay_for(run.attempts)
+    @property
+    def _is_held(self) -> bool:
+        """True if nothing new begins until the function knows that it is interrupted."""
+        return self._interruption is not None and not self._thrown
+
+    def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
+        delay = step.retry.delay_for(run.attempts)
         if error.retry_after is not None:
             delay = max(delay, bounded_seconds(error.retry_after))
+        self._close(run)
         run.status = StepStatus.RETRY
         self._note_error(run, error)
         self._waits.add(run.key, delay)
@@ -525,12 +596,18 @@ class _Driver:
         output: Any = None,
         error: AutomateError | None = None,
     ) -> None:
+        self._close(run)
         run.status, run.output = status, output
         run.error_code = run.error = run.trace = run.error_group = None
         if error is not None:
             self._note_error(run, error)
         self._waits.drop(run.key)
         self._save(run)
+
+    def _close(self, run: StepRun) -> None:
+        """End the wait of *run*, if it waits."""
+        if run.status is StepStatus.WAITING:
+            self._turn.answered.append(run.key)
 
     def _note_error(self, run: StepRun, error: AutomateError) -> None:
         run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
@@ -553,13 +630,19 @@ class _Driver:
     def next_turn(self) -> Turn:
         """Let the function go on as far as it can, and return the turn that has come together."""
         self._run_ready()
-        self._check_time()
-        if self._interruption is not None and not (self._thrown or self._in_flight):
-            self._interrupt()
+        due = self._waits.take_due()
+        while True:
+            self._answer_waits(due)
             self._run_ready()
-        self._to_call += (key for key in self._waits.take_due() if key in self._open)
-        if self._changed is None:
-            self._start_calls()
+            self._check_time()
+            if self._is_held and not self._in_flight:
+                self._interrupt()
+                self._run_ready()
+            retried = [key for key in (*due, *self._waits.take_due()) if self._is_retried(key)]
+            self._start_calls(retried)
+            due = []
+            if not (self._ready or self._to_answer) or self._changed is not None:
+                break
         over = self._changed is not None or self._result is not None
         if over and not self._in_flight:
             self._end()
@@ -567,14 +650,19 @@ class _Driver:
         self._saved.clear()
         if turn.end is not None:
             return turn
-        wait = self._bounded(self._waits.until_next())
+        wait = self._waits.until_next()
         if turn.calls or self._in_flight:
-            turn.next_retry = wait
-        elif wait is not None:
-            turn.wait = wait
+            turn.next_retry = self._bounded(wait)
+        elif self._open:
+            # Nothing but a signal wakes what waits without a limit.
+            turn.wait = self._bounded(MAX_DELAY_SECONDS if wait is None else wait)
         else:
             raise AutomateError(ErrorCodes.INTERNAL, "the workflow waits for nothing")
         return turn
+
+    def _is_retried(self, key: StepKey) -> bool:
+        one = self._open.get(key)
+        return one is not None and one.run.status is StepStatus.RETRY
 
     def _bounded(self, wait: float | None) -> float | None:
         """Return *wait*, cut where the workflow's time ends."""
@@ -593,20 +681,82 @@ class _Driver:
         """Raise the interruption wherever the function waits."""
         for key, one in sorted(self._open.items(), key=lambda each: each[1].place.path):
             if not one.request.recovers and key not in self._in_flight:
+                self._abandon(one)
                 self._end_run(one.run, StepStatus.CANCELLED)
                 self._deliver(one)
 
-    def _start_calls(self) -> None:
-        keys, self._to_call = self._to_call, []
-        held = self._interruption is not None and not self._thrown
+    def _abandon(self, one: _Open) -> None:
+        """Cancel the sub-workflow that a run waits for."""
+        step = one.request.step(one.run.step_id)
+        if step.workflow is not None and one.run.status is StepStatus.WAITING:
+            self._turn.abandoned.append(self._waiting.child_of(step, one.run))
+
+    def _start_calls(self, retried: Sequence[StepKey]) -> None:
+        keys, self._to_call = [*self._to_call, *retried], []
         for key in keys:
             one = self._open.get(key)
             if one is None or key in self._in_flight or self._waits.holds(key):
                 continue
-            if held and not one.request.recovers:
+            if self._changed is not None:
+                return
+            if self._is_held and not one.request.recovers:
                 self._to_call.append(key)
-            else:
+            elif "action" in one.request.options:
                 self._call(one)
+            else:
+                self._begin_wait(one)
+
+    # -- waits -------------------------------------------------------------------------------
+
+    def _answer_waits(self, due: Sequence[StepKey]) -> None:
+        """End the waits for which something has come, and those whose time is over."""
+        looked, self._to_answer = dict.fromkeys(self._to_answer), []
+        # Whatever comes in the same moment as the end of the time counts.
+        for key in (*dict.fromkeys((*self._inbox, *looked)), *due):
+            one = self._open.get(key)
+            if one is None or one.run.status is not StepStatus.WAITING:
+                continue
+            step = one.request.step(one.run.step_id)
+            answer = self._answer_of(step, one.run)
+            if answer is None and self._waits.is_due(key):
+                answer = self._waiting.timed_out(step)
+                if answer.error is not None:
+                    self._abandon(one)
+            if answer is not None:
+                self._take_in(step, one.run, answer)
+
+    def _answer_of(self, step: Step, run: StepRun) -> Answer | None:
+        events = self._inbox.pop(run.key, ())
+        try:
+            found = (self._waiting.answer(step, run, {}, event) for event in events)
+            return next((answer for answer in found if answer is not None), None)
+        except AutomateError as error:
+            return Answer(error=error)
+
+    def _begin_wait(self, one: _Open) -> None:
+        """Begin a step that waits; it may end at once."""
+        run, step = one.run, one.request.step(one.run.step_id)
+        if step.workflow is not None:
+            # An attempt that was not saved is begun again, under the same id.
+            run.attempts += 1
+        try:
+            begun = self._waiting.begin(step, run, {}, self._time)
+        except AutomateError as error:
+            self._take_in(step, run, Answer(error=error))
+            return
+        if begun.child is not None:
+            self._turn.children.append(begun.child)
+        self._waits.drop(run.key)
+        wait = begun.wait
+        if wait is None:
+            self._take_in(step, run, begun.answer)
+            return
+        run.status = StepStatus.WAITING
+        if wait.seconds is not None:
+            self._waits.add(run.key, wait.seconds)
+            self._turn.delays[run.key] = wait.seconds
+        self._turn.waits.append(wait)
+        self._save(run)
 
     def _call(self, one: _Open) -> None:
         run, request = one.run, one.request
@@ -649,6 +799,8 @@ class _Driver:
             failure = within(failure, f"{failure}; what could not be undone: {listed}")
         if failure is not None:
             self._fail(failure)
+        for one in list(self._open.values()):
+            self._abandon(one)
         for run in self._execution.steps:
             if not run.status.finished:
                 self._end_run(run, StepStatus.CANCELLED)

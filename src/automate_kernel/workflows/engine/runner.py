@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
@@ -21,17 +21,25 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.values import encode_json
-from automate_kernel.worker.handler import should_stop
+from automate_kernel.worker.handler import Snooze, should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.definition.duration import format_duration
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
 from automate_kernel.workflows.engine.flow import Flow, needs_saving
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
-from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.waits import Arrived
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepKey,
+    StepStatus,
+)
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -42,6 +50,11 @@ EVENT = "automate.event"
 _PARALLEL = 64
 SEEN_SECONDS = 0.1
 """A call that takes longer has a row while it runs, so that people see it."""
+
+LOOK_SECONDS = 0.5
+"""The seconds between two looks for signals that executions wait for beside their calls."""
+
+_CANCELLED_BY = ("parent_id", "execution_ids")
 
 OVERRUN_SECONDS = 0.02
 """A quick call that takes longer is none."""
@@ -71,7 +84,8 @@ class Runner:
     The handlers of events and executions.
 
     *operations* make the calls. *programs* finds the compiled workflow of a definition's id,
-    *listening* those that an event starts if their condition holds. *sender* is the sender of the
+    *listening* those that an event starts if their condition holds, and *find_child* those that
+    steps start. *sender* is the sender of the
     signals. The context manager that *around* returns is entered while an execution is driven.
     """
 
@@ -82,6 +96,7 @@ class Runner:
         operations: Calls,
         programs: Callable[[str], WorkflowProgram],
         listening: Callable[[Event], Iterable[Entry]],
+        find_child: FindChild | None = None,
         sender: Any = None,
         around: Callable[[Execution], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
@@ -89,6 +104,7 @@ class Runner:
         self.operations = operations
         self._programs = programs
         self._listening = listening
+        self._find_child = find_child
         self._sender = sender
         self.around = around
         self._executor: ThreadPoolExecutor | None = None
@@ -112,6 +128,7 @@ class Runner:
         with self.store.storage.begin() as rows:
             for workflow in starting:
                 self.store.start(rows, workflow, event, priority=item.priority)
+            self.store.signals.pass_on(rows, [(event, item.priority)])
             self._finish_events(rows, item.lease_owner or "", [outcome])
         signals.emit(signals.event_received, self._sender, event=event)
         return OutcomeRecorded()
@@ -135,6 +152,10 @@ class Runner:
         with self.store.freed_if_lost(ids, owner), self.store.storage.begin() as rows:
             begun = self.store.start_claimed(rows, starts, owner) if starts else []
             ids += [item.id for item, _ in begun]
+            self.store.signals.pass_on(
+                rows,
+                [(event, item.priority) for item, (event, _, _) in zip(items, asked, strict=True)],
+            )
             self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
         for event, _, _ in asked:
             signals.emit(signals.event_received, self._sender, event=event)
@@ -157,6 +178,30 @@ class Runner:
     def _finish_events(self, rows: Rows, owner: str, outcomes: Sequence[Outcome]) -> None:
         if self.store.outbox.acknowledge(owner, outcomes, transaction=rows.native):
             raise LeaseLostError("the lease of an event is lost")
+
+    # -- signals -----------------------------------------------------------------------------
+
+    def handle_signal(self, item: OutboxItem) -> OutcomeRecorded | None:
+        """Keep a signal, and wake the executions that wait for it."""
+        self.deliver([item])
+        return OutcomeRecorded()
+
+    def deliver(self, items: Sequence[OutboxItem]) -> None:
+        """Keep the signals of *items*, and wake the executions that wait for them."""
+        if self.store.signals.deliver(items):
+            raise LeaseLostError("the lease of a signal is lost")
+
+    def handle_cancel(self, item: OutboxItem) -> Snooze | None:
+        """Cancel some sub-workflows that nobody waits for any more."""
+        given = {name: item.payload[name] for name in _CANCELLED_BY if name in item.payload}
+        # Many are cancelled in several goes, so that other items have their turn between them.
+        return Snooze(0.0) if self.store.cancel_children(**given) else None
+
+    def arrived(self, flows: Sequence[Flow]) -> dict[str, dict[StepKey, Arrived]]:
+        """Return what has come for executions in flight that wait beside it, by their ids."""
+        waiting = {flow.execution.id: (flow.execution, dict(flow.waiting)) for flow in flows}
+        with self.store.storage.begin(atomic=False) as rows:
+            return self.store.signals.arrived(rows, waiting)
 
     # -- executions --------------------------------------------------------------------------
 
@@ -185,7 +230,9 @@ class Runner:
             program = self._programs(loaded.execution.definition_id)
         except AutomateError as error:
             return error
-        return Flow(item, loaded, program)
+        # It was registered in the transaction that began this execution.
+        self.store.signals.note(program.workflow.awaited)
+        return Flow(item, loaded, program, self._find_child)
 
     def begin_execution(
         self, workflow: Workflow, event: Event, owner: str
@@ -232,11 +279,13 @@ class Runner:
                     self.begin(flow, call)
                 slow = [
                     call.run for call in turn.calls
-                    if self.mean_seconds(call.step.action) > SEEN_SECONDS
+                    if self.mean_seconds(call.action) > SEEN_SECONDS
                 ]  # fmt: skip
                 if slow and self._saved(flow, Turn(saves=slow)) is None:
                     return None
-                turn = self.turn(flow, self._make(flow, turn, in_flight))
+                outcomes = self._make(flow, turn, in_flight)
+                arrived = self.arrived([flow]) if flow.waiting else {}
+                turn = self.turn(flow, outcomes, arrived.get(flow.execution.id, {}))
         finally:
             for future in in_flight:
                 future.cancel()  # the next holder of the execution makes those that have not begun
@@ -250,11 +299,16 @@ class Runner:
             self.let_go(flow)
         return saved
 
-    def turn(self, flow: Flow, outcomes: Sequence[CallOutcome] = ()) -> Turn:
+    def turn(
+        self,
+        flow: Flow,
+        outcomes: Sequence[CallOutcome] = (),
+        arrived: Mapping[StepKey, Arrived] | None = None,
+    ) -> Turn:
         """Take *outcomes* in, and return what follows; a new execution sends its signal."""
         if flow.begins and flow.fresh:
             signals.emit(signals.workflow_started, self._sender, execution=flow.execution)
-        return flow.next_turn(outcomes)
+        return flow.next_turn(outcomes, arrived or {})
 
     def let_go(self, flow: Flow) -> None:
         """Raise `LeaseLostError` if the item is another's; else the execution has been ended."""
@@ -265,7 +319,10 @@ class Runner:
         self, flow: Flow, turn: Turn, in_flight: set[Future[CallOutcome]]
     ) -> Sequence[CallOutcome]:
         """Make the turn's calls; return the outcomes so far: some, unless a retry is due."""
-        if len(turn.calls) == 1 and not in_flight and turn.next_retry is None:
+        patience = turn.next_retry
+        if flow.waiting:
+            patience = LOOK_SECONDS if patience is None else min(patience, LOOK_SECONDS)
+        if len(turn.calls) == 1 and not in_flight and patience is None:
             return [self.perform(flow, turn.calls[0])]
         submit = self.executor().submit
         in_flight |= {
@@ -273,7 +330,7 @@ class Runner:
             submit(flow.context.copy().run, self.perform, flow, call)
             for call in turn.calls
         }
-        done, left = wait(in_flight, turn.next_retry, FIRST_COMPLETED)
+        done, left = wait(in_flight, patience, FIRST_COMPLETED)
         in_flight.intersection_update(left)
         return [future.result() for future in done]
 
@@ -287,7 +344,7 @@ class Runner:
     def perform(self, flow: Flow, call: StepCall) -> CallOutcome:
         """Make one call; an error is part of the outcome."""
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
-        name, began = call.step.action, time.monotonic()
+        name, began = call.action, time.monotonic()
         try:
             output = self.operations.invoke(call.operation, call.input, call=about, timeout=timeout)
             return _outcome(call, output)
@@ -392,6 +449,8 @@ class Runner:
         execution = flow.execution
         self.activity.add(execution, turn, began=began)
         send, sender = signals.emit, self._sender
+        for wait_ in turn.waits:
+            send(signals.step_started, sender, execution=execution, step=wait_.run)
         for run in turn.saves:
             if run.status is StepStatus.COMPLETED:
                 send(signals.step_completed, sender, execution=execution, step=run)
@@ -412,7 +471,7 @@ class Runner:
 def _about(execution: Execution, call: StepCall) -> Call:
     run = call.run
     return Call(
-        call.step.action,
+        call.action,
         execution.tenant_id,
         execution.id,
         run.step_id,
@@ -445,7 +504,10 @@ def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     here, and calls no step again whose output can't be kept.
     """
     code, text = str(error.code), f"its output can't be stored: {error}"
-    left = Turn(delays=turn.delays, wait=0.0, failed=turn.failed)
+    left = Turn(
+        delays=turn.delays, wait=0.0, failed=turn.failed, answered=turn.answered,
+        abandoned=turn.abandoned,
+    )  # fmt: skip
     failing = {step.id for step in flow.workflow.steps if step.on_failure == "fail"}
     blamed = None
     for run in turn.saves:

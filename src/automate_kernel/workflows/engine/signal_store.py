@@ -1,0 +1,316 @@
+"""
+Signals in the host's database: kept for those that wait, and for those that soon will.
+
+None is missed. A wait is committed before its execution is parked, and the one who parks it looks
+for signals after the change of its item. A signal is committed before the look for waits, and the
+one who looks locks the item. So one of the two sees the other, whoever comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from automate_kernel.outbox import OutboxItem, OutboxStore, Outcome, RowsOutboxStore
+from automate_kernel.outbox.item import WAITING, waiting_changes
+from automate_kernel.outbox.rows_store import CHANNEL
+from automate_kernel.storage.checkpoint import LIVE
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.tables import AWAITED, EXECUTION, OUTBOX, SIGNAL, WAIT
+from automate_kernel.storage.values import Redaction, encode_json
+from automate_kernel.workflows.engine.children import end_event
+from automate_kernel.workflows.engine.waits import (
+    MOST_BYTES,
+    Arrived,
+    OpenWait,
+    Wait,
+    child_key,
+    signal_id,
+    signal_items_of,
+    wait_id,
+    wait_key,
+)
+from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepKey
+
+Awaited = tuple[str, str]
+"""The name of an event, and the field of its payload that it is found by, or ""."""
+
+# So many executions are woken in one transaction, so that nobody waits for it for long.
+_WOKEN_AT_ONCE = 200
+_PURGED_AT_ONCE = 500
+_KEPT_SECONDS = 3600.0
+
+
+class SignalStore:
+    """
+    The signals and waits of a host.
+
+    *outbox* holds the items of executions, in the same *storage*.
+    """
+
+    def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
+        self._storage, self._outbox = storage, outbox
+        # Those whose registration is committed, so that each costs a process one insert.
+        self._known: set[Awaited] = set()
+
+    # -- awaited events ----------------------------------------------------------------------
+
+    def register(self, rows: Rows, awaited: Iterable[Awaited]) -> None:
+        """Let events be kept from the commit of *rows* on."""
+        rows.insert(AWAITED, self.registration(awaited))
+
+    def registration(self, awaited: Iterable[Awaited]) -> list[Row]:
+        """Return the rows that let events be kept, without those known to be there."""
+        return [
+            {
+                "id": wait_key("awaited", name, path), "name": name, "field": path,
+                "created_at": Now(),
+            }
+            for name, path in sorted(set(awaited) - self._known)
+        ]  # fmt: skip
+
+    def note(self, awaited: Iterable[Awaited]) -> None:
+        """Note that the registration of these is committed."""
+        self._known.update(awaited)
+
+    def pass_on(self, rows: Rows, events: Sequence[tuple[Event, int]]) -> None:
+        """Enqueue *events*, with their priorities, as signals for those that wait for them."""
+        names = sorted({event.name for event, _ in events})
+        found = rows.select(AWAITED, [Where("name", "in", names)], columns=("name", "field"))
+        if not found:
+            return
+        awaited = [(row["name"], row["field"]) for row in found]
+        items = [
+            item
+            for event, priority in events
+            for item in signal_items_of(event, awaited, priority=priority)
+        ]
+        if items:
+            self._outbox.enqueue_many(items, transaction=rows.native)
+
+    # -- delivery ----------------------------------------------------------------------------
+
+    def deliver(self, items: Sequence[OutboxItem]) -> set[str]:
+        """
+        Keep the signals of claimed *items*, wake those that wait for them, and finish the items.
+
+        Returns the items whose leases were lost.
+        """
+        keys = [str(item.payload["key"]) for item in items]
+        with self._storage.begin() as rows:
+            rows.insert(SIGNAL, [
+                {"id": signal_id(item.id, key), "key": key, "event": _event_json(item),
+                 "received_at": Now()}
+                for item, key in zip(items, keys, strict=True)
+            ])  # fmt: skip
+        outcomes = [Outcome(item.id, token=item.lease_token) for item in items]
+        beyond: list[Where] = []
+        while True:
+            with self._storage.begin() as rows:
+                where = [Where("key", "in", sorted(set(keys))), *beyond]
+                waits = rows.select(
+                    WAIT, where, order_by=("id",), limit=_WOKEN_AT_ONCE,
+                    columns=("id", "execution_id"),
+                )  # fmt: skip
+                self._wake_executions(rows, sorted({row["execution_id"] for row in waits}))
+                if len(waits) < _WOKEN_AT_ONCE:
+                    owner = items[0].lease_owner or ""
+                    return self._outbox.acknowledge(owner, outcomes, transaction=rows.native)
+            beyond = [Where("id", "gt", waits[-1]["id"])]
+
+    def _wake_executions(self, rows: Rows, ids: Sequence[str]) -> None:
+        live = [Where("id", "in", ids), Where("status", "in", LIVE)]
+        found = rows.select(EXECUTION, live, columns=("item_id",))
+        self.wake(rows, [row["item_id"] for row in found])
+
+    def wake(self, rows: Rows, item_ids: Sequence[str]) -> None:
+        """Let items that wait for a time be due now; what runs is left alone."""
+        if not item_ids:
+            return
+        if not isinstance(self._outbox, RowsOutboxStore):
+            self._outbox.reschedule(item_ids)
+            return
+        # Locked by their ids alone: whoever parks one of them is waited for.
+        found = rows.select(
+            OUTBOX, [Where("id", "in", sorted(item_ids))], order_by=("id",), lock=True,
+            columns=("id", "status", "waiting_for", "priority"),
+        )  # fmt: skip
+        parked = [row for row in found if row["status"] in WAITING and row["waiting_for"] == "time"]
+        for priority in sorted({row["priority"] for row in parked}):
+            ids = [row["id"] for row in parked if row["priority"] == priority]
+            changes = {"updated_at": Now(), **waiting_changes(0.0, priority)}
+            rows.update(OUTBOX, [Where("id", "in", ids)], changes)
+        if parked:
+            rows.notify(CHANNEL)
+
+    # -- waits -------------------------------------------------------------------------------
+
+    def begin(self, rows: Rows, waits: Sequence[tuple[Wait, str | None]]) -> None:
+        """Write waits that begin, each with its tenant; the step's row is written beside it."""
+        self.register(rows, [wait.awaited for wait, _ in waits if wait.awaited is not None])
+        redact = self._outbox.redact
+        new = [_wait_row(wait, tenant, redact) for wait, tenant in waits if wait.key is not None]
+        rows.insert(WAIT, new)
+
+    def end(self, rows: Rows, ended: Sequence[tuple[str, StepKey]]) -> None:
+        """Delete the waits of steps that have ended: of each its execution and key."""
+        ids = sorted(wait_id(execution_id, *key) for execution_id, key in ended)
+        rows.delete(WAIT, [Where("id", "in", ids)])
+
+    def open(self, rows: Rows, execution_ids: Sequence[str]) -> dict[str, dict[StepKey, OpenWait]]:
+        """Return the waits of executions, which go on."""
+        found: dict[str, dict[StepKey, OpenWait]] = {}
+        where = [Where("execution_id", "in", sorted(execution_ids))]
+        for row in rows.select(WAIT, where, order_by=("created_at", "id")):
+            key = (row["step_id"], row["position"])
+            one = OpenWait(row["key"], row["about"], row["details"] or {})
+            found.setdefault(row["execution_id"], {})[key] = one
+        return found
+
+    def unseen(
+        self, rows: Rows, waiting: Mapping[str, tuple[Execution, Sequence[OpenWait]]]
+    ) -> set[str]:
+        """Return the keys of *waiting* for whose waits there are signals not looked at yet."""
+        found = _signals(rows, waiting.values())
+        return {
+            name
+            for name, (execution, waits) in waiting.items()
+            if any(_new_to(one, execution, found) for one in waits)
+        }
+
+    def arrived(
+        self, rows: Rows, waiting: Mapping[str, tuple[Execution, Mapping[StepKey, OpenWait]]]
+    ) -> dict[str, dict[StepKey, Arrived]]:
+        """Return the signals that have not been looked at, by the keys of *waiting* and by step."""
+        waits = [one for _, its in waiting.values() for one in its.values()]
+        found = _signals(rows, [(one, list(its.values())) for one, its in waiting.values()])
+        new = {
+            (name, key): _new_to(one, execution, found)
+            for name, (execution, its) in waiting.items()
+            for key, one in its.items()
+        }
+        events = _events(rows, {each for ids in new.values() for each in ids})
+        ends = _ends(rows, waits)
+        arrived: dict[str, dict[StepKey, Arrived]] = {}
+        for (name, key), ids in new.items():
+            one = waiting[name][1][key]
+            # Of those that were kept together, the one that was sent first comes first.
+            known = sorted(
+                (at, events[each].id, each) for each, at in ids.items() if each in events
+            )
+            come = [events[each] for _, _, each in known]
+            if one.about == "workflow":
+                come = [ends[one.subject]] if one.subject in ends else []
+            if ids or come:
+                arrived.setdefault(name, {})[key] = Arrived(come, set(ids))
+        return arrived
+
+    def awaited_ends(self, rows: Rows, execution_ids: Sequence[str]) -> set[str]:
+        """Return those of these executions whose ends somebody waits for."""
+        keys = {child_key(each): each for each in execution_ids}
+        found = rows.select(WAIT, [Where("key", "in", sorted(keys))], columns=("key",))
+        return {keys[row["key"]] for row in found}
+
+    # -- retention ---------------------------------------------------------------------------
+
+    def purge(self, *, older_than_seconds: float = _KEPT_SECONDS) -> int:
+        """
+        Delete the signals that are older than each execution that goes on; return their number.
+
+        Those of the last *older_than_seconds* are kept. A worker does so now and then.
+        """
+        purged = 0
+        for ids in self._old(older_than_seconds):
+            with self._storage.begin() as rows:
+                purged += rows.delete(SIGNAL, [Where("id", "in", sorted(ids))])
+        return purged
+
+    def _old(self, age: float) -> Iterator[list[str]]:
+        while True:
+            with self._storage.begin(atomic=False) as rows:
+                before: list[Where] = [Where("received_at", "lt", Now(-age))]
+                for status in ExecutionStatus:
+                    if not status.finished:
+                        oldest = rows.select(
+                            EXECUTION, [Where("status", "eq", status.value)],
+                            order_by=("created_at",), limit=1, columns=("created_at",),
+                        )  # fmt: skip
+                        before += [Where("received_at", "lt", row["created_at"]) for row in oldest]
+                found = rows.select(
+                    SIGNAL, before, order_by=("received_at",), limit=_PURGED_AT_ONCE,
+                    columns=("id",),
+                )  # fmt: skip
+            if not found:
+                return
+            yield [row["id"] for row in found]
+
+
+def _signals(
+    rows: Rows, waiting: Iterable[tuple[Execution, Sequence[OpenWait]]]
+) -> dict[str, list[Row]]:
+    """Return ids and times of the signals that may answer, by key."""
+    waiting = list(waiting)
+    keys = sorted({one.key for _, waits in waiting for one in waits})
+    if not keys:
+        return {}
+    times = [one.created_at for one, _ in waiting if one.created_at is not None]
+    since = [Where("received_at", "ge", min(times))] if len(times) == len(waiting) else []
+    found: dict[str, list[Row]] = {}
+    for row in rows.select(
+        SIGNAL, [Where("key", "in", keys), *since], columns=("id", "key", "received_at")
+    ):
+        found.setdefault(row["key"], []).append(row)
+    return found
+
+
+def _new_to(
+    wait: OpenWait, execution: Execution, found: Mapping[str, list[Row]]
+) -> dict[str, datetime]:
+    """Return the signals that have come for *wait* and were not looked at: their ids and times."""
+    since = execution.created_at
+    return {
+        row["id"]: row["received_at"]
+        for row in found.get(wait.key, ())
+        if row["id"] not in wait.seen and (since is None or row["received_at"] >= since)
+    }
+
+
+def _event_json(item: OutboxItem) -> Any:
+    event = Event.from_json(item.payload["event"]).to_json()
+    return encode_json(event, "signal", MOST_BYTES, inside=1)
+
+
+def _wait_row(wait: Wait, tenant_id: str | None, redact: Redaction | None) -> Row:
+    run = wait.run
+    return {
+        "id": wait_id(run.execution_id, *run.key),
+        "key": wait.key,
+        "about": wait.about,
+        "execution_id": run.execution_id,
+        "step_id": run.step_id,
+        "position": run.position,
+        "tenant_id": tenant_id,
+        "details": encode_json(dict(wait.details), "details of the wait", redact=redact),
+        "created_at": Now(),
+        "expires_at": None if wait.seconds is None else Now(wait.seconds),
+    }
+
+
+def _events(rows: Rows, ids: Iterable[str]) -> dict[str, Event]:
+    where = [Where("id", "in", sorted(ids))]
+    found = rows.select(SIGNAL, where, columns=("id", "event"))
+    return {row["id"]: Event.from_json(row["event"]) for row in found}
+
+
+def _ends(rows: Rows, waits: Iterable[OpenWait]) -> dict[str, Event]:
+    """Return the ends of the sub-workflows that have ended, by their ids."""
+    ids = sorted({one.subject for one in waits if one.about == "workflow"})
+    if not ids:
+        return {}
+    known = rows.select(EXECUTION, [Where("id", "in", ids)], columns=("id", "status"))
+    ended = [row["id"] for row in known if ExecutionStatus(row["status"]).finished]
+    columns = ("id", "workflow", "status", "output", "error_code", "error")
+    found = rows.select(EXECUTION, [Where("id", "in", ended)], columns=columns)
+    gone = {each: end_event(None, each) for each in set(ids) - {row["id"] for row in known}}
+    return {**gone, **{row["id"]: end_event(row, row["id"]) for row in found}}
