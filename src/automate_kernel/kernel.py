@@ -604,15 +604,18 @@ class Kernel:
         description: str | None = None,
         version: int = 1,
         timeout: float | str | None = None,
+        waits: Mapping[str, str] | None = None,
     ) -> Callable[[F], F]: ...
     def workflow(self, function: Any = None, **options: Any) -> Any:
         """
         Make a function, ``def`` or ``async def``, a workflow in code.
 
-        It takes a `Context` (a ``def`` takes a `SyncContext`) and, if it has a second parameter,
-        the payload of the event in the type of its annotation. *on* is the name of the event that
-        starts it, a trigger, or a list of them; without, it is started by hand. Executions go on
-        with the *version* that they began with. *timeout* bounds an execution, waits included.
+        It takes a `WorkflowContext` (a ``def`` a `SyncWorkflowContext`) and, if it has a second
+        parameter, the payload of the event in the type of its annotation. *on* is the name of the
+        event that starts it, a trigger, or a list of them; without, it is started by hand.
+        Executions go on with the *version* that they began with. *timeout* bounds an execution, waits included.
+        Events that come before the workflow waits for them are kept if its source names them in
+        ``wait_for``; *waits* names others, each with the field that it is matched by, or "".
         Raises `WorkflowError`.
         """
 

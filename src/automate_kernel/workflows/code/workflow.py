@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -36,7 +38,7 @@ class WorkflowFunction:
 
     def defined_as(self, definition: CodeWorkflow) -> WorkflowFunction:
         """Return the same function with an earlier *definition*: with other triggers, say."""
-        return WorkflowFunction(self.function, definition)
+        return WorkflowFunction(self.function, definition.awaiting(self.definition.awaited))
 
     def arguments(self, payload: Any) -> tuple[Any, ...]:
         """
@@ -70,6 +72,7 @@ def workflow_function(
     description: str | None = None,
     version: int = 1,
     timeout: float | str | None = None,
+    waits: Mapping[str, str] | None = None,
 ) -> WorkflowFunction:
     """Return *function* as a workflow; raises `WorkflowError` for options that don't fit."""
     if not inspect.isroutine(function):
@@ -99,4 +102,38 @@ def workflow_function(
     except ValidationError as error:
         problems = "; ".join(each["msg"] for each in error.errors(include_input=False))
         raise WorkflowError(f"workflow {called!r} is not as it must be: {problems}") from None
-    return WorkflowFunction(function, definition)
+    return WorkflowFunction(
+        function, definition.awaiting({*awaited_events(function), *(waits or {}).items()})
+    )
+
+
+def awaited_events(function: Callable[..., Any]) -> Iterator[tuple[str, str]]:
+    """
+    Yield the events that *function* waits for, as far as its source says: name and leading field.
+
+    These are the calls of ``wait_for`` whose event and fields stand there as text.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+    except (OSError, TypeError, SyntaxError):  # no source is installed, or it is a lambda's
+        return
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        named = {each.arg: each.value for each in node.keywords}
+        event = node.args[0] if node.args else named.get("event")
+        if node.func.attr == "wait_for" and isinstance(event, ast.Constant):
+            field = _leading(named.get("match"))
+            if isinstance(event.value, str) and field is not None:
+                yield event.value, field
+
+
+def _leading(match: ast.expr | None) -> str | None:
+    """Return the first field of *match* in order, empty without one; None if it isn't text."""
+    if match is None:
+        return ""
+    keys = match.keys if isinstance(match, ast.Dict) else [None]
+    fields = [key.value for key in keys if isinstance(key, ast.Constant)]
+    if len(fields) < len(keys) or not all(isinstance(field, str) for field in fields):
+        return None
+    return min(map(str, fields), default="")

@@ -315,6 +315,18 @@ class CodeWorkflow(Workflow):
     code: str = Field(min_length=1, max_length=500)
     """The function: ``shop.flows:fulfil``."""
 
+    _waits: frozenset[tuple[str, str]] = PrivateAttr(default=frozenset())
+
+    def awaiting(self, waits: Iterable[tuple[str, str]]) -> CodeWorkflow:
+        """Note the events that the function waits for: of each the name and a field."""
+        self._waits = frozenset(waits)
+        return self
+
+    @property
+    def awaited(self) -> frozenset[tuple[str, str]]:
+        """The events that its function is known to wait for."""
+        return self._waits
+
 
 def workflow_json_schema() -> dict[str, Any]:
     """

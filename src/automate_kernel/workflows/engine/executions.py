@@ -80,7 +80,7 @@ from automate_kernel.workflows.engine.execution_pages import (
     ExecutionPage,
     read_execution_page,
 )
-from automate_kernel.workflows.engine.record import LONGEST_PLACE, forgotten_on_resume
+from automate_kernel.workflows.engine.record import LONGEST_PLACE, forgotten_on_resume, in_order
 from automate_kernel.workflows.engine.signal_store import SignalStore
 from automate_kernel.workflows.engine.statistics import (
     ExecutionActivity,
@@ -391,7 +391,7 @@ def _runs(rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
     # Ids are made in the order in which runs begin.
     for row in rows.select(STEP, where, order_by=("id",)):
         runs.setdefault(row["execution_id"], []).append(StepRun.from_row(row))
-    return runs
+    return {execution_id: list(in_order(its)) for execution_id, its in runs.items()}
 
 
 def _writes_beside(save: Save) -> bool:

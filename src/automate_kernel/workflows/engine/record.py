@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.workflows.execution import StepRun, StepStatus
@@ -49,6 +50,26 @@ class CallPlace:
             return None
         path = tuple(map(int, match["path"].split(".")))
         return cls(match["line"], path, match["what"] == "undo")
+
+
+class Placed(Protocol):
+    """A run, or its row in any form, with the place that called it."""
+
+    @property
+    def place(self) -> str | None:
+        """The text of a `CallPlace`, or None."""
+
+
+P = TypeVar("P", bound=Placed)
+
+
+def in_order(runs: Sequence[P]) -> Sequence[P]:
+    """Return *runs* in the order of their calls; those of a definition's steps as they are."""
+    if all(run.place is None for run in runs):
+        return runs
+    places = [CallPlace.read(run.place) for run in runs]
+    paths = [place.path if place is not None else () for place in places]
+    return [runs[index] for index in sorted(range(len(runs)), key=paths.__getitem__)]
 
 
 class Record:
