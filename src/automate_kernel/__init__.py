@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from automate_kernel.automation import Automation
     from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
     from automate_kernel.errors import (
         AutomateError,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActionSpec",
     "AutomateError",
+    "Automation",
     "BaseProvider",
     "Call",
     "CapabilitySpec",
@@ -103,6 +105,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "automation": ("Automation",),
     "connectors": (
         "ActionSpec",
         "Connector",

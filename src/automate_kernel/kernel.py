@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from automate_kernel.automation import Automation
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
@@ -613,9 +614,10 @@ class Kernel:
         It takes a `WorkflowContext` (a ``def`` a `SyncWorkflowContext`) and, if it has a second
         parameter, the payload of the event in the type of its annotation. *on* is the name of the
         event that starts it, a trigger, or a list of them; without, it is started by hand.
-        Executions go on with the *version* that they began with. *timeout* bounds an execution, waits included.
-        Events that come before the workflow waits for them are kept if its source names them in
-        ``wait_for``; *waits* names others, each with the field that it is matched by, or "".
+        Executions go on with the *version* that they began with. *timeout* bounds an execution,
+        waits included. Events that come before the workflow waits for them are kept if its source
+        names them in ``wait_for``; *waits* names others, each with the field that it is matched
+        by, or "".
         Raises `WorkflowError`.
         """
 
@@ -624,6 +626,13 @@ class Kernel:
             return function
 
         return decorate if function is None else decorate(function)
+
+    def include(self, automation: Automation) -> None:
+        """Add the actions and workflows that a module has collected in an `Automation`."""
+        for function, name, options in automation.actions:
+            self.action(name, **options)(function)
+        for function, options in automation.workflows:
+            self.workflow(**options)(function)
 
     def handler(
         self,

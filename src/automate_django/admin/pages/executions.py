@@ -24,7 +24,7 @@ from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, 
 from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.definition.graph import to_svg
-from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine.execution_pages import ExecutionPage
 from automate_kernel.workflows.engine.program import step_input
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
@@ -51,8 +51,17 @@ def pinned(execution: WorkflowExecution) -> Workflow | None:
     except TemplateError:
         pass  # a filter that is gone: the workflow can be shown all the same
     except (AutomateError, ValueError):  # pydantic's error is a ValueError
-        return None
+        return _pinned_code(execution)
     return kernel.executions.definition(execution.definition_id)
+
+
+def _pinned_code(execution: WorkflowExecution) -> Workflow | None:
+    """Return the definition of a workflow in code, whose function this process needn't have."""
+    try:
+        found = get_kernel().executions.definition(execution.definition_id)
+    except (AutomateError, ValueError):
+        return None
+    return found if isinstance(found, CodeWorkflow) else None
 
 
 def reconstructed_input(
@@ -305,7 +314,7 @@ class WorkflowExecutionAdmin(PageAdmin):
                 if (each.step_id, each.position) == (step_id, position)
             ),
             may_resume=(
-                step_id in steps
+                (step_id in steps or isinstance(workflow, CodeWorkflow))
                 and ExecutionStatus(execution.status).finished
                 and self.has_change_permission(request, execution)
             ),

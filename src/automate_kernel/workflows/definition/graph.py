@@ -60,7 +60,8 @@ def _step_lists(
         # The function is no graph: the steps that it has called are drawn in their order.
         called = [Step.model_construct(id=step_id, action="") for step_id in states]
         before = [(), *((step.id,) for step in called)]
-        yield "", called, {step.id: need for step, need in zip(called, before, strict=False)}
+        if called:
+            yield "", called, {step.id: need for step, need in zip(called, before, strict=False)}
         return
     for title, steps in (("", workflow.steps), ("on failure", workflow.on_failure)):
         if steps:
