@@ -689,6 +689,20 @@ def working(kernel: Kernel, **options: Any) -> Iterator[None]:
         assert not thread.is_alive()
 
 
+def over(kernel: Kernel, execution_id: str) -> bool:
+    found = kernel.executions.get(execution_id)
+    return found is not None and found.status.finished
+
+
+def until_over(kernel: Kernel, ids: list[str]) -> None:
+    tick = threading.Event()
+    for _ in range(2000):
+        if all(over(kernel, each) for each in ids):
+            return
+        tick.wait(0.01)
+    raise AssertionError("they do not end")
+
+
 def test_a_worker_drives_many_of_both_kinds_and_keeps_no_thread(kernel: Kernel) -> None:
     async def wait_a_moment(n: int) -> int:
         await asyncio.sleep(0.01)
@@ -704,12 +718,8 @@ def test_a_worker_drives_many_of_both_kinds_and_keeps_no_thread(kernel: Kernel) 
 
     ids = [kernel.start(each, n) for n in range(30) for each in (loops, plainly)]
     with working(kernel):
-        tick = threading.Event()
-        for _ in range(2000):
-            found = [kernel.executions.get(each) for each in ids]
-            if all(each and each.status.finished for each in found):
-                break
-            tick.wait(0.01)
+        until_over(kernel, ids)
+    found = [kernel.executions.get(each) for each in ids]
     assert [each and each.output for each in found] == [2 * n for n in range(30) for _ in "ab"]
     left = [each.name for each in threading.enumerate() if each.name == "automate-workflow"]
     assert left == []
@@ -736,3 +746,63 @@ def test_a_cancelled_workflow_is_left_and_its_thread_ends(kernel: Kernel) -> Non
     for each in left:
         each.join(5)
     assert not any(each.is_alive() for each in left)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_code_that_takes_long_between_two_steps_holds_up_no_other(
+    kernel: Kernel, plain: bool
+) -> None:
+    """Another thread takes the turns on; what is blocked goes on when it can."""
+    blocked, free = threading.Event(), threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        assert free.wait(20)
+
+    async def blocking(ctx: WorkflowContext) -> str:
+        await ctx.step(reserve, ["a"])
+        block()
+        await ctx.step(reserve, ["b"])
+        block()
+        return "blocked"
+
+    def blocking_plainly(ctx: SyncWorkflowContext) -> str:
+        ctx.step(reserve, ["a"])
+        block()
+        ctx.step(reserve, ["b"])
+        return "blocked"
+
+    @kernel.workflow
+    async def quick(ctx: WorkflowContext) -> str:
+        await ctx.step(reserve, ["q"])
+        return "quick"
+
+    workflow: Callable[..., Any] = blocking_plainly if plain else blocking
+    kernel.workflow(name="blocking")(workflow)
+    with working(kernel):
+        ids = [kernel.start("blocking") for _ in range(3)]
+        assert blocked.wait(20)
+        others = [kernel.start("quick") for _ in range(20)]
+        until_over(kernel, others)
+        assert not any(over(kernel, each) for each in ids)
+        free.set()
+        until_over(kernel, ids)
+    found = [kernel.executions.get(each) for each in (*ids, *others)]
+    assert [each and each.output for each in found] == ["blocked"] * 3 + ["quick"] * 20
+
+
+def test_code_that_is_blocked_and_then_fails_ends(kernel: Kernel) -> None:
+    free = threading.Event()
+
+    @kernel.workflow
+    async def blocking(ctx: WorkflowContext) -> str:
+        assert free.wait(20)
+        raise SystemExit(3)
+
+    with working(kernel):
+        one = kernel.start("blocking")
+        threading.Event().wait(0.2)
+        free.set()
+        until_over(kernel, [one])
+    found = kernel.executions.get(one)
+    assert found is not None and "SystemExit: 3" in str(found.error)

@@ -70,6 +70,8 @@ class Flow:
         """The waits that go on, without those for a time."""
         self._inbox: dict[StepKey, Sequence[Event]] = {}
         self._take_in(loaded.arrived)
+        self.in_code: bool = isinstance(program, CodeProgram)
+        """True if its turns run a function of the host's."""
         drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
         self._flow = drive(
             loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
