@@ -43,6 +43,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.workflows.engine.executions",
         ),
     ),
+    "approvals": ("Approvals", ("automate_kernel.workflows.approvals",)),
     "templates": ("Templates", ("automate_kernel.templates",)),
     "secrets": ("Secrets", ("automate_kernel.secrets",)),
     "webhooks": ("Webhooks", ("automate_kernel.webhooks",)),

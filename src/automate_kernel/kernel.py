@@ -30,8 +30,10 @@ from automate_kernel.secrets import (
     SecretResolver,
     SecretsBackend,
 )
+from automate_kernel.secrets.handles import reveal
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
+from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage, Rows, Storage
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.storage.values import encode_json
@@ -52,6 +54,7 @@ from automate_kernel.worker.inline import run_claimed, run_inline
 from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, default_worker_id
+from automate_kernel.workflows.approvals import Approvals
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.code.workflow import On, workflow_function
 from automate_kernel.workflows.definition.model import Workflow
@@ -59,6 +62,7 @@ from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
 from automate_kernel.workflows.engine.listener import ExecutionListener
+from automate_kernel.workflows.engine.questions import NOTICE
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
 from automate_kernel.workflows.engine.waits import SIGNAL, signal_item, signal_key
@@ -69,6 +73,7 @@ from automate_kernel.workflows.execution import (
     ExecutionStatus,
     check_event_name,
 )
+from automate_kernel.workflows.notices import ApprovalNotices
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -99,6 +104,8 @@ class Kernel:
     backends, or a mapping for tests; by default the environment variables ``AUTOMATE_SECRET_…``.
     *workflows* are objects, files or folders; *workflow_source* supplies workflows that change
     while the kernel runs. *env_allow* names the environment variables that templates may read.
+    *signing_keys* sign the links of approvals, each a text or ``$secret:KEY``: the first signs, all
+    verify. *public_url* is where those links lead to.
 
     A plugin is imported at its first use, and a broken one is logged and left out. With *strict*
     all are imported at once, and the first that is broken, incompatible or contested raises
@@ -126,6 +133,8 @@ class Kernel:
         lease_seconds: float = 300.0,
         retention_seconds: float | None = None,
         failed_retention_seconds: float | None = None,
+        signing_keys: Iterable[str] = (),
+        public_url: str | None = None,
     ) -> None:
         self.storage: Storage = _storage_for(storage, outbox)
         """The place of all data."""
@@ -147,17 +156,12 @@ class Kernel:
             outbox, lease_seconds, retention_seconds, failed_retention_seconds
         )
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        self.operations: Invoker = Invoker(
-            {"connector": self.plugins.connectors, "provider": self.plugins.providers},
-            self.plugins.hooks,
-            self.secrets,
-            config or {},
-            settings or {},
-            self._render_config,
-        )
+        self.operations: Invoker = self._made_operations(config or {}, settings or {})
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
+        self.approvals: Approvals = self._made_approvals(signing_keys, public_url)
+        """The steps that wait for a person: find, approve, reject, make a link."""
         self.workflows: Catalogue = self._catalogue(workflow_source)
         """The workflows of this kernel, by name."""
         self.purges: list[Callable[..., int]] = []
@@ -176,6 +180,9 @@ class Kernel:
             find_child=self._find_child,
             sender=self,
         )
+        notices = ApprovalNotices(
+            self.executions, self.approvals, self.operations, self.workflows.program
+        )
         self._ticker = Ticker(self.storage, self._scheduled, self._fire)
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
@@ -186,6 +193,7 @@ class Kernel:
         engine = partial(Engine, self._runner, self.operations.portal)
         self._handlers.add(Handler(EVENT, self._runner.handle_event, pool=engine))
         self._handlers.add(Handler(ADVANCE, self._runner.handle_advance, pool=engine))
+        self._handlers.add(Handler(NOTICE, notices.handle))
         self._handlers.add(Handler(SIGNAL, self._runner.handle_signal, pool=engine))
         self._handlers.add(Handler(CANCEL, self._runner.handle_cancel, pool=engine))
         outbox = self.outbox
@@ -249,6 +257,29 @@ class Kernel:
                 f"the {kind.replace('_', ' ')} {name} {trouble}",
                 hint="pass an instance instead of its key or path",
             ) from error
+
+    def _made_operations(
+        self, config: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
+    ) -> Invoker:
+        return Invoker(
+            {"connector": self.plugins.connectors, "provider": self.plugins.providers},
+            self.plugins.hooks,
+            self.secrets,
+            config,
+            settings,
+            self._render_config,
+        )
+
+    def _made_approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
+        signer = Signer(signing_keys, "automate.approval", self._revealed)
+        return Approvals(self.storage, self.outbox, signer, public_url)
+
+    def _revealed(self, texts: Sequence[str]) -> list[str]:
+        """Return *texts*, each with its secret if it is a reference to one."""
+        found: list[str] = reveal(self._render_config(list(texts)), self.secrets)
+        for each in found:
+            self.redactor.add(each)
+        return found
 
     def _render_config(self, config: Any) -> Any:
         return self.templates.compile(config, "config").render(TemplateContext(env=self.env))

@@ -46,16 +46,24 @@ def _steps(workflow: Workflow) -> Iterator[tuple[str, Step]]:
 
 def _step_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
     for place, step in _steps(workflow):
-        if step.action is None:
-            yield from _child_problems(kernel, place, step)
-            continue
-        try:
-            schema = kernel.operation(step.action).json_schema()
-        except AutomateError as error:
-            yield f"{place}.action: {error}"
-            continue
-        if isinstance(step.input, Mapping):
-            yield from _input_problems(place, step, schema)
+        notice = step.approval.notify if step.approval is not None else None
+        if step.action is not None:
+            yield from _call_problems(kernel, place, step.action, step.input)
+        elif notice is not None:
+            yield from _call_problems(
+                kernel, f"{place}.approval.notify", notice.action, notice.input
+            )
+        yield from _child_problems(kernel, place, step)
+
+
+def _call_problems(kernel: Kernel, place: str, action: str, given: Any) -> Iterator[str]:
+    try:
+        schema = kernel.operation(action).json_schema()
+    except AutomateError as error:
+        yield f"{place}.action: {error}"
+        return
+    if isinstance(given, Mapping):
+        yield from _input_problems(place, action, given, schema)
 
 
 def _child_problems(kernel: Kernel, place: str, step: Step) -> Iterator[str]:
@@ -68,16 +76,18 @@ def _child_problems(kernel: Kernel, place: str, step: Step) -> Iterator[str]:
             )
 
 
-def _input_problems(place: str, step: Step, schema: Mapping[str, Any]) -> Iterator[str]:
+def _input_problems(
+    place: str, action: str, given: Mapping[str, Any], schema: Mapping[str, Any]
+) -> Iterator[str]:
     known: Mapping[str, Any] = schema.get("properties", {})
     if schema.get("additionalProperties") is False:
-        for name in step.input:
+        for name in given:
             if "{" not in name and "$" not in name and name not in known:
                 fields = ", ".join(known) or "none"
-                yield f"{place}.input.{name}: {step.action} has no such field (it has: {fields})"
+                yield f"{place}.input.{name}: {action} has no such field (it has: {fields})"
     for name in schema.get("required", ()):
-        if name not in step.input and not any("{" in key for key in step.input):
-            yield f"{place}.input: {step.action} needs the field {name!r}"
+        if name not in given and not any("{" in key for key in given):
+            yield f"{place}.input: {action} needs the field {name!r}"
 
 
 def _webhooks(
@@ -108,6 +118,8 @@ def variables_of(kernel: Kernel, workflow: Workflow) -> list[str]:
     used = set(workflow.env)
     for _, step in _steps(workflow):
         used |= kernel.templates.compile(step.input).env_keys
+        if step.approval is not None and step.approval.notify is not None:
+            used |= kernel.templates.compile(step.approval.notify.input).env_keys
     return sorted(used)
 
 

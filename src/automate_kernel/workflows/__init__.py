@@ -1,5 +1,6 @@
 """Workflows: their definitions, their executions, and the engine that runs them."""
 
+from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
 from automate_kernel.workflows.definition.model import Step, Workflow, workflow_json_schema
@@ -20,12 +21,15 @@ from automate_kernel.workflows.execution import (
 )
 
 __all__ = [
+    "Approval",
     "Event",
     "EventTrigger",
     "Execution",
     "ExecutionStatus",
     "ExecutionStore",
+    "FormField",
     "ManualTrigger",
+    "Notice",
     "RetryPolicy",
     "ScheduleTrigger",
     "SleepUntil",

@@ -20,6 +20,7 @@ from automate_kernel.outbox.item import (
     check_text,
 )
 from automate_kernel.secrets.masking import hide_named
+from automate_kernel.workflows.approvals import MOST_COMMENT
 from automate_kernel.workflows.execution import (
     ExecutionStatus,
     check_event_name,
@@ -158,6 +159,19 @@ class RescheduleSerializer(Strict):
         return attrs
 
 
+class DecisionSerializer(Strict):
+    """A decision on an approval."""
+
+    comment = Text(
+        required=False, default="", allow_blank=True, trim_whitespace=False, max_length=MOST_COMMENT
+    )
+    form = serializers.DictField(required=False, help_text="As the approval's form asks for it.")
+    position = serializers.IntegerField(
+        required=False, default=-1, min_value=-1, max_value=2**31 - 1,
+        help_text="Which element of for_each; else -1.",
+    )  # fmt: skip
+
+
 # -- filters -----------------------------------------------------------------------------------
 
 
@@ -206,6 +220,23 @@ class ExecutionQuerySerializer(_TimeFilter):
     workflow = Text(required=False, max_length=200)
     error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
     label = _label()
+
+
+class ApprovalQuerySerializer(_TenantFilter):
+    """A filter of approvals."""
+
+    workflow = Text(required=False, max_length=200)
+    mine = serializers.BooleanField(
+        required=False, default=False, help_text="Only those that the caller may decide."
+    )
+
+
+class PositionSerializer(Strict):
+    """The element of a step's for_each."""
+
+    position = serializers.IntegerField(
+        required=False, default=-1, min_value=-1, max_value=2**31 - 1
+    )
 
 
 class _Bulk(Strict):
@@ -409,6 +440,37 @@ class ExecutionDetailSerializer(ExecutionSerializer):
     item_id = serializers.UUIDField()
     steps = StepSerializer(many=True)
     failed_attempts = FailedAttemptSerializer(many=True)
+
+
+class ApprovalSerializer(serializers.Serializer[Any]):
+    """A step that waits for a person."""
+
+    execution_id = serializers.UUIDField()
+    step = serializers.CharField(source="step_id")
+    position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
+    workflow = serializers.CharField()
+    tenant_id = _text()
+    title = ShownText()
+    description = ShownText(allow_null=True)
+    by = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Who may decide: users, and groups as role:NAME. Empty: anybody.",
+    )
+    may_decide = serializers.BooleanField(help_text="Whether the caller is among them.")
+    form = ShownDict(source="form_schema", help_text="The form, as JSON Schema.")
+    created_at = Instant()
+    expires_at = Instant(allow_null=True)
+
+
+class DecidedSerializer(serializers.Serializer[Any]):
+    """A decision as the step's output has it."""
+
+    approved = serializers.BooleanField()
+    by = serializers.CharField()
+    comment = ShownText()
+    form = ShownDict()
+    at = serializers.CharField()
+    timed_out = serializers.BooleanField()
 
 
 class ItemSerializer(serializers.Serializer[Any]):

@@ -44,6 +44,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from automate_kernel.errors import WorkflowError, did_you_mean
+from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import (
     Condition,
@@ -71,7 +72,8 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-_KINDS = ("action", "sleep", "wait_for", "workflow")
+_KINDS = ("action", "sleep", "wait_for", "approval", "workflow")
+_WAITS = ("sleep", "wait_for", "approval")
 # What means nothing to a step that only waits.
 _OF_CALLS = ("input", "retry", "timeout")
 
@@ -80,7 +82,7 @@ class Step(DefinitionModel):
     """
     A call of an action, a wait or a sub-workflow, once or for each element of a list.
 
-    It has exactly one of `action`, `sleep`, `wait_for` and `workflow`.
+    It has exactly one of `action`, `sleep`, `wait_for`, `approval` and `workflow`.
     """
 
     id: Identifier
@@ -91,6 +93,8 @@ class Step(DefinitionModel):
     """A duration, a template that gives one, or ``{until: …}``: a time with an offset from UTC."""
     wait_for: WaitFor | None = None
     """An event or a signal to wait for; it is the step's output."""
+    approval: Approval | None = None
+    """A question to people; the decision is the step's output."""
     workflow: PlainText | None = None
     """The name of a workflow to start, with `input` as the payload of its event."""
     wait: bool = True
@@ -124,8 +128,9 @@ class Step(DefinitionModel):
             message = f"a step does one thing, not {' and '.join(does)}"
             raise refused("step", message, "make a step of each")
         given = self.model_fields_set
-        if does[0] in ("sleep", "wait_for") and (idle := sorted(given.intersection(_OF_CALLS))):
-            hint = "write timeout inside wait_for" if "timeout" in idle else "take it out"
+        if does[0] in _WAITS and (idle := sorted(given.intersection(_OF_CALLS))):
+            inside = "timeout" in idle and does[0] != "sleep"
+            hint = f"write timeout inside {does[0]}" if inside else "take it out"
             raise refused("step", f"{idle[0]} means nothing with {does[0]}", hint)
         if "wait" in given and self.workflow is None:
             raise refused("step", "wait means nothing without workflow", "take it out")
@@ -151,7 +156,7 @@ class Step(DefinitionModel):
             return f"wait for {self.wait_for.event or self.wait_for.signal}"
         if self.workflow is not None:
             return f"workflow {self.workflow}"
-        return "sleep"
+        return "sleep" if self.approval is None else "approval"
 
     @property
     def skipped_with_needs(self) -> bool:
@@ -336,7 +341,9 @@ def workflow_json_schema() -> dict[str, Any]:
     """
     schema = Workflow.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
-    models: list[type[BaseModel]] = [Workflow, Step, RetryPolicy, WaitFor, *TRIGGERS.values()]
+    models: list[type[BaseModel]] = [
+        Workflow, Step, RetryPolicy, WaitFor, Approval, FormField, Notice, *TRIGGERS.values()
+    ]  # fmt: skip
     for model in models:
         own = schema if model is Workflow else definitions[model.__name__]
         for name, text in _field_docs(model).items():

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from automate_kernel.errors import WorkflowError, did_you_mean
+from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.model import Step, Workflow
@@ -140,12 +141,19 @@ def _at(value: Any, path: FieldPath) -> Any:
         return None
 
 
+_MODELS: dict[str, type[BaseModel]] = {
+    "retry": RetryPolicy, "wait_for": WaitFor, "approval": Approval, "notify": Notice,
+}  # fmt: skip
+
+
 def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
     """Return the model of the mapping at *path*."""
     if not path:
         return Workflow
-    if path[-1] in ("retry", "wait_for"):
-        return RetryPolicy if path[-1] == "retry" else WaitFor
+    if path[-1] in _MODELS:
+        return _MODELS[str(path[-1])]
+    if path[-2:-1] == ("form",):
+        return FormField
     if path[0] in ("steps", "on_failure") and len(path) == 2:
         return Step
     if path[0] == "trigger":
@@ -171,6 +179,9 @@ _ELSEWHERE = {
     "output": "outputs",
     "on_failure": "on_error finally",
     "concurrency": "max_parallel parallel",
+    "by": "approvers reviewers assignees users",
+    "title": "question message prompt",
+    "choices": "options enum",
 }
 
 
@@ -327,6 +338,11 @@ def _texts_of_wait(step: Step) -> dict[str, Any]:
     texts: dict[str, Any] = {"sleep": {"until": until} if until else step.sleep}
     if step.wait_for is not None:
         texts["wait_for"] = {"match": dict(step.wait_for.match), "if": step.wait_for.if_}
+    if step.approval is not None:
+        asked, notice = step.approval, step.approval.notify
+        by = asked.by if isinstance(asked.by, str) else list(asked.by)
+        texts["approval"] = {"title": asked.title, "description": asked.description, "by": by}
+        texts["approval"]["notify"] = {"input": notice.input} if notice is not None else {}
     return texts
 
 
@@ -341,7 +357,7 @@ def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
 
 
 # The fields of a step that are rendered for each element.
-_PER_ELEMENT = ("input", "sleep", "wait_for")
+_PER_ELEMENT = ("input", "sleep", "wait_for", "approval")
 
 
 class _Visible:

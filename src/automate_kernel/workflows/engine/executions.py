@@ -639,6 +639,7 @@ class ExecutionStore:
         for save in saves:
             items += cancel_items(save.execution, save.turn.abandoned)
             items += end_items(save.execution) if save.turn.end is not None else []
+            items += [item for wait in save.turn.waits for item in wait.items]
         if items:
             self.outbox.enqueue_many(items, transaction=rows.native)
         self.signals.end(

@@ -8,6 +8,7 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, type_name
 from automate_kernel.secrets.handles import masked
 from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
+from automate_kernel.workflows.definition.approval import Approval
 from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
 from automate_kernel.workflows.definition.waits import SleepUntil
@@ -42,12 +43,14 @@ class WorkflowProgram:
         self._sleeps: dict[str, Template] = {}
         self._matches: dict[str, Template] = {}
         self._signals: dict[str, Condition] = {}
+        self._questions: dict[str, Template] = {}
+        self._notices: dict[str, Template] = {}
         self._output = templates.compile(workflow.output, path="output")
         for group, steps in (("steps", workflow.steps), ("on_failure", workflow.on_failure)):
             for step in steps:
                 self._compile(step, f"{group}.{step.id}", templates)
         compiled = [self._output]
-        for some in (self._inputs, self._lists, self._sleeps, self._matches):
+        for some in (self._inputs, self._lists, self._sleeps, self._matches, self._questions):
             compiled += some.values()
         self._constant = {template for template in compiled if template.constant}
         self._triggers = [
@@ -72,6 +75,18 @@ class WorkflowProgram:
             self._matches[step.id] = templates.compile(match, path=f"{path}.match")
             if condition is not None:
                 self._signals[step.id] = templates.condition(condition, path=f"{path}.if")
+        if step.approval is not None:
+            self._compile_approval(step.id, step.approval, f"{path}.approval", templates)
+
+    def _compile_approval(
+        self, step_id: str, approval: Approval, path: str, templates: TemplateEngine
+    ) -> None:
+        by = approval.by if isinstance(approval.by, str) else list(approval.by)
+        question = {"title": approval.title, "description": approval.description, "by": by}
+        self._questions[step_id] = templates.compile(question, path=path)
+        if approval.notify is not None:
+            given, path = approval.notify.input, f"{path}.notify.input"
+            self._notices[step_id] = templates.compile(given, path=path)
 
     def _render(
         self, template: Template, view: TemplateView, extra: Mapping[str, Any] | None = None
@@ -132,6 +147,15 @@ class WorkflowProgram:
         if condition is None:
             return True
         return condition.test(self._names(view, {**extra, "signal": event.to_json()}))
+
+    def question(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Render title, description and ``by`` of the step's approval."""
+        found: dict[str, Any] = self._render(self._questions[step.id], view, extra)
+        return found
+
+    def notice(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
+        """Render the input of the call that tells of the step's approval."""
+        return self._render(self._notices[step.id], view, extra)
 
     def output(self, view: TemplateView) -> Any:
         """Render the output of the execution."""

@@ -20,6 +20,7 @@ from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import AWAITED, EXECUTION, OUTBOX, SIGNAL, WAIT
 from automate_kernel.storage.values import Redaction, encode_json
 from automate_kernel.workflows.engine.children import end_event
+from automate_kernel.workflows.engine.questions import decision_event
 from automate_kernel.workflows.engine.waits import (
     MOST_BYTES,
     Arrived,
@@ -192,6 +193,7 @@ class SignalStore:
         }
         events = _events(rows, {each for ids in new.values() for each in ids})
         ends = _ends(rows, waits)
+        decisions = _decisions(rows, waiting.values())
         arrived: dict[str, dict[StepKey, Arrived]] = {}
         for (name, key), ids in new.items():
             one = waiting[name][1][key]
@@ -202,6 +204,9 @@ class SignalStore:
             come = [events[each] for _, _, each in known]
             if one.about == "workflow":
                 come = [ends[one.subject]] if one.subject in ends else []
+            elif one.about == "approval":
+                # What has come may be the decision of an earlier asking.
+                come = decisions.get((waiting[name][0].id, *key), [])
             if ids or come:
                 arrived.setdefault(name, {})[key] = Arrived(come, set(ids))
         return arrived
@@ -301,6 +306,23 @@ def _events(rows: Rows, ids: Iterable[str]) -> dict[str, Event]:
     where = [Where("id", "in", sorted(ids))]
     found = rows.select(SIGNAL, where, columns=("id", "event"))
     return {row["id"]: Event.from_json(row["event"]) for row in found}
+
+
+def _decisions(
+    rows: Rows, waiting: Iterable[tuple[Execution, Mapping[StepKey, OpenWait]]]
+) -> dict[tuple[str, str, int], list[Event]]:
+    """Return the decisions on approvals that are made, by execution, step and position."""
+    ids = sorted(
+        wait_id(execution.id, *key)
+        for execution, its in waiting for key, one in its.items() if one.about == "approval"
+    )  # fmt: skip
+    if not ids:
+        return {}
+    columns = ("id", "execution_id", "step_id", "position", "tenant_id", "details")
+    return {
+        (row["execution_id"], row["step_id"], row["position"]): list(decision_event(row))
+        for row in rows.select(WAIT, [Where("id", "in", ids)], columns=columns)
+    }
 
 
 def _ends(rows: Rows, waits: Iterable[OpenWait]) -> dict[str, Event]:

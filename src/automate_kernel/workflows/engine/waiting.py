@@ -22,6 +22,7 @@ from automate_kernel.workflows.engine.children import (
     error_of,
 )
 from automate_kernel.workflows.engine.program import TemplateView, WorkflowProgram
+from automate_kernel.workflows.engine.questions import approval_wait
 from automate_kernel.workflows.engine.waits import (
     MOST_BYTES,
     Wait,
@@ -77,6 +78,9 @@ class WaitingSteps:
             return self._begin_child(step, run, extra, now)
         if step.wait_for is not None:
             return self._begin_wait_for(step, step.wait_for, run, extra)
+        if step.approval is not None:
+            asked = masked(self._program.question(step, self._view, extra))
+            return Begun(approval_wait(run, step.approval, asked, self._execution.tenant_id))
         seconds = self._sleep_seconds(step, extra, now)
         return Begun(Wait(run, "time", seconds=seconds) if seconds > 0 else None)
 
@@ -87,6 +91,8 @@ class WaitingSteps:
         if step.workflow is not None:
             error = error_of(step.workflow, event.payload)
             return Answer(None if error else event.payload["output"], error)
+        if step.approval is not None:
+            return Answer(step.approval.answered(event.payload))
         if step.wait_for is None or event.id in self._events_taken():
             return None
         if not self._fits(step, extra, event):
@@ -105,6 +111,11 @@ class WaitingSteps:
         """Return the end of a wait whose time is over."""
         if step.sleep is not None:
             return Answer()
+        if step.approval is not None:
+            try:
+                return Answer(step.approval.timed_out())
+            except AutomateError as error:
+                return Answer(error=error)
         what, limit = step.does, step.timeout
         if step.wait_for is not None:
             if step.wait_for.on_timeout == "continue":

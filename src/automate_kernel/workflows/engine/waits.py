@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +98,8 @@ class Wait:
     details: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     awaited: tuple[str, str] | None = None
+    items: Sequence[NewItem] = ()
+    """The items that are enqueued as it begins, each with an id of its own."""
 
 
 @dataclass(slots=True)

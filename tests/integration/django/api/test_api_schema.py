@@ -26,8 +26,10 @@ def schema(empty: None, token: Any) -> dict[str, Any]:
 
 
 def test_every_path_is_described(schema: dict[str, Any]) -> None:
-    """With its methods; webhooks are their connectors' business."""
+    """With its methods; webhooks are their connectors' business, and links are for people."""
     assert sorted(schema["paths"]) == [
+        "/approvals", "/approvals/{execution_id}/{step}", "/approvals/{execution_id}/{step}/approve",
+        "/approvals/{execution_id}/{step}/reject",
         "/events", "/executions", "/executions/bulk", "/executions/errors",
         "/executions/{execution_id}",
         "/executions/{execution_id}/cancel", "/executions/{execution_id}/resume",
