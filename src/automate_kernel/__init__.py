@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from automate_kernel.worker import OutboxReaper
     from automate_kernel.workflows import Event, Execution, Step, StepRun, Workflow
     from automate_kernel.workflows.code import (
+        ApprovalAnswer,
         StepFailedError,
         SyncWorkflowContext,
         WorkflowContext,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActionSpec",
+    "ApprovalAnswer",
     "AutomateError",
     "Automation",
     "BaseProvider",
@@ -161,6 +163,7 @@ _HOMES = {
         "Workflow",
     ),
     "workflows.code": (
+        "ApprovalAnswer",
         "StepFailedError",
         "SyncWorkflowContext",
         "WorkflowContext",

@@ -296,3 +296,53 @@ def test_a_tenants_workflow_hears_its_tenants_events_alone(world: World) -> None
     kernel.emit("came", "ours", tenant_id="acme")
     kernel.run_until_idle()
     assert world.see(one).output == ["acme", "ours"]
+
+
+def test_a_person_is_asked_told_and_answers(world: World) -> None:
+    """The one who is told gets the link; the workflow gets the answer, over a new process."""
+    told: list[Any] = []
+
+    async def flow(ctx: WorkflowContext) -> list[Any]:
+        answer = await ctx.approve(
+            "Refund order 7?", by=["ann", "role:managers"], timeout="2d",
+            form=[{"name": "amount", "type": "number", "required": True}],
+            notify={"action": "tell", "input": {"to": "{{ approval.to }}", "link": "{{ approval.link }}"}},
+        )  # fmt: skip
+        late = await ctx.approve("Sure?", timeout="1h", on_timeout="reject", on_reject="continue")
+        try:
+            await ctx.approve("Really?", name="really")
+        except StepFailedError as error:
+            return [answer.approved, answer.by, answer.form, late.timed_out, error.message]
+        return []
+
+    def deploy() -> Kernel:
+        kernel = Kernel(
+            world.storage, discover=False, secrets={}, signing_keys=["k" * 40],
+            public_url="https://shop.example",
+        )  # fmt: skip
+        kernel.workflow(flow)
+
+        @kernel.action
+        def tell(to: str, link: str) -> None:
+            told.append((to, link))
+
+        world.kernel = kernel
+        return kernel
+
+    kernel = deploy()
+    one = world.start("flow")
+    assert [to for to, _ in told] == ["ann", "role:managers"]
+    assert all(link.startswith("https://shop.example/") for _, link in told)
+    kernel = deploy()
+    with pytest.raises(AutomateError, match="may decide|may not|not among"):
+        kernel.approvals.approve(one, "approve", by="bob", form={"amount": 1})
+    kernel.approvals.approve(one, "approve", by="bob", roles=["managers"], form={"amount": 5})
+    kernel.run_until_idle()
+    world.later(3601)
+    assert world.steps(one) == {
+        "approve": "COMPLETED", "approve#2": "COMPLETED", "really": "WAITING",
+    }, world.see(one).error  # fmt: skip
+    kernel.approvals.reject(one, "really", by="cy", comment="no")
+    kernel.run_until_idle()
+    found = world.see(one)
+    assert found.output == [True, "bob", {"amount": 5}, True, "rejected by cy: no"], found.error

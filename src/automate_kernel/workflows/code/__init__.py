@@ -1,6 +1,16 @@
 """Workflows in code: a Python function whose calls are saved, and replayed after a crash."""
 
 from automate_kernel.workflows.code.calls import StepFailedError, WorkflowInterruptedError
-from automate_kernel.workflows.code.context import SyncWorkflowContext, WorkflowContext
+from automate_kernel.workflows.code.context import (
+    ApprovalAnswer,
+    SyncWorkflowContext,
+    WorkflowContext,
+)
 
-__all__ = ["StepFailedError", "SyncWorkflowContext", "WorkflowContext", "WorkflowInterruptedError"]
+__all__ = [
+    "ApprovalAnswer",
+    "StepFailedError",
+    "SyncWorkflowContext",
+    "WorkflowContext",
+    "WorkflowInterruptedError",
+]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
@@ -24,6 +25,7 @@ from automate_kernel.workflows.code.calls import (
 )
 from automate_kernel.workflows.code.function import Values, step_function
 from automate_kernel.workflows.code.workflow import WorkflowFunction
+from automate_kernel.workflows.definition.approval import Approval
 from automate_kernel.workflows.definition.duration import parse_duration
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
@@ -42,6 +44,18 @@ T4 = TypeVar("T4")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 _FIRST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAnswer:
+    """The answer to `WorkflowContext.approve`: by whom, with a comment and a form."""
+
+    approved: bool
+    by: str | None = None
+    comment: str = ""
+    form: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    at: str | None = None
+    timed_out: bool = False
 
 
 class Driver(Protocol):
@@ -292,6 +306,33 @@ class WorkflowContext(_CommonContext):
             _wait_for(event, signal, match, timeout, on_timeout, sys._getframe(1), name)
         )
 
+    def approve(
+        self,
+        title: str,
+        *,
+        description: str | None = None,
+        by: str | Sequence[str] = (),
+        form: Sequence[Mapping[str, Any]] = (),
+        timeout: float | str | None = None,
+        on_timeout: Literal["fail", "continue", "approve", "reject"] = "fail",
+        on_reject: Literal["fail", "continue"] = "fail",
+        notify: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> Awaitable[ApprovalAnswer]:
+        """
+        Ask a person, and wait for the decision.
+
+        *by* names people and roles (``role:managers``), *form* has the fields that come with the
+        answer. *notify* is a call that tells people: ``{"action": …, "input": …}``, in whose texts
+        ``{{ approval.link }}`` is the link. A rejection raises `StepFailedError`, unless
+        *on_reject* is ``continue``.
+        """
+        given = {
+            "description": description, "by": by, "form": form, "timeout": timeout,
+            "on_timeout": on_timeout, "on_reject": on_reject, "notify": notify,
+        }  # fmt: skip
+        return self._noted(_approve(title, sys._getframe(1), name, given))
+
     @overload
     def child(
         self,
@@ -493,6 +534,33 @@ class SyncWorkflowContext(_CommonContext):
             _wait_for(event, signal, match, timeout, on_timeout, sys._getframe(1), name)
         )
 
+    def approve(
+        self,
+        title: str,
+        *,
+        description: str | None = None,
+        by: str | Sequence[str] = (),
+        form: Sequence[Mapping[str, Any]] = (),
+        timeout: float | str | None = None,
+        on_timeout: Literal["fail", "continue", "approve", "reject"] = "fail",
+        on_reject: Literal["fail", "continue"] = "fail",
+        notify: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> ApprovalAnswer:
+        """
+        Ask a person, and wait for the decision.
+
+        *by* names people and roles (``role:managers``), *form* has the fields that come with the
+        answer. *notify* is a call that tells people: ``{"action": …, "input": …}``, in whose texts
+        ``{{ approval.link }}`` is the link. A rejection raises `StepFailedError`, unless
+        *on_reject* is ``continue``.
+        """
+        given = {
+            "description": description, "by": by, "form": form, "timeout": timeout,
+            "on_timeout": on_timeout, "on_reject": on_reject, "notify": notify,
+        }  # fmt: skip
+        return self._driver.ask(_approve(title, sys._getframe(1), name, given))
+
     @overload
     def child(
         self,
@@ -660,6 +728,29 @@ def _wait_for(
     return StepRequest(
         _name(name, "wait_for"), place_of(caller), _event, options={"wait_for": waited}
     )
+
+
+def _approve(
+    title: str, caller: FrameType, name: str | None, given: dict[str, Any]
+) -> StepRequest[ApprovalAnswer]:
+    values = Values(Any, "the approval")
+    known = {key: values.write(value) for key, value in given.items() if value is not None}
+    if "timeout" in known:
+        known["timeout"] = _seconds(known["timeout"], "the timeout")
+    else:
+        known.pop("on_timeout")
+    try:
+        asked = Approval.model_validate({"title": title, **known})
+    except ValidationError as error:
+        problems = "; ".join(each["msg"] for each in error.errors(include_input=False))
+        raise _refused(f"approve: {problems}") from None
+    return StepRequest(
+        _name(name, "approve"), place_of(caller), _answer, options={"approval": asked}
+    )
+
+
+def _answer(stored: Any) -> ApprovalAnswer:
+    return ApprovalAnswer(**{each.name: stored[each.name] for each in fields(ApprovalAnswer)})
 
 
 def _child(

@@ -22,7 +22,7 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -100,6 +100,7 @@ class CodeProgram(WorkflowProgram):
         functions: Callable[[Callable[..., Any]], WorkflowFunction | None],
     ) -> None:
         super().__init__(function.definition, templates, context)
+        self._templates = templates
         self.function: WorkflowFunction = function
         self.operations: HostOperations = operations
         self.functions: Callable[[Callable[..., Any]], WorkflowFunction | None] = functions
@@ -115,6 +116,19 @@ class CodeProgram(WorkflowProgram):
     def match(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values that an awaited event must have, by its fields."""
         return dict(step.wait_for.match) if step.wait_for is not None else {}
+
+    def question(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Return title, description and ``by`` of the step's approval."""
+        asked = step.approval
+        if asked is None:
+            return {}
+        return {"title": asked.title, "description": asked.description, "by": asked.by}
+
+    def notice(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
+        """Render the input of the call that tells of the step's approval."""
+        notify = step.approval.notify if step.approval is not None else None
+        given = {} if notify is None else notify.input
+        return self._templates.compile(given, "notify").render(self._names(view, extra))
 
     def replay(
         self,
@@ -751,6 +765,10 @@ class _Driver:
         if wait is None:
             self._take_in(step, run, begun.answer)
             return
+        if step.approval is not None and step.approval.notify is not None:
+            # No definition has it.
+            notify = step.approval.notify.model_dump(mode="json", exclude_defaults=True)
+            wait = replace(wait, details={**wait.details, "notify": notify})
         run.status = StepStatus.WAITING
         if wait.seconds is not None:
             self._waits.add(run.key, wait.seconds)
