@@ -56,6 +56,7 @@ class Scene:
         self.error: tuple[str, str] | None = None
         self.output: Any = None
         self.end: ExecutionStatus | None = None
+        self.cancelled: bool = False
 
     def drive(self, crashes: Iterator[bool], left: float | None = None) -> None:
         """Let one worker have it, until it ends or *crashes* kills the worker."""
@@ -63,6 +64,8 @@ class Scene:
             id=self.id, name=self.event.name, definition_id="", event=self.event,
             steps=[copy.deepcopy(run) for run in self.rows.values()],
         )  # fmt: skip
+        if self.cancelled:
+            execution.status = "CANCELLING"  # type: ignore[assignment]
         if self.error is not None:
             execution.error_code, execution.error = self.error
         waiting = [run for run in self.rows.values() if run.status is StepStatus.WAITING]
@@ -378,3 +381,54 @@ def test_a_plain_program_that_is_killed_anywhere_ends_as_if_it_had_run_at_once(
 ) -> None:
     """The same for a ``def``, whose thread is left at each crash."""
     check(kernel, "plainly", ops, crashes)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
+@given(
+    programs(coroutines=True),
+    st.lists(st.booleans(), max_size=10),
+    st.lists(st.booleans(), max_size=10),
+    st.booleans(),
+)
+def test_a_program_that_is_cancelled_anywhere_is_undone(
+    kernel: Kernel, ops: list[Op], before: list[bool], after: list[bool], plain: bool
+) -> None:
+    """Whatever blocks it was in are undone once, however often it is killed; nothing else runs."""
+    if plain and "gather" in str(ops):
+        return
+    scene = Scene(kernel, "plainly" if plain else "program", as_json(ops))
+    killing = iter([*before, True])
+    for _ in range(before.count(True) + 1):
+        if scene.end is None:
+            scene.drive(killing)
+    if scene.end is not None:
+        return
+    known = {key for key, run in scene.rows.items() if not key[0].startswith("undo")}
+    scene.cancelled = True
+    scene.finish(after)
+    assert scene.end is ExecutionStatus.CANCELLED
+    assert scene.output is None
+    for key, run in scene.rows.items():
+        assert run.status.finished
+        if key[0].startswith("undo"):
+            assert run.status is StepStatus.COMPLETED
+        elif key not in known and not key[0].startswith(("now", "version")):
+            assert run.status is StepStatus.CANCELLED
+
+
+def test_what_is_undone_on_a_cancellation(kernel: Kernel) -> None:
+    """The blocks around the wait, the inner one first; the outer coroutine's too."""
+    program = [
+        ("undo", 1, [("step", 1), ("undo", 2, [("step", 2)]), ("undo", 3, [("wait", 5)])]),
+        ("step", 7),
+    ]
+    scene = Scene(kernel, "program", as_json(program))
+    scene.drive(iter(()))
+    assert scene.end is None
+    scene.cancelled = True
+    scene.finish()
+    assert [key[0] for key in scene.rows] == [
+        "work", "awork", "wait_for", "undo3", "undo1",
+    ]  # fmt: skip
+    assert scene.rows["wait_for", -1].status is StepStatus.CANCELLED
+    assert scene.end is ExecutionStatus.CANCELLED

@@ -486,7 +486,7 @@ def test_one_that_can_not_be_undone_holds_up_no_other_and_is_named(kernel: Kerne
     execution = kernel.run(saga)
     assert [name for name, _ in calls] == ["reserve", "refuse", "refuse", "release"]
     assert execution.error == (
-        "step 'refuse' failed: no order 1; what could not be undone: unrefuse: no order 5"
+        "step 'refuse' failed: no order 1; not undone: 'unrefuse' (no order 5)"
     )
 
 

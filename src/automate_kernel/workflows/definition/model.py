@@ -328,6 +328,11 @@ class CodeWorkflow(Workflow):
         return self
 
     @property
+    def cleans_up(self) -> bool:
+        """True: its function is told of a cancellation, and may undo what it has done."""
+        return True
+
+    @property
     def awaited(self) -> frozenset[tuple[str, str]]:
         """The events that its function is known to wait for."""
         return self._waits

@@ -69,6 +69,7 @@ logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
 Receive = Callable[[Any, "BaseException | None"], None]
 
+_CANCELLING = "CANCELLING"
 _LONGEST_ID = 200
 _NO_LOOP = "no running event loop"
 
@@ -266,7 +267,12 @@ class _Driver:
         """True once the interruption was raised in the function."""
         self._undo_failures: list[str] = []
         self._routines: list[Routine] = []
-        if execution.error_code is not None:
+        # An operator has cancelled it, and what it has done is undone.
+        self._cancelling = execution.status == _CANCELLING
+        if self._cancelling:
+            text = "the execution is cancelled"
+            self._interruption = AutomateError(ErrorCodes.CANCELLED, text)
+        elif execution.error_code is not None:
             code = ErrorCodes(execution.error_code)
             self._interruption = AutomateError(code, execution.error or "")
         self._begin_function()
@@ -450,7 +456,7 @@ class _Driver:
         self, scope: _Scope, request: StepRequest[Any], _: Any, error: BaseException | None
     ) -> None:
         if error is not None:
-            self._undo_failures.append(f"{request.name}: {error}")
+            self._undo_failures.append(f"{request.name!r} ({error})")
         self._ready.append(partial(self._undo_next, scope))
 
     def _asked(self, scope: _Scope, asked: Any) -> None:
@@ -730,6 +736,8 @@ class _Driver:
             one = self._open.get(key)
             if one is None or one.run.status is not StepStatus.WAITING:
                 continue
+            if self._is_held and not one.request.recovers:
+                continue  # it is cancelled with the others
             step = one.request.step(one.run.step_id)
             answer = self._answer_of(step, one.run)
             if answer is None and self._waits.is_due(key):
@@ -799,31 +807,47 @@ class _Driver:
 
     def _end(self) -> None:
         """End the execution with the function's result, or its error."""
-        value, error = self._result or (None, None)
-        if self._changed is not None:
-            error = self._changed
-        elif error is None and self._interruption is None:
-            error = self._unawaited_error() or self._record.unrepeated()
-        failure = None if error is None else self._failure(error)
-        if failure is None and self._interruption is None:
-            try:
-                output = self._program.function.output(value)
-                encode_json(output, "output of the workflow")
-                self._turn.output = output
-            except AutomateError as unfit:
-                failure = unfit
-        if failure is not None and self._undo_failures:
-            listed = "; ".join(self._undo_failures)
-            failure = within(failure, f"{failure}; what could not be undone: {listed}")
-        if failure is not None:
+        failure = self._final_failure()
+        if failure is not None and (self._changed is not None or not self._cancelling):
             self._fail(failure)
         for one in list(self._open.values()):
             self._abandon(one)
         for run in self._execution.steps:
             if not run.status.finished:
                 self._end_run(run, StepStatus.CANCELLED)
-        failed = self._execution.error_code is not None
-        self._turn.end = ExecutionStatus.FAILED if failed else ExecutionStatus.COMPLETED
+        if self._cancelling:
+            self._turn.end = ExecutionStatus.CANCELLED
+        elif self._execution.error_code is not None:
+            self._turn.end = ExecutionStatus.FAILED
+        else:
+            self._turn.end = ExecutionStatus.COMPLETED
+        if self._undo_failures and self._turn.end is not ExecutionStatus.COMPLETED:
+            self._note_not_undone()
+
+    def _final_failure(self) -> AutomateError | None:
+        """Return the error that the execution ends with, or None after taking its output."""
+        value, error = self._result or (None, None)
+        if self._changed is not None:
+            error = self._changed
+        elif error is None and self._interruption is None:
+            error = self._unawaited_error() or self._record.unrepeated()
+        if error is not None:
+            return self._failure(error)
+        if self._interruption is not None:
+            return None
+        try:
+            output = self._program.function.output(value)
+            encode_json(output, "output of the workflow")
+        except AutomateError as unfit:
+            return unfit
+        self._turn.output = output
+        return None
+
+    def _note_not_undone(self) -> None:
+        execution, left = self._execution, f"not undone: {', '.join(self._undo_failures)}"
+        if left not in (execution.error or ""):
+            execution.error_code = execution.error_code or str(ErrorCodes.ABORTED)
+            execution.error = f"{execution.error}; {left}" if execution.error else left
 
     def _unawaited_error(self) -> AutomateError | None:
         for pending in self._unawaited:
