@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from automate_kernel.operations.spec import OperationOptions
     from automate_kernel.workflows.code.workflow import On
 
+__all__ = ["Automation"]
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 

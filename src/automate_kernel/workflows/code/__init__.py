@@ -3,12 +3,14 @@
 from automate_kernel.workflows.code.calls import StepFailedError, WorkflowInterruptedError
 from automate_kernel.workflows.code.context import (
     ApprovalAnswer,
+    BaseWorkflowContext,
     SyncWorkflowContext,
     WorkflowContext,
 )
 
 __all__ = [
     "ApprovalAnswer",
+    "BaseWorkflowContext",
     "StepFailedError",
     "SyncWorkflowContext",
     "WorkflowContext",

@@ -98,7 +98,7 @@ class Driver(Protocol):
         """Return the version of a change that this execution follows, and record it."""
 
 
-class _CommonContext:
+class BaseWorkflowContext:
     """The parts of a context that are the same for ``def`` and ``async def``."""
 
     def __init__(self, driver: Driver) -> None:
@@ -176,7 +176,7 @@ class _CommonContext:
         return Compensation(self._driver, request)
 
 
-class WorkflowContext(_CommonContext):
+class WorkflowContext(BaseWorkflowContext):
     """
     The context of an ``async def`` workflow.
 
@@ -386,7 +386,7 @@ class WorkflowContext(_CommonContext):
         return request
 
 
-class SyncWorkflowContext(_CommonContext):
+class SyncWorkflowContext(BaseWorkflowContext):
     """
     The context of a plain ``def`` workflow, whose calls return when their steps have ended.
 
