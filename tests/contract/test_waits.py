@@ -778,6 +778,23 @@ def test_a_retry_starts_another(world: World) -> None:
     assert {each.status for each in world.children(one)} == {CANCELLED}
 
 
+def test_a_resumed_parent_starts_another(world: World) -> None:
+    """The failed one is not asked again."""
+    world.add("child", {"id": "nap", "sleep": "1h"}, {"id": "a", "action": "fail"})
+    world.add("parent", {"id": "sub", "workflow": "child"})
+    one = world.start("parent")
+    world.later(3601)
+    assert world.status(one) is FAILED
+    world.kernel.executions.resume(one)
+    world.run()
+    assert world.status(one) is RUNNING
+    assert sorted(each.status for each in world.children(one)) == ["FAILED", "RUNNING"]
+    (waiting,) = world.see(one).steps
+    assert waiting.output["execution_id"] in {each.id for each in world.children(one)}
+    world.later(3601)
+    assert world.status(one) is FAILED
+
+
 def test_a_recursion_without_an_end_fails(world: World) -> None:
     """At a depth that nobody means."""
     world.add("endless", {"id": "sub", "workflow": "endless"})

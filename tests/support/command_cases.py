@@ -64,6 +64,7 @@ def make_state(
     for name in ("pending", "pending2"):
         words[name] = kernel.outbox.enqueue(kind, well, delay=3600)
     words["running_execution"] = kernel.start(workflow, event)
+    words["acme_execution"] = kernel.start(workflow, event, tenant_id="acme")
     form = [{"name": "amount", "type": "integer"}]
     for name in ("asked", "asked2"):
         words[name] = ask(kernel, tenant="acme", by=["ann", "role:boss"], form=form)
@@ -94,6 +95,9 @@ SHARED: dict[str, list[Case]] = {
         Case("--tenant nobody"),
     ],
     "executions show": [Case("{execution}", "{execution}")],
+    "executions signal": [
+        Case("""{acme_execution} go --payload '{{"by": "ann"}}' --tenant acme""", "go"),
+    ],
     "executions cancel": [Case("{running_execution}")],
     "executions resume": [
         Case("{failed_execution}"),

@@ -25,6 +25,7 @@ from automate_kernel.errors import (
     WorkflowError,
 )
 from automate_kernel.http.app import webhook_app
+from automate_kernel.monitoring.diagnosis import secret_uses, workflow_problems
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage
@@ -641,6 +642,27 @@ def test_a_form_s_values_survive_being_read_again(data: Any) -> None:
         for name, value in form.items()
     }
     assert read_form(fields, texts) == read
+
+
+def test_the_doctor_looks_at_the_notice_and_the_signing_keys() -> None:
+    """Before the first approval waits: an action, a field or a secret that is not there."""
+    notify = {"action": "mail.send", "input": {"tu": "x", "key": "$secret:MAIL"}}
+    steps = [{"id": "ok", "approval": {"title": "?", "notify": notify}}]
+    kernel = Kernel(signing_keys=["$secret:LINKS"], secrets={}, discover=False)
+    kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps})
+    (problem,) = workflow_problems(kernel, kernel.workflows["w"])
+    assert problem.startswith("steps.ok.approval.notify.action: ")
+
+    @kernel.action("mail.send")
+    def send(to: str, key: str) -> None: ...
+
+    assert workflow_problems(kernel, kernel.workflows["w"]) == [
+        "steps.ok.approval.notify.input.tu: mail.send has no such field (it has: to, key)",
+        "steps.ok.approval.notify.input: mail.send needs the field 'to'",
+    ]
+    assert secret_uses(kernel, {}) == {
+        "LINKS": ["signing_keys"], "MAIL": ["w: steps.ok.approval.notify"],
+    }  # fmt: skip
 
 
 def test_a_payload_error_is_one_of_ours(kernel: Kernel) -> None:

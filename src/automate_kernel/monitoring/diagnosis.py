@@ -144,7 +144,12 @@ def secret_uses(
     for workflow in kernel.workflows:
         for place, step in _steps(workflow):
             add(kernel.templates.compile(step.input).secret_keys, f"{workflow.name}: {place}")
+            if step.approval is not None and step.approval.notify is not None:
+                given = kernel.templates.compile(step.approval.notify.input)
+                add(given.secret_keys, f"{workflow.name}: {place}.approval.notify")
         add(_webhook_keys(kernel, workflow), f"{workflow.name}: webhook")
+    references = kernel.approvals.signer.references
+    add(kernel.templates.compile(references).secret_keys, "signing_keys")
     for key, options in config.items():
         add(kernel.templates.compile(dict(options)).secret_keys, f"config.{key}")
     if token and token.startswith("$secret:"):

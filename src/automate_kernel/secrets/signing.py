@@ -51,6 +51,11 @@ class Signer:
         """True if there is a key."""
         return bool(self._keys)
 
+    @property
+    def references(self) -> list[str]:
+        """The keys that are references to secrets: ``$secret:KEY``."""
+        return [key for key in self._keys if key.startswith("$")]
+
     def sign(self, payload: Mapping[str, Any]) -> str:
         """Return the token of *payload*; raises `ConfigError` without a key."""
         text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)

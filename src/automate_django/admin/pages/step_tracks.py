@@ -30,7 +30,7 @@ _ELEMENTS = 20
 """The number of elements of one ``for_each`` that have a track of their own."""
 
 _LIVE = [status.value for status in StepStatus if not status.finished]
-_ORDER = {"FAILED": 0, "RUNNING": 1, "RETRY": 2, "CANCELLED": 3}
+_ORDER = {"FAILED": 0, "RUNNING": 1, "RETRY": 2, "WAITING": 3, "CANCELLED": 4}
 _WITHOUT_OUTPUT = (
     "id", "step_id", "position", "status", "attempts", "error_code", "error", "started_at",
     "next_attempt_at", "completed_at", "place",
@@ -159,7 +159,7 @@ class TimelineDrawing:
         elif run is not None:
             yield self._single(label, about, run)
         else:
-            yield StepTrack(key=about["step_id"], label=label, status="WAITING", **about)
+            yield StepTrack(key=about["step_id"], label=label, status="PENDING", **about)
 
     def _whole(
         self, label: str, about: dict[str, Any], run: WorkflowStep | None, summary: _Summary
@@ -196,6 +196,9 @@ class TimelineDrawing:
         if run.status == "RETRY" and run.next_attempt_at is not None:
             wait = (run.next_attempt_at - timezone.now()).total_seconds()
             note = f"next attempt in {duration(max(0.0, wait))}; {note}"
+        elif run.status == "WAITING" and run.next_attempt_at is not None:
+            wait = (run.next_attempt_at - timezone.now()).total_seconds()
+            note = f"for {duration(max(0.0, wait))} at most"
         about = {**about, "label": label, "note": note, "depth": depth, "position": run.position}
         about["attempts"] = str(run.attempts or "")
         live = run.status in _LIVE

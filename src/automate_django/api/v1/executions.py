@@ -16,7 +16,7 @@ from automate_django.models import WorkflowExecution
 from automate_kernel.workflows.execution import Execution
 
 _READS = ("list", "errors", "retrieve")
-_COMMANDS = ("cancel", "resume", "bulk", "retry")
+_COMMANDS = ("signal", "cancel", "resume", "bulk", "retry")
 _MOST_AT_ONCE = 1000
 
 
@@ -71,8 +71,21 @@ class ExecutionViewSet(Resource):
             action, given = step.get("action"), step.get("input", {})
             runs.append(serializers.Whole(run, action=action, input=given))
         attempts = store.failed_attempts(execution.id)
-        whole = serializers.Whole(execution, steps=runs, failed_attempts=attempts)
+        waits = store.waits(execution.id)
+        whole = serializers.Whole(execution, steps=runs, waits=waits, failed_attempts=attempts)
         return Response(serializers.ExecutionDetailSerializer(whole).data)
+
+    @described(
+        request=serializers.SignalSerializer, responses={202: serializers.AcceptedSerializer}
+    )
+    @action(detail=True, methods=["post"])
+    def signal(self, request: Any, execution_id: str) -> Response:
+        """Send a signal to an execution that waits for it, or soon will."""
+        execution, given = self._execution(execution_id), self.read(serializers.SignalSerializer)
+        require(not execution.status.finished, "It has ended already.")
+        with transaction.atomic(using=self.alias):
+            signal_id = self.kernel.signal(execution.id, **given)
+        return Response({"id": signal_id}, status=202)
 
     @described(request=None, responses=serializers.ExecutionSerializer)
     @action(detail=True, methods=["post"])

@@ -135,6 +135,18 @@ class EventSerializer(StartSerializer):
     )  # fmt: skip
 
 
+class SignalSerializer(Strict):
+    """A signal to one execution."""
+
+    name = KernelText(check_event_name, max_length=LENGTHS["kind"])
+    payload = serializers.JSONField(required=False, default=None, allow_null=True)
+    idempotency_key = KernelText(
+        lambda value: check_text(value, "idempotency_key"),
+        required=False, max_length=LENGTHS["idempotency_key"],
+        help_text="A second signal with it is the first one.",
+    )  # fmt: skip
+
+
 class ResumeSerializer(Strict):
     """The step from which to go on."""
 
@@ -431,6 +443,17 @@ class StepSerializer(serializers.Serializer[Any]):
     completed_at = Instant(allow_null=True)
 
 
+class WaitSerializer(serializers.Serializer[Any]):
+    """What a step waits for."""
+
+    step_id = serializers.CharField()
+    position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
+    about = serializers.CharField(help_text="event, signal, approval or workflow.")
+    details = ShownJSON(help_text="Its name, and what it must match.")
+    created_at = Instant()
+    expires_at = Instant(allow_null=True)
+
+
 class ExecutionDetailSerializer(ExecutionSerializer):
     """An execution with its event, its output and its steps."""
 
@@ -438,7 +461,11 @@ class ExecutionDetailSerializer(ExecutionSerializer):
     output = ShownJSON()
     definition_id = serializers.CharField()
     item_id = serializers.UUIDField()
+    parent_id = serializers.UUIDField(
+        allow_null=True, help_text="The execution whose step waits for this one."
+    )
     steps = StepSerializer(many=True)
+    waits = WaitSerializer(many=True)
     failed_attempts = FailedAttemptSerializer(many=True)
 
 

@@ -14,7 +14,9 @@ from automate_kernel.errors import ConfigError
 if TYPE_CHECKING:
     from automate_kernel.workflows.execution import Execution
 
-app: Commands = Commands("executions", "Look at executions of workflows, cancel and resume them.")
+app: Commands = Commands(
+    "executions", "Look at executions of workflows, signal, cancel and resume them."
+)
 find_app: Commands = Commands()
 
 _ID = argument("The execution's id.", metavar="ID")
@@ -59,7 +61,7 @@ def ls(
 @app.called("automate executions show 0193f0c2-…", "automate executions show ID --json")
 def show(context: Context, execution_id: str = _ID) -> None:
     """
-    Show an execution: its event, its steps, its picture, and where each attempt failed.
+    Show an execution: its event, its steps, its waits, its picture, and its failed attempts.
 
     A failed attempt is shown with the files and lines of its error, without values.
     """
@@ -69,7 +71,12 @@ def show(context: Context, execution_id: str = _ID) -> None:
     execution = found_execution(context, execution_id)
     attempts = kernel.executions.failed_attempts(execution.id)
     failed = [records.attempt_data(each) for each in attempts]
-    data = {**records.execution_data(execution), "failed_attempts": failed}
+    waits = kernel.executions.waits(execution.id)
+    data = {
+        **records.execution_data(execution),
+        "waits": [records.wait_data(each) for each in waits],
+        "failed_attempts": failed,
+    }
     out.data(data)
     if out.json:
         return
@@ -93,6 +100,7 @@ def show(context: Context, execution_id: str = _ID) -> None:
     definition = kernel.executions.definition(execution.definition_id)
     out.line(to_text(definition, records.statuses_of(execution)))
     records.show_steps(out, execution.steps)
+    records.show_waits(out, waits)
     records.show_attempts(out, attempts)
 
 
@@ -157,6 +165,29 @@ def stats(
         )
     context.out.data({"within_seconds": age, "workflows": data})
     context.out.table(_STATS, rows, empty="there are no executions")
+
+
+@app.called(
+    "automate executions signal ID go",
+    """automate executions signal ID approved --payload '{"by": "ann"}'""",
+)
+def signal(
+    context: Context,
+    execution_id: str = _ID,
+    name: str = argument("The signal's name."),
+    payload: str | None = option(None, "The payload as JSON."),
+    tenant: str | None = TENANT,
+) -> None:
+    """
+    Send a signal to an execution that waits for it, or soon will.
+
+    A worker delivers it.
+    """
+    found = found_execution(context, execution_id)
+    content = None if payload is None else inputs.read_json(payload, "--payload")
+    signal_id = context.session.plain.signal(found.id, name, content, tenant_id=tenant)
+    context.out.data({"id": signal_id, "execution_id": found.id, "name": name})
+    context.out.line(f"signal {name} is on its way to {found.id}")
 
 
 @app.called("automate executions cancel ID")

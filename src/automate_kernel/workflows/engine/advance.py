@@ -385,7 +385,7 @@ class _Flow:
         if error.retry_after is not None:
             delay = max(delay, bounded_seconds(error.retry_after))
         self._close(run, abandon=False)
-        run.status = StepStatus.RETRY
+        run.status, run.output = StepStatus.RETRY, None
         self._note_error(run, error)
         self._waits.add(run.key, delay)
         self._turn.delays[run.key] = delay
@@ -417,8 +417,13 @@ class _Flow:
         step = self._workflow.step(run.step_id)
         if run.position >= 0 and step.id in self._elements:
             self._elements[step.id].waiting -= 1
-        if abandon and step.workflow is not None:
-            self._turn.abandoned.append(self._waiting.child_of(step, run))
+        if abandon:
+            self._abandon(step, run)
+
+    def _abandon(self, step: Step, run: StepRun) -> None:
+        """Have the sub-workflow cancelled that *run* has waited for, if it has one."""
+        if step.workflow is not None and run.output is not None:
+            self._turn.abandoned.append(run.output["execution_id"])
 
     def _note_error(self, run: StepRun, error: AutomateError) -> None:
         run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
@@ -520,8 +525,7 @@ class _Flow:
             answer = self._answer_of(step, run)
             if answer is None and self._waits.is_due(key):
                 answer = self._waiting.timed_out(step)
-                if answer.error is not None and step.workflow is not None:
-                    self._turn.abandoned.append(self._waiting.child_of(step, run))
+                self._abandon(step, run)
             if answer is not None:
                 self._take_in(step, run, answer)
 

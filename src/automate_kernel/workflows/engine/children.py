@@ -13,7 +13,7 @@ from automate_kernel.storage.rows import Rows, Where
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.waits import child_key, signal_item
-from automate_kernel.workflows.execution import Event, Execution
+from automate_kernel.workflows.execution import Event, Execution, StepRun
 
 CANCEL = "automate.cancel"
 """The kind of the outbox item that cancels sub-workflows whose parent goes on without them."""
@@ -38,9 +38,14 @@ class Child:
     waited: bool
 
 
-def child_id(parent_id: str, step_id: str, position: int, attempt: int) -> str:
-    """Return the id of the execution that an attempt of a step starts."""
-    return str(uuid.uuid5(_NAMESPACE, f"{parent_id}\n{step_id}\n{position}\n{attempt}"))
+def child_id(parent: Execution, run: StepRun) -> str:
+    """
+    Return the id of the execution that the attempt of *run* starts.
+
+    It is the same after a crash. The item is another one once the parent was resumed.
+    """
+    parts = (parent.id, parent.item_id, run.step_id, run.position, run.attempts)
+    return str(uuid.uuid5(_NAMESPACE, "\n".join(map(str, parts))))
 
 
 def child_event(

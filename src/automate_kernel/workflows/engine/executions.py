@@ -90,7 +90,7 @@ from automate_kernel.workflows.engine.statistics import (
     read_activity,
     write_activity,
 )
-from automate_kernel.workflows.engine.waits import Arrived, OpenWait
+from automate_kernel.workflows.engine.waits import Arrived, OpenWait, WaitingFor
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -739,6 +739,11 @@ class ExecutionStore:
             if not found:
                 return None
             return Execution.from_row(found[0], _runs(rows, [execution_id]).get(execution_id, ()))
+
+    def waits(self, execution_id: str) -> list[WaitingFor]:
+        """List what steps of an execution wait for, beside a time; the longest waits come first."""
+        with self.storage.begin(atomic=False) as rows:
+            return self.signals.waiting(rows, execution_id)
 
     def live(self, rows: Rows, execution_id: str, *, tenant_id: str | None = None) -> Execution:
         """

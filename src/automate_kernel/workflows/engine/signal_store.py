@@ -26,6 +26,7 @@ from automate_kernel.workflows.engine.waits import (
     Arrived,
     OpenWait,
     Wait,
+    WaitingFor,
     child_key,
     signal_id,
     signal_items_of,
@@ -168,6 +169,13 @@ class SignalStore:
             one = OpenWait(row["key"], row["about"], row["details"] or {})
             found.setdefault(row["execution_id"], {})[key] = one
         return found
+
+    def waiting(self, rows: Rows, execution_id: str) -> list[WaitingFor]:
+        """Return the waits of an execution, for people."""
+        names = ("step_id", "position", "about", "details", "created_at", "expires_at")
+        where = [Where("execution_id", "eq", execution_id)]
+        found = rows.select(WAIT, where, order_by=("created_at", "id"), columns=names)
+        return [WaitingFor(**{**row, "details": row["details"] or {}}) for row in found]
 
     def unseen(
         self, rows: Rows, waiting: Mapping[str, tuple[Execution, Sequence[OpenWait]]]

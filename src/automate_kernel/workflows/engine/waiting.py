@@ -177,14 +177,10 @@ class WaitingSteps:
 
     # -- sub-workflows -----------------------------------------------------------------------
 
-    def child_of(self, step: Step, run: StepRun) -> str:
-        """Return the id of the execution that the run's last attempt has started."""
-        return child_id(self._execution.id, step.id, run.position, run.attempts)
-
     def _begin_child(
         self, step: Step, run: StepRun, extra: Mapping[str, Any], now: datetime
     ) -> Begun:
-        execution_id, name = self.child_of(step, run), step.workflow or ""
+        execution_id, name = child_id(self._execution, run), step.workflow or ""
         payload = masked(self._program.input(step, self._view, extra))
         if self._find_child is None:
             raise AutomateError(ErrorCodes.UNIMPLEMENTED, "sub-workflows can't be started here")
@@ -199,4 +195,6 @@ class WaitingSteps:
             return Begun(None, Answer(started), child)
         details = {**started, "workflow": name}
         wait = Wait(run, "workflow", child_key(execution_id), details, step.timeout)
+        # For those who look at the step meanwhile.
+        run.output = started
         return Begun(wait, child=child)

@@ -13,6 +13,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from automate_kernel.outbox import NewItem
@@ -100,6 +101,22 @@ class Wait:
     awaited: tuple[str, str] | None = None
     items: Sequence[NewItem] = ()
     """The items that are enqueued as it begins, each with an id of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFor:
+    """
+    A wait of a step, for people: *about* an "event", a "signal", an "approval" or a "workflow".
+
+    *details* name it. It times out when it *expires_at*.
+    """
+
+    step_id: str
+    position: int
+    about: str
+    details: Mapping[str, Any]
+    created_at: datetime
+    expires_at: datetime | None = None
 
 
 @dataclass(slots=True)

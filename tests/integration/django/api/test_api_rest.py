@@ -152,6 +152,31 @@ def test_cancel_resume_and_retry(acme: APIClient) -> None:
     assert unknown.status_code == 400
 
 
+def test_a_signal_is_sent_to_one_execution(acme: APIClient) -> None:
+    """What it waits for is shown; one that has ended takes none."""
+    kernel = get_kernel()
+    kernel.add_workflow(
+        {
+            "name": "listening",
+            "trigger": {"type": "manual"},
+            "steps": [{"id": "go", "wait_for": {"signal": "go", "timeout": "1d"}}],
+        }
+    )
+    path = f"{API}/executions/{kernel.start('listening', tenant_id='acme')}"
+    kernel.run_until_idle()
+    (wait,) = acme.get(path).json()["waits"]
+    assert (wait["step_id"], wait["about"], wait["details"]["signal"]) == ("go", "signal", "go")
+    given = {"name": "go", "payload": {"by": "ann"}, "idempotency_key": "k"}
+    answers = [acme.post(f"{path}/signal", given, format="json") for _ in range(2)]
+    assert [each.status_code for each in answers] == [202, 202]
+    assert answers[0].json() == answers[1].json()
+    kernel.run_until_idle()
+    assert acme.get(path).json()["status"] == "COMPLETED"
+    ended = acme.post(f"{path}/signal", given, format="json")
+    assert (ended.status_code, ended.json()["detail"]) == (409, "It has ended already.")
+    assert acme.post(f"{path}/signal", {"name": ""}, format="json").status_code == 400
+
+
 def test_failed_executions_are_resumed_together(acme: APIClient, token: Any) -> None:
     """By ids or by filter, and nobody else's; a word is asked for which are meant."""
     rival = token("*", tenant_id="rival")
@@ -450,7 +475,7 @@ def test_another_tenants_rows_are_not_there(acme: APIClient, token: Any) -> None
     for path in (
         f"executions/{execution}/cancel", f"executions/{execution}/resume",
         f"executions/{execution}/retry", f"outbox/{item}/requeue", f"outbox/{item}/cancel",
-        f"outbox/{item}/discard",
+        f"outbox/{item}/discard", f"executions/{execution}/signal",
     ):  # fmt: skip
         assert rival.post(f"{API}/{path}", {}, format="json").status_code == 404, path
     late = {"delay": 9}
