@@ -60,7 +60,8 @@ PENDING ─▶ RUNNING ─┬▶ COMPLETED
 ```""",
     "automate_webhook_delivery": "The accepted webhook deliveries, to recognise repetitions.",
     "automate_schedule": "When each schedule fired last.",
-    "automate_wait": "One row per step that waits for an event, a signal, an approval or another workflow.",
+    "automate_wait": "One row per step that waits for an event, a signal, an approval or another "
+    "workflow.",
     "automate_signal": "Signals that have come: events that some workflow waits for, approvals, "
     "and the ends of workflows that others wait for.",
     "automate_awaited": "The events that some workflow waits for, by the field that each is "

@@ -45,6 +45,33 @@ WORKFLOW = {
     ],
     "output": ["{{ steps.last.output }}", "{{ steps.each.output }}"],
 }
+WAITING = {
+    "name": "waiting",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {"id": "nap", "sleep": "20ms"},
+        {
+            "id": "paid",
+            "needs": [],
+            "wait_for": {"event": "paid", "match": {"n": "{{ event.payload.n }}"}},
+        },
+        {
+            "id": "sub",
+            "needs": ["paid"],
+            "workflow": "crash",
+            "for_each": [1, 2],
+            "concurrency": 2,
+            "input": {"n": "{{ item }}"},
+        },
+        {
+            "id": "last",
+            "needs": ["nap", "sub"],
+            "action": "work.do",
+            "input": {"value": "{{ event.payload.n }}"},
+        },
+    ],
+    "output": "{{ steps.sub.output }}",
+}
 
 
 class Ledger:
@@ -111,6 +138,7 @@ def open_kernel(
     outbox.ledger = ledger
     kernel = Kernel(storage, outbox=outbox, discover=False, secrets={})
     kernel.add_workflow(WORKFLOW)
+    kernel.add_workflow(WAITING)
     _add_steps(kernel, ledger, most_seconds)
     _add_handlers(kernel, ledger, most_seconds)
     return kernel

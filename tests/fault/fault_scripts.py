@@ -49,6 +49,18 @@ def recover(kernel: Kernel) -> None:
         kernel.run_until_idle()
 
 
+def recover_waits(kernel: Kernel) -> None:
+    """
+    Do as `recover` does, but let no time pass that nobody has waited for.
+
+    Nothing but a signal may wake what is parked.
+    """
+    kernel.run_until_idle()
+    pass_leases(kernel)
+    kernel.outbox.reap()
+    kernel.run_until_idle(patience=_PATIENCE_SECONDS)
+
+
 def _nothing(kernel: Kernel, number: int) -> list[Any]:
     return [number]
 
@@ -138,6 +150,12 @@ def _advance(kernel: Kernel, ledger: Ledger, execution_id: str) -> None:
     kernel.run_until_idle(patience=_PATIENCE_SECONDS)
 
 
+def _paid(kernel: Kernel, number: int) -> list[Any]:
+    execution_id = kernel.start("waiting", {"n": number})
+    kernel.emit("paid", {"n": number})
+    return [execution_id]
+
+
 def _steered(kernel: Kernel, number: int) -> list[Any]:
     _waiting(kernel, number)
     running = kernel.outbox.claim_batch("dead", 2)
@@ -163,5 +181,6 @@ SCRIPTS = {
     "line": Script(_in_line, _in_turn),
     "reap": Script(_held, _reap),
     "workflow": Script(_started, _advance),
+    "waits": Script(_paid, _advance),
     "steer": Script(_steered, _steer),
 }

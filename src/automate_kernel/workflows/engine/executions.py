@@ -621,10 +621,6 @@ class ExecutionStore:
                 }
                 parked = [save for save in parked if save.item.id in held]
                 held |= done
-        if beside:
-            self.signals.note(
-                wait.awaited for save in group for wait in save.turn.waits if wait.awaited
-            )
         if parked:
             # The waits are committed: who sends a signal from now on finds them.
             held -= self._park(parked)

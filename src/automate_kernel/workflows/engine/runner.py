@@ -230,8 +230,6 @@ class Runner:
             program = self._programs(loaded.execution.definition_id)
         except AutomateError as error:
             return error
-        # It was registered in the transaction that began this execution.
-        self.store.signals.note(program.workflow.awaited)
         return Flow(item, loaded, program, self._find_child)
 
     def begin_execution(

@@ -53,8 +53,6 @@ class SignalStore:
 
     def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
         self._storage, self._outbox = storage, outbox
-        # Those whose registration is committed, so that each costs a process one insert.
-        self._known: set[Awaited] = set()
 
     # -- awaited events ----------------------------------------------------------------------
 
@@ -63,18 +61,15 @@ class SignalStore:
         rows.insert(AWAITED, self.registration(awaited))
 
     def registration(self, awaited: Iterable[Awaited]) -> list[Row]:
-        """Return the rows that let events be kept, without those known to be there."""
+        """Return the rows that let events be kept."""
+        # Nothing is remembered: a host may roll back, and a test may empty the tables.
         return [
             {
                 "id": wait_key("awaited", name, path), "name": name, "field": path,
                 "created_at": Now(),
             }
-            for name, path in sorted(set(awaited) - self._known)
+            for name, path in sorted(set(awaited))
         ]  # fmt: skip
-
-    def note(self, awaited: Iterable[Awaited]) -> None:
-        """Note that the registration of these is committed."""
-        self._known.update(awaited)
 
     def pass_on(self, rows: Rows, events: Sequence[tuple[Event, int]]) -> None:
         """Enqueue *events*, with their priorities, as signals for those that wait for them."""
