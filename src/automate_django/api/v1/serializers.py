@@ -444,7 +444,7 @@ class StepSerializer(serializers.Serializer[Any]):
 
 
 class WaitSerializer(serializers.Serializer[Any]):
-    """What a step waits for."""
+    """The wait of a step."""
 
     step_id = serializers.CharField()
     position = serializers.IntegerField(help_text="Which element of for_each; else -1.")

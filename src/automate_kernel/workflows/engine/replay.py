@@ -602,7 +602,7 @@ class _Driver:
         if error.retry_after is not None:
             delay = max(delay, bounded_seconds(error.retry_after))
         self._close(run)
-        run.status = StepStatus.RETRY
+        run.status, run.output = StepStatus.RETRY, None
         self._note_error(run, error)
         self._waits.add(run.key, delay)
         self._turn.delays[run.key] = delay
@@ -707,9 +707,9 @@ class _Driver:
 
     def _abandon(self, one: _Open) -> None:
         """Cancel the sub-workflow that a run waits for."""
-        step = one.request.step(one.run.step_id)
-        if step.workflow is not None and one.run.status is StepStatus.WAITING:
-            self._turn.abandoned.append(self._waiting.child_of(step, one.run))
+        waits = one.run.status is StepStatus.WAITING and one.run.output is not None
+        if waits and "workflow" in one.request.options:
+            self._turn.abandoned.append(one.run.output["execution_id"])
 
     def _start_calls(self, retried: Sequence[StepKey]) -> None:
         keys, self._to_call = [*self._to_call, *retried], []
@@ -742,8 +742,7 @@ class _Driver:
             answer = self._answer_of(step, one.run)
             if answer is None and self._waits.is_due(key):
                 answer = self._waiting.timed_out(step)
-                if answer.error is not None:
-                    self._abandon(one)
+                self._abandon(one)
             if answer is not None:
                 self._take_in(step, one.run, answer)
 
