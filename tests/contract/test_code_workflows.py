@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -346,3 +347,67 @@ def test_a_person_is_asked_told_and_answers(world: World) -> None:
     kernel.run_until_idle()
     found = world.see(one)
     assert found.output == [True, "bob", {"amount": 5}, True, "rejected by cy: no"], found.error
+
+
+class KilledError(BaseException):
+    """The process is killed: nothing of it does anything any more."""
+
+
+def dying(kernel: Kernel, saves: int, *, late: bool) -> None:
+    """Let *kernel* die at its checkpoint number *saves*, before it or (*late*) right after."""
+    save, left = kernel.executions.checkpoint, [saves]
+
+    def checkpoint(group: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0 or (left[0] == 0 and not late):
+            raise KilledError
+        saved = save(group)
+        if left[0] == 0:
+            raise KilledError
+        return saved
+
+    kernel.executions.checkpoint = checkpoint  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("saves", range(1, 9))
+def test_a_process_that_dies_at_any_checkpoint_loses_nothing(
+    world: World, saves: int, late: bool
+) -> None:
+    """Another goes on once the lease has ended; saved steps are not called again."""
+
+    async def part(ctx: WorkflowContext, n: int) -> int:
+        first = await ctx.step(world.note, n, name="first")
+        return int(await ctx.step(world.note, first + 10, name="second"))
+
+    async def flow(ctx: WorkflowContext) -> list[Any]:
+        began = ctx.now()
+        one = await ctx.step(world.note, "a", name="a")
+        try:
+            with ctx.compensate(world.note, "undo", name="undo"):
+                await ctx.step(world.note, "bad", name="bad")
+        except StepFailedError:
+            pass
+        parts = await ctx.gather(part(ctx, 1), part(ctx, 2), ctx.step(world.note, 3, name="three"))
+        return [one, list(parts), ctx.patched("later"), ctx.now() >= began]
+
+    world.broken.append("bad")
+    kernel = world.deploy(flow)
+    dying(kernel, saves, late=late)
+    one = world.kernel.start("flow")
+    with contextlib.suppress(KilledError):
+        kernel.run_until_idle()
+    known = {run.step_id: run for run in world.see(one).steps if run.status.finished}
+    before = list(world.called)
+    world.deploy(flow)
+    world.clock.advance(31)
+    world.kernel.run_until_idle()
+    found = world.see(one)
+    assert found.status is ExecutionStatus.COMPLETED, (found.status, found.error)
+    assert found.output == ["a", [11, 12, 3], True, True]
+    after = world.called[len(before) :]
+    names = {"a": "a", "bad": "bad", "undo": "undo", "three": 3, "first@3.1": 1, "first@3.2": 2}
+    for step_id, run in known.items():
+        again = found.step(step_id)
+        assert again is not None and again.completed_at == run.completed_at, step_id
+        assert names.get(step_id, step_id) not in after, step_id

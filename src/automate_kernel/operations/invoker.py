@@ -105,12 +105,14 @@ class Invoker:
         )
         return construct(cls, config, ctx)
 
-    def spec(self, name: str) -> OperationSpec:
+    def spec(self, name: str | OperationSpec) -> OperationSpec:
         """
         Return an operation's spec, without an instance: its config and secrets are not needed.
 
-        Raises ``NOT_FOUND`` with the names that there are.
+        A spec is its own. Raises ``NOT_FOUND`` with the names that there are.
         """
+        if isinstance(name, OperationSpec):
+            return name
         found = self._functions.get(name)
         if found is not None:
             return found
@@ -126,8 +128,6 @@ class Invoker:
 
     def is_async(self, name: str | OperationSpec) -> bool:
         """Return True if an operation is an ``async def``; False if that can't be known."""
-        if isinstance(name, OperationSpec):
-            return name.asynchronous
         try:
             return self.spec(name).asynchronous
         except AutomateError:

@@ -510,7 +510,7 @@ class Engine:
         for call in turn.calls:
             self._runner.begin(flow, call)
             name = call.action
-            asynchronous = call.spec.asynchronous if call.spec else self._is_async(name)
+            asynchronous = call.spec.asynchronous if call.spec else self._is_async(call.action)
             if self._is_quick(name) and flow.timeout_of(call) is None and not asynchronous:
                 quick.append(call)
                 continue
