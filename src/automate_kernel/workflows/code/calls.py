@@ -88,8 +88,16 @@ class StepRequest(Pending[T]):
 
     def step(self, step_id: str) -> Step:
         """Return the step that the engine runs."""
-        # Not validated: its id may have a number, and the rest was.
-        return Step.model_construct(id=step_id, **self.options)
+        try:
+            return _step(step_id, tuple(self.options.items()))
+        except TypeError:  # an option that can't be a key: a payload, say
+            return Step.model_construct(id=step_id, **self.options)
+
+
+@lru_cache(maxsize=2_000)
+def _step(step_id: str, options: tuple[tuple[str, Any], ...]) -> Step:
+    # Not validated: its id may have a number, and the rest was.
+    return Step.model_construct(id=step_id, **dict(options))
 
 
 @dataclass(eq=False)

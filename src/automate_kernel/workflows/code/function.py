@@ -113,6 +113,8 @@ class StepFunction:
         own = [each for each in parameters if each.name != binding.call]
         self._signature = inspect.Signature(own)
         self._whole = binding.whole
+        # With a value for each parameter nothing is left to find out.
+        self._plain = all(each.kind is each.POSITIONAL_OR_KEYWORD for each in own)
         self._arguments = {
             each.name: Values(hints.get(each.name), f"{each.name!r} of {self.name}()")
             for each in own
@@ -121,20 +123,26 @@ class StepFunction:
 
     def input(self, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
         """Return the input of the operation for a call with these arguments."""
-        try:
-            bound = self._signature.bind(*arguments, **named)
-        except TypeError as error:
-            raise TypeError(f"{self.name}() can't be called so: {error}") from None
+        if self._plain and not named and len(arguments) == len(self._arguments):
+            given: dict[str, Any] = dict(zip(self._arguments, arguments, strict=True))
+        else:
+            given = self._bound(arguments, named)
         if self._whole is not None:
-            return self._arguments[self._whole].write(bound.arguments[self._whole])
-        given = dict(bound.arguments)
-        for parameter in self._signature.parameters.values():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                given |= given.pop(parameter.name, {})
+            return self._arguments[self._whole].write(given[self._whole])
         return {
             name: self._arguments[name].write(value) if name in self._arguments else value
             for name, value in given.items()
         }
+
+    def _bound(self, arguments: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            given = dict(self._signature.bind(*arguments, **named).arguments)
+        except TypeError as error:
+            raise TypeError(f"{self.name}() can't be called so: {error}") from None
+        for parameter in self._signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                given |= given.pop(parameter.name, {})
+        return given
 
     def read(self, output: Any) -> Any:
         """Return the value that the stored *output* of a call makes."""
