@@ -217,18 +217,38 @@ def test_a_decision_in_time_counts_though_its_signal_comes_late(world: World) ->
     world.run()
 
 
+def test_a_decision_that_commits_as_the_time_ends_counts(world: World) -> None:
+    """The worker that finds the time over waits for the transaction that decides."""
+    one = world.ask(timeout="1h")
+    world.clock.advance(3599)
+    worker = threading.Thread(target=world.kernel.run_until_idle)
+    with world.storage.begin() as rows:
+        world.kernel.approvals.approve(one, "ok", by="ann", transaction=rows.native)
+        world.clock.advance(10)
+        worker.start()
+        worker.join(0.5)  # as far as it comes
+    worker.join(PATIENCE)
+    world.run()
+    assert world.see(one).status == "COMPLETED"
+    assert world.output(one)["by"] == "ann"
+
+
 def test_elements_of_a_list_are_decided_one_by_one(world: World) -> None:
     """Each has its question, and its people."""
     world.add(
         {
             "id": "ok", "for_each": "{{ event.payload }}", "concurrency": 5,
             "approval": {"title": "Pay {{ item.n }}?", "by": ["{{ item.who }}"],
-                         "on_reject": "continue"},
+                         "on_reject": "continue",
+                         "notify": {"action": "mail", "input": {"to": "{{ item.who }}",
+                                    "text": "{{ approval.title }} {{ index }}"}}},
         },
         output="{{ steps.ok.output | map(attribute='approved') | list }}",
     )  # fmt: skip
     one = world.start([{"n": 1, "who": "ann"}, {"n": 2, "who": "bob"}])
     approvals = world.kernel.approvals
+    told = sorted((mail["to"], mail["text"]) for mail in world.mails)
+    assert told == [("ann", "Pay 1? 0"), ("bob", "Pay 2? 1")]
     assert [each.title for each in approvals.pending(by="bob").approvals] == ["Pay 2?"]
     refused(ErrorCodes.PERMISSION_DENIED, approvals.approve, one, "ok", 0, by="bob")
     approvals.reject(one, "ok", 1, by="bob")
@@ -267,6 +287,37 @@ def test_a_decision_is_taken_up_while_another_branch_works(local: World) -> None
         _until(lambda: local.see(one).status == "COMPLETED")
         worker.stop()
         thread.join(PATIENCE)
+
+
+def test_a_decision_in_time_counts_while_another_branch_works(local: World) -> None:
+    """The worker that holds the execution looks once more before it says that nobody decided."""
+    clock = FakeClock()
+    local = World(MemoryStorage(), clock)
+    go_on = threading.Event()
+
+    @local.kernel.action
+    def slow() -> None:
+        assert go_on.wait(PATIENCE)
+
+    asked = {"title": "?", "timeout": "250ms", "on_timeout": "continue"}
+    local.add(
+        {"id": "ok", "approval": asked, "needs": []},
+        {"id": "long", "action": "slow", "needs": []},
+    )
+    decided, late = local.kernel.start("w"), local.kernel.start("w")
+    worker = local.kernel.worker(poll_seconds=0.01, exclude_kinds=[SIGNAL_KIND])
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        _until(lambda: local.kernel.approvals.get(decided, "ok") is not None)
+        local.kernel.approvals.approve(decided, "ok", by="ann")
+        for each in (decided, late):
+            _until(lambda each=each: local.output(each) is not None)
+    finally:
+        go_on.set()
+        worker.stop()
+        thread.join(PATIENCE)
+    assert [local.output(each)["by"] for each in (decided, late)] == ["ann", None]
 
 
 def _until(condition: Callable[[], bool]) -> None:

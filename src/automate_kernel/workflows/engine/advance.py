@@ -522,8 +522,10 @@ class _Flow:
             step, run = self._workflow.step(key[0]), self._open[key]
             if self._failing_elsewhere(step):
                 continue  # it is cancelled with the others
+            # An approval's time is over once the database says so, and that nobody has decided.
+            looked = step.approval is None or key in self._inbox
             answer = self._answer_of(step, run)
-            if answer is None and self._waits.is_due(key):
+            if answer is None and looked and self._waits.is_due(key):
                 answer = self._waiting.timed_out(step)
                 self._abandon(step, run)
             if answer is not None:

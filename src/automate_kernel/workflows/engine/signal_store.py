@@ -199,7 +199,7 @@ class SignalStore:
         decisions = _decisions(rows, waiting.values())
         arrived: dict[str, dict[StepKey, Arrived]] = {}
         for (name, key), ids in new.items():
-            one = waiting[name][1][key]
+            one, over = waiting[name][1][key], False
             # Of those that were kept together, the one that was sent first comes first.
             known = sorted(
                 (at, events[each].id, each) for each, at in ids.items() if each in events
@@ -210,7 +210,8 @@ class SignalStore:
             elif one.about == "approval":
                 # What has come may be the decision of an earlier asking.
                 come = decisions.get((waiting[name][0].id, *key), [])
-            if ids or come:
+                over = (waiting[name][0].id, *key) in decisions
+            if ids or come or over:
                 arrived.setdefault(name, {})[key] = Arrived(come, set(ids))
         return arrived
 
@@ -314,17 +315,29 @@ def _events(rows: Rows, ids: Iterable[str]) -> dict[str, Event]:
 def _decisions(
     rows: Rows, waiting: Iterable[tuple[Execution, Mapping[StepKey, OpenWait]]]
 ) -> dict[tuple[str, str, int], list[Event]]:
-    """Return the decisions on approvals that are made, by execution, step and position."""
+    """
+    Return the decisions on approvals, by execution, step and position; none where the time is over.
+
+    Approvals that may still be decided are left out.
+    """
     ids = sorted(
         wait_id(execution.id, *key)
         for execution, its in waiting for key, one in its.items() if one.about == "approval"
     )  # fmt: skip
     if not ids:
         return {}
-    columns = ("id", "execution_id", "step_id", "position", "tenant_id", "details")
+    where = [Where("id", "in", ids)]
+    found, now = rows.select(WAIT, where), rows.now()
+    over = {row["id"] for row in found if row["expires_at"] and row["expires_at"] <= now}
+    if any(row["id"] in over and not decision_event(row) for row in found):
+        # One that is being decided in this very moment is waited for: it was in time. A write,
+        # since SQLite knows no other lock.
+        rows.update(WAIT, where, {"about": "approval"})
+        found = rows.select(WAIT, where)
     return {
-        (row["execution_id"], row["step_id"], row["position"]): list(decision_event(row))
-        for row in rows.select(WAIT, [Where("id", "in", ids)], columns=columns)
+        (row["execution_id"], row["step_id"], row["position"]): events
+        for row in found
+        if (events := list(decision_event(row))) or row["id"] in over
     }
 
 
