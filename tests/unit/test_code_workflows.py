@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pytest
 from automate_kernel import (
+    Automation,
     AutomateError,
     ErrorCodes,
     Event,
@@ -26,6 +28,7 @@ from automate_kernel import (
     WorkflowInterruptedError,
     current_call,
 )
+from automate_kernel.cli.session import set_up
 from automate_kernel.workflows import EventTrigger, RetryPolicy, Workflow
 from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 from automate_kernel.workflows.engine.program import step_input
@@ -806,3 +809,80 @@ def test_code_that_is_blocked_and_then_fails_ends(kernel: Kernel) -> None:
         until_over(kernel, [one])
     found = kernel.executions.get(one)
     assert found is not None and "SystemExit: 3" in str(found.error)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_steps_on_the_way_out_are_not_begun_when_a_workflow_is_left(
+    kernel: Kernel, plain: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A workflow that waits is left, and its ``finally`` runs at its real end alone."""
+    seen: list[str] = []
+
+    async def tidy(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.sleep(0.05)
+            await ctx.sleep(0.05)
+        finally:
+            seen.append("left")
+            await ctx.step(reserve, ["tidied"])
+        return "done"
+
+    def tidy_plainly(ctx: SyncWorkflowContext) -> str:
+        try:
+            ctx.sleep(0.05)
+            ctx.sleep(0.05)
+        finally:
+            seen.append("left")
+            ctx.step(reserve, ["tidied"])
+        return "done"
+
+    workflow: Callable[..., Any] = tidy_plainly if plain else tidy
+    kernel.workflow(name="tidy")(workflow)
+    execution = kernel.run("tidy", patience=20)
+    assert execution.output == "done", execution.error
+    assert calls == [("reserve", ["tidied"])] and len(seen) == 3
+    assert [each for each in caplog.records if each.levelname != "DEBUG"] == []
+    left = [each for each in threading.enumerate() if each.name == "automate-workflow"]
+    for each in left:
+        each.join(5)
+    assert not any(each.is_alive() for each in left)
+
+
+# -- before there is a kernel ----------------------------------------------------------------------
+
+
+def test_an_automation_is_included_in_any_kernel(kernel: Kernel) -> None:
+    automation = Automation()
+
+    @automation.action("shop.double", idempotent=True)
+    def double(n: int) -> int:
+        return n * 2
+
+    @automation.action
+    def triple(n: int) -> int:
+        return n * 3
+
+    @automation.workflow(on="order.created")
+    async def first(ctx: WorkflowContext) -> int:
+        return await ctx.step(double, 2) + await ctx.step(triple, 2)
+
+    @automation.workflow
+    def second(ctx: SyncWorkflowContext) -> int:
+        return ctx.step(triple, 1)
+
+    for each in (kernel, Kernel(discover=False, secrets={})):
+        each.include(automation)
+        assert each.operation("shop.double").idempotent
+        assert (each.run("first").output, each.run(second).output) == (10, 3)
+
+
+def test_a_module_of_the_command_line_may_hold_an_automation(kernel: Kernel) -> None:
+    """Only what it has collected is added, under its own names."""
+    module = ModuleType("flows")
+    automation = Automation()
+    automation.workflow(name="flow")(lambda ctx: 5)
+    vars(module).update(automation=automation, reserve=reserve)
+    set_up(kernel, module)
+    assert kernel.run("flow").output == 5
+    with pytest.raises(AutomateError):
+        kernel.operation("flows.reserve")

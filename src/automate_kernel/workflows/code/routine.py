@@ -37,7 +37,8 @@ class PlainRoutine:
     """
     A plain *function* that is driven like a coroutine.
 
-    Only one side runs at a time: `send` waits until the function asks for something or ends.
+    Only one side runs at a time: `send` waits until the function asks for something or ends. Raises
+    ``RuntimeError`` if the machine has no more threads.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
@@ -45,39 +46,29 @@ class PlainRoutine:
         # (True, what is asked for), or (False, the result and the error).
         self._asked: SimpleQueue[tuple[bool, Any, BaseException | None]] = SimpleQueue()
         self._answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-        self._thread: threading.Thread | None = None
         self._over = False
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="automate-workflow", daemon=True
+        )
+        self._thread.start()
 
     def send(self, value: Any) -> Any:
         """Let the function go on with *value*, and return what it asks for next."""
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=copy_context().run, args=(self._run,), name="automate-workflow", daemon=True
-            )
-            self._thread.start()
-        else:
-            self._answers.put((value, None))
-        return self._next()
+        return self._went_on(value, None)
 
     def throw(self, error: BaseException) -> Any:
         """Raise *error* where the function waits, and return what it asks for next."""
-        self._answers.put((None, error))
-        return self._next()
+        return self._went_on(None, error)
 
     def close(self) -> None:
-        """Leave the function; its thread ends."""
-        if self._thread is None:
-            return
-        for _ in range(_MOST_UNWINDS):
-            if self._over:
-                return
-            try:
-                self.throw(UnwoundError())
-            except BaseException:  # the one above, or what the function made of it
-                return
-        logger.error("%s goes on though it is left", self._function.__qualname__)
+        """Leave the function, which goes on though it is left: its thread stays where it is."""
+        if not self._over:
+            logger.error("%s goes on though it is left", self._function.__qualname__)
 
-    def _next(self) -> Any:
+    def _went_on(self, value: Any, error: BaseException | None) -> Any:
+        if self._over:
+            raise RuntimeError("the workflow has ended")
+        self._answers.put((value, error))
         asks, value, error = self._asked.get()
         if asks:
             return value
@@ -91,11 +82,18 @@ class PlainRoutine:
 
     def _run(self) -> None:
         try:
+            self._answered()
             result = self._function(*self._arguments)
         except BaseException as error:
             self._asked.put((False, None, error))
         else:
             self._asked.put((False, result, None))
+
+    def _answered(self) -> Any:
+        value, error = self._answers.get()
+        if error is not None:
+            raise error
+        return value
 
     def ask(self, asked: Awaitable[T]) -> T:
         """Hand *asked* over, on the function's thread, and return the answer."""
@@ -106,8 +104,15 @@ class PlainRoutine:
                 hint="call the steps from the workflow itself",
             )
         self._asked.put((True, asked, None))
-        value, error = self._answers.get()
-        if error is not None:
-            raise error
-        answer: T = value
+        answer: T = self._answered()
         return answer
+
+
+def leave(routine: Routine) -> None:
+    """Leave *routine* for now: what it does on its way out begins nothing."""
+    for _ in range(_MOST_UNWINDS):
+        try:
+            routine.throw(UnwoundError())
+        except BaseException:  # the one above, or what the function made of it
+            return
+    routine.close()

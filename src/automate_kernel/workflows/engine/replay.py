@@ -43,7 +43,7 @@ from automate_kernel.workflows.code.calls import (
     WorkflowInterruptedError,
 )
 from automate_kernel.workflows.code.context import SyncWorkflowContext, WorkflowContext
-from automate_kernel.workflows.code.routine import PlainRoutine, Routine
+from automate_kernel.workflows.code.routine import PlainRoutine, Routine, leave
 from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.definition.waits import SleepUntil
@@ -302,12 +302,7 @@ class _Driver:
     def close(self) -> None:
         """Leave the function; what it waits for is in the record."""
         for routine in reversed(self._routines):
-            try:
-                routine.close()
-            except BaseException as error:  # of the function: it must not hold up anybody
-                logger.warning(
-                    "workflow %r, when it was left: %s", self._execution.name, type(error).__name__
-                )
+            leave(routine)
         self._routines.clear()
 
     def pass_time(self, elapsed: float) -> None:
