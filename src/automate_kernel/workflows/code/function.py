@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
 from automate_kernel.operations.schemas import invalid, validation_problems
-from automate_kernel.operations.signature import Binding, bind, type_hints
-from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.operations.signature import Binding, type_hints
+from automate_kernel.operations.spec import OperationSpec, step_operation
 from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.storage.values import is_plain
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
-
-_UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
-_LONGEST = 200
 
 
 class Values:
@@ -105,7 +101,7 @@ class StepFunction:
         """The name of its steps."""
         self.registered: bool = registered is not None
         """True if the host knows it by its spec's name."""
-        self.spec: OperationSpec = registered or _spec_of(function)
+        self.spec: OperationSpec = registered or step_operation(function)
         """The operation that it is."""
         binding = cast("Binding", self.spec.binding)
         hints = type_hints(function)
@@ -156,15 +152,6 @@ def name_of(function: Callable[..., Any]) -> str:
         return "lambda" if name == "<lambda>" else name
     raise PluginError(
         f"a step can't call {type(function).__name__} objects", hint="pass a function or a method"
-    )
-
-
-def _spec_of(function: Callable[..., Any]) -> OperationSpec:
-    qualified = str(getattr(function, "__qualname__", name_of(function)))
-    name = f"{getattr(function, '__module__', '')}.{qualified.replace('<locals>.', '')}"
-    binding = bind(function, untyped=True)
-    return OperationSpec(
-        _UNFIT.sub("", name)[-_LONGEST:].lstrip(".-"), binding.input_schema, binding=binding
     )
 
 
