@@ -41,11 +41,11 @@ _WAITING = {
 
 
 class Ours(Contender):
-    """automate-kernel by its public interface; the handler is inline, a variant has the default."""
+    """automate-kernel by its public interface; a variant has an ``async def`` handler."""
 
     peer = False
     databases = ("postgresql", "sqlite")
-    variants: ClassVar[tuple[str, ...]] = ("threads", "async")
+    variants: ClassVar[tuple[str, ...]] = ("async",)
     offers = frozenset(
         {
             "drain-1", "drain-2", "enqueue", "enqueue-within", "bulk", "pick-up", "finished",
@@ -125,7 +125,7 @@ class Ours(Contender):
         elif self.variant == "async":
             kernel.handler("noop")(_anoop)
         else:
-            kernel.handler("noop", inline=self.variant != "threads")(_noop)
+            kernel.handler("noop")(_noop)
         # As `automate worker` and `manage.py automate_worker` run it.
         return partial(run_until_stopped, kernel.worker(**options))
 

@@ -20,7 +20,11 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
     "providers": ("Providers", ("automate_kernel.providers",)),
     "operations": (
         "Operations and calls",
-        ("automate_kernel.operations.context", "automate_kernel.operations.spec"),
+        (
+            "automate_kernel.operations.context",
+            "automate_kernel.operations.spec",
+            "automate_kernel.operations.replacement",
+        ),
     ),
     "signals": ("Signals", ("automate_kernel.signals",)),
     "outbox": (
@@ -41,6 +45,8 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.workflows.engine.schedule",
             "automate_kernel.workflows.definition.graph",
             "automate_kernel.workflows.engine.executions",
+            "automate_kernel.workflows.engine.dry_run",
+            "automate_kernel.workflows.definition.difference",
         ),
     ),
     "code": (
@@ -58,6 +64,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "automate_kernel.testing",
             "automate_kernel.testing.clock",
+            "automate_kernel.testing.workflows",
             "automate_kernel.testing.connectors",
             "automate_kernel.testing.providers",
             "automate_kernel.testing.secrets",

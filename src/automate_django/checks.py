@@ -86,7 +86,10 @@ def _worker() -> Iterator[CheckMessage]:
         if key not in conf.KEYS["AUTOMATE_WORKER"] or value is None:
             continue
         name, whole = f"AUTOMATE_WORKER[{key!r}]", key in ("PROCESSES", "SLOTS")
-        if key == "LOG_FORMAT":
+        if key == "VERSION":
+            if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= 200:
+                yield _problem("E008", f"{name} must be text.", "For example '2026.11.2'.")
+        elif key == "LOG_FORMAT":
             if value not in ("json", "text"):
                 hint = "Leave it out for what LOGGING says."
                 yield _problem("E008", f"{name} must be 'json' or 'text'.", hint)

@@ -28,7 +28,9 @@ The settings, all of them optional.
 ``AUTOMATE_WORKER``
     The defaults of ``manage.py automate_worker``. ``PROCESSES``: 1. ``SLOTS``: calls at once in a
     process, 10. ``GRACE_SECONDS``: the time that a stopping worker gives to running calls, 30.
-    ``LOG_FORMAT``: ``"json"`` or ``"text"``; by default Django's ``LOGGING`` decides.
+    ``VERSION``: that of the project's code, as text; workers of the latest version decide what
+    events start while old and new ones run side by side. ``LOG_FORMAT``: ``"json"`` or
+    ``"text"``; by default Django's ``LOGGING`` decides.
 ``AUTOMATE_ADMIN``
     ``PAGES``: False for no operator pages. ``SITE``: the dotted path of the ``AdminSite`` that gets
     them; by default the default site. ``TENANT``: the dotted path of a function that takes a
@@ -116,7 +118,9 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "RETENTION_SECONDS": None,
         "FAILED_RETENTION_SECONDS": None,
     },
-    "AUTOMATE_WORKER": dict.fromkeys(("PROCESSES", "SLOTS", "GRACE_SECONDS", "LOG_FORMAT")),
+    "AUTOMATE_WORKER": dict.fromkeys(
+        ("PROCESSES", "SLOTS", "GRACE_SECONDS", "VERSION", "LOG_FORMAT")
+    ),
     "AUTOMATE_ADMIN": {"PAGES": True, "SITE": None, "TENANT": None, "TENANT_PATHS": None},
     "AUTOMATE_APPROVALS": {"PUBLIC_URL": None, "SIGNING_KEYS": None},
     "AUTOMATE_API": {

@@ -109,6 +109,7 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         strict=conf.option("AUTOMATE_PLUGINS", "STRICT"),
         signing_keys=conf.signing_keys(),
         public_url=conf.option("AUTOMATE_APPROVALS", "PUBLIC_URL"),
+        version=conf.options("AUTOMATE_WORKER").get("VERSION"),
     )
     if conf.option("AUTOMATE_PLUGINS", "AUTODISCOVER"):
         autodiscover_modules("automation")

@@ -1,5 +1,5 @@
 """
-The kernel's seven signals as Django's, for ``@receiver``, ``dispatch_uid`` and ``send_robust``.
+The kernel's eight signals as Django's, for ``@receiver``, ``dispatch_uid`` and ``send_robust``.
 
 *sender* is the kernel's class; the keyword arguments are listed in `automate_kernel.signals`.
 A receiver that raises is logged by Django (``django.dispatch``) and changes no outcome. Where an
@@ -28,6 +28,7 @@ __all__ = [
     "step_started",
     "workflow_completed",
     "workflow_failed",
+    "workflow_skipped",
     "workflow_started",
 ]
 
@@ -53,6 +54,7 @@ event_received = KernelSignal()
 workflow_started = KernelSignal()
 workflow_completed = KernelSignal()
 workflow_failed = KernelSignal()
+workflow_skipped = KernelSignal()
 step_started = KernelSignal()
 step_completed = KernelSignal()
 step_failed = KernelSignal()
@@ -69,6 +71,8 @@ def _forwarder(signal: Signal) -> Callable[..., Any]:
     def forward(sender: Any, **arguments: Any) -> Any:
         return _forward(signal, sender, arguments)
 
+    # So that nothing is copied for signals that nobody receives.
+    forward.is_heard = lambda: bool(signal.receivers)  # type: ignore[attr-defined]
     return forward
 
 

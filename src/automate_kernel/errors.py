@@ -21,6 +21,7 @@ __all__ = [
     "SecretUnavailableError",
     "StorageError",
     "TemplateError",
+    "UnknownHereError",
     "WebhookRejectedError",
     "WorkflowError",
 ]
@@ -161,6 +162,23 @@ class WebhookRejectedError(_WordedError):
     """The webhook was refused."""
 
     default_code = ErrorCodes.UNAUTHENTICATED
+
+
+class UnknownHereError(_WordedError):
+    """
+    An action, a plugin or a definition is not known in this process, and may be in another.
+
+    *reason* is ``UNKNOWN_ACTION``, ``UNUSABLE_PLUGIN``, ``UNREADABLE_DEFINITION`` or
+    ``UNKNOWN_CODE``.
+    """
+
+    default_code = ErrorCodes.NOT_FOUND
+
+    def __init__(
+        self, message: str = "", *, reason: str = "UNKNOWN_ACTION", **options: Any
+    ) -> None:
+        self.reason = reason
+        super().__init__(message, **options)
 
 
 class PayloadError(_WordedError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,6 +17,7 @@ from automate_kernel.automation import Automation
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
+from automate_kernel.operations.replacement import Replacement
 from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.operations.spec import OperationSpec, decorating, operation_from_function
 from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
@@ -34,7 +36,7 @@ from automate_kernel.secrets.handles import reveal
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
-from automate_kernel.storage import MemoryStorage, Rows, Storage
+from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.storage.values import encode_json
 from automate_kernel.templates import (
@@ -57,16 +59,27 @@ from automate_kernel.worker.worker import Worker, default_worker_id
 from automate_kernel.workflows.approvals import Approvals
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.code.workflow import On, workflow_function
-from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
+from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.children import CANCEL
+from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
 from automate_kernel.workflows.engine.engine import Engine
-from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
+from automate_kernel.workflows.engine.executions import (
+    ADVANCE,
+    ExecutionStore,
+    keyed_execution_id,
+)
 from automate_kernel.workflows.engine.listener import ExecutionListener
+from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.questions import NOTICE
 from automate_kernel.workflows.engine.runner import EVENT, Runner
-from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
+from automate_kernel.workflows.engine.schedule import Schedules, Ticker
 from automate_kernel.workflows.engine.waits import SIGNAL, signal_item, signal_key
-from automate_kernel.workflows.events import event_item, manual_event, scheduled_event
+from automate_kernel.workflows.events import (
+    event_item,
+    manual_event,
+    triggering_event,
+)
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -109,8 +122,11 @@ class Kernel:
 
     A plugin is imported at its first use, and a broken one is logged and left out. With *strict*
     all are imported at once, and the first that is broken, incompatible or contested raises
-    `PluginError`. *lease_seconds*, *retention_seconds* and *failed_retention_seconds* are for an
-    outbox that the kernel makes; see `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
+    `PluginError`. *version* is that of the host's own code (``"2026.11.2"``): while workers with
+    different workflows run side by side, those of the latest version decide what events start;
+    without versions those that were started last. *lease_seconds*, *retention_seconds* and
+    *failed_retention_seconds* are for an outbox that the kernel makes; see `RowsOutboxStore`.
+    Raises `ConfigError` for wrong arguments.
     """
 
     def __init__(
@@ -135,7 +151,10 @@ class Kernel:
         failed_retention_seconds: float | None = None,
         signing_keys: Iterable[str] = (),
         public_url: str | None = None,
+        version: str | None = None,
     ) -> None:
+        self.version: str | None = version if version is None else _version(version)
+        """The version of the host's own code."""
         self.storage: Storage = _storage_for(storage, outbox)
         """The place of all data."""
         self.plugins: Plugins = Plugins(discover, strict, disabled, winners, settings=listed)
@@ -156,7 +175,7 @@ class Kernel:
             outbox, lease_seconds, retention_seconds, failed_retention_seconds
         )
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        self.operations: Invoker = self._made_operations(config or {}, settings or {})
+        self.operations: Invoker = self._invoker(config or {}, settings or {})
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
@@ -164,6 +183,8 @@ class Kernel:
         """The steps that wait for a person: find, approve, reject, make a link."""
         self.workflows: Catalogue = self._catalogue(workflow_source)
         """The workflows of this kernel, by name."""
+        self.schedules: Schedules = Schedules(self.workflows, self.executions, sender=self)
+        """The schedules of workflows: find, pause, resume, trigger, backfill."""
         self.purges: list[Callable[..., int]] = []
         """Deletions of the host's own: called with ``older_than_seconds`` and ``limit``."""
         self._wire()
@@ -171,6 +192,8 @@ class Kernel:
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
+        precedence = Precedence(self.outbox.workers, self.workflows.marks, self.version)
+        self._precedence = precedence
         self._runner = Runner(
             self.executions,
             operations=self.operations,
@@ -179,11 +202,12 @@ class Kernel:
             listening=self.workflows.listening,
             find_child=self._find_child,
             sender=self,
+            leaves_events=lambda: precedence.leaves_events,
         )
         notices = ApprovalNotices(
             self.executions, self.approvals, self.operations, self.workflows.program
         )
-        self._ticker = Ticker(self.storage, self._scheduled, self._fire)
+        self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
         )
@@ -227,6 +251,14 @@ class Kernel:
         given = [secrets] if isinstance(secrets, (str, SecretsBackend)) else list(secrets)
         return [self._made("secrets_backend", each, "needs arguments") for each in given]
 
+    def _invoker(
+        self, config: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
+    ) -> Invoker:
+        sources: dict[str, Any]
+        sources = {"connector": self.plugins.connectors, "provider": self.plugins.providers}
+        hooks, render = self.plugins.hooks, self._render_config
+        return Invoker(sources, hooks, self.secrets, config, settings, render)
+
     def _store(
         self, given: OutboxStore | str | None, lease: float, *kept: float | None
     ) -> OutboxStore:
@@ -257,18 +289,6 @@ class Kernel:
                 f"the {kind.replace('_', ' ')} {name} {trouble}",
                 hint="pass an instance instead of its key or path",
             ) from error
-
-    def _made_operations(
-        self, config: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
-    ) -> Invoker:
-        return Invoker(
-            {"connector": self.plugins.connectors, "provider": self.plugins.providers},
-            self.plugins.hooks,
-            self.secrets,
-            config,
-            settings,
-            self._render_config,
-        )
 
     def _made_approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
         signer = Signer(signing_keys, "automate.approval", self._revealed)
@@ -319,10 +339,15 @@ class Kernel:
         """
         Call an action or capability now and return its output.
 
-        Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`.
+        Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`. A
+        transactional one has a transaction of its own, and no *timeout*.
         """
         call = _call(operation, tenant_id, idempotency_key)
-        return self.operations.invoke(operation, self._input(input), call=call, timeout=timeout)
+        if not self.operations.is_transactional(operation):
+            return self.operations.invoke(operation, self._input(input), call=call, timeout=timeout)
+        with self.storage.begin() as rows:
+            call = replace(call, transaction=rows.native)
+            return self.operations.invoke(operation, self._input(input), call=call)
 
     async def ainvoke(
         self,
@@ -334,6 +359,10 @@ class Kernel:
         idempotency_key: str | None = None,
     ) -> Any:
         """`invoke` for asynchronous code."""
+        if self.operations.is_transactional(operation):
+            return await asyncio.to_thread(
+                self.invoke, operation, input, tenant_id=tenant_id, idempotency_key=idempotency_key
+            )
         call = _call(operation, tenant_id, idempotency_key)
         return await self.operations.ainvoke(
             operation, self._input(input), call=call, timeout=timeout
@@ -345,6 +374,20 @@ class Kernel:
     def operation(self, name: str) -> OperationSpec:
         """Return the spec of the action or capability *name*; raises ``NOT_FOUND``."""
         return self.operations.spec(name)
+
+    def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
+        """
+        Call *fake* in the place of an action or capability: for tests.
+
+        *operation* is its name, or the function that an action was made of.
+
+        It ends with `Replacement.undo`, or with the ``with`` block that it is used in. *fake* is a
+        value; a function (``def``, ``async def``) of the action's fields, or of some of them, or of
+        all in one parameter of another name; an exception to raise; or a list of these, one for
+        each call. The input is still checked, and `Replacement.calls` has the inputs. Raises
+        ``NOT_FOUND`` if there is no such operation.
+        """
+        return self.operations.replace(operation, fake)
 
     def connector(self, key: str) -> Any:
         """Return the connector *key*, configured."""
@@ -440,6 +483,10 @@ class Kernel:
         tenant_id: str | None = None,
         event: Event | None = None,
         labels: Labels | None = None,
+        idempotency_key: str | None = None,
+        priority: int = 0,
+        delay: float | timedelta = 0.0,
+        run_at: datetime | None = None,
     ) -> str:
         """
         Begin an execution of *workflow*, whatever its triggers, and return its id.
@@ -452,24 +499,68 @@ class Kernel:
         manual trigger refuses raises ``FAILED_PRECONDITION``. Raises `PayloadError` for values that
         can't be stored. Queries find the execution by *labels* (``{"order": 4711}``) and those of
         the event.
+
+        A second start of the workflow with the same *idempotency_key*, by the same tenant, is the
+        first one. The execution waits for *delay* seconds, or until *run_at*. A higher *priority*
+        goes first; a point is worth an hour of waiting. The workflow's own ``concurrency`` may
+        skip it: that raises ``FAILED_PRECONDITION`` with the id of the execution that goes on. With
+        ``debounce`` the id is that of the execution that waits for the last start.
         """
         if tenant_id is not None:
             check_text(tenant_id, "tenant_id")
         name, payload = self._named_workflow(workflow, payload)
-        event = event or manual_event(name, payload)
-        if tenant_id is not None and event.tenant_id is None:
-            event = replace(event, tenant_id=tenant_id)
-        elif tenant_id not in (None, event.tenant_id):
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT, "the event belongs to another tenant than was given"
-            )
+        event = _of_tenant(event or manual_event(name, payload), tenant_id)
         if labels:
             own = self.redactor.redact_value(checked_labels(labels))
             event = replace(event, labels={**event.labels, **own})
         definition = self.workflows.get(name, event.tenant_id)
         self._check_manual(definition, event)
+        execution_id = None
+        if idempotency_key is not None:
+            check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
+            execution_id = keyed_execution_id(name, event.tenant_id, idempotency_key)
+        if definition.debounce is not None and (idempotency_key or delay or run_at):
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"the debounce of workflow {name!r} decides when it begins, and what is one",
+                hint="start it without idempotency_key, delay and run_at",
+            )
+        admission = self.workflows.admission(definition, event)
         with self.storage.begin(transaction) as rows:
-            return self.executions.start(rows, definition, event)
+            return self.executions.start(
+                rows, definition, event, priority=priority, delay=delay, run_at=run_at,
+                execution_id=execution_id, admission=admission,
+            )  # fmt: skip
+
+    def dry_run(
+        self,
+        workflow: str,
+        payload: Any = None,
+        *,
+        outputs: Mapping[str, Any] | None = None,
+        event: Event | None = None,
+        tenant_id: str | None = None,
+    ) -> DryRun:
+        """
+        Render every call that *workflow* would make, and make none; nothing is written.
+
+        It is for *event*; by default for one with *payload*, as its first trigger expects it.
+        *outputs* are those of steps, by their ids. Without them an example is made up where the
+        action has an output schema, and what depends on others is marked. Secrets stand as
+        ``[secret KEY]``.
+        """
+        found = self.workflows.get(workflow, tenant_id)
+        if isinstance(found, CodeWorkflow):
+            raise AutomateError(
+                ErrorCodes.UNIMPLEMENTED,
+                f"the calls of workflow {workflow!r} follow from its code, and can't be foreseen",
+                hint="run it in a test, and replace what its steps call: kernel.replace(function)",
+            )
+        event = event or replace(triggering_event(found, payload), tenant_id=tenant_id)
+        return dry_run(
+            found, event, outputs=outputs or {}, templates=self.templates, context=self._context,
+            spec=self.operations.spec, redact=partial(self.redactor.redact_value, cut=False),
+        )  # fmt: skip
 
     def _named_workflow(self, workflow: str | Callable[..., Any], payload: Any) -> tuple[str, Any]:
         """Return a workflow's name, and the payload that its function takes as JSON."""
@@ -539,28 +630,12 @@ class Kernel:
             )  # fmt: skip
             return self.outbox.enqueue_many([item], transaction=rows.native)[0]
 
-    def _find_child(self, name: str, event: Event) -> Workflow:
+    def _find_child(self, name: str, event: Event) -> tuple[Workflow, Admission | None]:
         workflow = self.workflows.get(name, event.tenant_id)
         self._check_manual(workflow, event)
-        return workflow
-
-    def _scheduled(self) -> Iterable[Scheduled]:
-        for entry in self.workflows.entries():
-            if entry.error is None:
-                yield entry.workflow, entry.tenant_id
-
-    def _fire(
-        self, rows: Rows, workflow: Workflow, tenant_id: str | None, trigger: Any, moment: datetime
-    ) -> None:
-        event = scheduled_event(workflow, tenant_id, trigger.payload, moment)
-        try:
-            wanted = self.workflows.pulls(workflow, trigger, event)
-        except AutomateError as error:
-            # It has fired: another look at it would end the same, and hold up other schedules.
-            logger.error("the if of the schedule of workflow %r: %s", workflow.name, error)
-            return
-        if wanted:
-            self.executions.start(rows, workflow, event)
+        admission = self.workflows.admission(workflow, event)
+        # Its parent waits for this very execution, which comes to its turn.
+        return workflow, admission and admission.waiting()
 
     def _check_manual(self, workflow: Workflow, event: Event) -> None:
         """Raise ``FAILED_PRECONDITION`` if no manual trigger lets *event* start its workflow."""
@@ -670,7 +745,6 @@ class Kernel:
         kind: str,
         *,
         transactional: bool = False,
-        inline: bool = False,
         backoff: Backoff | None = None,
         concurrency: int | None = None,
         rate: int | None = None,
@@ -695,9 +769,7 @@ class Kernel:
         limit = Limit(kind, concurrency, rate, per_seconds, burst) if limited else None
 
         def decorate(function: F) -> F:
-            self._handlers.add(
-                Handler(kind, function, transactional, inline, backoff or Backoff(), limit)
-            )
+            self._handlers.add(Handler(kind, function, transactional, backoff or Backoff(), limit))
             return function
 
         return decorate
@@ -757,18 +829,32 @@ class Kernel:
             PeriodicTask("signals", 600.0, self.executions.signals.purge),
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
             PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
+            PeriodicTask("gates", 3600.0, self.executions.purge_gates),
         ]
         kept, failed = self._kept(retention_seconds, failed_retention_seconds)
         if (kept, failed) != (None, None):
             sweep = partial(self.sweep, retention_seconds=kept, failed_retention_seconds=failed)
+            unused = partial(self._purge_definitions, kept, failed)
             periodic_tasks.append(PeriodicTask("purge", 60.0, sweep))
+            # To know that a definition is unused costs a walk along its workflow's executions.
+            periodic_tasks.append(PeriodicTask("definitions", 3600.0, unused))
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
         options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
-        options.setdefault("preflight", partial(require_schema, self.storage))
-        periodic_tasks += options.pop("periodic_tasks", ())
         handlers = self._chosen(kinds, exclude_kinds)
+        options.setdefault("version", self.version)
+        options.setdefault("workflows", self.workflows.marks)
+        look = self._precedence.look
+        if any(handler.kind == EVENT for handler in handlers):
+            periodic_tasks.append(PeriodicTask("precedence", 1.0, look))
+        options.setdefault("preflight", self._preflight)
+        periodic_tasks += options.pop("periodic_tasks", ())
         return Worker(self.outbox, handlers, periodic_tasks=periodic_tasks, **options)
+
+    def _preflight(self) -> None:
+        require_schema(self.storage)
+        # Before its first claim, which may be of events.
+        self._precedence.look()
 
     def _chosen(self, kinds: Iterable[str], exclude_kinds: Iterable[str]) -> list[Handler]:
         # A process without workflows leaves events to the others: it would finish them, and start
@@ -837,14 +923,44 @@ class Kernel:
         Start *workflow*, run until it has ended, and return the execution.
 
         Other items that are due are left alone, unless it has to wait: for a retry, or because its
-        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*.
+        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*. It is
+        not handed on to others: a step whose action isn't known here fails.
         """
         name, payload = self._named_workflow(workflow, payload)
         event = manual_event(name, payload)
         definition = self.workflows.get(name)
         self._check_manual(definition, event)
         owner = default_worker_id()
-        execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
+        item, begun = None, None
+        if admission := self.workflows.admission(definition, event):
+            with self.storage.begin() as rows:
+                execution_id = self.executions.start(rows, definition, event, admission=admission)
+        else:
+            execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
+        with self.executing_here(execution_id):
+            return self._run_here(execution_id, item, begun, patience)
+
+    @contextmanager
+    def executing_here(self, execution_id: str) -> Iterator[None]:
+        """
+        Let an execution fail here where it would be handed on, while the block runs.
+
+        It is for a caller that waits for its end, and wants the reason: as `run` does.
+        """
+        self._runner.only_here.add(execution_id)
+        try:
+            yield
+        finally:
+            self._runner.only_here.discard(execution_id)
+
+    def _run_here(
+        self,
+        execution_id: str,
+        item: OutboxItem | None,
+        begun: Execution | None,
+        patience: float,
+    ) -> Execution:
+        """Run an execution until it has ended, and what else is due if it has to wait."""
         if item is not None:
             (handler,) = self._around_items([self._handlers[ADVANCE]])
             stats = run_claimed(
@@ -906,6 +1022,21 @@ class Kernel:
             self._webhooks.ledger.forget(max(kept, _REMEMBERED_SECONDS))
         return swept
 
+    def purge_definitions(self, *, older_than_seconds: float, limit: int = 100) -> int:
+        """
+        Delete stored definitions that no execution is pinned to; returns how many.
+
+        Those of the workflows of this kernel stay, and those that were stored since then.
+        """
+        current = {entry.workflow.hash() for entry in self.workflows.entries()}
+        return self.executions.purge_definitions(
+            older_than_seconds=older_than_seconds, keep=current, limit=limit
+        )
+
+    def _purge_definitions(self, kept: float | None, failed: float | None) -> None:
+        age = max(each for each in (kept, failed) if each is not None)
+        self.purge_definitions(older_than_seconds=age)
+
     def _kept(
         self, seconds: float | None, failed_seconds: float | None
     ) -> tuple[float | None, float | None]:
@@ -919,11 +1050,15 @@ class Kernel:
         """
         Delete items and executions that finished that long ago; returns how many there were.
 
+        Definitions of workflows that no execution is pinned to any more go with them.
+
         A transaction deletes *batch* rows, so that nothing waits for it. Webhook deliveries are
         remembered for 30 days at least, because services send them again.
         """
         age, total = older_than_seconds, 0
-        for purge in (self.outbox.purge, self.executions.purge, *self.purges):
+        for purge in (
+            self.outbox.purge, self.executions.purge, self.purge_definitions, *self.purges
+        ):  # fmt: skip
             while purged := purge(older_than_seconds=age, limit=batch):
                 total += purged
         self._webhooks.ledger.forget(max(age, _REMEMBERED_SECONDS))
@@ -950,6 +1085,25 @@ def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> S
             hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
         )
     return storage or theirs or MemoryStorage()
+
+
+def _version(version: str) -> str:
+    if not isinstance(version, str) or not 0 < len(version) <= 200 or not version.isprintable():
+        raise ConfigError(
+            f"a version can't be {str(version)[:40]!r}", hint='give text: version="2026.11.2"'
+        )
+    return version
+
+
+def _of_tenant(event: Event, tenant_id: str | None) -> Event:
+    """Return *event* as that of a tenant; raises ``INVALID_ARGUMENT`` for another's."""
+    if tenant_id is not None and event.tenant_id is None:
+        return replace(event, tenant_id=tenant_id)
+    if tenant_id not in (None, event.tenant_id):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT, "the event belongs to another tenant than was given"
+        )
+    return event
 
 
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:

@@ -1,5 +1,5 @@
 """
-The seven signals, and the function that sends them.
+The eight signals, and the function that sends them.
 
 They are blinker signals, sent by the worker: the two ``…_started`` when the work begins, the others
 after the change that they announce is committed.
@@ -10,6 +10,8 @@ A receiver gets the kernel as *sender* and keyword arguments:
 `workflow_started`        ``execution`` (`automate_kernel.workflows.Execution`)
 `workflow_completed`      ``execution``
 `workflow_failed`         ``execution``, ``error``
+`workflow_skipped`        ``workflow`` (`automate_kernel.workflows.Workflow`), ``event``,
+                          ``execution_id``: the one that goes on
 `step_started`            ``execution``, ``step`` (`automate_kernel.workflows.StepRun`)
 `step_completed`          ``execution``, ``step``
 `step_failed`             ``execution``, ``step``, ``error``
@@ -17,8 +19,11 @@ A receiver gets the kernel as *sender* and keyword arguments:
 
 ``error`` is an `AutomateError` whose text has been redacted.
 
-Receivers are called where a worker saves its executions: a slow one holds all of them up. Hand long
-work on, as an item of the outbox for example.
+A worker calls receivers on a thread of their own, one after another, in the order of what happened.
+They get copies of the execution and the step, as these were then. A slow receiver holds up no
+execution, but the receivers after it. With ten thousand signals waiting, executions wait too, and a
+worker that stops waits for its grace. `Kernel.run` and `Kernel.run_until_idle` call receivers where
+they are. Hand long work on, as an item of the outbox for example.
 """
 
 from __future__ import annotations
@@ -39,6 +44,7 @@ __all__ = [
     "step_started",
     "workflow_completed",
     "workflow_failed",
+    "workflow_skipped",
     "workflow_started",
 ]
 
@@ -51,12 +57,28 @@ event_received: NamedSignal = _namespace.signal("event_received")
 workflow_started: NamedSignal = _namespace.signal("workflow_started")
 workflow_completed: NamedSignal = _namespace.signal("workflow_completed")
 workflow_failed: NamedSignal = _namespace.signal("workflow_failed")
+workflow_skipped: NamedSignal = _namespace.signal("workflow_skipped")
 step_started: NamedSignal = _namespace.signal("step_started")
 step_completed: NamedSignal = _namespace.signal("step_completed")
 step_failed: NamedSignal = _namespace.signal("step_failed")
 
 ALL_SIGNALS: tuple[NamedSignal, ...] = tuple(_namespace.values())
-"""All seven, in the order of the table."""
+"""All eight, in the order of the table."""
+
+
+def is_heard(signal: NamedSignal, sender: Any) -> bool:
+    """
+    Return True if anybody receives *signal* from *sender*.
+
+    A receiver that only passes signals on may have a method `is_heard`, which says if to anybody.
+    """
+    if not signal.receivers:
+        return False
+    return any(getattr(each, "is_heard", _always)() for each in signal.receivers_for(sender))
+
+
+def _always() -> bool:
+    return True
 
 
 def emit(signal: NamedSignal, sender: Any, **arguments: Any) -> list[Exception]:

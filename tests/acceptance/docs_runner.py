@@ -13,7 +13,8 @@ What a block means is said by the first word after its fence:
 ``console`` each line after ``$`` runs, and the lines below it are expected, as in ``output``;
             ``^C`` interrupts a command that runs on; ``python manage.py shell`` makes the Python
             blocks that follow a session of that project
-``yaml``    is loaded as a workflow; ``yaml steps`` and ``yaml trigger`` as a part of one
+``yaml``    is loaded as a workflow; ``yaml steps`` and ``yaml trigger`` as a part of one; ``yaml
+            cases`` with a file as the cases of a test
 ``json``    parses
 ``toml``    parses; entry points must be of groups that exist, an ``automate.toml`` must load
 ``ini``     parses
@@ -198,7 +199,11 @@ class Page:
         from automate_kernel.workflows.definition.loader import load_workflow, loads
         from automate_kernel.workflows.definition.document import read_yaml
 
-        if "steps" in block.words:
+        if "cases" in block.words:
+            from automate_kernel.workflow_tests.file import load_case_file
+
+            load_case_file(Path(str(block.file)))
+        elif "steps" in block.words:
             steps = read_yaml(block.code)[0].value
             part = steps if isinstance(steps, dict) else {"steps": steps}
             load_workflow({"name": "part", "trigger": {"type": "manual"}, **part})

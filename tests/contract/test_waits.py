@@ -526,7 +526,7 @@ def test_a_worker_that_dies_loses_nothing(
     assert len(paying.called) == 1
 
 
-@pytest.mark.parametrize("moment", ["_wake_executions", "wake"])
+@pytest.mark.parametrize("moment", ["_waiting_for", "_wake_all"])
 def test_who_wakes_may_die_too(paying: World, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its item comes again, and the signal is kept once."""
     kernel = paying.kernel
@@ -802,6 +802,18 @@ def test_a_recursion_without_an_end_fails(world: World) -> None:
     assert world.status(one) is FAILED
     assert "wait for each other" in (world.see(one).error or "")
     assert len(world.rows(EXECUTION)) == 51
+
+
+def test_a_sub_workflow_keeps_its_own_limit(world: World) -> None:
+    """Of a workflow with `concurrency` as many go on at once, whoever starts them."""
+    world.add("child", {"id": "nap", "sleep": "1m"}, concurrency={"limit": 1})
+    world.add("parent", {"id": "sub", "workflow": "child", "for_each": [1, 2], "concurrency": 2})
+    one = world.start("parent")
+    assert sorted(each.status for each in world.children(one)) == ["PENDING", "RUNNING"]
+    world.later(61)
+    assert sorted(each.status for each in world.children(one)) == ["COMPLETED", "RUNNING"]
+    world.later(61)
+    assert world.status(one) is COMPLETED
 
 
 def test_an_unknown_workflow_fails_the_step(world: World) -> None:

@@ -72,6 +72,28 @@ WAITING = {
     ],
     "output": "{{ steps.sub.output }}",
 }
+DEADLY = {
+    "name": "deadly",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {"id": n, "action": "work.may_kill", "input": {"kills": "{{ event.payload.kills }}"}}
+        for n in ("first", "second")
+    ],
+}
+
+BOOKING = {
+    "name": "booking",
+    "trigger": {"type": "event", "event": "booking.asked"},
+    "steps": [
+        {"id": "first", "action": "work.book"},
+        {
+            "id": "each", "action": "work.book", "needs": [], "for_each": [1, 2, 3],
+            "concurrency": 3,
+        },
+        {"id": "last", "action": "work.book", "needs": ["first", "each"]},
+    ],
+}  # fmt: skip
+"""A workflow whose steps write to the host's own table, in the transaction that saves them."""
 
 
 class Ledger:
@@ -139,12 +161,21 @@ def open_kernel(
     kernel = Kernel(storage, outbox=outbox, discover=False, secrets={})
     kernel.add_workflow(WORKFLOW)
     kernel.add_workflow(WAITING)
+    kernel.add_workflow(DEADLY)
+    kernel.add_workflow(BOOKING)
     _add_steps(kernel, ledger, most_seconds)
     _add_handlers(kernel, ledger, most_seconds)
     return kernel
 
 
 def _add_steps(kernel: Kernel, ledger: Ledger, most_seconds: float) -> None:
+    @kernel.action("work.may_kill")
+    def may_kill(kills: bool) -> None:
+        if kills:
+            ledger.write("kills", current_call().execution_id)  # type: ignore[union-attr]
+            os.kill(os.getpid(), signal.SIGKILL)
+        _take_time(ledger, most_seconds)
+
     @kernel.action("work.do")
     def work(value: int) -> int:
         call = current_call()
@@ -160,6 +191,15 @@ def _add_steps(kernel: Kernel, ledger: Ledger, most_seconds: float) -> None:
             ledger.write("again", key)
         _take_time(ledger, most_seconds)
         return value * 10
+
+    @kernel.action("work.book", transactional=True)
+    def book() -> None:
+        call = current_call()
+        assert call is not None
+        ledger.write("booking", call.idempotency_key)
+        sql = f"INSERT INTO booked VALUES ('{call.idempotency_key}')"
+        call.transaction.exec_driver_sql(sql)
+        _take_time(ledger, min(0.01, most_seconds))
 
     def note(sender: Any, execution: Any, step: Any) -> None:
         ledger.write("saved", f"{execution.id}:{step.step_id}:{step.position}")

@@ -172,13 +172,14 @@ class Scene(Invariants):
         self.empty()
 
     def _add_tables(self, run: Callable[[str], Any]) -> None:
-        for name in ("history", "saved_again", "effects", "orders"):
+        for name in ("history", "saved_again", "effects", "orders", "booked"):
             run(f"DROP TABLE IF EXISTS {name}")
         serial = "SERIAL" if self.postgresql else "INTEGER PRIMARY KEY AUTOINCREMENT"
         run(_HISTORY.format(serial=serial))
         run("CREATE TABLE saved_again (step VARCHAR(40))")
         run("CREATE TABLE effects (item VARCHAR(40), token VARCHAR(40))")
         run("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        run("CREATE TABLE booked (step VARCHAR(100))")
         if not self.postgresql:
             for name in ("keep_history", "keep_claimed", "keep_steps"):
                 run(f"DROP TRIGGER IF EXISTS {name}")
@@ -190,7 +191,7 @@ class Scene(Invariants):
         with self.engine.begin() as connection:
             for table in metadata.sorted_tables:
                 connection.execute(table.delete())
-            for name in ("history", "saved_again", "effects", "orders"):
+            for name in ("history", "saved_again", "effects", "orders", "booked"):
                 connection.exec_driver_sql(f"DELETE FROM {name}")
         self.ledger.empty()
         self.requeued.clear()

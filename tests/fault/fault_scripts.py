@@ -156,6 +156,10 @@ def _paid(kernel: Kernel, number: int) -> list[Any]:
     return [execution_id]
 
 
+def _booked(kernel: Kernel, number: int) -> list[Any]:
+    return [kernel.start("booking", {"n": number})]
+
+
 def _steered(kernel: Kernel, number: int) -> list[Any]:
     _waiting(kernel, number)
     running = kernel.outbox.claim_batch("dead", 2)
@@ -182,5 +186,6 @@ SCRIPTS = {
     "reap": Script(_held, _reap),
     "workflow": Script(_started, _advance),
     "waits": Script(_paid, _advance),
+    "booking": Script(_booked, _advance),
     "steer": Script(_steered, _steer),
 }

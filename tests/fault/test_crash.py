@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from automate_kernel.outbox import NewItem
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from fault_scene import Scene, until
 
@@ -111,3 +112,44 @@ def test_poison_items_end_as_failed(
     if cancelled:
         assert begun[poison[0]] < 3
         assert scene.outbox.get(poison[0]).status.value == "CANCELLED"
+
+
+def test_killers_take_no_neighbour_with_them(open_scene: Callable[..., Scene], full: bool) -> None:
+    """Items that kill their workers end as FAILED, and all that they were claimed with is done."""
+    scene = open_scene(0.5)
+    kinds = ["poison" if n % 5 == 2 else "job" for n in range(240 if full else 60)]
+    ids = scene.outbox.enqueue_many(NewItem(kind) for kind in kinds)
+    killers = [one for one, kind in zip(ids, kinds, strict=True) if kind == "poison"]
+    until_done_by_the_living(scene, 5 * len(killers))
+    begun = Counter(words[0] for words in scene.words("poison"))
+    assert all(begun[one] <= 5 for one in killers)
+    scene.check(set(ids).difference(killers), failed=killers)
+
+
+def test_killing_executions_take_no_neighbour_with_them(
+    open_scene: Callable[..., Scene], full: bool
+) -> None:
+    """Of executions that are claimed together only those fail that kill their workers."""
+    scene = open_scene(0.5)
+    kills = [n % 6 == 2 for n in range(60 if full else 24)]
+    ids = [scene.kernel.start("deadly", {"kills": one}) for one in kills]
+    until_done_by_the_living(scene, 10 * sum(kills))
+    for execution_id, deadly in zip(ids, kills, strict=True):
+        execution = scene.kernel.executions.get(execution_id)
+        assert execution.status is (ExecutionStatus.FAILED if deadly else ExecutionStatus.COMPLETED)
+    deaths = Counter(words[0] for words in scene.words("kills"))
+    assert set(deaths) == {one for one, deadly in zip(ids, kills, strict=True) if deadly}
+
+
+def until_done_by_the_living(scene: Scene, most_deaths: int) -> None:
+    """Start a worker with its default slots whenever one has died, until all is finished."""
+    deaths = 0
+    while scene.unfinished():
+        assert deaths <= most_deaths, "it kills for ever"
+        process = scene.start(slots=10)
+        until(lambda process=process: not process.alive or scene.unfinished() == 0)
+        if not process.alive:
+            deaths += 1
+            scene.kill(process)
+    scene.stop_all()
+    scene.check_idle()

@@ -57,12 +57,14 @@ def check(scene: Scene, name: str) -> None:
     assert waiting == [], "cleaned up and not finished"
     accepted = check_orders(scene) if name == "enqueue" else []
     failed = [item.id for item in scene.outbox.find(status=ItemStatus.FAILED, limit=1000)]
-    if name in ("enqueue", "work", "workflow", "waits", "hold", "line"):
+    if name in ("enqueue", "work", "workflow", "waits", "booking", "hold", "line"):
         assert failed == []
     scene.check(accepted, failed=failed)
     if name == "waits":
         check_waits(scene)
-    if name in ("workflow", "waits"):
+    if name == "booking":
+        check_bookings(scene)
+    if name in ("workflow", "waits", "booking"):
         for execution in scene.kernel.executions.find(limit=500):
             assert execution.status is ExecutionStatus.COMPLETED, execution.error
 
@@ -80,6 +82,18 @@ def check_waits(scene: Scene) -> None:
 
 def _number(execution: Execution) -> int:
     return int(execution.event.payload["n"])
+
+
+def check_bookings(scene: Scene) -> None:
+    """Each step has written once: it and its row were committed together."""
+    keys = [
+        f"{execution.id}:{run.step_id}:{run.position}"
+        for execution in scene.kernel.executions.find(limit=500)
+        for run in execution.steps
+        if (run.step_id, run.position) != ("each", -1)
+    ]
+    assert sorted(row.step for row in scene.rows("SELECT step FROM booked")) == sorted(keys)
+    assert keys
 
 
 def check_orders(scene: Scene) -> list[str]:
@@ -113,3 +127,32 @@ def test_a_worker_killed_at_its_nth_statement(open_scene: Callable[..., Scene], 
     scene.stop_all()
     assert died > len(moments) // 3, "hardly any died: the test shows little"
     scene.check(accepted)
+
+
+def test_workers_killed_between_a_write_and_its_commit(
+    open_scene: Callable[..., Scene], full: bool
+) -> None:
+    """Transactional steps of a whole worker, on its threads, write once each."""
+    scene, choose = open_scene(0.5), random.Random(SEED)
+    # Its first moments are those of its start.
+    moments = (
+        range(1, 250, 3) if full else sorted(choose.sample(range(20, 160), WORKER_MOMENTS * 2))
+    )
+    died = 0
+    for die_at in moments:
+        for n in range(3):
+            scene.kernel.start("booking", {"n": n})
+        process = scene.start(die_at=die_at, most_seconds=0.02, seed=SEED)
+        until(lambda process=process: not process.alive or scene.unfinished() == 0)
+        died += not process.alive
+        scene.kill(process)
+    scene.start()
+    scene.drain()
+    scene.stop_all()
+    assert died > len(moments) // 3, "hardly any died: the test shows little"
+    again = len(scene.words("booking")) - len(scene.rows("SELECT step FROM booked"))
+    assert again > 0, "no death was between a write and its commit"
+    check_bookings(scene)
+    found = scene.kernel.executions.find(limit=1000)
+    assert len(found) == 3 * len(moments)
+    assert {execution.status for execution in found} == {ExecutionStatus.COMPLETED}

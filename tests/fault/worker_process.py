@@ -98,11 +98,11 @@ def die_around_checkpoint(store: ExecutionStore, before: int, after: int) -> Non
     """Kill this process right before checkpoint number *before*, or right after *after*."""
     count, save = itertools.count(1), store.checkpoint
 
-    def checkpoint(group: Sequence[Save]) -> set[str]:
+    def checkpoint(group: Sequence[Save], **within: Any) -> Any:
         number = next(count)
         if number == before:
             os.kill(os.getpid(), signal.SIGKILL)
-        held = save(group)
+        held = save(group, **within)
         if number == after:
             os.kill(os.getpid(), signal.SIGKILL)
         return held

@@ -434,6 +434,40 @@ def test_workflows_are_validated_with_their_actions(project) -> None:
     assert project.data("workflow", "validate", "--syntax", "workflows/wrong.yaml")["ok"] is True
 
 
+def test_a_run_with_an_unknown_action_says_so_at_once(project) -> None:
+    """Who waits for it here has the reason, where a worker would hand it on."""
+    (project.folder / "typo.yaml").write_text(
+        "name: typo\ntrigger: {type: manual}\nsteps:\n  - {id: a, action: cliapp_shop.totel}\n"
+    )
+    for store in ((), ("--store",)):
+        result = project.run("run", "typo.yaml", *store, code=1)
+        assert "there is no action 'cliapp_shop.totel'" in result.output
+
+
+def test_what_is_handed_on_is_shown(project) -> None:
+    """By the execution, by top and by the doctor, with the reason."""
+    (project.folder / "typo.yaml").write_text(
+        "name: typo\ntrigger: {type: event, event: typo.made}\nsteps:\n"
+        "  - {id: a, action: cliapp_shop.totel}\n"
+    )
+    from automate_kernel import Kernel
+
+    store = project.store()
+    store.storage.create_tables()
+    kernel = Kernel(store.storage, discover=False, secrets={})
+    kernel.add_workflow(project.folder / "typo.yaml")
+    one = kernel.start("typo")
+    kernel.run_until_idle()
+    told = "know the action 'cliapp_shop.totel'"
+    shown = " ".join(project.run("executions", "show", one).stdout.split())
+    assert "handed on" in shown
+    assert told in shown
+    assert project.data("executions", "show", one)["handed_on"]["code"] == "UNKNOWN_ACTION"
+    assert "1 handed on" in project.run("top", "--once").stdout
+    findings = project.data("doctor")["findings"]
+    assert any(told in each["text"] for each in findings)
+
+
 def test_a_malformed_workflow_is_told_with_its_line(project) -> None:
     """All its problems, whichever command reads it."""
     broken = project.folder / "broken.yaml"
@@ -445,6 +479,91 @@ def test_a_malformed_workflow_is_told_with_its_line(project) -> None:
         assert "broken.yaml:4: steps.a.retrys: there is no such field" in result.output
     broken.write_text("name: [x\n")
     assert "broken.yaml:2" in project.run("run", "broken.yaml", code=2).stderr
+
+
+CASES = """\
+replace: {cliapp_shop.send: {output: sent}}
+real: [cliapp_shop.total]
+cases:
+  - name: it adds up
+    payload: {total: 120, lines: [100, 20]}
+    expect:
+      calls: [{cliapp_shop.send: {text: 120 EUR}}]
+  - name: it is wrong
+    payload: {total: 120, lines: [100, 20]}
+    expect: {output: {sum: 121}}
+"""
+
+
+def test_workflows_are_tested_with_their_cases(project) -> None:
+    """Each with its result; 1 if one fails, 2 without any; the real service is not called."""
+    assert "there are no tests" in project.run("workflow", "test", code=2).stderr
+    (project.folder / "workflows" / "order.test.yaml").write_text(CASES)
+    out = project.run("workflow", "test", code=1).stdout
+    assert "✓ it adds up" in out
+    assert "output.sum: expected 121, got 120" in out
+    assert "1 passed, 1 failed" in out
+    found = project.data("workflow", "test", "workflows", "--only", "adds")
+    assert (found["ok"], [each["name"] for each in found["cases"]]) == (True, ["it adds up"])
+    assert not (project.folder / "tries").exists()
+    assert not (project.folder / "automate.sqlite3").exists()
+    assert project.data("workflow", "ls")[0]["name"] == "order-notify"
+    # A copy elsewhere is tested by itself, though a workflow of its name is configured.
+    (project.folder / "order.yaml").write_text(WORKFLOW.replace("EUR", "USD"))
+    (project.folder / "order.test.yaml").write_text(CASES.replace("EUR", "USD"))
+    assert project.data("workflow", "test", "order.test.yaml", "--only", "adds")["ok"] is True
+    (project.folder / "wrong.test.yaml").write_text("cass: []")
+    assert "wrong.test.yaml:1: cass" in project.run("workflow", "test", ".", code=2).stderr
+
+
+def test_a_dry_run_shows_the_calls_and_makes_none(project) -> None:
+    """With the payload given, from a file or standard input; 1 if something would fail."""
+    out = project.run(
+        "workflow", "dry-run", "order-notify", "--payload", EVENT, "--output", "total=7"
+    ).stdout
+    assert "the event starts it" in out
+    assert '{"lines": [100, 20]}' in out
+    assert '"text": "7 EUR"' in out
+    assert "hunter2" not in out
+    out = project.run("workflow", "dry-run", "workflows/order.yaml", "--event", "-", input=EVENT)
+    assert "[depends on steps.total.output] EUR" not in out.stdout  # a text is marked as a whole
+    assert "depends on steps.total.output" in out.stdout
+    found = project.data("workflow", "dry-run", "order-notify", "--payload", "{}", code=1)
+    assert found["starts"] is None
+    assert any("lines" in problem for problem in found["problems"])
+    assert not (project.folder / "tries").exists()
+    for arguments, text in (
+        (("--output", "total"), "write step=JSON"),
+        (("--output", "totl=1"), "did you mean 'total'"),
+        (("--payload", "1", "--event", "-"), "once"),
+    ):
+        assert text in project.run("workflow", "dry-run", "order-notify", *arguments, code=2).stderr
+
+
+def test_two_definitions_are_compared(project) -> None:
+    """Files, names and stored hashes; how many executions go on with the first."""
+    flow = project.folder / "workflows" / "order.yaml"
+    (project.folder / "old.yaml").write_text(flow.read_text())
+    changed = flow.read_text().replace("10ms", "20ms").replace("EUR", "USD")
+    assert "automate db create" in project.run("workflow", "diff", "order-notify", code=1).stderr
+    project.run("run", "order-notify", "--event", "-", "--store", input=EVENT)
+    flow.write_text(changed)
+    out = project.run("workflow", "diff", "old.yaml", "workflows/order.yaml").stdout
+    assert "~ steps.send.retry.delay: 10ms → 20ms" in out
+    assert "~ steps.send.input.text: {{ steps.total.output }} EUR → {{ steps" in out
+    found = project.data("workflow", "diff", "order-notify")
+    assert [change["place"] for change in found["changes"]] == [
+        "steps.send.input.text", "steps.send.retry.delay",
+    ]  # fmt: skip
+    assert found["running_before"] == 0
+    (project.folder / "new.yaml").write_text(changed.replace("name: order-notify", "name: new"))
+    assert "no execution of 'new'" in project.run("workflow", "diff", "new.yaml", code=2).stderr
+    digest = found["before"]["hash"]
+    assert "no difference" in project.run("workflow", "diff", digest[:10], "old.yaml").stdout
+    assert (
+        "no stored definition"
+        in project.run("workflow", "diff", "0" * 12, "old.yaml", code=1).stderr
+    )
 
 
 def test_a_workflow_is_drawn_as_text_mermaid_and_svg(project) -> None:

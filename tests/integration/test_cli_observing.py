@@ -44,7 +44,7 @@ def automate_configure(kernel):
     def send(item):
         logging.getLogger("shop").warning("sending")
 
-    @kernel.handler("hang", inline=True)
+    @kernel.handler("hang")
     def hang(item):
         time.sleep(3600)
 """

@@ -54,6 +54,20 @@ trigger: {type: event, event: go, if: "{{ event.payload.x == 'hi' }}"}
 steps:
   - {id: a, action: note.do, input: {x: "{{ event.payload.x }}"}}
 """
+TEST = """\
+workflow: workflows/greet.yaml
+real: [note.do]
+cases:
+  - name: it greets
+    payload: {x: hi}
+    expect: {outputs: {a: hi}}
+"""
+HOURLY = """\
+name: hourly
+trigger: {type: schedule, every: 1h}
+steps:
+  - {id: a, action: note.do, input: {x: hour}}
+"""
 SETTINGS = """\
 app = "automation"
 signing_keys = ["a-key-of-thirty-two-characters-at-least"]
@@ -71,6 +85,30 @@ CASES: dict[str, list[Case]] = {
             "workflows/greet.yaml --event payload.json --header X-Event=push", '"x-event": "push"'
         ),
     ],
+    "start": [
+        Case(
+            """greet '{{"x": "hi"}}' --idempotency-key k --priority 3 --delay 1h --tenant acme
+            --label order=4711"""
+        ),
+        Case("greet @payload.json"),
+    ],
+    "schedules ls": [Case("", "hourly"), Case("hourly")],
+    "schedules pause": [
+        Case("hourly --number 0", "paused"),
+        Case("hourly --tenant nobody", codes=(1,)),
+    ],
+    "schedules resume": [
+        Case("hourly --number 0", "resumed"),
+        Case("hourly --tenant nobody", codes=(1,)),
+    ],
+    "schedules trigger": [
+        Case("hourly --number 0", "execution_id"),
+        Case("hourly --tenant nobody", codes=(1,)),
+    ],
+    "schedules backfill": [
+        Case("hourly --from 2026-01-01 --to 2026-01-01T03:00Z --number 0 --limit 10 --yes", "4"),
+        Case("hourly --from 2026-01-01 --to 2026-01-02 --tenant nobody -y", codes=(1,)),
+    ],
     "doctor": [Case("--idle-after 5m", "program", codes=(0, 1))],
     "config": [Case("", "automation"), Case("--show-values", "automation")],
     "workflow validate": [Case("workflows"), Case("--syntax workflows/greet.yaml")],
@@ -79,6 +117,12 @@ CASES: dict[str, list[Case]] = {
         Case("greet --mermaid", "flowchart"),
         Case("greet --svg", "<svg"),
     ],
+    "workflow test": [Case("greet.test.yaml --only greets", "greets")],
+    "workflow dry-run": [
+        Case("""greet --payload '{{"x": "hi"}}' --output 'a="hi"'""", "note.do"),
+        Case("workflows/greet.yaml --event payload.json", "note.do"),
+    ],
+    "workflow diff": [Case("greet", "running_before"), Case("workflows/greet.yaml greet")],
     "workflow ls": [Case("", "greet")],
     "workflow schema": [Case("", "properties")],
     "plugins ls": [Case("--load --kind connector")],
@@ -155,6 +199,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
     (folder / "automation.py").write_text(CODE)
     (folder / "workflows").mkdir()
     (folder / "workflows" / "greet.yaml").write_text(WORKFLOW)
+    (folder / "greet.test.yaml").write_text(TEST)
+    (folder / "workflows" / "hourly.yaml").write_text(HOURLY)
     (folder / "payload.json").write_text('{"x": "hi"}')
     (folder / "other.json").write_text('{"x": "ho"}')
     with contextlib.chdir(folder) if sys.version_info >= (3, 11) else _chdir(folder):

@@ -78,7 +78,7 @@ class World:
             self.look(key, self.sent)
         self.flow = advance(
             self.program, self.execution, waits=left, arrived=self.inbox,
-            now=START + timedelta(seconds=self.now), find_child=lambda name, event: CHILD,
+            now=START + timedelta(seconds=self.now), find_child=lambda name, event: (CHILD, None),
         )  # fmt: skip
         self.since = self.now
         self.take(next(self.flow))

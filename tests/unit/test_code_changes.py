@@ -378,3 +378,35 @@ def test_a_record_reaches_as_far_as_its_scope() -> None:
     assert record.reaches((), 2) and not record.reaches((), 3)
     assert record.reaches((2, 1), 3) and not record.reaches((2, 1), 4)
     assert not record.reaches((2, 2), 1)
+
+
+def test_a_worker_without_the_code_hands_the_execution_on(storage: MemoryStorage) -> None:
+    """It neither fails nor is lost: a process that has the code runs it."""
+    other = Kernel(storage, discover=False, secrets={})
+    other.workflow(name="another")(c_then_b)
+    execution_id = deployed(storage, a_then_b).start("flow")
+    other.run_until_idle()
+    found = other.executions.get(execution_id)
+    assert found is not None and found.status is ExecutionStatus.PENDING
+    item = other.outbox.get(found.item_id or "")
+    assert item is not None and item.last_error_code == "UNKNOWN_CODE"
+    assert "has no code for version 1 of workflow 'flow'" in str(item.last_error)
+    assert calls == []
+    other.outbox.reschedule([item.id])
+    deployed(storage, a_then_b).run_until_idle()
+    found = other.executions.get(execution_id)
+    assert found is not None and found.output == ["a", "b"], found.error
+
+
+def test_a_step_of_a_test_is_replaced_by_its_function(storage: MemoryStorage) -> None:
+    """A function needs no name of an action to be replaced."""
+    kernel = deployed(storage, a_then_b)
+    with kernel.replace(a, "fake") as replaced:
+        assert kernel.run("flow").output == ["fake", "b"]
+    assert (len(replaced.calls), calls) == (1, ["b"])
+    assert kernel.run("flow").output == ["a", "b"]
+
+
+def test_a_dry_run_of_code_is_refused(storage: MemoryStorage) -> None:
+    with pytest.raises(AutomateError, match="can't be foreseen"):
+        deployed(storage, a_then_b).dry_run("flow")

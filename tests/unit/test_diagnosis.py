@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from automate_kernel import StorageError
+from automate_kernel import Kernel, StorageError
 from automate_kernel.monitoring.diagnosis import Finding, worker_findings
 from automate_kernel.outbox import NewItem, RowsOutboxStore, WorkerInfo
 from automate_kernel.worker.statistics import ActivityLog
@@ -165,3 +165,33 @@ def test_an_outbox_that_cant_be_told(
 
     with reporting_start_failures(outbox, failing):
         assert looked.wait(10)
+
+
+def warnings(outbox: RowsOutboxStore) -> list[Finding]:
+    found = worker_findings(outbox, command="automate outbox")
+    return [each for each in found if each.state == "warn"]
+
+
+def test_work_that_is_handed_on() -> None:
+    """By its reason, with its number and since when."""
+    kernel = Kernel(MemoryStorage(FakeClock()), discover=False, secrets={})
+    steps = [{"id": "a", "action": "mail.send2"}]
+    kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps})
+    for _ in range(3):
+        kernel.start("w")
+    kernel.run_until_idle()
+    (found,) = warnings(kernel.outbox)  # type: ignore[arg-type]
+    assert found.text.startswith("3 items handed on since 2026-01-01 00:00 UTC: worker ")
+    assert "doesn't know the action 'mail.send2'" in found.text
+    assert found.remedy == "start one that knows it: automate worker; or cancel the executions"
+
+
+def test_workers_that_know_different_workflows(outbox: RowsOutboxStore) -> None:
+    for name, version, workflows in (("a", "1", ("x",)), ("b", "1", ("x",)), ("c", "2", ("y",))):
+        kinds = ("automate.event",)
+        about = WorkerInfo(
+            name, "host", 7, None, None, kinds, 10, version=version, workflows=workflows
+        )
+        outbox.report(about, ActivityLog())
+    (found,) = warnings(outbox)
+    assert found.text == "2 workers with other workflows leave events to c of version 2: a, b"

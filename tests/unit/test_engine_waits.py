@@ -218,3 +218,41 @@ def test_run_waits_as_long_as_it_may(kernel: Kernel) -> None:
     assert kernel.run("short").status is ExecutionStatus.COMPLETED
     assert kernel.run("long", patience=5).status is ExecutionStatus.RUNNING
     assert kernel.run("endless").status is ExecutionStatus.RUNNING
+
+
+def test_a_sub_workflow_that_is_not_saved_yet_is_not_missed(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look before the checkpoint that starts it finds nothing, and says nothing."""
+    release, looked, real = threading.Event(), threading.Event(), kernel.executions.checkpoint
+    signals = kernel.executions.signals
+    arrived = signals.arrived
+
+    def look(rows: Any, waiting: Any) -> Any:
+        looked.set()
+        return arrived(rows, waiting)
+
+    def checkpoint(group: Any) -> Any:
+        if any(save.turn.children for save in group):
+            looked.clear()
+            assert looked.wait(PATIENCE)
+        return real(group)
+
+    @kernel.action
+    def block() -> None:
+        assert release.wait(PATIENCE)
+
+    add(kernel, "child", {"id": "nap", "sleep": "10ms"})
+    add(
+        kernel,
+        "parent",
+        {"id": "block", "action": "block"},
+        {"id": "sub", "workflow": "child", "needs": []},
+    )
+    monkeypatch.setattr(signals, "arrived", look)
+    monkeypatch.setattr(kernel.executions, "checkpoint", checkpoint)
+    with working(kernel):
+        one = kernel.start("parent")
+        until(lambda: status(kernel, one, "sub") is StepStatus.COMPLETED)
+        release.set()
+        until(lambda: see(kernel, one).status is ExecutionStatus.COMPLETED)

@@ -136,7 +136,7 @@ def test_a_fetcher_that_hangs_is_noticed(kernel: Kernel, monkeypatch: pytest.Mon
             hang.wait(PATIENCE)
             return claim(*arguments, **options)
 
-        monkeypatch.setattr(kernel.outbox, "claim_batch", stuck)
+        monkeypatch.setattr(kernel.outbox, "claim_ahead", stuck)
         monkeypatch.setattr(worker.liveness, "_clock", time)
         kernel.outbox.enqueue("wakes.it")
         assert entered.wait(PATIENCE)

@@ -728,3 +728,56 @@ def test_an_output_is_encoded_once(kernel: Kernel, monkeypatch: pytest.MonkeyPat
     execution = kernel.run("w")
     assert execution.runs_of("a")[0].output == ["once"]
     assert encoded.count(["once"]) == 1
+
+
+def test_an_inline_run_begins_nothing_after_its_lease() -> None:
+    """Nobody renews its lease while a step runs: what is another's by now is not gone on with."""
+    kernel, gate = Kernel(discover=False, lease_seconds=0.2), Gate()
+    calls: list[str] = []
+    failed = Gate()
+
+    @kernel.action("wait.long")
+    def wait_long() -> None:
+        if not gate.is_set():
+            gate.pass_()
+
+    @kernel.action("fail.once")
+    def fail_once() -> None:
+        calls.append(threading.current_thread().name)
+        if len(calls) == 1:
+            failed.set()
+            raise ConnectionError("down")
+
+    def take_over() -> None:
+        failed.pass_()
+        while not kernel.outbox.reap().retried:
+            taken.wait(0.02)
+        # The time of the retry comes.
+        for _ in range(30):
+            if len(calls) == 1:
+                taken.wait(0.02)
+        gate.set()
+
+    taken = threading.Event()
+    kernel.add_workflow(
+        {
+            "name": "w",
+            "trigger": {"type": "manual"},
+            "steps": [
+                {"id": "long", "action": "wait.long"},
+                {
+                    "id": "again",
+                    "action": "fail.once",
+                    "needs": [],
+                    "retry": {"attempts": 5, "delay": "500ms", "jitter": False},
+                },
+            ],
+        }
+    )
+    thread = threading.Thread(target=take_over, daemon=True)
+    thread.start()
+    execution = kernel.run("w", patience=30.0)
+    thread.join(PATIENCE)
+    assert execution.status is ExecutionStatus.COMPLETED, execution.error
+    assert len(calls) == 2, "who had lost the execution made a call"
+    kernel.close()

@@ -165,4 +165,4 @@ def test_a_schedules_broken_if_holds_up_nothing(
     assert kernel._ticker.tick() == 1
     assert kernel._ticker.tick() == 0
     assert fired(kernel) == []
-    assert "the if of the schedule of workflow 'w'" in caplog.text
+    assert "the schedule of workflow 'w': trigger[0].if" in caplog.text

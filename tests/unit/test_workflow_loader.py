@@ -306,7 +306,7 @@ output: "{{ steps.r.output }}"
     assert [line.split(" (")[0] for line in found] == [
         "w:4: steps.a.input.v: names the step 'b', which may not have finished",
         "w:5: steps.b.if: names the step 'a', which may not have finished",
-        "w:5: steps.b.if: 'error' is known under on_failure only",
+        "w:5: steps.b.if: 'error' is known where a workflow cleans up only",
         "w:8: steps.c.input.text: a step can't see its own output",
         "w:8: steps.c.input.text: names the step 'q', which does not exist",
         "w:8: steps.c.input.text: 'item' is known in the input of a step with for_each only",

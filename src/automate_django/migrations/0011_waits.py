@@ -132,7 +132,7 @@ class Migration(migrations.Migration):
             model_name="workflowexecution",
             index=models.Index(
                 condition=models.Q(("concurrency_key__isnull", False)),
-                fields=["concurrency_key", "created_at"],
+                fields=["concurrency_key", "status", "created_at"],
                 name="automate_execution_key",
             ),
         ),

@@ -13,6 +13,7 @@ from automate_kernel.secrets.redaction import redact_shown
 
 if TYPE_CHECKING:
     from automate_kernel.outbox import ErrorGroup, FailedAttempt, OutboxItem
+    from automate_kernel.workflows.engine.dry_run import DryRun, DryStep
     from automate_kernel.workflows.engine.waits import WaitingFor
     from automate_kernel.workflows.execution import Execution, StepRun
 
@@ -183,3 +184,51 @@ def statuses_of(execution: Execution) -> Mapping[str, str]:
         if run.position < 0 or run.step_id not in found:
             found[run.step_id] = run.status.value if run.position < 0 else "RUNNING"
     return found
+
+
+_DRY = {
+    "called": ("▶", "cyan"),
+    "waits": ("…", "cyan"),
+    "skipped": ("»", "dim"),
+    "unclear": ("?", "yellow"),
+}
+_FAILS = ("✗", "red")
+
+
+def show_dry_run(out: Output, dry: DryRun) -> None:
+    """Print the steps of a dry run, with the calls that they would make."""
+    starts = "its trigger can't be decided"
+    if dry.starts is not None:
+        starts = "the event starts it" if dry.starts else "the event doesn't start it"
+    out.line(f"{dry.workflow}: {starts}")
+    for title, steps in (("", dry.steps), ("if it fails:", dry.recovery)):
+        if title and steps:
+            out.line(title)
+        for step in steps:
+            _show_dry_step(out, step)
+    if dry.problem:
+        out.line(f"✗ {dry.problem}", "red")
+    elif dry.output is not None:
+        out.line(f"output: {_json(dry.output)}")
+
+
+def _show_dry_step(out: Output, step: DryStep) -> None:
+    mark, style = _DRY.get(str(step.outcome), _FAILS)
+    about = f" (if {step.condition})" if step.condition is not None else ""
+    depends = f"; depends on {', '.join(step.depends_on)}" if step.depends_on else ""
+    many = f", {step.elements} elements" if step.elements is not None else ""
+    called = f"  {step.action}" if step.action else ""
+    out.line(f"{mark} {step.id}{called}: {step.outcome}{about}{many}{depends}", style)
+    if step.waits_for is not None:
+        out.line(f"    {_json(step.waits_for)}")
+    for call in step.calls:
+        place = f"[{call.position}] " if call.position >= 0 else ""
+        out.line(f"    {place}{_json(call.input)}")
+    if step.problem:
+        out.line(f"    {step.problem}", "red")
+    if step.output_is in ("given", "example"):
+        out.line(f"    → {_json(step.output)} ({step.output_is})")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(redact_shown(value), ensure_ascii=False)

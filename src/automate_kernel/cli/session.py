@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
     "database", "outbox", "plugins", "secrets", "config", "env_allow", "discover", "strict",
-    "disabled", "winners", "worker.lease_seconds", "worker.listen", "signing_keys", "public_url",
+    "disabled", "winners", "worker.lease_seconds", "worker.listen", "worker.version",
+    "signing_keys", "public_url",
 )  # fmt: skip
 
 
@@ -107,6 +108,7 @@ class Session:
             storage or self.storage,
             secrets=[_backend(given, settings.folder) for given in settings["secrets"]],
             winners=settings["winners"],
+            version=settings["worker.version"],
             retention_seconds=settings["worker.retention_seconds"],
             failed_retention_seconds=settings["worker.failed_retention_seconds"],
             **{name: settings[name] for name in names},
@@ -156,6 +158,13 @@ class Session:
         outbox = self.settings["outbox"]
         discover = outbox is not None and self.settings["discover"]
         return self._made(self.storage, secrets={}, outbox=outbox, discover=discover)
+
+    @cached_property
+    def whole(self) -> Kernel:
+        """A kernel with everything, on the database that all processes share."""
+        kernel = self.build()
+        require_shared(kernel)
+        return kernel
 
     def _own(self) -> Kernel | None:
         return host_of(self.app) if self.app is not None else None
@@ -240,6 +249,11 @@ class HostSession(Session):
     @property
     def signing(self) -> Kernel:
         """The host's kernel, too."""
+        return self.plain
+
+    @property
+    def whole(self) -> Kernel:
+        """The host's kernel."""
         return self.plain
 
 

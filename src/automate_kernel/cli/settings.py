@@ -71,6 +71,7 @@ become actions called module.function."""
 _BACKENDS = """\
 Backends in order: "env", {backend = "file", directory = "/run/secrets"}, or the key or dotted path
 of your own, whose options stand beside backend."""
+_VERSION = "The version of your code; workers of the latest decide what events start."
 _KINDS = "The kinds of items that workers work on, mail.* too; by default all."
 _KEPT = "Seconds that COMPLETED items are kept; 0 deletes them at once."
 _FAILED_KEPT = "Seconds that FAILED and CANCELLED items are kept."
@@ -97,6 +98,7 @@ _ALL = (
     Setting("config", "table", {}, "The config of plugins: [config.http] and so on."),
     Setting("signing_keys", "list", [], _SIGNING, hidden=True),
     Setting("public_url", "text", None, _PUBLIC),
+    Setting("worker.version", "text", None, _VERSION),
     Setting("worker.kinds", "list", [], _KINDS),
     Setting("worker.exclude_kinds", "list", [], "The kinds that they leave to others."),
     _number("worker.processes", "int", 1, "Worker processes.", 1),

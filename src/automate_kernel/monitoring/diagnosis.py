@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from automate_kernel.errors import AutomateError, did_you_mean
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.secrets.redaction import redact_text
+from automate_kernel.workflows.engine.precedence import followers, leader
 
 if TYPE_CHECKING:
     from automate_kernel.connectors import TriggerSpec
@@ -300,6 +301,8 @@ def worker_findings(
         *_stale(running, command),
         *_lost(workers),
         *_idle(stats, workers, worker, idle_seconds),
+        *_handed_on(outbox, worker),
+        *_following(workers),
         *_waiting(stats, command, kinds),
     ]
     alive = sum(each.alive for each in workers)
@@ -337,6 +340,28 @@ def _idle(
     named = ", ".join(sorted(idle))
     text += f"none of {_counted(len(alive), 'worker')} works on their kind: {named}"
     yield Finding("workers", "fail", text, f"start one that has its handler: {worker}")
+
+
+def _handed_on(outbox: OutboxStore, worker: str) -> Iterator[Finding]:
+    """Find work that the workers which met it could not go on with."""
+    reasons: dict[str, list[datetime]] = {}
+    for item in outbox.handed_on(limit=_LOOKED_AT):
+        if item.handover is not None:
+            reasons.setdefault(item.handover.reason, []).append(item.handover.since)
+    for reason, since in sorted(reasons.items(), key=lambda each: -len(each[1])):
+        text = f"{_counted(len(since))} handed on since {min(since):%Y-%m-%d %H:%M} UTC: {reason}"
+        remedy = f"start one that knows it: {worker}; or cancel the executions"
+        yield Finding("workers", "warn", text, remedy)
+
+
+def _following(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
+    """Find workers that leave events to a newer one."""
+    first, behind = leader(workers), [one.id for one in followers(workers)]
+    if first is not None and behind:
+        version = f" of version {first.version}" if first.version else ""
+        text = f"{_counted(len(behind), 'worker')} with other workflows leave events to {first.id}"
+        text += f"{version}: {', '.join(sorted(behind))}"
+        yield Finding("workers", "warn", text, "end them once the newer ones do all the work")
 
 
 def _stale(running: Sequence[OutboxItem], command: str) -> Iterator[Finding]:

@@ -36,6 +36,7 @@ _SHORTEST_SECONDS = 20.0
 _REPORT_SECONDS = 180.0
 # Counting a large table takes its time; no more than a tenth of the time is spent on it.
 _COUNT_SHARE = 0.1
+_MOST_HANDED_ON = 1000
 STANDING = ("PENDING", "RUNNING", "FAILED")
 """The statuses of the executions that are counted as they stand in the database."""
 
@@ -113,6 +114,8 @@ class Overview:
     workers: list[WorkerInfo]
     oldest_due_seconds: float | None
     paused: tuple[str, ...] = ()
+    handed_on: int = 0
+    """The items that wait for another worker, as far as they were counted."""
 
     @property
     def alive(self) -> list[WorkerInfo]:
@@ -213,7 +216,10 @@ class Observer:
             KindOverview(*each, seconds, each[0] in stats.paused)
             for each in _figures(stats.counts, recent, Activity, now)
         ]
-        return Overview(now, kinds, self.outbox.workers(), stats.oldest_due_seconds, stats.paused)
+        return Overview(
+            now, kinds, self.outbox.workers(), stats.oldest_due_seconds, stats.paused,
+            len(self.outbox.handed_on(limit=_MOST_HANDED_ON)),
+        )  # fmt: skip
 
 
 class ExecutionObserver:

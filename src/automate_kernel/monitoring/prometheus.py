@@ -65,6 +65,9 @@ _TEXTS = {
     "automate_execution_seconds": "How long executions took, from creation to end.",
     "automate_steps_total": "Outcomes of steps.",
     "automate_step_seconds": "How long steps took, with their retries.",
+    "automate_abandoned_calls": (
+        "Calls in this process that took longer than their timeouts, and still run."
+    ),
     "automate_up": "Whether the database could be used.",
 }
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
@@ -81,6 +84,7 @@ class Exporter:
 
     def __init__(self, kernel: Kernel) -> None:
         self._outbox = kernel.outbox
+        self._calls = kernel.operations.timed_calls
         self._redact = kernel.redactor.redact
         self._workflows = kernel.workflows.added
         self._items = _Source(kernel.outbox, Activity)
@@ -96,6 +100,7 @@ class Exporter:
                 _write_items(page, items)
                 _write_workers(page, self._outbox.workers())
                 _write_activity(page, totals)
+                page.write("automate_abandoned_calls", [({}, self._calls.abandoned)])
                 names = {workflow.name for workflow in self._workflows()}
                 _write_executions(page, *self._executions.look(names))
         except Exception as error:

@@ -37,6 +37,10 @@ class Call:
 
     *operation* is the full name (``slack.post_message``). *idempotency_key* is the same for every
     attempt of a step, so a service that takes such keys does the work once: pass it on.
+
+    *transaction* is for a transactional operation: the host's transaction, which commits together
+    with the step. With SQLAlchemy it is a ``Connection``, in Django the database connection, whose
+    ``atomic()`` block is open. Don't commit it.
     """
 
     operation: str
@@ -45,6 +49,7 @@ class Call:
     step_id: str | None = None
     attempt: int = 1
     idempotency_key: str | None = None
+    transaction: Any = field(default=None, repr=False, compare=False)
 
 
 _current: ContextVar[Call | None] = ContextVar("automate_current_call", default=None)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean, nearest
-from automate_kernel.operations.context import Call, calling
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    PluginError,
+    UnknownHereError,
+    did_you_mean,
+    nearest,
+)
+from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
-from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.operations.replacement import Replacement, Replacements
+from automate_kernel.operations.spec import OperationSpec, step_operation
+from automate_kernel.operations.timed_calls import Key, TimedCalls
 from automate_kernel.secrets import Redactor, SecretResolver
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.masking import literal_secrets
@@ -59,6 +66,8 @@ class Invoker:
     settings: Mapping[str, Any]
     compile_config: Callable[[Any], Any]
     portal: Portal = field(default_factory=Portal, init=False)
+    replacements: Replacements = field(default_factory=Replacements, init=False)
+    timed_calls: TimedCalls = field(default_factory=TimedCalls, init=False)
     _functions: dict[str, OperationSpec] = field(default_factory=dict, init=False)
     _instances: dict[tuple[str, str], Plugin] = field(default_factory=dict, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
@@ -126,10 +135,44 @@ class Invoker:
                 return spec
         return None
 
+    def replace(self, operation: str | Callable[..., Any], fake: Any) -> Replacement:
+        """
+        Call *fake* in the place of an operation: by its name, or the function that it was made of.
+
+        The function may be one that a workflow in code calls. Raises ``NOT_FOUND`` if there is no
+        operation of that name.
+        """
+        if isinstance(operation, str):
+            return self.replacements.add(operation, self.spec(operation), fake)
+        spec = self.of_function(operation) or step_operation(operation)
+        return self.replacements.add(spec.name, spec, fake)
+
+    def absence(self, name: str | OperationSpec) -> UnknownHereError | None:
+        """Return the reason why this process has no operation *name*, or None if it has."""
+        try:
+            self.spec(name)
+        except PluginError as error:
+            text, reason = f"can't use the action {name!r}: {error}", "UNUSABLE_PLUGIN"
+        except AutomateError as error:
+            text, reason = f"doesn't know the action {name!r}: {error}", "UNKNOWN_ACTION"
+        else:
+            return None
+        return UnknownHereError(self.redactor.redact(text), reason=reason)
+
     def is_async(self, name: str | OperationSpec) -> bool:
         """Return True if an operation is an ``async def``; False if that can't be known."""
+        replacement = self.replacements.find(name)
+        if replacement is not None:
+            return replacement.asynchronous
         try:
             return self.spec(name).asynchronous
+        except AutomateError:
+            return False
+
+    def is_transactional(self, name: str | OperationSpec) -> bool:
+        """Return True if the operation *name* writes in the host's transaction."""
+        try:
+            return self.spec(name).transactional
         except AutomateError:
             return False
 
@@ -178,12 +221,12 @@ class Invoker:
 
         Secrets in *data* are handles, revealed for the call alone. Raises `AutomateError` only.
         An async operation runs on the portal's loop; *timeout* leaves a plain function running on
-        its thread, whose result is dropped.
+        its thread, whose result is dropped. The next attempt waits for it; see `TimedCalls`.
         """
         with calling(call):
             try:
                 self.hooks.hook.automate_before_call(call=call, input=masked(data))
-                result = self._invoke(name, data, timeout)
+                result = self._invoke(name, data, call, timeout)
                 output = self.redactor.redact_value(result, cut=False)
             except KeyboardInterrupt:
                 raise
@@ -194,10 +237,28 @@ class Invoker:
             self.hooks.notify("automate_after_call", call=call, output=output, error=None)
             return output
 
-    def _invoke(self, name: str | OperationSpec, data: Any, timeout: float | None) -> Any:
-        work = functools.partial(self._perform, self._work(name), data)
-        result = work() if timeout is None else _within(work, timeout)
+    def _invoke(
+        self, name: str | OperationSpec, data: Any, call: Call, timeout: float | None
+    ) -> Any:
+        replacement = self.replacements.called(name)
+        if replacement is None:
+            work = functools.partial(self._perform, self._work(name), data)
+        else:
+            work = functools.partial(replacement.perform, self._shown(data))
+        result = work() if timeout is None else self.timed_calls.run(work, timeout, key=_key(call))
+        if inspect.isawaitable(result) and _is_in_transaction():
+            if inspect.iscoroutine(result):
+                result.close()
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"the action {name_of(name)!r} is asynchronous, and can't be transactional",
+                hint="perform it with a plain function: its transaction is that of its thread",
+            )
         return self.portal.run(result, timeout) if inspect.isawaitable(result) else result
+
+    def _shown(self, data: Any) -> Any:
+        """Return *data* without secrets, for a replacement that needs none."""
+        return self.redactor.redact_value(masked(data), cut=False)
 
     def _perform(self, work: Work, data: Any) -> Any:
         with self.secrets.session():
@@ -209,7 +270,7 @@ class Invoker:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
         try:
             self.hooks.hook.automate_before_call(call=call, input=masked(data))
-            work = contained(self._ainvoke(name, data, call))
+            work = contained(self._ainvoke(name, data, call, timeout))
             result, failure = await asyncio.wait_for(work, timeout)
             if failure is not None:
                 raise failure
@@ -225,13 +286,25 @@ class Invoker:
         self.hooks.notify("automate_after_call", call=call, output=output, error=None)
         return output
 
-    async def _ainvoke(self, name: str | OperationSpec, data: Any, call: Call) -> Any:
-        # On a thread: it may import a plugin, and read the secrets of its config.
-        perform = await asyncio.to_thread(self._work, name)
+    async def _ainvoke(
+        self, name: str | OperationSpec, data: Any, call: Call, timeout: float | None
+    ) -> Any:
+        replacement = self.replacements.called(name)
+        if replacement is None:
+            # On a thread: it may import a plugin, and read the secrets of its config.
+            perform = await asyncio.to_thread(self._work, name)
+        else:
+            perform = replacement.perform
         with calling(call):
-            revealed = await areveal(data, self.secrets)
+            if replacement is None:
+                revealed = await areveal(data, self.secrets)
+            else:
+                revealed = self._shown(data)
             if self.is_async(name):
                 result = perform(revealed)
+            elif timeout is not None:
+                work = functools.partial(perform, revealed)
+                result = await self.timed_calls.arun(work, timeout, key=_key(call))
             else:
                 result = await asyncio.to_thread(perform, revealed)
             return await result if inspect.isawaitable(result) else result
@@ -239,7 +312,7 @@ class Invoker:
     def _failed(
         self, operation: str | OperationSpec, call: Call, error: BaseException
     ) -> AutomateError:
-        name = operation if isinstance(operation, str) else operation.name
+        name = name_of(operation)
         clean = self.clean_error(error, f"action {name!r}")
         if not isinstance(error, AutomateError) or error.__cause__ is not None:
             level, trace = logging.WARNING, None
@@ -282,6 +355,23 @@ class Invoker:
         self.portal.close()
 
 
+def _key(call: Call) -> Key | None:
+    """Return what the attempts of one call have in common; None if that is not known."""
+    if call.idempotency_key is None:
+        return None
+    return call.operation, call.tenant_id, call.idempotency_key
+
+
+def _is_in_transaction() -> bool:
+    call = current_call()
+    return call is not None and call.transaction is not None
+
+
+def name_of(operation: str | OperationSpec) -> str:
+    """Return the name of an operation that is given by it, or by its spec."""
+    return operation if isinstance(operation, str) else operation.name
+
+
 def _call_function(spec: OperationSpec, data: Any) -> Any:
     result = spec.call(data)
     return _dumped(spec, result) if inspect.isawaitable(result) else spec.dump(result)
@@ -289,22 +379,3 @@ def _call_function(spec: OperationSpec, data: Any) -> Any:
 
 async def _dumped(spec: OperationSpec, result: Any) -> Any:
     return spec.dump(await result)
-
-
-def _within(work: Callable[[], Any], timeout: float) -> Any:
-    """Return the result of *work*, on a thread of its own that is abandoned when time is up."""
-    future: Future[Any] = Future()
-    context = contextvars.copy_context()
-
-    def run() -> None:
-        try:
-            future.set_result(context.run(work))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="automate-timed", daemon=True).start()
-    if not wait([future], timeout).done:
-        raise AutomateError(
-            ErrorCodes.DEADLINE_EXCEEDED, f"it took longer than {timeout:g} seconds"
-        )
-    return future.result()

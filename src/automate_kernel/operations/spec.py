@@ -53,7 +53,8 @@ class OperationSpec:
 
     *input_schema* and *output_schema* are pydantic models or JSON Schemas; without the first any
     object is taken. An *idempotent* operation may be called again where it is unknown whether the
-    last call reached the service.
+    last call reached the service. A *transactional* one writes in `Call.transaction`, which
+    commits together with the checkpoint of the step; it can't be an ``async def``.
     """
 
     name: str
@@ -62,6 +63,7 @@ class OperationSpec:
     idempotent: bool = False
     title: str = ""
     description: str = ""
+    transactional: bool = field(default=False, kw_only=True)
     binding: Binding | None = field(default=None, repr=False, compare=False, kw_only=True)
     _check: Check | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -78,6 +80,12 @@ class OperationSpec:
                     f"{label} of {self.name!r} is {type_name(schema)}",
                     hint="give a pydantic model class or a JSON Schema as a dict",
                 )
+
+        if self.transactional and self.asynchronous:
+            raise PluginError(
+                f"the operation {self.name!r} is an async def, and can't be transactional",
+                hint="make it a plain function: its transaction is that of its thread",
+            )
 
     @property
     def asynchronous(self) -> bool:
@@ -165,6 +173,7 @@ class OperationOptions(TypedDict, total=False):
     """The options of an action or a capability that is made from a function or a method."""
 
     idempotent: bool
+    transactional: bool
     title: str
     description: str | None
     input_schema: Schema

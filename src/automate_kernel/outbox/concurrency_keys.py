@@ -6,6 +6,9 @@ runs: its number and the key are the primary key, so that no two items ever have
 finds all of them taken goes back to wait (``waiting_for = "key"``), and whoever leaves a slot wakes
 one that waits.
 
+An item that says so keeps its slot while it waits to run again, and leaves it when it ends. The
+``lease_token`` of such a slot is the item's own id, since no claim ends it.
+
 Before a claim puts an item to wait it locks the slots that are in its way, without waiting for
 locks itself. Who leaves one of them then waits for the claim's end, and so finds the item and wakes
 it: none is put to wait for a slot that was just left. Where a lock can't be had, a slot is being
@@ -21,6 +24,9 @@ from itertools import islice
 
 from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX, SLOT
+
+HEADER = "automate-keeps-slot"
+"""The header of an item that keeps its slot until it ends."""
 
 _MENDED = 1000
 # Who leave slots of one key at the same time each wake another item.
@@ -46,7 +52,10 @@ class ConcurrencyKeys:
 
         Returns the ids that must wait for their key, and the ids that are to stay ready.
         """
-        in_turn = sorted(claimed, key=lambda row: str(row["id"]))
+        kept = _kept(rows, [row["id"] for row in claimed if HEADER in row["headers"]])
+        in_turn = sorted(
+            (row for row in claimed if row["id"] not in kept), key=lambda row: str(row["id"])
+        )
         free, full = _chosen(rows, in_turn)
         ready = self._take(rows, free)
         must_wait = _locked(rows, full)
@@ -61,9 +70,19 @@ class ConcurrencyKeys:
         if not wanted or not self._open:
             return ids
         self._open = False
-        rows.insert(SLOT, [{**slot, "lease_token": self.token} for slot in wanted])
-        mine = [Where("item_id", "in", sorted(ids)), Where("lease_token", "eq", self.token)]
-        return ids - {slot["item_id"] for slot in rows.select(SLOT, mine, columns=("item_id",))}
+        rows.insert(
+            SLOT, [{**slot, "lease_token": slot["lease_token"] or self.token} for slot in wanted]
+        )
+        its = [Where("item_id", "in", sorted(ids))]
+        found = rows.select(SLOT, its, columns=("item_id", "lease_token"))
+        tokens = {slot["item_id"] for slot in wanted if slot["lease_token"]} | {self.token}
+        return ids - {slot["item_id"] for slot in found if slot["lease_token"] in tokens}
+
+
+def _kept(rows: Rows, ids: Sequence[str]) -> set[str]:
+    """Return those of these items that have kept a slot since they ran before."""
+    mine = [Where("item_id", "in", sorted(ids)), Where("lease_token", "in", sorted(ids))]
+    return {slot["item_id"] for slot in rows.select(SLOT, mine, columns=("item_id",))}
 
 
 def _chosen(rows: Rows, claimed: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -79,7 +98,12 @@ def _chosen(rows: Rows, claimed: Sequence[Row]) -> tuple[list[Row], list[Row]]:
         # Any that is free: others who look at the same time are likely to take another.
         number = random.choice([n for n in range(limit) if n not in numbers])
         numbers.add(number)
-        wanted.append({"id": f"{number}:{key}", "concurrency_key": key, "item_id": row["id"]})
+        wanted.append(
+            {
+                "id": f"{number}:{key}", "concurrency_key": key, "item_id": row["id"],
+                "lease_token": row["id"] if HEADER in row["headers"] else None,
+            }
+        )  # fmt: skip
     return sorted(wanted, key=lambda slot: str(slot["id"])), full
 
 
@@ -158,9 +182,14 @@ def is_free(rows: Rows, item_id: str) -> bool:
     return bool(rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id",)))
 
 
-def mend(rows: Rows) -> None:
-    """Free slots of items that are gone, and wake keys that nobody will wake."""
-    delete_abandoned(rows, SLOT, "id")
+def mend(rows: Rows, after: str = "") -> str:
+    """
+    Free slots of items that are gone, and wake keys that nobody will wake.
+
+    It looks at a thousand slots after *after*, and returns what to pass the next time: items that
+    wait may keep any number of them.
+    """
+    after = delete_abandoned(rows, SLOT, "id", after)
     asleep = [Where("concurrency_key", "ne", None), Where("waiting_for", "eq", "key")]
     limits: dict[str, int] = {}
     for row in rows.count(OUTBOX, ("concurrency_key", "concurrency_limit"), asleep):
@@ -171,21 +200,29 @@ def mend(rows: Rows) -> None:
         if (free := limit - len(taken.get(key, ()))) > 0:
             # A worker that froze in a transaction must not stop all recovery.
             _wake(rows, key, min(free, _MENDED), wait=False)
+    return after
 
 
-def delete_abandoned(rows: Rows, table: str, key: str) -> None:
+def delete_abandoned(rows: Rows, table: str, key: str, after: str = "") -> str:
     """
     Delete rows of *table*, whose primary key is *key*, if the claim that made them is over.
 
-    Every way out of a claim deletes them itself; what somebody did to the tables by hand doesn't.
+    It looks at a thousand after the key *after*, and returns the last one's; "" at the end.
+    Every way out of a claim deletes them itself; what somebody did to the tables by hand doesn't. A
+    slot that its item keeps stays until that ends.
     """
-    held = rows.select(table, [], order_by=(key,), limit=_MENDED)
+    beyond = [Where(key, "gt", after)] if after else []
+    held = rows.select(table, beyond, order_by=(key,), limit=_MENDED)
     found = rows.select(
         OUTBOX, [Where("id", "in", [row["item_id"] for row in held])],
-        columns=("id", "lease_token", "lease_expires_at"),
+        columns=("id", "lease_token", "lease_expires_at", "completed_at"),
     )  # fmt: skip
     holders = {row["id"]: row["lease_token"] for row in found if row["lease_expires_at"]}
+    kept = {row["id"] for row in found if row["completed_at"] is None}
     for row in held:
+        if row["lease_token"] == row["item_id"] and row["item_id"] in kept:
+            continue
         if holders.get(row["item_id"]) != row["lease_token"]:
             its = [Where(key, "eq", row[key]), Where("lease_token", "eq", row["lease_token"])]
             rows.delete(table, its)
+    return str(held[-1][key]) if len(held) == _MENDED else ""

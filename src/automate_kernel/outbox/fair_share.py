@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -144,6 +144,14 @@ class FairShare:
         self._turns = [*groups[served:], *groups[:served], *others[:_REMEMBERED]]
         # One group's are in order already.
         return taken if len(groups) == 1 else sorted(taken, key=itemgetter("sort_at", "id"))
+
+    def is_due_to_others(self, groups: Collection[Group]) -> bool:
+        """Return True if other tenants' items of the kinds of *groups* wait for their turn."""
+        return any(
+            kind == theirs and tenant != whose
+            for theirs, whose in list(self._backlogged)
+            for kind, tenant in groups
+        )
 
     def shares(self, groups: Sequence[Group], limit: int) -> dict[Group, int]:
         """

@@ -21,6 +21,8 @@ from functools import lru_cache
 from typing import Any
 
 from automate_kernel.errors import PayloadError
+from automate_kernel.outbox.concurrency_keys import HEADER as KEEPS_SLOT
+from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.labels import HEADER, Labels, checked_labels
 from automate_kernel.secrets.tracebacks import MAX_GROUP
@@ -167,11 +169,20 @@ class OutboxItem:
         found = self.headers.get(HEADER)
         return dict(found) if isinstance(found, dict) else {}
 
+    @property
+    def handover(self) -> Handover | None:
+        """The note of the last worker that handed it on, while it waits for another worker."""
+        note = Handover.of(self.headers)
+        waits = self.status.value in WAITING
+        return note if waits and note is not None and note.code == self.last_error_code else None
+
     @classmethod
     def from_row(cls, row: Row) -> OutboxItem:
         """Return the item of a row of the outbox table."""
         item = cls(**row)
         item.status = ItemStatus(item.status)
+        if item.lease_owner is not None:
+            item.lease_owner = item.lease_owner.removesuffix(BEGUN)
         return item._unscoped()
 
     @classmethod
@@ -207,9 +218,10 @@ class NewItem:
     *delay* (seconds, or a timedelta) counts on the database's clock; *run_at* is an instant.
     A higher *priority* goes first; a point is worth an hour of waiting, so that nothing starves.
     Of items with one *ordering_key* only one runs at a time, in the order of enqueueing. Of those
-    with one *concurrency_key*, whatever their kinds, at most *concurrency_limit* run at once. A
-    second item with the same *idempotency_key* is not added. By *labels* (``{"order": 4711}``) it
-    is found.
+    with one *concurrency_key*, whatever their kinds, at most *concurrency_limit* run at once. With
+    *keeps_slot* it counts from its first run to its end, while it waits to run again too. A second
+    item with the same *idempotency_key* is not added. By *labels* (``{"order": 4711}``) it is
+    found.
     """
 
     kind: str
@@ -226,6 +238,7 @@ class NewItem:
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
     labels: Labels | None = None
+    keeps_slot: bool = False
 
     def redacted(self, redact: Redaction) -> NewItem:
         """Return a copy without the secrets that *redact* finds in its payload or headers."""
@@ -247,7 +260,7 @@ class NewItem:
             "id": self.id or new_id(),
             "kind": self.kind,
             "payload": self._encoded(redact),
-            "headers": self._headers(redact) if self.headers or self.labels else _NO_HEADERS,
+            "headers": self._headers(redact) if self._has_headers else _NO_HEADERS,
             "status": _PENDING,
             "waiting_for": "time" if later else "worker",
             "priority": self.priority,
@@ -270,9 +283,15 @@ class NewItem:
     def _encoded(self, redact: Redaction | None) -> JsonText:
         return encode_json(self.payload, "payload", redact=redact)
 
+    @property
+    def _has_headers(self) -> bool:
+        return bool(self.headers or self.labels or self.keeps_slot)
+
     def _headers(self, redact: Redaction | None) -> JsonText:
-        labels = {HEADER: checked_labels(self.labels)} if self.labels else {}
-        return encode_json({**self.headers, **labels}, "headers", redact=redact)
+        own: dict[str, Any] = {HEADER: checked_labels(self.labels)} if self.labels else {}
+        if self.keeps_slot:
+            own[KEEPS_SLOT] = True
+        return encode_json({**self.headers, **own}, "headers", redact=redact)
 
     def _times(self) -> tuple[Now, Now | datetime]:
         if not self.delay and not self.priority and self.run_at is None:
@@ -389,6 +408,42 @@ class Outcome:
     token: str | None = None
     group: str | None = None
     trace: str | None = None
+
+
+EXPIRED = "LEASE_EXPIRED"
+"""The error code of an item whose worker died, or lost it."""
+
+BEGUN = " +"
+"""The end of the owner's name on an item for which `OutboxStore.begin` was called."""
+
+_OWNER_LENGTH = 200
+# The place of a UUID's version. That of the token says how an item was claimed.
+_VERSION, _CLAIMED_AHEAD = 14, "8"
+
+
+def ahead_token(token: str) -> str:
+    """Return *token* as that of a claim that takes more than is begun at once."""
+    return token[:_VERSION] + _CLAIMED_AHEAD + token[_VERSION + 1 :]
+
+
+def claimed_ahead(token: str) -> bool:
+    """Return True if *token* is that of such a claim."""
+    return token[_VERSION : _VERSION + 1] == _CLAIMED_AHEAD
+
+
+def owner_begun(worker_id: str) -> str:
+    """Return the owner that is written on an item of *worker_id* for which `begin` is called."""
+    return worker_id[: _OWNER_LENGTH - len(BEGUN)] + BEGUN
+
+
+def begins_noted(attempt_count: int, max_attempts: int, last_error_code: str | None) -> bool:
+    """
+    Return True if it is written down when this attempt of an item that was claimed ahead begins.
+
+    That is so for a last attempt, and for one after the death of a worker.
+    """
+    died = attempt_count > 1 and last_error_code == EXPIRED
+    return died or attempt_count >= max_attempts
 
 
 # -- what each arrow of the picture writes --------------------------------------------------------

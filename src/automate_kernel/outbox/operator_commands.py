@@ -177,32 +177,32 @@ class OperatorCommands:
             return _Spread(change, began, action.per_second, action.done)
         return change
 
-    def _cancel(self, ids: list[str]) -> int:
+    def _cancel(self, ids: list[str], transaction: Any = None) -> int:
         left, done = set(ids), 0
         # What waits may be claimed, and what runs put back, between the look and the change.
         for _ in range(3):
             live = [Where("id", "in", sorted(left)), Where("status", "in", (*WAITING, _RUNNING))]
-            with self._storage.begin() as rows:
+            with self._storage.begin(transaction) as rows:
                 found = rows.select(
                     OUTBOX, live, columns=("id", "status", "waiting_for", "ordering_key")
                 )
             running = [row["id"] for row in found if row["status"] == _RUNNING]
-            hit = self._ask(running)
+            hit = self._ask(running, transaction)
             # A key at a time: who finishes an item of it needs the rows of that key alone.
             for key in sorted({row["ordering_key"] for row in found}, key=str):
                 waiting = [r for r in found if r["status"] in WAITING and r["ordering_key"] == key]
-                hit |= self._cancel_waiting([row["id"] for row in waiting], key)
+                hit |= self._cancel_waiting([row["id"] for row in waiting], key, transaction)
             done += len(hit)
             left = {row["id"] for row in found if row["waiting_for"] != "cancel"} - hit
             if not left:
                 break
         return done
 
-    def _cancel_waiting(self, ids: list[str], key: str | None) -> set[str]:
+    def _cancel_waiting(self, ids: list[str], key: str | None, transaction: Any = None) -> set[str]:
         if not ids:
             return set()
         cancelled = end_changes(ItemStatus.CANCELLED)
-        with self._storage.begin() as rows:
+        with self._storage.begin(transaction) as rows:
             found = _locked(rows, ids, [Where("status", "in", WAITING)])
             hit = [row["id"] for row in found]
             rows.update(OUTBOX, [Where("id", "in", hit)], cancelled)
@@ -215,15 +215,18 @@ class OperatorCommands:
                         listener.ended(rows, item)
             if found and key is not None:
                 ordering_keys.wake(rows, key)
-            concurrency_keys.wake(rows, (row["concurrency_key"] for row in found))
+            if bounded := [row for row in found if row["concurrency_key"] is not None]:
+                # It may have kept a slot.
+                pairs = [(row["concurrency_key"], row["id"]) for row in bounded]
+                concurrency_keys.leave(rows, pairs)
         return set(hit)
 
-    def _ask(self, ids: list[str]) -> set[str]:
+    def _ask(self, ids: list[str], transaction: Any = None) -> set[str]:
         """Leave word on the rows of running items; their worker looks for it."""
         if not ids:
             return set()
         running = [Where("status", "eq", _RUNNING), Where("waiting_for", "eq", None)]
-        with self._storage.begin() as rows:
+        with self._storage.begin(transaction) as rows:
             hit = [row["id"] for row in _locked(rows, ids, running, ("id",))]
             rows.update(OUTBOX, [Where("id", "in", hit)], {"waiting_for": "cancel"})
         return set(hit)

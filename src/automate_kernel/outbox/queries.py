@@ -9,7 +9,8 @@ from typing import Any, TypedDict
 from uuid import UUID
 
 from automate_kernel.outbox.fair_share import any_ready, ready_groups, ready_kinds
-from automate_kernel.outbox.item import ItemStatus, OutboxItem, scoped_key
+from automate_kernel.outbox.handover import CODES, LONGEST_SECONDS
+from automate_kernel.outbox.item import ItemStatus, OutboxItem, owner_begun, scoped_key
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.rows import Now, Operator, Row, Rows, Where
@@ -143,13 +144,28 @@ def running_items(rows: Rows, limit: int) -> list[OutboxItem]:
     return [OutboxItem.from_row(row) for row in found]
 
 
+def handed_on_items(rows: Rows, limit: int, tenant_id: str | None) -> list[OutboxItem]:
+    """Return items that wait for another worker; see `OutboxStore.handed_on`."""
+    waiting = [
+        Where("waiting_for", "eq", "time"),
+        # None of them waits for longer; what waits for next year isn't looked at.
+        Where("next_attempt_at", "le", Now(LONGEST_SECONDS * 2)),
+        Where("last_error_code", "in", CODES),
+    ]
+    if tenant_id is not None:
+        waiting.append(Where("tenant_id", "eq", tenant_id))
+    found = rows.select(OUTBOX, waiting, order_by=("next_attempt_at",), limit=limit)
+    items = [OutboxItem.from_row(row) for row in found]
+    return [item for item in items if item.handover is not None]
+
+
 def stop_requests(rows: Rows, worker_id: str) -> dict[str, str]:
     """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
     asked = [
         Where("waiting_for", "eq", "cancel"),
         # So that a database without partial indexes has one to use.
         Where("lease_expires_at", "ne", None),
-        Where("lease_owner", "eq", worker_id),
+        Where("lease_owner", "in", [worker_id, owner_begun(worker_id)]),
     ]
     found = rows.select(OUTBOX, asked, columns=("id", "lease_token"))
     return {row["id"]: row["lease_token"] for row in found}

@@ -24,6 +24,8 @@ from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.fair_share import FairShare
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import (
+    BEGUN,
+    EXPIRED,
     FINISHED,
     FREE,
     Backoff,
@@ -32,10 +34,14 @@ from automate_kernel.outbox.item import (
     OutboxItem,
     Outcome,
     ReapResult,
+    ahead_token,
+    begins_noted,
     check_text,
     claim_changes,
+    claimed_ahead,
     end_changes,
     error_changes,
+    owner_begun,
     waiting_changes,
 )
 from automate_kernel.outbox.labels import HEADER, add_labels, checked_labels, label_rows
@@ -80,7 +86,6 @@ _KEYED_SECONDS = 60.0
 _ROUNDS = 30
 _TRIES = 3
 _WAITS_AGAIN = (ItemStatus.RETRY, ItemStatus.PENDING)
-_EXPIRED = "LEASE_EXPIRED"
 
 
 @dataclass(slots=True)
@@ -96,6 +101,8 @@ class _Lease:
     concurrency_key: str | None = None
     # Whether there are rows beside the item's own, which go with it.
     followed: bool = False
+    # Whether it counts for its concurrency key until it ends.
+    keeps_slot: bool = False
 
     @property
     def keyed(self) -> bool:
@@ -114,6 +121,7 @@ class _Lease:
             row["max_attempts"],
             row["concurrency_key"],
             row["last_error_code"] is not None or HEADER in row["headers"],
+            row["concurrency_key"] is not None and concurrency_keys.HEADER in row["headers"],
         )
 
 
@@ -165,6 +173,8 @@ class RowsOutboxStore(OutboxStore):
         # one, and from when on one that finds something makes the next a full one.
         self._next_full_claim: dict[tuple[str, ...] | None, tuple[bool, float]] = {}
         self._keyed_until = 0.0
+        # The slot after which the next reaping looks for those to mend.
+        self._mended = ""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self.storage.describe()}>"
@@ -200,16 +210,20 @@ class RowsOutboxStore(OutboxStore):
         worker_id: str,
         *,
         beside: Sequence[tuple[str, Sequence[Row]]] = (),
+        in_line: bool = False,
     ) -> list[OutboxItem]:
         """
         Accept new items without keys that *worker_id* has claimed from the start.
 
         Nobody else gets them, unless their lease ends. New rows of other tables go in with them,
         *beside*. There are no items back, and nothing is written, where their kinds are paused or
-        limited: enqueue them then.
+        limited, or with *in_line* where other tenants' wait: enqueue them then.
         """
         kinds = sorted({item.kind for item in items})
         if self._paused_kinds(rows).intersection(kinds) or self._limits.limited(rows, kinds):
+            return []
+        groups = {(item.kind, item.tenant_id) for item in items}
+        if in_line and self._share.is_due_to_others(groups):
             return []
         new, _, labels = _new_rows(self.announced(items), self.redact)
         token = new_id()
@@ -228,9 +242,19 @@ class RowsOutboxStore(OutboxStore):
         self, worker_id: str, limit: int = 10, *, kinds: Sequence[str] | None = None
     ) -> list[OutboxItem]:
         """Lease due items to *worker_id*; see `OutboxStore.claim_batch`."""
+        return self._claim(worker_id, new_id(), limit, kinds)
+
+    def claim_ahead(
+        self, worker_id: str, limit: int = 10, *, kinds: Sequence[str] | None = None
+    ) -> list[OutboxItem]:
+        """Lease due items that need not begin at once; see `OutboxStore.claim_ahead`."""
+        return self._claim(worker_id, ahead_token(new_id()), limit, kinds)
+
+    def _claim(
+        self, worker_id: str, token: str, limit: int, kinds: Sequence[str] | None
+    ) -> list[OutboxItem]:
         if limit < 1:
             return []
-        token = new_id()
         claim = {
             "columns": _CLAIMED,
             "skip_locked": self.skip_locked,
@@ -356,11 +380,21 @@ class RowsOutboxStore(OutboxStore):
 
     # -- leases ------------------------------------------------------------------------------
 
+    def begin(self, item_ids: Sequence[str], worker_id: str) -> set[str]:
+        """Note that items begin; see `OutboxStore.begin`."""
+        return self._renewed(item_ids, worker_id, {"lease_owner": owner_begun(worker_id)})
+
     def extend(self, item_ids: Sequence[str], worker_id: str) -> set[str]:
         """Renew leases; see `OutboxStore.extend`."""
+        return self._renewed(item_ids, worker_id)
+
+    def _renewed(
+        self, item_ids: Sequence[str], worker_id: str, beside: Mapping[str, Any] | None = None
+    ) -> set[str]:
+        """Renew leases and make the changes *beside*; return the ids whose lease is lost."""
         held = {i: lease.token for i in item_ids if (lease := self._lease(i, worker_id))}
         lost = set(item_ids) - set(held)
-        changes = {"lease_expires_at": Now(self.lease_seconds)}
+        changes = {"lease_expires_at": Now(self.lease_seconds), **(beside or {})}
         with self.storage.begin(atomic=False) as rows:
             for token, ids in _by_token(held.items()):
                 where = _fence(ids, token)
@@ -386,6 +420,13 @@ class RowsOutboxStore(OutboxStore):
             lease = self._leases.get(item_id)
             if lease is not None and token in (None, lease.token):
                 self._leases.pop(item_id, None)
+
+    def progressed(self, item: OutboxItem) -> None:
+        """Note that a checkpoint has forgotten the earlier attempts of a claimed item."""
+        item.attempt_count = 1
+        lease = self._leases.get(item.id)
+        if lease is not None and lease.token == item.lease_token:
+            lease.attempt_count = 1
 
     def _lease(self, item_id: str, worker_id: str) -> _Lease | None:
         lease = self._leases.get(item_id)
@@ -453,11 +494,12 @@ class RowsOutboxStore(OutboxStore):
                 continue
             if outcome.status is ItemStatus.COMPLETED:
                 done.append((outcome.item_id, lease.token))
-            elif not self._record_one(rows, lease, self._redacted(outcome)):
+                status: ItemStatus | None = outcome.status
+            elif (status := self._record_one(rows, lease, self._redacted(outcome))) is None:
                 lost.add((outcome.item_id, lease.token))
-            elif outcome.error_code is not None:
+            elif outcome.error_code is not None and outcome.status is not ItemStatus.PENDING:
                 attempts.append(_attempt(lease, outcome, outcome.error_code))
-            if lease.keyed:
+            if lease.keyed and not (lease.keeps_slot and status in _WAITS_AGAIN):
                 keyed.append((outcome.item_id, lease))
         for token, ids in _by_token(done):
             lost |= {(item_id, token) for item_id in self._complete(rows, token, ids)}
@@ -514,8 +556,8 @@ class RowsOutboxStore(OutboxStore):
             return outcome
         return replace(outcome, error=self.redact(outcome.error))
 
-    def _record_one(self, rows: Rows, lease: _Lease, outcome: Outcome) -> bool:
-        """Record what is no success; False if the lease was lost."""
+    def _record_one(self, rows: Rows, lease: _Lease, outcome: Outcome) -> ItemStatus | None:
+        """Record what is no success; return the item's status, or None if the lease was lost."""
         item_id, fenced = outcome.item_id, _fence([outcome.item_id], lease.token)
         again, status = outcome.status in _WAITS_AGAIN, _next_status(lease, outcome)
         # One that is asked to stop does not wait again, nor does it fail for want of attempts.
@@ -527,11 +569,12 @@ class RowsOutboxStore(OutboxStore):
                 if again:
                     waits = _WAITS_AGAIN if status in _WAITS_AGAIN else (status,)
                     recorded = [*waits, ItemStatus.CANCELLED]
-                return not _not_finished(rows, [item_id], lease.token, *recorded)
+                lost = _not_finished(rows, [item_id], lease.token, *recorded)
+                return None if lost else status
             status = ItemStatus.CANCELLED
         if status not in _WAITS_AGAIN and self.listeners:
             self._ended(rows, _read_item(rows, item_id))
-        return True
+        return status
 
     def _ended(self, rows: Rows, item: OutboxItem) -> None:
         for listener in self.listeners:
@@ -550,25 +593,39 @@ class RowsOutboxStore(OutboxStore):
             )  # fmt: skip
             # The keys as they are stored: those of items lack their tenant's part.
             reaped = [row for row in stale if self._reap_one(rows, row, over, result)]
-            failed_attempts.keep_attempts(
-                rows, [_expired_attempt(row) for row in reaped], failed_attempts.MOST_OF_ITEM
-            )
+            spent = [_expired_attempt(row) for row in reaped if not _never_began(row)]
+            failed_attempts.keep_attempts(rows, spent, failed_attempts.MOST_OF_ITEM)
+            kept = {item.id for item in result.retried}
             _leave_keys(
-                rows, [(row["id"], row["ordering_key"], row["concurrency_key"]) for row in reaped]
+                rows,
+                [
+                    (row["id"], row["ordering_key"], row["concurrency_key"])
+                    for row in reaped
+                    if not (row["id"] in kept and concurrency_keys.HEADER in row["headers"])
+                ],
             )
             ordering_keys.mend(rows)
-            concurrency_keys.mend(rows)
+            mended = concurrency_keys.mend(rows, self._mended)
+        self._mended = mended
         return result
 
     def _reap_one(self, rows: Rows, row: Row, over: Where, result: ReapResult) -> bool:
-        ended = None
+        ended, never_began = None, _never_began(row)
         if row["waiting_for"] == "cancel":
             ended = ItemStatus.CANCELLED
-        elif row["attempt_count"] >= row["max_attempts"]:
+        elif not never_began and row["attempt_count"] >= row["max_attempts"]:
             ended = ItemStatus.FAILED
-        changes = {**error_changes(_EXPIRED, _lost_text(row), None), "updated_at": Now()}
+        changes: dict[str, Any] = {"updated_at": Now()}
+        if not never_began:
+            changes |= error_changes(EXPIRED, _lost_text(row), None)
         if ended is not None:
             changes |= end_changes(ended)
+        elif never_began:
+            changes |= {
+                "status": _waiting_status(row).value,
+                "attempt_count": Plus(-1),
+                **waiting_changes(None, row["priority"]),
+            }
         else:
             delay = self.backoff.delay(row["attempt_count"])
             changes |= {"status": ItemStatus.RETRY.value, **waiting_changes(delay, row["priority"])}
@@ -635,6 +692,10 @@ class RowsOutboxStore(OutboxStore):
         """Return items under lease; see `OutboxStore.running`."""
         return self._read(queries.running_items, limit)
 
+    def handed_on(self, *, limit: int = 50, tenant_id: str | None = None) -> list[OutboxItem]:
+        """Return items that wait for another worker; see `OutboxStore.handed_on`."""
+        return self._read(queries.handed_on_items, limit, tenant_id)
+
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """Return the errors of an item's attempts; see `OutboxStore.failed_attempts`."""
         known = queries.item_ids_of([item_id])
@@ -669,6 +730,10 @@ class RowsOutboxStore(OutboxStore):
     def cancel(self, item_ids: Sequence[str]) -> int:
         """Cancel what waits, ask what runs to stop; see `OutboxStore.cancel`."""
         return self._commands.run("cancel", item_ids)
+
+    def cancel_within(self, rows: Rows, item_ids: Sequence[str]) -> int:
+        """Do as `cancel` does, in the transaction of *rows*; of few items, since all are locked."""
+        return self._commands.run("cancel", item_ids, transaction=rows.native)
 
     def requeue(self, item_ids: Sequence[str]) -> int:
         """Make failed or cancelled items wait again; see `OutboxStore.requeue`."""
@@ -954,13 +1019,28 @@ def _attempt(lease: _Lease, outcome: Outcome, code: str) -> Row:
     return failed_attempts.new_attempt(outcome.item_id, lease.token, failed)
 
 
+def _never_began(row: Row) -> bool:
+    """Return True if an item was claimed ahead, and its worker would have said that it begins."""
+    return (
+        claimed_ahead(row["lease_token"] or "")
+        and not (row["lease_owner"] or "").endswith(BEGUN)
+        and begins_noted(row["attempt_count"], row["max_attempts"], row["last_error_code"])
+    )
+
+
+def _waiting_status(row: Row) -> ItemStatus:
+    """Return the status of a claimed item that gets its attempt back."""
+    return ItemStatus.RETRY if row["attempt_count"] > 1 else ItemStatus.PENDING
+
+
 def _lost_text(row: Row) -> str:
-    return f"worker {row['lease_owner']} did not finish in time, or died"
+    owner = (row["lease_owner"] or "").removesuffix(BEGUN)
+    return f"worker {owner} did not finish in time, or died"
 
 
 def _expired_attempt(row: Row) -> Row:
     failed = FailedAttempt(
-        attempt=row["attempt_count"], error_code=_EXPIRED, error_group=_EXPIRED,
+        attempt=row["attempt_count"], error_code=EXPIRED, error_group=EXPIRED,
         error=_lost_text(row),
     )  # fmt: skip
     return failed_attempts.new_attempt(row["id"], row["lease_token"], failed)

@@ -136,6 +136,21 @@ class OutboxStore(ABC):
         Other workers may be faster, so fewer can come back. Each one spends an attempt.
         """
 
+    def claim_ahead(
+        self, worker_id: str, limit: int = 10, *, kinds: Sequence[str] | None = None
+    ) -> list[OutboxItem]:
+        """
+        Lease items as `claim_batch` does, for a worker that takes more than it begins at once.
+
+        It calls `begin` before it runs those for which `begins_noted` holds. If it dies before,
+        their attempts are not spent. A store may leave this out.
+        """
+        return self.claim_batch(worker_id, limit, kinds=kinds)
+
+    def begin(self, item_ids: Sequence[str], worker_id: str) -> set[str]:
+        """Note that items begin that were claimed ahead; return those whose lease is lost."""
+        return set()
+
     @abstractmethod
     def acknowledge(
         self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None
@@ -330,6 +345,14 @@ class OutboxStore(ABC):
         of the claim.
         """
         return self.find(status=ItemStatus.RUNNING, limit=limit)
+
+    def handed_on(self, *, limit: int = 50, tenant_id: str | None = None) -> list[OutboxItem]:
+        """
+        Return items that wait for another worker, since the last one lacked something.
+
+        `OutboxItem.handover` says what. None where a store can't know.
+        """
+        return []
 
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """

@@ -31,6 +31,9 @@ class WorkerInfo:
 
     A worker with a *problem* does no work: it ends again and again before it can begin, and the
     process that starts it reports why. It has no slots.
+
+    *version* is the one of its application's code, if that has one. *workflows* are marks of the
+    workflows that events start there: workers with the same ones know the same.
     """
 
     id: str
@@ -44,6 +47,8 @@ class WorkerInfo:
     stopping: bool = False
     lost: bool = False
     problem: str | None = None
+    version: str | None = None
+    workflows: tuple[str, ...] = ()
 
     @property
     def alive(self) -> bool:
@@ -84,6 +89,8 @@ class Activity(MinuteTotal):
         return percentile(self.wait_buckets, share)
 
 
+# In the list of kinds, among which a worker of another version ignores them.
+_VERSION, _WORKFLOWS = "@version ", "@workflows "
 # Several times as long as workers go without a report.
 _LOST_SECONDS = 60.0
 _WORKER_SECONDS = 86_400.0
@@ -111,6 +118,7 @@ def write_report(rows: Rows, worker: WorkerInfo, activity: Minutes[ActivityRow])
         "in_flight": worker.in_flight,
         "stopping": int(worker.stopping),
         "problem": storable(worker.problem) if worker.problem else None,
+        "kinds": [*worker.kinds, *_marks(worker)],
     }
     if not rows.update(WORKER, [Where("id", "eq", worker.id)], changes):
         about = {
@@ -118,7 +126,6 @@ def write_report(rows: Rows, worker: WorkerInfo, activity: Minutes[ActivityRow])
             "host": storable(worker.host, 200),
             "pid": worker.pid,
             "started_at": worker.started_at or Now(),
-            "kinds": list(worker.kinds),
             "slots": worker.slots,
         }
         rows.insert(WORKER, [{**about, **changes}])
@@ -134,8 +141,21 @@ def read_workers(rows: Rows) -> list[WorkerInfo]:
 
 def _worker(row: Row, now: datetime) -> WorkerInfo:
     age = (now - row["seen_at"]).total_seconds()
-    about = {**row, "kinds": tuple(row["kinds"]), "stopping": bool(row["stopping"])}
+    kinds, about = [], {**row, "stopping": bool(row["stopping"])}
+    for kind in row["kinds"]:
+        if kind.startswith(_VERSION):
+            about["version"] = kind[len(_VERSION) :]
+        elif kind.startswith(_WORKFLOWS):
+            about["workflows"] = tuple(kind[len(_WORKFLOWS) :].split())
+        else:
+            kinds.append(kind)
+    about["kinds"] = tuple(kinds)
     return WorkerInfo(**about, lost=age > _LOST_SECONDS)
+
+
+def _marks(worker: WorkerInfo) -> list[str]:
+    marks = [] if worker.version is None else [_VERSION + worker.version]
+    return marks + ([_WORKFLOWS + " ".join(worker.workflows)] if worker.workflows else [])
 
 
 def purge_reports(rows: Rows, older_than_seconds: float) -> int:

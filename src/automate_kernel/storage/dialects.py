@@ -28,6 +28,12 @@ class Dialect:
     casts: Mapping[str, str] = field(default_factory=dict)
     first: str = ""
     """The statement that a transaction of our own begins with."""
+    lock_table: tuple[str, ...] = ()
+    """
+    The statements that keep writers out of a table until the transaction ends, with their patience.
+
+    Empty where an INSERT that skips an existing row locks that row, or the whole file.
+    """
 
 
 DIALECTS: dict[str, Dialect] = {
@@ -39,6 +45,11 @@ DIALECTS: dict[str, Dialect] = {
         now="statement_timestamp()",
         now_plus="statement_timestamp() + {} * interval '1 second'",
         casts={"id": "uuid", "json": "jsonb", "time": "timestamptz", "int": "integer"},
+        # Those who wait to write are held up as well, behind this: so not for long.
+        lock_table=(
+            "SET LOCAL lock_timeout = '200ms'",
+            "LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE",
+        ),
     ),
     "sqlite": Dialect(
         "sqlite",

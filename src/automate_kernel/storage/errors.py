@@ -10,6 +10,7 @@ from automate_kernel.errors import ErrorCodes, StorageError
 # and longer than max_allowed_packet.
 _REFUSED = frozenset({1153, 1264, 1265, 1292, 1366, 1406, 3140, 3141, 3819, 4025})
 _DUPLICATE, _DEADLOCK = 1062, 1213
+_LOCK_NOT_AVAILABLE = "55P03"
 # In the words of SQLite, MySQL and PostgreSQL.
 _MISSING = re.compile(
     r"no such (table|column)|has no column|unknown column|table .*doesn't exist"
@@ -21,6 +22,10 @@ class DuplicateKeyError(StorageError):
     """A row with this key exists."""
 
     default_code = ErrorCodes.ALREADY_EXISTS
+
+
+class LockedError(StorageError):
+    """Another transaction holds a lock for longer than this one waits."""
 
 
 def storage_error(
@@ -35,6 +40,8 @@ def storage_error(
     text = (str(error or "").strip() or type(error).__name__).split("\n")[0]
     if _is_duplicate(error):
         return DuplicateKeyError(f"{place}: {text}")
+    if _state(error) == _LOCK_NOT_AVAILABLE:
+        return LockedError(f"{place}: {text}", retryable=retryable)
     if is_refusal(error):
         return StorageError(
             f"{place} refused a value: {text}",

@@ -12,9 +12,10 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from automate_kernel.storage.dialects import DIALECTS
+from automate_kernel.storage.dialects import DIALECTS, utc_now
 from automate_kernel.storage.errors import storage_error
 from automate_kernel.storage.migration import create_statements
 from automate_kernel.storage.rows import Clock, NewRows, Rows, Wakeup
@@ -40,6 +41,7 @@ class MemoryStorage:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock
+        self._skipped = timedelta()
         self._lock = threading.RLock()
         self._bells: set[_Bell] = set()
         self._connection = sqlite3.connect(
@@ -53,13 +55,21 @@ class MemoryStorage:
     def __repr__(self) -> str:
         return "<MemoryStorage>"
 
+    def skip(self, seconds: float) -> None:
+        """
+        Move the clock of this storage on, for all that is due then: for tests.
+
+        Do it while no worker runs, whose leases would end.
+        """
+        self._skipped += timedelta(seconds=seconds)
+
     @contextmanager
     def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[_MemoryRows]:
         """Open rows in the transaction given, or in one of their own."""
         if isinstance(transaction, _MemoryRows):
             yield transaction
             return
-        rows = _MemoryRows(self._connection, self._clock)
+        rows = _MemoryRows(self._connection, self._shifted if self._skipped else self._clock)
         with self._lock:
             # Within another of this thread's it is a part of that one.
             self._connection.execute("SAVEPOINT begun")
@@ -73,6 +83,9 @@ class MemoryStorage:
         if rows.rang:
             for bell in list(self._bells):
                 bell.wake()
+
+    def _shifted(self) -> datetime:
+        return (self._clock or utc_now)() + self._skipped
 
     async def arun_in(self, transaction: Any, work: Callable[[Any], T]) -> T:
         """Run *work* with Rows; nothing here waits, so there is nothing to await."""

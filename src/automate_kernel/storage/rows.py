@@ -19,7 +19,14 @@ from itertools import repeat
 from operator import itemgetter
 from typing import Any, Literal, Protocol, TypeVar
 
-from automate_kernel.storage.codec import array_text, copy_text, decode, decode_time, encode
+from automate_kernel.storage.codec import (
+    JsonText,
+    array_text,
+    copy_text,
+    decode,
+    decode_time,
+    encode,
+)
 from automate_kernel.storage.dialects import DIALECTS, Dialect, utc_now
 from automate_kernel.storage.errors import DuplicateKeyError
 from automate_kernel.storage.tables import TABLES, Column, Table, Type
@@ -354,8 +361,10 @@ def _alike(values: list[Any]) -> bool:
 
 # Bind parameters in one INSERT: SQLite's limit is 32,766 and PostgreSQL's 65,535.
 _MAX_PARAMETERS = 30_000
-# Rows in one INSERT from arrays, so that no statement gets much beyond some megabytes.
+# Rows and characters in one INSERT, so that no statement gets much beyond some megabytes: MariaDB
+# takes 16 MB by default.
 _MOST_AT_ONCE = 5_000
+_MOST_TEXT = 2_000_000
 # From here on COPY, which needs two more statements, is quicker than INSERT.
 _WORTH_COPYING = 50
 
@@ -419,10 +428,7 @@ class Rows:
             if copied is not None:
                 return copied
         chunk = _MOST_AT_ONCE if arrays else max(1, _MAX_PARAMETERS // len(rows[0]))
-        return sum(
-            self._insert(spec, rows[start : start + chunk], notify, fresh)
-            for start in range(0, len(rows), chunk)
-        )
+        return sum(self._insert(spec, some, notify, fresh) for some in _parts(spec, rows, chunk))
 
     def _insert(self, table: Table, rows: NewRows, notify: str, fresh: bool) -> int:
         statement, columns = self._statement(), _columns(table, tuple(rows[0]))
@@ -547,6 +553,16 @@ class Rows:
             + statement.tail(spec, order_by, limit, offset, lock=lock, skip_locked=skip_locked)
         )
         return decode(wanted, self.run(sql, statement.parameters, fetch=True))
+
+    def keep_writers_out(self, table: str) -> None:
+        """
+        Wait for the transactions that write to *table*, and keep others out until this one ends.
+
+        Raises `LockedError` if it would take more than a moment. It does nothing where an INSERT
+        that finds its key already there has locked that row: a lock on the row is enough then.
+        """
+        for text in self.dialect.lock_table:
+            self.run(text.format(self._statement().name(table)), (), fetch=False)
 
     def now(self) -> datetime:
         """Return the time of the database's clock."""
@@ -690,6 +706,35 @@ def _selected(quote: str, as_text: bool, columns: tuple[tuple[str, str], ...]) -
 @lru_cache(256)
 def _only(table: str, names: tuple[str, ...]) -> tuple[Column, ...]:
     return tuple(map(TABLES[table].column, names))
+
+
+def _parts(table: Table, rows: NewRows, most: int) -> Iterator[NewRows]:
+    """Yield *rows* in parts of *most* rows, or fewer if they are large: one statement each."""
+    long = [name for name in rows[0] if table.column(name).type in ("json", "longtext")]
+    if len(rows) == 1 or (len(rows) <= most and _text_in(rows, long) <= _MOST_TEXT):
+        yield rows
+        return
+    start = size = 0
+    for end, row in enumerate(rows):
+        its = _text_in([row], long)
+        if end > start and (end - start >= most or size + its > _MOST_TEXT):
+            yield rows[start:end]
+            start, size = end, 0
+        size += its
+    yield rows[start:]
+
+
+def _text_in(rows: NewRows, columns: Sequence[str]) -> int:
+    """Return the number of characters in *columns* of *rows*; of JSON, if it is text already."""
+    return sum(
+        len(value)
+        for name in columns
+        for value in map(itemgetter(name), rows)
+        if type(value) in _TEXT
+    )
+
+
+_TEXT = {str, JsonText}
 
 
 def _columns(table: Table, names: Sequence[str]) -> Sequence[Column]:

@@ -257,7 +257,7 @@ _ALL = (
         _index("automate_execution_status", "status created_at"),
         _index("automate_execution_tenant", "tenant_id created_at", tenant_id=None),
         _index("automate_execution_parent", "parent_id created_at", parent_id=None),
-        _index("automate_execution_key", "concurrency_key created_at", concurrency_key=None),
+        _index("automate_execution_key", "concurrency_key status created_at", concurrency_key=None),
     ),
     _table(
         STEP,
@@ -410,9 +410,11 @@ _ALL = (
     ),
     _table(
         DEBOUNCE,
-        # SHA-256 over workflow, tenant and key; and the execution that waits for the last event.
+        # A gate, which starts of one key lock: SHA-256 over workflow, tenant and key; and the
+        # execution that came through it last, which may wait for the last event.
         Column("id", "text", _KEY),
         Column("execution_id", "id"),
+        # The time of the first event; of a rate limit, when its bucket would be full again.
         Column("created_at", "time"),
     ),
     _table(

@@ -1,5 +1,5 @@
 """
-Contract suites for authors of plugins and outbox stores, and a clock that stands still.
+Contract suites for authors of plugins and outbox stores, a kit for tests of workflows, and a clock.
 
 Subclass a contract in a test module, give it the fixtures that its docstring names, and pytest
 runs all its tests against your implementation::
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from automate_kernel.testing.outbox import OutboxStoreContract
     from automate_kernel.testing.providers import ProviderContract
     from automate_kernel.testing.secrets import SecretsBackendContract
+    from automate_kernel.testing.workflows import WorkflowTest
 
 __all__ = [
     "ConnectorContract",
@@ -32,6 +33,7 @@ __all__ = [
     "OutboxStoreContract",
     "ProviderContract",
     "SecretsBackendContract",
+    "WorkflowTest",
 ]
 
 _HOME = {
@@ -40,6 +42,7 @@ _HOME = {
     "OutboxStoreContract": "outbox",
     "ProviderContract": "providers",
     "SecretsBackendContract": "secrets",
+    "WorkflowTest": "workflows",
 }
 
 

@@ -16,6 +16,7 @@ from automate_kernel.worker.in_flight import Ended, InFlight, Task
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.periodic import keep_trying
 from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.suspects import Suspects
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -64,13 +65,14 @@ class Acknowledger:
         in_flight: InFlight,
         activity: ActivityLog,
         *,
+        suspects: Suspects,
         liveness: Liveness,
         abandoning: threading.Event,
         freed: Callable[[], None],
     ) -> None:
         self.stats: WorkerStats = WorkerStats()
         self._store, self._worker_id, self._in_flight = store, worker_id, in_flight
-        self._activity, self._liveness = activity, liveness
+        self._activity, self._liveness, self._suspects = activity, liveness, suspects
         self._abandoning, self._freed = abandoning, freed
         # A list in one entry is one wake-up, and one turn of the interpreter's lock.
         self._ended: SimpleQueue[list[Ended] | None] = SimpleQueue()
@@ -120,6 +122,7 @@ class Acknowledger:
             logger.error("%d results could not be recorded; they run again", len(outcomes))
             lost = {outcome.item_id for outcome in outcomes}
         self._in_flight.drop(group)
+        self._suspects.ended(group)
         self._count(group, outcomes, lost)
         self._activity.add(group, lost)
         self._freed()

@@ -103,9 +103,9 @@ class Handler:
     """
     A function for the items of one kind, and how to run it.
 
-    A ``def`` runs on one of the worker's threads, an ``async def`` on its event loop. *inline* is
-    for work of well under a millisecond that never blocks: it runs one after another, on a thread
-    for all such handlers or where the items were claimed.
+    A ``def`` runs on one of the worker's threads, an ``async def`` on its event loop. A ``def``
+    whose calls prove to take well under a millisecond runs in place: one call after another, on
+    one thread for all such handlers.
 
     A *transactional* function is called with the item and a transaction of the host's database,
     which commits together with the item's completion. *limit* is set when a worker starts, unless
@@ -117,17 +117,16 @@ class Handler:
     kind: str
     function: Callable[..., Any]
     transactional: bool = False
-    inline: bool = False
     backoff: Backoff = field(default_factory=Backoff)
     limit: Limit | None = None
     around: Callable[[OutboxItem], AbstractContextManager[Any]] | None = None
     pool: Callable[[Any, Any], Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.asynchronous and (self.transactional or self.inline):
+        if self.asynchronous and self.transactional:
             raise ConfigError(
                 f"the handler of {self.kind!r} is an async def",
-                hint="transactional and inline handlers must be plain functions",
+                hint="a transactional handler must be a plain function",
             )
 
     @property

@@ -13,7 +13,7 @@ class Task:
     """An item that this worker holds: waiting for a slot, or running."""
 
     __slots__ = (
-        "asked", "cancel", "claimed_at", "ended", "ended_at", "item", "leased_at", "lost",
+        "asked", "begun", "cancel", "claimed_at", "ended", "ended_at", "item", "leased_at", "lost",
         "started_at",
     )  # fmt: skip
 
@@ -22,6 +22,8 @@ class Task:
         self.claimed_at: float = claimed_at
         self.leased_at: float = claimed_at
         """The time of the last renewal of its lease, or of its claim."""
+        self.begun: bool = False
+        """True once nothing has to be written down any more before it begins."""
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.lost: bool = False

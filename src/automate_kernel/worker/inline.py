@@ -19,6 +19,7 @@ from automate_kernel.worker.handler import (
     declare_limits,
     stoppable_by,
 )
+from automate_kernel.worker.suspects import begin_is_noted
 from automate_kernel.worker.worker import default_worker_id
 
 # Few, because their leases are not renewed while the ones before them run.
@@ -48,7 +49,7 @@ def run_inline(
     store.reap()  # what a process that died before this one held
     overdue = False
     while True:
-        claimed = store.claim_batch(runner.worker_id, _BATCH, kinds=list(by_kind))
+        claimed = store.claim_ahead(runner.worker_id, _BATCH, kinds=list(by_kind))
         if claimed:
             _run_all(runner, by_kind, claimed, stats)
             overdue = False
@@ -84,8 +85,9 @@ def _run_all(
     try:
         while waiting:
             item = waiting.pop(0)
+            renew = runner.store.begin if begin_is_noted(item) else runner.store.extend
             # The ones before it may have taken longer than its lease.
-            if runner.store.extend([item.id], runner.worker_id):
+            if renew([item.id], runner.worker_id):
                 stats.lost += 1
             else:
                 _record(runner, _run(runner, by_kind[item.kind], item), stats)

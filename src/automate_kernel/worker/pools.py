@@ -1,42 +1,30 @@
-"""Pools that run handlers: on threads, on an event loop, or one after another on one thread."""
+"""Pools that run handlers: what a worker gives them, and the one on an event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any, Protocol
 
 from automate_kernel.outbox.item import Result
 from automate_kernel.secrets.logs import get_logger, log_loop_errors
-from automate_kernel.worker.handler import Handler
 from automate_kernel.worker.in_flight import Ended, Task
 
 logger: logging.Logger = get_logger(__name__)
 
-# No more is claimed ahead than the slots are likely to start within this time, so that a long
-# item never sits on a lease here while another worker is free.
-_AHEAD_SECONDS = 0.25
-_AHEAD_MOST = 200
-# What inline handlers can do in less time than it takes to wake their thread.
-_AT_ONCE_SECONDS = 0.0003
 # How long handlers on the event loop may take over their cancellation.
 _STOP_SECONDS = 10.0
-
-
-Run = Callable[[Task], Result]
-RunAll = Callable[[Sequence[Task]], None]
-Done = Callable[[Task, Result], None]
 
 
 class Pool(Protocol):
     """A place to run handlers of some kinds."""
 
-    kinds: Sequence[str]
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The kinds that it takes now."""
 
     def free(self) -> int:
         """Return the number of items that it can still take."""
@@ -51,130 +39,38 @@ class Pool(Protocol):
 @dataclass(frozen=True, slots=True)
 class PoolSetup:
     """
-    The means of a worker for a pool that a handler brings along.
+    The means of a worker for its pools.
 
-    *slots* are its threads. *run* calls the handler of a task. *hold* takes tasks that the pool has
-    claimed itself, *done_all* the tasks that have ended. *failed* gives the outcome of a task that
-    ended with an error, *stopping* is True once nothing new may begin, and *room* says that
-    there is room again.
+    *slots* are its threads. *run* calls the handler of a task, *call* does it where `stoppable_by`
+    surrounds several. *hold* takes tasks that the pool has claimed itself. *done* takes a task that
+    has ended, *done_all* several, and *hand_back* those that never begin. *failed* gives the
+    outcome of a task that ended with an error, and *stopping* is True once nothing new may begin.
+
+    *begins* is called with a task before anything of its item runs other than by *run* or *call*;
+    False means that it must not begin. *progressed* is called with one that has saved something.
+
+    *patience* is for how long a pool that is stopped may wait for what it has begun.
+    *room* is called when there may be room again, *look_again* when the pool's kinds have changed.
+    *relieve* lets another thread claim, since the one that did is in a handler.
     """
 
     worker_id: str
     slots: int
     lease_seconds: float
-    run: Run
+    run: Callable[[Task], Result]
+    call: Callable[[Task], Result]
     hold: Callable[[Sequence[Task]], None]
+    done: Callable[[Task, Result], None]
     done_all: Callable[[list[Ended]], None]
+    hand_back: Callable[[Sequence[Task]], None]
     failed: Callable[[Task, BaseException], Result]
     stopping: Callable[[], bool]
     room: Callable[[], None]
-
-
-class InlinePool:
-    """
-    Runs handlers one after another, a batch at a time, on a thread or at once in `start`.
-
-    While a batch runs on the thread, the next is claimed, so that neither waits for the other.
-    """
-
-    def __init__(
-        self, kinds: Sequence[str], batch: int, run_all: RunAll, room: Callable[[], None]
-    ) -> None:
-        self.kinds = kinds
-        self._batch, self._run_all, self._room = batch, run_all, room
-        self._queue: SimpleQueue[Sequence[Task] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._batches = 0
-        self._lock = threading.Lock()
-        self._mean_seconds = _AHEAD_SECONDS / 10  # so that the first claims are small
-
-    def free(self) -> int:
-        """Return a batch while at most one is at hand; fewer if handlers are slow."""
-        soon = int(_AHEAD_SECONDS / self._mean_seconds)
-        if self._batches >= (2 if soon >= self._batch else 1):
-            return 0
-        return min(self._batch, max(1, soon))
-
-    def start(self, tasks: Sequence[Task]) -> None:
-        """Queue them as one batch; or run them at once, if that takes less than the queue would."""
-        if not tasks:
-            return
-        with self._lock:
-            self._batches += 1
-            alone = self._batches == 1
-        if alone and len(tasks) * self._mean_seconds < _AT_ONCE_SECONDS:
-            self._serve_batch(tasks)
-            return
-        self._queue.put(tasks)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="automate-inline", daemon=True)
-            self._thread.start()
-
-    def _serve(self) -> None:
-        while (tasks := self._queue.get()) is not None:
-            self._serve_batch(tasks)
-
-    def _serve_batch(self, tasks: Sequence[Task]) -> None:
-        started_at = time.monotonic()
-        self._run_all(tasks)
-        took = max(time.monotonic() - started_at, 1e-6) / len(tasks)
-        self._mean_seconds += (took - self._mean_seconds) * 0.5
-        with self._lock:
-            self._batches -= 1
-        self._room()
-
-    def stop(self) -> None:
-        """End the thread once it is through with what it runs."""
-        if self._thread is not None:
-            self._queue.put(None)
-
-
-class ThreadPool:
-    """Runs handlers on threads, with a short queue in front."""
-
-    def __init__(self, kinds: Sequence[str], slots: int, run: Run, done: Done) -> None:
-        self.kinds = kinds
-        self._slots, self._run, self._done = slots, run, done
-        # Not concurrent.futures: a Future per item costs more than a short handler.
-        self._queue: SimpleQueue[Task | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._held = 0
-        self._lock = threading.Lock()
-        self._mean_seconds = 1.0
-
-    def free(self) -> int:
-        """Return the free slots, with the items that they will take in the next moment."""
-        ahead = min(_AHEAD_MOST, int(self._slots * _AHEAD_SECONDS / self._mean_seconds))
-        return max(0, self._slots + ahead - self._held)
-
-    def start(self, tasks: Sequence[Task]) -> None:
-        """Queue them for the next free threads."""
-        with self._lock:
-            self._held += len(tasks)
-            missing = min(self._slots, self._held) - len(self._threads)
-        # First, so that the threads there are take them even if no more can be started.
-        for task in tasks:
-            self._queue.put(task)
-        for _ in range(missing):
-            name = f"automate-slot-{len(self._threads)}"
-            thread = threading.Thread(target=self._serve, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
-
-    def _serve(self) -> None:
-        while (task := self._queue.get()) is not None:
-            started_at = time.monotonic()
-            outcome = None if task.lost else self._run(task)
-            took = max(time.monotonic() - started_at, 1e-6)
-            with self._lock:
-                self._held -= 1
-                self._mean_seconds += (took - self._mean_seconds) * 0.05
-            self._done(task, outcome)
-
-    def stop(self) -> None:
-        """End the threads once they are through with what they run."""
-        for _ in self._threads:
-            self._queue.put(None)
+    begins: Callable[[Task], bool]
+    progressed: Callable[[Task], None]
+    patience: Callable[[], float]
+    look_again: Callable[[], None]
+    relieve: Callable[[], None]
 
 
 class LoopPool:
@@ -185,7 +81,7 @@ class LoopPool:
         kinds: Sequence[str],
         slots: int,
         run: Callable[[Task], Any],
-        done: Done,
+        done: Callable[[Task, Result], None],
     ) -> None:
         self.kinds = kinds
         self._slots, self._run, self._done = slots, run, done
@@ -243,36 +139,3 @@ class LoopPool:
         if self._running:
             await asyncio.wait(list(self._running), timeout=_STOP_SECONDS / 2)
         self._loop.stop()
-
-
-def pools_for(
-    handlers: Sequence[Handler],
-    *,
-    slots: int,
-    async_slots: int,
-    batch: int,
-    run: Run,
-    arun: Callable[[Task], Any],
-    run_all: RunAll,
-    done: Done,
-    room: Callable[[], None],
-    setup: PoolSetup,
-) -> list[Pool]:
-    """Return the pools that these handlers need."""
-    factories: dict[Any, list[Handler]] = {}
-    for one in handlers:
-        if one.pool is not None:
-            factories.setdefault(one.pool, []).append(one)
-    own: list[Pool] = [factory(its, setup) for factory, its in factories.items()]
-    handlers = [one for one in handlers if one.pool is None]
-    inline = [one.kind for one in handlers if one.inline]
-    loop = [one.kind for one in handlers if one.asynchronous]
-    threads = [one.kind for one in handlers if not one.inline and not one.asynchronous]
-    pools = own
-    if inline:
-        pools.append(InlinePool(inline, batch, run_all, room))
-    if threads:
-        pools.append(ThreadPool(threads, slots, run, done))
-    if loop:
-        pools.append(LoopPool(loop, async_slots, arun, done))
-    return pools

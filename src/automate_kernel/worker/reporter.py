@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import WorkerInfo
@@ -36,7 +37,7 @@ class Reporter:
     ) -> None:
         self._store, self._about, self._activity = store, about, activity
         self._liveness, self._also_report, self._clock = liveness, also_report, clock
-        self._last: tuple[float, int, bool] | None = None
+        self._last: tuple[Any, ...] | None = None
         self._failing: set[Callable[..., object]] = set()
 
     def report(self) -> None:
@@ -45,7 +46,7 @@ class Reporter:
         self._liveness.move("heartbeat")  # on its thread
         if self._also_report is not None:
             self._try(self._also_report, about.id, about.id)
-        state = (about.in_flight, about.stopping)
+        state = (about.in_flight, about.stopping, about.workflows)
         if self._last is not None and self._activity.idle:
             reported_at, *before = self._last
             if now - reported_at < _IDLE_SECONDS and tuple(before) == state:

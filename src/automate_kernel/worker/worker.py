@@ -3,7 +3,7 @@ A worker: it claims items, runs their handlers, and has the outcomes recorded.
 
 ::
 
-    fetcher ──claim──▶ pools (threads, event loop, inline) ──outcomes──▶ acknowledger ──commit──▶
+    fetcher ──claim──▶ pools (threads, in place, event loop) ─outcomes─▶ acknowledger ──commit──▶
        ▲ wakes on NOTIFY, free slots, due times                 commits whatever has gathered
     heartbeat: renews leases, stops what was lost or cancelled, reports
     periodic tasks: the reaper, schedules, purging
@@ -17,9 +17,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from automate_kernel.errors import describe_error
 from automate_kernel.outbox.ids import new_id
@@ -34,9 +35,11 @@ from automate_kernel.worker.heartbeat import Heartbeat
 from automate_kernel.worker.in_flight import Ended, InFlight, Task
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.periodic import PeriodicRunner, PeriodicTask, keep_trying
-from automate_kernel.worker.pools import InlinePool, Pool, PoolSetup, pools_for
+from automate_kernel.worker.plain_pool import PlainPool
+from automate_kernel.worker.pools import LoopPool, Pool, PoolSetup
 from automate_kernel.worker.reporter import Reporter
 from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.suspects import Suspects, begin_is_noted
 
 __all__ = [
     "Claimer",
@@ -50,8 +53,6 @@ logger: logging.Logger = get_logger(__name__)
 
 _SHORTEST_POLL = 0.02
 _SOON = 1.0
-# Results of inline handlers are handed on in lists, but none later than this.
-_INLINE_SECONDS = 0.02
 
 
 class Claimer:
@@ -69,11 +70,14 @@ class Claimer:
         pools: Sequence[Pool],
         in_flight: InFlight,
         *,
+        suspects: Suspects,
+        wait: Callable[[Sequence[Task]], None],
         batch: int,
         stopping: threading.Event,
     ) -> None:
         self._store, self._worker_id = store, worker_id
-        self._pools, self._in_flight = pools, in_flight
+        self._pools, self._in_flight, self._suspects = pools, in_flight, suspects
+        self._wait = wait
         self._batch, self._stopping = batch, stopping
         self._resting: set[Pool] = set()
         self.full: bool = False
@@ -83,36 +87,51 @@ class Claimer:
 
     def room(self) -> bool:
         """Return True if any pool has room."""
-        return any(pool.free() > 0 for pool in self._pools)
+        return any(pool.kinds and pool.free() > 0 for pool in self._pools)
 
     def claim(self) -> int:
         """Claim once for each busy pool, or once for all; return the number of started items."""
-        room = {pool: min(self._batch, pool.free()) for pool in self._pools}
+        kinds = self._kinds()
+        room = {pool: min(self._batch, pool.free()) for pool in kinds}
         self.full = any(limit < 1 for limit in room.values())
         # From here on something may end that lets another one of its key begin.
         self.keyed = self.keyed and len(self._in_flight) > 0
-        resting = [pool for pool in self._pools if room[pool] > 0 and pool in self._resting]
+        resting = [pool for pool in kinds if room[pool] > 0 and pool in self._resting]
         total = 0
-        for pool in self._pools:
+        for pool in kinds:
             if room[pool] > 0 and pool not in self._resting:
-                total += self._claim_for([pool, *resting], room[pool])
+                its = {one: kinds[one] for one in (pool, *resting)}
+                total += self._claim_for(its, room[pool])
                 resting = []
         if resting:
-            total += self._claim_for(resting, min(room[pool] for pool in resting))
+            its = {one: kinds[one] for one in resting}
+            total += self._claim_for(its, min(room[pool] for pool in resting))
         return total
 
-    def _claim_for(self, pools: Sequence[Pool], limit: int) -> int:
-        """Claim *limit* for the first of *pools*, and of it for the others what they have."""
+    def _kinds(self) -> dict[Pool, Sequence[str]]:
+        """Return the kinds of each pool that has any, each kind once though some may be moving."""
+        kinds: dict[Pool, Sequence[str]] = {}
+        seen: set[str] = set()
+        for pool in self._pools:
+            its = [kind for kind in pool.kinds if kind not in seen]
+            seen.update(its)
+            if its:
+                kinds[pool] = its
+        return kinds
+
+    def _claim_for(self, kinds: Mapping[Pool, Sequence[str]], limit: int) -> int:
+        """Claim *limit* for the first of these pools, and of it for the others what they have."""
         if self._stopping.is_set():
             return 0
-        kinds = [kind for pool in pools for kind in pool.kinds]
-        items = self._store.claim_batch(self._worker_id, limit, kinds=kinds)
+        pools = list(kinds)
+        wanted = [kind for its in kinds.values() for kind in its]
+        items = self._store.claim_ahead(self._worker_id, limit, kinds=wanted)
         self.keyed = self.keyed or any(item.ordering_key or item.concurrency_key for item in items)
         now = time.monotonic()
         surplus: list[str] = []
         started: list[tuple[Pool, list[Task]]] = []
         for pool in pools:
-            its = items if len(pools) == 1 else [one for one in items if one.kind in pool.kinds]
+            its = items if len(pools) == 1 else [one for one in items if one.kind in kinds[pool]]
             # A pool that had nothing for a while may be short of room for what comes all at once.
             fitting = len(its) if pool is pools[0] else max(0, pool.free())
             surplus += [item.id for item in its[fitting:]]
@@ -121,11 +140,14 @@ class Claimer:
                 self._resting.discard(pool)
             else:
                 self._resting.add(pool)
+        waiting: list[Task] = []
         for _, tasks in started:
             self._in_flight.add(tasks)
-        # Last those that may run theirs on this very thread.
-        for pool, tasks in sorted(started, key=lambda one: isinstance(one[0], InlinePool)):
-            pool.start(tasks)
+            waiting += self._suspects.admit(tasks)
+        if waiting:
+            self._wait(waiting)
+        for pool, tasks in started:
+            pool.start([one for one in tasks if one not in waiting] if waiting else tasks)
         if surplus:
             hand_back = partial(self._store.release, surplus, self._worker_id)
             keep_trying(hand_back, self._stopping, "handing back")
@@ -195,7 +217,7 @@ class Worker:
     *describe* turns an error into the text that is stored and logged. *redact* takes secrets out
     of its traceback. Every *report_seconds* the worker writes its state and its `activity` to the
     store, and calls *also_report* with its id. An error of *preflight* ends `run` before anything
-    begins.
+    begins. *version* and what *workflows* gives are part of its report.
     """
 
     store: OutboxStore
@@ -214,6 +236,8 @@ class Worker:
     redact: Callable[[str], str] = str
     preflight: Callable[[], object] | None = None
     also_report: Callable[[str], object] | None = None
+    version: str | None = None
+    workflows: Callable[[], Sequence[str]] = tuple
 
     def __post_init__(self) -> None:
         self.liveness: Liveness = Liveness()
@@ -225,11 +249,15 @@ class Worker:
         self._kept_back = False
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
+        self._suspects = Suspects()
+        self._patience = self.grace_seconds
+        self._failure: BaseException | None = None
         self._acknowledger = Acknowledger(
             self.store,
             self.worker_id,
             self._in_flight,
             self.activity,
+            suspects=self._suspects,
             liveness=self.liveness,
             abandoning=self._abandoning,
             freed=self._on_freed,
@@ -253,9 +281,8 @@ class Worker:
 
     def _info(self) -> WorkerInfo:
         handlers = self._by_kind.values()
-        threads = any(not one.asynchronous and not one.inline for one in handlers)
+        plain = any(not one.asynchronous for one in handlers)
         asynchronous = any(one.asynchronous for one in handlers)
-        inline = any(one.inline for one in handlers)
         return WorkerInfo(
             self.worker_id,
             socket.gethostname(),
@@ -263,9 +290,11 @@ class Worker:
             None,
             None,
             kinds=tuple(sorted(self._by_kind)),
-            slots=self.slots * threads + self.async_slots * asynchronous + inline,
+            slots=self.slots * plain + self.async_slots * asynchronous,
             in_flight=self.in_flight,
             stopping=self.liveness.stopping,
+            version=self.version,
+            workflows=tuple(self.workflows()),
         )
 
     # -- life ----------------------------------------------------------------------------------
@@ -281,53 +310,77 @@ class Worker:
         logger.info("worker %s started: %s", self.worker_id, ", ".join(self._by_kind))
         for thread in threads:
             thread.start()
+        self._start_fetcher()
         try:
-            self._fetch()
+            self._stopping.wait()
         except BaseException:
             self._abandoning.set()  # after a KeyboardInterrupt too nothing may be left leased
             raise
         finally:
-            self.liveness.stopping = True
-            self._stopping.set()
+            self.stop()
             try:
+                self._end_fetcher()
                 self._drain()
             finally:
                 self._close(threads)
+        if self._failure is not None:
+            raise self._failure
         logger.info("worker %s stopped: %s", self.worker_id, self.stats)
         return self.stats
 
     def _open(self) -> None:
-        self._pools = pools_for(
-            list(self._by_kind.values()),
-            slots=self.slots,
-            async_slots=self.async_slots,
-            batch=self.batch,
-            run=self._execute,
-            arun=self._aexecute,
-            run_all=self._execute_all,
-            done=self._done,
-            room=self._on_freed,
-            setup=PoolSetup(
-                self.worker_id,
-                self.slots,
-                self.store.lease_seconds,
-                run=self._execute,
-                hold=self._in_flight.add,
-                done_all=self._done_all,
-                failed=self._failed,
-                stopping=self._stopping.is_set,
-                room=self._on_freed,
-            ),
-        )
+        self._pools = self._make_pools()
         self._claimer = Claimer(
             self.store,
             self.worker_id,
             self._pools,
             self._in_flight,
+            suspects=self._suspects,
+            wait=self._let_wait,
             batch=self.batch,
             stopping=self._stopping,
         )
         self._wakeup = self.store.wakeup()
+
+    def _make_pools(self) -> list[Pool]:
+        setup = self._setup()
+        factories: dict[Any, list[Handler]] = {}
+        plain: list[Handler] = []
+        loop: list[str] = []
+        for one in self._by_kind.values():
+            if one.pool is not None:
+                factories.setdefault(one.pool, []).append(one)
+            elif one.asynchronous:
+                loop.append(one.kind)
+            else:
+                plain.append(one)
+        own: list[Pool] = [factory(its, setup) for factory, its in factories.items()]
+        if loop:
+            own.append(LoopPool(loop, self.async_slots, self._aexecute, self._done))
+        self._plain = PlainPool(plain, self.batch, setup)
+        # Last what may run on the fetcher's own thread, once all that was claimed has a place.
+        return [*own, self._plain.threads, self._plain.in_place]
+
+    def _setup(self) -> PoolSetup:
+        return PoolSetup(
+            self.worker_id,
+            self.slots,
+            self.store.lease_seconds,
+            run=self._execute,
+            call=self._call,
+            hold=self._in_flight.add,
+            done=self._done,
+            done_all=self._done_all,
+            hand_back=self._hand_back,
+            failed=self._failed,
+            stopping=self._stopping.is_set,
+            room=self._on_freed,
+            begins=self._note_begin,
+            progressed=self._suspects.cleared,
+            patience=lambda: self._patience,
+            look_again=self._wake,
+            relieve=self._start_fetcher,
+        )
 
     def _threads(self) -> list[threading.Thread]:
         """Return the threads beside the fetcher's, the acknowledger's first."""
@@ -363,6 +416,8 @@ class Worker:
             wakeup.wake()
 
     def _close(self, threads: list[threading.Thread]) -> None:
+        if self._abandoning.is_set():
+            self._patience = 0.0
         # What could not be recorded by now is tried once more, and then left to the reaper.
         self._abandoning.set()
         for pool in self._pools:
@@ -379,12 +434,31 @@ class Worker:
 
     # -- claiming ------------------------------------------------------------------------------
 
+    def _start_fetcher(self) -> None:
+        """Claim on a thread of its own: should a handler hold it up, another one takes over."""
+        fetcher = threading.Thread(target=self._fetch_or_fail, name="automate-fetcher", daemon=True)
+        fetcher.start()
+        self._fetcher = fetcher
+
+    def _end_fetcher(self) -> None:
+        while (fetcher := self._fetcher).is_alive():
+            fetcher.join(0.05)  # and look who it is by then
+
+    def _fetch_or_fail(self) -> None:
+        try:
+            self._fetch()
+        except BaseException as error:  # `run` raises it
+            self._failure = error
+            self.stop(abandon=True)
+
     def _fetch(self) -> None:
         idle = _SHORTEST_POLL
         while not self._stopping.is_set():
             self._freed.clear()
             self._kept_back = self._claimer.keyed
             claimed = keep_trying(self._claim, self._stopping, "claiming") or 0
+            if not self._plain.in_place.run_here():
+                return
             if claimed:
                 idle = _SHORTEST_POLL
             elif self._claimer.room():
@@ -428,25 +502,45 @@ class Worker:
 
     # -- running -------------------------------------------------------------------------------
 
+    def _note_begin(self, task: Task) -> bool:
+        """Write down that *task* begins, if its item needs that; False if its lease is lost."""
+        item = task.item
+        # Asked of every item, and nearly all have their first attempt of several.
+        if task.begun or (item.attempt_count < 2 <= item.max_attempts) or not begin_is_noted(item):
+            return True
+        begin = partial(self.store.begin, [task.item.id], self.worker_id)
+        lost = keep_trying(begin, self._stopping, "beginning")
+        if lost:
+            task.lost = True
+        task.begun = lost is not None and not lost
+        return task.begun
+
     def _begin(self, task: Task) -> Handler | None:
-        if self._stopping.is_set() or task.asked:
+        if self._stopping.is_set() or task.asked or not self._note_begin(task):
             return None
         task.started_at = time.monotonic()
         return self._by_kind[task.item.kind]
 
-    def _unbegun(self, task: Task) -> Outcome:
+    def _unbegun(self, task: Task) -> Outcome | None:
         """Return the outcome that gives an item back: another worker can have it at once."""
+        if task.lost:
+            return None
         return Outcome(task.item.id, ItemStatus.PENDING, None, token=task.item.lease_token)
 
     def _execute(self, task: Task) -> Result:
+        with stoppable_by(self._stopping.is_set, lambda: task.asked):
+            return self._call(task)
+
+    def _call(self, task: Task) -> Result:
         handler = self._begin(task)
         if handler is None:
             return self._unbegun(task)
-        with stoppable_by(self._stopping.is_set, lambda: task.asked):
-            return self._runner.run(handler, task.item)
+        return self._runner.run(handler, task.item)
 
     async def _aexecute(self, task: Task) -> Result:
-        handler = self._begin(task)
+        if begin_is_noted(task.item):
+            await asyncio.to_thread(self._note_begin, task)
+        handler = None if task.lost else self._begin(task)
         if handler is None:
             return self._unbegun(task)
         try:
@@ -458,29 +552,6 @@ class Worker:
             # Not by us, but by something that the handler awaited.
             return self._runner.failed(handler, task.item, error)
 
-    def _execute_all(self, tasks: Sequence[Task]) -> None:
-        """Run inline handlers one after another."""
-        ended: list[Ended] = []
-        current: Task | None = None
-        handed_on = now = time.monotonic()
-        with stoppable_by(self._stopping.is_set, lambda: current is not None and current.asked):
-            for task in tasks:
-                current, task.started_at = task, now
-                result: Result = None
-                if task.lost:
-                    pass
-                elif self._stopping.is_set() or task.asked:
-                    task.started_at, result = None, self._unbegun(task)
-                else:
-                    result = self._runner.run(self._by_kind[task.item.kind], task.item)
-                now = task.ended_at = time.monotonic()
-                ended.append((task, result))
-                if now - handed_on > _INLINE_SECONDS:
-                    self._acknowledger.put(ended)
-                    ended, handed_on = [], now
-        if ended:
-            self._acknowledger.put(ended)
-
     def _done(self, task: Task, result: Result) -> None:
         task.ended_at = time.monotonic()
         self._acknowledger.put([(task, result)])
@@ -490,6 +561,12 @@ class Worker:
         for item in recorded:
             self.store.forget([item.id], token=item.lease_token)
         self._acknowledger.put(ended)
+
+    def _hand_back(self, tasks: Sequence[Task]) -> None:
+        self._acknowledger.put([(one, None if one.lost else self._unbegun(one)) for one in tasks])
+
+    def _let_wait(self, tasks: Sequence[Task]) -> None:
+        self._acknowledger.put(self._suspects.wait(tasks))
 
     def _failed(self, task: Task, error: BaseException) -> Result:
         return self._runner.failed(self._by_kind[task.item.kind], task.item, error)

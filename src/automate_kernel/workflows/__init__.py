@@ -1,5 +1,6 @@
 """Workflows: their definitions, their executions, and the engine that runs them."""
 
+from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
 from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
@@ -22,6 +23,8 @@ from automate_kernel.workflows.execution import (
 
 __all__ = [
     "Approval",
+    "Concurrency",
+    "Debounce",
     "Event",
     "EventTrigger",
     "Execution",
@@ -33,6 +36,7 @@ __all__ = [
     "RetryPolicy",
     "ScheduleTrigger",
     "SleepUntil",
+    "StartRate",
     "Step",
     "StepRun",
     "StepStatus",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import threading
 import time
@@ -18,6 +20,7 @@ from automate_kernel.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
+    UnknownHereError,
     WorkflowError,
     did_you_mean,
 )
@@ -26,6 +29,7 @@ from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger, require_cron
+from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
 from automate_kernel.workflows.engine.replay import CodeProgram, HostOperations
 from automate_kernel.workflows.execution import Event
@@ -97,6 +101,12 @@ class Entry:
             raise self.program
         return self.program.starts_on(event)
 
+    def admission(self, event: Event) -> Admission | None:
+        """Return the conditions on a start for *event*; raises `AutomateError` if it can't run."""
+        if isinstance(self.program, AutomateError):
+            raise self.program
+        return self.program.admission(event)
+
     def visible_to(self, tenant_id: str | None) -> bool:
         """Return True if it is this tenant's, or everybody's."""
         return self.tenant_id is None or self.tenant_id == tenant_id
@@ -163,6 +173,7 @@ class Catalogue:
         self._is_read = False
         self._check_at = 0.0
         self._checking = threading.Lock()
+        self._marks: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[Workflow]:
         return (entry.workflow for entry in self.entries(tenant_id=None))
@@ -210,6 +221,17 @@ class Catalogue:
     def problems(self) -> dict[tuple[str | None, str], AutomateError]:
         """Return the errors of the source's workflows, by tenant and name."""
         return dict(self._fresh().problems)
+
+    def marks(self) -> tuple[str, ...]:
+        """
+        Return a mark for each workflow of files and code that events start, sorted.
+
+        It changes with the workflow's name and triggers. What a source supplies is the same for all
+        workers.
+        """
+        if self._marks is None:
+            self._marks = tuple(sorted(filter(None, map(_mark, self.added()))))
+        return self._marks
 
     def added(self) -> list[Workflow]:
         """List the workflows of files and code; a source can't take their names."""
@@ -292,6 +314,7 @@ class Catalogue:
                 self._current[program.workflow.name] = program
                 self._programs[program.workflow.hash()] = program
             self._is_read = False  # its names may be among the source's
+            self._marks = None
         self.look_again()
         return added
 
@@ -326,10 +349,9 @@ class Catalogue:
             return WorkflowProgram(workflow, self._templates, self._context)
         function = self._functions.get((workflow.name, workflow.version))
         if function is None or self._operations is None:
-            raise AutomateError(
-                ErrorCodes.NOT_FOUND,
-                f"this process has no code for version {workflow.version} of workflow"
-                f" {workflow.name!r}",
+            raise UnknownHereError(
+                f"has no code for version {workflow.version} of workflow {workflow.name!r}",
+                reason="UNKNOWN_CODE",
                 hint=f"import {workflow.code.partition(':')[0]}, or keep the function of the"
                 " version for as long as executions go on with it",
             )
@@ -337,10 +359,15 @@ class Catalogue:
         return CodeProgram(own, self._templates, self._context, self._operations, self.function)
 
     def _read(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> Iterable[Workflow]:
-        if isinstance(workflow, Workflow):
-            return [workflow]
-        from automate_kernel.workflows.definition.loader import load_workflow, load_workflows
+        from automate_kernel.workflows.definition.loader import (
+            check_workflow,
+            load_workflow,
+            load_workflows,
+        )
 
+        if isinstance(workflow, Workflow):
+            check_workflow(workflow)
+            return [workflow]
         if isinstance(workflow, Mapping):
             return [load_workflow(workflow, check=self.check)]
         return load_workflows(workflow, check=self.check)
@@ -355,6 +382,10 @@ class Catalogue:
     def pulls(self, workflow: Workflow, trigger: Trigger, event: Event) -> bool:
         """Return True if the ``if`` of a trigger of *workflow* lets *event* start it."""
         return self._compiled(workflow).pulls(trigger, event)
+
+    def admission(self, workflow: Workflow, event: Event) -> Admission | None:
+        """Return the conditions of *workflow* on a start for *event*, if it has any."""
+        return self._compiled(workflow).admission(event)
 
     def listening(self, event: Event) -> list[Entry]:
         """List the current workflows that *event* starts if their condition holds."""
@@ -377,6 +408,18 @@ class Catalogue:
             while len(self._programs) > _KEPT:
                 self._programs.popitem(last=False)
         return program
+
+
+def _mark(workflow: Workflow) -> str:
+    triggers = [
+        trigger.model_dump(mode="json", by_alias=True)
+        for trigger in workflow.triggers
+        if trigger.type in ("event", "webhook")
+    ]
+    if not triggers:
+        return ""
+    text = json.dumps([workflow.name, triggers], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def _schedulable(workflow: Workflow) -> Workflow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -11,6 +12,11 @@ from automate_kernel.outbox.item import NewItem
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import Redaction, encode_json
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.triggers import (
+    EventTrigger,
+    ScheduleTrigger,
+    WebhookTrigger,
+)
 from automate_kernel.workflows.engine.runner import EVENT
 from automate_kernel.workflows.execution import (
     Event,
@@ -59,12 +65,34 @@ def manual_event(workflow: str, payload: Any) -> Event:
     return Event(id=new_id(), name=workflow, payload=payload, type="manual", occurred_at=_now())
 
 
+def triggering_event(
+    workflow: Workflow,
+    payload: Any,
+    *,
+    name: str | None = None,
+    source: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> Event:
+    """Return an event with *payload* as the first trigger of *workflow* expects it."""
+    event = replace(manual_event(workflow.name, payload), source=source, headers=headers or {})
+    trigger = next(iter(workflow.triggers), None)
+    if isinstance(trigger, EventTrigger):
+        event = replace(event, type="event", name=trigger.event)
+    elif isinstance(trigger, WebhookTrigger):
+        usual = f"{trigger.connector}.{trigger.trigger}"
+        event = replace(event, type="webhook", name=usual, source=trigger.connector)
+    elif isinstance(trigger, ScheduleTrigger):
+        given = trigger.payload if payload is None else payload
+        event = replace(event, type="schedule", payload=given)
+    return replace(event, name=name or event.name)
+
+
 def scheduled_event(
-    workflow: Workflow, tenant_id: str | None, payload: Any, moment: datetime
+    workflow: Workflow, tenant_id: str | None, payload: Any, moment: datetime, event_id: str
 ) -> Event:
     """Return the event of a *workflow* whose schedule has fired."""
     return Event(
-        id=new_id(),
+        id=event_id,
         name=workflow.name,
         payload=payload,
         type="schedule",

@@ -39,6 +39,16 @@ COMMON = {"--config", "--database", "--debug", "--json"}
 WITHOUT_FILES = [case for case in SHARED["emit"] if "--file" not in case.arguments]
 CASES: dict[str, list[Case]] = {
     **{f"automate {name}": given for name, given in SHARED.items() if name != "emit"},
+    **{
+        f"automate schedules {name}": [Case(f"nothing --number 0 --tenant a {more}", codes=(1,))]
+        for name, more in (
+            ("pause", ""),
+            ("resume", ""),
+            ("trigger", ""),
+            ("backfill", "--from 2026-01-01 --to 2026-01-02 --limit 5 --yes"),
+        )
+    },
+    "automate schedules ls": [Case("")],
     "automate_emit": [*WITHOUT_FILES, Case("go --file {file}")],
     "automate_reap": SHARED["outbox reap"],
     "automate_doctor": [Case("--idle-after 5m", "database", codes=(0, 1))],

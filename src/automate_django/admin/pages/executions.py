@@ -26,10 +26,12 @@ from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine.execution_pages import ExecutionPage
+from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.engine.program import step_input
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 _LATELY = 1000
+_MOST_HANDED_ON = 200
 
 _Done = tuple[bool, str, object]
 """The outcome of an action: True if it changed anything, words for the user, what to show."""
@@ -111,6 +113,29 @@ def workflow_names(reach: Reach) -> list[str]:
     return sorted({entry.workflow.name for entry in kernel.workflows.entries()} | set(found))
 
 
+def _handed_on(reach: Reach) -> list[tuple[str, int, Any]]:
+    """Return the reasons for which executions wait for another worker: texts, counts, times."""
+    if reach.nothing:
+        return []
+    items = get_kernel().outbox.handed_on(limit=_MOST_HANDED_ON, tenant_id=reach.tenant)
+    reasons: dict[str, list[Any]] = {}
+    for item in items:
+        if item.handover is not None and item.kind == ADVANCE:
+            reasons.setdefault(item.handover.reason, []).append(item.handover.since)
+    return [(shown_text(text).text, len(all_), min(all_)) for text, all_ in reasons.items()]
+
+
+def _handover(execution: WorkflowExecution) -> dict[str, Any] | None:
+    """Return the reason why an execution waits for another worker, if it does."""
+    if ExecutionStatus(execution.status).finished:
+        return None
+    item = get_kernel().outbox.get(str(execution.item_id))
+    if item is None or item.handover is None:
+        return None
+    note = item.handover
+    return {"reason": shown_text(note.reason).text, "since": note.since, "times": note.times}
+
+
 class WorkflowExecutionAdmin(PageAdmin):
     """
     The executions, their timelines, and the buttons that resume, cancel and repeat them.
@@ -153,6 +178,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             first_page="after" not in request.GET,
             may_resume=query.resumable and self.has_change_permission(request),
             resume_url=self.url("automate_executions_resume"),
+            handed_on=_handed_on(reach),
         )
 
     def _read_page(self, request: HttpRequest, query: ExecutionQuery) -> ExecutionPage:
@@ -236,6 +262,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             event=shown_json(execution.event.get("payload")),
             output=_output(execution),
             error=shown_text(execution.error),
+            handover=_handover(execution),
             attempts=shown_attempts(attempts[-_MOST_ATTEMPTS:]),
             labels=shown_labels(execution.event.get("labels")),
             origin=origin_of(request, self, execution),

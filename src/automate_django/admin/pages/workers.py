@@ -14,6 +14,7 @@ from automate_django.admin.pages.base import PageSection
 from automate_django.admin.pages.bulk_actions import allowed_actions
 from automate_django.kernel import get_kernel
 from automate_kernel.outbox import OutboxItem, WorkerInfo
+from automate_kernel.workflows.engine.precedence import followers, leader
 
 MOST_RUNNING = 200
 
@@ -51,12 +52,18 @@ class WorkerPages(PageSection):
         outbox = get_kernel().outbox
         now, workers = outbox.now(), outbox.workers()
         running = outbox.running(limit=MOST_RUNNING)
+        first, behind = leader(workers), followers(workers)
         by_owner = defaultdict[str, list[dict[str, Any]]](list)
         for item in running:
             by_owner[item.lease_owner or ""].append(_running(item, now))
         return {
             "workers": [
-                {"worker": one, "state": _state(one), "running": by_owner.pop(one.id, [])}
+                {
+                    "worker": one,
+                    "state": _state(one),
+                    "running": by_owner.pop(one.id, []),
+                    "follows": first.id if first is not None and one in behind else "",
+                }
                 for one in sorted(workers, key=lambda one: (one.lost, one.host, one.pid))
             ],
             # A worker of an older version, or one that ended without handing its leases back.

@@ -21,6 +21,7 @@ from automate_django.models import WorkflowDocument, WorkflowVersion
 from automate_kernel.errors import AutomateError, PayloadError, WorkflowError
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.document import LARGEST
+from automate_kernel.workflows.definition.duration import parse_duration
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import Workflow
 
@@ -68,6 +69,20 @@ class RunForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 5, "spellcheck": "false"}),
     )
     tenant_id = forms.CharField(label="As tenant", max_length=200, required=False, strip=True)
+    delay = forms.CharField(
+        label="After",
+        max_length=20,
+        required=False,
+        widget=forms.TextInput(attrs={"placeholder": "at once; or 90s, 5m, 2h"}),
+    )
+
+    def clean_delay(self) -> float:
+        """Return the seconds to wait."""
+        text = self.cleaned_data["delay"]
+        try:
+            return parse_duration(text) if text else 0.0
+        except ValueError as error:
+            raise forms.ValidationError(f"{error}.") from None
 
     def clean_payload(self) -> Any:
         """Return the JSON value; nothing is an empty object."""

@@ -35,9 +35,11 @@ from automate_django.models import WorkflowDocument, WorkflowVersion
 from automate_kernel.errors import AutomateError
 from automate_kernel.workflows.definition.graph import to_svg, to_text
 from automate_kernel.workflows.definition.loader import dumps
+from automate_kernel.workflows.engine.schedule import Schedule
 
 _LIST = "automate_workflows"
 _RUN = "automate_django.add_workflowexecution"
+_SCHEDULE = "automate_django.change_workflowschedule"
 _VERSIONS_SHOWN = 50
 
 
@@ -63,6 +65,10 @@ class WorkflowDocumentAdmin(PageAdmin):
             self.get("", self.changelist_view, _LIST),
             self.get("files/<path:name>/", self.file_view, "automate_workflow_file"),
             self.post("run/<path:name>/", self.run_file_view, "automate_workflow_run_file"),
+            self.post(
+                "schedule/<path:name>/", self.schedule_file_view, "automate_workflow_schedule_file"
+            ),
+            self.post(f"{one}schedule/", self.schedule_view, "automate_workflow_schedule"),
             self.get(one, self.document_view, "automate_workflow"),
             self.post(f"{one}run/", self.run_view, "automate_workflow_run"),
             self.post(f"{one}switch/", self.switch_view, "automate_workflow_switch"),
@@ -149,6 +155,9 @@ class WorkflowDocumentAdmin(PageAdmin):
             reach=reach,
             run_url=self._run_url(row) if self._may_run(request, row) and workflow else "",
             run_form=run_form or RunForm(),
+            schedules=_schedules(row) if workflow and not row.problem else [],
+            schedule_url=self._schedule_url(row),
+            may_pause=request.user.has_perm(_SCHEDULE),
             crumbs=crumbs_to(self, None),
             **context,
         )
@@ -182,14 +191,54 @@ class WorkflowDocumentAdmin(PageAdmin):
         try:
             # What is done and that it is written down are one transaction, here and below.
             with get_kernel().storage.begin():
-                payload = form.cleaned_data["payload"]
-                begun = get_kernel().start(row.name, payload, tenant_id=tenant_id)
+                payload, delay = form.cleaned_data["payload"], form.cleaned_data["delay"]
+                begun = get_kernel().start(row.name, payload, tenant_id=tenant_id, delay=delay)
                 rows = [] if row.document is None else [row.document]
                 record(request, "run", rows, model=WorkflowDocument, workflow=row.name, begun=begun)
         except AutomateError as error:
             messages.error(request, f"{clean(str(error))}.")
             return HttpResponseRedirect(self._url_of(row))
         return HttpResponseRedirect(self.url("automate_django_workflowexecution_change", begun))
+
+    def schedule_file_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Pause, resume or fire a schedule of a file's workflow."""
+        return self._schedule(request, self._of_file(request, name))
+
+    def schedule_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Pause, resume or fire a schedule of a workflow of the database."""
+        document = self.find(request, pk)
+        row = ListedWorkflow(document.name, document, current_workflow(document))
+        return self._schedule(request, row)
+
+    def _schedule(self, request: HttpRequest, row: ListedWorkflow) -> HttpResponse:
+        command, number = request.POST.get("command", ""), request.POST.get("number", "")
+        needed = _RUN if command == "trigger" else _SCHEDULE
+        if command not in ("pause", "resume", "trigger") or not request.user.has_perm(needed):
+            raise PermissionDenied
+        kernel = get_kernel()
+        try:
+            with kernel.storage.begin():
+                done = getattr(kernel.schedules, command)(
+                    row.name,
+                    tenant_id=row.tenant_id,
+                    number=int(number) if number.isascii() and number.isdecimal() else None,
+                )
+                rows = [] if row.document is None else [row.document]
+                details = {"begun": done} if command == "trigger" else {}
+                record(
+                    request, f"{command} schedule", rows, model=WorkflowDocument, about=row.name,
+                    workflow=row.name, number=number[:9], **details,
+                )  # fmt: skip
+        except AutomateError as error:
+            messages.error(request, f"{clean(str(error))}.")
+        else:
+            messages.success(request, _DONE[command])
+        return HttpResponseRedirect(self._url_of(row))
+
+    def _schedule_url(self, row: ListedWorkflow) -> str:
+        if row.document is None:
+            return self.url("automate_workflow_schedule_file", row.name)
+        return self.url("automate_workflow_schedule", row.document.pk)
 
     def _tenant_of_run(self, reach: Reach, row: ListedWorkflow, form: RunForm) -> str | None:
         """Return the workflow's own tenant, else the user's, or the one that an operator chose."""
@@ -276,3 +325,15 @@ class WorkflowDocumentAdmin(PageAdmin):
             text = f"Version {version.number} says what version {number} said, and counts."
             messages.success(request, text)
         return HttpResponseRedirect(self.url("automate_workflow", pk))
+
+
+_DONE = {
+    "pause": "It is paused: it fires no more until it is resumed. What runs goes on.",
+    "resume": "It fires again.",
+    "trigger": "It has fired: a worker runs the execution.",
+}
+
+
+def _schedules(row: ListedWorkflow) -> list[Schedule]:
+    """Return the schedules of the workflow as workers know it; none of one that is off."""
+    return get_kernel().schedules.find(row.name, tenant_id=row.tenant_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from django.db import transaction
@@ -13,6 +14,7 @@ from automate_django.api.schema import described
 from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource, require, uuid_of
 from automate_django.models import WorkflowExecution
+from automate_kernel.errors import UnknownHereError
 from automate_kernel.workflows.execution import Execution
 
 _READS = ("list", "errors", "retrieve")
@@ -60,7 +62,9 @@ class ExecutionViewSet(Resource):
     def retrieve(self, request: Any, execution_id: str) -> Response:
         """Read one execution with its event, output and steps, in which secrets are hidden."""
         execution, store = self._execution(execution_id), self.kernel.executions
-        definition = store.definition(execution.definition_id).to_dict()
+        definition: dict[str, Any] = {}
+        with suppress(UnknownHereError):  # of another version: its steps' inputs are not shown
+            definition = store.definition(execution.definition_id).to_dict()
         steps = {
             step["id"]: step
             for step in (*definition.get("steps", ()), *definition.get("on_failure", ()))
@@ -72,7 +76,11 @@ class ExecutionViewSet(Resource):
             runs.append(serializers.Whole(run, action=action, input=given))
         attempts = store.failed_attempts(execution.id)
         waits = store.waits(execution.id)
-        whole = serializers.Whole(execution, steps=runs, waits=waits, failed_attempts=attempts)
+        item = None if execution.item_id is None else self.kernel.outbox.get(execution.item_id)
+        handover = None if item is None or execution.status.finished else item.handover
+        whole = serializers.Whole(
+            execution, steps=runs, waits=waits, failed_attempts=attempts, handed_on=handover
+        )
         return Response(serializers.ExecutionDetailSerializer(whole).data)
 
     @described(

@@ -110,6 +110,19 @@ class StartSerializer(Strict):
         required=False,
         help_text="Keys to find it by, and what it starts.",
     )
+    delay = serializers.FloatField(
+        required=False, default=0.0, min_value=0, max_value=MAX_DELAY_SECONDS,
+        help_text="In seconds.",
+    )  # fmt: skip
+    idempotency_key = KernelText(
+        lambda value: check_text(value, "idempotency_key"),
+        required=False, max_length=LENGTHS["idempotency_key"],
+        help_text="A second one with it is the first one.",
+    )  # fmt: skip
+    priority = serializers.IntegerField(
+        required=False, min_value=-MAX_PRIORITY, max_value=MAX_PRIORITY,
+        help_text="For operators.",
+    )  # fmt: skip
 
 
 class EventSerializer(StartSerializer):
@@ -120,18 +133,28 @@ class EventSerializer(StartSerializer):
         check_event_source,
         required=False, default="", allow_blank=True, max_length=LENGTHS["kind"],
     )  # fmt: skip
-    delay = serializers.FloatField(
-        required=False, default=0.0, min_value=0, max_value=MAX_DELAY_SECONDS,
-        help_text="In seconds.",
+
+
+class ScheduleCommandSerializer(Strict):
+    """The schedules of a workflow that are meant: all, or the one of a trigger."""
+
+    number = serializers.IntegerField(
+        required=False, min_value=0, max_value=1000, help_text="The trigger's position, from 0."
+    )
+    tenant_id = KernelText(
+        lambda value: check_text(value, "tenant_id"),
+        required=False, max_length=LENGTHS["tenant_id"], help_text="For operators.",
     )  # fmt: skip
-    idempotency_key = KernelText(
-        lambda value: check_text(value, "idempotency_key"),
-        required=False, max_length=LENGTHS["idempotency_key"],
-        help_text="A second event with it is the first one.",
-    )  # fmt: skip
-    priority = serializers.IntegerField(
-        required=False, min_value=-MAX_PRIORITY, max_value=MAX_PRIORITY,
-        help_text="For operators.",
+
+
+class BackfillSerializer(ScheduleCommandSerializer):
+    """The range of times to fire."""
+
+    start = Instant()
+    end = Instant()
+    limit = serializers.IntegerField(
+        required=False, min_value=1, max_value=1000, default=1000,
+        help_text="Nothing is fired if there are more times.",
     )  # fmt: skip
 
 
@@ -382,6 +405,20 @@ class WorkflowDetailSerializer(WorkflowSerializer):
     definition = ShownDict(source="workflow.to_dict")
 
 
+class ScheduleSerializer(serializers.Serializer[Any]):
+    """A schedule of a workflow."""
+
+    number = serializers.IntegerField(help_text="The trigger's position in the workflow, from 0.")
+    about = serializers.CharField(help_text="Its times.")
+    overlap = serializers.CharField(source="trigger.overlap")
+    catch_up = serializers.BooleanField(source="trigger.catch_up")
+    tenant_id = _text()
+    last_fired_at = Instant(allow_null=True)
+    next_at = Instant(allow_null=True)
+    paused_at = Instant(allow_null=True)
+    execution_id = serializers.CharField(allow_null=True, help_text="The last one.")
+
+
 class FailedAttemptSerializer(serializers.Serializer[Any]):
     """One attempt that failed."""
 
@@ -455,11 +492,24 @@ class WaitSerializer(serializers.Serializer[Any]):
     expires_at = Instant(allow_null=True)
 
 
+class HandoverSerializer(serializers.Serializer[Any]):
+    """The note of a worker that handed an execution on."""
+
+    code = serializers.CharField()
+    reason = ShownText()
+    worker = serializers.CharField()
+    since = Instant()
+    times = serializers.IntegerField(help_text="How often it was handed on since then.")
+
+
 class ExecutionDetailSerializer(ExecutionSerializer):
     """An execution with its event, its output and its steps."""
 
     payload = ShownJSON(source="event.payload", help_text="The event's.")
     output = ShownJSON()
+    handed_on = HandoverSerializer(
+        allow_null=True, help_text="The reason why it waits for another worker, if it does."
+    )
     definition_id = serializers.CharField()
     item_id = serializers.UUIDField()
     parent_id = serializers.UUIDField(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.db import transaction
@@ -15,16 +16,22 @@ from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource
 from automate_kernel.workflows.catalogue import EVERYBODY, Entry
 
-_READS = ("list", "retrieve")
+_READS = ("list", "retrieve", "schedules")
+_CHANGES = ("pause", "resume")
+_STARTS = ("start", "trigger", "backfill")
 
 
 class WorkflowViewSet(Resource):
     """Workflows of files and of the database, by name; a tenant sees its own and everybody's."""
 
-    required_scopes = {**dict.fromkeys(_READS, "workflows:read"), "start": "workflows:start"}  # noqa: RUF012
+    required_scopes = {  # noqa: RUF012
+        **dict.fromkeys(_READS, "workflows:read"),
+        **dict.fromkeys((*_STARTS, *_CHANGES), "workflows:start"),
+    }
     model_permissions = {  # noqa: RUF012
         **dict.fromkeys(_READS, "view_workflowdefinition"),
-        "start": "add_workflowexecution",
+        **dict.fromkeys(_STARTS, "add_workflowexecution"),
+        **dict.fromkeys(_CHANGES, "change_workflowschedule"),
     }
     serializer_class = serializers.WorkflowSerializer
     lookup_field = "name"
@@ -54,11 +61,68 @@ class WorkflowViewSet(Resource):
     def start(self, request: Any, name: str) -> Response:
         """Begin an execution, whatever the workflow's triggers."""
         given = self.read(serializers.StartSerializer)
-        tenant = self.tenant_for(given.get("tenant_id"))
+        _check_priority(self, given)
+        given["tenant_id"] = self.tenant_for(given.get("tenant_id"))
         with transaction.atomic(using=self.alias):
-            labels = given.get("labels")
-            started = self.kernel.start(name, given["payload"], tenant_id=tenant, labels=labels)
+            started = self.kernel.start(name, given.pop("payload"), **given)
         return self.accepted(started)
+
+    # -- schedules -------------------------------------------------------------------------------
+
+    @described(responses=serializers.ScheduleSerializer(many=True))
+    @action(detail=True)
+    def schedules(self, request: Any, name: str) -> Response:
+        """List a workflow's schedules: those of the tenant's own, for an operator all."""
+        seen = EVERYBODY if self.principal.operator else self.principal.tenant_id
+        found = self.kernel.schedules.find(name, tenant_id=seen)
+        if not found and all(entry.workflow.name != name for entry in self._entries()):
+            raise Http404
+        return Response(serializers.ScheduleSerializer(found, many=True).data)
+
+    @described(
+        request=serializers.ScheduleCommandSerializer, responses=serializers.ChangedSerializer
+    )
+    @action(detail=True, methods=["post"], url_path="schedules/pause")
+    def pause(self, request: Any, name: str) -> Response:
+        """Let a workflow's schedules fire no more."""
+        changed = self.kernel.schedules.pause(name, **self._meant())
+        return Response(serializers.ChangedSerializer({"changed": changed}).data)
+
+    @described(
+        request=serializers.ScheduleCommandSerializer, responses=serializers.ChangedSerializer
+    )
+    @action(detail=True, methods=["post"], url_path="schedules/resume")
+    def resume(self, request: Any, name: str) -> Response:
+        """Let paused schedules fire again."""
+        changed = self.kernel.schedules.resume(name, **self._meant())
+        return Response(serializers.ChangedSerializer({"changed": changed}).data)
+
+    @described(
+        request=serializers.ScheduleCommandSerializer,
+        responses={202: serializers.AcceptedSerializer},
+    )
+    @action(detail=True, methods=["post"], url_path="schedules/trigger")
+    def trigger(self, request: Any, name: str) -> Response:
+        """Fire a schedule now, beside its own times."""
+        return self.accepted(self.kernel.schedules.trigger(name, **self._meant()))
+
+    @described(request=serializers.BackfillSerializer, responses=serializers.ChangedSerializer)
+    @action(detail=True, methods=["post"], url_path="schedules/backfill")
+    def backfill(self, request: Any, name: str) -> Response:
+        """Fire each time of a range in the past; one that has an execution makes none again."""
+        given = self._meant(serializers.BackfillSerializer)
+        begun = self.kernel.schedules.backfill(name, given.pop("start"), given.pop("end"), **given)
+        return Response(serializers.ChangedSerializer({"changed": begun}).data)
+
+    def _meant(self, serializer: type[Any] = serializers.ScheduleCommandSerializer) -> Any:
+        given = self.read(serializer)
+        return {**given, "tenant_id": self.tenant_for(given.get("tenant_id"))}
+
+
+def _check_priority(view: Resource, given: Mapping[str, Any]) -> None:
+    if "priority" in given and not view.principal.operator:
+        # The order among tenants is not for one of them to decide.
+        raise PermissionDenied("Only an operator can give a priority.")
 
 
 class EventViewSet(Resource):
@@ -72,9 +136,7 @@ class EventViewSet(Resource):
     def create(self, request: Any) -> Response:
         """Accept an event."""
         given = self.read(serializers.EventSerializer)
-        if "priority" in given and not self.principal.operator:
-            # The order among tenants is not for one of them to decide.
-            raise PermissionDenied("Only an operator can give a priority.")
+        _check_priority(self, given)
         given["tenant_id"] = self.tenant_for(given.pop("tenant_id", None))
         name, payload = given.pop("name"), given.pop("payload")
         with transaction.atomic(using=self.alias):

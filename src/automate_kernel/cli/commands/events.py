@@ -6,7 +6,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from automate_kernel.kernel import Kernel
     from automate_kernel.workflows.definition.model import Workflow
-    from automate_kernel.workflows.execution import Event, Execution, StepRun
+    from automate_kernel.workflows.execution import Execution, StepRun
 
 app: Commands = Commands()
 _LOOK_SECONDS = 0.2
@@ -58,9 +57,14 @@ def run(
     Actions are really called. Without --store nothing is kept, and no database is needed. Exits
     with 1 if the workflow fails.
     """
+    from automate_kernel.workflows.events import triggering_event
+
     payload = read_json(event) if event is not None else None
     kernel, found = _prepared(context, workflow, store=store)
-    wanted, labels = _event(found, payload, name, _headers(header or [])), _labels(label or ())
+    labels = _labels(label or ())
+    wanted = triggering_event(
+        found, payload, name=name, source="cli", headers=_headers(header or [])
+    )
     if not force and not kernel.workflows.program(found.hash()).starts_on(wanted):
         raise WorkFailedError(
             message=f"this event doesn't start {found.name!r}: no trigger's condition holds",
@@ -68,7 +72,8 @@ def run(
         )
     with Progress(kernel, context.out) as progress:
         progress.execution_id = kernel.start(found.name, event=wanted, labels=labels)
-        execution = _executed(kernel, progress, timeout)
+        with kernel.executing_here(progress.execution_id):
+            execution = _executed(kernel, progress, timeout)
     _show(context, execution)
     if execution.status.value != "COMPLETED":
         raise typer.Exit(1)
@@ -113,25 +118,6 @@ def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
             f"{workflow} holds {len(found)} workflows", hint=f"name one of them: {names}"
         )
     return found[0]
-
-
-def _event(workflow: Workflow, payload: Any, name: str | None, headers: dict[str, str]) -> Event:
-    """Return an event with *payload* as the workflow's first trigger expects it."""
-    from automate_kernel.workflows.definition.triggers import EventTrigger, WebhookTrigger
-    from automate_kernel.workflows.events import manual_event
-
-    event = replace(manual_event(workflow.name, payload), source="cli", headers=headers)
-    trigger = next(iter(workflow.triggers), None)
-    if isinstance(trigger, EventTrigger):
-        event = replace(event, type="event", name=trigger.event)
-    elif isinstance(trigger, WebhookTrigger):
-        usual = f"{trigger.connector}.{trigger.trigger}"
-        event = replace(event, type="webhook", name=usual, source=trigger.connector)
-    elif trigger is not None:
-        if payload is None and trigger.type == "schedule":
-            payload = getattr(trigger, "payload", None)
-        event = replace(event, type=trigger.type, payload=payload)
-    return replace(event, name=name or event.name)
 
 
 def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Execution:
@@ -275,6 +261,42 @@ def emit(
     )
     context.out.data({"id": event_id, "name": name})
     context.out.line(event_id)
+
+
+@app.called(
+    "automate start order-notify '{\"id\": 7}'",
+    "automate start report @month.json --idempotency-key report-2026-03 --delay 2h",
+)
+def start(
+    context: Context,
+    workflow: str = argument("The workflow's name."),
+    given: str | None = argument(
+        "The payload as JSON; @FILE for a file with it, - for stdin.", None, metavar="[PAYLOAD]"
+    ),
+    idempotency_key: str | None = option(
+        None, "A second start with the same key is the first one."
+    ),
+    priority: int = option(0, "A point is worth an hour of waiting."),
+    delay: str = option("0", "The time before it begins: 90, 5m, 2h.", metavar="DURATION"),
+    tenant: str | None = option(None, "The tenant that it belongs to."),
+    label: list[str] | None = _LABELS,
+) -> None:
+    """
+    Begin an execution of a workflow, whatever its triggers. A worker runs it.
+
+    Prints the execution's id.
+    """
+    execution_id = context.session.whole.start(
+        workflow,
+        _payload(given, None, None),
+        idempotency_key=idempotency_key,
+        priority=priority,
+        delay=duration(delay, "--delay"),
+        tenant_id=tenant,
+        labels=_labels(label or ()),
+    )
+    context.out.data({"execution_id": execution_id, "workflow": workflow})
+    context.out.line(execution_id)
 
 
 def _labels(given: Iterable[str]) -> dict[str, str]:

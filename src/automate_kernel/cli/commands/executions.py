@@ -8,8 +8,8 @@ from uuid import UUID
 from automate_kernel.cli import inputs, records
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
 from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, duration, flag, option
-from automate_kernel.cli.output import as_json, counted, rows_of, seconds, time_of
-from automate_kernel.errors import ConfigError
+from automate_kernel.cli.output import ago, as_json, counted, rows_of, seconds, time_of
+from automate_kernel.errors import ConfigError, UnknownHereError
 
 if TYPE_CHECKING:
     from automate_kernel.workflows.execution import Execution
@@ -77,6 +77,9 @@ def show(context: Context, execution_id: str = _ID) -> None:
         "waits": [records.wait_data(each) for each in waits],
         "failed_attempts": failed,
     }
+    item = None if execution.item_id is None else kernel.outbox.get(execution.item_id)
+    handover = None if item is None or execution.status.finished else item.handover
+    data["handed_on"] = None if handover is None else handover.to_json()
     out.data(data)
     if out.json:
         return
@@ -90,6 +93,7 @@ def show(context: Context, execution_id: str = _ID) -> None:
             ("took", seconds(execution.duration_seconds)),
             ("error", error),
             ("group", execution.error_group),
+            ("handed on", handover and f"since {ago(handover.since)}: {handover.reason}"),
             ("labels", records.labels_text(execution.labels)),
             ("event", f"{execution.event.name} ({execution.event.type}, {execution.event.id})"),
             ("payload", as_json(data["event"]["payload"])),
@@ -97,8 +101,12 @@ def show(context: Context, execution_id: str = _ID) -> None:
         )
     )
     out.line()
-    definition = kernel.executions.definition(execution.definition_id)
-    out.line(to_text(definition, records.statuses_of(execution)))
+    try:
+        definition = kernel.executions.definition(execution.definition_id)
+    except UnknownHereError as error:
+        out.line(f"no picture: this program {error}", "yellow")
+    else:
+        out.line(to_text(definition, records.statuses_of(execution)))
     records.show_steps(out, execution.steps)
     records.show_waits(out, waits)
     records.show_attempts(out, attempts)

@@ -1,7 +1,10 @@
-"""``automate workflow``: check and show definitions."""
+"""``automate workflow``: check, test and show definitions."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +14,19 @@ import typer
 from automate_kernel.cli.command import Commands, Context, TextCommand
 from automate_kernel.cli.commands.events import find_workflow, is_path
 from automate_kernel.cli.commands.executions import found_execution
-from automate_kernel.cli.inputs import argument, flag, option
-from automate_kernel.cli.output import Columns, as_json
-from automate_kernel.cli.records import statuses_of
-from automate_kernel.errors import AutomateError, ConfigError
+from automate_kernel.cli.inputs import argument, flag, option, read_json
+from automate_kernel.cli.output import Columns, as_json, counted, seconds
+from automate_kernel.cli.records import show_dry_run, statuses_of
+from automate_kernel.errors import AutomateError, ConfigError, StorageError
+from automate_kernel.secrets.redaction import redact_shown
 
 if TYPE_CHECKING:
+    from automate_kernel.cli.session import Session
     from automate_kernel.kernel import Kernel
+    from automate_kernel.workflow_tests.file import CaseFile
+    from automate_kernel.workflows.definition.model import Workflow
 
-app: Commands = Commands("workflow", "Check and show workflows.")
+app: Commands = Commands("workflow", "Check, test and show workflows.")
 
 
 @app.called(
@@ -75,6 +82,76 @@ def _results(kernel: Kernel, path: Path, *, syntax: bool) -> list[dict[str, Any]
 
 
 @app.called(
+    "automate workflow test",
+    "automate workflow test workflows/order.test.yaml",
+    'automate workflow test workflows/ --only "a large order"',
+    name="test",
+)
+def run_cases(
+    context: Context,
+    paths: list[str] | None = argument(
+        "Files with cases, and folders; by default those of the workflows.", None
+    ),
+    only: str | None = option(None, "Only the cases with this in their name.", metavar="TEXT"),
+) -> None:
+    """
+    Run the tests of workflows: the cases in files like order.test.yaml.
+
+    No action is called but those that a file names as real, and nothing is stored. Time that a
+    workflow waits is skipped. Exits with 1 if a case fails.
+    """
+    from automate_kernel.workflow_tests.file import find_case_files, load_case_file
+
+    session, out = context.session, context.out
+    files = find_case_files([Path(path) for path in paths or ()] or session.workflow_paths())
+    loaded = [load_case_file(path) for path in files]
+    data, failed, number = [], 0, 0
+    for cases in loaded:
+        out.line(str(cases.path))
+        for index, case in enumerate(cases.cases):
+            if only is not None and only not in case.name:
+                continue
+            result = cases.run_case(index, _kernel_for(session, cases))
+            data.append({"file": str(cases.path), **asdict(result), "passed": result.passed})
+            number, failed = number + 1, failed + (not result.passed)
+            mark, style = ("✓", "green") if result.passed else ("✗", "red")
+            out.line(f"  {mark} {result.name}  {seconds(result.seconds)}", style)
+            for problem in result.problems:
+                out.line(f"      {problem}")
+    if not number:
+        raise ConfigError(
+            "there are no tests to run",
+            hint="name a file with cases, for example workflows/order.test.yaml",
+        )
+    out.data({"ok": not failed, "cases": data})
+    out.line(f"{number - failed} passed, {failed} failed" if failed else f"{number} passed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _kernel_for(session: Session, cases: CaseFile) -> Kernel:
+    """Return a new kernel that keeps nothing; raises `ConfigError` where the app's own does."""
+    from automate_kernel.storage import MemoryStorage
+
+    kernel = session.in_memory(workflows=_among_configured(session, cases.workflow))
+    if not isinstance(kernel.storage, MemoryStorage):
+        raise ConfigError(
+            f"app is a kernel that keeps what it does in {kernel.storage.describe()}",
+            hint="let app be a function that is called with the kernel",
+        )
+    return kernel
+
+
+def _among_configured(session: Session, workflow: Path | str) -> bool:
+    """Return True for a workflow by name, or in a configured file: others may be needed with it."""
+    if isinstance(workflow, str):
+        return True
+    file = workflow.resolve()
+    configured = [path.resolve() for path in session.workflow_paths()]
+    return any(path in (file, *file.parents) for path in configured)
+
+
+@app.called(
     "automate workflow show order-notify",
     "automate workflow show workflows/order-notify.yaml --mermaid",
     "automate workflow show order-notify --svg > order-notify.svg",
@@ -103,6 +180,126 @@ def show(
     if found.description:
         context.out.line(f"{found.description}\n")
     context.out.line(to_text(found, statuses).rstrip("\n"))
+
+
+@app.called(
+    "automate workflow dry-run order-notify --event order.json",
+    "automate workflow dry-run order.yaml --payload '{\"total\": 120}'",
+    "automate workflow dry-run order.yaml --output 'price={\"total\": 9}' --json",
+    name="dry-run",
+)
+def dry_run(
+    context: Context,
+    workflow: str = argument("A workflow's file, or its name."),
+    payload: str | None = option(None, "The event's payload as JSON."),
+    event: str | None = option(None, "A file with the payload; - for stdin.", metavar="FILE"),
+    output: list[str] | None = option(
+        None, "The output of a step; may be repeated.", metavar="STEP=JSON"
+    ),
+) -> None:
+    """
+    Render every call that a workflow would make, and make none.
+
+    Secrets are not read, and nothing is stored. What depends on outputs that are not given is
+    marked; where the action has an output schema, an example stands in for it. Exits with 1 if
+    something would fail.
+    """
+    if payload is not None and event is not None:
+        raise ConfigError("give the payload once: with --payload or with --event")
+    given = read_json(payload, "--payload") if payload is not None else None
+    given = read_json(event) if event is not None else given
+    kernel = context.session.in_memory(workflows=not is_path(workflow))
+    found = find_workflow(kernel, workflow)
+    dry = kernel.dry_run(found.name, given, outputs=_outputs(output or ()))
+    context.out.data(redact_shown(dry.to_json()))
+    show_dry_run(context.out, dry)
+    if dry.problems:
+        raise typer.Exit(1)
+
+
+def _outputs(given: Iterable[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"--output {text[:40]!r} has no value", hint="write step=JSON")
+        found[name] = read_json(value, f"--output {name}")
+    return found
+
+
+@app.called(
+    "automate workflow diff order-notify",
+    "automate workflow diff old/order.yaml new/order.yaml",
+    "automate workflow diff 3f9a2c workflows/order.yaml --json",
+)
+def diff(
+    context: Context,
+    before: str = argument("A file, a workflow's name, or the hash of a stored definition."),
+    after: str | None = argument("The same; by default the workflow as it is now.", None),
+) -> None:
+    """
+    Compare two definitions of a workflow, by step and field.
+
+    With one name or file it compares what the newest execution is pinned to with what is there now.
+    The number of executions that still go on with the first definition is shown too.
+    """
+    from automate_kernel.workflows.definition.difference import differences_between
+    from automate_kernel.workflows.engine.definitions import newest_definition
+
+    session, out = context.session, context.out
+    if after is None:
+        kernel = session.in_memory(workflows=not is_path(before))
+        new = find_workflow(kernel, before)
+        stored = newest_definition(session.bare, new.name)
+        if stored is None:
+            raise ConfigError(
+                f"no execution of {new.name!r} is stored to compare with",
+                hint="name two definitions, or the --database",
+            )
+        old = stored
+    else:
+        old, new = _definition(context, before), _definition(context, after)
+    changes = differences_between(old, new)
+    files = after is not None and is_path(before) and is_path(after)
+    pinned = _pinned(session, old, files=files)
+    data = {
+        "before": {"name": old.name, "hash": old.hash()},
+        "after": {"name": new.name, "hash": new.hash()},
+        "changes": [asdict(change) for change in changes],
+        "running_before": pinned,
+    }
+    out.data(data)
+    out.line(f"{old.name} {old.hash()[:12]} → {new.name} {new.hash()[:12]}")
+    colours = {"added": "green", "removed": "red"}
+    for change in changes:
+        out.line(f"  {change}", colours.get(change.kind, "yellow"))
+    if not changes:
+        out.line("  no difference")
+    if pinned:
+        out.line(f"{counted(pinned, 'execution')} still running with the first")
+
+
+def _definition(context: Context, given: str) -> Workflow:
+    """Return the workflow in a file, with a name, or with a stored hash."""
+    if is_path(given):
+        return find_workflow(context.session.in_memory(workflows=False), given)
+    if re.fullmatch(r"[0-9a-f]{6,64}", given):
+        from automate_kernel.workflows.engine.definitions import find_definition
+
+        return find_definition(context.session.bare, given)
+    return find_workflow(context.session.in_memory(), given)
+
+
+def _pinned(session: Session, workflow: Workflow, *, files: bool) -> int | None:
+    """Count the executions that go on with *workflow*; None if no database is known."""
+    if files and not session.settings.given("database"):
+        return None  # to look would make the default one
+    from automate_kernel.workflows.engine.definitions import pinned_executions
+
+    try:
+        return pinned_executions(session.bare, workflow)
+    except (ConfigError, StorageError):
+        return None
 
 
 @app.called("automate workflow ls")

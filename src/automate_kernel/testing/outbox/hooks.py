@@ -46,6 +46,9 @@ class StoreHooks:
     supports_ageing = True
     """True if an old item goes before a new one of higher priority in the end."""
 
+    supports_begins = True
+    """True if what is claimed ahead gets its attempt back unless it began."""
+
     _needs: ClassVar[tuple[str, ...]] = ()
     """The features that all tests of a part of the contract need, for it alone."""
 

@@ -359,6 +359,59 @@ class LeaseContract(StoreHooks):
         self.loses(store.mark_success, item_id, "worker")
         assert self.statuses(store, [item_id]) == ["FAILED"]
 
+    def test_what_was_claimed_ahead_and_never_began(
+        self, store: OutboxStore, time: FakeClock
+    ) -> None:
+        """The death of a worker spends no last attempt of an item that only waited in it."""
+        self.need("begins")
+        waiting, begun = (store.enqueue("k", max_attempts=1) for _ in range(2))
+        assert {item.lease_owner for item in store.claim_ahead("worker", 2)} == {"worker"}
+        assert {item.lease_owner for item in store.running()} == {"worker"}
+        assert store.begin([begun], "worker") == set()
+        result = self.lapse(store, time)
+        assert [item.id for item in result.failed] == [begun]
+        assert [item.id for item in result.retried] == [waiting]
+        item = self.see(store, waiting)
+        assert (item.status, item.attempt_count, item.last_error) == (ItemStatus.PENDING, 0, None)
+        assert store.failed_attempts(waiting) == []
+        assert [item.id for item in store.claim_batch("worker")] == [waiting]
+
+    def test_a_second_death_counts_for_what_began(
+        self, store: OutboxStore, time: FakeClock
+    ) -> None:
+        """After a first death each further one counts for those alone that were running."""
+        self.need("begins")
+        waiting, begun = (store.enqueue("k", max_attempts=5) for _ in range(2))
+        for attempt in (1, 2, 3):
+            claimed = store.claim_ahead("worker", 2)
+            # One that has just become due may be found by the next claim only.
+            claimed += store.claim_ahead("worker", 2)
+            assert {item.id for item in claimed} == {waiting, begun}
+            assert store.begin([begun], "worker") == set()
+            self.lapse(store, time)
+            assert self.see(store, begun).attempt_count == attempt
+            item = self.see(store, waiting)
+            assert (item.status, item.attempt_count) == (ItemStatus.RETRY, 1)
+            time.advance(LONG_SECONDS)
+
+    def test_nobody_begins_what_is_lost(self, store: OutboxStore, time: FakeClock) -> None:
+        """A worker learns that an item is another's by now before it begins."""
+        self.need("begins")
+        item_id = store.enqueue("k", max_attempts=1)
+        store.claim_ahead("worker")
+        self.expire(store, time)
+        assert store.begin([item_id], "worker") == {item_id}
+        assert store.begin([UNKNOWN_ID], "worker") == {UNKNOWN_ID}
+
+    def test_what_is_claimed_ahead_is_asked_to_stop(self, store: OutboxStore) -> None:
+        """Its worker hears of a cancellation whether it has begun or not."""
+        self.need("begins", "control")
+        waiting, begun = (store.enqueue("k", max_attempts=1) for _ in range(2))
+        tokens = {item.id: item.lease_token for item in store.claim_ahead("worker", 2)}
+        store.begin([begun], "worker")
+        store.cancel([waiting, begun])
+        assert store.stop_requests("worker") == tokens
+
     def test_finished_items_are_not_reaped(self, store: OutboxStore, time: FakeClock) -> None:
         """Reaping looks at running items only, however old the others are."""
         ids = store.enqueue_many(NewItem("k") for _ in range(4))

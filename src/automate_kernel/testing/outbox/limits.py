@@ -367,6 +367,56 @@ class ConcurrencyKeyContract(StoreHooks):
         assert self.claim_ids(store) == ids[:2]
         assert [self.see(store, item_id).concurrency_key for item_id in ids] == ["key"] * 3
 
+    def keeping(self, store: OutboxStore, count: int, **options: Any) -> list[str]:
+        """Enqueue items of one key of which one counts from its first run to its end."""
+        return store.enqueue_many(
+            NewItem("k", concurrency_key="key", concurrency_limit=1, keeps_slot=True, **options)
+            for _ in range(count)
+        )
+
+    def test_a_kept_slot_outlasts_the_waits(self, store: OutboxStore, time: FakeClock) -> None:
+        """Whatever the item waits for, nobody takes its place, until it has ended."""
+        first, second = self.keeping(store, 2, max_attempts=9)
+        other = self.another(store)
+        assert self.claim_ids(store) == [first]
+        for wait in (
+            lambda: store.snooze(first, "worker", 5),
+            lambda: store.mark_retry(first, "worker", 5),
+            lambda: store.release([first], "worker"),
+        ):
+            wait()
+            store.reap()  # which mends what was left, and this was not
+            time.advance(5)
+            assert self.claim_ids(other, limit=5) == [first]
+            other.release([first], "worker")
+            assert self.claim_ids(store, limit=5) == [first]
+        store.mark_success(first, "worker")
+        assert self.claim_ids(store) == [second]
+
+    def test_a_kept_slot_outlasts_its_worker(self, store: OutboxStore, time: FakeClock) -> None:
+        """The item is reaped and goes on before another of its key begins."""
+        first, second = self.keeping(store, 2)
+        assert self.claim_ids(store) == [first]
+        time.advance(store.lease_seconds + 1)
+        assert len(store.reap()) == 1
+        assert self.claim_ids(store) == []
+        time.advance(3600)
+        assert self.claim_ids(store) == [first]
+        store.mark_failed(first, "worker")
+        assert self.claim_ids(store) == [second]
+
+    def test_a_kept_slot_of_a_cancelled_item_is_free(self, store: OutboxStore) -> None:
+        """Cancelled while it waits, it makes room at once; requeued, it waits its turn."""
+        first, second = self.keeping(store, 2)
+        assert self.claim_ids(store) == [first]
+        store.snooze(first, "worker", 3600)
+        assert store.cancel([first]) == 1
+        assert self.claim_ids(store) == [second]
+        assert store.requeue([first]) == 1
+        assert self.claim_ids(store) == []
+        store.mark_success(second, "worker")
+        assert self.claim_ids(store) == [first]
+
     @pytest.mark.parametrize(("key", "limit", "lane"), _NO_KEYS)
     def test_no_such_key(self, store: OutboxStore, key: Any, limit: Any, lane: Any) -> None:
         """A key without sense is refused when it is enqueued."""

@@ -73,7 +73,8 @@ def load_workflows(source: str | Path, *, check: Check | None = None) -> list[Wo
     Read all workflows in a file or directly in a folder, in the order of the files' names.
 
     A YAML file may hold many, with ``---`` between them. In a folder, files whose names begin
-    with ``_`` or ``.`` are left out. Raises one `WorkflowError` for the problems of all files.
+    with ``_`` or ``.`` are left out, and tests of workflows (``orders.test.yaml``). Raises one
+    `WorkflowError` for the problems of all files.
     """
     path = _existing(source)
     if not path.is_dir():
@@ -82,6 +83,8 @@ def load_workflows(source: str | Path, *, check: Check | None = None) -> list[Wo
     loaded: list[tuple[str, Workflow]] = []
     for file in sorted(path.iterdir()):
         if file.suffix.lower() not in _SUFFIXES or file.name.startswith(("_", ".")):
+            continue
+        if file.stem.endswith(".test"):
             continue
         try:
             loaded += [(str(file), workflow) for workflow in _load_file(file, check)]
@@ -98,6 +101,14 @@ def loads(
 ) -> Workflow:
     """Read the one workflow in a YAML or JSON text; errors name it *source*."""
     return _one(_build(_read(text, format), source, check), source)
+
+
+def check_workflow(workflow: Workflow) -> None:
+    """Raise `WorkflowError` if templates of a *workflow* that is Python read what they can't."""
+    problems = reference_problems(workflow)
+    if problems:
+        source = f"workflow {workflow.name!r}"
+        raise invalid(locate(problems, Document(workflow.to_dict()), source), source)
 
 
 def dumps(workflow: Workflow, format: Format = "yaml") -> str:

@@ -44,6 +44,13 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from automate_kernel.errors import WorkflowError, did_you_mean
+from automate_kernel.outbox.item import MAX_CONCURRENCY
+from automate_kernel.workflows.definition.admission import (
+    START_FIELDS,
+    ConcurrencyField,
+    Debounce,
+    StartRate,
+)
 from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import (
@@ -193,6 +200,13 @@ class Workflow(DefinitionModel):
     """Seconds that an execution may take in all, waits included."""
     env: Annotated[Sequence[str], AfterValidator(tuple)] = ()
     """The environment variables that its templates read; the host must allow them as well."""
+    concurrency: ConcurrencyField = None
+    """The number of its executions that may go on at once, or a mapping with *key* and
+    *when_full*."""
+    rate_limit: StartRate | None = None
+    """The number of its executions that may begin in a time; others begin later."""
+    debounce: Debounce | None = None
+    """A wait for the last of many events, which then starts one execution."""
 
     _by_id: dict[str, Step] = PrivateAttr(default_factory=dict)
     _needs: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
@@ -216,6 +230,17 @@ class Workflow(DefinitionModel):
             raise ValidationError.from_exception_data(title, errors, hide_input=True)
         self._by_id.update({step.id: step for step in (*self.steps, *self.on_failure)})
         self._needs.update(effective_needs(steps) | effective_needs(recovery))
+        return self
+
+    @model_validator(mode="after")
+    def _starts_fit(self) -> Workflow:
+        if self.debounce is not None and self.rate_limit is not None:
+            message = "debounce and rate_limit are two ways to begin later"
+            raise refused("workflow", message, "take one of them out")
+        overlaps = {getattr(each, "overlap", "allow") for each in self.triggers} - {"allow"}
+        if overlaps and self.concurrency is not None:
+            message = f"overlap: {min(overlaps)} means nothing beside concurrency"
+            raise refused("workflow", message, "leave it to concurrency: take overlap out")
         return self
 
     @property
@@ -346,8 +371,9 @@ def workflow_json_schema() -> dict[str, Any]:
     """
     schema = Workflow.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
+    starts, triggers = START_FIELDS.values(), TRIGGERS.values()
     models: list[type[BaseModel]] = [
-        Workflow, Step, RetryPolicy, WaitFor, Approval, FormField, Notice, *TRIGGERS.values()
+        Workflow, Step, RetryPolicy, WaitFor, Approval, FormField, Notice, *starts, *triggers
     ]  # fmt: skip
     for model in models:
         own = schema if model is Workflow else definitions[model.__name__]
@@ -360,6 +386,8 @@ def workflow_json_schema() -> dict[str, Any]:
         # In Python the class is the type; in a definition only this field is.
         own["required"] = ["type", *own.get("required", ())]
         own["properties"]["type"] = {"const": name, "type": "string"}
+    number = {"type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY}
+    schema["properties"]["concurrency"]["anyOf"].insert(0, number)
     many = schema["properties"]["trigger"]
     about = {key: many.pop(key) for key in ("title", "description") if key in many}
     schema["properties"]["trigger"] = {**about, "anyOf": [many["items"], many]}

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from automate_kernel.errors import WorkflowError, did_you_mean
+from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.fields import RetryPolicy
@@ -27,6 +28,7 @@ from automate_kernel.workflows.definition.structure import (
     ancestors,
     kind_of,
 )
+from automate_kernel.workflows.definition.template_names import Place, name_problems, names_read
 from automate_kernel.workflows.definition.triggers import TRIGGERS
 from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 
@@ -154,6 +156,8 @@ def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
         return _MODELS[str(path[-1])]
     if path[-2:-1] == ("form",):
         return FormField
+    if len(path) == 1 and path[0] in START_FIELDS:
+        return START_FIELDS[str(path[0])]
     if path[0] in ("steps", "on_failure") and len(path) == 2:
         return Step
     if path[0] == "trigger":
@@ -331,6 +335,8 @@ def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
             yield from _texts_of(texts, (group, index))
             yield from _texts_of(_texts_of_wait(step), (group, index))
     yield from _texts_of(workflow.output, ("output",))
+    for name in START_FIELDS:
+        yield from _texts_of(getattr(getattr(workflow, name), "key", None), (name, "key"))
 
 
 def _texts_of_wait(step: Step) -> dict[str, Any]:
@@ -373,23 +379,20 @@ class _Visible:
         """Find the names in *text* that can't be seen at *path*."""
         group = self._groups.get(str(path[0]))
         step = group[int(path[1])] if group else None
-        ids, names = _names_in(text, bare=path[-1] == "if")
-        for step_id in ids:
+        read = names_read(text, bare=path[-1] == "if")
+        for step_id in read.steps:
             problem = self._step_problem(path, step, step_id)
             if problem:
                 yield problem
-        if "error" in names and path[0] != "on_failure":
-            yield "'error' is known under on_failure only", "use steps.<id>.error"
-        if step is None or step.for_each is None or path[2] not in _PER_ELEMENT:
-            for name in sorted(names & {"item", "index"}):
-                message = f"{name!r} is known in the input of a step with for_each only"
-                yield message, "add for_each to the step, or use another name"
+        yield from name_problems(read, Place(path, step), self._all)
 
     def _step_problem(self, path: FieldPath, own: Step | None, step_id: str) -> _Words | None:
         """Return the problem of naming *step_id* at *path*, in the step *own*."""
         if path[0] == "trigger":
             hint = "move it into the 'if' of the first step"
             return "a trigger's condition can't see steps", hint
+        if path[0] in START_FIELDS:
+            return "a key can't see steps: it is read before any runs", "use event"
         if step_id not in self._all:
             hint = did_you_mean(step_id, self._all) or f"there is {', '.join(map(repr, self._all))}"
             return f"names the step {step_id!r}, which does not exist", hint
@@ -404,38 +407,3 @@ class _Visible:
         elif own is not None and own.id in self._before[step_id]:
             hint = f"{step_id!r} waits for this step: change their order"
         return f"names the step {step_id!r}, which may not have finished", hint
-
-
-def _parse(text: str, *, bare: bool) -> Any:
-    """Parse a template; return None if it is none. *bare* text is an expression."""
-    if "{{" not in text and "{%" not in text:
-        if not bare:
-            return None
-        text = "{{ (" + text + ") }}"
-    import jinja2
-
-    try:
-        return jinja2.Environment().parse(text)  # noqa: S701 - parsed, never rendered
-    except (jinja2.TemplateError, RecursionError):
-        return None  # the engine's check reports it
-
-
-def _names_in(text: str, *, bare: bool) -> tuple[list[str], set[str]]:
-    """Return the ids in ``steps.ID`` and ``steps['ID']``, each once, and all names from outside."""
-    known = any(name in text for name in ("steps", "item", "index", "error"))
-    tree = _parse(text, bare=bare) if known else None
-    if tree is None:
-        return [], set()
-    from jinja2 import nodes
-
-    ids: dict[str, None] = {}
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        match node:
-            case nodes.Getattr(node=nodes.Name(name="steps"), attr=step_id):
-                ids[step_id] = None
-            case nodes.Getitem(node=nodes.Name(name="steps"), arg=nodes.Const(value=str(step_id))):
-                ids[step_id] = None
-    # jinja2.meta would compile the template, and so refuse filters that only the host knows.
-    uses = list(tree.find_all(nodes.Name))
-    assigned = {node.name for node in uses if node.ctx != "load"}
-    return list(ids), {node.name for node in uses} - assigned

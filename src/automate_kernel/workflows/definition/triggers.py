@@ -159,9 +159,10 @@ class ScheduleTrigger(_Trigger):
 
     *cron* has five fields (minute, hour, day of month, month, day of week), or six with seconds in
     front, and is read in *timezone*. A time that the clock skips in spring fires right after the
-    gap. A time that it shows twice in autumn fires once. Lines with a ``*`` for minute or hour
-    keep their even pace through both. *every* counts from 1970-01-01 00:00 UTC, so all workers
-    agree on it without talking.
+    gap. A time that it shows twice in autumn fires once, the first time. Not so for lines whose
+    minute or hour begins with ``*`` (``*/30 1-2 * * *`` too), and for those with seconds: they keep
+    an even pace. They fire in both hours that the clock shows twice, and not at all in one that it
+    skips. *every* counts from 1970-01-01 00:00 UTC, so all workers agree on it without talking.
     """
 
     type: Literal["schedule"] = "schedule"
@@ -170,6 +171,13 @@ class ScheduleTrigger(_Trigger):
     timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
     catch_up: bool = False
     """Fire once for each time that was missed while no worker ran; by default only the last."""
+    overlap: Literal["allow", "skip", "queue"] = "allow"
+    """The fate of a time that comes while the last execution of this schedule goes on: a second
+    one beside it (``allow``), none (``skip``), or one that begins when that has ended
+    (``queue``)."""
+    jitter: Annotated[Duration, Field(gt=0, le=86_400)] | None = None
+    """The longest time by which an execution begins later, so that not all schedules fire at the
+    full hour. It is the same for one time on all workers."""
     payload: JsonTree = Field(default_factory=dict)
     """The workflow's ``event.payload``."""
 

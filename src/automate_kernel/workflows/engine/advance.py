@@ -16,7 +16,7 @@ from heapq import heapify, heappop, heappush
 from operator import itemgetter
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS, bounded_seconds
@@ -26,7 +26,7 @@ from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.children import Child, FindChild
 from automate_kernel.workflows.engine.program import WorkflowProgram
-from automate_kernel.workflows.engine.waiting import Answer, WaitingSteps
+from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
 from automate_kernel.workflows.engine.waits import Wait
 from automate_kernel.workflows.execution import (
     Event,
@@ -248,6 +248,10 @@ class Turn:
     answered: list[StepKey] = field(default_factory=list)
     children: list[Child] = field(default_factory=list)
     abandoned: list[str] = field(default_factory=list)
+    size: int = 0
+    """The number of characters of all outputs in it, about."""
+    lack: UnknownHereError | None = None
+    """The reason why another worker has to go on, if the execution waits for one."""
 
     @property
     def last(self) -> bool:
@@ -347,7 +351,7 @@ class _Flow:
         self._in_flight.discard(run.key)
         self._take_in(step, run, outcome)
 
-    def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | Answer) -> None:
+    def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | WaitEnd) -> None:
         """End the attempt of a run that was called, or has waited."""
         elements = self._elements[step.id] if run.position >= 0 else None
         if elements is not None:
@@ -356,6 +360,7 @@ class _Flow:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
             if outcome.encoded is not None:
                 self._turn.outputs[run.key] = outcome.encoded
+                self._turn.size += len(outcome.encoded)
             if elements is not None:
                 elements.unfinished -= 1
         elif self._retries(step, run, outcome.error):
@@ -531,14 +536,14 @@ class _Flow:
             if answer is not None:
                 self._take_in(step, run, answer)
 
-    def _answer_of(self, step: Step, run: StepRun) -> Answer | None:
+    def _answer_of(self, step: Step, run: StepRun) -> WaitEnd | None:
         events = self._inbox.pop(run.key, ())
         try:
             extra = self._extra(step, run.position)
             found = (self._waiting.answer(step, run, extra, event) for event in events)
             return next((answer for answer in found if answer is not None), None)
         except AutomateError as error:
-            return Answer(error=error)
+            return WaitEnd(error=error)
 
     def _extra(self, step: Step, position: int) -> dict[str, Any]:
         """Return the names that only the templates of one element see."""
@@ -579,7 +584,7 @@ class _Flow:
     def _give_output(self) -> None:
         try:
             output = self._program.output(self._view)
-            encode_json(output, "output of the workflow")
+            self._turn.size += len(encode_json(output, "output of the workflow"))
         except AutomateError as error:
             self.fail(error)
         else:

@@ -12,6 +12,7 @@ from automate_kernel.outbox import NewItem
 from automate_kernel.storage.rows import Rows, Where
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.waits import child_key, signal_item
 from automate_kernel.workflows.execution import Event, Execution, StepRun
 
@@ -21,8 +22,8 @@ CANCEL = "automate.cancel"
 MOST_DEPTH = 50
 """So many executions may wait for each other in a row."""
 
-FindChild = Callable[[str, Event], Workflow]
-"""Finds the workflow called so that an event may start; raises `AutomateError`."""
+FindChild = Callable[[str, Event], tuple[Workflow, Admission | None]]
+"""Finds the workflow called so that an event may start, and its conditions on a start."""
 
 _NAMESPACE = uuid.UUID("5b6d7a3e-6c59-5f0e-8f0e-2f4f3c1d9a77")
 _DEPTH = "depth"
@@ -30,12 +31,17 @@ _DEPTH = "depth"
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A sub-workflow that begins: its id, definition and event, and if its parent waits for it."""
+    """
+    A sub-workflow that begins: its id, definition and event, and if its parent waits for it.
+
+    *admission* has the workflow's own conditions on a start.
+    """
 
     id: str
     workflow: Workflow
     event: Event
     waited: bool
+    admission: Admission | None = None
 
 
 def child_id(parent: Execution, run: StepRun) -> str:

@@ -25,18 +25,26 @@ from datetime import datetime, timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    LeaseLostError,
+    StorageError,
+    UnknownHereError,
+)
 from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.portal import Portal
-from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result
+from automate_kernel.outbox.item import ItemStatus, OutboxItem, Outcome, OutcomeRecorded, Result
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
+from automate_kernel.worker.suspects import begin_is_noted
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.announcer import Announcer
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.executions import ADVANCE
-from automate_kernel.workflows.engine.flow import Flow, needs_saving
+from automate_kernel.workflows.engine.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.runner import (
     EVENT,
     LOOK_SECONDS,
@@ -109,7 +117,7 @@ class Engine:
     def __init__(
         self, runner: Runner, portal: Portal, handlers: Sequence[Handler], setup: PoolSetup
     ) -> None:
-        self.kinds: Sequence[str] = [handler.kind for handler in handlers]
+        self._kinds = [handler.kind for handler in handlers]
         self._handlers = {handler.kind: handler for handler in handlers}
         self._runner, self._portal, self._setup = runner, portal, setup
         self._held = 0
@@ -118,6 +126,7 @@ class Engine:
         self._ready: SimpleQueue[_Entry | None] = SimpleQueue()
         self._dirty: SimpleQueue[Driven | None] = SimpleQueue()
         self._steps = _StepThreads(setup.slots, self._perform, self._offer_room)
+        self._announcer = Announcer()
         self._timers: list[tuple[float, int, Driven]] = []
         self._timer_count = 0
         # Calls in the order in which they began, until they are old enough to be seen.
@@ -138,6 +147,13 @@ class Engine:
         }  # fmt: skip
 
     # -- as a pool ---------------------------------------------------------------------------
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The kinds that it takes now: no events while those are left to other workers."""
+        if not self._runner.leaves_events():
+            return self._kinds
+        return [kind for kind in self._kinds if kind != EVENT]
 
     def free(self) -> int:
         """Return the room: what threads will soon begin, and none while a third is not free."""
@@ -170,17 +186,31 @@ class Engine:
         by_kind: dict[str, list[Task]] = {}
         for task in tasks:
             by_kind.setdefault(task.item.kind, []).append(task)
+        events = by_kind.pop(EVENT, [])
+        if noted := [task for task in events if begin_is_noted(task.item)]:
+            # One by one: a death then counts for one.
+            events = [task for task in events if task not in noted]
+            self._run_each(noted)
+        if events:
+            self._begin_events(events)
         for kind, its in by_kind.items():
             self._begin.get(kind, self._open)(its)
 
     def _begin_events(self, tasks: Sequence[Task]) -> None:
+        if self._runner.leaves_events():
+            # Claimed a moment before that was known.
+            back = ItemStatus.PENDING
+            self._end(
+                [(t, Outcome(t.item.id, back, None, token=t.item.lease_token)) for t in tasks]
+            )
+            return
         begun: list[tuple[OutboxItem, Flow | AutomateError]] = []
         results: list[Result] = [OutcomeRecorded()] * len(tasks)
         began = time.monotonic()
         try:
             if self._handlers[EVENT].around is not None or ADVANCE not in self._handlers:
                 raise _OneByOneError
-            begun = self._runner.begin_events([task.item for task in tasks])
+            begun = self._runner.begin_events([task.item for task in tasks], self._announcer.send)
         except Exception:
             # One of them can't be begun, and must not hold up the others.
             results = [self._setup.run(task) for task in tasks]
@@ -244,6 +274,9 @@ class Engine:
         return {key: flow for item in items for key, flow in self._opened([item], now).items()}
 
     def _admit(self, task: Task, flow: Flow | Exception) -> None:
+        if isinstance(flow, UnknownHereError):
+            self._end([(task, self._handed_on(task, flow))])
+            return
         if isinstance(flow, Exception):
             self._end([(task, self._setup.failed(task, flow))])
             return
@@ -254,10 +287,17 @@ class Engine:
         if handler is not None and handler.around is not None:
             flow.enter(handler.around(task.item))
         flow.enter(self._runner.around(flow.execution))
+        flow.announcer = self._announcer
         driven = Driven(task, flow)
         task.cancel = self._canceller(driven)
         self._driven.add(driven)
         self._ready.put((driven, ()))
+
+    def _handed_on(self, task: Task, lack: UnknownHereError) -> Result:
+        try:
+            return self._runner.hand_on(task.item, lack)
+        except Exception as error:
+            return self._setup.failed(task, error)
 
     def stop(self) -> None:
         """End the threads; what is still held is released by the worker."""
@@ -268,6 +308,7 @@ class Engine:
         self._ready.put(None)
         self._dirty.put(None)
         self._steps.stop()
+        self._announcer.stop(self._setup.patience())
 
     def _start_threads(self) -> None:
         for name, target in (
@@ -355,7 +396,8 @@ class Engine:
         """Take turns until something is to be saved or waited for."""
         flow = driven.flow
         while True:
-            outcomes, driven.arrived, driven.woken = driven.arrived, [], False
+            outcomes = first_outcomes(driven.arrived)
+            driven.arrived, driven.woken = driven.arrived[len(outcomes) :], False
             come, driven.come = driven.come, {}
             if self._is_over(driven):
                 for outcome in outcomes:
@@ -510,8 +552,11 @@ class Engine:
         for call in turn.calls:
             self._runner.begin(flow, call)
             name = call.action
-            asynchronous = call.spec.asynchronous if call.spec else self._is_async(call.action)
-            if self._is_quick(name) and flow.timeout_of(call) is None and not asynchronous:
+            # Another thread writes down that a suspect begins.
+            known = driven.task.begun or not begin_is_noted(driven.task.item)
+            asynchronous = call.spec.asynchronous if call.spec else self._is_async(name)
+            in_place = known and self._is_quick(name) and not asynchronous
+            if in_place and flow.timeout_of(call) is None:
                 quick.append(call)
                 continue
             if asynchronous:
@@ -556,7 +601,7 @@ class Engine:
 
     def _perform(self, driven: Driven, call: StepCall) -> None:
         """Make a call on a step's thread, unless it must not begin any more."""
-        if self._is_over(driven) or self._setup.stopping():
+        if self._is_over(driven) or self._setup.stopping() or not self._setup.begins(driven.task):
             self._ready.put((driven, [CallOutcome(call, begun=False)]))
             return
         began = time.monotonic()
@@ -569,6 +614,13 @@ class Engine:
     def _outcome(self, driven: Driven, call: StepCall) -> CallOutcome:
         try:
             return driven.flow.context.copy().run(self._runner.perform, driven.flow, call)
+        except LeaseLostError:
+            self._drop(driven)
+            return CallOutcome(call, begun=False)
+        except StorageError as error:
+            # Nothing of a transactional step was written: another attempt is no failure of its own.
+            self._fail(driven, error)
+            return CallOutcome(call, begun=False)
         except BaseException as error:  # a KeyboardInterrupt too: it is none here
             return _broken(call, error)
 
@@ -589,6 +641,10 @@ class Engine:
 
     async def _aperform(self, driven: Driven, call: StepCall) -> CallOutcome:
         try:
+            if not driven.task.begun and begin_is_noted(driven.task.item):
+                held = await asyncio.to_thread(self._setup.begins, driven.task)
+                if not held:
+                    return CallOutcome(call, begun=False)
             return await self._runner.aperform(driven.flow, call)
         except asyncio.CancelledError:
             raise
@@ -656,14 +712,15 @@ class Engine:
 
     def _serve_commits(self) -> None:
         while (driven := self._dirty.get()) is not None:
-            group = [driven]
+            group, size = [driven], _size(driven)
             try:
-                while len(group) < _GROUP:
+                while len(group) < _GROUP and size < MOST_TEXT:
                     more = self._dirty.get_nowait()
                     if more is None:
                         self._commit(group)
                         return
                     group.append(more)
+                    size += _size(more)
             except Empty:
                 pass
             self._commit(group)
@@ -685,25 +742,32 @@ class Engine:
             elif isinstance(turn, AutomateError):
                 self._fail(driven, turn)
             elif turn.last:
-                if driven.flow.running:  # a value was refused: others make these calls again
-                    self._give_up(driven)
                 self._forget(driven)
                 ended.append((task, OutcomeRecorded()))
             else:
                 driven.saving = turn
                 task.leased_at = max(task.leased_at, now)
+                if task.item.attempt_count < 2:
+                    self._setup.progressed(task)
                 self._ready.put((driven, None))
         if ended:
             self._end(ended)
 
     def _let_go(self, driven: Driven) -> None:
         """Begin nothing more of an execution that could not be saved."""
+        self._drop(driven)
+        self._ready.put((driven, None))
+
+    def _drop(self, driven: Driven) -> None:
         item = driven.task.item
         if self._holds(driven):
             # The execution was ended from outside, and the item has nothing to drive.
             driven.result = Outcome(item.id, token=item.lease_token)
         self._give_up(driven)
-        self._ready.put((driven, None))
+
+
+def _size(driven: Driven) -> int:
+    return driven.saving.size if driven.saving is not None else 0
 
 
 def _broken(call: StepCall, error: BaseException) -> CallOutcome:

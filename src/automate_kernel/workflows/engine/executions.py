@@ -11,13 +11,15 @@ import itertools
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
+from pydantic import ValidationError
+
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, UnknownHereError
 from automate_kernel.outbox import (
     ItemStatus,
     NewItem,
@@ -35,8 +37,9 @@ from automate_kernel.outbox.failed_attempts import (
     keep_attempts,
     new_attempt,
 )
+from automate_kernel.outbox.handover import NOTE, Handover
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import bounded_seconds, redacted_json
+from automate_kernel.outbox.item import bounded_seconds, redacted_json, seconds
 from automate_kernel.outbox.labels import (
     MOST_LABELLED,
     add_labels,
@@ -67,7 +70,10 @@ from automate_kernel.storage.tables import (
     WAIT,
 )
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
+from automate_kernel.workflows.definition.admission import Debounce
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
+from automate_kernel.workflows.engine import admission as admissions
+from automate_kernel.workflows.engine.admission import Admission, SkippedError
 from automate_kernel.workflows.engine.advance import Turn
 from automate_kernel.workflows.engine.children import (
     Child,
@@ -75,6 +81,7 @@ from automate_kernel.workflows.engine.children import (
     end_items,
     outside_items,
 )
+from automate_kernel.workflows.engine.definitions import purge_definitions
 from automate_kernel.workflows.engine.execution_pages import (
     ExecutionFilter,
     ExecutionPage,
@@ -110,6 +117,7 @@ __all__ = [
     "Save",
     "change_status",
     "end_from_outside",
+    "keyed_execution_id",
     "reopen",
 ]
 
@@ -125,6 +133,7 @@ _MAX_CRASHES = 10
 # Accepted already, at whose limit its id may be one thing too much.
 _MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
 _NO_OUTPUT = JsonText("null")
+_MOST_REASON = 1000
 # So many executions are resumed in one transaction, so that nobody waits for it for long.
 _RESUMED_AT_ONCE = 50
 
@@ -164,17 +173,27 @@ class _NewExecution:
         return Execution.from_row({**nothing, **self.row, "event": event, **times})
 
 
+def execution_id_of(event: Event, workflow: str) -> str:
+    """Return the id of the execution that *event* begins: the same one each time."""
+    return str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow}"))
+
+
+def keyed_execution_id(workflow: str, tenant_id: str | None, idempotency_key: str) -> str:
+    """Return the id of the execution that a start with *idempotency_key* begins."""
+    about = json.dumps(["idempotency", workflow, tenant_id, idempotency_key])
+    return str(uuid.uuid5(_NAMESPACE, about))
+
+
 def _new_execution(
     workflow: Workflow,
     event: Event,
     priority: int,
     redact: Redaction | None,
-    child: Child | None = None,
+    execution_id: str | None = None,
     parent_id: str | None = None,
 ) -> _NewExecution:
     # It follows from both: the same event starts the same workflow once.
-    execution_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow.name}"))
-    execution_id = execution_id if child is None else child.id
+    execution_id = execution_id or execution_id_of(event, workflow.name)
     item = _wake_up(execution_id, new_id(), event.tenant_id, priority)
     row = {
         "id": execution_id,
@@ -204,7 +223,9 @@ def _wake_up(
     tenant_id: str | None,
     priority: int = 0,
     run_at: datetime | None = None,
+    concurrency: tuple[str, int] | None = None,
 ) -> NewItem:
+    key, limit = concurrency or (None, None)
     return NewItem(
         ADVANCE,
         {"execution_id": execution_id},
@@ -213,6 +234,10 @@ def _wake_up(
         priority=priority,
         run_at=run_at,
         max_attempts=_MAX_CRASHES,
+        concurrency_key=key,
+        concurrency_limit=limit,
+        # It goes on while it waits for a retry, a time or an event.
+        keeps_slot=concurrency is not None,
     )
 
 
@@ -319,7 +344,25 @@ def _stored_workflow(rows: Rows, definition_id: str) -> Workflow:
         raise AutomateError(
             ErrorCodes.DATA_LOSS, f"workflow definition {definition_id[:12]} is missing"
         )
-    return Workflow.from_dict(found[0]["body"])
+    try:
+        return Workflow.from_dict(found[0]["body"])
+    except ValidationError as error:
+        # It was read where it was saved: by a version with other fields.
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise UnknownHereError(
+            f"can't read the definition of workflow {found[0]['name']!r}:"
+            f" {place or 'it'} is of another version",
+            reason="UNREADABLE_DEFINITION",
+            hint="update automate-kernel here",
+        ) from None
+
+
+def _concurrency_of(rows: Rows, row: Row) -> tuple[str, int] | None:
+    """Return the concurrency key and its limit of an execution that has one."""
+    if row["concurrency_key"] is None:
+        return None
+    workflow = _stored_workflow(rows, row["definition_id"])
+    return row["concurrency_key"], workflow.concurrency.limit if workflow.concurrency else 1
 
 
 def _step_row(save: Save, run: StepRun) -> Row:
@@ -403,7 +446,9 @@ def _writes_beside(save: Save) -> bool:
 
 def _child(save: Save, child: Child, redact: Redaction | None) -> _NewExecution:
     parent_id = save.execution.id if child.waited else None
-    return _new_execution(child.workflow, child.event, save.item.priority, redact, child, parent_id)
+    return _new_execution(
+        child.workflow, child.event, save.item.priority, redact, child.id, parent_id
+    )
 
 
 def _equal(**values: Any) -> list[Where]:
@@ -432,16 +477,123 @@ class ExecutionStore:
 
     # -- beginning ---------------------------------------------------------------------------
 
-    def start(self, rows: Rows, workflow: Workflow, event: Event, *, priority: int = 0) -> str:
+    def start(
+        self,
+        rows: Rows,
+        workflow: Workflow,
+        event: Event,
+        *,
+        priority: int = 0,
+        delay: float | timedelta = 0.0,
+        run_at: datetime | None = None,
+        execution_id: str | None = None,
+        admission: Admission | None = None,
+    ) -> str:
         """
         Begin an execution of *workflow* for *event*, in the transaction of *rows*.
 
-        The same event starts the same workflow only once, since the id follows from both.
+        The same event starts the same workflow only once, since the id follows from both; so does
+        the same *execution_id*. The execution waits for *delay* seconds or until *run_at*.
+        *admission* has the workflow's own conditions on a start. Then the id may be that of an
+        execution that waits for the last of many events, and `SkippedError` is raised if as many
+        as may go on at once do.
         """
-        new = _new_execution(workflow, event, priority, self.outbox.redact)
+        new = _new_execution(workflow, event, priority, self.outbox.redact, execution_id)
+        new.item.delay, new.item.run_at = delay, run_at
+        if admission is not None:
+            return self._start_admitted(rows, new, admission)
         if self._insert(rows, [new]):
             self.outbox.enqueue_many([new.item], transaction=rows.native)
         return new.id
+
+    def start_admitted(
+        self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int, Admission]]
+    ) -> list[tuple[Workflow, Event, SkippedError]]:
+        """
+        Begin executions as their conditions allow, and return those that were skipped.
+
+        Call it before anything else is written in the transaction of *rows*.
+        """
+        if not starts:
+            return []
+        # All at once and in order, so that two of these never wait for each other in a circle.
+        admissions.lock_gates(rows, admissions.gates_of([start[3] for start in starts]))
+        skipped = []
+        for workflow, event, priority, admission in starts:
+            try:
+                self.start(rows, workflow, event, priority=priority, admission=admission)
+            except SkippedError as error:
+                skipped.append((workflow, event, error))
+        return skipped
+
+    def _start_admitted(self, rows: Rows, new: _NewExecution, admission: Admission) -> str:
+        gates = admissions.lock_gates(rows, admission.gates)
+        if rows.select(EXECUTION, [Where("id", "eq", new.id)], columns=("id",)):
+            return new.id
+        if admission.debounce is not None:
+            waiting = self._postponed(rows, new, admission.debounce, gates[admission.debounce_gate])
+            if waiting is not None:
+                return waiting
+            new.item.delay, new.item.run_at = admission.debounce.for_, None
+        if admission.concurrency is not None:
+            self._make_room(rows, new, admission)
+        begins = admissions.begin_time(rows, admission, gates)
+        if begins is not None:
+            given = new.item.run_at or rows.now() + timedelta(seconds=seconds(new.item.delay))
+            new.item.delay, new.item.run_at = 0.0, max(begins, given)
+        # Another start of the same event may have been quicker, if it had no gate to pass.
+        if self._insert(rows, [new]):
+            self.outbox.enqueue_many([new.item], transaction=rows.native)
+            admissions.pass_gates(rows, admission, new.id)
+        return new.id
+
+    def _postponed(
+        self, rows: Rows, new: _NewExecution, debounce: Debounce, gate: Row
+    ) -> str | None:
+        waiting = admissions.postpone(rows, debounce, gate, new.row["event"])
+        if waiting is not None:
+            its = [Where("subject_id", "eq", waiting)]
+            ids = [row["id"] for row in rows.select(LABEL, its, columns=("id",))]
+            rows.delete(LABEL, [Where("id", "in", sorted(ids))])
+            labels, tenant_id = new.event.labels, new.event.tenant_id
+            add_labels(rows, label_rows(waiting, "execution", labels, tenant_id))
+        return waiting
+
+    def _make_room(self, rows: Rows, new: _NewExecution, admission: Admission) -> None:
+        """Give *new* its concurrency key; skip it, or cancel older ones, if it is to be so."""
+        concurrency, key = admission.concurrency, admission.concurrency_key
+        if concurrency is None or key is None:
+            return
+        new.row["concurrency_key"] = new.item.concurrency_key = key
+        new.item.concurrency_limit, new.item.keeps_slot = concurrency.limit, True
+        if concurrency.when_full == "skip":
+            live = admissions.live_executions(rows, key, most=concurrency.limit)
+            if len(live) >= concurrency.limit:
+                raise SkippedError(new.workflow.name, live[0]["id"])
+        elif concurrency.when_full == "cancel_older":
+            live = admissions.live_executions(rows, key)
+            self._cancel_within(rows, live[: max(0, len(live) - concurrency.limit + 1)])
+
+    def _cancel_within(self, rows: Rows, found: Sequence[Row]) -> None:
+        """Cancel executions in the transaction of *rows*."""
+        if not found:
+            return
+        # Their items first, in the order in which a checkpoint locks both.
+        item_ids = [row["item_id"] for row in found]
+        if isinstance(self.outbox, RowsOutboxStore):
+            self.outbox.cancel_within(rows, item_ids)
+        else:
+            self.outbox.cancel(item_ids)
+        ids = [Where("id", "in", [row["id"] for row in found])]
+        for row in rows.select(EXECUTION, ids, order_by=("id",)):
+            execution = Execution.from_row(row)
+            if end_from_outside(rows, execution, ExecutionStatus.CANCELLED):
+                self._tell_of_end(rows, execution)
+
+    def _tell_of_end(self, rows: Rows, execution: Execution) -> None:
+        """Tell the parent and the children of an execution that no worker has ended."""
+        if items := outside_items(rows, execution):
+            self.outbox.enqueue_many(items, transaction=rows.native)
 
     def start_claimed(
         self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int]], worker_id: str
@@ -457,7 +609,8 @@ class ExecutionStore:
         items = [one.item for one in new]
         claimed: list[OutboxItem] = []
         if new and isinstance(self.outbox, RowsOutboxStore):
-            claimed = self.outbox.insert_claimed(rows, items, worker_id)
+            # Not past those of other tenants: they would take more than their fair share.
+            claimed = self.outbox.insert_claimed(rows, items, worker_id, in_line=True)
         if new and not claimed:
             self.outbox.enqueue_many(items, transaction=rows.native)
         return [
@@ -583,9 +736,9 @@ class ExecutionStore:
         with self.storage.begin(atomic=False) as rows:
             return _stored_workflow(rows, definition_id)
 
-    def checkpoint(self, group: Sequence[Save]) -> Saved:
+    def checkpoint(self, group: Sequence[Save], *, within: Rows | None = None) -> Saved:
         """
-        Save what executions have come to, all in one transaction.
+        Save what executions have come to, in one transaction: that of *within*, if given.
 
         Returns the items that were held, and the time by the database's clock.
 
@@ -599,18 +752,20 @@ class ExecutionStore:
             save for save, one in zip(group, checkpoints, strict=True)
             if save.turn.last and not one.ends
         ]  # fmt: skip
-        parked = [save for save in outcomes if save.waiting]
+        parked = [save for save in outcomes if save.waiting and save.turn.lack is None]
         beside = any(map(_writes_beside, group))
         plain = self._shares_tables and not failures and not outcomes and not beside
         atomic = not plain or not self.storage.supports_skip_locked
-        with self.storage.begin(atomic=atomic) as rows:
+        opened: AbstractContextManager[Rows]
+        opened = self.storage.begin(atomic=atomic) if within is None else nullcontext(within)
+        with opened as rows:
             saved = self._save(rows, group, checkpoints)
             held = saved.items
             if beside:
                 self._write_beside(rows, [save for save in group if save.item.id in held])
             for save in outcomes:
-                if save.item.id in held and not save.waiting:
-                    self._finish(rows, save)
+                if save.item.id in held and save not in parked:
+                    self._finish(rows, save, saved.at)
             kept = {save.execution.id for save in group if save.item.id in held}
             keep_attempts(
                 rows, [row for row in failures if row["subject_id"] in kept], MOST_OF_EXECUTION
@@ -628,10 +783,15 @@ class ExecutionStore:
 
     def _write_beside(self, rows: Rows, saves: Sequence[Save]) -> None:
         """Write waits, sub-workflows, and what parents and abandoned children are told."""
-        begun = [_child(save, each, self.outbox.redact) for save in saves for each in
-                 save.turn.children]  # fmt: skip
-        new = self._insert(rows, begun) if begun else []
-        items = [one.item for one in new]
+        plain: list[_NewExecution] = []
+        for save in saves:
+            for child in save.turn.children:
+                begun = _child(save, child, self.outbox.redact)
+                if child.admission is None:
+                    plain.append(begun)
+                else:
+                    self._start_admitted(rows, begun, child.admission)
+        items = [one.item for one in self._insert(rows, plain)] if plain else []
         for save in saves:
             items += cancel_items(save.execution, save.turn.abandoned)
             items += end_items(save.execution) if save.turn.end is not None else []
@@ -657,6 +817,8 @@ class ExecutionStore:
         ]
         owner = saves[0].item.lease_owner or ""
         with self.storage.begin() as rows:
+            for save in saves:
+                self._change_note(rows, save.item, None)
             lost = self.outbox.acknowledge(owner, outcomes, transaction=rows.native)
             waiting = {save.item.id: (save.execution, save.waiting) for save in saves}
             come = self.signals.unseen(rows, waiting)
@@ -669,8 +831,12 @@ class ExecutionStore:
         return isinstance(self.outbox, RowsOutboxStore)
 
     def _save(self, rows: Rows, group: Sequence[Save], checkpoints: Sequence[Checkpoint]) -> Saved:
-        if self._shares_tables:
-            return save_checkpoints(rows, checkpoints, self.outbox.lease_seconds)
+        if isinstance(self.outbox, RowsOutboxStore):
+            saved = save_checkpoints(rows, checkpoints, self.outbox.lease_seconds)
+            for save, one in zip(group, checkpoints, strict=True):
+                if one.progress and one.item_id in saved.items:
+                    self.outbox.progressed(save.item)
+            return saved
         held = []
         for save, one in zip(group, checkpoints, strict=True):
             item, owner = save.item, save.item.lease_owner or ""
@@ -705,14 +871,54 @@ class ExecutionStore:
             text = encode_json(save.turn.output, "output of the workflow")
         return text
 
-    def _finish(self, rows: Rows, save: Save) -> None:
+    def _finish(self, rows: Rows, save: Save, now: datetime) -> None:
         """Record the outcome of an item in the transaction that saves its execution."""
         item, wait = save.item, save.turn.wait
         outcome = Outcome(item.id, token=item.lease_token)
-        if wait is not None:
+        if save.turn.lack is not None:
+            outcome = self._handover(rows, item, save.turn.lack, now)
+        elif wait is not None:
+            self._change_note(rows, item, None)
             outcome = Outcome(item.id, ItemStatus.PENDING, wait, token=item.lease_token)
         if self.outbox.acknowledge(item.lease_owner or "", [outcome], transaction=rows.native):
             raise LeaseLostError(f"the lease of item {item.id} is lost")
+
+    def hand_on(self, item: OutboxItem, lack: UnknownHereError) -> Outcome:
+        """Let the execution of a claimed item wait for another worker; return what was recorded."""
+        with self.storage.begin() as rows:
+            outcome = self._handover(rows, item, lack, rows.now())
+            owner = item.lease_owner or ""
+            if self.outbox.acknowledge(owner, [outcome], transaction=rows.native):
+                raise LeaseLostError(f"the lease of item {item.id} is lost")
+        return outcome
+
+    def _handover(
+        self, rows: Rows, item: OutboxItem, lack: UnknownHereError, now: datetime
+    ) -> Outcome:
+        """Note on *item* why another worker has to go on; return the outcome to record."""
+        worker = item.lease_owner or ""
+        reason = f"worker {worker} {lack}"
+        if self.outbox.redact is not None:
+            reason = self.outbox.redact(reason)
+        note = Handover(lack.reason, reason[:_MOST_REASON], worker, now).after(item.headers)
+        self._change_note(rows, item, note)
+        return Outcome(
+            item.id, ItemStatus.PENDING, note.delay(), note.code, note.reason, item.lease_token,
+            note.code,
+        )  # fmt: skip
+
+    def _change_note(self, rows: Rows, item: OutboxItem, note: Handover | None) -> None:
+        """Write the note of a handover, or take away the one that is there."""
+        if not self._shares_tables or (note is None and NOTE not in item.headers):
+            return
+        headers = {name: value for name, value in item.headers.items() if name != NOTE}
+        changes: dict[str, Any]
+        changes = dict.fromkeys(("last_error_code", "last_error", "last_error_group"))
+        if note is not None:
+            headers[NOTE], changes = note.to_json(), {}
+        changes["headers"] = encode_json(headers, "headers")
+        mine = [Where("id", "eq", item.id), Where("lease_token", "eq", item.lease_token)]
+        rows.update(OUTBOX, mine, changes)
 
     def holds(self, item: OutboxItem) -> bool:
         """Renew the lease of *item*; return False if it is another's by now."""
@@ -899,8 +1105,8 @@ class ExecutionStore:
                 return False
             execution = Execution.from_row(found[0])
             cancelled = end_from_outside(rows, execution, ExecutionStatus.CANCELLED)
-            if cancelled and (items := outside_items(rows, execution)):
-                self.outbox.enqueue_many(items, transaction=rows.native)
+            if cancelled:
+                self._tell_of_end(rows, execution)
         if cancelled:
             self.outbox.cancel([found[0]["item_id"]])
         return cancelled
@@ -1040,7 +1246,10 @@ class ExecutionStore:
         item_id = new_id()
         if not reopen(rows, found[0], item_id, statuses, step_id):
             return False
-        item = _wake_up(execution_id, item_id, found[0]["tenant_id"], run_at=run_at)
+        concurrency = _concurrency_of(rows, found[0])
+        item = _wake_up(
+            execution_id, item_id, found[0]["tenant_id"], run_at=run_at, concurrency=concurrency
+        )
         self.outbox.enqueue_many([item], transaction=rows.native)
         return True
 
@@ -1061,6 +1270,30 @@ class ExecutionStore:
             if purged < limit:
                 purged += self._purge(str(status), older_than_seconds, limit - purged)
         return purged
+
+    def purge_definitions(
+        self, *, older_than_seconds: float, keep: Collection[str] = (), limit: int = 100
+    ) -> int:
+        """
+        Delete up to *limit* definitions that no execution is pinned to; return their number.
+
+        Only those that were stored that long ago. *keep* are the hashes of definitions that stay.
+        A definition with which an execution begins at that moment stays too.
+        """
+        return purge_definitions(
+            self.storage, older_than_seconds=older_than_seconds, keep=keep, limit=limit
+        )
+
+    def purge_gates(self) -> int:
+        """Delete what starts of one key locked a day ago or earlier; return the number."""
+        total, after = 0, ""
+        while True:
+            with self.storage.begin() as rows:
+                deleted, last = admissions.purge_gates(rows, after)
+            total += deleted
+            if last is None:
+                return total
+            after = last
 
     def _purge(self, status: str, age: float, limit: int) -> int:
         over = [

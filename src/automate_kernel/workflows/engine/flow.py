@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from blinker import NamedSignal
+
+from automate_kernel import signals
+from automate_kernel.errors import UnknownHereError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
+from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
 from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.program import WorkflowProgram
@@ -24,6 +29,7 @@ from automate_kernel.workflows.execution import (
     Execution,
     ExecutionStatus,
     StepKey,
+    StepRun,
     StepStatus,
 )
 
@@ -61,8 +67,7 @@ class Flow:
         self._ends_at: float | None = None
         left = None
         if program.workflow.timeout is not None:
-            # Since its wake-up was enqueued: an execution that is resumed has all its time again.
-            age = (loaded.now - item.created_at).total_seconds()
+            age = (loaded.now - _began_at(item, loaded)).total_seconds()
             left = program.workflow.timeout - age
             self._ends_at = self._learnt + left
         crashes = max(0, item.attempt_count - 1)
@@ -78,8 +83,15 @@ class Flow:
             arrived=self._inbox, now=loaded.now, find_child=find_child,
         )  # fmt: skip
         self._since = self._learnt
+        self.announcer: Announcer | None = None
+        """The announcer that sends its signals; without one they are sent where they arise."""
+        self._snapshots: Snapshots | None = None
         self.begins: bool = True
         """True until the first turn is taken."""
+        self.leaving: bool = False
+        """True once nothing more of it begins here: what runs ends and is saved."""
+        self.lack: UnknownHereError | None = None
+        """The reason why another worker has to go on with it."""
 
     def enter(self, around: AbstractContextManager[Any]) -> None:
         """Enter *around* for all that is done for this execution, until `leave`."""
@@ -90,6 +102,25 @@ class Flow:
         with suppress(ValueError):  # another thread takes a turn: the last one, and ends it then
             self._flow.close()
         self.context.run(self._around.close)
+
+    # -- signals -----------------------------------------------------------------------------
+
+    def send(
+        self, signal: NamedSignal, sender: Any, run: StepRun | None = None, **arguments: Any
+    ) -> None:
+        """Send a signal of this execution, or of its step *run*."""
+        if not signals.is_heard(signal, sender):
+            return
+        send: Callable[..., Any] = signals.emit
+        execution = self.execution
+        if self.announcer is not None:
+            send = self.announcer.send
+            if self._snapshots is None:
+                self._snapshots = Snapshots(execution)
+            execution = self._snapshots.take(run)
+            run = run and self._snapshots.step(run.key)
+        about = arguments if run is None else {"step": run, **arguments}
+        send(signal, sender, execution=execution, **about)
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -116,6 +147,10 @@ class Flow:
             turn = self._flow.send(([one for one in outcomes if one.begun], elapsed))
         if turn.waits or turn.answered:
             self._note_waits(turn, now)
+        if self.leaving:
+            # What it would end with follows from a state that was not saved as it is here.
+            turn.end = turn.output = None
+            self.pause(turn)
         return turn
 
     def _take_in(self, arrived: Mapping[StepKey, Arrived]) -> None:
@@ -134,7 +169,7 @@ class Flow:
             self._begun[run.key] = new_id(), now
             run.started_at = run.started_at or self._moment(now)
             if wait.key is not None:
-                self.waiting[run.key] = OpenWait(wait.key, wait.about, wait.details)
+                self.waiting[run.key] = OpenWait(wait.key, wait.about, wait.details, saved=False)
 
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
@@ -157,6 +192,13 @@ class Flow:
         turn.calls = []
         if (paused or not turn.last) and not self.running:
             turn.wait = 0.0
+        if turn.wait is not None and turn.end is None:
+            turn.lack = self.lack
+
+    def hand_on(self, lack: UnknownHereError, turn: Turn) -> None:
+        """Let another worker go on, once what is in flight has ended: this one lacks something."""
+        self.leaving, self.lack = True, lack
+        self.pause(turn)
 
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
@@ -192,6 +234,9 @@ class Flow:
                 # When it began was a guess.
                 run.completed_at = max(at, run.started_at or at)
                 self._begun.pop(run.key, None)
+        for wait in turn.waits:
+            if (one := self.waiting.get(wait.run.key)) is not None:
+                one.saved = True
         self.execution.updated_at = at
         self.execution.status = turn.end or ExecutionStatus.RUNNING
         if turn.end is not None:
@@ -199,10 +244,34 @@ class Flow:
         return first
 
 
+def _began_at(item: OutboxItem, loaded: Loaded) -> datetime:
+    """Return the time from which the workflow's own timeout counts."""
+    begun = [run.started_at for run in loaded.execution.steps if run.started_at is not None]
+    if begun:
+        # Since its wake-up was enqueued: an execution that is resumed has all its time again.
+        return max(item.created_at, min(begun))
+    # The time that it had to wait for its beginning is not its own.
+    return loaded.now if item.concurrency_key else max(item.created_at, item.next_attempt_at)
+
+
 def _take_back(call: StepCall) -> None:
     """Let *call* be one that nobody has made."""
     call.run.attempts -= 1
     call.run.status = StepStatus.PENDING
+
+
+MOST_TEXT = 8_000_000
+"""So many characters of outputs are saved at once, about."""
+
+
+def first_outcomes(outcomes: Sequence[CallOutcome]) -> Sequence[CallOutcome]:
+    """Return the first of *outcomes*, as many as can be saved at once; at least one."""
+    size = 0
+    for number, outcome in enumerate(outcomes):
+        size += len(outcome.encoded or "")
+        if size > MOST_TEXT and number:
+            return outcomes[:number]
+    return outcomes
 
 
 def needs_saving(turn: Turn) -> bool:

@@ -8,10 +8,12 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, type_name
 from automate_kernel.secrets.handles import masked
 from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
+from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.approval import Approval
 from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
 from automate_kernel.workflows.definition.waits import SleepUntil
+from automate_kernel.workflows.engine.admission import Admission, admission_of
 from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
 
 BuildContext = Callable[..., TemplateContext]
@@ -53,6 +55,11 @@ class WorkflowProgram:
         for some in (self._inputs, self._lists, self._sleeps, self._matches, self._questions):
             compiled += some.values()
         self._constant = {template for template in compiled if template.constant}
+        self._keys = {
+            field: templates.compile(key, path=f"{field}.key")
+            for field in START_FIELDS
+            if (key := getattr(getattr(workflow, field), "key", None)) is not None
+        }
         self._triggers = [
             templates.condition(one.if_, path=f"trigger[{n}].if") if one.if_ is not None else None
             for n, one in enumerate(workflow.triggers)
@@ -107,6 +114,13 @@ class WorkflowProgram:
                 return condition.test(self._context(event.to_json(), {}, {}, {}))
         return True
 
+    def admission(self, event: Event) -> Admission | None:
+        """Return the conditions on a start for *event*; None for a workflow without any."""
+        names = self._context(event.to_json(), {}, {}, {}) if self._keys else _NO_NAMES
+        # No secret gets into a key, not even as its hash.
+        keys = {field: masked(key.render(names)) for field, key in self._keys.items()}
+        return admission_of(self.workflow, event.tenant_id, keys)
+
     def view(self, execution: Execution, runs: Mapping[StepKey, StepRun]) -> TemplateView:
         """Return *execution* as the templates of this workflow see it; *runs* are its steps."""
         return TemplateView(self.workflow, execution, runs)
@@ -160,6 +174,12 @@ class WorkflowProgram:
     def output(self, view: TemplateView) -> Any:
         """Render the output of the execution."""
         return self._render(self._output, view)
+
+    def render(
+        self, template: Template, view: TemplateView, extra: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Render a *template* of the caller's own, which sees what those of the workflow see."""
+        return self._render(template, view, extra)
 
     def _names(self, view: TemplateView, extra: Mapping[str, Any] | None = None) -> TemplateContext:
         execution = view.execution

@@ -55,7 +55,7 @@ from automate_kernel.workflows.engine.program import (
     WorkflowProgram,
 )
 from automate_kernel.workflows.engine.record import LONGEST_PLACE, CallPlace, Path, Record
-from automate_kernel.workflows.engine.waiting import Answer, WaitingSteps
+from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -564,7 +564,7 @@ class _Driver:
         self._in_flight.discard(outcome.call.run.key)
         self._take_in(outcome.call.step, outcome.call.run, outcome)
 
-    def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | Answer) -> None:
+    def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | WaitEnd) -> None:
         """End the attempt of a run that was called, or has waited."""
         one, error = self._open.get(run.key), outcome.error
         if error is None:
@@ -741,13 +741,13 @@ class _Driver:
             if answer is not None:
                 self._take_in(step, one.run, answer)
 
-    def _answer_of(self, step: Step, run: StepRun) -> Answer | None:
+    def _answer_of(self, step: Step, run: StepRun) -> WaitEnd | None:
         events = self._inbox.pop(run.key, ())
         try:
             found = (self._waiting.answer(step, run, {}, event) for event in events)
             return next((answer for answer in found if answer is not None), None)
         except AutomateError as error:
-            return Answer(error=error)
+            return WaitEnd(error=error)
 
     def _begin_wait(self, one: _Open) -> None:
         """Begin a step that waits; it may end at once."""
@@ -758,7 +758,7 @@ class _Driver:
         try:
             begun = self._waiting.begin(step, run, {}, self._time)
         except AutomateError as error:
-            self._take_in(step, run, Answer(error=error))
+            self._take_in(step, run, WaitEnd(error=error))
             return
         if begun.child is not None:
             self._turn.children.append(begun.child)

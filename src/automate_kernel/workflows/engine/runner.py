@@ -8,11 +8,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from automate_kernel import signals
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    LeaseLostError,
+    StorageError,
+    TemplateError,
+    UnknownHereError,
+)
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
@@ -26,12 +35,18 @@ from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.definition.duration import format_duration
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.admission import (
+    Admission,
+    SkippedError,
+    announce_skipped,
+)
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
-from automate_kernel.workflows.engine.flow import Flow, needs_saving
+from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
+from automate_kernel.workflows.engine.transactional import TransactionalCall
 from automate_kernel.workflows.engine.waits import Arrived
 from automate_kernel.workflows.execution import (
     Event,
@@ -78,6 +93,12 @@ class Calls(Protocol):
     def is_async(self, name: str | OperationSpec) -> bool:
         """Return True if *name* is an ``async def``."""
 
+    def is_transactional(self, name: str) -> bool:
+        """Return True if *name* writes in the host's transaction."""
+
+    def absence(self, name: str) -> UnknownHereError | None:
+        """Return the reason why *name* can't be called here, or None if it can."""
+
 
 class Runner:
     """
@@ -87,6 +108,7 @@ class Runner:
     *listening* those that an event starts if their condition holds, and *find_child* those that
     steps start. *sender* is the sender of the
     signals. The context manager that *around* returns is entered while an execution is driven.
+    While *leaves_events* returns True, a worker leaves events to the others.
     """
 
     def __init__(
@@ -99,6 +121,7 @@ class Runner:
         find_child: FindChild | None = None,
         sender: Any = None,
         around: Callable[[Execution], AbstractContextManager[Any]] = nullcontext,
+        leaves_events: Callable[[], bool] = bool,
     ) -> None:
         self.store = store
         self.operations = operations
@@ -107,11 +130,16 @@ class Runner:
         self._find_child = find_child
         self._sender = sender
         self.around = around
+        self.leaves_events = leaves_events
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._means: dict[str, float] = {}
         # Executions that `begin_execution` has begun, until they are driven: they need not be read.
         self._begun: dict[str, Loaded] = {}
+        # The actions that are known to be there, and if they are transactional.
+        self._known: dict[str, bool] = {}
+        self.only_here: set[str] = set()
+        """The executions whose caller waits for them here: they fail where others are handed on."""
         self.activity: ExecutionActivity = ExecutionActivity()
         """The counts of this process, until a worker writes them down."""
 
@@ -125,31 +153,35 @@ class Runner:
         the workflow is mended and the item requeued, the item starts the rest.
         """
         event, starting, outcome = self._asked_for(item)
+        plain, admitted = _by_conditions([(item, starting, event)])
         with self.store.storage.begin() as rows:
-            for workflow in starting:
-                self.store.start(rows, workflow, event, priority=item.priority)
+            skipped = self.store.start_admitted(rows, admitted)
+            for workflow, _, priority in plain:
+                self.store.start(rows, workflow, event, priority=priority)
             self.store.signals.pass_on(rows, [(event, item.priority)])
             self._finish_events(rows, item.lease_owner or "", [outcome])
-        signals.emit(signals.event_received, self._sender, event=event)
+        self._report_events(signals.emit, [event], skipped)
         return OutcomeRecorded()
 
     def begin_events(
-        self, items: Sequence[OutboxItem]
+        self, items: Sequence[OutboxItem], send: Callable[..., Any] = signals.emit
     ) -> list[tuple[OutboxItem, Flow | AutomateError]]:
         """
         Begin what several events start, in one transaction, already claimed by their worker.
 
-        Returns the executions with their items. Raises what `handle_event` does: then nothing has
-        begun.
+        Returns the executions with their items. *send* sends the signals. Raises what
+        `handle_event` does: then nothing has begun.
         """
         asked = [self._asked_for(item) for item in items]
-        starts = [
-            (workflow, event, item.priority)
-            for item, (event, workflows, _) in zip(items, asked, strict=True)
-            for workflow in workflows
-        ]
+        starts, admitted = _by_conditions(
+            [
+                (item, workflows, event)
+                for item, (event, workflows, _) in zip(items, asked, strict=True)
+            ]
+        )
         ids, owner = list[str](), items[0].lease_owner or ""
         with self.store.freed_if_lost(ids, owner), self.store.storage.begin() as rows:
+            skipped = self.store.start_admitted(rows, admitted)
             begun = self.store.start_claimed(rows, starts, owner) if starts else []
             ids += [item.id for item, _ in begun]
             self.store.signals.pass_on(
@@ -157,20 +189,34 @@ class Runner:
                 [(event, item.priority) for item, (event, _, _) in zip(items, asked, strict=True)],
             )
             self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
-        for event, _, _ in asked:
-            signals.emit(signals.event_received, self._sender, event=event)
+        self._report_events(send, [event for event, _, _ in asked], skipped)
         return [(item, self._flow(item, loaded)) for item, loaded in begun]
 
-    def _asked_for(self, item: OutboxItem) -> tuple[Event, list[Workflow], Outcome]:
+    def _report_events(
+        self,
+        send: Callable[..., Any],
+        events: Iterable[Event],
+        skipped: Iterable[tuple[Workflow, Event, SkippedError]],
+    ) -> None:
+        """Send the signals of events that are done, and of the starts that they lack."""
+        for event in events:
+            send(signals.event_received, self._sender, event=event)
+        for workflow, event, error in skipped:
+            announce_skipped(self._sender, workflow, event, error, send=send)
+
+    def _asked_for(
+        self, item: OutboxItem
+    ) -> tuple[Event, list[tuple[Workflow, Admission | None]], Outcome]:
         """Return an item's event, the workflows that it starts, and the item's outcome."""
         about = {**item.payload, "id": item.id, "tenant_id": item.tenant_id, "labels": item.labels}
         # Once more: the process that accepted it may know fewer secrets than this one.
         event = self.store.redacted(Event.from_json(about))
-        starting, outcome = [], Outcome(item.id, token=item.lease_token)
+        starting: list[tuple[Workflow, Admission | None]] = []
+        outcome = Outcome(item.id, token=item.lease_token)
         for entry in self._listening(event):
             try:
                 if entry.starts_on(event):
-                    starting.append(entry.workflow)
+                    starting.append((entry.workflow, entry.admission(event)))
             except AutomateError as error:
                 outcome = _undecided(item, entry.workflow.name, error)
         return event, starting, outcome
@@ -199,7 +245,13 @@ class Runner:
 
     def arrived(self, flows: Sequence[Flow]) -> dict[str, dict[StepKey, Arrived]]:
         """Return what has come for executions in flight that wait beside it, by their ids."""
-        waiting = {flow.execution.id: (flow.execution, dict(flow.waiting)) for flow in flows}
+        waiting = {
+            flow.execution.id: (
+                flow.execution,
+                {key: one for key, one in list(flow.waiting.items()) if one.saved},
+            )
+            for flow in flows
+        }
         with self.store.storage.begin(atomic=False) as rows:
             return self.store.signals.arrived(rows, waiting)
 
@@ -228,6 +280,10 @@ class Runner:
     def _flow(self, item: OutboxItem, loaded: Loaded) -> Flow | AutomateError:
         try:
             program = self._programs(loaded.execution.definition_id)
+        except TemplateError as error:
+            # With a filter, say, that this version doesn't have: it was checked where it began.
+            text = f"can't read the definition of workflow {loaded.execution.name!r}: {error}"
+            return UnknownHereError(text, reason="UNREADABLE_DEFINITION")
         except AutomateError as error:
             return error
         return Flow(item, loaded, program, self._find_child)
@@ -253,6 +309,8 @@ class Runner:
         flow = self._flow(item, begun) if begun else self.open([item]).get(item.id)
         if flow is None:
             return None
+        if isinstance(flow, UnknownHereError):
+            return self.hand_on(item, flow)
         if isinstance(flow, AutomateError):
             raise flow
         flow.enter(self.around(flow.execution))
@@ -263,6 +321,7 @@ class Runner:
 
     def _drive(self, flow: Flow) -> OutcomeRecorded | None:
         in_flight: set[Future[CallOutcome]] = set()
+        leased_at, lease_seconds = time.monotonic(), self.store.outbox.lease_seconds
         turn = self.turn(flow)
         try:
             while True:
@@ -272,7 +331,11 @@ class Runner:
                     saved = self._saved(flow, turn)
                     if saved is None or saved.last:
                         return OutcomeRecorded() if saved else None
-                    turn = saved
+                    turn, leased_at = saved, time.monotonic()
+                elif turn.calls and time.monotonic() - leased_at >= lease_seconds:
+                    # A call or a retry's delay took longer than the lease, which nobody renews.
+                    self.let_go(flow)
+                    leased_at = time.monotonic()
                 for call in turn.calls:
                     self.begin(flow, call)
                 slow = [
@@ -284,6 +347,9 @@ class Runner:
                 outcomes = self._make(flow, turn, in_flight)
                 arrived = self.arrived([flow]) if flow.waiting else {}
                 turn = self.turn(flow, outcomes, arrived.get(flow.execution.id, {}))
+        except LeaseLostError:
+            self.let_go(flow)
+            return None
         finally:
             for future in in_flight:
                 future.cancel()  # the next holder of the execution makes those that have not begun
@@ -303,10 +369,34 @@ class Runner:
         outcomes: Sequence[CallOutcome] = (),
         arrived: Mapping[StepKey, Arrived] | None = None,
     ) -> Turn:
-        """Take *outcomes* in, and return what follows; a new execution sends its signal."""
+        """
+        Take *outcomes* in, and return what follows; a new execution sends its signal.
+
+        If that is a call of an action that isn't known here, the execution is handed on.
+        """
         if flow.begins and flow.fresh:
-            signals.emit(signals.workflow_started, self._sender, execution=flow.execution)
-        return flow.next_turn(outcomes, arrived or {})
+            flow.send(signals.workflow_started, self._sender)
+        turn = flow.next_turn(outcomes, arrived or {})
+        for call in turn.calls:
+            lack = self._lacks(call.action) if call.spec is None else None
+            if lack is not None and flow.execution.id not in self.only_here:
+                logger.warning("execution %s is handed on: this worker %s", flow.execution.id, lack)
+                flow.hand_on(lack, turn)
+                break
+        return turn
+
+    def _lacks(self, action: str) -> UnknownHereError | None:
+        if action in self._known:
+            return None
+        lack = self.operations.absence(action)
+        if lack is None:
+            self._known[action] = self.operations.is_transactional(action)
+        return lack
+
+    def hand_on(self, item: OutboxItem, lack: UnknownHereError) -> OutcomeRecorded:
+        """Let another worker have an execution that can't even be opened here."""
+        logger.warning("item %s is handed on: this worker %s", item.id, lack)
+        return OutcomeRecorded(self.store.hand_on(item, lack))
 
     def let_go(self, flow: Flow) -> None:
         """Raise `LeaseLostError` if the item is another's; else the execution has been ended."""
@@ -328,19 +418,30 @@ class Runner:
             submit(flow.context.copy().run, self.perform, flow, call)
             for call in turn.calls
         }
-        done, left = wait(in_flight, patience, FIRST_COMPLETED)
-        in_flight.intersection_update(left)
-        return [future.result() for future in done]
+        done, _ = wait(in_flight, patience, FIRST_COMPLETED)
+        ended = [(future, future.result()) for future in done]
+        outcomes = first_outcomes([outcome for _, outcome in ended])
+        in_flight.difference_update(future for future, _ in ended[: len(outcomes)])
+        return outcomes
 
     # -- calls -------------------------------------------------------------------------------
 
     def begin(self, flow: Flow, call: StepCall) -> None:
         """Note that *call* is made now, and send its signal."""
         flow.begin(call)
-        signals.emit(signals.step_started, self._sender, execution=flow.execution, step=call.run)
+        flow.send(signals.step_started, self._sender, call.run)
 
     def perform(self, flow: Flow, call: StepCall) -> CallOutcome:
-        """Make one call; an error is part of the outcome."""
+        """
+        Make one call; an error is part of the outcome.
+
+        A transactional step is saved as well. Raises `LeaseLostError` if that can't be, and
+        `StorageError` if its database fails for too long.
+        """
+        if self._known.get(call.action):
+            return TransactionalCall(
+                self.store, flow, call, partial(self._write, flow, call)
+            ).perform()
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
         name, began = call.action, time.monotonic()
         try:
@@ -350,6 +451,18 @@ class Runner:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:
             self._note(name, time.monotonic() - began)
+
+    def _write(self, flow: Flow, call: StepCall, transaction: Any) -> CallOutcome:
+        """Make one call in *transaction*; raises the error of a call that fails."""
+        about = replace(_about(flow.execution, call), transaction=transaction)
+        timeout, began = flow.timeout_of(call), time.monotonic()
+        output = self.operations.invoke(call.action, call.input, call=about)
+        # Nobody else may use its transaction, so it can't be left behind while it runs.
+        if timeout is not None and time.monotonic() - began > timeout:
+            text = f"it took longer than {timeout:g} seconds"
+            late = AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text)
+            raise _timed_out(flow, call, timeout, late)
+        return _outcome(call, output)
 
     def mean_seconds(self, action: str) -> float:
         """Return how long calls of a plain *action* take here; a second if that is unknown."""
@@ -417,8 +530,8 @@ class Runner:
         if len(group) > 1:
             middle = len(group) // 2
             return {
-                **self.save(group[:middle], until=until),
-                **self.save(group[middle:], until=until),
+                **self._save_half(group[:middle], until),
+                **self._save_half(group[middle:], until),
             }
         ((flow, turn),) = group
         try:
@@ -427,6 +540,15 @@ class Runner:
             if again.code is not ErrorCodes.INVALID_ARGUMENT:
                 raise
             return {flow.item.id: again}
+
+    def _save_half(
+        self, half: Sequence[tuple[Flow, Turn]], until: Callable[[], bool]
+    ) -> dict[str, Turn | AutomateError]:
+        """Save a half of a group; a database that fails now must not undo the other half."""
+        try:
+            return self.save(half, until=until)
+        except AutomateError as error:
+            return {flow.item.id: error for flow, _ in half}
 
     def executor(self) -> ThreadPoolExecutor:
         """Return the threads for parallel steps, made at the first need."""
@@ -446,24 +568,39 @@ class Runner:
         """Count a turn that has been saved, and send its signals."""
         execution = flow.execution
         self.activity.add(execution, turn, began=began)
-        send, sender = signals.emit, self._sender
+        send, sender = flow.send, self._sender
         for wait_ in turn.waits:
-            send(signals.step_started, sender, execution=execution, step=wait_.run)
+            send(signals.step_started, sender, wait_.run)
         for run in turn.saves:
             if run.status is StepStatus.COMPLETED:
-                send(signals.step_completed, sender, execution=execution, step=run)
+                send(signals.step_completed, sender, run)
             elif run.status is StepStatus.FAILED:
                 error = _error(run.error_code, run.error, run.error_group, run.trace)
-                send(signals.step_failed, sender, execution=execution, step=run, error=error)
+                send(signals.step_failed, sender, run, error=error)
         if turn.end is ExecutionStatus.COMPLETED:
-            send(signals.workflow_completed, sender, execution=execution)
+            send(signals.workflow_completed, sender)
         elif turn.end is ExecutionStatus.FAILED:
-            self.send_failed(execution)
+            send(signals.workflow_failed, sender, error=_error_of(execution))
 
     def send_failed(self, execution: Execution) -> None:
         """Send `workflow_failed`."""
-        error = _error(execution.error_code, execution.error, execution.error_group)
+        error = _error_of(execution)
         signals.emit(signals.workflow_failed, self._sender, execution=execution, error=error)
+
+
+def _by_conditions(
+    asked: Iterable[tuple[OutboxItem, Iterable[tuple[Workflow, Admission | None]], Event]],
+) -> tuple[list[tuple[Workflow, Event, int]], list[tuple[Workflow, Event, int, Admission]]]:
+    """Return the starts that items ask for: those without conditions, and those with some."""
+    plain: list[tuple[Workflow, Event, int]] = []
+    admitted: list[tuple[Workflow, Event, int, Admission]] = []
+    for item, starting, event in asked:
+        for workflow, admission in starting:
+            if admission is None:
+                plain.append((workflow, event, item.priority))
+            else:
+                admitted.append((workflow, event, item.priority, admission))
+    return plain, admitted
 
 
 def _about(execution: Execution, call: StepCall) -> Call:
@@ -498,13 +635,15 @@ def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     """
     Return the rest of a turn that the database refuses: the steps with outputs have failed.
 
-    It is the last turn of this wake-up. The next one goes on from the state that is written
-    here, and calls no step again whose output can't be kept.
+    Nothing more begins in this wake-up, and it ends once what is in flight has ended. The next one
+    goes on from the state that is written here, and calls no step again whose output can't be kept.
     """
     code, text = str(error.code), f"its output can't be stored: {error}"
+    flow.leaving = True
+    flow.pause(turn)
     left = Turn(
-        delays=turn.delays, wait=0.0, failed=turn.failed, answered=turn.answered,
-        abandoned=turn.abandoned,
+        delays=turn.delays, wait=None if flow.running else 0.0, failed=turn.failed,
+        answered=turn.answered, abandoned=turn.abandoned,
     )  # fmt: skip
     failing = {step.id for step in flow.workflow.steps if step.on_failure == "fail"}
     blamed = None
@@ -536,6 +675,10 @@ def _undecided(item: OutboxItem, workflow: str, error: AutomateError) -> Outcome
         item.id, ItemStatus.FAILED, 0.0, str(error.code), text, item.lease_token,
         group_of(error), error.trace,
     )  # fmt: skip
+
+
+def _error_of(execution: Execution) -> AutomateError:
+    return _error(execution.error_code, execution.error, execution.error_group)
 
 
 def _error(

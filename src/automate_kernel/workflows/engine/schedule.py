@@ -1,5 +1,5 @@
 """
-The schedule of workflows: the times at which they fire, and the ticker that fires them.
+The schedule of workflows: their times, the ticker that fires them, and an operator's commands.
 
 Times are aware, and come out in UTC. `cronsim` reads cron lines; it comes with the extra
 ``schedule``, and is only needed where cron lines are used.
@@ -9,22 +9,39 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import uuid
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from automate_kernel.errors import WorkflowError
-from automate_kernel.storage.rows import Now, Rows, Storage, Where
-from automate_kernel.storage.tables import SCHEDULE
+from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.tables import EXECUTION, SCHEDULE
+from automate_kernel.workflows.catalogue import EVERYBODY, Catalogue, Everybody
+from automate_kernel.workflows.definition.admission import Concurrency
+from automate_kernel.workflows.definition.duration import format_duration
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.triggers import ScheduleTrigger, require_cron
+from automate_kernel.workflows.engine.admission import (
+    Admission,
+    SkippedError,
+    announce_skipped,
+)
+from automate_kernel.workflows.engine.executions import ExecutionStore, execution_id_of
+from automate_kernel.workflows.events import scheduled_event
+from automate_kernel.workflows.execution import Event
 
 if TYPE_CHECKING:
     from cronsim import CronSim
 
 __all__ = [
-    "Scheduled",
+    "Schedule",
+    "Schedules",
     "Ticker",
     "due",
     "forget_schedules",
@@ -33,6 +50,9 @@ __all__ = [
     "upcoming",
 ]
 
+logger: logging.Logger = get_logger(__name__)
+
+_NAMESPACE = uuid.UUID("2c1f3b52-7f6d-4b0a-9a0e-6a1f0c9f8f55")
 _UTC = timezone.utc
 _EPOCH = datetime(1970, 1, 1, tzinfo=_UTC)
 
@@ -131,34 +151,84 @@ def _cron(text: str, after: datetime) -> CronSim:
     return CronSim(text, after)
 
 
-Scheduled = tuple[Workflow, str | None]
-"""A workflow, and the tenant that it belongs to."""
-
-# Called in the transaction that moves the schedule on, with the workflow, its tenant, its trigger
-# and the time of the fire.
-Fire = Callable[[Rows, Workflow, str | None, ScheduleTrigger, datetime], Any]
-
-
-def schedules_of(workflow: Workflow, tenant_id: str | None) -> dict[str, ScheduleTrigger]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
     """
-    Return the schedules of a workflow by their keys, under which their last fires are stored.
+    A schedule of a workflow: its *trigger*, the *number* of it among the workflow's triggers.
+
+    Its state is that of the database: `last_fired_at` is the last time that fired, or the time
+    since which it counts. `execution_id` is the execution that it started last, `next_at` the time
+    at which it fires next; None while it is paused.
+    """
+
+    key: str
+    workflow: Workflow
+    tenant_id: str | None
+    number: int
+    trigger: ScheduleTrigger
+    last_fired_at: datetime | None = None
+    next_at: datetime | None = None
+    paused_at: datetime | None = None
+    execution_id: str | None = None
+
+    @property
+    def about(self) -> str:
+        """Its times for people: ``0 9 * * * Europe/Berlin``, or ``every 5m``."""
+        trigger = self.trigger
+        if trigger.every is not None:
+            return f"every {format_duration(trigger.every)}"
+        zone = "" if trigger.timezone == "UTC" else f" {trigger.timezone}"
+        return f"{trigger.cron}{zone}"
+
+    def upcoming(self, count: int, after: datetime) -> list[datetime]:
+        """Return the next *count* times after *after*."""
+        return list(islice(upcoming(self.trigger, after), count))
+
+    def event(self, moment: datetime) -> Event:
+        """Return the event of its time *moment*: the same one each time, so that it counts once."""
+        event_id = str(uuid.uuid5(_NAMESPACE, f"{self.key}\n{_aware(moment).isoformat()}"))
+        return scheduled_event(
+            self.workflow, self.tenant_id, self.trigger.payload, moment, event_id
+        )
+
+    def jitter(self, moment: datetime) -> timedelta:
+        """Return the delay of its time *moment*: a part of its jitter, the same on all workers."""
+        digest = hashlib.sha256(f"jitter\n{self.key}\n{_aware(moment).isoformat()}".encode())
+        part = int.from_bytes(digest.digest()[:6], "big") / 2**48
+        return timedelta(seconds=(self.trigger.jitter or 0.0) * part)
+
+
+# Called in the transaction that moves a schedule on, with the time of the fire. What it returns is
+# called once that is committed.
+Fire = Callable[[Rows, Schedule, datetime], "Callable[[], None] | None"]
+
+
+def schedules_of(workflow: Workflow, tenant_id: str | None) -> list[Schedule]:
+    """
+    Return the schedules of a workflow; under their keys their state is stored.
 
     A schedule that is changed is another one. It begins to count anew, and does not fire for its
     new times in the past.
     """
-    found = {}
-    for position, trigger in enumerate(workflow.triggers):
+    found = []
+    for number, trigger in enumerate(workflow.triggers):
         if isinstance(trigger, ScheduleTrigger):
             times = [trigger.cron, trigger.every, trigger.timezone]
             about = json.dumps([workflow.name, tenant_id, *times])
             digest = hashlib.sha256(about.encode()).hexdigest()[:32]
-            found[f"{workflow.name}#{position}#{digest}"] = trigger
+            key = f"{workflow.name}#{number}#{digest}"
+            found.append(
+                Schedule(
+                    key=key, workflow=workflow, tenant_id=tenant_id, number=number, trigger=trigger
+                )
+            )
     return found
 
 
 def forget_schedules(rows: Rows, workflow: Workflow, tenant_id: str | None) -> None:
     """Let the workflow's schedules begin to count anew, once it is switched on again."""
-    rows.delete(SCHEDULE, [Where("id", "in", list(schedules_of(workflow, tenant_id)))])
+    keys = [schedule.key for schedule in schedules_of(workflow, tenant_id)]
+    rows.update(SCHEDULE, [Where("id", "in", keys)], {"last_fired_at": Now()})
 
 
 class Ticker:
@@ -170,50 +240,304 @@ class Ticker:
     """
 
     def __init__(
-        self, storage: Storage, workflows: Callable[[], Iterable[Scheduled]], fire: Fire
+        self, storage: Storage, schedules: Callable[[], Iterable[Schedule]], fire: Fire
     ) -> None:
         self._storage = storage
-        self._scheduled = workflows
+        self._schedules = schedules
         self._fire = fire
 
     def tick(self) -> int:
         """Fire the schedules that are due; return the number of fires."""
-        schedules = dict(self._schedules())
+        schedules = {schedule.key: schedule for schedule in self._schedules()}
         if not schedules:
             return 0
         with self._storage.begin(atomic=False) as rows:
             now = rows.now()
             found = rows.select(SCHEDULE, [Where("id", "in", sorted(schedules))])
-        known = {row["id"]: row["last_fired_at"] for row in found}
-        self._begin(sorted(schedules.keys() - known.keys()))
-        return sum(self._fire_due(key, *schedules[key], last, now) for key, last in known.items())
-
-    def _schedules(self) -> Iterator[tuple[str, tuple[Scheduled, ScheduleTrigger]]]:
-        for workflow, tenant_id in self._scheduled():
-            for key, trigger in schedules_of(workflow, tenant_id).items():
-                yield key, ((workflow, tenant_id), trigger)
+        known = {row["id"]: row["last_fired_at"] for row in found if row["paused_at"] is None}
+        self._begin(sorted(schedules.keys() - {row["id"] for row in found}))
+        return sum(self._fire_due(schedules[key], last, now) for key, last in known.items())
 
     def _begin(self, keys: list[str]) -> None:
         if keys:
             with self._storage.begin() as rows:
                 rows.insert(SCHEDULE, [{"id": key, "last_fired_at": Now()} for key in keys])
 
-    def _fire_due(
-        self,
-        key: str,
-        scheduled: Scheduled,
-        trigger: ScheduleTrigger,
-        last: datetime,
-        now: datetime,
-    ) -> int:
+    def _fire_due(self, schedule: Schedule, last: datetime, now: datetime) -> int:
         fired = 0
-        for moment in due(trigger, last, now):
+        for moment in due(schedule.trigger, last, now):
             with self._storage.begin() as rows:
                 # Compare and set: of all workers that see it due, one moves it on and fires.
-                where = [Where("id", "eq", key), Where("last_fired_at", "eq", last)]
+                where = [
+                    Where("id", "eq", schedule.key),
+                    Where("last_fired_at", "eq", last),
+                    Where("paused_at", "eq", None),
+                ]
                 if not rows.update(SCHEDULE, where, {"last_fired_at": moment}):
                     return fired
-                self._fire(rows, *scheduled, trigger, moment)
+                after = self._fire(rows, schedule, moment)
+            if after is not None:
+                after()
             last = moment
             fired += 1
         return fired
+
+
+class Schedules:
+    """
+    The schedules of a kernel's workflows: find them, pause and resume them, fire them by hand.
+
+    A command means all schedules of a workflow, or with *number* that of one trigger: its position
+    in the workflow's list of triggers, from 0. With *tenant_id* the workflow is the tenant's own.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        executions: ExecutionStore,
+        *,
+        sender: object,
+    ) -> None:
+        self._catalogue, self._executions = catalogue, executions
+        self._storage = executions.storage
+        self._sender = sender
+
+    def all(self) -> Iterator[Schedule]:
+        """Yield the schedules of all workflows that can run, without their state."""
+        for entry in self._catalogue.entries():
+            if entry.error is None:
+                yield from schedules_of(entry.workflow, entry.tenant_id)
+
+    def find(
+        self, workflow: str | None = None, *, tenant_id: str | Everybody | None = EVERYBODY
+    ) -> list[Schedule]:
+        """
+        Find schedules with their state, by workflow: all, or those of one *workflow* or tenant.
+
+        None as the tenant means the workflows that belong to no tenant.
+        """
+        found = [
+            each
+            for each in self.all()
+            if workflow in (None, each.workflow.name)
+            and (isinstance(tenant_id, Everybody) or each.tenant_id == tenant_id)
+        ]
+        with self._storage.begin(atomic=False) as rows:
+            keys = sorted(each.key for each in found)
+            states = {row["id"]: row for row in rows.select(SCHEDULE, [Where("id", "in", keys)])}
+            now = rows.now()
+        stated = [_with_state(each, states.get(each.key), now) for each in found]
+        return sorted(stated, key=lambda each: (each.workflow.name, each.number))
+
+    def pause(
+        self, workflow: str, *, tenant_id: str | None = None, number: int | None = None
+    ) -> int:
+        """
+        Let schedules fire no more until `resume`; return how many were not paused before.
+
+        Executions that have begun go on. A schedule whose times are changed is another one, and
+        not paused.
+        """
+        paused = 0
+        for schedule in self._chosen(workflow, tenant_id, number):
+            with self._storage.begin() as rows:
+                new = {"id": schedule.key, "last_fired_at": Now(), "paused_at": Now()}
+                its = [Where("id", "eq", schedule.key), Where("paused_at", "eq", None)]
+                paused += rows.insert(SCHEDULE, [new]) or rows.update(
+                    SCHEDULE, its, {"paused_at": Now()}
+                )
+        return paused
+
+    def resume(
+        self, workflow: str, *, tenant_id: str | None = None, number: int | None = None
+    ) -> int:
+        """
+        Let paused schedules fire again; return how many there were.
+
+        What they missed is made up for only with ``catch_up``, and then each time.
+        """
+        resumed = 0
+        for schedule in self._chosen(workflow, tenant_id, number):
+            changes: Row = {"paused_at": None}
+            if not schedule.trigger.catch_up:
+                changes["last_fired_at"] = Now()
+            its = [Where("id", "eq", schedule.key), Where("paused_at", "ne", None)]
+            with self._storage.begin() as rows:
+                resumed += rows.update(SCHEDULE, its, changes)
+        return resumed
+
+    def trigger(
+        self, workflow: str, *, tenant_id: str | None = None, number: int | None = None
+    ) -> str:
+        """
+        Fire a schedule now, beside its own times, and return the id of the execution.
+
+        Its ``if`` is not asked, and a pause doesn't matter. Raises ``INVALID_ARGUMENT`` if the
+        workflow has several and no *number* says which, and ``FAILED_PRECONDITION`` where
+        ``overlap: skip`` lets none begin.
+        """
+        chosen = self._chosen(workflow, tenant_id, number)
+        if len(chosen) > 1:
+            numbers = ", ".join(f"{each.number} ({each.about})" for each in chosen)
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"workflow {workflow!r} has {len(chosen)} schedules",
+                hint=f"say which by its number: {numbers}",
+            )
+        with self._storage.begin() as rows:
+            # None of its own times, though it may be the same moment.
+            event = replace(chosen[0].event(rows.now()), id=new_id())
+            return self._start(rows, chosen[0], event, self._admission(chosen[0], event))
+
+    def backfill(
+        self,
+        workflow: str,
+        start: datetime,
+        end: datetime,
+        *,
+        tenant_id: str | None = None,
+        number: int | None = None,
+        limit: int = 1000,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """
+        Fire each time of schedules from *start* to *end*, and return how many executions began.
+
+        A time for which there is an execution makes none again: repeat a backfill that was cut
+        short. What a schedule's ``if`` refuses is left out. Nothing is skipped or debounced:
+        what may not go on at once queues. *progress* gets the number of times so far after each.
+        Raises ``INVALID_ARGUMENT`` if there are more than *limit* times, or *end* is not over yet;
+        then none is fired.
+        """
+        chosen = self._chosen(workflow, tenant_id, number)
+        start, end = _checked_time(start, "start"), _checked_time(end, "end")
+        with self._storage.begin(atomic=False) as rows:
+            if end > rows.now():
+                raise AutomateError(
+                    ErrorCodes.INVALID_ARGUMENT,
+                    "a backfill can't end in the future",
+                    hint="workers fire what is to come",
+                )
+        times = [
+            (schedule, moment)
+            for schedule in chosen
+            for moment in _between(schedule.trigger, start, end, limit + 1)
+        ]
+        if len(times) > limit:
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"a backfill from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} has more than"
+                f" {limit} times",
+                hint="take a shorter range, or raise the limit",
+            )
+        begun = 0
+        for count, (schedule, moment) in enumerate(times, 1):
+            begun += self._fire_past(schedule, moment)
+            if progress is not None:
+                progress(count)
+        return begun
+
+    def fire(self, rows: Rows, schedule: Schedule, moment: datetime) -> Callable[[], None] | None:
+        """Begin the execution of a schedule's time, in the transaction that moves it on."""
+        event = schedule.event(moment)
+        try:
+            wanted = self._catalogue.pulls(schedule.workflow, schedule.trigger, event)
+            admission = self._admission(schedule, event) if wanted else None
+        except AutomateError as error:
+            # It has fired: another look at it would end the same, and hold up other schedules.
+            logger.error("the schedule of workflow %r: %s", schedule.workflow.name, error)
+            return None
+        if not wanted:
+            return None
+        run_at = moment + schedule.jitter(moment) if schedule.trigger.jitter else None
+        try:
+            self._start(rows, schedule, event, admission, run_at)
+        except SkippedError as error:
+            skipped = error
+            return lambda: announce_skipped(self._sender, schedule.workflow, event, skipped)
+        return None
+
+    def _fire_past(self, schedule: Schedule, moment: datetime) -> bool:
+        event = schedule.event(moment)
+        if not self._catalogue.pulls(schedule.workflow, schedule.trigger, event):
+            return False
+        admission = self._admission(schedule, event)
+        known = [Where("id", "eq", execution_id_of(event, schedule.workflow.name))]
+        with self._storage.begin() as rows:
+            if rows.select(EXECUTION, known, columns=("id",)):
+                return False
+            self._executions.start(
+                rows, schedule.workflow, event, admission=admission and admission.waiting()
+            )
+        return True
+
+    def _start(
+        self,
+        rows: Rows,
+        schedule: Schedule,
+        event: Event,
+        admission: Admission | None,
+        run_at: datetime | None = None,
+    ) -> str:
+        execution_id = self._executions.start(
+            rows, schedule.workflow, event, run_at=run_at, admission=admission
+        )
+        its = [Where("id", "eq", schedule.key)]
+        rows.update(SCHEDULE, its, {"execution_id": execution_id})
+        return execution_id
+
+    def _admission(self, schedule: Schedule, event: Event) -> Admission | None:
+        """Return the conditions on a start by *schedule*: the workflow's own, and its overlap."""
+        own, overlap = self._catalogue.admission(schedule.workflow, event), schedule.trigger.overlap
+        if overlap == "allow":
+            return own
+        key = hashlib.sha256(f"schedule\n{schedule.key}".encode()).hexdigest()[:32]
+        one = Concurrency(limit=1, when_full=overlap)
+        return replace(own or Admission(), concurrency=one, concurrency_key=key)
+
+    def _chosen(self, workflow: str, tenant_id: str | None, number: int | None) -> list[Schedule]:
+        # None of another tenant is shown, not even its name.
+        known = [each for each in self.all() if each.tenant_id == tenant_id]
+        found = [
+            each
+            for each in known
+            if each.workflow.name == workflow and number in (None, each.number)
+        ]
+        if not found:
+            which = "" if number is None else f" with the number {number}"
+            names = sorted({each.workflow.name for each in known})
+            hint = f"there are schedules of {', '.join(names)}" if names else None
+            raise AutomateError(
+                ErrorCodes.NOT_FOUND, f"workflow {workflow!r} has no schedule{which}", hint=hint
+            )
+        return found
+
+
+def _with_state(schedule: Schedule, row: Row | None, now: datetime) -> Schedule:
+    paused_at = row["paused_at"] if row else None
+    return replace(
+        schedule,
+        last_fired_at=row["last_fired_at"] if row else None,
+        next_at=next_fire(schedule.trigger, now) if paused_at is None else None,
+        paused_at=paused_at,
+        execution_id=row["execution_id"] if row else None,
+    )
+
+
+def _between(
+    trigger: ScheduleTrigger, start: datetime, end: datetime, most: int
+) -> Iterator[datetime]:
+    for moment in islice(upcoming(trigger, start - timedelta(microseconds=1)), most):
+        if moment > end:
+            return
+        yield moment
+
+
+def _checked_time(moment: datetime, name: str) -> datetime:
+    if moment.tzinfo is None:
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"the {name} of a backfill has no time zone",
+            hint="pass an aware datetime",
+        )
+    return moment.astimezone(_UTC)

@@ -3,7 +3,7 @@ Signals in the host's database: kept for those that wait, and for those that soo
 
 None is missed. A wait is committed before its execution is parked, and the one who parks it looks
 for signals after the change of its item. A signal is committed before the look for waits, and the
-one who looks locks the item. So one of the two sees the other, whoever comes first.
+one who looks waits for whoever parks an item. So one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ Awaited = tuple[str, str]
 _WOKEN_AT_ONCE = 200
 _PURGED_AT_ONCE = 500
 _KEPT_SECONDS = 3600.0
+
+
+_PARKED = (Where("status", "in", WAITING), Where("waiting_for", "eq", "time"))
+# So many values stand in one condition: SQLite takes 32,766 parameters.
+_MOST_VALUES = 5_000
 
 
 class SignalStore:
@@ -101,45 +106,75 @@ class SignalStore:
                  "received_at": Now()}
                 for item, key in zip(items, keys, strict=True)
             ])  # fmt: skip
+        for waiting in self._waiting_for(keys):
+            self._wake_all(waiting)
         outcomes = [Outcome(item.id, token=item.lease_token) for item in items]
+        return self._outbox.acknowledge(items[0].lease_owner or "", outcomes)
+
+    def _waiting_for(self, keys: Sequence[str]) -> Iterator[list[str]]:
+        """Yield the items of the executions that wait for these keys, in small lists."""
         beyond: list[Where] = []
         while True:
-            with self._storage.begin() as rows:
+            with self._storage.begin(atomic=False) as rows:
                 where = [Where("key", "in", sorted(set(keys))), *beyond]
                 waits = rows.select(
                     WAIT, where, order_by=("id",), limit=_WOKEN_AT_ONCE,
                     columns=("id", "execution_id"),
                 )  # fmt: skip
-                self._wake_executions(rows, sorted({row["execution_id"] for row in waits}))
-                if len(waits) < _WOKEN_AT_ONCE:
-                    owner = items[0].lease_owner or ""
-                    return self._outbox.acknowledge(owner, outcomes, transaction=rows.native)
+                ids = sorted({row["execution_id"] for row in waits})
+                live = [Where("id", "in", ids), Where("status", "in", LIVE)]
+                found = rows.select(EXECUTION, live, columns=("item_id",))
+            if found:
+                yield sorted(row["item_id"] for row in found)
+            if len(waits) < _WOKEN_AT_ONCE:
+                return
             beyond = [Where("id", "gt", waits[-1]["id"])]
 
-    def _wake_executions(self, rows: Rows, ids: Sequence[str]) -> None:
-        live = [Where("id", "in", ids), Where("status", "in", LIVE)]
-        found = rows.select(EXECUTION, live, columns=("item_id",))
-        self.wake(rows, [row["item_id"] for row in found])
+    def _wake_all(self, item_ids: Sequence[str]) -> None:
+        """Let items be due now, in a transaction for those that are parked."""
+        if not isinstance(self._outbox, RowsOutboxStore):
+            self._outbox.reschedule(item_ids)
+            return
+        with self._storage.begin() as rows:
+            parked = rows.select(
+                OUTBOX, [Where("id", "in", item_ids), *_PARKED], order_by=("id",), lock=True,
+                skip_locked=True, columns=("id", "priority"),
+            )  # fmt: skip
+            _make_due(rows, parked)
+        left = sorted(set(item_ids) - {row["id"] for row in parked})
+        if not left:
+            return
+        with self._storage.begin(atomic=False) as rows:
+            # Those that are due already are claimed later than this, and look then.
+            where = [Where("id", "in", left), Where("waiting_for", "eq", "worker")]
+            due = {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))}
+        for item_id in left:
+            if item_id not in due:
+                self._wake_one(item_id)
+
+    def _wake_one(self, item_id: str) -> None:
+        """Let an item be due now that a worker has, if that parks it this very moment."""
+        # Locked by its id alone, so that whoever parks it is waited for; and alone, so that nobody
+        # who holds others waits for this one.
+        with self._storage.begin() as rows:
+            found = rows.select(
+                OUTBOX, [Where("id", "eq", item_id)], lock=True,
+                columns=("id", "status", "waiting_for", "priority"),
+            )  # fmt: skip
+            _make_due(rows, [
+                row for row in found
+                if row["status"] in WAITING and row["waiting_for"] == "time"
+            ])  # fmt: skip
 
     def wake(self, rows: Rows, item_ids: Sequence[str]) -> None:
-        """Let items that wait for a time be due now; what runs is left alone."""
+        """Let items be due now that were parked in this transaction."""
         if not item_ids:
             return
         if not isinstance(self._outbox, RowsOutboxStore):
             self._outbox.reschedule(item_ids)
             return
-        # Locked by their ids alone: whoever parks one of them is waited for.
-        found = rows.select(
-            OUTBOX, [Where("id", "in", sorted(item_ids))], order_by=("id",), lock=True,
-            columns=("id", "status", "waiting_for", "priority"),
-        )  # fmt: skip
-        parked = [row for row in found if row["status"] in WAITING and row["waiting_for"] == "time"]
-        for priority in sorted({row["priority"] for row in parked}):
-            ids = [row["id"] for row in parked if row["priority"] == priority]
-            changes = {"updated_at": Now(), **waiting_changes(0.0, priority)}
-            rows.update(OUTBOX, [Where("id", "in", ids)], changes)
-        if parked:
-            rows.notify(CHANNEL)
+        where = [Where("id", "in", sorted(item_ids)), *_PARKED]
+        _make_due(rows, rows.select(OUTBOX, where, columns=("id", "priority")))
 
     # -- waits -------------------------------------------------------------------------------
 
@@ -152,8 +187,8 @@ class SignalStore:
 
     def end(self, rows: Rows, ended: Sequence[tuple[str, StepKey]]) -> None:
         """Delete the waits of steps that have ended: of each its execution and key."""
-        ids = sorted(wait_id(execution_id, *key) for execution_id, key in ended)
-        rows.delete(WAIT, [Where("id", "in", ids)])
+        for ids in _parts(wait_id(execution_id, *key) for execution_id, key in ended):
+            rows.delete(WAIT, [Where("id", "in", ids)])
 
     def open(self, rows: Rows, execution_ids: Sequence[str]) -> dict[str, dict[StepKey, OpenWait]]:
         """Return the waits of executions, which go on."""
@@ -266,10 +301,10 @@ def _signals(
     times = [one.created_at for one, _ in waiting if one.created_at is not None]
     since = [Where("received_at", "ge", min(times))] if len(times) == len(waiting) else []
     found: dict[str, list[Row]] = {}
-    for row in rows.select(
-        SIGNAL, [Where("key", "in", keys), *since], columns=("id", "key", "received_at")
-    ):
-        found.setdefault(row["key"], []).append(row)
+    for part in _parts(keys):
+        where = [Where("key", "in", part), *since]
+        for row in rows.select(SIGNAL, where, columns=("id", "key", "received_at")):
+            found.setdefault(row["key"], []).append(row)
     return found
 
 
@@ -307,8 +342,7 @@ def _wait_row(wait: Wait, tenant_id: str | None, redact: Redaction | None) -> Ro
 
 
 def _events(rows: Rows, ids: Iterable[str]) -> dict[str, Event]:
-    where = [Where("id", "in", sorted(ids))]
-    found = rows.select(SIGNAL, where, columns=("id", "event"))
+    found = _select(rows, SIGNAL, ids, ("id", "event"))
     return {row["id"]: Event.from_json(row["event"]) for row in found}
 
 
@@ -343,12 +377,32 @@ def _decisions(
 
 def _ends(rows: Rows, waits: Iterable[OpenWait]) -> dict[str, Event]:
     """Return the ends of the sub-workflows that have ended, by their ids."""
-    ids = sorted({one.subject for one in waits if one.about == "workflow"})
-    if not ids:
-        return {}
-    known = rows.select(EXECUTION, [Where("id", "in", ids)], columns=("id", "status"))
+    ids = {one.subject for one in waits if one.about == "workflow"}
+    known = _select(rows, EXECUTION, ids, ("id", "status"))
     ended = [row["id"] for row in known if ExecutionStatus(row["status"]).finished]
     columns = ("id", "workflow", "status", "output", "error_code", "error")
-    found = rows.select(EXECUTION, [Where("id", "in", ended)], columns=columns)
-    gone = {each: end_event(None, each) for each in set(ids) - {row["id"] for row in known}}
+    found = _select(rows, EXECUTION, ended, columns)
+    gone = {each: end_event(None, each) for each in ids - {row["id"] for row in known}}
     return {**gone, **{row["id"]: end_event(row, row["id"]) for row in found}}
+
+
+def _make_due(rows: Rows, parked: Sequence[Row]) -> None:
+    for priority in sorted({row["priority"] for row in parked}):
+        ids = [row["id"] for row in parked if row["priority"] == priority]
+        changes = {"updated_at": Now(), **waiting_changes(0.0, priority)}
+        rows.update(OUTBOX, [Where("id", "in", ids)], changes)
+    if parked:
+        rows.notify(CHANNEL)
+
+
+def _select(rows: Rows, table: str, ids: Iterable[str], columns: Sequence[str]) -> list[Row]:
+    found: list[Row] = []
+    for part in _parts(ids):
+        found += rows.select(table, [Where("id", "in", part)], columns=columns)
+    return found
+
+
+def _parts(values: Iterable[str]) -> Iterator[list[str]]:
+    ordered = sorted(values)
+    for start in range(0, len(ordered), _MOST_VALUES):
+        yield ordered[start : start + _MOST_VALUES]

@@ -34,9 +34,12 @@ from automate_kernel.workflows.engine.waits import (
 )
 from automate_kernel.workflows.execution import Event, Execution, StepRun
 
+# It stands in the wait's row, for people.
+_MOST_MATCH_BYTES = 10_000
+
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WaitEnd:
     """The end of a wait: an output and its JSON, or an error."""
 
     output: Any = None
@@ -49,7 +52,7 @@ class Begun:
     """The beginning of a waiting step: its wait or, if it ended at once, its answer."""
 
     wait: Wait | None = None
-    answer: Answer = field(default_factory=Answer)
+    answer: WaitEnd = field(default_factory=WaitEnd)
     child: Child | None = None
 
 
@@ -86,13 +89,13 @@ class WaitingSteps:
 
     def answer(
         self, step: Step, run: StepRun, extra: Mapping[str, Any], event: Event
-    ) -> Answer | None:
+    ) -> WaitEnd | None:
         """Return the end of a wait for which *event* has come; None if it doesn't answer."""
         if step.workflow is not None:
             error = error_of(step.workflow, event.payload)
-            return Answer(None if error else event.payload["output"], error)
+            return WaitEnd(None if error else event.payload["output"], error)
         if step.approval is not None:
-            return Answer(step.approval.answered(event.payload))
+            return WaitEnd(step.approval.answered(event.payload))
         if step.wait_for is None or event.id in self._events_taken():
             return None
         if not self._fits(step, extra, event):
@@ -100,32 +103,32 @@ class WaitingSteps:
         self._events_taken().add(event.id)
         output = event.to_json()
         name = f"output of step {step.id!r}"
-        return Answer(output, encoded=encode_json(output, name, MOST_BYTES, inside=1))
+        return WaitEnd(output, encoded=encode_json(output, name, MOST_BYTES, inside=1))
 
     def take(self, output: Any) -> None:
         """Let the event that *output* was made of answer no other step."""
         if isinstance(output, dict) and "id" in output:
             self._events_taken().add(output["id"])
 
-    def timed_out(self, step: Step) -> Answer:
+    def timed_out(self, step: Step) -> WaitEnd:
         """Return the end of a wait whose time is over."""
         if step.sleep is not None:
-            return Answer()
+            return WaitEnd()
         if step.approval is not None:
             try:
-                return Answer(step.approval.timed_out())
+                return WaitEnd(step.approval.timed_out())
             except AutomateError as error:
-                return Answer(error=error)
+                return WaitEnd(error=error)
         what, limit = step.does, step.timeout
         if step.wait_for is not None:
             if step.wait_for.on_timeout == "continue":
-                return Answer()
+                return WaitEnd()
             what = f"what it waits for ({step.wait_for.event or step.wait_for.signal})"
             limit = step.wait_for.timeout
         text = f"{what} did not come within {format_duration(limit or 0.0)}"
         if step.workflow is not None:
             text = f"sub-workflow {step.workflow!r} took longer than {format_duration(limit or 0)}"
-        return Answer(error=AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text))
+        return WaitEnd(error=AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text))
 
     # -- time --------------------------------------------------------------------------------
 
@@ -146,6 +149,7 @@ class WaitingSteps:
         self, step: Step, waited: WaitFor, run: StepRun, extra: Mapping[str, Any]
     ) -> Begun:
         match = masked(self._program.match(step, self._view, extra))
+        encode_json(match, f"steps.{step.id}.wait_for.match", _MOST_MATCH_BYTES)
         if waited.signal is not None:
             key = signal_key(self._execution.id, waited.signal)
             details = {"signal": waited.signal, "match": match}
@@ -188,11 +192,11 @@ class WaitingSteps:
             self._execution, execution_id, name, payload, now.isoformat(), waited=step.wait
         )
         encode_json(payload, f"input of step {step.id!r}")
-        workflow = self._find_child(name, event)
-        child = Child(execution_id, workflow, event, waited=step.wait)
+        workflow, admission = self._find_child(name, event)
+        child = Child(execution_id, workflow, event, step.wait, admission)
         started = {"execution_id": execution_id}
         if not step.wait:
-            return Begun(None, Answer(started), child)
+            return Begun(None, WaitEnd(started), child)
         details = {**started, "workflow": name}
         wait = Wait(run, "workflow", child_key(execution_id), details, step.timeout)
         # For those who look at the step meanwhile.

@@ -127,6 +127,8 @@ class OpenWait:
     about: str
     details: Mapping[str, Any]
     seen: set[str] = field(default_factory=set)
+    saved: bool = True
+    """False until its row, and the sub-workflow that it is about, are committed."""
 
     @property
     def subject(self) -> str:

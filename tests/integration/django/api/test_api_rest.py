@@ -98,6 +98,67 @@ def test_starting_a_workflow(acme: APIClient) -> None:
     assert acme.post(f"{API}/workflows/none/start", {}, format="json").status_code == 404
 
 
+def test_options_of_a_start(acme: APIClient, operator: APIClient) -> None:
+    """A key makes a second start the first one, for each tenant; a delay, and a priority."""
+    path = f"{API}/workflows/order-notify/start"
+    given = {"payload": {}, "idempotency_key": "order-7", "delay": 3600}
+    first, again, theirs = (
+        client.post(path, each, format="json").json()["id"]
+        for client, each in (
+            (acme, given), (acme, given), (operator, {**given, "priority": 3, "tenant_id": "b"}),
+        )
+    )  # fmt: skip
+    assert (first == again, first == theirs) == (True, False)
+    items = [get_kernel().outbox.get(str(each.item_id)) for each in WorkflowExecution.objects.all()]
+    assert sorted(item.priority for item in items if item) == [0, 3]
+    assert {item.waiting_for for item in items if item} == {"time"}
+
+
+NIGHTLY = """\
+name: nightly
+trigger: {type: schedule, every: 1h, overlap: skip}
+concurrency: null
+steps: [{id: a, action: chat.post_message, input: {channel: C1, text: hi}}]
+"""
+
+
+def test_schedules(acme: APIClient, operator: APIClient) -> None:
+    """Paused, resumed, fired and backfilled by their tenant; another's and everybody's are not."""
+    from automate_django import definitions
+
+    definitions.create(NIGHTLY, tenant_id="acme")
+    definitions.create(NIGHTLY.replace("nightly", "common"))
+    get_kernel().workflows.look_again()
+    path = f"{API}/workflows/nightly/schedules"
+    (found,) = acme.get(path).json()
+    assert (found["number"], found["about"], found["overlap"]) == (0, "every 1h", "skip")
+    assert acme.post(f"{path}/pause", {}, format="json").json() == {"changed": 1}
+    (found,) = operator.get(path).json()
+    assert (found["paused_at"] is None, found["next_at"], found["tenant_id"]) == (
+        False,
+        None,
+        "acme",
+    )
+    assert acme.post(f"{path}/resume", {"number": 0}, format="json").json() == {"changed": 1}
+    fired = acme.post(f"{path}/trigger", {}, format="json")
+    assert (fired.status_code, acme.get(fired["Location"]).status_code) == (202, 200)
+    refused = acme.post(f"{path}/trigger", {}, format="json")
+    assert refused.status_code == 409
+    assert fired.json()["id"] in refused.json()["detail"]
+    given = {"start": "2026-01-01T00:00Z", "end": "2026-01-01T05:00Z"}
+    for changed in (6, 0):
+        answer = acme.post(f"{path}/backfill", given, format="json")
+        assert answer.json() == {"changed": changed}
+    assert acme.post(f"{path}/backfill", {**given, "limit": 5}, format="json").status_code == 400
+    assert {each.tenant_id for each in WorkflowExecution.objects.all()} == {"acme"}
+    common = f"{API}/workflows/common/schedules"
+    assert acme.get(common).json() == []
+    answer = acme.post(f"{common}/pause", {}, format="json")
+    assert (answer.status_code, "common" in answer.json().get("hint", "")) == (404, False)
+    assert operator.post(f"{common}/pause", {}, format="json").json() == {"changed": 1}
+    assert acme.get(f"{API}/workflows/none/schedules").status_code == 404
+
+
 # -- executions -----------------------------------------------------------------------------------
 
 
@@ -111,6 +172,23 @@ def test_an_execution_with_its_steps(acme: APIClient) -> None:
     assert (notify["action"], notify["status"]) == ("chat.post_message", "COMPLETED")
     assert "{{" in notify["input"]["text"]
     assert "tok-51d0" not in str(body)
+
+
+def test_an_execution_that_is_handed_on_says_why(acme: APIClient) -> None:
+    kernel = get_kernel()
+    kernel.add_workflow(
+        {
+            "name": "handing",
+            "trigger": {"type": "manual"},
+            "steps": [{"id": "a", "action": "shop.fly2"}],
+        }
+    )
+    one = kernel.start("handing", tenant_id="acme")
+    assert acme.get(f"{API}/executions/{one}").json()["handed_on"] is None
+    kernel.run_until_idle()
+    found = acme.get(f"{API}/executions/{one}").json()["handed_on"]
+    assert (found["code"], found["times"]) == ("UNKNOWN_ACTION", 1)
+    assert "doesn't know the action 'shop.fly2'" in found["reason"]
 
 
 def test_executions_are_filtered(acme: APIClient) -> None:
@@ -501,6 +579,8 @@ def test_another_tenants_rows_are_not_there(acme: APIClient, token: Any) -> None
         ("workflows/order-notify/start", {"tenant_id": "rival"}),
         ("outbox/bulk", {"action": "requeue", "status": "FAILED", "tenant_id": "rival"}),
         ("events", {"name": "x", "priority": 1000}),
+        ("workflows/order-notify/start", {"priority": 1000}),
+        ("workflows/order-notify/schedules/pause", {"tenant_id": "rival"}),
     ],
 )
 def test_naming_another_tenant_is_refused(acme: APIClient, path: str, given: Any) -> None:

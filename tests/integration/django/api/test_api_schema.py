@@ -37,7 +37,9 @@ def test_every_path_is_described(schema: dict[str, Any]) -> None:
         "/outbox", "/outbox/bulk", "/outbox/errors", "/outbox/stats",
         "/outbox/{item_id}", "/outbox/{item_id}/cancel", "/outbox/{item_id}/discard",
         "/outbox/{item_id}/requeue", "/outbox/{item_id}/reschedule", "/plugins", "/workflows",
-        "/workflows/{name}", "/workflows/{name}/start",
+        "/workflows/{name}", "/workflows/{name}/schedules", "/workflows/{name}/schedules/backfill",
+        "/workflows/{name}/schedules/pause", "/workflows/{name}/schedules/resume",
+        "/workflows/{name}/schedules/trigger", "/workflows/{name}/start",
     ]  # fmt: skip
     assert schema["servers"] == [{"url": "/api/automate"}]
 

@@ -156,6 +156,29 @@ def test_a_failure_is_shown_and_escaped(root: Any, ship: Any, broken: set[str]) 
     assert "in refuse" in step
 
 
+def test_what_is_handed_on_says_why(root: Any, staff: Any, kernel: Any) -> None:
+    """On the list and the execution's own page, and to the own tenant alone."""
+    kernel.add_workflow(
+        {
+            "name": "handing",
+            "trigger": {"type": "manual"},
+            "steps": [{"id": "a", "action": "shop.fly2"}],
+        }
+    )
+    one = kernel.start("handing", tenant_id="globex")
+    kernel.run_until_idle()
+    for address in (BASE, f"{BASE}{one}/change/"):
+        page = root.get(address).content.decode()
+        assert "handed on" in page.lower()
+        assert "know the action &#x27;shop.fly2&#x27;" in page
+    acme = staff("view_workflowexecution", name="acme-anna")
+    assert "shop.fly2" not in acme.get(BASE).content.decode()
+    globex = staff("view_workflowexecution", name="globex-gina")
+    assert "shop.fly2" in globex.get(BASE).content.decode()
+    kernel.executions.cancel(one)
+    assert "shop.fly2" not in root.get(BASE).content.decode()
+
+
 def test_what_looks_like_a_secret_in_an_event_is_hidden(root: Any, ship: Any) -> None:
     """A value under a telling name is not shown, wherever it came from."""
     execution_id = ship(password="hunter2-very-secret")

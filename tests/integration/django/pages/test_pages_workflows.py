@@ -280,6 +280,17 @@ def test_a_payload_that_is_none_is_refused(root: Any, kernel: Any, payload: str,
     assert not WorkflowExecution.objects.exists()
 
 
+def test_run_later(root: Any, kernel: Any) -> None:
+    """After a duration, which is refused at its field if it is none."""
+    document = definitions.create(GREET)
+    root.post(f"{BASE}{document.pk}/run/", {"payload": "{}", "delay": "2h"})
+    item = kernel.outbox.get(str(WorkflowExecution.objects.get().item_id))
+    assert item.waiting_for == "time"
+    told = text_of(root.post(f"{BASE}{document.pk}/run/", {"payload": "{}", "delay": "soon"}))
+    assert "is not a duration" in told
+    assert WorkflowExecution.objects.count() == 1
+
+
 def test_one_that_is_off_is_not_run(root: Any, kernel: Any) -> None:
     """The kernel refuses it, whatever is posted."""
     document = definitions.create(GREET, enabled=False)
@@ -288,11 +299,41 @@ def test_one_that_is_off_is_not_run(root: Any, kernel: Any) -> None:
     assert not AuditEntry.objects.exists()
 
 
+NIGHTLY = """\
+name: nightly
+trigger: [{type: manual}, {type: schedule, every: 1h}]
+steps: [{id: a, action: chat.post_message, input: {channel: C1, text: hi}}]
+"""
+
+
+def test_schedules_are_paused_and_fired(root: Any, kernel: Any) -> None:
+    """On the page of their workflow; it is written down."""
+    document = definitions.create(NIGHTLY)
+    kernel.workflows.look_again()
+    page, post = f"{BASE}{document.pk}/", f"{BASE}{document.pk}/schedule/"
+    assert "every 1h" in text_of(root.get(page))
+    root.post(post, {"command": "pause", "number": "1"})
+    (schedule,) = kernel.schedules.find("nightly")
+    assert schedule.paused_at is not None
+    assert "Resume" in text_of(root.get(page))
+    root.post(post, {"command": "trigger", "number": "1"})
+    root.post(post, {"command": "resume", "number": "1"})
+    root.post(post, {"command": "resume", "number": "7"})  # there is none
+    (schedule,) = kernel.schedules.find("nightly")
+    assert (schedule.paused_at, WorkflowExecution.objects.count()) == (None, 1)
+    assert str(schedule.execution_id)[-8:] in text_of(root.get(page))
+    actions = [one.action for one in AuditEntry.objects.order_by("pk")]
+    assert actions == ["pause schedule", "trigger schedule", "resume schedule"]
+    assert root.post(post, {"command": "delete", "number": "1"}).status_code == 403
+
+
 # -- who may ---------------------------------------------------------------------------------------
 
 PAGES = ("", "{}/", "{}/versions/1/", "files/order-notify/")
 POSTS = (
     "{}/run/",
+    "{}/schedule/",
+    "schedule/order-notify/",
     "{}/switch/",
     "{}/versions/1/restore/",
     "{}/change/",

@@ -1,0 +1,127 @@
+"""The announcer of an engine: it sends signals, and a slow receiver holds up no execution."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextvars import Context, copy_context
+from copy import copy
+from queue import Empty, Full, Queue
+from typing import Any
+
+from automate_kernel import signals
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.workflows.execution import Execution, StepKey, StepRun
+
+logger: logging.Logger = get_logger(__name__)
+
+# Signals that may wait for their receivers. With more the executions wait, so that none is lost.
+_MOST_WAITING = 10_000
+_LOOK_SECONDS = 0.1
+
+
+class Snapshots:
+    """
+    Copies of one execution as it goes on, for receivers that look at it later.
+
+    A copy costs little even where there are thousands of steps: those that have ended are shared.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._copies: list[StepRun] = []
+        self._places: dict[StepKey, int] = {}
+        self._open: set[int] = set()
+
+    def take(self, changed: StepRun | None = None) -> Execution:
+        """Return a copy as it is now; *changed* is a step that may have ended before."""
+        runs = self._execution.steps
+        for place in range(len(self._copies), len(runs)):
+            self._places[runs[place].key] = place
+            self._copies.append(runs[place])
+            self._open.add(place)
+        if changed is not None:
+            self._open.add(self._places[changed.key])
+        for place in list(self._open):
+            self._copies[place] = copy(runs[place])
+            if runs[place].status.finished:
+                self._open.discard(place)
+        taken = copy(self._execution)
+        taken.steps = list(self._copies)
+        return taken
+
+    def step(self, key: StepKey) -> StepRun:
+        """Return the copy of a step as it was taken last."""
+        return self._copies[self._places[key]]
+
+
+class Announcer:
+    """
+    Calls the receivers of signals on a thread of its own, one after another, in order.
+
+    Where they are too slow for long, `send` waits until there is room.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: Queue[tuple[Context, tuple[Any, ...], dict[str, Any]] | None] = Queue(
+            _MOST_WAITING
+        )
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def send(self, signal: Any, sender: Any, **arguments: Any) -> None:
+        """Have *signal* sent soon, in the context of this call."""
+        if not signals.is_heard(signal, sender):
+            return
+        entry = copy_context(), (signal, sender), arguments
+        self._start()
+        while not self._stopped.is_set():
+            try:
+                self._waiting.put(entry, timeout=_LOOK_SECONDS)
+            except Full:
+                continue
+            return
+        logger.warning("signal %s is not sent: its receivers are too slow", signal.name)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._serve, name="automate-signals", daemon=True
+                    )
+                    self._thread.start()
+
+    def _serve(self) -> None:
+        while (entry := self._waiting.get()) is not None:
+            context, signal, arguments = entry
+            try:
+                context.run(signals.emit, *signal, **arguments)
+            except BaseException as error:  # SystemExit too: the signals after it are to be sent
+                logger.error("signal %s: %s", signal[0].name, error, exc_info=error)
+
+    def stop(self, seconds: float) -> None:
+        """Send what waits, for at most *seconds*; then drop the rest, with a warning."""
+        thread, deadline = self._thread, time.monotonic() + seconds
+        if thread is None:
+            return
+        while thread.is_alive() and time.monotonic() < deadline:
+            try:
+                self._waiting.put(None, timeout=_LOOK_SECONDS)
+            except Full:
+                continue
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._stopped.set()
+        if thread.is_alive():
+            left = self._waiting.qsize()
+            logger.warning("%d signals are not sent: a receiver takes too long", left)
+            self._drop()
+
+    def _drop(self) -> None:
+        try:
+            while True:
+                self._waiting.get_nowait()
+        except Empty:
+            self._waiting.put(None)

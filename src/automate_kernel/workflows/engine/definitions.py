@@ -1,0 +1,129 @@
+"""The stored definitions that executions are pinned to: found, counted, and purged when unused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.errors import LockedError
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.tables import DEFINITION, EXECUTION
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.execution import ExecutionStatus
+
+logger: logging.Logger = get_logger(__name__)
+
+_LIVE = [status.value for status in ExecutionStatus if not status.finished]
+# A transaction that begins an execution may commit so long after the execution's own time.
+_LONGEST_TRANSACTION = 86_400.0
+_SHORTEST_PREFIX = 6
+
+
+def find_definition(storage: Storage, digest: str) -> Workflow:
+    """
+    Return the stored definition whose hash begins with *digest*.
+
+    Raises ``NOT_FOUND``, and ``INVALID_ARGUMENT`` if several begin so.
+    """
+    if len(digest) < _SHORTEST_PREFIX:
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"{digest!r} is too short for a definition's hash",
+            hint=f"give its first {_SHORTEST_PREFIX} characters or more",
+        )
+    # The characters of a hash end with f, and g comes after it.
+    like = [Where("id", "ge", digest.lower()), Where("id", "lt", f"{digest.lower()}g")]
+    with storage.begin(atomic=False) as rows:
+        found = rows.select(DEFINITION, like, order_by=("id",), limit=2)
+    if len(found) != 1:
+        code = ErrorCodes.INVALID_ARGUMENT if found else ErrorCodes.NOT_FOUND
+        many = "more than one" if found else "no"
+        raise AutomateError(code, f"{many} stored definition has a hash that begins {digest!r}")
+    return Workflow.from_dict(found[0]["body"])
+
+
+def newest_definition(storage: Storage, name: str) -> Workflow | None:
+    """Return the definition of the newest execution of the workflow *name*; None without one."""
+    its = [Where("workflow", "eq", name)]
+    with storage.begin(atomic=False) as rows:
+        newest = rows.select(
+            EXECUTION, its, order_by=("-created_at", "-id"), limit=1, columns=("definition_id",)
+        )
+        where = [Where("id", "in", [row["definition_id"] for row in newest])]
+        found = rows.select(DEFINITION, where)
+    return Workflow.from_dict(found[0]["body"]) if found else None
+
+
+def pinned_executions(storage: Storage, workflow: Workflow) -> int:
+    """Count the executions that have not ended and are pinned to exactly this *workflow*."""
+    where = [Where("status", "in", _LIVE), Where("definition_id", "eq", workflow.hash())]
+    with storage.begin(atomic=False) as rows:
+        return sum(row["n"] for row in rows.count(EXECUTION, (), where))
+
+
+def purge_definitions(
+    storage: Storage, *, older_than_seconds: float, keep: Collection[str] = (), limit: int = 100
+) -> int:
+    """
+    Delete up to *limit* definitions that no execution is pinned to; return their number.
+
+    Only those that were stored that long ago, and whose hashes are not among *keep*. Each goes in
+    a transaction of its own. A definition with which an execution begins at that moment stays.
+    """
+    purged = 0
+    for row in _candidates(storage, older_than_seconds, keep, limit):
+        try:
+            purged += _purge(storage, row)
+        except LockedError:
+            # Executions begin with it, or with others, for longer than they may be held up.
+            logger.debug("definitions are in use; the next purge goes on")
+            break
+    return purged
+
+
+def _candidates(storage: Storage, age: float, keep: Collection[str], limit: int) -> Sequence[Row]:
+    """Return definitions that no execution was pinned to a moment ago."""
+    with storage.begin(atomic=False) as rows:
+        old = rows.select(
+            DEFINITION, [Where("created_at", "le", Now(-age))], order_by=("created_at",),
+            columns=("id", "name", "created_at"),
+        )  # fmt: skip
+        found: list[Row] = []
+        for row in old:
+            if len(found) == limit:
+                break
+            its = Where("workflow", "eq", row["name"])
+            if row["id"] not in keep and not _is_used(rows, row, its):
+                found.append(row)
+    return found
+
+
+def _is_used(rows: Rows, row: Row, *among: Where) -> bool:
+    """Return True if an execution, one *among* these, is pinned to the definition."""
+    where = [*among, Where("definition_id", "eq", row["id"])]
+    # The oldest are looked at first: those of an old definition stand there.
+    return bool(rows.select(EXECUTION, where, order_by=("created_at",), limit=1, columns=("id",)))
+
+
+def _is_used_by_now(rows: Rows, row: Row) -> bool:
+    """Return True if an execution is pinned to the definition that was not a moment ago."""
+    its = Where("workflow", "eq", row["name"])
+    if _is_used(rows, row, its, Where("created_at", "ge", Now(-_LONGEST_TRANSACTION))):
+        return True
+    # An older one, which goes on with it.
+    return _is_used(rows, row, Where("status", "in", _LIVE))
+
+
+def _purge(storage: Storage, row: Row) -> bool:
+    mine = [Where("id", "eq", row["id"])]
+    with storage.begin() as rows:
+        # Who begins an execution inserts its definition first, and is let go on where there is one
+        # already. Until that transaction ends, its execution can't be seen: so it is waited for,
+        # and those that come later wait, and find that the definition is gone.
+        rows.keep_writers_out(DEFINITION)
+        held = rows.select(DEFINITION, mine, lock=True, skip_locked=True, columns=("id",))
+        if not held or _is_used_by_now(rows, row):
+            return False
+        return bool(rows.delete(DEFINITION, mine))

@@ -1,0 +1,127 @@
+"""
+Transactional steps: their writes commit together with their checkpoint.
+
+::
+
+    BEGIN ─▶ the action writes ─▶ fence, step's row ─▶ COMMIT
+                  │ raises             │ lease lost, value refused
+                  ▼                    ▼
+               ROLLBACK             ROLLBACK
+
+So a step is COMPLETED exactly if its writes are there, whenever the worker dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.storage.rows import Rows, Where
+from automate_kernel.storage.tables import OUTBOX, STEP
+from automate_kernel.worker.handler import should_stop
+from automate_kernel.worker.periodic import try_for
+from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.flow import Flow
+from automate_kernel.workflows.execution import StepRun, StepStatus
+
+
+class TransactionalCall:
+    """
+    One call of a step in a transaction of the host's database, in which it is saved as well.
+
+    *invoke* makes the call in a transaction, which the host's framework knows.
+    """
+
+    def __init__(
+        self,
+        store: ExecutionStore,
+        flow: Flow,
+        call: StepCall,
+        invoke: Callable[[Any], CallOutcome],
+    ) -> None:
+        self._store, self._flow, self._call = store, flow, call
+        self._invoke = invoke
+        # The outcome of a call that has been made, once its commit may have happened.
+        self._made: CallOutcome | None = None
+
+    def perform(self) -> CallOutcome:
+        """
+        Make the call and save it; an error of the call is part of the outcome.
+
+        What a failing database has rolled back is done again, for half a lease; then its
+        `StorageError` is raised. Raises `LeaseLostError`, with nothing written, if the execution is
+        another worker's by now or has been ended.
+        """
+        patience = self._store.outbox.lease_seconds / 2
+        what = f"step {self._call.step.id!r}"
+        try:
+            return try_for(patience, self._once, what, until=should_stop)
+        except (LeaseLostError, StorageError):
+            raise
+        except AutomateError as error:
+            return CallOutcome(self._call, error=error)
+
+    def _once(self) -> CallOutcome:
+        if self._made is not None and self._is_saved():
+            return self._made
+        self._made = None
+        try:
+            with self._store.storage.begin() as rows:
+                outcome = self._invoke(rows.native)
+                self._made = outcome
+                self._save(rows, outcome)
+        except StorageError as error:
+            if self._made is None:
+                raise
+            if self._is_saved():  # the reply alone was lost
+                return self._made
+            self._made = None
+            if error.code is ErrorCodes.INVALID_ARGUMENT:
+                text = f"its output can't be stored: {error}"
+                return CallOutcome(self._call, error=AutomateError(error.code, text))
+            if error.retryable:
+                raise
+            # A statement of the action's own has failed, say, and nothing can follow on it.
+            return CallOutcome(self._call, error=error)
+        return outcome
+
+    def _save(self, rows: Rows, outcome: CallOutcome) -> None:
+        run = _as(self._call.run, StepStatus.COMPLETED, outcome.output)
+        # Conditional steps that run keep their decision, whatever is saved beside them.
+        decided = [
+            _as(other.run, StepStatus.RUNNING)
+            for other in list(self._flow.running.values())
+            if other is not self._call
+            if other.step.if_ is not None and other.step.for_each is None
+        ]
+        turn = Turn([run, *decided])
+        if outcome.encoded is not None:
+            turn.outputs[run.key] = outcome.encoded
+        save = self._flow.save_of(turn)
+        if save.item.id not in self._store.checkpoint([save], within=rows).items:
+            raise LeaseLostError(f"the lease of item {save.item.id} is lost")
+
+    def _is_saved(self) -> bool:
+        """Return True if the step's row says that it has completed."""
+        run, item = self._call.run, self._flow.item
+        with self._store.storage.begin() as rows:
+            # Whose reply was lost may still commit: it has this row, and is waited for.
+            rows.select(OUTBOX, [Where("id", "eq", item.id)], lock=True, columns=("id",))
+            its = [
+                Where("execution_id", "eq", run.execution_id),
+                Where("step_id", "eq", run.step_id),
+                Where("position", "eq", run.position),
+                Where("status", "eq", StepStatus.COMPLETED.value),
+            ]
+            return bool(rows.select(STEP, its, columns=("id",)))
+
+
+def _as(run: StepRun, status: StepStatus, output: Any = None) -> StepRun:
+    """Return a copy of *run*, which the engine's own thread may change meanwhile."""
+    return replace(
+        run, status=status, output=output, error_code=None, error=None, error_group=None,
+        trace=None,
+    )  # fmt: skip

@@ -1,0 +1,95 @@
+"""Transactional steps in Django: the ORM writes in the transaction that saves the step."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from automate_django import get_kernel
+from automate_kernel.operations.context import Call
+from automate_kernel.workflows.execution import ExecutionStatus
+from django.db import IntegrityError, connections, transaction
+from shop.models import Order
+
+pytestmark = pytest.mark.slow
+PATIENCE = 20.0
+
+
+@contextlib.contextmanager
+def working(kernel: Any) -> Iterator[Any]:
+    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0)
+
+    def work() -> None:
+        try:
+            worker.run()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    tick = threading.Event()
+    for _ in range(int(PATIENCE * 50)):
+        if condition():
+            return
+        tick.wait(0.02)
+    raise AssertionError("it did not happen")
+
+
+@pytest.fixture
+def kernel(alias: str) -> Any:
+    kernel = get_kernel()
+
+    @kernel.action("shop.book", transactional=True)
+    def book(number: str, call: Call) -> str:
+        assert call.transaction.in_atomic_block
+        Order.objects.create(number=number, total=1)
+        if number == "bad":
+            raise ValueError
+        if number == "twice":
+            with contextlib.suppress(IntegrityError), transaction.atomic(using=alias):
+                Order.objects.create(number=number, total=1)
+        return number
+
+    kernel.add_workflow(
+        {
+            "name": "booking",
+            "trigger": {"type": "manual"},
+            "steps": [
+                {
+                    "id": "each",
+                    "action": "shop.book",
+                    "for_each": "{{ event.payload.numbers }}",
+                    "concurrency": 3,
+                    "input": {"number": "{{ item }}"},
+                }
+            ],
+        }
+    )
+    return kernel
+
+
+@pytest.mark.parametrize("how", ["inline", "worker"])
+def test_orders_are_there_exactly_if_their_steps_are(kernel: Any, how: str) -> None:
+    good = [*(f"n{n}" for n in range(9)), "twice"]
+    started = [kernel.start("booking", {"numbers": numbers}) for numbers in (good, ["bad"])]
+    if how == "inline":
+        kernel.run_until_idle()
+    else:
+        with working(kernel):
+            until(lambda: all(kernel.executions.get(one).status.finished for one in started))
+    done, failed = (kernel.executions.get(one) for one in started)
+    assert (done.status, failed.status) == (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
+    assert sorted(Order.objects.values_list("number", flat=True)) == good
+    assert [done.step("each", n).output for n in range(10)] == good

@@ -1,0 +1,222 @@
+"""Old and new workers side by side: nothing fails, nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import processes
+import pytest
+import sqlalchemy as sa
+from automate_kernel import Kernel
+from automate_kernel.cli.database import open_storage
+from automate_kernel.storage.rows import Now, Where
+from automate_kernel.storage.tables import OUTBOX
+from automate_kernel.workflows.execution import ExecutionStatus
+from automate_sqlalchemy import SqlAlchemyStorage
+
+PATIENCE = 60.0
+NUMBER = 30
+OLD = """\
+def automate_configure(kernel):
+    for name in NAMES:
+        kernel.action(name)(lambda: name)
+"""
+STEPS = {
+    "v1": ["shop.take", "shop.pay"],
+    "v2": ["shop.take", "shop.pay2", "shop.ship2"],
+}
+SHARED = """\
+name: order
+trigger: {{type: event, event: order.placed}}
+steps: [{steps}]
+"""
+NEW = """\
+name: gift
+trigger: {type: event, event: gift.asked}
+steps: [{id: wrap, action: shop.wrap2}]
+"""
+
+
+def workflow(version: str) -> str:
+    steps = [f"{{id: s{n}, action: {name}}}" for n, name in enumerate(STEPS[version])]
+    return SHARED.format(steps=", ".join(steps))
+
+
+def until(condition: Callable[[], Any]) -> None:
+    tick = threading.Event()
+    for _ in range(int(PATIENCE * 50)):
+        if condition():
+            return
+        tick.wait(0.02)
+    raise AssertionError("it did not happen")
+
+
+def pass_delays(kernel: Kernel) -> None:
+    """Let what is handed on be due at once."""
+    with kernel.storage.begin() as rows:
+        later = [Where("waiting_for", "eq", "time")]
+        rows.update(OUTBOX, later, {"next_attempt_at": Now(-1)})
+
+
+def check(kernel: Kernel, events: list[str], gifts: list[str], started: list[str]) -> None:
+    """Each event has one execution, and all have completed."""
+    found = kernel.executions.find(limit=1000)
+    assert Counter(one.status for one in found) == {ExecutionStatus.COMPLETED: len(found)}
+    assert sorted(one.event.id for one in found if one.name == "gift") == sorted(gifts)
+    orders = [one for one in found if one.name == "order"]
+    assert sorted(one.event.id for one in orders if one.id not in started) == sorted(events)
+    assert {one.id for one in orders} >= set(started)
+    for one in found:
+        assert {run.attempts for run in one.steps} == {1}
+    assert kernel.outbox.stats().total("FAILED") == 0
+
+
+# -- two kernels -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def engine(request: pytest.FixtureRequest) -> sa.Engine:
+    return request.getfixturevalue(f"{request.param}_engine")
+
+
+def kernel_of(engine: sa.Engine, version: str, calls: Counter[str]) -> Kernel:
+    kernel = Kernel(SqlAlchemyStorage(engine), discover=False, secrets={}, version=version)
+    names = {*STEPS[version], *(["shop.wrap2"] if version == "v2" else [])}
+    for name in names:
+
+        @kernel.action(name)
+        def act(name: str = name) -> None:
+            calls[name] += 1
+
+    steps = [{"id": f"s{n}", "action": name} for n, name in enumerate(STEPS[version])]
+    on = {"type": "event", "event": "order.placed"}
+    kernel.add_workflow({"name": "order", "trigger": on, "steps": steps})
+    if version == "v2":
+        on = {"type": "event", "event": "gift.asked"}
+        steps = [{"id": "wrap", "action": "shop.wrap2"}]
+        kernel.add_workflow({"name": "gift", "trigger": on, "steps": steps})
+    return kernel
+
+
+@contextlib.contextmanager
+def working(kernel: Kernel) -> Iterator[None]:
+    worker = kernel.worker(poll_seconds=0.05, grace_seconds=10.0)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_a_rolling_deploy(engine: sa.Engine) -> None:
+    """Old workers hand on what they don't know, and leave events to the new one."""
+    calls: Counter[str] = Counter()
+    olds = [kernel_of(engine, "v1", calls) for _ in range(2)]
+    new = kernel_of(engine, "v2", calls)
+    events, gifts, started = [], [], []
+    with contextlib.ExitStack() as stack:
+        for old in olds:
+            stack.enter_context(working(old))
+        events += [new.emit("order.placed") for _ in range(NUMBER)]
+        with working(new):
+            until(lambda: len(new.outbox.workers()) == 3)
+            until(lambda: all(old._precedence.leaves_events for old in olds))
+            for _ in range(NUMBER):
+                events.append(new.emit("order.placed"))
+                gifts.append(new.emit("gift.asked"))
+                started.append(new.start("order"))
+                started.append(olds[0].start("order"))
+
+            def done() -> bool:
+                pass_delays(new)
+                found = new.executions.stats().counts.values()
+                waiting = new.outbox.stats()
+                return not any(set(of) & {"PENDING", "RUNNING"} for of in found) and not (
+                    waiting.total("PENDING") + waiting.total("RETRY") + waiting.total("RUNNING")
+                )
+
+            until(done)
+    check(new, events, gifts, started)
+    assert calls["shop.wrap2"] == NUMBER
+    assert calls["shop.ship2"] == calls["shop.pay2"]
+    assert calls["shop.take"] == len(events) + len(started)
+
+
+# -- real processes --------------------------------------------------------------------------------
+
+
+class Deploy:
+    """A version of a project in a folder of its own, on a database that both versions share."""
+
+    def __init__(self, folder: Path, version: str, url: str) -> None:
+        self.folder, self.version = folder / version, version
+        (self.folder / "workflows").mkdir(parents=True)
+        (self.folder / "automate.toml").write_text(
+            f'app = "automation"\ndatabase = "{url}"\n'
+            f'[worker]\npoll_seconds = 0.05\nversion = "{version}"\n'
+        )
+        names = [*STEPS[version], *(["shop.wrap2"] if version == "v2" else [])]
+        (self.folder / "automation.py").write_text(f"NAMES = {names!r}\n{OLD}")
+        (self.folder / "workflows" / "order.yaml").write_text(workflow(version))
+        if version == "v2":
+            (self.folder / "workflows" / "gift.yaml").write_text(NEW)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Any]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("AUTOMATE_")}
+        with (
+            (self.folder / "log").open("w") as log,
+            processes.running(
+                [sys.executable, "-m", "automate_kernel.cli", "worker"],
+                cwd=self.folder,
+                env=environment,
+                text=True,
+                stdout=log,
+                stderr=log,
+            ) as process,
+        ):
+            yield process
+
+
+@pytest.mark.slow
+def test_a_rolling_deploy_of_processes(tmp_path: Path) -> None:
+    """``automate worker`` of both versions on one database; then the old one ends."""
+    url = f"sqlite:///{tmp_path}/automate.sqlite3"
+    old, new = Deploy(tmp_path, "v1", url), Deploy(tmp_path, "v2", url)
+    kernel = Kernel(open_storage(url, folder=tmp_path), discover=False, secrets={})
+    kernel.storage.create_tables()
+    for path in (new.folder / "workflows").iterdir():
+        kernel.add_workflow(path)
+    gifts, events, started = [], [], []
+    with old.running() as first:
+        until(lambda: kernel.outbox.workers())
+        events += [kernel.emit("order.placed") for _ in range(5)]
+        until(lambda: len(kernel.executions.find(status="COMPLETED")) == 5)
+        with new.running():
+            until(lambda: len(kernel.outbox.workers()) == 2)
+            threading.Event().wait(2.5)  # the old one looks every second
+            for _ in range(NUMBER):
+                gifts.append(kernel.emit("gift.asked"))
+                events.append(kernel.emit("order.placed"))
+                started.append(kernel.start("order"))
+            until(lambda: len(kernel.executions.find(status="COMPLETED", limit=500)) > 2 * NUMBER)
+            first.terminate()
+            assert first.wait(PATIENCE) == 0
+
+            def done() -> bool:
+                pass_delays(kernel)
+                return len(kernel.executions.find(status="COMPLETED", limit=500)) == 5 + 3 * NUMBER
+
+            until(done)
+    check(kernel, events, gifts, started)
+    kernel.storage.engine.dispose()  # type: ignore[attr-defined]

@@ -1,0 +1,279 @@
+"""Groups of checkpoints: one that is refused, fails or is large is no other's trouble."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from automate_kernel import Kernel
+from automate_kernel.errors import ErrorCodes, StorageError
+from automate_kernel.outbox import ItemStatus
+from automate_kernel.storage.rows import Rows
+from automate_kernel.storage.tables import STEP
+from automate_kernel.storage import rows as rows_module
+from automate_kernel.workflows.engine import flow as flow_module
+from automate_kernel.workflows.engine.advance import CallOutcome
+from automate_kernel.workflows.engine.executions import ADVANCE
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from automate_sqlalchemy import SqlAlchemyStorage
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    with Kernel(discover=False, secrets={}) as kernel:
+        yield kernel
+
+
+@contextlib.contextmanager
+def working(kernel: Kernel, **options: Any) -> Iterator[Any]:
+    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0, **options)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    tick = threading.Event()
+    for _ in range(int(PATIENCE * 100)):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it did not happen")
+
+
+def add(kernel: Kernel, *steps: dict[str, Any], **more: Any) -> None:
+    kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps, **more})
+
+
+def see(kernel: Kernel, execution_id: str) -> Execution:
+    found = kernel.executions.get(execution_id)
+    assert found is not None
+    return found
+
+
+def is_over(kernel: Kernel, execution_id: str) -> bool:
+    return see(kernel, execution_id).status.finished
+
+
+# -- values that the database refuses --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_what_runs_beside_a_refused_output_is_not_made_again(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    """The plain call that runs ends and is saved, before another worker may go on."""
+    checkpoint, go, calls = kernel.executions.checkpoint, threading.Event(), []
+
+    def refuse(group: Any) -> Any:
+        if any(run.output == "odd" for save in group for run in save.turn.saves):
+            threading.Timer(0.2, go.set).start()
+            raise StorageError("refused", code=ErrorCodes.INVALID_ARGUMENT)
+        return checkpoint(group)
+
+    @kernel.action
+    def slow() -> str:
+        calls.append("slow")
+        assert go.wait(PATIENCE)
+        return "kept"
+
+    @kernel.action
+    def odd() -> str:
+        calls.append("odd")
+        return "odd"
+
+    @kernel.action
+    def after() -> str:
+        calls.append("after")
+        return "after"
+
+    monkeypatch.setattr(kernel.executions, "checkpoint", refuse)
+    add(
+        kernel,
+        {"id": "slow", "action": "slow", "needs": []},
+        {"id": "odd", "action": "odd", "needs": [], "on_failure": "continue"},
+        {"id": "after", "action": "after", "needs": ["slow", "odd"]},
+    )
+    one = kernel.start("w")
+    if inline:
+        kernel.run_until_idle()
+    else:
+        with working(kernel):
+            until(lambda: is_over(kernel, one))
+    assert calls == ["slow", "odd", "after"] or calls == ["odd", "slow", "after"]
+    execution = see(kernel, one)
+    assert execution.status is ExecutionStatus.COMPLETED
+    assert {run.step_id: (run.status, run.attempts) for run in execution.steps} == {
+        "slow": (StepStatus.COMPLETED, 1),
+        "odd": (StepStatus.FAILED, 1),
+        "after": (StepStatus.COMPLETED, 1),
+    }
+
+
+def test_a_half_that_is_saved_stays_with_its_worker(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that fails after the first half of a refused group takes the second back only."""
+    runner, executions = kernel._runner, kernel.executions
+    checkpoint = executions.checkpoint
+
+    @kernel.action
+    def work(n: int) -> int:
+        return n
+
+    add(kernel, {"id": "a", "action": "work", "input": {"n": "{{ event.payload.n }}"}})
+    started = [kernel.start("w", {"n": n}) for n in range(4)]
+    items = kernel.outbox.claim_batch("me", 4, kinds=[ADVANCE])
+    flows: list[Any] = list(runner.open(items).values())
+    turns = []
+    for flow in flows:
+        (call,) = runner.turn(flow).calls
+        runner.begin(flow, call)
+        turns.append(runner.turn(flow, [CallOutcome(call, output=1)]))
+    seen: list[int] = []
+
+    def fail(group: Any) -> Any:
+        seen.append(len(group))
+        if len(group) == 4:
+            raise StorageError("refused", code=ErrorCodes.INVALID_ARGUMENT)
+        if len(seen) > 2:
+            raise StorageError("the database is down", retryable=False)
+        return checkpoint(group)
+
+    monkeypatch.setattr(executions, "checkpoint", fail)
+    saved = runner.save(list(zip(flows, turns, strict=True)), until=lambda: True)
+    results = [saved[flow.item.id] for flow in flows]
+    assert [isinstance(each, StorageError) for each in results] == [False, False, True, True]
+    assert [is_over(kernel, one) for one in started] == [True, True, False, False]
+
+
+# -- large outputs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_outputs_are_saved_a_few_at_once_if_they_are_large(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    """However many large outputs come together, a group stays within a bound."""
+    monkeypatch.setattr(flow_module, "MOST_TEXT", 50_000)
+    monkeypatch.setattr("automate_kernel.workflows.engine.engine.MOST_TEXT", 50_000)
+    checkpoint, sizes = kernel.executions.checkpoint, []
+
+    def measure(group: Any) -> Any:
+        sizes.append(sum(len(t) for save in group for t in save.turn.outputs.values()))
+        return checkpoint(group)
+
+    @kernel.action
+    def work() -> str:
+        barrier.wait(PATIENCE)
+        return "x" * 20_000
+
+    barrier = threading.Barrier(10)
+    monkeypatch.setattr(kernel.executions, "checkpoint", measure)
+    add(
+        kernel,
+        {"id": "a", "action": "work", "for_each": list(range(10)), "concurrency": 10},
+    )
+    one = kernel.start("w")
+    if inline:
+        kernel.run_until_idle()
+    else:
+        with working(kernel, slots=10):
+            until(lambda: is_over(kernel, one))
+    assert see(kernel, one).status is ExecutionStatus.COMPLETED
+    assert len(see(kernel, one).steps) == 11
+    assert max(sizes) < 90_000
+
+
+@pytest.mark.parametrize("database", ["memory", "mariadb"])
+def test_many_large_rows_are_several_statements(
+    database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MariaDB refuses a statement of more than 16 MB; 40 outputs of almost 1 MB are 40 MB."""
+    storage = None
+    if database == "mariadb":
+        storage = SqlAlchemyStorage(request.getfixturevalue("mariadb_engine"))
+    else:
+        monkeypatch.setattr(rows_module, "_MOST_TEXT", 100_000)
+    kernel = Kernel(storage, discover=False, secrets={})
+    statements: list[int] = []
+    inserted = Rows._insert
+
+    def count(self: Rows, table: Any, rows: Any, *more: Any) -> int:
+        if table.name == STEP:
+            statements.append(len(rows))
+        return inserted(self, table, rows, *more)
+
+    monkeypatch.setattr(Rows, "_insert", count)
+
+    @kernel.action
+    def work() -> str:
+        return '"' * (490_000 if database == "mariadb" else 10_000)
+
+    add(kernel, {"id": "a", "action": "work"}, {"id": "b", "action": "work", "needs": []})
+    started = [kernel.start("w") for _ in range(20)]
+    items = kernel.outbox.claim_batch("me", 20, kinds=[ADVANCE])
+    runner = kernel._runner
+    group = []
+    for flow in runner.open(items).values():
+        assert not isinstance(flow, Exception)
+        calls = runner.turn(flow).calls
+        for call in calls:
+            runner.begin(flow, call)
+        group.append((flow, runner.turn(flow, [runner.perform(flow, call) for call in calls])))
+    saved = runner.save(group, until=lambda: True)
+    assert len(saved) == 20
+    assert not any(isinstance(each, Exception) for each in saved.values())
+    assert sum(statements) == 40
+    assert len(statements) > 2
+    assert all(is_over(kernel, one) for one in started)
+
+
+# -- fair share ------------------------------------------------------------------------------------
+
+
+def test_what_an_event_starts_does_not_pass_over_other_tenants(kernel: Kernel) -> None:
+    """While another tenant's executions wait for their turn, new ones wait in the line too."""
+
+    @kernel.action
+    def work() -> None:
+        pass
+
+    add(kernel, {"id": "a", "action": "work"}, trigger={"type": "event", "event": "e"})
+    for _ in range(10):
+        kernel.start("w", tenant_id="small")
+    kernel.emit("e", tenant_id="large")
+    claimed = kernel.outbox.claim_batch("me", 4)
+    (event,) = (item for item in claimed if item.kind != ADVANCE)
+    begun = kernel._runner.begin_events([event])
+    assert begun == []
+    (one,) = kernel.executions.find(tenant_id="large")
+    item = kernel.outbox.get(one.item_id or "")
+    assert item is not None
+    assert item.status is ItemStatus.PENDING
+
+
+def test_without_other_tenants_it_begins_at_once(kernel: Kernel) -> None:
+    """A backlog of its own is no reason for a claim more."""
+
+    @kernel.action
+    def work() -> None:
+        pass
+
+    add(kernel, {"id": "a", "action": "work"}, trigger={"type": "event", "event": "e"})
+    for _ in range(10):
+        kernel.start("w")
+    kernel.emit("e")
+    claimed = kernel.outbox.claim_batch("me", 4)
+    (event,) = (item for item in claimed if item.kind != ADVANCE)
+    assert len(kernel._runner.begin_events([event])) == 1

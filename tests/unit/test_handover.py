@@ -1,0 +1,334 @@
+"""A worker that lacks what an execution needs hands it on, and never fails it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from automate_kernel import Kernel
+from automate_kernel.connectors import Connector, action
+from automate_kernel.outbox import OutboxItem
+from automate_kernel.outbox.handover import LONGEST_SECONDS, NOTE, Handover
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage.rows import Where
+from automate_kernel.storage.tables import DEFINITION
+from automate_kernel.testing import FakeClock
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from hypothesis import given
+from hypothesis import strategies as st
+
+PATIENCE = 20.0
+LATER = 600.0
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def storage(clock: FakeClock) -> MemoryStorage:
+    return MemoryStorage(clock)
+
+
+def kernel_on(storage: MemoryStorage, *actions: str, **options: Any) -> Kernel:
+    kernel = Kernel(storage, discover=False, secrets={}, **options)
+    for name in actions:
+        kernel.action(name)(lambda: "done")
+    return kernel
+
+
+def define(kernel: Kernel, *steps: dict[str, Any], name: str = "w", **options: Any) -> None:
+    kernel.add_workflow({"name": name, "trigger": {"type": "manual"}, "steps": steps, **options})
+
+
+def step(step_id: str, action: str, **options: Any) -> dict[str, Any]:
+    return {"id": step_id, "action": action, **options}
+
+
+def see(kernel: Kernel, execution_id: str) -> Execution:
+    found = kernel.executions.get(execution_id)
+    assert found is not None
+    return found
+
+
+def item_of(kernel: Kernel, execution_id: str) -> OutboxItem:
+    item = kernel.outbox.get(see(kernel, execution_id).item_id or "")
+    assert item is not None
+    return item
+
+
+@contextlib.contextmanager
+def working(kernel: Kernel, **options: Any) -> Iterator[None]:
+    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0, **options)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    tick = threading.Event()
+    for _ in range(int(PATIENCE * 100)):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it did not happen")
+
+
+# -- actions ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["worker", "inline"])
+def test_an_unknown_action_is_handed_on(storage: MemoryStorage, clock: FakeClock, how: str) -> None:
+    """The step before it stays saved, nothing is counted, and a newer worker goes on."""
+    old, new = kernel_on(storage, "mail.draft"), kernel_on(storage, "mail.draft", "mail.send2")
+    define(new, step("a", "mail.draft"), step("b", "mail.send2"))
+    one = new.start("w")
+    if how == "worker":
+        with working(old, worker_id="web-1"):
+            until(lambda: item_of(old, one).handover)
+    else:
+        old.run_until_idle()
+    item = item_of(old, one)
+    note = item.handover
+    assert note is not None
+    assert note.code == item.last_error_code == "UNKNOWN_ACTION"
+    assert "doesn't know the action 'mail.send2'" in note.reason
+    assert note.reason == item.last_error
+    if how == "worker":
+        assert note.reason.startswith("worker web-1 ")
+        assert note.worker == "web-1"
+    assert item.attempt_count == 0
+    assert old.outbox.failed_attempts(item.id) == []
+    assert [run.step_id for run in see(old, one).steps] == ["a"]
+    clock.advance(LATER)
+    new.run_until_idle()
+    execution = see(new, one)
+    assert execution.status is ExecutionStatus.COMPLETED
+    assert [(run.step_id, run.attempts) for run in execution.steps] == [("a", 1), ("b", 1)]
+    assert item_of(new, one).handover is None
+
+
+def test_it_waits_longer_each_time_but_never_fails(
+    storage: MemoryStorage, clock: FakeClock
+) -> None:
+    """The time since the first handover stays known; days later it still only waits."""
+    old = kernel_on(storage)
+    define(old, step("a", "mail.send2"))
+    one = old.start("w")
+    began = clock()
+    delays = []
+    for times in range(1, 30):
+        old.run_until_idle()
+        note, item = item_of(old, one).handover, item_of(old, one)
+        assert note is not None
+        assert note.times == times
+        assert note.since == began
+        delays.append((item.next_attempt_at - clock()).total_seconds())
+        clock.advance(24 * 3600.0)
+    assert 3 < delays[0] < 7
+    assert all(200 < delay < 400 for delay in delays[8:])
+    assert item_of(old, one).attempt_count == 0
+    assert see(old, one).status is not ExecutionStatus.FAILED
+
+
+def test_what_is_in_flight_ends_and_is_saved_first(storage: MemoryStorage) -> None:
+    """A parallel step that runs is not made again by the worker that goes on."""
+    old, gate, calls = kernel_on(storage), threading.Event(), []
+
+    @old.action("slow.work")
+    def work() -> str:
+        calls.append(1)
+        assert gate.wait(PATIENCE)
+        return "kept"
+
+    old.action("quick.work")(lambda: None)
+    define(
+        old,
+        step("slow", "slow.work", needs=[]),
+        step("quick", "quick.work", needs=[]),
+        step("after", "mail.send2", needs=["quick"]),
+    )
+    one = old.start("w")
+    with working(old):
+        until(lambda: [r for r in see(old, one).steps if r.step_id == "quick"])
+        threading.Event().wait(0.2)
+        assert item_of(old, one).status.value == "RUNNING"
+        gate.set()
+        until(lambda: item_of(old, one).handover)
+    runs = {run.step_id: run.status for run in see(old, one).steps}
+    assert runs == {"slow": StepStatus.COMPLETED, "quick": StepStatus.COMPLETED}
+    assert calls == [1]
+
+
+def test_a_broken_plugin_hands_on(storage: MemoryStorage) -> None:
+    """It is broken here, by a missing library say, and may work elsewhere."""
+    old = kernel_on(storage)
+    old.plugins.register("no_such_module:Mail", "connector", key="mail")
+    define(old, step("a", "mail.send"))
+    one = old.start("w")
+    old.run_until_idle()
+    note = item_of(old, one).handover
+    assert note is not None
+    assert note.code == "UNUSABLE_PLUGIN"
+    assert "no_such_module" in note.reason
+
+
+def test_an_action_that_its_connector_lacks_hands_on(storage: MemoryStorage) -> None:
+    """The connector is there, in a version without the action."""
+
+    class Mail(Connector):
+        key = "mail"
+
+        @action
+        def send(self) -> None:
+            pass
+
+    old = kernel_on(storage, plugins=[Mail])
+    define(old, step("a", "mail.send2"))
+    one = old.start("w")
+    old.run_until_idle()
+    note = item_of(old, one).handover
+    assert note is not None
+    assert note.code == "UNKNOWN_ACTION"
+
+
+def test_not_found_by_the_action_itself_fails(storage: MemoryStorage) -> None:
+    """An author's NOT_FOUND is an answer, whoever asks."""
+    from automate_kernel import AutomateError, ErrorCodes
+
+    kernel = kernel_on(storage)
+
+    @kernel.action("mail.find")
+    def find() -> None:
+        raise AutomateError(ErrorCodes.NOT_FOUND, "no such mail")
+
+    define(kernel, step("a", "mail.find"))
+    one = kernel.start("w")
+    kernel.run_until_idle()
+    assert see(kernel, one).status is ExecutionStatus.FAILED
+
+
+def test_a_caller_that_waits_has_the_error_at_once(storage: MemoryStorage) -> None:
+    """`Kernel.run` waits for an answer here, so it has one."""
+    kernel = kernel_on(storage)
+    define(kernel, step("a", "mail.send2"))
+    execution = kernel.run("w")
+    assert execution.status is ExecutionStatus.FAILED
+    assert "there is no action 'mail.send2'" in str(execution.error)
+
+
+def test_a_step_under_on_failure_is_handed_on_too(storage: MemoryStorage, clock: FakeClock) -> None:
+    """The failure is saved, and who knows the action recovers from it."""
+    old, new = kernel_on(storage), kernel_on(storage, "mail.undo")
+    for kernel in (old, new):
+
+        @kernel.action("mail.fail")
+        def fail() -> None:
+            raise ValueError
+
+    define(new, step("a", "mail.fail"), on_failure=[step("undo", "mail.undo")])
+    one = new.start("w")
+    old.run_until_idle()
+    assert item_of(old, one).handover
+    clock.advance(LATER)
+    new.run_until_idle()
+    execution = see(new, one)
+    assert execution.status is ExecutionStatus.FAILED
+    assert [run.step_id for run in execution.steps] == ["a", "undo"]
+
+
+def test_a_note_goes_once_the_execution_waits_for_itself(
+    storage: MemoryStorage, clock: FakeClock
+) -> None:
+    """A retry after a handover is no handover."""
+    old, new, fails = kernel_on(storage), kernel_on(storage), [True]
+
+    @new.action("mail.send2")
+    def send() -> None:
+        if fails:
+            raise ConnectionError
+
+    define(new, step("a", "mail.send2", retry={"attempts": 3, "delay": "4m", "jitter": False}))
+    one = new.start("w")
+    old.run_until_idle()
+    assert item_of(old, one).handover
+    clock.advance(LATER)
+    new.run_until_idle()
+    item = item_of(new, one)
+    assert item.handover is None
+    assert NOTE not in item.headers
+    assert item.last_error_code is None
+    assert see(new, one).steps[0].status is StepStatus.RETRY
+
+
+# -- definitions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["worker", "inline"])
+def test_a_definition_with_newer_fields_is_handed_on(storage: MemoryStorage, how: str) -> None:
+    """This version can't read it; the one that wrote it can."""
+    new, old = kernel_on(storage, "mail.send"), kernel_on(storage, "mail.send")
+    define(new, step("a", "mail.send"))
+    one = new.start("w")
+    with storage.begin() as rows:
+        found = rows.select(DEFINITION)[0]
+        body = {**found["body"], "brand_new": 1}
+        rows.update(DEFINITION, [Where("id", "eq", found["id"])], {"body": body})
+    if how == "worker":
+        with working(old):
+            until(lambda: item_of(old, one).handover)
+    else:
+        old.run_until_idle()
+    note = item_of(old, one).handover
+    assert note is not None
+    assert note.code == "UNREADABLE_DEFINITION"
+    assert "brand_new" in note.reason
+    assert see(old, one).status is ExecutionStatus.PENDING
+
+
+def test_a_filter_that_is_not_known_hands_on(storage: MemoryStorage, clock: FakeClock) -> None:
+    """The definition is fine where the filter is."""
+    new, old = kernel_on(storage), kernel_on(storage)
+    for kernel in (new, old):
+
+        @kernel.action("mail.send")
+        def send(text: str) -> str:
+            return text
+
+    new.filter("shout2")(lambda text: text.upper())
+    define(new, {"id": "a", "action": "mail.send", "input": {"text": "{{ 'hi' | shout2 }}"}})
+    one = new.start("w")
+    old.run_until_idle()
+    note = item_of(old, one).handover
+    assert note is not None
+    assert note.code == "UNREADABLE_DEFINITION"
+    assert "shout2" in note.reason
+    clock.advance(LATER)
+    new.run_until_idle()
+    assert see(new, one).steps[0].output == "HI"
+
+
+# -- the note --------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 2000), st.floats(0, 1, exclude_max=True))
+def test_delays_grow_to_a_bound(times: int, random: float) -> None:
+    note = Handover("X", "why", "w", FakeClock()(), times)
+    assert 3 < note.delay(lambda: random) <= LONGEST_SECONDS * 1.25
+
+
+@given(st.dictionaries(st.text(), st.none() | st.integers() | st.text()))
+def test_a_strange_note_is_no_note(content: dict[str, Any]) -> None:
+    """Headers are anybody's: what can't be read is not shown, and breaks nothing."""
+    Handover.of({NOTE: content})
+    assert Handover.of({NOTE: "text"}) is None
+    assert Handover.of({}) is None

@@ -1,0 +1,383 @@
+"""A quick handler runs in place, and one that is slow holds up nothing but a slot."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.worker.handler import Handler, cancelling, should_stop
+from automate_kernel.worker.plain_pool import Pace
+from automate_kernel.worker.worker import Worker
+from automate_sqlalchemy import SqlAlchemyStorage
+
+PATIENCE = 20.0
+IN_PLACE = {"automate-quick", "automate-fetcher"}
+SLOT = "automate-slot"
+
+
+class Gate(threading.Event):
+    """An event that fails the test instead of waiting for ever."""
+
+    def pass_(self) -> None:
+        assert self.wait(PATIENCE), "it did not happen"
+
+
+class Running:
+    """A worker on a thread."""
+
+    def __init__(self, store: RowsOutboxStore, *handlers: Handler, **options: Any) -> None:
+        self.store = store
+        self.worker = Worker(store, handlers, **{"poll_seconds": 0.05, **options})
+        self._thread = threading.Thread(target=self.worker.run, daemon=True)
+        self._thread.start()
+
+    def do(self, *new: NewItem) -> None:
+        """Have all these done."""
+        ids = self.store.enqueue_many(new)
+        until(lambda: all(status(self.store, one) is ItemStatus.COMPLETED for one in ids))
+
+    def stop(self) -> Worker:
+        self.worker.stop()
+        return self.joined()
+
+    def joined(self) -> Worker:
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive(), "the worker did not stop"
+        return self.worker
+
+
+class Noting:
+    """A handler of *kind* that notes its threads; what it does for a payload is in *doing*."""
+
+    def __init__(self, kind: str = "quick", **doing: Callable[[], Any]) -> None:
+        self.kind, self.doing = kind, doing
+        self.threads: list[str] = []
+
+    def __call__(self, one: OutboxItem) -> Any:
+        self.threads.append(threading.current_thread().name)
+        return self.doing[str(one.payload)]() if one.payload else None
+
+    @property
+    def handler(self) -> Handler:
+        return Handler(self.kind, self)
+
+    def new(self, count: int, payload: str = "") -> list[NewItem]:
+        return [NewItem(self.kind, payload) for _ in range(count)]
+
+    def settle(self, run: Running) -> None:
+        """Have items done until this runs in place."""
+
+        def settled() -> bool:
+            run.do(*self.new(20))
+            return self.threads[-1] in IN_PLACE
+
+        until(settled)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Look again and again, for as long as a test may take."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+def status(store: RowsOutboxStore, item_id: str) -> ItemStatus:
+    found = store.get(item_id)
+    assert found is not None
+    return found.status
+
+
+def begun(store: RowsOutboxStore, ids: Sequence[str]) -> list[str]:
+    return [one for one in ids if status(store, one) is not ItemStatus.PENDING]
+
+
+@pytest.fixture
+def store() -> RowsOutboxStore:
+    return RowsOutboxStore(MemoryStorage())
+
+
+# -- where a kind runs -----------------------------------------------------------------------------
+
+
+def test_a_quick_kind_begins_on_threads_and_goes_on_in_place(store: RowsOutboxStore) -> None:
+    """Nobody has to say that it is quick."""
+    quick = Noting()
+    run = Running(store, quick.handler)
+    quick.settle(run)
+    run.do(*quick.new(500))
+    run.stop()
+    assert quick.threads[0].startswith(SLOT)
+    assert "automate-quick" in quick.threads
+
+
+def test_a_few_quick_items_run_where_they_were_claimed(store: RowsOutboxStore) -> None:
+    """A single one of them wakes no other thread."""
+    quick = Noting()
+    run = Running(store, quick.handler)
+
+    def at_once() -> bool:
+        run.do(*quick.new(1))
+        return quick.threads[-1] == "automate-fetcher"
+
+    until(at_once)
+    run.stop()
+
+
+def test_a_handler_that_waits_stays_on_threads(store: RowsOutboxStore) -> None:
+    """Ten of them wait at once."""
+    slow = Noting("slow", wait=lambda: time.sleep(0.002))
+    run = Running(store, slow.handler)
+    run.do(*slow.new(60, "wait"))
+    run.stop()
+    assert all(name.startswith(SLOT) for name in slow.threads)
+
+
+def test_a_transactional_handler_stays_on_threads(sqlite_engine: sa.Engine) -> None:
+    """However quick it is, a commit is part of it."""
+    threads: list[str] = []
+
+    def handle(one: OutboxItem, transaction: Any) -> None:
+        threads.append(threading.current_thread().name)
+
+    run = Running(
+        RowsOutboxStore(SqlAlchemyStorage(sqlite_engine)),
+        Handler("k", handle, transactional=True),
+        slots=1,
+    )
+    run.do(*[NewItem("k")] * 20)
+    run.stop()
+    assert all(name.startswith(SLOT) for name in threads)
+
+
+def test_a_handler_that_becomes_slow_goes_to_the_threads(store: RowsOutboxStore) -> None:
+    """Also one that never overruns, and only takes too long for its place."""
+    quick = Noting(wait=lambda: time.sleep(0.003))
+    run = Running(store, quick.handler)
+    quick.settle(run)
+
+    def on_threads() -> bool:
+        run.do(*quick.new(10, "wait"))
+        return quick.threads[-1].startswith(SLOT)
+
+    until(on_threads)
+    quick.settle(run)
+    run.stop()
+
+
+def test_a_kind_that_was_slow_must_prove_itself_for_longer() -> None:
+    """One that is mostly quick is not tried in place again and again."""
+    pace, trials = Pace(), []
+    for _ in range(8):
+        calls = 1
+        while not pace.note_on_thread(0.00001):
+            calls += 1
+        assert not pace.note_on_thread(0.00001)
+        trials.append(calls)
+        assert pace.slow_down()
+        assert not pace.slow_down()
+    assert trials[:4] == [5, 20, 80, 320]
+    assert trials[-1] == 1000
+
+
+def test_one_slow_call_begins_the_trial_again() -> None:
+    """Quick calls count only in a row."""
+    pace = Pace()
+    for _ in range(3):
+        assert not any(pace.note_on_thread(0.00001) for _ in range(4))
+        assert not pace.note_on_thread(0.5)
+    assert not pace.quick
+
+
+def test_a_pause_of_the_machine_makes_nothing_slow() -> None:
+    """One call out of many that took some milliseconds says little."""
+    pace = Pace()
+    while not pace.note_on_thread(0.00002):
+        pass
+    assert not pace.note_in_place(0.005, 1)
+    assert not pace.note_in_place(0.00002, 200)
+    assert pace.note_in_place(0.002, 200)
+
+
+# -- overruns --------------------------------------------------------------------------------------
+
+
+def test_an_overrun_lets_the_rest_go_on(store: RowsOutboxStore) -> None:
+    """The rest of its batch is done on threads while the slow call is still running."""
+    go, slow_began = Gate(), Gate()
+
+    def slow() -> None:
+        slow_began.set()
+        go.pass_()
+
+    quick = Noting(slow=slow)
+    run = Running(store, quick.handler)
+    quick.settle(run)
+    until(lambda: run.worker.in_flight == 0)
+    before = len(quick.threads)
+    ids = store.enqueue_many([*quick.new(40), *quick.new(1, "slow"), *quick.new(200)])
+    slow_began.pass_()
+    until(lambda: sum(status(store, one) is ItemStatus.COMPLETED for one in ids) == 240)
+    assert status(store, ids[40]) is ItemStatus.RUNNING
+    after = quick.threads[before + 40 :]
+    assert after[0] in IN_PLACE
+    assert after[1].startswith(SLOT)
+    go.set()
+    until(lambda: status(store, ids[40]) is ItemStatus.COMPLETED)
+    worker = run.stop()
+    assert worker.in_flight == worker.stats.failed == 0
+    assert len(quick.threads) - before == 241, "each was called once"
+
+
+def test_a_slow_call_where_items_are_claimed_does_not_end_the_claiming(
+    store: RowsOutboxStore,
+) -> None:
+    """Another thread claims meanwhile, and a stop is not held up either."""
+    go, slow_began = Gate(), Gate()
+
+    def slow() -> None:
+        slow_began.set()
+        go.pass_()
+
+    quick, other = Noting(slow=slow), Noting("other")
+    run = Running(store, quick.handler, other.handler, grace_seconds=0.05)
+
+    def at_once() -> bool:
+        run.do(*quick.new(1))
+        return quick.threads[-1] == "automate-fetcher"
+
+    until(at_once)
+    stuck = store.enqueue_many(quick.new(1, "slow"))
+    slow_began.pass_()
+    run.do(*quick.new(30), *other.new(30))
+    run.stop()
+    assert begun(store, stuck) == [], "it was handed back"
+    go.set()
+
+
+def test_a_slow_kind_beside_a_quick_one_holds_nothing_up(store: RowsOutboxStore) -> None:
+    """Even with one slot, which the slow one has taken."""
+    go = Gate()
+    quick, slow = Noting(), Noting("slow", wait=go.pass_)
+    run = Running(store, quick.handler, slow.handler, slots=1)
+    quick.settle(run)
+    waiting = store.enqueue_many(slow.new(5, "wait"))
+    until(lambda: slow.threads)
+    run.do(*quick.new(300))
+    go.set()
+    until(lambda: all(status(store, one) is ItemStatus.COMPLETED for one in waiting))
+    run.stop()
+    assert {name.startswith(SLOT) for name in slow.threads} == {True}
+
+
+def test_the_other_kinds_of_a_batch_stay_in_place(store: RowsOutboxStore) -> None:
+    """What overran takes the only slot, and quick ones behind it need none."""
+    go, slow_began = Gate(), Gate()
+
+    def slow() -> None:
+        slow_began.set()
+        go.pass_()
+
+    quick, mixed = Noting(), Noting("mixed", slow=slow)
+    run = Running(store, quick.handler, mixed.handler, slots=1)
+    quick.settle(run)
+    mixed.settle(run)
+    until(lambda: run.worker.in_flight == 0)
+    stuck, *others = store.enqueue_many([*mixed.new(1, "slow"), *quick.new(100)])
+    slow_began.pass_()
+    until(lambda: all(status(store, one) is ItemStatus.COMPLETED for one in others))
+    assert status(store, stuck) is ItemStatus.RUNNING
+    go.set()
+    until(lambda: status(store, stuck) is ItemStatus.COMPLETED)
+    run.stop()
+
+
+def test_what_waits_behind_an_overrun_is_given_to_other_workers(store: RowsOutboxStore) -> None:
+    """A batch that would take long now does not sit here on leases."""
+    go = Gate()
+    quick = Noting(slow=go.pass_)
+    run = Running(store, quick.handler, slots=2)
+    quick.settle(run)
+    until(lambda: run.worker.in_flight == 0)
+    ids = store.enqueue_many(quick.new(150, "slow"))
+    until(lambda: 0 < len(begun(store, ids)) <= 2 + 1)
+    go.set()
+    until(lambda: all(status(store, one) is ItemStatus.COMPLETED for one in ids))
+    run.stop()
+    attempts = {found.attempt_count for one in ids if (found := store.get(one)) is not None}
+    assert attempts == {1}
+
+
+# -- stopping and cancelling -----------------------------------------------------------------------
+
+
+def test_a_stop_hands_back_what_has_not_begun(store: RowsOutboxStore) -> None:
+    """Of a batch in place it ends after the call that runs."""
+    saw: list[bool] = []
+
+    def stop() -> None:
+        run.worker.stop()
+        saw.append(should_stop())
+
+    quick = Noting(stop=stop)
+    run = Running(store, quick.handler)
+    quick.settle(run)
+    until(lambda: run.worker.in_flight == 0)
+    ids = store.enqueue_many([*quick.new(30), *quick.new(1, "stop"), *quick.new(100)])
+    worker = run.joined()
+    assert saw == [True]
+    assert begun(store, ids) == ids[:31]
+    assert worker.in_flight == 0
+    assert {store.get(one).attempt_count for one in ids[31:]} == {0}  # type: ignore[union-attr]
+
+
+def test_a_cancelled_call_in_place_sees_it(store: RowsOutboxStore) -> None:
+    """Even if it overran, and others of its batch are not cancelled with it."""
+    began = Gate()
+
+    def wait() -> None:
+        began.set()
+        until(cancelling)
+
+    quick = Noting(wait=wait)
+    run = Running(store, quick.handler)
+    quick.settle(run)
+    until(lambda: run.worker.in_flight == 0)
+    first, *others = store.enqueue_many([*quick.new(1, "wait"), *quick.new(50)])
+    began.pass_()
+    assert store.cancel([first]) == 1
+    until(lambda: status(store, first) is ItemStatus.COMPLETED)
+    until(lambda: all(status(store, one) is ItemStatus.COMPLETED for one in others))
+    run.stop()
+
+
+def test_the_first_claims_of_a_quick_kind_are_small(
+    store: RowsOutboxStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood that proves quick first is not claimed ahead of a kind that proves quick next."""
+    claims: list[int] = []
+    claim_ahead = store.claim_ahead
+
+    def noted(*arguments: Any, **options: Any) -> list[OutboxItem]:
+        items = claim_ahead(*arguments, **options)
+        if len(items) > 10:
+            claims.append(len(items))
+        return items
+
+    monkeypatch.setattr(store, "claim_ahead", noted)
+    flood = Noting("flood")
+    ids = store.enqueue_many(flood.new(2000))
+    run = Running(store, flood.handler, slots=2)
+    until(lambda: all(status(store, one) is ItemStatus.COMPLETED for one in ids))
+    run.stop()
+    assert "automate-quick" in flood.threads
+    assert max(claims) == 200, "it never got up to speed"
+    growing = [10, *claims[: claims.index(200) + 1]]
+    assert all(after <= 2 * before for before, after in pairwise(growing))

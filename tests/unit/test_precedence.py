@@ -1,0 +1,243 @@
+"""While workers know different workflows, one that knows the newest decides what events start."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from automate_kernel import Kernel
+from automate_kernel.errors import ConfigError
+from automate_kernel.outbox import WorkerInfo
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.workflows.engine.precedence import (
+    EVENT,
+    Precedence,
+    followers,
+    leader,
+    version_key,
+)
+from automate_kernel.workflows.execution import ExecutionStatus
+from hypothesis import given
+from hypothesis import strategies as st
+
+PATIENCE = 20.0
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def worker(
+    name: str, *workflows: str, version: str | None = None, at: int = 0, **more: Any
+) -> WorkerInfo:
+    started = START + timedelta(seconds=at)
+    about = {"kinds": (EVENT,), "version": version, "workflows": workflows, **more}
+    return WorkerInfo(name, "host", 1, started, started, **about)
+
+
+def lead(*workers: WorkerInfo) -> str | None:
+    first = leader(workers)
+    return first and first.id
+
+
+# -- the rule --------------------------------------------------------------------------------------
+
+
+def test_the_last_started_leads() -> None:
+    assert lead(worker("old", "a"), worker("new", "b", at=9)) == "new"
+    assert lead() is None
+
+
+def test_a_later_version_leads_whenever_it_was_started() -> None:
+    """An old worker that is started again is an old worker."""
+    again, new = worker("again", "a", version="1.9", at=9), worker("new", "b", version="1.10")
+    assert lead(again, new) == "new"
+    assert lead(worker("none", "a", at=9), new) == "new"
+
+
+def test_who_knows_less_does_not_lead() -> None:
+    """A worker for some of the workflows, started late, takes no event from those with all."""
+    everything = worker("all", "a", "b")
+    some = worker("some", "a", at=9)
+    assert lead(everything, some) == "all"
+    assert [one.id for one in followers([everything, some])] == ["some"]
+
+
+def test_a_later_version_may_know_less() -> None:
+    """A workflow was taken out, and both decide: who knows more too."""
+    old, new = worker("old", "a", "b", version="1"), worker("new", "a", version="2")
+    assert lead(old, new) == "new"
+    assert followers([old, new]) == []
+
+
+@pytest.mark.parametrize(
+    "gone", [{"lost": True}, {"stopping": True}, {"problem": "why"}, {"kinds": ("other",)}]
+)
+def test_who_does_not_work_on_events_does_not_lead(gone: Any) -> None:
+    assert lead(worker("old", "a"), worker("new", "b", at=9, **gone)) == "old"
+
+
+WORKERS = st.lists(
+    st.builds(
+        lambda n, known, version, at, alive: worker(
+            str(n), *sorted(known), version=version, at=at, lost=not alive
+        ),
+        st.integers(0, 10**6),
+        st.frozensets(st.sampled_from("abcd")),
+        st.sampled_from([None, "1", "2"]),
+        st.integers(0, 5),
+        st.booleans(),
+    ),
+    unique_by=lambda one: one.id,
+)
+
+
+@given(WORKERS)
+def test_somebody_decides_and_only_who_knows_as_much(workers: list[WorkerInfo]) -> None:
+    """Events never wait for nobody, and the leader does not depend on the order of the list."""
+    alive = [one for one in workers if one.alive]
+    first = leader(workers)
+    assert (first is None) == (not alive)
+    assert leader(workers[::-1]) == first
+    left = followers(workers)
+    assert first not in left
+    for one in alive:
+        knows_all = first is not None and set(first.workflows) <= set(one.workflows)
+        assert (one not in left) == knows_all
+
+
+@given(st.text(), st.text())
+def test_versions_have_an_order(one: str, other: str) -> None:
+    assert (version_key(one) < version_key(other)) != (version_key(one) >= version_key(other))
+
+
+def test_numbers_in_versions_are_numbers() -> None:
+    told = ["", "1.9", "1.10", "2.beta", "2.0", "2026.11.2", "2026.11.10"]
+    assert sorted(told, key=version_key) == told
+    assert version_key(None) == version_key("")
+
+
+# -- looking ---------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_has_not_reported_yet_is_the_newest() -> None:
+    workers = [worker("old", "a", at=5)]
+    new = Precedence(lambda: workers, lambda: ("b",))
+    new.look()
+    assert not new.leaves_events
+    old = Precedence(lambda: [*workers, worker("new", "b", at=9)], lambda: ("a",))
+    old.look()
+    assert old.leaves_events
+    assert old.leader == "new"
+
+
+def test_the_report_keeps_what_is_known() -> None:
+    kernel = Kernel(discover=False, secrets={})
+    about = worker("one", "a", "b", version="1.2 beta")
+    kernel.outbox.report(about, ActivityLog())
+    (found,) = kernel.outbox.workers()
+    assert (found.kinds, found.version, found.workflows) == ((EVENT,), "1.2 beta", ("a", "b"))
+    kernel.outbox.report(replace(about, workflows=("a", "b", "c")), ActivityLog())
+    assert kernel.outbox.workers()[0].workflows == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 300, "a\nb", 5])
+def test_a_version_is_text(wrong: Any) -> None:
+    with pytest.raises(ConfigError):
+        Kernel(discover=False, version=wrong)
+
+
+def test_marks_follow_names_and_triggers() -> None:
+    """A changed step changes nothing here: the same events start it."""
+
+    def marks(*workflows: dict[str, Any]) -> tuple[str, ...]:
+        kernel = Kernel(discover=False, secrets={})
+        for one in workflows:
+            kernel.add_workflow({"steps": [{"id": "a", "action": "x"}], **one})
+        return kernel.workflows.marks()
+
+    on = {"type": "event", "event": "e"}
+    first = marks({"name": "w", "trigger": on})
+    assert len(first) == 1
+    assert marks({"name": "w", "trigger": on, "steps": [{"id": "b", "action": "y"}]}) == first
+    assert marks({"name": "v", "trigger": on}) != first
+    assert marks({"name": "w", "trigger": {**on, "event": "f"}}) != first
+    assert marks({"name": "w", "trigger": {**on, "if": "{{ event.payload.n > 1 }}"}}) != first
+    assert marks({"name": "w", "trigger": {"type": "manual"}}) == ()
+    both = marks({"name": "w", "trigger": on}, {"name": "v", "trigger": on})
+    assert len(both) == 2
+    assert set(first) < set(both)
+
+
+# -- workers ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def working(kernel: Kernel, **options: Any) -> Iterator[Any]:
+    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0, **options)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    tick = threading.Event()
+    for _ in range(int(PATIENCE * 100)):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it did not happen")
+
+
+def kernel_on(storage: MemoryStorage, *events: str, **options: Any) -> Kernel:
+    kernel = Kernel(storage, discover=False, secrets={}, **options)
+    kernel.action("work")(lambda: None)
+    for event in events:
+        kernel.add_workflow(
+            {
+                "name": f"on-{event}",
+                "trigger": {"type": "event", "event": event},
+                "steps": [{"id": "a", "action": "work"}],
+            }
+        )
+    return kernel
+
+
+def test_an_old_worker_leaves_events_while_a_new_one_lives() -> None:
+    """The event waits for the new one; once that has gone, the old one decides again."""
+    storage = MemoryStorage()
+    old, new = kernel_on(storage, "a"), kernel_on(storage, "a", "b")
+    # It lives, and is busy.
+    marks = new.workflows.marks()
+    new.outbox.report(worker("new", *marks, kinds=tuple(new.kinds)), ActivityLog())
+    with working(old):
+        event = old.emit("b")
+        threading.Event().wait(1.5)
+        item = old.outbox.get(event)
+        assert item is not None
+        assert item.status.value == "PENDING"
+        with working(new):
+            until(lambda: new.executions.find(workflow="on-b", status="COMPLETED"))
+        new.outbox.leave("new")
+        old.emit("a")
+        until(lambda: old.executions.find(workflow="on-a", status="COMPLETED"))
+
+
+def test_workers_that_know_the_same_share_events() -> None:
+    storage = MemoryStorage()
+    one, other = kernel_on(storage, "a"), kernel_on(storage, "a")
+    with working(one, worker_id="one"), working(other, worker_id="other"):
+        until(lambda: len(one.outbox.workers()) == 2)
+        threading.Event().wait(1.2)
+        assert not one._precedence.leaves_events
+        assert not other._precedence.leaves_events
+        one.emit("a")
+        until(lambda: one.executions.find(status=ExecutionStatus.COMPLETED))

@@ -1,0 +1,187 @@
+"""Items whose workers died: when they begin is written down, and the last attempt is alone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from automate_kernel.kernel import Kernel
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
+from automate_kernel.outbox.item import EXPIRED
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.worker.handler import Handler
+from automate_kernel.worker.in_flight import Task
+from automate_kernel.worker.suspects import Suspects
+from automate_kernel.worker.worker import Worker
+from automate_kernel.workflows.execution import ExecutionStatus
+from hypothesis import given
+from hypothesis import strategies as st
+
+PATIENCE = 20.0
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+class Noting(RowsOutboxStore):
+    """Notes which items were said to begin, and loses those in *losing*."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(MemoryStorage(), **options)
+        self.begun: list[str] = []
+        self.losing: set[str] = set()
+
+    def begin(self, item_ids: Sequence[str], worker_id: str) -> set[str]:
+        self.begun += item_ids
+        return self.losing.intersection(item_ids) | super().begin(item_ids, worker_id)
+
+
+@pytest.fixture
+def store() -> Noting:
+    return Noting()
+
+
+def work(store: Noting, *handlers: Handler, ids: Sequence[str]) -> None:
+    """Let a worker do all there is."""
+    worker = Worker(store, handlers, poll_seconds=0.02)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    until(lambda: all(status(store, one).value not in ("PENDING", "RUNNING") for one in ids))
+    worker.stop()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def status(store: RowsOutboxStore, item_id: str) -> ItemStatus:
+    found = store.get(item_id)
+    assert found is not None
+    return found.status
+
+
+@pytest.mark.parametrize("style", ["plain", "async"])
+def test_only_last_attempts_and_suspects_cost_a_statement(store: Noting, style: str) -> None:
+    """The begin of nearly all items is not written down; that of a last attempt is, beforehand."""
+    seen: dict[str, bool] = {}
+
+    def plain(item: OutboxItem) -> None:
+        seen[item.id] = item.id in store.begun
+
+    async def asynchronous(item: OutboxItem) -> None:
+        await asyncio.sleep(0)
+        plain(item)
+
+    several = store.enqueue_many(NewItem("k") for _ in range(50))
+    once = store.enqueue_many(NewItem("k", max_attempts=1) for _ in range(5))
+    handler = Handler("k", plain if style == "plain" else asynchronous)
+    work(store, handler, ids=[*several, *once])
+    assert seen == {**dict.fromkeys(several, False), **dict.fromkeys(once, True)}
+    assert sorted(store.begun) == sorted(once)
+
+
+@pytest.mark.parametrize("style", ["plain", "async"])
+def test_what_is_lost_at_its_begin_does_not_run(store: Noting, style: str) -> None:
+    """Another worker has it by then."""
+    ran: list[str] = []
+
+    def plain(item: OutboxItem) -> None:
+        ran.append(item.id)
+
+    async def asynchronous(item: OutboxItem) -> None:
+        ran.append(item.id)
+
+    lost, kept = (store.enqueue("k", max_attempts=1) for _ in range(2))
+    store.losing.add(lost)
+    work(store, Handler("k", plain if style == "plain" else asynchronous), ids=[kept])
+    assert ran == [kept]
+
+
+def test_the_begin_of_an_execution_is_written_down_before_its_first_step() -> None:
+    """After a death of its worker it counts from then on, and not while it waits for a thread."""
+    store = Noting(lease_seconds=0.05)
+    with Kernel(store.storage, outbox=store, discover=False) as kernel:
+        seen: list[bool] = []
+
+        @kernel.action("look")
+        def look() -> None:
+            seen.append(bool(store.begun))
+
+        @kernel.action("alook")
+        async def alook() -> None:
+            seen.append(bool(store.begun))
+
+        for name in ("look", "alook"):
+            steps = [{"id": "one", "action": name}]
+            kernel.add_workflow({"name": name, "trigger": {"type": "manual"}, "steps": steps})
+            store.begun.clear()
+            execution_id = kernel.start(name)
+            (item,) = store.claim_ahead("dead")
+            until(lambda: store.reap().retried)
+            store.lease_seconds = 30.0
+            worker = kernel.worker(poll_seconds=0.02)
+            thread = threading.Thread(target=worker.run, daemon=True)
+            thread.start()
+            until(lambda one=execution_id: ended(kernel, one))
+            worker.stop()
+            thread.join(PATIENCE)
+            assert store.begun == [item.id]
+            store.lease_seconds = 0.05
+        assert seen == [True, True]
+
+
+def ended(kernel: Kernel, execution_id: str) -> bool:
+    execution = kernel.executions.get(execution_id)
+    return execution is not None and execution.status is ExecutionStatus.COMPLETED
+
+
+# -- who is beside whom ----------------------------------------------------------------------------
+
+ITEM = RowsOutboxStore(MemoryStorage())
+ITEM.enqueue("k")
+(CLAIMED,) = ITEM.claim_batch("w")
+
+
+def task(attempt: int, of: int, code: str | None) -> Task:
+    item = replace(CLAIMED, attempt_count=attempt, max_attempts=of, last_error_code=code)
+    return Task(item, time.monotonic())
+
+
+TASKS = st.builds(
+    task, st.integers(1, 6), st.integers(1, 6), st.sampled_from([None, "ERROR", EXPIRED])
+)
+
+
+@given(st.lists(st.one_of(st.lists(TASKS, max_size=5), st.integers(0, 9)), max_size=12))
+def test_a_last_attempt_after_deaths_is_alone(rounds: list[Any]) -> None:
+    """Whatever comes and ends, no other suspect is beside it; and nothing else ever waits."""
+    suspects, held = Suspects(), list[Task]()
+    for one in rounds:
+        if isinstance(one, int):
+            if held:
+                suspects.ended([(held.pop(one % len(held)), None)])
+            continue
+        waiting = suspects.admit(one)
+        for each in waiting:
+            assert each.item.last_error_code == EXPIRED
+            assert each.item.attempt_count > 1
+        held += [
+            each for each in one
+            if each not in waiting and each.item.last_error_code == EXPIRED
+            and each.item.attempt_count > 1
+        ]  # fmt: skip
+        last = [each for each in held if each.item.attempt_count >= max(3, each.item.max_attempts)]
+        assert len(held) == 1 or not last
+        if waiting:
+            assert len(held) > 0, "it waits for nobody"
+        for (_, outcome), each in zip(suspects.wait(waiting), waiting, strict=True):
+            assert outcome.status is ItemStatus.PENDING
+            assert outcome.item_id == each.item.id
+            assert outcome.next_attempt <= 20.0
