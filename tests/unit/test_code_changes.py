@@ -389,7 +389,7 @@ def test_a_worker_without_the_code_hands_the_execution_on(storage: MemoryStorage
     found = other.executions.get(execution_id)
     assert found is not None and found.status is ExecutionStatus.PENDING
     item = other.outbox.get(found.item_id or "")
-    assert item is not None and item.last_error_code == "UNKNOWN_CODE"
+    assert item is not None and item.last_error_code == "UNKNOWN_CODE" and item.handover
     assert "has no code for version 1 of workflow 'flow'" in str(item.last_error)
     assert calls == []
     other.outbox.reschedule([item.id])
