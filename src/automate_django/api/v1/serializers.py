@@ -482,7 +482,7 @@ class StepSerializer(serializers.Serializer[Any]):
 
 
 class WaitSerializer(serializers.Serializer[Any]):
-    """The wait of a step."""
+    """A wait of a step: for an event, a signal, an approval or a workflow."""
 
     step_id = serializers.CharField()
     position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
