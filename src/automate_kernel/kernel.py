@@ -171,15 +171,14 @@ class Kernel:
         """The template filters of this kernel."""
         self.templates: TemplateEngine = TemplateEngine(self.filters)
         """Compiles and renders templates."""
-        self.outbox: OutboxStore = self._store(
-            outbox, lease_seconds, retention_seconds, failed_retention_seconds
-        )
+        kept = (retention_seconds, failed_retention_seconds)
+        self.outbox: OutboxStore = self._store(outbox, lease_seconds, *kept)
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
         self.operations: Invoker = self._invoker(config or {}, settings or {})
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
-        self.approvals: Approvals = self._made_approvals(signing_keys, public_url)
+        self.approvals: Approvals = self._approvals(signing_keys, public_url)
         """The steps that wait for a person: find, approve, reject, make a link."""
         self.workflows: Catalogue = self._catalogue(workflow_source)
         """The workflows of this kernel, by name."""
@@ -290,7 +289,7 @@ class Kernel:
                 hint="pass an instance instead of its key or path",
             ) from error
 
-    def _made_approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
+    def _approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
         signer = Signer(signing_keys, "automate.approval", self._revealed)
         return Approvals(self.storage, self.outbox, signer, public_url)
 

@@ -149,6 +149,14 @@ def test_a_step_waits_until_it_is_approved(world: World) -> None:
     assert text == "already decided by ann"
 
 
+def test_a_step_that_no_database_could_look_up_is_not_there(world: World) -> None:
+    """As any other that isn't."""
+    one = world.ask()
+    for step_id in ("gone", "\0", "\ud800", ""):
+        assert world.kernel.approvals.get(one, step_id) is None
+        refused(ErrorCodes.NOT_FOUND, world.kernel.approvals.approve, one, step_id, by="ann")
+
+
 def test_a_rejection_fails_the_step(world: World) -> None:
     """With who it was and why; the workflow recovers as from any failure."""
     world.add(

@@ -95,6 +95,22 @@ BOOKING = {
 }  # fmt: skip
 """A workflow whose steps write to the host's own table, in the transaction that saves them."""
 
+ASKING = {
+    "name": "asking",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {
+            "id": "ok",
+            "approval": {
+                "title": "Go on?",
+                "notify": {"action": "work.tell", "input": {"title": "{{ approval.title }}"}},
+            },
+        },
+        {"id": "last", "action": "work.do", "input": {"value": "{{ event.payload.n }}"}},
+    ],
+    "output": "{{ steps.ok.output.by }}",
+}
+
 
 class Ledger:
     """Lines that are there once `write` has returned, in the order in which they were written."""
@@ -163,6 +179,7 @@ def open_kernel(
     kernel.add_workflow(WAITING)
     kernel.add_workflow(DEADLY)
     kernel.add_workflow(BOOKING)
+    kernel.add_workflow(ASKING)
     _add_steps(kernel, ledger, most_seconds)
     _add_handlers(kernel, ledger, most_seconds)
     return kernel
@@ -191,6 +208,12 @@ def _add_steps(kernel: Kernel, ledger: Ledger, most_seconds: float) -> None:
             ledger.write("again", key)
         _take_time(ledger, most_seconds)
         return value * 10
+
+    @kernel.action("work.tell")
+    def tell(title: str) -> None:
+        call = current_call()
+        assert call is not None
+        ledger.write("told", call.execution_id)
 
     @kernel.action("work.book", transactional=True)
     def book() -> None:

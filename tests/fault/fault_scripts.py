@@ -61,6 +61,14 @@ def recover_waits(kernel: Kernel) -> None:
     kernel.run_until_idle(patience=_PATIENCE_SECONDS)
 
 
+def recover_approvals(kernel: Kernel) -> None:
+    """Do as `recover_waits` does, and decide what is still open."""
+    recover_waits(kernel)
+    for each in kernel.approvals.pending().approvals:
+        kernel.approvals.approve(each.execution_id, each.step_id, by="another")
+    kernel.run_until_idle(patience=_PATIENCE_SECONDS)
+
+
 def _nothing(kernel: Kernel, number: int) -> list[Any]:
     return [number]
 
@@ -156,6 +164,17 @@ def _paid(kernel: Kernel, number: int) -> list[Any]:
     return [execution_id]
 
 
+def _asked(kernel: Kernel, number: int) -> list[Any]:
+    return [kernel.start("asking", {"n": number})]
+
+
+def _decide(kernel: Kernel, ledger: Ledger, execution_id: str) -> None:
+    kernel.run_until_idle()
+    kernel.approvals.approve(execution_id, "ok", by="ann")
+    ledger.write("decided", execution_id)
+    kernel.run_until_idle(patience=_PATIENCE_SECONDS)
+
+
 def _booked(kernel: Kernel, number: int) -> list[Any]:
     return [kernel.start("booking", {"n": number})]
 
@@ -186,6 +205,7 @@ SCRIPTS = {
     "reap": Script(_held, _reap),
     "workflow": Script(_started, _advance),
     "waits": Script(_paid, _advance),
+    "approval": Script(_asked, _decide),
     "booking": Script(_booked, _advance),
     "steer": Script(_steered, _steer),
 }

@@ -247,13 +247,13 @@ class HostSession(Session):
         return self._make()
 
     @property
-    def signing(self) -> Kernel:
-        """The host's kernel, too."""
+    def whole(self) -> Kernel:
+        """The host's kernel."""
         return self.plain
 
     @property
-    def whole(self) -> Kernel:
-        """The host's kernel."""
+    def signing(self) -> Kernel:
+        """The host's kernel, too."""
         return self.plain
 
 

@@ -25,7 +25,7 @@ from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.rows import Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, STEP, WAIT
-from automate_kernel.storage.values import encode_json
+from automate_kernel.storage.values import encode_json, text_problem
 from automate_kernel.workflows.definition.approval import (
     FormField,
     Notice,
@@ -443,6 +443,8 @@ def _where(
     try:
         execution_id = str(UUID(str(execution_id)))
     except ValueError:
+        return None
+    if text_problem(str(step_id)):
         return None
     where = [
         Where("execution_id", "eq", execution_id),
