@@ -164,7 +164,7 @@ class BaseWorkflowContext:
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
-    ) -> Compensation:
+    ) -> CompensationBlock:
         """
         Call *function* as a step if the ``with`` block is left by an error or a cancellation.
 
@@ -173,7 +173,7 @@ class BaseWorkflowContext:
         """
         request = _of_function(self._driver, function, args, sys._getframe(1), name, retry, timeout)
         request.recovers = True
-        return Compensation(self._driver, request)
+        return CompensationBlock(self._driver, request)
 
 
 class WorkflowContext(BaseWorkflowContext):
@@ -613,7 +613,7 @@ class SyncWorkflowContext(BaseWorkflowContext):
         return execution_id
 
 
-class Compensation:
+class CompensationBlock:
     """A step that undoes what was done, if its ``with`` block is left by an error."""
 
     def __init__(self, driver: Driver, request: StepRequest[Any]) -> None:
