@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from blinker import NamedSignal
@@ -21,6 +22,7 @@ from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
 from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.replay import CodeProgram
 from automate_kernel.workflows.engine.waits import Arrived, OpenWait
 from automate_kernel.workflows.execution import (
     Event,
@@ -73,8 +75,11 @@ class Flow:
         """The waits that go on, without those for a time."""
         self._inbox: dict[StepKey, Sequence[Event]] = {}
         self._take_in(loaded.arrived)
-        self._flow = advance(
-            program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
+        self.in_code: bool = isinstance(program, CodeProgram)
+        """True if its turns run a function of the host's."""
+        drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
+        self._flow = drive(
+            loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
             arrived=self._inbox, now=loaded.now, find_child=find_child,
         )  # fmt: skip
         self._since = self._learnt
@@ -96,6 +101,8 @@ class Flow:
 
     def leave(self) -> None:
         """Leave what was entered."""
+        with suppress(ValueError):  # another thread takes a turn: the last one, and ends it then
+            self._flow.close()
         self.context.run(self._around.close)
 
     # -- signals -----------------------------------------------------------------------------
@@ -204,7 +211,7 @@ class Flow:
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
         timeout = call.step.timeout
-        if self._ends_at is None or call.step.id in self._recovery:
+        if self._ends_at is None or call.recovers or call.step.id in self._recovery:
             return timeout
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)
