@@ -795,9 +795,11 @@ class Kernel:
             return self._run_here(execution_id, item, begun, patience)
 
     @contextmanager
-    def executing_here(self, execution_id: str) -> Iterator[None]:
+    def executing_here(self, execution_id: str | None = None) -> Iterator[None]:
         """
         Let an execution fail here where it would be handed on, while the block runs.
+
+        Without an *execution_id* that holds for all.
 
         It is for a caller that waits for its end, and wants the reason: as `run` does.
         """
