@@ -36,7 +36,8 @@ PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
     "automate_outbox_lane": "A row exists while an item with its `ordering_key` runs.",
     "automate_outbox_slot": "A row exists while an item with its `concurrency_key` runs: the "
     "key has as many slots as may run at once.",
-    "automate_outbox_pause": "The kinds that are paused.",
+    "automate_outbox_pause": "The kinds that are paused, and workflows: `workflow:` and the name, "
+    "with a line break and the tenant if it is for one.",
     "automate_outbox_limit": "The kinds of which only so many run at once, or start in a time; see "
     "[Steer the outbox](../howto/steer-the-outbox.md).",
     "automate_definition": "Every workflow definition that an execution was started with.",
@@ -45,21 +46,28 @@ One run of a workflow for one event.
 
 ```text
 PENDING ─▶ RUNNING ─┬▶ COMPLETED
-                    ├▶ FAILED ─resume─▶ PENDING
-                    └▶ CANCELLED
-```""",
+  ▲          ▲      ├▶ FAILED ─resume─▶ PENDING
+  ▼          ▼      └▶ CANCELLED
+PAUSED     PAUSED
+
+PENDING, RUNNING, PAUSED ─cancel─▶ CANCELLING ─cleaned up─▶ CANCELLED
+```
+
+What undoes a step has a row too: its `step_id` is `<step>.compensate`.""",
     "automate_step": """\
 One row per step of an execution, and one more per element of `for_each`.
 
 ```text
 PENDING ─▶ RUNNING ─┬▶ COMPLETED
-  │          ▲ ▼    ├▶ FAILED
-  │         RETRY   └▶ CANCELLED
+  │ │        ▲ ▼    ├▶ FAILED
+  │ │       RETRY   ├▶ CANCELLED
+  │ └▶ WAITING ─────┘
   └▶ SKIPPED
 ```""",
     "automate_webhook_delivery": "The accepted webhook deliveries, to recognise repetitions.",
     "automate_schedule": "When each schedule fired last.",
-    "automate_wait": "One row per step that waits for an event, an approval or another workflow.",
+    "automate_wait": "One row per step that waits for an event, a signal, an approval or another "
+    "workflow.",
     "automate_signal": "Signals that have come: events that some workflow waits for, approvals, "
     "and the ends of workflows that others wait for.",
     "automate_awaited": "The events that some workflow waits for, by the field that each is "
@@ -146,7 +154,8 @@ COLUMN_NOTES = {
     ("automate_outbox", "status"): "see the drawing",
     ("automate_outbox", "waiting_for"): "what a waiting item waits for: `worker` (ready to be "
     "claimed), `time` (not due), `key` (its ordering or concurrency key is busy), `resume` (its "
-    "kind is paused); `cancel` on a running one that is asked to stop; else null",
+    "kind, its execution or its workflow is paused); on a running one `cancel` asks it to stop and "
+    "`recall` to be put back and taken up anew; else null",
     ("automate_outbox", "priority"): "higher goes first; a point is worth an hour of waiting",
     ("automate_outbox", "attempt_count"): "attempts begun, counted at the claim",
     ("automate_outbox", "max_attempts"): "after so many it is FAILED",
@@ -215,9 +224,9 @@ COLUMN_NOTES = {
     ("automate_schedule", "last_fired_at"): "the schedule's time that was fired last",
     ("automate_schedule", "paused_at"): "when it was paused; null while it fires",
     ("automate_schedule", "execution_id"): "the execution that it started last",
-    ("automate_wait", "id"): "UUIDv7",
+    ("automate_wait", "id"): "of the execution, the step and the position",
     ("automate_wait", "key"): "SHA-256 over what is waited for",
-    ("automate_wait", "about"): "`event`, `approval` or `workflow`",
+    ("automate_wait", "about"): "`event`, `signal`, `approval` or `workflow`",
     ("automate_wait", "execution_id"): "the execution that waits",
     ("automate_wait", "step_id"): "the step that waits",
     ("automate_wait", "position"): "the element of `for_each`, or -1",

@@ -11,6 +11,8 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
+from approvals_asked import ask
+
 
 @dataclass(frozen=True)
 class Case:
@@ -62,6 +64,11 @@ def make_state(
     for name in ("pending", "pending2"):
         words[name] = kernel.outbox.enqueue(kind, well, delay=3600)
     words["running_execution"] = kernel.start(workflow, event)
+    words["acme_execution"] = kernel.start(workflow, event, tenant_id="acme")
+    form = [{"name": "amount", "type": "integer"}]
+    for name in ("asked", "asked2"):
+        words[name] = ask(kernel, tenant="acme", by=["ann", "role:boss"], form=form)
+    words["step"] = kernel.workflows.get(workflow).steps[0].id
     return State(words)
 
 
@@ -89,8 +96,23 @@ SHARED: dict[str, list[Case]] = {
         Case("--tenant nobody"),
     ],
     "executions show": [Case("{execution}", "{execution}")],
-    "executions cancel": [Case("{running_execution}")],
+    "executions signal": [
+        Case("""{acme_execution} go --payload '{{"by": "ann"}}' --tenant acme""", "go"),
+    ],
+    "executions pause": [Case("{running_execution} --tenant nobody", codes=(1,))],
+    "executions unpause": [Case("{running_execution} --tenant nobody", codes=(1,))],
+    "executions cancel": [
+        Case("{running_execution} --tenant nobody", codes=(1,)),
+        Case("{running_execution} --force", "cancelled"),
+    ],
+    "executions retry": [
+        Case("{failed_execution} nothing --position 1 --tenant nobody", codes=(1,)),
+    ],
+    "executions fork": [
+        Case("{execution} --step {step} --payload 1 --definition current", "forked_from"),
+    ],
     "executions resume": [
+        Case("{failed_execution} --step {step} --definition current", "resumed"),
         Case("{failed_execution}"),
         Case(
             "--failed --workflow {workflow} --tenant nobody --error-code ABORTED --older-than 1h"
@@ -99,6 +121,35 @@ SHARED: dict[str, list[Case]] = {
         Case("--failed -n 1 -y", "resumed"),
     ],
     "executions stats": [Case("--within 15m", "{workflow}")],
+    "approvals ls": [
+        Case("--by kim --role boss --workflow refund --tenant acme --limit 5", "{asked}"),
+        Case("-n 5", "{asked}"),
+    ],
+    "approvals show": [Case("{asked} ok --position -1 --tenant acme", "Pay it back?")],
+    "approvals link": [
+        Case(
+            "{asked} ok --position -1 --by kim --role boss --decision reject --tenant acme"
+            " --base-url https://shop.example",
+            "https://shop.example/approvals/",
+        )
+    ],
+    "approvals approve": [
+        Case(
+            """{asked} ok --position -1 --by kim --role boss --comment fine --tenant acme
+            --form '{{"amount": 3}}'""",
+            "kim",
+        )
+    ],
+    "approvals reject": [
+        Case(
+            """{asked2} ok --position -1 --by kim --role boss --comment no --tenant acme
+            --form '{{}}'""",
+            "kim",
+        )
+    ],
+    "workflow pause": [Case("{workflow} --reason 'stock-taking' --tenant acme", "paused")],
+    "workflow paused": [Case("")],
+    "workflow resume": [Case("{workflow} --tenant acme", "paused")],
     "outbox stats": [Case("", "{kind}"), Case("--watch 0.1", "{kind}", endless=True)],
     "outbox workers": [Case("")],
     "outbox ls": [

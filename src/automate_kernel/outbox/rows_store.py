@@ -51,12 +51,14 @@ from automate_kernel.outbox.operator_commands import (
     OperatorCommands,
     OutboxListener,
     Progress,
+    recall,
 )
 from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.retention import Retention, forget
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
+from automate_kernel.storage.checkpoint import RECALL
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
 from automate_kernel.storage.tables import LABEL, OUTBOX, PAUSE, WORKER
@@ -347,7 +349,7 @@ class RowsOutboxStore(OutboxStore):
     def _paused_kinds(self, rows: Rows) -> frozenset[str]:
         now = time.monotonic()
         if now >= self._paused_until:
-            self._paused = frozenset(row["kind"] for row in rows.select(PAUSE))
+            self._paused = queries.paused_kinds(rows)
             self._paused_until = now + self._control_seconds
         return self._paused
 
@@ -484,10 +486,13 @@ class RowsOutboxStore(OutboxStore):
         done: list[tuple[str, str]] = []
         keyed: list[tuple[str, _Lease]] = []
         attempts: list[Row] = []
-        for outcome in outcomes:
-            lease = self._lease_for(rows, worker_id, outcome)
+        leases = [(self._lease_for(rows, worker_id, outcome), outcome) for outcome in outcomes]
+        parked = self._park_alike(rows, leases)
+        for lease, outcome in leases:
             if lease is None:
                 lost.add((outcome.item_id, outcome.token))
+                continue
+            if (outcome.item_id, lease.token) in parked:
                 continue
             if outcome.status is ItemStatus.COMPLETED:
                 done.append((outcome.item_id, lease.token))
@@ -504,6 +509,26 @@ class RowsOutboxStore(OutboxStore):
         left = [(item_id, lease) for item_id, lease in keyed if (item_id, lease.token) not in lost]
         _leave_keys(rows, [(i, lease.ordering_key, lease.concurrency_key) for i, lease in left])
         return {item_id for item_id, _ in lost}
+
+    def _park_alike(
+        self, rows: Rows, leases: Sequence[tuple[_Lease | None, Outcome]]
+    ) -> set[tuple[str, str]]:
+        """Put items back, many with one statement; returns the ids and tokens of these."""
+        alike: dict[Any, list[tuple[_Lease, Outcome]]] = {}
+        for lease, outcome in leases:
+            plain = outcome.status is ItemStatus.PENDING and outcome.error_code is None
+            if lease is not None and plain and not lease.keyed:
+                status = _next_status(lease, outcome)
+                key = (lease.token, lease.priority, status, outcome.next_attempt)
+                alike.setdefault(key, []).append((lease, outcome))
+        parked: set[tuple[str, str]] = set()
+        for (token, _, status, _), group in alike.items():
+            ids = sorted(outcome.item_id for _, outcome in group)
+            # Those that were lost, or are asked to stop, are looked at one by one.
+            held = [*_fence(ids, token), Where("waiting_for", "eq", None)]
+            if len(ids) > 1 and rows.update(OUTBOX, held, _changes(*group[0], status)) == len(ids):
+                parked |= {(item_id, token) for item_id in ids}
+        return parked
 
     def _lease_for(self, rows: Rows, worker_id: str, outcome: Outcome) -> _Lease | None:
         lease = self._lease(outcome.item_id, worker_id)
@@ -539,7 +564,12 @@ class RowsOutboxStore(OutboxStore):
         again, status = outcome.status in _WAITS_AGAIN, _next_status(lease, outcome)
         # One that is asked to stop does not wait again, nor does it fail for want of attempts.
         held = [*fenced, Where("waiting_for", "eq", None)] if again else fenced
-        if not rows.update(OUTBOX, held, _changes(lease, outcome, status)):
+        changes = _changes(lease, outcome, status)
+        recalled = [*fenced, Where("waiting_for", "eq", RECALL)]
+        anew = {**changes, **waiting_changes(0.0, lease.priority)}
+        if not rows.update(OUTBOX, held, changes) and not (
+            again and rows.update(OUTBOX, recalled, anew)
+        ):
             cancelled = _changes(lease, outcome, ItemStatus.CANCELLED)
             if not again or not rows.update(OUTBOX, fenced, cancelled):
                 recorded = [status]
@@ -742,7 +772,16 @@ class RowsOutboxStore(OutboxStore):
 
     def stop_requests(self, worker_id: str) -> dict[str, str]:
         """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
-        return self._read(queries.stop_requests, worker_id)
+        return self._read(queries.requests, worker_id, "cancel")
+
+    def recall(self, item_ids: Sequence[str], *, transaction: Any = None) -> int:
+        """Have items taken up anew; see `OutboxStore.recall`."""
+        with self.storage.begin(transaction) as rows:
+            return recall(rows, item_ids)
+
+    def recall_requests(self, worker_id: str) -> dict[str, str]:
+        """Return the items that a worker must put back; see `OutboxStore.recall_requests`."""
+        return self._read(queries.requests, worker_id, RECALL)
 
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind* until `resume`."""

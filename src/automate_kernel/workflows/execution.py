@@ -4,15 +4,19 @@ Events, the executions that they start, and the runs of their steps.
 ::
 
     execution  PENDING ─▶ RUNNING ─┬▶ COMPLETED
-                                   ├▶ FAILED
-                                   └▶ CANCELLED
+                 │ ▲        ▲ │    ├▶ FAILED
+                 ▼ │        │ ▼    └▶ CANCELLED
+                PAUSED      PAUSED
+               PENDING, RUNNING or PAUSED ─cancel─▶ CANCELLING ─cleaned up─▶ CANCELLED
 
     step run   PENDING ─▶ RUNNING ─┬▶ COMPLETED
-                 │          ▲ ▼    ├▶ FAILED
-                 │         RETRY   └▶ CANCELLED
+                 │ │        ▲ ▼    ├▶ FAILED
+                 │ │       RETRY   ├▶ CANCELLED
+                 │ └▶ WAITING ─────┘
                  └▶ SKIPPED
 
-Only an operator's resume leads out of a finished status. An execution may end before it runs.
+Only an operator's resume leads out of a finished status. An execution may end before it runs. A
+workflow with nothing to clean up is CANCELLED at once.
 """
 
 from __future__ import annotations
@@ -54,7 +58,10 @@ class _Status(str, Enum):
     @property
     def finished(self) -> bool:
         """Return True if the status is final."""
-        return self not in ("PENDING", "RUNNING", "RETRY")
+        return self not in _UNFINISHED
+
+
+_UNFINISHED = ("PENDING", "RUNNING", "RETRY", "WAITING", "PAUSED", "CANCELLING")
 
 
 class ExecutionStatus(_Status):
@@ -62,6 +69,8 @@ class ExecutionStatus(_Status):
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    CANCELLING = "CANCELLING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
@@ -73,6 +82,8 @@ class StepStatus(_Status):
     PENDING = "PENDING"
     RUNNING = "RUNNING"
     RETRY = "RETRY"
+    WAITING = "WAITING"
+    """It waits for a time, an event, a decision or another workflow."""
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
@@ -197,6 +208,8 @@ class Execution:
     status: ExecutionStatus = ExecutionStatus.PENDING
     tenant_id: str | None = None
     item_id: str | None = None
+    parent_id: str | None = None
+    """The execution whose step waits for this one."""
     output: Any = None
     error_code: str | None = None
     error: str | None = None

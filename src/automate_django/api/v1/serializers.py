@@ -20,6 +20,7 @@ from automate_kernel.outbox.item import (
     check_text,
 )
 from automate_kernel.secrets.masking import hide_named
+from automate_kernel.workflows.approvals import MOST_COMMENT
 from automate_kernel.workflows.execution import (
     ExecutionStatus,
     check_event_name,
@@ -157,13 +158,72 @@ class BackfillSerializer(ScheduleCommandSerializer):
     )  # fmt: skip
 
 
+class SignalSerializer(Strict):
+    """A signal to one execution."""
+
+    name = KernelText(check_event_name, max_length=LENGTHS["kind"])
+    payload = serializers.JSONField(required=False, default=None, allow_null=True)
+    idempotency_key = KernelText(
+        lambda value: check_text(value, "idempotency_key"),
+        required=False, max_length=LENGTHS["idempotency_key"],
+        help_text="A second signal with it is the first one.",
+    )  # fmt: skip
+
+
+class CancelSerializer(Strict):
+    """The way to cancel an execution."""
+
+    force = serializers.BooleanField(
+        required=False, default=False, help_text="End it at once: nothing is undone or cleaned up."
+    )
+
+
+class RetryStepSerializer(Strict):
+    """The failed step that runs again."""
+
+    step = Text(max_length=200, help_text="Its id; a compensation is <step>.compensate.")
+    position = serializers.IntegerField(
+        required=False, default=-1, min_value=-1, help_text="The element of for_each, from 0."
+    )
+
+
+class ForkSerializer(Strict):
+    """The first step that runs of a copy, and another payload."""
+
+    step = Text(max_length=200)
+    payload = serializers.JSONField(
+        required=False, allow_null=True, help_text="Without it the copy has the same."
+    )
+
+
+class PauseSerializer(Strict):
+    """The reason of a pause, and the tenant that it is for."""
+
+    reason = Text(required=False, default="", allow_blank=True, max_length=1000)
+    tenant_id = KernelText(
+        lambda value: check_text(value, "tenant_id"),
+        required=False, max_length=LENGTHS["tenant_id"], help_text="For operators.",
+    )  # fmt: skip
+
+
+class PausedSerializer(serializers.Serializer[Any]):
+    """A workflow, and whether it is paused."""
+
+    name = serializers.CharField()
+    tenant_id = serializers.CharField(allow_null=True)
+    paused = serializers.BooleanField()
+
+
 class ResumeSerializer(Strict):
-    """The step from which to go on."""
+    """The step from which to go on, and the definition."""
 
     step = Text(
         required=False,
         max_length=200,
         help_text="Do this step and all that follow again, whatever the end was.",
+    )
+    definition = Word(
+        ("current",), required=False, help_text="Go on with the workflow as it is now."
     )
 
 
@@ -179,6 +239,19 @@ class RescheduleSerializer(Strict):
         if len(attrs) != 1:
             raise serializers.ValidationError("Say either delay or run_at.")
         return attrs
+
+
+class DecisionSerializer(Strict):
+    """A decision on an approval."""
+
+    comment = Text(
+        required=False, default="", allow_blank=True, trim_whitespace=False, max_length=MOST_COMMENT
+    )
+    form = serializers.DictField(required=False, help_text="As the approval's form asks for it.")
+    position = serializers.IntegerField(
+        required=False, default=-1, min_value=-1, max_value=2**31 - 1,
+        help_text="Which element of for_each; else -1.",
+    )  # fmt: skip
 
 
 # -- filters -----------------------------------------------------------------------------------
@@ -229,6 +302,23 @@ class ExecutionQuerySerializer(_TimeFilter):
     workflow = Text(required=False, max_length=200)
     error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
     label = _label()
+
+
+class ApprovalQuerySerializer(_TenantFilter):
+    """A filter of approvals."""
+
+    workflow = Text(required=False, max_length=200)
+    mine = serializers.BooleanField(
+        required=False, default=False, help_text="Only those that the caller may decide."
+    )
+
+
+class PositionSerializer(Strict):
+    """The element of a step's for_each."""
+
+    position = serializers.IntegerField(
+        required=False, default=-1, min_value=-1, max_value=2**31 - 1
+    )
 
 
 class _Bulk(Strict):
@@ -437,6 +527,17 @@ class StepSerializer(serializers.Serializer[Any]):
     completed_at = Instant(allow_null=True)
 
 
+class WaitSerializer(serializers.Serializer[Any]):
+    """A wait of a step: for an event, a signal, an approval or a workflow."""
+
+    step_id = serializers.CharField()
+    position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
+    about = serializers.CharField(help_text="event, signal, approval or workflow.")
+    details = ShownJSON(help_text="Its name, and what it must match.")
+    created_at = Instant()
+    expires_at = Instant(allow_null=True)
+
+
 class HandoverSerializer(serializers.Serializer[Any]):
     """The note of a worker that handed an execution on."""
 
@@ -457,8 +558,43 @@ class ExecutionDetailSerializer(ExecutionSerializer):
     )
     definition_id = serializers.CharField()
     item_id = serializers.UUIDField()
+    parent_id = serializers.UUIDField(
+        allow_null=True, help_text="The execution whose step waits for this one."
+    )
     steps = StepSerializer(many=True)
+    waits = WaitSerializer(many=True)
     failed_attempts = FailedAttemptSerializer(many=True)
+
+
+class ApprovalSerializer(serializers.Serializer[Any]):
+    """A step that waits for a person."""
+
+    execution_id = serializers.UUIDField()
+    step = serializers.CharField(source="step_id")
+    position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
+    workflow = serializers.CharField()
+    tenant_id = _text()
+    title = ShownText()
+    description = ShownText(allow_null=True)
+    by = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Who may decide: users, and groups as role:NAME. Empty: anybody.",
+    )
+    may_decide = serializers.BooleanField(help_text="Whether the caller is among them.")
+    form = ShownDict(source="form_schema", help_text="The form, as JSON Schema.")
+    created_at = Instant()
+    expires_at = Instant(allow_null=True)
+
+
+class DecidedSerializer(serializers.Serializer[Any]):
+    """A decision as the step's output has it."""
+
+    approved = serializers.BooleanField()
+    by = serializers.CharField()
+    comment = ShownText()
+    form = ShownDict()
+    at = serializers.CharField()
+    timed_out = serializers.BooleanField()
 
 
 class ItemSerializer(serializers.Serializer[Any]):

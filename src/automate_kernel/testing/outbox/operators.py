@@ -37,6 +37,19 @@ class OperatorContract(StoreHooks):
         assert store.cancel([UNKNOWN_ID]) == store.requeue([UNKNOWN_ID]) == 0
         assert store.cancel([]) == store.requeue([]) == 0
 
+    def test_recall(self, store: OutboxStore) -> None:
+        """Items that wait are due now; those that are finished stay so."""
+        ids = self.one_of_each(store)
+        later = store.enqueue("k", "LATER", delay=LONG_SECONDS)
+        assert store.recall([later, ids["COMPLETED"], UNKNOWN_ID]) <= 1
+        item = store.get(later)
+        assert item is not None
+        if store.recall([later]):
+            assert item.waiting_for == "worker"
+        finished = store.get(ids["COMPLETED"])
+        assert finished is not None
+        assert finished.status is ItemStatus.COMPLETED
+
     def test_find(self, store: OutboxStore) -> None:
         """Items are found by state, kind and tenant, the newest first."""
         wanted = [("a", "x"), ("b", "x"), ("a", "y"), ("a", None)]
@@ -447,6 +460,16 @@ class ControlContract(StoreHooks):
         assert (ended.lease_expires_at, ended.completed_at is not None) == (None, True)
         assert store.stop_requests("worker") == {}
         assert store.claim_batch("worker") == []
+
+    def test_one_that_is_asked_to_stop_does_not_wait_with_the_others(
+        self, store: OutboxStore
+    ) -> None:
+        """Put back together with others, it is CANCELLED alone."""
+        ids = store.enqueue_many(NewItem("k") for _ in range(3))
+        store.claim_batch("worker")
+        assert store.cancel([ids[1]]) == 1
+        assert store.acknowledge("worker", [Outcome(i, ItemStatus.PENDING) for i in ids]) == set()
+        assert self.statuses(store, ids) == ["PENDING", "CANCELLED", "PENDING"]
 
     @pytest.mark.parametrize("status", [ItemStatus.COMPLETED, ItemStatus.FAILED])
     def test_an_end_stands(self, store: OutboxStore, status: ItemStatus) -> None:

@@ -18,10 +18,12 @@ from pydantic import BaseModel, ValidationError
 
 from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.admission import START_FIELDS
+from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.fields import RetryPolicy
-from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.model import Compensation, Step, Workflow
 from automate_kernel.workflows.definition.structure import (
+    STEP_GROUPS,
     DefinitionProblem,
     FieldPath,
     ancestors,
@@ -29,6 +31,7 @@ from automate_kernel.workflows.definition.structure import (
 )
 from automate_kernel.workflows.definition.template_names import Place, name_problems, names_read
 from automate_kernel.workflows.definition.triggers import TRIGGERS
+from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def show_path(path: FieldPath, value: Any = None) -> str:
     text = ""
     for part in path:
         value = _at(value, (part,))
-        step_id = _at(value, ("id",)) if text in ("steps", "on_failure") else None
+        step_id = _at(value, ("id",)) if text in STEP_GROUPS else None
         if isinstance(part, str):
             text += f".{part}" if text else part
         elif isinstance(step_id, str) and step_id:
@@ -141,16 +144,25 @@ def _at(value: Any, path: FieldPath) -> Any:
         return None
 
 
+_MODELS: dict[str, type[BaseModel]] = {
+    "retry": RetryPolicy, "wait_for": WaitFor, "approval": Approval, "notify": Notice,
+}  # fmt: skip
+
+
 def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
     """Return the model of the mapping at *path*."""
     if not path:
         return Workflow
-    if path[-1] == "retry":
-        return RetryPolicy
+    if path[-1] in _MODELS:
+        return _MODELS[str(path[-1])]
+    if path[-2:-1] == ("form",):
+        return FormField
     if len(path) == 1 and path[0] in START_FIELDS:
         return START_FIELDS[str(path[0])]
-    if path[0] in ("steps", "on_failure") and len(path) == 2:
+    if path[0] in STEP_GROUPS and len(path) == 2:
         return Step
+    if path[-1] == "compensate":
+        return Compensation
     if path[0] == "trigger":
         trigger = _at(definition, path)
         return TRIGGERS.get(str(trigger.get("type"))) if isinstance(trigger, Mapping) else None
@@ -172,8 +184,14 @@ _ELSEWHERE = {
     "cron": "schedule",
     "timezone": "tz",
     "output": "outputs",
-    "on_failure": "on_error finally",
+    "on_failure": "on_error catch",
+    "on_cancel": "on_cancelled on_cancellation",
+    "finally": "always ensure finally_ on_exit",
+    "compensate": "undo compensation rollback",
     "concurrency": "max_parallel parallel",
+    "by": "approvers reviewers assignees users",
+    "title": "question message prompt",
+    "choices": "options enum",
 }
 
 
@@ -281,10 +299,11 @@ _WANTED = {
 def _wrong_type(path: FieldPath, kind: str, value: Any) -> _Words:
     wanted = _WANTED.get(kind, "a list")
     got = kind_of(value)
-    first, last, lists = path[:1], path[-1:], (("steps",), ("on_failure",))
+    first, last, lists = path[:1], path[-1:], [(name,) for name in STEP_GROUPS]
     a_trigger = first == ("trigger",) and (len(path) == 1 or wanted == "a mapping")
     hints = (
         (last == ("retry",), "for example retry: {attempts: 5}"),
+        (last == ("compensate",), "for example compensate: {action: stock.release}"),
         (last in lists, "write each step as '- id: …'"),
         (first in lists and len(path) == 2, "a step has an id and an action"),
         (a_trigger, f"for example {_EXAMPLES['trigger']}"),
@@ -317,13 +336,29 @@ def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
     for index, trigger in enumerate(workflow.triggers):
         place: FieldPath = ("trigger", index) if many else ("trigger",)
         yield from _texts_of(trigger.if_, (*place, "if"))
-    for group in ("steps", "on_failure"):
-        for index, step in enumerate(getattr(workflow, group)):
+    for group, steps in workflow.groups().items():
+        for index, step in enumerate(steps):
             texts = {"if": step.if_, "for_each": step.for_each, "input": step.input}
             yield from _texts_of(texts, (group, index))
+            yield from _texts_of(_texts_of_wait(step), (group, index))
+            if step.compensate is not None:
+                yield from _texts_of(step.compensate.input, (group, index, "compensate", "input"))
     yield from _texts_of(workflow.output, ("output",))
     for name in START_FIELDS:
         yield from _texts_of(getattr(getattr(workflow, name), "key", None), (name, "key"))
+
+
+def _texts_of_wait(step: Step) -> dict[str, Any]:
+    until = step.sleep.until if isinstance(step.sleep, SleepUntil) else None
+    texts: dict[str, Any] = {"sleep": {"until": until} if until else step.sleep}
+    if step.wait_for is not None:
+        texts["wait_for"] = {"match": dict(step.wait_for.match), "if": step.wait_for.if_}
+    if step.approval is not None:
+        asked, notice = step.approval, step.approval.notify
+        by = asked.by if isinstance(asked.by, str) else list(asked.by)
+        texts["approval"] = {"title": asked.title, "description": asked.description, "by": by}
+        texts["approval"]["notify"] = {"input": notice.input} if notice is not None else {}
+    return texts
 
 
 def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
@@ -336,13 +371,17 @@ def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
     ]
 
 
+# The fields of a step that are rendered for each element.
+_PER_ELEMENT = ("input", "sleep", "wait_for", "approval")
+
+
 class _Visible:
     """The steps and names that each place of a workflow can see."""
 
     def __init__(self, workflow: Workflow) -> None:
-        self._groups = {"steps": workflow.steps, "on_failure": workflow.on_failure}
+        self._groups = workflow.groups()
         self._main = [step.id for step in workflow.steps]
-        self._all = [*self._main, *(step.id for step in workflow.on_failure)]
+        self._all = [step.id for step in workflow.every_step()]
         self._before = ancestors({step_id: workflow.needs_of(step_id) for step_id in self._all})
 
     def problems(self, path: FieldPath, text: str) -> Iterator[_Words]:
@@ -367,13 +406,15 @@ class _Visible:
             hint = did_you_mean(step_id, self._all) or f"there is {', '.join(map(repr, self._all))}"
             return f"names the step {step_id!r}, which does not exist", hint
         before = frozenset() if own is None else self._before[own.id]
-        if step_id in before or (path[0] in ("on_failure", "output") and step_id in self._main):
+        ends = path[0] in ("output", *STEP_GROUPS[1:]) or "compensate" in path
+        if step_id in before or (ends and step_id in self._main):
             return None
         if own is not None and own.id == step_id:
             return "a step can't see its own output", "name an earlier step"
         hint = f"add {step_id!r} to needs"
-        if path[0] != "on_failure" and step_id not in self._main:
-            hint = "steps under on_failure run only after these"
+        beside = {step.id for step in self._groups.get(str(path[0]), ())}
+        if step_id not in self._main and step_id not in beside:
+            hint = "the steps that clean up run only after these"
         elif own is not None and own.id in self._before[step_id]:
             hint = f"{step_id!r} waits for this step: change their order"
         return f"names the step {step_id!r}, which may not have finished", hint

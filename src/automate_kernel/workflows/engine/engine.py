@@ -42,14 +42,18 @@ from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.worker.suspects import begin_is_noted
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.announcer import Announcer
+from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.engine.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.runner import (
     EVENT,
+    LOOK_SECONDS,
     OVERRUN_SECONDS,
     SEEN_SECONDS,
     Runner,
 )
+from automate_kernel.workflows.engine.waits import SIGNAL, Arrived
+from automate_kernel.workflows.execution import StepKey
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -69,17 +73,22 @@ class Driven:
     """An execution in the engine: its task, its flow, and what waits for its next turn."""
 
     __slots__ = (
-        "arrived", "calls", "due", "flow", "given_up", "result", "saving", "task", "woken",
+        "arrived", "calls", "come", "due", "flow", "given_up", "result", "saving", "stops", "task",
+        "woken",
     )  # fmt: skip
 
     def __init__(self, task: Task, flow: Flow) -> None:
         self.task: Task = task
         self.flow: Flow = flow
         self.arrived: list[CallOutcome] = []
+        self.come: dict[StepKey, Arrived] = {}
+        """The signals that have come for what it waits for."""
         self.saving: Turn | None = None
         """The turn that is being saved."""
         self.given_up: bool = False
         """True once nothing more of it is to begin: it is another worker's, or was ended."""
+        self.stops: bool = False
+        """True once its calls are to stop, since it is cancelled and cleans up then."""
         self.result: Result = None
         self.due: float | None = None
         """The time of its timer, if it has one."""
@@ -133,6 +142,10 @@ class Engine:
         self._calling_since: float | None = None
         self._started = False
         self._stopped = threading.Event()
+        self._looks = False
+        self._begin: dict[str, Callable[[Sequence[Task]], None]] = {
+            EVENT: self._begin_events, SIGNAL: self._deliver, CANCEL: self._run_each,
+        }  # fmt: skip
 
     # -- as a pool ---------------------------------------------------------------------------
 
@@ -171,16 +184,18 @@ class Engine:
         if not self._started:
             self._started = True
             self._start_threads()
-        events = [task for task in tasks if task.item.kind == EVENT]
+        by_kind: dict[str, list[Task]] = {}
+        for task in tasks:
+            by_kind.setdefault(task.item.kind, []).append(task)
+        events = by_kind.pop(EVENT, [])
         if noted := [task for task in events if begin_is_noted(task.item)]:
             # One by one: a death then counts for one.
             events = [task for task in events if task not in noted]
-            self._end([(task, self._setup.run(task)) for task in noted])
+            self._run_each(noted)
         if events:
             self._begin_events(events)
-        executions = [task for task in tasks if task.item.kind != EVENT]
-        if executions:
-            self._open(executions)
+        for kind, its in by_kind.items():
+            self._begin.get(kind, self._open)(its)
 
     def _begin_events(self, tasks: Sequence[Task]) -> None:
         if self._runner.leaves_events():
@@ -214,6 +229,23 @@ class Engine:
         for task, flow in opened:
             self._admit(task, flow)
 
+    def _deliver(self, tasks: Sequence[Task]) -> None:
+        """Keep signals, and wake those that wait for them."""
+        began = time.monotonic()
+        try:
+            if self._handlers[SIGNAL].around is not None:
+                raise _OneByOneError
+            self._runner.deliver([task.item for task in tasks])
+        except Exception:
+            self._run_each(tasks)
+            return
+        for task in tasks:
+            task.started_at = began
+        self._end([(task, OutcomeRecorded()) for task in tasks])
+
+    def _run_each(self, tasks: Sequence[Task]) -> None:
+        self._end([(task, self._setup.run(task)) for task in tasks])
+
     def _open(self, tasks: Sequence[Task]) -> None:
         first = tasks[0].item
         now = None
@@ -225,14 +257,16 @@ class Engine:
         opened = self._opened([task.item for task in tasks], now)
         for task in tasks:
             flow = opened.get(task.item.id)
-            if flow is None:
+            if isinstance(flow, OutcomeRecorded):
+                self._end([(task, flow)])
+            elif flow is None:
                 self._end([(task, Outcome(task.item.id, token=task.item.lease_token))])
             else:
                 self._admit(task, flow)
 
     def _opened(
         self, items: Sequence[OutboxItem], now: datetime | None
-    ) -> dict[str, Flow | Exception]:
+    ) -> dict[str, Flow | Exception | OutcomeRecorded]:
         try:
             return dict(self._runner.open(items, now))
         except Exception as error:
@@ -251,14 +285,14 @@ class Engine:
             return
         task.started_at = time.monotonic()
         flow.context.run(handled_item.set, task.item)
-        flow.enter(stoppable_by(self._setup.stopping, lambda: task.asked))
+        driven = Driven(task, flow)
+        flow.enter(stoppable_by(self._setup.stopping, lambda: task.asked or driven.stops))
         handler = self._handlers.get(task.item.kind)
         if handler is not None and handler.around is not None:
             flow.enter(handler.around(task.item))
         flow.enter(self._runner.around(flow.execution))
         flow.announcer = self._announcer
-        driven = Driven(task, flow)
-        task.cancel = self._canceller(driven)
+        task.cancel, task.recall = self._canceller(driven), partial(self._recall, driven)
         self._driven.add(driven)
         self._ready.put((driven, ()))
 
@@ -296,6 +330,14 @@ class Engine:
             self._ready.put((driven, ()))
 
         return cancel
+
+    def _recall(self, driven: Driven) -> None:
+        """Begin nothing more of *driven*, and put it back once its calls have ended."""
+        driven.flow.recalled = True
+        if self._runner.store.is_cancelling(driven.flow.execution.id):
+            driven.stops = True
+            self._portal.call_soon(self._cancel_calls, driven)
+        self._ready.put((driven, ()))
 
     def _give_up(self, driven: Driven) -> None:
         """Let nothing more of *driven* begin, and cancel what runs where that can be done."""
@@ -357,6 +399,12 @@ class Engine:
         if turn is None or self._is_over(driven):
             self._go_on(driven)
             return
+        if driven.flow.recalled:
+            turn = driven.flow.paused(turn)
+            if turn.last:
+                driven.saving = turn
+                self._dirty.put(driven)
+                return
         self._call(driven, turn)
         if driven.arrived or driven.woken:
             self._go_on(driven)
@@ -367,15 +415,19 @@ class Engine:
         while True:
             outcomes = first_outcomes(driven.arrived)
             driven.arrived, driven.woken = driven.arrived[len(outcomes) :], False
+            come, driven.come = driven.come, {}
             if self._is_over(driven):
                 for outcome in outcomes:
                     flow.running.pop(outcome.call.run.key, None)
                 if not flow.running:
                     self._leave(driven, None if driven.task.asked else driven.result)
                 return
-            turn = flow.context.copy().run(self._runner.turn, flow, outcomes)
-            if self._setup.stopping():
+            turn = flow.context.copy().run(self._runner.turn, flow, outcomes, come)
+            if self._setup.stopping() or flow.recalled:
                 flow.pause(turn)
+            if flow.waiting and not self._looks:
+                self._looks = True
+                self._start_thread("signals", self._look)
             if needs_saving(turn):
                 driven.saving = turn
                 self._dirty.put(driven)
@@ -468,7 +520,7 @@ class Engine:
         loop: list[StepCall] = []
         for call in turn.calls:
             self._runner.begin(flow, call)
-            name = call.step.action
+            name = call.action
             # Another thread writes down that a suspect begins.
             known = driven.task.begun or not begin_is_noted(driven.task.item)
             if (
@@ -521,7 +573,8 @@ class Engine:
 
     def _perform(self, driven: Driven, call: StepCall) -> None:
         """Make a call on a step's thread, unless it must not begin any more."""
-        if self._is_over(driven) or self._setup.stopping() or not self._setup.begins(driven.task):
+        held = driven.flow.recalled or not self._setup.begins(driven.task)
+        if self._is_over(driven) or self._setup.stopping() or held:
             self._ready.put((driven, [CallOutcome(call, begun=False)]))
             return
         began = time.monotonic()
@@ -556,7 +609,7 @@ class Engine:
             driven.calls[id(call)] = running
             # Of a task that is cancelled before it begins nothing else is called.
             running.add_done_callback(partial(self._end_async, driven, call))
-        if driven.over:
+        if driven.over or driven.stops:
             self._cancel_calls(driven)  # who cancelled may have been here before
 
     async def _aperform(self, driven: Driven, call: StepCall) -> CallOutcome:
@@ -577,10 +630,33 @@ class Engine:
         driven.calls.pop(id(call), None)
         if running.cancelled():
             error = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
-            outcome = CallOutcome(call, error=error)
+            # As if it had not begun: its execution is cancelled, not failed.
+            outcome = CallOutcome(call, error=error, begun=not driven.stops)
         else:
             outcome = running.result()
         self._ready.put((driven, [outcome]))
+
+    # -- signals -----------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Look for signals that executions wait for beside their calls; it starts at the first."""
+        while not self._stopped.wait(LOOK_SECONDS):
+            waiting = {
+                driven.flow.execution.id: driven
+                for driven in list(self._driven)
+                if driven.flow.waiting and not driven.over
+            }
+            if not waiting:
+                continue
+            try:
+                come = self._runner.arrived([driven.flow for driven in waiting.values()])
+            except Exception as error:
+                logger.warning("signals can't be looked for: %s", error)
+                continue
+            for execution_id, its in come.items():
+                driven = waiting[execution_id]
+                driven.come = {**driven.come, **its}
+                self._ready.put((driven, ()))
 
     # -- overruns ----------------------------------------------------------------------------
 

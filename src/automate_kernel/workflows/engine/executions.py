@@ -13,7 +13,7 @@ import logging
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -39,17 +39,20 @@ from automate_kernel.outbox.failed_attempts import (
 )
 from automate_kernel.outbox.handover import NOTE, Handover
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import bounded_seconds, redacted_json, seconds
+from automate_kernel.outbox.item import WAITING, bounded_seconds, redacted_json, seconds
 from automate_kernel.outbox.labels import (
+    MAX_LABELS,
     MOST_LABELLED,
     add_labels,
     label_rows,
     labelled_ids,
 )
+from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.outbox.retention import forget
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
 from automate_kernel.storage.checkpoint import (
+    LIVE,
     Checkpoint,
     Saved,
     save_checkpoints,
@@ -59,12 +62,14 @@ from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import (
+    AWAITED,
     DEFINITION,
     EXECUTION,
     EXECUTION_ACTIVITY,
     LABEL,
     OUTBOX,
     STEP,
+    WAIT,
 )
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
 from automate_kernel.workflows.definition.admission import Debounce
@@ -72,12 +77,28 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine import admission as admissions
 from automate_kernel.workflows.engine.admission import Admission, SkippedError
 from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.children import (
+    Child,
+    cancel_items,
+    end_items,
+    outside_items,
+)
 from automate_kernel.workflows.engine.definitions import purge_definitions
 from automate_kernel.workflows.engine.execution_pages import (
     ExecutionFilter,
     ExecutionPage,
     read_execution_page,
 )
+from automate_kernel.workflows.engine.pauses import WorkflowPauses
+from automate_kernel.workflows.engine.repair import (
+    check_fits,
+    cleaning_again,
+    copied_steps,
+    forgotten,
+    reopen_rows,
+    reopening,
+)
+from automate_kernel.workflows.engine.signal_store import SignalStore
 from automate_kernel.workflows.engine.statistics import (
     ExecutionActivity,
     ExecutionCounts,
@@ -86,6 +107,7 @@ from automate_kernel.workflows.engine.statistics import (
     read_activity,
     write_activity,
 )
+from automate_kernel.workflows.engine.waits import Arrived, OpenWait, WaitingFor
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -100,13 +122,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADVANCE",
+    "SAME",
     "ExecutionStore",
     "Loaded",
     "Save",
+    "begin_cancelling",
     "change_status",
+    "concurrency_of",
     "end_from_outside",
     "keyed_execution_id",
+    "must_clean_up",
     "reopen",
+    "wake_up",
 ]
 
 logger: logging.Logger = get_logger(__name__)
@@ -114,7 +141,17 @@ logger: logging.Logger = get_logger(__name__)
 ADVANCE = "automate.advance"
 """The kind of the outbox item that is an execution's wake-up."""
 
-_LIVE = (ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value)
+PENDING, RUNNING, PAUSED = (
+    ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value, ExecutionStatus.PAUSED.value
+)  # fmt: skip
+SAME: Any = object()
+"""In place of a payload: the same as before."""
+
+_ENDED = [status for status in ExecutionStatus if status.finished]
+# An execution may be resumed with another item between two looks at it, but not for ever.
+_TRIES = 3
+# In a store that can't park an item, it is looked at so often.
+_LATE_SECONDS = 60.0
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
 # So many workers may die over one execution before it is given up.
 _MAX_CRASHES = 10
@@ -128,11 +165,15 @@ _RESUMED_AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An execution with its steps, the seconds that its retries still wait, and the time of it."""
+    """An execution with its steps, the seconds until some of them are due, and the time of it."""
 
     execution: Execution
     waits: dict[StepKey, float]
     now: datetime
+    open: Mapping[StepKey, OpenWait] = field(default_factory=dict)
+    """The waits that go on, without those for a time."""
+    arrived: Mapping[StepKey, Arrived] = field(default_factory=dict)
+    """The signals that have come for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +215,11 @@ def _new_execution(
     priority: int,
     redact: Redaction | None,
     execution_id: str | None = None,
+    parent_id: str | None = None,
 ) -> _NewExecution:
     # It follows from both: the same event starts the same workflow once.
     execution_id = execution_id or execution_id_of(event, workflow.name)
-    item = _wake_up(execution_id, new_id(), event.tenant_id, priority)
+    item = wake_up(execution_id, new_id(), event.tenant_id, priority)
     row = {
         "id": execution_id,
         "workflow": workflow.name,
@@ -188,6 +230,7 @@ def _new_execution(
         ),
         "tenant_id": event.tenant_id,
         "item_id": item.id,
+        "parent_id": parent_id,
         "created_at": Now(),
         "updated_at": Now(),
     }
@@ -199,7 +242,7 @@ def _definition(workflow: Workflow) -> Row:
     return {"id": workflow.hash(), "name": workflow.name, "body": body, "created_at": Now()}
 
 
-def _wake_up(
+def wake_up(
     execution_id: str,
     item_id: str,
     tenant_id: str | None,
@@ -207,6 +250,7 @@ def _wake_up(
     run_at: datetime | None = None,
     concurrency: tuple[str, int] | None = None,
 ) -> NewItem:
+    """Return the outbox item that drives an execution."""
     key, limit = concurrency or (None, None)
     return NewItem(
         ADVANCE,
@@ -229,8 +273,8 @@ class Save:
     The progress of an execution since its last checkpoint: a turn of `advance`.
 
     *begun* has, of the runs that began here, the id of their row and the seconds since then.
-    *stored* is False for the first checkpoint of an execution. *advanced* is True once a step has
-    ended under this claim.
+    *stored* is False for the first checkpoint of an execution. *waiting* are the waits of one that
+    is parked. *advanced* is True once a step has ended under this claim.
     """
 
     item: OutboxItem
@@ -238,6 +282,7 @@ class Save:
     turn: Turn
     begun: Mapping[StepKey, tuple[str, float]]
     stored: bool
+    waiting: Sequence[OpenWait] = ()
     advanced: bool = False
 
 
@@ -255,11 +300,29 @@ def change_status(
     }
     if status.finished:
         changes |= {"completed_at": Now(), "output": output}
-    where = [Where("id", "eq", execution.id), Where("status", "in", _LIVE)]
+    where = [Where("id", "eq", execution.id), Where("status", "in", LIVE)]
     changed = bool(rows.update(EXECUTION, where, changes))
     if changed:
         execution.status = status
     return changed
+
+
+def must_clean_up(rows: Rows, row: Row) -> bool:
+    """Return True if the execution of *row* goes on, and must clean up once it is cancelled."""
+    if row["status"] not in (PENDING, RUNNING, PAUSED):
+        return False
+    try:
+        return _stored_workflow(rows, row["definition_id"]).cleans_up
+    except AutomateError as error:
+        logger.warning("execution %s can't be cleaned up: %s", row["id"], error)
+        return False
+
+
+def begin_cancelling(rows: Rows, row: Row, **changes: Any) -> bool:
+    """Let the execution of *row*, which is locked, clean up, and then be CANCELLED."""
+    cancelling = {"status": ExecutionStatus.CANCELLING.value, "updated_at": Now(), **changes}
+    able = [Where("id", "eq", row["id"]), Where("status", "in", LIVE)]
+    return bool(rows.update(EXECUTION, able, cancelling))
 
 
 def end_from_outside(rows: Rows, execution: Execution, status: ExecutionStatus) -> bool:
@@ -269,6 +332,7 @@ def end_from_outside(rows: Rows, execution: Execution, status: ExecutionStatus) 
     live = [each.value for each in StepStatus if not each.finished]
     its = [Where("execution_id", "eq", execution.id), Where("status", "in", live)]
     rows.update(STEP, its, {"status": StepStatus.CANCELLED.value, "completed_at": Now()})
+    rows.delete(WAIT, [Where("execution_id", "eq", execution.id)])
     note_end(rows, execution)
     return True
 
@@ -279,35 +343,29 @@ def reopen(
     item_id: str,
     statuses: Sequence[ExecutionStatus],
     step_id: str | None = None,
+    workflow: Workflow | None = None,
 ) -> bool:
     """
     Let the ended execution of *row* wait for the item *item_id*; return False if it can't.
 
     It must be in one of *statuses*. The steps that did not come to their end are forgotten, with
-    those that recover from a failure. With *step_id* that step and all that follow from it are
-    forgotten too.
+    those that cleaned up, and those that were undone with all that follow from them. With *step_id*
+    that step and all that follow from it are forgotten too. With *workflow* it goes on with this
+    definition of it, and raises ``FAILED_PRECONDITION`` if that lacks a step that has completed.
     """
-    workflow = _stored_workflow(rows, row["definition_id"])
-    again = [step.id for step in workflow.on_failure]
-    again += [] if step_id is None else workflow.followers(step_id)
-    changes = {
-        "status": ExecutionStatus.PENDING.value,
-        "output": None,
-        "error_code": None,
-        "error": None,
-        "error_group": None,
-        "completed_at": None,
-        "item_id": item_id,
-        "updated_at": Now(),
-    }
-    able = [Where("id", "eq", row["id"]), Where("status", "in", [each.value for each in statuses])]
-    if not rows.update(EXECUTION, able, changes):
+    known = _stored_workflow(rows, row["definition_id"])
+    gone = forgotten(rows, row["id"], known, step_id if workflow is None else None)
+    changes = reopening(row, item_id)
+    if workflow is not None:
+        if step_id is not None:
+            gone.steps |= set(workflow.followers(step_id))
+        gone.steps |= {step.id for step in workflow.every_step() if step not in workflow.steps}
+        check_fits(rows, row["id"], workflow, gone)
+        rows.insert(DEFINITION, [_definition(workflow)])
+        changes["definition_id"] = workflow.hash()
+    if not reopen_rows(rows, row, statuses, changes):
         return False
-    its = Where("execution_id", "eq", row["id"])
-    stopped = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
-    rows.delete(STEP, [its, Where("status", "in", [status.value for status in stopped])])
-    if again:
-        rows.delete(STEP, [its, Where("step_id", "in", again)])
+    gone.delete(rows, row["id"], [step.id for step in known.steps])
     return True
 
 
@@ -330,12 +388,22 @@ def _stored_workflow(rows: Rows, definition_id: str) -> Workflow:
         ) from None
 
 
-def _concurrency_of(rows: Rows, row: Row) -> tuple[str, int] | None:
+def concurrency_of(rows: Rows, row: Row) -> tuple[str, int] | None:
     """Return the concurrency key and its limit of an execution that has one."""
     if row["concurrency_key"] is None:
         return None
     workflow = _stored_workflow(rows, row["definition_id"])
     return row["concurrency_key"], workflow.concurrency.limit if workflow.concurrency else 1
+
+
+def _same_workflow(name: str, workflow: Workflow) -> Workflow:
+    if workflow.name == name:
+        return workflow
+    raise AutomateError(
+        ErrorCodes.INVALID_ARGUMENT,
+        f"the execution is one of workflow {name!r}, not of {workflow.name!r}",
+        hint="pass a definition with the same name, or start the other workflow",
+    )
 
 
 def _step_row(save: Save, run: StepRun) -> Row:
@@ -392,11 +460,12 @@ def _is_saved(rows: Rows, save: Save) -> bool:
 
 
 def _waits(runs: Iterable[StepRun], now: datetime) -> dict[StepKey, float]:
-    """Return the seconds until the retries among *runs* are due."""
+    """Return the seconds until those of *runs* are due that wait for a retry or a time."""
+    timed = (StepStatus.RETRY, StepStatus.WAITING)
     return {
         run.key: (run.next_attempt_at - now).total_seconds()
         for run in runs
-        if run.status is StepStatus.RETRY and run.next_attempt_at is not None
+        if run.status in timed and run.next_attempt_at is not None
     }
 
 
@@ -407,6 +476,20 @@ def _runs(rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
     for row in rows.select(STEP, where, order_by=("id",)):
         runs.setdefault(row["execution_id"], []).append(StepRun.from_row(row))
     return runs
+
+
+def _writes_beside(save: Save) -> bool:
+    """Return True if *save* writes more than steps, its execution and its item."""
+    turn = save.turn
+    tells = turn.end is not None and save.execution.parent_id is not None
+    return bool(turn.waits or turn.answered or turn.children or turn.abandoned or tells)
+
+
+def _child(save: Save, child: Child, redact: Redaction | None) -> _NewExecution:
+    parent_id = save.execution.id if child.waited else None
+    return _new_execution(
+        child.workflow, child.event, save.item.priority, redact, child.id, parent_id
+    )
 
 
 def _equal(**values: Any) -> list[Where]:
@@ -422,7 +505,7 @@ def _newest(rows: Rows, where: list[Where], limit: int) -> list[Execution]:
 
 class ExecutionStore:
     """
-    The executions of a host: a worker saves them, people find, cancel and resume them.
+    The executions of a host: a worker saves them, people find and steer them.
 
     *outbox* holds the items that wake them, in the same *storage*.
     """
@@ -430,6 +513,12 @@ class ExecutionStore:
     def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
         self.storage = storage
         self.outbox = outbox
+        self.signals: SignalStore = SignalStore(storage, outbox)
+        """The signals that steps wait for."""
+        self.pauses: WorkflowPauses = WorkflowPauses(storage, outbox)
+        """The workflows of which no execution goes on."""
+        self.on_cancelled: Callable[[Execution], object] = bool
+        """Is called with an execution that `cancel` has ended."""
 
     # -- beginning ---------------------------------------------------------------------------
 
@@ -542,7 +631,14 @@ class ExecutionStore:
             self.outbox.cancel(item_ids)
         ids = [Where("id", "in", [row["id"] for row in found])]
         for row in rows.select(EXECUTION, ids, order_by=("id",)):
-            end_from_outside(rows, Execution.from_row(row), ExecutionStatus.CANCELLED)
+            execution = Execution.from_row(row)
+            if end_from_outside(rows, execution, ExecutionStatus.CANCELLED):
+                self._tell_of_end(rows, execution)
+
+    def _tell_of_end(self, rows: Rows, execution: Execution) -> None:
+        """Tell the parent and the children of an execution that no worker has ended."""
+        if items := outside_items(rows, execution):
+            self.outbox.enqueue_many(items, transaction=rows.native)
 
     def start_claimed(
         self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int]], worker_id: str
@@ -577,7 +673,11 @@ class ExecutionStore:
         """
         new = _new_execution(workflow, event, 0, self.outbox.redact)
         labels = label_rows(new.id, "execution", event.labels, event.tenant_id)
-        beside = [(DEFINITION, [_definition(workflow)]), (EXECUTION, [new.row]), (LABEL, labels)]
+        awaited = self.signals.registration(workflow.awaited)
+        beside = [
+            (DEFINITION, [_definition(workflow)]), (EXECUTION, [new.row]), (LABEL, labels),
+            (AWAITED, awaited),
+        ]  # fmt: skip
         items: list[OutboxItem] = []
         # One statement, where the database has one for all of it.
         atomic = not self.storage.supports_skip_locked
@@ -608,6 +708,8 @@ class ExecutionStore:
         """Insert executions with their definitions; return those that were not there."""
         definitions = {one.workflow.hash(): one.workflow for one in given}
         rows.insert(DEFINITION, [_definition(definitions[key]) for key in sorted(definitions)])
+        # Before any of their steps may cause such an event.
+        self.signals.register(rows, (each for one in given for each in one.workflow.awaited))
         new = given
         if rows.insert(EXECUTION, [one.row for one in given]) < len(given):
             where = [Where("id", "in", sorted(one.id for one in given))]
@@ -648,14 +750,31 @@ class ExecutionStore:
             found = rows.select(EXECUTION, [Where("id", "in", sorted(execution_ids))])
             runs = _runs(rows, [row["id"] for row in found])
             now = now or rows.now()
-        return {
-            row["id"]: Loaded(
-                Execution.from_row(row, runs.get(row["id"], ())),
-                _waits(runs.get(row["id"], ()), now),
-                now,
-            )
-            for row in found
-        }
+            loaded = {
+                row["id"]: Loaded(
+                    Execution.from_row(row, runs.get(row["id"], ())),
+                    _waits(runs.get(row["id"], ()), now),
+                    now,
+                )
+                for row in found
+            }
+            self._load_waits(rows, loaded)
+        return loaded
+
+    def _load_waits(self, rows: Rows, loaded: dict[str, Loaded]) -> None:
+        """Add the waits of those that have any, and what has come for them."""
+        waiting = [
+            key for key, one in loaded.items()
+            if any(run.status is StepStatus.WAITING for run in one.execution.steps)
+        ]  # fmt: skip
+        if not waiting:
+            return
+        opened = self.signals.open(rows, waiting)
+        arrived = self.signals.arrived(
+            rows, {key: (loaded[key].execution, its) for key, its in opened.items()}
+        )
+        for key, its in opened.items():
+            loaded[key] = replace(loaded[key], open=its, arrived=arrived.get(key, {}))
 
     def definition(self, definition_id: str) -> Workflow:
         """Read the definition that an execution is pinned to."""
@@ -678,25 +797,78 @@ class ExecutionStore:
             save for save, one in zip(group, checkpoints, strict=True)
             if save.turn.last and not one.ends
         ]  # fmt: skip
-        plain = self._shares_tables and not failures and not outcomes
+        parked = [save for save in outcomes if save.waiting and save.turn.lack is None]
+        beside = any(map(_writes_beside, group))
+        plain = self._shares_tables and not failures and not outcomes and not beside
         atomic = not plain or not self.storage.supports_skip_locked
         opened: AbstractContextManager[Rows]
         opened = self.storage.begin(atomic=atomic) if within is None else nullcontext(within)
         with opened as rows:
             saved = self._save(rows, group, checkpoints)
             held = saved.items
+            if beside:
+                self._write_beside(rows, [save for save in group if save.item.id in held])
             for save in outcomes:
-                if save.item.id in held:
+                if save.item.id in held and save not in parked:
                     self._finish(rows, save, saved.at)
             kept = {save.execution.id for save in group if save.item.id in held}
             keep_attempts(
                 rows, [row for row in failures if row["subject_id"] in kept], MOST_OF_EXECUTION
             )
             if len(held) < len(group):
-                held |= {
+                done = {
                     one.item.id for one in group if one.item.id not in held if _is_saved(rows, one)
                 }
+                parked = [save for save in parked if save.item.id in held]
+                held |= done
+        if parked:
+            # The waits are committed: who sends a signal from now on finds them.
+            held -= self._park(parked)
         return replace(saved, items=held)
+
+    def _write_beside(self, rows: Rows, saves: Sequence[Save]) -> None:
+        """Write waits, sub-workflows, and what parents and abandoned children are told."""
+        plain: list[_NewExecution] = []
+        for save in saves:
+            for child in save.turn.children:
+                begun = _child(save, child, self.outbox.redact)
+                if child.admission is None:
+                    plain.append(begun)
+                else:
+                    self._start_admitted(rows, begun, child.admission)
+        items = [one.item for one in self._insert(rows, plain)] if plain else []
+        for save in saves:
+            items += cancel_items(save.execution, save.turn.abandoned)
+            items += end_items(save.execution) if save.turn.end is not None else []
+            items += [item for wait in save.turn.waits for item in wait.items]
+        if items:
+            self.outbox.enqueue_many(items, transaction=rows.native)
+        self.signals.end(
+            rows, [(save.execution.id, key) for save in saves for key in save.turn.answered]
+        )
+        self.signals.begin(
+            rows, [(wait, save.execution.tenant_id) for save in saves for wait in save.turn.waits]
+        )
+
+    def _park(self, saves: Sequence[Save]) -> set[str]:
+        """
+        Put executions back that wait for signals; return the items whose leases were lost.
+
+        One for which a signal has come since it was looked at last is due at once.
+        """
+        outcomes = [
+            Outcome(save.item.id, ItemStatus.PENDING, save.turn.wait, token=save.item.lease_token)
+            for save in saves
+        ]
+        owner = saves[0].item.lease_owner or ""
+        with self.storage.begin() as rows:
+            for save in saves:
+                self._change_note(rows, save.item, None)
+            lost = self.outbox.acknowledge(owner, outcomes, transaction=rows.native)
+            waiting = {save.item.id: (save.execution, save.waiting) for save in saves}
+            come = self.signals.unseen(rows, waiting)
+            self.signals.wake(rows, sorted(come - lost))
+        return lost
 
     @property
     def _shares_tables(self) -> bool:
@@ -716,7 +888,8 @@ class ExecutionStore:
             with suppress(LeaseLostError):
                 self.outbox.renew(item.id, owner, token=item.lease_token, transaction=rows.native)
                 held.append(one)
-        return Saved(save_progress(rows, held), rows.now())
+        live, steered = save_progress(rows, held)
+        return Saved(live, rows.now(), steered)
 
     def _checkpoint(self, save: Save) -> Checkpoint:
         item, turn, execution = save.item, save.turn, save.execution
@@ -729,7 +902,8 @@ class ExecutionStore:
         )
         if turn.end is None and turn.failed is None and save.stored:
             return one
-        one.status = str(turn.end or ExecutionStatus.RUNNING)
+        cancelling = execution.status is ExecutionStatus.CANCELLING
+        one.status = str(turn.end or (execution.status if cancelling else ExecutionStatus.RUNNING))
         one.error_code, one.error, one.error_group = _stored_error(execution)
         if turn.end is not None:
             one.output = self._final_output(save)
@@ -826,6 +1000,30 @@ class ExecutionStore:
                 return None
             return Execution.from_row(found[0], _runs(rows, [execution_id]).get(execution_id, ()))
 
+    def waits(self, execution_id: str) -> list[WaitingFor]:
+        """List what steps of an execution wait for, beside a time; the longest waits come first."""
+        with self.storage.begin(atomic=False) as rows:
+            return self.signals.waiting(rows, execution_id)
+
+    def live(self, rows: Rows, execution_id: str, *, tenant_id: str | None = None) -> Execution:
+        """
+        Return an execution that goes on, without its steps, in the transaction of *rows*.
+
+        Raises ``NOT_FOUND``, with *tenant_id* for another tenant's too; and ``FAILED_PRECONDITION``
+        if it has ended.
+        """
+        ids = item_ids_of([execution_id])
+        found = rows.select(EXECUTION, [Where("id", "in", ids), *_equal(tenant_id=tenant_id)])
+        if not found:
+            raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
+        execution = Execution.from_row(found[0])
+        if execution.status.finished:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"execution {execution_id} has ended: it is {execution.status}",
+            )
+        return execution
+
     def page(
         self,
         *,
@@ -917,7 +1115,7 @@ class ExecutionStore:
 
     def stats(self) -> ExecutionStats:
         """Count by workflow those that have not ended and those that FAILED; reads only these."""
-        where = [Where("status", "in", [*_LIVE, ExecutionStatus.FAILED.value])]
+        where = [Where("status", "in", [*LIVE, ExecutionStatus.FAILED.value])]
         with self.storage.begin(atomic=False) as rows:
             found = rows.count(EXECUTION, ("workflow", "status"), where)
         counts: dict[str, dict[str, int]] = {}
@@ -951,36 +1149,267 @@ class ExecutionStore:
 
     # -- operator commands -------------------------------------------------------------------
 
-    def cancel(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
+    def cancel(
+        self, execution_id: str, *, tenant_id: str | None = None, force: bool = False
+    ) -> bool:
         """
-        End an execution as CANCELLED; return False if it had ended.
+        Cancel an execution; return False if it had ended.
 
         The worker that has it is asked to stop: an ``async def`` step is cancelled, a ``def`` step
-        ends as it will, and nothing follows. With *tenant_id* another tenant's is not there.
+        ends as it will, and nothing follows. It is CANCELLED at once, unless its workflow has
+        something to clean up: then it is CANCELLING until its steps are undone, and those under
+        ``on_cancel`` and ``finally`` have run. With *force*, or if it is CANCELLING already, it is
+        CANCELLED at once all the same. With *tenant_id* another tenant's is not there.
         """
+        its = _equal(id=execution_id, tenant_id=tenant_id)
         with self.storage.begin() as rows:
-            its = _equal(id=execution_id, tenant_id=tenant_id)
+            found = rows.select(EXECUTION, its)
+            if not found:
+                return False
+            if not force and must_clean_up(rows, found[0]):
+                row = self._recalled(rows, its)
+                return row is not None and begin_cancelling(rows, row)
             found = rows.select(EXECUTION, its, lock=True)
             if not found:
                 return False
             execution = Execution.from_row(found[0])
             cancelled = end_from_outside(rows, execution, ExecutionStatus.CANCELLED)
+            if cancelled:
+                self._tell_of_end(rows, execution)
         if cancelled:
             self.outbox.cancel([found[0]["item_id"]])
+            self.on_cancelled(execution)
         return cancelled
 
+    def cancel_children(
+        self, *, parent_id: str | None = None, execution_ids: Sequence[str] = (), limit: int = 50
+    ) -> bool:
+        """
+        Cancel up to *limit* sub-workflows, of a parent or those given; True if there may be more.
+
+        Each takes a transaction of its own, and its own sub-workflows follow.
+        """
+        # What is CANCELLING already would be ended at once.
+        where = [Where("status", "in", (PENDING, RUNNING, PAUSED))]
+        if parent_id is not None:
+            where.append(Where("parent_id", "eq", parent_id))
+        else:
+            where.append(Where("id", "in", list(execution_ids)))
+        with self.storage.begin(atomic=False) as rows:
+            found = rows.select(
+                EXECUTION, where, order_by=("created_at",), limit=limit, columns=("id",)
+            )
+        for row in found:
+            self.cancel(row["id"])
+        return len(found) == limit
+
+    def _recalled(self, rows: Rows, its: list[Where]) -> Row | None:
+        """Return the row of an execution that goes on, locked, with its item taken up anew soon."""
+        for _ in range(_TRIES):
+            found = rows.select(EXECUTION, its, columns=("item_id", "status"))
+            if not found or found[0]["status"] not in LIVE:
+                return None
+            # The item first, as a checkpoint does: two that lock them in turns would wait for ever.
+            self.outbox.recall([found[0]["item_id"]], transaction=rows.native)
+            locked = rows.select(EXECUTION, its, lock=True)
+            # It may have ended meanwhile, and even been resumed with another item.
+            if locked and locked[0]["item_id"] == found[0]["item_id"]:
+                return locked[0] if locked[0]["status"] in LIVE else None
+        return None
+
+    def pause(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
+        """
+        Let no more steps of an execution begin until `unpause`; return False if it can't be paused.
+
+        What runs ends and is saved. One that has ended, is cancelled or paused can't be paused. The
+        times of its retries, and of its workflow's timeout, go on. With *tenant_id* another
+        tenant's is not there.
+        """
+        return self._set_paused(execution_id, tenant_id, (PENDING, RUNNING), PAUSED)
+
+    def unpause(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
+        """Let a PAUSED execution go on; return False if it is not PAUSED."""
+        return self._set_paused(execution_id, tenant_id, (PAUSED,), RUNNING)
+
+    def _set_paused(
+        self, execution_id: str, tenant_id: str | None, able: Sequence[str], status: str
+    ) -> bool:
+        with self.storage.begin() as rows:
+            row = self._recalled(rows, _equal(id=execution_id, tenant_id=tenant_id))
+            if row is None or row["status"] not in able:
+                return False
+            its = Where("execution_id", "eq", execution_id)
+            if status == RUNNING and not rows.select(STEP, [its], limit=1, columns=("id",)):
+                status = PENDING  # nothing of it has begun
+            changes = {"status": status, "updated_at": Now()}
+            return bool(rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes))
+
+    def is_cancelling(self, execution_id: str) -> bool:
+        """Return True if an execution is CANCELLING."""
+        where = [Where("id", "eq", execution_id), Where("status", "eq", "CANCELLING")]
+        with self.storage.begin(atomic=False) as rows:
+            return bool(rows.select(EXECUTION, where, columns=("id",)))
+
+    def is_held(self, execution: Execution) -> bool:
+        """Return True if *execution* must not go on now: it is paused, or its workflow may be."""
+        if execution.status is ExecutionStatus.PAUSED:
+            return True
+        goes_on = execution.status.value in (PENDING, RUNNING)
+        return goes_on and self.pauses.holds(execution.name, execution.tenant_id)
+
+    def park(self, item: OutboxItem, execution: Execution) -> None:
+        """Put a claimed item back until its execution, and its workflow, may go on."""
+        late = None if self._shares_tables else _LATE_SECONDS
+        outcome = Outcome(item.id, ItemStatus.PENDING, late, token=item.lease_token)
+        with self.storage.begin() as rows:
+            native = rows.native
+            if self.outbox.acknowledge(item.lease_owner or "", [outcome], transaction=native):
+                return
+            # Looked at again, and locked: who lets it go on finds it parked, or it is not parked.
+            its = Where("id", "eq", execution.id)
+            found = rows.select(EXECUTION, [its], lock=True, columns=("status",))
+            paused = bool(found) and found[0]["status"] == PAUSED
+            if not paused and not self.pauses.locked(rows, execution.name, execution.tenant_id):
+                self.outbox.recall([item.id], transaction=native)
+            elif self._shares_tables:
+                waits = [Where("id", "eq", item.id), Where("status", "in", WAITING)]
+                rows.update(OUTBOX, waits, {"waiting_for": "resume"})
+
     def resume(
-        self, execution_id: str, *, step_id: str | None = None, tenant_id: str | None = None
+        self,
+        execution_id: str,
+        *,
+        step_id: str | None = None,
+        definition: Workflow | None = None,
+        tenant_id: str | None = None,
     ) -> bool:
         """
         Run a failed execution again from the steps that failed; return False if it had not failed.
 
-        With *step_id* it may be any execution that has ended, whatever its end. That step and all
-        that follow from it run again, though they had completed. Raises `WorkflowError` if there
-        is no such step. With *tenant_id* another tenant's is not there.
+        A step that was undone runs again too, with all that follow from it. With *step_id* it may
+        be any execution that has ended, whatever its end. That step and all that follow from it run
+        again, though they had completed. Raises `WorkflowError` if there is no such step.
+
+        With *definition* it goes on with this corrected definition of its workflow. Raises
+        ``INVALID_ARGUMENT`` if that is of another workflow, and ``FAILED_PRECONDITION`` if it lacks
+        a step that has completed. With *tenant_id* another tenant's execution is not there.
         """
         with self.storage.begin() as rows:
-            return self._resume(rows, execution_id, step_id, tenant_id=tenant_id)
+            return self._resume(
+                rows, execution_id, step_id, definition=definition, tenant_id=tenant_id
+            )
+
+    def retry_step(
+        self,
+        execution_id: str,
+        step_id: str,
+        position: int = -1,
+        *,
+        tenant_id: str | None = None,
+    ) -> bool:
+        """
+        Run one failed step again, and all that follows; return False if it has not failed.
+
+        Of a step with ``for_each``, the elements that failed run again: *position* names one. In an
+        execution that goes on, a step that waits for its retry is due now. In one that has ended,
+        other steps that have failed, and may, stay as they are; what was undone runs again. A step
+        that cleans up runs again by itself: so a compensation that failed can be tried once more.
+        Raises `WorkflowError` if there is no such step.
+        """
+        its = _equal(id=execution_id, tenant_id=tenant_id)
+        with self.storage.begin() as rows:
+            found = rows.select(EXECUTION, its)
+            if not found:
+                return False
+            workflow = _stored_workflow(rows, found[0]["definition_id"])
+            step = workflow.step(step_id)
+            if found[0]["status"] in LIVE:
+                return self._retry_now(rows, its, step_id, position)
+            where = [Where("execution_id", "eq", execution_id), Where("step_id", "eq", step_id)]
+            where += [Where("position", "eq", position), Where("status", "eq", "FAILED")]
+            if not rows.select(STEP, where, columns=("id",)):
+                return False
+            row, item_id = found[0], new_id()
+            changes = reopening(row, item_id)
+            gone = None
+            if step in workflow.steps:
+                followers = workflow.followers(step_id)
+                gone = forgotten(rows, execution_id, workflow)
+                gone.steps |= set(followers[1:])
+                gone.spared = {
+                    each.id for each in workflow.steps
+                    if each.on_failure == "continue" and each.id not in followers
+                }  # fmt: skip
+            else:
+                changes |= cleaning_again(rows, row, workflow, step_id)
+            if not reopen_rows(rows, row, _ENDED, changes):
+                return False
+            if gone is not None:
+                gone.delete(rows, execution_id, [each.id for each in workflow.steps])
+            concurrency = concurrency_of(rows, row)
+            item = wake_up(execution_id, item_id, row["tenant_id"], concurrency=concurrency)
+            self.outbox.enqueue_many([item], transaction=rows.native)
+            return True
+
+    def _retry_now(self, rows: Rows, its: list[Where], step_id: str, position: int) -> bool:
+        row = self._recalled(rows, its)
+        if row is None:
+            return False
+        waits = [
+            Where("execution_id", "eq", row["id"]),
+            Where("step_id", "eq", step_id),
+            Where("position", "eq", position),
+            Where("status", "eq", StepStatus.RETRY.value),
+        ]
+        return bool(rows.update(STEP, waits, {"next_attempt_at": Now()}))
+
+    def fork(
+        self,
+        execution_id: str,
+        step_id: str,
+        *,
+        payload: Any = SAME,
+        definition: Workflow | None = None,
+        tenant_id: str | None = None,
+    ) -> str:
+        """
+        Begin a copy of an execution that runs from *step_id* on, and return its id.
+
+        The steps that have ended, and don't follow from that step, are copied with their outputs
+        and not called again. With *payload* the copy's event has this payload: only the steps that
+        run see it. With *definition* it runs this definition of the workflow. The label
+        ``forked_from`` leads to the original, which stays as it is. Raises ``NOT_FOUND`` if there
+        is no such execution, and `WorkflowError` if there is no such step.
+        """
+        with self.storage.begin() as rows:
+            found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
+            if not found:
+                raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
+            first = Execution.from_row(found[0])
+            known = _stored_workflow(rows, first.definition_id)
+            workflow = known if definition is None else _same_workflow(first.name, definition)
+            gone = forgotten(rows, execution_id, known)
+            gone.steps |= set(workflow.followers(step_id))
+            if workflow is not known:
+                check_fits(rows, execution_id, workflow, gone)
+            labels = {**first.event.labels, "forked_from": execution_id}
+            event = replace(
+                first.event,
+                id=new_id(),
+                payload=first.event.payload if payload is SAME else payload,
+                labels=labels if len(labels) <= MAX_LABELS else first.event.labels,
+            )
+            new = _new_execution(workflow, event, 0, self.outbox.redact)
+            item, concurrency = new.item, concurrency_of(rows, found[0])
+            if concurrency is not None:
+                new.row["concurrency_key"] = concurrency[0]
+                item = wake_up(new.id, item.id, event.tenant_id, concurrency=concurrency)
+            self._insert(rows, [new])
+            copies = copied_steps(rows, execution_id, new.id, gone)
+            if copies:
+                rows.insert(STEP, copies)
+            self.outbox.enqueue_many([item], transaction=rows.native)
+            return new.id
 
     def resume_matching(
         self,
@@ -1073,18 +1502,20 @@ class ExecutionStore:
         execution_id: str,
         step_id: str | None,
         run_at: datetime | None = None,
+        definition: Workflow | None = None,
         tenant_id: str | None = None,
     ) -> bool:
         found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
         if not found:
             return False
-        ended = [status for status in ExecutionStatus if status.finished]
-        statuses = [ExecutionStatus.FAILED] if step_id is None else ended
+        statuses = [ExecutionStatus.FAILED] if step_id is None else _ENDED
+        if definition is not None:
+            definition = _same_workflow(found[0]["workflow"], definition)
         item_id = new_id()
-        if not reopen(rows, found[0], item_id, statuses, step_id):
+        if not reopen(rows, found[0], item_id, statuses, step_id, definition):
             return False
-        concurrency = _concurrency_of(rows, found[0])
-        item = _wake_up(
+        concurrency = concurrency_of(rows, found[0])
+        item = wake_up(
             execution_id, item_id, found[0]["tenant_id"], run_at=run_at, concurrency=concurrency
         )
         self.outbox.enqueue_many([item], transaction=rows.native)
@@ -1142,9 +1573,12 @@ class ExecutionStore:
         with self.storage.begin() as rows:
             found = rows.select(
                 EXECUTION, over, order_by=("created_at",), limit=limit, lock=True,
-                skip_locked=True, columns=("id",),
+                skip_locked=True, columns=("id", "parent_id"),
             )  # fmt: skip
-            ids = sorted(row["id"] for row in found)
+            children = [row["id"] for row in found if row["parent_id"] is not None]
+            # Their parents have not taken the results yet.
+            needed = self.signals.awaited_ends(rows, children)
+            ids = sorted({row["id"] for row in found} - needed)
             rows.delete(STEP, [Where("execution_id", "in", ids)])
             forget(rows, ids)
             return rows.delete(EXECUTION, [Where("id", "in", ids)])

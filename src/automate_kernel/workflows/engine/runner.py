@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -29,7 +29,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.values import encode_json
-from automate_kernel.worker.handler import should_stop
+from automate_kernel.worker.handler import Snooze, should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.definition.duration import format_duration
@@ -40,12 +40,20 @@ from automate_kernel.workflows.engine.admission import (
     announce_skipped,
 )
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
-from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving
+from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving, unended
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 from automate_kernel.workflows.engine.transactional import TransactionalCall
-from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.waits import Arrived
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepKey,
+    StepStatus,
+)
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -56,6 +64,11 @@ EVENT = "automate.event"
 _PARALLEL = 64
 SEEN_SECONDS = 0.1
 """A call that takes longer has a row while it runs, so that people see it."""
+
+LOOK_SECONDS = 0.5
+"""The seconds between two looks for signals that executions wait for beside their calls."""
+
+_CANCELLED_BY = ("parent_id", "execution_ids")
 
 OVERRUN_SECONDS = 0.02
 """A quick call that takes longer is none."""
@@ -89,7 +102,8 @@ class Runner:
     The handlers of events and executions.
 
     *operations* make the calls. *programs* finds the compiled workflow of a definition's id,
-    *listening* those that an event starts if their condition holds. *sender* is the sender of the
+    *listening* those that an event starts if their condition holds, and *find_child* those that
+    steps start. *sender* is the sender of the
     signals. The context manager that *around* returns is entered while an execution is driven.
     While *leaves_events* returns True, a worker leaves events to the others.
     """
@@ -101,6 +115,7 @@ class Runner:
         operations: Calls,
         programs: Callable[[str], WorkflowProgram],
         listening: Callable[[Event], Iterable[Entry]],
+        find_child: FindChild | None = None,
         sender: Any = None,
         around: Callable[[Execution], AbstractContextManager[Any]] = nullcontext,
         leaves_events: Callable[[], bool] = bool,
@@ -109,6 +124,7 @@ class Runner:
         self.operations = operations
         self._programs = programs
         self._listening = listening
+        self._find_child = find_child
         self._sender = sender
         self.around = around
         self.leaves_events = leaves_events
@@ -143,6 +159,7 @@ class Runner:
             skipped = self.store.start_admitted(rows, admitted)
             for workflow, _, priority in plain:
                 self.store.start(rows, workflow, event, priority=priority)
+            self.store.signals.pass_on(rows, [(event, item.priority)])
             self._finish_events(rows, item.lease_owner or "", [outcome])
         self._report_events(signals.emit, [event], skipped)
         return OutcomeRecorded()
@@ -163,11 +180,20 @@ class Runner:
                 for item, (event, workflows, _) in zip(items, asked, strict=True)
             ]
         )
+        pauses = self.store.pauses
+        held = [one for one in starts if pauses.holds(one[0].name, one[1].tenant_id)]
+        starts = [one for one in starts if one not in held]
         ids, owner = list[str](), items[0].lease_owner or ""
         with self.store.freed_if_lost(ids, owner), self.store.storage.begin() as rows:
+            for workflow, event, priority in held:
+                self.store.start(rows, workflow, event, priority=priority)
             skipped = self.store.start_admitted(rows, admitted)
             begun = self.store.start_claimed(rows, starts, owner) if starts else []
             ids += [item.id for item, _ in begun]
+            self.store.signals.pass_on(
+                rows,
+                [(event, item.priority) for item, (event, _, _) in zip(items, asked, strict=True)],
+            )
             self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
         self._report_events(send, [event for event, _, _ in asked], skipped)
         return [(item, self._flow(item, loaded)) for item, loaded in begun]
@@ -205,26 +231,60 @@ class Runner:
         if self.store.outbox.acknowledge(owner, outcomes, transaction=rows.native):
             raise LeaseLostError("the lease of an event is lost")
 
+    # -- signals -----------------------------------------------------------------------------
+
+    def handle_signal(self, item: OutboxItem) -> OutcomeRecorded | None:
+        """Keep a signal, and wake the executions that wait for it."""
+        self.deliver([item])
+        return OutcomeRecorded()
+
+    def deliver(self, items: Sequence[OutboxItem]) -> None:
+        """Keep the signals of *items*, and wake the executions that wait for them."""
+        if self.store.signals.deliver(items):
+            raise LeaseLostError("the lease of a signal is lost")
+
+    def handle_cancel(self, item: OutboxItem) -> Snooze | None:
+        """Cancel some sub-workflows that nobody waits for any more."""
+        given = {name: item.payload[name] for name in _CANCELLED_BY if name in item.payload}
+        # Many are cancelled in several goes, so that other items have their turn between them.
+        return Snooze(0.0) if self.store.cancel_children(**given) else None
+
+    def arrived(self, flows: Sequence[Flow]) -> dict[str, dict[StepKey, Arrived]]:
+        """Return what has come for executions in flight that wait beside it, by their ids."""
+        waiting = {
+            flow.execution.id: (
+                flow.execution,
+                {key: one for key, one in list(flow.waiting.items()) if one.saved},
+            )
+            for flow in flows
+        }
+        with self.store.storage.begin(atomic=False) as rows:
+            return self.store.signals.arrived(rows, waiting)
+
     # -- executions --------------------------------------------------------------------------
 
     def open(
         self, items: Sequence[OutboxItem], now: datetime | None = None
-    ) -> dict[str, Flow | AutomateError]:
+    ) -> dict[str, Flow | AutomateError | OutcomeRecorded]:
         """
         Return the executions of claimed items, by the items' ids; *now* is the database's time.
 
         An item that drives no execution any more is left out. In place of an execution whose
-        definition can't be had stands the error.
+        definition can't be had stands the error, and of one that is paused that it was put back.
         """
         ids = [str(item.payload["execution_id"]) for item in items]
         loaded = self.store.load_all(ids, now)
-        opened: dict[str, Flow | AutomateError] = {}
+        opened: dict[str, Flow | AutomateError | OutcomeRecorded] = {}
         for item, execution_id in zip(items, ids, strict=True):
             one = loaded.get(execution_id)
             # Another item's to drive, if it was resumed since.
             if one is None or one.execution.status.finished or one.execution.item_id != item.id:
                 continue
-            opened[item.id] = self._flow(item, one)
+            if self.store.is_held(one.execution):
+                self.store.park(item, one.execution)
+                opened[item.id] = OutcomeRecorded(None)
+            else:
+                opened[item.id] = self._flow(item, one)
         return opened
 
     def _flow(self, item: OutboxItem, loaded: Loaded) -> Flow | AutomateError:
@@ -236,7 +296,7 @@ class Runner:
             return UnknownHereError(text, reason="UNREADABLE_DEFINITION")
         except AutomateError as error:
             return error
-        return Flow(item, loaded, program)
+        return Flow(item, loaded, program, self._find_child)
 
     def begin_execution(
         self, workflow: Workflow, event: Event, owner: str
@@ -247,6 +307,9 @@ class Runner:
         With the item comes the execution, as that will leave it. There are none if the execution
         has to wait to be claimed.
         """
+        if self.store.pauses.holds(workflow.name, event.tenant_id):
+            with self.store.storage.begin() as rows:
+                return self.store.start(rows, workflow, event), None, None
         execution_id, item, loaded = self.store.start_new(workflow, event, owner)
         if item is None or loaded is None:
             return execution_id, None, None
@@ -263,6 +326,8 @@ class Runner:
             return self.hand_on(item, flow)
         if isinstance(flow, AutomateError):
             raise flow
+        if isinstance(flow, OutcomeRecorded):
+            return flow
         flow.enter(self.around(flow.execution))
         try:
             return flow.context.copy().run(self._drive, flow)
@@ -275,10 +340,10 @@ class Runner:
         turn = self.turn(flow)
         try:
             while True:
-                if should_stop():
+                if should_stop() or flow.recalled:
                     flow.pause(turn)
                 if needs_saving(turn):
-                    saved = self._saved(flow, turn)
+                    saved = self._saved_with_rest(flow, turn)
                     if saved is None or saved.last:
                         return OutcomeRecorded() if saved else None
                     turn, leased_at = saved, time.monotonic()
@@ -290,17 +355,27 @@ class Runner:
                     self.begin(flow, call)
                 slow = [
                     call.run for call in turn.calls
-                    if self.mean_seconds(call.step.action) > SEEN_SECONDS
+                    if self.mean_seconds(call.action) > SEEN_SECONDS
                 ]  # fmt: skip
                 if slow and self._saved(flow, Turn(saves=slow)) is None:
                     return None
-                turn = self.turn(flow, self._make(flow, turn, in_flight))
+                outcomes = self._make(flow, turn, in_flight)
+                arrived = self.arrived([flow]) if flow.waiting else {}
+                turn = self.turn(flow, outcomes, arrived.get(flow.execution.id, {}))
         except LeaseLostError:
             self.let_go(flow)
             return None
         finally:
             for future in in_flight:
                 future.cancel()  # the next holder of the execution makes those that have not begun
+
+    def _saved_with_rest(self, flow: Flow, turn: Turn) -> Turn | None:
+        """Do `_saved`; of an execution that was recalled meanwhile, nothing more begins."""
+        saved = self._saved(flow, turn)
+        if saved is None or saved.last or not flow.recalled:
+            return saved
+        rest = flow.paused(saved)
+        return self._saved(flow, rest) if rest.last else rest
 
     def _saved(self, flow: Flow, turn: Turn) -> Turn | None:
         """Save one turn; return what was accepted, or None if the execution has been ended."""
@@ -311,7 +386,12 @@ class Runner:
             self.let_go(flow)
         return saved
 
-    def turn(self, flow: Flow, outcomes: Sequence[CallOutcome] = ()) -> Turn:
+    def turn(
+        self,
+        flow: Flow,
+        outcomes: Sequence[CallOutcome] = (),
+        arrived: Mapping[StepKey, Arrived] | None = None,
+    ) -> Turn:
         """
         Take *outcomes* in, and return what follows; a new execution sends its signal.
 
@@ -319,9 +399,9 @@ class Runner:
         """
         if flow.begins and flow.fresh:
             flow.send(signals.workflow_started, self._sender)
-        turn = flow.next_turn(outcomes)
+        turn = flow.next_turn(outcomes, arrived or {})
         for call in turn.calls:
-            lack = self._lacks(call.step.action)
+            lack = self._lacks(call.action)
             if lack is not None and self.only_here.isdisjoint((flow.execution.id, None)):
                 logger.warning("execution %s is handed on: this worker %s", flow.execution.id, lack)
                 flow.hand_on(lack, turn)
@@ -350,7 +430,10 @@ class Runner:
         self, flow: Flow, turn: Turn, in_flight: set[Future[CallOutcome]]
     ) -> Sequence[CallOutcome]:
         """Make the turn's calls; return the outcomes so far: some, unless a retry is due."""
-        if len(turn.calls) == 1 and not in_flight and turn.next_retry is None:
+        patience = turn.next_retry
+        if flow.waiting:
+            patience = LOOK_SECONDS if patience is None else min(patience, LOOK_SECONDS)
+        if len(turn.calls) == 1 and not in_flight and patience is None:
             return [self.perform(flow, turn.calls[0])]
         submit = self.executor().submit
         in_flight |= {
@@ -358,7 +441,7 @@ class Runner:
             submit(flow.context.copy().run, self.perform, flow, call)
             for call in turn.calls
         }
-        done, _ = wait(in_flight, turn.next_retry, FIRST_COMPLETED)
+        done, _ = wait(in_flight, patience, FIRST_COMPLETED)
         ended = [(future, future.result()) for future in done]
         outcomes = first_outcomes([outcome for _, outcome in ended])
         in_flight.difference_update(future for future, _ in ended[: len(outcomes)])
@@ -378,12 +461,12 @@ class Runner:
         A transactional step is saved as well. Raises `LeaseLostError` if that can't be, and
         `StorageError` if its database fails for too long.
         """
-        if self._known.get(call.step.action):
+        if self._known.get(call.action):
             return TransactionalCall(
                 self.store, flow, call, partial(self._write, flow, call)
             ).perform()
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
-        name, began = call.step.action, time.monotonic()
+        name, began = call.action, time.monotonic()
         try:
             output = self.operations.invoke(name, call.input, call=about, timeout=timeout)
             return _outcome(call, output)
@@ -396,7 +479,7 @@ class Runner:
         """Make one call in *transaction*; raises the error of a call that fails."""
         about = replace(_about(flow.execution, call), transaction=transaction)
         timeout, began = flow.timeout_of(call), time.monotonic()
-        output = self.operations.invoke(call.step.action, call.input, call=about)
+        output = self.operations.invoke(call.action, call.input, call=about)
         # Nobody else may use its transaction, so it can't be left behind while it runs.
         if timeout is not None and time.monotonic() - began > timeout:
             text = f"it took longer than {timeout:g} seconds"
@@ -421,7 +504,7 @@ class Runner:
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
         try:
             output = await self.operations.ainvoke(
-                call.step.action, call.input, call=about, timeout=timeout
+                call.action, call.input, call=about, timeout=timeout
             )
             return _outcome(call, output)
         except AutomateError as error:
@@ -434,15 +517,15 @@ class Runner:
         group: Sequence[tuple[Flow, Turn]],
         *,
         until: Callable[[], bool],
-        refused: bool = False,
+        rest: bool = False,
     ) -> dict[str, Turn | AutomateError]:
         """
         Write the turns of a group, and return by item what the database has accepted of each.
 
         What is missing is held by another worker by now, or was ended. It tries for half a lease,
         as long as *until* returns False: were an outcome lost, its call would be made again. An
-        error stands for a turn of which the database accepts nothing. With *refused* the turns are
-        the rest of what it has refused.
+        error stands for a turn of which the database accepts nothing. With *rest* the turns are the
+        rest of what it has refused.
         """
         patience = self.store.outbox.lease_seconds / 2
         checkpoint = self.store.checkpoint
@@ -452,7 +535,7 @@ class Runner:
                 "saving executions", until=until,
             )  # fmt: skip
         except (AutomateError, StorageError) as error:
-            if error.code is not ErrorCodes.INVALID_ARGUMENT or refused:
+            if error.code is not ErrorCodes.INVALID_ARGUMENT or rest:
                 raise
             return self._save_refused(group, error, until)
         saved: dict[str, Turn | AutomateError] = {
@@ -460,7 +543,16 @@ class Runner:
         }
         for flow, turn in group:
             if flow.item.id in saved:
+                cancelling = flow.execution.status is ExecutionStatus.CANCELLING
+                flow.recalled |= flow.item.id in written.steered and not cancelling
                 self._report(flow, turn, began=flow.saved(turn, written.at))
+        # Paused or cancelled just now: what its calls gave is kept, and it is taken up anew.
+        refused = [
+            (flow, unended(turn)) for flow, turn in group
+            if turn.end is not None and flow.item.id not in saved
+        ]  # fmt: skip
+        if refused:
+            saved |= self.save(refused, until=until)
         return saved
 
     def _save_refused(
@@ -475,7 +567,7 @@ class Runner:
             }
         ((flow, turn),) = group
         try:
-            return self.save([(flow, _refused(flow, turn, error))], until=until, refused=True)
+            return self.save([(flow, _refused(flow, turn, error))], until=until, rest=True)
         except AutomateError as again:
             if again.code is not ErrorCodes.INVALID_ARGUMENT:
                 raise
@@ -509,6 +601,8 @@ class Runner:
         execution = flow.execution
         self.activity.add(execution, turn, began=began)
         send, sender = flow.send, self._sender
+        for wait_ in turn.waits:
+            send(signals.step_started, sender, wait_.run)
         for run in turn.saves:
             if run.status is StepStatus.COMPLETED:
                 send(signals.step_completed, sender, run)
@@ -519,11 +613,17 @@ class Runner:
             send(signals.workflow_completed, sender)
         elif turn.end is ExecutionStatus.FAILED:
             send(signals.workflow_failed, sender, error=_error_of(execution))
+        elif turn.end is ExecutionStatus.CANCELLED:
+            send(signals.workflow_cancelled, sender)
 
     def send_failed(self, execution: Execution) -> None:
         """Send `workflow_failed`."""
         error = _error_of(execution)
         signals.emit(signals.workflow_failed, self._sender, execution=execution, error=error)
+
+    def send_cancelled(self, execution: Execution) -> None:
+        """Send `workflow_cancelled`."""
+        signals.emit(signals.workflow_cancelled, self._sender, execution=execution)
 
 
 def _by_conditions(
@@ -544,7 +644,7 @@ def _by_conditions(
 def _about(execution: Execution, call: StepCall) -> Call:
     run = call.run
     return Call(
-        call.step.action,
+        call.action,
         execution.tenant_id,
         execution.id,
         run.step_id,
@@ -579,7 +679,10 @@ def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     code, text = str(error.code), f"its output can't be stored: {error}"
     flow.leaving = True
     flow.pause(turn)
-    left = Turn(delays=turn.delays, wait=None if flow.running else 0.0, failed=turn.failed)
+    left = Turn(
+        delays=turn.delays, wait=None if flow.running else 0.0, failed=turn.failed,
+        answered=turn.answered, abandoned=turn.abandoned,
+    )  # fmt: skip
     failing = {step.id for step in flow.workflow.steps if step.on_failure == "fail"}
     blamed = None
     for run in turn.saves:
