@@ -884,14 +884,28 @@ class Kernel:
         look = self._precedence.look
         if any(handler.kind == EVENT for handler in handlers):
             periodic_tasks.append(PeriodicTask("precedence", 1.0, look))
-        options.setdefault("preflight", self._preflight)
+        works = any(handler.kind == ADVANCE for handler in handlers)
+        options.setdefault("preflight", partial(self._preflight, executes=works))
         periodic_tasks += options.pop("periodic_tasks", ())
         return Worker(self.outbox, handlers, periodic_tasks=periodic_tasks, **options)
 
-    def _preflight(self) -> None:
+    def _preflight(self, *, executes: bool) -> None:
         require_schema(self.storage)
         # Before its first claim, which may be of events.
         self._precedence.look()
+        if executes:
+            self._warn_of_unknown_actions()
+
+    def _warn_of_unknown_actions(self) -> None:
+        """Log the actions of files and code that aren't known here: they may be misspelt."""
+        for workflow in self.workflows.added():
+            for step in (*workflow.every_step(), *workflow.compensations.values()):
+                lack = self.operations.absence(step.action) if step.action else None
+                if lack is not None:
+                    logger.warning(
+                        "workflow %r, step %r: this worker %s; its executions are handed on",
+                        workflow.name, step.id, lack,
+                    )  # fmt: skip
 
     def _chosen(self, kinds: Iterable[str], exclude_kinds: Iterable[str]) -> list[Handler]:
         # A process without workflows leaves events to the others: it would finish them, and start
@@ -978,9 +992,11 @@ class Kernel:
             return self._run_here(execution_id, item, begun, patience)
 
     @contextmanager
-    def executing_here(self, execution_id: str) -> Iterator[None]:
+    def executing_here(self, execution_id: str | None = None) -> Iterator[None]:
         """
         Let an execution fail here where it would be handed on, while the block runs.
+
+        Without an *execution_id* that holds for all.
 
         It is for a caller that waits for its end, and wants the reason: as `run` does.
         """

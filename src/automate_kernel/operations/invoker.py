@@ -240,7 +240,7 @@ class Invoker:
     def _invoke(
         self, name: str | OperationSpec, data: Any, call: Call, timeout: float | None
     ) -> Any:
-        replacement = self.replacements.called(name)
+        replacement = self._replacement(name)
         if replacement is None:
             work = functools.partial(self._perform, self._work(name), data)
         else:
@@ -255,6 +255,12 @@ class Invoker:
                 hint="perform it with a plain function: its transaction is that of its thread",
             )
         return self.portal.run(result, timeout) if inspect.isawaitable(result) else result
+
+    def _replacement(self, name: str | OperationSpec) -> Replacement | None:
+        """Return what is called in the place of an operation; raises for one that must not be."""
+        if self.replacements.real is not None:
+            self.spec(name)  # a misspelt name is no lack of the test
+        return self.replacements.called(name)
 
     def _shown(self, data: Any) -> Any:
         """Return *data* without secrets, for a replacement that needs none."""
@@ -289,7 +295,7 @@ class Invoker:
     async def _ainvoke(
         self, name: str | OperationSpec, data: Any, call: Call, timeout: float | None
     ) -> Any:
-        replacement = self.replacements.called(name)
+        replacement = self._replacement(name)
         if replacement is None:
             # On a thread: it may import a plugin, and read the secrets of its config.
             perform = await asyncio.to_thread(self._work, name)

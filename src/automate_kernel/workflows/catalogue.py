@@ -232,9 +232,11 @@ class Catalogue:
         It changes with the workflow's name and triggers. What a source supplies is the same for all
         workers.
         """
-        if self._marks is None:
-            self._marks = tuple(sorted(filter(None, map(_mark, self.added()))))
-        return self._marks
+        marks = self._marks
+        if marks is None:
+            with self._lock:  # none is added meanwhile
+                marks = self._marks = tuple(sorted(filter(None, map(_mark, self.added()))))
+        return marks
 
     def added(self) -> list[Workflow]:
         """List the workflows of files and code; a source can't take their names."""

@@ -275,7 +275,7 @@ class Save:
 
     *begun* has, of the runs that began here, the id of their row and the seconds since then.
     *stored* is False for the first checkpoint of an execution. *waiting* are the waits of one that
-    is parked.
+    is parked. *advanced* is True once a step has ended under this claim.
     """
 
     item: OutboxItem
@@ -284,6 +284,7 @@ class Save:
     begun: Mapping[StepKey, tuple[str, float]]
     stored: bool
     waiting: Sequence[OpenWait] = ()
+    advanced: bool = False
 
 
 def change_status(
@@ -924,7 +925,7 @@ class ExecutionStore:
         item, wait = save.item, save.turn.wait
         outcome = Outcome(item.id, token=item.lease_token)
         if save.turn.lack is not None:
-            outcome = self._handover(rows, item, save.turn.lack, now)
+            outcome = self._handover(rows, item, save.turn.lack, now, anew=save.advanced)
         elif wait is not None:
             self._change_note(rows, item, None)
             outcome = Outcome(item.id, ItemStatus.PENDING, wait, token=item.lease_token)
@@ -941,14 +942,25 @@ class ExecutionStore:
         return outcome
 
     def _handover(
-        self, rows: Rows, item: OutboxItem, lack: UnknownHereError, now: datetime
+        self,
+        rows: Rows,
+        item: OutboxItem,
+        lack: UnknownHereError,
+        now: datetime,
+        *,
+        anew: bool = False,
     ) -> Outcome:
-        """Note on *item* why another worker has to go on; return the outcome to record."""
+        """
+        Note on *item* why another worker has to go on; return the outcome to record.
+
+        It follows on the note that is there, unless it is to be one *anew*.
+        """
         worker = item.lease_owner or ""
         reason = f"worker {worker} {lack}"
         if self.outbox.redact is not None:
             reason = self.outbox.redact(reason)
-        note = Handover(lack.reason, reason[:_MOST_REASON], worker, now).after(item.headers)
+        note = Handover(lack.reason, reason[:_MOST_REASON], worker, now)
+        note = note if anew else note.after(item.headers)
         self._change_note(rows, item, note)
         return Outcome(
             item.id, ItemStatus.PENDING, note.delay(), note.code, note.reason, item.lease_token,

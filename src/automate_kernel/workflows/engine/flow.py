@@ -64,6 +64,8 @@ class Flow:
         self._known_at, self._learnt = loaded.now, time.monotonic()
         self._begun: dict[StepKey, tuple[str, float]] = {}
         self._stored = loaded.execution.status is not ExecutionStatus.PENDING
+        # True once a step has ended under this claim.
+        self._advanced = False
         self._ends_at: float | None = None
         left = None
         if program.workflow.timeout is not None:
@@ -231,11 +233,13 @@ class Flow:
             if (known := self._begun.get(run.key)) is not None
         }
         parked = list(self.waiting.values()) if turn.wait is not None else []
-        return Save(self.item, self.execution, turn, begun, self._stored, parked)
+        advanced = self._advanced or _has_ended(turn)
+        return Save(self.item, self.execution, turn, begun, self._stored, parked, advanced)
 
     def saved(self, turn: Turn, at: datetime) -> bool:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""
         first, self._stored = not self._stored, True
+        self._advanced = self._advanced or _has_ended(turn)
         self._known_at, self._learnt = at, time.monotonic()
         for run in turn.saves:
             if run.status.finished:
@@ -269,6 +273,10 @@ def _began_at(item: OutboxItem, loaded: Loaded) -> datetime:
         return max(item.created_at, min(begun))
     # The time that it had to wait for its beginning is not its own.
     return loaded.now if item.concurrency_key else max(item.created_at, item.next_attempt_at)
+
+
+def _has_ended(turn: Turn) -> bool:
+    return any(run.status.finished for run in turn.saves)
 
 
 def _take_back(call: StepCall) -> None:

@@ -138,8 +138,12 @@ class Runner:
         self._begun: dict[str, Loaded] = {}
         # The actions that are known to be there, and if they are transactional.
         self._known: dict[str, bool] = {}
-        self.only_here: set[str] = set()
-        """The executions whose caller waits for them here: they fail where others are handed on."""
+        self.only_here: set[str | None] = set()
+        """
+        The executions whose caller waits for them here; with None all are.
+
+        They fail where others are handed on.
+        """
         self.activity: ExecutionActivity = ExecutionActivity()
         """The counts of this process, until a worker writes them down."""
 
@@ -401,7 +405,7 @@ class Runner:
         turn = flow.next_turn(outcomes, arrived or {})
         for call in turn.calls:
             lack = self._lacks(call.action) if call.spec is None else None
-            if lack is not None and flow.execution.id not in self.only_here:
+            if lack is not None and self.only_here.isdisjoint((flow.execution.id, None)):
                 logger.warning("execution %s is handed on: this worker %s", flow.execution.id, lack)
                 flow.hand_on(lack, turn)
                 break
