@@ -743,12 +743,57 @@ def test_a_cancelled_workflow_is_left_and_its_thread_ends(kernel: Kernel) -> Non
         one = kernel.start(plainly)
         assert begun.wait(20)
         assert kernel.executions.cancel(one)
+        until_over(kernel, [one])
     found = kernel.executions.get(one)
     assert found is not None and found.status is ExecutionStatus.CANCELLED
     left = [each for each in threading.enumerate() if each.name == "automate-workflow"]
     for each in left:
         each.join(5)
     assert not any(each.is_alive() for each in left)
+
+
+def test_what_waits_is_undone_when_it_is_cancelled(kernel: Kernel) -> None:
+    """By whoever cancels: the function is interrupted where it waits, and its blocks undo."""
+
+    @kernel.workflow
+    async def careful(ctx: WorkflowContext, order: Order) -> None:
+        reserved = await ctx.step(reserve, order.lines)
+        with ctx.compensate(release, reserved):
+            await ctx.wait_for("payment.settled", match={"order": order.id})
+
+    one = kernel.start(careful, Order(id=7, lines=["a"]))
+    kernel.run_until_idle()
+    assert calls == [("reserve", ["a"])]
+    assert kernel.executions.cancel(one)
+    kernel.run_until_idle()
+    found = kernel.executions.get(one)
+    assert found is not None and found.status is ExecutionStatus.CANCELLED
+    assert calls == [("reserve", ["a"]), ("release", ("a",))]
+    assert all(run.status.finished for run in found.steps)
+
+
+def test_a_copy_runs_from_one_of_its_calls_on(kernel: Kernel) -> None:
+    """And a failed call is tried again by hand, with what follows."""
+
+    @kernel.workflow
+    async def careful(ctx: WorkflowContext, order: Order) -> str:
+        reserved = await ctx.step(reserve, order.lines)
+        if order.id == 13:
+            await ctx.step(refuse, order)
+        return await ctx.step(send, order, reserved)
+
+    one = kernel.run(careful, Order(id=7, lines=["a"]))
+    copy = kernel.executions.fork(one.id, "send")
+    kernel.run_until_idle()
+    assert [each[0] for each in calls] == ["reserve", "send", "send"]
+    assert stored(kernel, kernel.executions.get(copy) or one).output == "order 7: 1 lines"
+    calls.clear()
+    bad = kernel.run(careful, Order(id=13, lines=["a"]))
+    assert bad.status is ExecutionStatus.FAILED
+    assert not kernel.executions.retry_step(bad.id, "reserve")
+    assert kernel.executions.retry_step(bad.id, "refuse")
+    kernel.run_until_idle()
+    assert [each[0] for each in calls] == ["reserve", "refuse", "refuse"]
 
 
 @pytest.mark.parametrize("plain", [False, True])
