@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Min, Q
+from django.db.models import Count, Min, Q, QuerySet
 from django.utils import timezone
 
 from automate_django.admin.pages.display import shown_text
 from automate_django.models import WorkflowExecution, WorkflowStep
 from automate_django.templatetags.automate_pages import duration, tone
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.record import in_order
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 SCALE = 1000
@@ -34,7 +35,7 @@ _LIVE = [status.value for status in StepStatus if not status.finished]
 _ORDER = {"FAILED": 0, "RUNNING": 1, "RETRY": 2, "WAITING": 3, "CANCELLED": 4}
 _WITHOUT_OUTPUT = (
     "id", "step_id", "position", "status", "attempts", "error_code", "error", "started_at",
-    "next_attempt_at", "completed_at",
+    "next_attempt_at", "completed_at", "place",
 )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ class TimelineDrawing:
     def timeline(self) -> Timeline:
         """Return the tracks, in the order of the definition."""
         summaries = self._summaries()
-        whole = self._rows.filter(_OUTSIDE, position=-1).only(*_WITHOUT_OUTPUT)
+        whole = self._outside().filter(position=-1).only(*_WITHOUT_OUTPUT)
         runs = {row.step_id: row for row in whole}
         tracks: list[StepTrack] = []
         workflow = self._workflow
@@ -129,13 +130,21 @@ class TimelineDrawing:
             tracks += self._of_step(step.name or step.id, about, runs.get(step.id), summary)
             if step.is_block:
                 tracks += self._inside(step.id)
-        for step_id, summary in summaries.items():
-            tracks += self._of_step(step_id, {"step_id": step_id}, runs.get(step_id), summary)
+        ordered = [row.step_id for row in in_order(list(runs.values()))]
+        for step_id in (*(each for each in ordered if each in summaries), *summaries):
+            if (summary := summaries.pop(step_id, None)) is not None:
+                tracks += self._of_step(step_id, {"step_id": step_id}, runs.get(step_id), summary)
         return Timeline(tracks, duration(self._seconds))
+
+    def _outside(self) -> QuerySet[WorkflowStep]:
+        """Return the steps that are inside no block."""
+        every: QuerySet[WorkflowStep] = self._rows.all()
+        blocks = self._workflow is not None and self._workflow.has_blocks
+        return every.filter(_OUTSIDE) if blocks else every
 
     def _summaries(self) -> dict[str, _Summary]:
         found: dict[str, list[dict[str, Any]]] = {}
-        grouped = self._rows.filter(_OUTSIDE).order_by().values("step_id", "status")
+        grouped = self._outside().order_by().values("step_id", "status")
         for row in grouped.annotate(
             # The line of the whole for_each is one more, at -1; it counts if it stands alone.
             elements=Count("id", filter=Q(position__gte=0)),

@@ -25,6 +25,7 @@ from operator import itemgetter
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
+from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS, bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
@@ -256,11 +257,23 @@ class BlockScope:
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """A call to make: the step, its run, and its input, in which secrets are handles."""
+    """
+    A call to make: the step, its run, and its input, in which secrets are handles.
+
+    *spec* is that of a function which is no action. One that *recovers* may take longer than the
+    workflow.
+    """
 
     step: Step
     run: StepRun
     input: Any
+    spec: OperationSpec | None = None
+    recovers: bool = False
+
+    @property
+    def operation(self) -> str | OperationSpec:
+        """The operation that is called: an action's name, or a spec."""
+        return self.spec or self.action
 
     @property
     def action(self) -> str:
@@ -520,7 +533,7 @@ class _Flow:
         # One that cleans up changes nothing: the workflow has failed or is cancelled anyway.
         if step.on_failure != "fail":
             return
-        error = _within(error, f"step {step.id!r} failed: {error}")
+        error = within(error, f"step {step.id!r} failed: {error}")
         scope = self._scopes.get(list_of(step.id))
         if scope is not None:
             scope.failed = scope.failed or error
@@ -1133,7 +1146,7 @@ class _Flow:
         return run.attempts + self._crashes * self.first
 
 
-def _within(error: AutomateError, text: str) -> AutomateError:
+def within(error: AutomateError, text: str) -> AutomateError:
     """Return *error* as that of the step around it, with another *text*; it keeps its group."""
     outer = AutomateError(error.code, text)
     outer.group = group_of(error)

@@ -20,7 +20,7 @@ from automate_kernel.workflows.definition.blocks import (
     plain_id,
     within,
 )
-from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
 from automate_kernel.workflows.definition.waits import SleepUntil
 from automate_kernel.workflows.engine.admission import Admission, admission_of
@@ -388,6 +388,11 @@ def step_input(
     an environment variable) may have been different at the time of the call. Raises
     `TemplateError`, or ``NOT_FOUND`` for an element that does not exist.
     """
+    if isinstance(program.workflow, CodeWorkflow):
+        raise AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            "the inputs of a workflow in code follow from its code, and are not kept",
+        )
     runs = {run.key: run for run in execution.steps}
     step, view = program.place(execution, runs, step_id)
     extra: dict[str, Any] = {}

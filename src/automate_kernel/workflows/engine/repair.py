@@ -7,7 +7,7 @@ choice of rows: those that it deletes run once more.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +18,9 @@ from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.blocks import block_of, top_id
-from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
+from automate_kernel.workflows.engine.record import forgotten_on_resume, in_order
+from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 
 _COMPLETED = StepStatus.COMPLETED.value
 _STOPPED = (
@@ -36,12 +37,19 @@ class Forgotten:
     The steps whose rows a repair deletes.
 
     *steps* are forgotten whatever their status, *elements* at these positions only, and the others
-    if they did not come to their end. Of the steps in *spared* that have FAILED stay so.
+    if they did not come to their end. Of the steps in *spared* that have FAILED stay so. With
+    *alone* nothing else is forgotten: the failures that a function has dealt with stay.
     """
 
     steps: set[str] = field(default_factory=set)
     elements: dict[str, list[int]] = field(default_factory=dict)
     spared: set[str] = field(default_factory=set)
+    alone: bool = False
+
+    @classmethod
+    def of_code(cls, runs: Iterable[StepRun]) -> Forgotten:
+        """Return those that a workflow in code forgets: these *runs* alone."""
+        return cls({run.step_id for run in runs}, alone=True)
 
     def delete(self, rows: Rows, execution_id: str, workflow: Workflow) -> None:
         """Delete the rows of an execution of *workflow*."""
@@ -56,7 +64,8 @@ class Forgotten:
                 STEP, [its, Where("status", "eq", "FAILED"), Where("step_id", "in", failing)]
             )
             stopped = [Where("status", "in", [each.value for each in _STOPPED[1:]])]
-        rows.delete(STEP, [its, *stopped])
+        if not self.alone:
+            rows.delete(STEP, [its, *stopped])
         if self.steps:
             rows.delete(STEP, [its, Where("step_id", "in", sorted(self.steps))])
         for step_id, positions in self.elements.items():
@@ -85,6 +94,8 @@ class Forgotten:
     def keeps(self, row: Row) -> bool:
         """Return True if a copy of the execution has the step of *row*, which has ended."""
         path, position = row["step_id"], row["position"]
+        if self.alone:
+            return path not in self.steps
         if path in self.steps or path in self.elements:
             return path not in self.steps and position not in (-1, *self.elements[path])
         outermost, element = block_of(path.partition(".")[0])
@@ -99,8 +110,15 @@ def forgotten(
     """
     Return what is forgotten of an execution that goes on, from *step_id* if that is given.
 
-    Whatever cleaned up is, and what was undone, with all that follows from it.
+    Whatever cleaned up is, and what was undone, with all that follows from it. Of a workflow in
+    code it is what `forgotten_on_resume` returns.
     """
+    if isinstance(workflow, CodeWorkflow):
+        found_rows = rows.select(
+            STEP, [Where("execution_id", "eq", execution_id)], order_by=("id",)
+        )
+        runs = in_order([StepRun.from_row(row) for row in found_rows])
+        return Forgotten.of_code(forgotten_on_resume(runs, step_id, workflow.name))
     own = {step.id for step in workflow.steps}
     cleaning = {step.id for step in workflow.every_step()} - own
     undoing = {step.id: own_id for own_id, step in workflow.compensations.items()}
@@ -128,12 +146,23 @@ def forgotten(
     return found
 
 
-def check_fits(rows: Rows, execution_id: str, workflow: Workflow, gone: Forgotten) -> None:
+def check_fits(
+    rows: Rows, execution_id: str, known: Workflow, workflow: Workflow, gone: Forgotten
+) -> None:
     """
     Raise ``FAILED_PRECONDITION`` unless *workflow* has the steps that have completed and are kept.
 
-    Their outputs and what they did would be lost to it.
+    Their outputs and what they did would be lost to it. *known* is the workflow so far. That a
+    function repeats its calls is seen when it runs.
     """
+    if isinstance(known, CodeWorkflow) or isinstance(workflow, CodeWorkflow):
+        if type(known) is not type(workflow):
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"workflow {workflow.name!r} was code, or is now: its steps can't be told apart",
+                hint="resume it without another definition, or start it anew",
+            )
+        return
     done = [Where("execution_id", "eq", execution_id), Where("status", "eq", _COMPLETED)]
     kept = [
         row
@@ -225,7 +254,8 @@ def _succeeded(workflow: Workflow, found: Sequence[Row]) -> bool:
 def copied_steps(rows: Rows, source_id: str, execution_id: str, gone: Forgotten) -> list[Row]:
     """Return rows for another execution: of the steps of *source_id* that ended and are kept."""
     its = Where("execution_id", "eq", source_id)
-    ended = [its, Where("status", "in", ["COMPLETED", "SKIPPED"])]
+    failed = ["FAILED"] if gone.alone else []
+    ended = [its, Where("status", "in", ["COMPLETED", "SKIPPED", *failed])]
     columns = [column.name for column in TABLES[STEP].columns]
     copies = []
     # Ids are made in the order in which runs began.
