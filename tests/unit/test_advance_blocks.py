@@ -92,12 +92,12 @@ class Author:
         if self.failing and self.dice.random() < 0.3:
             one["on_failure"] = "continue"
         if self.dice.random() < 0.4:
-            size = self.dice.randint(0, 3)
+            size = self.dice.randint(0, 3 if depth < 2 else 2)
             one["for_each"] = list(range(size))
             one["concurrency"] = self.dice.randint(1, 3)
             elements += 1
         kind = self.dice.choice(["action"] * 3 + ["sleep"] + ["steps", "steps", "switch"] * 2)
-        if depth == 3 and kind in ("steps", "switch"):
+        if (depth == 3 or self.count > 12) and kind in ("steps", "switch"):
             kind = "action"
         if kind == "action":
             fails = self.failing and self.dice.random() < 0.3

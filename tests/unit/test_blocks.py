@@ -336,6 +336,64 @@ def test_waits_inside_blocks_are_answered_and_cancelled(shop: Shop) -> None:
     assert not shop.kernel.executions.waits(two)
 
 
+def test_people_are_asked_inside_a_block(shop: Shop) -> None:
+    """The notice sees the element, and the steps before it in the block."""
+    asked: list[str] = []
+
+    @shop.kernel.action("tell")
+    def tell(text: str) -> None:
+        asked.append(text)
+
+    notify = {
+        "action": "tell",
+        "input": {"text": "{{ item }}: {{ approval.title }} {{ steps.take.output }}"},
+    }
+    shop.add(
+        {
+            "id": "lines",
+            "for_each": "{{ event.payload }}",
+            "steps": [
+                note("take", "take {{ item }}"),
+                {
+                    "id": "ok",
+                    "approval": {"title": "Ship {{ item }}?", "by": "ann", "notify": notify},
+                },
+                note("ship", "ship {{ item }}"),
+            ],
+        }
+    )
+    one = shop.kernel.start("w", ["a"])
+    shop.kernel.run_until_idle()
+    assert asked == ["a: Ship a? take a done"]
+    shop.kernel.approvals.approve(one, "lines[0].ok", by="ann")
+    shop.kernel.run_until_idle()
+    assert shop.see(one).status is COMPLETED and shop.done[-1] == "ship a"
+
+
+def test_a_cancelled_block_lets_its_calls_end_and_begins_nothing(shop: Shop) -> None:
+    """The element that was called is saved; those that had not begun are not."""
+    one = ""
+
+    @shop.kernel.action("stop")
+    def stop() -> None:
+        shop.kernel.executions.cancel(one)
+
+    shop.add(
+        {
+            "id": "lines",
+            "for_each": [1, 2],
+            "steps": [{"id": "stop", "action": "stop"}, note("after", "after")],
+        },
+        on_cancel=[note("tell", "tell")],
+    )
+    one = shop.kernel.start("w")
+    shop.kernel.run_until_idle()
+    execution = shop.see(one)
+    assert (execution.status, shop.done) == (ExecutionStatus.CANCELLED, ["tell"])
+    assert all(run.status.finished for run in execution.steps)
+    assert shop.kernel.executions.resume(one, step_id="lines")
+
+
 def test_blocks_clean_up(shop: Shop) -> None:
     shop.add(
         note("a", "a"),

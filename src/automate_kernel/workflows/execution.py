@@ -146,6 +146,7 @@ class StepRun:
     """
     One step of an execution, as far as it has come.
 
+    *step_id* of a step inside a block is its path: ``lines[3].charge``.
     A step with ``for_each`` has a run per element, at *position* 0, 1, …; any other step has one
     run, at -1. *attempts* counts at the start of a call, so an attempt that kills its worker
     counts. *place* is the line that calls it, in a workflow that is code.

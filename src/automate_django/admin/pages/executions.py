@@ -328,6 +328,8 @@ class WorkflowExecutionAdmin(PageAdmin):
             own = {step_id}
         steps = {step.id: step for _, step in workflow.walk()} if workflow else {}
         steps |= {one.id: one for one in workflow.compensations.values()} if workflow else {}
+        # A step inside a block is tried again with its block.
+        alone = workflow is None or not workflow.inside_block(step_id)
         may_change = self.has_change_permission(request, execution)
         finished = ExecutionStatus(execution.status).finished
         return self.page(
@@ -350,7 +352,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             may_resume=step_id in own and finished and may_change,
             may_retry=may_change
             and run.status == ("FAILED" if finished else "RETRY")
-            and (step_id in steps or not finished),
+            and (alone or not finished),
             may_fork=step_id in own and self._may_add(request),
             action_url=self.url("automate_execution_action", execution.pk),
             crumbs=[self._crumb, Link(_name(execution), self.url(_CHANGE, execution.pk))],

@@ -499,10 +499,14 @@ class Workflow(DefinitionModel):
                 found.add(each)
         return tuple(each for each in order if each in found)
 
-    def check_outside(self, step_id: str) -> None:
-        """Raise `WorkflowError` if this is a step inside a block, which does not stand alone."""
+    def inside_block(self, step_id: str) -> bool:
+        """Return True if this is a step inside a block, which does not stand alone."""
         undoing = (step.id for step in self.compensations.values())
-        if "." in step_id and plain_id(step_id) in self._by_id and step_id not in undoing:
+        return "." in step_id and plain_id(step_id) in self._by_id and step_id not in undoing
+
+    def check_outside(self, step_id: str) -> None:
+        """Raise `WorkflowError` if this is a step inside a block."""
+        if self.inside_block(step_id):
             text = f"step {step_id!r} is inside the block {top_id(step_id)!r}"
             raise WorkflowError(text, hint="name the block instead")
 
