@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from automate_kernel.providers import BaseProvider, CapabilitySpec, capability
     from automate_kernel.secrets import SecretsBackend
     from automate_kernel.storage import MemoryStorage
+    from automate_kernel.storage.output_store import FileOutputStore, OutputStore
     from automate_kernel.templates import register_filter
     from automate_kernel.worker import OutboxReaper
     from automate_kernel.workflows import Event, Execution, Step, StepRun, Workflow
@@ -59,12 +60,14 @@ __all__ = [
     "ErrorCodes",
     "Event",
     "Execution",
+    "FileOutputStore",
     "Kernel",
     "LeaseLostError",
     "MemoryStorage",
     "OutboxItem",
     "OutboxReaper",
     "OutboxStore",
+    "OutputStore",
     "PayloadError",
     "PluginError",
     "ProviderContext",
@@ -138,6 +141,7 @@ _HOMES = {
     ),
     "secrets": ("SecretsBackend",),
     "storage": ("MemoryStorage",),
+    "storage.output_store": ("FileOutputStore", "OutputStore"),
     "templates": ("register_filter",),
     "worker": ("OutboxReaper",),
     "workflows": (

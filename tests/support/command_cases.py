@@ -89,6 +89,10 @@ SHARED: dict[str, list[Case]] = {
         Case("--tenant nobody"),
     ],
     "executions show": [Case("{execution}", "{execution}")],
+    "executions output": [
+        Case("{execution}"),
+        Case("{execution} nowhere --position 0", codes=(1,)),
+    ],
     "executions cancel": [Case("{running_execution}")],
     "executions resume": [
         Case("{failed_execution}"),

@@ -26,6 +26,7 @@ def execution_data(execution: Execution) -> dict[str, Any]:
         "definition_id": execution.definition_id,
         "event": redact_shown(execution.event.to_json()),
         "output": redact_shown(execution.output),
+        "output_ref": execution.output_ref,
         **attributes(execution, "error_code", "error", "error_group", "labels", "tenant_id"),
         **attributes(execution, "item_id", "created_at", "updated_at", "completed_at"),
         "duration_seconds": execution.duration_seconds,
@@ -92,6 +93,8 @@ def show_steps(out: Output, runs: Iterable[StepRun], *, length: int = 60) -> Non
     """Print a table of steps."""
 
     def result(run: StepRun) -> str:
+        if run.output_ref is not None and run.output is None:
+            return "in the output store"
         if run.status.value == "COMPLETED":
             return brief(redact_shown(run.output), length)
         return brief(f"{run.error_code}: {run.error}" if run.error else None, length)

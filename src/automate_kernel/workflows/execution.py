@@ -137,7 +137,8 @@ class StepRun:
 
     A step with ``for_each`` has a run per element, at *position* 0, 1, …; any other step has one
     run, at -1. *attempts* counts at the start of a call, so an attempt that kills its worker
-    counts.
+    counts. With *output_ref* the output is in the host's output store, and *output* is None until
+    it is read.
     """
 
     execution_id: str
@@ -153,6 +154,7 @@ class StepRun:
     started_at: datetime | None = None
     next_attempt_at: datetime | None = None
     completed_at: datetime | None = None
+    output_ref: str | None = None
 
     @property
     def id(self) -> str:
@@ -204,6 +206,7 @@ class Execution:
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
+    output_ref: str | None = None
     steps: list[StepRun] = field(default_factory=list)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -91,6 +92,7 @@ def show(context: Context, execution_id: str = _ID) -> None:
             ("event", f"{execution.event.name} ({execution.event.type}, {execution.event.id})"),
             ("payload", as_json(data["event"]["payload"])),
             ("output", None if execution.output is None else as_json(data["output"])),
+            ("output in store", execution.output_ref),
         )
     )
     out.line()
@@ -102,6 +104,26 @@ def show(context: Context, execution_id: str = _ID) -> None:
         out.line(to_text(definition, records.statuses_of(execution)))
     records.show_steps(out, execution.steps)
     records.show_attempts(out, attempts)
+
+
+@app.called("automate executions output ID", "automate executions output ID count --position 3")
+def output(
+    context: Context,
+    execution_id: str = _ID,
+    step_id: str | None = argument("The step's id.", None, metavar="[STEP]"),
+    position: int = option(-1, "The number of an element of for_each, from 0.", min=-1),
+) -> None:
+    """
+    Print the output of an execution or of a step as JSON, wherever it is kept.
+
+    It is redacted as it was stored.
+    """
+    execution = found_execution(context, execution_id)
+    value = context.session.plain.executions.output(execution.id, step_id, position)
+    if context.out.json:
+        context.out.data({"output": value})
+    else:
+        context.out.line(json.dumps(value, ensure_ascii=False))
 
 
 @app.called("automate executions errors", "automate executions errors --workflow order-notify")
@@ -121,7 +143,8 @@ def errors(
 def found_execution(context: Context, execution_id: str) -> Execution:
     """Return the execution with this id; raises ``NOT_FOUND``."""
     try:
-        found = context.session.plain.executions.get(str(UUID(execution_id)))
+        store = context.session.plain.executions
+        found = store.get(str(UUID(execution_id)), large_outputs=False)
     except ValueError:
         found = None
     if found is None:

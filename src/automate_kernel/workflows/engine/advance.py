@@ -20,7 +20,7 @@ from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.values import encode_json
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.execution import (
@@ -184,6 +184,10 @@ class CallOutcome:
     error: AutomateError | None = None
     encoded: JsonText | None = None
     begun: bool = True
+    ref: str | None = None
+    """The key of the output in the output store, if it is there; *output* may be None then."""
+    held: int = 0
+    """The size of a large output that is kept in memory."""
 
 
 @dataclass(slots=True)
@@ -206,6 +210,10 @@ class Turn:
     wait: float | None = None
     end: ExecutionStatus | None = None
     output: Any = None
+    encoded: JsonText | None = None
+    """The JSON of *output*."""
+    output_ref: str | None = None
+    """The key of *output* in the output store, if it is there."""
     failed: AutomateError | None = None
     failures: list[FailedAttempt] = field(default_factory=list)
     size: int = 0
@@ -226,17 +234,19 @@ def advance(
     waits: dict[StepKey, float],
     left: float | None = None,
     crashes: int = 0,
+    most_output: int = MAX_PAYLOAD_BYTES,
 ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
     """
     Bring *execution* as far as it goes now. Send outcomes, and the seconds since the last turn.
 
     *waits* holds the seconds that are left until the runs that wait for a retry are due; *left*
     are those of the workflow's own timeout. *crashes* is how many workers have died over it since
-    it was saved last: what begins at once was running then, and has had so many attempts. The
-    execution is changed along the way, so that it always shows what the turns yielded so far have
-    saved, and the calls that run.
+    it was saved last: what begins at once was running then, and has had so many attempts.
+    *most_output* is the size in bytes that the output of the workflow may have. The execution is
+    changed along the way, so that it always shows what the turns yielded so far have saved, and the
+    calls that run.
     """
-    flow = _Flow(program, execution, waits, left, crashes)
+    flow = _Flow(program, execution, waits, left, crashes, most_output)
     turn = flow.next_turn()
     flow.first = False
     while not turn.last:
@@ -258,8 +268,10 @@ class _Flow:
         waits: dict[StepKey, float],
         left: float | None,
         crashes: int,
+        most_output: int,
     ) -> None:
         self.first = True
+        self._most_output = most_output
         self._crashes = crashes
         self._program = program
         self._workflow = program.workflow
@@ -279,6 +291,7 @@ class _Flow:
         self._rest_is_cancelled = False
         self._agenda = Agenda(self._workflow.steps, program.needs, self._ended)
         self._output: Any = None
+        self._encoded: JsonText | None = None
 
     def pass_time(self, elapsed: float) -> None:
         """Bring the retries nearer, and the end of the workflow's time."""
@@ -297,6 +310,7 @@ class _Flow:
             elements.running -= 1
         if outcome.error is None:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
+            run.output_ref = outcome.ref
             if outcome.encoded is not None:
                 self._turn.outputs[run.key] = outcome.encoded
                 self._turn.size += len(outcome.encoded)
@@ -340,7 +354,7 @@ class _Flow:
         output: Any = None,
         error: AutomateError | None = None,
     ) -> None:
-        run.status, run.output = status, output
+        run.status, run.output, run.output_ref = status, output, None
         run.error_code = run.error = run.trace = run.error_group = None
         if error:
             self._note_error(run, error)
@@ -405,7 +419,7 @@ class _Flow:
         elif self._waits:
             turn.wait = self._bounded(wait or 0.0, recovering=recovering)
         else:
-            turn.output = self._output
+            turn.output, turn.encoded = self._output, self._encoded
             failed = self._execution.error_code is not None
             turn.end = ExecutionStatus.FAILED if failed else ExecutionStatus.COMPLETED
         return turn
@@ -437,11 +451,12 @@ class _Flow:
     def _give_output(self) -> None:
         try:
             output = self._program.output(self._view)
-            self._turn.size += len(encode_json(output, "output of the workflow"))
+            encoded = encode_json(output, "output of the workflow", self._most_output)
         except AutomateError as error:
             self.fail(error)
         else:
-            self._output = output
+            self._turn.size += len(encoded)
+            self._output, self._encoded = output, encoded
 
     def _cancel_rest(self, steps: Sequence[Step]) -> None:
         """End runs of *steps* that have begun and will not go on, after a crash of a worker too."""

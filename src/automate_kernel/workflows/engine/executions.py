@@ -56,6 +56,7 @@ from automate_kernel.storage.checkpoint import (
     save_progress,
 )
 from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import (
@@ -78,6 +79,7 @@ from automate_kernel.workflows.engine.execution_pages import (
     ExecutionPage,
     read_execution_page,
 )
+from automate_kernel.workflows.engine.large_outputs import NOT_HERE, LargeOutputs
 from automate_kernel.workflows.engine.statistics import (
     ExecutionActivity,
     ExecutionCounts,
@@ -151,7 +153,9 @@ class _NewExecution:
 
     def as_stored(self, now: datetime) -> Execution:
         """Return the execution as a worker would read it."""
-        nothing = dict.fromkeys(("output", "error_code", "error", "error_group", "completed_at"))
+        nothing = dict.fromkeys(
+            ("output", "output_ref", "error_code", "error", "error_group", "completed_at")
+        )
         event = json.loads(self.row["event"])
         times = {"created_at": now, "updated_at": now}
         return Execution.from_row({**nothing, **self.row, "event": event, **times})
@@ -291,6 +295,7 @@ def reopen(
     changes = {
         "status": ExecutionStatus.PENDING.value,
         "output": None,
+        "output_ref": None,
         "error_code": None,
         "error": None,
         "error_group": None,
@@ -339,7 +344,9 @@ def _concurrency_of(rows: Rows, row: Row) -> tuple[str, int] | None:
 def _step_row(save: Save, run: StepRun) -> Row:
     """Return the row of *run*; the database's clock gives it its times."""
     output, delay = save.turn.outputs.get(run.key), save.turn.delays.get(run.key)
-    if output is None:
+    if run.output_ref is not None:
+        output = NOT_HERE
+    elif output is None:
         output = encode_json(run.output, f"output of step {run.step_id!r}")
     # Ids are made when runs begin: their order is that of the rows.
     row_id, since = save.begun.get(run.key) or (new_id(), None)
@@ -359,7 +366,7 @@ def _step_row(save: Save, run: StepRun) -> Row:
         "next_attempt_at": Now(bounded_seconds(delay)) if delay is not None else None,
         "completed_at": Now() if run.status.finished else None,
         "place": None,
-        "output_ref": None,
+        "output_ref": run.output_ref,
     }
 
 
@@ -422,12 +429,20 @@ class ExecutionStore:
     """
     The executions of a host: a worker saves them, people find, cancel and resume them.
 
-    *outbox* holds the items that wake them, in the same *storage*.
+    *outbox* holds the items that wake them, in the same *storage*. Outputs that are too large for a
+    row are in *output_store*.
     """
 
-    def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        outbox: OutboxStore,
+        output_store: OutputStore | None = None,
+    ) -> None:
         self.storage = storage
         self.outbox = outbox
+        self.outputs: LargeOutputs = LargeOutputs(output_store)
+        """The outputs that are too large for a row."""
 
     # -- beginning ---------------------------------------------------------------------------
 
@@ -730,16 +745,19 @@ class ExecutionStore:
         one.status = str(turn.end or ExecutionStatus.RUNNING)
         one.error_code, one.error, one.error_group = _stored_error(execution)
         if turn.end is not None:
-            one.output = self._final_output(save)
+            one.output_ref = turn.output_ref
+            one.output = self.final_output(turn) if turn.output_ref is None else NOT_HERE
             keyed = item.ordering_key or item.concurrency_key
             one.ends = self._shares_tables and not keyed and self.outbox.retention_seconds != 0
         return one
 
-    def _final_output(self, save: Save) -> JsonText:
-        text, redact = encode_json(save.turn.output, "output of the workflow"), self.outbox.redact
+    def final_output(self, turn: Turn) -> JsonText:
+        """Return the output of the execution that *turn* ends, as JSON without secrets."""
+        name, redact = "output of the workflow", self.outbox.redact
+        text = turn.encoded or self.outputs.encode(turn.output, name)
         if redact is not None and redact.finds(text):
-            save.turn.output = redact(json.loads(text))
-            text = encode_json(save.turn.output, "output of the workflow")
+            turn.output = redact(json.loads(text))
+            text = self.outputs.encode(turn.output, name)
         return text
 
     def _finish(self, rows: Rows, save: Save, now: datetime) -> None:
@@ -801,17 +819,47 @@ class ExecutionStore:
 
     # -- finding -----------------------------------------------------------------------------
 
-    def get(self, execution_id: str, *, tenant_id: str | None = None) -> Execution | None:
+    def get(
+        self, execution_id: str, *, tenant_id: str | None = None, large_outputs: bool = True
+    ) -> Execution | None:
         """
         Return the execution with this id and its steps, or None.
 
-        With *tenant_id* another tenant's is not there.
+        With *tenant_id* another tenant's is not there. Outputs in the output store are read too;
+        without *large_outputs* they are None, and have an ``output_ref``.
         """
         with self.storage.begin(atomic=False) as rows:
             found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
             if not found:
                 return None
-            return Execution.from_row(found[0], _runs(rows, [execution_id]).get(execution_id, ()))
+            runs = _runs(rows, [execution_id]).get(execution_id, ())
+        execution = Execution.from_row(found[0], runs)
+        if large_outputs:
+            self.outputs.fill(execution)
+        return execution
+
+    def output(
+        self,
+        execution_id: str,
+        step_id: str | None = None,
+        position: int = -1,
+        *,
+        tenant_id: str | None = None,
+    ) -> Any:
+        """
+        Return the output of an execution, or of one of its steps, wherever it is kept.
+
+        *position* is that of an element of the step's ``for_each``. Raises ``NOT_FOUND`` if there
+        is no such execution, or the step has not begun.
+        """
+        execution = self.get(execution_id, tenant_id=tenant_id, large_outputs=False)
+        one: Execution | StepRun | None = execution
+        if execution is not None and step_id is not None:
+            one = execution.step(step_id, position)
+        if one is None:
+            what = f"execution {execution_id!r}" if execution is None else f"step {step_id!r} there"
+            raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no {what}")
+        return one.output if one.output_ref is None else self.outputs.read(one.output_ref)
 
     def page(
         self,
@@ -1132,9 +1180,20 @@ class ExecutionStore:
                 skip_locked=True, columns=("id",),
             )  # fmt: skip
             ids = sorted(row["id"] for row in found)
+            keys = self.outputs.keys_of(rows, ids)
             rows.delete(STEP, [Where("execution_id", "in", ids)])
             forget(rows, ids)
-            return rows.delete(EXECUTION, [Where("id", "in", ids)])
+            deleted = rows.delete(EXECUTION, [Where("id", "in", ids)])
+        self.outputs.delete(keys)
+        return deleted
+
+    def purge_outputs(self, *, older_than_seconds: float = 86_400.0) -> int:
+        """
+        Delete outputs in the output store that no execution has; return the number.
+
+        Only those that were put there that long ago, and a day ago at least.
+        """
+        return self.outputs.purge(self.storage, older_than_seconds=older_than_seconds)
 
 
 def _check_filter(

@@ -19,6 +19,7 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
 from automate_kernel.workflows.engine.executions import Loaded, Save
+from automate_kernel.workflows.engine.large_outputs import LargeOutputs
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.execution import (
     Execution,
@@ -37,11 +38,20 @@ class Flow:
     saved and called. A turn that `needs_saving` is saved, by `save_of`, before its calls are made.
     """
 
-    def __init__(self, item: OutboxItem, loaded: Loaded, program: WorkflowProgram) -> None:
+    def __init__(
+        self,
+        item: OutboxItem,
+        loaded: Loaded,
+        program: WorkflowProgram,
+        outputs: LargeOutputs | None = None,
+    ) -> None:
         self.item: OutboxItem = item
         self.execution: Execution = loaded.execution
         self.workflow: Workflow = program.workflow
         self._recovery = program.recovery
+        self._reads = program.reads
+        self._outputs = outputs or LargeOutputs()
+        self._large = 0
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""
         self.context: Context = copy_context()
@@ -59,8 +69,9 @@ class Flow:
             self._ends_at = self._learnt + left
         crashes = max(0, item.attempt_count - 1)
         self._flow = advance(
-            program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes
-        )
+            program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
+            most_output=self._outputs.most,
+        )  # fmt: skip
         self._since = self._learnt
         self.announcer: Announcer | None = None
         """The announcer that sends its signals; without one they are sent where they arise."""
@@ -78,7 +89,28 @@ class Flow:
 
     def leave(self) -> None:
         """Leave what was entered."""
+        large, self._large = self._large, 0
+        self._outputs.hold(-large)
         self.context.run(self._around.close)
+
+    # -- large outputs -----------------------------------------------------------------------
+
+    @property
+    def unread(self) -> list[StepRun]:
+        """The runs whose outputs templates read, and that are still in the output store."""
+        return [
+            run for run in self.execution.steps
+            if run.output_ref is not None and run.output is None and run.step_id in self._reads
+        ]  # fmt: skip
+
+    def keeps(self, call: StepCall) -> bool:
+        """Return True if some template may read the output of *call*."""
+        return call.step.id in self._reads
+
+    def hold(self, size: int) -> None:
+        """Count a large output of *size* bytes, which is kept in memory until `leave`."""
+        self._large += size
+        self._outputs.hold(size)
 
     # -- signals -----------------------------------------------------------------------------
 
@@ -110,6 +142,7 @@ class Flow:
         """Take *outcomes* in, and return what follows from them."""
         for outcome in outcomes:
             self.running.pop(outcome.call.run.key, None)
+            self.hold(outcome.held)
             if not outcome.begun:
                 _take_back(outcome.call)
         now = time.monotonic()
@@ -121,7 +154,7 @@ class Flow:
             turn = self._flow.send(([one for one in outcomes if one.begun], elapsed))
         if self.leaving:
             # What it would end with follows from a state that was not saved as it is here.
-            turn.end = turn.output = None
+            turn.end = turn.output = turn.encoded = None
             self.pause(turn)
         return turn
 
@@ -191,6 +224,7 @@ class Flow:
         self.execution.status = turn.end or ExecutionStatus.RUNNING
         if turn.end is not None:
             self.execution.completed_at, self.execution.output = at, turn.output
+            self.execution.output_ref = turn.output_ref
         return first
 
 

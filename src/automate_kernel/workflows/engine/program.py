@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,39 @@ from automate_kernel.workflows.execution import Event, Execution, StepKey, StepR
 
 BuildContext = Callable[..., TemplateContext]
 """Builds the context of templates: from event, execution, steps, and other names."""
+
+
+_STEPS = re.compile(r"\bsteps\b(?:\s*\.\s*(\w+)|\s*\[\s*(['\"])([^'\"]*)\2\s*\])?")
+# Methods of the mapping, with which a template reads steps that it doesn't name.
+_METHODS = frozenset({"get", "items", "keys", "values"})
+
+
+class Reads:
+    """The steps whose outputs the texts of a workflow may read: rather one too many."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._all = False
+        self._ids: set[str] = set()
+        left: list[Any] = [workflow.to_dict()]
+        while left:
+            part = left.pop()
+            if isinstance(part, dict):
+                # `steps` is a field of the definition too.
+                left += [value for name, value in part.items() if name not in ("id", "action")]
+                left += [name for name in part if "{" in name]
+            elif isinstance(part, list):
+                left += part
+            elif isinstance(part, str):
+                self._add(part)
+
+    def _add(self, text: str) -> None:
+        for found in _STEPS.finditer(text):
+            step_id = found[1] or found[3]
+            self._all = self._all or step_id is None or step_id in _METHODS
+            self._ids.add(step_id or "")
+
+    def __contains__(self, step_id: object) -> bool:
+        return self._all or step_id in self._ids
 
 
 class WorkflowProgram:
@@ -36,6 +70,8 @@ class WorkflowProgram:
         """The ids that each step waits for."""
         self.recovery: frozenset[str] = frozenset(step.id for step in workflow.on_failure)
         """The ids of the steps that run after a failure."""
+        self.reads: Reads = Reads(workflow)
+        """The steps whose outputs some template reads."""
         self._context = context
         self._inputs: dict[str, Template] = {}
         self._conditions: dict[str, Condition] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import threading
 import time
@@ -28,7 +30,6 @@ from automate_kernel.outbox.item import OutcomeRecorded
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.rows import Rows
-from automate_kernel.storage.values import encode_json
 from automate_kernel.worker.handler import should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
@@ -42,6 +43,7 @@ from automate_kernel.workflows.engine.admission import (
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
 from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving
+from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 from automate_kernel.workflows.engine.transactional import TransactionalCall
@@ -232,7 +234,7 @@ class Runner:
             return UnknownHereError(text, reason="UNREADABLE_DEFINITION")
         except AutomateError as error:
             return error
-        return Flow(item, loaded, program)
+        return Flow(item, loaded, program, self.store.outputs)
 
     def begin_execution(
         self, workflow: Workflow, event: Event, owner: str
@@ -261,9 +263,31 @@ class Runner:
             raise flow
         flow.enter(self.around(flow.execution))
         try:
+            self.read_outputs(flow)
             return flow.context.copy().run(self._drive, flow)
         finally:
             flow.leave()
+
+    def read_outputs(self, flow: Flow) -> None:
+        """Read the large outputs that templates need, once an execution has been loaded."""
+        for run in flow.unread:
+            data = self.store.outputs.fetch(run.output_ref or "")
+            run.output = json.loads(data)
+            flow.hold(len(data))
+
+    def has_large_output(self, turn: Turn) -> bool:
+        """Return True if *turn* ends an execution whose output is for the output store."""
+        return turn.encoded is not None and self.store.outputs.is_large(turn.encoded)
+
+    def put_output(self, flow: Flow, turn: Turn) -> None:
+        """Put the output of the execution that *turn* ends in the output store."""
+        encoded, outputs = self.store.final_output(turn), self.store.outputs
+        if outputs.is_large(encoded):
+            turn.output_ref = outputs.put(flow.execution.id, encoded, patience=self._patience)
+
+    @property
+    def _patience(self) -> float:
+        return self.store.outbox.lease_seconds / 2
 
     def _drive(self, flow: Flow) -> OutcomeRecorded | None:
         in_flight: set[Future[CallOutcome]] = set()
@@ -300,6 +324,8 @@ class Runner:
 
     def _saved(self, flow: Flow, turn: Turn) -> Turn | None:
         """Save one turn; return what was accepted, or None if the execution has been ended."""
+        if self.has_large_output(turn):
+            self.put_output(flow, turn)
         saved = self.save([(flow, turn)], until=should_stop).get(flow.item.id)
         if isinstance(saved, AutomateError):
             raise saved
@@ -382,7 +408,7 @@ class Runner:
         name, began = call.step.action, time.monotonic()
         try:
             output = self.operations.invoke(name, call.input, call=about, timeout=timeout)
-            return _outcome(call, output)
+            return self._outcome(flow, call, output)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:
@@ -398,7 +424,18 @@ class Runner:
             text = f"it took longer than {timeout:g} seconds"
             late = AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text)
             raise _timed_out(flow, call, timeout, late)
-        return _outcome(call, output)
+        return self._outcome(flow, call, output)
+
+    def _outcome(self, flow: Flow, call: StepCall, output: Any) -> CallOutcome:
+        """Return the outcome of a call that gave *output*, which is put away if it is large."""
+        outputs = self.store.outputs
+        encoded = outputs.encode(output, f"output of step {call.step.id!r}")
+        if not outputs.is_large(encoded):
+            return CallOutcome(call, output, encoded=encoded)
+        ref = outputs.put(flow.execution.id, encoded, patience=self._patience)
+        if not flow.keeps(call):
+            return CallOutcome(call, encoded=NOT_HERE, ref=ref)
+        return CallOutcome(call, output, encoded=NOT_HERE, ref=ref, held=len(encoded))
 
     def mean_seconds(self, action: str) -> float:
         """Return how long calls of a plain *action* take here; a second if that is unknown."""
@@ -419,7 +456,10 @@ class Runner:
             output = await self.operations.ainvoke(
                 call.step.action, call.input, call=about, timeout=timeout
             )
-            return _outcome(call, output)
+            if self.store.outputs.store is None:
+                return self._outcome(flow, call, output)
+            # It may have to be put in the store, which must not hold up the loop.
+            return await asyncio.to_thread(self._outcome, flow, call, output)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
 
@@ -560,11 +600,6 @@ def _timed_out(
     return AutomateError(error.code, f"the workflow took longer than its timeout of {limit}")
 
 
-def _outcome(call: StepCall, output: Any) -> CallOutcome:
-    encoded = encode_json(output, f"output of step {call.step.id!r}")
-    return CallOutcome(call, output, encoded=encoded)
-
-
 def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     """
     Return the rest of a turn that the database refuses: the steps with outputs have failed.
@@ -580,8 +615,8 @@ def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     blamed = None
     for run in turn.saves:
         if run.status is StepStatus.COMPLETED and run.output is not None:
-            run.status, run.output, run.error_code, run.error = (
-                StepStatus.FAILED, None, code, text,
+            run.status, run.output, run.output_ref, run.error_code, run.error = (
+                StepStatus.FAILED, None, None, code, text,
             )  # fmt: skip
             if run.position < 0 and run.step_id in failing:
                 blamed = blamed or f"step {run.step_id!r} failed: {text}"
