@@ -36,7 +36,8 @@ PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
     "automate_outbox_lane": "A row exists while an item with its `ordering_key` runs.",
     "automate_outbox_slot": "A row exists while an item with its `concurrency_key` runs: the "
     "key has as many slots as may run at once.",
-    "automate_outbox_pause": "The kinds that are paused.",
+    "automate_outbox_pause": "The kinds that are paused, and workflows: `workflow:` and the name, "
+    "with a line break and the tenant if it is for one.",
     "automate_outbox_limit": "The kinds of which only so many run at once, or start in a time; see "
     "[Steer the outbox](../howto/steer-the-outbox.md).",
     "automate_definition": "Every workflow definition that an execution was started with.",
@@ -45,9 +46,14 @@ One run of a workflow for one event.
 
 ```text
 PENDING ─▶ RUNNING ─┬▶ COMPLETED
-                    ├▶ FAILED ─resume─▶ PENDING
-                    └▶ CANCELLED
-```""",
+  ▲          ▲      ├▶ FAILED ─resume─▶ PENDING
+  ▼          ▼      └▶ CANCELLED
+PAUSED     PAUSED
+
+PENDING, RUNNING, PAUSED ─cancel─▶ CANCELLING ─cleaned up─▶ CANCELLED
+```
+
+What undoes a step has a row too: its `step_id` is `<step>.compensate`.""",
     "automate_step": """\
 One row per step of an execution, and one more per element of `for_each`.
 
@@ -146,7 +152,8 @@ COLUMN_NOTES = {
     ("automate_outbox", "status"): "see the drawing",
     ("automate_outbox", "waiting_for"): "what a waiting item waits for: `worker` (ready to be "
     "claimed), `time` (not due), `key` (its ordering or concurrency key is busy), `resume` (its "
-    "kind is paused); `cancel` on a running one that is asked to stop; else null",
+    "kind, its execution or its workflow is paused); on a running one `cancel` asks it to stop and "
+    "`recall` to be put back and taken up anew; else null",
     ("automate_outbox", "priority"): "higher goes first; a point is worth an hour of waiting",
     ("automate_outbox", "attempt_count"): "attempts begun, counted at the claim",
     ("automate_outbox", "max_attempts"): "after so many it is FAILED",

@@ -1,5 +1,5 @@
 """
-The kernel's eight signals as Django's, for ``@receiver``, ``dispatch_uid`` and ``send_robust``.
+The kernel's nine signals as Django's, for ``@receiver``, ``dispatch_uid`` and ``send_robust``.
 
 *sender* is the kernel's class; the keyword arguments are listed in `automate_kernel.signals`.
 A receiver that raises is logged by Django (``django.dispatch``) and changes no outcome. Where an
@@ -26,6 +26,7 @@ __all__ = [
     "step_completed",
     "step_failed",
     "step_started",
+    "workflow_cancelled",
     "workflow_completed",
     "workflow_failed",
     "workflow_skipped",
@@ -54,6 +55,7 @@ event_received = KernelSignal()
 workflow_started = KernelSignal()
 workflow_completed = KernelSignal()
 workflow_failed = KernelSignal()
+workflow_cancelled = KernelSignal()
 workflow_skipped = KernelSignal()
 step_started = KernelSignal()
 step_completed = KernelSignal()

@@ -200,9 +200,15 @@ class Kernel:
         self._handlers.add(Handler(EVENT, self._runner.handle_event, pool=engine))
         self._handlers.add(Handler(ADVANCE, self._runner.handle_advance, pool=engine))
         outbox = self.outbox
+        self.workflows.pauses = self.executions.pauses
+        self.executions.on_cancelled = self._runner.send_cancelled
+        self._listener: ExecutionListener | None = None
         if isinstance(outbox, RowsOutboxStore):
             outbox.listen(ExecutionListener())
             outbox.listen(self._failures)
+            listeners = (one for one in outbox.listeners if isinstance(one, ExecutionListener))
+            self._listener = next(listeners)
+            self._listener.announce = self._send_notices
         outbox.redact = EnteringRedaction(self.redactor, outbox.redact)
         outbox.before_enqueue = outbox.before_enqueue or self._before_enqueue
 
@@ -693,7 +699,7 @@ class Kernel:
         periodic_tasks = [
             PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
             PeriodicTask("schedules", 1.0, self._ticker.tick),
-            PeriodicTask("failures", 1.0, self._failures.send),
+            PeriodicTask("failures", 1.0, self._send_notices),
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
             PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
             PeriodicTask("gates", 3600.0, self.executions.purge_gates),
@@ -770,7 +776,7 @@ class Kernel:
             describe=self.redactor.redact_exception,
             redact=self.redactor.redact,
         )
-        self._failures.send()
+        self._send_notices()
         self._report_executions()
         return stats
 
@@ -831,7 +837,7 @@ class Kernel:
                 redact=self.redactor.redact,
             )  # fmt: skip
             if stats.failed:
-                self._failures.send()
+                self._send_notices()
             if time.monotonic() - self._reported_at > _REPORT_SECONDS:
                 self._report_executions()
         if begun is not None and begun.status.finished:
@@ -845,11 +851,20 @@ class Kernel:
             raise AutomateError(ErrorCodes.DATA_LOSS, f"execution {execution_id} is gone")
         return execution
 
+    def _send_notices(self) -> None:
+        """Send the signals of what ended otherwise than in a worker's hands."""
+        self._failures.send()
+        if self._listener is not None:
+            for execution in self._listener.take_cancelled(self.executions):
+                self._runner.send_cancelled(execution)
+
     def _notify_failed(self, item: OutboxItem, error: AutomateError) -> None:
         self.plugins.hooks.notify("automate_item_failed", item=item, error=error)
         if item.kind == ADVANCE:
             execution = self.executions.get(item.payload["execution_id"], large_outputs=False)
-            if execution is not None:
+            # One that has something to undo goes on, and fails after that.
+            failed = execution is not None and execution.status is ExecutionStatus.FAILED
+            if execution is not None and failed and execution.item_id == item.id:
                 self._runner.send_failed(execution)
 
     # -- retention -----------------------------------------------------------------------------

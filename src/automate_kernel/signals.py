@@ -1,8 +1,9 @@
 """
-The eight signals, and the function that sends them.
+The nine signals, and the function that sends them.
 
 They are blinker signals, sent by the worker: the two ``…_started`` when the work begins, the others
-after the change that they announce is committed.
+after the change that they announce is committed. `workflow_cancelled` is sent by whoever ends the
+execution: the process that cancels it, or the worker that has cleaned up after it.
 A receiver gets the kernel as *sender* and keyword arguments:
 
 ========================  ==========================================================
@@ -10,6 +11,7 @@ A receiver gets the kernel as *sender* and keyword arguments:
 `workflow_started`        ``execution`` (`automate_kernel.workflows.Execution`)
 `workflow_completed`      ``execution``
 `workflow_failed`         ``execution``, ``error``
+`workflow_cancelled`      ``execution``
 `workflow_skipped`        ``workflow`` (`automate_kernel.workflows.Workflow`), ``event``,
                           ``execution_id``: the one that goes on
 `step_started`            ``execution``, ``step`` (`automate_kernel.workflows.StepRun`)
@@ -42,6 +44,7 @@ __all__ = [
     "step_completed",
     "step_failed",
     "step_started",
+    "workflow_cancelled",
     "workflow_completed",
     "workflow_failed",
     "workflow_skipped",
@@ -57,13 +60,14 @@ event_received: NamedSignal = _namespace.signal("event_received")
 workflow_started: NamedSignal = _namespace.signal("workflow_started")
 workflow_completed: NamedSignal = _namespace.signal("workflow_completed")
 workflow_failed: NamedSignal = _namespace.signal("workflow_failed")
+workflow_cancelled: NamedSignal = _namespace.signal("workflow_cancelled")
 workflow_skipped: NamedSignal = _namespace.signal("workflow_skipped")
 step_started: NamedSignal = _namespace.signal("step_started")
 step_completed: NamedSignal = _namespace.signal("step_completed")
 step_failed: NamedSignal = _namespace.signal("step_failed")
 
 ALL_SIGNALS: tuple[NamedSignal, ...] = tuple(_namespace.values())
-"""All eight, in the order of the table."""
+"""All nine, in the order of the table."""
 
 
 def is_heard(signal: NamedSignal, sender: Any) -> bool:

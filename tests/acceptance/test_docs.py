@@ -114,11 +114,16 @@ def test_every_setting_is_in_the_reference() -> None:
 
 def test_every_field_of_a_workflow_is_in_the_reference() -> None:
     """Each field is in the table of its part."""
-    from automate_kernel.workflows import RetryPolicy, Step, Workflow
+    from automate_kernel.workflows import Compensation, RetryPolicy, Step, Workflow
     from automate_kernel.workflows.definition.triggers import TRIGGERS
 
     page = _page("workflow-file.md")
-    for model, title in ((Workflow, "Workflow"), (Step, "Step"), (RetryPolicy, "Retry")):
+    for model, title in (
+        (Workflow, "Workflow"),
+        (Step, "Step"),
+        (Compensation, "Compensation"),
+        (RetryPolicy, "Retry"),
+    ):
         part = page.partition(f"## {title}\n")[2].partition("\n## ")[0]
         for name, field in model.model_fields.items():
             assert f"`{field.validation_alias or name}`" in part, f"{title}.{name}"

@@ -152,6 +152,24 @@ def test_a_rolling_deploy(engine: sa.Engine) -> None:
     assert calls["shop.take"] == len(events) + len(started)
 
 
+def test_what_is_handed_on_is_found(engine: sa.Engine) -> None:
+    """Whatever else waits for its time; by tenant if asked for."""
+    calls: Counter[str] = Counter()
+    old, new = kernel_of(engine, "v1", calls), kernel_of(engine, "v2", calls)
+    new.outbox.enqueue("later", delay=3600)
+    started = [new.start("order", tenant_id=tenant) for tenant in ("acme", "globex", None)]
+    old.run_until_idle()
+    found = old.outbox.handed_on()
+    assert {item.payload["execution_id"] for item in found} == set(started)
+    assert {item.handover.code for item in found if item.handover} == {"UNKNOWN_ACTION"}
+    (one,) = old.outbox.handed_on(tenant_id="acme")
+    assert one.payload["execution_id"] == started[0]
+    assert len(old.outbox.handed_on(limit=2)) == 2
+    pass_delays(new)
+    new.run_until_idle()
+    assert new.outbox.handed_on() == []
+
+
 # -- real processes --------------------------------------------------------------------------------
 
 

@@ -62,6 +62,7 @@ def make_state(
     for name in ("pending", "pending2"):
         words[name] = kernel.outbox.enqueue(kind, well, delay=3600)
     words["running_execution"] = kernel.start(workflow, event)
+    words["step"] = kernel.workflows.get(workflow).steps[0].id
     return State(words)
 
 
@@ -93,8 +94,20 @@ SHARED: dict[str, list[Case]] = {
         Case("{execution}"),
         Case("{execution} nowhere --position 0", codes=(1,)),
     ],
-    "executions cancel": [Case("{running_execution}")],
+    "executions pause": [Case("{running_execution} --tenant nobody", codes=(1,))],
+    "executions unpause": [Case("{running_execution} --tenant nobody", codes=(1,))],
+    "executions cancel": [
+        Case("{running_execution} --tenant nobody", codes=(1,)),
+        Case("{running_execution} --force", "cancelled"),
+    ],
+    "executions retry": [
+        Case("{failed_execution} nothing --position 1 --tenant nobody", codes=(1,)),
+    ],
+    "executions fork": [
+        Case("{execution} --step {step} --payload 1 --definition current", "forked_from"),
+    ],
     "executions resume": [
+        Case("{failed_execution} --step {step} --definition current", "resumed"),
         Case("{failed_execution}"),
         Case(
             "--failed --workflow {workflow} --tenant nobody --error-code ABORTED --older-than 1h"
@@ -103,6 +116,9 @@ SHARED: dict[str, list[Case]] = {
         Case("--failed -n 1 -y", "resumed"),
     ],
     "executions stats": [Case("--within 15m", "{workflow}")],
+    "workflow pause": [Case("{workflow} --reason 'stock-taking' --tenant acme", "paused")],
+    "workflow paused": [Case("")],
+    "workflow resume": [Case("{workflow} --tenant acme", "paused")],
     "outbox stats": [Case("", "{kind}"), Case("--watch 0.1", "{kind}", endless=True)],
     "outbox workers": [Case("")],
     "outbox ls": [

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_kernel import signals
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.context import current_call
 from automate_kernel.outbox import ItemStatus
@@ -136,6 +136,7 @@ def together(*work: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.join(60)
     assert len(results) == len(work)
+    assert [each for each in results if isinstance(each, StorageError)] == []
     return results
 
 
@@ -308,9 +309,15 @@ def test_skip_starts_nothing_while_enough_go_on(open_kernel: Open, limit: int) -
 
 def test_two_starts_at_once_do_not_both_pass(open_kernel: Open) -> None:
     """Whichever database, one of those that start together begins, and the others are skipped."""
-    kernels = [open_kernel(concurrency={"when_full": "skip"}) for _ in range(4)]
-    for _ in range(3):
-        found = together(*[lambda kernel=kernel: kernel.start("w") for kernel in kernels])
+    concurrency = {"when_full": "skip", "key": CUSTOMER}
+    kernels = [open_kernel(concurrency=concurrency) for _ in range(4)]
+    # Again with a key whose gate is there, and with new ones.
+    for customer in (0, 0, 1, 2, 3, 4, 5):
+        starts = [
+            lambda kernel=kernel: kernel.start("w", {"customer": customer})  # noqa: B023
+            for kernel in kernels
+        ]
+        found = together(*starts)
         assert [type(each) for each in found].count(str) == 1
         assert sum(isinstance(each, SkippedError) for each in found) == 3
         kernels[0].run_until_idle()

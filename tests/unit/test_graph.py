@@ -93,7 +93,7 @@ def test_mermaid_survives_ids_and_texts_that_it_reads_itself() -> None:
     assert 's2[["stock<br/>stock.reserve<br/>for each"]]' in drawn
     assert "s1 --> s3" in drawn
     assert "start --> s0" in drawn
-    assert 'subgraph recovery["on failure"]' in drawn
+    assert 'subgraph on_failure["on failure"]' in drawn
     assert "classDef completed" in drawn
     assert not re.search(r"^\s*end[\[(]", drawn, re.MULTILINE)
     nasty = loads('{"name":"w","trigger":{"type":"event","event":"a\\"]<b>"},"steps":'

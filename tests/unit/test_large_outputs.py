@@ -408,6 +408,30 @@ def test_a_step_that_runs_again_leaves_nothing_for_ever(
     assert kernel.executions.output(done.id, "make")["text"] == LARGE
 
 
+def test_a_fork_has_outputs_of_its_own(kernel: Kernel, store: Store, clock: FakeClock) -> None:
+    add(kernel, MAKE, MEASURE, output="{{ steps.measure.output }}")
+    first = kernel.run("flow")
+    clock.advance(DAY)
+    copy = kernel.executions.fork(first.id, "measure")
+    assert len(store.kept) == 2
+    kernel.executions.purge(older_than_seconds=3600)
+    assert kernel.executions.get(first.id) is None and len(store.kept) == 1
+    kernel.run_until_idle()
+    assert stored(kernel, copy).output == len(LARGE)
+
+
+def test_compensation_reads_the_output_that_it_undoes(kernel: Kernel, clock: FakeClock) -> None:
+    undo = {"action": "measure", "input": {"text": "{{ output.text }}"}}
+    one = interrupted(kernel, {**MAKE, "compensate": undo}, BLIND)
+    kernel.executions.cancel(one)
+    kernel.run_until_idle()
+    assert stored(kernel, one).status is ExecutionStatus.CANCELLED
+    lengths = [
+        run.output for run in stored(kernel, one).steps if run.step_id not in ("make", "gate")
+    ]
+    assert lengths == [len(LARGE)]
+
+
 # -- reading by id ---------------------------------------------------------------------------------
 
 

@@ -311,7 +311,9 @@ def test_a_cycle_is_always_named(needs: dict[str, tuple[str, ...]], data: st.Dat
     assert cycle
     for step_id, following in zip(cycle, [*cycle[1:], cycle[0]]):
         assert following in closed[step_id]
-    problems = step_problems([(("steps", n), key, closed[key]) for n, key in enumerate(ids)])
+    problems = step_problems(
+        {"steps": [(("steps", n), key, closed[key]) for n, key in enumerate(ids)]}
+    )
     assert problems
     assert all(problem.hint for problem in problems)
 
@@ -319,7 +321,7 @@ def test_a_cycle_is_always_named(needs: dict[str, tuple[str, ...]], data: st.Dat
 def test_the_innocent_step_is_not_blamed_for_a_cycle() -> None:
     """A cycle through a step's place in the list is blamed on the step that names needs."""
     steps = [(("steps", 0), "a", ["b"]), (("steps", 1), "b", None)]
-    (problem,) = step_problems(steps)
+    (problem,) = step_problems({"steps": steps})
     assert problem.path == ("steps", 0, "needs")
     assert "a → b → a" in problem.message
     assert problem.hint is not None

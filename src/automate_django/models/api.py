@@ -167,7 +167,7 @@ SCOPES: Mapping[str, str] = {
     "workflows:read": "list workflows and read their definitions",
     "workflows:start": "begin executions",
     "executions:read": "list executions and read what their steps gave",
-    "executions:write": "cancel, resume and repeat executions",
+    "executions:write": "cancel, pause, resume and repeat executions, and pause workflows",
     "events:write": "emit events",
     "outbox:read": "list outbox items, count them, read their payloads",
     "outbox:write": "requeue, cancel, discard and reschedule items",

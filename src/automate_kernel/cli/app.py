@@ -60,5 +60,6 @@ for _each in (
     app.add_typer(_each)
 for _each in (
     executions.app, schedules.app, outbox.app, executions.find_app, overview.app, db.hosted,
+    workflow.hosted,
 ):  # fmt: skip
     hosted.add_typer(_each)

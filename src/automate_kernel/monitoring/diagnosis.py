@@ -40,9 +40,11 @@ def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
 
 
 def _steps(workflow: Workflow) -> Iterator[tuple[str, Step]]:
-    for group in ("steps", "on_failure"):
-        for step in getattr(workflow, group):
+    for group, steps in workflow.groups().items():
+        for step in steps:
             yield f"{group}.{step.id}", step
+            if step.compensation is not None:
+                yield f"{group}.{step.id}.compensate", step.compensation
 
 
 def _step_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:

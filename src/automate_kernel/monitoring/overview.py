@@ -37,7 +37,7 @@ _REPORT_SECONDS = 180.0
 # Counting a large table takes its time; no more than a tenth of the time is spent on it.
 _COUNT_SHARE = 0.1
 _MOST_HANDED_ON = 1000
-STANDING = ("PENDING", "RUNNING", "FAILED")
+STANDING = ("PENDING", "RUNNING", "PAUSED", "CANCELLING", "FAILED")
 """The statuses of the executions that are counted as they stand in the database."""
 
 C = TypeVar("C", bound=MinuteTotal)

@@ -1,6 +1,7 @@
 """Reliable work in the host's own database: enqueue, claim, finish, recover."""
 
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
+from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.item import (
     Backoff,
     ItemStatus,
@@ -27,6 +28,7 @@ __all__ = [
     "BulkAction",
     "ErrorGroup",
     "FailedAttempt",
+    "Handover",
     "ItemFilter",
     "ItemPage",
     "ItemStatus",

@@ -133,7 +133,8 @@ class OutboxItem:
 
     `attempt_count` counts the attempts begun, the current one included. A waiting item
     `waiting_for`: ``worker``, ``time``, ``key`` (its ordering or concurrency key) or ``resume``.
-    On a running item ``cancel`` means that it is asked to stop. `last_error_group` is shared by
+    On a running item ``cancel`` means that it is asked to stop, and ``recall`` that it is to be put
+    back and taken up anew. `last_error_group` is shared by
     errors of one type and place; a claimed item, as its handler has it, lacks it.
     """
 

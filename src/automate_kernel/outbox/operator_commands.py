@@ -22,6 +22,7 @@ from automate_kernel.outbox.item import (
 )
 from automate_kernel.outbox.queries import conditions, item_ids_of
 from automate_kernel.outbox.retention import forget
+from automate_kernel.storage.checkpoint import RECALL
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
@@ -33,7 +34,8 @@ class OutboxListener(Protocol):
     """
     A listener, which hears of items in the transaction that changes them.
 
-    What it writes stands or falls with the change; if it raises, nothing is changed.
+    What it writes stands or falls with the change; if it raises, nothing is changed. A method
+    ``committed`` is called, if there is one, after each transaction of an operator's command.
     """
 
     def ended(self, rows: Rows, item: OutboxItem) -> None:
@@ -127,7 +129,15 @@ class OperatorCommands:
         """Carry *command* out for items, in small transactions; return how many it changed."""
         ids = item_ids_of(item_ids)
         batches = (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
-        return sum(self._changes[command](batch, **options) for batch in batches)
+        try:
+            return sum(self._changes[command](batch, **options) for batch in batches)
+        finally:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Call the ``committed`` of the listeners that have one."""
+        for listener in self._listeners:
+            getattr(listener, "committed", lambda: None)()
 
     def run_bulk(
         self,
@@ -163,6 +173,7 @@ class OperatorCommands:
                 done=action.done + done,
                 finished=len(found) <= size or action.seen + len(ids) == limit,
             )
+            self._tell()
             if progress is not None and ids:
                 progress(action.done)
             if until is not None and time.monotonic() >= until:
@@ -266,6 +277,21 @@ class OperatorCommands:
             ids = [row["id"] for row in found]
             forget(rows, ids)
             return rows.delete(OUTBOX, [Where("id", "in", ids)])
+
+
+def recall(rows: Rows, item_ids: Iterable[str]) -> int:
+    """Make waiting items due, and leave word on running ones; see `OutboxStore.recall`."""
+    live = [Where("status", "in", (*WAITING, _RUNNING))]
+    columns = ("id", "status", "priority", "waiting_for")
+    found = _locked(rows, item_ids_of(item_ids), live, columns)
+    running = [row for row in found if row["status"] == _RUNNING]
+    for priority, group in _by_priority([row for row in found if row["status"] in WAITING]):
+        changes = {"updated_at": Now(), **waiting_changes(0.0, priority)}
+        rows.update(OUTBOX, [Where("id", "in", group)], changes)
+    # One that is asked to stop stays so.
+    free = [row["id"] for row in running if row["waiting_for"] is None]
+    rows.update(OUTBOX, [Where("id", "in", free)], {"waiting_for": RECALL})
+    return len(found)
 
 
 class _Spread:

@@ -14,7 +14,7 @@ from automate_kernel.outbox.item import ItemStatus, OutboxItem, owner_begun, sco
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.rows import Now, Operator, Row, Rows, Where
-from automate_kernel.storage.tables import OUTBOX, PAUSE, TABLES
+from automate_kernel.storage.tables import OUTBOX, PAUSE, TABLES, WORKFLOW_PAUSE
 
 
 class ItemFilter(TypedDict, total=False):
@@ -159,10 +159,16 @@ def handed_on_items(rows: Rows, limit: int, tenant_id: str | None) -> list[Outbo
     return [item for item in items if item.handover is not None]
 
 
-def stop_requests(rows: Rows, worker_id: str) -> dict[str, str]:
-    """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
+def paused_kinds(rows: Rows) -> frozenset[str]:
+    """Return the kinds of items that are paused."""
+    names = (row["kind"] for row in rows.select(PAUSE, columns=("kind",)))
+    return frozenset(name for name in names if not name.startswith(WORKFLOW_PAUSE))
+
+
+def requests(rows: Rows, worker_id: str, word: str) -> dict[str, str]:
+    """Return the items of a worker on which *word* is left: ``cancel`` or ``recall``."""
     asked = [
-        Where("waiting_for", "eq", "cancel"),
+        Where("waiting_for", "eq", word),
         # So that a database without partial indexes has one to use.
         Where("lease_expires_at", "ne", None),
         Where("lease_owner", "in", [worker_id, owner_begun(worker_id)]),
@@ -249,7 +255,7 @@ def read_stats(rows: Rows) -> OutboxStats:
     counts: dict[str, dict[str, int]] = {}
     for row in rows.count(OUTBOX, ("kind", "status")):
         counts.setdefault(row["kind"], {})[row["status"]] = row["n"]
-    paused = tuple(sorted(row["kind"] for row in rows.select(PAUSE)))
+    paused = tuple(sorted(paused_kinds(rows)))
     late = late_kinds(rows)
     return OutboxStats(dict(sorted(counts.items())), max(late.values(), default=None), paused, late)
 

@@ -51,12 +51,14 @@ from automate_kernel.outbox.operator_commands import (
     OperatorCommands,
     OutboxListener,
     Progress,
+    recall,
 )
 from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.retention import Retention, forget
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
+from automate_kernel.storage.checkpoint import RECALL
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
 from automate_kernel.storage.tables import LABEL, OUTBOX, PAUSE, WORKER
@@ -347,7 +349,7 @@ class RowsOutboxStore(OutboxStore):
     def _paused_kinds(self, rows: Rows) -> frozenset[str]:
         now = time.monotonic()
         if now >= self._paused_until:
-            self._paused = frozenset(row["kind"] for row in rows.select(PAUSE))
+            self._paused = queries.paused_kinds(rows)
             self._paused_until = now + self._control_seconds
         return self._paused
 
@@ -539,7 +541,12 @@ class RowsOutboxStore(OutboxStore):
         again, status = outcome.status in _WAITS_AGAIN, _next_status(lease, outcome)
         # One that is asked to stop does not wait again, nor does it fail for want of attempts.
         held = [*fenced, Where("waiting_for", "eq", None)] if again else fenced
-        if not rows.update(OUTBOX, held, _changes(lease, outcome, status)):
+        changes = _changes(lease, outcome, status)
+        recalled = [*fenced, Where("waiting_for", "eq", RECALL)]
+        anew = {**changes, **waiting_changes(0.0, lease.priority)}
+        if not rows.update(OUTBOX, held, changes) and not (
+            again and rows.update(OUTBOX, recalled, anew)
+        ):
             cancelled = _changes(lease, outcome, ItemStatus.CANCELLED)
             if not again or not rows.update(OUTBOX, fenced, cancelled):
                 recorded = [status]
@@ -742,7 +749,16 @@ class RowsOutboxStore(OutboxStore):
 
     def stop_requests(self, worker_id: str) -> dict[str, str]:
         """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
-        return self._read(queries.stop_requests, worker_id)
+        return self._read(queries.requests, worker_id, "cancel")
+
+    def recall(self, item_ids: Sequence[str], *, transaction: Any = None) -> int:
+        """Have items taken up anew; see `OutboxStore.recall`."""
+        with self.storage.begin(transaction) as rows:
+            return recall(rows, item_ids)
+
+    def recall_requests(self, worker_id: str) -> dict[str, str]:
+        """Return the items that a worker must put back; see `OutboxStore.recall_requests`."""
+        return self._read(queries.requests, worker_id, RECALL)
 
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind* until `resume`."""

@@ -500,6 +500,25 @@ class OutboxStore(ABC):
         """
         return {}
 
+    def recall(self, item_ids: Sequence[str], *, transaction: Any = None) -> int:
+        """
+        Have items taken up anew: those that wait are due now, those that run are put back soon.
+
+        A running item's handler is told, if it is one that can be; an execution of a workflow saves
+        the calls that it is in and begins no other. No attempt is spent. Returns how many there
+        were. A store that can't tell a handler makes only those due that wait.
+        """
+        try:
+            return self.reschedule(item_ids)
+        except AutomateError as error:
+            if error.code is not ErrorCodes.UNIMPLEMENTED:
+                raise
+            return 0
+
+    def recall_requests(self, worker_id: str) -> dict[str, str]:
+        """Return the items of *worker_id* that are to be put back, with their claims' tokens."""
+        return {}
+
     @abstractmethod
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind*, on every worker, until `resume`."""

@@ -19,8 +19,15 @@ from automate_kernel.storage.dialects import DIALECTS
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 
-LIVE = ("PENDING", "RUNNING")
+RECALL = "recall"
+"""On a running item that is to be put back, and taken up anew: it waits for that."""
+
+LIVE = ("PENDING", "RUNNING", "PAUSED", "CANCELLING")
 """The statuses of an execution that has not ended."""
+
+_STEERED = ("PAUSED", "CANCELLING")
+# A checkpoint that ends an execution does so in these only, or as CANCELLED in CANCELLING.
+_GOES_ON = ("PENDING", "RUNNING")
 
 _UNFINISHED = ("PENDING", "RUNNING", "RETRY")
 # A row that is there keeps these.
@@ -43,6 +50,9 @@ class Checkpoint:
     None or `Now`. One whose step has a row already changes it, unless that step has ended. With
     *status* the execution's status, error and *output* (JSON) are written. *progress* forgets the
     crashes of workers so far. *ends* completes the item; else its lease is renewed.
+
+    An execution that an operator has paused or cancelled meanwhile keeps that status, and does not
+    end otherwise: such a checkpoint is refused.
     """
 
     item_id: str
@@ -58,13 +68,23 @@ class Checkpoint:
     progress: bool = False
     ends: bool = False
 
+    @property
+    def final(self) -> bool:
+        """True if the execution ends."""
+        return self.status is not None and self.status not in LIVE
+
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The items whose checkpoints were saved, and the time of it by the database's clock."""
+    """
+    The items whose checkpoints were saved, and the time of it by the database's clock.
+
+    *steered* has those whose executions are PAUSED or CANCELLING.
+    """
 
     items: set[str]
     at: datetime
+    steered: frozenset[str] = frozenset()
 
 
 def save_checkpoints(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> Saved:
@@ -85,7 +105,9 @@ def save_checkpoints(rows: Rows, group: Sequence[Checkpoint], lease_seconds: flo
     locked = any(row["status"] in _UNFINISHED for one in group for row in one.steps)
     sql = _checkpoint_sql(asks_server=rows.asks_server, single=single, locked=locked)
     found = rows.query(sql, parameters)
-    return Saved({row[0] for row in found}, decode_time(found[0][1]) if found else rows.now())
+    steered = frozenset(row[0] for row in found if row[2] in _STEERED)
+    at = decode_time(found[0][1]) if found else rows.now()
+    return Saved({row[0] for row in found}, at, steered)
 
 
 def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> Saved:
@@ -96,24 +118,40 @@ def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: 
     """
     now = rows.now()
     held = _renew(rows, group, lease_seconds)
-    live = save_progress(rows, [one for one in group if one.item_id in held])
+    live, steered = save_progress(rows, [one for one in group if one.item_id in held])
     saved = [one for one in group if one.item_id in live]
     progressed = sorted(one.item_id for one in saved if one.progress)
     rows.update(OUTBOX, [Where("id", "in", progressed)], {"attempt_count": 1})
     ended = sorted(one.item_id for one in saved if one.ends)
     rows.update(OUTBOX, [Where("id", "in", ended)], _ITEM_ENDS)
-    return Saved(live, now)
+    return Saved(live, now, steered)
 
 
-def save_progress(rows: Rows, group: Sequence[Checkpoint]) -> set[str]:
-    """Save steps and executions of *group*; return the items whose executions had not ended."""
-    live = _live(rows, group)
+def save_progress(rows: Rows, group: Sequence[Checkpoint]) -> tuple[set[str], frozenset[str]]:
+    """
+    Save steps and executions of *group*; return the items whose executions had not ended.
+
+    And those among them whose executions are PAUSED or CANCELLING.
+    """
+    statuses = _live(rows, group)
+    live = {one.item_id for one in group if _accepts(statuses.get(one.item_id), one)}
+    steered = frozenset(item_id for item_id in live if statuses[item_id] in _STEERED)
     saved = [one for one in group if one.item_id in live]
     _save_steps(rows, [row for one in saved for row in one.steps])
     for one in saved:
         if one.status is not None:
-            rows.update(EXECUTION, [Where("id", "eq", one.execution_id)], _execution_changes(one))
-    return live
+            changes = _execution_changes(one)
+            if one.item_id in steered and not one.final:
+                changes["status"] = statuses[one.item_id]
+            rows.update(EXECUTION, [Where("id", "eq", one.execution_id)], changes)
+    return live, steered
+
+
+def _accepts(status: str | None, one: Checkpoint) -> bool:
+    """Return True if an execution in *status* takes the checkpoint; None is one that has ended."""
+    if status is None or not one.final:
+        return status is not None
+    return status in _GOES_ON or (status == "CANCELLING" and one.status == "CANCELLED")
 
 
 def _renew(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
@@ -135,14 +173,15 @@ def _renew(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set
     return held
 
 
-def _live(rows: Rows, group: Sequence[Checkpoint]) -> set[str]:
-    """Return the items whose executions have not ended and are theirs to drive."""
+def _live(rows: Rows, group: Sequence[Checkpoint]) -> dict[str, str]:
+    """Return the status of the executions that have not ended and are theirs, by items."""
     ids = sorted(one.execution_id for one in group)
     found = rows.select(
         EXECUTION, [Where("id", "in", ids), Where("status", "in", LIVE)],
-        order_by=("id",), lock=True, columns=("id", "item_id"),
+        order_by=("id",), lock=True, columns=("id", "item_id", "status"),
     )  # fmt: skip
-    return {row["item_id"] for row in found} & {one.item_id for one in group}
+    theirs = {one.item_id for one in group}
+    return {row["item_id"]: row["status"] for row in found if row["item_id"] in theirs}
 
 
 def _execution_changes(one: Checkpoint) -> Row:
@@ -211,6 +250,14 @@ def _words(words: Sequence[str]) -> str:
     return ", ".join(f"'{word}'" for word in words)
 
 
+_FINAL = f"coalesce(given.status NOT IN ({_words(LIVE)}), false)"
+_ACCEPTS = (
+    f"CASE WHEN {_FINAL} THEN driven.status IN ({_words(_GOES_ON)})"
+    " OR (driven.status = 'CANCELLING' AND given.status = 'CANCELLED')"
+    f" ELSE driven.status IN ({_words(LIVE)}) END"
+)
+# Whoever pauses or cancels an execution locks the item first, and leaves word there: a statement
+# that had to wait for that sees it on the item, not on the execution.
 # The items that are still held, with their leases renewed, or ended. They are locked first: whoever
 # takes one over waits, and then finds it so.
 _HELD = f"""
@@ -225,13 +272,14 @@ _HELD = f"""
     FROM given, clock, {EXECUTION} AS driven
     WHERE item.id = given.item_id AND item.lease_token = given.token
         AND item.status = 'RUNNING' AND driven.id = given.execution_id
-        AND driven.item_id = given.item_id AND driven.status IN ({_words(LIVE)})
-    RETURNING item.id, given.execution_id
+        AND driven.item_id = given.item_id AND {_ACCEPTS}
+        AND (item.waiting_for IS NULL OR item.waiting_for <> '{RECALL}' OR NOT {_FINAL})
+    RETURNING item.id, given.execution_id, driven.status
 """
 # Those whose executions have not ended meanwhile. Locked: who cancels one waits, and then ends the
 # steps that are written here.
 _LOCKED = f"""
-    SELECT held.id, held.execution_id
+    SELECT held.id, held.execution_id, driven.status
     FROM held JOIN {EXECUTION} AS driven ON driven.id = held.execution_id
     WHERE driven.item_id = held.id AND driven.status IN ({_words(LIVE)})
     FOR NO KEY UPDATE OF driven
@@ -247,7 +295,9 @@ _SAVED = f"""
 # What a cancellation does to an execution meanwhile is seen once more here.
 _CHANGED = f"""
     UPDATE {EXECUTION} AS driven SET
-        status = given.status, error_code = given.error_code, error = given.error,
+        status = CASE WHEN driven.status IN ({_words(_STEERED)}) AND NOT {_FINAL}
+            THEN driven.status ELSE given.status END,
+        error_code = given.error_code, error = given.error,
         error_group = given.error_group, updated_at = clock.now,
         output = CASE WHEN given.status IN ({_words(LIVE)}) THEN driven.output
             ELSE given.output END,
@@ -256,7 +306,7 @@ _CHANGED = f"""
         completed_at = CASE WHEN given.status IN ({_words(LIVE)}) THEN NULL ELSE clock.now END
     FROM given JOIN live ON live.id = given.item_id, clock
     WHERE driven.id = given.execution_id AND given.status IS NOT NULL
-        AND driven.item_id = given.item_id AND driven.status IN ({_words(LIVE)})
+        AND driven.item_id = given.item_id AND {_ACCEPTS}
 """
 
 
@@ -275,10 +325,10 @@ def _checkpoint_sql(*, asks_server: bool, single: bool, locked: bool) -> str:
         given AS MATERIALIZED ({_sent_rows(_GIVEN_COLUMNS, single=single)}),
         steps AS MATERIALIZED ({_sent_rows(_STEP_COLUMNS, single=single)}),
         held AS ({_HELD}),
-        live AS {f"MATERIALIZED ({_LOCKED})" if locked else "(SELECT id, execution_id FROM held)"},
+        live AS {f"MATERIALIZED ({_LOCKED})" if locked else "(SELECT * FROM held)"},
         saved AS ({_SAVED}),
         changed AS ({_CHANGED})
-        SELECT live.id::text, clock.now FROM live, clock
+        SELECT live.id::text, clock.now, live.status FROM live, clock
     """
     # Drivers keep what they know of a statement for short ones only.
     return " ".join(text.split())

@@ -451,6 +451,24 @@ class Rows:
         halves = (rows[:middle], rows[middle:])
         return sum(self._insert(table, half, notify, fresh) for half in halves)
 
+    def ensure(self, table: str, rows: NewRows) -> None:
+        """
+        Add rows whose keys do not exist, as a step before locking them.
+
+        MariaDB lets all who find a key share a lock on its row, so that two who then want it for
+        themselves wait for each other. Here each has it alone.
+        """
+        if not rows:
+            return
+        spec, statement = TABLES[table], self._statement()
+        columns, key = _columns(spec, tuple(rows[0])), statement.name(spec.key)
+        source = _insert_source(statement, columns, rows, arrays=self.dialect.arrays)
+        sql = (
+            f"INSERT INTO {statement.name(spec.name)} ({statement.names(list(rows[0]))}) {source}"
+            f"{self.dialect.conflict or f' ON DUPLICATE KEY UPDATE {key} = {key}'}"
+        )
+        self.run(sql, statement.parameters, fetch=False)
+
     def insert_together(self, given: Sequence[tuple[str, NewRows]]) -> datetime:
         """
         Add rows to several tables, skipping each whose key exists; return the database's time.

@@ -78,6 +78,8 @@ OUTBOX = "automate_outbox"
 LANE = "automate_outbox_lane"
 SLOT = "automate_outbox_slot"
 PAUSE = "automate_outbox_pause"
+WORKFLOW_PAUSE = "workflow:"
+"""The beginning of the name of a pause that is of a workflow, not of a kind of items."""
 LIMIT = "automate_outbox_limit"
 DEFINITION = "automate_definition"
 EXECUTION = "automate_execution"
@@ -133,8 +135,8 @@ _ALL = (
         Column("status", "text", 16, fixed=True),
         # What a waiting item waits for: "worker" (ready to be claimed), "time" (not due), "key"
         # (its ordering or concurrency key is busy), "resume" (its kind is paused). On a running
-        # item "cancel" asks it to stop. Else null. Only ready items stand in the index that is
-        # claimed from.
+        # item "cancel" asks it to stop, "recall" to be put back. Else null. Only ready items stand
+        # in the index that is claimed from.
         Column("waiting_for", "text", 8, null=True, fixed=True),
         *_columns("int", "priority attempt_count max_attempts"),
         Column("next_attempt_at", "time"),

@@ -66,7 +66,7 @@ class Heartbeat:
             task.stop()
 
     def stop_cancelled(self) -> None:
-        """Stop the tasks whose items were cancelled: one query for all, and none if none runs."""
+        """Stop or put back what was cancelled or recalled: a query for all, none if none runs."""
         if not self._in_flight:
             return
         for item_id, token in self._store.stop_requests(self._worker_id).items():
@@ -77,3 +77,16 @@ class Heartbeat:
                 logger.info("%s is cancelled while it runs", task.item)
                 task.asked = True
                 task.stop()
+        if any(task.recall is not None for task in self._in_flight.held().values()):
+            self._recall()
+
+    def _recall(self) -> None:
+        """Have the tasks put back that are to be taken up anew."""
+        for item_id, token in self._store.recall_requests(self._worker_id).items():
+            task = self._in_flight.tasks.get(item_id)
+            if task is None or task.item.lease_token != token or task.ended or task.lost:
+                continue
+            recall, task.recall = task.recall, None
+            if recall is not None:
+                logger.info("%s is put back while it runs", task.item)
+                recall()

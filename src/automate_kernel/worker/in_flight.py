@@ -14,7 +14,7 @@ class Task:
 
     __slots__ = (
         "asked", "begun", "cancel", "claimed_at", "ended", "ended_at", "item", "leased_at", "lost",
-        "started_at",
+        "recall", "started_at",
     )  # fmt: skip
 
     def __init__(self, item: OutboxItem, claimed_at: float = 0.0) -> None:
@@ -32,6 +32,8 @@ class Task:
         """True once it is asked to stop, since its item was cancelled."""
         self.ended: bool = False
         self.cancel: Callable[[], Any] | None = None
+        self.recall: Callable[[], Any] | None = None
+        """Is called once its item is to be put back and taken up anew, if it can be."""
 
     def stop(self) -> None:
         """Cancel its handler, where that can be done."""

@@ -3,7 +3,12 @@
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
-from automate_kernel.workflows.definition.model import Step, Workflow, workflow_json_schema
+from automate_kernel.workflows.definition.model import (
+    Compensation,
+    Step,
+    Workflow,
+    workflow_json_schema,
+)
 from automate_kernel.workflows.definition.triggers import (
     EventTrigger,
     ManualTrigger,
@@ -11,6 +16,7 @@ from automate_kernel.workflows.definition.triggers import (
     WebhookTrigger,
 )
 from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.pauses import PausedWorkflow
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -20,6 +26,7 @@ from automate_kernel.workflows.execution import (
 )
 
 __all__ = [
+    "Compensation",
     "Concurrency",
     "Debounce",
     "Event",
@@ -28,6 +35,7 @@ __all__ = [
     "ExecutionStatus",
     "ExecutionStore",
     "ManualTrigger",
+    "PausedWorkflow",
     "RetryPolicy",
     "ScheduleTrigger",
     "StartRate",

@@ -28,6 +28,7 @@ from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.triggers import Trigger, require_cron
 from automate_kernel.workflows.engine.admission import Admission
+from automate_kernel.workflows.engine.pauses import PausedWorkflow, WorkflowPauses
 from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
 from automate_kernel.workflows.execution import Event
 
@@ -166,6 +167,8 @@ class Catalogue:
         self._is_read = False
         self._check_at = 0.0
         self._checking = threading.Lock()
+        self.pauses: WorkflowPauses | None = None
+        """The pauses of workflows, in the database of a kernel."""
         self._marks: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[Workflow]:
@@ -288,6 +291,30 @@ class Catalogue:
             if workflow is not None:
                 state.entries[key] = Entry(workflow, program, one.tenant_id, supplied=True)
         return state
+
+    # -- pauses ------------------------------------------------------------------------------
+
+    def pause(self, name: str, reason: str = "", *, tenant_id: str | None = None) -> bool:
+        """
+        Let no step of a workflow begin until `resume`; return False if it is paused already.
+
+        What runs ends and is saved. Events still start executions, which wait. With *tenant_id*
+        only this tenant's executions wait.
+        """
+        return self._kept_pauses().pause(name, reason, tenant_id=tenant_id)
+
+    def resume(self, name: str, *, tenant_id: str | None = None) -> bool:
+        """Let the executions of a paused workflow go on; return False if it was not paused."""
+        return self._kept_pauses().resume(name, tenant_id=tenant_id)
+
+    def paused(self, *, tenant_id: str | None = None) -> list[PausedWorkflow]:
+        """List the paused workflows by name; with *tenant_id* those that are for this tenant."""
+        return self._kept_pauses().paused(tenant_id=tenant_id)
+
+    def _kept_pauses(self) -> WorkflowPauses:
+        if self.pauses is None:
+            raise ConfigError("these workflows have no database to keep their pauses in")
+        return self.pauses
 
     def _compiled(self, workflow: Workflow) -> WorkflowProgram:
         """Return the compiled form of *workflow*, made once."""

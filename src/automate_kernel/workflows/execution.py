@@ -4,15 +4,18 @@ Events, the executions that they start, and the runs of their steps.
 ::
 
     execution  PENDING ─▶ RUNNING ─┬▶ COMPLETED
-                                   ├▶ FAILED
-                                   └▶ CANCELLED
+                 │ ▲        ▲ │    ├▶ FAILED
+                 ▼ │        │ ▼    └▶ CANCELLED
+                PAUSED      PAUSED
+               PENDING, RUNNING or PAUSED ─cancel─▶ CANCELLING ─cleaned up─▶ CANCELLED
 
     step run   PENDING ─▶ RUNNING ─┬▶ COMPLETED
                  │          ▲ ▼    ├▶ FAILED
                  │         RETRY   └▶ CANCELLED
                  └▶ SKIPPED
 
-Only an operator's resume leads out of a finished status. An execution may end before it runs.
+Only an operator's resume leads out of a finished status. An execution may end before it runs. A
+workflow with nothing to clean up is CANCELLED at once.
 """
 
 from __future__ import annotations
@@ -54,7 +57,10 @@ class _Status(str, Enum):
     @property
     def finished(self) -> bool:
         """Return True if the status is final."""
-        return self not in ("PENDING", "RUNNING", "RETRY")
+        return self not in _UNFINISHED
+
+
+_UNFINISHED = ("PENDING", "RUNNING", "RETRY", "PAUSED", "CANCELLING")
 
 
 class ExecutionStatus(_Status):
@@ -62,6 +68,8 @@ class ExecutionStatus(_Status):
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    CANCELLING = "CANCELLING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"

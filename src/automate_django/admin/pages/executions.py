@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -313,15 +314,18 @@ class WorkflowExecutionAdmin(PageAdmin):
         if run is None:
             raise Http404("This step has not begun.")
         given, problem = reconstructed_input(execution, step_id, position)
-        steps = {step.id: step for step in workflow.steps} if workflow else {}
-        recovery = {step.id: step for step in workflow.on_failure} if workflow else {}
+        own = {step.id for step in workflow.steps} if workflow else set()
+        steps = {step.id: step for step in workflow.every_step()} if workflow else {}
+        steps |= {one.id: one for one in workflow.compensations.values()} if workflow else {}
+        may_change = self.has_change_permission(request, execution)
+        finished = ExecutionStatus(execution.status).finished
         return self.page(
             request,
             "step.html",
             f"{step_id}[{position}]" if position >= 0 else step_id,
             execution=execution,
             run=run,
-            step={**steps, **recovery}.get(step_id),
+            step=steps.get(step_id),
             given=shown_json(given) if problem is None else "",
             given_problem=problem,
             output=_output(run) if run.status == StepStatus.COMPLETED.value else "",
@@ -332,20 +336,22 @@ class WorkflowExecutionAdmin(PageAdmin):
                 for each in get_kernel().executions.failed_attempts(str(execution.pk))
                 if (each.step_id, each.position) == (step_id, position)
             ),
-            may_resume=(
-                step_id in steps
-                and ExecutionStatus(execution.status).finished
-                and self.has_change_permission(request, execution)
-            ),
+            may_resume=step_id in own and finished and may_change,
+            may_retry=may_change and run.status == ("FAILED" if finished else "RETRY"),
+            may_fork=step_id in own and self._may_add(request),
             action_url=self.url("automate_execution_action", execution.pk),
             crumbs=[self._crumb, Link(_name(execution), self.url(_CHANGE, execution.pk))],
         )
 
     def action_view(self, request: HttpRequest, execution_id: UUID) -> HttpResponse:
-        """Resume, cancel or repeat an execution."""
+        """Carry out an order for an execution."""
         execution = self.find(request, execution_id)
         self.require_change(request, execution)
-        known = {"resume": self._resume, "cancel": self._cancel, "again": self._again}
+        known = {
+            "resume": self._resume, "cancel": self._cancel, "again": self._again,
+            "pause": self._pause, "unpause": self._unpause, "retry": self._retry,
+            "fork": self._fork,
+        }  # fmt: skip
         action = known.get(request.POST.get("order", ""))
         if action is None:
             return HttpResponse("There is no such action.", status=400)
@@ -360,20 +366,68 @@ class WorkflowExecutionAdmin(PageAdmin):
         return HttpResponseRedirect(self.url(_CHANGE, target))
 
     def _resume(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
-        step_id = request.POST.get("step") or None
-        done = get_kernel().executions.resume(str(execution.pk), step_id=step_id)
+        step_id, kernel = request.POST.get("step") or None, get_kernel()
+        current = request.POST.get("definition") == "current"
+        tenant = execution.tenant_id
+        definition = kernel.workflows.get(execution.workflow, tenant) if current else None
+        done = kernel.executions.resume(str(execution.pk), step_id=step_id, definition=definition)
         if not done:
             return done, "It has not failed, or is resumed already.", execution.pk
-        record(request, "resume", [execution], step=step_id or "")
+        about = {"definition": definition.hash()} if definition is not None else {}
+        record(request, "resume", [execution], step=step_id or "", **about)
         where = f"step {step_id}" if step_id else "where it failed"
+        where += ", with the workflow as it is now" if current else ""
         return done, f"It goes on from {where}.", execution.pk
 
     def _cancel(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
-        done = get_kernel().executions.cancel(str(execution.pk))
+        store = get_kernel().executions
+        done = store.cancel(str(execution.pk))
         if not done:
             return done, "It had ended already.", execution.pk
         record(request, "cancel", [execution])
-        return done, "It is cancelled. A step that runs is not interrupted.", execution.pk
+        text = "It is cancelled. A plain step that runs is not interrupted."
+        if store.is_cancelling(str(execution.pk)):
+            text = "It is being cancelled: what it has done is undone and cleaned up first."
+        return done, text, execution.pk
+
+    def _pause(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
+        done = get_kernel().executions.pause(str(execution.pk))
+        if not done:
+            return done, "It does not go on, so that it can't be paused.", execution.pk
+        record(request, "pause", [execution])
+        return done, "It is paused. What runs ends, and nothing follows.", execution.pk
+
+    def _unpause(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
+        done = get_kernel().executions.unpause(str(execution.pk))
+        if not done:
+            return done, "It is not paused.", execution.pk
+        record(request, "unpause", [execution])
+        return done, "It goes on.", execution.pk
+
+    def _retry(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
+        step_id, position = request.POST.get("step", ""), request.POST.get("position", "")
+        where = int(position) if position.isascii() and position.isdigit() else -1
+        done = get_kernel().executions.retry_step(str(execution.pk), step_id, where)
+        if not done:
+            return done, "The step has not failed, or runs again already.", execution.pk
+        record(request, "retry", [execution], step=step_id, position=where)
+        return done, f"Step {step_id} runs again.", execution.pk
+
+    def _fork(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
+        if not self._may_add(request):
+            raise PermissionDenied
+        step_id, text = request.POST.get("step", ""), request.POST.get("payload", "").strip()
+        try:
+            given = {"payload": json.loads(text)} if text else {}
+        except ValueError:
+            return False, "It has no copy: the payload is not JSON.", execution.pk
+        begun = get_kernel().executions.fork(str(execution.pk), step_id, **given)
+        record(request, "fork", [execution], step=step_id, begun=begun)
+        return True, f"This is a copy, which begins from step {step_id}.", begun
+
+    def _may_add(self, request: HttpRequest) -> bool:
+        may: bool = request.user.has_perm("automate_django.add_workflowexecution")
+        return may
 
     def _again(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
         begun = get_kernel().start_again(str(execution.pk))

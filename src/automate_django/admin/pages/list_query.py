@@ -223,7 +223,9 @@ class ExecutionQuery(ListQuery):
 
     def tabs(self) -> list[Link]:
         """Return the statuses to choose from, with what else is asked for kept."""
-        order = ["", "FAILED", "RUNNING", "PENDING", "COMPLETED", "CANCELLED"]
+        order = [
+            "", "FAILED", "RUNNING", "PENDING", "PAUSED", "CANCELLING", "COMPLETED", "CANCELLED"
+        ]  # fmt: skip
         return [
             Link(status.capitalize() or "All", self.url(status=status), status == self.status)
             for status in order

@@ -114,9 +114,11 @@ class TimelineDrawing:
         summaries = self._summaries()
         runs = {row.step_id: row for row in self._rows.filter(position=-1).only(*_WITHOUT_OUTPUT)}
         tracks: list[StepTrack] = []
-        steps = self._workflow.steps if self._workflow else ()
-        recovery = self._workflow.on_failure if self._workflow else ()
-        for i, step in enumerate((*steps, *recovery)):
+        workflow = self._workflow
+        steps = tuple(workflow.steps) if workflow else ()
+        undoing = tuple(workflow.compensations.values()) if workflow else ()
+        cleaning = workflow.every_step()[len(steps) :] if workflow else ()
+        for i, step in enumerate((*steps, *reversed(undoing), *cleaning)):
             summary, recovers = summaries.pop(step.id, None), i >= len(steps)
             if summary is None and (recovers or not self._open):
                 continue  # it did not come to that

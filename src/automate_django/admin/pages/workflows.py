@@ -39,6 +39,7 @@ from automate_kernel.workflows.engine.schedule import Schedule
 
 _LIST = "automate_workflows"
 _RUN = "automate_django.add_workflowexecution"
+_STEER = "automate_django.change_workflowexecution"
 _SCHEDULE = "automate_django.change_workflowschedule"
 _VERSIONS_SHOWN = 50
 
@@ -65,6 +66,8 @@ class WorkflowDocumentAdmin(PageAdmin):
             self.get("", self.changelist_view, _LIST),
             self.get("files/<path:name>/", self.file_view, "automate_workflow_file"),
             self.post("run/<path:name>/", self.run_file_view, "automate_workflow_run_file"),
+            self.post("pause/<path:name>/", self.pause_file_view, "automate_workflow_pause_file"),
+            self.post(f"{one}pause/", self.pause_view, "automate_workflow_pause"),
             self.post(
                 "schedule/<path:name>/", self.schedule_file_view, "automate_workflow_schedule_file"
             ),
@@ -153,6 +156,7 @@ class WorkflowDocumentAdmin(PageAdmin):
             source=shown_text(source),
             runs=runs_of(reach, row.name, row.tenant_id),
             reach=reach,
+            **self._pause_of(request, row),
             run_url=self._run_url(row) if self._may_run(request, row) and workflow else "",
             run_form=run_form or RunForm(),
             schedules=_schedules(row) if workflow and not row.problem else [],
@@ -161,6 +165,59 @@ class WorkflowDocumentAdmin(PageAdmin):
             crumbs=crumbs_to(self, None),
             **context,
         )
+
+    def _pause_of(self, request: HttpRequest, row: ListedWorkflow) -> dict[str, Any]:
+        """Return the pauses of a workflow, and the address that pauses it or lets it go on."""
+        reach, pauses = reach_of(request), get_kernel().workflows.paused()
+        seen = [None, row.tenant_id or (None if reach.everyone else reach.tenant)]
+        its = [
+            each for each in pauses
+            if each.workflow == row.name and (reach.everyone or each.tenant_id in seen)
+        ]  # fmt: skip
+        url = ""
+        if request.user.has_perm(_STEER) and row.document is None:
+            url = self.url("automate_workflow_pause_file", row.name)
+        elif request.user.has_perm(_STEER) and row.document is not None:
+            url = self.url("automate_workflow_pause", row.document.pk)
+        own = self._paused_tenant(request, row)
+        return {
+            "pauses": its, "paused": any(each.tenant_id == own for each in its), "pause_url": url
+        }  # fmt: skip
+
+    def _paused_tenant(self, request: HttpRequest, row: ListedWorkflow) -> str | None:
+        """Return the tenant whose executions a button pauses: None for those of all."""
+        reach = reach_of(request)
+        return row.tenant_id or (None if reach.everyone else reach.tenant)
+
+    def pause_file_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Pause a workflow of a file, or let it go on."""
+        return self._pause(request, self._of_file(request, name))
+
+    def pause_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Pause a workflow of the database, or let it go on."""
+        document = self.find(request, pk)
+        return self._pause(request, ListedWorkflow(document.name, document))
+
+    def _pause(self, request: HttpRequest, row: ListedWorkflow) -> HttpResponse:
+        if not request.user.has_perm(_STEER) or reach_of(request).nothing:
+            raise PermissionDenied
+        workflows, tenant = get_kernel().workflows, self._paused_tenant(request, row)
+        pauses = request.POST.get("pause") == "yes"
+        with get_kernel().storage.begin():
+            done = (workflows.pause if pauses else workflows.resume)(row.name, tenant_id=tenant)
+            rows = [] if row.document is None else [row.document]
+            what = "pause" if pauses else "unpause"
+            if done:
+                record(
+                    request, what, rows, model=WorkflowDocument, workflow=row.name, tenant=tenant
+                )
+        if not done:
+            messages.warning(request, "It is so already.")
+        elif pauses:
+            messages.success(request, "It is paused: its executions wait, and new ones with them.")
+        else:
+            messages.success(request, "Its executions go on.")
+        return HttpResponseRedirect(self._url_of(row))
 
     def _run_url(self, row: ListedWorkflow) -> str:
         if row.document is None:

@@ -18,7 +18,7 @@ from automate_kernel.errors import UnknownHereError
 from automate_kernel.workflows.execution import Execution
 
 _READS = ("list", "errors", "retrieve", "output")
-_COMMANDS = ("cancel", "resume", "bulk", "retry")
+_COMMANDS = ("cancel", "pause", "unpause", "resume", "bulk", "retry", "retry_step", "fork")
 _MOST_AT_ONCE = 1000
 
 
@@ -32,7 +32,7 @@ class ExecutionViewSet(Resource):
     model_permissions = {  # noqa: RUF012
         **dict.fromkeys(_READS, "view_workflowexecution"),
         **dict.fromkeys(_COMMANDS, "change_workflowexecution"),
-        "retry": "add_workflowexecution",
+        **dict.fromkeys(("retry", "fork"), "add_workflowexecution"),
     }
     serializer_class = serializers.ExecutionSerializer
     lookup_url_kwarg = "execution_id"
@@ -62,17 +62,15 @@ class ExecutionViewSet(Resource):
     def retrieve(self, request: Any, execution_id: str) -> Response:
         """Read one execution with its event, output and steps, in which secrets are hidden."""
         execution, store = self._execution(execution_id), self.kernel.executions
-        definition: dict[str, Any] = {}
+        steps: dict[str, Any] = {}
         with suppress(UnknownHereError):  # of another version: its steps' inputs are not shown
-            definition = store.definition(execution.definition_id).to_dict()
-        steps = {
-            step["id"]: step
-            for step in (*definition.get("steps", ()), *definition.get("on_failure", ()))
-        }
+            workflow = store.definition(execution.definition_id)
+            steps = {step.id: step for step in workflow.every_step()}
+            steps |= {step.id: step for step in workflow.compensations.values()}
         runs = []
         for run in execution.steps:
-            step = steps.get(run.step_id, {})
-            action, given = step.get("action"), step.get("input", {})
+            step = steps.get(run.step_id)
+            action, given = (step.action, step.input) if step is not None else (None, {})
             runs.append(serializers.Whole(run, action=action, input=given))
         attempts = store.failed_attempts(execution.id)
         item = None if execution.item_id is None else self.kernel.outbox.get(execution.item_id)
@@ -95,21 +93,66 @@ class ExecutionViewSet(Resource):
         output = self.kernel.executions.output(execution.id, **given)
         return Response(serializers.OutputSerializer({"output": output}).data)
 
-    @described(request=None, responses=serializers.ExecutionSerializer)
+    @described(request=serializers.CancelSerializer, responses=serializers.ExecutionSerializer)
     @action(detail=True, methods=["post"])
     def cancel(self, request: Any, execution_id: str) -> Response:
-        """End an execution that has not ended. What runs is asked to stop."""
-        execution = self._execution(execution_id)
-        require(self.kernel.executions.cancel(execution.id), "It has ended already.")
+        """
+        Cancel an execution that has not ended. What runs is asked to stop.
+
+        It is CANCELLING as long as its workflow cleans up; a second call ends it at once.
+        """
+        execution, given = self._execution(execution_id), self.read(serializers.CancelSerializer)
+        cancelled = self.kernel.executions.cancel(execution.id, force=given["force"])
+        require(cancelled, "It has ended already.")
         return self._brief(execution_id)
+
+    @described(request=None, responses=serializers.ExecutionSerializer)
+    @action(detail=True, methods=["post"])
+    def pause(self, request: Any, execution_id: str) -> Response:
+        """Let no more steps of an execution begin. What runs ends and is saved."""
+        execution = self._execution(execution_id)
+        require(self.kernel.executions.pause(execution.id), "It does not go on.")
+        return self._brief(execution_id)
+
+    @described(request=None, responses=serializers.ExecutionSerializer)
+    @action(detail=True, methods=["post"])
+    def unpause(self, request: Any, execution_id: str) -> Response:
+        """Let a PAUSED execution go on."""
+        execution = self._execution(execution_id)
+        require(self.kernel.executions.unpause(execution.id), "It is not paused.")
+        return self._brief(execution_id)
+
+    @described(request=serializers.RetryStepSerializer, responses=serializers.ExecutionSerializer)
+    @action(detail=True, methods=["post"], url_path="retry-step")
+    def retry_step(self, request: Any, execution_id: str) -> Response:
+        """Run one failed step again, and all that follows; one that waits for its retry, now."""
+        execution = self._execution(execution_id)
+        given = self.read(serializers.RetryStepSerializer)
+        retried = self.kernel.executions.retry_step(execution.id, given["step"], given["position"])
+        require(retried, "It has not failed.")
+        return self._brief(execution_id)
+
+    @described(request=serializers.ForkSerializer, responses={202: serializers.AcceptedSerializer})
+    @action(detail=True, methods=["post"])
+    def fork(self, request: Any, execution_id: str) -> Response:
+        """Begin a copy of an execution that runs from a step on, with another payload if given."""
+        execution, given = self._execution(execution_id), self.read(serializers.ForkSerializer)
+        step_id = given.pop("step")
+        with transaction.atomic(using=self.alias):
+            return self.accepted(self.kernel.executions.fork(execution.id, step_id, **given))
 
     @described(request=serializers.ResumeSerializer, responses=serializers.ExecutionSerializer)
     @action(detail=True, methods=["post"])
     def resume(self, request: Any, execution_id: str) -> Response:
         """Go on with a failed execution where it failed, or from a step with any that has ended."""
-        execution, step = self._execution(execution_id), self.read(serializers.ResumeSerializer)
-        resumed = self.kernel.executions.resume(execution.id, step_id=step.get("step"))
-        require(resumed, "It has not failed." if "step" not in step else "It has not ended.")
+        execution, given = self._execution(execution_id), self.read(serializers.ResumeSerializer)
+        definition = None
+        if "definition" in given:
+            definition = self.kernel.workflows.get(execution.name, execution.tenant_id)
+        resumed = self.kernel.executions.resume(
+            execution.id, step_id=given.get("step"), definition=definition
+        )
+        require(resumed, "It has not failed." if "step" not in given else "It has not ended.")
         return self._brief(execution_id)
 
     @described(request=serializers.ExecutionBulkSerializer, responses=serializers.ChangedSerializer)

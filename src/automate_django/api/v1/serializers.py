@@ -157,13 +157,60 @@ class BackfillSerializer(ScheduleCommandSerializer):
     )  # fmt: skip
 
 
+class CancelSerializer(Strict):
+    """The way to cancel an execution."""
+
+    force = serializers.BooleanField(
+        required=False, default=False, help_text="End it at once: nothing is undone or cleaned up."
+    )
+
+
+class RetryStepSerializer(Strict):
+    """The failed step that runs again."""
+
+    step = Text(max_length=200, help_text="Its id; a compensation is <step>.compensate.")
+    position = serializers.IntegerField(
+        required=False, default=-1, min_value=-1, help_text="The element of for_each, from 0."
+    )
+
+
+class ForkSerializer(Strict):
+    """The first step that runs of a copy, and another payload."""
+
+    step = Text(max_length=200)
+    payload = serializers.JSONField(
+        required=False, allow_null=True, help_text="Without it the copy has the same."
+    )
+
+
+class PauseSerializer(Strict):
+    """The reason of a pause, and the tenant that it is for."""
+
+    reason = Text(required=False, default="", allow_blank=True, max_length=1000)
+    tenant_id = KernelText(
+        lambda value: check_text(value, "tenant_id"),
+        required=False, max_length=LENGTHS["tenant_id"], help_text="For operators.",
+    )  # fmt: skip
+
+
+class PausedSerializer(serializers.Serializer[Any]):
+    """A workflow, and whether it is paused."""
+
+    name = serializers.CharField()
+    tenant_id = serializers.CharField(allow_null=True)
+    paused = serializers.BooleanField()
+
+
 class ResumeSerializer(Strict):
-    """The step from which to go on."""
+    """The step from which to go on, and the definition."""
 
     step = Text(
         required=False,
         max_length=200,
         help_text="Do this step and all that follow again, whatever the end was.",
+    )
+    definition = Word(
+        ("current",), required=False, help_text="Go on with the workflow as it is now."
     )
 
 

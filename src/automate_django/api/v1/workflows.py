@@ -13,11 +13,12 @@ from rest_framework.response import Response
 
 from automate_django.api.schema import described
 from automate_django.api.v1 import serializers
-from automate_django.api.v1.resource import Resource
+from automate_django.api.v1.resource import Resource, require
 from automate_kernel.workflows.catalogue import EVERYBODY, Entry
 
 _READS = ("list", "retrieve", "schedules")
-_CHANGES = ("pause", "resume")
+_CHANGES = ("pause_schedules", "resume_schedules")
+_PAUSES = ("pause", "resume")
 _STARTS = ("start", "trigger", "backfill")
 
 
@@ -27,11 +28,13 @@ class WorkflowViewSet(Resource):
     required_scopes = {  # noqa: RUF012
         **dict.fromkeys(_READS, "workflows:read"),
         **dict.fromkeys((*_STARTS, *_CHANGES), "workflows:start"),
+        **dict.fromkeys(_PAUSES, "executions:write"),
     }
     model_permissions = {  # noqa: RUF012
         **dict.fromkeys(_READS, "view_workflowdefinition"),
         **dict.fromkeys(_STARTS, "add_workflowexecution"),
         **dict.fromkeys(_CHANGES, "change_workflowschedule"),
+        **dict.fromkeys(_PAUSES, "change_workflowexecution"),
     }
     serializer_class = serializers.WorkflowSerializer
     lookup_field = "name"
@@ -67,6 +70,31 @@ class WorkflowViewSet(Resource):
             started = self.kernel.start(name, given.pop("payload"), **given)
         return self.accepted(started)
 
+    @described(request=serializers.PauseSerializer, responses=serializers.PausedSerializer)
+    @action(detail=True, methods=["post"])
+    def pause(self, request: Any, name: str) -> Response:
+        """Let no step of a workflow begin: for a tenant its own executions, or all."""
+        given = self.read(serializers.PauseSerializer)
+        tenant = self._paused_for(name, given)
+        self.kernel.workflows.pause(name, given["reason"], tenant_id=tenant)
+        about = {"name": name, "tenant_id": tenant, "paused": True}
+        return Response(serializers.PausedSerializer(about).data)
+
+    @described(request=serializers.PauseSerializer, responses=serializers.PausedSerializer)
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Any, name: str) -> Response:
+        """Let the executions of a paused workflow go on."""
+        tenant = self._paused_for(name, self.read(serializers.PauseSerializer))
+        resumed = self.kernel.workflows.resume(name, tenant_id=tenant)
+        require(resumed, "It is not paused.")
+        about = {"name": name, "tenant_id": tenant, "paused": False}
+        return Response(serializers.PausedSerializer(about).data)
+
+    def _paused_for(self, name: str, given: dict[str, Any]) -> str | None:
+        if all(entry.workflow.name != name for entry in self._entries()):
+            raise Http404
+        return self.tenant_for(given.get("tenant_id"))
+
     # -- schedules -------------------------------------------------------------------------------
 
     @described(responses=serializers.ScheduleSerializer(many=True))
@@ -83,7 +111,7 @@ class WorkflowViewSet(Resource):
         request=serializers.ScheduleCommandSerializer, responses=serializers.ChangedSerializer
     )
     @action(detail=True, methods=["post"], url_path="schedules/pause")
-    def pause(self, request: Any, name: str) -> Response:
+    def pause_schedules(self, request: Any, name: str) -> Response:
         """Let a workflow's schedules fire no more."""
         changed = self.kernel.schedules.pause(name, **self._meant())
         return Response(serializers.ChangedSerializer({"changed": changed}).data)
@@ -92,7 +120,7 @@ class WorkflowViewSet(Resource):
         request=serializers.ScheduleCommandSerializer, responses=serializers.ChangedSerializer
     )
     @action(detail=True, methods=["post"], url_path="schedules/resume")
-    def resume(self, request: Any, name: str) -> Response:
+    def resume_schedules(self, request: Any, name: str) -> Response:
         """Let paused schedules fire again."""
         changed = self.kernel.schedules.resume(name, **self._meant())
         return Response(serializers.ChangedSerializer({"changed": changed}).data)

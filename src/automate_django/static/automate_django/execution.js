@@ -16,7 +16,7 @@
   }
   const rows = document.getElementById("automate-tracks");
   const blank = document.getElementById("automate-track-blank");
-  const tones = { COMPLETED: "ok", FAILED: "bad", RETRY: "warn", RUNNING: "run" };
+  const tones = { COMPLETED: "ok", FAILED: "bad", RETRY: "warn", PAUSED: "warn", CANCELLING: "warn", RUNNING: "run" };
   let wait = SOONEST;
   let etag = "";
   let timer = 0;

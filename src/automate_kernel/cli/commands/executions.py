@@ -1,4 +1,4 @@
-"""``automate executions`` and ``find``: look at executions, cancel and resume them."""
+"""``automate executions`` and ``find``: look at executions and steer them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ from automate_kernel.errors import ConfigError, UnknownHereError
 if TYPE_CHECKING:
     from automate_kernel.workflows.execution import Execution
 
-app: Commands = Commands("executions", "Look at executions of workflows, cancel and resume them.")
+app: Commands = Commands("executions", "Look at executions, cancel, pause and repair them.")
 find_app: Commands = Commands()
 
 _ID = argument("The execution's id.", metavar="ID")
 _IDS = argument("The executions' ids.", metavar="ID…")
 _WORKFLOW = option(None, "The workflow's name.")
+_DEFINITION = option(
+    None, "Go on with this definition: current, or a workflow's file.", metavar="current|FILE"
+)
+_ABLE = {
+    "resume": "failed ones", "unpause": "PAUSED ones", "pause": "ones that go on and are not paused"
+}  # fmt: skip
 _STATS = (
-    "WORKFLOW", "PENDING", "RUNNING", "FAILED", "COMPLETED", "LATELY FAILED", "CANCELLED",
-    "STEPS DONE", "RETRIED", "STEPS FAILED", "P50", "P95", "STEP P95",
+    "WORKFLOW", "PENDING", "RUNNING", "PAUSED", "CANCELLING", "FAILED", "COMPLETED",
+    "LATELY FAILED", "CANCELLED", "STEPS DONE", "RETRIED", "STEPS FAILED", "P50", "P95", "STEP P95",
 )  # fmt: skip
 
 
@@ -36,7 +42,9 @@ _STATS = (
 )
 def ls(
     context: Context,
-    status: str | None = option(None, "PENDING, RUNNING, COMPLETED, FAILED or CANCELLED."),
+    status: str | None = option(
+        None, "PENDING, RUNNING, PAUSED, CANCELLING, COMPLETED, FAILED or CANCELLED."
+    ),
     workflow: str | None = _WORKFLOW,
     tenant: str | None = TENANT,
     error: str | None = option(None, "Only with this group of error: KeyError in shop.charge."),
@@ -164,6 +172,7 @@ def stats(
 
     The counts of lately ended ones, and the durations of executions and steps, are the workers'.
     """
+    from automate_kernel.monitoring.overview import STANDING
     from automate_kernel.outbox.statistics import total_by_kind
     from automate_kernel.workflows.engine.statistics import ExecutionCounts
 
@@ -173,7 +182,7 @@ def stats(
     for name in sorted({*counts, *recent}):
         of = counts.get(name, {})
         did = recent.get(name) or ExecutionCounts(context.session.plain.outbox.now(), name)
-        standing = {status: of.get(status, 0) for status in ("PENDING", "RUNNING", "FAILED")}
+        standing = {status: of.get(status, 0) for status in STANDING}
         ended = {each: getattr(did, each) for each in ("completed", "failed", "cancelled")}
         steps = {each: getattr(did, f"steps_{each}") for each in ("completed", "retried", "failed")}
         took = {f"p{share:.0f}": did.run_percentile(share / 100) for share in (50, 95)}
@@ -190,24 +199,110 @@ def stats(
     context.out.table(_STATS, rows, empty="there are no executions")
 
 
-@app.called("automate executions cancel ID")
-def cancel(context: Context, execution_ids: list[str] = _IDS) -> None:
+@app.called("automate executions cancel ID", "automate executions cancel ID --force")
+def cancel(
+    context: Context,
+    execution_ids: list[str] = _IDS,
+    tenant: str | None = TENANT,
+    force: bool = flag("--force", "CANCELLED at once: nothing is undone or cleaned up."),
+) -> None:
     """
-    End executions as CANCELLED.
+    Cancel executions: nothing new begins, and an async step that runs is cancelled.
 
-    A running step is not interrupted, but no step follows it.
+    One whose workflow cleans up (compensate, on_cancel, finally) is CANCELLING until that is done.
+    A second cancel ends it at once.
     """
-    _each(context, execution_ids, "cancel", "cancelled")
+    _each(context, execution_ids, "cancel", "cancelled", tenant_id=tenant, force=force)
+
+
+@app.called("automate executions pause ID")
+def pause(context: Context, execution_ids: list[str] = _IDS, tenant: str | None = TENANT) -> None:
+    """Let no more steps of executions begin until unpause. What runs ends and is saved."""
+    _each(context, execution_ids, "pause", "paused", tenant_id=tenant)
+
+
+@app.called("automate executions unpause ID")
+def unpause(context: Context, execution_ids: list[str] = _IDS, tenant: str | None = TENANT) -> None:
+    """Let PAUSED executions go on."""
+    _each(context, execution_ids, "unpause", "going on", tenant_id=tenant)
+
+
+@app.called(
+    "automate executions retry ID charge",
+    "automate executions retry ID send --position 3",
+    "automate executions retry ID reserve.compensate",
+)
+def retry(
+    context: Context,
+    execution_id: str = _ID,
+    step: str = argument("The id of the step that failed, or waits for its retry."),
+    position: int = option(-1, "The element of the step's for_each, from 0.", min=-1),
+    tenant: str | None = TENANT,
+) -> None:
+    """
+    Run one failed step of an execution again, and all that follows from it.
+
+    A step that waits for its retry is due now. A compensation is called <step>.compensate.
+    """
+    out, found = context.out, found_execution(context, execution_id)
+    store = context.session.plain.executions
+    retried = store.retry_step(found.id, step, position, tenant_id=tenant)
+    out.data({"id": found.id, "step": step, "position": position, "retried": retried})
+    if not retried:
+        raise WorkFailedError(
+            message=f"step {step!r} is not retried",
+            hint="only one that has failed, or that waits for its retry, can be",
+        )
+    out.line(f"{found.id} runs {step} again")
+
+
+@app.called(
+    "automate executions fork ID --step charge",
+    """automate executions fork ID --step charge --payload '{"total": 90}'""",
+    "automate executions fork ID --step charge --definition current",
+)
+def fork(
+    context: Context,
+    execution_id: str = _ID,
+    step: str = option(..., "The first step that runs; those before are copied."),
+    payload: str | None = option(None, "Another payload of the event, as JSON.", metavar="JSON"),
+    definition: str | None = _DEFINITION,
+) -> None:
+    """Begin a copy of an execution that runs from a step on. The original stays as it is."""
+    found = found_execution(context, execution_id)
+    options: dict[str, Any] = {"definition": _definition(context, found, definition)}
+    if payload is not None:
+        options["payload"] = inputs.read_json(payload, "--payload")
+    store = context.session.plain.executions
+    begun = store.fork(found.id, step, **options)
+    context.out.data({"id": begun, "forked_from": found.id})
+    context.out.line(f"{begun} begins from step {step}, with what {found.id} had done before")
+
+
+def _definition(context: Context, execution: Execution, given: str | None) -> Any:
+    """Return the workflow of that file or name, or the current one for ``current``."""
+    if given is None:
+        return None
+    if given == "current":
+        workflows = context.session.whole.workflows
+        return workflows.get(execution.name, execution.tenant_id)
+    from automate_kernel.workflows.definition.loader import load_workflow
+
+    return load_workflow(given)
 
 
 @app.called(
     "automate executions resume ID",
+    "automate executions resume ID --step charge",
+    "automate executions resume ID --definition current",
     "automate executions resume --failed --workflow order-notify --newer-than 2h",
     "automate executions resume --failed --error-code UNAVAILABLE --rate 5 --yes",
 )
 def resume(
     context: Context,
     execution_ids: list[str] | None = argument("The executions' ids.", None, metavar="[ID]…"),
+    step: str | None = option(None, "Run this step and all that follow, whatever the end was."),
+    definition: str | None = _DEFINITION,
     failed: bool = flag("--failed", "All FAILED ones that match."),
     workflow: str | None = option(None, "Only of this workflow."),
     tenant: str | None = TENANT,
@@ -221,20 +316,28 @@ def resume(
     """
     Run failed executions again, from the steps that failed. A worker does it.
 
-    Without ids --failed means every FAILED one that the other options match, the oldest first.
+    Steps that were undone run again too. Without ids --failed means every FAILED one that the other
+    options match, the oldest first.
     """
     options: dict[str, Any] = {
         "workflow": workflow, "tenant_id": tenant, "error_code": error_code, "limit": limit,
         "per_second": rate,
     }  # fmt: skip
-    filtered = any(each is not None for each in (*options.values(), older_than, newer_than))
-    if bool(execution_ids) == failed or (execution_ids and filtered):
+    filters = (workflow, error_code, limit, rate, older_than, newer_than)
+    beside = filters if execution_ids else (step, definition)
+    if bool(execution_ids) == failed or any(each is not None for each in beside):
         raise ConfigError(
             "name the executions, or say --failed",
-            hint="--failed takes every FAILED one that --workflow and the others match",
+            hint=(
+                "--failed takes every FAILED one that --workflow and the others match;"
+                " --step and --definition are for ids"
+            ),
         )
     if execution_ids:
-        _each(context, execution_ids, "resume", "resumed")
+        for each in execution_ids:
+            found = _definition(context, found_execution(context, each), definition)
+            about = {"step_id": step, "definition": found, "tenant_id": tenant}
+            _each(context, [each], "resume", "resumed", **about)
         return
     kernel, out = context.session.plain, context.out
     options |= inputs.ages(kernel.outbox.now(), older_than, newer_than)
@@ -247,19 +350,19 @@ def resume(
     out.line(f"{counted(count, 'execution')} resumed")
 
 
-def _each(context: Context, execution_ids: list[str], what: str, done: str) -> None:
+def _each(context: Context, execution_ids: list[str], what: str, done: str, **options: Any) -> None:
     out, store = context.out, context.session.plain.executions
     results: dict[str, bool] = {}
     for each in execution_ids:
         execution = found_execution(context, each)
-        results[execution.id] = getattr(store, what)(execution.id)
+        results[execution.id] = getattr(store, what)(execution.id, **options)
         if results[execution.id]:
             out.line(f"{execution.id} {done}")
         else:
             out.note(f"{execution.id} is {execution.status.value}: not {done}")
     out.data({key: done if changed else "unchanged" for key, changed in results.items()})
     if not all(results.values()):
-        only = "failed ones" if what == "resume" else "ones that have not ended"
+        only = _ABLE.get(what, "ones that have not ended")
         raise WorkFailedError(message=f"not all were {done}", hint=f"only {only} can be")
 
 

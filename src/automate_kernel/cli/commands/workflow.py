@@ -1,4 +1,4 @@
-"""``automate workflow``: check, test and show definitions."""
+"""``automate workflow``: check, test and show definitions, pause and resume workflows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from automate_kernel.cli.command import Commands, Context, TextCommand
+from automate_kernel.cli.command import Commands, Context, DataCommand, TextCommand
 from automate_kernel.cli.commands.events import find_workflow, is_path
 from automate_kernel.cli.commands.executions import found_execution
 from automate_kernel.cli.inputs import argument, flag, option, read_json
-from automate_kernel.cli.output import Columns, as_json, counted, seconds
+from automate_kernel.cli.output import Columns, as_json, counted, seconds, time_of
 from automate_kernel.cli.records import show_dry_run, statuses_of
 from automate_kernel.errors import AutomateError, ConfigError, StorageError
 from automate_kernel.secrets.redaction import redact_shown
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from automate_kernel.workflow_tests.file import CaseFile
     from automate_kernel.workflows.definition.model import Workflow
 
-app: Commands = Commands("workflow", "Check, test and show workflows.")
+_NAME = argument("The workflow's name.")
+app: Commands = Commands("workflow", "Check, test, show, pause and resume workflows.")
+hosted: Commands = Commands("workflow", "Pause and resume workflows.")
+"""The commands for workflows that the host's kernel has."""
 
 
 @app.called(
@@ -317,6 +320,52 @@ def ls(context: Context) -> None:
     found = sorted(kernel.workflows, key=lambda each: each.name)
     none = "no workflows; set workflows in automate.toml, or make the folder workflows"
     context.out.listing(found, columns, data=methodcaller("to_dict"), empty=none)
+
+
+@hosted.called('automate workflow pause order-notify --reason "stock-taking"')
+@app.called('automate workflow pause order-notify --reason "stock-taking"')
+def pause(
+    context: Context,
+    workflow: str = _NAME,
+    reason: str = option("", "The reason, which is shown to others."),
+    tenant: str | None = option(None, "Only the executions of this tenant."),
+) -> None:
+    """
+    Let no step of a workflow begin until resume.
+
+    What runs ends and is saved. Events still start executions, which wait.
+    """
+    context.session.plain.workflows.pause(workflow, reason, tenant_id=tenant)
+    context.out.data({"workflow": workflow, "tenant_id": tenant, "paused": True})
+    go_on = f"{context.named('workflow resume')} {workflow}"
+    context.out.line(f"{workflow} is paused; {go_on} lets it go on")
+
+
+@hosted.called("automate workflow resume order-notify")
+@app.called("automate workflow resume order-notify")
+def resume(
+    context: Context,
+    workflow: str = _NAME,
+    tenant: str | None = option(None, "Only the executions of this tenant."),
+) -> None:
+    """Let the executions of a paused workflow go on."""
+    resumed = context.session.plain.workflows.resume(workflow, tenant_id=tenant)
+    context.out.data({"workflow": workflow, "tenant_id": tenant, "paused": False})
+    context.out.line(f"{workflow} {'is no longer' if resumed else 'was not'} paused")
+
+
+@hosted.called("automate workflow paused", cls=DataCommand)
+@app.called("automate workflow paused", cls=DataCommand)
+def paused(context: Context) -> None:
+    """List the workflows that are paused."""
+    columns: Columns = {
+        "WORKFLOW": "workflow",
+        "TENANT": lambda each: each.tenant_id or "",
+        "SINCE": lambda each: time_of(each.paused_at),
+        "REASON": "reason",
+    }
+    found = context.session.plain.workflows.paused()
+    context.out.listing(found, columns, "no workflow is paused", asdict)
 
 
 @app.called("automate workflow schema > workflow.schema.json", cls=TextCommand)

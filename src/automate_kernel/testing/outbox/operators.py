@@ -37,6 +37,19 @@ class OperatorContract(StoreHooks):
         assert store.cancel([UNKNOWN_ID]) == store.requeue([UNKNOWN_ID]) == 0
         assert store.cancel([]) == store.requeue([]) == 0
 
+    def test_recall(self, store: OutboxStore) -> None:
+        """Items that wait are due now; those that are finished stay so."""
+        ids = self.one_of_each(store)
+        later = store.enqueue("k", "LATER", delay=LONG_SECONDS)
+        assert store.recall([later, ids["COMPLETED"], UNKNOWN_ID]) <= 1
+        item = store.get(later)
+        assert item is not None
+        if store.recall([later]):
+            assert item.waiting_for == "worker"
+        finished = store.get(ids["COMPLETED"])
+        assert finished is not None
+        assert finished.status is ItemStatus.COMPLETED
+
     def test_find(self, store: OutboxStore) -> None:
         """Items are found by state, kind and tenant, the newest first."""
         wanted = [("a", "x"), ("b", "x"), ("a", "y"), ("a", None)]

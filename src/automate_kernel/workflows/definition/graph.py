@@ -55,8 +55,9 @@ def _step_lists(
     workflow: Workflow,
 ) -> Iterator[tuple[str, Sequence[Step], dict[str, tuple[str, ...]]]]:
     """Yield a title, the steps below it, and the needs of each."""
-    for title, steps in (("", workflow.steps), ("on failure", workflow.on_failure)):
+    for name, steps in workflow.groups().items():
         if steps:
+            title = "" if name == "steps" else name.replace("_", " ")
             yield title, steps, {step.id: workflow.needs_of(step.id) for step in steps}
 
 
@@ -68,13 +69,16 @@ def _checked(statuses: Statuses | None) -> dict[str, StepStatus]:
     return {step_id: StepStatus(status) for step_id, status in (statuses or {}).items()}
 
 
-def _traits(step: Step) -> list[str]:
+def _traits(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
     """Return the step's options that differ from the default, in a word each."""
     traits = ["if"] if step.if_ is not None else []
     traits += ["for each"] if step.for_each is not None else []
     traits += [f"{step.retry.attempts} attempts"] if step.retry.attempts > 1 else []
     traits += [f"≤ {format_duration(step.timeout)}"] if step.timeout is not None else []
     traits += ["may fail"] if step.on_failure == "continue" else []
+    if step.compensation is not None:
+        text = f"undone by {step.compensation.action}"
+        traits.append(_with_icon(text, states.get(step.compensation.id)))
     return traits
 
 
@@ -86,8 +90,9 @@ def _with_icon(text: str, status: StepStatus | None) -> str:
     return text if status is None else f"{_ICONS[status]} {text}"
 
 
-def _label(name: str, step: Step, status: StepStatus | None) -> list[str]:
-    return [_with_icon(name, status), _short(step.action), " · ".join(_traits(step))]
+def _label(name: str, step: Step, states: Mapping[str, StepStatus]) -> list[str]:
+    first = _with_icon(name, states.get(step.id))
+    return [first, _short(step.action), " · ".join(_traits(step, states))]
 
 
 def _depths(needs: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -115,7 +120,7 @@ def to_text(workflow: Workflow, statuses: Statuses | None = None) -> str:
         for step_id, depth in _depths(needs).items():
             step = by_id[step_id]
             first = _with_icon(step_id, states.get(step_id))
-            about = "; ".join([step.action, *_traits(step)])
+            about = "; ".join([step.action, *_traits(step, states)])
             after = f"  after {', '.join(needs[step_id])}" if needs[step_id] else ""
             lines.append(f"{'  ' * (depth + 1)}{first}  [{about}]{after}")
     return "\n".join(lines) + "\n"
@@ -137,12 +142,12 @@ def to_mermaid(workflow: Workflow, statuses: Statuses | None = None) -> str:
     """Write a Mermaid flowchart, which GitHub and many wikis show as a picture."""
     states = _checked(statuses)
     # Ids of our own: a step may be called "end", which Mermaid doesn't survive.
-    names = {step.id: f"s{n}" for n, step in enumerate((*workflow.steps, *workflow.on_failure))}
+    names = {step.id: f"s{n}" for n, step in enumerate(workflow.every_step())}
     lines = ["flowchart TD", f"  start([{_quoted(_started_by(workflow))}])"]
     for title, steps, needs in _step_lists(workflow):
         indent = "    " if title else "  "
-        lines += [f'  subgraph recovery["{title}"]'] if title else []
-        lines += [indent + names[s.id] + _mermaid_box(s, states.get(s.id)) for s in steps]
+        lines += [f'  subgraph {title.replace(" ", "_")}["{title}"]'] if title else []
+        lines += [indent + names[s.id] + _mermaid_box(s, states) for s in steps]
         arrows = [(need, step_id) for step_id, own in needs.items() for need in own]
         lines += [f"{indent}{names[need]} --> {names[step_id]}" for need, step_id in arrows]
         if title:
@@ -154,9 +159,10 @@ def to_mermaid(workflow: Workflow, statuses: Statuses | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _mermaid_box(step: Step, status: StepStatus | None) -> str:
+def _mermaid_box(step: Step, states: Mapping[str, StepStatus]) -> str:
+    status = states.get(step.id)
     opening, closing = ("[[", "]]") if step.for_each is not None else ("[", "]")
-    text = _quoted("\n".join(filter(None, _label(_short(step.id), step, status))))
+    text = _quoted("\n".join(filter(None, _label(_short(step.id), step, states))))
     styled = f":::{status.value.lower()}" if status in _CLASSES and status else ""
     return f"{opening}{text}{closing}{styled}"
 
@@ -212,7 +218,7 @@ def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool
         if heading:
             body.append(_text(_MARGIN, top, heading, "soft"))
             top += 18
-        labels = {s.id: _label(_short(s.name or s.id, 32), s, states.get(s.id)) for s in steps}
+        labels = {s.id: _label(_short(s.name or s.id, 32), s, states) for s in steps}
         widths = {key: max(120.0, _PER_LETTER * max(map(len, labels[key])) + 28) for key in labels}
         layers, width = lay_out(needs, widths, gap=_GAP, thin=8)
         body.append(_group(layers, labels, states, top))

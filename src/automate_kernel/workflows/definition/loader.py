@@ -37,6 +37,7 @@ from automate_kernel.workflows.definition.problems import (
     template_texts,
 )
 from automate_kernel.workflows.definition.structure import (
+    STEP_GROUPS,
     DefinitionProblem,
     StepNeeds,
     step_problems,
@@ -218,7 +219,7 @@ def _validate(value: Any, check: Check | None) -> tuple[Workflow | None, list[De
     except ValidationError as error:
         problems = problems_of(error, value)
         # pydantic looks at the steps together only once each of them is right.
-        raw = step_problems(_raw_steps(value, "steps"), _raw_steps(value, "on_failure"))
+        raw = step_problems({name: _raw_steps(value, name) for name in STEP_GROUPS})
         return None, problems + _elsewhere(problems, raw)
     refused = _refused_texts(workflow, check) if check is not None else ()
     return workflow, [*reference_problems(workflow), *refused]

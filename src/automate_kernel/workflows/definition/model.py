@@ -16,8 +16,11 @@ Only when no attempt is left does ``on_failure`` of the step apply: ``fail`` (th
 nothing more and fails the workflow; ``continue`` leaves the step FAILED with null as its output,
 and goes on as if it had completed.
 
-**Recovery.** When the workflow fails, the steps under its own ``on_failure`` run; they see
-``error`` beside the usual names. The workflow ends FAILED in any case.
+**Cleaning up.** When the workflow fails, it is undone: the ``compensate`` of each step that has
+COMPLETED is called, in the reverse order of the steps. Then the steps under its own ``on_failure``
+run, and it ends FAILED in any case. When it is cancelled, it is undone too; then the steps under
+``on_cancel`` run. The steps under ``finally`` run at the end of every execution, however it ends.
+All of them see ``error`` beside the usual names.
 """
 
 from __future__ import annotations
@@ -64,6 +67,7 @@ from automate_kernel.workflows.definition.fields import (
     refused,
 )
 from automate_kernel.workflows.definition.structure import (
+    STEP_GROUPS,
     effective_needs,
     step_problems,
     topological_order,
@@ -75,6 +79,24 @@ from automate_kernel.workflows.execution import Event
 def _listed(value: Any) -> Any:
     """Return a single value as a list of one: definitions may write it without brackets."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+class Compensation(DefinitionModel):
+    """
+    The call that undoes a step, once the step has COMPLETED and its workflow fails or is cancelled.
+
+    A step with ``for_each`` has it called for each element that has COMPLETED.
+    """
+
+    action: OperationName
+    """``connector.action``, ``provider.capability``, or an action of the host."""
+    input: StepInput = Field(default_factory=dict)
+    """The action's fields. Templates see the ``output`` of the call to undo, with ``for_each`` its
+    ``item`` and ``index``, the ``error``, and the steps that have ended."""
+    retry: RetryPolicy = RetryPolicy(attempts=1)
+    """The policy for failed attempts; without it there is one attempt."""
+    timeout: Annotated[Duration, Field(gt=0)] | None = None
+    """Seconds that one attempt may take; None leaves it to the worker."""
 
 
 class Step(DefinitionModel):
@@ -103,6 +125,8 @@ class Step(DefinitionModel):
     """Seconds that one attempt may take; None leaves it to the worker."""
     on_failure: Literal["fail", "continue"] = "fail"
     """The reaction of the workflow once no attempt is left."""
+    compensate: Compensation | None = None
+    """The call that undoes it, if the workflow fails or is cancelled after it."""
 
     @model_validator(mode="after")
     def _for_each_fits(self) -> Step:
@@ -114,6 +138,23 @@ class Step(DefinitionModel):
             message = "for_each is neither a list nor a template that gives one"
             raise refused("step", message, 'for example for_each: "{{ event.payload.lines }}"')
         return self
+
+    @cached_property
+    def compensation(self) -> Step | None:
+        """The step that undoes this one, whose id no author can give: ``<id>.compensate``."""
+        if self.compensate is None:
+            return None
+        return Step.model_construct(
+            id=f"{self.id}.compensate",
+            action=self.compensate.action,
+            input=self.compensate.input,
+            needs=(),
+            for_each=self.for_each,
+            concurrency=self.concurrency,
+            retry=self.compensate.retry,
+            timeout=self.compensate.timeout,
+            on_failure="continue",
+        )
 
     @property
     def skipped_with_needs(self) -> bool:
@@ -144,6 +185,14 @@ class Workflow(DefinitionModel):
     steps: Annotated[Sequence[Step], Field(min_length=1), AfterValidator(tuple)]
     on_failure: Annotated[Sequence[Step], AfterValidator(tuple)] = ()
     """Steps that run when the workflow has failed."""
+    on_cancel: Annotated[Sequence[Step], AfterValidator(tuple)] = ()
+    """Steps that run when the workflow is cancelled."""
+    finally_: Annotated[
+        Sequence[Step],
+        AfterValidator(tuple),
+        Field(validation_alias="finally", serialization_alias="finally"),
+    ] = ()
+    """Steps that run at the end, however the workflow ends."""
     output: JsonTree = None
     """A template for the output of the execution."""
     timeout: Annotated[Duration, Field(gt=0)] | None = None
@@ -163,23 +212,36 @@ class Workflow(DefinitionModel):
 
     @model_validator(mode="after")
     def _steps_fit(self) -> Workflow:
-        steps, recovery = (
-            [((name, n), step.id, step.needs) for n, step in enumerate(getattr(self, name))]
-            for name in ("steps", "on_failure")
-        )
+        groups = {
+            name: [((name, n), step.id, step.needs) for n, step in enumerate(steps)]
+            for name, steps in self.groups().items()
+        }
         errors = [
             InitErrorDetails(
                 type=refused("steps", each.message, each.hint, see=each.see),
                 loc=each.path,
                 input=None,
             )
-            for each in step_problems(steps, recovery)
+            for each in step_problems(groups)
+        ]
+        errors += [
+            InitErrorDetails(
+                type=refused("steps", "only a step under steps is undone", "take it out"),
+                loc=(name, n, "compensate"),
+                input=None,
+            )
+            for name, steps in self.groups().items()
+            for n, step in enumerate(steps)
+            if name != "steps" and step.compensate is not None
         ]
         if errors:
             title = type(self).__name__
             raise ValidationError.from_exception_data(title, errors, hide_input=True)
-        self._by_id.update({step.id: step for step in (*self.steps, *self.on_failure)})
-        self._needs.update(effective_needs(steps) | effective_needs(recovery))
+        self._by_id.update({step.id: step for step in self.every_step()})
+        self._by_id.update({step.id: step for step in self.compensations.values()})
+        self._needs.update(dict.fromkeys((step.id for step in self.compensations.values()), ()))
+        for steps in groups.values():
+            self._needs.update(effective_needs(steps))
         return self
 
     @model_validator(mode="after")
@@ -192,6 +254,30 @@ class Workflow(DefinitionModel):
             message = f"overlap: {min(overlaps)} means nothing beside concurrency"
             raise refused("workflow", message, "leave it to concurrency: take overlap out")
         return self
+
+    def groups(self) -> dict[str, Sequence[Step]]:
+        """Return its lists of steps by their fields: ``steps``, and those that clean up."""
+        lists = (self.steps, self.on_failure, self.on_cancel, self.finally_)
+        return dict(zip(STEP_GROUPS, lists, strict=True))
+
+    def every_step(self) -> tuple[Step, ...]:
+        """Return all its steps, those that clean up too, but no compensations."""
+        return self._every_step
+
+    @cached_property
+    def _every_step(self) -> tuple[Step, ...]:
+        return tuple(step for steps in self.groups().values() for step in steps)
+
+    @cached_property
+    def compensations(self) -> dict[str, Step]:
+        """The steps that undo others, by the ids of those."""
+        undoing = {step.id: step.compensation for step in self.steps}
+        return {step_id: step for step_id, step in undoing.items() if step is not None}
+
+    @property
+    def cleans_up(self) -> bool:
+        """True if there is anything to do for it once it is cancelled."""
+        return bool(self.compensations or self.on_cancel or self.finally_)
 
     @property
     def triggers(self) -> tuple[Trigger, ...]:
@@ -207,7 +293,7 @@ class Workflow(DefinitionModel):
         return tuple(each for each in self.triggers if each.matches(event, self.name))
 
     def step(self, step_id: str) -> Step:
-        """Return the step called *step_id*, also under on_failure; raises `WorkflowError`."""
+        """Return the step called *step_id*, also of those that clean up; raises `WorkflowError`."""
         found = self._by_id.get(step_id)
         if found is None:
             raise self._no_step(f"no step {step_id!r}", step_id, self._by_id)
@@ -222,7 +308,7 @@ class Workflow(DefinitionModel):
         return self._needs[self.step(step_id).id]
 
     def graph(self) -> dict[str, tuple[str, ...]]:
-        """Return the steps (without those under on_failure) and the ids that each waits for."""
+        """Return the steps (without those that clean up) and the ids that each waits for."""
         return {step.id: self._needs[step.id] for step in self.steps}
 
     def order(self) -> tuple[str, ...]:
@@ -233,7 +319,7 @@ class Workflow(DefinitionModel):
         """
         Return *step_id* and the ids of all steps that wait for it, directly or not, in order.
 
-        Raises `WorkflowError` for an unknown step, or a step under on_failure.
+        Raises `WorkflowError` for an unknown step, or one that cleans up.
         """
         order = self.order()
         if step_id not in order:
@@ -283,7 +369,9 @@ def workflow_json_schema() -> dict[str, Any]:
     schema = Workflow.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
     starts, triggers = START_FIELDS.values(), TRIGGERS.values()
-    models: list[type[BaseModel]] = [Workflow, Step, RetryPolicy, *starts, *triggers]
+    models: list[type[BaseModel]] = [
+        Workflow, Step, Compensation, RetryPolicy, *starts, *triggers
+    ]  # fmt: skip
     for model in models:
         own = schema if model is Workflow else definitions[model.__name__]
         for name, text in _field_docs(model).items():

@@ -20,8 +20,9 @@ from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.fields import RetryPolicy
-from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.model import Compensation, Step, Workflow
 from automate_kernel.workflows.definition.structure import (
+    STEP_GROUPS,
     DefinitionProblem,
     FieldPath,
     ancestors,
@@ -76,7 +77,7 @@ def show_path(path: FieldPath, value: Any = None) -> str:
     text = ""
     for part in path:
         value = _at(value, (part,))
-        step_id = _at(value, ("id",)) if text in ("steps", "on_failure") else None
+        step_id = _at(value, ("id",)) if text in STEP_GROUPS else None
         if isinstance(part, str):
             text += f".{part}" if text else part
         elif isinstance(step_id, str) and step_id:
@@ -149,8 +150,10 @@ def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
         return RetryPolicy
     if len(path) == 1 and path[0] in START_FIELDS:
         return START_FIELDS[str(path[0])]
-    if path[0] in ("steps", "on_failure") and len(path) == 2:
+    if path[0] in STEP_GROUPS and len(path) == 2:
         return Step
+    if path[-1] == "compensate":
+        return Compensation
     if path[0] == "trigger":
         trigger = _at(definition, path)
         return TRIGGERS.get(str(trigger.get("type"))) if isinstance(trigger, Mapping) else None
@@ -172,7 +175,10 @@ _ELSEWHERE = {
     "cron": "schedule",
     "timezone": "tz",
     "output": "outputs",
-    "on_failure": "on_error finally",
+    "on_failure": "on_error catch",
+    "on_cancel": "on_cancelled on_cancellation",
+    "finally": "always ensure finally_ on_exit",
+    "compensate": "undo compensation rollback",
     "concurrency": "max_parallel parallel",
 }
 
@@ -281,10 +287,11 @@ _WANTED = {
 def _wrong_type(path: FieldPath, kind: str, value: Any) -> _Words:
     wanted = _WANTED.get(kind, "a list")
     got = kind_of(value)
-    first, last, lists = path[:1], path[-1:], (("steps",), ("on_failure",))
+    first, last, lists = path[:1], path[-1:], [(name,) for name in STEP_GROUPS]
     a_trigger = first == ("trigger",) and (len(path) == 1 or wanted == "a mapping")
     hints = (
         (last == ("retry",), "for example retry: {attempts: 5}"),
+        (last == ("compensate",), "for example compensate: {action: stock.release}"),
         (last in lists, "write each step as '- id: …'"),
         (first in lists and len(path) == 2, "a step has an id and an action"),
         (a_trigger, f"for example {_EXAMPLES['trigger']}"),
@@ -317,10 +324,12 @@ def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
     for index, trigger in enumerate(workflow.triggers):
         place: FieldPath = ("trigger", index) if many else ("trigger",)
         yield from _texts_of(trigger.if_, (*place, "if"))
-    for group in ("steps", "on_failure"):
-        for index, step in enumerate(getattr(workflow, group)):
+    for group, steps in workflow.groups().items():
+        for index, step in enumerate(steps):
             texts = {"if": step.if_, "for_each": step.for_each, "input": step.input}
             yield from _texts_of(texts, (group, index))
+            if step.compensate is not None:
+                yield from _texts_of(step.compensate.input, (group, index, "compensate", "input"))
     yield from _texts_of(workflow.output, ("output",))
     for name in START_FIELDS:
         yield from _texts_of(getattr(getattr(workflow, name), "key", None), (name, "key"))
@@ -340,9 +349,9 @@ class _Visible:
     """The steps and names that each place of a workflow can see."""
 
     def __init__(self, workflow: Workflow) -> None:
-        self._groups = {"steps": workflow.steps, "on_failure": workflow.on_failure}
+        self._groups = workflow.groups()
         self._main = [step.id for step in workflow.steps]
-        self._all = [*self._main, *(step.id for step in workflow.on_failure)]
+        self._all = [step.id for step in workflow.every_step()]
         self._before = ancestors({step_id: workflow.needs_of(step_id) for step_id in self._all})
 
     def problems(self, path: FieldPath, text: str) -> Iterator[_Words]:
@@ -367,13 +376,15 @@ class _Visible:
             hint = did_you_mean(step_id, self._all) or f"there is {', '.join(map(repr, self._all))}"
             return f"names the step {step_id!r}, which does not exist", hint
         before = frozenset() if own is None else self._before[own.id]
-        if step_id in before or (path[0] in ("on_failure", "output") and step_id in self._main):
+        ends = path[0] in ("output", *STEP_GROUPS[1:]) or "compensate" in path
+        if step_id in before or (ends and step_id in self._main):
             return None
         if own is not None and own.id == step_id:
             return "a step can't see its own output", "name an earlier step"
         hint = f"add {step_id!r} to needs"
-        if path[0] != "on_failure" and step_id not in self._main:
-            hint = "steps under on_failure run only after these"
+        beside = {step.id for step in self._groups.get(str(path[0]), ())}
+        if step_id not in self._main and step_id not in beside:
+            hint = "the steps that clean up run only after these"
         elif own is not None and own.id in self._before[step_id]:
             hint = f"{step_id!r} waits for this step: change their order"
         return f"names the step {step_id!r}, which may not have finished", hint

@@ -23,6 +23,9 @@ Needs = Mapping[str, Sequence[str]]
 StepNeeds = tuple[FieldPath, str, Sequence[str] | None]
 """A step's path, its id and its own needs (None if it names none)."""
 
+STEP_GROUPS = ("steps", "on_failure", "on_cancel", "finally")
+"""The fields of a workflow that are lists of steps: all but the first clean up."""
+
 
 _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (bool, "true or false"),
@@ -120,23 +123,24 @@ def ancestors(needs: Needs) -> dict[str, frozenset[str]]:
     return found
 
 
-def step_problems(
-    steps: Sequence[StepNeeds], recovery: Sequence[StepNeeds] = ()
-) -> list[DefinitionProblem]:
-    """Find the problems in the ids and needs of *steps*, and of *recovery* under on_failure."""
+def step_problems(groups: Mapping[str, Sequence[StepNeeds]]) -> list[DefinitionProblem]:
+    """Find the problems in the ids and needs of a workflow's lists of steps, by their fields."""
     first: dict[str, FieldPath] = {}
     problems = []
-    for path, step_id, _ in (*steps, *recovery):
+    for path, step_id, _ in (each for group in groups.values() for each in group):
         if step_id in first:
             message, hint = f"another step is called {step_id!r}", "give each an id of its own"
             problems.append(DefinitionProblem((*path, "id"), message, hint, see=first[step_id]))
         first.setdefault(step_id, path)
-    for group, others in ((steps, recovery), (recovery, steps)):
-        problems += _wrong_needs(group, {step_id for _, step_id, _ in others})
+    for name, group in groups.items():
+        own = {step_id for _, step_id, _ in group}
+        problems += _wrong_needs(name, group, set(first) - own)
     return problems
 
 
-def _wrong_needs(group: Sequence[StepNeeds], others: set[str]) -> list[DefinitionProblem]:
+def _wrong_needs(
+    name: str, group: Sequence[StepNeeds], others: set[str]
+) -> list[DefinitionProblem]:
     known = [step_id for _, step_id, _ in group]
     problems = []
     for path, step_id, own in group:
@@ -146,8 +150,10 @@ def _wrong_needs(group: Sequence[StepNeeds], others: set[str]) -> list[Definitio
             elif need in known:
                 continue
             elif need in others:
-                message = f"{need!r} belongs to the other list of steps"
-                hint = "steps under on_failure run after all others, and need only each other"
+                message = f"{need!r} belongs to another list of steps"
+                hint = f"steps under {name} need only each other"
+                if name != "steps":
+                    hint += ": they run after those under steps"
             else:
                 message = f"there is no step {need!r}"
                 there_is = ", ".join(map(repr, dict.fromkeys(known)))

@@ -145,7 +145,7 @@ def lock_gates(rows: Rows, ids: Iterable[str]) -> dict[str, Row]:
         if not known:
             missing = [each for each in wanted if each not in found]
             new = {"execution_id": _NOBODY, "created_at": Now()}
-            rows.insert(DEBOUNCE, [{"id": each, **new} for each in missing])
+            rows.ensure(DEBOUNCE, [{"id": each, **new} for each in missing])
         its = [Where("id", "in", wanted)]
         found = {row["id"]: row for row in rows.select(DEBOUNCE, its, order_by=("id",), lock=True)}
         known = False

@@ -9,7 +9,7 @@ database, so the same decisions drive the threads of a worker, an event loop and
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from operator import itemgetter
@@ -22,6 +22,14 @@ from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
 from automate_kernel.workflows.definition.model import Step
+from automate_kernel.workflows.engine.phases import (
+    NOTHING,
+    SUCCESS,
+    compensations,
+    ending_of,
+    not_undone,
+    phase_names,
+)
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.execution import (
     Execution,
@@ -43,6 +51,9 @@ class Waits:
 
     def __bool__(self) -> bool:
         return bool(self._due)
+
+    def __iter__(self) -> Iterator[StepKey]:
+        return iter(self._due)
 
     def pass_time(self, seconds: float) -> None:
         """Move the clock on."""
@@ -118,6 +129,9 @@ class Agenda:
                 insort(self._ready, self._steps[follower], key=itemgetter(0))
 
 
+_NO_AGENDA = Agenda((), {}, bool)
+
+
 @dataclass(slots=True)
 class Elements:
     """The elements of one step's ``for_each``: those that may begin, run, or have failed."""
@@ -127,14 +141,25 @@ class Elements:
     running: int = 0
     unfinished: int = 0
     failed: StepRun | None = None
+    stops: bool = True
+    """True if none begins once one has failed."""
 
     @classmethod
     def of(
-        cls, step_id: str, values: list[Any], runs: Mapping[StepKey, StepRun], waits: Waits
+        cls,
+        step_id: str,
+        values: list[Any],
+        runs: Mapping[StepKey, StepRun],
+        waits: Waits,
+        chosen: Sequence[int] | None = None,
     ) -> Elements:
-        """Return the elements of a step; its *runs* may have come some way already."""
-        elements = cls(values)
-        for position in range(len(values)):
+        """
+        Return the elements of a step; its *runs* may have come some way already.
+
+        With *chosen*, only the elements at these positions count, and all of them are tried.
+        """
+        elements = cls(values, stops=chosen is None)
+        for position in range(len(values)) if chosen is None else chosen:
             key = (step_id, position)
             run = runs.get(key)
             if run is not None and run.status is StepStatus.COMPLETED:
@@ -153,7 +178,7 @@ class Elements:
 
     def take(self, limit: int) -> int | None:
         """Return the position of the next element to begin, if fewer than *limit* run."""
-        if self.failed is not None or self.running >= limit or not self.ready:
+        if (self.failed is not None and self.stops) or self.running >= limit or not self.ready:
             return None
         return heappop(self.ready)
 
@@ -288,8 +313,10 @@ class _Flow:
         self._saved: set[StepKey] = set()  # in this turn
         self._view = program.view(execution, self._runs)
         self._elements: dict[str, Elements] = {}
-        self._rest_is_cancelled = False
-        self._agenda = Agenda(self._workflow.steps, program.needs, self._ended)
+        self._ending = SUCCESS
+        self._straying = False
+        self._phases: list[str] = []
+        self._enter_ending()
         self._output: Any = None
         self._encoded: JsonText | None = None
 
@@ -334,7 +361,7 @@ class _Flow:
 
     def _failing_elsewhere(self, step: Step) -> bool:
         """Return True if the workflow has failed by now, so that a retry would be for nothing."""
-        return self._execution.error_code is not None and step.id not in self._program.recovery
+        return self._ending is not SUCCESS and step.id not in self._program.recovery
 
     def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
         delay = step.retry.delay_for(run.attempts)
@@ -369,13 +396,13 @@ class _Flow:
         self._turn.failures.append(run.failed_attempt())
 
     def _step_failed(self, step: Step, error: AutomateError) -> None:
-        # A recovery step that fails changes nothing: the workflow has failed anyway.
-        if step.on_failure == "fail" and step.id not in self._program.recovery:
+        # One that cleans up changes nothing: the workflow has failed or is cancelled anyway.
+        if step.on_failure == "fail" and self._ending is SUCCESS:
             self.fail(_within(error, f"step {step.id!r} failed: {error}"))
 
     def fail(self, error: AutomateError) -> None:
-        """Let the workflow fail: nothing new begins but its recovery steps."""
-        if self._execution.error_code is None:
+        """Let the workflow fail: nothing new begins but what cleans up."""
+        if ending_of(self._execution) is SUCCESS:
             self._execution.error_code, self._execution.error = str(error.code), str(error)
             self._execution.error_group = group_of(error)
             self._turn.failed = error
@@ -396,33 +423,89 @@ class _Flow:
     def next_turn(self) -> Turn:
         """Start the steps that can start, and return the turn that has come together."""
         self._check_time()
-        recovering = self._execution.error_code is not None
-        if recovering and not self._rest_is_cancelled:
-            self._cancel_rest(self._workflow.steps)
-            self._rest_is_cancelled = True
-            self._agenda = Agenda(self._workflow.on_failure, self._program.needs, self._ended)
         self._put_back_due()
         if self._turn.saves:
             self._save_decided()
-        if not (recovering and self._in_flight):
-            self._start_ready()
-        idle = not (self._turn.calls or self._in_flight or self._waits)
-        if idle and not recovering and self._execution.error_code is None:
-            self._give_output()
-        if not recovering and self._execution.error_code is not None:
-            return self.next_turn()  # a template or the output failed just now
+        self._go_on()
         turn, self._turn = self._turn, Turn()
         self._saved.clear()
         wait = self._waits.until_next()
         if turn.calls or self._in_flight:
-            turn.next_retry = self._bounded(wait, recovering=recovering)
+            turn.next_retry = self._bounded(wait)
         elif self._waits:
-            turn.wait = self._bounded(wait or 0.0, recovering=recovering)
+            turn.wait = self._bounded(wait or 0.0)
         else:
-            turn.output, turn.encoded = self._output, self._encoded
-            failed = self._execution.error_code is not None
-            turn.end = ExecutionStatus.FAILED if failed else ExecutionStatus.COMPLETED
+            self._end(turn)
         return turn
+
+    def _go_on(self) -> None:
+        """Begin what can begin, in this phase and in those that follow at once."""
+        while True:
+            ending = ending_of(self._execution)
+            if ending is not self._ending:
+                self._ending, self._straying = ending, True
+                self._leave_rest()
+                self._enter_ending()
+            # What is in flight of the phase before ends first.
+            self._straying = self._straying and bool(self._in_flight)
+            if self._straying:
+                return
+            self._start_ready()
+            if ending_of(self._execution) is not self._ending:
+                continue
+            if self._turn.calls or self._in_flight or self._phase_waits():
+                return
+            if not self._next_phase():
+                return
+
+    def _phase_waits(self) -> bool:
+        return any(step_id in self._phase.needs for step_id, _ in self._waits)
+
+    def _enter_ending(self) -> None:
+        """Begin with the first phase that leads to this end."""
+        self._phases = phase_names(self._ending, self._workflow, self._runs)
+        self._phase, self._agenda = NOTHING, _NO_AGENDA
+        if self._ending is SUCCESS:
+            self._enter(self._phases.pop(0))
+
+    def _enter(self, name: str) -> None:
+        if name == "compensations":
+            self._phase = compensations(self._workflow, self._runs)
+        else:
+            self._phase = self._program.phases[name]
+        self._agenda = Agenda(self._phase.steps, self._phase.needs, self._ended)
+
+    @property
+    def _runs_own_steps(self) -> bool:
+        return self._phase is self._program.phases["steps"]
+
+    def _next_phase(self) -> bool:
+        """Enter the next phase; return False if there is none."""
+        if self._runs_own_steps:
+            self._give_output()
+            if self._execution.error_code is not None:
+                return True
+        if not self._phases:
+            return False
+        self._enter(self._phases.pop(0))
+        return True
+
+    def _leave_rest(self) -> None:
+        """End the runs that will not go on, after a crash of a worker too."""
+        left = set(phase_names(self._ending, self._workflow, self._runs))
+        for name, steps in self._workflow.groups().items():
+            if name not in left:
+                self._cancel_rest(steps)
+
+    def _end(self, turn: Turn) -> None:
+        if self._ending is SUCCESS:
+            turn.output, turn.encoded = self._output, self._encoded
+        turn.end = self._ending.value
+        left = not_undone(self._workflow, self._runs) if self._ending is not SUCCESS else None
+        execution = self._execution
+        if left is not None and left not in (execution.error or ""):
+            execution.error_code = execution.error_code or str(ErrorCodes.ABORTED)
+            execution.error = f"{execution.error}; {left}" if execution.error else left
 
     def _save_decided(self) -> None:
         """Save the conditional steps that run: what is saved beside them may change their ifs."""
@@ -431,9 +514,9 @@ class _Flow:
             if key in self._in_flight:
                 self._save(run)
 
-    def _bounded(self, wait: float | None, *, recovering: bool) -> float | None:
+    def _bounded(self, wait: float | None) -> float | None:
         """Return *wait*, cut where the workflow's time ends."""
-        if wait is None or self._left is None or recovering:
+        if wait is None or self._left is None or not self._runs_own_steps:
             return wait
         return min(wait, max(0.0, self._left))
 
@@ -443,9 +526,13 @@ class _Flow:
                 self._elements[step_id].put_back(position)
 
     def _check_time(self) -> None:
-        over = self._left is not None and self._left <= 0 and self._execution.error_code is None
+        over = self._left is not None and self._left <= 0
         # An execution whose steps have all ended does not fail for having been slow.
-        if over and not all(self._ended(step.id) for step in self._workflow.steps):
+        if (
+            over
+            and ending_of(self._execution) is SUCCESS
+            and not all(self._ended(step.id) for step in self._workflow.steps)
+        ):
             self.fail(AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the workflow took too long"))
 
     def _give_output(self) -> None:
@@ -469,14 +556,14 @@ class _Flow:
     # -- starting ----------------------------------------------------------------------------
 
     def _start_ready(self) -> None:
-        error_code, started = self._execution.error_code, True
+        started = True
         while started:
             # Ending a step without a call (skipped, nothing to go over) may make others ready.
             started = False
             for step in self._agenda.ready():
                 if not self._ended(step.id):
                     started = self._start(step) or started
-                if self._execution.error_code != error_code:
+                if ending_of(self._execution) is not self._ending:
                     return  # the workflow failed just now
 
     def _ended(self, step_id: str) -> bool:
@@ -491,7 +578,7 @@ class _Flow:
                 return True
             if step.for_each is not None:
                 return self._start_elements(step)
-            self._call(step, self._run(step, -1), {})
+            self._call(step, self._run(step, -1), self._undone(step, -1))
         except AutomateError as error:
             self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
             self._step_failed(step, error)
@@ -512,11 +599,18 @@ class _Flow:
         elements = self._elements.get(step.id)
         if elements is None:
             values = self._program.elements(step, self._view)
-            elements = Elements.of(step.id, values, self._runs, self._waits)
+            chosen = self._phase.elements.get(step.id)
+            if chosen and chosen[-1] >= len(values):
+                raise AutomateError(
+                    ErrorCodes.FAILED_PRECONDITION,
+                    f"its for_each gave {len(values)} elements, and more before",
+                )
+            elements = Elements.of(step.id, values, self._runs, self._waits, chosen)
             self._elements[step.id] = elements
         while (position := elements.take(step.concurrency)) is not None:
             run = self._run(step, position)
             given = {"item": elements.values[position], "index": position}
+            given |= self._undone(step, position)
             try:
                 elements.running += self._call(step, run, given)
             except AutomateError as error:
@@ -524,13 +618,26 @@ class _Flow:
                 elements.note_failed(run)
         if elements.running:
             return False
-        if elements.failed is not None:
+        if elements.failed is not None and (elements.stops or not self._open_elements(step)):
             self._element_failed(step, elements.failed)
             return True
         if not elements.unfinished:
             self._end_run(self._run(step, -1), StepStatus.COMPLETED)
             return True
         return False
+
+    def _undone(self, step: Step, position: int) -> dict[str, Any]:
+        """Return what a compensation sees of the call that it undoes."""
+        undone = self._program.undoes.get(step.id)
+        if undone is None:
+            return {}
+        return {"output": self._runs[undone, position].output}
+
+    def _open_elements(self, step: Step) -> bool:
+        """Return True if an element of a compensation has still to be tried, or again."""
+        chosen = self._phase.elements.get(step.id, ())
+        runs = (self._runs.get((step.id, position)) for position in chosen)
+        return any(run is None or not run.status.finished for run in runs)
 
     def _element_failed(self, step: Step, failed: StepRun) -> None:
         error = AutomateError(

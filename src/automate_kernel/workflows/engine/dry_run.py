@@ -161,7 +161,7 @@ def dry_run(
     except TemplateError as error:
         result.problem = str(error)
     walk = _Walk(program, event, outputs, templates, spec, redact)
-    order = {step.id: step for step in (*workflow.steps, *workflow.on_failure)}
+    order = {step.id: step for step in workflow.every_step()}
     result.steps = [walk.step(order[step_id]) for step_id in workflow.order()]
     try:
         result.output = walk.rendered(workflow.output, "output", [])

@@ -69,7 +69,7 @@ class Driven:
     """An execution in the engine: its task, its flow, and what waits for its next turn."""
 
     __slots__ = (
-        "arrived", "calls", "due", "flow", "given_up", "result", "saving", "task", "woken",
+        "arrived", "calls", "due", "flow", "given_up", "result", "saving", "stops", "task", "woken",
     )  # fmt: skip
 
     def __init__(self, task: Task, flow: Flow) -> None:
@@ -80,6 +80,8 @@ class Driven:
         """The turn that is being saved."""
         self.given_up: bool = False
         """True once nothing more of it is to begin: it is another worker's, or was ended."""
+        self.stops: bool = False
+        """True once its calls are to stop, since it is cancelled and cleans up then."""
         self.result: Result = None
         self.due: float | None = None
         """The time of its timer, if it has one."""
@@ -227,14 +229,16 @@ class Engine:
         opened = self._opened([task.item for task in tasks], now)
         for task in tasks:
             flow = opened.get(task.item.id)
-            if flow is None:
+            if isinstance(flow, OutcomeRecorded):
+                self._end([(task, flow)])
+            elif flow is None:
                 self._end([(task, Outcome(task.item.id, token=task.item.lease_token))])
             else:
                 self._admit(task, flow)
 
     def _opened(
         self, items: Sequence[OutboxItem], now: datetime | None
-    ) -> dict[str, Flow | Exception]:
+    ) -> dict[str, Flow | Exception | OutcomeRecorded]:
         try:
             return dict(self._runner.open(items, now))
         except Exception as error:
@@ -253,14 +257,14 @@ class Engine:
             return
         task.started_at = time.monotonic()
         flow.context.run(handled_item.set, task.item)
-        flow.enter(stoppable_by(self._setup.stopping, lambda: task.asked))
+        driven = Driven(task, flow)
+        flow.enter(stoppable_by(self._setup.stopping, lambda: task.asked or driven.stops))
         handler = self._handlers.get(task.item.kind)
         if handler is not None and handler.around is not None:
             flow.enter(handler.around(task.item))
         flow.enter(self._runner.around(flow.execution))
         flow.announcer = self._announcer
-        driven = Driven(task, flow)
-        task.cancel = self._canceller(driven)
+        task.cancel, task.recall = self._canceller(driven), partial(self._recall, driven)
         self._driven.add(driven)
         if flow.unread:
             self._steps.put(driven, None)
@@ -301,6 +305,14 @@ class Engine:
             self._ready.put((driven, ()))
 
         return cancel
+
+    def _recall(self, driven: Driven) -> None:
+        """Begin nothing more of *driven*, and put it back once its calls have ended."""
+        driven.flow.recalled = True
+        if self._runner.store.is_cancelling(driven.flow.execution.id):
+            driven.stops = True
+            self._portal.call_soon(self._cancel_calls, driven)
+        self._ready.put((driven, ()))
 
     def _give_up(self, driven: Driven) -> None:
         """Let nothing more of *driven* begin, and cancel what runs where that can be done."""
@@ -362,6 +374,12 @@ class Engine:
         if turn is None or self._is_over(driven):
             self._go_on(driven)
             return
+        if driven.flow.recalled:
+            turn = driven.flow.paused(turn)
+            if turn.last:
+                driven.saving = turn
+                self._dirty.put(driven)
+                return
         self._call(driven, turn)
         if driven.arrived or driven.woken:
             self._go_on(driven)
@@ -379,7 +397,7 @@ class Engine:
                     self._leave(driven, None if driven.task.asked else driven.result)
                 return
             turn = flow.context.copy().run(self._runner.turn, flow, outcomes)
-            if self._setup.stopping():
+            if self._setup.stopping() or flow.recalled:
                 flow.pause(turn)
             if needs_saving(turn):
                 driven.saving = turn
@@ -532,7 +550,8 @@ class Engine:
         if call is None:
             self._move_outputs(driven)
             return
-        if self._is_over(driven) or self._setup.stopping() or not self._setup.begins(driven.task):
+        held = driven.flow.recalled or not self._setup.begins(driven.task)
+        if self._is_over(driven) or self._setup.stopping() or held:
             self._ready.put((driven, [CallOutcome(call, begun=False)]))
             return
         began = time.monotonic()
@@ -580,7 +599,7 @@ class Engine:
             driven.calls[id(call)] = running
             # Of a task that is cancelled before it begins nothing else is called.
             running.add_done_callback(partial(self._end_async, driven, call))
-        if driven.over:
+        if driven.over or driven.stops:
             self._cancel_calls(driven)  # who cancelled may have been here before
 
     async def _aperform(self, driven: Driven, call: StepCall) -> CallOutcome:
@@ -601,7 +620,8 @@ class Engine:
         driven.calls.pop(id(call), None)
         if running.cancelled():
             error = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
-            outcome = CallOutcome(call, error=error)
+            # As if it had not begun: its execution is cancelled, not failed.
+            outcome = CallOutcome(call, error=error, begun=not driven.stops)
         else:
             outcome = running.result()
         self._ready.put((driven, [outcome]))

@@ -39,8 +39,9 @@ from automate_kernel.outbox.failed_attempts import (
 )
 from automate_kernel.outbox.handover import NOTE, Handover
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import bounded_seconds, redacted_json, seconds
+from automate_kernel.outbox.item import WAITING, bounded_seconds, redacted_json, seconds
 from automate_kernel.outbox.labels import (
+    MAX_LABELS,
     MOST_LABELLED,
     add_labels,
     label_rows,
@@ -50,6 +51,7 @@ from automate_kernel.outbox.retention import forget
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
 from automate_kernel.storage.checkpoint import (
+    LIVE,
     Checkpoint,
     Saved,
     save_checkpoints,
@@ -80,6 +82,15 @@ from automate_kernel.workflows.engine.execution_pages import (
     read_execution_page,
 )
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE, LargeOutputs
+from automate_kernel.workflows.engine.pauses import WorkflowPauses
+from automate_kernel.workflows.engine.repair import (
+    check_fits,
+    cleaning_again,
+    copied_steps,
+    forgotten,
+    reopen_rows,
+    reopening,
+)
 from automate_kernel.workflows.engine.statistics import (
     ExecutionActivity,
     ExecutionCounts,
@@ -102,13 +113,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADVANCE",
+    "SAME",
     "ExecutionStore",
     "Loaded",
     "Save",
+    "begin_cancelling",
     "change_status",
+    "concurrency_of",
     "end_from_outside",
     "keyed_execution_id",
+    "must_clean_up",
     "reopen",
+    "wake_up",
 ]
 
 logger: logging.Logger = get_logger(__name__)
@@ -116,7 +132,17 @@ logger: logging.Logger = get_logger(__name__)
 ADVANCE = "automate.advance"
 """The kind of the outbox item that is an execution's wake-up."""
 
-_LIVE = (ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value)
+PENDING, RUNNING, PAUSED = (
+    ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value, ExecutionStatus.PAUSED.value
+)  # fmt: skip
+SAME: Any = object()
+"""In place of a payload: the same as before."""
+
+_ENDED = [status for status in ExecutionStatus if status.finished]
+# An execution may be resumed with another item between two looks at it, but not for ever.
+_TRIES = 3
+# In a store that can't park an item, it is looked at so often.
+_LATE_SECONDS = 60.0
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
 # So many workers may die over one execution before it is given up.
 _MAX_CRASHES = 10
@@ -181,7 +207,7 @@ def _new_execution(
 ) -> _NewExecution:
     # It follows from both: the same event starts the same workflow once.
     execution_id = execution_id or execution_id_of(event, workflow.name)
-    item = _wake_up(execution_id, new_id(), event.tenant_id, priority)
+    item = wake_up(execution_id, new_id(), event.tenant_id, priority)
     row = {
         "id": execution_id,
         "workflow": workflow.name,
@@ -203,7 +229,7 @@ def _definition(workflow: Workflow) -> Row:
     return {"id": workflow.hash(), "name": workflow.name, "body": body, "created_at": Now()}
 
 
-def _wake_up(
+def wake_up(
     execution_id: str,
     item_id: str,
     tenant_id: str | None,
@@ -211,6 +237,7 @@ def _wake_up(
     run_at: datetime | None = None,
     concurrency: tuple[str, int] | None = None,
 ) -> NewItem:
+    """Return the outbox item that drives an execution."""
     key, limit = concurrency or (None, None)
     return NewItem(
         ADVANCE,
@@ -257,11 +284,29 @@ def change_status(
     }
     if status.finished:
         changes |= {"completed_at": Now(), "output": output}
-    where = [Where("id", "eq", execution.id), Where("status", "in", _LIVE)]
+    where = [Where("id", "eq", execution.id), Where("status", "in", LIVE)]
     changed = bool(rows.update(EXECUTION, where, changes))
     if changed:
         execution.status = status
     return changed
+
+
+def must_clean_up(rows: Rows, row: Row) -> bool:
+    """Return True if the execution of *row* goes on, and must clean up once it is cancelled."""
+    if row["status"] not in (PENDING, RUNNING, PAUSED):
+        return False
+    try:
+        return _stored_workflow(rows, row["definition_id"]).cleans_up
+    except AutomateError as error:
+        logger.warning("execution %s can't be cleaned up: %s", row["id"], error)
+        return False
+
+
+def begin_cancelling(rows: Rows, row: Row, **changes: Any) -> bool:
+    """Let the execution of *row*, which is locked, clean up, and then be CANCELLED."""
+    cancelling = {"status": ExecutionStatus.CANCELLING.value, "updated_at": Now(), **changes}
+    able = [Where("id", "eq", row["id"]), Where("status", "in", LIVE)]
+    return bool(rows.update(EXECUTION, able, cancelling))
 
 
 def end_from_outside(rows: Rows, execution: Execution, status: ExecutionStatus) -> bool:
@@ -281,36 +326,29 @@ def reopen(
     item_id: str,
     statuses: Sequence[ExecutionStatus],
     step_id: str | None = None,
+    workflow: Workflow | None = None,
 ) -> bool:
     """
     Let the ended execution of *row* wait for the item *item_id*; return False if it can't.
 
     It must be in one of *statuses*. The steps that did not come to their end are forgotten, with
-    those that recover from a failure. With *step_id* that step and all that follow from it are
-    forgotten too.
+    those that cleaned up, and those that were undone with all that follow from them. With *step_id*
+    that step and all that follow from it are forgotten too. With *workflow* it goes on with this
+    definition of it, and raises ``FAILED_PRECONDITION`` if that lacks a step that has completed.
     """
-    workflow = _stored_workflow(rows, row["definition_id"])
-    again = [step.id for step in workflow.on_failure]
-    again += [] if step_id is None else workflow.followers(step_id)
-    changes = {
-        "status": ExecutionStatus.PENDING.value,
-        "output": None,
-        "output_ref": None,
-        "error_code": None,
-        "error": None,
-        "error_group": None,
-        "completed_at": None,
-        "item_id": item_id,
-        "updated_at": Now(),
-    }
-    able = [Where("id", "eq", row["id"]), Where("status", "in", [each.value for each in statuses])]
-    if not rows.update(EXECUTION, able, changes):
+    known = _stored_workflow(rows, row["definition_id"])
+    gone = forgotten(rows, row["id"], known, step_id if workflow is None else None)
+    changes = reopening(row, item_id)
+    if workflow is not None:
+        if step_id is not None:
+            gone.steps |= set(workflow.followers(step_id))
+        gone.steps |= {step.id for step in workflow.every_step() if step not in workflow.steps}
+        check_fits(rows, row["id"], workflow, gone)
+        rows.insert(DEFINITION, [_definition(workflow)])
+        changes["definition_id"] = workflow.hash()
+    if not reopen_rows(rows, row, statuses, changes):
         return False
-    its = Where("execution_id", "eq", row["id"])
-    stopped = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
-    rows.delete(STEP, [its, Where("status", "in", [status.value for status in stopped])])
-    if again:
-        rows.delete(STEP, [its, Where("step_id", "in", again)])
+    gone.delete(rows, row["id"], [step.id for step in known.steps])
     return True
 
 
@@ -333,12 +371,22 @@ def _stored_workflow(rows: Rows, definition_id: str) -> Workflow:
         ) from None
 
 
-def _concurrency_of(rows: Rows, row: Row) -> tuple[str, int] | None:
+def concurrency_of(rows: Rows, row: Row) -> tuple[str, int] | None:
     """Return the concurrency key and its limit of an execution that has one."""
     if row["concurrency_key"] is None:
         return None
     workflow = _stored_workflow(rows, row["definition_id"])
     return row["concurrency_key"], workflow.concurrency.limit if workflow.concurrency else 1
+
+
+def _same_workflow(name: str, workflow: Workflow) -> Workflow:
+    if workflow.name == name:
+        return workflow
+    raise AutomateError(
+        ErrorCodes.INVALID_ARGUMENT,
+        f"the execution is one of workflow {name!r}, not of {workflow.name!r}",
+        hint="pass a definition with the same name, or start the other workflow",
+    )
 
 
 def _step_row(save: Save, run: StepRun) -> Row:
@@ -427,7 +475,7 @@ def _newest(rows: Rows, where: list[Where], limit: int) -> list[Execution]:
 
 class ExecutionStore:
     """
-    The executions of a host: a worker saves them, people find, cancel and resume them.
+    The executions of a host: a worker saves them, people find and steer them.
 
     *outbox* holds the items that wake them, in the same *storage*. Outputs that are too large for a
     row are in *output_store*.
@@ -443,6 +491,10 @@ class ExecutionStore:
         self.outbox = outbox
         self.outputs: LargeOutputs = LargeOutputs(output_store)
         """The outputs that are too large for a row."""
+        self.pauses: WorkflowPauses = WorkflowPauses(storage, outbox)
+        """The workflows of which no execution goes on."""
+        self.on_cancelled: Callable[[Execution], object] = bool
+        """Is called with an execution that `cancel` has ended."""
 
     # -- beginning ---------------------------------------------------------------------------
 
@@ -729,7 +781,8 @@ class ExecutionStore:
             with suppress(LeaseLostError):
                 self.outbox.renew(item.id, owner, token=item.lease_token, transaction=rows.native)
                 held.append(one)
-        return Saved(save_progress(rows, held), rows.now())
+        live, steered = save_progress(rows, held)
+        return Saved(live, rows.now(), steered)
 
     def _checkpoint(self, save: Save) -> Checkpoint:
         item, turn, execution = save.item, save.turn, save.execution
@@ -742,7 +795,8 @@ class ExecutionStore:
         )
         if turn.end is None and turn.failed is None and save.stored:
             return one
-        one.status = str(turn.end or ExecutionStatus.RUNNING)
+        cancelling = execution.status is ExecutionStatus.CANCELLING
+        one.status = str(turn.end or (execution.status if cancelling else ExecutionStatus.RUNNING))
         one.error_code, one.error, one.error_group = _stored_error(execution)
         if turn.end is not None:
             one.output_ref = turn.output_ref
@@ -952,7 +1006,7 @@ class ExecutionStore:
 
     def stats(self) -> ExecutionStats:
         """Count by workflow those that have not ended and those that FAILED; reads only these."""
-        where = [Where("status", "in", [*_LIVE, ExecutionStatus.FAILED.value])]
+        where = [Where("status", "in", [*LIVE, ExecutionStatus.FAILED.value])]
         with self.storage.begin(atomic=False) as rows:
             found = rows.count(EXECUTION, ("workflow", "status"), where)
         counts: dict[str, dict[str, int]] = {}
@@ -986,15 +1040,26 @@ class ExecutionStore:
 
     # -- operator commands -------------------------------------------------------------------
 
-    def cancel(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
+    def cancel(
+        self, execution_id: str, *, tenant_id: str | None = None, force: bool = False
+    ) -> bool:
         """
-        End an execution as CANCELLED; return False if it had ended.
+        Cancel an execution; return False if it had ended.
 
         The worker that has it is asked to stop: an ``async def`` step is cancelled, a ``def`` step
-        ends as it will, and nothing follows. With *tenant_id* another tenant's is not there.
+        ends as it will, and nothing follows. It is CANCELLED at once, unless its workflow has
+        something to clean up: then it is CANCELLING until its steps are undone, and those under
+        ``on_cancel`` and ``finally`` have run. With *force*, or if it is CANCELLING already, it is
+        CANCELLED at once all the same. With *tenant_id* another tenant's is not there.
         """
+        its = _equal(id=execution_id, tenant_id=tenant_id)
         with self.storage.begin() as rows:
-            its = _equal(id=execution_id, tenant_id=tenant_id)
+            found = rows.select(EXECUTION, its)
+            if not found:
+                return False
+            if not force and must_clean_up(rows, found[0]):
+                row = self._recalled(rows, its)
+                return row is not None and begin_cancelling(rows, row)
             found = rows.select(EXECUTION, its, lock=True)
             if not found:
                 return False
@@ -1002,20 +1067,217 @@ class ExecutionStore:
             cancelled = end_from_outside(rows, execution, ExecutionStatus.CANCELLED)
         if cancelled:
             self.outbox.cancel([found[0]["item_id"]])
+            self.on_cancelled(execution)
         return cancelled
 
+    def _recalled(self, rows: Rows, its: list[Where]) -> Row | None:
+        """Return the row of an execution that goes on, locked, with its item taken up anew soon."""
+        for _ in range(_TRIES):
+            found = rows.select(EXECUTION, its, columns=("item_id", "status"))
+            if not found or found[0]["status"] not in LIVE:
+                return None
+            # The item first, as a checkpoint does: two that lock them in turns would wait for ever.
+            self.outbox.recall([found[0]["item_id"]], transaction=rows.native)
+            locked = rows.select(EXECUTION, its, lock=True)
+            # It may have ended meanwhile, and even been resumed with another item.
+            if locked and locked[0]["item_id"] == found[0]["item_id"]:
+                return locked[0] if locked[0]["status"] in LIVE else None
+        return None
+
+    def pause(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
+        """
+        Let no more steps of an execution begin until `unpause`; return False if it can't be paused.
+
+        What runs ends and is saved. One that has ended, is cancelled or paused can't be paused. The
+        times of its retries, and of its workflow's timeout, go on. With *tenant_id* another
+        tenant's is not there.
+        """
+        return self._set_paused(execution_id, tenant_id, (PENDING, RUNNING), PAUSED)
+
+    def unpause(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
+        """Let a PAUSED execution go on; return False if it is not PAUSED."""
+        return self._set_paused(execution_id, tenant_id, (PAUSED,), RUNNING)
+
+    def _set_paused(
+        self, execution_id: str, tenant_id: str | None, able: Sequence[str], status: str
+    ) -> bool:
+        with self.storage.begin() as rows:
+            row = self._recalled(rows, _equal(id=execution_id, tenant_id=tenant_id))
+            if row is None or row["status"] not in able:
+                return False
+            its = Where("execution_id", "eq", execution_id)
+            if status == RUNNING and not rows.select(STEP, [its], limit=1, columns=("id",)):
+                status = PENDING  # nothing of it has begun
+            changes = {"status": status, "updated_at": Now()}
+            return bool(rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes))
+
+    def is_cancelling(self, execution_id: str) -> bool:
+        """Return True if an execution is CANCELLING."""
+        where = [Where("id", "eq", execution_id), Where("status", "eq", "CANCELLING")]
+        with self.storage.begin(atomic=False) as rows:
+            return bool(rows.select(EXECUTION, where, columns=("id",)))
+
+    def is_held(self, execution: Execution) -> bool:
+        """Return True if *execution* must not go on now: it is paused, or its workflow may be."""
+        if execution.status is ExecutionStatus.PAUSED:
+            return True
+        goes_on = execution.status.value in (PENDING, RUNNING)
+        return goes_on and self.pauses.holds(execution.name, execution.tenant_id)
+
+    def park(self, item: OutboxItem, execution: Execution) -> None:
+        """Put a claimed item back until its execution, and its workflow, may go on."""
+        late = None if self._shares_tables else _LATE_SECONDS
+        outcome = Outcome(item.id, ItemStatus.PENDING, late, token=item.lease_token)
+        with self.storage.begin() as rows:
+            native = rows.native
+            if self.outbox.acknowledge(item.lease_owner or "", [outcome], transaction=native):
+                return
+            # Looked at again, and locked: who lets it go on finds it parked, or it is not parked.
+            its = Where("id", "eq", execution.id)
+            found = rows.select(EXECUTION, [its], lock=True, columns=("status",))
+            paused = bool(found) and found[0]["status"] == PAUSED
+            if not paused and not self.pauses.locked(rows, execution.name, execution.tenant_id):
+                self.outbox.recall([item.id], transaction=native)
+            elif self._shares_tables:
+                waits = [Where("id", "eq", item.id), Where("status", "in", WAITING)]
+                rows.update(OUTBOX, waits, {"waiting_for": "resume"})
+
     def resume(
-        self, execution_id: str, *, step_id: str | None = None, tenant_id: str | None = None
+        self,
+        execution_id: str,
+        *,
+        step_id: str | None = None,
+        definition: Workflow | None = None,
+        tenant_id: str | None = None,
     ) -> bool:
         """
         Run a failed execution again from the steps that failed; return False if it had not failed.
 
-        With *step_id* it may be any execution that has ended, whatever its end. That step and all
-        that follow from it run again, though they had completed. Raises `WorkflowError` if there
-        is no such step. With *tenant_id* another tenant's is not there.
+        A step that was undone runs again too, with all that follow from it. With *step_id* it may
+        be any execution that has ended, whatever its end. That step and all that follow from it run
+        again, though they had completed. Raises `WorkflowError` if there is no such step.
+
+        With *definition* it goes on with this corrected definition of its workflow. Raises
+        ``INVALID_ARGUMENT`` if that is of another workflow, and ``FAILED_PRECONDITION`` if it lacks
+        a step that has completed. With *tenant_id* another tenant's execution is not there.
         """
         with self.storage.begin() as rows:
-            return self._resume(rows, execution_id, step_id, tenant_id=tenant_id)
+            return self._resume(
+                rows, execution_id, step_id, definition=definition, tenant_id=tenant_id
+            )
+
+    def retry_step(
+        self,
+        execution_id: str,
+        step_id: str,
+        position: int = -1,
+        *,
+        tenant_id: str | None = None,
+    ) -> bool:
+        """
+        Run one failed step again, and all that follows; return False if it has not failed.
+
+        Of a step with ``for_each``, the elements that failed run again: *position* names one. In an
+        execution that goes on, a step that waits for its retry is due now. In one that has ended,
+        other steps that have failed, and may, stay as they are; what was undone runs again. A step
+        that cleans up runs again by itself: so a compensation that failed can be tried once more.
+        Raises `WorkflowError` if there is no such step.
+        """
+        its = _equal(id=execution_id, tenant_id=tenant_id)
+        with self.storage.begin() as rows:
+            found = rows.select(EXECUTION, its)
+            if not found:
+                return False
+            workflow = _stored_workflow(rows, found[0]["definition_id"])
+            step = workflow.step(step_id)
+            if found[0]["status"] in LIVE:
+                return self._retry_now(rows, its, step_id, position)
+            where = [Where("execution_id", "eq", execution_id), Where("step_id", "eq", step_id)]
+            where += [Where("position", "eq", position), Where("status", "eq", "FAILED")]
+            if not rows.select(STEP, where, columns=("id",)):
+                return False
+            row, item_id = found[0], new_id()
+            changes = reopening(row, item_id)
+            gone = None
+            if step in workflow.steps:
+                followers = workflow.followers(step_id)
+                gone = forgotten(rows, execution_id, workflow)
+                gone.steps |= set(followers[1:])
+                gone.spared = {
+                    each.id for each in workflow.steps
+                    if each.on_failure == "continue" and each.id not in followers
+                }  # fmt: skip
+            else:
+                changes |= cleaning_again(rows, row, workflow, step_id)
+            if not reopen_rows(rows, row, _ENDED, changes):
+                return False
+            if gone is not None:
+                gone.delete(rows, execution_id, [each.id for each in workflow.steps])
+            concurrency = concurrency_of(rows, row)
+            item = wake_up(execution_id, item_id, row["tenant_id"], concurrency=concurrency)
+            self.outbox.enqueue_many([item], transaction=rows.native)
+            return True
+
+    def _retry_now(self, rows: Rows, its: list[Where], step_id: str, position: int) -> bool:
+        row = self._recalled(rows, its)
+        if row is None:
+            return False
+        waits = [
+            Where("execution_id", "eq", row["id"]),
+            Where("step_id", "eq", step_id),
+            Where("position", "eq", position),
+            Where("status", "eq", StepStatus.RETRY.value),
+        ]
+        return bool(rows.update(STEP, waits, {"next_attempt_at": Now()}))
+
+    def fork(
+        self,
+        execution_id: str,
+        step_id: str,
+        *,
+        payload: Any = SAME,
+        definition: Workflow | None = None,
+        tenant_id: str | None = None,
+    ) -> str:
+        """
+        Begin a copy of an execution that runs from *step_id* on, and return its id.
+
+        The steps that have ended, and don't follow from that step, are copied with their outputs
+        and not called again. With *payload* the copy's event has this payload: only the steps that
+        run see it. With *definition* it runs this definition of the workflow. The label
+        ``forked_from`` leads to the original, which stays as it is. Raises ``NOT_FOUND`` if there
+        is no such execution, and `WorkflowError` if there is no such step.
+        """
+        with self.storage.begin() as rows:
+            found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
+            if not found:
+                raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
+            first = Execution.from_row(found[0])
+            known = _stored_workflow(rows, first.definition_id)
+            workflow = known if definition is None else _same_workflow(first.name, definition)
+            gone = forgotten(rows, execution_id, known)
+            gone.steps |= set(workflow.followers(step_id))
+            if workflow is not known:
+                check_fits(rows, execution_id, workflow, gone)
+            labels = {**first.event.labels, "forked_from": execution_id}
+            event = replace(
+                first.event,
+                id=new_id(),
+                payload=first.event.payload if payload is SAME else payload,
+                labels=labels if len(labels) <= MAX_LABELS else first.event.labels,
+            )
+            new = _new_execution(workflow, event, 0, self.outbox.redact)
+            item, concurrency = new.item, concurrency_of(rows, found[0])
+            if concurrency is not None:
+                new.row["concurrency_key"] = concurrency[0]
+                item = wake_up(new.id, item.id, event.tenant_id, concurrency=concurrency)
+            self._insert(rows, [new])
+            copies = copied_steps(rows, execution_id, new.id, gone)
+            self.outputs.copy(copies)
+            if copies:
+                rows.insert(STEP, copies)
+            self.outbox.enqueue_many([item], transaction=rows.native)
+            return new.id
 
     def resume_matching(
         self,
@@ -1108,18 +1370,20 @@ class ExecutionStore:
         execution_id: str,
         step_id: str | None,
         run_at: datetime | None = None,
+        definition: Workflow | None = None,
         tenant_id: str | None = None,
     ) -> bool:
         found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
         if not found:
             return False
-        ended = [status for status in ExecutionStatus if status.finished]
-        statuses = [ExecutionStatus.FAILED] if step_id is None else ended
+        statuses = [ExecutionStatus.FAILED] if step_id is None else _ENDED
+        if definition is not None:
+            definition = _same_workflow(found[0]["workflow"], definition)
         item_id = new_id()
-        if not reopen(rows, found[0], item_id, statuses, step_id):
+        if not reopen(rows, found[0], item_id, statuses, step_id, definition):
             return False
-        concurrency = _concurrency_of(rows, found[0])
-        item = _wake_up(
+        concurrency = concurrency_of(rows, found[0])
+        item = wake_up(
             execution_id, item_id, found[0]["tenant_id"], run_at=run_at, concurrency=concurrency
         )
         self.outbox.enqueue_many([item], transaction=rows.native)

@@ -24,7 +24,7 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.output_store import OutputStore
-from automate_kernel.storage.rows import Rows, Storage, Where
+from automate_kernel.storage.rows import Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
 from automate_kernel.worker.handler import should_stop
@@ -124,6 +124,13 @@ class LargeOutputs:
         for one in every if steps is not None else [*every, execution]:
             if one.output_ref is not None and one.output is None:
                 one.output = self.read(one.output_ref)
+
+    def copy(self, steps: Iterable[Row]) -> None:
+        """Give rows of steps that are copies of others keys of their own: both may be purged."""
+        for row in steps:
+            if row["output_ref"] is not None:
+                text = JsonText(self.fetch(row["output_ref"]).decode())
+                row["output_ref"] = self.put(row["execution_id"], text, patience=0.0)
 
     # -- memory ------------------------------------------------------------------------------
 

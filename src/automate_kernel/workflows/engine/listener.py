@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 
 from automate_kernel.errors import ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem
+from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.queries import item_ids_of
-from automate_kernel.storage.rows import Rows, Where
-from automate_kernel.storage.tables import EXECUTION
-from automate_kernel.workflows.engine.executions import ADVANCE, end_from_outside, reopen
+from automate_kernel.outbox.rows_store import CHANNEL
+from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.tables import EXECUTION, OUTBOX
+from automate_kernel.workflows.engine.executions import (
+    ADVANCE,
+    ExecutionStore,
+    begin_cancelling,
+    change_status,
+    concurrency_of,
+    end_from_outside,
+    must_clean_up,
+    reopen,
+    wake_up,
+)
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
+
+_COMMIT_SECONDS = 60.0
+# Where nobody announces them, they are no more than these.
+_MOST = 1000
 
 
 class ExecutionListener:
@@ -20,6 +38,27 @@ class ExecutionListener:
     An outbox calls it in the transaction in which an item ends or goes back to wait.
     """
 
+    def __init__(self) -> None:
+        # With the time until which to wait for the transaction.
+        self._cancelled: deque[tuple[Execution, float]] = deque(maxlen=_MOST)
+        self.announce: Callable[[], object] | None = None
+        """Is called after a transaction that may have cancelled executions, to send `cancelled`."""
+
+    def committed(self) -> None:
+        """Have the executions announced that were cancelled."""
+        if self._cancelled and self.announce is not None:
+            self.announce()
+
+    def take_cancelled(self, store: ExecutionStore) -> Iterator[Execution]:
+        """Yield the executions that were cancelled here, once that is committed."""
+        for _ in range(len(self._cancelled)):
+            execution, until = self._cancelled.popleft()
+            found = store.get(execution.id)
+            if found is not None and found.status is ExecutionStatus.CANCELLED:
+                yield found
+            elif found is not None and not found.status.finished and time.monotonic() < until:
+                self._cancelled.append((execution, until))
+
     def ended(self, rows: Rows, item: OutboxItem) -> None:
         """End the execution whose wake-up has FAILED or was CANCELLED."""
         if item.status is ItemStatus.FAILED:
@@ -28,17 +67,32 @@ class ExecutionListener:
             self.cancel_with(rows, item)
 
     def give_up(self, rows: Rows, item: OutboxItem) -> None:
-        """Fail the execution whose wake-up was given up."""
-        for execution in _driven_by(rows, item):
+        """Fail the execution whose wake-up was given up; one that has something to undo, later."""
+        for row in _rows_driven_by(rows, item):
+            execution = Execution.from_row(row)
+            cancelling = execution.status is ExecutionStatus.CANCELLING
+            cleans_up = execution.error_code is None and must_clean_up(rows, row)
             execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
             execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
             execution.error_group = item.last_error_group
-            end_from_outside(rows, execution, ExecutionStatus.FAILED)
+            if cleans_up and change_status(rows, execution, ExecutionStatus.RUNNING):
+                _wake_anew(rows, row)
+            elif cancelling:
+                self._cancel(rows, execution)
+            else:
+                end_from_outside(rows, execution, ExecutionStatus.FAILED)
 
     def cancel_with(self, rows: Rows, item: OutboxItem) -> None:
-        """Cancel the execution whose wake-up was cancelled."""
-        for execution in _driven_by(rows, item):
-            end_from_outside(rows, execution, ExecutionStatus.CANCELLED)
+        """Cancel the execution whose wake-up was cancelled, as `ExecutionStore.cancel` does."""
+        for row in _rows_driven_by(rows, item):
+            if must_clean_up(rows, row) and begin_cancelling(rows, row):
+                _wake_anew(rows, row)
+            else:
+                self._cancel(rows, Execution.from_row(row))
+
+    def _cancel(self, rows: Rows, execution: Execution) -> None:
+        if end_from_outside(rows, execution, ExecutionStatus.CANCELLED):
+            self._cancelled.append((execution, time.monotonic() + _COMMIT_SECONDS))
 
     def requeued(self, rows: Rows, item: OutboxItem) -> bool:
         """
@@ -54,9 +108,17 @@ class ExecutionListener:
         return bool(found) and reopen(rows, found[0], item.id, able)
 
 
-def _driven_by(rows: Rows, item: OutboxItem) -> Iterator[Execution]:
-    if item.kind == ADVANCE:
-        yield from map(Execution.from_row, rows.select(EXECUTION, _of(item)))
+def _rows_driven_by(rows: Rows, item: OutboxItem) -> Iterable[Row]:
+    return rows.select(EXECUTION, _of(item), lock=True) if item.kind == ADVANCE else ()
+
+
+def _wake_anew(rows: Rows, row: Row) -> None:
+    """Give the execution of *row* another wake-up: its own has ended, and it has to clean up."""
+    concurrency = concurrency_of(rows, row)
+    item = wake_up(row["id"], new_id(), row["tenant_id"], concurrency=concurrency)
+    rows.insert(OUTBOX, [item.to_row(None)], notify=CHANNEL)
+    changes = {"item_id": item.id, "updated_at": Now()}
+    rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes)
 
 
 def _of(item: OutboxItem) -> list[Where]:

@@ -13,7 +13,15 @@ from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
 from automate_kernel.workflows.engine.admission import Admission, admission_of
-from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
+from automate_kernel.workflows.engine.phases import Phase, phases_of
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepKey,
+    StepRun,
+    StepStatus,
+)
 
 BuildContext = Callable[..., TemplateContext]
 """Builds the context of templates: from event, execution, steps, and other names."""
@@ -34,6 +42,9 @@ class Reads:
         while left:
             part = left.pop()
             if isinstance(part, dict):
+                if "compensate" in part:
+                    # `output` is the step's own there.
+                    self._ids.add(str(part.get("id")))
                 # `steps` is a field of the definition too.
                 left += [value for name, value in part.items() if name not in ("id", "action")]
                 left += [name for name in part if "{" in name]
@@ -63,23 +74,31 @@ class WorkflowProgram:
         self, workflow: Workflow, templates: TemplateEngine, context: BuildContext
     ) -> None:
         self.workflow = workflow
-        every = (*workflow.steps, *workflow.on_failure)
+        compensations = workflow.compensations
+        every = (*workflow.every_step(), *compensations.values())
         self.needs: dict[str, tuple[str, ...]] = {
             step.id: workflow.needs_of(step.id) for step in every
         }
         """The ids that each step waits for."""
-        self.recovery: frozenset[str] = frozenset(step.id for step in workflow.on_failure)
-        """The ids of the steps that run after a failure."""
         self.reads: Reads = Reads(workflow)
         """The steps whose outputs some template reads."""
+        self.phases: dict[str, Phase] = phases_of(workflow)
+        """Its phases, without the compensations."""
+        self.undoes: dict[str, str] = {step.id: own for own, step in compensations.items()}
+        """The steps that compensations undo, by the ids of those."""
+        own = {step.id for step in workflow.steps}
+        self.recovery: frozenset[str] = frozenset(self.needs.keys() - own)
+        """The ids of the steps that clean up: no failure stops them, and no timeout."""
         self._context = context
         self._inputs: dict[str, Template] = {}
         self._conditions: dict[str, Condition] = {}
         self._lists: dict[str, Template] = {}
         self._output = templates.compile(workflow.output, path="output")
-        for group, steps in (("steps", workflow.steps), ("on_failure", workflow.on_failure)):
+        for group, steps in workflow.groups().items():
             for step in steps:
                 self._compile(step, f"{group}.{step.id}", templates)
+        for step in compensations.values():
+            self._compile(step, f"steps.{step.id}", templates)
         compiled = (*self._inputs.values(), *self._lists.values(), self._output)
         self._constant = {template for template in compiled if template.constant}
         self._keys = {
@@ -163,10 +182,16 @@ class WorkflowProgram:
         names = dict(extra or {})
         if execution.error_code is not None:
             names["error"] = {"code": execution.error_code, "message": execution.error}
+        elif execution.status in _CANCEL:
+            names["error"] = _CANCELLED
+        elif self.workflow.finally_:
+            names["error"] = None
         return self._context(view.event, view.about, view.steps(), names)
 
 
 _NO_NAMES = TemplateContext()
+_CANCEL = (ExecutionStatus.CANCELLING, ExecutionStatus.CANCELLED)
+_CANCELLED = {"code": ErrorCodes.CANCELLED.value, "message": "the execution was cancelled"}
 
 
 class TemplateView:
@@ -180,7 +205,7 @@ class TemplateView:
         self, workflow: Workflow, execution: Execution, runs: Mapping[StepKey, StepRun]
     ) -> None:
         self.execution = execution
-        self._steps = (*workflow.steps, *workflow.on_failure)
+        self._steps = workflow.every_step()
         self._runs = runs
         self._ended: dict[str, dict[str, Any]] = {}
         self.event: dict[str, Any] = execution.event.to_json()
@@ -221,12 +246,15 @@ def step_input(
     an environment variable) may have been different at the time of the call. Raises
     `TemplateError`, or ``NOT_FOUND`` for an element that does not exist.
     """
-    step = program.workflow.step(step_id)
-    view = program.view(execution, {run.key: run for run in execution.steps})
+    step, runs = program.workflow.step(step_id), {run.key: run for run in execution.steps}
+    view = program.view(execution, runs)
     extra: dict[str, Any] = {}
     if position >= 0:
         elements = program.elements(step, view) if step.for_each is not None else []
         if position >= len(elements):
             raise AutomateError(ErrorCodes.NOT_FOUND, f"step {step_id!r} has no element {position}")
         extra = {"item": elements[position], "index": position}
+    undone = runs.get((step_id.removesuffix(".compensate"), position))
+    if step_id.endswith(".compensate") and undone is not None:
+        extra["output"] = undone.output
     return masked(program.input(step, view, extra))

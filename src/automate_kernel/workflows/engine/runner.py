@@ -42,7 +42,7 @@ from automate_kernel.workflows.engine.admission import (
 )
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
-from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving
+from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving, unended
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
@@ -161,8 +161,13 @@ class Runner:
                 for item, (event, workflows, _) in zip(items, asked, strict=True)
             ]
         )
+        pauses = self.store.pauses
+        held = [one for one in starts if pauses.holds(one[0].name, one[1].tenant_id)]
+        starts = [one for one in starts if one not in held]
         ids, owner = list[str](), items[0].lease_owner or ""
         with self.store.freed_if_lost(ids, owner), self.store.storage.begin() as rows:
+            for workflow, event, priority in held:
+                self.store.start(rows, workflow, event, priority=priority)
             skipped = self.store.start_admitted(rows, admitted)
             begun = self.store.start_claimed(rows, starts, owner) if starts else []
             ids += [item.id for item, _ in begun]
@@ -207,22 +212,26 @@ class Runner:
 
     def open(
         self, items: Sequence[OutboxItem], now: datetime | None = None
-    ) -> dict[str, Flow | AutomateError]:
+    ) -> dict[str, Flow | AutomateError | OutcomeRecorded]:
         """
         Return the executions of claimed items, by the items' ids; *now* is the database's time.
 
         An item that drives no execution any more is left out. In place of an execution whose
-        definition can't be had stands the error.
+        definition can't be had stands the error, and of one that is paused that it was put back.
         """
         ids = [str(item.payload["execution_id"]) for item in items]
         loaded = self.store.load_all(ids, now)
-        opened: dict[str, Flow | AutomateError] = {}
+        opened: dict[str, Flow | AutomateError | OutcomeRecorded] = {}
         for item, execution_id in zip(items, ids, strict=True):
             one = loaded.get(execution_id)
             # Another item's to drive, if it was resumed since.
             if one is None or one.execution.status.finished or one.execution.item_id != item.id:
                 continue
-            opened[item.id] = self._flow(item, one)
+            if self.store.is_held(one.execution):
+                self.store.park(item, one.execution)
+                opened[item.id] = OutcomeRecorded(None)
+            else:
+                opened[item.id] = self._flow(item, one)
         return opened
 
     def _flow(self, item: OutboxItem, loaded: Loaded) -> Flow | AutomateError:
@@ -245,6 +254,9 @@ class Runner:
         With the item comes the execution, as that will leave it. There are none if the execution
         has to wait to be claimed.
         """
+        if self.store.pauses.holds(workflow.name, event.tenant_id):
+            with self.store.storage.begin() as rows:
+                return self.store.start(rows, workflow, event), None, None
         execution_id, item, loaded = self.store.start_new(workflow, event, owner)
         if item is None or loaded is None:
             return execution_id, None, None
@@ -261,6 +273,8 @@ class Runner:
             return self.hand_on(item, flow)
         if isinstance(flow, AutomateError):
             raise flow
+        if isinstance(flow, OutcomeRecorded):
+            return flow
         flow.enter(self.around(flow.execution))
         try:
             self.read_outputs(flow)
@@ -295,10 +309,10 @@ class Runner:
         turn = self.turn(flow)
         try:
             while True:
-                if should_stop():
+                if should_stop() or flow.recalled:
                     flow.pause(turn)
                 if needs_saving(turn):
-                    saved = self._saved(flow, turn)
+                    saved = self._saved_with_rest(flow, turn)
                     if saved is None or saved.last:
                         return OutcomeRecorded() if saved else None
                     turn, leased_at = saved, time.monotonic()
@@ -321,6 +335,14 @@ class Runner:
         finally:
             for future in in_flight:
                 future.cancel()  # the next holder of the execution makes those that have not begun
+
+    def _saved_with_rest(self, flow: Flow, turn: Turn) -> Turn | None:
+        """Do `_saved`; of an execution that was recalled meanwhile, nothing more begins."""
+        saved = self._saved(flow, turn)
+        if saved is None or saved.last or not flow.recalled:
+            return saved
+        rest = flow.paused(saved)
+        return self._saved(flow, rest) if rest.last else rest
 
     def _saved(self, flow: Flow, turn: Turn) -> Turn | None:
         """Save one turn; return what was accepted, or None if the execution has been ended."""
@@ -470,15 +492,15 @@ class Runner:
         group: Sequence[tuple[Flow, Turn]],
         *,
         until: Callable[[], bool],
-        refused: bool = False,
+        rest: bool = False,
     ) -> dict[str, Turn | AutomateError]:
         """
         Write the turns of a group, and return by item what the database has accepted of each.
 
         What is missing is held by another worker by now, or was ended. It tries for half a lease,
         as long as *until* returns False: were an outcome lost, its call would be made again. An
-        error stands for a turn of which the database accepts nothing. With *refused* the turns are
-        the rest of what it has refused.
+        error stands for a turn of which the database accepts nothing. With *rest* the turns are the
+        rest of what it has refused.
         """
         patience = self.store.outbox.lease_seconds / 2
         checkpoint = self.store.checkpoint
@@ -488,7 +510,7 @@ class Runner:
                 "saving executions", until=until,
             )  # fmt: skip
         except (AutomateError, StorageError) as error:
-            if error.code is not ErrorCodes.INVALID_ARGUMENT or refused:
+            if error.code is not ErrorCodes.INVALID_ARGUMENT or rest:
                 raise
             return self._save_refused(group, error, until)
         saved: dict[str, Turn | AutomateError] = {
@@ -496,7 +518,16 @@ class Runner:
         }
         for flow, turn in group:
             if flow.item.id in saved:
+                cancelling = flow.execution.status is ExecutionStatus.CANCELLING
+                flow.recalled |= flow.item.id in written.steered and not cancelling
                 self._report(flow, turn, began=flow.saved(turn, written.at))
+        # Paused or cancelled just now: what its calls gave is kept, and it is taken up anew.
+        refused = [
+            (flow, unended(turn)) for flow, turn in group
+            if turn.end is not None and flow.item.id not in saved
+        ]  # fmt: skip
+        if refused:
+            saved |= self.save(refused, until=until)
         return saved
 
     def _save_refused(
@@ -511,7 +542,7 @@ class Runner:
             }
         ((flow, turn),) = group
         try:
-            return self.save([(flow, _refused(flow, turn, error))], until=until, refused=True)
+            return self.save([(flow, _refused(flow, turn, error))], until=until, rest=True)
         except AutomateError as again:
             if again.code is not ErrorCodes.INVALID_ARGUMENT:
                 raise
@@ -555,11 +586,17 @@ class Runner:
             send(signals.workflow_completed, sender)
         elif turn.end is ExecutionStatus.FAILED:
             send(signals.workflow_failed, sender, error=_error_of(execution))
+        elif turn.end is ExecutionStatus.CANCELLED:
+            send(signals.workflow_cancelled, sender)
 
     def send_failed(self, execution: Execution) -> None:
         """Send `workflow_failed`."""
         error = _error_of(execution)
         signals.emit(signals.workflow_failed, self._sender, execution=execution, error=error)
+
+    def send_cancelled(self, execution: Execution) -> None:
+        """Send `workflow_cancelled`."""
+        signals.emit(signals.workflow_cancelled, self._sender, execution=execution)
 
 
 def _by_conditions(

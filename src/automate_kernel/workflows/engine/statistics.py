@@ -126,6 +126,8 @@ class ExecutionActivity(Minutes[_MinuteCounts]):
                 row.completed += 1
             elif turn.end is ExecutionStatus.FAILED:
                 row.failed += 1
+            elif turn.end is ExecutionStatus.CANCELLED:
+                row.cancelled += 1
             seconds = execution.duration_seconds if turn.end is not None else None
             if seconds is not None:
                 row.run.add(max(0.0, seconds))

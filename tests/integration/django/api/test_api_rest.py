@@ -48,6 +48,9 @@ def tenant_by_name(request: Any) -> str | None:
 BY_NAME = override_settings(AUTOMATE_API={"TENANT": tenant_by_name})
 
 
+ORDER = {"lines": LINES, "channel_id": "C1"}
+
+
 def ran(tenant: str = "acme", **payload: Any) -> str:
     """The id of an execution that has run."""
     emit(
@@ -228,6 +231,47 @@ def test_cancel_resume_and_retry(acme: APIClient) -> None:
     get_kernel().run_until_idle()
     unknown = acme.post(f"{path}/resume", {"step": "none"}, format="json")
     assert unknown.status_code == 400
+
+
+def test_pause_fork_and_repair(acme: APIClient) -> None:
+    """Each is done once, and what can't be done is a 409."""
+    started = acme.post(f"{API}/workflows/order-notify/start", {"payload": ORDER}, format="json")
+    path = started["Location"]
+    assert acme.post(f"{path}/pause", {}, format="json").json()["status"] == "PAUSED"
+    assert acme.post(f"{path}/pause", {}, format="json").status_code == 409
+    get_kernel().run_until_idle()
+    assert acme.get(path).json()["status"] == "PAUSED"
+    assert acme.post(f"{path}/unpause", {}, format="json").json()["status"] == "PENDING"
+    assert acme.post(f"{path}/unpause", {}, format="json").status_code == 409
+    get_kernel().run_until_idle()
+    given = {"step": "notify", "payload": ORDER}
+    copy = acme.post(f"{path}/fork", given, format="json")
+    assert copy.status_code == 202
+    get_kernel().run_until_idle()
+    assert acme.get(copy["Location"]).json()["status"] == "COMPLETED"
+    again = acme.post(f"{path}/retry-step", {"step": "notify"}, format="json")
+    assert (again.status_code, again.json()["detail"]) == (409, "It has not failed.")
+    execution_id = path.rstrip("/").rpartition("/")[2]
+    WorkflowExecution.objects.filter(pk=execution_id).update(status="FAILED")
+    resumed = acme.post(f"{path}/resume", {"definition": "current"}, format="json")
+    assert resumed.json()["status"] == "PENDING"
+    forced = acme.post(f"{path}/cancel", {"force": True}, format="json")
+    assert forced.json()["status"] == "CANCELLED"
+
+
+def test_a_tenant_pauses_its_own_executions(acme: APIClient, token: Any) -> None:
+    """Another tenant's go on; an operator pauses them all."""
+    path = f"{API}/workflows/order-notify"
+    answer = acme.post(f"{path}/pause", {"reason": "stock-taking"}, format="json")
+    assert answer.json() == {"name": "order-notify", "tenant_id": "acme", "paused": True}
+    assert acme.post(f"{path}/pause", {"tenant_id": "rival"}, format="json").status_code == 403
+    for client, expected in ((acme, "PENDING"), (token("*", tenant_id="rival"), "COMPLETED")):
+        started = client.post(f"{path}/start", {"payload": ORDER}, format="json")
+        get_kernel().run_until_idle()
+        assert client.get(started["Location"]).json()["status"] == expected
+    assert acme.post(f"{path}/resume", {}, format="json").json()["paused"] is False
+    assert acme.post(f"{path}/resume", {}, format="json").status_code == 409
+    assert acme.post(f"{API}/workflows/nothing/pause", {}, format="json").status_code == 404
 
 
 def test_failed_executions_are_resumed_together(acme: APIClient, token: Any) -> None:
@@ -527,7 +571,9 @@ def test_another_tenants_rows_are_not_there(acme: APIClient, token: Any) -> None
         assert rival.get(f"{API}/{path}").status_code == 404
     for path in (
         f"executions/{execution}/cancel", f"executions/{execution}/resume",
-        f"executions/{execution}/retry", f"outbox/{item}/requeue", f"outbox/{item}/cancel",
+        f"executions/{execution}/retry", f"executions/{execution}/pause",
+        f"executions/{execution}/unpause", f"executions/{execution}/fork",
+        f"executions/{execution}/retry-step", f"outbox/{item}/requeue", f"outbox/{item}/cancel",
         f"outbox/{item}/discard",
     ):  # fmt: skip
         assert rival.post(f"{API}/{path}", {}, format="json").status_code == 404, path

@@ -30,11 +30,14 @@ def test_every_path_is_described(schema: dict[str, Any]) -> None:
     assert sorted(schema["paths"]) == [
         "/events", "/executions", "/executions/bulk", "/executions/errors",
         "/executions/{execution_id}",
-        "/executions/{execution_id}/cancel", "/executions/{execution_id}/resume",
-        "/executions/{execution_id}/retry", "/outbox", "/outbox/bulk", "/outbox/errors", "/outbox/stats",
+        "/executions/{execution_id}/cancel", "/executions/{execution_id}/fork",
+        "/executions/{execution_id}/pause", "/executions/{execution_id}/resume",
+        "/executions/{execution_id}/retry", "/executions/{execution_id}/retry-step",
+        "/executions/{execution_id}/unpause", "/outbox", "/outbox/bulk", "/outbox/errors", "/outbox/stats",
         "/outbox/{item_id}", "/outbox/{item_id}/cancel", "/outbox/{item_id}/discard",
         "/outbox/{item_id}/requeue", "/outbox/{item_id}/reschedule", "/plugins", "/workflows",
-        "/workflows/{name}", "/workflows/{name}/schedules", "/workflows/{name}/schedules/backfill",
+        "/workflows/{name}", "/workflows/{name}/pause", "/workflows/{name}/resume",
+        "/workflows/{name}/schedules", "/workflows/{name}/schedules/backfill",
         "/workflows/{name}/schedules/pause", "/workflows/{name}/schedules/resume",
         "/workflows/{name}/schedules/trigger", "/workflows/{name}/start",
     ]  # fmt: skip

@@ -16,8 +16,10 @@ from automate_kernel.workflows.execution import ExecutionStatus
 from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 from django.utils import timezone
 
+ORDERS = ("resume", "cancel", "again", "pause", "unpause", "retry", "fork")
 BASE = "/admin/automate_django/workflowexecution/"
 WORKFLOW = """\
 name: ship
@@ -481,6 +483,125 @@ def test_cancel(root: Any, kernel: Any) -> None:
     assert AuditEntry.objects.filter(action="cancel").count() == 1
 
 
+UNDOABLE = """\
+name: undo
+trigger: {type: manual}
+steps:
+  - {id: label, action: shop.label, input: {address: x}, compensate: {action: shop.send}}
+  - {id: send, action: shop.send, retry: {attempts: 2, delay: 1h, max_delay: 1h, jitter: false}}
+"""
+
+
+@pytest.fixture
+def undoable(kernel: Any, broken: set[str]) -> str:
+    """An execution that waits for a retry, and has something to undo."""
+    definitions.create(UNDOABLE, author="ann")
+    broken.add("send")
+    execution_id = kernel.start("undo", tenant_id="acme")
+    kernel.run_until_idle()
+    broken.clear()
+    return str(execution_id)
+
+
+def test_cancel_what_cleans_up(root: Any, kernel: Any, undoable: str) -> None:
+    """It is CANCELLING until that is done, and its page shows what was undone."""
+    order(root, undoable, "cancel")
+    page = text_of(root.get(f"{BASE}{undoable}/change/"))
+    assert status(kernel, undoable) == "CANCELLING"
+    assert "is being cancelled" in page
+    assert "End at once" in page
+    assert undoable in ids_in(text_of(root.get(f"{BASE}?status=CANCELLING")))
+    kernel.run_until_idle()
+    assert status(kernel, undoable) == "CANCELLED"
+    assert "label.compensate" in text_of(root.get(f"{BASE}{undoable}/change/"))
+    step = text_of(root.get(f"{BASE}{undoable}/steps/label.compensate/"))
+    assert "shop.send" in step
+    assert "Go on from this step" not in step
+
+
+def test_pause_and_go_on(root: Any, kernel: Any, undoable: str) -> None:
+    """Both are written down; what can't be is said."""
+    order(root, undoable, "pause")
+    assert status(kernel, undoable) == "PAUSED"
+    assert "Go on" in text_of(root.get(f"{BASE}{undoable}/change/"))
+    order(root, undoable, "pause")
+    order(root, undoable, "unpause")
+    assert status(kernel, undoable) == "RUNNING"
+    order(root, undoable, "unpause")
+    entries = AuditEntry.objects.order_by("pk").values_list("action", "tenant_id")
+    assert list(entries) == [("pause", "acme"), ("unpause", "acme")]
+
+
+def test_try_a_step_now(root: Any, kernel: Any, undoable: str) -> None:
+    """A step that waits for its retry is tried at once."""
+    assert "Try now" in text_of(root.get(f"{BASE}{undoable}/steps/send/"))
+    order(root, undoable, "retry", step="send", position="-1")
+    kernel.run_until_idle()
+    assert status(kernel, undoable) == "COMPLETED"
+    order(root, undoable, "retry", step="send", position="-1")
+    assert AuditEntry.objects.get().details == {"step": "send", "position": -1}
+
+
+def test_a_copy_from_a_step(root: Any, staff: Any, kernel: Any, ship: Any) -> None:
+    """It has another payload, and the page leads to it; only who may begin executions gets one."""
+    first = ship("acme")
+    assert "Begin a copy" in text_of(root.get(f"{BASE}{first}/steps/label/"))
+    answer = order(root, first, "fork", step="label", payload='{"lines": [], "address": "Ulm"}')
+    kernel.run_until_idle()
+    copy = kernel.executions.get(answer.url.split("/")[-3])
+    assert copy.step("label").output == "to Ulm"
+    assert copy.runs_of("pick")[0].output == kernel.executions.get(first).runs_of("pick")[0].output
+    assert copy.tenant_id == "acme"
+    assert AuditEntry.objects.get().details == {"step": "label", "begun": copy.id}
+    order(root, first, "fork", step="label", payload="{")
+    assert WorkflowExecution.objects.count() == 2
+    changer = staff("view_workflowexecution", "change_workflowexecution", name="acme-1")
+    assert "Begin a copy" not in text_of(changer.get(f"{BASE}{first}/steps/label/"))
+    assert order(changer, first, "fork", step="label").status_code == 403
+
+
+def test_resume_with_the_workflow_as_it_is_now(
+    root: Any, kernel: Any, ship: Any, broken: set[str]
+) -> None:
+    """The corrected definition is the one that the page shows then."""
+    broken.add("send")
+    execution_id = ship()
+    document = definitions.WorkflowDocument.objects.get(name="ship")
+    corrected = WORKFLOW.replace(
+        "id: send\n    action: shop.send", "id: send\n    action: shop.label"
+    )
+    corrected = corrected.replace(
+        "needs: [pick, label]", "needs: [pick, label]\n    input: {address: Ulm}"
+    )
+    definitions.save(document, corrected, author="ann")
+    order(root, execution_id, "resume", definition="current")
+    kernel.run_until_idle()
+    assert status(kernel, execution_id) == "COMPLETED"
+    assert kernel.executions.get(execution_id).step("send").output == "to Ulm"
+    assert "definition" in AuditEntry.objects.get().details
+
+
+def test_a_workflow_is_paused_on_its_page(root: Any, staff: Any, kernel: Any, ship: Any) -> None:
+    """Its executions wait until it goes on; who may not change executions may not pause it."""
+    document = definitions.WorkflowDocument.objects.get(name="ship")
+    shown, pause = (
+        reverse(f"admin:automate_workflow{name}", args=[document.pk]) for name in ("", "_pause")
+    )
+    assert ">Pause<" in text_of(root.get(shown))
+    assert root.post(pause, {"pause": "yes"}).status_code == 302
+    execution_id = ship("acme")
+    assert status(kernel, execution_id) == "PENDING"
+    assert "Its executions wait" in text_of(root.get(shown))
+    viewer = staff("view_workflowdocument")
+    assert viewer.post(pause, {"pause": "no"}).status_code in (403, 404)
+    root.post(pause, {"pause": "no"})
+    kernel.run_until_idle()
+    assert status(kernel, execution_id) == "COMPLETED"
+    assert list(AuditEntry.objects.order_by("pk").values_list("action", flat=True)) == [
+        "pause", "unpause",
+    ]  # fmt: skip
+
+
 def test_start_again(root: Any, kernel: Any, ship: Any) -> None:
     """Another execution sees the same event; the page leads to it."""
     first = ship("acme")
@@ -522,7 +643,7 @@ def test_changing_takes_another(staff: Any, kernel: Any, ship: Any) -> None:
     execution_id = ship("acme")
     viewer = staff("view_workflowexecution", name="acme-viewer")
     assert "Start again" not in text_of(viewer.get(f"{BASE}{execution_id}/change/"))
-    for name in ("resume", "cancel", "again"):
+    for name in ORDERS:
         assert order(viewer, execution_id, name).status_code == 403
     assert WorkflowExecution.objects.count() == 1
     changer = staff("view_workflowexecution", "change_workflowexecution", name="acme-changer")
@@ -540,7 +661,7 @@ def test_a_tenant_sees_its_own_alone(staff: Any, ship: Any) -> None:
     for foreign in (theirs, nobodys):
         for path in PATHS[1:]:
             assert client.get(BASE + path.format(foreign)).status_code == 404
-        for name in ("resume", "cancel", "again"):
+        for name in ORDERS:
             assert order(client, foreign, name).status_code == 404
     assert WorkflowExecution.objects.count() == 3
 

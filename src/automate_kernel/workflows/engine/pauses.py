@@ -1,0 +1,132 @@
+"""Pauses of whole workflows: their executions wait, and new ones with them, until it is resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from automate_kernel.outbox import OutboxStore
+from automate_kernel.outbox.item import check_text
+from automate_kernel.storage.rows import Now, Rows, Storage, Where
+from automate_kernel.storage.tables import EXECUTION, PAUSE, WORKFLOW_PAUSE
+from automate_kernel.storage.values import storable
+
+# Between the workflow's name and its tenant.
+_OF_TENANT = "\n"
+# What is remembered may be so old. Who parks an execution looks again.
+_REMEMBERED_SECONDS = 1.0
+_BATCH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class PausedWorkflow:
+    """A workflow that is paused, for one tenant or for all, and the reason for it."""
+
+    workflow: str
+    tenant_id: str | None
+    reason: str
+    paused_at: datetime
+
+
+def _key(workflow: str, tenant_id: str | None) -> str:
+    return WORKFLOW_PAUSE + workflow + (_OF_TENANT + tenant_id if tenant_id is not None else "")
+
+
+class WorkflowPauses:
+    """The pauses of workflows by their names, in the database."""
+
+    def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
+        self._storage, self._outbox = storage, outbox
+        self._known: frozenset[str] = frozenset()
+        self._known_until = 0.0
+
+    def pause(self, workflow: str, reason: str = "", *, tenant_id: str | None = None) -> bool:
+        """
+        Let no step of *workflow* begin until `resume`; return False if it is paused already.
+
+        What runs ends and is saved. Events still start executions, which wait. With *tenant_id*
+        only this tenant's executions wait.
+        """
+        key = _key(workflow, tenant_id)
+        text = key.replace(_OF_TENANT, " ")
+        check_text(text, "the workflow's name with its tenant", column="kind")
+        if self._outbox.redact is not None:
+            reason = self._outbox.redact(reason)
+        row = {"kind": key, "reason": storable(reason), "created_at": Now()}
+        with self._storage.begin() as rows:
+            paused = bool(rows.insert(PAUSE, [row]))
+        self._known_until = 0.0
+        for item_ids in self._items(workflow, tenant_id):
+            # Only what runs has to be told: the others are looked at when they are claimed.
+            running = self._outbox.find(ids=item_ids, status="RUNNING", limit=len(item_ids))
+            self._outbox.recall([item.id for item in running])
+        return paused
+
+    def resume(self, workflow: str, *, tenant_id: str | None = None) -> bool:
+        """Let executions of *workflow* go on; return False if it was not paused."""
+        with self._storage.begin() as rows:
+            key = Where("kind", "eq", _key(workflow, tenant_id))
+            resumed = bool(rows.delete(PAUSE, [key]))
+        self._known_until = 0.0
+        # After that commit: whoever parks one from now on sees that nothing is paused.
+        for item_ids in self._items(workflow, tenant_id):
+            parked = self._outbox.find(ids=item_ids, waiting_for="resume", limit=len(item_ids))
+            self._outbox.recall([item.id for item in parked])
+        return resumed
+
+    def paused(self, *, tenant_id: str | None = None) -> list[PausedWorkflow]:
+        """List the paused workflows by name; with *tenant_id* those that are for this tenant."""
+        with self._storage.begin(atomic=False) as rows:
+            found = rows.select(PAUSE, order_by=("kind",))
+        pauses = []
+        for row in found:
+            if row["kind"].startswith(WORKFLOW_PAUSE):
+                name, _, tenant = row["kind"].removeprefix(WORKFLOW_PAUSE).partition(_OF_TENANT)
+                if tenant_id is None or tenant in ("", tenant_id):
+                    reason = row["reason"] or ""
+                    pauses.append(PausedWorkflow(name, tenant or None, reason, row["created_at"]))
+        return pauses
+
+    def holds(self, workflow: str, tenant_id: str | None) -> bool:
+        """Return True if *workflow* seems to be paused: what is remembered may be a second old."""
+        now = time.monotonic()
+        if now >= self._known_until:
+            with self._storage.begin(atomic=False) as rows:
+                found = rows.select(PAUSE, columns=("kind",))
+            names = (row["kind"] for row in found)
+            self._known = frozenset(name for name in names if name.startswith(WORKFLOW_PAUSE))
+            self._known_until = now + _REMEMBERED_SECONDS
+        return bool(self._known) and not self._known.isdisjoint(_keys(workflow, tenant_id))
+
+    def locked(self, rows: Rows, workflow: str, tenant_id: str | None) -> bool:
+        """Return True if *workflow* is paused, and stays so until the transaction ends."""
+        keys = sorted(_keys(workflow, tenant_id))
+        where = [Where("kind", "in", keys)]
+        return bool(rows.select(PAUSE, where, order_by=("kind",), lock=True, columns=("kind",)))
+
+    def _items(self, workflow: str, tenant_id: str | None) -> Iterator[list[str]]:
+        """Yield the ids of the items that drive live executions of *workflow*, in batches."""
+        live = [
+            Where("workflow", "eq", workflow),
+            # What cleans up after a cancellation is not held.
+            Where("status", "in", ["PENDING", "RUNNING"]),
+        ]
+        if tenant_id is not None:
+            live.append(Where("tenant_id", "eq", tenant_id))
+        beyond: list[Where] = []
+        while True:
+            with self._storage.begin(atomic=False) as rows:
+                found = rows.select(
+                    EXECUTION, [*live, *beyond], order_by=("id",), limit=_BATCH,
+                    columns=("id", "item_id"),
+                )  # fmt: skip
+            if not found:
+                return
+            yield [row["item_id"] for row in found]
+            beyond = [Where("id", "gt", found[-1]["id"])]
+
+
+def _keys(workflow: str, tenant_id: str | None) -> set[str]:
+    return {_key(workflow, None), _key(workflow, tenant_id)}

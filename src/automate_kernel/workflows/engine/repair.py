@@ -1,0 +1,209 @@
+"""
+Repairs by hand: the steps that are kept, and those that run again, where an execution goes on.
+
+A step's row says that it has ended, and no step with such a row is called again. So a repair is a
+choice of rows: those that it deletes run once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
+from automate_kernel.storage.values import encode_json
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
+
+_COMPLETED = StepStatus.COMPLETED.value
+_STOPPED = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
+_NOT_UNDONE = "not undone: "
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """
+    The steps whose rows a repair deletes.
+
+    *steps* are forgotten whatever their status, *elements* at these positions only, and the others
+    if they did not come to their end. Of the steps in *spared* that have FAILED stay so.
+    """
+
+    steps: set[str] = field(default_factory=set)
+    elements: dict[str, list[int]] = field(default_factory=dict)
+    spared: set[str] = field(default_factory=set)
+
+    def delete(self, rows: Rows, execution_id: str, known: Iterable[str]) -> None:
+        """Delete the rows of an execution that has the steps *known*."""
+        its = Where("execution_id", "eq", execution_id)
+        stopped = [Where("status", "in", [each.value for each in _STOPPED])]
+        if self.spared:
+            failing = sorted(set(known) - self.spared)
+            rows.delete(
+                STEP, [its, Where("status", "eq", "FAILED"), Where("step_id", "in", failing)]
+            )
+            stopped = [Where("status", "in", [each.value for each in _STOPPED[1:]])]
+        rows.delete(STEP, [its, *stopped])
+        if self.steps:
+            rows.delete(STEP, [its, Where("step_id", "in", sorted(self.steps))])
+        for step_id, positions in self.elements.items():
+            where = [Where("step_id", "eq", step_id), Where("position", "in", [-1, *positions])]
+            rows.delete(STEP, [its, *where])
+
+    def keeps(self, row: Row) -> bool:
+        """Return True if a copy of the execution has the step of *row*, which has ended."""
+        positions = self.elements.get(row["step_id"])
+        undone = positions is not None and row["position"] in (-1, *positions)
+        return not undone and row["step_id"] not in self.steps
+
+
+def forgotten(
+    rows: Rows, execution_id: str, workflow: Workflow, step_id: str | None = None
+) -> Forgotten:
+    """
+    Return what is forgotten of an execution that goes on, from *step_id* if that is given.
+
+    Whatever cleaned up is, and what was undone, with all that follows from it.
+    """
+    own = {step.id for step in workflow.steps}
+    cleaning = {step.id for step in workflow.every_step()} - own
+    undoing = {step.id: own_id for own_id, step in workflow.compensations.items()}
+    found = Forgotten(cleaning | set(undoing))
+    if step_id is not None:
+        found.steps |= set(workflow.followers(step_id))
+    if not undoing:
+        return found
+    undone = rows.select(
+        STEP,
+        [
+            Where("execution_id", "eq", execution_id),
+            Where("step_id", "in", sorted(undoing)),
+            Where("status", "eq", _COMPLETED),
+        ],
+        columns=("step_id", "position"),
+    )
+    for row in undone:
+        its = undoing[row["step_id"]]
+        found.steps |= set(workflow.followers(its)[1:])
+        if workflow.step(its).for_each is None:
+            found.steps.add(its)
+        elif row["position"] >= 0:
+            found.elements.setdefault(its, []).append(row["position"])
+    return found
+
+
+def check_fits(rows: Rows, execution_id: str, workflow: Workflow, gone: Forgotten) -> None:
+    """
+    Raise ``FAILED_PRECONDITION`` unless *workflow* has the steps that have completed and are kept.
+
+    Their outputs and what they did would be lost to it.
+    """
+    done = [Where("execution_id", "eq", execution_id), Where("status", "eq", _COMPLETED)]
+    kept = [
+        row
+        for row in rows.select(STEP, done, order_by=("id",), columns=("step_id", "position"))
+        if gone.keeps(row)
+    ]
+    known = {step.id: step for step in workflow.steps}
+    for row in kept:
+        step = known.get(row["step_id"])
+        if step is None:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"step {row['step_id']!r} has completed, and the corrected workflow"
+                f" {workflow.name!r} has no such step",
+                hint="keep it in the definition, where it does not run again, or start anew",
+            )
+        if row["position"] >= 0 and step.for_each is None:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"step {row['step_id']!r} has completed for the elements of a list, and has no"
+                f" for_each in the corrected workflow {workflow.name!r}",
+                hint="give it another id, or resume from it: it runs again then",
+            )
+
+
+def reopening(row: Row, item_id: str, **changes: Any) -> dict[str, Any]:
+    """Return what changes of the ended execution of *row* that waits for the item *item_id*."""
+    return {
+        "status": ExecutionStatus.PENDING.value,
+        "output": None,
+        "output_ref": None,
+        "error_code": None,
+        "error": None,
+        "error_group": None,
+        "completed_at": None,
+        "item_id": item_id,
+        "updated_at": Now(),
+        **changes,
+    }
+
+
+def reopen_rows(
+    rows: Rows, row: Row, statuses: Sequence[ExecutionStatus], changes: Mapping[str, Any]
+) -> bool:
+    """Change the execution of *row* if it is in one of *statuses*; return False if it isn't."""
+    able = [Where("id", "eq", row["id"]), Where("status", "in", [each.value for each in statuses])]
+    return bool(rows.update(EXECUTION, able, changes))
+
+
+def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> dict[str, Any]:
+    """
+    Forget a step that cleans up, and return what changes of its execution so that it runs again.
+
+    What has been cleaned up stays so; the steps under ``finally`` run at the end once more.
+    """
+    its = Where("execution_id", "eq", row["id"])
+    found = rows.select(STEP, [its], columns=("step_id", "position", "status"))
+    succeeded = _succeeded(workflow, found)
+    last = sorted(step.id for step in workflow.finally_)
+    rows.delete(STEP, [its, Where("step_id", "in", last)])
+    # Elements that have been undone stay so.
+    that = [its, Where("step_id", "eq", step_id)]
+    rows.delete(STEP, [*that, Where("status", "ne", _COMPLETED)])
+    rows.delete(STEP, [*that, Where("position", "eq", -1)])
+    if succeeded:
+        return {}
+    error = str(row["error"] or "")
+    left = error.partition(_NOT_UNDONE)[0].removesuffix("; ") or None
+    cancelled = row["status"] == ExecutionStatus.CANCELLED.value
+    status = ExecutionStatus.CANCELLING if cancelled else ExecutionStatus.RUNNING
+    return {
+        "status": status.value,
+        "error": left,
+        "error_code": row["error_code"] if left else None,
+        "error_group": row["error_group"] if left else None,
+    }
+
+
+def _succeeded(workflow: Workflow, found: Sequence[Row]) -> bool:
+    """Return True if its own steps have succeeded, and nothing was undone."""
+    ended = {row["step_id"]: row["status"] for row in found if row["position"] < 0}
+    undoing = {step.id for step in (*workflow.compensations.values(), *workflow.on_failure)}
+    return not undoing.intersection(row["step_id"] for row in found) and all(
+        ended.get(step.id) in ("COMPLETED", "SKIPPED")
+        or (ended.get(step.id) == "FAILED" and step.on_failure == "continue")
+        for step in workflow.steps
+    )
+
+
+def copied_steps(rows: Rows, source_id: str, execution_id: str, gone: Forgotten) -> list[Row]:
+    """Return rows for another execution: of the steps of *source_id* that ended and are kept."""
+    its = Where("execution_id", "eq", source_id)
+    ended = [its, Where("status", "in", ["COMPLETED", "SKIPPED"])]
+    columns = [column.name for column in TABLES[STEP].columns]
+    copies = []
+    # Ids are made in the order in which runs began.
+    for row in rows.select(STEP, ended, order_by=("id",)):
+        if gone.keeps(row):
+            copy = {name: row[name] for name in columns}
+            for name in ("output", "progress"):
+                value = copy[name]
+                copy[name] = JsonText("null") if value is None else encode_json(value, name)
+            copies.append({**copy, "id": new_id(), "execution_id": execution_id})
+    return copies
