@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [million | report]`."""
+"""The command: `python -m benchmarks [million | waiting | report]`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from benchmarks.million import million
 from benchmarks.report import publish, tables
 from benchmarks.results import Results
 from benchmarks.run import Plan, run
+from benchmarks.waiting import waiting
 
 _RESULTS = Path(__file__).with_name("results.json")
 # What was not all of it does not take the place of what was.
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         "benchmarks", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("what", nargs="?", choices=("measure", "million", "report"), default="measure")
+    add("what", nargs="?", choices=("measure", "million", "waiting", "report"), default="measure")
     add("--quick", action="store_true", help="less of everything, under three minutes")
     add("--only", type=_listed(tuple(MEASURES)), metavar="MEASURES", help=", ".join(MEASURES))
     add("--contenders", type=_listed(NAMES), metavar="NAMES", help=", ".join(NAMES))
@@ -61,6 +62,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if options.what == "million":
         print(million(items=options.items or 1_000_000, server=options.server))
+        return
+    if options.what == "waiting":
+        print(waiting(options.items or 10_000, server=options.server))
         return
     if options.what == "report":
         publish(Results.load(options.out or _RESULTS))

@@ -26,6 +26,18 @@ _THREE_STEPS = {
     "trigger": {"type": "manual"},
     "steps": [{"id": f"step{number}", "action": "bench.noop"} for number in range(3)],
 }
+_SLEEPING = {
+    "name": "sleeping",
+    "trigger": {"type": "manual"},
+    "steps": [{"id": "nap", "sleep": "1d"}],
+}
+_WAITING = {
+    "name": "waiting",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {"id": "rung", "wait_for": {"event": "bell", "match": {"n": "{{ event.payload.n }}"}}}
+    ],
+}
 
 
 class Ours(Contender):
@@ -69,7 +81,8 @@ class Ours(Contender):
 
             self._kernel = Kernel(self.storage())
             self._kernel.action("bench.noop")(_step)
-            self._kernel.add_workflow(_THREE_STEPS)
+            for workflow in (_THREE_STEPS, _SLEEPING, _WAITING):
+                self._kernel.add_workflow(workflow)
         return self._kernel
 
     def set_up(self) -> None:
@@ -79,7 +92,8 @@ class Ours(Contender):
         self.kernel()
 
     def reset(self) -> None:
-        for table in ("automate_step", "automate_execution", "automate_outbox"):
+        tables = ("automate_wait", "automate_signal", "automate_step", "automate_execution")
+        for table in (*tables, "automate_outbox"):
             # SQLite's DELETE without a condition is as quick.
             verb = "TRUNCATE" if self.database.kind == "postgresql" else "DELETE FROM"
             self.execute(f"{verb} {table}")
@@ -155,6 +169,20 @@ class Ours(Contender):
             with self.transaction() as transaction:
                 for number in range(start, min(start + BATCH, count)):
                     self.kernel().start("three", payload(number), transaction=transaction)
+
+    def start_waiting(self, name: str, count: int) -> None:
+        """Start *count* executions that wait."""
+        for start in range(0, count, BATCH):
+            with self.transaction() as transaction:
+                for number in range(start, min(start + BATCH, count)):
+                    self.kernel().start(name, {"n": number}, transaction=transaction)
+
+    def ring(self, count: int) -> None:
+        """Emit an event for each of the executions that wait for one."""
+        for start in range(0, count, BATCH):
+            with self.transaction() as transaction:
+                for number in range(start, min(start + BATCH, count)):
+                    self.kernel().emit("bell", {"n": number}, transaction=transaction)
 
     def purge(self, seconds: float) -> int:
         """Delete what finished that long ago."""

@@ -49,6 +49,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.workflows.definition.difference",
         ),
     ),
+    "approvals": ("Approvals", ("automate_kernel.workflows.approvals",)),
     "templates": ("Templates", ("automate_kernel.templates",)),
     "secrets": ("Secrets", ("automate_kernel.secrets",)),
     "webhooks": ("Webhooks", ("automate_kernel.webhooks",)),

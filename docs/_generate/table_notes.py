@@ -59,13 +59,15 @@ One row per step of an execution, and one more per element of `for_each`.
 
 ```text
 PENDING ─▶ RUNNING ─┬▶ COMPLETED
-  │          ▲ ▼    ├▶ FAILED
-  │         RETRY   └▶ CANCELLED
+  │ │        ▲ ▼    ├▶ FAILED
+  │ │       RETRY   ├▶ CANCELLED
+  │ └▶ WAITING ─────┘
   └▶ SKIPPED
 ```""",
     "automate_webhook_delivery": "The accepted webhook deliveries, to recognise repetitions.",
     "automate_schedule": "When each schedule fired last.",
-    "automate_wait": "One row per step that waits for an event, an approval or another workflow.",
+    "automate_wait": "One row per step that waits for an event, a signal, an approval or another "
+    "workflow.",
     "automate_signal": "Signals that have come: events that some workflow waits for, approvals, "
     "and the ends of workflows that others wait for.",
     "automate_awaited": "The events that some workflow waits for, by the field that each is "
@@ -222,9 +224,9 @@ COLUMN_NOTES = {
     ("automate_schedule", "last_fired_at"): "the schedule's time that was fired last",
     ("automate_schedule", "paused_at"): "when it was paused; null while it fires",
     ("automate_schedule", "execution_id"): "the execution that it started last",
-    ("automate_wait", "id"): "UUIDv7",
+    ("automate_wait", "id"): "of the execution, the step and the position",
     ("automate_wait", "key"): "SHA-256 over what is waited for",
-    ("automate_wait", "about"): "`event`, `approval` or `workflow`",
+    ("automate_wait", "about"): "`event`, `signal`, `approval` or `workflow`",
     ("automate_wait", "execution_id"): "the execution that waits",
     ("automate_wait", "step_id"): "the step that waits",
     ("automate_wait", "position"): "the element of `for_each`, or -1",

@@ -37,6 +37,10 @@ The settings, all of them optional.
     them; by default the default site. ``TENANT``: the dotted path of a function that takes a
     request and returns its tenant. ``TENANT_PATHS``: the lookup from a model to its tenant, where
     the admin classes have none: ``{"auth.User": "membership__tenant_id"}``.
+``AUTOMATE_APPROVALS``
+    ``PUBLIC_URL``: where the links of approvals lead to, ``"https://shop.example/api/automate"`` if
+    the API's URLs are there. ``SIGNING_KEYS``: the keys that sign them, the first one, and verify
+    them; by default they follow from ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
 ``AUTOMATE_API``
     The defaults of the views in `automate_django.api`:
 
@@ -83,6 +87,8 @@ from types import ModuleType
 from typing import Any, TypeVar, cast
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.crypto import salted_hmac
 
 from automate_kernel.errors import ConfigError, nearest, type_name
 
@@ -117,6 +123,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         ("PROCESSES", "SLOTS", "GRACE_SECONDS", "VERSION", "LOG_FORMAT")
     ),
     "AUTOMATE_ADMIN": {"PAGES": True, "SITE": None, "TENANT": None, "TENANT_PATHS": None},
+    "AUTOMATE_APPROVALS": {"PUBLIC_URL": None, "SIGNING_KEYS": None},
     "AUTOMATE_API": {
         "AUTHENTICATION": (
             "automate_django.api.tokens.ApiTokenAuthentication",
@@ -297,6 +304,25 @@ def _secrets_backend(entry: Any) -> Any:
         text = f"AUTOMATE_SECRETS: {backend.__qualname__} can't be made with these options"
         hint = f"it was given: {', '.join(arguments) or 'none'}"
         raise ConfigError(text, hint=hint) from None
+
+
+def signing_keys() -> list[str]:
+    """Return the keys that sign links: the setting's, or those that follow from ``SECRET_KEY``."""
+    own = option("AUTOMATE_APPROVALS", "SIGNING_KEYS")
+    if own is not None:
+        if isinstance(own, str) or not isinstance(own, Iterable):
+            raise ConfigError("AUTOMATE_APPROVALS['SIGNING_KEYS'] must be a list of texts")
+        return list(own)
+    try:
+        secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    except ImproperlyConfigured:
+        return []  # a project without one has no links
+    return [
+        salted_hmac(
+            "automate_django.approvals", "link", secret=each, algorithm="sha256"
+        ).hexdigest()
+        for each in secrets
+    ]
 
 
 def workflows() -> list[Any]:

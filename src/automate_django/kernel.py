@@ -23,6 +23,8 @@ STORES = {
 }
 """The stores that ``AUTOMATE_OUTBOX["STORE"]`` can name without a path."""
 _outbox = partial(conf.option, "AUTOMATE_OUTBOX")
+# Django's own settings that a kernel is made of.
+_OTHERS = ("DATABASES", "TASKS", "SECRET_KEY", "SECRET_KEY_FALLBACKS")
 _lock = threading.RLock()
 _kernel: Kernel | None = None
 _extensions: list[Callable[[Kernel], None]] = []
@@ -46,7 +48,7 @@ def current_kernel() -> Kernel | None:
 def forget_kernel(setting: str = "AUTOMATE_", **_: Any) -> None:
     """Have the next `get_kernel` build a new one; ``override_settings`` leads here."""
     global _kernel
-    if setting.startswith("AUTOMATE_") or setting in ("DATABASES", "TASKS"):
+    if setting.startswith("AUTOMATE_") or setting in _OTHERS:
         with _lock:
             former, _kernel = _kernel, None
         if former is not None:
@@ -88,6 +90,8 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         disabled=conf.option("AUTOMATE_PLUGINS", "DISABLED"),
         winners=conf.option("AUTOMATE_PLUGINS", "WINNERS"),
         strict=conf.option("AUTOMATE_PLUGINS", "STRICT"),
+        signing_keys=conf.signing_keys(),
+        public_url=conf.option("AUTOMATE_APPROVALS", "PUBLIC_URL"),
         version=conf.options("AUTOMATE_WORKER").get("VERSION"),
     )
     for extension in _extensions:

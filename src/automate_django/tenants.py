@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OPERATE",
+    "Person",
     "Principal",
     "attribute_of",
+    "person_of",
     "principal_of",
     "tenant_for_request",
     "tenant_key",
@@ -91,6 +93,24 @@ class Principal:
     def nobody(self) -> bool:
         """True if it may see nothing."""
         return not self.operator and self.tenant_id is None
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user's name, and the names of the groups as *roles*."""
+
+    name: str
+    roles: tuple[str, ...] = ()
+
+
+def person_of(request: Any) -> Person:
+    """Return the author of *request*; a service is called ``token:`` and its token's name."""
+    token, user = token_of(request), request.user
+    if token is not None and token.user_id is None:
+        return Person(f"token:{token.name}"[:200])
+    groups = getattr(user, "groups", None)  # a project's own users may have none
+    names = () if groups is None else tuple(groups.values_list("name", flat=True))
+    return Person(user.get_username(), names)
 
 
 def tenant_of(request: Any, field: str = "tenant_id") -> Any:

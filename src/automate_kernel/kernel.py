@@ -31,11 +31,14 @@ from automate_kernel.secrets import (
     SecretResolver,
     SecretsBackend,
 )
+from automate_kernel.secrets.handles import reveal
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
-from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.secrets.signing import Signer
+from automate_kernel.storage import MemoryStorage, Rows, Storage
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.storage.output_store import FileOutputStore, OutputStore
+from automate_kernel.storage.values import encode_json
 from automate_kernel.templates import (
     EnvironmentResolver,
     FilterRegistry,
@@ -54,8 +57,11 @@ from automate_kernel.worker.inline import run_claimed, run_inline
 from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, default_worker_id
+from automate_kernel.workflows.approvals import Approvals
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.admission import Admission
+from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
 from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.executions import (
@@ -66,14 +72,22 @@ from automate_kernel.workflows.engine.executions import (
 from automate_kernel.workflows.engine.large_outputs import MAX_OUTPUT_BYTES
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.precedence import Precedence
+from automate_kernel.workflows.engine.questions import NOTICE
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Schedules, Ticker
+from automate_kernel.workflows.engine.waits import SIGNAL, signal_item, signal_key, wait_key
 from automate_kernel.workflows.events import (
     event_item,
     manual_event,
     triggering_event,
 )
-from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    check_event_name,
+)
+from automate_kernel.workflows.notices import ApprovalNotices
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -104,6 +118,8 @@ class Kernel:
     backends, or a mapping for tests; by default the environment variables ``AUTOMATE_SECRET_…``.
     *workflows* are objects, files or folders; *workflow_source* supplies workflows that change
     while the kernel runs. *env_allow* names the environment variables that templates may read.
+    *signing_keys* sign the links of approvals, each a text or ``$secret:KEY``: the first signs, all
+    verify. *public_url* is where those links lead to.
 
     A plugin is imported at its first use, and a broken one is logged and left out. With *strict*
     all are imported at once, and the first that is broken, incompatible or contested raises
@@ -135,6 +151,8 @@ class Kernel:
         lease_seconds: float = 300.0,
         retention_seconds: float | None = None,
         failed_retention_seconds: float | None = None,
+        signing_keys: Iterable[str] = (),
+        public_url: str | None = None,
         version: str | None = None,
         output_store: OutputStore | str | Path | None = None,
     ) -> None:
@@ -154,20 +172,18 @@ class Kernel:
         """The environment variables that templates may read."""
         self.filters: FilterRegistry = FilterRegistry(default_filters)
         """The template filters of this kernel."""
-        outputs = _output_store(output_store)
+        kept, outputs = (retention_seconds, failed_retention_seconds), _output_store(output_store)
         self.templates: TemplateEngine = TemplateEngine(self.filters, limits=_limits(outputs))
         """Compiles and renders templates."""
-        self.outbox: OutboxStore = self._store(
-            outbox, lease_seconds, retention_seconds, failed_retention_seconds
-        )
+        self.outbox: OutboxStore = self._store(outbox, lease_seconds, *kept)
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
         self.operations: Invoker = self._invoker(config or {}, settings or {})
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox, outputs)
         """Runs of workflows: get, find, cancel, resume."""
-        self.workflows: Catalogue = Catalogue(
-            self.templates, self._context, self.executions.definition, workflow_source
-        )
+        self.approvals: Approvals = self._approvals(signing_keys, public_url)
+        """The steps that wait for a person: find, approve, reject, make a link."""
+        self.workflows: Catalogue = self._catalogue(workflow_source)
         """The workflows of this kernel, by name."""
         self.schedules: Schedules = Schedules(self.workflows, self.executions, sender=self)
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
@@ -186,8 +202,12 @@ class Kernel:
             around=lambda each: self.plugins.hooks.around("automate_executing", execution=each),
             programs=self.workflows.program,
             listening=self.workflows.listening,
+            find_child=self._find_child,
             sender=self,
             leaves_events=lambda: precedence.leaves_events,
+        )
+        notices = ApprovalNotices(
+            self.executions, self.approvals, self.operations, self.workflows.program
         )
         self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
         self._webhooks = WebhookReceiver(
@@ -199,6 +219,9 @@ class Kernel:
         engine = partial(Engine, self._runner, self.operations.portal)
         self._handlers.add(Handler(EVENT, self._runner.handle_event, pool=engine))
         self._handlers.add(Handler(ADVANCE, self._runner.handle_advance, pool=engine))
+        self._handlers.add(Handler(NOTICE, notices.handle))
+        self._handlers.add(Handler(SIGNAL, self._runner.handle_signal, pool=engine))
+        self._handlers.add(Handler(CANCEL, self._runner.handle_cancel, pool=engine))
         outbox = self.outbox
         self.workflows.pauses = self.executions.pauses
         self.executions.on_cancelled = self._runner.send_cancelled
@@ -270,6 +293,20 @@ class Kernel:
                 f"the {kind.replace('_', ' ')} {name} {trouble}",
                 hint="pass an instance instead of its key or path",
             ) from error
+
+    def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
+        return Catalogue(self.templates, self._context, self.executions.definition, source)
+
+    def _approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
+        signer = Signer(signing_keys, "automate.approval", self._revealed)
+        return Approvals(self.storage, self.outbox, signer, public_url)
+
+    def _revealed(self, texts: Sequence[str]) -> list[str]:
+        """Return *texts*, each with its secret if it is a reference to one."""
+        found: list[str] = reveal(self._render_config(list(texts)), self.secrets)
+        for each in found:
+            self.redactor.add(each)
+        return found
 
     def _render_config(self, config: Any) -> Any:
         return self.templates.compile(config, "config").render(TemplateContext(env=self.env))
@@ -552,6 +589,77 @@ class Kernel:
         again = replace(first.event, id=new_id())
         return self.start(first.name, event=again, transaction=transaction)
 
+    def signal(
+        self,
+        execution_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        transaction: Any = None,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> str:
+        """
+        Send the signal *name* to one execution, in the host's *transaction*; return its id.
+
+        A step ``wait_for: {signal: name}`` of that execution takes it, also one that begins later.
+        A second one to it with the same *idempotency_key* is the first. Raises ``NOT_FOUND`` for an
+        unknown execution, and with *tenant_id* for another tenant's; ``FAILED_PRECONDITION`` for
+        one that has ended, and `PayloadError` for a payload that can't be stored.
+        """
+        with self.storage.begin(transaction) as rows:
+            return self._send_signal(rows, execution_id, name, payload, tenant_id, idempotency_key)
+
+    async def asignal(
+        self,
+        execution_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        transaction: Any = None,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> str:
+        """`signal` for asynchronous code; *transaction* may be an ``AsyncSession``."""
+        return await self.storage.arun_in(
+            transaction,
+            lambda rows: self._send_signal(
+                rows, execution_id, name, payload, tenant_id, idempotency_key
+            ),
+        )
+
+    def _send_signal(
+        self,
+        rows: Rows,
+        execution_id: str,
+        name: str,
+        payload: Any,
+        tenant_id: str | None,
+        idempotency_key: str | None,
+    ) -> str:
+        check_event_name(name)
+        encode_json(payload, "payload")
+        execution = self.executions.live(rows, execution_id, tenant_id=tenant_id)
+        event = replace(
+            manual_event(name, payload), type="event", source="signal",
+            tenant_id=execution.tenant_id,
+        )  # fmt: skip
+        key = signal_key(execution.id, name)
+        once = None
+        if idempotency_key is not None:
+            check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
+            # Keys of the outbox are one another's; those of signals are the execution's.
+            once = wait_key("idempotency", key, idempotency_key)
+        item = signal_item(key, event, tenant_id=execution.tenant_id, idempotency_key=once)
+        return self.outbox.enqueue_many([item], transaction=rows.native)[0]
+
+    def _find_child(self, name: str, event: Event) -> tuple[Workflow, Admission | None]:
+        workflow = self.workflows.get(name, event.tenant_id)
+        self._check_manual(workflow, event)
+        admission = self.workflows.admission(workflow, event)
+        # Its parent waits for this very execution, which comes to its turn.
+        return workflow, admission and admission.waiting()
+
     def _check_manual(self, workflow: Workflow, event: Event) -> None:
         """Raise ``FAILED_PRECONDITION`` if no manual trigger lets *event* start its workflow."""
         triggers = [each for each in workflow.triggers if each.matches(event, workflow.name)]
@@ -700,6 +808,7 @@ class Kernel:
             PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
             PeriodicTask("schedules", 1.0, self._ticker.tick),
             PeriodicTask("failures", 1.0, self._send_notices),
+            PeriodicTask("signals", 600.0, self.executions.signals.purge),
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
             PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
             PeriodicTask("gates", 3600.0, self.executions.purge_gates),

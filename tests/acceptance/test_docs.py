@@ -114,7 +114,14 @@ def test_every_setting_is_in_the_reference() -> None:
 
 def test_every_field_of_a_workflow_is_in_the_reference() -> None:
     """Each field is in the table of its part."""
-    from automate_kernel.workflows import Compensation, RetryPolicy, Step, Workflow
+    from automate_kernel.workflows import (
+        Approval,
+        Compensation,
+        FormField,
+        RetryPolicy,
+        Step,
+        Workflow,
+    )
     from automate_kernel.workflows.definition.triggers import TRIGGERS
 
     page = _page("workflow-file.md")
@@ -123,6 +130,8 @@ def test_every_field_of_a_workflow_is_in_the_reference() -> None:
         (Step, "Step"),
         (Compensation, "Compensation"),
         (RetryPolicy, "Retry"),
+        (Approval, "Approval"),
+        (FormField, "Approval"),
     ):
         part = page.partition(f"## {title}\n")[2].partition("\n## ")[0]
         for name, field in model.model_fields.items():

@@ -45,6 +45,33 @@ WORKFLOW = {
     ],
     "output": ["{{ steps.last.output }}", "{{ steps.each.output }}"],
 }
+WAITING = {
+    "name": "waiting",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {"id": "nap", "sleep": "20ms"},
+        {
+            "id": "paid",
+            "needs": [],
+            "wait_for": {"event": "paid", "match": {"n": "{{ event.payload.n }}"}},
+        },
+        {
+            "id": "sub",
+            "needs": ["paid"],
+            "workflow": "crash",
+            "for_each": [1, 2],
+            "concurrency": 2,
+            "input": {"n": "{{ item }}"},
+        },
+        {
+            "id": "last",
+            "needs": ["nap", "sub"],
+            "action": "work.do",
+            "input": {"value": "{{ event.payload.n }}"},
+        },
+    ],
+    "output": "{{ steps.sub.output }}",
+}
 DEADLY = {
     "name": "deadly",
     "trigger": {"type": "manual"},
@@ -67,6 +94,22 @@ BOOKING = {
     ],
 }  # fmt: skip
 """A workflow whose steps write to the host's own table, in the transaction that saves them."""
+
+ASKING = {
+    "name": "asking",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {
+            "id": "ok",
+            "approval": {
+                "title": "Go on?",
+                "notify": {"action": "work.tell", "input": {"title": "{{ approval.title }}"}},
+            },
+        },
+        {"id": "last", "action": "work.do", "input": {"value": "{{ event.payload.n }}"}},
+    ],
+    "output": "{{ steps.ok.output.by }}",
+}
 
 
 class Ledger:
@@ -133,8 +176,10 @@ def open_kernel(
     outbox.ledger = ledger
     kernel = Kernel(storage, outbox=outbox, discover=False, secrets={})
     kernel.add_workflow(WORKFLOW)
+    kernel.add_workflow(WAITING)
     kernel.add_workflow(DEADLY)
     kernel.add_workflow(BOOKING)
+    kernel.add_workflow(ASKING)
     _add_steps(kernel, ledger, most_seconds)
     _add_handlers(kernel, ledger, most_seconds)
     return kernel
@@ -163,6 +208,12 @@ def _add_steps(kernel: Kernel, ledger: Ledger, most_seconds: float) -> None:
             ledger.write("again", key)
         _take_time(ledger, most_seconds)
         return value * 10
+
+    @kernel.action("work.tell")
+    def tell(title: str) -> None:
+        call = current_call()
+        assert call is not None
+        ledger.write("told", call.execution_id)
 
     @kernel.action("work.book", transactional=True)
     def book() -> None:

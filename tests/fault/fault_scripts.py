@@ -49,6 +49,26 @@ def recover(kernel: Kernel) -> None:
         kernel.run_until_idle()
 
 
+def recover_waits(kernel: Kernel) -> None:
+    """
+    Do as `recover` does, but let no time pass that nobody has waited for.
+
+    Nothing but a signal may wake what is parked.
+    """
+    kernel.run_until_idle()
+    pass_leases(kernel)
+    kernel.outbox.reap()
+    kernel.run_until_idle(patience=_PATIENCE_SECONDS)
+
+
+def recover_approvals(kernel: Kernel) -> None:
+    """Do as `recover_waits` does, and decide what is still open."""
+    recover_waits(kernel)
+    for each in kernel.approvals.pending().approvals:
+        kernel.approvals.approve(each.execution_id, each.step_id, by="another")
+    kernel.run_until_idle(patience=_PATIENCE_SECONDS)
+
+
 def _nothing(kernel: Kernel, number: int) -> list[Any]:
     return [number]
 
@@ -138,6 +158,23 @@ def _advance(kernel: Kernel, ledger: Ledger, execution_id: str) -> None:
     kernel.run_until_idle(patience=_PATIENCE_SECONDS)
 
 
+def _paid(kernel: Kernel, number: int) -> list[Any]:
+    execution_id = kernel.start("waiting", {"n": number})
+    kernel.emit("paid", {"n": number})
+    return [execution_id]
+
+
+def _asked(kernel: Kernel, number: int) -> list[Any]:
+    return [kernel.start("asking", {"n": number})]
+
+
+def _decide(kernel: Kernel, ledger: Ledger, execution_id: str) -> None:
+    kernel.run_until_idle()
+    kernel.approvals.approve(execution_id, "ok", by="ann")
+    ledger.write("decided", execution_id)
+    kernel.run_until_idle(patience=_PATIENCE_SECONDS)
+
+
 def _booked(kernel: Kernel, number: int) -> list[Any]:
     return [kernel.start("booking", {"n": number})]
 
@@ -167,6 +204,8 @@ SCRIPTS = {
     "line": Script(_in_line, _in_turn),
     "reap": Script(_held, _reap),
     "workflow": Script(_started, _advance),
+    "waits": Script(_paid, _advance),
+    "approval": Script(_asked, _decide),
     "booking": Script(_booked, _advance),
     "steer": Script(_steered, _steer),
 }

@@ -8,15 +8,16 @@ from collections.abc import Callable
 
 import pytest
 from automate_kernel.outbox import ItemStatus
-from automate_kernel.workflows.execution import ExecutionStatus
+from automate_kernel.workflows.execution import Execution, ExecutionStatus
 from fault_scene import Process, Scene, until
-from fault_scripts import SCRIPTS, recover
+from fault_scripts import SCRIPTS, recover, recover_approvals, recover_waits
 
 SEED = 20261125
 # How many of the moments of each script the quick form tries, and of a worker's first ones.
 MOMENTS, WORKER_MOMENTS = 7, 6
 # Long, so that no time but the one that we let pass counts.
 LEASE_SECONDS = 600.0
+RECOVERIES = {"waits": recover_waits, "approval": recover_approvals}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -47,7 +48,7 @@ def run_script(scene: Scene, name: str, die_at: int) -> Process:
     )
     process.ended()
     scene.processes.remove(process)
-    recover(scene.kernel)
+    RECOVERIES.get(name, recover)(scene.kernel)
     check(scene, name)
     return process
 
@@ -57,14 +58,42 @@ def check(scene: Scene, name: str) -> None:
     assert waiting == [], "cleaned up and not finished"
     accepted = check_orders(scene) if name == "enqueue" else []
     failed = [item.id for item in scene.outbox.find(status=ItemStatus.FAILED, limit=1000)]
-    if name in ("enqueue", "work", "workflow", "booking", "hold", "line"):
+    if name in ("enqueue", "work", "workflow", "waits", "approval", "booking", "hold", "line"):
         assert failed == []
     scene.check(accepted, failed=failed)
+    if name == "waits":
+        check_waits(scene)
+    if name == "approval":
+        check_approval(scene)
     if name == "booking":
         check_bookings(scene)
-    if name in ("workflow", "booking"):
+    if name in ("workflow", "waits", "approval", "booking"):
         for execution in scene.kernel.executions.find(limit=500):
             assert execution.status is ExecutionStatus.COMPLETED, execution.error
+
+
+def check_waits(scene: Scene) -> None:
+    """Each element has started one execution, and no wait is left."""
+    executions = scene.kernel.executions.find(limit=500)
+    parents = [each for each in executions if each.name == "waiting"]
+    for parent in parents:
+        children = [each for each in executions if each.parent_id == parent.id]
+        assert sorted(each.event.payload["n"] for each in children) == [1, 2]
+        assert parent.output == [each.output for each in sorted(children, key=_number)]
+    assert scene.rows("SELECT count(*) AS n FROM automate_wait")[0].n == 0
+
+
+def check_approval(scene: Scene) -> None:
+    """A decision that was accepted is the answer; people were told; no wait is left."""
+    (execution,) = scene.kernel.executions.find()
+    decided = scene.words("decided") != []
+    assert execution.output == "ann" or (execution.output == "another" and not decided)
+    assert scene.words("told")
+    assert scene.rows("SELECT count(*) AS n FROM automate_wait")[0].n == 0
+
+
+def _number(execution: Execution) -> int:
+    return int(execution.event.payload["n"])
 
 
 def check_bookings(scene: Scene) -> None:

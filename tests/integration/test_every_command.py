@@ -70,6 +70,7 @@ steps:
 """
 SETTINGS = """\
 app = "automation"
+signing_keys = ["a-key-of-thirty-two-characters-at-least"]
 [worker]
 poll_seconds = 0.05
 """

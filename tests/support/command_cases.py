@@ -11,6 +11,8 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
+from approvals_asked import ask
+
 
 @dataclass(frozen=True)
 class Case:
@@ -62,6 +64,10 @@ def make_state(
     for name in ("pending", "pending2"):
         words[name] = kernel.outbox.enqueue(kind, well, delay=3600)
     words["running_execution"] = kernel.start(workflow, event)
+    words["acme_execution"] = kernel.start(workflow, event, tenant_id="acme")
+    form = [{"name": "amount", "type": "integer"}]
+    for name in ("asked", "asked2"):
+        words[name] = ask(kernel, tenant="acme", by=["ann", "role:boss"], form=form)
     words["step"] = kernel.workflows.get(workflow).steps[0].id
     return State(words)
 
@@ -94,6 +100,9 @@ SHARED: dict[str, list[Case]] = {
         Case("{execution}"),
         Case("{execution} nowhere --position 0", codes=(1,)),
     ],
+    "executions signal": [
+        Case("""{acme_execution} go --payload '{{"by": "ann"}}' --tenant acme""", "go"),
+    ],
     "executions pause": [Case("{running_execution} --tenant nobody", codes=(1,))],
     "executions unpause": [Case("{running_execution} --tenant nobody", codes=(1,))],
     "executions cancel": [
@@ -116,6 +125,32 @@ SHARED: dict[str, list[Case]] = {
         Case("--failed -n 1 -y", "resumed"),
     ],
     "executions stats": [Case("--within 15m", "{workflow}")],
+    "approvals ls": [
+        Case("--by kim --role boss --workflow refund --tenant acme --limit 5", "{asked}"),
+        Case("-n 5", "{asked}"),
+    ],
+    "approvals show": [Case("{asked} ok --position -1 --tenant acme", "Pay it back?")],
+    "approvals link": [
+        Case(
+            "{asked} ok --position -1 --by kim --role boss --decision reject --tenant acme"
+            " --base-url https://shop.example",
+            "https://shop.example/approvals/",
+        )
+    ],
+    "approvals approve": [
+        Case(
+            """{asked} ok --position -1 --by kim --role boss --comment fine --tenant acme
+            --form '{{"amount": 3}}'""",
+            "kim",
+        )
+    ],
+    "approvals reject": [
+        Case(
+            """{asked2} ok --position -1 --by kim --role boss --comment no --tenant acme
+            --form '{{}}'""",
+            "kim",
+        )
+    ],
     "workflow pause": [Case("{workflow} --reason 'stock-taking' --tenant acme", "paused")],
     "workflow paused": [Case("")],
     "workflow resume": [Case("{workflow} --tenant acme", "paused")],

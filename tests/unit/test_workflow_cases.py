@@ -232,6 +232,52 @@ def test_events_come_while_it_runs(folder: Path) -> None:
     assert result.passed
 
 
+def test_people_decide_while_it_runs(tmp_path: Path) -> None:
+    """As by an account; a decision that nobody waits for is a problem of the case."""
+    (tmp_path / "refund.yaml").write_text(
+        textwrap.dedent(
+            """\
+            name: refund
+            trigger: {type: manual}
+            steps:
+              - id: ok
+                approval:
+                  title: "Refund?"
+                  by: ["role:managers"]
+                  form: [{name: amount, type: integer, required: true}]
+                  timeout: 2d
+                  on_timeout: continue
+            output: "{{ steps.ok.output }}"
+            """
+        )
+    )
+    (tmp_path / "refund.test.yaml").write_text(
+        textwrap.dedent(
+            """\
+            cases:
+              - name: approved
+                then:
+                  - after: 1h
+                    decide: {step: ok, by: kim, roles: [managers], form: {amount: 7}}
+                expect: {output: {by: kim, form: {amount: 7}, timed_out: false}}
+              - name: nobody decides
+                expect: {output: {approved: false, timed_out: true}}
+              - name: too late
+                then:
+                  - after: 3d
+                    decide: {step: ok, by: kim, roles: [managers], approved: false}
+              - name: not asked
+                then: [{decide: {step: ok, by: eve}}]
+            """
+        )
+    )
+    file = load_case_file(tmp_path / "refund.test.yaml")
+    results = list(file.run(lambda: Kernel(discover=False)))
+    assert [one.passed for one in results] == [True, True, False, False]
+    assert "it waits no longer" in results[2].problems[0]
+    assert "role:managers" in results[3].problems[0]
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

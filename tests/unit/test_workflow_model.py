@@ -401,6 +401,7 @@ def test_an_execution_is_built_from_its_rows() -> None:
             "event": Event(id="e", name="n").to_json(),
             "tenant_id": "t",
             "item_id": "i",
+            "parent_id": "p",
             "error_code": "INTERNAL",
             "error": "text",
             "error_group": "KeyError in shop.charge",

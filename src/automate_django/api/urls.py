@@ -14,6 +14,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from rest_framework.routers import SimpleRouter
 
 from automate_django.api.schema import INSTALLED, SchemaView
+from automate_django.api.v1.approvals import ApprovalViewSet
 from automate_django.api.v1.executions import ExecutionViewSet
 from automate_django.api.v1.outbox import OutboxViewSet
 from automate_django.api.v1.plugins import PluginViewSet
@@ -28,9 +29,17 @@ router.register("outbox", OutboxViewSet, "item")
 router.register("plugins", PluginViewSet, "plugin")
 
 _post: Any = {"post": "create"}
+_list: Any = {"get": "list"}
+_retrieve: Any = {"get": "retrieve"}
+_STEP = "approvals/<str:execution_id>/<str:step>"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("events", EventViewSet.as_view(_post), name="events"),
     *router.urls,
+    path("approvals", ApprovalViewSet.as_view(_list), name="approval-list"),
+    path(_STEP, ApprovalViewSet.as_view(_retrieve), name="approval-detail"),
+    path(f"{_STEP}/approve", ApprovalViewSet.as_view({"post": "approve"}), name="approval-approve"),
+    path(f"{_STEP}/reject", ApprovalViewSet.as_view({"post": "reject"}), name="approval-reject"),
+    path("", include("automate_django.approvals")),
     path("", include("automate_django.webhooks")),
 ]
 if INSTALLED:

@@ -168,6 +168,8 @@ SCOPES: Mapping[str, str] = {
     "workflows:start": "begin executions",
     "executions:read": "list executions and read what their steps gave",
     "executions:write": "cancel, pause, resume and repeat executions, and pause workflows",
+    "approvals:read": "list the steps that wait for a person",
+    "approvals:write": "approve and reject",
     "events:write": "emit events",
     "outbox:read": "list outbox items, count them, read their payloads",
     "outbox:write": "requeue, cancel, discard and reschedule items",

@@ -18,7 +18,7 @@ register = template.Library()
 _TONES = {
     **dict.fromkeys(("COMPLETED", "LOADED", "ALIVE"), "ok"),
     **dict.fromkeys(("FAILED", "BROKEN", "LOST", "FAILING", "CONFLICT", "INCOMPATIBLE"), "bad"),
-    **dict.fromkeys(("RETRY", "PAUSED", "CANCELLING", "STOPPING"), "warn"),
+    **dict.fromkeys(("RETRY", "WAITING", "PAUSED", "CANCELLING", "STOPPING"), "warn"),
     "RUNNING": "run",
 }
 _UNITS = ((86_400.0, "d", 3_600.0, "h"), (3_600.0, "h", 60.0, "min"), (60.0, "min", 1.0, "s"))

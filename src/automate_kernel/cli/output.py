@@ -26,7 +26,16 @@ _COLOURS = {
     "green": ("COMPLETED", "LOADED", "ok"),
     "red": ("FAILED", "BROKEN", "fail", "missing", "lost", "failing"),
     "cyan": ("RUNNING",),
-    "yellow": ("RETRY", "PAUSED", "CANCELLING", "warn", "CONFLICT", "INCOMPATIBLE", "stopping"),
+    "yellow": (
+        "RETRY",
+        "WAITING",
+        "PAUSED",
+        "CANCELLING",
+        "warn",
+        "CONFLICT",
+        "INCOMPATIBLE",
+        "stopping",
+    ),
     "magenta": ("CANCELLED",),
     "dim": ("SKIPPED", "DISABLED"),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from automate_kernel.secrets.redaction import redact_shown
 if TYPE_CHECKING:
     from automate_kernel.outbox import ErrorGroup, FailedAttempt, OutboxItem
     from automate_kernel.workflows.engine.dry_run import DryRun, DryStep
+    from automate_kernel.workflows.engine.waits import WaitingFor
     from automate_kernel.workflows.execution import Execution, StepRun
 
 
@@ -84,7 +85,7 @@ def brief(value: Any, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def step_name(run: StepRun | FailedAttempt) -> str:
+def step_name(run: StepRun | FailedAttempt | WaitingFor) -> str:
     """Return a step's id, with the position in what a ``for_each`` goes through."""
     return f"{run.step_id}[{run.position}]" if run.position >= 0 else str(run.step_id)
 
@@ -107,6 +108,25 @@ def show_steps(out: Output, runs: Iterable[StepRun], *, length: int = 60) -> Non
         "OUTPUT": result,
     }
     out.table(columns, rows_of(runs, columns), empty="no step has begun")
+
+
+def wait_data(wait: WaitingFor) -> dict[str, Any]:
+    """Return what a step waits for, ready for JSON."""
+    return {**asdict(wait), "details": redact_shown(wait.details)}
+
+
+def show_waits(out: Output, waits: Sequence[WaitingFor]) -> None:
+    """Print what steps wait for; nothing if none does."""
+    if waits:
+        columns: Columns = {
+            "STEP": step_name,
+            "WAITS FOR": "about",
+            "DETAILS": lambda wait: brief(redact_shown(wait.details), 60),
+            "SINCE": lambda wait: ago(wait.created_at),
+            "UNTIL": lambda wait: time_of(wait.expires_at),
+        }
+        out.line()
+        out.table(columns, rows_of(waits, columns))
 
 
 EXECUTIONS: Columns = {

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _KERNELS_OWN = (
     "database", "outbox", "output_folder", "plugins", "secrets", "config", "env_allow", "discover",
     "strict", "disabled", "winners", "worker.lease_seconds", "worker.listen", "worker.version",
+    "signing_keys", "public_url",
 )  # fmt: skip
 
 
@@ -98,7 +99,10 @@ class Session:
         if own is not None:
             return self._hosted(own, workflows=workflows)
         settings = self.settings
-        names = ("outbox", "plugins", "config", "env_allow", "discover", "strict", "disabled")
+        names = (
+            "outbox", "plugins", "config", "env_allow", "discover", "strict", "disabled",
+            "signing_keys", "public_url",
+        )  # fmt: skip
         kernel = self._made(
             storage or self.storage,
             secrets=[_backend(given, settings.folder) for given in settings["secrets"]],
@@ -113,6 +117,11 @@ class Session:
         if workflows:
             self._add_workflows(kernel)
         return kernel
+
+    @cached_property
+    def signing(self) -> Kernel:
+        """The kernel with its secrets, which signing keys may be, and without workflows."""
+        return self.build(workflows=False)
 
     def in_memory(self, *, workflows: bool = True) -> Kernel:
         """Return a kernel with everything, except that it keeps nothing; see `build`."""
@@ -241,6 +250,11 @@ class HostSession(Session):
     @property
     def whole(self) -> Kernel:
         """The host's kernel."""
+        return self.plain
+
+    @property
+    def signing(self) -> Kernel:
+        """The host's kernel, too."""
         return self.plain
 
 

@@ -77,6 +77,10 @@ _KEPT = "Seconds that COMPLETED items are kept; 0 deletes them at once."
 _FAILED_KEPT = "Seconds that FAILED and CANCELLED items are kept."
 _EVENTS = "Clients that send it may POST /events; without it nobody may. Better as $secret:KEY."
 _OUTPUTS = "The folder of outputs that are too large for a row; all processes share it."
+_SIGNING = (
+    "Keys of 32 characters that sign links of approvals; better as $secret:KEY. The first signs."
+)
+_PUBLIC = "Where these links lead to: the address of automate serve, as people reach it."
 _LEVELS = ("debug", "info", "warning", "error")
 _FORMAT = "The format of the log of worker and serve: text, or json with ids, a document a line."
 _ALL = (
@@ -94,6 +98,8 @@ _ALL = (
     Setting("secrets", "list", ["env"], _BACKENDS.replace("\n", " "), texts=False),
     Setting("env_allow", "list", [], "The variables that templates may read as $env:NAME."),
     Setting("config", "table", {}, "The config of plugins: [config.http] and so on."),
+    Setting("signing_keys", "list", [], _SIGNING, hidden=True),
+    Setting("public_url", "text", None, _PUBLIC),
     Setting("worker.version", "text", None, _VERSION),
     Setting("worker.kinds", "list", [], _KINDS),
     Setting("worker.exclude_kinds", "list", [], "The kinds that they leave to others."),

@@ -1,5 +1,5 @@
 """
-The ASGI application: webhooks, events, probes and metrics, in no framework.
+The ASGI application: webhooks, events, approvals, probes and metrics, in no framework.
 
 Serve it alone (``automate serve``) or mount it in a host's own application::
 
@@ -11,6 +11,8 @@ Serve it alone (``automate serve``) or mount it in a host's own application::
 ``POST /webhooks/<connector>/<trigger>``  202; 200 if it came before, or starts nothing; 401
                                           without a valid proof
 ``POST /events``                          202; for holders of *events_token* alone
+``/approvals/<token>``                    the page of an approval, for holders of its link; there
+                                          if the kernel has a signing key
 ``GET /healthz``                          200 while the process and its workers live, else 503
 ``GET /readyz``                           200 while the database can be used and, if it has
                                           workers, one of them works; else 503 and why
@@ -35,6 +37,7 @@ from automate_kernel.http.answers import (
     answer_webhook,
     failure_answer,
 )
+from automate_kernel.http.approvals import answer_decision, answer_show
 from automate_kernel.http.pages import HttpPage, PageThread, health_pages, metrics_page
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.health import Probe, database_problems
@@ -219,7 +222,8 @@ def webhook_app(
     """
     Return the ASGI application that accepts webhooks and events for *kernel*, with its probes.
 
-    Without *events_token* nobody can send events. A body of more than *max_body_bytes* is refused
+    It answers the links of approvals too, if the kernel has ``signing_keys``. Without
+    *events_token* nobody can send events. A body of more than *max_body_bytes* is refused
     before it is read. *workers* is the probe of the workers that the same server looks after:
     while none of them works it isn't ready. The kernel stays the caller's to close.
     """
@@ -227,6 +231,9 @@ def webhook_app(
     token = events_token.encode() if events_token else None
     app.add("POST", ("webhooks", "*", "*"), partial(_webhook, kernel))
     app.add("POST", ("events",), partial(_event, kernel, token))
+    if kernel.approvals.signer.able:
+        app.add("GET", ("approvals", "*"), partial(_approval, kernel))
+        app.add("POST", ("approvals", "*"), partial(_decision, kernel))
     for path, page in health_pages(app).items():
         app.add_page(path, page)
     return app
@@ -253,6 +260,16 @@ async def _webhook(kernel: Kernel, request: Request) -> HttpAnswer:
     (_, connector, trigger), body = request.parts, await request.body()
     receive = partial(answer_webhook, kernel.receive_webhook, connector, trigger)
     return await asyncio.to_thread(receive, request.headers, body)
+
+
+async def _approval(kernel: Kernel, request: Request) -> HttpAnswer:
+    return await asyncio.to_thread(answer_show, kernel.approvals, request.parts[1])
+
+
+async def _decision(kernel: Kernel, request: Request) -> HttpAnswer:
+    body = await request.body()
+    answer = partial(answer_decision, kernel.approvals, request.parts[1])
+    return await asyncio.to_thread(answer, request.headers, body)
 
 
 async def _event(kernel: Kernel, token: bytes | None, request: Request) -> HttpAnswer:

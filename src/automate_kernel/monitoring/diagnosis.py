@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from automate_kernel.errors import AutomateError
+from automate_kernel.errors import AutomateError, did_you_mean
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.secrets.redaction import redact_text
 from automate_kernel.workflows.engine.precedence import followers, leader
@@ -49,25 +49,48 @@ def _steps(workflow: Workflow) -> Iterator[tuple[str, Step]]:
 
 def _step_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
     for place, step in _steps(workflow):
-        try:
-            schema = kernel.operation(step.action).json_schema()
-        except AutomateError as error:
-            yield f"{place}.action: {error}"
-            continue
-        if isinstance(step.input, Mapping):
-            yield from _input_problems(place, step, schema)
+        notice = step.approval.notify if step.approval is not None else None
+        if step.action is not None:
+            yield from _call_problems(kernel, place, step.action, step.input)
+        elif notice is not None:
+            yield from _call_problems(
+                kernel, f"{place}.approval.notify", notice.action, notice.input
+            )
+        yield from _child_problems(kernel, place, step)
 
 
-def _input_problems(place: str, step: Step, schema: Mapping[str, Any]) -> Iterator[str]:
+def _call_problems(kernel: Kernel, place: str, action: str, given: Any) -> Iterator[str]:
+    try:
+        schema = kernel.operation(action).json_schema()
+    except AutomateError as error:
+        yield f"{place}.action: {error}"
+        return
+    if isinstance(given, Mapping):
+        yield from _input_problems(place, action, given, schema)
+
+
+def _child_problems(kernel: Kernel, place: str, step: Step) -> Iterator[str]:
+    if step.workflow is not None:
+        names = {entry.workflow.name for entry in kernel.workflows.entries()}
+        if step.workflow not in names:
+            hint = did_you_mean(step.workflow, sorted(names))
+            yield f"{place}.workflow: there is no workflow {step.workflow!r}" + (
+                f" ({hint})" if hint else ""
+            )
+
+
+def _input_problems(
+    place: str, action: str, given: Mapping[str, Any], schema: Mapping[str, Any]
+) -> Iterator[str]:
     known: Mapping[str, Any] = schema.get("properties", {})
     if schema.get("additionalProperties") is False:
-        for name in step.input:
+        for name in given:
             if "{" not in name and "$" not in name and name not in known:
                 fields = ", ".join(known) or "none"
-                yield f"{place}.input.{name}: {step.action} has no such field (it has: {fields})"
+                yield f"{place}.input.{name}: {action} has no such field (it has: {fields})"
     for name in schema.get("required", ()):
-        if name not in step.input and not any("{" in key for key in step.input):
-            yield f"{place}.input: {step.action} needs the field {name!r}"
+        if name not in given and not any("{" in key for key in given):
+            yield f"{place}.input: {action} needs the field {name!r}"
 
 
 def _webhooks(
@@ -98,6 +121,8 @@ def variables_of(kernel: Kernel, workflow: Workflow) -> list[str]:
     used = set(workflow.env)
     for _, step in _steps(workflow):
         used |= kernel.templates.compile(step.input).env_keys
+        if step.approval is not None and step.approval.notify is not None:
+            used |= kernel.templates.compile(step.approval.notify.input).env_keys
     return sorted(used)
 
 
@@ -122,7 +147,12 @@ def secret_uses(
     for workflow in kernel.workflows:
         for place, step in _steps(workflow):
             add(kernel.templates.compile(step.input).secret_keys, f"{workflow.name}: {place}")
+            if step.approval is not None and step.approval.notify is not None:
+                given = kernel.templates.compile(step.approval.notify.input)
+                add(given.secret_keys, f"{workflow.name}: {place}.approval.notify")
         add(_webhook_keys(kernel, workflow), f"{workflow.name}: webhook")
+    references = kernel.approvals.signer.references
+    add(kernel.templates.compile(references).secret_keys, "signing_keys")
     for key, options in config.items():
         add(kernel.templates.compile(dict(options)).secret_keys, f"config.{key}")
     if token and token.startswith("$secret:"):

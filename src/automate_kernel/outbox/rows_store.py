@@ -486,10 +486,13 @@ class RowsOutboxStore(OutboxStore):
         done: list[tuple[str, str]] = []
         keyed: list[tuple[str, _Lease]] = []
         attempts: list[Row] = []
-        for outcome in outcomes:
-            lease = self._lease_for(rows, worker_id, outcome)
+        leases = [(self._lease_for(rows, worker_id, outcome), outcome) for outcome in outcomes]
+        parked = self._park_alike(rows, leases)
+        for lease, outcome in leases:
             if lease is None:
                 lost.add((outcome.item_id, outcome.token))
+                continue
+            if (outcome.item_id, lease.token) in parked:
                 continue
             if outcome.status is ItemStatus.COMPLETED:
                 done.append((outcome.item_id, lease.token))
@@ -506,6 +509,26 @@ class RowsOutboxStore(OutboxStore):
         left = [(item_id, lease) for item_id, lease in keyed if (item_id, lease.token) not in lost]
         _leave_keys(rows, [(i, lease.ordering_key, lease.concurrency_key) for i, lease in left])
         return {item_id for item_id, _ in lost}
+
+    def _park_alike(
+        self, rows: Rows, leases: Sequence[tuple[_Lease | None, Outcome]]
+    ) -> set[tuple[str, str]]:
+        """Put items back, many with one statement; returns the ids and tokens of these."""
+        alike: dict[Any, list[tuple[_Lease, Outcome]]] = {}
+        for lease, outcome in leases:
+            plain = outcome.status is ItemStatus.PENDING and outcome.error_code is None
+            if lease is not None and plain and not lease.keyed:
+                status = _next_status(lease, outcome)
+                key = (lease.token, lease.priority, status, outcome.next_attempt)
+                alike.setdefault(key, []).append((lease, outcome))
+        parked: set[tuple[str, str]] = set()
+        for (token, _, status, _), group in alike.items():
+            ids = sorted(outcome.item_id for _, outcome in group)
+            # Those that were lost, or are asked to stop, are looked at one by one.
+            held = [*_fence(ids, token), Where("waiting_for", "eq", None)]
+            if len(ids) > 1 and rows.update(OUTBOX, held, _changes(*group[0], status)) == len(ids):
+                parked |= {(item_id, token) for item_id in ids}
+        return parked
 
     def _lease_for(self, rows: Rows, worker_id: str, outcome: Outcome) -> _Lease | None:
         lease = self._lease(outcome.item_id, worker_id)

@@ -29,7 +29,7 @@ _STEERED = ("PAUSED", "CANCELLING")
 # A checkpoint that ends an execution does so in these only, or as CANCELLED in CANCELLING.
 _GOES_ON = ("PENDING", "RUNNING")
 
-_UNFINISHED = ("PENDING", "RUNNING", "RETRY")
+_UNFINISHED = ("PENDING", "RUNNING", "RETRY", "WAITING")
 # A row that is there keeps these.
 _KEPT = ("id", "execution_id", "step_id", "position", "started_at")
 _ITEM_ENDS: Mapping[str, Any] = {

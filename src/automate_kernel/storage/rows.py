@@ -505,9 +505,15 @@ class Rows:
         # The time at once: while COPY runs the connection answers nothing.
         count = self.copy(sql, _copied_lines(columns, rows, self.now() if asks else None))
         if count and notify:
-            sql = f"SELECT pg_notify({statement.bind(notify)}, '')::text"
-            self.run(sql, statement.parameters, fetch=True)
+            self.notify(notify)
         return count
+
+    def notify(self, channel: str) -> None:
+        """Wake the listeners on *channel* once the transaction commits, where that can be done."""
+        if self.dialect.notifies:
+            statement = self._statement()
+            sql = f"SELECT pg_notify({statement.bind(channel)}, '')::text"
+            self.run(sql, statement.parameters, fetch=True)
 
     def update(self, table: str, where: Sequence[Where], changes: Mapping[str, Any]) -> int:
         """Change all rows that match, and return their number."""

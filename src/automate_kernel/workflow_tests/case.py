@@ -96,11 +96,37 @@ class Emitted(DefinitionModel):
     tenant_id: str | None = None
 
 
+class Decided(DefinitionModel):
+    """The decision of a person, for which a step of the execution waits."""
+
+    step: PlainText
+    approved: bool = True
+    by: PlainText
+    roles: Sequence[str] = ()
+    comment: str = ""
+    form: Mapping[str, Any] = Field(default_factory=dict)
+    position: int = -1
+
+    def make(self, kernel: Kernel, execution_id: str) -> None:
+        """Approve or reject, and run what follows."""
+        decide = kernel.approvals.approve if self.approved else kernel.approvals.reject
+        decide(
+            execution_id, self.step, self.position, by=self.by, roles=self.roles,
+            comment=self.comment, form=self.form,
+        )  # fmt: skip
+        kernel.run_until_idle()
+
+
 class Then(DefinitionModel):
-    """Something that happens while the workflow runs: time passes, then an event comes."""
+    """
+    Something that happens while the workflow runs.
+
+    Time passes, then an event comes, then a person decides.
+    """
 
     after: Annotated[Duration, Field(gt=0)] | None = None
     emit: Emitted | None = None
+    decide: Decided | None = None
 
 
 class Expected(DefinitionModel):
@@ -355,4 +381,6 @@ def _problems(
             test.pass_time(each.after)
         if each.emit is not None:
             test.emit(each.emit.name, each.emit.payload, tenant_id=each.emit.tenant_id)
+        if each.decide is not None:
+            each.decide.make(test.kernel, execution.id)
     yield from case.expect.problems(test.finish(execution), test.calls)

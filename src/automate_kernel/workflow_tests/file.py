@@ -29,6 +29,7 @@ from automate_kernel.workflow_tests.case import (
     Answer,
     Case,
     CaseResult,
+    Decided,
     Emitted,
     Expected,
     FakeError,
@@ -55,7 +56,7 @@ class _Content(DefinitionModel):
 
 
 _MODELS: tuple[type[BaseModel], ...] = (
-    _Content, Case, GivenEvent, Answer, FakeError, Expected, Then, Emitted,
+    _Content, Case, GivenEvent, Answer, FakeError, Expected, Then, Emitted, Decided,
 )  # fmt: skip
 _FIELDS = sorted({name for model in _MODELS for name in model.model_fields})
 

@@ -1,6 +1,7 @@
 """Workflows: their definitions, their executions, and the engine that runs them."""
 
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
+from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
 from automate_kernel.workflows.definition.model import (
@@ -15,6 +16,7 @@ from automate_kernel.workflows.definition.triggers import (
     ScheduleTrigger,
     WebhookTrigger,
 )
+from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.pauses import PausedWorkflow
 from automate_kernel.workflows.execution import (
@@ -26,6 +28,7 @@ from automate_kernel.workflows.execution import (
 )
 
 __all__ = [
+    "Approval",
     "Compensation",
     "Concurrency",
     "Debounce",
@@ -34,14 +37,18 @@ __all__ = [
     "Execution",
     "ExecutionStatus",
     "ExecutionStore",
+    "FormField",
     "ManualTrigger",
+    "Notice",
     "PausedWorkflow",
     "RetryPolicy",
     "ScheduleTrigger",
+    "SleepUntil",
     "StartRate",
     "Step",
     "StepRun",
     "StepStatus",
+    "WaitFor",
     "WebhookTrigger",
     "Workflow",
     "dumps",

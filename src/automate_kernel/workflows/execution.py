@@ -10,8 +10,9 @@ Events, the executions that they start, and the runs of their steps.
                PENDING, RUNNING or PAUSED ─cancel─▶ CANCELLING ─cleaned up─▶ CANCELLED
 
     step run   PENDING ─▶ RUNNING ─┬▶ COMPLETED
-                 │          ▲ ▼    ├▶ FAILED
-                 │         RETRY   └▶ CANCELLED
+                 │ │        ▲ ▼    ├▶ FAILED
+                 │ │       RETRY   ├▶ CANCELLED
+                 │ └▶ WAITING ─────┘
                  └▶ SKIPPED
 
 Only an operator's resume leads out of a finished status. An execution may end before it runs. A
@@ -60,7 +61,7 @@ class _Status(str, Enum):
         return self not in _UNFINISHED
 
 
-_UNFINISHED = ("PENDING", "RUNNING", "RETRY", "PAUSED", "CANCELLING")
+_UNFINISHED = ("PENDING", "RUNNING", "RETRY", "WAITING", "PAUSED", "CANCELLING")
 
 
 class ExecutionStatus(_Status):
@@ -81,6 +82,8 @@ class StepStatus(_Status):
     PENDING = "PENDING"
     RUNNING = "RUNNING"
     RETRY = "RETRY"
+    WAITING = "WAITING"
+    """It waits for a time, an event, a decision or another workflow."""
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
@@ -207,6 +210,8 @@ class Execution:
     status: ExecutionStatus = ExecutionStatus.PENDING
     tenant_id: str | None = None
     item_id: str | None = None
+    parent_id: str | None = None
+    """The execution whose step waits for this one."""
     output: Any = None
     error_code: str | None = None
     error: str | None = None

@@ -24,6 +24,7 @@ __all__ = ["register"]
 def register(site: AdminSite) -> None:
     """Put the operator pages on *site*; a model that is registered there already stays as it is."""
     from automate_django import models
+    from automate_django.admin.pages.approvals import WorkflowWaitAdmin
     from automate_django.admin.pages.audit import AuditEntryAdmin
     from automate_django.admin.pages.executions import WorkflowExecutionAdmin
     from automate_django.admin.pages.outbox import OutboxItemAdmin
@@ -33,6 +34,7 @@ def register(site: AdminSite) -> None:
     for model, page in (
         (models.OutboxItem, OutboxItemAdmin),
         (models.WorkflowExecution, WorkflowExecutionAdmin),
+        (models.WorkflowWait, WorkflowWaitAdmin),
         (models.WorkflowDocument, WorkflowDocumentAdmin),
         (models.ApiToken, ApiTokenAdmin),
         (models.AuditEntry, AuditEntryAdmin),

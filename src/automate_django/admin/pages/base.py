@@ -24,6 +24,7 @@ _PAGES: tuple[tuple[str, str, str], ...] = (
     ("kinds", "Kinds", ""),
     ("workers", "Workers", ""),
     ("executions", "Executions", "workflowexecution"),
+    ("approvals", "Approvals", "workflowwait"),
     ("workflows", "Workflows", "workflowdocument"),
     ("plugins", "Plugins", ""),
     ("tokens", "API tokens", "apitoken"),

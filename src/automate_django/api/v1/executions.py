@@ -18,7 +18,9 @@ from automate_kernel.errors import UnknownHereError
 from automate_kernel.workflows.execution import Execution
 
 _READS = ("list", "errors", "retrieve", "output")
-_COMMANDS = ("cancel", "pause", "unpause", "resume", "bulk", "retry", "retry_step", "fork")
+_COMMANDS = (
+    "signal", "cancel", "pause", "unpause", "resume", "bulk", "retry", "retry_step", "fork",
+)  # fmt: skip
 _MOST_AT_ONCE = 1000
 
 
@@ -73,10 +75,11 @@ class ExecutionViewSet(Resource):
             action, given = (step.action, step.input) if step is not None else (None, {})
             runs.append(serializers.Whole(run, action=action, input=given))
         attempts = store.failed_attempts(execution.id)
+        waits = store.waits(execution.id)
         item = None if execution.item_id is None else self.kernel.outbox.get(execution.item_id)
         handover = None if item is None or execution.status.finished else item.handover
         whole = serializers.Whole(
-            execution, steps=runs, failed_attempts=attempts, handed_on=handover
+            execution, steps=runs, waits=waits, failed_attempts=attempts, handed_on=handover
         )
         return Response(serializers.ExecutionDetailSerializer(whole).data)
 
@@ -92,6 +95,18 @@ class ExecutionViewSet(Resource):
         )
         output = self.kernel.executions.output(execution.id, **given)
         return Response(serializers.OutputSerializer({"output": output}).data)
+
+    @described(
+        request=serializers.SignalSerializer, responses={202: serializers.AcceptedSerializer}
+    )
+    @action(detail=True, methods=["post"])
+    def signal(self, request: Any, execution_id: str) -> Response:
+        """Send a signal to an execution that waits for it, or soon will."""
+        execution, given = self._execution(execution_id), self.read(serializers.SignalSerializer)
+        require(not execution.status.finished, "It has ended already.")
+        with transaction.atomic(using=self.alias):
+            signal_id = self.kernel.signal(execution.id, **given)
+        return Response({"id": signal_id}, status=202)
 
     @described(request=serializers.CancelSerializer, responses=serializers.ExecutionSerializer)
     @action(detail=True, methods=["post"])

@@ -23,9 +23,10 @@ from automate_django.kernel import get_kernel
 from automate_django.tenants import Principal, principal_of, token_of
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import OutboxItem
+from automate_kernel.workflows.approvals import PendingApproval
 from automate_kernel.workflows.execution import Execution
 
-Seen = TypeVar("Seen", OutboxItem, Execution)
+Seen = TypeVar("Seen", OutboxItem, Execution, PendingApproval)
 _OF_PAGES = ("cursor", "page_size", "limit", "offset", "format")
 
 
@@ -94,7 +95,7 @@ class Resource(BaseViewSet):
         return alias
 
     def visible(self, found: Seen | None) -> Seen:
-        """Return *found*, an item or an execution; raises `Http404` if it is another tenant's."""
+        """Return *found*, an item say; raises `Http404` if it is another tenant's."""
         if found is None:
             raise Http404
         if not self.principal.operator and found.tenant_id != self.principal.tenant_id:

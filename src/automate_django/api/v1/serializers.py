@@ -20,6 +20,7 @@ from automate_kernel.outbox.item import (
     check_text,
 )
 from automate_kernel.secrets.masking import hide_named
+from automate_kernel.workflows.approvals import MOST_COMMENT
 from automate_kernel.workflows.execution import (
     ExecutionStatus,
     check_event_name,
@@ -157,6 +158,18 @@ class BackfillSerializer(ScheduleCommandSerializer):
     )  # fmt: skip
 
 
+class SignalSerializer(Strict):
+    """A signal to one execution."""
+
+    name = KernelText(check_event_name, max_length=LENGTHS["kind"])
+    payload = serializers.JSONField(required=False, default=None, allow_null=True)
+    idempotency_key = KernelText(
+        lambda value: check_text(value, "idempotency_key"),
+        required=False, max_length=LENGTHS["idempotency_key"],
+        help_text="A second signal with it is the first one.",
+    )  # fmt: skip
+
+
 class CancelSerializer(Strict):
     """The way to cancel an execution."""
 
@@ -228,6 +241,19 @@ class RescheduleSerializer(Strict):
         return attrs
 
 
+class DecisionSerializer(Strict):
+    """A decision on an approval."""
+
+    comment = Text(
+        required=False, default="", allow_blank=True, trim_whitespace=False, max_length=MOST_COMMENT
+    )
+    form = serializers.DictField(required=False, help_text="As the approval's form asks for it.")
+    position = serializers.IntegerField(
+        required=False, default=-1, min_value=-1, max_value=2**31 - 1,
+        help_text="Which element of for_each; else -1.",
+    )  # fmt: skip
+
+
 # -- filters -----------------------------------------------------------------------------------
 
 
@@ -283,6 +309,23 @@ class ExecutionQuerySerializer(_TimeFilter):
     workflow = Text(required=False, max_length=200)
     error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
     label = _label()
+
+
+class ApprovalQuerySerializer(_TenantFilter):
+    """A filter of approvals."""
+
+    workflow = Text(required=False, max_length=200)
+    mine = serializers.BooleanField(
+        required=False, default=False, help_text="Only those that the caller may decide."
+    )
+
+
+class PositionSerializer(Strict):
+    """The element of a step's for_each."""
+
+    position = serializers.IntegerField(
+        required=False, default=-1, min_value=-1, max_value=2**31 - 1
+    )
 
 
 class _Bulk(Strict):
@@ -503,6 +546,17 @@ class OutputSerializer(serializers.Serializer[Any]):
     output = ShownJSON()
 
 
+class WaitSerializer(serializers.Serializer[Any]):
+    """A wait of a step: for an event, a signal, an approval or a workflow."""
+
+    step_id = serializers.CharField()
+    position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
+    about = serializers.CharField(help_text="event, signal, approval or workflow.")
+    details = ShownJSON(help_text="Its name, and what it must match.")
+    created_at = Instant()
+    expires_at = Instant(allow_null=True)
+
+
 class HandoverSerializer(serializers.Serializer[Any]):
     """The note of a worker that handed an execution on."""
 
@@ -524,8 +578,43 @@ class ExecutionDetailSerializer(ExecutionSerializer):
     )
     definition_id = serializers.CharField()
     item_id = serializers.UUIDField()
+    parent_id = serializers.UUIDField(
+        allow_null=True, help_text="The execution whose step waits for this one."
+    )
     steps = StepSerializer(many=True)
+    waits = WaitSerializer(many=True)
     failed_attempts = FailedAttemptSerializer(many=True)
+
+
+class ApprovalSerializer(serializers.Serializer[Any]):
+    """A step that waits for a person."""
+
+    execution_id = serializers.UUIDField()
+    step = serializers.CharField(source="step_id")
+    position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
+    workflow = serializers.CharField()
+    tenant_id = _text()
+    title = ShownText()
+    description = ShownText(allow_null=True)
+    by = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Who may decide: users, and groups as role:NAME. Empty: anybody.",
+    )
+    may_decide = serializers.BooleanField(help_text="Whether the caller is among them.")
+    form = ShownDict(source="form_schema", help_text="The form, as JSON Schema.")
+    created_at = Instant()
+    expires_at = Instant(allow_null=True)
+
+
+class DecidedSerializer(serializers.Serializer[Any]):
+    """A decision as the step's output has it."""
+
+    approved = serializers.BooleanField()
+    by = serializers.CharField()
+    comment = ShownText()
+    form = ShownDict()
+    at = serializers.CharField()
+    timed_out = serializers.BooleanField()
 
 
 class ItemSerializer(serializers.Serializer[Any]):

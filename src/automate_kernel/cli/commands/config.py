@@ -68,7 +68,8 @@ def shown(
     if setting.name == "database":
         return hide_password(value)
     if setting.hidden:
-        return reference_or_hidden(value)
+        many = isinstance(value, list)
+        return [*map(reference_or_hidden, value)] if many else reference_or_hidden(value)
     if setting.name == "config":
         known = schemas or {}
         return {

@@ -15,7 +15,7 @@ from automate_kernel.errors import ConfigError, UnknownHereError
 if TYPE_CHECKING:
     from automate_kernel.workflows.execution import Execution
 
-app: Commands = Commands("executions", "Look at executions, cancel, pause and repair them.")
+app: Commands = Commands("executions", "Look at executions, signal, cancel, pause and repair them.")
 find_app: Commands = Commands()
 
 _ID = argument("The execution's id.", metavar="ID")
@@ -68,7 +68,7 @@ def ls(
 @app.called("automate executions show 0193f0c2-…", "automate executions show ID --json")
 def show(context: Context, execution_id: str = _ID) -> None:
     """
-    Show an execution: its event, its steps, its picture, and where each attempt failed.
+    Show an execution: its event, its steps, its waits, its picture, and its failed attempts.
 
     A failed attempt is shown with the files and lines of its error, without values.
     """
@@ -78,9 +78,14 @@ def show(context: Context, execution_id: str = _ID) -> None:
     execution = found_execution(context, execution_id)
     attempts = kernel.executions.failed_attempts(execution.id)
     failed = [records.attempt_data(each) for each in attempts]
+    waits = kernel.executions.waits(execution.id)
+    data = {
+        **records.execution_data(execution),
+        "waits": [records.wait_data(each) for each in waits],
+        "failed_attempts": failed,
+    }
     item = None if execution.item_id is None else kernel.outbox.get(execution.item_id)
     handover = None if item is None or execution.status.finished else item.handover
-    data = {**records.execution_data(execution), "failed_attempts": failed}
     data["handed_on"] = None if handover is None else handover.to_json()
     out.data(data)
     if out.json:
@@ -111,6 +116,7 @@ def show(context: Context, execution_id: str = _ID) -> None:
     else:
         out.line(to_text(definition, records.statuses_of(execution)))
     records.show_steps(out, execution.steps)
+    records.show_waits(out, waits)
     records.show_attempts(out, attempts)
 
 
@@ -197,6 +203,29 @@ def stats(
         )
     context.out.data({"within_seconds": age, "workflows": data})
     context.out.table(_STATS, rows, empty="there are no executions")
+
+
+@app.called(
+    "automate executions signal ID go",
+    """automate executions signal ID approved --payload '{"by": "ann"}'""",
+)
+def signal(
+    context: Context,
+    execution_id: str = _ID,
+    name: str = argument("The signal's name."),
+    payload: str | None = option(None, "The payload as JSON."),
+    tenant: str | None = TENANT,
+) -> None:
+    """
+    Send a signal to an execution that waits for it, or soon will.
+
+    A worker delivers it.
+    """
+    found = found_execution(context, execution_id)
+    content = None if payload is None else inputs.read_json(payload, "--payload")
+    signal_id = context.session.plain.signal(found.id, name, content, tenant_id=tenant)
+    context.out.data({"id": signal_id, "execution_id": found.id, "name": name})
+    context.out.line(f"signal {name} is on its way to {found.id}")
 
 
 @app.called("automate executions cancel ID", "automate executions cancel ID --force")

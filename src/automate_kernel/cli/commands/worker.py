@@ -103,9 +103,10 @@ def serve(context: Context) -> None:
     Receive webhooks over HTTP, and run workers beside it.
 
     POST /webhooks/CONNECTOR/TRIGGER takes a signed webhook. POST /events takes an event from a
-    client that sends serve.events_token as a bearer token; without a token nobody can. GET /healthz
-    and /readyz report the state of the receiver and its workers. Put a proxy that speaks TLS in
-    front. It stops as worker does.
+    client that sends serve.events_token as a bearer token; without a token nobody can. /approvals
+    answers the links of approvals, if there are signing_keys. GET /healthz and /readyz report the
+    state of the receiver and its workers. Put a proxy that speaks TLS in front. It stops as worker
+    does.
 
     The health port answers /healthz and /readyz too, for probes that don't reach the other port,
     and the metrics port /metrics.

@@ -173,6 +173,23 @@ class LeaseContract(StoreHooks):
         assert store.acknowledge("worker", outcomes) == set()
         assert self.statuses(store, ids) == ["COMPLETED", "FAILED", "RETRY", "PENDING", "COMPLETED"]
 
+    def test_many_wait_again_in_a_group(self, store: OutboxStore) -> None:
+        """Put back together, each for its time; one that is another's is reported."""
+        ids = store.enqueue_many(NewItem("k") for _ in range(5))
+        claimed = {item.id: item for item in store.claim_batch("worker")}
+        theirs = UNKNOWN_ID
+        tokens = [claimed[each].lease_token for each in ids[:4]] + [theirs]
+        delays = [60.0, 60.0, 60.0, 3600.0, 60.0]
+        outcomes = [
+            Outcome(each, ItemStatus.PENDING, delay, token=token)
+            for each, delay, token in zip(ids, delays, tokens, strict=True)
+        ]
+        for _ in range(2):  # the same once more, as if the reply had been lost
+            assert store.acknowledge("worker", outcomes) == {ids[4]}
+        assert self.statuses(store, ids) == ["PENDING"] * 4 + ["RUNNING"]
+        due = [self.see(store, each).next_attempt_at for each in ids[:4]]
+        assert due[0] == due[2] < due[3]
+
     def test_nothing_to_acknowledge(self, store: OutboxStore) -> None:
         """An empty group is no error."""
         assert store.acknowledge("worker", []) == set()

@@ -461,6 +461,16 @@ class ControlContract(StoreHooks):
         assert store.stop_requests("worker") == {}
         assert store.claim_batch("worker") == []
 
+    def test_one_that_is_asked_to_stop_does_not_wait_with_the_others(
+        self, store: OutboxStore
+    ) -> None:
+        """Put back together with others, it is CANCELLED alone."""
+        ids = store.enqueue_many(NewItem("k") for _ in range(3))
+        store.claim_batch("worker")
+        assert store.cancel([ids[1]]) == 1
+        assert store.acknowledge("worker", [Outcome(i, ItemStatus.PENDING) for i in ids]) == set()
+        assert self.statuses(store, ids) == ["PENDING", "CANCELLED", "PENDING"]
+
     @pytest.mark.parametrize("status", [ItemStatus.COMPLETED, ItemStatus.FAILED])
     def test_an_end_stands(self, store: OutboxStore, status: ItemStatus) -> None:
         """A handler that finishes first has finished, and one that gives up has FAILED."""

@@ -31,6 +31,7 @@ _ICONS = {
     StepStatus.PENDING: "○",
     StepStatus.RUNNING: "▶",
     StepStatus.RETRY: "↻",
+    StepStatus.WAITING: "⧗",
     StepStatus.COMPLETED: "✓",
     StepStatus.FAILED: "✗",
     StepStatus.SKIPPED: "»",
@@ -92,7 +93,7 @@ def _with_icon(text: str, status: StepStatus | None) -> str:
 
 def _label(name: str, step: Step, states: Mapping[str, StepStatus]) -> list[str]:
     first = _with_icon(name, states.get(step.id))
-    return [first, _short(step.action), " · ".join(_traits(step, states))]
+    return [first, _short(step.does), " · ".join(_traits(step, states))]
 
 
 def _depths(needs: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -120,7 +121,7 @@ def to_text(workflow: Workflow, statuses: Statuses | None = None) -> str:
         for step_id, depth in _depths(needs).items():
             step = by_id[step_id]
             first = _with_icon(step_id, states.get(step_id))
-            about = "; ".join([step.action, *_traits(step, states)])
+            about = "; ".join([step.does, *_traits(step, states)])
             after = f"  after {', '.join(needs[step_id])}" if needs[step_id] else ""
             lines.append(f"{'  ' * (depth + 1)}{first}  [{about}]{after}")
     return "\n".join(lines) + "\n"
@@ -131,6 +132,7 @@ def to_text(workflow: Workflow, statuses: Statuses | None = None) -> str:
 _CLASSES = {
     StepStatus.RUNNING: "fill:#dbeafe,stroke:#1d4ed8,color:#1e3a8a",
     StepStatus.RETRY: "fill:#fef3c7,stroke:#b45309,color:#78350f",
+    StepStatus.WAITING: "fill:#ede9fe,stroke:#6d28d9,color:#4c1d95",
     StepStatus.COMPLETED: "fill:#dcfce7,stroke:#15803d,color:#14532d",
     StepStatus.FAILED: "fill:#fee2e2,stroke:#b91c1c,color:#7f1d1d",
     StepStatus.SKIPPED: "fill:#f3f4f6,stroke:#9ca3af,color:#4b5563,stroke-dasharray:4 3",
@@ -169,7 +171,7 @@ def _mermaid_box(step: Step, states: Mapping[str, StepStatus]) -> str:
 
 def _quoted(text: str) -> str:
     escaped = "".join(
-        c if c.isalnum() or c in " .,:_-/·✓✗○▶↻»■≤…()\n" else f"#{ord(c)};" for c in text
+        c if c.isalnum() or c in " .,:_-/·✓✗○▶↻⧗»■≤…()\n" else f"#{ord(c)};" for c in text
     )
     return '"' + escaped.replace("\n", "<br/>") + '"'
 
@@ -198,7 +200,7 @@ _STYLE = """
 #{id} .COMPLETED rect {{ stroke: var(--ok); }}
 #{id} .FAILED rect {{ stroke: var(--bad); stroke-width: 2.5; }}
 #{id} .RUNNING rect {{ stroke: var(--busy); stroke-width: 2.5; }}
-#{id} .RETRY rect {{ stroke: var(--wait); stroke-width: 2.5; }}
+#{id} .RETRY rect, #{id} .WAITING rect {{ stroke: var(--wait); stroke-width: 2.5; }}
 #{id} .SKIPPED rect, #{id} .CANCELLED rect {{ stroke-dasharray: 5 4; }}
 """.strip()
 

@@ -54,6 +54,7 @@ from automate_kernel.workflows.definition.admission import (
     Debounce,
     StartRate,
 )
+from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import (
     Condition,
@@ -73,6 +74,7 @@ from automate_kernel.workflows.definition.structure import (
     topological_order,
 )
 from automate_kernel.workflows.definition.triggers import TRIGGERS, Trigger
+from automate_kernel.workflows.definition.waits import Sleep, WaitFor
 from automate_kernel.workflows.execution import Event
 
 
@@ -99,13 +101,33 @@ class Compensation(DefinitionModel):
     """Seconds that one attempt may take; None leaves it to the worker."""
 
 
+_KINDS = ("action", "sleep", "wait_for", "approval", "workflow")
+_WAITS = ("sleep", "wait_for", "approval")
+# What means nothing to a step that only waits.
+_OF_CALLS = ("input", "retry", "timeout")
+
+
 class Step(DefinitionModel):
-    """One call of an action, once or for each element of a list."""
+    """
+    A call of an action, a wait or a sub-workflow, once or for each element of a list.
+
+    It has exactly one of `action`, `sleep`, `wait_for`, `approval` and `workflow`.
+    """
 
     id: Identifier
     """Its name in other steps: ``steps.<id>.output``."""
-    action: OperationName
+    action: OperationName | None = None
     """``connector.action``, ``provider.capability``, or an action of the host."""
+    sleep: Sleep | None = None
+    """A duration, a template that gives one, or ``{until: …}``: a time with an offset from UTC."""
+    wait_for: WaitFor | None = None
+    """An event or a signal to wait for; it is the step's output."""
+    approval: Approval | None = None
+    """A question to people; the decision is the step's output."""
+    workflow: PlainText | None = None
+    """The name of a workflow to start, with `input` as the payload of its event."""
+    wait: bool = True
+    """With `workflow`: wait for its end, and take its output. False goes on at once."""
     name: PlainText | None = None
     """Its name for people."""
     input: StepInput = Field(default_factory=dict)
@@ -127,6 +149,23 @@ class Step(DefinitionModel):
     """The reaction of the workflow once no attempt is left."""
     compensate: Compensation | None = None
     """The call that undoes it, if the workflow fails or is cancelled after it."""
+
+    @model_validator(mode="after")
+    def _does_one_thing(self) -> Step:
+        does = [name for name in _KINDS if getattr(self, name) is not None]
+        if not does:
+            raise refused("step", "is missing", "add it: action: http.post", at=("action",))
+        if len(does) > 1:
+            message = f"a step does one thing, not {' and '.join(does)}"
+            raise refused("step", message, "make a step of each")
+        given = self.model_fields_set
+        if does[0] in _WAITS and (idle := sorted(given.intersection(_OF_CALLS))):
+            inside = "timeout" in idle and does[0] != "sleep"
+            hint = f"write timeout inside {does[0]}" if inside else "take it out"
+            raise refused("step", f"{idle[0]} means nothing with {does[0]}", hint)
+        if "wait" in given and self.workflow is None:
+            raise refused("step", "wait means nothing without workflow", "take it out")
+        return self
 
     @model_validator(mode="after")
     def _for_each_fits(self) -> Step:
@@ -155,6 +194,17 @@ class Step(DefinitionModel):
             timeout=self.compensate.timeout,
             on_failure="continue",
         )
+
+    @property
+    def does(self) -> str:
+        """The thing that it does, in a few words: the action's name, or what it waits for."""
+        if self.action is not None:
+            return self.action
+        if self.wait_for is not None:
+            return f"wait for {self.wait_for.event or self.wait_for.signal}"
+        if self.workflow is not None:
+            return f"workflow {self.workflow}"
+        return "sleep" if self.approval is None else "approval"
 
     @property
     def skipped_with_needs(self) -> bool:
@@ -299,6 +349,14 @@ class Workflow(DefinitionModel):
             raise self._no_step(f"no step {step_id!r}", step_id, self._by_id)
         return found
 
+    @cached_property
+    def awaited(self) -> frozenset[tuple[str, str]]:
+        """The events that its steps wait for: of each the name, and the field that it leads by."""
+        waits = (step.wait_for for step in self._by_id.values())
+        return frozenset(
+            (one.event, one.leading) for one in waits if one is not None and one.event is not None
+        )
+
     def _no_step(self, missing: str, step_id: str, known: Iterable[str]) -> WorkflowError:
         hint = did_you_mean(step_id, known) or f"it has {', '.join(map(repr, known))}"
         return WorkflowError(f"workflow {self.name!r} has {missing}", hint=hint)
@@ -370,7 +428,8 @@ def workflow_json_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     starts, triggers = START_FIELDS.values(), TRIGGERS.values()
     models: list[type[BaseModel]] = [
-        Workflow, Step, Compensation, RetryPolicy, *starts, *triggers
+        Workflow, Step, Compensation, RetryPolicy, WaitFor, Approval, FormField, Notice,
+        *starts, *triggers,
     ]  # fmt: skip
     for model in models:
         own = schema if model is Workflow else definitions[model.__name__]

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.admission import START_FIELDS
+from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.model import Compensation, Step, Workflow
@@ -30,6 +31,7 @@ from automate_kernel.workflows.definition.structure import (
 )
 from automate_kernel.workflows.definition.template_names import Place, name_problems, names_read
 from automate_kernel.workflows.definition.triggers import TRIGGERS
+from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +144,19 @@ def _at(value: Any, path: FieldPath) -> Any:
         return None
 
 
+_MODELS: dict[str, type[BaseModel]] = {
+    "retry": RetryPolicy, "wait_for": WaitFor, "approval": Approval, "notify": Notice,
+}  # fmt: skip
+
+
 def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
     """Return the model of the mapping at *path*."""
     if not path:
         return Workflow
-    if path[-1] == "retry":
-        return RetryPolicy
+    if path[-1] in _MODELS:
+        return _MODELS[str(path[-1])]
+    if path[-2:-1] == ("form",):
+        return FormField
     if len(path) == 1 and path[0] in START_FIELDS:
         return START_FIELDS[str(path[0])]
     if path[0] in STEP_GROUPS and len(path) == 2:
@@ -180,6 +189,9 @@ _ELSEWHERE = {
     "finally": "always ensure finally_ on_exit",
     "compensate": "undo compensation rollback",
     "concurrency": "max_parallel parallel",
+    "by": "approvers reviewers assignees users",
+    "title": "question message prompt",
+    "choices": "options enum",
 }
 
 
@@ -328,11 +340,25 @@ def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
         for index, step in enumerate(steps):
             texts = {"if": step.if_, "for_each": step.for_each, "input": step.input}
             yield from _texts_of(texts, (group, index))
+            yield from _texts_of(_texts_of_wait(step), (group, index))
             if step.compensate is not None:
                 yield from _texts_of(step.compensate.input, (group, index, "compensate", "input"))
     yield from _texts_of(workflow.output, ("output",))
     for name in START_FIELDS:
         yield from _texts_of(getattr(getattr(workflow, name), "key", None), (name, "key"))
+
+
+def _texts_of_wait(step: Step) -> dict[str, Any]:
+    until = step.sleep.until if isinstance(step.sleep, SleepUntil) else None
+    texts: dict[str, Any] = {"sleep": {"until": until} if until else step.sleep}
+    if step.wait_for is not None:
+        texts["wait_for"] = {"match": dict(step.wait_for.match), "if": step.wait_for.if_}
+    if step.approval is not None:
+        asked, notice = step.approval, step.approval.notify
+        by = asked.by if isinstance(asked.by, str) else list(asked.by)
+        texts["approval"] = {"title": asked.title, "description": asked.description, "by": by}
+        texts["approval"]["notify"] = {"input": notice.input} if notice is not None else {}
+    return texts
 
 
 def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
@@ -343,6 +369,10 @@ def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
         for path, text in template_texts(workflow)
         for message, hint in visible.problems(path, text)
     ]
+
+
+# The fields of a step that are rendered for each element.
+_PER_ELEMENT = ("input", "sleep", "wait_for", "approval")
 
 
 class _Visible:

@@ -9,19 +9,21 @@ database, so the same decisions drive the threads of a worker, an event loop and
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from heapq import heapify, heappop, heappush
 from operator import itemgetter
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.outbox.failed_attempts import FailedAttempt
-from automate_kernel.outbox.item import bounded_seconds
+from automate_kernel.outbox.item import MAX_DELAY_SECONDS, bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
 from automate_kernel.workflows.definition.model import Step
+from automate_kernel.workflows.engine.children import Child, FindChild
 from automate_kernel.workflows.engine.phases import (
     NOTHING,
     SUCCESS,
@@ -31,7 +33,10 @@ from automate_kernel.workflows.engine.phases import (
     phase_names,
 )
 from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
+from automate_kernel.workflows.engine.waits import Wait
 from automate_kernel.workflows.execution import (
+    Event,
     Execution,
     ExecutionStatus,
     StepKey,
@@ -67,6 +72,10 @@ class Waits:
     def drop(self, key: StepKey) -> None:
         """Let *key* wait no longer."""
         self._due.pop(key, None)
+
+    def is_due(self, key: StepKey) -> bool:
+        """Return True if *key* waits for a time, and that has come."""
+        return key in self._due and not self.holds(key)
 
     def holds(self, key: StepKey) -> bool:
         """Return True if the time of *key* has not come."""
@@ -139,6 +148,8 @@ class Elements:
     values: list[Any]
     ready: list[int] = field(default_factory=list)
     running: int = 0
+    """Those that run, and those that wait for a signal or a sub-workflow."""
+    waiting: int = 0
     unfinished: int = 0
     failed: StepRun | None = None
     stops: bool = True
@@ -165,7 +176,10 @@ class Elements:
             if run is not None and run.status is StepStatus.COMPLETED:
                 continue
             elements.unfinished += 1
-            if run is not None and run.status is StepStatus.FAILED:
+            if run is not None and run.status is StepStatus.WAITING:
+                elements.running += 1
+                elements.waiting += 1
+            elif run is not None and run.status is StepStatus.FAILED:
                 elements.note_failed(run)
             elif (run is None or not run.status.finished) and not waits.holds(key):
                 elements.ready.append(position)  # ascending, and so a heap
@@ -194,6 +208,11 @@ class StepCall:
     step: Step
     run: StepRun
     input: Any
+
+    @property
+    def action(self) -> str:
+        """The name of the action."""
+        return self.step.action or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +244,10 @@ class Turn:
     While calls are in flight, the next turn is due after *next_retry* seconds even if none of them
     has ended. *failures* are attempts that have failed since the last turn, also of runs that have
     begun another one by now.
+
+    *waits* are those that begin, beside the runs in *saves* that are WAITING; *answered* are the
+    runs that wait no longer. *children* are sub-workflows to start, *abandoned* the ids of those
+    to cancel.
     """
 
     saves: list[StepRun] = field(default_factory=list)
@@ -241,6 +264,10 @@ class Turn:
     """The key of *output* in the output store, if it is there."""
     failed: AutomateError | None = None
     failures: list[FailedAttempt] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
+    answered: list[StepKey] = field(default_factory=list)
+    children: list[Child] = field(default_factory=list)
+    abandoned: list[str] = field(default_factory=list)
     size: int = 0
     """The number of characters of all outputs in it, about."""
     lack: UnknownHereError | None = None
@@ -259,19 +286,25 @@ def advance(
     waits: dict[StepKey, float],
     left: float | None = None,
     crashes: int = 0,
+    arrived: MutableMapping[StepKey, Sequence[Event]] | None = None,
+    now: datetime | None = None,
+    find_child: FindChild | None = None,
     most_output: int = MAX_PAYLOAD_BYTES,
 ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
     """
     Bring *execution* as far as it goes now. Send outcomes, and the seconds since the last turn.
 
-    *waits* holds the seconds that are left until the runs that wait for a retry are due; *left*
-    are those of the workflow's own timeout. *crashes* is how many workers have died over it since
-    it was saved last: what begins at once was running then, and has had so many attempts.
-    *most_output* is the size in bytes that the output of the workflow may have. The execution is
-    changed along the way, so that it always shows what the turns yielded so far have saved, and the
-    calls that run.
+    *waits* holds the seconds that are left until runs are due that wait for a retry or a time;
+    *left* are those of the workflow's own timeout. *crashes* is how many workers have died over it
+    since it was saved last: what begins at once was running then, and has had so many attempts.
+    *arrived* has what has come for runs that wait: each turn takes it out, and the driver puts in
+    what comes meanwhile. *now* is the database's time, and *find_child* finds the workflows of
+    steps that start one. *most_output* is the size in bytes that the output of the workflow may
+    have. The execution is changed along the way, so that it always shows what the turns yielded so
+    far have saved, and the calls that run.
     """
-    flow = _Flow(program, execution, waits, left, crashes, most_output)
+    inbox = {} if arrived is None else arrived
+    flow = _Flow(program, execution, waits, left, crashes, inbox, now, find_child, most_output)
     turn = flow.next_turn()
     flow.first = False
     while not turn.last:
@@ -293,18 +326,27 @@ class _Flow:
         waits: dict[StepKey, float],
         left: float | None,
         crashes: int,
+        inbox: MutableMapping[StepKey, Sequence[Event]],
+        now: datetime | None,
+        find_child: FindChild | None,
         most_output: int,
     ) -> None:
         self.first = True
         self._most_output = most_output
+        self._inbox, self._now = inbox, now or datetime.now(timezone.utc)
         self._crashes = crashes
         self._program = program
         self._workflow = program.workflow
         self._execution = execution
         # A step may have thousands of elements: nothing here may search all of them in a turn.
         self._runs = {run.key: run for run in execution.steps}
+        # The runs that wait for a time, an event or another workflow, in the order they began in.
+        self._open = {
+            key: run for key, run in self._runs.items() if run.status is StepStatus.WAITING
+        }
         retrying = (key for key, run in self._runs.items() if run.status is StepStatus.RETRY)
-        self._waits = Waits({key: waits.get(key, 0.0) for key in retrying})
+        timed = (key for key in self._open if key in waits)
+        self._waits = Waits({key: waits.get(key, 0.0) for key in (*retrying, *timed)})
         self._left = left
         self._in_flight: set[StepKey] = set()
         # Steps whose condition has held, of which the database knows nothing yet.
@@ -312,6 +354,7 @@ class _Flow:
         self._turn = Turn()
         self._saved: set[StepKey] = set()  # in this turn
         self._view = program.view(execution, self._runs)
+        self._waiting = WaitingSteps(program, execution, self._view, find_child)
         self._elements: dict[str, Elements] = {}
         self._ending = SUCCESS
         self._straying = False
@@ -323,6 +366,7 @@ class _Flow:
     def pass_time(self, elapsed: float) -> None:
         """Bring the retries nearer, and the end of the workflow's time."""
         self._waits.pass_time(elapsed)
+        self._now += timedelta(seconds=elapsed)
         if self._left is not None:
             self._left -= elapsed
 
@@ -332,6 +376,10 @@ class _Flow:
         """Take in the outcome of a call."""
         step, run = outcome.call.step, outcome.call.run
         self._in_flight.discard(run.key)
+        self._take_in(step, run, outcome)
+
+    def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | WaitEnd) -> None:
+        """End the attempt of a run that was called, or has waited."""
         elements = self._elements[step.id] if run.position >= 0 else None
         if elements is not None:
             elements.running -= 1
@@ -353,7 +401,9 @@ class _Flow:
                 self._step_failed(step, outcome.error)
 
     def _retries(self, step: Step, run: StepRun, error: AutomateError) -> bool:
-        if run.attempts >= step.retry.attempts or self._failing_elsewhere(step):
+        # Without an action or a sub-workflow there is nothing to try again.
+        able = step.action is not None or step.workflow is not None
+        if not able or run.attempts >= step.retry.attempts or self._failing_elsewhere(step):
             return False
         if self._ended(step.id):  # another element has failed the step meanwhile
             return False
@@ -367,7 +417,8 @@ class _Flow:
         delay = step.retry.delay_for(run.attempts)
         if error.retry_after is not None:
             delay = max(delay, bounded_seconds(error.retry_after))
-        run.status = StepStatus.RETRY
+        self._close(run, abandon=False)
+        run.status, run.output = StepStatus.RETRY, None
         self._note_error(run, error)
         self._waits.add(run.key, delay)
         self._turn.delays[run.key] = delay
@@ -381,6 +432,7 @@ class _Flow:
         output: Any = None,
         error: AutomateError | None = None,
     ) -> None:
+        self._close(run, abandon=status is StepStatus.CANCELLED)
         run.status, run.output, run.output_ref = status, output, None
         run.error_code = run.error = run.trace = run.error_group = None
         if error:
@@ -389,6 +441,22 @@ class _Flow:
         self._save(run)
         if run.position < 0 and status.finished:
             self._agenda.end(run.step_id)
+
+    def _close(self, run: StepRun, *, abandon: bool) -> None:
+        """End the wait of *run*, if it waits; *abandon* cancels the sub-workflow that it has."""
+        if self._open.pop(run.key, None) is None:
+            return
+        self._turn.answered.append(run.key)
+        step = self._workflow.step(run.step_id)
+        if run.position >= 0 and step.id in self._elements:
+            self._elements[step.id].waiting -= 1
+        if abandon:
+            self._abandon(step, run)
+
+    def _abandon(self, step: Step, run: StepRun) -> None:
+        """Have the sub-workflow cancelled that *run* has waited for, if it has one."""
+        if step.workflow is not None and run.output is not None:
+            self._turn.abandoned.append(run.output["execution_id"])
 
     def _note_error(self, run: StepRun, error: AutomateError) -> None:
         run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
@@ -423,7 +491,11 @@ class _Flow:
     def next_turn(self) -> Turn:
         """Start the steps that can start, and return the turn that has come together."""
         self._check_time()
-        self._put_back_due()
+        due = self._waits.take_due()
+        self._put_back(due)
+        if self._open:
+            self._answer_waits(due)
+            self._put_back(self._waits.take_due())  # retried at once
         if self._turn.saves:
             self._save_decided()
         self._go_on()
@@ -432,8 +504,9 @@ class _Flow:
         wait = self._waits.until_next()
         if turn.calls or self._in_flight:
             turn.next_retry = self._bounded(wait)
-        elif self._waits:
-            turn.wait = self._bounded(wait or 0.0)
+        elif self._waits or self._open:
+            # Nothing but a signal wakes what waits without a limit.
+            turn.wait = self._bounded((wait or 0.0) if self._waits else MAX_DELAY_SECONDS)
         else:
             self._end(turn)
         return turn
@@ -459,7 +532,8 @@ class _Flow:
                 return
 
     def _phase_waits(self) -> bool:
-        return any(step_id in self._phase.needs for step_id, _ in self._waits)
+        waiting = (*self._waits, *self._open)
+        return any(step_id in self._phase.needs for step_id, _ in waiting)
 
     def _enter_ending(self) -> None:
         """Begin with the first phase that leads to this end."""
@@ -520,10 +594,76 @@ class _Flow:
             return wait
         return min(wait, max(0.0, self._left))
 
-    def _put_back_due(self) -> None:
-        for step_id, position in self._waits.take_due():
-            if position >= 0 and step_id in self._elements:
+    def _put_back(self, due: Sequence[StepKey]) -> None:
+        for step_id, position in due:
+            run = self._runs[step_id, position]
+            if position >= 0 and step_id in self._elements and run.status is StepStatus.RETRY:
                 self._elements[step_id].put_back(position)
+
+    # -- waits -------------------------------------------------------------------------------
+
+    def _answer_waits(self, due: Sequence[StepKey]) -> None:
+        """End the waits for which something has come, and those whose time is over, in order."""
+        keys = dict.fromkeys(key for key in self._open if self._inbox and key in self._inbox)
+        # Whatever comes in the same moment as the end of the time counts.
+        keys |= dict.fromkeys(key for key in due if key in self._open)
+        for key in keys:
+            step, run = self._workflow.step(key[0]), self._open[key]
+            if self._leaves(step):
+                continue  # it is cancelled with the others
+            # An approval's time is over once the database says so, and that nobody has decided.
+            looked = step.approval is None or key in self._inbox
+            answer = self._answer_of(step, run)
+            if answer is None and looked and self._waits.is_due(key):
+                answer = self._waiting.timed_out(step)
+                self._abandon(step, run)
+            if answer is not None:
+                self._take_in(step, run, answer)
+
+    def _leaves(self, step: Step) -> bool:
+        """Return True if *step* is in no phase that leads to the end of the execution by now."""
+        names = phase_names(ending_of(self._execution), self._workflow, self._runs)
+        groups = self._workflow.groups()
+        return not any(each.id == step.id for name in names for each in groups.get(name, ()))
+
+    def _answer_of(self, step: Step, run: StepRun) -> WaitEnd | None:
+        events = self._inbox.pop(run.key, ())
+        try:
+            extra = self._extra(step, run.position)
+            found = (self._waiting.answer(step, run, extra, event) for event in events)
+            return next((answer for answer in found if answer is not None), None)
+        except AutomateError as error:
+            return WaitEnd(error=error)
+
+    def _extra(self, step: Step, position: int) -> dict[str, Any]:
+        """Return the names that only the templates of one element see."""
+        if position < 0:
+            return {}
+        return {"item": self._elements_of(step).values[position], "index": position}
+
+    def _begin_wait(self, step: Step, run: StepRun, extra: dict[str, Any]) -> bool:
+        """Begin a step that waits; return True if it does."""
+        if run.key in self._open or self._waits.holds(run.key):
+            return False
+        if step.workflow is not None:
+            # An attempt that was not saved is begun again, under the same id.
+            run.attempts += 1
+        begun = self._waiting.begin(step, run, extra, self._now)
+        if begun.child is not None:
+            self._turn.children.append(begun.child)
+        self._waits.drop(run.key)
+        wait = begun.wait
+        if wait is None:
+            self._end_run(run, StepStatus.COMPLETED, output=begun.answer.output)
+            return False
+        run.status = StepStatus.WAITING
+        self._open[run.key] = run
+        if wait.seconds is not None:
+            self._waits.add(run.key, wait.seconds)
+            self._turn.delays[run.key] = wait.seconds
+        self._turn.waits.append(wait)
+        self._save(run)
+        return True
 
     def _check_time(self) -> None:
         over = self._left is not None and self._left <= 0
@@ -578,7 +718,11 @@ class _Flow:
                 return True
             if step.for_each is not None:
                 return self._start_elements(step)
-            self._call(step, self._run(step, -1), self._undone(step, -1))
+            run = self._run(step, -1)
+            if step.action is None:
+                self._begin_wait(step, run, {})
+                return run.status.finished
+            self._call(step, run, self._undone(step, -1))
         except AutomateError as error:
             self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
             self._step_failed(step, error)
@@ -595,7 +739,7 @@ class _Flow:
             return True
         return not self._program.condition(step, self._view)
 
-    def _start_elements(self, step: Step) -> bool:
+    def _elements_of(self, step: Step) -> Elements:
         elements = self._elements.get(step.id)
         if elements is None:
             values = self._program.elements(step, self._view)
@@ -607,16 +751,27 @@ class _Flow:
                 )
             elements = Elements.of(step.id, values, self._runs, self._waits, chosen)
             self._elements[step.id] = elements
+        return elements
+
+    def _start_elements(self, step: Step) -> bool:
+        elements = self._elements_of(step)
         while (position := elements.take(step.concurrency)) is not None:
             run = self._run(step, position)
             given = {"item": elements.values[position], "index": position}
             given |= self._undone(step, position)
             try:
-                elements.running += self._call(step, run, given)
+                if step.action is not None:
+                    elements.running += self._call(step, run, given)
+                elif self._begin_wait(step, run, given):
+                    elements.running += 1
+                    elements.waiting += 1
+                elif run.status.finished:
+                    elements.unfinished -= 1
             except AutomateError as error:
                 self._end_run(run, StepStatus.FAILED, error=error)
                 elements.note_failed(run)
-        if elements.running:
+        # Those that wait are not waited for once one has failed.
+        if elements.running > (elements.waiting if elements.failed is not None else 0):
             return False
         if elements.failed is not None and (elements.stops or not self._open_elements(step)):
             self._element_failed(step, elements.failed)

@@ -42,14 +42,18 @@ from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.worker.suspects import begin_is_noted
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.announcer import Announcer
+from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.engine.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.runner import (
     EVENT,
+    LOOK_SECONDS,
     OVERRUN_SECONDS,
     SEEN_SECONDS,
     Runner,
 )
+from automate_kernel.workflows.engine.waits import SIGNAL, Arrived
+from automate_kernel.workflows.execution import StepKey
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -69,13 +73,16 @@ class Driven:
     """An execution in the engine: its task, its flow, and what waits for its next turn."""
 
     __slots__ = (
-        "arrived", "calls", "due", "flow", "given_up", "result", "saving", "stops", "task", "woken",
+        "arrived", "calls", "come", "due", "flow", "given_up", "result", "saving", "stops", "task",
+        "woken",
     )  # fmt: skip
 
     def __init__(self, task: Task, flow: Flow) -> None:
         self.task: Task = task
         self.flow: Flow = flow
         self.arrived: list[CallOutcome] = []
+        self.come: dict[StepKey, Arrived] = {}
+        """The signals that have come for what it waits for."""
         self.saving: Turn | None = None
         """The turn that is being saved."""
         self.given_up: bool = False
@@ -135,6 +142,10 @@ class Engine:
         self._calling_since: float | None = None
         self._started = False
         self._stopped = threading.Event()
+        self._looks = False
+        self._begin: dict[str, Callable[[Sequence[Task]], None]] = {
+            EVENT: self._begin_events, SIGNAL: self._deliver, CANCEL: self._run_each,
+        }  # fmt: skip
 
     # -- as a pool ---------------------------------------------------------------------------
 
@@ -175,16 +186,18 @@ class Engine:
         if not self._started:
             self._started = True
             self._start_threads()
-        events = [task for task in tasks if task.item.kind == EVENT]
+        by_kind: dict[str, list[Task]] = {}
+        for task in tasks:
+            by_kind.setdefault(task.item.kind, []).append(task)
+        events = by_kind.pop(EVENT, [])
         if noted := [task for task in events if begin_is_noted(task.item)]:
             # One by one: a death then counts for one.
             events = [task for task in events if task not in noted]
-            self._end([(task, self._setup.run(task)) for task in noted])
+            self._run_each(noted)
         if events:
             self._begin_events(events)
-        executions = [task for task in tasks if task.item.kind != EVENT]
-        if executions:
-            self._open(executions)
+        for kind, its in by_kind.items():
+            self._begin.get(kind, self._open)(its)
 
     def _begin_events(self, tasks: Sequence[Task]) -> None:
         if self._runner.leaves_events():
@@ -217,6 +230,23 @@ class Engine:
         self._end(list(zip(tasks, results, strict=True)))
         for task, flow in opened:
             self._admit(task, flow)
+
+    def _deliver(self, tasks: Sequence[Task]) -> None:
+        """Keep signals, and wake those that wait for them."""
+        began = time.monotonic()
+        try:
+            if self._handlers[SIGNAL].around is not None:
+                raise _OneByOneError
+            self._runner.deliver([task.item for task in tasks])
+        except Exception:
+            self._run_each(tasks)
+            return
+        for task in tasks:
+            task.started_at = began
+        self._end([(task, OutcomeRecorded()) for task in tasks])
+
+    def _run_each(self, tasks: Sequence[Task]) -> None:
+        self._end([(task, self._setup.run(task)) for task in tasks])
 
     def _open(self, tasks: Sequence[Task]) -> None:
         first = tasks[0].item
@@ -390,18 +420,22 @@ class Engine:
         while True:
             outcomes = first_outcomes(driven.arrived)
             driven.arrived, driven.woken = driven.arrived[len(outcomes) :], False
+            come, driven.come = driven.come, {}
             if self._is_over(driven):
                 for outcome in outcomes:
                     flow.running.pop(outcome.call.run.key, None)
                 if not flow.running:
                     self._leave(driven, None if driven.task.asked else driven.result)
                 return
-            turn = flow.context.copy().run(self._runner.turn, flow, outcomes)
+            turn = flow.context.copy().run(self._runner.turn, flow, outcomes, come)
             if self._setup.stopping() or flow.recalled:
                 flow.pause(turn)
+            if flow.waiting and not self._looks:
+                self._looks = True
+                self._start_thread("signals", self._look)
             if needs_saving(turn):
                 driven.saving = turn
-                if self._runner.has_large_output(turn):
+                if self._runner.has_large_output(flow, turn):
                     self._steps.put(driven, None)
                 else:
                     self._dirty.put(driven)
@@ -494,7 +528,7 @@ class Engine:
         loop: list[StepCall] = []
         for call in turn.calls:
             self._runner.begin(flow, call)
-            name = call.step.action
+            name = call.action
             # Another thread writes down that a suspect begins.
             known = driven.task.begun or not begin_is_noted(driven.task.item)
             if (
@@ -625,6 +659,28 @@ class Engine:
         else:
             outcome = running.result()
         self._ready.put((driven, [outcome]))
+
+    # -- signals -----------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Look for signals that executions wait for beside their calls; it starts at the first."""
+        while not self._stopped.wait(LOOK_SECONDS):
+            waiting = {
+                driven.flow.execution.id: driven
+                for driven in list(self._driven)
+                if driven.flow.waiting and not driven.over
+            }
+            if not waiting:
+                continue
+            try:
+                come = self._runner.arrived([driven.flow for driven in waiting.values()])
+            except Exception as error:
+                logger.warning("signals can't be looked for: %s", error)
+                continue
+            for execution_id, its in come.items():
+                driven = waiting[execution_id]
+                driven.come = {**driven.come, **its}
+                self._ready.put((driven, ()))
 
     # -- overruns ----------------------------------------------------------------------------
 

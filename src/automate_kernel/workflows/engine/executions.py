@@ -13,7 +13,7 @@ import logging
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ from automate_kernel.outbox.labels import (
     label_rows,
     labelled_ids,
 )
+from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.outbox.retention import forget
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
@@ -62,12 +63,14 @@ from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import (
+    AWAITED,
     DEFINITION,
     EXECUTION,
     EXECUTION_ACTIVITY,
     LABEL,
     OUTBOX,
     STEP,
+    WAIT,
 )
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
 from automate_kernel.workflows.definition.admission import Debounce
@@ -75,6 +78,12 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine import admission as admissions
 from automate_kernel.workflows.engine.admission import Admission, SkippedError
 from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.children import (
+    Child,
+    cancel_items,
+    end_items,
+    outside_items,
+)
 from automate_kernel.workflows.engine.definitions import purge_definitions
 from automate_kernel.workflows.engine.execution_pages import (
     ExecutionFilter,
@@ -91,6 +100,7 @@ from automate_kernel.workflows.engine.repair import (
     reopen_rows,
     reopening,
 )
+from automate_kernel.workflows.engine.signal_store import SignalStore
 from automate_kernel.workflows.engine.statistics import (
     ExecutionActivity,
     ExecutionCounts,
@@ -99,6 +109,7 @@ from automate_kernel.workflows.engine.statistics import (
     read_activity,
     write_activity,
 )
+from automate_kernel.workflows.engine.waits import Arrived, OpenWait, WaitingFor
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -156,11 +167,15 @@ _RESUMED_AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An execution with its steps, the seconds that its retries still wait, and the time of it."""
+    """An execution with its steps, the seconds until some of them are due, and the time of it."""
 
     execution: Execution
     waits: dict[StepKey, float]
     now: datetime
+    open: Mapping[StepKey, OpenWait] = field(default_factory=dict)
+    """The waits that go on, without those for a time."""
+    arrived: Mapping[StepKey, Arrived] = field(default_factory=dict)
+    """The signals that have come for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +219,7 @@ def _new_execution(
     priority: int,
     redact: Redaction | None,
     execution_id: str | None = None,
+    parent_id: str | None = None,
 ) -> _NewExecution:
     # It follows from both: the same event starts the same workflow once.
     execution_id = execution_id or execution_id_of(event, workflow.name)
@@ -218,6 +234,7 @@ def _new_execution(
         ),
         "tenant_id": event.tenant_id,
         "item_id": item.id,
+        "parent_id": parent_id,
         "created_at": Now(),
         "updated_at": Now(),
     }
@@ -260,7 +277,8 @@ class Save:
     The progress of an execution since its last checkpoint: a turn of `advance`.
 
     *begun* has, of the runs that began here, the id of their row and the seconds since then.
-    *stored* is False for the first checkpoint of an execution.
+    *stored* is False for the first checkpoint of an execution. *waiting* are the waits of one that
+    is parked.
     """
 
     item: OutboxItem
@@ -268,6 +286,7 @@ class Save:
     turn: Turn
     begun: Mapping[StepKey, tuple[str, float]]
     stored: bool
+    waiting: Sequence[OpenWait] = ()
 
 
 def change_status(
@@ -316,6 +335,7 @@ def end_from_outside(rows: Rows, execution: Execution, status: ExecutionStatus) 
     live = [each.value for each in StepStatus if not each.finished]
     its = [Where("execution_id", "eq", execution.id), Where("status", "in", live)]
     rows.update(STEP, its, {"status": StepStatus.CANCELLED.value, "completed_at": Now()})
+    rows.delete(WAIT, [Where("execution_id", "eq", execution.id)])
     note_end(rows, execution)
     return True
 
@@ -445,11 +465,12 @@ def _is_saved(rows: Rows, save: Save) -> bool:
 
 
 def _waits(runs: Iterable[StepRun], now: datetime) -> dict[StepKey, float]:
-    """Return the seconds until the retries among *runs* are due."""
+    """Return the seconds until those of *runs* are due that wait for a retry or a time."""
+    timed = (StepStatus.RETRY, StepStatus.WAITING)
     return {
         run.key: (run.next_attempt_at - now).total_seconds()
         for run in runs
-        if run.status is StepStatus.RETRY and run.next_attempt_at is not None
+        if run.status in timed and run.next_attempt_at is not None
     }
 
 
@@ -460,6 +481,20 @@ def _runs(rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
     for row in rows.select(STEP, where, order_by=("id",)):
         runs.setdefault(row["execution_id"], []).append(StepRun.from_row(row))
     return runs
+
+
+def _writes_beside(save: Save) -> bool:
+    """Return True if *save* writes more than steps, its execution and its item."""
+    turn = save.turn
+    tells = turn.end is not None and save.execution.parent_id is not None
+    return bool(turn.waits or turn.answered or turn.children or turn.abandoned or tells)
+
+
+def _child(save: Save, child: Child, redact: Redaction | None) -> _NewExecution:
+    parent_id = save.execution.id if child.waited else None
+    return _new_execution(
+        child.workflow, child.event, save.item.priority, redact, child.id, parent_id
+    )
 
 
 def _equal(**values: Any) -> list[Where]:
@@ -491,6 +526,8 @@ class ExecutionStore:
         self.outbox = outbox
         self.outputs: LargeOutputs = LargeOutputs(output_store)
         """The outputs that are too large for a row."""
+        self.signals: SignalStore = SignalStore(storage, outbox)
+        """The signals that steps wait for."""
         self.pauses: WorkflowPauses = WorkflowPauses(storage, outbox)
         """The workflows of which no execution goes on."""
         self.on_cancelled: Callable[[Execution], object] = bool
@@ -607,7 +644,14 @@ class ExecutionStore:
             self.outbox.cancel(item_ids)
         ids = [Where("id", "in", [row["id"] for row in found])]
         for row in rows.select(EXECUTION, ids, order_by=("id",)):
-            end_from_outside(rows, Execution.from_row(row), ExecutionStatus.CANCELLED)
+            execution = Execution.from_row(row)
+            if end_from_outside(rows, execution, ExecutionStatus.CANCELLED):
+                self._tell_of_end(rows, execution)
+
+    def _tell_of_end(self, rows: Rows, execution: Execution) -> None:
+        """Tell the parent and the children of an execution that no worker has ended."""
+        if items := outside_items(rows, execution):
+            self.outbox.enqueue_many(items, transaction=rows.native)
 
     def start_claimed(
         self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int]], worker_id: str
@@ -642,7 +686,11 @@ class ExecutionStore:
         """
         new = _new_execution(workflow, event, 0, self.outbox.redact)
         labels = label_rows(new.id, "execution", event.labels, event.tenant_id)
-        beside = [(DEFINITION, [_definition(workflow)]), (EXECUTION, [new.row]), (LABEL, labels)]
+        awaited = self.signals.registration(workflow.awaited)
+        beside = [
+            (DEFINITION, [_definition(workflow)]), (EXECUTION, [new.row]), (LABEL, labels),
+            (AWAITED, awaited),
+        ]  # fmt: skip
         items: list[OutboxItem] = []
         # One statement, where the database has one for all of it.
         atomic = not self.storage.supports_skip_locked
@@ -673,6 +721,8 @@ class ExecutionStore:
         """Insert executions with their definitions; return those that were not there."""
         definitions = {one.workflow.hash(): one.workflow for one in given}
         rows.insert(DEFINITION, [_definition(definitions[key]) for key in sorted(definitions)])
+        # Before any of their steps may cause such an event.
+        self.signals.register(rows, (each for one in given for each in one.workflow.awaited))
         new = given
         if rows.insert(EXECUTION, [one.row for one in given]) < len(given):
             where = [Where("id", "in", sorted(one.id for one in given))]
@@ -713,14 +763,31 @@ class ExecutionStore:
             found = rows.select(EXECUTION, [Where("id", "in", sorted(execution_ids))])
             runs = _runs(rows, [row["id"] for row in found])
             now = now or rows.now()
-        return {
-            row["id"]: Loaded(
-                Execution.from_row(row, runs.get(row["id"], ())),
-                _waits(runs.get(row["id"], ()), now),
-                now,
-            )
-            for row in found
-        }
+            loaded = {
+                row["id"]: Loaded(
+                    Execution.from_row(row, runs.get(row["id"], ())),
+                    _waits(runs.get(row["id"], ()), now),
+                    now,
+                )
+                for row in found
+            }
+            self._load_waits(rows, loaded)
+        return loaded
+
+    def _load_waits(self, rows: Rows, loaded: dict[str, Loaded]) -> None:
+        """Add the waits of those that have any, and what has come for them."""
+        waiting = [
+            key for key, one in loaded.items()
+            if any(run.status is StepStatus.WAITING for run in one.execution.steps)
+        ]  # fmt: skip
+        if not waiting:
+            return
+        opened = self.signals.open(rows, waiting)
+        arrived = self.signals.arrived(
+            rows, {key: (loaded[key].execution, its) for key, its in opened.items()}
+        )
+        for key, its in opened.items():
+            loaded[key] = replace(loaded[key], open=its, arrived=arrived.get(key, {}))
 
     def definition(self, definition_id: str) -> Workflow:
         """Read the definition that an execution is pinned to."""
@@ -743,25 +810,78 @@ class ExecutionStore:
             save for save, one in zip(group, checkpoints, strict=True)
             if save.turn.last and not one.ends
         ]  # fmt: skip
-        plain = self._shares_tables and not failures and not outcomes
+        parked = [save for save in outcomes if save.waiting and save.turn.lack is None]
+        beside = any(map(_writes_beside, group))
+        plain = self._shares_tables and not failures and not outcomes and not beside
         atomic = not plain or not self.storage.supports_skip_locked
         opened: AbstractContextManager[Rows]
         opened = self.storage.begin(atomic=atomic) if within is None else nullcontext(within)
         with opened as rows:
             saved = self._save(rows, group, checkpoints)
             held = saved.items
+            if beside:
+                self._write_beside(rows, [save for save in group if save.item.id in held])
             for save in outcomes:
-                if save.item.id in held:
+                if save.item.id in held and save not in parked:
                     self._finish(rows, save, saved.at)
             kept = {save.execution.id for save in group if save.item.id in held}
             keep_attempts(
                 rows, [row for row in failures if row["subject_id"] in kept], MOST_OF_EXECUTION
             )
             if len(held) < len(group):
-                held |= {
+                done = {
                     one.item.id for one in group if one.item.id not in held if _is_saved(rows, one)
                 }
+                parked = [save for save in parked if save.item.id in held]
+                held |= done
+        if parked:
+            # The waits are committed: who sends a signal from now on finds them.
+            held -= self._park(parked)
         return replace(saved, items=held)
+
+    def _write_beside(self, rows: Rows, saves: Sequence[Save]) -> None:
+        """Write waits, sub-workflows, and what parents and abandoned children are told."""
+        plain: list[_NewExecution] = []
+        for save in saves:
+            for child in save.turn.children:
+                begun = _child(save, child, self.outbox.redact)
+                if child.admission is None:
+                    plain.append(begun)
+                else:
+                    self._start_admitted(rows, begun, child.admission)
+        items = [one.item for one in self._insert(rows, plain)] if plain else []
+        for save in saves:
+            items += cancel_items(save.execution, save.turn.abandoned)
+            items += end_items(save.execution) if save.turn.end is not None else []
+            items += [item for wait in save.turn.waits for item in wait.items]
+        if items:
+            self.outbox.enqueue_many(items, transaction=rows.native)
+        self.signals.end(
+            rows, [(save.execution.id, key) for save in saves for key in save.turn.answered]
+        )
+        self.signals.begin(
+            rows, [(wait, save.execution.tenant_id) for save in saves for wait in save.turn.waits]
+        )
+
+    def _park(self, saves: Sequence[Save]) -> set[str]:
+        """
+        Put executions back that wait for signals; return the items whose leases were lost.
+
+        One for which a signal has come since it was looked at last is due at once.
+        """
+        outcomes = [
+            Outcome(save.item.id, ItemStatus.PENDING, save.turn.wait, token=save.item.lease_token)
+            for save in saves
+        ]
+        owner = saves[0].item.lease_owner or ""
+        with self.storage.begin() as rows:
+            for save in saves:
+                self._change_note(rows, save.item, None)
+            lost = self.outbox.acknowledge(owner, outcomes, transaction=rows.native)
+            waiting = {save.item.id: (save.execution, save.waiting) for save in saves}
+            come = self.signals.unseen(rows, waiting)
+            self.signals.wake(rows, sorted(come - lost))
+        return lost
 
     @property
     def _shares_tables(self) -> bool:
@@ -915,6 +1035,30 @@ class ExecutionStore:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no {what}")
         return one.output if one.output_ref is None else self.outputs.read(one.output_ref)
 
+    def waits(self, execution_id: str) -> list[WaitingFor]:
+        """List what steps of an execution wait for, beside a time; the longest waits come first."""
+        with self.storage.begin(atomic=False) as rows:
+            return self.signals.waiting(rows, execution_id)
+
+    def live(self, rows: Rows, execution_id: str, *, tenant_id: str | None = None) -> Execution:
+        """
+        Return an execution that goes on, without its steps, in the transaction of *rows*.
+
+        Raises ``NOT_FOUND``, with *tenant_id* for another tenant's too; and ``FAILED_PRECONDITION``
+        if it has ended.
+        """
+        ids = item_ids_of([execution_id])
+        found = rows.select(EXECUTION, [Where("id", "in", ids), *_equal(tenant_id=tenant_id)])
+        if not found:
+            raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
+        execution = Execution.from_row(found[0])
+        if execution.status.finished:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"execution {execution_id} has ended: it is {execution.status}",
+            )
+        return execution
+
     def page(
         self,
         *,
@@ -1065,10 +1209,34 @@ class ExecutionStore:
                 return False
             execution = Execution.from_row(found[0])
             cancelled = end_from_outside(rows, execution, ExecutionStatus.CANCELLED)
+            if cancelled:
+                self._tell_of_end(rows, execution)
         if cancelled:
             self.outbox.cancel([found[0]["item_id"]])
             self.on_cancelled(execution)
         return cancelled
+
+    def cancel_children(
+        self, *, parent_id: str | None = None, execution_ids: Sequence[str] = (), limit: int = 50
+    ) -> bool:
+        """
+        Cancel up to *limit* sub-workflows, of a parent or those given; True if there may be more.
+
+        Each takes a transaction of its own, and its own sub-workflows follow.
+        """
+        # What is CANCELLING already would be ended at once.
+        where = [Where("status", "in", (PENDING, RUNNING, PAUSED))]
+        if parent_id is not None:
+            where.append(Where("parent_id", "eq", parent_id))
+        else:
+            where.append(Where("id", "in", list(execution_ids)))
+        with self.storage.begin(atomic=False) as rows:
+            found = rows.select(
+                EXECUTION, where, order_by=("created_at",), limit=limit, columns=("id",)
+            )
+        for row in found:
+            self.cancel(row["id"])
+        return len(found) == limit
 
     def _recalled(self, rows: Rows, its: list[Where]) -> Row | None:
         """Return the row of an execution that goes on, locked, with its item taken up anew soon."""
@@ -1441,9 +1609,12 @@ class ExecutionStore:
         with self.storage.begin() as rows:
             found = rows.select(
                 EXECUTION, over, order_by=("created_at",), limit=limit, lock=True,
-                skip_locked=True, columns=("id",),
+                skip_locked=True, columns=("id", "parent_id"),
             )  # fmt: skip
-            ids = sorted(row["id"] for row in found)
+            children = [row["id"] for row in found if row["parent_id"] is not None]
+            # Their parents have not taken the results yet.
+            needed = self.signals.awaited_ends(rows, children)
+            ids = sorted({row["id"] for row in found} - needed)
             keys = self.outputs.keys_of(rows, ids)
             rows.delete(STEP, [Where("execution_id", "in", ids)])
             forget(rows, ids)

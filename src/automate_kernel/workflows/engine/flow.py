@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
@@ -18,16 +18,21 @@ from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
+from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.large_outputs import LargeOutputs
 from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.waits import Arrived, OpenWait
 from automate_kernel.workflows.execution import (
+    Event,
     Execution,
     ExecutionStatus,
     StepKey,
     StepRun,
     StepStatus,
 )
+
+_NOTHING: Mapping[StepKey, Arrived] = {}
 
 
 class Flow:
@@ -44,6 +49,7 @@ class Flow:
         loaded: Loaded,
         program: WorkflowProgram,
         outputs: LargeOutputs | None = None,
+        find_child: FindChild | None = None,
     ) -> None:
         self.item: OutboxItem = item
         self.execution: Execution = loaded.execution
@@ -68,9 +74,14 @@ class Flow:
             left = program.workflow.timeout - age
             self._ends_at = self._learnt + left
         crashes = max(0, item.attempt_count - 1)
+        self.waiting: dict[StepKey, OpenWait] = dict(loaded.open)
+        """The waits that go on, without those for a time."""
+        self._inbox: dict[StepKey, Sequence[Event]] = {}
+        self._take_in(loaded.arrived)
         self._flow = advance(
             program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
-            most_output=self._outputs.most,
+            arrived=self._inbox, now=loaded.now, find_child=find_child,
+            most_output=self._outputs.most_of(loaded.execution),
         )  # fmt: skip
         self._since = self._learnt
         self.recalled: bool = False
@@ -140,8 +151,11 @@ class Flow:
         """True if nothing of it has been saved yet, since it began or was resumed."""
         return not self._stored
 
-    def next_turn(self, outcomes: Sequence[CallOutcome] = ()) -> Turn:
-        """Take *outcomes* in, and return what follows from them."""
+    def next_turn(
+        self, outcomes: Sequence[CallOutcome] = (), arrived: Mapping[StepKey, Arrived] = _NOTHING
+    ) -> Turn:
+        """Take *outcomes* in, and what has *arrived*, and return what follows from them."""
+        self._take_in(arrived)
         for outcome in outcomes:
             self.running.pop(outcome.call.run.key, None)
             self.hold(outcome.held)
@@ -154,11 +168,31 @@ class Flow:
             turn = next(self._flow)
         else:
             turn = self._flow.send(([one for one in outcomes if one.begun], elapsed))
+        if turn.waits or turn.answered:
+            self._note_waits(turn, now)
         if self.leaving:
             # What it would end with follows from a state that was not saved as it is here.
             turn.end = turn.output = turn.encoded = None
             self.pause(turn)
         return turn
+
+    def _take_in(self, arrived: Mapping[StepKey, Arrived]) -> None:
+        for key, one in arrived.items():
+            wait = self.waiting.get(key)
+            if wait is not None:
+                # Of what is seen by the turn that follows, the database is not asked again.
+                wait.seen |= one.ids
+                self._inbox[key] = one.events
+
+    def _note_waits(self, turn: Turn, now: float) -> None:
+        for key in turn.answered:
+            self.waiting.pop(key, None)
+        for wait in turn.waits:
+            run = wait.run
+            self._begun[run.key] = new_id(), now
+            run.started_at = run.started_at or self._moment(now)
+            if wait.key is not None:
+                self.waiting[run.key] = OpenWait(wait.key, wait.about, wait.details, saved=False)
 
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
@@ -217,7 +251,8 @@ class Flow:
             for run in turn.saves
             if (known := self._begun.get(run.key)) is not None
         }
-        return Save(self.item, self.execution, turn, begun, self._stored)
+        parked = list(self.waiting.values()) if turn.wait is not None else []
+        return Save(self.item, self.execution, turn, begun, self._stored, parked)
 
     def saved(self, turn: Turn, at: datetime) -> bool:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""
@@ -228,6 +263,9 @@ class Flow:
                 # When it began was a guess.
                 run.completed_at = max(at, run.started_at or at)
                 self._begun.pop(run.key, None)
+        for wait in turn.waits:
+            if (one := self.waiting.get(wait.run.key)) is not None:
+                one.saved = True
         self.execution.updated_at = at
         if turn.end is not None or self.execution.status is not ExecutionStatus.CANCELLING:
             self.execution.status = turn.end or ExecutionStatus.RUNNING

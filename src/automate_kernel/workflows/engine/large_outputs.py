@@ -64,6 +64,11 @@ class LargeOutputs:
         """The most bytes of JSON that an output can have."""
         return MAX_PAYLOAD_BYTES if self.store is None else MAX_OUTPUT_BYTES
 
+    def most_of(self, execution: Execution) -> int:
+        """Return the most bytes of JSON that the output of *execution* itself can have."""
+        # Its parent takes the output of a sub-workflow from the row.
+        return self.most if execution.parent_id is None else MAX_PAYLOAD_BYTES
+
     def encode(self, output: Any, name: str) -> JsonText:
         """Return *output* as JSON; raises `PayloadError` for one that can't be kept."""
         try:

@@ -13,6 +13,7 @@ from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.outbox.rows_store import CHANNEL
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
+from automate_kernel.workflows.engine.children import outside_items
 from automate_kernel.workflows.engine.executions import (
     ADVANCE,
     ExecutionStore,
@@ -80,7 +81,7 @@ class ExecutionListener:
             elif cancelling:
                 self._cancel(rows, execution)
             else:
-                end_from_outside(rows, execution, ExecutionStatus.FAILED)
+                _end(rows, execution, ExecutionStatus.FAILED)
 
     def cancel_with(self, rows: Rows, item: OutboxItem) -> None:
         """Cancel the execution whose wake-up was cancelled, as `ExecutionStore.cancel` does."""
@@ -91,7 +92,7 @@ class ExecutionListener:
                 self._cancel(rows, Execution.from_row(row))
 
     def _cancel(self, rows: Rows, execution: Execution) -> None:
-        if end_from_outside(rows, execution, ExecutionStatus.CANCELLED):
+        if _end(rows, execution, ExecutionStatus.CANCELLED):
             self._cancelled.append((execution, time.monotonic() + _COMMIT_SECONDS))
 
     def requeued(self, rows: Rows, item: OutboxItem) -> bool:
@@ -106,6 +107,15 @@ class ExecutionListener:
         found = rows.select(EXECUTION, _of(item), lock=True)
         able = (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
         return bool(found) and reopen(rows, found[0], item.id, able)
+
+
+def _end(rows: Rows, execution: Execution, status: ExecutionStatus) -> bool:
+    ended = end_from_outside(rows, execution, status)
+    if ended:
+        # Into the tables that the item is in, whose listener this is.
+        items = outside_items(rows, execution)
+        rows.insert(OUTBOX, [item.to_row() for item in items], notify=CHANNEL)
+    return ended
 
 
 def _rows_driven_by(rows: Rows, item: OutboxItem) -> Iterable[Row]:

@@ -10,8 +10,10 @@ from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, typ
 from automate_kernel.secrets.handles import masked
 from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.admission import START_FIELDS
+from automate_kernel.workflows.definition.approval import Approval
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
+from automate_kernel.workflows.definition.waits import SleepUntil
 from automate_kernel.workflows.engine.admission import Admission, admission_of
 from automate_kernel.workflows.engine.phases import Phase, phases_of
 from automate_kernel.workflows.execution import (
@@ -93,13 +95,20 @@ class WorkflowProgram:
         self._inputs: dict[str, Template] = {}
         self._conditions: dict[str, Condition] = {}
         self._lists: dict[str, Template] = {}
+        self._sleeps: dict[str, Template] = {}
+        self._matches: dict[str, Template] = {}
+        self._signals: dict[str, Condition] = {}
+        self._questions: dict[str, Template] = {}
+        self._notices: dict[str, Template] = {}
         self._output = templates.compile(workflow.output, path="output")
         for group, steps in workflow.groups().items():
             for step in steps:
                 self._compile(step, f"{group}.{step.id}", templates)
         for step in compensations.values():
             self._compile(step, f"steps.{step.id}", templates)
-        compiled = (*self._inputs.values(), *self._lists.values(), self._output)
+        compiled = [self._output]
+        for some in (self._inputs, self._lists, self._sleeps, self._matches, self._questions):
+            compiled += some.values()
         self._constant = {template for template in compiled if template.constant}
         self._keys = {
             field: templates.compile(key, path=f"{field}.key")
@@ -117,6 +126,29 @@ class WorkflowProgram:
             self._conditions[step.id] = templates.condition(step.if_, path=f"{path}.if")
         if step.for_each is not None:
             self._lists[step.id] = templates.compile(step.for_each, path=f"{path}.for_each")
+        if step.sleep is not None:
+            until = isinstance(step.sleep, SleepUntil)
+            value = step.sleep.until if isinstance(step.sleep, SleepUntil) else step.sleep
+            where = f"{path}.sleep.until" if until else f"{path}.sleep"
+            self._sleeps[step.id] = templates.compile(value, path=where)
+        if step.wait_for is not None:
+            match, condition = dict(step.wait_for.match), step.wait_for.if_
+            path = f"{path}.wait_for"
+            self._matches[step.id] = templates.compile(match, path=f"{path}.match")
+            if condition is not None:
+                self._signals[step.id] = templates.condition(condition, path=f"{path}.if")
+        if step.approval is not None:
+            self._compile_approval(step.id, step.approval, f"{path}.approval", templates)
+
+    def _compile_approval(
+        self, step_id: str, approval: Approval, path: str, templates: TemplateEngine
+    ) -> None:
+        by = approval.by if isinstance(approval.by, str) else list(approval.by)
+        question = {"title": approval.title, "description": approval.description, "by": by}
+        self._questions[step_id] = templates.compile(question, path=path)
+        if approval.notify is not None:
+            given, path = approval.notify.input, f"{path}.notify.input"
+            self._notices[step_id] = templates.compile(given, path=path)
 
     def _render(
         self, template: Template, view: TemplateView, extra: Mapping[str, Any] | None = None
@@ -166,6 +198,33 @@ class WorkflowProgram:
     def input(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
         """Render the input of one call; secrets in it are still handles."""
         return self._render(self._inputs[step.id], view, extra)
+
+    def sleep(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
+        """Render the duration of a sleep, or the time that it lasts until."""
+        return self._render(self._sleeps[step.id], view, extra)
+
+    def match(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Render the values that an awaited event must have, by its fields."""
+        found: dict[str, Any] = self._render(self._matches[step.id], view, extra)
+        return found
+
+    def signal_fits(
+        self, step: Step, view: TemplateView, extra: Mapping[str, Any], event: Event
+    ) -> bool:
+        """Return True if the condition of the step's ``wait_for`` holds for *event*."""
+        condition = self._signals.get(step.id)
+        if condition is None:
+            return True
+        return condition.test(self._names(view, {**extra, "signal": event.to_json()}))
+
+    def question(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Render title, description and ``by`` of the step's approval."""
+        found: dict[str, Any] = self._render(self._questions[step.id], view, extra)
+        return found
+
+    def notice(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
+        """Render the input of the call that tells of the step's approval."""
+        return self._render(self._notices[step.id], view, extra)
 
     def output(self, view: TemplateView) -> Any:
         """Render the output of the execution."""

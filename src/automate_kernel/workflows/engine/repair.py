@@ -21,7 +21,9 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 _COMPLETED = StepStatus.COMPLETED.value
-_STOPPED = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
+_STOPPED = (
+    StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING, StepStatus.WAITING
+)  # fmt: skip
 _NOT_UNDONE = "not undone: "
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -30,7 +30,7 @@ from automate_kernel.outbox.item import OutcomeRecorded
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.rows import Rows
-from automate_kernel.worker.handler import should_stop
+from automate_kernel.worker.handler import Snooze, should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.definition.duration import format_duration
@@ -41,13 +41,21 @@ from automate_kernel.workflows.engine.admission import (
     announce_skipped,
 )
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
 from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving, unended
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 from automate_kernel.workflows.engine.transactional import TransactionalCall
-from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.waits import Arrived
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepKey,
+    StepStatus,
+)
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -58,6 +66,11 @@ EVENT = "automate.event"
 _PARALLEL = 64
 SEEN_SECONDS = 0.1
 """A call that takes longer has a row while it runs, so that people see it."""
+
+LOOK_SECONDS = 0.5
+"""The seconds between two looks for signals that executions wait for beside their calls."""
+
+_CANCELLED_BY = ("parent_id", "execution_ids")
 
 OVERRUN_SECONDS = 0.02
 """A quick call that takes longer is none."""
@@ -91,7 +104,8 @@ class Runner:
     The handlers of events and executions.
 
     *operations* make the calls. *programs* finds the compiled workflow of a definition's id,
-    *listening* those that an event starts if their condition holds. *sender* is the sender of the
+    *listening* those that an event starts if their condition holds, and *find_child* those that
+    steps start. *sender* is the sender of the
     signals. The context manager that *around* returns is entered while an execution is driven.
     While *leaves_events* returns True, a worker leaves events to the others.
     """
@@ -103,6 +117,7 @@ class Runner:
         operations: Calls,
         programs: Callable[[str], WorkflowProgram],
         listening: Callable[[Event], Iterable[Entry]],
+        find_child: FindChild | None = None,
         sender: Any = None,
         around: Callable[[Execution], AbstractContextManager[Any]] = nullcontext,
         leaves_events: Callable[[], bool] = bool,
@@ -111,6 +126,7 @@ class Runner:
         self.operations = operations
         self._programs = programs
         self._listening = listening
+        self._find_child = find_child
         self._sender = sender
         self.around = around
         self.leaves_events = leaves_events
@@ -141,6 +157,7 @@ class Runner:
             skipped = self.store.start_admitted(rows, admitted)
             for workflow, _, priority in plain:
                 self.store.start(rows, workflow, event, priority=priority)
+            self.store.signals.pass_on(rows, [(event, item.priority)])
             self._finish_events(rows, item.lease_owner or "", [outcome])
         self._report_events(signals.emit, [event], skipped)
         return OutcomeRecorded()
@@ -171,6 +188,10 @@ class Runner:
             skipped = self.store.start_admitted(rows, admitted)
             begun = self.store.start_claimed(rows, starts, owner) if starts else []
             ids += [item.id for item, _ in begun]
+            self.store.signals.pass_on(
+                rows,
+                [(event, item.priority) for item, (event, _, _) in zip(items, asked, strict=True)],
+            )
             self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
         self._report_events(send, [event for event, _, _ in asked], skipped)
         return [(item, self._flow(item, loaded)) for item, loaded in begun]
@@ -208,6 +229,36 @@ class Runner:
         if self.store.outbox.acknowledge(owner, outcomes, transaction=rows.native):
             raise LeaseLostError("the lease of an event is lost")
 
+    # -- signals -----------------------------------------------------------------------------
+
+    def handle_signal(self, item: OutboxItem) -> OutcomeRecorded | None:
+        """Keep a signal, and wake the executions that wait for it."""
+        self.deliver([item])
+        return OutcomeRecorded()
+
+    def deliver(self, items: Sequence[OutboxItem]) -> None:
+        """Keep the signals of *items*, and wake the executions that wait for them."""
+        if self.store.signals.deliver(items):
+            raise LeaseLostError("the lease of a signal is lost")
+
+    def handle_cancel(self, item: OutboxItem) -> Snooze | None:
+        """Cancel some sub-workflows that nobody waits for any more."""
+        given = {name: item.payload[name] for name in _CANCELLED_BY if name in item.payload}
+        # Many are cancelled in several goes, so that other items have their turn between them.
+        return Snooze(0.0) if self.store.cancel_children(**given) else None
+
+    def arrived(self, flows: Sequence[Flow]) -> dict[str, dict[StepKey, Arrived]]:
+        """Return what has come for executions in flight that wait beside it, by their ids."""
+        waiting = {
+            flow.execution.id: (
+                flow.execution,
+                {key: one for key, one in list(flow.waiting.items()) if one.saved},
+            )
+            for flow in flows
+        }
+        with self.store.storage.begin(atomic=False) as rows:
+            return self.store.signals.arrived(rows, waiting)
+
     # -- executions --------------------------------------------------------------------------
 
     def open(
@@ -243,7 +294,7 @@ class Runner:
             return UnknownHereError(text, reason="UNREADABLE_DEFINITION")
         except AutomateError as error:
             return error
-        return Flow(item, loaded, program, self.store.outputs)
+        return Flow(item, loaded, program, self.store.outputs, self._find_child)
 
     def begin_execution(
         self, workflow: Workflow, event: Event, owner: str
@@ -289,9 +340,11 @@ class Runner:
             run.output = json.loads(data)
             flow.hold(len(data))
 
-    def has_large_output(self, turn: Turn) -> bool:
+    def has_large_output(self, flow: Flow, turn: Turn) -> bool:
         """Return True if *turn* ends an execution whose output is for the output store."""
-        return turn.encoded is not None and self.store.outputs.is_large(turn.encoded)
+        if turn.encoded is None or flow.execution.parent_id is not None:
+            return False
+        return self.store.outputs.is_large(turn.encoded)
 
     def put_output(self, flow: Flow, turn: Turn) -> None:
         """Put the output of the execution that *turn* ends in the output store."""
@@ -324,11 +377,13 @@ class Runner:
                     self.begin(flow, call)
                 slow = [
                     call.run for call in turn.calls
-                    if self.mean_seconds(call.step.action) > SEEN_SECONDS
+                    if self.mean_seconds(call.action) > SEEN_SECONDS
                 ]  # fmt: skip
                 if slow and self._saved(flow, Turn(saves=slow)) is None:
                     return None
-                turn = self.turn(flow, self._make(flow, turn, in_flight))
+                outcomes = self._make(flow, turn, in_flight)
+                arrived = self.arrived([flow]) if flow.waiting else {}
+                turn = self.turn(flow, outcomes, arrived.get(flow.execution.id, {}))
         except LeaseLostError:
             self.let_go(flow)
             return None
@@ -346,7 +401,7 @@ class Runner:
 
     def _saved(self, flow: Flow, turn: Turn) -> Turn | None:
         """Save one turn; return what was accepted, or None if the execution has been ended."""
-        if self.has_large_output(turn):
+        if self.has_large_output(flow, turn):
             self.put_output(flow, turn)
         saved = self.save([(flow, turn)], until=should_stop).get(flow.item.id)
         if isinstance(saved, AutomateError):
@@ -355,7 +410,12 @@ class Runner:
             self.let_go(flow)
         return saved
 
-    def turn(self, flow: Flow, outcomes: Sequence[CallOutcome] = ()) -> Turn:
+    def turn(
+        self,
+        flow: Flow,
+        outcomes: Sequence[CallOutcome] = (),
+        arrived: Mapping[StepKey, Arrived] | None = None,
+    ) -> Turn:
         """
         Take *outcomes* in, and return what follows; a new execution sends its signal.
 
@@ -363,9 +423,9 @@ class Runner:
         """
         if flow.begins and flow.fresh:
             flow.send(signals.workflow_started, self._sender)
-        turn = flow.next_turn(outcomes)
+        turn = flow.next_turn(outcomes, arrived or {})
         for call in turn.calls:
-            lack = self._lacks(call.step.action)
+            lack = self._lacks(call.action)
             if lack is not None and flow.execution.id not in self.only_here:
                 logger.warning("execution %s is handed on: this worker %s", flow.execution.id, lack)
                 flow.hand_on(lack, turn)
@@ -394,7 +454,10 @@ class Runner:
         self, flow: Flow, turn: Turn, in_flight: set[Future[CallOutcome]]
     ) -> Sequence[CallOutcome]:
         """Make the turn's calls; return the outcomes so far: some, unless a retry is due."""
-        if len(turn.calls) == 1 and not in_flight and turn.next_retry is None:
+        patience = turn.next_retry
+        if flow.waiting:
+            patience = LOOK_SECONDS if patience is None else min(patience, LOOK_SECONDS)
+        if len(turn.calls) == 1 and not in_flight and patience is None:
             return [self.perform(flow, turn.calls[0])]
         submit = self.executor().submit
         in_flight |= {
@@ -402,7 +465,7 @@ class Runner:
             submit(flow.context.copy().run, self.perform, flow, call)
             for call in turn.calls
         }
-        done, _ = wait(in_flight, turn.next_retry, FIRST_COMPLETED)
+        done, _ = wait(in_flight, patience, FIRST_COMPLETED)
         ended = [(future, future.result()) for future in done]
         outcomes = first_outcomes([outcome for _, outcome in ended])
         in_flight.difference_update(future for future, _ in ended[: len(outcomes)])
@@ -422,12 +485,12 @@ class Runner:
         A transactional step is saved as well. Raises `LeaseLostError` if that can't be, and
         `StorageError` if its database fails for too long.
         """
-        if self._known.get(call.step.action):
+        if self._known.get(call.action):
             return TransactionalCall(
                 self.store, flow, call, partial(self._write, flow, call)
             ).perform()
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
-        name, began = call.step.action, time.monotonic()
+        name, began = call.action, time.monotonic()
         try:
             output = self.operations.invoke(name, call.input, call=about, timeout=timeout)
             return self._outcome(flow, call, output)
@@ -440,7 +503,7 @@ class Runner:
         """Make one call in *transaction*; raises the error of a call that fails."""
         about = replace(_about(flow.execution, call), transaction=transaction)
         timeout, began = flow.timeout_of(call), time.monotonic()
-        output = self.operations.invoke(call.step.action, call.input, call=about)
+        output = self.operations.invoke(call.action, call.input, call=about)
         # Nobody else may use its transaction, so it can't be left behind while it runs.
         if timeout is not None and time.monotonic() - began > timeout:
             text = f"it took longer than {timeout:g} seconds"
@@ -476,7 +539,7 @@ class Runner:
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
         try:
             output = await self.operations.ainvoke(
-                call.step.action, call.input, call=about, timeout=timeout
+                call.action, call.input, call=about, timeout=timeout
             )
             if self.store.outputs.store is None:
                 return self._outcome(flow, call, output)
@@ -576,6 +639,8 @@ class Runner:
         execution = flow.execution
         self.activity.add(execution, turn, began=began)
         send, sender = flow.send, self._sender
+        for wait_ in turn.waits:
+            send(signals.step_started, sender, wait_.run)
         for run in turn.saves:
             if run.status is StepStatus.COMPLETED:
                 send(signals.step_completed, sender, run)
@@ -617,7 +682,7 @@ def _by_conditions(
 def _about(execution: Execution, call: StepCall) -> Call:
     run = call.run
     return Call(
-        call.step.action,
+        call.action,
         execution.tenant_id,
         execution.id,
         run.step_id,
@@ -647,7 +712,10 @@ def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     code, text = str(error.code), f"its output can't be stored: {error}"
     flow.leaving = True
     flow.pause(turn)
-    left = Turn(delays=turn.delays, wait=None if flow.running else 0.0, failed=turn.failed)
+    left = Turn(
+        delays=turn.delays, wait=None if flow.running else 0.0, failed=turn.failed,
+        answered=turn.answered, abandoned=turn.abandoned,
+    )  # fmt: skip
     failing = {step.id for step in flow.workflow.steps if step.on_failure == "fail"}
     blamed = None
     for run in turn.saves:

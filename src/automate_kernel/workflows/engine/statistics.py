@@ -146,7 +146,8 @@ def _count(row: _MinuteCounts, execution: Execution, run: StepRun) -> None:
         row.steps_failed += 1
     else:
         return
-    if run.started_at is not None and run.completed_at is not None:
+    # A step that only waited has made no attempt, and took no time of anybody's.
+    if run.attempts and run.started_at is not None and run.completed_at is not None:
         row.step.add(max(0.0, (run.completed_at - run.started_at).total_seconds()))
 
 

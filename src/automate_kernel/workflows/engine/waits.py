@@ -10,13 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from automate_kernel.outbox import NewItem
-from automate_kernel.workflows.execution import Event
+from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json
+from automate_kernel.workflows.execution import Event, StepKey, StepRun
 
 SIGNAL = "automate.signal"
 """The kind of the outbox item that brings a signal."""
+
+_NAMESPACE = uuid.UUID("0d2ff7ef-3b8a-5a3c-9b53-0a7a3a1a2d3e")
+MOST_BYTES = 2 * MAX_PAYLOAD_BYTES
+"""The most bytes of a signal: an event was accepted already, and the key comes in addition."""
 
 
 def wait_key(*parts: Any) -> str:
@@ -30,6 +40,140 @@ def approval_key(execution_id: str, step_id: str, position: int) -> str:
     return wait_key("approval", execution_id, step_id, position)
 
 
+def signal_key(execution_id: str, name: str) -> str:
+    """Return the key of the signals called *name* that are sent to one execution."""
+    return wait_key("signal", execution_id, name)
+
+
+def child_key(execution_id: str) -> str:
+    """Return the key of the end of a sub-workflow's execution."""
+    return wait_key("workflow", execution_id)
+
+
+def event_key(tenant_id: str | None, name: str, field: str, value: Any) -> str:
+    """Return the key of the events called *name* that have *value* in *field*."""
+    return wait_key("event", tenant_id, name, field, plain_value(value))
+
+
+def plain_value(value: Any) -> Any:
+    """Return *value* so that equal numbers are the same: JSON has 5 and 5.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: plain_value(each) for key, each in value.items()}
+    return [plain_value(each) for each in value] if isinstance(value, list) else value
+
+
+def values_at(payload: Any, path: str) -> list[Any]:
+    """Return the value in the field *path* of *payload* as a list of one; empty without it."""
+    for name in path.split("."):
+        if not isinstance(payload, Mapping) or name not in payload:
+            return []
+        payload = payload[name]
+    return [payload]
+
+
+def wait_id(execution_id: str, step_id: str, position: int) -> str:
+    """Return the id of the row of a wait: a step waits for one thing at a time."""
+    return str(uuid.uuid5(_NAMESPACE, f"{execution_id}\n{step_id}\n{position}"))
+
+
+def signal_id(item_id: str, key: str) -> str:
+    """Return the id of the row of a signal: an item that comes twice brings it once."""
+    return str(uuid.uuid5(_NAMESPACE, f"{item_id}\n{key}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """
+    A wait that begins: *run* waits for signals with *key*, or without one for its time alone.
+
+    *about* is "time", "event", "signal", "approval" or "workflow", and *details* are for people.
+    It times out after so many *seconds*. *awaited* are the name and the field of its events: these
+    are kept from now on.
+    """
+
+    run: StepRun
+    about: str
+    key: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    awaited: tuple[str, str] | None = None
+    items: Sequence[NewItem] = ()
+    """The items that are enqueued as it begins, each with an id of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFor:
+    """
+    A wait of a step, for people: *about* an "event", a "signal", an "approval" or a "workflow".
+
+    *details* name it. It times out when it *expires_at*.
+    """
+
+    step_id: str
+    position: int
+    about: str
+    details: Mapping[str, Any]
+    created_at: datetime
+    expires_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class OpenWait:
+    """A wait that goes on, and the ids of the signals that have been looked at for it."""
+
+    key: str
+    about: str
+    details: Mapping[str, Any]
+    seen: set[str] = field(default_factory=set)
+    saved: bool = True
+    """False until its row, and the sub-workflow that it is about, are committed."""
+
+    @property
+    def subject(self) -> str:
+        """The id of the execution whose end is waited for, if it is one."""
+        return str(self.details.get("execution_id", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Signals that have come for a wait: their events, and the ids of their rows."""
+
+    events: list[Event] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+
+
+ArrivedByKey = Mapping[StepKey, Arrived]
+
+
+class _SignalItem(NewItem):
+    """An item whose payload is a key and an event around the caller's own payload."""
+
+    __slots__ = ()
+
+    def _encoded(self, redact: Redaction | None = None) -> JsonText:
+        return encode_json(self.payload, "payload", MOST_BYTES, inside=2, redact=redact)
+
+
 def signal_item(key: str, event: Event, **options: Any) -> NewItem:
     """Return the outbox item that brings *event* to those that wait for *key*."""
-    return NewItem(SIGNAL, {"key": key, "event": event.to_json()}, **options)
+    return _SignalItem(SIGNAL, {"key": key, "event": event.to_json()}, **options)
+
+
+def signal_items_of(
+    event: Event, awaited: Iterable[tuple[str, str]], *, priority: int = 0
+) -> Iterator[NewItem]:
+    """
+    Yield the items that bring *event* to the steps that wait for it.
+
+    *awaited* are the names and fields that some workflow waits for. The ids follow from the event:
+    one that is handled twice is brought once.
+    """
+    for name, path in sorted(set(awaited)):
+        values = values_at(event.payload, path) if path else [None]
+        if name != event.name or not values:
+            continue
+        key = event_key(event.tenant_id, name, path, values[0])
+        item_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{key}"))
+        yield signal_item(key, event, id=item_id, tenant_id=event.tenant_id, priority=priority)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from automate_django import emit, get_kernel
 from automate_django.api.bases.pagination import StorePagination
 from automate_django.models import OutboxItem, WorkflowExecution
 from automate_kernel.outbox import ItemStatus, NewItem, Outcome
+from automate_kernel.storage.output_store import FileOutputStore
 from django.contrib.auth.models import Permission, User
 from django.test import override_settings
 from rest_framework.test import APIClient
@@ -177,6 +179,39 @@ def test_an_execution_with_its_steps(acme: APIClient) -> None:
     assert "tok-51d0" not in str(body)
 
 
+def test_an_output_in_the_output_store_is_read_by_itself(
+    acme: APIClient, operator: APIClient, tmp_path: Path
+) -> None:
+    kernel = get_kernel()
+    kernel.executions.outputs.store = FileOutputStore(tmp_path)
+
+    @kernel.action("shop.export")
+    def export() -> str:
+        return "x" * 300_000
+
+    kernel.add_workflow(
+        {
+            "name": "exporting",
+            "trigger": {"type": "manual"},
+            "steps": [{"id": "a", "action": "shop.export"}],
+            "output": "{{ steps.a.output | length }}",
+        }
+    )
+    one = kernel.start("exporting", tenant_id="acme")
+    kernel.run_until_idle()
+    body = acme.get(f"{API}/executions/{one}").json()
+    (step,) = body["steps"]
+    assert (step["output"], step["output_ref"].startswith(one)) == (None, True)
+    assert (body["output"], body["output_ref"]) == (300_000, None)
+    path = f"{API}/executions/{one}/output"
+    assert acme.get(path).json() == {"output": 300_000}
+    assert acme.get(path, {"step": "a"}).json() == {"output": "x" * 300_000}
+    assert acme.get(path, {"step": "b"}).status_code == 404
+    other = kernel.start("exporting", tenant_id="rival")
+    kernel.run_until_idle()
+    assert acme.get(f"{API}/executions/{other}/output").status_code == 404
+
+
 def test_an_execution_that_is_handed_on_says_why(acme: APIClient) -> None:
     kernel = get_kernel()
     kernel.add_workflow(
@@ -231,6 +266,31 @@ def test_cancel_resume_and_retry(acme: APIClient) -> None:
     get_kernel().run_until_idle()
     unknown = acme.post(f"{path}/resume", {"step": "none"}, format="json")
     assert unknown.status_code == 400
+
+
+def test_a_signal_is_sent_to_one_execution(acme: APIClient) -> None:
+    """What it waits for is shown; one that has ended takes none."""
+    kernel = get_kernel()
+    kernel.add_workflow(
+        {
+            "name": "listening",
+            "trigger": {"type": "manual"},
+            "steps": [{"id": "go", "wait_for": {"signal": "go", "timeout": "1d"}}],
+        }
+    )
+    path = f"{API}/executions/{kernel.start('listening', tenant_id='acme')}"
+    kernel.run_until_idle()
+    (wait,) = acme.get(path).json()["waits"]
+    assert (wait["step_id"], wait["about"], wait["details"]["signal"]) == ("go", "signal", "go")
+    given = {"name": "go", "payload": {"by": "ann"}, "idempotency_key": "k"}
+    answers = [acme.post(f"{path}/signal", given, format="json") for _ in range(2)]
+    assert [each.status_code for each in answers] == [202, 202]
+    assert answers[0].json() == answers[1].json()
+    kernel.run_until_idle()
+    assert acme.get(path).json()["status"] == "COMPLETED"
+    ended = acme.post(f"{path}/signal", given, format="json")
+    assert (ended.status_code, ended.json()["detail"]) == (409, "It has ended already.")
+    assert acme.post(f"{path}/signal", {"name": ""}, format="json").status_code == 400
 
 
 def test_pause_fork_and_repair(acme: APIClient) -> None:
@@ -574,7 +634,7 @@ def test_another_tenants_rows_are_not_there(acme: APIClient, token: Any) -> None
         f"executions/{execution}/retry", f"executions/{execution}/pause",
         f"executions/{execution}/unpause", f"executions/{execution}/fork",
         f"executions/{execution}/retry-step", f"outbox/{item}/requeue", f"outbox/{item}/cancel",
-        f"outbox/{item}/discard",
+        f"outbox/{item}/discard", f"executions/{execution}/signal",
     ):  # fmt: skip
         assert rival.post(f"{API}/{path}", {}, format="json").status_code == 404, path
     late = {"delay": 9}

@@ -26,13 +26,16 @@ def schema(empty: None, token: Any) -> dict[str, Any]:
 
 
 def test_every_path_is_described(schema: dict[str, Any]) -> None:
-    """With its methods; webhooks are their connectors' business."""
+    """With its methods; webhooks are their connectors' business, and links are for people."""
     assert sorted(schema["paths"]) == [
+        "/approvals", "/approvals/{execution_id}/{step}", "/approvals/{execution_id}/{step}/approve",
+        "/approvals/{execution_id}/{step}/reject",
         "/events", "/executions", "/executions/bulk", "/executions/errors",
         "/executions/{execution_id}",
         "/executions/{execution_id}/cancel", "/executions/{execution_id}/fork",
         "/executions/{execution_id}/pause", "/executions/{execution_id}/resume",
         "/executions/{execution_id}/retry", "/executions/{execution_id}/retry-step",
+        "/executions/{execution_id}/signal",
         "/executions/{execution_id}/unpause", "/outbox", "/outbox/bulk", "/outbox/errors", "/outbox/stats",
         "/outbox/{item_id}", "/outbox/{item_id}/cancel", "/outbox/{item_id}/discard",
         "/outbox/{item_id}/requeue", "/outbox/{item_id}/reschedule", "/plugins", "/workflows",

@@ -87,7 +87,7 @@ def test_an_execution_is_followed_to_its_end(
     one.page.on("request", lambda r: asked.append(r.url) if "/progress/" in r.url else None)
     page = one.open(f"{EXECUTIONS}{execution_id}/change/")
     page.evaluate("window.stayed = true")
-    status_of(page, "send", "WAITING")
+    status_of(page, "send", "PENDING")
     run()
     status_of(page, "pick", "RUNNING")
     status_of(page, "label", "RUNNING")

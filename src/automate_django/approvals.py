@@ -1,0 +1,54 @@
+"""
+The page behind the link of an approval, with or without Django REST framework.
+
+::
+
+    path("api/automate/", include("automate_django.approvals"))
+
+takes ``api/automate/approvals/<token>``; ``AUTOMATE_APPROVALS["PUBLIC_URL"]`` says how people reach
+``api/automate``. The link proves who decides, so the view requires no login and no CSRF token. A
+project gives the page its own look with a template ``automate_django/approval.html``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.csrf import csrf_exempt
+
+from automate_django.kernel import get_kernel
+from automate_kernel.http.approvals import LinkPage, decide, page_headers, show
+
+
+# In a transaction of its own: what fails is rolled back, and answered.
+@method_decorator([csrf_exempt, transaction.non_atomic_requests], name="dispatch")
+class ApprovalView(View):
+    """Shows what is asked, and takes the answer. Looking decides nothing."""
+
+    http_method_names = ["get", "head", "post"]  # noqa: RUF012  (as Django has it)
+    template_name = "automate_django/approval.html"
+
+    def get(self, request: HttpRequest, token: str, **kwargs: Any) -> HttpResponse:
+        """Answer 200 with the form; 410 for a link that is no good, whatever the reason."""
+        return self.answer(request, show(get_kernel().approvals, token))
+
+    def post(self, request: HttpRequest, token: str, **kwargs: Any) -> HttpResponse:
+        """Answer 200 for a decision, 422 with what is wrong, 410 for a link that is no good."""
+        sent = [(name, str(values[-1])) for name, values in request.POST.lists() if values]
+        return self.answer(request, decide(get_kernel().approvals, token, sent))
+
+    def answer(self, request: HttpRequest, page: LinkPage) -> HttpResponse:
+        """Return *page* as HTML that nobody keeps, frames or passes on."""
+        response = render(request, self.template_name, {"page": page}, status=page.status)
+        for name, value in page_headers().items():
+            response.headers.setdefault(name, value)
+        return response
+
+
+urlpatterns = [path("approvals/<str:token>", ApprovalView.as_view(), name="approval")]

@@ -1,0 +1,137 @@
+"""Sub-workflows: executions that a step of another execution starts."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox import NewItem
+from automate_kernel.storage.rows import Rows, Where
+from automate_kernel.storage.tables import EXECUTION
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.admission import Admission
+from automate_kernel.workflows.engine.waits import child_key, signal_item
+from automate_kernel.workflows.execution import Event, Execution, StepRun
+
+CANCEL = "automate.cancel"
+"""The kind of the outbox item that cancels sub-workflows whose parent goes on without them."""
+
+MOST_DEPTH = 50
+"""So many executions may wait for each other in a row."""
+
+FindChild = Callable[[str, Event], tuple[Workflow, Admission | None]]
+"""Finds the workflow called so that an event may start, and its conditions on a start."""
+
+_NAMESPACE = uuid.UUID("5b6d7a3e-6c59-5f0e-8f0e-2f4f3c1d9a77")
+_DEPTH = "depth"
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """
+    A sub-workflow that begins: its id, definition and event, and if its parent waits for it.
+
+    *admission* has the workflow's own conditions on a start.
+    """
+
+    id: str
+    workflow: Workflow
+    event: Event
+    waited: bool
+    admission: Admission | None = None
+
+
+def child_id(parent: Execution, run: StepRun) -> str:
+    """
+    Return the id of the execution that the attempt of *run* starts.
+
+    It is the same after a crash. The item is another one once the parent was resumed.
+    """
+    parts = (parent.id, parent.item_id, run.step_id, run.position, run.attempts)
+    return str(uuid.uuid5(_NAMESPACE, "\n".join(map(str, parts))))
+
+
+def child_event(
+    parent: Execution, execution_id: str, name: str, payload: Any, at: str, *, waited: bool
+) -> Event:
+    """
+    Return the event of the sub-workflow *name*: manual, with its parent's id as the source.
+
+    Raises ``FAILED_PRECONDITION`` if too many wait for each other.
+    """
+    # One that nobody waits for begins a chain of its own, and may start itself for ever.
+    depth = _depth(parent.event) + 1 if waited else 0
+    if depth > MOST_DEPTH:
+        raise AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"{MOST_DEPTH} sub-workflows wait for each other already",
+            hint="end the recursion with an if, or start the next one with wait: false",
+        )
+    return Event(
+        id=execution_id,
+        name=name,
+        payload=payload,
+        type="manual",
+        source=parent.id,
+        tenant_id=parent.tenant_id,
+        occurred_at=at,
+        headers={_DEPTH: str(depth)} if depth else {},
+        labels=parent.event.labels,
+    )
+
+
+def _depth(event: Event) -> int:
+    text = event.headers.get(_DEPTH, "") if event.type == "manual" else ""
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def end_event(row: Mapping[str, Any] | None, execution_id: str) -> Event:
+    """Return the end of a sub-workflow as an event; None as its *row* means that it is gone."""
+    names = ("status", "output", "error_code", "error")
+    row = row or {"workflow": "", "error_code": "DATA_LOSS", "error": "its execution is gone"}
+    payload = {"execution_id": execution_id, **{name: row.get(name) for name in names}}
+    return Event(id=execution_id, name=row["workflow"] or "?", payload=payload, type="manual")
+
+
+def error_of(name: str, payload: Mapping[str, Any]) -> AutomateError | None:
+    """Return the error of a sub-workflow that has ended, or None if it has COMPLETED."""
+    if payload["status"] == "COMPLETED":
+        return None
+    if payload["status"] == "CANCELLED":
+        return AutomateError(ErrorCodes.CANCELLED, f"sub-workflow {name!r} was cancelled")
+    try:
+        code = ErrorCodes(payload["error_code"])
+    except ValueError:
+        code = ErrorCodes.INTERNAL
+    return AutomateError(code, f"sub-workflow {name!r} failed: {payload['error']}")
+
+
+# -- items -----------------------------------------------------------------------------------------
+
+
+def end_items(execution: Execution) -> list[NewItem]:
+    """Return the item that tells the parent of *execution* of its end; none without a parent."""
+    if execution.parent_id is None:
+        return []
+    event = Event(id=execution.id, name=execution.name, type="manual")
+    return [signal_item(child_key(execution.id), event, tenant_id=execution.tenant_id)]
+
+
+def cancel_items(execution: Execution, children: list[str]) -> list[NewItem]:
+    """Return the item that cancels these *children* of an execution; none without children."""
+    if not children:
+        return []
+    return [NewItem(CANCEL, {"execution_ids": children}, tenant_id=execution.tenant_id)]
+
+
+def outside_items(rows: Rows, execution: Execution) -> list[NewItem]:
+    """Return the items for parent and children of an execution that no worker has ended."""
+    its = [Where("parent_id", "eq", execution.id)]
+    items = end_items(execution)
+    if rows.select(EXECUTION, its, limit=1, columns=("id",)):
+        payload = {"parent_id": execution.id}
+        items.append(NewItem(CANCEL, payload, tenant_id=execution.tenant_id))
+    return items

@@ -1,0 +1,408 @@
+"""
+Signals in the host's database: kept for those that wait, and for those that soon will.
+
+None is missed. A wait is committed before its execution is parked, and the one who parks it looks
+for signals after the change of its item. A signal is committed before the look for waits, and the
+one who looks waits for whoever parks an item. So one of the two sees the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from automate_kernel.outbox import OutboxItem, OutboxStore, Outcome, RowsOutboxStore
+from automate_kernel.outbox.item import WAITING, waiting_changes
+from automate_kernel.outbox.rows_store import CHANNEL
+from automate_kernel.storage.checkpoint import LIVE
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.tables import AWAITED, EXECUTION, OUTBOX, SIGNAL, WAIT
+from automate_kernel.storage.values import Redaction, encode_json
+from automate_kernel.workflows.engine.children import end_event
+from automate_kernel.workflows.engine.questions import decision_event
+from automate_kernel.workflows.engine.waits import (
+    MOST_BYTES,
+    Arrived,
+    OpenWait,
+    Wait,
+    WaitingFor,
+    child_key,
+    signal_id,
+    signal_items_of,
+    wait_id,
+    wait_key,
+)
+from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepKey
+
+Awaited = tuple[str, str]
+"""The name of an event, and the field of its payload that it is found by, or ""."""
+
+# So many executions are woken in one transaction, so that nobody waits for it for long.
+_WOKEN_AT_ONCE = 200
+_PURGED_AT_ONCE = 500
+_KEPT_SECONDS = 3600.0
+
+
+_PARKED = (Where("status", "in", WAITING), Where("waiting_for", "eq", "time"))
+# So many values stand in one condition: SQLite takes 32,766 parameters.
+_MOST_VALUES = 5_000
+
+
+class SignalStore:
+    """
+    The signals and waits of a host.
+
+    *outbox* holds the items of executions, in the same *storage*.
+    """
+
+    def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
+        self._storage, self._outbox = storage, outbox
+
+    # -- awaited events ----------------------------------------------------------------------
+
+    def register(self, rows: Rows, awaited: Iterable[Awaited]) -> None:
+        """Let events be kept from the commit of *rows* on."""
+        rows.insert(AWAITED, self.registration(awaited))
+
+    def registration(self, awaited: Iterable[Awaited]) -> list[Row]:
+        """Return the rows that let events be kept."""
+        # Nothing is remembered: a host may roll back, and a test may empty the tables.
+        return [
+            {
+                "id": wait_key("awaited", name, path), "name": name, "field": path,
+                "created_at": Now(),
+            }
+            for name, path in sorted(set(awaited))
+        ]  # fmt: skip
+
+    def pass_on(self, rows: Rows, events: Sequence[tuple[Event, int]]) -> None:
+        """Enqueue *events*, with their priorities, as signals for those that wait for them."""
+        names = sorted({event.name for event, _ in events})
+        found = rows.select(AWAITED, [Where("name", "in", names)], columns=("name", "field"))
+        if not found:
+            return
+        awaited = [(row["name"], row["field"]) for row in found]
+        items = [
+            item
+            for event, priority in events
+            for item in signal_items_of(event, awaited, priority=priority)
+        ]
+        if items:
+            self._outbox.enqueue_many(items, transaction=rows.native)
+
+    # -- delivery ----------------------------------------------------------------------------
+
+    def deliver(self, items: Sequence[OutboxItem]) -> set[str]:
+        """
+        Keep the signals of claimed *items*, wake those that wait for them, and finish the items.
+
+        Returns the items whose leases were lost.
+        """
+        keys = [str(item.payload["key"]) for item in items]
+        with self._storage.begin() as rows:
+            rows.insert(SIGNAL, [
+                {"id": signal_id(item.id, key), "key": key, "event": _event_json(item),
+                 "received_at": Now()}
+                for item, key in zip(items, keys, strict=True)
+            ])  # fmt: skip
+        for waiting in self._waiting_for(keys):
+            self._wake_all(waiting)
+        outcomes = [Outcome(item.id, token=item.lease_token) for item in items]
+        return self._outbox.acknowledge(items[0].lease_owner or "", outcomes)
+
+    def _waiting_for(self, keys: Sequence[str]) -> Iterator[list[str]]:
+        """Yield the items of the executions that wait for these keys, in small lists."""
+        beyond: list[Where] = []
+        while True:
+            with self._storage.begin(atomic=False) as rows:
+                where = [Where("key", "in", sorted(set(keys))), *beyond]
+                waits = rows.select(
+                    WAIT, where, order_by=("id",), limit=_WOKEN_AT_ONCE,
+                    columns=("id", "execution_id"),
+                )  # fmt: skip
+                ids = sorted({row["execution_id"] for row in waits})
+                live = [Where("id", "in", ids), Where("status", "in", LIVE)]
+                found = rows.select(EXECUTION, live, columns=("item_id",))
+            if found:
+                yield sorted(row["item_id"] for row in found)
+            if len(waits) < _WOKEN_AT_ONCE:
+                return
+            beyond = [Where("id", "gt", waits[-1]["id"])]
+
+    def _wake_all(self, item_ids: Sequence[str]) -> None:
+        """Let items be due now, in a transaction for those that are parked."""
+        if not isinstance(self._outbox, RowsOutboxStore):
+            self._outbox.reschedule(item_ids)
+            return
+        with self._storage.begin() as rows:
+            parked = rows.select(
+                OUTBOX, [Where("id", "in", item_ids), *_PARKED], order_by=("id",), lock=True,
+                skip_locked=True, columns=("id", "priority"),
+            )  # fmt: skip
+            _make_due(rows, parked)
+        left = sorted(set(item_ids) - {row["id"] for row in parked})
+        if not left:
+            return
+        with self._storage.begin(atomic=False) as rows:
+            # Those that are due already are claimed later than this, and look then.
+            where = [Where("id", "in", left), Where("waiting_for", "eq", "worker")]
+            due = {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))}
+        for item_id in left:
+            if item_id not in due:
+                self._wake_one(item_id)
+
+    def _wake_one(self, item_id: str) -> None:
+        """Let an item be due now that a worker has, if that parks it this very moment."""
+        # Locked by its id alone, so that whoever parks it is waited for; and alone, so that nobody
+        # who holds others waits for this one.
+        with self._storage.begin() as rows:
+            found = rows.select(
+                OUTBOX, [Where("id", "eq", item_id)], lock=True,
+                columns=("id", "status", "waiting_for", "priority"),
+            )  # fmt: skip
+            _make_due(rows, [
+                row for row in found
+                if row["status"] in WAITING and row["waiting_for"] == "time"
+            ])  # fmt: skip
+
+    def wake(self, rows: Rows, item_ids: Sequence[str]) -> None:
+        """Let items be due now that were parked in this transaction."""
+        if not item_ids:
+            return
+        if not isinstance(self._outbox, RowsOutboxStore):
+            self._outbox.reschedule(item_ids)
+            return
+        where = [Where("id", "in", sorted(item_ids)), *_PARKED]
+        _make_due(rows, rows.select(OUTBOX, where, columns=("id", "priority")))
+
+    # -- waits -------------------------------------------------------------------------------
+
+    def begin(self, rows: Rows, waits: Sequence[tuple[Wait, str | None]]) -> None:
+        """Write waits that begin, each with its tenant; the step's row is written beside it."""
+        self.register(rows, [wait.awaited for wait, _ in waits if wait.awaited is not None])
+        redact = self._outbox.redact
+        new = [_wait_row(wait, tenant, redact) for wait, tenant in waits if wait.key is not None]
+        rows.insert(WAIT, new)
+
+    def end(self, rows: Rows, ended: Sequence[tuple[str, StepKey]]) -> None:
+        """Delete the waits of steps that have ended: of each its execution and key."""
+        for ids in _parts(wait_id(execution_id, *key) for execution_id, key in ended):
+            rows.delete(WAIT, [Where("id", "in", ids)])
+
+    def open(self, rows: Rows, execution_ids: Sequence[str]) -> dict[str, dict[StepKey, OpenWait]]:
+        """Return the waits of executions, which go on."""
+        found: dict[str, dict[StepKey, OpenWait]] = {}
+        where = [Where("execution_id", "in", sorted(execution_ids))]
+        for row in rows.select(WAIT, where, order_by=("created_at", "id")):
+            key = (row["step_id"], row["position"])
+            one = OpenWait(row["key"], row["about"], row["details"] or {})
+            found.setdefault(row["execution_id"], {})[key] = one
+        return found
+
+    def waiting(self, rows: Rows, execution_id: str) -> list[WaitingFor]:
+        """Return the waits of an execution, for people."""
+        names = ("step_id", "position", "about", "details", "created_at", "expires_at")
+        where = [Where("execution_id", "eq", execution_id)]
+        found = rows.select(WAIT, where, order_by=("created_at", "id"), columns=names)
+        return [WaitingFor(**{**row, "details": row["details"] or {}}) for row in found]
+
+    def unseen(
+        self, rows: Rows, waiting: Mapping[str, tuple[Execution, Sequence[OpenWait]]]
+    ) -> set[str]:
+        """Return the keys of *waiting* for whose waits there are signals not looked at yet."""
+        found = _signals(rows, waiting.values())
+        return {
+            name
+            for name, (execution, waits) in waiting.items()
+            if any(_new_to(one, execution, found) for one in waits)
+        }
+
+    def arrived(
+        self, rows: Rows, waiting: Mapping[str, tuple[Execution, Mapping[StepKey, OpenWait]]]
+    ) -> dict[str, dict[StepKey, Arrived]]:
+        """Return the signals that have not been looked at, by the keys of *waiting* and by step."""
+        waits = [one for _, its in waiting.values() for one in its.values()]
+        found = _signals(rows, [(one, list(its.values())) for one, its in waiting.values()])
+        new = {
+            (name, key): _new_to(one, execution, found)
+            for name, (execution, its) in waiting.items()
+            for key, one in its.items()
+        }
+        events = _events(rows, {each for ids in new.values() for each in ids})
+        ends = _ends(rows, waits)
+        decisions = _decisions(rows, waiting.values())
+        arrived: dict[str, dict[StepKey, Arrived]] = {}
+        for (name, key), ids in new.items():
+            one, over = waiting[name][1][key], False
+            # Of those that were kept together, the one that was sent first comes first.
+            known = sorted(
+                (at, events[each].id, each) for each, at in ids.items() if each in events
+            )
+            come = [events[each] for _, _, each in known]
+            if one.about == "workflow":
+                come = [ends[one.subject]] if one.subject in ends else []
+            elif one.about == "approval":
+                # What has come may be the decision of an earlier asking.
+                come = decisions.get((waiting[name][0].id, *key), [])
+                over = (waiting[name][0].id, *key) in decisions
+            if ids or come or over:
+                arrived.setdefault(name, {})[key] = Arrived(come, set(ids))
+        return arrived
+
+    def awaited_ends(self, rows: Rows, execution_ids: Sequence[str]) -> set[str]:
+        """Return those of these executions whose ends somebody waits for."""
+        keys = {child_key(each): each for each in execution_ids}
+        found = rows.select(WAIT, [Where("key", "in", sorted(keys))], columns=("key",))
+        return {keys[row["key"]] for row in found}
+
+    # -- retention ---------------------------------------------------------------------------
+
+    def purge(self, *, older_than_seconds: float = _KEPT_SECONDS) -> int:
+        """
+        Delete the signals that are older than each execution that goes on; return their number.
+
+        Those of the last *older_than_seconds* are kept. A worker does so now and then.
+        """
+        purged = 0
+        for ids in self._old(older_than_seconds):
+            with self._storage.begin() as rows:
+                purged += rows.delete(SIGNAL, [Where("id", "in", sorted(ids))])
+        return purged
+
+    def _old(self, age: float) -> Iterator[list[str]]:
+        while True:
+            with self._storage.begin(atomic=False) as rows:
+                before: list[Where] = [Where("received_at", "lt", Now(-age))]
+                for status in ExecutionStatus:
+                    if not status.finished:
+                        oldest = rows.select(
+                            EXECUTION, [Where("status", "eq", status.value)],
+                            order_by=("created_at",), limit=1, columns=("created_at",),
+                        )  # fmt: skip
+                        before += [Where("received_at", "lt", row["created_at"]) for row in oldest]
+                found = rows.select(
+                    SIGNAL, before, order_by=("received_at",), limit=_PURGED_AT_ONCE,
+                    columns=("id",),
+                )  # fmt: skip
+            if not found:
+                return
+            yield [row["id"] for row in found]
+
+
+def _signals(
+    rows: Rows, waiting: Iterable[tuple[Execution, Sequence[OpenWait]]]
+) -> dict[str, list[Row]]:
+    """Return ids and times of the signals that may answer, by key."""
+    waiting = list(waiting)
+    keys = sorted({one.key for _, waits in waiting for one in waits})
+    if not keys:
+        return {}
+    times = [one.created_at for one, _ in waiting if one.created_at is not None]
+    since = [Where("received_at", "ge", min(times))] if len(times) == len(waiting) else []
+    found: dict[str, list[Row]] = {}
+    for part in _parts(keys):
+        where = [Where("key", "in", part), *since]
+        for row in rows.select(SIGNAL, where, columns=("id", "key", "received_at")):
+            found.setdefault(row["key"], []).append(row)
+    return found
+
+
+def _new_to(
+    wait: OpenWait, execution: Execution, found: Mapping[str, list[Row]]
+) -> dict[str, datetime]:
+    """Return the signals that have come for *wait* and were not looked at: their ids and times."""
+    since = execution.created_at
+    return {
+        row["id"]: row["received_at"]
+        for row in found.get(wait.key, ())
+        if row["id"] not in wait.seen and (since is None or row["received_at"] >= since)
+    }
+
+
+def _event_json(item: OutboxItem) -> Any:
+    event = Event.from_json(item.payload["event"]).to_json()
+    return encode_json(event, "signal", MOST_BYTES, inside=1)
+
+
+def _wait_row(wait: Wait, tenant_id: str | None, redact: Redaction | None) -> Row:
+    run = wait.run
+    return {
+        "id": wait_id(run.execution_id, *run.key),
+        "key": wait.key,
+        "about": wait.about,
+        "execution_id": run.execution_id,
+        "step_id": run.step_id,
+        "position": run.position,
+        "tenant_id": tenant_id,
+        "details": encode_json(dict(wait.details), "details of the wait", redact=redact),
+        "created_at": Now(),
+        "expires_at": None if wait.seconds is None else Now(wait.seconds),
+    }
+
+
+def _events(rows: Rows, ids: Iterable[str]) -> dict[str, Event]:
+    found = _select(rows, SIGNAL, ids, ("id", "event"))
+    return {row["id"]: Event.from_json(row["event"]) for row in found}
+
+
+def _decisions(
+    rows: Rows, waiting: Iterable[tuple[Execution, Mapping[StepKey, OpenWait]]]
+) -> dict[tuple[str, str, int], list[Event]]:
+    """
+    Return the decisions on approvals, by execution, step and position; none where the time is over.
+
+    Approvals that may still be decided are left out.
+    """
+    ids = sorted(
+        wait_id(execution.id, *key)
+        for execution, its in waiting for key, one in its.items() if one.about == "approval"
+    )  # fmt: skip
+    if not ids:
+        return {}
+    where = [Where("id", "in", ids)]
+    found, now = rows.select(WAIT, where), rows.now()
+    over = {row["id"] for row in found if row["expires_at"] and row["expires_at"] <= now}
+    if any(row["id"] in over and not decision_event(row) for row in found):
+        # One that is being decided in this very moment is waited for: it was in time. A write,
+        # since SQLite knows no other lock.
+        rows.update(WAIT, where, {"about": "approval"})
+        found = rows.select(WAIT, where)
+    return {
+        (row["execution_id"], row["step_id"], row["position"]): events
+        for row in found
+        if (events := list(decision_event(row))) or row["id"] in over
+    }
+
+
+def _ends(rows: Rows, waits: Iterable[OpenWait]) -> dict[str, Event]:
+    """Return the ends of the sub-workflows that have ended, by their ids."""
+    ids = {one.subject for one in waits if one.about == "workflow"}
+    known = _select(rows, EXECUTION, ids, ("id", "status"))
+    ended = [row["id"] for row in known if ExecutionStatus(row["status"]).finished]
+    columns = ("id", "workflow", "status", "output", "error_code", "error")
+    found = _select(rows, EXECUTION, ended, columns)
+    gone = {each: end_event(None, each) for each in ids - {row["id"] for row in known}}
+    return {**gone, **{row["id"]: end_event(row, row["id"]) for row in found}}
+
+
+def _make_due(rows: Rows, parked: Sequence[Row]) -> None:
+    for priority in sorted({row["priority"] for row in parked}):
+        ids = [row["id"] for row in parked if row["priority"] == priority]
+        changes = {"updated_at": Now(), **waiting_changes(0.0, priority)}
+        rows.update(OUTBOX, [Where("id", "in", ids)], changes)
+    if parked:
+        rows.notify(CHANNEL)
+
+
+def _select(rows: Rows, table: str, ids: Iterable[str], columns: Sequence[str]) -> list[Row]:
+    found: list[Row] = []
+    for part in _parts(ids):
+        found += rows.select(table, [Where("id", "in", part)], columns=columns)
+    return found
+
+
+def _parts(values: Iterable[str]) -> Iterator[list[str]]:
+    ordered = sorted(values)
+    for start in range(0, len(ordered), _MOST_VALUES):
+        yield ordered[start : start + _MOST_VALUES]

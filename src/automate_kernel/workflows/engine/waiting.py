@@ -1,0 +1,198 @@
+"""The meaning of steps that wait: what they wait for, what answers them, and what a timeout is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.secrets.handles import masked
+from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.values import encode_json
+from automate_kernel.workflows.definition.duration import format_duration, parse_duration
+from automate_kernel.workflows.definition.model import Step
+from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor, read_instant
+from automate_kernel.workflows.engine.children import (
+    Child,
+    FindChild,
+    child_event,
+    child_id,
+    error_of,
+)
+from automate_kernel.workflows.engine.program import TemplateView, WorkflowProgram
+from automate_kernel.workflows.engine.questions import approval_wait
+from automate_kernel.workflows.engine.waits import (
+    MOST_BYTES,
+    Wait,
+    child_key,
+    event_key,
+    plain_value,
+    signal_key,
+    values_at,
+)
+from automate_kernel.workflows.execution import Event, Execution, StepRun
+
+# It stands in the wait's row, for people.
+_MOST_MATCH_BYTES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class WaitEnd:
+    """The end of a wait: an output and its JSON, or an error."""
+
+    output: Any = None
+    error: AutomateError | None = None
+    encoded: JsonText | None = None
+    ref: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The beginning of a waiting step: its wait or, if it ended at once, its answer."""
+
+    wait: Wait | None = None
+    answer: WaitEnd = field(default_factory=WaitEnd)
+    child: Child | None = None
+
+
+class WaitingSteps:
+    """
+    The waiting steps of one execution, seen through *view*.
+
+    *find_child* finds the workflows that its steps start.
+    """
+
+    def __init__(
+        self,
+        program: WorkflowProgram,
+        execution: Execution,
+        view: TemplateView,
+        find_child: FindChild | None,
+    ) -> None:
+        self._program, self._execution, self._view = program, execution, view
+        self._find_child = find_child
+        # Events that a step has taken: each answers one step of an execution.
+        self._taken: set[str] | None = None
+
+    def begin(self, step: Step, run: StepRun, extra: Mapping[str, Any], now: datetime) -> Begun:
+        """Begin what *step* waits for *now*; *extra* are the names of its element."""
+        if step.workflow is not None:
+            return self._begin_child(step, run, extra, now)
+        if step.wait_for is not None:
+            return self._begin_wait_for(step, step.wait_for, run, extra)
+        if step.approval is not None:
+            asked = masked(self._program.question(step, self._view, extra))
+            return Begun(approval_wait(run, step.approval, asked, self._execution.tenant_id))
+        seconds = self._sleep_seconds(step, extra, now)
+        return Begun(Wait(run, "time", seconds=seconds) if seconds > 0 else None)
+
+    def answer(
+        self, step: Step, run: StepRun, extra: Mapping[str, Any], event: Event
+    ) -> WaitEnd | None:
+        """Return the end of a wait for which *event* has come; None if it doesn't answer."""
+        if step.workflow is not None:
+            error = error_of(step.workflow, event.payload)
+            return WaitEnd(None if error else event.payload["output"], error)
+        if step.approval is not None:
+            return WaitEnd(step.approval.answered(event.payload))
+        if step.wait_for is None or event.id in self._events_taken():
+            return None
+        if not self._fits(step, extra, event):
+            return None
+        self._events_taken().add(event.id)
+        output = event.to_json()
+        name = f"output of step {step.id!r}"
+        return WaitEnd(output, encoded=encode_json(output, name, MOST_BYTES, inside=1))
+
+    def timed_out(self, step: Step) -> WaitEnd:
+        """Return the end of a wait whose time is over."""
+        if step.sleep is not None:
+            return WaitEnd()
+        if step.approval is not None:
+            try:
+                return WaitEnd(step.approval.timed_out())
+            except AutomateError as error:
+                return WaitEnd(error=error)
+        what, limit = step.does, step.timeout
+        if step.wait_for is not None:
+            if step.wait_for.on_timeout == "continue":
+                return WaitEnd()
+            what = f"what it waits for ({step.wait_for.event or step.wait_for.signal})"
+            limit = step.wait_for.timeout
+        text = f"{what} did not come within {format_duration(limit or 0.0)}"
+        if step.workflow is not None:
+            text = f"sub-workflow {step.workflow!r} took longer than {format_duration(limit or 0)}"
+        return WaitEnd(error=AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text))
+
+    # -- time --------------------------------------------------------------------------------
+
+    def _sleep_seconds(self, step: Step, extra: Mapping[str, Any], now: datetime) -> float:
+        given = self._program.sleep(step, self._view, extra)
+        try:
+            if isinstance(step.sleep, SleepUntil):
+                return (read_instant(given) - now).total_seconds()
+            return parse_duration(given)
+        except (ValueError, OverflowError) as error:
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT, f"steps.{step.id}.sleep: {error}"
+            ) from None
+
+    # -- events and signals ------------------------------------------------------------------
+
+    def _begin_wait_for(
+        self, step: Step, waited: WaitFor, run: StepRun, extra: Mapping[str, Any]
+    ) -> Begun:
+        match = masked(self._program.match(step, self._view, extra))
+        encode_json(match, f"steps.{step.id}.wait_for.match", _MOST_MATCH_BYTES)
+        if waited.signal is not None:
+            key = signal_key(self._execution.id, waited.signal)
+            details = {"signal": waited.signal, "match": match}
+            return Begun(Wait(run, "signal", key, details, waited.timeout))
+        name, leading = waited.event or "", waited.leading
+        key = event_key(self._execution.tenant_id, name, leading, match.get(leading))
+        details = {"event": name, "match": match}
+        return Begun(Wait(run, "event", key, details, waited.timeout, (name, leading)))
+
+    def _fits(self, step: Step, extra: Mapping[str, Any], event: Event) -> bool:
+        match = masked(self._program.match(step, self._view, extra))
+        for path, value in match.items():
+            if [plain_value(each) for each in values_at(event.payload, path)] != [
+                plain_value(value)
+            ]:
+                return False
+        return self._program.signal_fits(step, self._view, extra, event)
+
+    def _events_taken(self) -> set[str]:
+        if self._taken is None:
+            waits = {
+                step.id for step in self._program.workflow.every_step() if step.wait_for is not None
+            }
+            outputs = (run.output for run in self._execution.steps if run.step_id in waits)
+            self._taken = {one["id"] for one in outputs if isinstance(one, dict) and "id" in one}
+        return self._taken
+
+    # -- sub-workflows -----------------------------------------------------------------------
+
+    def _begin_child(
+        self, step: Step, run: StepRun, extra: Mapping[str, Any], now: datetime
+    ) -> Begun:
+        execution_id, name = child_id(self._execution, run), step.workflow or ""
+        payload = masked(self._program.input(step, self._view, extra))
+        if self._find_child is None:
+            raise AutomateError(ErrorCodes.UNIMPLEMENTED, "sub-workflows can't be started here")
+        event = child_event(
+            self._execution, execution_id, name, payload, now.isoformat(), waited=step.wait
+        )
+        encode_json(payload, f"input of step {step.id!r}")
+        workflow, admission = self._find_child(name, event)
+        child = Child(execution_id, workflow, event, step.wait, admission)
+        started = {"execution_id": execution_id}
+        if not step.wait:
+            return Begun(None, WaitEnd(started), child)
+        details = {**started, "workflow": name}
+        wait = Wait(run, "workflow", child_key(execution_id), details, step.timeout)
+        # For those who look at the step meanwhile.
+        run.output = started
+        return Begun(wait, child=child)

@@ -1,0 +1,127 @@
+"""Notices: the calls that tell people of an approval, with the links that decide on it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.context import Call
+from automate_kernel.operations.invoker import Invoker
+from automate_kernel.outbox import OutboxItem
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.secrets.tracebacks import group_of
+from automate_kernel.worker.handler import Snooze
+from automate_kernel.workflows.approvals import Approvals, Decision, PendingApproval
+from automate_kernel.workflows.definition.approval import Notice
+from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.program import WorkflowProgram
+
+logger: logging.Logger = get_logger(__name__)
+
+_LINKS: dict[str, Decision | None] = {
+    "link": None, "approve_link": "approve", "reject_link": "reject",
+}  # fmt: skip
+_READS_LINK = re.compile(r"""\bapproval\s*(\.\s*|\[\s*\\?["'])(approve_|reject_)?link""")
+# Nobody waits for it, but it must not keep its thread for ever.
+_SECONDS = 60.0
+_ELSEWHERE_SECONDS = 30.0
+_WITHOUT_TO = "link"  # who decides by it, where the approval names nobody
+
+
+class ApprovalNotices:
+    """
+    The handler of the items that tell of an approval.
+
+    Such an item is written with the approval's wait, so the wait is there and the links are good.
+    The links are made at the call: nothing stores them.
+    """
+
+    def __init__(
+        self,
+        executions: ExecutionStore,
+        approvals: Approvals,
+        operations: Invoker,
+        programs: Callable[[str], WorkflowProgram],
+    ) -> None:
+        self._executions, self._approvals = executions, approvals
+        self._operations, self._programs = operations, programs
+
+    def handle(self, item: OutboxItem) -> Snooze | None:
+        """Make the call, unless the approval is decided, gone or asked anew."""
+        given = item.payload
+        place = (given["execution_id"], given["step_id"], given["position"])
+        waiting = self._approvals.get(*place)
+        if waiting is None or waiting.decided_by is not None or waiting.asked != given["asked"]:
+            return None
+        loaded = self._executions.load(waiting.execution_id)
+        if loaded is None:
+            return None
+        execution = loaded.execution
+        program = self._programs(execution.definition_id)
+        step = program.workflow.step(waiting.step_id)
+        notice = step.approval.notify if step.approval is not None else None
+        if notice is None:
+            return None
+        if not self._knows(notice.action):
+            return Snooze(_ELSEWHERE_SECONDS)
+        view = program.view(execution, {run.key: run for run in execution.steps})
+        extra: dict[str, Any] = {"approval": self._about(waiting, notice, given["to"])}
+        if waiting.position >= 0:
+            element = program.elements(step, view)[waiting.position]
+            extra |= {"item": element, "index": waiting.position}
+        call = Call(
+            notice.action, execution.tenant_id, execution.id, step.id, item.attempt_count, item.id
+        )
+        self._call(notice, program.notice(step, view, extra), call, extra["approval"])
+        return None
+
+    def _knows(self, action: str) -> bool:
+        """Return True if this process has the action; a newer worker, or an older one, may."""
+        try:
+            self._operations.spec(action)
+        except AutomateError as error:
+            if error.code is not ErrorCodes.NOT_FOUND:
+                raise
+            logger.warning("the notice of an approval waits for another worker: %s", error)
+            return False
+        return True
+
+    def _about(self, waiting: PendingApproval, notice: Notice, to: str | None) -> dict[str, Any]:
+        """Return what templates see as ``approval``."""
+        about: dict[str, Any] = {
+            "to": to,
+            "title": waiting.title,
+            "description": waiting.description,
+            "expires_at": waiting.expires_at and waiting.expires_at.isoformat(),
+        }
+        # A host without a key may tell people without a link.
+        if _READS_LINK.search(json.dumps(notice.input)):
+            by = to or _WITHOUT_TO
+            place = (waiting.execution_id, waiting.step_id, waiting.position)
+            for name, decision in _LINKS.items():
+                about[name] = self._approvals.link(*place, by=by, decision=decision)
+        return about
+
+    def _call(self, notice: Notice, given: Any, call: Call, about: dict[str, Any]) -> None:
+        try:
+            self._operations.invoke(notice.action, given, call=call, timeout=_SECONDS)
+        except AutomateError as error:
+            raise _without_links(error, [about[name] for name in _LINKS if name in about]) from None
+
+
+def _without_links(error: AutomateError, links: list[str]) -> AutomateError:
+    """Return *error* without the links that its text may quote: whoever has one can decide."""
+    message, hint, trace = error.message, error.hint, error.trace
+    for link in links:
+        token = link.rpartition("/")[2]
+        message = message.replace(token, "[link]")
+        hint, trace = (text and text.replace(token, "[link]") for text in (hint, trace))
+    cleaned = AutomateError(
+        error.code, message, hint=hint, retryable=error.retryable, retry_after=error.retry_after
+    )
+    cleaned.group, cleaned.trace = group_of(error), trace
+    return cleaned

@@ -1,0 +1,937 @@
+"""
+Executions that wait, on every storage: no order of events loses a signal, and no crash does.
+
+Tests stand in the moments that matter by wrapping the call that follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from automate_kernel import Kernel
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox import ItemStatus, OutboxItem
+from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, WAIT
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.engine.children import CANCEL
+from automate_kernel.workflows.engine.executions import ADVANCE
+from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from automate_sqlalchemy import SqlAlchemyStorage
+
+COMPLETED, FAILED, CANCELLED = (
+    ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED,
+)  # fmt: skip
+RUNNING = ExecutionStatus.RUNNING
+PAID = {"event": "order.paid", "match": {"order": "{{ event.payload.order }}"}}
+PATIENCE = 20.0
+
+
+class World:
+    """A kernel on a storage, whose clock only the test moves."""
+
+    def __init__(self, storage: Storage, clock: FakeClock) -> None:
+        self.clock = clock
+        self.kernel = Kernel(storage, discover=False, secrets={}, lease_seconds=30.0)
+        self.called: list[Any] = []
+
+        @self.kernel.action
+        def note(what: Any = None) -> Any:
+            self.called.append(what)
+            return what
+
+        @self.kernel.action
+        def fail() -> None:
+            raise AutomateError(ErrorCodes.NOT_FOUND, "there is no stock")
+
+    def add(self, name: str, *steps: dict[str, Any], **more: Any) -> None:
+        more.setdefault("trigger", {"type": "manual"})
+        self.kernel.add_workflow({"name": name, "steps": list(steps), **more})
+
+    def start(self, name: str, payload: Any = None, **options: Any) -> str:
+        """Start an execution, and go as far as it goes now."""
+        execution_id = self.kernel.start(name, payload, **options)
+        self.run()
+        return execution_id
+
+    def run(self) -> None:
+        self.kernel.run_until_idle()
+
+    def later(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.run()
+
+    def see(self, execution_id: str) -> Execution:
+        found = self.kernel.executions.get(execution_id)
+        assert found is not None
+        return found
+
+    def status(self, execution_id: str) -> ExecutionStatus:
+        return self.see(execution_id).status
+
+    def step(self, execution_id: str, step_id: str, position: int = -1) -> StepStatus | None:
+        run = self.see(execution_id).step(step_id, position)
+        return run and run.status
+
+    def claim(self, kind: str = ADVANCE) -> OutboxItem:
+        """Claim the one item of *kind* that is due."""
+        (item,) = self.kernel.outbox.claim_batch("dying", kinds=[kind])
+        return item
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        with self.kernel.storage.begin() as rows:
+            return rows.select(table)
+
+    def children(self, parent_id: str) -> list[Execution]:
+        found = self.kernel.executions.find(limit=1000)
+        return [one for one in found if one.parent_id == parent_id]
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
+def world(request: pytest.FixtureRequest) -> World:
+    clock = FakeClock()
+    if request.param == "memory":
+        return World(MemoryStorage(clock), clock)
+    engine: sa.Engine = request.getfixturevalue(f"{request.param}_engine")
+    return World(SqlAlchemyStorage(engine, clock=clock), clock)
+
+
+@pytest.fixture
+def paying(world: World) -> World:
+    """A world with a workflow that waits for an order to be paid."""
+    world.add(
+        "paying",
+        {"id": "paid", "wait_for": PAID},
+        {"id": "ship", "action": "note", "input": {"what": "{{ steps.paid.output.payload }}"}},
+        output="{{ steps.ship.output }}",
+    )
+    return world
+
+
+# -- sleeping --------------------------------------------------------------------------------------
+
+
+def test_a_sleep_ends_when_its_time_has_come(world: World) -> None:
+    """It holds nothing, and ends by the clock of the database."""
+    world.add("late", {"id": "nap", "sleep": "3d"}, {"id": "go", "action": "note"})
+    one = world.start("late")
+    item = world.kernel.outbox.get(world.see(one).item_id or "")
+    assert item is not None
+    assert (item.status, item.waiting_for) == (ItemStatus.PENDING, "time")
+    world.later(3 * 86_400 - 60)
+    assert world.step(one, "nap") is StepStatus.WAITING
+    world.later(61)
+    assert world.status(one) is COMPLETED
+    assert world.see(one).step("nap").output is None  # type: ignore[union-attr]
+    assert not world.rows(WAIT)
+
+
+@pytest.mark.parametrize(
+    ("until", "waits"),
+    [("2026-01-01T01:00:00+00:00", True), ("2026-01-01T02:00:00+02:00", False),
+     ("2025-01-01T00:00:00Z", False)],
+)  # fmt: skip
+def test_a_sleep_until_a_time(world: World, until: str, waits: bool) -> None:
+    """A time in the past ends at once."""
+    world.add("until", {"id": "nap", "sleep": {"until": "{{ event.payload }}"}})
+    one = world.start("until", until)
+    assert (world.status(one) is RUNNING) == waits
+    world.later(3600)
+    assert world.status(one) is COMPLETED
+
+
+@pytest.mark.parametrize("until", ["2026-01-01T01:00:00", "soon", 5, None])
+def test_a_time_without_an_offset_fails_the_step(world: World, until: Any) -> None:
+    """The error says what is missing."""
+    world.add("until", {"id": "nap", "sleep": {"until": "{{ event.payload }}"}})
+    one = world.see(world.start("until", until))
+    assert (one.status, one.error_code) == (FAILED, "INVALID_ARGUMENT")
+    assert "steps.nap.sleep" in (one.error or "")
+
+
+@pytest.mark.parametrize("given", [90, "1m30s", 89.5])
+def test_a_sleep_may_be_a_template(world: World, given: Any) -> None:
+    """It gives seconds, or the text of a duration."""
+    world.add("napping", {"id": "nap", "sleep": "{{ event.payload }}"})
+    one = world.start("napping", given)
+    world.later(89)
+    assert world.status(one) is RUNNING
+    world.later(1)
+    assert world.status(one) is COMPLETED
+
+
+def test_the_workflows_time_ends_a_sleep(world: World) -> None:
+    """The workflow's own timeout bounds waits."""
+    world.add("bounded", {"id": "nap", "sleep": "3d"}, timeout="1h")
+    one = world.start("bounded")
+    world.later(3601)
+    assert (world.status(one), world.step(one, "nap")) == (FAILED, StepStatus.CANCELLED)
+
+
+# -- events ----------------------------------------------------------------------------------------
+
+
+def test_an_event_answers_the_execution_that_it_matches(paying: World) -> None:
+    """It is the step's output; others go on waiting."""
+    one, other = paying.start("paying", {"order": 1}), paying.start("paying", {"order": 2})
+    event_id = paying.kernel.emit("order.paid", {"order": 2, "total": 9})
+    paying.run()
+    assert [paying.status(each) for each in (one, other)] == [RUNNING, COMPLETED]
+    output = paying.see(other).step("paid").output  # type: ignore[union-attr]
+    assert (output["id"], output["name"]) == (event_id, "order.paid")
+    assert paying.see(other).output == {"order": 2, "total": 9}
+    assert [row["execution_id"] for row in paying.rows(WAIT)] == [one]
+
+
+def test_an_event_that_came_earlier_is_not_lost(paying: World) -> None:
+    """From the moment in which an execution begins, its events are kept."""
+    one = paying.kernel.start("paying", {"order": 1})
+    paying.kernel.emit("order.paid", {"order": 1})
+    paying.kernel.run_until_idle(kinds=["automate.event", SIGNAL_KIND])
+    assert len(paying.rows(SIGNAL)) == 1
+    paying.run()
+    assert paying.status(one) is COMPLETED
+
+
+def test_an_event_before_the_execution_answers_nothing(paying: World) -> None:
+    """It belongs to another time."""
+    paying.start("paying", {"order": 1})
+    paying.kernel.emit("order.paid", {"order": 2})
+    paying.run()
+    paying.later(1)
+    one = paying.start("paying", {"order": 2})
+    assert paying.status(one) is RUNNING
+
+
+def test_one_event_answers_many_executions(paying: World) -> None:
+    """Each of them takes it."""
+    several = [paying.start("paying", {"order": 1}) for _ in range(3)]
+    paying.kernel.emit("order.paid", {"order": 1})
+    paying.run()
+    assert {paying.status(each) for each in several} == {COMPLETED}
+
+
+def test_an_event_answers_one_step_of_an_execution(world: World) -> None:
+    """A second wait takes the next one."""
+    world.add("twice", {"id": "a", "wait_for": PAID}, {"id": "b", "wait_for": PAID})
+    one = world.start("twice", {"order": 1})
+    world.kernel.emit("order.paid", {"order": 1, "n": 1})
+    world.run()
+    assert (world.step(one, "a"), world.step(one, "b")) == ("COMPLETED", "WAITING")
+    world.kernel.emit("order.paid", {"order": 1, "n": 2})
+    world.run()
+    outputs = [run.output["payload"]["n"] for run in world.see(one).steps]
+    assert (world.status(one), outputs) == (COMPLETED, [1, 2])
+
+
+def test_two_events_that_came_earlier_answer_two_steps(world: World) -> None:
+    """In the order in which they came."""
+    world.add("twice", {"id": "a", "wait_for": PAID}, {"id": "b", "wait_for": PAID})
+    one = world.kernel.start("twice", {"order": 1})
+    for n in (1, 2):
+        world.kernel.emit("order.paid", {"order": 1, "n": n})
+        world.clock.advance(1)
+    world.run()
+    outputs = [run.output["payload"]["n"] for run in world.see(one).steps]
+    assert (world.status(one), outputs) == (COMPLETED, [1, 2])
+
+
+def test_an_event_that_is_handled_twice_comes_once(world: World) -> None:
+    """Its item was requeued, say: an execution sees one event."""
+    world.add("twice", {"id": "a", "wait_for": PAID}, {"id": "b", "wait_for": PAID})
+    one = world.start("twice", {"order": 1})
+    event_id = world.kernel.emit("order.paid", {"order": 1})
+    world.run()
+    (signal,) = world.kernel.outbox.find(kind=SIGNAL_KIND)
+    with world.kernel.storage.begin() as rows:
+        rows.update("automate_outbox", [], {"status": "FAILED"})
+        rows.update("automate_execution", [], {"status": "RUNNING"})
+    world.kernel.outbox.requeue([event_id, signal.id])
+    world.run()
+    assert (len(world.rows(SIGNAL)), world.step(one, "b")) == (1, StepStatus.WAITING)
+
+
+@pytest.mark.parametrize(
+    ("waited", "payload", "fits"),
+    [
+        ({"match": {"order": 5}}, {"order": 5}, True),
+        ({"match": {"order": 5}}, {"order": 5.0}, True),
+        ({"match": {"order": 5}}, {"order": "5"}, False),
+        ({"match": {"order": None}}, {"order": None}, True),
+        ({"match": {"order": None}}, {}, False),
+        ({"match": {"order.id": 5}}, {"order": {"id": 5}}, True),
+        ({"match": {"order.id": 5}}, {"order": 5}, False),
+        ({"match": {"a": 1, "b": [2]}}, {"a": 1, "b": [2]}, True),
+        ({"match": {"a": 1, "b": 2}}, {"a": 1, "b": 3}, False),
+        ({}, None, True),
+        ({"if": "{{ signal.payload.total > 10 }}"}, {"total": 11}, True),
+        ({"if": "{{ signal.payload.total > 10 }}"}, {"total": 9}, False),
+    ],
+)
+def test_what_an_event_must_have(world: World, waited: Any, payload: Any, fits: bool) -> None:
+    """Fields that match, with dots into objects, and a condition."""
+    world.add("picky", {"id": "a", "wait_for": {"event": "order.paid", **waited}})
+    one = world.start("picky")
+    world.kernel.emit("order.unpaid", payload)
+    world.run()
+    assert world.status(one) is RUNNING
+    world.kernel.emit("order.paid", payload)
+    world.run()
+    assert world.status(one) is (COMPLETED if fits else RUNNING)
+
+
+def test_a_condition_that_can_not_be_decided_fails_the_step(world: World) -> None:
+    """The error says which."""
+    world.add("odd", {"id": "a", "wait_for": {"event": "x", "if": "{{ signal.payload.n > 1 }}"}})
+    one = world.start("odd")
+    world.kernel.emit("x", {"n": "text"})
+    world.run()
+    assert (world.status(one), world.step(one, "a")) == (FAILED, StepStatus.FAILED)
+
+
+def test_a_tenant_hears_of_its_own_events_alone(paying: World) -> None:
+    """One of no tenant hears of none of theirs either."""
+    ids = {t: paying.start("paying", {"order": 1}, tenant_id=t) for t in ("a", "b", None)}
+    paying.kernel.emit("order.paid", {"order": 1}, tenant_id="a")
+    paying.run()
+    assert {t for t, each in ids.items() if paying.status(each) is COMPLETED} == {"a"}
+
+
+def test_events_that_nobody_waits_for_are_not_kept(paying: World) -> None:
+    """Nor is anything enqueued for them."""
+    paying.start("paying", {"order": 1})
+    paying.kernel.emit("order.created", {"order": 1})
+    paying.kernel.emit("order.paid", {"no": "order"})
+    paying.run()
+    assert not paying.rows(SIGNAL)
+    assert not paying.kernel.outbox.find(kind=SIGNAL_KIND)
+
+
+def test_a_start_that_is_rolled_back_is_forgotten(paying: World) -> None:
+    """The next one registers its events again."""
+    with pytest.raises(ZeroDivisionError), paying.kernel.storage.begin() as rows:
+        paying.kernel.start("paying", {"order": 1}, transaction=rows.native)
+        raise ZeroDivisionError
+    assert not paying.rows(AWAITED)
+    one = paying.kernel.start("paying", {"order": 1})
+    paying.kernel.emit("order.paid", {"order": 1})
+    paying.run()
+    assert paying.status(one) is COMPLETED
+
+
+# -- timeouts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_timeout", ["fail", "continue"])
+def test_a_wait_times_out(world: World, on_timeout: str) -> None:
+    """It fails, or goes on with null."""
+    wait = {**PAID, "timeout": "2d", "on_timeout": on_timeout}
+    world.add("hurried", {"id": "paid", "wait_for": wait}, {"id": "next", "action": "note"})
+    one = world.start("hurried", {"order": 1})
+    world.later(2 * 86_400 + 1)
+    run = world.see(one).step("paid")
+    assert run is not None
+    assert (run.status == "COMPLETED") == (on_timeout == "continue")
+    assert (run.output, run.error_code) == (
+        None, None if on_timeout == "continue" else "DEADLINE_EXCEEDED",
+    )  # fmt: skip
+    assert world.status(one) is (COMPLETED if on_timeout == "continue" else FAILED)
+    assert not world.rows(WAIT)
+
+
+def test_an_event_in_the_moment_of_the_timeout_counts(world: World) -> None:
+    """Whatever has come before the timeout is noticed wins."""
+    world.add("hurried", {"id": "paid", "wait_for": {**PAID, "timeout": "1h"}})
+    one = world.start("hurried", {"order": 1})
+    world.kernel.emit("order.paid", {"order": 1})
+    world.later(3600)
+    assert world.status(one) is COMPLETED
+
+
+def test_a_wait_that_waited_once_times_out_by_its_first_moment(world: World) -> None:
+    """An event that does not fit lengthens nothing."""
+    wait = {"event": "x", "if": "{{ signal.payload == 2 }}", "timeout": "1h"}
+    world.add("hurried", {"id": "a", "wait_for": wait})
+    one = world.start("hurried")
+    world.clock.advance(3000)
+    world.kernel.emit("x", 1)
+    world.run()
+    assert world.status(one) is RUNNING
+    world.later(601)
+    assert world.status(one) is FAILED
+
+
+# -- signals ---------------------------------------------------------------------------------------
+
+
+def test_a_signal_reaches_one_execution(world: World) -> None:
+    """Also if it comes before the step begins."""
+    world.add("listening", {"id": "nap", "sleep": "1h"}, {"id": "go", "wait_for": {"signal": "go"}})
+    one, other = world.start("listening"), world.start("listening")
+    world.kernel.signal(one, "go", {"by": "ann"})
+    world.later(3601)
+    assert [world.status(each) for each in (one, other)] == [COMPLETED, RUNNING]
+    output = world.see(one).step("go").output  # type: ignore[union-attr]
+    assert (output["name"], output["payload"], output["source"]) == ("go", {"by": "ann"}, "signal")
+
+
+def test_a_signal_is_sent_with_its_transaction(world: World) -> None:
+    """Rolled back it was never there; with one key it comes once."""
+    world.add("listening", {"id": "go", "wait_for": {"signal": "go"}})
+    one = world.start("listening")
+    with pytest.raises(ZeroDivisionError), world.kernel.storage.begin() as rows:
+        world.kernel.signal(one, "go", transaction=rows.native)
+        raise ZeroDivisionError
+    world.run()
+    assert world.status(one) is RUNNING
+    ids = {world.kernel.signal(one, "go", idempotency_key="k") for _ in range(2)}
+    world.run()
+    assert (len(ids), world.status(one)) == (1, COMPLETED)
+
+
+def test_a_signal_from_asynchronous_code(world: World) -> None:
+    """The same, awaited."""
+    world.add("listening", {"id": "go", "wait_for": {"signal": "go"}})
+    one = world.start("listening")
+    asyncio.run(world.kernel.asignal(one, "go", {"n": 1}))
+    world.run()
+    assert world.status(one) is COMPLETED
+
+
+def test_a_signal_of_one_key_goes_to_one_execution(world: World) -> None:
+    """Another execution's signal with the same key is another one."""
+    world.add("listening", {"id": "go", "wait_for": {"signal": "go"}})
+    several = [world.start("listening") for _ in range(2)]
+    for one in several:
+        world.kernel.signal(one, "go", idempotency_key="k")
+    world.run()
+    assert {world.status(one) for one in several} == {COMPLETED}
+
+
+def test_a_signal_needs_an_execution_that_goes_on(world: World) -> None:
+    """Another tenant's is not there."""
+    world.add("listening", {"id": "go", "wait_for": {"signal": "go"}})
+    one = world.start("listening", tenant_id="a")
+    for wrong in (("nothing", None), (one, "b")):
+        with pytest.raises(AutomateError, match="there is no execution"):
+            world.kernel.signal(wrong[0], "go", tenant_id=wrong[1])
+    world.kernel.signal(one, "go", tenant_id="a")
+    world.run()
+    with pytest.raises(AutomateError, match="has ended") as caught:
+        world.kernel.signal(one, "go")
+    assert caught.value.code is ErrorCodes.FAILED_PRECONDITION
+
+
+# -- every order -----------------------------------------------------------------------------------
+
+
+def wrap(
+    target: Any, name: str, before: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Do *before*, once, before the next call of a method."""
+    real, done = getattr(target, name), []
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        if not done:
+            done.append(1)
+            before()
+        return real(*args, **options)
+
+    monkeypatch.setattr(target, name, wrapped)
+
+
+@pytest.mark.parametrize("moment", ["checkpoint", "_park", "after"])
+def test_no_moment_loses_a_signal(
+    paying: World, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the wait is saved, between that and the parking, and after it."""
+    kernel = paying.kernel
+
+    def send() -> None:
+        kernel.emit("order.paid", {"order": 1})
+        kernel.run_until_idle(kinds=["automate.event", SIGNAL_KIND])
+
+    if moment != "after":
+        wrap(kernel.executions, moment, send, monkeypatch)
+    one = paying.start("paying", {"order": 1})
+    if moment == "after":
+        send()
+        paying.run()
+    assert paying.status(one) is COMPLETED
+    assert len(paying.called) == 1
+
+
+def test_a_signal_while_the_item_is_being_parked(
+    paying: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one who wakes waits for the one who parks, and then finds the item."""
+    kernel, threads = paying.kernel, list[threading.Thread]()
+    kernel.emit("order.paid", {"order": 1})
+    real = kernel.executions.signals.unseen
+
+    def unseen(*arguments: Any) -> set[str]:
+        found = real(*arguments)
+        if not threads:
+            work = kernel.executions.signals.deliver
+            threads.append(threading.Thread(target=work, args=([signal],)))
+            threads[0].start()
+            threads[0].join(0.3)  # as far as it comes: the row is locked
+        return found
+
+    one = kernel.start("paying", {"order": 1})
+    kernel.run_until_idle(kinds=["automate.event"])
+    signal = paying.claim(SIGNAL_KIND)
+    monkeypatch.setattr(kernel.executions.signals, "unseen", unseen)
+    kernel.run_until_idle(kinds=[ADVANCE])
+    threads[0].join(PATIENCE)
+    assert not threads[0].is_alive()
+    paying.run()
+    assert paying.status(one) is COMPLETED
+
+
+def test_a_signal_that_does_not_fit_wakes_once(world: World) -> None:
+    """What was looked at is not looked at again: the execution waits, and spins not."""
+    world.add("picky", {"id": "a", "wait_for": {"event": "x", "if": "{{ signal.payload == 2 }}"}})
+    one = world.start("picky")
+    world.kernel.emit("x", 1)
+    stats = world.kernel.run_until_idle()
+    assert stats.completed == 3  # the event, the signal, and the wake-up
+    assert world.kernel.run_until_idle().completed == 0
+    world.kernel.emit("x", 2)
+    world.run()
+    assert world.status(one) is COMPLETED
+
+
+class _Death(BaseException):
+    """The end of a process."""
+
+
+@pytest.mark.parametrize("moment", ["checkpoint", "_park", "signals.unseen", "signals.begin"])
+@pytest.mark.parametrize("signal_first", [True, False])
+def test_a_worker_that_dies_loses_nothing(
+    paying: World, moment: str, signal_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever its process ends: another goes on once the lease is over."""
+    kernel = paying.kernel
+
+    def die(*_: Any, **__: Any) -> None:
+        raise _Death
+
+    one = kernel.start("paying", {"order": 1})
+    item = paying.claim()
+    if signal_first:
+        kernel.emit("order.paid", {"order": 1})
+        kernel.run_until_idle(kinds=["automate.event", SIGNAL_KIND])
+    with monkeypatch.context() as patch:
+        target: Any = kernel.executions
+        for name in moment.split(".")[:-1]:
+            target = getattr(target, name)
+        patch.setattr(target, moment.split(".")[-1], die)
+        with pytest.raises(_Death):
+            kernel._runner.handle_advance(item)
+    paying.clock.advance(60)
+    paying.run()
+    paying.later(60)
+    if not signal_first:
+        assert paying.step(one, "paid") is StepStatus.WAITING
+        kernel.emit("order.paid", {"order": 1})
+        paying.run()
+    assert paying.status(one) is COMPLETED
+    assert len(paying.called) == 1
+
+
+@pytest.mark.parametrize("moment", ["_waiting_for", "_wake_all"])
+def test_who_wakes_may_die_too(paying: World, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its item comes again, and the signal is kept once."""
+    kernel = paying.kernel
+    one = paying.start("paying", {"order": 1})
+    kernel.emit("order.paid", {"order": 1})
+    kernel.run_until_idle(kinds=["automate.event"])
+    signal = paying.claim(SIGNAL_KIND)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise _Death
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel.executions.signals, moment, die)
+        with pytest.raises(_Death):
+            kernel._runner.handle_signal(signal)
+    assert (len(paying.rows(SIGNAL)), paying.status(one)) == (1, RUNNING)
+    paying.clock.advance(60)
+    paying.run()
+    paying.later(60)
+    assert (len(paying.rows(SIGNAL)), paying.status(one)) == (1, COMPLETED)
+
+
+def test_a_checkpoint_whose_reply_is_lost_is_made_again(
+    paying: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second time finds all of it done."""
+    kernel = paying.kernel
+    one = kernel.start("paying", {"order": 1})
+    item = paying.claim()
+    real, times = kernel.executions.checkpoint, []
+
+    def twice(group: Any) -> Any:
+        times.append(1)
+        if len(times) == 1:
+            real(group)
+        return real(group)
+
+    monkeypatch.setattr(kernel.executions, "checkpoint", twice)
+    kernel._runner.handle_advance(item)
+    monkeypatch.undo()
+    assert (len(paying.rows(WAIT)), paying.step(one, "paid")) == (1, StepStatus.WAITING)
+    kernel.emit("order.paid", {"order": 1})
+    paying.run()
+    assert paying.status(one) is COMPLETED
+
+
+# -- steering --------------------------------------------------------------------------------------
+
+
+def test_a_waiting_execution_is_cancelled(paying: World) -> None:
+    """Its wait goes with it, and a later event does nothing."""
+    one = paying.start("paying", {"order": 1})
+    assert paying.kernel.executions.cancel(one)
+    assert (paying.step(one, "paid"), paying.rows(WAIT)) == (StepStatus.CANCELLED, [])
+    paying.kernel.emit("order.paid", {"order": 1})
+    paying.run()
+    assert (paying.status(one), paying.called) == (CANCELLED, [])
+
+
+def test_a_wait_begins_anew_when_its_execution_is_resumed(world: World) -> None:
+    """Its timeout too; what came since the execution began still counts."""
+    world.add("hurried", {"id": "paid", "wait_for": {**PAID, "timeout": "1h"}})
+    one = world.start("hurried", {"order": 1})
+    world.later(3601)
+    assert world.status(one) is FAILED
+    assert world.kernel.executions.resume(one)
+    world.run()
+    assert world.step(one, "paid") is StepStatus.WAITING
+    world.later(3000)
+    world.kernel.emit("order.paid", {"order": 1})
+    world.run()
+    assert world.status(one) is COMPLETED
+
+
+def test_waits_beside_each_other(world: World) -> None:
+    """An execution is parked until the first of several ends."""
+    world.add(
+        "both",
+        {"id": "paid", "wait_for": PAID},
+        {"id": "nap", "sleep": "1h", "needs": []},
+        {"id": "go", "wait_for": {"signal": "go"}, "needs": []},
+        {"id": "end", "action": "note", "needs": ["paid", "nap", "go"]},
+    )
+    one = world.start("both", {"order": 1})
+    assert {run.status for run in world.see(one).steps} == {StepStatus.WAITING}
+    world.kernel.signal(one, "go")
+    world.later(3601)
+    assert (world.step(one, "go"), world.step(one, "nap")) == ("COMPLETED", "COMPLETED")
+    world.kernel.emit("order.paid", {"order": 1})
+    world.run()
+    assert world.status(one) is COMPLETED
+
+
+def test_waits_for_each_element(world: World) -> None:
+    """As many as the concurrency allows wait at once."""
+    wait = {"event": "part.done", "match": {"part": "{{ item }}"}}
+    world.add("parts", {"id": "a", "wait_for": wait, "for_each": [1, 2, 3], "concurrency": 2})
+    one = world.start("parts")
+    assert [world.step(one, "a", n) for n in range(3)] == ["WAITING", "WAITING", None]
+    for part in (3, 2, 1):
+        world.kernel.emit("part.done", {"part": part})
+        world.run()
+    assert world.status(one) is COMPLETED
+
+
+def test_a_paused_execution_waits_on(paying: World) -> None:
+    """What comes meanwhile is there when it goes on."""
+    one = paying.start("paying", {"order": 1})
+    assert paying.kernel.executions.pause(one)
+    paying.run()
+    paying.kernel.emit("order.paid", {"order": 1})
+    paying.run()
+    assert (paying.status(one), paying.step(one, "paid")) == ("PAUSED", "WAITING")
+    assert paying.kernel.executions.unpause(one)
+    paying.run()
+    assert paying.status(one) is COMPLETED
+
+
+def test_a_cancelled_execution_cleans_up_and_may_wait_there(world: World) -> None:
+    """Its own wait is over; one under on_cancel is waited for, across wake-ups."""
+    clean = [{"id": "nap", "sleep": "1h"}, {"id": "tell", "action": "note"}]
+    world.add("clean", {"id": "paid", "wait_for": PAID}, on_cancel=clean)
+    one = world.start("clean", {"order": 1})
+    assert world.kernel.executions.cancel(one)
+    world.run()
+    assert (world.step(one, "paid"), world.step(one, "nap")) == ("CANCELLED", "WAITING")
+    assert not world.rows(WAIT)
+    world.later(3601)
+    assert (world.status(one), world.step(one, "tell")) == (CANCELLED, "COMPLETED")
+
+
+def test_a_sub_workflow_cleans_up_when_its_parent_is_cancelled(world: World) -> None:
+    """It is asked once, and not ended while it cleans up."""
+    clean = [{"id": "nap", "sleep": "1h"}]
+    world.add("child", {"id": "go", "wait_for": {"signal": "go"}}, on_cancel=clean)
+    world.add("parent", {"id": "sub", "workflow": "child"})
+    one = world.start("parent")
+    (child,) = world.children(one)
+    world.kernel.executions.cancel(one)
+    world.run()
+    assert [world.status(each) for each in (one, child.id)] == ["CANCELLED", "CANCELLING"]
+    world.later(3601)
+    assert world.status(child.id) is CANCELLED
+
+
+# -- retention -------------------------------------------------------------------------------------
+
+
+def test_signals_are_kept_as_long_as_somebody_may_wait_for_them(paying: World) -> None:
+    """Not longer than the oldest execution that goes on, and an hour at least."""
+    paying.add("sleeper", {"id": "nap", "sleep": "300d"})
+    first = paying.start("paying", {"order": 2})
+    paying.kernel.emit("order.paid", {"order": 1})
+    paying.run()
+    paying.later(10)
+    second = paying.start("sleeper")
+    purge = paying.kernel.executions.signals.purge
+    paying.clock.advance(7200)
+    assert purge() == 0
+    paying.kernel.executions.cancel(first)
+    assert purge() == 1
+    paying.kernel.emit("order.paid", {"order": 1})
+    paying.run()
+    paying.kernel.executions.cancel(second)
+    assert purge() == 0
+
+
+# -- sub-workflows ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nested(world: World) -> World:
+    """A world with a workflow that waits for a signal, and one that starts it."""
+    world.add("child", {"id": "go", "wait_for": {"signal": "go"}},
+              {"id": "note", "action": "note", "input": {"what": "{{ event.payload.n }}"}},
+              output="{{ event.payload.n * 2 }}")  # fmt: skip
+    call = {"id": "sub", "workflow": "child", "input": {"n": "{{ event.payload.n }}"}}
+    world.add("parent", call, output="{{ steps.sub.output }}")
+    world.add("grandparent", {**call, "workflow": "parent"}, output="{{ steps.sub.output }}")
+    return world
+
+
+def test_a_sub_workflow_gives_its_output(nested: World) -> None:
+    """Through two levels; each knows who started it."""
+    one = nested.start("grandparent", {"n": 3}, labels={"order": "7"})
+    (parent,) = nested.children(one)
+    (child,) = nested.children(parent.id)
+    assert (child.event.source, child.labels) == (parent.id, {"order": "7"})
+    nested.kernel.signal(child.id, "go")
+    nested.run()
+    assert (nested.status(one), nested.see(one).output) == (COMPLETED, 6)
+    assert not nested.rows(WAIT)
+
+
+def test_a_sub_workflow_that_nobody_waits_for(nested: World) -> None:
+    """The step ends at once, and the execution is nobody's."""
+    nested.add("starter", {"id": "sub", "workflow": "child", "wait": False, "input": {"n": 1}})
+    one = nested.start("starter")
+    (started,) = nested.see(one).steps
+    child = nested.see(started.output["execution_id"])
+    assert (nested.status(one), child.status, child.parent_id) == (COMPLETED, RUNNING, None)
+    assert nested.kernel.executions.cancel(one) is False
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_failure_comes_up(world: World, cancelled: bool) -> None:
+    """The step fails with the code of the sub-workflow."""
+    world.add("child", {"id": "nap", "sleep": "1h"}, {"id": "a", "action": "fail"})
+    world.add("parent", {"id": "sub", "workflow": "child"})
+    one = world.start("parent")
+    (child,) = world.children(one)
+    if cancelled:
+        world.kernel.executions.cancel(child.id)
+    world.later(3601)
+    seen = world.see(one)
+    assert (seen.status, seen.error_code) == (FAILED, "CANCELLED" if cancelled else "NOT_FOUND")
+    expected = "sub-workflow 'child' was cancelled" if cancelled else "there is no stock"
+    assert expected in (seen.error or "")
+
+
+def test_an_execution_that_is_given_up_tells_its_parent(nested: World) -> None:
+    """Its item failed for good: no worker has ended it."""
+    one = nested.start("parent", {"n": 1})
+    (child,) = nested.children(one)
+    nested.kernel.outbox.cancel([child.item_id or ""])
+    nested.run()
+    assert (nested.status(child.id), nested.status(one)) == (CANCELLED, FAILED)
+
+
+def test_a_cancellation_goes_down(nested: World) -> None:
+    """Whole trees are cancelled, each execution in a transaction of its own."""
+    one = nested.start("grandparent", {"n": 1})
+    nested.kernel.executions.cancel(one)
+    nested.run()
+    assert [row["status"] for row in nested.rows(EXECUTION)] == ["CANCELLED"] * 3
+    assert not nested.rows(WAIT)
+
+
+def test_a_failure_beside_a_sub_workflow_cancels_it(nested: World) -> None:
+    """What nobody waits for any more is not gone on with."""
+    nested.add("broken", {"id": "sub", "workflow": "child", "input": {"n": 1}},
+               {"id": "nap", "sleep": "1h", "needs": []}, {"id": "bad", "action": "fail",
+                                                          "needs": ["nap"]})  # fmt: skip
+    one = nested.start("broken")
+    (child,) = nested.children(one)
+    nested.later(3601)
+    assert (nested.status(one), nested.status(child.id)) == (FAILED, CANCELLED)
+
+
+def test_sub_workflows_for_each_element(nested: World) -> None:
+    """One that waits counts as running; outputs keep the order of the list."""
+    nested.add(
+        "many",
+        {"id": "sub", "workflow": "child", "for_each": [1, 2, 3], "concurrency": 2,
+         "input": {"n": "{{ item }}"}},
+        output="{{ steps.sub.output }}",
+    )  # fmt: skip
+    one = nested.start("many")
+    assert len(nested.children(one)) == 2
+    while live := [each for each in nested.children(one) if not each.status.finished]:
+        nested.kernel.signal(live[0].id, "go")
+        nested.run()
+    assert (nested.status(one), nested.see(one).output) == (COMPLETED, [2, 4, 6])
+
+
+def test_a_failed_element_cancels_the_others(nested: World) -> None:
+    """They are not waited for."""
+    nested.add("many", {"id": "sub", "workflow": "child", "for_each": [1, 2, 3], "concurrency": 3,
+                        "input": {"n": "{{ item }}"}})  # fmt: skip
+    one = nested.start("many")
+    nested.kernel.executions.cancel(nested.children(one)[0].id)
+    nested.run()
+    assert nested.status(one) is FAILED
+    assert {each.status for each in nested.children(one)} == {CANCELLED}
+
+
+def test_a_retry_starts_another(world: World) -> None:
+    """And a timeout cancels the one that took too long."""
+    world.add("child", {"id": "nap", "sleep": "1d"})
+    retry = {"attempts": 2, "delay": "1m", "jitter": False}
+    world.add("parent", {"id": "sub", "workflow": "child", "timeout": "1h", "retry": retry})
+    one = world.start("parent")
+    world.later(3601)
+    assert world.step(one, "sub") is StepStatus.RETRY
+    world.later(61)
+    assert sorted(each.status for each in world.children(one)) == ["CANCELLED", "RUNNING"]
+    world.later(3601)
+    assert (world.status(one), world.see(one).error_code) == (FAILED, "DEADLINE_EXCEEDED")
+    assert {each.status for each in world.children(one)} == {CANCELLED}
+
+
+def test_a_resumed_parent_starts_another(world: World) -> None:
+    """The failed one is not asked again."""
+    world.add("child", {"id": "nap", "sleep": "1h"}, {"id": "a", "action": "fail"})
+    world.add("parent", {"id": "sub", "workflow": "child"})
+    one = world.start("parent")
+    world.later(3601)
+    assert world.status(one) is FAILED
+    world.kernel.executions.resume(one)
+    world.run()
+    assert world.status(one) is RUNNING
+    assert sorted(each.status for each in world.children(one)) == ["FAILED", "RUNNING"]
+    (waiting,) = world.see(one).steps
+    assert waiting.output["execution_id"] in {each.id for each in world.children(one)}
+    world.later(3601)
+    assert world.status(one) is FAILED
+
+
+def test_a_recursion_without_an_end_fails(world: World) -> None:
+    """At a depth that nobody means."""
+    world.add("endless", {"id": "sub", "workflow": "endless"})
+    one = world.start("endless")
+    assert world.status(one) is FAILED
+    assert "wait for each other" in (world.see(one).error or "")
+    assert len(world.rows(EXECUTION)) == 51
+
+
+def test_a_sub_workflow_keeps_its_own_limit(world: World) -> None:
+    """Of a workflow with `concurrency` as many go on at once, whoever starts them."""
+    world.add("child", {"id": "nap", "sleep": "1m"}, concurrency={"limit": 1})
+    world.add("parent", {"id": "sub", "workflow": "child", "for_each": [1, 2], "concurrency": 2})
+    one = world.start("parent")
+    assert sorted(each.status for each in world.children(one)) == ["PENDING", "RUNNING"]
+    world.later(61)
+    assert sorted(each.status for each in world.children(one)) == ["COMPLETED", "RUNNING"]
+    world.later(61)
+    assert world.status(one) is COMPLETED
+
+
+def test_an_unknown_workflow_fails_the_step(world: World) -> None:
+    """Another tenant's is unknown too."""
+    world.add("parent", {"id": "sub", "workflow": "chidl"})
+    one = world.see(world.start("parent"))
+    assert (one.status, one.error_code) == (FAILED, "NOT_FOUND")
+
+
+def test_a_result_is_kept_for_the_parent(nested: World) -> None:
+    """A sub-workflow is not purged before its parent has taken its output."""
+    one = nested.start("parent", {"n": 4})
+    (child,) = nested.children(one)
+    nested.kernel.signal(child.id, "go")
+    kinds = [ADVANCE, SIGNAL_KIND]
+    item = nested.claim(SIGNAL_KIND)
+    nested.kernel._runner.handle_signal(item)
+    nested.kernel._runner.handle_advance(nested.claim())
+    assert nested.status(child.id) is COMPLETED
+    nested.clock.advance(10)
+    assert nested.kernel.executions.purge(older_than_seconds=5) == 0
+    nested.kernel.run_until_idle(kinds=kinds)
+    assert nested.see(one).output == 8
+    assert nested.kernel.executions.purge(older_than_seconds=5) == 1
+
+
+def test_a_parent_whose_worker_dies_starts_one_child(
+    nested: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the checkpoint there is none; after it, the same one."""
+    for moment in ("_save", "_write_beside", "_park"):
+        one = nested.kernel.start("parent", {"n": 1})
+        item = nested.claim()
+        with monkeypatch.context() as patch:
+
+            def die(*_: Any, **__: Any) -> None:
+                raise _Death
+
+            patch.setattr(nested.kernel.executions, moment, die)
+            with pytest.raises(_Death):
+                nested.kernel._runner.handle_advance(item)
+        nested.clock.advance(60)
+        nested.run()
+        nested.later(60)
+        (child,) = nested.children(one)
+        nested.kernel.signal(child.id, "go")
+        nested.run()
+        assert nested.status(one) is COMPLETED
+    assert len(nested.called) == 3
+
+
+def test_many_children_are_cancelled_in_several_goes(nested: World) -> None:
+    """No item holds a worker for long."""
+    nested.add("many", {"id": "sub", "workflow": "child", "for_each": "{{ range(60) | list }}",
+                        "concurrency": 100, "input": {"n": 1}})  # fmt: skip
+    one = nested.start("many")
+    nested.kernel.executions.cancel(one)
+    item = nested.claim(CANCEL)
+    nested.kernel._runner.handle_cancel(item)
+    live = [each for each in nested.children(one) if not each.status.finished]
+    assert len(live) == 10

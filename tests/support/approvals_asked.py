@@ -1,0 +1,33 @@
+"""A step that waits for an approval, as the engine leaves it in the tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from automate_kernel import Kernel
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.storage.rows import Now
+from automate_kernel.storage.tables import EXECUTION, WAIT
+from automate_kernel.workflows.engine.waits import approval_key
+
+
+def ask(
+    kernel: Kernel, *, seconds: float | None = None, tenant: str | None = None, **details: Any
+) -> str:
+    """Let a step called `ok` wait for an approval, and return its execution's id."""
+    execution_id = new_id()
+    row: dict[str, Any] = {
+        "id": execution_id, "workflow": "refund", "definition_id": "d", "status": "RUNNING",
+        "event": {"id": "e", "name": "refund"}, "tenant_id": tenant, "item_id": new_id(),
+        "created_at": Now(), "updated_at": Now(),
+    }  # fmt: skip
+    wait = {
+        "id": new_id(), "key": approval_key(execution_id, "ok", -1), "about": "approval",
+        "execution_id": execution_id, "step_id": "ok", "position": -1, "tenant_id": tenant,
+        "details": {"title": "Pay it back?", "asked": new_id(), **details}, "created_at": Now(),
+        "expires_at": None if seconds is None else Now(seconds),
+    }  # fmt: skip
+    with kernel.storage.begin() as rows:
+        rows.insert(EXECUTION, [row])
+        rows.insert(WAIT, [wait])
+    return execution_id

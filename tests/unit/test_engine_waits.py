@@ -1,0 +1,258 @@
+"""Executions that wait beside their calls: the engine hears of signals, and of nothing too often."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from automate_kernel import Kernel
+from automate_kernel.storage.tables import WAIT
+from automate_kernel.worker.worker import Worker
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return Kernel(discover=False, secrets={})
+
+
+@contextmanager
+def working(kernel: Kernel, **options: Any) -> Iterator[Worker]:
+    """Have a worker run while the block does."""
+    worker = kernel.worker(grace_seconds=5.0, poll_seconds=0.02, **options)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "the worker did not stop"
+
+
+def until(condition: Any, seconds: float = PATIENCE) -> None:
+    tick, looked = threading.Event(), 0
+    while not condition():
+        looked += 1
+        assert looked < seconds * 100, "it did not happen"
+        tick.wait(0.01)
+
+
+def see(kernel: Kernel, execution_id: str) -> Execution:
+    found = kernel.executions.get(execution_id)
+    assert found is not None
+    return found
+
+
+def status(kernel: Kernel, execution_id: str, step_id: str) -> StepStatus | None:
+    run = see(kernel, execution_id).step(step_id)
+    return run and run.status
+
+
+def add(kernel: Kernel, name: str, *steps: dict[str, Any], **more: Any) -> None:
+    more.setdefault("trigger", {"type": "manual"})
+    kernel.add_workflow({"name": name, "steps": list(steps), **more})
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_signal_is_noticed_while_another_branch_works(kernel: Kernel, inline: bool) -> None:
+    """Not only when the call beside the wait has ended."""
+    release, noted = threading.Event(), threading.Event()
+
+    @kernel.action
+    def block() -> None:
+        assert release.wait(PATIENCE)
+
+    @kernel.action
+    def note() -> None:
+        noted.set()
+
+    add(
+        kernel,
+        "both",
+        {"id": "go", "wait_for": {"signal": "go"}},
+        {"id": "note", "action": "note"},
+        {"id": "block", "action": "block", "needs": []},
+    )
+    one = kernel.start("both")
+    if inline:
+        thread = threading.Thread(target=kernel.run_until_idle, daemon=True)
+        thread.start()
+    with working(kernel, kinds=["automate.signal"] if inline else ()):
+        until(lambda: status(kernel, one, "go") is StepStatus.WAITING)
+        kernel.signal(one, "go")
+        try:
+            assert noted.wait(PATIENCE)
+            assert status(kernel, one, "block") is not StepStatus.COMPLETED
+        finally:
+            release.set()
+        until(lambda: see(kernel, one).status is ExecutionStatus.COMPLETED)
+    if inline:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_a_sleep_ends_while_another_branch_works(kernel: Kernel) -> None:
+    """The engine's timers wake it, as they do for retries."""
+    release, noted = threading.Event(), threading.Event()
+
+    @kernel.action
+    async def block() -> None:
+        import asyncio
+
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+
+    @kernel.action
+    def note() -> None:
+        noted.set()
+
+    add(
+        kernel,
+        "both",
+        {"id": "nap", "sleep": "50ms"},
+        {"id": "note", "action": "note"},
+        {"id": "block", "action": "block", "needs": []},
+    )
+    with working(kernel):
+        one = kernel.start("both")
+        assert noted.wait(PATIENCE)
+        release.set()
+        until(lambda: see(kernel, one).status is ExecutionStatus.COMPLETED)
+
+
+def test_many_executions_wait_for_one_event(kernel: Kernel) -> None:
+    """More than one transaction wakes: each goes on once, and nothing is left."""
+    add(kernel, "waiting", {"id": "a", "wait_for": {"event": "bell", "timeout": "1d"}})
+    with working(kernel) as worker:
+        several = [kernel.start("waiting") for _ in range(450)]
+        until(lambda: not worker.in_flight and all(
+            one.status is ExecutionStatus.RUNNING
+            for one in kernel.executions.find(workflow="waiting", limit=1000)
+        ))  # fmt: skip
+        until(lambda: _count(kernel) == len(several))
+        kernel.emit("bell")
+        until(lambda: _count(kernel) == 0)
+        until(lambda: len(kernel.executions.find(status="COMPLETED", limit=1000)) == len(several))
+        assert not worker.in_flight
+
+
+def _count(kernel: Kernel) -> int:
+    with kernel.storage.begin() as rows:
+        return sum(row["n"] for row in rows.count(WAIT))
+
+
+def test_what_waits_costs_nothing(kernel: Kernel) -> None:
+    """It is not held, and no worker looks for it."""
+    add(kernel, "waiting", {"id": "a", "wait_for": {"event": "bell"}})
+    add(kernel, "sleeping", {"id": "a", "sleep": "1d"})
+    with working(kernel) as worker:
+        for name in ("waiting", "sleeping") * 5:
+            kernel.start(name)
+        until(lambda: len(kernel.executions.find(status="RUNNING", limit=20)) == 10)
+        until(lambda: worker.in_flight == 0)
+        looked: list[str] = []
+        real = kernel.executions.signals.arrived
+        kernel.executions.signals.arrived = (  # type: ignore[method-assign]
+            lambda *given: looked.append("look") or real(*given)  # type: ignore[func-returns-value]
+        )
+        threading.Event().wait(1.2)
+        assert not looked
+        completed = worker.stats.completed
+    assert worker.stats.completed == completed
+
+
+def test_children_of_one_worker_end_with_their_parent(kernel: Kernel) -> None:
+    """A cancellation reaches a sub-workflow that this very worker drives."""
+    begun = threading.Event()
+
+    @kernel.action
+    async def long() -> None:
+        import asyncio
+
+        begun.set()
+        await asyncio.sleep(3600)
+
+    add(kernel, "child", {"id": "a", "action": "long"})
+    add(kernel, "parent", {"id": "sub", "workflow": "child"})
+    with working(kernel) as worker:
+        one = kernel.start("parent")
+        assert begun.wait(PATIENCE)
+        kernel.executions.cancel(one)
+        until(lambda: worker.in_flight == 0)
+        until(lambda: len(kernel.executions.find(status="CANCELLED")) == 2)
+
+
+def test_a_wait_sends_the_signals_of_a_step(kernel: Kernel) -> None:
+    """`step_started` when it begins, and `step_completed` when it is answered."""
+    from automate_kernel.signals import step_completed, step_started
+
+    sent: list[tuple[str, str]] = []
+
+    def started(_: Any, *, step: Any, **__: Any) -> None:
+        sent.append(("started", step.id))
+
+    def completed(_: Any, *, step: Any, **__: Any) -> None:
+        sent.append(("completed", step.id))
+
+    add(kernel, "listening", {"id": "go", "wait_for": {"signal": "go"}})
+    with step_started.connected_to(started), step_completed.connected_to(completed):
+        one = kernel.start("listening")
+        kernel.run_until_idle()
+        assert sent == [("started", "go")]
+        kernel.signal(one, "go")
+        kernel.run_until_idle()
+    assert sent == [("started", "go"), ("completed", "go")]
+
+
+def test_run_waits_as_long_as_it_may(kernel: Kernel) -> None:
+    """A short sleep is waited for; what waits without an end is left."""
+    add(kernel, "short", {"id": "nap", "sleep": "20ms"})
+    add(kernel, "long", {"id": "nap", "sleep": "1d"})
+    add(kernel, "endless", {"id": "go", "wait_for": {"signal": "go"}})
+    assert kernel.run("short").status is ExecutionStatus.COMPLETED
+    assert kernel.run("long", patience=5).status is ExecutionStatus.RUNNING
+    assert kernel.run("endless").status is ExecutionStatus.RUNNING
+
+
+def test_a_sub_workflow_that_is_not_saved_yet_is_not_missed(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look before the checkpoint that starts it finds nothing, and says nothing."""
+    release, looked, real = threading.Event(), threading.Event(), kernel.executions.checkpoint
+    signals = kernel.executions.signals
+    arrived = signals.arrived
+
+    def look(rows: Any, waiting: Any) -> Any:
+        looked.set()
+        return arrived(rows, waiting)
+
+    def checkpoint(group: Any) -> Any:
+        if any(save.turn.children for save in group):
+            looked.clear()
+            assert looked.wait(PATIENCE)
+        return real(group)
+
+    @kernel.action
+    def block() -> None:
+        assert release.wait(PATIENCE)
+
+    add(kernel, "child", {"id": "nap", "sleep": "10ms"})
+    add(
+        kernel,
+        "parent",
+        {"id": "block", "action": "block"},
+        {"id": "sub", "workflow": "child", "needs": []},
+    )
+    monkeypatch.setattr(signals, "arrived", look)
+    monkeypatch.setattr(kernel.executions, "checkpoint", checkpoint)
+    with working(kernel):
+        one = kernel.start("parent")
+        until(lambda: status(kernel, one, "sub") is StepStatus.COMPLETED)
+        release.set()
+        until(lambda: see(kernel, one).status is ExecutionStatus.COMPLETED)
