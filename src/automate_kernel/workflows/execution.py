@@ -166,6 +166,8 @@ class StepRun:
     next_attempt_at: datetime | None = None
     completed_at: datetime | None = None
     output_ref: str | None = None
+    progress: Any = None
+    """The last report of its call, a ``value`` and a ``message``; see `Call.progress`."""
 
     @property
     def id(self) -> str:

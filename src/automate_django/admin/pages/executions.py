@@ -331,6 +331,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             output=_output(run) if run.status == StepStatus.COMPLETED.value else "",
             error=shown_text(run.error),
             trace=shown_text(run.trace),
+            progress=shown_json(run.progress) if run.progress is not None else "",
             attempts=shown_attempts(
                 each
                 for each in get_kernel().executions.failed_attempts(str(execution.pk))
@@ -441,7 +442,7 @@ def _name(execution: WorkflowExecution) -> str:
 
 def _output(one: WorkflowExecution | WorkflowStep) -> Any:
     if one.output_ref is not None:
-        return f"in the output store: {one.output_ref}"
+        return shown_text(f"in the output store: {one.output_ref}")
     if one.output is None and isinstance(one, WorkflowExecution):
         return ""
     return shown_json(one.output)

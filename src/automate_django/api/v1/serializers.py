@@ -531,6 +531,7 @@ class StepSerializer(serializers.Serializer[Any]):
     input = ShownJSON(help_text="As the workflow has it, with its templates.")
     output = ShownJSON()
     output_ref = _output_ref()
+    progress = ShownJSON(help_text="The value and message that its call reported last, or null.")
     error_code = _text()
     error_group = _group()
     error = ShownText(allow_null=True)

@@ -25,12 +25,12 @@ from automate_kernel.errors import (
     UnknownHereError,
 )
 from automate_kernel.operations.context import Call
-from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
+from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
 from automate_kernel.outbox.item import OutcomeRecorded
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.rows import Rows
-from automate_kernel.worker.handler import Snooze, should_stop
+from automate_kernel.worker.handler import Snooze, asked_to_stop, should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.definition.duration import format_duration
@@ -46,6 +46,7 @@ from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
 from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving, unended
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.progress import ProgressWriter, StepReport
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 from automate_kernel.workflows.engine.transactional import TransactionalCall
 from automate_kernel.workflows.engine.waits import Arrived
@@ -130,6 +131,8 @@ class Runner:
         self._sender = sender
         self.around = around
         self.leaves_events = leaves_events
+        fenced = isinstance(store.outbox, RowsOutboxStore)
+        self._progress = ProgressWriter(store.storage, fenced=fenced)
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._means: dict[str, float] = {}
@@ -489,19 +492,28 @@ class Runner:
             return TransactionalCall(
                 self.store, flow, call, partial(self._write, flow, call)
             ).perform()
-        about, timeout = _about(flow.execution, call), flow.timeout_of(call)
+        report, timeout = self._report_of(flow, call, self._progress), flow.timeout_of(call)
         name, began = call.action, time.monotonic()
+        about = _about(flow.execution, call, report)
         try:
             output = self.operations.invoke(name, call.input, call=about, timeout=timeout)
             return self._outcome(flow, call, output)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:
+            report.end()
             self._note(name, time.monotonic() - began)
+
+    def _report_of(
+        self, flow: Flow, call: StepCall, writer: ProgressWriter | None = None
+    ) -> StepReport:
+        return StepReport(flow.item, call.run, asked_to_stop(), self.store.outbox.redact, writer)
 
     def _write(self, flow: Flow, call: StepCall, transaction: Any) -> CallOutcome:
         """Make one call in *transaction*; raises the error of a call that fails."""
-        about = replace(_about(flow.execution, call), transaction=transaction)
+        # Its progress isn't written: on SQLite that would wait for this very transaction.
+        report = self._report_of(flow, call)
+        about = replace(_about(flow.execution, call, report), transaction=transaction)
         timeout, began = flow.timeout_of(call), time.monotonic()
         output = self.operations.invoke(call.action, call.input, call=about)
         # Nobody else may use its transaction, so it can't be left behind while it runs.
@@ -536,7 +548,8 @@ class Runner:
 
     async def aperform(self, flow: Flow, call: StepCall) -> CallOutcome:
         """Make one call of an ``async def``, as `perform` does."""
-        about, timeout = _about(flow.execution, call), flow.timeout_of(call)
+        report, timeout = self._report_of(flow, call, self._progress), flow.timeout_of(call)
+        about = _about(flow.execution, call, report)
         try:
             output = await self.operations.ainvoke(
                 call.action, call.input, call=about, timeout=timeout
@@ -547,6 +560,10 @@ class Runner:
             return await asyncio.to_thread(self._outcome, flow, call, output)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
+        finally:
+            report.over = True
+            if report.latest is not None:
+                await asyncio.shield(asyncio.to_thread(report.end))
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -629,6 +646,7 @@ class Runner:
 
     def close(self) -> None:
         """End the threads."""
+        self._progress.close()
         with self._lock:
             if self._executor is not None:
                 self._executor.shutdown(wait=False, cancel_futures=True)
@@ -679,7 +697,7 @@ def _by_conditions(
     return plain, admitted
 
 
-def _about(execution: Execution, call: StepCall) -> Call:
+def _about(execution: Execution, call: StepCall, report: StepReport) -> Call:
     run = call.run
     return Call(
         call.action,
@@ -689,6 +707,7 @@ def _about(execution: Execution, call: StepCall) -> Call:
         run.attempts,
         # Of the step, not the attempt: a service that saw the first must know the second.
         f"{execution.id}:{run.step_id}:{run.position}",
+        reports=report,
     )
 
 
