@@ -89,7 +89,7 @@ SHARED: dict[str, list[Case]] = {
         Case("--status COMPLETED --workflow {workflow} --limit 5", "{execution}"),
         Case("--tenant nobody", ""),
         Case("--error 'KeyError in nowhere.at_all'"),
-        Case("--label order=none"),
+        Case("--label order=none --label region=eu"),
     ],
     "executions errors": [
         Case("--workflow {workflow} --limit 5", "{workflow}"),

@@ -37,7 +37,7 @@ _STATS = (
 @app.called(
     "automate executions ls",
     "automate executions ls --status FAILED --workflow order-notify",
-    "automate executions ls --label order=4711",
+    "automate executions ls --label order=4711 --label region=eu",
     "automate executions ls --json | jq -r '.[].id'",
 )
 def ls(
@@ -48,7 +48,7 @@ def ls(
     workflow: str | None = _WORKFLOW,
     tenant: str | None = TENANT,
     error: str | None = option(None, "Only with this group of error: KeyError in shop.charge."),
-    label: str | None = LABEL,
+    label: list[str] | None = option(None, f"{LABEL.help} Again for one more: all must hold."),
     limit: int = LIMIT,
 ) -> None:
     """List executions, the newest first."""
@@ -57,11 +57,12 @@ def ls(
     wanted = inputs.one_of(status, ExecutionStatus, "--status")
     store = context.session.plain.executions
     given: dict[str, Any] = {"status": wanted, "workflow": workflow, "tenant_id": tenant}
-    if label is None:
+    if not label:
         found = store.find(**given, error_group=error, limit=limit)
     else:
-        found = store.labelled(label, **given, limit=limit if error is None else 1000)
-        found = [each for each in found if error in (None, each.error_group)][:limit]
+        page = store.page(labels=label, **given, error_group=error, limit=limit)
+        each_whole = (store.get(each.id, large_outputs=False) for each in page.executions)
+        found = [each for each in each_whole if each is not None]
     context.out.listing(found, records.EXECUTIONS, "no executions", records.execution_data)
 
 

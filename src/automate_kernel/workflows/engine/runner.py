@@ -29,6 +29,7 @@ from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxSt
 from automate_kernel.outbox.item import OutcomeRecorded
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
+from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Rows
 from automate_kernel.worker.handler import Snooze, asked_to_stop, should_stop
 from automate_kernel.worker.periodic import try_for
@@ -529,7 +530,11 @@ class Runner:
         encoded = outputs.encode(output, f"output of step {call.step.id!r}")
         if not outputs.is_large(encoded):
             return CallOutcome(call, output, encoded=encoded)
-        ref = outputs.put(flow.execution.id, encoded, patience=self._patience)
+        return self._put_away(flow, call, output, encoded)
+
+    def _put_away(self, flow: Flow, call: StepCall, output: Any, encoded: JsonText) -> CallOutcome:
+        """Put the large *output* of a call in the output store, and return the call's outcome."""
+        ref = self.store.outputs.put(flow.execution.id, encoded, patience=self._patience)
         if not flow.keeps(call):
             return CallOutcome(call, encoded=NOT_HERE, ref=ref)
         return CallOutcome(call, output, encoded=NOT_HERE, ref=ref, held=len(encoded))
@@ -554,10 +559,11 @@ class Runner:
             output = await self.operations.ainvoke(
                 call.action, call.input, call=about, timeout=timeout
             )
-            if self.store.outputs.store is None:
-                return self._outcome(flow, call, output)
-            # It may have to be put in the store, which must not hold up the loop.
-            return await asyncio.to_thread(self._outcome, flow, call, output)
+            encoded = self.store.outputs.encode(output, f"output of step {call.step.id!r}")
+            if not self.store.outputs.is_large(encoded):
+                return CallOutcome(call, output, encoded=encoded)
+            # The store must not hold up the loop.
+            return await asyncio.to_thread(self._put_away, flow, call, output, encoded)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:
