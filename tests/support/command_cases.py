@@ -98,7 +98,8 @@ SHARED: dict[str, list[Case]] = {
     "executions show": [Case("{execution}", "{execution}")],
     "executions output": [
         Case("{execution}"),
-        Case("{execution} nowhere --position 0", codes=(1,)),
+        Case("{execution} {step}"),
+        Case("{execution} {step} --position 0", codes=(1,)),
     ],
     "executions signal": [
         Case("""{acme_execution} go --payload '{{"by": "ann"}}' --tenant acme""", "go"),

@@ -134,6 +134,12 @@ def output(
     It is redacted as it was stored.
     """
     execution = found_execution(context, execution_id)
+    if step_id is not None and execution.step(step_id, position) is None:
+        context.out.data({"output": None})
+        raise WorkFailedError(
+            message=f"it has no run of step {step_id!r} at {position}",
+            hint=f"{context.named('executions show')} {execution.id} lists them",
+        )
     value = context.session.plain.executions.output(execution.id, step_id, position)
     if context.out.json:
         context.out.data({"output": value})
