@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from blinker import NamedSignal
@@ -22,6 +23,7 @@ from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.large_outputs import LargeOutputs
 from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.replay import CodeProgram
 from automate_kernel.workflows.engine.waits import Arrived, OpenWait
 from automate_kernel.workflows.execution import (
     Event,
@@ -67,6 +69,8 @@ class Flow:
         self._known_at, self._learnt = loaded.now, time.monotonic()
         self._begun: dict[StepKey, tuple[str, float]] = {}
         self._stored = loaded.execution.status is not ExecutionStatus.PENDING
+        # True once a step has ended under this claim.
+        self._advanced = False
         self._ends_at: float | None = None
         left = None
         if program.workflow.timeout is not None:
@@ -78,8 +82,11 @@ class Flow:
         """The waits that go on, without those for a time."""
         self._inbox: dict[StepKey, Sequence[Event]] = {}
         self._take_in(loaded.arrived)
-        self._flow = advance(
-            program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
+        self.in_code: bool = isinstance(program, CodeProgram)
+        """True if its turns run a function of the host's."""
+        drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
+        self._flow = drive(
+            loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
             arrived=self._inbox, now=loaded.now, find_child=find_child,
             most_output=self._outputs.most_of(loaded.execution),
         )  # fmt: skip
@@ -104,6 +111,8 @@ class Flow:
         """Leave what was entered."""
         large, self._large = self._large, 0
         self._outputs.hold(-large)
+        with suppress(ValueError):  # another thread takes a turn: the last one, and ends it then
+            self._flow.close()
         self.context.run(self._around.close)
 
     # -- large outputs -----------------------------------------------------------------------
@@ -232,7 +241,7 @@ class Flow:
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
         timeout = call.step.timeout
-        if self._ends_at is None or call.step.id in self._recovery:
+        if self._ends_at is None or call.recovers or call.step.id in self._recovery:
             return timeout
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)
@@ -252,11 +261,13 @@ class Flow:
             if (known := self._begun.get(run.key)) is not None
         }
         parked = list(self.waiting.values()) if turn.wait is not None else []
-        return Save(self.item, self.execution, turn, begun, self._stored, parked)
+        advanced = self._advanced or _has_ended(turn)
+        return Save(self.item, self.execution, turn, begun, self._stored, parked, advanced)
 
     def saved(self, turn: Turn, at: datetime) -> bool:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""
         first, self._stored = not self._stored, True
+        self._advanced = self._advanced or _has_ended(turn)
         self._known_at, self._learnt = at, time.monotonic()
         for run in turn.saves:
             if run.status.finished:
@@ -291,6 +302,10 @@ def _began_at(item: OutboxItem, loaded: Loaded) -> datetime:
         return max(item.created_at, min(begun))
     # The time that it had to wait for its beginning is not its own.
     return loaded.now if item.concurrency_key else max(item.created_at, item.next_attempt_at)
+
+
+def _has_ended(turn: Turn) -> bool:
+    return any(run.status.finished for run in turn.saves)
 
 
 def _take_back(call: StepCall) -> None:
