@@ -49,6 +49,10 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.workflows.definition.difference",
         ),
     ),
+    "code": (
+        "Workflows in code",
+        ("automate_kernel.workflows.code", "automate_kernel.automation"),
+    ),
     "approvals": ("Approvals", ("automate_kernel.workflows.approvals",)),
     "templates": ("Templates", ("automate_kernel.templates",)),
     "secrets": ("Secrets", ("automate_kernel.secrets",)),

@@ -65,6 +65,7 @@ The settings, all of them optional.
     ``PROBLEM_TYPES``           the address of your explanations: ``type`` is this and the code
     =========================== ================================================================
 ``AUTOMATE_PLUGINS``
+    ``AUTODISCOVER``: False to leave the module ``automation`` of the installed apps alone.
     ``DISCOVER``: False to use listed plugins only. ``DISABLED``: plugins that must not run.
     ``WINNERS``: the plugin that gets a key which several claim. ``STRICT``: True for a broken
     plugin to be an error.
@@ -164,7 +165,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "IDEMPOTENCY_HOURS": 24,
         "PROBLEM_TYPES": None,
     },
-    "AUTOMATE_PLUGINS": {"DISCOVER": True, "DISABLED": (), "WINNERS": None, "STRICT": False},
+    "AUTOMATE_PLUGINS": {
+        "AUTODISCOVER": True,
+        "DISCOVER": True,
+        "DISABLED": (),
+        "WINNERS": None,
+        "STRICT": False,
+    },
     "AUTOMATE_OVERRIDES": dict.fromkeys(OVERRIDABLE),
 }
 """Every setting; for a dictionary of our keys each key with its default."""

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from automate_kernel.automation import Automation
     from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
     from automate_kernel.errors import (
         AutomateError,
@@ -46,10 +47,19 @@ if TYPE_CHECKING:
     from automate_kernel.templates import register_filter
     from automate_kernel.worker import OutboxReaper
     from automate_kernel.workflows import Event, Execution, Step, StepRun, Workflow
+    from automate_kernel.workflows.code import (
+        ApprovalAnswer,
+        StepFailedError,
+        SyncWorkflowContext,
+        WorkflowContext,
+        WorkflowInterruptedError,
+    )
 
 __all__ = [
     "ActionSpec",
+    "ApprovalAnswer",
     "AutomateError",
+    "Automation",
     "BaseProvider",
     "Call",
     "CapabilitySpec",
@@ -75,13 +85,17 @@ __all__ = [
     "SecretUnavailableError",
     "SecretsBackend",
     "Step",
+    "StepFailedError",
     "StepRun",
     "StorageError",
+    "SyncWorkflowContext",
     "TemplateError",
     "TriggerSpec",
     "WebhookRejectedError",
     "Workflow",
+    "WorkflowContext",
     "WorkflowError",
+    "WorkflowInterruptedError",
     "action",
     "capability",
     "current_call",
@@ -93,6 +107,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "automation": ("Automation",),
     "connectors": (
         "ActionSpec",
         "Connector",
@@ -146,6 +161,13 @@ _HOMES = {
         "Step",
         "StepRun",
         "Workflow",
+    ),
+    "workflows.code": (
+        "ApprovalAnswer",
+        "StepFailedError",
+        "SyncWorkflowContext",
+        "WorkflowContext",
+        "WorkflowInterruptedError",
     ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

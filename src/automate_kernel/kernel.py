@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from automate_kernel.automation import Automation
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
@@ -57,7 +58,8 @@ from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, default_worker_id
 from automate_kernel.workflows.approvals import Approvals
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
-from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.code.workflow import On, workflow_function
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
@@ -275,6 +277,10 @@ class Kernel:
         store.retention_seconds, store.failed_retention_seconds = kept
         return store
 
+    def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
+        stored = self.executions.definition
+        return Catalogue(self.templates, self._context, stored, source, self.operations)
+
     def _made(self, kind: str, given: Any, trouble: str, *arguments: Any, **options: Any) -> Any:
         """Return a part that is given as itself, its class, dotted path or plugin key."""
         if isinstance(given, SecretsBackend):
@@ -288,9 +294,6 @@ class Kernel:
                 f"the {kind.replace('_', ' ')} {name} {trouble}",
                 hint="pass an instance instead of its key or path",
             ) from error
-
-    def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
-        return Catalogue(self.templates, self._context, self.executions.definition, source)
 
     def _approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
         signer = Signer(signing_keys, "automate.approval", self._revealed)
@@ -478,7 +481,7 @@ class Kernel:
 
     def start(
         self,
-        workflow: str,
+        workflow: str | Callable[..., Any],
         payload: Any = None,
         *,
         transaction: Any = None,
@@ -491,7 +494,9 @@ class Kernel:
         run_at: datetime | None = None,
     ) -> str:
         """
-        Begin an execution of *workflow* by its name, whatever its triggers, and return its id.
+        Begin an execution of *workflow*, whatever its triggers, and return its id.
+
+        It is named, or the function of a workflow in code.
 
         The execution sees *event*; by default a manual event with *payload*. With a *tenant_id*
         the workflow may be one of the tenant's own, and the event is the tenant's: another
@@ -508,26 +513,21 @@ class Kernel:
         """
         if tenant_id is not None:
             check_text(tenant_id, "tenant_id")
-        event = event or manual_event(workflow, payload)
-        if tenant_id is not None and event.tenant_id is None:
-            event = replace(event, tenant_id=tenant_id)
-        elif tenant_id not in (None, event.tenant_id):
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT, "the event belongs to another tenant than was given"
-            )
+        name, payload = self._named_workflow(workflow, payload)
+        event = _of_tenant(event or manual_event(name, payload), tenant_id)
         if labels:
             own = self.redactor.redact_value(checked_labels(labels))
             event = replace(event, labels={**event.labels, **own})
-        definition = self.workflows.get(workflow, event.tenant_id)
+        definition = self.workflows.get(name, event.tenant_id)
         self._check_manual(definition, event)
         execution_id = None
         if idempotency_key is not None:
             check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
-            execution_id = keyed_execution_id(workflow, event.tenant_id, idempotency_key)
+            execution_id = keyed_execution_id(name, event.tenant_id, idempotency_key)
         if definition.debounce is not None and (idempotency_key or delay or run_at):
             raise AutomateError(
                 ErrorCodes.INVALID_ARGUMENT,
-                f"the debounce of workflow {workflow!r} decides when it begins, and what is one",
+                f"the debounce of workflow {name!r} decides when it begins, and what is one",
                 hint="start it without idempotency_key, delay and run_at",
             )
         admission = self.workflows.admission(definition, event)
@@ -555,11 +555,30 @@ class Kernel:
         ``[secret KEY]``.
         """
         found = self.workflows.get(workflow, tenant_id)
+        if isinstance(found, CodeWorkflow):
+            raise AutomateError(
+                ErrorCodes.UNIMPLEMENTED,
+                f"the calls of workflow {workflow!r} follow from its code, and can't be foreseen",
+                hint="run it in a test, and replace what its steps call: kernel.replace(function)",
+            )
         event = event or replace(triggering_event(found, payload), tenant_id=tenant_id)
         return dry_run(
             found, event, outputs=outputs or {}, templates=self.templates, context=self._context,
             spec=self.operations.spec, redact=partial(self.redactor.redact_value, cut=False),
         )  # fmt: skip
+
+    def _named_workflow(self, workflow: str | Callable[..., Any], payload: Any) -> tuple[str, Any]:
+        """Return a workflow's name, and the payload that its function takes as JSON."""
+        if isinstance(workflow, str):
+            return workflow, payload
+        found = self.workflows.function(workflow)
+        if found is None:
+            name = getattr(workflow, "__qualname__", type_name(workflow))
+            raise AutomateError(
+                ErrorCodes.NOT_FOUND, f"{name} is no workflow of this kernel",
+                hint="write @kernel.workflow above the function",
+            )  # fmt: skip
+        return found.definition.name, found.payload(payload)
 
     def labelled(
         self, label: str, *, tenant_id: str | None = None, limit: int = 50
@@ -717,6 +736,47 @@ class Kernel:
 
         return decorating(name, options, "Kernel.action", take)
 
+    @overload
+    def workflow(self, function: F) -> F: ...
+    @overload
+    def workflow(
+        self,
+        *,
+        on: On = None,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        version: int = 1,
+        timeout: float | str | None = None,
+        waits: Mapping[str, str] | None = None,
+    ) -> Callable[[F], F]: ...
+    def workflow(self, function: Any = None, **options: Any) -> Any:
+        """
+        Make a function, ``def`` or ``async def``, a workflow in code.
+
+        It takes a `WorkflowContext` (a ``def`` a `SyncWorkflowContext`) and, if it has a second
+        parameter, the payload of the event in the type of its annotation. *on* is the name of the
+        event that starts it, a trigger, or a list of them; without, it is started by hand.
+        Executions go on with the *version* that they began with. *timeout* bounds an execution,
+        waits included. Events that come before the workflow waits for them are kept if its source
+        names them in ``wait_for``; *waits* names others, each with the field that it is matched
+        by, or "".
+        Raises `WorkflowError`.
+        """
+
+        def decorate(function: F) -> F:
+            self.workflows.add_function(workflow_function(function, **options))
+            return function
+
+        return decorate if function is None else decorate(function)
+
+    def include(self, automation: Automation) -> None:
+        """Add the actions and workflows that a module has collected in an `Automation`."""
+        for function, name, options in automation.actions:
+            self.action(name, **options)(function)
+        for function, options in automation.workflows:
+            self.workflow(**options)(function)
+
     def handler(
         self,
         kind: str,
@@ -824,14 +884,28 @@ class Kernel:
         look = self._precedence.look
         if any(handler.kind == EVENT for handler in handlers):
             periodic_tasks.append(PeriodicTask("precedence", 1.0, look))
-        options.setdefault("preflight", self._preflight)
+        works = any(handler.kind == ADVANCE for handler in handlers)
+        options.setdefault("preflight", partial(self._preflight, executes=works))
         periodic_tasks += options.pop("periodic_tasks", ())
         return Worker(self.outbox, handlers, periodic_tasks=periodic_tasks, **options)
 
-    def _preflight(self) -> None:
+    def _preflight(self, *, executes: bool) -> None:
         require_schema(self.storage)
         # Before its first claim, which may be of events.
         self._precedence.look()
+        if executes:
+            self._warn_of_unknown_actions()
+
+    def _warn_of_unknown_actions(self) -> None:
+        """Log the actions of files and code that aren't known here: they may be misspelt."""
+        for workflow in self.workflows.added():
+            for step in (*workflow.every_step(), *workflow.compensations.values()):
+                lack = self.operations.absence(step.action) if step.action else None
+                if lack is not None:
+                    logger.warning(
+                        "workflow %r, step %r: this worker %s; its executions are handed on",
+                        workflow.name, step.id, lack,
+                    )  # fmt: skip
 
     def _chosen(self, kinds: Iterable[str], exclude_kinds: Iterable[str]) -> list[Handler]:
         # A process without workflows leaves events to the others: it would finish them, and start
@@ -889,7 +963,13 @@ class Kernel:
             # These are only figures; the work is done.
             logger.warning("what was done could not be counted: %s", error)
 
-    def run(self, workflow: str, payload: Any = None, *, patience: float = 3600.0) -> Execution:
+    def run(
+        self,
+        workflow: str | Callable[..., Any],
+        payload: Any = None,
+        *,
+        patience: float = 3600.0,
+    ) -> Execution:
         """
         Start *workflow*, run until it has ended, and return the execution.
 
@@ -897,8 +977,9 @@ class Kernel:
         kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*. It is
         not handed on to others: a step whose action isn't known here fails.
         """
-        event = manual_event(workflow, payload)
-        definition = self.workflows.get(workflow)
+        name, payload = self._named_workflow(workflow, payload)
+        event = manual_event(name, payload)
+        definition = self.workflows.get(name)
         self._check_manual(definition, event)
         owner = default_worker_id()
         item, begun = None, None
@@ -911,9 +992,11 @@ class Kernel:
             return self._run_here(execution_id, item, begun, patience)
 
     @contextmanager
-    def executing_here(self, execution_id: str) -> Iterator[None]:
+    def executing_here(self, execution_id: str | None = None) -> Iterator[None]:
         """
         Let an execution fail here where it would be handed on, while the block runs.
+
+        Without an *execution_id* that holds for all.
 
         It is for a caller that waits for its end, and wants the reason: as `run` does.
         """
@@ -1072,6 +1155,17 @@ def _version(version: str) -> str:
             f"a version can't be {str(version)[:40]!r}", hint='give text: version="2026.11.2"'
         )
     return version
+
+
+def _of_tenant(event: Event, tenant_id: str | None) -> Event:
+    """Return *event* as that of a tenant; raises ``INVALID_ARGUMENT`` for another's."""
+    if tenant_id is not None and event.tenant_id is None:
+        return replace(event, tenant_id=tenant_id)
+    if tenant_id not in (None, event.tenant_id):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT, "the event belongs to another tenant than was given"
+        )
+    return event
 
 
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:

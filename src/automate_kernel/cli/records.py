@@ -104,7 +104,10 @@ def show_steps(out: Output, runs: Iterable[StepRun], *, length: int = 60) -> Non
         "TOOK": lambda run: seconds(took(run)),
         "OUTPUT": result,
     }
-    out.table(columns, rows_of(runs, columns), empty="no step has begun")
+    listed = list(runs)
+    if any(run.place for run in listed):  # the workflow is code
+        columns = {**columns, "CALLED AT": lambda run: run.place or ""}
+    out.table(columns, rows_of(listed, columns), empty="no step has begun")
 
 
 def wait_data(wait: WaitingFor) -> dict[str, Any]:

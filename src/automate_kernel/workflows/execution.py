@@ -148,7 +148,7 @@ class StepRun:
 
     A step with ``for_each`` has a run per element, at *position* 0, 1, …; any other step has one
     run, at -1. *attempts* counts at the start of a call, so an attempt that kills its worker
-    counts.
+    counts. *place* is the line that calls it, in a workflow that is code.
     """
 
     execution_id: str
@@ -164,6 +164,7 @@ class StepRun:
     started_at: datetime | None = None
     next_attempt_at: datetime | None = None
     completed_at: datetime | None = None
+    place: str | None = None
 
     @property
     def id(self) -> str:

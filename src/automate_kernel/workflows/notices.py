@@ -16,7 +16,8 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.worker.handler import Snooze
 from automate_kernel.workflows.approvals import Approvals, Decision, PendingApproval
-from automate_kernel.workflows.definition.approval import Notice
+from automate_kernel.workflows.definition.approval import Approval, Notice
+from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.program import WorkflowProgram
 
@@ -62,7 +63,7 @@ class ApprovalNotices:
             return None
         execution = loaded.execution
         program = self._programs(execution.definition_id)
-        step = program.workflow.step(waiting.step_id)
+        step = _asking(program.workflow, waiting)
         notice = step.approval.notify if step.approval is not None else None
         if notice is None:
             return None
@@ -125,3 +126,11 @@ def _without_links(error: AutomateError, links: list[str]) -> AutomateError:
     )
     cleaned.group, cleaned.trace = group_of(error), trace
     return cleaned
+
+
+def _asking(workflow: Workflow, waiting: PendingApproval) -> Step:
+    """Return the step that asks; of a workflow in code, as far as its wait has kept it."""
+    if waiting.notify is None:
+        return workflow.step(waiting.step_id)
+    approval = Approval.model_construct(notify=waiting.notify)
+    return Step.model_construct(id=waiting.step_id, approval=approval)

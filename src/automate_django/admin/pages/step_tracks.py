@@ -19,6 +19,7 @@ from automate_django.admin.pages.display import shown_text
 from automate_django.models import WorkflowExecution, WorkflowStep
 from automate_django.templatetags.automate_pages import duration, tone
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.record import in_order
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 SCALE = 1000
@@ -32,7 +33,7 @@ _LIVE = [status.value for status in StepStatus if not status.finished]
 _ORDER = {"FAILED": 0, "RUNNING": 1, "RETRY": 2, "WAITING": 3, "CANCELLED": 4}
 _WITHOUT_OUTPUT = (
     "id", "step_id", "position", "status", "attempts", "error_code", "error", "started_at",
-    "next_attempt_at", "completed_at",
+    "next_attempt_at", "completed_at", "place",
 )  # fmt: skip
 
 
@@ -124,8 +125,10 @@ class TimelineDrawing:
                 continue  # it did not come to that
             about = {"step_id": step.id, "action": step.does, "recovery": recovers}
             tracks += self._of_step(step.name or step.id, about, runs.get(step.id), summary)
-        for step_id, summary in summaries.items():
-            tracks += self._of_step(step_id, {"step_id": step_id}, runs.get(step_id), summary)
+        ordered = [row.step_id for row in in_order(list(runs.values()))]
+        for step_id in (*(each for each in ordered if each in summaries), *summaries):
+            if (summary := summaries.pop(step_id, None)) is not None:
+                tracks += self._of_step(step_id, {"step_id": step_id}, runs.get(step_id), summary)
         return Timeline(tracks, duration(self._seconds))
 
     def _summaries(self) -> dict[str, _Summary]:

@@ -514,6 +514,7 @@ class StepSerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
     action = _text()
+    place = _text(help_text="The line that calls it, of a workflow in code.")
     status = serializers.CharField()
     attempts = serializers.IntegerField()
     input = ShownJSON(help_text="As the workflow has it, with its templates.")

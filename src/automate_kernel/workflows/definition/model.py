@@ -406,7 +406,7 @@ class Workflow(DefinitionModel):
 
         It is for definitions that were checked already. `loads` explains the problems of others.
         """
-        return cls.model_validate(dict(data))
+        return (CodeWorkflow if "code" in data else cls).model_validate(dict(data))
 
     def hash(self) -> str:
         """Return the SHA-256 (hex) of the workflow's content, whatever its format was."""
@@ -416,6 +416,37 @@ class Workflow(DefinitionModel):
     def _digest(self) -> str:
         text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+class CodeWorkflow(Workflow):
+    """
+    A workflow whose steps are the calls of a function.
+
+    Its hash is over these fields, not over the function's source: see *version*.
+    """
+
+    version: int = Field(default=1, ge=1)
+    """The version of the function. Executions go on with the one that they began with."""
+    steps: Annotated[Sequence[Step], Field(max_length=0), AfterValidator(tuple)] = ()
+    code: str = Field(min_length=1, max_length=500)
+    """The function: ``shop.flows:fulfil``."""
+
+    _waits: frozenset[tuple[str, str]] = PrivateAttr(default=frozenset())
+
+    def awaiting(self, waits: Iterable[tuple[str, str]]) -> CodeWorkflow:
+        """Note the events that the function waits for: of each the name and a field."""
+        self._waits = frozenset(waits)
+        return self
+
+    @property
+    def cleans_up(self) -> bool:
+        """True: its function is told of a cancellation, and may undo what it has done."""
+        return True
+
+    @property
+    def awaited(self) -> frozenset[tuple[str, str]]:
+        """The events that its function is known to wait for."""
+        return self._waits
 
 
 def workflow_json_schema() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
+from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS, bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
@@ -203,11 +204,23 @@ class Elements:
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """A call to make: the step, its run, and its input, in which secrets are handles."""
+    """
+    A call to make: the step, its run, and its input, in which secrets are handles.
+
+    *spec* is that of a function which is no action. One that *recovers* may take longer than the
+    workflow.
+    """
 
     step: Step
     run: StepRun
     input: Any
+    spec: OperationSpec | None = None
+    recovers: bool = False
+
+    @property
+    def operation(self) -> str | OperationSpec:
+        """The operation that is called: an action's name, or a spec."""
+        return self.spec or self.action
 
     @property
     def action(self) -> str:
@@ -452,7 +465,7 @@ class _Flow:
     def _step_failed(self, step: Step, error: AutomateError) -> None:
         # One that cleans up changes nothing: the workflow has failed or is cancelled anyway.
         if step.on_failure == "fail" and self._ending is SUCCESS:
-            self.fail(_within(error, f"step {step.id!r} failed: {error}"))
+            self.fail(within(error, f"step {step.id!r} failed: {error}"))
 
     def fail(self, error: AutomateError) -> None:
         """Let the workflow fail: nothing new begins but what cleans up."""
@@ -818,7 +831,7 @@ class _Flow:
         return run.attempts + self._crashes * self.first
 
 
-def _within(error: AutomateError, text: str) -> AutomateError:
+def within(error: AutomateError, text: str) -> AutomateError:
     """Return *error* as that of the step around it, with another *text*; it keeps its group."""
     outer = AutomateError(error.code, text)
     outer.group = group_of(error)

@@ -20,7 +20,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -65,6 +65,8 @@ _GROUP = 200
 _AHEAD_SECONDS = 0.25
 # A call that takes less is made where the turn is taken: handing it to a thread costs as much.
 _QUICK_SECONDS = 0.0001
+# An execution's own code that takes longer is reported.
+_LONG_SECONDS = 1.0
 # A timer that rings so much later than another is the same.
 _SAME_SECONDS = 0.001
 
@@ -422,7 +424,7 @@ class Engine:
                 if not flow.running:
                     self._leave(driven, None if driven.task.asked else driven.result)
                 return
-            turn = flow.context.copy().run(self._runner.turn, flow, outcomes, come)
+            turn = self._turn(driven, outcomes, come)
             if self._setup.stopping() or flow.recalled:
                 flow.pause(turn)
             if flow.waiting and not self._looks:
@@ -435,6 +437,54 @@ class Engine:
             self._call(driven, turn)
             if not driven.arrived:
                 return
+
+    def _turn(
+        self, driven: Driven, outcomes: Sequence[CallOutcome], come: Mapping[StepKey, Arrived]
+    ) -> Turn:
+        """Take a turn; if that takes long, another thread takes the turns on meanwhile."""
+        flow, run = driven.flow, driven.flow.context.copy().run
+        if not flow.in_code:
+            return run(self._runner.turn, flow, outcomes, come)
+        number, failure = self._turner, None
+        # What comes for it in the meantime waits, as it does while a turn is being saved.
+        driven.saving = turn = Turn()
+        self._calling_since = began = time.monotonic()
+        try:
+            turn = run(self._runner.turn, flow, outcomes, come)
+        except Exception as error:
+            failure = error
+        self._note_long_turn(flow, time.monotonic() - began)
+        with self._lock:
+            replaced = self._turner != number
+            if not replaced:
+                self._calling_since = None
+        if replaced:
+            self._hand_turn_over(driven, turn, failure)
+            raise _ReplacedError
+        driven.saving = None
+        if failure is not None:
+            raise failure
+        return turn
+
+    def _note_long_turn(self, flow: Flow, took: float) -> None:
+        if took > _LONG_SECONDS:
+            logger.warning(
+                "workflow %r has computed for %.1f seconds between two steps; such work belongs"
+                " into a step", flow.workflow.name, took,
+            )  # fmt: skip
+
+    def _hand_turn_over(self, driven: Driven, turn: Turn, failure: Exception | None) -> None:
+        """Let the thread that takes the turns now go on with *turn*."""
+        if failure is not None:
+            self._fail(driven, failure)
+            return
+        if self._setup.stopping():
+            driven.flow.pause(turn)
+        driven.saving = turn
+        if needs_saving(turn):
+            self._dirty.put(driven)
+        else:
+            self._ready.put((driven, None))
 
     def _is_over(self, driven: Driven) -> bool:
         """Return True if nothing more of *driven* may begin; renew a lease that ran out."""
@@ -523,15 +573,12 @@ class Engine:
             name = call.action
             # Another thread writes down that a suspect begins.
             known = driven.task.begun or not begin_is_noted(driven.task.item)
-            if (
-                known
-                and self._is_quick(name)
-                and flow.timeout_of(call) is None
-                and not self._is_async(name)
-            ):
+            asynchronous = call.spec.asynchronous if call.spec else self._is_async(name)
+            in_place = known and self._is_quick(name) and not asynchronous
+            if in_place and flow.timeout_of(call) is None:
                 quick.append(call)
                 continue
-            if self._is_async(name):
+            if asynchronous:
                 self._young.append((time.monotonic() + SEEN_SECONDS, driven, call))
                 loop.append(call)
             else:
@@ -672,14 +719,15 @@ class Engine:
 
     def _replace(self) -> None:
         self._turner += 1
+        # Before the thread begins: it may be in a call of its own at once.
+        since, self._calling_since = self._calling_since, None
         try:
             self._start_thread("engine", partial(self._serve_turns, self._turner))
         except RuntimeError as error:
             # The machine has no more threads: the one that is in the call goes on after it.
             self._turner -= 1
+            self._calling_since = since
             logger.warning("no thread takes the turns on: %s", error)
-        else:
-            self._calling_since = None
 
     # -- checkpoints -------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ from automate_kernel.storage.tables import (
 )
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
 from automate_kernel.workflows.definition.admission import Debounce
-from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine import admission as admissions
 from automate_kernel.workflows.engine.admission import Admission, SkippedError
 from automate_kernel.workflows.engine.advance import Turn
@@ -90,6 +90,7 @@ from automate_kernel.workflows.engine.execution_pages import (
     read_execution_page,
 )
 from automate_kernel.workflows.engine.pauses import WorkflowPauses
+from automate_kernel.workflows.engine.record import LONGEST_PLACE, in_order
 from automate_kernel.workflows.engine.repair import (
     check_fits,
     cleaning_again,
@@ -274,7 +275,7 @@ class Save:
 
     *begun* has, of the runs that began here, the id of their row and the seconds since then.
     *stored* is False for the first checkpoint of an execution. *waiting* are the waits of one that
-    is parked.
+    is parked. *advanced* is True once a step has ended under this claim.
     """
 
     item: OutboxItem
@@ -283,6 +284,7 @@ class Save:
     begun: Mapping[StepKey, tuple[str, float]]
     stored: bool
     waiting: Sequence[OpenWait] = ()
+    advanced: bool = False
 
 
 def change_status(
@@ -353,13 +355,14 @@ def reopen(
     definition of it, and raises ``FAILED_PRECONDITION`` if that lacks a step that has completed.
     """
     known = _stored_workflow(rows, row["definition_id"])
-    gone = forgotten(rows, row["id"], known, step_id if workflow is None else None)
+    in_code = isinstance(known, CodeWorkflow)
+    gone = forgotten(rows, row["id"], known, step_id if workflow is None or in_code else None)
     changes = reopening(row, item_id)
     if workflow is not None:
-        if step_id is not None:
+        if step_id is not None and not in_code:
             gone.steps |= set(workflow.followers(step_id))
         gone.steps |= {step.id for step in workflow.every_step() if step not in workflow.steps}
-        check_fits(rows, row["id"], workflow, gone)
+        check_fits(rows, row["id"], known, workflow, gone)
         rows.insert(DEFINITION, [_definition(workflow)])
         changes["definition_id"] = workflow.hash()
     if not reopen_rows(rows, row, statuses, changes):
@@ -427,7 +430,7 @@ def _step_row(save: Save, run: StepRun) -> Row:
         "started_at": None if since is None else Now(-since),
         "next_attempt_at": Now(bounded_seconds(delay)) if delay is not None else None,
         "completed_at": Now() if run.status.finished else None,
-        "place": None,
+        "place": run.place and storable(run.place, LONGEST_PLACE),
         "output_ref": None,
     }
 
@@ -474,7 +477,7 @@ def _runs(rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
     # Ids are made in the order in which runs begin.
     for row in rows.select(STEP, where, order_by=("id",)):
         runs.setdefault(row["execution_id"], []).append(StepRun.from_row(row))
-    return runs
+    return {execution_id: list(in_order(its)) for execution_id, its in runs.items()}
 
 
 def _writes_beside(save: Save) -> bool:
@@ -922,7 +925,7 @@ class ExecutionStore:
         item, wait = save.item, save.turn.wait
         outcome = Outcome(item.id, token=item.lease_token)
         if save.turn.lack is not None:
-            outcome = self._handover(rows, item, save.turn.lack, now)
+            outcome = self._handover(rows, item, save.turn.lack, now, anew=save.advanced)
         elif wait is not None:
             self._change_note(rows, item, None)
             outcome = Outcome(item.id, ItemStatus.PENDING, wait, token=item.lease_token)
@@ -939,14 +942,25 @@ class ExecutionStore:
         return outcome
 
     def _handover(
-        self, rows: Rows, item: OutboxItem, lack: UnknownHereError, now: datetime
+        self,
+        rows: Rows,
+        item: OutboxItem,
+        lack: UnknownHereError,
+        now: datetime,
+        *,
+        anew: bool = False,
     ) -> Outcome:
-        """Note on *item* why another worker has to go on; return the outcome to record."""
+        """
+        Note on *item* why another worker has to go on; return the outcome to record.
+
+        It follows on the note that is there, unless it is to be one *anew*.
+        """
         worker = item.lease_owner or ""
         reason = f"worker {worker} {lack}"
         if self.outbox.redact is not None:
             reason = self.outbox.redact(reason)
-        note = Handover(lack.reason, reason[:_MOST_REASON], worker, now).after(item.headers)
+        note = Handover(lack.reason, reason[:_MOST_REASON], worker, now)
+        note = note if anew else note.after(item.headers)
         self._change_note(rows, item, note)
         return Outcome(
             item.id, ItemStatus.PENDING, note.delay(), note.code, note.reason, item.lease_token,
@@ -1310,7 +1324,8 @@ class ExecutionStore:
             if not found:
                 return False
             workflow = _stored_workflow(rows, found[0]["definition_id"])
-            step = workflow.step(step_id)
+            in_code = isinstance(workflow, CodeWorkflow)
+            step = None if in_code else workflow.step(step_id)
             if found[0]["status"] in LIVE:
                 return self._retry_now(rows, its, step_id, position)
             where = [Where("execution_id", "eq", execution_id), Where("step_id", "eq", step_id)]
@@ -1320,7 +1335,9 @@ class ExecutionStore:
             row, item_id = found[0], new_id()
             changes = reopening(row, item_id)
             gone = None
-            if step in workflow.steps:
+            if step is None:
+                gone = forgotten(rows, execution_id, workflow, step_id)
+            elif step in workflow.steps:
                 followers = workflow.followers(step_id)
                 gone = forgotten(rows, execution_id, workflow)
                 gone.steps |= set(followers[1:])
@@ -1376,10 +1393,12 @@ class ExecutionStore:
             first = Execution.from_row(found[0])
             known = _stored_workflow(rows, first.definition_id)
             workflow = known if definition is None else _same_workflow(first.name, definition)
-            gone = forgotten(rows, execution_id, known)
-            gone.steps |= set(workflow.followers(step_id))
+            in_code = isinstance(known, CodeWorkflow)
+            gone = forgotten(rows, execution_id, known, step_id if in_code else None)
+            if not in_code:
+                gone.steps |= set(workflow.followers(step_id))
             if workflow is not known:
-                check_fits(rows, execution_id, workflow, gone)
+                check_fits(rows, execution_id, known, workflow, gone)
             labels = {**first.event.labels, "forked_from": execution_id}
             event = replace(
                 first.event,

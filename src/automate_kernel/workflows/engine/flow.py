@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from blinker import NamedSignal
@@ -21,6 +22,7 @@ from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
 from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.replay import CodeProgram
 from automate_kernel.workflows.engine.waits import Arrived, OpenWait
 from automate_kernel.workflows.execution import (
     Event,
@@ -62,6 +64,8 @@ class Flow:
         self._known_at, self._learnt = loaded.now, time.monotonic()
         self._begun: dict[StepKey, tuple[str, float]] = {}
         self._stored = loaded.execution.status is not ExecutionStatus.PENDING
+        # True once a step has ended under this claim.
+        self._advanced = False
         self._ends_at: float | None = None
         left = None
         if program.workflow.timeout is not None:
@@ -73,8 +77,11 @@ class Flow:
         """The waits that go on, without those for a time."""
         self._inbox: dict[StepKey, Sequence[Event]] = {}
         self._take_in(loaded.arrived)
-        self._flow = advance(
-            program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
+        self.in_code: bool = isinstance(program, CodeProgram)
+        """True if its turns run a function of the host's."""
+        drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
+        self._flow = drive(
+            loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
             arrived=self._inbox, now=loaded.now, find_child=find_child,
         )  # fmt: skip
         self._since = self._learnt
@@ -96,6 +103,8 @@ class Flow:
 
     def leave(self) -> None:
         """Leave what was entered."""
+        with suppress(ValueError):  # another thread takes a turn: the last one, and ends it then
+            self._flow.close()
         self.context.run(self._around.close)
 
     # -- signals -----------------------------------------------------------------------------
@@ -204,7 +213,7 @@ class Flow:
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
         timeout = call.step.timeout
-        if self._ends_at is None or call.step.id in self._recovery:
+        if self._ends_at is None or call.recovers or call.step.id in self._recovery:
             return timeout
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)
@@ -224,11 +233,13 @@ class Flow:
             if (known := self._begun.get(run.key)) is not None
         }
         parked = list(self.waiting.values()) if turn.wait is not None else []
-        return Save(self.item, self.execution, turn, begun, self._stored, parked)
+        advanced = self._advanced or _has_ended(turn)
+        return Save(self.item, self.execution, turn, begun, self._stored, parked, advanced)
 
     def saved(self, turn: Turn, at: datetime) -> bool:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""
         first, self._stored = not self._stored, True
+        self._advanced = self._advanced or _has_ended(turn)
         self._known_at, self._learnt = at, time.monotonic()
         for run in turn.saves:
             if run.status.finished:
@@ -262,6 +273,10 @@ def _began_at(item: OutboxItem, loaded: Loaded) -> datetime:
         return max(item.created_at, min(begun))
     # The time that it had to wait for its beginning is not its own.
     return loaded.now if item.concurrency_key else max(item.created_at, item.next_attempt_at)
+
+
+def _has_ended(turn: Turn) -> bool:
+    return any(run.status.finished for run in turn.saves)
 
 
 def _take_back(call: StepCall) -> None:

@@ -10,7 +10,7 @@ from automate_kernel.secrets.handles import masked
 from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.approval import Approval
-from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
 from automate_kernel.workflows.definition.waits import SleepUntil
 from automate_kernel.workflows.engine.admission import Admission, admission_of
@@ -266,7 +266,13 @@ def step_input(
     an environment variable) may have been different at the time of the call. Raises
     `TemplateError`, or ``NOT_FOUND`` for an element that does not exist.
     """
-    step, runs = program.workflow.step(step_id), {run.key: run for run in execution.steps}
+    if isinstance(program.workflow, CodeWorkflow):
+        raise AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            "the inputs of a workflow in code follow from its code, and are not kept",
+        )
+    step = program.workflow.step(step_id)
+    runs = {run.key: run for run in execution.steps}
     view = program.view(execution, runs)
     extra: dict[str, Any] = {}
     if position >= 0:

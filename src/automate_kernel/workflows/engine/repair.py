@@ -17,8 +17,9 @@ from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
-from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
+from automate_kernel.workflows.engine.record import forgotten_on_resume, in_order
+from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 
 _COMPLETED = StepStatus.COMPLETED.value
 _STOPPED = (
@@ -33,12 +34,19 @@ class Forgotten:
     The steps whose rows a repair deletes.
 
     *steps* are forgotten whatever their status, *elements* at these positions only, and the others
-    if they did not come to their end. Of the steps in *spared* that have FAILED stay so.
+    if they did not come to their end. Of the steps in *spared* that have FAILED stay so. With
+    *alone* nothing else is forgotten: the failures that a function has dealt with stay.
     """
 
     steps: set[str] = field(default_factory=set)
     elements: dict[str, list[int]] = field(default_factory=dict)
     spared: set[str] = field(default_factory=set)
+    alone: bool = False
+
+    @classmethod
+    def of_code(cls, runs: Iterable[StepRun]) -> Forgotten:
+        """Return those that a workflow in code forgets: these *runs* alone."""
+        return cls({run.step_id for run in runs}, alone=True)
 
     def delete(self, rows: Rows, execution_id: str, known: Iterable[str]) -> None:
         """Delete the rows of an execution that has the steps *known*."""
@@ -50,7 +58,8 @@ class Forgotten:
                 STEP, [its, Where("status", "eq", "FAILED"), Where("step_id", "in", failing)]
             )
             stopped = [Where("status", "in", [each.value for each in _STOPPED[1:]])]
-        rows.delete(STEP, [its, *stopped])
+        if not self.alone:
+            rows.delete(STEP, [its, *stopped])
         if self.steps:
             rows.delete(STEP, [its, Where("step_id", "in", sorted(self.steps))])
         for step_id, positions in self.elements.items():
@@ -70,8 +79,15 @@ def forgotten(
     """
     Return what is forgotten of an execution that goes on, from *step_id* if that is given.
 
-    Whatever cleaned up is, and what was undone, with all that follows from it.
+    Whatever cleaned up is, and what was undone, with all that follows from it. Of a workflow in
+    code it is what `forgotten_on_resume` returns.
     """
+    if isinstance(workflow, CodeWorkflow):
+        found_rows = rows.select(
+            STEP, [Where("execution_id", "eq", execution_id)], order_by=("id",)
+        )
+        runs = in_order([StepRun.from_row(row) for row in found_rows])
+        return Forgotten.of_code(forgotten_on_resume(runs, step_id, workflow.name))
     own = {step.id for step in workflow.steps}
     cleaning = {step.id for step in workflow.every_step()} - own
     undoing = {step.id: own_id for own_id, step in workflow.compensations.items()}
@@ -99,21 +115,32 @@ def forgotten(
     return found
 
 
-def check_fits(rows: Rows, execution_id: str, workflow: Workflow, gone: Forgotten) -> None:
+def check_fits(
+    rows: Rows, execution_id: str, known: Workflow, workflow: Workflow, gone: Forgotten
+) -> None:
     """
     Raise ``FAILED_PRECONDITION`` unless *workflow* has the steps that have completed and are kept.
 
-    Their outputs and what they did would be lost to it.
+    Their outputs and what they did would be lost to it. *known* is the workflow so far. That a
+    function repeats its calls is seen when it runs.
     """
+    if isinstance(known, CodeWorkflow) or isinstance(workflow, CodeWorkflow):
+        if type(known) is not type(workflow):
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"workflow {workflow.name!r} was code, or is now: its steps can't be told apart",
+                hint="resume it without another definition, or start it anew",
+            )
+        return
     done = [Where("execution_id", "eq", execution_id), Where("status", "eq", _COMPLETED)]
     kept = [
         row
         for row in rows.select(STEP, done, order_by=("id",), columns=("step_id", "position"))
         if gone.keeps(row)
     ]
-    known = {step.id: step for step in workflow.steps}
+    its_steps = {step.id: step for step in workflow.steps}
     for row in kept:
-        step = known.get(row["step_id"])
+        step = its_steps.get(row["step_id"])
         if step is None:
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
@@ -196,7 +223,8 @@ def _succeeded(workflow: Workflow, found: Sequence[Row]) -> bool:
 def copied_steps(rows: Rows, source_id: str, execution_id: str, gone: Forgotten) -> list[Row]:
     """Return rows for another execution: of the steps of *source_id* that ended and are kept."""
     its = Where("execution_id", "eq", source_id)
-    ended = [its, Where("status", "in", ["COMPLETED", "SKIPPED"])]
+    failed = ["FAILED"] if gone.alone else []
+    ended = [its, Where("status", "in", ["COMPLETED", "SKIPPED", *failed])]
     columns = [column.name for column in TABLES[STEP].columns]
     copies = []
     # Ids are made in the order in which runs began.

@@ -23,6 +23,7 @@ from automate_kernel.errors import (
     UnknownHereError,
 )
 from automate_kernel.operations.context import Call
+from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import OutcomeRecorded
 from automate_kernel.secrets.logs import get_logger
@@ -79,15 +80,17 @@ _UNKNOWN_SECONDS = 1.0
 class Calls(Protocol):
     """The operations as the engine calls them; `automate_kernel.operations.Invoker` does."""
 
-    def invoke(self, name: str, data: Any, *, call: Call, timeout: float | None = None) -> Any:
+    def invoke(
+        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
+    ) -> Any:
         """Call *name* and return JSON without secrets; raises only `AutomateError`."""
 
     async def ainvoke(
-        self, name: str, data: Any, *, call: Call, timeout: float | None = None
+        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
     ) -> Any:
         """`invoke` for asynchronous code."""
 
-    def is_async(self, name: str) -> bool:
+    def is_async(self, name: str | OperationSpec) -> bool:
         """Return True if *name* is an ``async def``."""
 
     def is_transactional(self, name: str) -> bool:
@@ -135,8 +138,12 @@ class Runner:
         self._begun: dict[str, Loaded] = {}
         # The actions that are known to be there, and if they are transactional.
         self._known: dict[str, bool] = {}
-        self.only_here: set[str] = set()
-        """The executions whose caller waits for them here: they fail where others are handed on."""
+        self.only_here: set[str | None] = set()
+        """
+        The executions whose caller waits for them here; with None all are.
+
+        They fail where others are handed on.
+        """
         self.activity: ExecutionActivity = ExecutionActivity()
         """The counts of this process, until a worker writes them down."""
 
@@ -397,8 +404,8 @@ class Runner:
             flow.send(signals.workflow_started, self._sender)
         turn = flow.next_turn(outcomes, arrived or {})
         for call in turn.calls:
-            lack = self._lacks(call.action)
-            if lack is not None and flow.execution.id not in self.only_here:
+            lack = self._lacks(call.action) if call.spec is None else None
+            if lack is not None and self.only_here.isdisjoint((flow.execution.id, None)):
                 logger.warning("execution %s is handed on: this worker %s", flow.execution.id, lack)
                 flow.hand_on(lack, turn)
                 break
@@ -464,7 +471,7 @@ class Runner:
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
         name, began = call.action, time.monotonic()
         try:
-            output = self.operations.invoke(name, call.input, call=about, timeout=timeout)
+            output = self.operations.invoke(call.operation, call.input, call=about, timeout=timeout)
             return _outcome(call, output)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
@@ -500,7 +507,7 @@ class Runner:
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
         try:
             output = await self.operations.ainvoke(
-                call.action, call.input, call=about, timeout=timeout
+                call.operation, call.input, call=about, timeout=timeout
             )
             return _outcome(call, output)
         except AutomateError as error:

@@ -105,6 +105,11 @@ class WaitingSteps:
         name = f"output of step {step.id!r}"
         return WaitEnd(output, encoded=encode_json(output, name, MOST_BYTES, inside=1))
 
+    def take(self, output: Any) -> None:
+        """Let the event that *output* was made of answer no other step."""
+        if isinstance(output, dict) and "id" in output:
+            self._events_taken().add(output["id"])
+
     def timed_out(self, step: Step) -> WaitEnd:
         """Return the end of a wait whose time is over."""
         if step.sleep is not None:
