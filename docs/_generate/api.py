@@ -58,7 +58,14 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
     "secrets": ("Secrets", ("automate_kernel.secrets",)),
     "webhooks": ("Webhooks", ("automate_kernel.webhooks",)),
     "plugins": ("Plugins", ("automate_kernel.plugins",)),
-    "storage": ("Storage", ("automate_kernel.storage", "automate_kernel.storage.listen")),
+    "storage": (
+        "Storage",
+        (
+            "automate_kernel.storage",
+            "automate_kernel.storage.listen",
+            "automate_kernel.storage.output_store",
+        ),
+    ),
     "testing": (
         "Testing",
         (
@@ -69,6 +76,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.testing.providers",
             "automate_kernel.testing.secrets",
             "automate_kernel.testing.outbox",
+            "automate_kernel.testing.output_store",
         ),
     ),
     "asgi": ("ASGI", ("automate_kernel.http.app",)),

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from automate_kernel.providers import BaseProvider, CapabilitySpec, capability
     from automate_kernel.secrets import SecretsBackend
     from automate_kernel.storage import MemoryStorage
+    from automate_kernel.storage.output_store import FileOutputStore, OutputStore
     from automate_kernel.templates import register_filter
     from automate_kernel.worker import OutboxReaper
     from automate_kernel.workflows import Event, Execution, Step, StepRun, Workflow
@@ -69,12 +70,14 @@ __all__ = [
     "ErrorCodes",
     "Event",
     "Execution",
+    "FileOutputStore",
     "Kernel",
     "LeaseLostError",
     "MemoryStorage",
     "OutboxItem",
     "OutboxReaper",
     "OutboxStore",
+    "OutputStore",
     "PayloadError",
     "PluginError",
     "ProviderContext",
@@ -153,6 +156,7 @@ _HOMES = {
     ),
     "secrets": ("SecretsBackend",),
     "storage": ("MemoryStorage",),
+    "storage.output_store": ("FileOutputStore", "OutputStore"),
     "templates": ("register_filter",),
     "worker": ("OutboxReaper",),
     "workflows": (

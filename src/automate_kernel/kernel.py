@@ -38,6 +38,7 @@ from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage, Rows, Storage
 from automate_kernel.storage.migration import require_schema
+from automate_kernel.storage.output_store import FileOutputStore, OutputStore
 from automate_kernel.storage.values import encode_json
 from automate_kernel.templates import (
     EnvironmentResolver,
@@ -46,6 +47,7 @@ from automate_kernel.templates import (
     TemplateEngine,
 )
 from automate_kernel.templates.filters import default_filters
+from automate_kernel.templates.limits import Limits
 from automate_kernel.webhooks import ReplayLedger, WebhookReceipt
 from automate_kernel.webhooks.receiver import WebhookReceiver
 from automate_kernel.worker import OutboxReaper
@@ -69,6 +71,7 @@ from automate_kernel.workflows.engine.executions import (
     ExecutionStore,
     keyed_execution_id,
 )
+from automate_kernel.workflows.engine.large_outputs import MAX_OUTPUT_BYTES
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.questions import NOTICE
@@ -124,9 +127,10 @@ class Kernel:
     all are imported at once, and the first that is broken, incompatible or contested raises
     `PluginError`. *version* is that of the host's own code (``"2026.11.2"``): while workers with
     different workflows run side by side, those of the latest version decide what events start;
-    without versions those that were started last. *lease_seconds*, *retention_seconds* and
-    *failed_retention_seconds* are for an outbox that the kernel makes; see `RowsOutboxStore`.
-    Raises `ConfigError` for wrong arguments.
+    without versions those that were started last. *output_store* keeps outputs that are too large
+    for a row: an `OutputStore`, or a folder that all processes share. *lease_seconds*,
+    *retention_seconds* and *failed_retention_seconds* are for an outbox that the kernel makes; see
+    `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
     """
 
     def __init__(
@@ -152,6 +156,7 @@ class Kernel:
         signing_keys: Iterable[str] = (),
         public_url: str | None = None,
         version: str | None = None,
+        output_store: OutputStore | str | Path | None = None,
     ) -> None:
         self.version: str | None = version if version is None else _version(version)
         """The version of the host's own code."""
@@ -169,14 +174,14 @@ class Kernel:
         """The environment variables that templates may read."""
         self.filters: FilterRegistry = FilterRegistry(default_filters)
         """The template filters of this kernel."""
-        self.templates: TemplateEngine = TemplateEngine(self.filters)
+        kept, outputs = (retention_seconds, failed_retention_seconds), _output_store(output_store)
+        self.templates: TemplateEngine = TemplateEngine(self.filters, limits=_limits(outputs))
         """Compiles and renders templates."""
-        kept = (retention_seconds, failed_retention_seconds)
         self.outbox: OutboxStore = self._store(outbox, lease_seconds, *kept)
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
         self.operations: Invoker = self._invoker(config or {}, settings or {})
         """The actions and capabilities by name."""
-        self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
+        self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox, outputs)
         """Runs of workflows: get, find, cancel, resume."""
         self.approvals: Approvals = self._approvals(signing_keys, public_url)
         """The steps that wait for a person: find, approve, reject, make a link."""
@@ -597,7 +602,7 @@ class Kernel:
 
         Returns the new id. Raises ``NOT_FOUND`` if the execution or its workflow is gone.
         """
-        first = self.executions.get(execution_id)
+        first = self.executions.get(execution_id, large_outputs=False)
         if first is None:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
         again = replace(first.event, id=new_id())
@@ -869,6 +874,9 @@ class Kernel:
             PeriodicTask("gates", 3600.0, self.executions.purge_gates),
         ]
         kept, failed = self._kept(retention_seconds, failed_retention_seconds)
+        if self.executions.outputs.store is not None:
+            lost = self.executions.purge_outputs
+            periodic_tasks.append(PeriodicTask("outputs", 6 * 3600.0, lost))
         if (kept, failed) != (None, None):
             sweep = partial(self.sweep, retention_seconds=kept, failed_retention_seconds=failed)
             unused = partial(self._purge_definitions, kept, failed)
@@ -1025,6 +1033,7 @@ class Kernel:
             if time.monotonic() - self._reported_at > _REPORT_SECONDS:
                 self._report_executions()
         if begun is not None and begun.status.finished:
+            self.executions.outputs.fill(begun)
             return begun
         execution = self.executions.get(execution_id)
         if execution is not None and not execution.status.finished:
@@ -1044,7 +1053,7 @@ class Kernel:
     def _notify_failed(self, item: OutboxItem, error: AutomateError) -> None:
         self.plugins.hooks.notify("automate_item_failed", item=item, error=error)
         if item.kind == ADVANCE:
-            execution = self.executions.get(item.payload["execution_id"])
+            execution = self.executions.get(item.payload["execution_id"], large_outputs=False)
             # One that has something to undo goes on, and fails after that.
             failed = execution is not None and execution.status is ExecutionStatus.FAILED
             if execution is not None and failed and execution.item_id == item.id:
@@ -1124,7 +1133,24 @@ class Kernel:
             while purged := purge(older_than_seconds=age, limit=batch):
                 total += purged
         self._webhooks.ledger.forget(max(age, _REMEMBERED_SECONDS))
+        self.executions.purge_outputs(older_than_seconds=age)
         return total
+
+
+def _output_store(given: OutputStore | str | Path | None) -> OutputStore | None:
+    if given is None or isinstance(given, OutputStore):
+        return given
+    if isinstance(given, (str, Path)):
+        return FileOutputStore(given)
+    raise ConfigError(
+        f"an output store can't be {type_name(given)}",
+        hint="pass a folder, or an instance of a subclass of OutputStore",
+    )
+
+
+def _limits(outputs: OutputStore | None) -> Limits:
+    # A step's large output can be the input of the next one.
+    return Limits() if outputs is None else Limits(passed=MAX_OUTPUT_BYTES)
 
 
 def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> Storage:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
-    "database", "outbox", "plugins", "secrets", "config", "env_allow", "discover", "strict",
-    "disabled", "winners", "worker.lease_seconds", "worker.listen", "worker.version",
+    "database", "outbox", "output_folder", "plugins", "secrets", "config", "env_allow", "discover",
+    "strict", "disabled", "winners", "worker.lease_seconds", "worker.listen", "worker.version",
     "signing_keys", "public_url",
 )  # fmt: skip
 
@@ -174,7 +174,9 @@ class Session:
         from automate_kernel.kernel import Kernel
 
         lease_seconds = self.settings["worker.lease_seconds"]
-        kernel = Kernel(storage, lease_seconds=lease_seconds, **options)
+        folder = self.settings["output_folder"]
+        outputs = None if folder is None else self.settings.folder / folder
+        kernel = Kernel(storage, lease_seconds=lease_seconds, output_store=outputs, **options)
         self._kernels.append(kernel)
         # A driver's error may show the password.
         url = getattr(getattr(storage, "engine", None), "url", None)

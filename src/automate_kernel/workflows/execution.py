@@ -148,7 +148,8 @@ class StepRun:
 
     A step with ``for_each`` has a run per element, at *position* 0, 1, …; any other step has one
     run, at -1. *attempts* counts at the start of a call, so an attempt that kills its worker
-    counts. *place* is the line that calls it, in a workflow that is code.
+    counts. *place* is the line that calls it, in a workflow that is code. With *output_ref* the
+    output is in the host's output store, and *output* is None until it is read.
     """
 
     execution_id: str
@@ -165,6 +166,9 @@ class StepRun:
     next_attempt_at: datetime | None = None
     completed_at: datetime | None = None
     place: str | None = None
+    output_ref: str | None = None
+    progress: Any = None
+    """The last report of its call, a ``value`` and a ``message``; see `Call.progress`."""
 
     @property
     def id(self) -> str:
@@ -218,6 +222,7 @@ class Execution:
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
+    output_ref: str | None = None
     steps: list[StepRun] = field(default_factory=list)
 
     @property

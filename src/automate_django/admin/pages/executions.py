@@ -76,11 +76,12 @@ def reconstructed_input(
     Both texts may hold what the redactor knows; who shows them redacts them.
     """
     kernel = get_kernel()
-    stored = kernel.executions.get(str(execution.pk))
+    stored = kernel.executions.get(str(execution.pk), large_outputs=False)
     if stored is None:
         return None, "the execution is gone"
     try:
         program = kernel.workflows.program(stored.definition_id)
+        kernel.executions.outputs.fill(stored, program.reads)
         return step_input(program, stored, step_id, position), None
     except (AutomateError, ValueError) as error:
         return None, kernel.redactor.redact(str(error))
@@ -338,9 +339,10 @@ class WorkflowExecutionAdmin(PageAdmin):
             step=steps.get(step_id),
             given=shown_json(given) if problem is None else "",
             given_problem=problem,
-            output=shown_json(run.output) if run.status == StepStatus.COMPLETED.value else "",
+            output=_output(run) if run.status == StepStatus.COMPLETED.value else "",
             error=shown_text(run.error),
             trace=shown_text(run.trace),
+            progress=shown_json(run.progress) if run.progress is not None else "",
             attempts=shown_attempts(
                 each
                 for each in get_kernel().executions.failed_attempts(str(execution.pk))
@@ -449,5 +451,9 @@ def _name(execution: WorkflowExecution) -> str:
     return f"{execution.workflow} {str(execution.pk)[:8]}"
 
 
-def _output(execution: WorkflowExecution) -> Any:
-    return shown_json(execution.output) if execution.output is not None else ""
+def _output(one: WorkflowExecution | WorkflowStep) -> Any:
+    if one.output_ref is not None:
+        return shown_text(f"in the output store: {one.output_ref}")
+    if one.output is None and isinstance(one, WorkflowExecution):
+        return ""
+    return shown_json(one.output)

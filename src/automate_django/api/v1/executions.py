@@ -17,7 +17,7 @@ from automate_django.models import WorkflowExecution
 from automate_kernel.errors import UnknownHereError
 from automate_kernel.workflows.execution import Execution
 
-_READS = ("list", "errors", "retrieve")
+_READS = ("list", "errors", "retrieve", "output")
 _COMMANDS = (
     "signal", "cancel", "pause", "unpause", "resume", "bulk", "retry", "retry_step", "fork",
 )  # fmt: skip
@@ -82,6 +82,19 @@ class ExecutionViewSet(Resource):
             execution, steps=runs, waits=waits, failed_attempts=attempts, handed_on=handover
         )
         return Response(serializers.ExecutionDetailSerializer(whole).data)
+
+    @described(
+        parameters=[serializers.OutputQuerySerializer], responses=serializers.OutputSerializer
+    )
+    @action(detail=True, pagination_class=None)
+    def output(self, request: Any, execution_id: str) -> Response:
+        """Read the output of an execution or of a step, from the output store if it is there."""
+        execution, given = (
+            self._execution(execution_id),
+            self.query(serializers.OutputQuerySerializer),
+        )
+        output = self.kernel.executions.output(execution.id, **given)
+        return Response(serializers.OutputSerializer({"output": output}).data)
 
     @described(
         request=serializers.SignalSerializer, responses={202: serializers.AcceptedSerializer}
@@ -182,7 +195,8 @@ class ExecutionViewSet(Resource):
             return self.accepted(self.kernel.start_again(execution.id))
 
     def _execution(self, execution_id: str) -> Execution:
-        return self.visible(self.kernel.executions.get(uuid_of(execution_id)))
+        found = self.kernel.executions.get(uuid_of(execution_id), large_outputs=False)
+        return self.visible(found)
 
     def _brief(self, execution_id: str) -> Response:
         return Response(serializers.ExecutionSerializer(self._execution(execution_id)).data)

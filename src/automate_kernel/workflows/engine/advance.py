@@ -22,7 +22,7 @@ from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS, bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.values import encode_json
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.children import Child, FindChild
 from automate_kernel.workflows.engine.phases import (
@@ -241,6 +241,10 @@ class CallOutcome:
     error: AutomateError | None = None
     encoded: JsonText | None = None
     begun: bool = True
+    ref: str | None = None
+    """The key of the output in the output store, if it is there; *output* may be None then."""
+    held: int = 0
+    """The size of a large output that is kept in memory."""
 
 
 @dataclass(slots=True)
@@ -267,6 +271,10 @@ class Turn:
     wait: float | None = None
     end: ExecutionStatus | None = None
     output: Any = None
+    encoded: JsonText | None = None
+    """The JSON of *output*."""
+    output_ref: str | None = None
+    """The key of *output* in the output store, if it is there."""
     failed: AutomateError | None = None
     failures: list[FailedAttempt] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
@@ -294,6 +302,7 @@ def advance(
     arrived: MutableMapping[StepKey, Sequence[Event]] | None = None,
     now: datetime | None = None,
     find_child: FindChild | None = None,
+    most_output: int = MAX_PAYLOAD_BYTES,
 ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
     """
     Bring *execution* as far as it goes now. Send outcomes, and the seconds since the last turn.
@@ -303,11 +312,12 @@ def advance(
     since it was saved last: what begins at once was running then, and has had so many attempts.
     *arrived* has what has come for runs that wait: each turn takes it out, and the driver puts in
     what comes meanwhile. *now* is the database's time, and *find_child* finds the workflows of
-    steps that start one. The execution is changed along the way, so that it always shows what the
-    turns yielded so far have saved, and the calls that run.
+    steps that start one. *most_output* is the size in bytes that the output of the workflow may
+    have. The execution is changed along the way, so that it always shows what the turns yielded so
+    far have saved, and the calls that run.
     """
     inbox = {} if arrived is None else arrived
-    flow = _Flow(program, execution, waits, left, crashes, inbox, now, find_child)
+    flow = _Flow(program, execution, waits, left, crashes, inbox, now, find_child, most_output)
     turn = flow.next_turn()
     flow.first = False
     while not turn.last:
@@ -332,8 +342,10 @@ class _Flow:
         inbox: MutableMapping[StepKey, Sequence[Event]],
         now: datetime | None,
         find_child: FindChild | None,
+        most_output: int,
     ) -> None:
         self.first = True
+        self._most_output = most_output
         self._inbox, self._now = inbox, now or datetime.now(timezone.utc)
         self._crashes = crashes
         self._program = program
@@ -362,6 +374,7 @@ class _Flow:
         self._phases: list[str] = []
         self._enter_ending()
         self._output: Any = None
+        self._encoded: JsonText | None = None
 
     def pass_time(self, elapsed: float) -> None:
         """Bring the retries nearer, and the end of the workflow's time."""
@@ -385,6 +398,7 @@ class _Flow:
             elements.running -= 1
         if outcome.error is None:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
+            run.output_ref = outcome.ref
             if outcome.encoded is not None:
                 self._turn.outputs[run.key] = outcome.encoded
                 self._turn.size += len(outcome.encoded)
@@ -432,7 +446,7 @@ class _Flow:
         error: AutomateError | None = None,
     ) -> None:
         self._close(run, abandon=status is StepStatus.CANCELLED)
-        run.status, run.output = status, output
+        run.status, run.output, run.output_ref = status, output, None
         run.error_code = run.error = run.trace = run.error_group = None
         if error:
             self._note_error(run, error)
@@ -571,7 +585,8 @@ class _Flow:
                 self._cancel_rest(steps)
 
     def _end(self, turn: Turn) -> None:
-        turn.output = self._output if self._ending is SUCCESS else None
+        if self._ending is SUCCESS:
+            turn.output, turn.encoded = self._output, self._encoded
         turn.end = self._ending.value
         left = not_undone(self._workflow, self._runs) if self._ending is not SUCCESS else None
         execution = self._execution
@@ -676,11 +691,12 @@ class _Flow:
     def _give_output(self) -> None:
         try:
             output = self._program.output(self._view)
-            self._turn.size += len(encode_json(output, "output of the workflow"))
+            encoded = encode_json(output, "output of the workflow", self._most_output)
         except AutomateError as error:
             self.fail(error)
         else:
-            self._output = output
+            self._turn.size += len(encoded)
+            self._output, self._encoded = output, encoded
 
     def _cancel_rest(self, steps: Sequence[Step]) -> None:
         """End runs of *steps* that have begun and will not go on, after a crash of a worker too."""

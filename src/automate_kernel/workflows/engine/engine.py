@@ -165,6 +165,8 @@ class Engine:
         return room
 
     def _room(self) -> int:
+        if self._runner.store.outputs.full:
+            return 0
         free, slots = _MOST - self._held, self._setup.slots
         soon = slots + int(min(_MOST, slots * _AHEAD_SECONDS / self._mean_seconds))
         # What has not had its turn may need a thread too.
@@ -296,7 +298,10 @@ class Engine:
         flow.announcer = self._announcer
         task.cancel, task.recall = self._canceller(driven), partial(self._recall, driven)
         self._driven.add(driven)
-        self._ready.put((driven, ()))
+        if flow.unread:
+            self._steps.put(driven, None)
+        else:
+            self._ready.put((driven, ()))
 
     def _handed_on(self, task: Task, lack: UnknownHereError) -> Result:
         try:
@@ -432,7 +437,10 @@ class Engine:
                 self._start_thread("signals", self._look)
             if needs_saving(turn):
                 driven.saving = turn
-                self._dirty.put(driven)
+                if self._runner.has_large_output(flow, turn):
+                    self._steps.put(driven, None)
+                else:
+                    self._dirty.put(driven)
                 return
             self._call(driven, turn)
             if not driven.arrived:
@@ -618,8 +626,11 @@ class Engine:
         driven.arrived.append(outcome)
         return True
 
-    def _perform(self, driven: Driven, call: StepCall) -> None:
+    def _perform(self, driven: Driven, call: StepCall | None) -> None:
         """Make a call on a step's thread, unless it must not begin any more."""
+        if call is None:
+            self._move_outputs(driven)
+            return
         held = driven.flow.recalled or not self._setup.begins(driven.task)
         if self._is_over(driven) or self._setup.stopping() or held:
             self._ready.put((driven, [CallOutcome(call, begun=False)]))
@@ -630,6 +641,19 @@ class Engine:
         outcome = self._outcome(driven, call)
         self._note_seconds(time.monotonic() - began)
         self._ready.put((driven, [outcome]))
+
+    def _move_outputs(self, driven: Driven) -> None:
+        """Read the large outputs that templates need, or put away that of the whole execution."""
+        turn = driven.saving
+        try:
+            if turn is None:
+                self._runner.read_outputs(driven.flow)
+                self._ready.put((driven, ()))
+            else:
+                self._runner.put_output(driven.flow, turn)
+                self._dirty.put(driven)
+        except Exception as error:
+            self._fail(driven, error)
 
     def _outcome(self, driven: Driven, call: StepCall) -> CallOutcome:
         try:
@@ -810,17 +834,20 @@ class _StepThreads:
     """Threads for plain steps, started as they are needed."""
 
     def __init__(
-        self, most: int, perform: Callable[[Driven, StepCall], None], room: Callable[[], None]
+        self,
+        most: int,
+        perform: Callable[[Driven, StepCall | None], None],
+        room: Callable[[], None],
     ) -> None:
         self._most, self._perform, self._room = most, perform, room
-        self._queue: SimpleQueue[tuple[Driven, StepCall] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Driven, StepCall | None] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self.busy: int = 0
         """The calls that run, and those that wait for a thread."""
         self._lock = threading.Lock()
 
-    def put(self, driven: Driven, call: StepCall) -> None:
-        """Make *call* on the next free thread."""
+    def put(self, driven: Driven, call: StepCall | None) -> None:
+        """Make *call* on the next free thread; None is for its large outputs."""
         with self._lock:
             self.busy += 1
             missing = len(self._threads) < min(self._most, self.busy)

@@ -59,6 +59,7 @@ from automate_kernel.storage.checkpoint import (
     save_progress,
 )
 from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import (
@@ -89,6 +90,7 @@ from automate_kernel.workflows.engine.execution_pages import (
     ExecutionPage,
     read_execution_page,
 )
+from automate_kernel.workflows.engine.large_outputs import NOT_HERE, LargeOutputs
 from automate_kernel.workflows.engine.pauses import WorkflowPauses
 from automate_kernel.workflows.engine.record import LONGEST_PLACE, in_order
 from automate_kernel.workflows.engine.repair import (
@@ -193,7 +195,9 @@ class _NewExecution:
 
     def as_stored(self, now: datetime) -> Execution:
         """Return the execution as a worker would read it."""
-        nothing = dict.fromkeys(("output", "error_code", "error", "error_group", "completed_at"))
+        nothing = dict.fromkeys(
+            ("output", "output_ref", "error_code", "error", "error_group", "completed_at")
+        )
         event = json.loads(self.row["event"])
         times = {"created_at": now, "updated_at": now}
         return Execution.from_row({**nothing, **self.row, "event": event, **times})
@@ -411,7 +415,9 @@ def _same_workflow(name: str, workflow: Workflow) -> Workflow:
 def _step_row(save: Save, run: StepRun) -> Row:
     """Return the row of *run*; the database's clock gives it its times."""
     output, delay = save.turn.outputs.get(run.key), save.turn.delays.get(run.key)
-    if output is None:
+    if run.output_ref is not None:
+        output = NOT_HERE
+    elif output is None:
         output = encode_json(run.output, f"output of step {run.step_id!r}")
     # Ids are made when runs begin: their order is that of the rows.
     row_id, since = save.begun.get(run.key) or (new_id(), None)
@@ -431,7 +437,7 @@ def _step_row(save: Save, run: StepRun) -> Row:
         "next_attempt_at": Now(bounded_seconds(delay)) if delay is not None else None,
         "completed_at": Now() if run.status.finished else None,
         "place": run.place and storable(run.place, LONGEST_PLACE),
-        "output_ref": None,
+        "output_ref": run.output_ref,
     }
 
 
@@ -509,12 +515,20 @@ class ExecutionStore:
     """
     The executions of a host: a worker saves them, people find and steer them.
 
-    *outbox* holds the items that wake them, in the same *storage*.
+    *outbox* holds the items that wake them, in the same *storage*. Outputs that are too large for a
+    row are in *output_store*.
     """
 
-    def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        outbox: OutboxStore,
+        output_store: OutputStore | None = None,
+    ) -> None:
         self.storage = storage
         self.outbox = outbox
+        self.outputs: LargeOutputs = LargeOutputs(output_store)
+        """The outputs that are too large for a row."""
         self.signals: SignalStore = SignalStore(storage, outbox)
         """The signals that steps wait for."""
         self.pauses: WorkflowPauses = WorkflowPauses(storage, outbox)
@@ -908,16 +922,19 @@ class ExecutionStore:
         one.status = str(turn.end or (execution.status if cancelling else ExecutionStatus.RUNNING))
         one.error_code, one.error, one.error_group = _stored_error(execution)
         if turn.end is not None:
-            one.output = self._final_output(save)
+            one.output_ref = turn.output_ref
+            one.output = self.final_output(turn) if turn.output_ref is None else NOT_HERE
             keyed = item.ordering_key or item.concurrency_key
             one.ends = self._shares_tables and not keyed and self.outbox.retention_seconds != 0
         return one
 
-    def _final_output(self, save: Save) -> JsonText:
-        text, redact = encode_json(save.turn.output, "output of the workflow"), self.outbox.redact
+    def final_output(self, turn: Turn) -> JsonText:
+        """Return the output of the execution that *turn* ends, as JSON without secrets."""
+        name, redact = "output of the workflow", self.outbox.redact
+        text = turn.encoded or self.outputs.encode(turn.output, name)
         if redact is not None and redact.finds(text):
-            save.turn.output = redact(json.loads(text))
-            text = encode_json(save.turn.output, "output of the workflow")
+            turn.output = redact(json.loads(text))
+            text = self.outputs.encode(turn.output, name)
         return text
 
     def _finish(self, rows: Rows, save: Save, now: datetime) -> None:
@@ -990,17 +1007,47 @@ class ExecutionStore:
 
     # -- finding -----------------------------------------------------------------------------
 
-    def get(self, execution_id: str, *, tenant_id: str | None = None) -> Execution | None:
+    def get(
+        self, execution_id: str, *, tenant_id: str | None = None, large_outputs: bool = True
+    ) -> Execution | None:
         """
         Return the execution with this id and its steps, or None.
 
-        With *tenant_id* another tenant's is not there.
+        With *tenant_id* another tenant's is not there. Outputs in the output store are read too;
+        without *large_outputs* they are None, and have an ``output_ref``.
         """
         with self.storage.begin(atomic=False) as rows:
             found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
             if not found:
                 return None
-            return Execution.from_row(found[0], _runs(rows, [execution_id]).get(execution_id, ()))
+            runs = _runs(rows, [execution_id]).get(execution_id, ())
+        execution = Execution.from_row(found[0], runs)
+        if large_outputs:
+            self.outputs.fill(execution)
+        return execution
+
+    def output(
+        self,
+        execution_id: str,
+        step_id: str | None = None,
+        position: int = -1,
+        *,
+        tenant_id: str | None = None,
+    ) -> Any:
+        """
+        Return the output of an execution, or of one of its steps, wherever it is kept.
+
+        *position* is that of an element of the step's ``for_each``. Raises ``NOT_FOUND`` if there
+        is no such execution, or the step has not begun.
+        """
+        execution = self.get(execution_id, tenant_id=tenant_id, large_outputs=False)
+        one: Execution | StepRun | None = execution
+        if execution is not None and step_id is not None:
+            one = execution.step(step_id, position)
+        if one is None:
+            what = f"execution {execution_id!r}" if execution is None else f"step {step_id!r} there"
+            raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no {what}")
+        return one.output if one.output_ref is None else self.outputs.read(one.output_ref)
 
     def waits(self, execution_id: str) -> list[WaitingFor]:
         """List what steps of an execution wait for, beside a time; the longest waits come first."""
@@ -1413,6 +1460,7 @@ class ExecutionStore:
                 item = wake_up(new.id, item.id, event.tenant_id, concurrency=concurrency)
             self._insert(rows, [new])
             copies = copied_steps(rows, execution_id, new.id, gone)
+            self.outputs.copy(copies)
             if copies:
                 rows.insert(STEP, copies)
             self.outbox.enqueue_many([item], transaction=rows.native)
@@ -1586,9 +1634,20 @@ class ExecutionStore:
             # Their parents have not taken the results yet.
             needed = self.signals.awaited_ends(rows, children)
             ids = sorted({row["id"] for row in found} - needed)
+            keys = self.outputs.keys_of(rows, ids)
             rows.delete(STEP, [Where("execution_id", "in", ids)])
             forget(rows, ids)
-            return rows.delete(EXECUTION, [Where("id", "in", ids)])
+            deleted = rows.delete(EXECUTION, [Where("id", "in", ids)])
+        self.outputs.delete(keys)
+        return deleted
+
+    def purge_outputs(self, *, older_than_seconds: float = 86_400.0) -> int:
+        """
+        Delete outputs in the output store that no execution has; return the number.
+
+        Only those that were put there that long ago, and a day ago at least.
+        """
+        return self.outputs.purge(self.storage, older_than_seconds=older_than_seconds)
 
 
 def _check_filter(

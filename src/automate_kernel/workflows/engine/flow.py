@@ -21,6 +21,7 @@ from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
 from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import Loaded, Save
+from automate_kernel.workflows.engine.large_outputs import LargeOutputs
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.replay import CodeProgram
 from automate_kernel.workflows.engine.waits import Arrived, OpenWait
@@ -49,12 +50,16 @@ class Flow:
         item: OutboxItem,
         loaded: Loaded,
         program: WorkflowProgram,
+        outputs: LargeOutputs | None = None,
         find_child: FindChild | None = None,
     ) -> None:
         self.item: OutboxItem = item
         self.execution: Execution = loaded.execution
         self.workflow: Workflow = program.workflow
         self._recovery = program.recovery
+        self._reads = program.reads
+        self._outputs = outputs or LargeOutputs()
+        self._large = 0
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""
         self.context: Context = copy_context()
@@ -83,6 +88,7 @@ class Flow:
         self._flow = drive(
             loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
             arrived=self._inbox, now=loaded.now, find_child=find_child,
+            most_output=self._outputs.most_of(loaded.execution),
         )  # fmt: skip
         self._since = self._learnt
         self.recalled: bool = False
@@ -103,9 +109,30 @@ class Flow:
 
     def leave(self) -> None:
         """Leave what was entered."""
+        large, self._large = self._large, 0
+        self._outputs.hold(-large)
         with suppress(ValueError):  # another thread takes a turn: the last one, and ends it then
             self._flow.close()
         self.context.run(self._around.close)
+
+    # -- large outputs -----------------------------------------------------------------------
+
+    @property
+    def unread(self) -> list[StepRun]:
+        """The runs whose outputs templates read, and that are still in the output store."""
+        return [
+            run for run in self.execution.steps
+            if run.output_ref is not None and run.output is None and run.step_id in self._reads
+        ]  # fmt: skip
+
+    def keeps(self, call: StepCall) -> bool:
+        """Return True if some template may read the output of *call*."""
+        return call.step.id in self._reads
+
+    def hold(self, size: int) -> None:
+        """Count a large output of *size* bytes, which is kept in memory until `leave`."""
+        self._large += size
+        self._outputs.hold(size)
 
     # -- signals -----------------------------------------------------------------------------
 
@@ -140,6 +167,7 @@ class Flow:
         self._take_in(arrived)
         for outcome in outcomes:
             self.running.pop(outcome.call.run.key, None)
+            self.hold(outcome.held)
             if not outcome.begun:
                 _take_back(outcome.call)
         now = time.monotonic()
@@ -153,7 +181,7 @@ class Flow:
             self._note_waits(turn, now)
         if self.leaving:
             # What it would end with follows from a state that was not saved as it is here.
-            turn.end = turn.output = None
+            turn.end = turn.output = turn.encoded = None
             self.pause(turn)
         return turn
 
@@ -254,6 +282,7 @@ class Flow:
             self.execution.status = turn.end or ExecutionStatus.RUNNING
         if turn.end is not None:
             self.execution.completed_at, self.execution.output = at, turn.output
+            self.execution.output_ref = turn.output_ref
         return first
 
 

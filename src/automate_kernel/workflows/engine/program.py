@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,42 @@ BuildContext = Callable[..., TemplateContext]
 """Builds the context of templates: from event, execution, steps, and other names."""
 
 
+_STEPS = re.compile(r"\bsteps\b(?:\s*\.\s*(\w+)|\s*\[\s*(['\"])([^'\"]*)\2\s*\])?")
+# Methods of the mapping, with which a template reads steps that it doesn't name.
+_METHODS = frozenset({"get", "items", "keys", "values"})
+
+
+class Reads:
+    """The steps whose outputs the texts of a workflow may read, or one too many; of none, all."""
+
+    def __init__(self, workflow: Workflow | None) -> None:
+        self._all = workflow is None
+        self._ids: set[str] = set()
+        left: list[Any] = [] if workflow is None else [workflow.to_dict()]
+        while left:
+            part = left.pop()
+            if isinstance(part, dict):
+                if "compensate" in part:
+                    # `output` is the step's own there.
+                    self._ids.add(str(part.get("id")))
+                # `steps` is a field of the definition too.
+                left += [value for name, value in part.items() if name not in ("id", "action")]
+                left += [name for name in part if "{" in name]
+            elif isinstance(part, list):
+                left += part
+            elif isinstance(part, str):
+                self._add(part)
+
+    def _add(self, text: str) -> None:
+        for found in _STEPS.finditer(text):
+            step_id = found[1] or found[3]
+            self._all = self._all or step_id is None or step_id in _METHODS
+            self._ids.add(step_id or "")
+
+    def __contains__(self, step_id: object) -> bool:
+        return self._all or step_id in self._ids
+
+
 class WorkflowProgram:
     """
     A compiled workflow. Compiling raises `TemplateError` that names step and field.
@@ -45,6 +82,8 @@ class WorkflowProgram:
             step.id: workflow.needs_of(step.id) for step in every
         }
         """The ids that each step waits for."""
+        self.reads: Reads = Reads(workflow)
+        """The steps whose outputs some template reads."""
         self.phases: dict[str, Phase] = phases_of(workflow)
         """Its phases, without the compensations."""
         self.undoes: dict[str, str] = {step.id: own for own, step in compensations.items()}

@@ -162,6 +162,7 @@ def reopening(row: Row, item_id: str, **changes: Any) -> dict[str, Any]:
     return {
         "status": ExecutionStatus.PENDING.value,
         "output": None,
+        "output_ref": None,
         "error_code": None,
         "error": None,
         "error_group": None,

@@ -33,7 +33,7 @@ from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS, bounded_seconds
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of, log_error
-from automate_kernel.storage.values import encode_json
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
 from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.code.calls import (
     Gather,
@@ -51,6 +51,7 @@ from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.program import (
     BuildContext,
+    Reads,
     TemplateView,
     WorkflowProgram,
 )
@@ -102,6 +103,8 @@ class CodeProgram(WorkflowProgram):
     ) -> None:
         super().__init__(function.definition, templates, context)
         self._templates = templates
+        # The function may look at any of them.
+        self.reads = Reads(None)
         self.function: WorkflowFunction = function
         self.operations: HostOperations = operations
         self.functions: Callable[[Callable[..., Any]], WorkflowFunction | None] = functions
@@ -141,11 +144,13 @@ class CodeProgram(WorkflowProgram):
         arrived: MutableMapping[StepKey, Sequence[Event]] | None = None,
         now: datetime | None = None,
         find_child: FindChild | None = None,
+        most_output: int = MAX_PAYLOAD_BYTES,
     ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
         """Bring *execution* as far as it goes now, as `advance` does."""
         inbox = {} if arrived is None else arrived
         time = now or datetime.now(timezone.utc)
         driver = _Driver(self, execution, waits, left, crashes, inbox, time, find_child)
+        driver.most_output = most_output
         try:
             turn = driver.next_turn()
             driver.first = False
@@ -236,6 +241,7 @@ class _Driver:
         find_child: FindChild | None,
     ) -> None:
         self.first = True
+        self.most_output = MAX_PAYLOAD_BYTES
         self._program, self._execution = program, execution
         self._crashes, self._left, self._time = crashes, left, now
         self._inbox = inbox
@@ -569,6 +575,7 @@ class _Driver:
         one, error = self._open.get(run.key), outcome.error
         if error is None:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
+            run.output_ref = outcome.ref
             if outcome.encoded is not None:
                 self._turn.outputs[run.key] = outcome.encoded
         elif self._retries(step, run, one, error):
@@ -612,7 +619,7 @@ class _Driver:
         error: AutomateError | None = None,
     ) -> None:
         self._close(run)
-        run.status, run.output = status, output
+        run.status, run.output, run.output_ref = status, output, None
         run.error_code = run.error = run.trace = run.error_group = None
         if error is not None:
             self._note_error(run, error)
@@ -831,10 +838,10 @@ class _Driver:
             return None
         try:
             output = self._program.function.output(value)
-            encode_json(output, "output of the workflow")
+            encoded = encode_json(output, "output of the workflow", self.most_output)
         except AutomateError as unfit:
             return unfit
-        self._turn.output = output
+        self._turn.output, self._turn.encoded = output, encoded
         return None
 
     def _note_not_undone(self) -> None:

@@ -45,6 +45,7 @@ class WaitEnd:
     output: Any = None
     error: AutomateError | None = None
     encoded: JsonText | None = None
+    ref: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
