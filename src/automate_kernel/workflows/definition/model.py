@@ -115,7 +115,12 @@ class Compensation(DefinitionModel):
     """Seconds that one attempt may take; None leaves it to the worker."""
 
 
-_KINDS = ("action", "sleep", "wait_for", "approval", "workflow", "steps", "switch")
+KINDS = ("action", "sleep", "wait_for", "approval", "workflow", "steps", "switch")
+"""The fields of which a step has exactly one."""
+
+NO_KIND = ("is missing", "add it: action: http.post")
+"""The problem of a step that has none of them, and its hint; it stands at ``action``."""
+
 _WAITS = ("sleep", "wait_for", "approval")
 _BLOCKS = ("steps", "switch")
 # What means nothing to a step that only waits, or is a block.
@@ -186,9 +191,9 @@ class Step(DefinitionModel):
 
     @model_validator(mode="after")
     def _does_one_thing(self) -> Step:
-        does = [name for name in _KINDS if getattr(self, name) is not None]
+        does = [name for name in KINDS if getattr(self, name) is not None]
         if not does:
-            raise refused("step", "is missing", "add it: action: http.post", at=("action",))
+            raise refused("step", *NO_KIND, at=("action",))
         if len(does) > 1:
             message = f"a step does one thing, not {' and '.join(does)}"
             raise refused("step", message, "make a step of each")
