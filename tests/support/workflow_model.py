@@ -8,7 +8,7 @@ steps race (one fails while another runs, or somebody cancels), it says what may
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import hypothesis.strategies as st
@@ -25,8 +25,17 @@ NEVER, OPEN = "NEVER", "OPEN"
 """The fates of a step that can't begin, and of one whose end nobody has seen."""
 
 
-@dataclass(frozen=True)
-class Part:
+class _Brief:
+    """What shows only the fields that say something."""
+
+    def __repr__(self) -> str:
+        said = [one for one in fields(self) if getattr(self, one.name) != one.default]  # type: ignore[arg-type]
+        shown = (f"{one.name}={getattr(self, one.name)!r}" for one in said)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Part(_Brief):
     """A step of a random workflow."""
 
     id: str
@@ -111,8 +120,8 @@ class Part:
         }
 
 
-@dataclass(frozen=True)
-class Made:
+@dataclass(frozen=True, repr=False)
+class Made(_Brief):
     """A random workflow."""
 
     name: str
