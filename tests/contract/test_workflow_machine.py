@@ -22,6 +22,7 @@ from automate_kernel.operations.context import current_call
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP, WAIT
 from automate_kernel.testing.clock import FakeClock
+from automate_kernel.worker import Worker
 from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.execution import Execution
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -36,6 +37,9 @@ from hypothesis.stateful import (
 from workflow_model import HOUR, FAILS, Made, Observed, check, families
 
 LEASE_SECONDS = 30.0
+STEERING = ["signal", "signal", "signal", "pause", "cancel"]
+STAT: Counter[Any] = Counter()
+import atexit; atexit.register(lambda: open("/tmp/stat.txt", "w").write("\n".join(map(str, sorted(STAT.items(), key=str)))))
 PATIENCE = 20.0
 Act = Callable[[], None]
 
@@ -115,6 +119,7 @@ class Machine(RuleBasedStateMachine):
         self.cancelled: set[str] = set()
         self.wrong: list[str] = []
         self.new_process()
+        self.start("root")
 
     def teardown(self) -> None:
         if not hasattr(self, "process"):
@@ -186,7 +191,7 @@ class Machine(RuleBasedStateMachine):
         dies_at=st.just(0) | st.integers(1, 120),
         acts=st.dictionaries(
             st.integers(1, 80),
-            st.tuples(st.sampled_from(["signal", "cancel", "pause"]), st.integers(0, 9)),
+            st.tuples(st.sampled_from(STEERING), st.integers(0, 9)),
             max_size=3,
         ),
     )
@@ -200,13 +205,44 @@ class Machine(RuleBasedStateMachine):
             self.work()
         mortal.dies_at, mortal.acts = 0, {}
         if mortal.dead is not None:
+            STAT["deaths"] += 1
             self.bury()
         else:
             self.settle()
             self.check_rest()
 
     def work(self) -> None:
-        self.process.run_until_idle()
+        if not self.by_worker:
+            self.process.run_until_idle()
+            return
+        # It dies as one does that loses its database for good: its threads end by themselves.
+        self.mortal.death = StorageError
+        self.operator.outbox.reap()
+        worker = self.process.worker(poll_seconds=0.01, slots=4, grace_seconds=1.0)
+        thread = threading.Thread(target=self.run_worker, args=(worker,), daemon=True)
+        thread.start()
+        for _ in range(int(PATIENCE * 200)):
+            if self.mortal.dead is not None or not self.due():
+                break
+            threading.Event().wait(0.005)
+        else:
+            raise AssertionError(f"it does not come to rest: {self.due()}")
+        worker.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+    def run_worker(self, worker: Worker) -> None:
+        with suppress(StorageError):  # it died before it had begun
+            worker.run()
+
+    def due(self) -> list[dict[str, Any]]:
+        """What a worker has, or is to take."""
+        now = self.clock()
+        return [
+            row for row in self.unfinished()
+            if row["status"] == "RUNNING"
+            or (row["next_attempt_at"] <= now and row["waiting_for"] != "resume")
+        ]  # fmt: skip
 
     def settle(self) -> None:
         """Work until nothing more is due: what an act has left is due only now."""
@@ -228,7 +264,7 @@ class Machine(RuleBasedStateMachine):
         return act
 
     @precondition(lambda self: self.roots)
-    @rule(what=st.sampled_from(["signal", "signal", "cancel", "pause"]), number=st.integers(0, 9))
+    @rule(what=st.sampled_from(STEERING), number=st.integers(0, 9))
     def steer(self, what: str, number: int) -> None:
         self.act(what, number)()
 
@@ -367,6 +403,12 @@ class Machine(RuleBasedStateMachine):
                 seen[key].cancelled |= bool(left) or str(parent.status) != "COMPLETED"
         for one in seen.values():
             check(one, self.sent, self.log)
+            STAT[one.status] += 1
+            for (step_id, _), run in one.runs.items():
+                part = next((p for p in one.made.every() if p.id == step_id), None)
+                STAT[part.kind if part else "undo", str(run.status)] += 1
+        STAT["extra calls"] += sum(n - 1 for n in self.calls.values())
+        STAT["cancelled by operator"] += len(self.cancelled)
 
     def observed(self, one: Execution) -> Observed:
         key = one.event.payload["key"]
@@ -396,12 +438,19 @@ def test_any_workflow_comes_to_its_end() -> None:
     run_machine(MemoryStorage, int(__import__("os").environ.get("EX", "60")))
 
 
+def test_any_workflow_comes_to_its_end_in_an_engine() -> None:
+    """With the threads, the event loop and the grouped checkpoints of a worker."""
+    run_machine(MemoryStorage, int(__import__("os").environ.get("EXW", "15")), by_worker=True)
+
+
+@pytest.mark.parametrize("by_worker", [False, True])
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_any_workflow_comes_to_its_end_in_a_database(
     database: str,
+    by_worker: bool,
     request: pytest.FixtureRequest,
     emptied: Callable[[sa.Engine], sa.Engine],
 ) -> None:
     """Where transactions and statements are the database's."""
     engine: sa.Engine = request.getfixturevalue(f"{database}_engine")
-    run_machine(lambda clock: SqlAlchemyStorage(emptied(engine), clock=clock), int(__import__("os").environ.get("EXD", "15")))
+    run_machine(lambda clock: SqlAlchemyStorage(emptied(engine), clock=clock), int(__import__("os").environ.get("EXD", "10")), by_worker=by_worker)

@@ -118,7 +118,7 @@ class Orders:
 @pytest.mark.parametrize(
     "faults",
     [
-        pytest.param(Faults(60, 20, 2, 10, 3), id="few"),
+        pytest.param(Faults(40, 15, 2, 8, 3), id="few"),
         pytest.param(Faults(300, 160, 5, 60, 15), id="many", marks=pytest.mark.long),
     ],
 )
@@ -151,6 +151,8 @@ def test_workers_that_die_over_executions(
             frozen.add(process)
             scene.start(**worker)
         else:
+            # One that has just been started would not find its database, and end.
+            until(lambda: started(scene))
             server.restart(fault.split()[0])
             scene.engine.dispose()
     until(frozen.thaw)
@@ -172,6 +174,12 @@ def test_workers_that_die_over_executions(
     check_executions(scene, orders.events)
     check_calls(scene, frozen.pids)
     check_bookings(scene, len(orders.events))
+
+
+def started(scene: Scene) -> bool:
+    """Return True if every worker has found its database."""
+    known = {worker.pid for worker in scene.outbox.workers()}
+    return {process.pid for process in scene.processes} <= known
 
 
 def end_a_session(scene: Scene) -> int:
