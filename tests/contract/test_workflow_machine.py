@@ -38,8 +38,6 @@ from workflow_model import HOUR, FAILS, Made, Observed, check, families
 
 LEASE_SECONDS = 30.0
 STEERING = ["signal", "signal", "signal", "pause", "cancel"]
-STAT: Counter[Any] = Counter()
-import atexit; atexit.register(lambda: open("/tmp/stat.txt", "w").write("\n".join(map(str, sorted(STAT.items(), key=str)))))
 PATIENCE = 20.0
 Act = Callable[[], None]
 
@@ -205,7 +203,6 @@ class Machine(RuleBasedStateMachine):
             self.work()
         mortal.dies_at, mortal.acts = 0, {}
         if mortal.dead is not None:
-            STAT["deaths"] += 1
             self.bury()
         else:
             self.settle()
@@ -289,12 +286,9 @@ class Machine(RuleBasedStateMachine):
                 sent = self.operator.signal(one.id, step_id, {"ok": ok})
             except AutomateError:
                 return  # it has ended just now
-            (event,) = (
-                item.payload["event"]
-                for item in [self.operator.outbox.get(sent)]
-                if item is not None
-            )
-            sent = event["id"]
+            item = self.operator.outbox.get(sent)
+            assert item is not None
+            sent = item.payload["event"]["id"]
         if ok:
             self.sent[at].append(sent)
 
@@ -317,7 +311,9 @@ class Machine(RuleBasedStateMachine):
             return rows.select(table)
 
     def unfinished(self) -> list[dict[str, Any]]:
-        return [row for row in self.rows(OUTBOX) if row["status"] in ("PENDING", "RETRY", "RUNNING")]
+        return [
+            row for row in self.rows(OUTBOX) if row["status"] in ("PENDING", "RETRY", "RUNNING")
+        ]
 
     def check_rest(self) -> None:
         """With nothing due, nothing is leased, and whatever has not ended has a reason."""
@@ -403,12 +399,6 @@ class Machine(RuleBasedStateMachine):
                 seen[key].cancelled |= bool(left) or str(parent.status) != "COMPLETED"
         for one in seen.values():
             check(one, self.sent, self.log)
-            STAT[one.status] += 1
-            for (step_id, _), run in one.runs.items():
-                part = next((p for p in one.made.every() if p.id == step_id), None)
-                STAT[part.kind if part else "undo", str(run.status)] += 1
-        STAT["extra calls"] += sum(n - 1 for n in self.calls.values())
-        STAT["cancelled by operator"] += len(self.cancelled)
 
     def observed(self, one: Execution) -> Observed:
         key = one.event.payload["key"]
@@ -418,31 +408,45 @@ class Machine(RuleBasedStateMachine):
         )  # fmt: skip
 
 
-def run_machine(
-    open_storage: Callable[[FakeClock], Storage], examples: int, **options: Any
-) -> None:
-    machine = type("Machine", (Machine,), {"open_storage": staticmethod(open_storage), **options})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        machine,
-        settings=settings(
-            max_examples=examples, stateful_step_count=15, deadline=None,
-            suppress_health_check=list(HealthCheck), print_blob=True,
-            report_multiple_bugs=False,
-            **({"phases": [__import__("hypothesis").Phase.generate]} if __import__("os").environ.get("NOSHRINK") else {}),
-        ),
-    )  # fmt: skip
+@pytest.fixture
+def run_machine(full: bool) -> Callable[..., None]:
+    """A function that runs the machine on storages, for so many examples."""
+
+    def run_machine(
+        open_storage: Callable[[FakeClock], Storage], examples: int, *, by_worker: bool = False
+    ) -> None:
+        given = {"open_storage": staticmethod(open_storage), "by_worker": by_worker}
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            type("Machine", (Machine,), given),
+            settings=settings(
+                max_examples=examples * (20 if full else 1), stateful_step_count=15,
+                deadline=None, suppress_health_check=list(HealthCheck), print_blob=True,
+                report_multiple_bugs=False,
+            ),
+        )  # fmt: skip
+
+    return run_machine
 
 
-def test_any_workflow_comes_to_its_end() -> None:
-    """In memory."""
-    run_machine(MemoryStorage, int(__import__("os").environ.get("EX", "60")))
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether the long runs are wanted."""
+    return bool(request.config.getoption("--full"))
 
 
-def test_any_workflow_comes_to_its_end_in_an_engine() -> None:
+@pytest.mark.timeout(1800)
+def test_any_workflow_comes_to_its_end(run_machine: Callable[..., None]) -> None:
+    """Its steps, their order and its end are the model's, and no finished step is called again."""
+    run_machine(MemoryStorage, 40)
+
+
+@pytest.mark.timeout(1800)
+def test_any_workflow_comes_to_its_end_in_an_engine(run_machine: Callable[..., None]) -> None:
     """With the threads, the event loop and the grouped checkpoints of a worker."""
-    run_machine(MemoryStorage, int(__import__("os").environ.get("EXW", "15")), by_worker=True)
+    run_machine(MemoryStorage, 10, by_worker=True)
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("by_worker", [False, True])
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_any_workflow_comes_to_its_end_in_a_database(
@@ -450,7 +454,12 @@ def test_any_workflow_comes_to_its_end_in_a_database(
     by_worker: bool,
     request: pytest.FixtureRequest,
     emptied: Callable[[sa.Engine], sa.Engine],
+    run_machine: Callable[..., None],
 ) -> None:
     """Where transactions and statements are the database's."""
     engine: sa.Engine = request.getfixturevalue(f"{database}_engine")
-    run_machine(lambda clock: SqlAlchemyStorage(emptied(engine), clock=clock), int(__import__("os").environ.get("EXD", "10")), by_worker=by_worker)
+
+    def open_storage(clock: FakeClock) -> Storage:
+        return SqlAlchemyStorage(emptied(engine), clock=clock)
+
+    run_machine(open_storage, 6, by_worker=by_worker)

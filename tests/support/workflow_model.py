@@ -140,7 +140,9 @@ class Made(_Brief):
             "steps": [step.definition() for step in self.steps],
             "output": {step.id: f"{{{{ steps.{step.id}.output }}}}" for step in self.steps},
             **{
-                name: [step.definition() for step in steps] for name, steps in groups.items() if steps
+                name: [step.definition() for step in steps]
+                for name, steps in groups.items()
+                if steps
             },
         }
 
@@ -175,7 +177,9 @@ def parts(draw: st.DrawFn, step_id: str, earlier: list[Part], children: Sequence
     kind = draw(st.sampled_from(kinds + (["child", "child", "loose"] if children else [])))
     ids = [step.id for step in earlier]
     needs = draw(
-        st.none() if not ids else st.none() | st.lists(st.sampled_from(ids), unique=True, max_size=2)
+        st.none()
+        if not ids
+        else st.none() | st.lists(st.sampled_from(ids), unique=True, max_size=2)
     )
     waited_for = ids[-1:] if needs is None else needs
     conditions: Any = st.sampled_from([None, None, None, True, False])
@@ -205,7 +209,9 @@ def parts(draw: st.DrawFn, step_id: str, earlier: list[Part], children: Sequence
 def groups(draw: st.DrawFn, prefix: str) -> tuple[Part, ...]:
     """Steps that clean up."""
     made = []
-    for n, kind in enumerate(draw(st.lists(st.sampled_from(["plain", "awaited", "sleep"]), max_size=2))):
+    for n, kind in enumerate(
+        draw(st.lists(st.sampled_from(["plain", "awaited", "sleep"]), max_size=2))
+    ):
         plan = 60 if kind == "sleep" else draw(st.sampled_from([0, 0, FAILS]))
         made.append(Part(f"{prefix}{n}", kind, plan=plan))
     return tuple(made)
@@ -263,7 +269,9 @@ class Fate:
     elements: Mapping[int, str] = field(default_factory=dict)
 
 
-def check(seen: Observed, sent: Mapping[str, Sequence[str]], log: Sequence[tuple[str, str]]) -> None:
+def check(
+    seen: Observed, sent: Mapping[str, Sequence[str]], log: Sequence[tuple[str, str]]
+) -> None:
     """
     Compare an execution that has ended with what it has to be.
 
@@ -468,9 +476,7 @@ class _Judge:
         self._check_group(made.finally_, runs=True, interrupted=True)
         self._check_undone()
 
-    def _check_group(
-        self, steps: Sequence[Part], *, runs: bool, interrupted: bool = False
-    ) -> None:
+    def _check_group(self, steps: Sequence[Part], *, runs: bool, interrupted: bool = False) -> None:
         for step in steps:
             run = self.runs.get((step.id, -1))
             status = None if run is None else str(run.status)
