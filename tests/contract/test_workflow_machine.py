@@ -339,7 +339,11 @@ class Machine(RuleBasedStateMachine):
         assert rows <= waiting
 
     def check_nothing_lost(self, one: Execution, about: str) -> None:
-        """What has come for a step that waits is taken."""
+        """What has come for a step that waits is taken, and so is a sub-workflow's end."""
+        ended = {each.id for each in self.all() if each.status.finished}
+        for run in one.steps:
+            if str(run.status) == "WAITING" and isinstance(run.output, dict):
+                assert run.output["execution_id"] not in ended, about
         for step in self.made[one.name].every():
             if not step.waits:
                 continue
@@ -358,7 +362,8 @@ class Machine(RuleBasedStateMachine):
             if not live and not self.unfinished():
                 break
             for one in live:
-                self.operator.executions.unpause(one.id)
+                if one.status == "PAUSED":  # which wakes it
+                    self.operator.executions.unpause(one.id)
                 for run in one.steps:
                     kinds = {step.id: step.kind for step in self.made[one.name].every()}
                     kind = kinds.get(run.step_id, "")

@@ -152,7 +152,7 @@ def test_workers_that_die_over_executions(
             scene.start(**worker)
         else:
             # One that has just been started would not find its database, and end.
-            until(lambda: started(scene))
+            until(lambda: (frozen.thaw(), started(scene, frozen.awake()))[1])
             server.restart(fault.split()[0])
             scene.engine.dispose()
     until(frozen.thaw)
@@ -176,10 +176,10 @@ def test_workers_that_die_over_executions(
     check_bookings(scene, len(orders.events))
 
 
-def started(scene: Scene) -> bool:
-    """Return True if every worker has found its database."""
+def started(scene: Scene, processes: list[Process]) -> bool:
+    """Return True if these workers have found their database."""
     known = {worker.pid for worker in scene.outbox.workers()}
-    return {process.pid for process in scene.processes} <= known
+    return {process.pid for process in processes} <= known
 
 
 def end_a_session(scene: Scene) -> int:
