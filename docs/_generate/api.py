@@ -49,12 +49,23 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.workflows.definition.difference",
         ),
     ),
+    "code": (
+        "Workflows in code",
+        ("automate_kernel.workflows.code", "automate_kernel.automation"),
+    ),
     "approvals": ("Approvals", ("automate_kernel.workflows.approvals",)),
     "templates": ("Templates", ("automate_kernel.templates",)),
     "secrets": ("Secrets", ("automate_kernel.secrets",)),
     "webhooks": ("Webhooks", ("automate_kernel.webhooks",)),
     "plugins": ("Plugins", ("automate_kernel.plugins",)),
-    "storage": ("Storage", ("automate_kernel.storage", "automate_kernel.storage.listen")),
+    "storage": (
+        "Storage",
+        (
+            "automate_kernel.storage",
+            "automate_kernel.storage.listen",
+            "automate_kernel.storage.output_store",
+        ),
+    ),
     "testing": (
         "Testing",
         (
@@ -65,6 +76,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.testing.providers",
             "automate_kernel.testing.secrets",
             "automate_kernel.testing.outbox",
+            "automate_kernel.testing.output_store",
         ),
     ),
     "asgi": ("ASGI", ("automate_kernel.http.app",)),

@@ -7,6 +7,6 @@ except ModuleNotFoundError:
         "automate_django needs Django: pip install 'automate-kernel[django]'", name="django"
     ) from None
 
-from automate_django.kernel import aemit, emit, get_kernel
+from automate_django.kernel import action, aemit, emit, get_kernel, workflow
 
-__all__ = ["aemit", "emit", "get_kernel"]
+__all__ = ["action", "aemit", "emit", "get_kernel", "workflow"]

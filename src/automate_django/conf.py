@@ -24,7 +24,8 @@ The settings, all of them optional.
     one that suits the database. ``LEASE_SECONDS``: 300. ``LISTEN``: False where LISTEN doesn't
     work on PostgreSQL, behind a pooler in transaction mode. ``RETENTION_SECONDS``: the age at
     which COMPLETED items are deleted, 0 for at once. ``FAILED_RETENTION_SECONDS``: the same for
-    FAILED and CANCELLED items, which are kept by default.
+    FAILED and CANCELLED items, which are kept by default. ``OUTPUTS``: the folder of outputs that
+    are too large for a row, or an ``OutputStore``; all processes share it.
 ``AUTOMATE_WORKER``
     The defaults of ``manage.py automate_worker``. ``PROCESSES``: 1. ``SLOTS``: calls at once in a
     process, 10. ``GRACE_SECONDS``: the time that a stopping worker gives to running calls, 30.
@@ -65,6 +66,7 @@ The settings, all of them optional.
     ``PROBLEM_TYPES``           the address of your explanations: ``type`` is this and the code
     =========================== ================================================================
 ``AUTOMATE_PLUGINS``
+    ``AUTODISCOVER``: False to leave the module ``automation`` of the installed apps alone.
     ``DISCOVER``: False to use listed plugins only. ``DISABLED``: plugins that must not run.
     ``WINNERS``: the plugin that gets a key which several claim. ``STRICT``: True for a broken
     plugin to be an error.
@@ -116,6 +118,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "LISTEN": True,
         "RETENTION_SECONDS": None,
         "FAILED_RETENTION_SECONDS": None,
+        "OUTPUTS": None,
     },
     "AUTOMATE_WORKER": dict.fromkeys(
         ("PROCESSES", "SLOTS", "GRACE_SECONDS", "VERSION", "LOG_FORMAT")
@@ -164,7 +167,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "IDEMPOTENCY_HOURS": 24,
         "PROBLEM_TYPES": None,
     },
-    "AUTOMATE_PLUGINS": {"DISCOVER": True, "DISABLED": (), "WINNERS": None, "STRICT": False},
+    "AUTOMATE_PLUGINS": {
+        "AUTODISCOVER": True,
+        "DISCOVER": True,
+        "DISABLED": (),
+        "WINNERS": None,
+        "STRICT": False,
+    },
     "AUTOMATE_OVERRIDES": dict.fromkeys(OVERRIDABLE),
 }
 """Every setting; for a dictionary of our keys each key with its default."""

@@ -8,8 +8,11 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from django.utils.module_loading import autodiscover_modules
+
 from automate_django import conf
 from automate_django.storage import DjangoStorage
+from automate_kernel.automation import Automation
 from automate_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,15 +31,30 @@ _OTHERS = ("DATABASES", "TASKS", "SECRET_KEY", "SECRET_KEY_FALLBACKS")
 _lock = threading.RLock()
 _kernel: Kernel | None = None
 _extensions: list[Callable[[Kernel], None]] = []
+_building = False
+
+automation: Automation = Automation()
+"""The actions and workflows of the project's apps, collected by `action` and `workflow`."""
+action = automation.action
+workflow = automation.workflow
 
 
 def get_kernel() -> Kernel:
     """Return the one kernel of this process; raises `ConfigError` if the settings are wrong."""
-    global _kernel  # noqa: PLW0603  (one for the process)
+    global _building, _kernel  # noqa: PLW0603  (one for the process)
     if _kernel is None:
         with _lock:
+            if _building:
+                raise ConfigError(
+                    "get_kernel() is called while the kernel is being made",
+                    hint="in automation.py use the decorators of automate_django: action, workflow",
+                )
             if _kernel is None:
-                _kernel = build_kernel()
+                _building = True
+                try:
+                    _kernel = build_kernel()
+                finally:
+                    _building = False
     return _kernel
 
 
@@ -75,6 +93,7 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         lease_seconds=float(_outbox("LEASE_SECONDS")),
         retention_seconds=_outbox("RETENTION_SECONDS"),
         failed_retention_seconds=_outbox("FAILED_RETENTION_SECONDS"),
+        output_store=_outbox("OUTPUTS"),
         listed={
             "provider": conf.listed("AUTOMATE_PROVIDERS"),
             "connector": conf.listed("AUTOMATE_CONNECTORS"),
@@ -93,6 +112,9 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         public_url=conf.option("AUTOMATE_APPROVALS", "PUBLIC_URL"),
         version=conf.options("AUTOMATE_WORKER").get("VERSION"),
     )
+    if conf.option("AUTOMATE_PLUGINS", "AUTODISCOVER"):
+        autodiscover_modules("automation")
+    kernel.include(automation)
     for extension in _extensions:
         extension(kernel)
     return kernel

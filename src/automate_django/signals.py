@@ -10,6 +10,7 @@ A receiver that raises is logged by Django (``django.dispatch``) and changes no 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,10 @@ from asgiref.sync import iscoroutinefunction
 from django.db import transaction
 from django.dispatch import Signal
 
+from automate_django.connections import freshen
 from automate_kernel import signals as kernel_signals
 from automate_kernel.errors import ConfigError
+from automate_kernel.workflows.engine.announcer import THREAD
 
 __all__ = [
     "event_received",
@@ -88,6 +91,8 @@ def _forward(signal: Signal, kernel: Any, arguments: dict[str, Any]) -> Any:
     if _in_loop():
         # Given back to the kernel, which awaits it: plain receivers then run on a thread.
         return _asend(signal, sender, arguments)
+    if threading.current_thread().name == THREAD:
+        freshen()  # nobody else looks after the connections of this thread
     connection = _connection(kernel)
     if connection is not None and connection.in_atomic_block:
         transaction.on_commit(

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from automate_kernel.automation import Automation
     from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
     from automate_kernel.errors import (
         AutomateError,
@@ -43,13 +44,23 @@ if TYPE_CHECKING:
     from automate_kernel.providers import BaseProvider, CapabilitySpec, capability
     from automate_kernel.secrets import SecretsBackend
     from automate_kernel.storage import MemoryStorage
+    from automate_kernel.storage.output_store import FileOutputStore, OutputStore
     from automate_kernel.templates import register_filter
     from automate_kernel.worker import OutboxReaper
     from automate_kernel.workflows import Event, Execution, Step, StepRun, Workflow
+    from automate_kernel.workflows.code import (
+        ApprovalAnswer,
+        StepFailedError,
+        SyncWorkflowContext,
+        WorkflowContext,
+        WorkflowInterruptedError,
+    )
 
 __all__ = [
     "ActionSpec",
+    "ApprovalAnswer",
     "AutomateError",
+    "Automation",
     "BaseProvider",
     "Call",
     "CapabilitySpec",
@@ -59,12 +70,14 @@ __all__ = [
     "ErrorCodes",
     "Event",
     "Execution",
+    "FileOutputStore",
     "Kernel",
     "LeaseLostError",
     "MemoryStorage",
     "OutboxItem",
     "OutboxReaper",
     "OutboxStore",
+    "OutputStore",
     "PayloadError",
     "PluginError",
     "ProviderContext",
@@ -75,13 +88,17 @@ __all__ = [
     "SecretUnavailableError",
     "SecretsBackend",
     "Step",
+    "StepFailedError",
     "StepRun",
     "StorageError",
+    "SyncWorkflowContext",
     "TemplateError",
     "TriggerSpec",
     "WebhookRejectedError",
     "Workflow",
+    "WorkflowContext",
     "WorkflowError",
+    "WorkflowInterruptedError",
     "action",
     "capability",
     "current_call",
@@ -93,6 +110,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "automation": ("Automation",),
     "connectors": (
         "ActionSpec",
         "Connector",
@@ -138,6 +156,7 @@ _HOMES = {
     ),
     "secrets": ("SecretsBackend",),
     "storage": ("MemoryStorage",),
+    "storage.output_store": ("FileOutputStore", "OutputStore"),
     "templates": ("register_filter",),
     "worker": ("OutboxReaper",),
     "workflows": (
@@ -146,6 +165,13 @@ _HOMES = {
         "Step",
         "StepRun",
         "Workflow",
+    ),
+    "workflows.code": (
+        "ApprovalAnswer",
+        "StepFailedError",
+        "SyncWorkflowContext",
+        "WorkflowContext",
+        "WorkflowInterruptedError",
     ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

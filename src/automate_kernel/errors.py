@@ -168,7 +168,8 @@ class UnknownHereError(_WordedError):
     """
     An action, a plugin or a definition is not known in this process, and may be in another.
 
-    *reason* is ``UNKNOWN_ACTION``, ``UNUSABLE_PLUGIN`` or ``UNREADABLE_DEFINITION``.
+    *reason* is ``UNKNOWN_ACTION``, ``UNUSABLE_PLUGIN``, ``UNREADABLE_DEFINITION`` or
+    ``UNKNOWN_CODE``.
     """
 
     default_code = ErrorCodes.NOT_FOUND

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from automate_kernel.automation import Automation
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
@@ -37,6 +38,7 @@ from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage, Rows, Storage
 from automate_kernel.storage.migration import require_schema
+from automate_kernel.storage.output_store import FileOutputStore, OutputStore
 from automate_kernel.storage.values import encode_json
 from automate_kernel.templates import (
     EnvironmentResolver,
@@ -45,6 +47,7 @@ from automate_kernel.templates import (
     TemplateEngine,
 )
 from automate_kernel.templates.filters import default_filters
+from automate_kernel.templates.limits import Limits
 from automate_kernel.webhooks import ReplayLedger, WebhookReceipt
 from automate_kernel.webhooks.receiver import WebhookReceiver
 from automate_kernel.worker import OutboxReaper
@@ -57,7 +60,8 @@ from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, default_worker_id
 from automate_kernel.workflows.approvals import Approvals
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
-from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.code.workflow import On, workflow_function
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
@@ -67,6 +71,7 @@ from automate_kernel.workflows.engine.executions import (
     ExecutionStore,
     keyed_execution_id,
 )
+from automate_kernel.workflows.engine.large_outputs import MAX_OUTPUT_BYTES
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.questions import NOTICE
@@ -122,9 +127,10 @@ class Kernel:
     all are imported at once, and the first that is broken, incompatible or contested raises
     `PluginError`. *version* is that of the host's own code (``"2026.11.2"``): while workers with
     different workflows run side by side, those of the latest version decide what events start;
-    without versions those that were started last. *lease_seconds*, *retention_seconds* and
-    *failed_retention_seconds* are for an outbox that the kernel makes; see `RowsOutboxStore`.
-    Raises `ConfigError` for wrong arguments.
+    without versions those that were started last. *output_store* keeps outputs that are too large
+    for a row: an `OutputStore`, or a folder that all processes share. *lease_seconds*,
+    *retention_seconds* and *failed_retention_seconds* are for an outbox that the kernel makes; see
+    `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
     """
 
     def __init__(
@@ -150,6 +156,7 @@ class Kernel:
         signing_keys: Iterable[str] = (),
         public_url: str | None = None,
         version: str | None = None,
+        output_store: OutputStore | str | Path | None = None,
     ) -> None:
         self.version: str | None = version if version is None else _version(version)
         """The version of the host's own code."""
@@ -167,14 +174,14 @@ class Kernel:
         """The environment variables that templates may read."""
         self.filters: FilterRegistry = FilterRegistry(default_filters)
         """The template filters of this kernel."""
-        self.templates: TemplateEngine = TemplateEngine(self.filters)
+        kept, outputs = (retention_seconds, failed_retention_seconds), _output_store(output_store)
+        self.templates: TemplateEngine = TemplateEngine(self.filters, limits=_limits(outputs))
         """Compiles and renders templates."""
-        kept = (retention_seconds, failed_retention_seconds)
         self.outbox: OutboxStore = self._store(outbox, lease_seconds, *kept)
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
         self.operations: Invoker = self._invoker(config or {}, settings or {})
         """The actions and capabilities by name."""
-        self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
+        self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox, outputs)
         """Runs of workflows: get, find, cancel, resume."""
         self.approvals: Approvals = self._approvals(signing_keys, public_url)
         """The steps that wait for a person: find, approve, reject, make a link."""
@@ -275,6 +282,10 @@ class Kernel:
         store.retention_seconds, store.failed_retention_seconds = kept
         return store
 
+    def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
+        stored = self.executions.definition
+        return Catalogue(self.templates, self._context, stored, source, self.operations)
+
     def _made(self, kind: str, given: Any, trouble: str, *arguments: Any, **options: Any) -> Any:
         """Return a part that is given as itself, its class, dotted path or plugin key."""
         if isinstance(given, SecretsBackend):
@@ -288,9 +299,6 @@ class Kernel:
                 f"the {kind.replace('_', ' ')} {name} {trouble}",
                 hint="pass an instance instead of its key or path",
             ) from error
-
-    def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
-        return Catalogue(self.templates, self._context, self.executions.definition, source)
 
     def _approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
         signer = Signer(signing_keys, "automate.approval", self._revealed)
@@ -478,7 +486,7 @@ class Kernel:
 
     def start(
         self,
-        workflow: str,
+        workflow: str | Callable[..., Any],
         payload: Any = None,
         *,
         transaction: Any = None,
@@ -491,7 +499,9 @@ class Kernel:
         run_at: datetime | None = None,
     ) -> str:
         """
-        Begin an execution of *workflow* by its name, whatever its triggers, and return its id.
+        Begin an execution of *workflow*, whatever its triggers, and return its id.
+
+        It is named, or the function of a workflow in code.
 
         The execution sees *event*; by default a manual event with *payload*. With a *tenant_id*
         the workflow may be one of the tenant's own, and the event is the tenant's: another
@@ -508,26 +518,21 @@ class Kernel:
         """
         if tenant_id is not None:
             check_text(tenant_id, "tenant_id")
-        event = event or manual_event(workflow, payload)
-        if tenant_id is not None and event.tenant_id is None:
-            event = replace(event, tenant_id=tenant_id)
-        elif tenant_id not in (None, event.tenant_id):
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT, "the event belongs to another tenant than was given"
-            )
+        name, payload = self._named_workflow(workflow, payload)
+        event = _of_tenant(event or manual_event(name, payload), tenant_id)
         if labels:
             own = self.redactor.redact_value(checked_labels(labels))
             event = replace(event, labels={**event.labels, **own})
-        definition = self.workflows.get(workflow, event.tenant_id)
+        definition = self.workflows.get(name, event.tenant_id)
         self._check_manual(definition, event)
         execution_id = None
         if idempotency_key is not None:
             check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
-            execution_id = keyed_execution_id(workflow, event.tenant_id, idempotency_key)
+            execution_id = keyed_execution_id(name, event.tenant_id, idempotency_key)
         if definition.debounce is not None and (idempotency_key or delay or run_at):
             raise AutomateError(
                 ErrorCodes.INVALID_ARGUMENT,
-                f"the debounce of workflow {workflow!r} decides when it begins, and what is one",
+                f"the debounce of workflow {name!r} decides when it begins, and what is one",
                 hint="start it without idempotency_key, delay and run_at",
             )
         admission = self.workflows.admission(definition, event)
@@ -555,11 +560,30 @@ class Kernel:
         ``[secret KEY]``.
         """
         found = self.workflows.get(workflow, tenant_id)
+        if isinstance(found, CodeWorkflow):
+            raise AutomateError(
+                ErrorCodes.UNIMPLEMENTED,
+                f"the calls of workflow {workflow!r} follow from its code, and can't be foreseen",
+                hint="run it in a test, and replace what its steps call: kernel.replace(function)",
+            )
         event = event or replace(triggering_event(found, payload), tenant_id=tenant_id)
         return dry_run(
             found, event, outputs=outputs or {}, templates=self.templates, context=self._context,
             spec=self.operations.spec, redact=partial(self.redactor.redact_value, cut=False),
         )  # fmt: skip
+
+    def _named_workflow(self, workflow: str | Callable[..., Any], payload: Any) -> tuple[str, Any]:
+        """Return a workflow's name, and the payload that its function takes as JSON."""
+        if isinstance(workflow, str):
+            return workflow, payload
+        found = self.workflows.function(workflow)
+        if found is None:
+            name = getattr(workflow, "__qualname__", type_name(workflow))
+            raise AutomateError(
+                ErrorCodes.NOT_FOUND, f"{name} is no workflow of this kernel",
+                hint="write @kernel.workflow above the function",
+            )  # fmt: skip
+        return found.definition.name, found.payload(payload)
 
     def labelled(
         self, label: str, *, tenant_id: str | None = None, limit: int = 50
@@ -578,7 +602,7 @@ class Kernel:
 
         Returns the new id. Raises ``NOT_FOUND`` if the execution or its workflow is gone.
         """
-        first = self.executions.get(execution_id)
+        first = self.executions.get(execution_id, large_outputs=False)
         if first is None:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
         again = replace(first.event, id=new_id())
@@ -717,6 +741,47 @@ class Kernel:
 
         return decorating(name, options, "Kernel.action", take)
 
+    @overload
+    def workflow(self, function: F) -> F: ...
+    @overload
+    def workflow(
+        self,
+        *,
+        on: On = None,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        version: int = 1,
+        timeout: float | str | None = None,
+        waits: Mapping[str, str] | None = None,
+    ) -> Callable[[F], F]: ...
+    def workflow(self, function: Any = None, **options: Any) -> Any:
+        """
+        Make a function, ``def`` or ``async def``, a workflow in code.
+
+        It takes a `WorkflowContext` (a ``def`` a `SyncWorkflowContext`) and, if it has a second
+        parameter, the payload of the event in the type of its annotation. *on* is the name of the
+        event that starts it, a trigger, or a list of them; without, it is started by hand.
+        Executions go on with the *version* that they began with. *timeout* bounds an execution,
+        waits included. Events that come before the workflow waits for them are kept if its source
+        names them in ``wait_for``; *waits* names others, each with the field that it is matched
+        by, or "".
+        Raises `WorkflowError`.
+        """
+
+        def decorate(function: F) -> F:
+            self.workflows.add_function(workflow_function(function, **options))
+            return function
+
+        return decorate if function is None else decorate(function)
+
+    def include(self, automation: Automation) -> None:
+        """Add the actions and workflows that a module has collected in an `Automation`."""
+        for function, name, options in automation.actions:
+            self.action(name, **options)(function)
+        for function, options in automation.workflows:
+            self.workflow(**options)(function)
+
     def handler(
         self,
         kind: str,
@@ -809,6 +874,9 @@ class Kernel:
             PeriodicTask("gates", 3600.0, self.executions.purge_gates),
         ]
         kept, failed = self._kept(retention_seconds, failed_retention_seconds)
+        if self.executions.outputs.store is not None:
+            lost = self.executions.purge_outputs
+            periodic_tasks.append(PeriodicTask("outputs", 6 * 3600.0, lost))
         if (kept, failed) != (None, None):
             sweep = partial(self.sweep, retention_seconds=kept, failed_retention_seconds=failed)
             unused = partial(self._purge_definitions, kept, failed)
@@ -824,14 +892,28 @@ class Kernel:
         look = self._precedence.look
         if any(handler.kind == EVENT for handler in handlers):
             periodic_tasks.append(PeriodicTask("precedence", 1.0, look))
-        options.setdefault("preflight", self._preflight)
+        works = any(handler.kind == ADVANCE for handler in handlers)
+        options.setdefault("preflight", partial(self._preflight, executes=works))
         periodic_tasks += options.pop("periodic_tasks", ())
         return Worker(self.outbox, handlers, periodic_tasks=periodic_tasks, **options)
 
-    def _preflight(self) -> None:
+    def _preflight(self, *, executes: bool) -> None:
         require_schema(self.storage)
         # Before its first claim, which may be of events.
         self._precedence.look()
+        if executes:
+            self._warn_of_unknown_actions()
+
+    def _warn_of_unknown_actions(self) -> None:
+        """Log the actions of files and code that aren't known here: they may be misspelt."""
+        for workflow in self.workflows.added():
+            for step in (*workflow.every_step(), *workflow.compensations.values()):
+                lack = self.operations.absence(step.action) if step.action else None
+                if lack is not None:
+                    logger.warning(
+                        "workflow %r, step %r: this worker %s; its executions are handed on",
+                        workflow.name, step.id, lack,
+                    )  # fmt: skip
 
     def _chosen(self, kinds: Iterable[str], exclude_kinds: Iterable[str]) -> list[Handler]:
         # A process without workflows leaves events to the others: it would finish them, and start
@@ -889,7 +971,13 @@ class Kernel:
             # These are only figures; the work is done.
             logger.warning("what was done could not be counted: %s", error)
 
-    def run(self, workflow: str, payload: Any = None, *, patience: float = 3600.0) -> Execution:
+    def run(
+        self,
+        workflow: str | Callable[..., Any],
+        payload: Any = None,
+        *,
+        patience: float = 3600.0,
+    ) -> Execution:
         """
         Start *workflow*, run until it has ended, and return the execution.
 
@@ -897,8 +985,9 @@ class Kernel:
         kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*. It is
         not handed on to others: a step whose action isn't known here fails.
         """
-        event = manual_event(workflow, payload)
-        definition = self.workflows.get(workflow)
+        name, payload = self._named_workflow(workflow, payload)
+        event = manual_event(name, payload)
+        definition = self.workflows.get(name)
         self._check_manual(definition, event)
         owner = default_worker_id()
         item, begun = None, None
@@ -911,9 +1000,11 @@ class Kernel:
             return self._run_here(execution_id, item, begun, patience)
 
     @contextmanager
-    def executing_here(self, execution_id: str) -> Iterator[None]:
+    def executing_here(self, execution_id: str | None = None) -> Iterator[None]:
         """
         Let an execution fail here where it would be handed on, while the block runs.
+
+        Without an *execution_id* that holds for all.
 
         It is for a caller that waits for its end, and wants the reason: as `run` does.
         """
@@ -942,6 +1033,7 @@ class Kernel:
             if time.monotonic() - self._reported_at > _REPORT_SECONDS:
                 self._report_executions()
         if begun is not None and begun.status.finished:
+            self.executions.outputs.fill(begun)
             return begun
         execution = self.executions.get(execution_id)
         if execution is not None and not execution.status.finished:
@@ -961,7 +1053,7 @@ class Kernel:
     def _notify_failed(self, item: OutboxItem, error: AutomateError) -> None:
         self.plugins.hooks.notify("automate_item_failed", item=item, error=error)
         if item.kind == ADVANCE:
-            execution = self.executions.get(item.payload["execution_id"])
+            execution = self.executions.get(item.payload["execution_id"], large_outputs=False)
             # One that has something to undo goes on, and fails after that.
             failed = execution is not None and execution.status is ExecutionStatus.FAILED
             if execution is not None and failed and execution.item_id == item.id:
@@ -1041,7 +1133,24 @@ class Kernel:
             while purged := purge(older_than_seconds=age, limit=batch):
                 total += purged
         self._webhooks.ledger.forget(max(age, _REMEMBERED_SECONDS))
+        self.executions.purge_outputs(older_than_seconds=age)
         return total
+
+
+def _output_store(given: OutputStore | str | Path | None) -> OutputStore | None:
+    if given is None or isinstance(given, OutputStore):
+        return given
+    if isinstance(given, (str, Path)):
+        return FileOutputStore(given)
+    raise ConfigError(
+        f"an output store can't be {type_name(given)}",
+        hint="pass a folder, or an instance of a subclass of OutputStore",
+    )
+
+
+def _limits(outputs: OutputStore | None) -> Limits:
+    # A step's large output can be the input of the next one.
+    return Limits() if outputs is None else Limits(passed=MAX_OUTPUT_BYTES)
 
 
 def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> Storage:
@@ -1072,6 +1181,17 @@ def _version(version: str) -> str:
             f"a version can't be {str(version)[:40]!r}", hint='give text: version="2026.11.2"'
         )
     return version
+
+
+def _of_tenant(event: Event, tenant_id: str | None) -> Event:
+    """Return *event* as that of a tenant; raises ``INVALID_ARGUMENT`` for another's."""
+    if tenant_id is not None and event.tenant_id is None:
+        return replace(event, tenant_id=tenant_id)
+    if tenant_id not in (None, event.tenant_id):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT, "the event belongs to another tenant than was given"
+        )
+    return event
 
 
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:

@@ -297,6 +297,32 @@ def test_named_tests_exist() -> None:
         assert not named - defined, page.name
 
 
+def test_a_linked_test_is_in_its_file() -> None:
+    """A link under the name of a test leads to the file that defines it."""
+    for page in ROOT.joinpath("docs", "explanation").glob("*.md"):
+        for name, target in re.findall(r"\[`(test_\w+)`\]\(([^)#]+)\)", page.read_text()):
+            linked = (page.parent / target).resolve()
+            assert re.search(rf"def {name}\b", linked.read_text()), f"{page.name}: {name}"
+
+
+def test_the_comparison_stands_on_tests_and_sources() -> None:
+    """Each "yes" of ours names a test, and what it says of others is on a page that it lists."""
+    page = (ROOT / "docs" / "explanation" / "compared.md").read_text()
+    rows = [
+        re.split(r" ?\| ?", line)[1:-1] for line in re.findall(r"^\| \d+ .*", page, re.MULTILINE)
+    ]
+    assert [int(row[0]) for row in rows] == list(range(1, len(rows) + 1))
+    assert not [row[1] for row in rows if row[2].startswith("[yes]") and "`test_" not in row[3]]
+    _, *parts = re.split(r"^\*\*(.+):\*\*", page.partition("## Sources")[2], flags=re.MULTILINE)
+    peers = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert list(peers) == ["DBOS", "Temporal", "Absurd", "n8n"]
+    for column, (peer, sources) in enumerate(peers.items(), start=4):
+        listed = re.findall(r"^- \[.+\]\(https://\S+\): ([\d, ]+)$", sources, re.MULTILINE)
+        cited = {number.strip() for numbers in listed for number in numbers.split(",")}
+        said = {row[0] for row in rows if row[column] not in ("no", "?", "—")}
+        assert not said - cited, peer
+
+
 def test_the_specifications_names_are_where_the_map_says() -> None:
     """Each name of the map can be imported from each place that stands beside it."""
     table = _page("specification.md").partition("| entry-point")[0]

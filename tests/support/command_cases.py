@@ -89,13 +89,18 @@ SHARED: dict[str, list[Case]] = {
         Case("--status COMPLETED --workflow {workflow} --limit 5", "{execution}"),
         Case("--tenant nobody", ""),
         Case("--error 'KeyError in nowhere.at_all'"),
-        Case("--label order=none"),
+        Case("--label order=none --label region=eu"),
     ],
     "executions errors": [
         Case("--workflow {workflow} --limit 5", "{workflow}"),
         Case("--tenant nobody"),
     ],
     "executions show": [Case("{execution}", "{execution}")],
+    "executions output": [
+        Case("{execution}"),
+        Case("{execution} {step}"),
+        Case("{execution} {step} --position 0", codes=(1,)),
+    ],
     "executions signal": [
         Case("""{acme_execution} go --payload '{{"by": "ann"}}' --tenant acme""", "go"),
     ],

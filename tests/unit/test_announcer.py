@@ -11,8 +11,14 @@ from typing import Any
 import pytest
 from automate_kernel import signals
 from automate_kernel.kernel import Kernel
-from automate_kernel.workflows.engine.announcer import Announcer
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepRun,
+    StepStatus,
+)
 from blinker import Namespace
 
 PATIENCE = 20.0
@@ -172,6 +178,38 @@ def test_nothing_is_lost_when_receivers_are_too_slow(monkeypatch: pytest.MonkeyP
         sending.join(PATIENCE)
         announcer.stop(PATIENCE)
     assert heard == list(range(10))
+
+
+def test_signals_of_large_executions_do_not_fill_the_memory() -> None:
+    """Each has a list of all steps: fewer of them wait than of small ones."""
+    done = StepStatus.COMPLETED
+    steps = [
+        StepRun(execution_id="e", step_id="each", position=position, status=done)
+        for position in range(20_000)
+    ]
+    event = Event(id="1", name="w", type="manual")
+    execution = Execution(id="e", name="w", definition_id="d", event=event, steps=steps)
+    snapshots, announcer, gate = Snapshots(execution), Announcer(), Gate()
+    sent = [0]
+
+    def hang(sender: Any, execution: Execution) -> None:
+        gate.pass_()
+
+    def send_all() -> None:
+        for _ in range(400):
+            announcer.send(SOMETHING, None, execution=snapshots.take())
+            sent[0] += 1
+
+    with SOMETHING.connected_to(hang):
+        sending = threading.Thread(target=send_all, daemon=True)
+        sending.start()
+        sending.join(2.0)
+        held = sent[0] * len(steps)
+        gate.set()
+        sending.join(PATIENCE)
+        announcer.stop(PATIENCE)
+    assert held < 2_000_000
+    assert sent == [400]
 
 
 def test_a_receiver_that_hangs_does_not_hold_up_a_stop(

@@ -17,6 +17,7 @@ PACKAGES = [
     "automate_kernel.templates",
     "automate_kernel.webhooks",
     "automate_kernel.workflows",
+    "automate_kernel.workflows.code",
     "automate_sqlalchemy",
 ]
 HEAVY = [

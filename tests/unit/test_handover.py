@@ -140,6 +140,35 @@ def test_it_waits_longer_each_time_but_never_fails(
     assert see(old, one).status is not ExecutionStatus.FAILED
 
 
+def test_a_worker_warns_of_unknown_actions_as_it_starts(
+    storage: MemoryStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who has misspelt a name need not wait for an execution to see it."""
+    kernel = kernel_on(storage, "mail.send")
+    define(kernel, step("a", "mail.send"), step("b", "mail.sned"))
+    with caplog.at_level("WARNING", "automate_kernel"), working(kernel):
+        until(lambda: caplog.records)
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert text.startswith("workflow 'w', step 'b': this worker doesn't know the action")
+    assert "did you mean 'mail.send'" in text
+
+
+def test_a_step_forward_between_two_handovers(storage: MemoryStorage, clock: FakeClock) -> None:
+    """What was handed on, went on, and is handed on again has not waited since the first time."""
+    none, some = kernel_on(storage), kernel_on(storage, "mail.draft")
+    define(none, step("a", "mail.draft"), step("b", "mail.send2"))
+    define(some, step("a", "mail.draft"), step("b", "mail.send2"))
+    one = none.start("w")
+    for _ in range(5):
+        none.run_until_idle()
+        clock.advance(LATER)
+    some.run_until_idle()
+    note = item_of(some, one).handover
+    assert note is not None
+    assert (note.times, note.since) == (1, clock())
+
+
 def test_what_is_in_flight_ends_and_is_saved_first(storage: MemoryStorage) -> None:
     """A parallel step that runs is not made again by the worker that goes on."""
     old, gate, calls = kernel_on(storage), threading.Event(), []

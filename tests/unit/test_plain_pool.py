@@ -262,6 +262,45 @@ def test_a_slow_call_where_items_are_claimed_does_not_end_the_claiming(
     go.set()
 
 
+@pytest.mark.parametrize("where", ["fetcher", "quick"])
+def test_a_machine_without_more_threads_goes_on_after_the_call(
+    store: RowsOutboxStore, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """What can't be taken over waits for the call; nothing waits for ever."""
+    go, slow_began, refused = Gate(), Gate(), Gate()
+    start = threading.Thread.start
+    full: list[bool] = []
+
+    def refusing(thread: threading.Thread) -> None:
+        if full and thread.name in IN_PLACE:
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def slow() -> None:
+        full.append(True)
+        slow_began.set()
+        go.pass_()
+
+    quick = Noting(slow=slow)
+    run = Running(store, quick.handler)
+
+    def settled() -> bool:
+        run.do(*quick.new(1 if where == "fetcher" else 200))
+        return quick.threads[-1] == f"automate-{where}"
+
+    until(settled)
+    monkeypatch.setattr(threading.Thread, "start", refusing)
+    batch = [*quick.new(1, "slow"), *quick.new(0 if where == "fetcher" else 200)]
+    ids = store.enqueue_many(batch)
+    slow_began.pass_()
+    refused.pass_()
+    go.set()
+    until(lambda: all(status(store, one) is ItemStatus.COMPLETED for one in ids))
+    run.do(*quick.new(30))
+    run.stop()
+
+
 def test_a_slow_kind_beside_a_quick_one_holds_nothing_up(store: RowsOutboxStore) -> None:
     """Even with one slot, which the slow one has taken."""
     go = Gate()

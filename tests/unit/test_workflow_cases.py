@@ -215,6 +215,25 @@ def test_answers_that_are_used_up(folder: Path) -> None:
     assert 'no answer left of \'chat.say\' for {"text": "large"}' in found
 
 
+def test_an_answer_sees_the_whole_input(tmp_path: Path) -> None:
+    """Also of an action whose field has the name of a parameter of ours."""
+    step = "{id: a, action: store.put, input: {data: 1, name: x}}"
+    text = f"name: put\ntrigger: {{type: manual}}\nsteps: [{step}]\n"
+    (tmp_path / "put.yaml").write_text(text)
+    kernel = Kernel(discover=False)
+
+    @kernel.action("store.put")
+    def put(data: int, name: str) -> None:
+        raise AssertionError("called for real")
+
+    (tmp_path / "put.test.yaml").write_text(
+        "replace: {store.put: [{when: {data: 1, name: x}, output: right}, {output: wrong}]}\n"
+        "cases: [{name: all, expect: {outputs: {a: right}}}]\n"
+    )
+    (result,) = load_case_file(tmp_path / "put.test.yaml").run(lambda: kernel)
+    assert result.problems == []
+
+
 def test_events_come_while_it_runs(folder: Path) -> None:
     """Time passes before them."""
     (result,) = run(

@@ -182,3 +182,23 @@ def test_memory_skips_time() -> None:
     with storage.begin() as rows:
         passed = rows.now() - before
     assert timedelta(hours=2) <= passed < timedelta(hours=2, minutes=5)
+
+
+def test_a_misspelt_action_fails_at_once() -> None:
+    """No other worker is there that could know it: nothing is handed on and waited for."""
+    kernel = make()
+    steps = [{"id": "tell", "action": "chat.sai"}]
+    trigger = {"type": "event", "event": "talk"}
+    kernel.add_workflow({"name": "misspelt", "trigger": trigger, "steps": steps})
+    with WorkflowTest(kernel) as test:
+        for allowed in (False, True):
+            if allowed:
+                test.allow_only()
+            execution = test.run("misspelt")
+            (emitted,) = test.emit("talk")
+            for one in (execution, emitted):
+                assert one.status is ExecutionStatus.FAILED
+                assert "did you mean 'chat.say'" in (one.error or "")
+    kernel.start("misspelt")
+    kernel.run_until_idle()
+    assert kernel.outbox.handed_on()  # elsewhere others may know it

@@ -309,7 +309,7 @@ output: "{{ steps.r.output }}"
         "w:5: steps.b.if: 'error' is known where a workflow cleans up only",
         "w:8: steps.c.input.text: a step can't see its own output",
         "w:8: steps.c.input.text: names the step 'q', which does not exist",
-        "w:8: steps.c.input.text: 'item' is known in the input of a step with for_each only",
+        "w:8: steps.c.input.text: 'item' is known in a step with for_each only",
         "w:11: output: names the step 'r', which may not have finished",
     ]
     assert "(add 'b' to needs)" in found[0]

@@ -402,6 +402,7 @@ def test_an_execution_is_built_from_its_rows() -> None:
             "tenant_id": "t",
             "item_id": "i",
             "parent_id": "p",
+            "output_ref": None,
             "error_code": "INTERNAL",
             "error": "text",
             "error_group": "KeyError in shop.charge",

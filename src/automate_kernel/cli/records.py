@@ -27,6 +27,7 @@ def execution_data(execution: Execution) -> dict[str, Any]:
         "definition_id": execution.definition_id,
         "event": redact_shown(execution.event.to_json()),
         "output": redact_shown(execution.output),
+        "output_ref": execution.output_ref,
         **attributes(execution, "error_code", "error", "error_group", "labels", "tenant_id"),
         **attributes(execution, "item_id", "created_at", "updated_at", "completed_at"),
         "duration_seconds": execution.duration_seconds,
@@ -89,10 +90,22 @@ def step_name(run: StepRun | FailedAttempt | WaitingFor) -> str:
     return f"{run.step_id}[{run.position}]" if run.position >= 0 else str(run.step_id)
 
 
+def progress_text(progress: Mapping[str, Any]) -> str:
+    """Return what a call reported of itself in one line: ``40 % page 40 of 100``."""
+    value, message = progress["value"], progress["message"]
+    if isinstance(value, float) and 0 <= value <= 1:
+        value = f"{value:.0%}"
+    return " ".join(brief(each) for each in (value, message) if each is not None)
+
+
 def show_steps(out: Output, runs: Iterable[StepRun], *, length: int = 60) -> None:
     """Print a table of steps."""
 
     def result(run: StepRun) -> str:
+        if run.output_ref is not None and run.output is None:
+            return "in the output store"
+        if run.status.value == "RUNNING" and run.progress is not None:
+            return brief(progress_text(redact_shown(run.progress)), length)
         if run.status.value == "COMPLETED":
             return brief(redact_shown(run.output), length)
         return brief(f"{run.error_code}: {run.error}" if run.error else None, length)
@@ -104,7 +117,10 @@ def show_steps(out: Output, runs: Iterable[StepRun], *, length: int = 60) -> Non
         "TOOK": lambda run: seconds(took(run)),
         "OUTPUT": result,
     }
-    out.table(columns, rows_of(runs, columns), empty="no step has begun")
+    listed = list(runs)
+    if any(run.place for run in listed):  # the workflow is code
+        columns = {**columns, "CALLED AT": lambda run: run.place or ""}
+    out.table(columns, rows_of(listed, columns), empty="no step has begun")
 
 
 def wait_data(wait: WaitingFor) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from automate_kernel.automation import Automation
 from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.output import redact_logs
 from automate_kernel.cli.settings import Settings, load_settings
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
-    "database", "outbox", "plugins", "secrets", "config", "env_allow", "discover", "strict",
-    "disabled", "winners", "worker.lease_seconds", "worker.listen", "worker.version",
+    "database", "outbox", "output_folder", "plugins", "secrets", "config", "env_allow", "discover",
+    "strict", "disabled", "winners", "worker.lease_seconds", "worker.listen", "worker.version",
     "signing_keys", "public_url",
 )  # fmt: skip
 
@@ -173,7 +174,9 @@ class Session:
         from automate_kernel.kernel import Kernel
 
         lease_seconds = self.settings["worker.lease_seconds"]
-        kernel = Kernel(storage, lease_seconds=lease_seconds, **options)
+        folder = self.settings["output_folder"]
+        outputs = None if folder is None else self.settings.folder / folder
+        kernel = Kernel(storage, lease_seconds=lease_seconds, output_store=outputs, **options)
         self._kernels.append(kernel)
         # A driver's error may show the password.
         url = getattr(getattr(storage, "engine", None), "url", None)
@@ -307,9 +310,15 @@ def set_up(kernel: Kernel, app: Any) -> None:
     Register the functions of *app* with *kernel*.
 
     A function is called with the kernel, and so is a module's ``automate_configure``. In a module
-    without one, each public function of its own becomes an action.
+    without one, each public function of its own becomes an action; one that collects its actions
+    and workflows in an `Automation` has that added instead.
     """
     if isinstance(app, ModuleType):
+        collected = [each for each in vars(app).values() if isinstance(each, Automation)]
+        if collected:
+            for each in dict.fromkeys(collected):
+                kernel.include(each)
+            return
         configure = getattr(app, "automate_configure", None)
         if configure is None:
             _add_functions(kernel, app)

@@ -76,6 +76,7 @@ _KINDS = "The kinds of items that workers work on, mail.* too; by default all."
 _KEPT = "Seconds that COMPLETED items are kept; 0 deletes them at once."
 _FAILED_KEPT = "Seconds that FAILED and CANCELLED items are kept."
 _EVENTS = "Clients that send it may POST /events; without it nobody may. Better as $secret:KEY."
+_OUTPUTS = "The folder of outputs that are too large for a row; all processes share it."
 _SIGNING = (
     "Keys of 32 characters that sign links of approvals; better as $secret:KEY. The first signs."
 )
@@ -87,6 +88,7 @@ _ALL = (
     Setting("app_dir", "text", ".", "The folder that app and plugins are imported from."),
     Setting("database", "text", "sqlite:///automate.sqlite3", "A SQLAlchemy URL."),
     Setting("outbox", "text", None, "The key or dotted path of an outbox store of your own."),
+    Setting("output_folder", "text", None, _OUTPUTS),
     Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
     Setting("plugins", "list", [], "Classes as dotted paths, beside the installed ones."),
     Setting("discover", "bool", True, "Use installed plugins."),

@@ -40,11 +40,10 @@ def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
 
 
 def _steps(workflow: Workflow) -> Iterator[tuple[str, Step]]:
-    for group, steps in workflow.groups().items():
-        for step in steps:
-            yield f"{group}.{step.id}", step
-            if step.compensation is not None:
-                yield f"{group}.{step.id}.compensate", step.compensation
+    for place, step in workflow.walk():
+        yield f"{place[0]}.{step.id}", step
+        if step.compensation is not None:
+            yield f"{place[0]}.{step.id}.compensate", step.compensation
 
 
 def _step_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:

@@ -51,6 +51,7 @@ from automate_kernel.errors import AutomateError
 from automate_kernel.monitoring.overview import STANDING, ThrottledStats, workers_by_state
 from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
 from automate_kernel.plugins.hooks import hookimpl
+from automate_kernel.workflows.definition.blocks import plain_id
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -129,7 +130,9 @@ class Instrumentation:
         if step.started_at is not None and step.completed_at is not None:
             seconds = (step.completed_at - step.started_at).total_seconds()
             about = _outcome(execution, step.status.value, error)
-            self._step.record(max(0.0, seconds), about | {"automate.step.id": step.step_id})
+            self._step.record(
+                max(0.0, seconds), about | {"automate.step.id": plain_id(step.step_id)}
+            )
 
     # -- items -------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from automate_kernel.secrets.handles import SecretReader
 from automate_kernel.secrets.logs import get_plugin_logger
 
 if TYPE_CHECKING:
+    from automate_kernel.operations.reports import CallReport
     from automate_kernel.outbox.item import OutboxItem
 
 __all__ = [
@@ -50,6 +51,35 @@ class Call:
     attempt: int = 1
     idempotency_key: str | None = None
     transaction: Any = field(default=None, repr=False, compare=False)
+    reports: CallReport | None = field(default=None, repr=False, compare=False)
+    """The kernel's own side of `progress`; None outside a workflow."""
+
+    def progress(self, value: Any, message: str | None = None) -> None:
+        """
+        Report how far the call has come: ``call.progress(0.4, "page 40 of 100")``.
+
+        *value* is any small JSON, with *message* at most 4,000 bytes; secrets are taken out. It may
+        be called as often as you like: about once in a second the newest is written to the step's
+        row, where people see it. Raises `PayloadError` if it can't be stored.
+        """
+        if self.reports is not None:
+            self.reports.report(value, message)
+
+    @property
+    def last_progress(self) -> Any:
+        """The value that an earlier attempt of this step reported last, to go on from; or None."""
+        found = self.reports.previous if self.reports is not None else None
+        return found["value"] if found is not None else None
+
+    @property
+    def cancelled(self) -> bool:
+        """
+        True once the call should stop, from any thread.
+
+        The execution was cancelled, its worker stops, or the attempt has taken longer than its
+        timeout. An ``async def`` is cancelled anyway; a plain function looks here now and then.
+        """
+        return self.reports is not None and self.reports.cancelled
 
 
 _current: ContextVar[Call | None] = ContextVar("automate_current_call", default=None)

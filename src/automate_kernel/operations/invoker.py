@@ -24,7 +24,7 @@ from automate_kernel.operations.error_mapping import is_bug, normalize
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.replacement import Replacement, Replacements
-from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.operations.spec import OperationSpec, step_operation
 from automate_kernel.operations.timed_calls import Key, TimedCalls
 from automate_kernel.secrets import Redactor, SecretResolver
 from automate_kernel.secrets.logs import get_logger
@@ -114,35 +114,40 @@ class Invoker:
         )
         return construct(cls, config, ctx)
 
-    def spec(self, name: str) -> OperationSpec:
+    def spec(self, name: str | OperationSpec) -> OperationSpec:
         """
         Return an operation's spec, without an instance: its config and secrets are not needed.
 
-        Raises ``NOT_FOUND`` with the names that there are.
+        A spec is its own. Raises ``NOT_FOUND`` with the names that there are.
         """
+        if isinstance(name, OperationSpec):
+            return name
         found = self._functions.get(name)
         if found is not None:
             return found
         kind, owner, operation = self._located(name)
         return self.sources[kind].get(owner).find_operation(operation)
 
+    def of_function(self, function: Callable[..., Any]) -> OperationSpec | None:
+        """Return the spec of an action that was made from *function*, or None."""
+        for spec in self._functions.values():
+            if spec.binding is not None and spec.binding.function == function:
+                return spec
+        return None
+
     def replace(self, operation: str | Callable[..., Any], fake: Any) -> Replacement:
         """
         Call *fake* in the place of an operation: by its name, or the function that it was made of.
 
-        Raises ``NOT_FOUND`` if there is none.
+        The function may be one that a workflow in code calls. Raises ``NOT_FOUND`` if there is no
+        operation of that name.
         """
         if isinstance(operation, str):
             return self.replacements.add(operation, self.spec(operation), fake)
-        for spec in self._functions.values():
-            if spec.binding is not None and spec.binding.function == operation:
-                return self.replacements.add(spec.name, spec, fake)
-        name = getattr(operation, "__name__", repr(operation))
-        raise AutomateError(
-            ErrorCodes.NOT_FOUND, f"no action was made of {name}()", hint="give the action's name"
-        )
+        spec = self.of_function(operation) or step_operation(operation)
+        return self.replacements.add(spec.name, spec, fake)
 
-    def absence(self, name: str) -> UnknownHereError | None:
+    def absence(self, name: str | OperationSpec) -> UnknownHereError | None:
         """Return the reason why this process has no operation *name*, or None if it has."""
         try:
             self.spec(name)
@@ -154,8 +159,8 @@ class Invoker:
             return None
         return UnknownHereError(self.redactor.redact(text), reason=reason)
 
-    def is_async(self, name: str) -> bool:
-        """Return True if the operation *name* is an ``async def``; False if that can't be known."""
+    def is_async(self, name: str | OperationSpec) -> bool:
+        """Return True if an operation is an ``async def``; False if that can't be known."""
         replacement = self.replacements.find(name)
         if replacement is not None:
             return replacement.asynchronous
@@ -164,15 +169,17 @@ class Invoker:
         except AutomateError:
             return False
 
-    def is_transactional(self, name: str) -> bool:
+    def is_transactional(self, name: str | OperationSpec) -> bool:
         """Return True if the operation *name* writes in the host's transaction."""
         try:
             return self.spec(name).transactional
         except AutomateError:
             return False
 
-    def _work(self, name: str) -> Work:
+    def _work(self, name: str | OperationSpec) -> Work:
         """Return the function that performs an operation on revealed input."""
+        if isinstance(name, OperationSpec):
+            return functools.partial(_call_function, name)
         spec = self._functions.get(name)
         if spec is not None:
             return functools.partial(_call_function, spec)
@@ -204,9 +211,13 @@ class Invoker:
 
     # -- calling -----------------------------------------------------------------------------
 
-    def invoke(self, name: str, data: Any, *, call: Call, timeout: float | None = None) -> Any:
+    def invoke(
+        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
+    ) -> Any:
         """
         Call an operation and return its output as JSON, secrets taken out.
+
+        It is one that was added, by its *name*, or any other by its spec.
 
         Secrets in *data* are handles, revealed for the call alone. Raises `AutomateError` only.
         An async operation runs on the portal's loop; *timeout* leaves a plain function running on
@@ -226,8 +237,10 @@ class Invoker:
             self.hooks.notify("automate_after_call", call=call, output=output, error=None)
             return output
 
-    def _invoke(self, name: str, data: Any, call: Call, timeout: float | None) -> Any:
-        replacement = self.replacements.called(name)
+    def _invoke(
+        self, name: str | OperationSpec, data: Any, call: Call, timeout: float | None
+    ) -> Any:
+        replacement = self._replacement(name)
         if replacement is None:
             work = functools.partial(self._perform, self._work(name), data)
         else:
@@ -238,10 +251,16 @@ class Invoker:
                 result.close()
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
-                f"the action {name!r} is asynchronous, and can't be transactional",
+                f"the action {name_of(name)!r} is asynchronous, and can't be transactional",
                 hint="perform it with a plain function: its transaction is that of its thread",
             )
         return self.portal.run(result, timeout) if inspect.isawaitable(result) else result
+
+    def _replacement(self, name: str | OperationSpec) -> Replacement | None:
+        """Return what is called in the place of an operation; raises for one that must not be."""
+        if self.replacements.real is not None:
+            self.spec(name)  # a misspelt name is no lack of the test
+        return self.replacements.called(name)
 
     def _shown(self, data: Any) -> Any:
         """Return *data* without secrets, for a replacement that needs none."""
@@ -252,7 +271,7 @@ class Invoker:
             return work(reveal(data, self.secrets))
 
     async def ainvoke(
-        self, name: str, data: Any, *, call: Call, timeout: float | None = None
+        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
     ) -> Any:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
         try:
@@ -273,8 +292,10 @@ class Invoker:
         self.hooks.notify("automate_after_call", call=call, output=output, error=None)
         return output
 
-    async def _ainvoke(self, name: str, data: Any, call: Call, timeout: float | None) -> Any:
-        replacement = self.replacements.called(name)
+    async def _ainvoke(
+        self, name: str | OperationSpec, data: Any, call: Call, timeout: float | None
+    ) -> Any:
+        replacement = self._replacement(name)
         if replacement is None:
             # On a thread: it may import a plugin, and read the secrets of its config.
             perform = await asyncio.to_thread(self._work, name)
@@ -294,7 +315,10 @@ class Invoker:
                 result = await asyncio.to_thread(perform, revealed)
             return await result if inspect.isawaitable(result) else result
 
-    def _failed(self, name: str, call: Call, error: BaseException) -> AutomateError:
+    def _failed(
+        self, operation: str | OperationSpec, call: Call, error: BaseException
+    ) -> AutomateError:
+        name = name_of(operation)
         clean = self.clean_error(error, f"action {name!r}")
         if not isinstance(error, AutomateError) or error.__cause__ is not None:
             level, trace = logging.WARNING, None
@@ -347,6 +371,11 @@ def _key(call: Call) -> Key | None:
 def _is_in_transaction() -> bool:
     call = current_call()
     return call is not None and call.transaction is not None
+
+
+def name_of(operation: str | OperationSpec) -> str:
+    """Return the name of an operation that is given by it, or by its spec."""
+    return operation if isinstance(operation, str) else operation.name
 
 
 def _call_function(spec: OperationSpec, data: Any) -> Any:

@@ -49,17 +49,18 @@ def bind(
     method: bool = False,
     input_schema: Schema = None,
     output_schema: Schema = None,
+    untyped: bool = False,
 ) -> Binding:
     """
     Return the binding of *function* to its input.
 
     A parameter annotated with a pydantic model takes all of the input, if there is no other one.
     With an *input_schema* the only parameter takes it. Otherwise each parameter is a field, and
-    needs a type. A parameter annotated `Call` gets the call. With *method* the first parameter is
-    the instance's.
+    needs a type; with *untyped* one without takes any value. A parameter annotated `Call` gets the
+    call. With *method* the first parameter is the instance's.
     """
     parameters = list(inspect.signature(function).parameters.values())[method:]
-    hints = _hints(function)
+    hints = type_hints(function)
     call = next((p.name for p in parameters if hints.get(p.name) is Call), None)
     rest = [p for p in parameters if p.name != call]
     output = output_schema
@@ -71,11 +72,14 @@ def bind(
         return Binding(function, input_schema, output, whole=rest[0].name, call=call)
     if len(rest) == 1 and is_model(hints.get(rest[0].name)):
         return Binding(function, hints[rest[0].name], output, whole=rest[0].name, call=call)
+    if untyped:
+        hints = {**dict.fromkeys((p.name for p in rest), Any), **hints}
     model, fields = _build_model(function, rest, hints)
     return Binding(function, model, output, fields=fields, call=call)
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the resolved annotations of *function*; raises `PluginError` if one can't be."""
     hinted = inspect.unwrap(function)
     if not inspect.isroutine(hinted):
         hinted = type(hinted).__call__  # an object that can be called

@@ -41,6 +41,8 @@ S = TypeVar("S", bound="OperationSpec")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MOST = 20_000_000
+_LONGEST_NAME = 200
+_UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 
 
@@ -255,6 +257,20 @@ def operation_from_function(
     docstring's first paragraph.
     """
     return _made(OperationSpec, function, False, name=name, **options)
+
+
+def step_operation(function: Callable[..., Any]) -> OperationSpec:
+    """
+    Return the spec of any function that a workflow in code calls as a step.
+
+    Its name is the function's own: ``shop.flows.reserve``. A parameter without a type takes any
+    value.
+    """
+    qualified = str(getattr(function, "__qualname__", type(function).__name__))
+    name = f"{getattr(function, '__module__', '')}.{qualified.replace('<locals>.', '')}"
+    binding = bind(function, untyped=True)
+    fit = _UNFIT.sub("", name)[-_LONGEST_NAME:].lstrip(".-")
+    return OperationSpec(fit, binding.input_schema, binding=binding)
 
 
 def _made(

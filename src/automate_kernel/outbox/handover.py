@@ -17,7 +17,7 @@ from typing import Any
 NOTE = "automate.handover"
 """The header with the note."""
 
-CODES = ("UNKNOWN_ACTION", "UNUSABLE_PLUGIN", "UNREADABLE_DEFINITION")
+CODES = ("UNKNOWN_ACTION", "UNUSABLE_PLUGIN", "UNREADABLE_DEFINITION", "UNKNOWN_CODE")
 """The codes of errors for which items are handed on."""
 
 LONGEST_SECONDS = 300.0

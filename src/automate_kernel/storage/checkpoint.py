@@ -64,6 +64,7 @@ class Checkpoint:
     error: str | None = None
     error_group: str | None = None
     output: str | None = None
+    output_ref: str | None = None
     progress: bool = False
     ends: bool = False
 
@@ -192,7 +193,7 @@ def _execution_changes(one: Checkpoint) -> Row:
         "updated_at": Now(),
     }
     if one.status not in LIVE:
-        changes |= {"completed_at": Now(), "output": one.output}
+        changes |= {"completed_at": Now(), "output": one.output, "output_ref": one.output_ref}
     return changes
 
 
@@ -224,7 +225,7 @@ _STEP_COLUMNS = {
 _GIVEN_COLUMNS = {
     "item_id": "uuid", "token": "uuid", "execution_id": "uuid", "status": "text",
     "error_code": "text", "error": "text", "error_group": "text", "output": "jsonb",
-    "progress": "boolean", "ends": "boolean",
+    "output_ref": "text", "progress": "boolean", "ends": "boolean",
 }  # fmt: skip
 
 
@@ -300,6 +301,8 @@ _CHANGED = f"""
         error_group = given.error_group, updated_at = clock.now,
         output = CASE WHEN given.status IN ({_words(LIVE)}) THEN driven.output
             ELSE given.output END,
+        output_ref = CASE WHEN given.status IN ({_words(LIVE)}) THEN driven.output_ref
+            ELSE given.output_ref END,
         completed_at = CASE WHEN given.status IN ({_words(LIVE)}) THEN NULL ELSE clock.now END
     FROM given JOIN live ON live.id = given.item_id, clock
     WHERE driven.id = given.execution_id AND given.status IS NOT NULL

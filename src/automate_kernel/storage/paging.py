@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -23,6 +23,8 @@ from automate_kernel.storage.values import text_problem
 
 LOOK = 20_000
 """The number of rows in one stretch."""
+# So many rows are looked at together, at least.
+_CHOSEN_FROM = 200
 _ASCENDING: tuple[Operator, Operator, Operator] = ("gt", "lt", "le")
 _DESCENDING: tuple[Operator, Operator, Operator] = ("lt", "gt", "ge")
 
@@ -106,6 +108,40 @@ def read_page(
                 return RowPage([row for _, row in found], here, looked)
             place = end
     return RowPage([row for _, row in found])
+
+
+def read_chosen_page(
+    rows: Rows,
+    table: str,
+    one: IndexRange,
+    choose: Callable[[list[Row]], list[Row]],
+    *,
+    name: str,
+    after: str = "",
+    limit: int = 50,
+    look: int = LOOK,
+    seconds: float = 0.0,
+    columns: Sequence[str] = (),
+) -> RowPage:
+    """
+    Return up to *limit* rows of *one* that *choose* keeps of each few hundred, as `read_page` does.
+
+    It is for conditions on what stands in other tables.
+    """
+    place = _read_place(table, name, [one], after)[1] if after else None
+    until, looked = time.monotonic() + seconds, 0
+    found: list[Row] = []
+    while True:
+        some = _select(rows, table, one, place, None, max(_CHOSEN_FROM, limit + 1), columns)
+        found += choose(some)
+        if len(found) > limit:
+            return RowPage(found[:limit], _write_place(name, one, one.place(found[limit - 1])))
+        if len(some) < max(_CHOSEN_FROM, limit + 1):
+            return RowPage(found)
+        looked += len(some)
+        place = one.place(some[-1])
+        if looked >= look and (found or time.monotonic() >= until):
+            return RowPage(found, _write_place(name, one, place), looked)
 
 
 def between(

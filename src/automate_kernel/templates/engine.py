@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from automate_kernel.errors import AutomateError, TemplateError, type_name
@@ -29,6 +29,17 @@ class _Rendering:
     budget: Budget
     # Made by the first part that needs them.
     variables: dict[str, Any] | None = None
+    _passing: Budget | None = None
+
+    @property
+    def passing(self) -> Budget:
+        """The budget of values that are passed on as they are."""
+        limits = self.budget.limits
+        if limits.passed <= limits.output:
+            return self.budget
+        if self._passing is None:
+            self._passing = Budget(replace(limits, output=limits.passed))
+        return self._passing
 
 
 class _Part(Protocol):
@@ -122,7 +133,7 @@ class _Program:
         try:
             scope = self._scope(rendering)
             pieces = self.template.root_render_func(scope)
-            return json_copy(self.value(pieces, scope), rendering.budget)
+            return json_copy(self.value(pieces, scope), self.budget(rendering))
         except Exception as error:
             problem = explain(
                 error, path=self.path, source=self.source, template=self.template, pieces=pieces
@@ -133,6 +144,9 @@ class _Program:
 
     def value(self, pieces: Iterator[Any], scope: RenderContext) -> Any:
         return scope.concat(pieces)
+
+    def budget(self, rendering: _Rendering) -> Budget:
+        return rendering.budget
 
     def _scope(self, rendering: _Rendering) -> RenderContext:
         if rendering.variables is None:
@@ -147,6 +161,27 @@ class _Expression(_Program):
 
     def value(self, pieces: Iterator[Any], scope: RenderContext) -> Any:
         return next(pieces)
+
+
+class _Path(_Expression):
+    """A single ``{{ steps.a.output }}``: it makes no value, and passes one on."""
+
+    __slots__ = ()
+
+    def budget(self, rendering: _Rendering) -> Budget:
+        return rendering.passing
+
+
+def _is_path(tree: Any) -> bool:
+    """Return True if Jinja's *tree* of a single expression is a name, or a field of one."""
+    from jinja2 import nodes
+
+    node = tree.body[0].nodes[0]
+    while isinstance(node, nodes.Getattr) or (
+        isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const)
+    ):
+        node = node.node
+    return isinstance(node, nodes.Name)
 
 
 def _is_constant(part: _Part) -> bool:
@@ -351,7 +386,9 @@ class _Compiler:
         checker = sandbox.checked(tree, secrets=secrets)
         self.secrets |= checker.secrets
         self.env |= checker.variables
-        kind = _Expression if checker.whole else _Program
+        kind: type[_Program] = _Program
+        if checker.whole:
+            kind = _Path if _is_path(tree) else _Expression
         return kind(sandbox, sandbox.from_string(tree), path, text)
 
 

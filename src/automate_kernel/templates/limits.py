@@ -49,6 +49,12 @@ class Limits:
     """Processor time of one rendering."""
     call_seconds: float = 0.1
     """Processor time of one method, filter, test or operator, as reckoned before it runs."""
+    passed: int = 1_000_000
+    """
+    Size of all values together that one rendering passes on as they are: ``{{ steps.a.output }}``.
+
+    Up to `output` they are counted with all others.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from automate_kernel.testing.clock import FakeClock
     from automate_kernel.testing.connectors import ConnectorContract
     from automate_kernel.testing.outbox import OutboxStoreContract
+    from automate_kernel.testing.output_store import OutputStoreContract
     from automate_kernel.testing.providers import ProviderContract
     from automate_kernel.testing.secrets import SecretsBackendContract
     from automate_kernel.testing.workflows import WorkflowTest
@@ -31,6 +32,7 @@ __all__ = [
     "ConnectorContract",
     "FakeClock",
     "OutboxStoreContract",
+    "OutputStoreContract",
     "ProviderContract",
     "SecretsBackendContract",
     "WorkflowTest",
@@ -40,6 +42,7 @@ _HOME = {
     "ConnectorContract": "connectors",
     "FakeClock": "clock",
     "OutboxStoreContract": "outbox",
+    "OutputStoreContract": "output_store",
     "ProviderContract": "providers",
     "SecretsBackendContract": "secrets",
     "WorkflowTest": "workflows",

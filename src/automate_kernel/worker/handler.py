@@ -88,6 +88,12 @@ def cancelling() -> bool:
     return _stops.get()[1]()
 
 
+def asked_to_stop() -> Callable[[], bool]:
+    """Return what `should_stop` returns here, for other threads."""
+    asked = _stops.get()
+    return lambda: any(each() for each in asked)
+
+
 @contextmanager
 def stoppable_by(stopping: _Asked, cancelled: _Asked = _never) -> Iterator[None]:
     """Let `should_stop` and `cancelling` ask these while the block runs."""

@@ -13,17 +13,21 @@ than a quick handler, so a quick kind runs in place: in batches, one call after 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TypeVar
 
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
 
+logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
 
 # No more is claimed ahead than the slots are likely to start within this time, so that a long
@@ -228,10 +232,11 @@ class InPlacePool:
         with self._lock:
             self._batches += 1
             alone = self._batches == 1
-        if alone and len(tasks) * self._mean_seconds < _AT_ONCE_SECONDS:
+        few = alone and len(tasks) * self._mean_seconds < _AT_ONCE_SECONDS
+        if self._here is None and (few or not self._is_served()):
             self._here = tasks
         else:
-            self._put(tasks)
+            self._queue.put(tasks)
 
     def run_here(self) -> bool:
         """Run what `start` left; return False if another thread has to claim from now on."""
@@ -246,17 +251,22 @@ class InPlacePool:
 
     # -- running -----------------------------------------------------------------------------
 
-    def _put(self, tasks: Sequence[Task]) -> None:
-        self._queue.put(tasks)
-        self._have_served()
-
-    def _have_served(self) -> None:
+    def _is_served(self) -> bool:
+        """Return True if a thread serves the queue, and start one first if none does."""
         with self._lock:
-            missing, self._serving = not self._serving, True
-        if missing:
-            threading.Thread(target=self._serve_all, name="automate-quick", daemon=True).start()
+            if not self._serving:
+                # Where the machine has no more threads, the one that claims has to do.
+                with suppress(RuntimeError):
+                    self._start_serving()
+            return self._serving
+
+    def _start_serving(self) -> None:
+        threading.Thread(target=self._serve_all, name="automate-quick", daemon=True).start()
+        self._serving = True
 
     def _serve_all(self) -> None:
+        with self._lock:
+            pass  # whoever takes a batch over starts this first, and then sees to the rest
         while (tasks := self._queue.get()) is not None:
             if not self._serve(tasks, here=False):
                 return
@@ -321,14 +331,18 @@ class InPlacePool:
 
     def _keep_watch(self) -> None:
         if self._watcher is None:
-            self._watcher = threading.Thread(target=self._watch, name="automate-watch", daemon=True)
-            self._watcher.start()
+            watcher = threading.Thread(target=self._watch, name="automate-watch", daemon=True)
+            # Where the machine has no more threads, nothing could take over either.
+            with suppress(RuntimeError):
+                watcher.start()
+                self._watcher = watcher
         if not self._busy.is_set():
             self._busy.set()
 
     def _watch(self) -> None:
         """Look whether a call in place takes too long, as long as there are any."""
         seen: tuple[Task, float] | None = None
+        refused: tuple[Task, float] | None = None
         idle = 0
         while not self._stopped.wait(_LOOK_SECONDS):
             batch = self._running
@@ -336,7 +350,13 @@ class InPlacePool:
             idle = idle + 1 if batch is None else 0
             # Seen twice, so that a pause of the whole process is not taken for a slow call.
             if batch and call and call is seen and time.monotonic() - call[1] > _OVERRUN_SECONDS:
-                self._take_over(batch, call[0])
+                try:
+                    self._take_over(batch, call[0])
+                except RuntimeError as error:
+                    # The machine has no more threads: the one that is in the call goes on after it.
+                    if call is not refused:
+                        logger.warning("no thread takes over from a slow call: %s", error)
+                    refused = call
             seen = call
             if idle > _LOOKS_AT_NOTHING:
                 idle = 0
@@ -345,24 +365,24 @@ class InPlacePool:
                     self._busy.wait()
 
     def _take_over(self, batch: Batch, slow: Task) -> None:
-        """Let other threads do what *slow* holds up."""
+        """Let other threads do what *slow* holds up; raises `RuntimeError` if there are none."""
         with self._lock:
             if batch.over:
                 return
+            # First those that take over: without them all stays as it is.
+            if not batch.here or (batch.waiting and not self._serving):
+                self._start_serving()
+            if batch.here:
+                self._setup.relieve()
             batch.taken = True
             self._running = None
             rest = _emptied(batch.waiting)
             if not rest:
                 self._batches -= 1
-            self._serving = self._serving and batch.here
-        self._overran(slow)
+            self._overran(slow)
         self._hand_on(batch)
-        if batch.here:
-            self._setup.relieve()
         if rest:
             self._queue.put(rest)
-        if rest or not batch.here:
-            self._have_served()
 
 
 class PlainPool:

@@ -114,7 +114,8 @@ class Decided(DefinitionModel):
             execution_id, self.step, self.position, by=self.by, roles=self.roles,
             comment=self.comment, form=self.form,
         )  # fmt: skip
-        kernel.run_until_idle()
+        with kernel.executing_here():
+            kernel.run_until_idle()
 
 
 class Then(DefinitionModel):
@@ -309,17 +310,18 @@ class Fake:
         self._given = [0] * len(answers)
         self._lock = threading.Lock()
 
-    def __call__(self, data: Any) -> Any:
+    # The whole input: no field of an action begins with an underscore.
+    def __call__(self, _input: Any) -> Any:
         """Give the first answer that fits and is not used up."""
         with self._lock:
             for place, answer in enumerate(self._answers):
                 used_up = answer.times is not None and self._given[place] >= answer.times
-                if not used_up and (answer.when is None or matches(answer.when, data)):
+                if not used_up and (answer.when is None or matches(answer.when, _input)):
                     self._given[place] += 1
                     return _given(answer)
         raise AutomateError(
             ErrorCodes.FAILED_PRECONDITION,
-            f"the test has no answer left of {self._name!r} for {shown(data)}",
+            f"the test has no answer left of {self._name!r} for {shown(_input)}",
             hint="add one without when and times",
             retryable=False,
         )

@@ -114,7 +114,7 @@ class WorkflowTest:
     ) -> Execution:
         """Start *workflow*, and run what is due now; see `Kernel.start`."""
         execution_id = self.kernel.start(workflow, payload, event=event, tenant_id=tenant_id)
-        self.kernel.run_until_idle()
+        self._run_due()
         return self.execution(execution_id)
 
     def emit(self, name: str, payload: Any = None, **options: Any) -> list[Execution]:
@@ -124,7 +124,7 @@ class WorkflowTest:
         *options* are those of `Kernel.emit`.
         """
         event_id = self.kernel.emit(name, payload, **options)
-        self.kernel.run_until_idle()
+        self._run_due()
         found = self.kernel.executions.find(limit=_MOST_EXECUTIONS)
         return [each for each in reversed(found) if each.event.id == event_id]
 
@@ -150,11 +150,16 @@ class WorkflowTest:
         left = self._go_on(seconds, lambda: False)
         if left > 0:
             self._skip(left)
-        self.kernel.run_until_idle()
+        self._run_due()
+
+    def _run_due(self) -> None:
+        # There is no other worker that could know an action which this kernel doesn't.
+        with self.kernel.executing_here():
+            self.kernel.run_until_idle()
 
     def _go_on(self, seconds: float, ended: Callable[[], bool]) -> float:
         """Run what becomes due in the next *seconds*, until it has *ended*; return what is left."""
-        self.kernel.run_until_idle()
+        self._run_due()
         overdue = False
         for _ in range(_MOST_SKIPS):
             due = None if ended() else self.kernel.outbox.next_due_seconds()
@@ -167,7 +172,7 @@ class WorkflowTest:
                 # A little more: a clock that is moved by fractions of its step may stand still.
                 self._skip(due + _STEP_SECONDS)
                 seconds -= due
-            self.kernel.run_until_idle()
+            self._run_due()
         raise AutomateError(
             ErrorCodes.DEADLINE_EXCEEDED,
             f"it still goes on after {_MOST_SKIPS} waits, with {format_duration(seconds)} left",

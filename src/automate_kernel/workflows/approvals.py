@@ -26,7 +26,12 @@ from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.rows import Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, STEP, WAIT
 from automate_kernel.storage.values import encode_json, text_problem
-from automate_kernel.workflows.definition.approval import FormField, form_json_schema, read_form
+from automate_kernel.workflows.definition.approval import (
+    FormField,
+    Notice,
+    form_json_schema,
+    read_form,
+)
 from automate_kernel.workflows.engine.waits import signal_item
 from automate_kernel.workflows.execution import Event
 
@@ -77,6 +82,8 @@ class PendingApproval:
     key: str = field(repr=False)
     decided_by: str | None = None
     """The person who has decided, until a worker takes the decision up."""
+    notify: Notice | None = field(default=None, repr=False)
+    """The call that tells people, of a workflow in code; others have it in their definition."""
 
     def may_decide(self, by: str, roles: Collection[str] = ()) -> bool:
         """Return True if the person *by*, who has these *roles*, may decide."""
@@ -495,6 +502,7 @@ def _approval(row: Row, workflow: str) -> PendingApproval:
         key=row["key"],
         asked=str(details.get("asked", "")),
         decided_by=None if decision is None else str(decision["by"]),
+        notify=Notice.model_validate(details["notify"]) if "notify" in details else None,
     )
 
 

@@ -20,16 +20,19 @@ from automate_kernel.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
+    UnknownHereError,
     WorkflowError,
     did_you_mean,
 )
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.templates import TemplateEngine
-from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.code.workflow import WorkflowFunction
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger, require_cron
 from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.pauses import PausedWorkflow, WorkflowPauses
 from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
+from automate_kernel.workflows.engine.replay import CodeProgram, HostOperations
 from automate_kernel.workflows.execution import Event
 
 __all__ = ["EVERYBODY", "Catalogue", "Entry", "Everybody", "SuppliedWorkflow", "WorkflowSource"]
@@ -147,6 +150,7 @@ class Catalogue:
 
     *stored* reads such a definition. *source* is asked at most once a second whether its workflows
     have changed. A workflow of one tenant is found with that tenant's id alone.
+    Workflows in code need the *operations*.
     """
 
     def __init__(
@@ -155,10 +159,13 @@ class Catalogue:
         context: BuildContext,
         stored: Callable[[str], Workflow],
         source: WorkflowSource | None = None,
+        operations: HostOperations | None = None,
     ) -> None:
         self._templates = templates
         self._context = context
         self._stored = stored
+        self._operations = operations
+        self._functions: dict[tuple[str, int], WorkflowFunction] = {}
         self._current: dict[str, WorkflowProgram] = {}
         self._programs: OrderedDict[str, WorkflowProgram] = OrderedDict()
         self._lock = threading.Lock()
@@ -225,9 +232,11 @@ class Catalogue:
         It changes with the workflow's name and triggers. What a source supplies is the same for all
         workers.
         """
-        if self._marks is None:
-            self._marks = tuple(sorted(filter(None, map(_mark, self.added()))))
-        return self._marks
+        marks = self._marks
+        if marks is None:
+            with self._lock:  # none is added meanwhile
+                marks = self._marks = tuple(sorted(filter(None, map(_mark, self.added()))))
+        return marks
 
     def added(self) -> list[Workflow]:
         """List the workflows of files and code; a source can't take their names."""
@@ -323,7 +332,7 @@ class Catalogue:
     def add(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> list[Workflow]:
         """Add a workflow, a definition, or those of a file or folder; return them."""
         added = [_schedulable(one) for one in self._read(workflow)]
-        programs = [WorkflowProgram(one, self._templates, self._context) for one in added]
+        programs = [self._program_of(one) for one in added]
         for one in added:
             known = self._current.get(one.name)
             if known is not None and known.workflow.hash() != one.hash():
@@ -337,6 +346,46 @@ class Catalogue:
             self._marks = None
         self.look_again()
         return added
+
+    def add_function(self, function: WorkflowFunction) -> None:
+        """
+        Add a workflow in code.
+
+        Of several versions the newest begins executions; the others go on with theirs.
+        """
+        definition = function.definition
+        known = self._functions.setdefault((definition.name, definition.version), function)
+        if known.function is not function.function:
+            raise WorkflowError(
+                f"there are two workflows called {definition.name!r}",
+                hint="rename one of them, or give the newer one a higher version=",
+            )
+        current = self._current.get(definition.name)
+        if current is not None and isinstance(current.workflow, CodeWorkflow):
+            if current.workflow.version > definition.version:
+                return
+            with self._lock:
+                del self._current[definition.name]
+        self.add(definition)
+
+    def function(self, function: Callable[..., Any]) -> WorkflowFunction | None:
+        """Return the workflow that was made of *function*, or None."""
+        found = (one for one in self._functions.values() if one.function == function)
+        return next(found, None)
+
+    def _program_of(self, workflow: Workflow) -> WorkflowProgram:
+        if not isinstance(workflow, CodeWorkflow):
+            return WorkflowProgram(workflow, self._templates, self._context)
+        function = self._functions.get((workflow.name, workflow.version))
+        if function is None or self._operations is None:
+            raise UnknownHereError(
+                f"has no code for version {workflow.version} of workflow {workflow.name!r}",
+                reason="UNKNOWN_CODE",
+                hint=f"import {workflow.code.partition(':')[0]}, or keep the function of the"
+                " version for as long as executions go on with it",
+            )
+        own = function if function.definition == workflow else function.defined_as(workflow)
+        return CodeProgram(own, self._templates, self._context, self._operations, self.function)
 
     def _read(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> Iterable[Workflow]:
         from automate_kernel.workflows.definition.loader import (
@@ -382,7 +431,7 @@ class Catalogue:
             if found is not None:
                 self._programs.move_to_end(definition_id)
                 return found
-        program = WorkflowProgram(read(definition_id), self._templates, self._context)
+        program = self._program_of(read(definition_id))
         with self._lock:
             self._programs[definition_id] = program
             while len(self._programs) > _KEPT:

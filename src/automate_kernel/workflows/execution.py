@@ -146,9 +146,11 @@ class StepRun:
     """
     One step of an execution, as far as it has come.
 
+    *step_id* of a step inside a block is its path: ``lines[3].charge``.
     A step with ``for_each`` has a run per element, at *position* 0, 1, …; any other step has one
     run, at -1. *attempts* counts at the start of a call, so an attempt that kills its worker
-    counts.
+    counts. *place* is the line that calls it, in a workflow that is code. With *output_ref* the
+    output is in the host's output store, and *output* is None until it is read.
     """
 
     execution_id: str
@@ -164,6 +166,10 @@ class StepRun:
     started_at: datetime | None = None
     next_attempt_at: datetime | None = None
     completed_at: datetime | None = None
+    place: str | None = None
+    output_ref: str | None = None
+    progress: Any = None
+    """The last report of its call, a ``value`` and a ``message``; see `Call.progress`."""
 
     @property
     def id(self) -> str:
@@ -217,6 +223,7 @@ class Execution:
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
+    output_ref: str | None = None
     steps: list[StepRun] = field(default_factory=list)
 
     @property

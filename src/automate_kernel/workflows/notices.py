@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -16,9 +16,11 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.worker.handler import Snooze
 from automate_kernel.workflows.approvals import Approvals, Decision, PendingApproval
-from automate_kernel.workflows.definition.approval import Notice
+from automate_kernel.workflows.definition.approval import Approval, Notice
+from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.program import TemplateView, WorkflowProgram, element_names
+from automate_kernel.workflows.execution import Execution, StepKey, StepRun
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -62,17 +64,17 @@ class ApprovalNotices:
             return None
         execution = loaded.execution
         program = self._programs(execution.definition_id)
-        step = program.workflow.step(waiting.step_id)
+        runs = {run.key: run for run in execution.steps}
+        step, view = _asking(program, execution, runs, waiting)
         notice = step.approval.notify if step.approval is not None else None
         if notice is None:
             return None
         if not self._knows(notice.action):
             return Snooze(_ELSEWHERE_SECONDS)
-        view = program.view(execution, {run.key: run for run in execution.steps})
         extra: dict[str, Any] = {"approval": self._about(waiting, notice, given["to"])}
         if waiting.position >= 0:
             element = program.elements(step, view)[waiting.position]
-            extra |= {"item": element, "index": waiting.position}
+            extra |= element_names(view, element, waiting.position)
         call = Call(
             notice.action, execution.tenant_id, execution.id, step.id, item.attempt_count, item.id
         )
@@ -125,3 +127,21 @@ def _without_links(error: AutomateError, links: list[str]) -> AutomateError:
     )
     cleaned.group, cleaned.trace = group_of(error), trace
     return cleaned
+
+
+def _asking(
+    program: WorkflowProgram,
+    execution: Execution,
+    runs: Mapping[StepKey, StepRun],
+    waiting: PendingApproval,
+) -> tuple[Step, TemplateView]:
+    """
+    Return the step that asks, and what its templates see.
+
+    Of a workflow in code it is the step as far as its wait has kept it.
+    """
+    if waiting.notify is None:
+        return program.place(execution, runs, waiting.step_id)
+    approval = Approval.model_construct(notify=waiting.notify)
+    step = Step.model_construct(id=waiting.step_id, approval=approval)
+    return step, program.view(execution, runs)

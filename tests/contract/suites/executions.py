@@ -858,6 +858,64 @@ class ExecutionStoreContract:
         assert store.labelled("4711", status="FAILED") == []
         assert store.labelled("customer=4711") == []
 
+    def test_pages_of_executions_with_all_of_several_labels(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """Each once, the newest first, however many there are of each label."""
+        both = {"region": "eu", "tier": "gold"}
+        wanted = self.some(store, workflow, 7, labels=both)
+        self.some(store, workflow, 5, first=100, labels={"region": "eu", "tier": "free"})
+        self.some(store, workflow, 5, first=200, labels={"region": "us", "tier": "gold"})
+        for labels in (["region=eu", "tier=gold"], ["tier=gold", "region=eu"], ["gold", "eu"]):
+            found, after = list[str](), ""
+            while True:
+                page = store.page(labels=labels, limit=3, after=after)
+                found += [each.id for each in page.executions]
+                after = page.after
+                if not after:
+                    break
+            assert sorted(found) == sorted(wanted)
+            assert len(found) == 7
+        assert store.page(labels=["region=eu", "tier=none"]).executions == []
+        assert store.page(labels=["region=gold"]).executions == []
+        assert len(store.page(label="region=eu", labels=["tier=gold"]).executions) == 7
+        assert store.cancel(wanted[0])
+        for status, count in (("CANCELLED", 1), ("PENDING", 6), ("FAILED", 0)):
+            assert len(store.page(labels=["region=eu", "tier=gold"], status=status).executions) == (
+                count
+            )
+        assert store.page(labels=["region=eu"], tenant_id="other").executions == []
+        place = store.page(labels=["region=eu", "tier=gold"], limit=1).after
+        with pytest.raises(AutomateError, match="no such page"):
+            store.page(labels=["region=eu", "tier=free"], after=place)
+
+    def test_a_value_under_two_names_is_one_execution(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        ids = self.some(store, workflow, 5, labels={"order": "7", "customer": "7"})
+        found, after = list[str](), ""
+        while True:
+            page = store.page(labels=["7"], limit=2, after=after)
+            found, after = found + [each.id for each in page.executions], page.after
+            if not after:
+                break
+        assert sorted(found) == sorted(ids)
+
+    def test_a_search_for_labels_is_bounded(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """Where few of many have the second label, a page says how far it looked."""
+        self.some(store, workflow, 1, labels={"region": "eu", "tier": "gold"})
+        self.some(store, workflow, 450, first=1, labels={"region": "eu"})
+        found, after, pages = 0, "", 0
+        while True:
+            page = store.page(labels=["region=eu", "tier=gold"], after=after, look=200)
+            found, after, pages = found + len(page.executions), page.after, pages + 1
+            if not after:
+                break
+            assert page.looked >= 200 or page.executions
+        assert (found, pages) == (1, 3)
+
     def test_failures_and_labels_go_with_their_execution(
         self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
     ) -> None:

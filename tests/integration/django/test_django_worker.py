@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-from automate_django import emit, get_kernel
+from automate_django import emit, get_kernel, signals
 from automate_django.connections import freshen
 from automate_django.models import OutboxItem, WorkflowExecution
+from automate_kernel import signals as kernel_signals
+from automate_kernel.workflows.engine.announcer import Announcer
 from django.core.management import CommandError, call_command
 from django.db import connections
 from shop.models import Message, Order
@@ -87,6 +89,28 @@ def test_wrong_numbers_are_refused(sqlite: str) -> None:
     """Before anything is started."""
     with pytest.raises(CommandError, match="at least 1"):
         call_command("automate_worker", "--processes", "0")
+
+
+def test_receivers_of_a_worker_have_connections_that_work(postgresql: str) -> None:
+    """Their thread lives as long as the worker: a server that restarts costs one signal at most."""
+    seen: list[int] = []
+
+    def look(event: str, **_: object) -> None:
+        if event == "break":
+            connections[postgresql].ensure_connection()
+            connections[postgresql].connection.close()
+        seen.append(Order.objects.count())
+        connections.close_all()
+
+    signals.event_received.connect(look)
+    try:
+        announcer = Announcer()
+        for event in ("break", "look"):
+            announcer.send(kernel_signals.event_received, get_kernel(), event=event)
+        announcer.stop(PATIENCE_SECONDS)
+    finally:
+        signals.event_received.disconnect(look)
+    assert seen == [0]
 
 
 def test_broken_connections_are_replaced_between_calls(postgresql: str) -> None:

@@ -24,8 +24,9 @@ from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.storage.tables import EXECUTION
+from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.graph import to_svg
-from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine.execution_pages import ExecutionPage
 from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.engine.program import step_input
@@ -54,8 +55,17 @@ def pinned(execution: WorkflowExecution) -> Workflow | None:
     except TemplateError:
         pass  # a filter that is gone: the workflow can be shown all the same
     except (AutomateError, ValueError):  # pydantic's error is a ValueError
-        return None
+        return _pinned_code(execution)
     return kernel.executions.definition(execution.definition_id)
+
+
+def _pinned_code(execution: WorkflowExecution) -> Workflow | None:
+    """Return the definition of a workflow in code, whose function this process needn't have."""
+    try:
+        found = get_kernel().executions.definition(execution.definition_id)
+    except (AutomateError, ValueError):
+        return None
+    return found if isinstance(found, CodeWorkflow) else None
 
 
 def reconstructed_input(
@@ -67,11 +77,12 @@ def reconstructed_input(
     Both texts may hold what the redactor knows; who shows them redacts them.
     """
     kernel = get_kernel()
-    stored = kernel.executions.get(str(execution.pk))
+    stored = kernel.executions.get(str(execution.pk), large_outputs=False)
     if stored is None:
         return None, "the execution is gone"
     try:
         program = kernel.workflows.program(stored.definition_id)
+        kernel.executions.outputs.fill(stored, program.reads)
         return step_input(program, stored, step_id, position), None
     except (AutomateError, ValueError) as error:
         return None, kernel.redactor.redact(str(error))
@@ -314,8 +325,12 @@ class WorkflowExecutionAdmin(PageAdmin):
             raise Http404("This step has not begun.")
         given, problem = reconstructed_input(execution, step_id, position)
         own = {step.id for step in workflow.steps} if workflow else set()
-        steps = {step.id: step for step in workflow.every_step()} if workflow else {}
+        if isinstance(workflow, CodeWorkflow):
+            own = {step_id}
+        steps = {step.id: step for _, step in workflow.walk()} if workflow else {}
         steps |= {one.id: one for one in workflow.compensations.values()} if workflow else {}
+        # A step inside a block is tried again with its block.
+        alone = workflow is None or not workflow.inside_block(step_id)
         may_change = self.has_change_permission(request, execution)
         finished = ExecutionStatus(execution.status).finished
         return self.page(
@@ -324,19 +339,22 @@ class WorkflowExecutionAdmin(PageAdmin):
             f"{step_id}[{position}]" if position >= 0 else step_id,
             execution=execution,
             run=run,
-            step=steps.get(step_id),
+            step=steps.get(plain_id(step_id)),
             given=shown_json(given) if problem is None else "",
             given_problem=problem,
-            output=shown_json(run.output) if run.status == StepStatus.COMPLETED.value else "",
+            output=_output(run) if run.status == StepStatus.COMPLETED.value else "",
             error=shown_text(run.error),
             trace=shown_text(run.trace),
+            progress=shown_json(run.progress) if run.progress is not None else "",
             attempts=shown_attempts(
                 each
                 for each in get_kernel().executions.failed_attempts(str(execution.pk))
                 if (each.step_id, each.position) == (step_id, position)
             ),
             may_resume=step_id in own and finished and may_change,
-            may_retry=may_change and run.status == ("FAILED" if finished else "RETRY"),
+            may_retry=may_change
+            and run.status == ("FAILED" if finished else "RETRY")
+            and (alone or not finished),
             may_fork=step_id in own and self._may_add(request),
             action_url=self.url("automate_execution_action", execution.pk),
             crumbs=[self._crumb, Link(_name(execution), self.url(_CHANGE, execution.pk))],
@@ -438,5 +456,9 @@ def _name(execution: WorkflowExecution) -> str:
     return f"{execution.workflow} {str(execution.pk)[:8]}"
 
 
-def _output(execution: WorkflowExecution) -> Any:
-    return shown_json(execution.output) if execution.output is not None else ""
+def _output(one: WorkflowExecution | WorkflowStep) -> Any:
+    if one.output_ref is not None:
+        return shown_text(f"in the output store: {one.output_ref}")
+    if one.output is None and isinstance(one, WorkflowExecution):
+        return ""
+    return shown_json(one.output)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Min, Q
+from django.db.models import Count, Min, Q, QuerySet
 from django.utils import timezone
 
 from automate_django.admin.pages.display import shown_text
 from automate_django.models import WorkflowExecution, WorkflowStep
 from automate_django.templatetags.automate_pages import duration, tone
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.record import in_order
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 SCALE = 1000
@@ -28,11 +29,13 @@ _THINNEST = 4
 _ELEMENTS = 20
 """The number of elements of one ``for_each`` that have a track of their own."""
 
+# What is inside blocks may be many thousands of steps, of which some are shown.
+_OUTSIDE = Q(step_id__endswith=".compensate") | ~Q(step_id__contains=".")
 _LIVE = [status.value for status in StepStatus if not status.finished]
 _ORDER = {"FAILED": 0, "RUNNING": 1, "RETRY": 2, "WAITING": 3, "CANCELLED": 4}
 _WITHOUT_OUTPUT = (
     "id", "step_id", "position", "status", "attempts", "error_code", "error", "started_at",
-    "next_attempt_at", "completed_at",
+    "next_attempt_at", "completed_at", "place",
 )  # fmt: skip
 
 
@@ -112,7 +115,8 @@ class TimelineDrawing:
     def timeline(self) -> Timeline:
         """Return the tracks, in the order of the definition."""
         summaries = self._summaries()
-        runs = {row.step_id: row for row in self._rows.filter(position=-1).only(*_WITHOUT_OUTPUT)}
+        whole = self._outside().filter(position=-1).only(*_WITHOUT_OUTPUT)
+        runs = {row.step_id: row for row in whole}
         tracks: list[StepTrack] = []
         workflow = self._workflow
         steps = tuple(workflow.steps) if workflow else ()
@@ -124,13 +128,23 @@ class TimelineDrawing:
                 continue  # it did not come to that
             about = {"step_id": step.id, "action": step.does, "recovery": recovers}
             tracks += self._of_step(step.name or step.id, about, runs.get(step.id), summary)
-        for step_id, summary in summaries.items():
-            tracks += self._of_step(step_id, {"step_id": step_id}, runs.get(step_id), summary)
+            if step.is_block:
+                tracks += self._inside(step.id)
+        ordered = [row.step_id for row in in_order(list(runs.values()))]
+        for step_id in (*(each for each in ordered if each in summaries), *summaries):
+            if (summary := summaries.pop(step_id, None)) is not None:
+                tracks += self._of_step(step_id, {"step_id": step_id}, runs.get(step_id), summary)
         return Timeline(tracks, duration(self._seconds))
+
+    def _outside(self) -> QuerySet[WorkflowStep]:
+        """Return the steps that are inside no block."""
+        every: QuerySet[WorkflowStep] = self._rows.all()
+        blocks = self._workflow is not None and self._workflow.has_blocks
+        return every.filter(_OUTSIDE) if blocks else every
 
     def _summaries(self) -> dict[str, _Summary]:
         found: dict[str, list[dict[str, Any]]] = {}
-        grouped = self._rows.order_by().values("step_id", "status")
+        grouped = self._outside().order_by().values("step_id", "status")
         for row in grouped.annotate(
             # The line of the whole for_each is one more, at -1; it counts if it stands alone.
             elements=Count("id", filter=Q(position__gte=0)),
@@ -165,12 +179,13 @@ class TimelineDrawing:
     ) -> StepTrack:
         """Return the track of a step with ``for_each``, from its first element to its last."""
         done, alone = summary.statuses.get("COMPLETED", 0), run is None
+        live = run is None or run.status in _LIVE
         status, ended = ("RUNNING", None) if run is None else (run.status, run.completed_at)
         note = f"{done:,} of {summary.total:,} begun elements done"
         if failed := summary.statuses.get("FAILED", 0):
             note += f", {failed:,} failed"
         about = {**about, "label": label, "note": note}
-        return self._track(about, status, summary.begun, ended, live=alone, linked=not alone)
+        return self._track(about, status, summary.begun, ended, live=live, linked=not alone)
 
     def _elements(self, about: dict[str, Any], summary: _Summary) -> Iterator[StepTrack]:
         """Give the elements of a ``for_each`` that matter most: failed ones, then running ones."""
@@ -185,6 +200,18 @@ class TimelineDrawing:
         if summary.total > len(rows):
             note = f"and {summary.total - len(rows):,} more"
             yield StepTrack(key=f"{about['step_id']}…", label="…", depth=1, note=note, **about)
+
+    def _inside(self, block_id: str) -> Iterator[StepTrack]:
+        """Give the steps inside a block that matter most: failed ones, then those that go on."""
+        inner = Q(step_id__startswith=f"{block_id}[") | Q(step_id__startswith=f"{block_id}.")
+        its = self._rows.filter(inner, position=-1).exclude(step_id=f"{block_id}.compensate")
+        its = its.only(*_WITHOUT_OUTPUT)
+        rows = list(its.exclude(status="COMPLETED").order_by("started_at", "id")[:_ELEMENTS])
+        if len(rows) < _ELEMENTS:
+            done = its.filter(status="COMPLETED").order_by("started_at", "id")
+            rows += done[: _ELEMENTS - len(rows)]
+        for row in sorted(rows, key=lambda row: _ORDER.get(row.status, 9)):
+            yield self._single(row.step_id, {"step_id": row.step_id}, row, depth=1)
 
     def _single(
         self, label: str, about: dict[str, Any], run: WorkflowStep, *, depth: int = 0

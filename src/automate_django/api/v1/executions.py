@@ -15,9 +15,10 @@ from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource, require, uuid_of
 from automate_django.models import WorkflowExecution
 from automate_kernel.errors import UnknownHereError
+from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.execution import Execution
 
-_READS = ("list", "errors", "retrieve")
+_READS = ("list", "errors", "retrieve", "output")
 _COMMANDS = (
     "signal", "cancel", "pause", "unpause", "resume", "bulk", "retry", "retry_step", "fork",
 )  # fmt: skip
@@ -67,11 +68,11 @@ class ExecutionViewSet(Resource):
         steps: dict[str, Any] = {}
         with suppress(UnknownHereError):  # of another version: its steps' inputs are not shown
             workflow = store.definition(execution.definition_id)
-            steps = {step.id: step for step in workflow.every_step()}
+            steps = {step.id: step for _, step in workflow.walk()}
             steps |= {step.id: step for step in workflow.compensations.values()}
         runs = []
         for run in execution.steps:
-            step = steps.get(run.step_id)
+            step = steps.get(plain_id(run.step_id))
             action, given = (step.action, step.input) if step is not None else (None, {})
             runs.append(serializers.Whole(run, action=action, input=given))
         attempts = store.failed_attempts(execution.id)
@@ -82,6 +83,19 @@ class ExecutionViewSet(Resource):
             execution, steps=runs, waits=waits, failed_attempts=attempts, handed_on=handover
         )
         return Response(serializers.ExecutionDetailSerializer(whole).data)
+
+    @described(
+        parameters=[serializers.OutputQuerySerializer], responses=serializers.OutputSerializer
+    )
+    @action(detail=True, pagination_class=None)
+    def output(self, request: Any, execution_id: str) -> Response:
+        """Read the output of an execution or of a step, from the output store if it is there."""
+        execution, given = (
+            self._execution(execution_id),
+            self.query(serializers.OutputQuerySerializer),
+        )
+        output = self.kernel.executions.output(execution.id, **given)
+        return Response(serializers.OutputSerializer({"output": output}).data)
 
     @described(
         request=serializers.SignalSerializer, responses={202: serializers.AcceptedSerializer}
@@ -182,7 +196,8 @@ class ExecutionViewSet(Resource):
             return self.accepted(self.kernel.start_again(execution.id))
 
     def _execution(self, execution_id: str) -> Execution:
-        return self.visible(self.kernel.executions.get(uuid_of(execution_id)))
+        found = self.kernel.executions.get(uuid_of(execution_id), large_outputs=False)
+        return self.visible(found)
 
     def _brief(self, execution_id: str) -> Response:
         return Response(serializers.ExecutionSerializer(self._execution(execution_id)).data)

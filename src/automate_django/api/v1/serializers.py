@@ -273,6 +273,13 @@ class ExecutionErrorQuerySerializer(_TenantFilter):
     workflow = Text(required=False, max_length=200)
 
 
+class OutputQuerySerializer(serializers.Serializer[Any]):
+    """The step whose output is read; without one it is the execution's."""
+
+    step = Text(required=False, max_length=200, source="step_id")
+    position = serializers.IntegerField(required=False, min_value=0, help_text="Of an element.")
+
+
 class _TimeFilter(_TenantFilter):
     created_after = Instant(required=False)
     created_before = Instant(required=False)
@@ -491,6 +498,11 @@ class ErrorGroupSerializer(serializers.Serializer[Any]):
     error = ShownText(help_text="Of the newest.")
 
 
+def _output_ref() -> Any:
+    text = "The key of the output in the output store; it is null here, and read at …/output/."
+    return serializers.CharField(allow_null=True, help_text=text)
+
+
 class ExecutionSerializer(serializers.Serializer[Any]):
     """An execution."""
 
@@ -514,10 +526,13 @@ class StepSerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
     action = _text()
+    place = _text(help_text="The line that calls it, of a workflow in code.")
     status = serializers.CharField()
     attempts = serializers.IntegerField()
     input = ShownJSON(help_text="As the workflow has it, with its templates.")
     output = ShownJSON()
+    output_ref = _output_ref()
+    progress = ShownJSON(help_text="The value and message that its call reported last, or null.")
     error_code = _text()
     error_group = _group()
     error = ShownText(allow_null=True)
@@ -525,6 +540,12 @@ class StepSerializer(serializers.Serializer[Any]):
     started_at = Instant(allow_null=True)
     next_attempt_at = Instant(allow_null=True)
     completed_at = Instant(allow_null=True)
+
+
+class OutputSerializer(serializers.Serializer[Any]):
+    """The output of an execution or of a step."""
+
+    output = ShownJSON()
 
 
 class WaitSerializer(serializers.Serializer[Any]):
@@ -553,6 +574,7 @@ class ExecutionDetailSerializer(ExecutionSerializer):
 
     payload = ShownJSON(source="event.payload", help_text="The event's.")
     output = ShownJSON()
+    output_ref = _output_ref()
     handed_on = HandoverSerializer(
         allow_null=True, help_text="The reason why it waits for another worker, if it does."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -36,7 +37,7 @@ _STATS = (
 @app.called(
     "automate executions ls",
     "automate executions ls --status FAILED --workflow order-notify",
-    "automate executions ls --label order=4711",
+    "automate executions ls --label order=4711 --label region=eu",
     "automate executions ls --json | jq -r '.[].id'",
 )
 def ls(
@@ -47,7 +48,7 @@ def ls(
     workflow: str | None = _WORKFLOW,
     tenant: str | None = TENANT,
     error: str | None = option(None, "Only with this group of error: KeyError in shop.charge."),
-    label: str | None = LABEL,
+    label: list[str] | None = option(None, f"{LABEL.help} Again for one more: all must hold."),
     limit: int = LIMIT,
 ) -> None:
     """List executions, the newest first."""
@@ -56,11 +57,12 @@ def ls(
     wanted = inputs.one_of(status, ExecutionStatus, "--status")
     store = context.session.plain.executions
     given: dict[str, Any] = {"status": wanted, "workflow": workflow, "tenant_id": tenant}
-    if label is None:
+    if not label:
         found = store.find(**given, error_group=error, limit=limit)
     else:
-        found = store.labelled(label, **given, limit=limit if error is None else 1000)
-        found = [each for each in found if error in (None, each.error_group)][:limit]
+        page = store.page(labels=label, **given, error_group=error, limit=limit)
+        each_whole = (store.get(each.id, large_outputs=False) for each in page.executions)
+        found = [each for each in each_whole if each is not None]
     context.out.listing(found, records.EXECUTIONS, "no executions", records.execution_data)
 
 
@@ -104,6 +106,7 @@ def show(context: Context, execution_id: str = _ID) -> None:
             ("event", f"{execution.event.name} ({execution.event.type}, {execution.event.id})"),
             ("payload", as_json(data["event"]["payload"])),
             ("output", None if execution.output is None else as_json(data["output"])),
+            ("output in store", execution.output_ref),
         )
     )
     out.line()
@@ -116,6 +119,32 @@ def show(context: Context, execution_id: str = _ID) -> None:
     records.show_steps(out, execution.steps)
     records.show_waits(out, waits)
     records.show_attempts(out, attempts)
+
+
+@app.called("automate executions output ID", "automate executions output ID count --position 3")
+def output(
+    context: Context,
+    execution_id: str = _ID,
+    step_id: str | None = argument("The step's id.", None, metavar="[STEP]"),
+    position: int = option(-1, "The number of an element of for_each, from 0.", min=-1),
+) -> None:
+    """
+    Print the output of an execution or of a step as JSON, wherever it is kept.
+
+    It is redacted as it was stored.
+    """
+    execution = found_execution(context, execution_id)
+    if step_id is not None and execution.step(step_id, position) is None:
+        context.out.data({"output": None})
+        raise WorkFailedError(
+            message=f"it has no run of step {step_id!r} at {position}",
+            hint=f"{context.named('executions show')} {execution.id} lists them",
+        )
+    value = context.session.plain.executions.output(execution.id, step_id, position)
+    if context.out.json:
+        context.out.data({"output": value})
+    else:
+        context.out.line(json.dumps(value, ensure_ascii=False))
 
 
 @app.called("automate executions errors", "automate executions errors --workflow order-notify")
@@ -135,7 +164,8 @@ def errors(
 def found_execution(context: Context, execution_id: str) -> Execution:
     """Return the execution with this id; raises ``NOT_FOUND``."""
     try:
-        found = context.session.plain.executions.get(str(UUID(execution_id)))
+        store = context.session.plain.executions
+        found = store.get(str(UUID(execution_id)), large_outputs=False)
     except ValueError:
         found = None
     if found is None:

@@ -314,7 +314,7 @@ def ls(context: Context) -> None:
     columns: Columns = {
         "NAME": "name",
         "STARTS ON": lambda each: ", ".join(map(describe_trigger, each.triggers)),
-        "STEPS": lambda each: len(each.steps),
+        "STEPS": lambda each: len(each.steps) or getattr(each, "code", 0),
         "DESCRIPTION": lambda each: each.description or each.title or "",
     }
     found = sorted(kernel.workflows, key=lambda each: each.name)

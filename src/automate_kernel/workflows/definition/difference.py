@@ -125,9 +125,37 @@ def _step_changes(
             continue
         own = olds[step_id]
         spoken = own.pop("needs", None), step.pop("needs", None)
-        yield from _changes(place, own, step)
+        yield from _own_changes(place, own, step)
         yield from _needs_changes(place, step_id, before, after, spoken)
     yield from _moved(group, list(olds), list(news))
+
+
+def _own_changes(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    """Yield the changes of a step's own fields, then of the steps inside it, by their ids."""
+    inner = _inner_lists(old), _inner_lists(new)
+    fields = ({name: step[name] for name in step if name not in _LISTS} for step in (old, new))
+    yield from _changes(place, *fields)
+    for name in dict.fromkeys([*inner[0], *inner[1]]):
+        olds, news = (
+            {step["id"]: {key: step[key] for key in step if key != "id"} for step in steps}
+            for steps in (inner[0].get(name, ()), inner[1].get(name, ()))
+        )
+        for step_id in dict.fromkeys([*olds, *news]):
+            its = f"{place}.{name}.{step_id}"
+            if step_id in olds and step_id in news:
+                yield from _own_changes(its, olds[step_id], news[step_id])
+            else:
+                yield from _changes(its, olds.get(step_id, _ABSENT), news.get(step_id, _ABSENT))
+        yield from _moved(f"{place}.{name}", list(olds), list(news))
+
+
+_LISTS = ("steps", "cases", "default")
+
+
+def _inner_lists(step: Mapping[str, Any]) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """Return the lists of steps inside a step, by their places in it."""
+    lists = {name: step[name] for name in ("steps", "default") if name in step}
+    return lists | {f"cases.{case}": steps for case, steps in step.get("cases", {}).items()}
 
 
 def _needs_changes(

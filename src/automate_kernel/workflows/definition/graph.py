@@ -13,7 +13,7 @@ from operator import attrgetter
 from xml.sax.saxutils import escape
 
 from automate_kernel.workflows.definition.duration import format_duration
-from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.definition.structure import topological_order
 from automate_kernel.workflows.definition.triggers import (
     EventTrigger,
@@ -53,9 +53,16 @@ def describe_trigger(trigger: Trigger) -> str:
 
 
 def _step_lists(
-    workflow: Workflow,
+    workflow: Workflow, states: Mapping[str, StepStatus]
 ) -> Iterator[tuple[str, Sequence[Step], dict[str, tuple[str, ...]]]]:
     """Yield a title, the steps below it, and the needs of each."""
+    if isinstance(workflow, CodeWorkflow):
+        # The function is no graph: the steps that it has called are drawn in their order.
+        called = [Step.model_construct(id=step_id, action="") for step_id in states]
+        before = [(), *((step.id,) for step in called)]
+        if called:
+            yield "", called, {step.id: need for step, need in zip(called, before, strict=False)}
+        return
     for name, steps in workflow.groups().items():
         if steps:
             title = "" if name == "steps" else name.replace("_", " ")
@@ -63,7 +70,8 @@ def _step_lists(
 
 
 def _started_by(workflow: Workflow) -> str:
-    return ", ".join(map(describe_trigger, workflow.triggers))
+    triggers = ", ".join(map(describe_trigger, workflow.triggers))
+    return f"{triggers}; {workflow.code}" if isinstance(workflow, CodeWorkflow) else triggers
 
 
 def _checked(statuses: Statuses | None) -> dict[str, StepStatus]:
@@ -115,16 +123,38 @@ def to_text(workflow: Workflow, statuses: Statuses | None = None) -> str:
     """
     states = _checked(statuses)
     lines = [f"{workflow.name} ({_started_by(workflow)})"]
-    for title, steps, needs in _step_lists(workflow):
+    for title, steps, needs in _step_lists(workflow, states):
         lines += [f"\n{title}:"] if title else []
         by_id = {step.id: step for step in steps}
         for step_id, depth in _depths(needs).items():
             step = by_id[step_id]
             first = _with_icon(step_id, states.get(step_id))
+            if isinstance(workflow, CodeWorkflow):
+                lines.append(f"  {first}")
+                continue
             about = "; ".join([step.does, *_traits(step, states)])
             after = f"  after {', '.join(needs[step_id])}" if needs[step_id] else ""
             lines.append(f"{'  ' * (depth + 1)}{first}  [{about}]{after}")
+            lines += _text_inside(step, depth + 2)
     return "\n".join(lines) + "\n"
+
+
+def _text_inside(block: Step, depth: int) -> Iterator[str]:
+    """Yield the lines of the steps inside a block, each list below its case."""
+    needs = block.inner_needs()
+    for place, steps in block.lists.items():
+        below = depth
+        if block.switch is not None:
+            yield f"{'  ' * depth}{' '.join(place[-1:])}:"
+            below += 1
+        own = {step.id: needs[step.id] for step in steps}
+        by_id = {step.id: step for step in steps}
+        for step_id, layer in _depths(own).items():
+            step = by_id[step_id]
+            about = "; ".join([step.does, *_traits(step, {})])
+            after = f"  after {', '.join(own[step_id])}" if own[step_id] else ""
+            yield f"{'  ' * (below + layer)}· {step_id}  [{about}]{after}"
+            yield from _text_inside(step, below + layer + 1)
 
 
 # Mermaid ----------------------------------------------------------------------------------------
@@ -144,9 +174,11 @@ def to_mermaid(workflow: Workflow, statuses: Statuses | None = None) -> str:
     """Write a Mermaid flowchart, which GitHub and many wikis show as a picture."""
     states = _checked(statuses)
     # Ids of our own: a step may be called "end", which Mermaid doesn't survive.
-    names = {step.id: f"s{n}" for n, step in enumerate(workflow.every_step())}
+    lists = list(_step_lists(workflow, states))
+    every = (step for _, own, _ in lists for step in own)
+    names = {step.id: f"s{n}" for n, step in enumerate(every)}
     lines = ["flowchart TD", f"  start([{_quoted(_started_by(workflow))}])"]
-    for title, steps, needs in _step_lists(workflow):
+    for title, steps, needs in lists:
         indent = "    " if title else "  "
         lines += [f'  subgraph {title.replace(" ", "_")}["{title}"]'] if title else []
         lines += [indent + names[s.id] + _mermaid_box(s, states) for s in steps]
@@ -216,7 +248,7 @@ def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool
     states = _checked(statuses)
     title, subtitle = workflow.title or workflow.name, _started_by(workflow)
     top, widest, body = float(_HEADER + _MARGIN), 0.0, []
-    for heading, steps, needs in _step_lists(workflow):
+    for heading, steps, needs in _step_lists(workflow, states):
         if heading:
             body.append(_text(_MARGIN, top, heading, "soft"))
             top += 18
@@ -253,7 +285,7 @@ def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool
 def _description(workflow: Workflow, states: Mapping[str, StepStatus]) -> str:
     """Write the whole graph in words."""
     sentences = [f"Starts on: {_started_by(workflow)}."]
-    for title, _, needs in _step_lists(workflow):
+    for title, _, needs in _step_lists(workflow, states):
         sentences += [f"{title.capitalize()}:"] if title else []
         for step_id, own in needs.items():
             after = f" after {', '.join(own)}" if own else " first"

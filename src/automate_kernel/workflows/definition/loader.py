@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from automate_kernel.errors import AutomateError, WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.document import Document, dump_yaml, read_json, read_yaml
-from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.model import KINDS, NO_KIND, Workflow
 from automate_kernel.workflows.definition.problems import (
     LocatedProblem,
     invalid,
@@ -39,6 +39,7 @@ from automate_kernel.workflows.definition.problems import (
 from automate_kernel.workflows.definition.structure import (
     STEP_GROUPS,
     DefinitionProblem,
+    FieldPath,
     StepNeeds,
     step_problems,
 )
@@ -220,6 +221,12 @@ def _validate(value: Any, check: Check | None) -> tuple[Workflow | None, list[De
         problems = problems_of(error, value)
         # pydantic looks at the steps together only once each of them is right.
         raw = step_problems({name: _raw_steps(value, name) for name in STEP_GROUPS})
+        raw += [
+            DefinitionProblem((*path, "action"), *NO_KIND)
+            for name in STEP_GROUPS
+            for path, step in _mappings(value, name)
+            if not any(kind in step for kind in KINDS)
+        ]
         return None, problems + _elsewhere(problems, raw)
     refused = _refused_texts(workflow, check) if check is not None else ()
     return workflow, [*reference_problems(workflow), *refused]
@@ -227,14 +234,23 @@ def _validate(value: Any, check: Check | None) -> tuple[Workflow | None, list[De
 
 def _raw_steps(value: Mapping[str, Any], group: str) -> list[StepNeeds]:
     """Return path, id and needs of the steps whose ids can be read."""
-    steps = value.get(group)
     found: list[StepNeeds] = []
-    for index, step in enumerate(steps if isinstance(steps, list) else []):
-        if isinstance(step, Mapping) and isinstance(step.get("id"), str):
+    for path, step in _mappings(value, group):
+        if isinstance(step.get("id"), str):
             needs = step.get("needs")
             texts = isinstance(needs, list) and all(isinstance(need, str) for need in needs)
-            found.append(((group, index), step["id"], needs if texts else None))
+            found.append((path, step["id"], needs if texts else None))
     return found
+
+
+def _mappings(
+    value: Mapping[str, Any], group: str
+) -> Iterator[tuple[FieldPath, Mapping[str, Any]]]:
+    """Yield path and value of the steps that are mappings at least."""
+    steps = value.get(group)
+    for index, step in enumerate(steps if isinstance(steps, list) else []):
+        if isinstance(step, Mapping):
+            yield (group, index), step
 
 
 def _refused_texts(workflow: Workflow, check: Check) -> Iterator[DefinitionProblem]:

@@ -16,6 +16,9 @@ Only when no attempt is left does ``on_failure`` of the step apply: ``fail`` (th
 nothing more and fails the workflow; ``continue`` leaves the step FAILED with null as its output,
 and goes on as if it had completed.
 
+**Blocks.** A step with ``steps`` runs these in the same execution: once, or for each element of
+its ``for_each``. A step with ``switch`` runs one of several lists.
+
 **Cleaning up.** When the workflow fails, it is undone: the ``compensate`` of each step that has
 COMPLETED is called, in the reverse order of the steps. Then the steps under its own ``on_failure``
 run, and it ends FAILED in any case. When it is cancelled, it is undone too; then the steps under
@@ -30,7 +33,7 @@ import hashlib
 import inspect
 import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -55,6 +58,15 @@ from automate_kernel.workflows.definition.admission import (
     StartRate,
 )
 from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
+from automate_kernel.workflows.definition.blocks import (
+    INDEX_WIDTH,
+    MOST_DEPTH,
+    MOST_PATH,
+    block_of,
+    lists_around,
+    plain_id,
+    top_id,
+)
 from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import (
     Condition,
@@ -69,6 +81,8 @@ from automate_kernel.workflows.definition.fields import (
 )
 from automate_kernel.workflows.definition.structure import (
     STEP_GROUPS,
+    DefinitionProblem,
+    FieldPath,
     effective_needs,
     step_problems,
     topological_order,
@@ -101,17 +115,32 @@ class Compensation(DefinitionModel):
     """Seconds that one attempt may take; None leaves it to the worker."""
 
 
-_KINDS = ("action", "sleep", "wait_for", "approval", "workflow")
+KINDS = ("action", "sleep", "wait_for", "approval", "workflow", "steps", "switch")
+"""The fields of which a step has exactly one."""
+
+NO_KIND = ("is missing", "add it: action: http.post")
+"""The problem of a step that has none of them, and its hint; it stands at ``action``."""
+
 _WAITS = ("sleep", "wait_for", "approval")
-# What means nothing to a step that only waits.
+_BLOCKS = ("steps", "switch")
+# What means nothing to a step that only waits, or is a block.
 _OF_CALLS = ("input", "retry", "timeout")
+# What means nothing without the field after it.
+_BELONGS = (
+    ("wait", ("workflow",)), ("cases", ("switch",)), ("default", ("switch",)),
+    ("output", _BLOCKS),
+)  # fmt: skip
+
+
+_CaseSteps = Annotated[Sequence["Step"], Field(min_length=1), AfterValidator(tuple)]
 
 
 class Step(DefinitionModel):
     """
-    A call of an action, a wait or a sub-workflow, once or for each element of a list.
+    A call of an action, a wait, a sub-workflow or a block of steps.
 
-    It has exactly one of `action`, `sleep`, `wait_for`, `approval` and `workflow`.
+    It has exactly one of `action`, `sleep`, `wait_for`, `approval`, `workflow`, `steps` and
+    `switch`. With `for_each` it is done for each element of a list.
     """
 
     id: Identifier
@@ -128,6 +157,16 @@ class Step(DefinitionModel):
     """The name of a workflow to start, with `input` as the payload of its event."""
     wait: bool = True
     """With `workflow`: wait for its end, and take its output. False goes on at once."""
+    steps: Annotated[Sequence[Step], Field(min_length=1), AfterValidator(tuple)] | None = None
+    """The steps of a block. Other steps see the block's output only."""
+    switch: Condition | None = None
+    """A template whose value chooses one of *cases*."""
+    cases: Annotated[Mapping[PlainText, _CaseSteps], Field(min_length=1)] | None = None
+    """With `switch`: the steps to run, by the value as text. Their ids differ in all cases."""
+    default: Annotated[Sequence[Step], Field(min_length=1), AfterValidator(tuple)] | None = None
+    """With `switch`: the steps to run for any other value. Without them the step is SKIPPED."""
+    output: JsonTree = None
+    """The output of a block, a template that sees its steps; without it, that of its last step."""
     name: PlainText | None = None
     """Its name for people."""
     input: StepInput = Field(default_factory=dict)
@@ -152,19 +191,26 @@ class Step(DefinitionModel):
 
     @model_validator(mode="after")
     def _does_one_thing(self) -> Step:
-        does = [name for name in _KINDS if getattr(self, name) is not None]
+        does = [name for name in KINDS if getattr(self, name) is not None]
         if not does:
-            raise refused("step", "is missing", "add it: action: http.post", at=("action",))
+            raise refused("step", *NO_KIND, at=("action",))
         if len(does) > 1:
             message = f"a step does one thing, not {' and '.join(does)}"
             raise refused("step", message, "make a step of each")
         given = self.model_fields_set
-        if does[0] in _WAITS and (idle := sorted(given.intersection(_OF_CALLS))):
-            inside = "timeout" in idle and does[0] != "sleep"
+        if does[0] in (*_WAITS, *_BLOCKS) and (idle := sorted(given.intersection(_OF_CALLS))):
+            inside = "timeout" in idle and does[0] in ("wait_for", "approval")
             hint = f"write timeout inside {does[0]}" if inside else "take it out"
+            if does[0] in _BLOCKS:
+                hint = f"give {idle[0]} to the steps inside"
             raise refused("step", f"{idle[0]} means nothing with {does[0]}", hint)
-        if "wait" in given and self.workflow is None:
-            raise refused("step", "wait means nothing without workflow", "take it out")
+        for name, owners in _BELONGS:
+            if name in given and does[0] not in owners:
+                message = f"{name} means nothing without {' or '.join(owners)}"
+                raise refused("step", message, "take it out")
+        if self.switch is not None and self.cases is None:
+            hint = "add them: cases: {express: [{id: fly, action: ship.fly}]}"
+            raise refused("step", "a switch has cases", hint)
         return self
 
     @model_validator(mode="after")
@@ -196,6 +242,34 @@ class Step(DefinitionModel):
         )
 
     @property
+    def is_block(self) -> bool:
+        """Return True if it runs steps of its own."""
+        return self.steps is not None or self.switch is not None
+
+    @property
+    def lists(self) -> dict[tuple[str, ...], Sequence[Step]]:
+        """The lists of steps inside it, by their places in it."""
+        found: dict[tuple[str, ...], Sequence[Step]] = {}
+        if self.steps is not None:
+            found["steps",] = self.steps
+        for case, steps in (self.cases or {}).items():
+            found["cases", case] = steps
+        if self.default is not None:
+            found["default",] = self.default
+        return found
+
+    def inner_needs(self) -> dict[str, tuple[str, ...]]:
+        """Return the ids that each step inside it waits for, as in its own list."""
+        needs: dict[str, tuple[str, ...]] = {}
+        for steps in self.lists.values():
+            needs.update(effective_needs([((), step.id, step.needs) for step in steps]))
+        return needs
+
+    def chosen(self, case: str) -> Sequence[Step] | None:
+        """Return the steps that a switch runs for the value *case*; None if it runs nothing."""
+        return (self.cases or {}).get(case, self.default)
+
+    @property
     def does(self) -> str:
         """The thing that it does, in a few words: the action's name, or what it waits for."""
         if self.action is not None:
@@ -204,6 +278,10 @@ class Step(DefinitionModel):
             return f"wait for {self.wait_for.event or self.wait_for.signal}"
         if self.workflow is not None:
             return f"workflow {self.workflow}"
+        if self.steps is not None:
+            return f"steps {', '.join(step.id for step in self.steps)}"
+        if self.switch is not None:
+            return f"switch {', '.join(self.cases or ())}"
         return "sleep" if self.approval is None else "approval"
 
     @property
@@ -284,10 +362,17 @@ class Workflow(DefinitionModel):
             for n, step in enumerate(steps)
             if name != "steps" and step.compensate is not None
         ]
+        if not errors:
+            errors = [
+                InitErrorDetails(
+                    type=refused("steps", each.message, each.hint), loc=each.path, input=None
+                )
+                for each in _block_problems(self)
+            ]
         if errors:
             title = type(self).__name__
             raise ValidationError.from_exception_data(title, errors, hide_input=True)
-        self._by_id.update({step.id: step for step in self.every_step()})
+        self._by_id.update({step.id: step for _, step in self.walk()})
         self._by_id.update({step.id: step for step in self.compensations.values()})
         self._needs.update(dict.fromkeys((step.id for step in self.compensations.values()), ()))
         for steps in groups.values():
@@ -311,8 +396,34 @@ class Workflow(DefinitionModel):
         return dict(zip(STEP_GROUPS, lists, strict=True))
 
     def every_step(self) -> tuple[Step, ...]:
-        """Return all its steps, those that clean up too, but no compensations."""
+        """
+        Return all its steps, those that clean up too, but no compensations.
+
+        Those inside blocks are left out: see `walk`.
+        """
         return self._every_step
+
+    def walk(self) -> Iterator[tuple[FieldPath, Step]]:
+        """
+        Yield all its steps with their places in the definition, each block before those inside it.
+
+        The id of a step inside a block is its path: ``lines.charge``.
+        """
+        for name, steps in self.groups().items():
+            yield from _walk((name,), "", steps)
+
+    @property
+    def has_blocks(self) -> bool:
+        """Return True if any of its steps is a block."""
+        return any(step.is_block for step in self.every_step())
+
+    def has(self, path: str) -> bool:
+        """Return True if an execution of it can have a step at *path*: ``lines[3].charge``."""
+        blocks = (block_of(each) for each in lists_around(path))
+        return plain_id(path) in self._by_id and all(
+            (self.step(block_id).for_each is not None) is (position >= 0)
+            for block_id, position in blocks
+        )
 
     @cached_property
     def _every_step(self) -> tuple[Step, ...]:
@@ -343,8 +454,12 @@ class Workflow(DefinitionModel):
         return tuple(each for each in self.triggers if each.matches(event, self.name))
 
     def step(self, step_id: str) -> Step:
-        """Return the step called *step_id*, also of those that clean up; raises `WorkflowError`."""
-        found = self._by_id.get(step_id)
+        """
+        Return the step called *step_id*, also of those that clean up; raises `WorkflowError`.
+
+        The id of a step inside a block is its path, with or without the positions of elements.
+        """
+        found = self._by_id.get(plain_id(step_id))
         if found is None:
             raise self._no_step(f"no step {step_id!r}", step_id, self._by_id)
         return found
@@ -380,6 +495,7 @@ class Workflow(DefinitionModel):
         Raises `WorkflowError` for an unknown step, or one that cleans up.
         """
         order = self.order()
+        self.check_outside(step_id)
         if step_id not in order:
             raise self._no_step(f"no step {step_id!r} to go on from", step_id, self.graph())
         found = {step_id}
@@ -387,6 +503,17 @@ class Workflow(DefinitionModel):
             if found.intersection(self._needs[each]):
                 found.add(each)
         return tuple(each for each in order if each in found)
+
+    def inside_block(self, step_id: str) -> bool:
+        """Return True if this is a step inside a block, which does not stand alone."""
+        undoing = (step.id for step in self.compensations.values())
+        return "." in step_id and plain_id(step_id) in self._by_id and step_id not in undoing
+
+    def check_outside(self, step_id: str) -> None:
+        """Raise `WorkflowError` if this is a step inside a block."""
+        if self.inside_block(step_id):
+            text = f"step {step_id!r} is inside the block {top_id(step_id)!r}"
+            raise WorkflowError(text, hint="name the block instead")
 
     def recovery_order(self) -> tuple[str, ...]:
         """Return the ids of the steps under on_failure, in the order of `order`."""
@@ -406,7 +533,7 @@ class Workflow(DefinitionModel):
 
         It is for definitions that were checked already. `loads` explains the problems of others.
         """
-        return cls.model_validate(dict(data))
+        return (CodeWorkflow if "code" in data else cls).model_validate(dict(data))
 
     def hash(self) -> str:
         """Return the SHA-256 (hex) of the workflow's content, whatever its format was."""
@@ -416,6 +543,98 @@ class Workflow(DefinitionModel):
     def _digest(self) -> str:
         text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _walk(place: FieldPath, path: str, steps: Sequence[Step]) -> Iterator[tuple[FieldPath, Step]]:
+    for n, step in enumerate(steps):
+        own = f"{path}.{step.id}" if path else step.id
+        yield (*place, n), step.model_copy(update={"id": own}) if path else step
+        for fields, inner in step.lists.items():
+            yield from _walk((*place, n, *fields), own, inner)
+
+
+def _block_problems(workflow: Workflow) -> Iterator[DefinitionProblem]:
+    """Find the problems of steps inside blocks."""
+    names = frozenset(step.id for step in workflow.every_step())
+    for group, steps in workflow.groups().items():
+        for n, step in enumerate(steps):
+            if step.is_block:
+                yield from _inner_problems((group, n), step, names, 1, 0)
+
+
+def _inner_problems(
+    place: FieldPath, block: Step, names: frozenset[str], depth: int, indexes: int
+) -> Iterator[DefinitionProblem]:
+    """
+    Find the problems of the steps inside a *block*, whose id is its path.
+
+    *names* are the ids in the lists around it. It is number *depth* of the blocks in each other,
+    and *indexes* of those around it have a ``for_each``.
+    """
+    if depth > MOST_DEPTH:
+        hint = "make the inner ones a workflow of its own"
+        yield DefinitionProblem(place, f"more than {MOST_DEPTH} blocks stand in each other", hint)
+        return
+    indexes += block.for_each is not None
+    own: set[str] = set()
+    for fields, steps in block.lists.items():
+        at = (*place, *fields)
+        yield from step_problems(
+            {"steps": [((*at, n), s.id, s.needs) for n, s in enumerate(steps)]}
+        )
+        here = {step.id for step in steps}
+        for n, step in enumerate(steps):
+            path = f"{block.id}.{step.id}"
+            if step.id in names or step.id in own:
+                where = "the lists around" if step.id in names else "all cases"
+                message, hint = f"another step is called {step.id!r}", f"its id differs in {where}"
+                yield DefinitionProblem((*at, n, "id"), message, hint)
+            elif step.id == "compensate" and block.compensate is not None:
+                message = "'compensate' is taken by the block"
+                yield DefinitionProblem((*at, n, "id"), message, "give it another id")
+            elif len(path) + INDEX_WIDTH * indexes > MOST_PATH:
+                message = f"its path ({path}) is longer than {MOST_PATH} characters"
+                yield DefinitionProblem((*at, n, "id"), message, "shorten the ids")
+            if step.compensate is not None:
+                message = "a step inside a block is not undone by itself"
+                hint = "give it to the block, or make the block a workflow of its own"
+                yield DefinitionProblem((*at, n, "compensate"), message, hint)
+            if step.is_block:
+                inner = step.model_copy(update={"id": path})
+                around = names | here
+                yield from _inner_problems((*at, n), inner, around, depth + 1, indexes)
+        own |= here
+
+
+class CodeWorkflow(Workflow):
+    """
+    A workflow whose steps are the calls of a function.
+
+    Its hash is over these fields, not over the function's source: see *version*.
+    """
+
+    version: int = Field(default=1, ge=1)
+    """The version of the function. Executions go on with the one that they began with."""
+    steps: Annotated[Sequence[Step], Field(max_length=0), AfterValidator(tuple)] = ()
+    code: str = Field(min_length=1, max_length=500)
+    """The function: ``shop.flows:fulfil``."""
+
+    _waits: frozenset[tuple[str, str]] = PrivateAttr(default=frozenset())
+
+    def awaiting(self, waits: Iterable[tuple[str, str]]) -> CodeWorkflow:
+        """Note the events that the function waits for: of each the name and a field."""
+        self._waits = frozenset(waits)
+        return self
+
+    @property
+    def cleans_up(self) -> bool:
+        """True: its function is told of a cancellation, and may undo what it has done."""
+        return True
+
+    @property
+    def awaited(self) -> frozenset[tuple[str, str]]:
+        """The events that its function is known to wait for."""
+        return self._waits
 
 
 def workflow_json_schema() -> dict[str, Any]:

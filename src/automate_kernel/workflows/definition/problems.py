@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
+from automate_kernel.workflows.definition.blocks import list_of, lists_around, local_id
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.model import Compensation, Step, Workflow
@@ -77,9 +78,9 @@ def invalid(located: Sequence[LocatedProblem], what: str) -> WorkflowError:
 def show_path(path: FieldPath, value: Any = None) -> str:
     """Write *path* for people; steps of the definition *value* are called by their ids."""
     text = ""
-    for part in path:
+    for n, part in enumerate(path):
         value = _at(value, (part,))
-        step_id = _at(value, ("id",)) if text in STEP_GROUPS else None
+        step_id = _at(value, ("id",)) if _of_steps(path[:n]) else None
         if isinstance(part, str):
             text += f".{part}" if text else part
         elif isinstance(step_id, str) and step_id:
@@ -87,6 +88,14 @@ def show_path(path: FieldPath, value: Any = None) -> str:
         else:
             text += f"[{part}]"
     return text
+
+
+def _of_steps(path: FieldPath) -> bool:
+    """Return True if a list of steps has this path."""
+    if not path:
+        return False
+    inner = path[-1] in ("steps", "default") or path[-2:-1] == ("cases",)
+    return (len(path) == 1 and path[0] in STEP_GROUPS) or (path[0] in STEP_GROUPS and inner)
 
 
 # Errors of pydantic -------------------------------------------------------------------------------
@@ -159,7 +168,7 @@ def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
         return FormField
     if len(path) == 1 and path[0] in START_FIELDS:
         return START_FIELDS[str(path[0])]
-    if path[0] in STEP_GROUPS and len(path) == 2:
+    if _of_steps(path[:-1]):
         return Step
     if path[-1] == "compensate":
         return Compensation
@@ -192,6 +201,8 @@ _ELSEWHERE = {
     "by": "approvers reviewers assignees users",
     "title": "question message prompt",
     "choices": "options enum",
+    "switch": "match choose",
+    "default": "otherwise else",
 }
 
 
@@ -299,13 +310,13 @@ _WANTED = {
 def _wrong_type(path: FieldPath, kind: str, value: Any) -> _Words:
     wanted = _WANTED.get(kind, "a list")
     got = kind_of(value)
-    first, last, lists = path[:1], path[-1:], [(name,) for name in STEP_GROUPS]
+    first, last = path[:1], path[-1:]
     a_trigger = first == ("trigger",) and (len(path) == 1 or wanted == "a mapping")
     hints = (
         (last == ("retry",), "for example retry: {attempts: 5}"),
         (last == ("compensate",), "for example compensate: {action: stock.release}"),
-        (last in lists, "write each step as '- id: …'"),
-        (first in lists and len(path) == 2, "a step has an id and an action"),
+        (_of_steps(path), "write each step as '- id: …'"),
+        (_of_steps(path[:-1]), "a step has an id and an action"),
         (a_trigger, f"for example {_EXAMPLES['trigger']}"),
         (wanted == "a list", "put it in brackets: [a, b]"),
         (wanted == "text" and got == "a number", "put it in quotes"),
@@ -334,15 +345,14 @@ def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
     """Yield every text of *workflow* that may be a template, with its path."""
     many = len(workflow.triggers) > 1
     for index, trigger in enumerate(workflow.triggers):
-        place: FieldPath = ("trigger", index) if many else ("trigger",)
-        yield from _texts_of(trigger.if_, (*place, "if"))
-    for group, steps in workflow.groups().items():
-        for index, step in enumerate(steps):
-            texts = {"if": step.if_, "for_each": step.for_each, "input": step.input}
-            yield from _texts_of(texts, (group, index))
-            yield from _texts_of(_texts_of_wait(step), (group, index))
-            if step.compensate is not None:
-                yield from _texts_of(step.compensate.input, (group, index, "compensate", "input"))
+        pulled: FieldPath = ("trigger", index) if many else ("trigger",)
+        yield from _texts_of(trigger.if_, (*pulled, "if"))
+    for place, step in workflow.walk():
+        texts = {"if": step.if_, "for_each": step.for_each, "input": step.input}
+        yield from _texts_of({**texts, "switch": step.switch, "output": step.output}, place)
+        yield from _texts_of(_texts_of_wait(step), place)
+        if step.compensate is not None:
+            yield from _texts_of(step.compensate.input, (*place, "compensate", "input"))
     yield from _texts_of(workflow.output, ("output",))
     for name in START_FIELDS:
         yield from _texts_of(getattr(getattr(workflow, name), "key", None), (name, "key"))
@@ -371,10 +381,6 @@ def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
     ]
 
 
-# The fields of a step that are rendered for each element.
-_PER_ELEMENT = ("input", "sleep", "wait_for", "approval")
-
-
 class _Visible:
     """The steps and names that each place of a workflow can see."""
 
@@ -382,39 +388,88 @@ class _Visible:
         self._groups = workflow.groups()
         self._main = [step.id for step in workflow.steps]
         self._all = [step.id for step in workflow.every_step()]
+        self._steps = dict(workflow.walk())
+        # Of each step, by its path: the ids of those that have ended, in its own list and around.
         self._before = ancestors({step_id: workflow.needs_of(step_id) for step_id in self._all})
+        self._elements: dict[str, int] = dict.fromkeys(self._all, 0)
+        for step in self._steps.values():
+            if step.is_block:
+                self._look_inside(step)
+
+    def _look_inside(self, block: Step) -> None:
+        elements = self._elements[block.id] + (block.for_each is not None)
+        for step_id, before in ancestors(block.inner_needs()).items():
+            path = f"{block.id}.{step_id}"
+            self._before[path] = before | self._before[block.id]
+            self._elements[path] = elements
 
     def problems(self, path: FieldPath, text: str) -> Iterator[_Words]:
         """Find the names in *text* that can't be seen at *path*."""
-        group = self._groups.get(str(path[0]))
-        step = group[int(path[1])] if group else None
+        places = (path[:n] for n in range(len(path), 1, -1))
+        at = next((each for each in places if each in self._steps), ())
+        step = self._steps.get(at)
         read = names_read(text, bare=path[-1] == "if")
+        elements = 0 if step is None else self._elements[step.id]
+        place = Place(path, step, len(at), elements)
         for step_id in read.steps:
-            problem = self._step_problem(path, step, step_id)
+            problem = self._step_problem(place, step_id)
             if problem:
                 yield problem
-        yield from name_problems(read, Place(path, step), self._all)
+        yield from name_problems(read, place, self._all)
 
-    def _step_problem(self, path: FieldPath, own: Step | None, step_id: str) -> _Words | None:
-        """Return the problem of naming *step_id* at *path*, in the step *own*."""
+    def _known_at(self, place: Place) -> list[str]:
+        """Return the ids in the list of the step at *place*, in those around, and inside it."""
+        if place.step is None:
+            return self._all
+        known = list(self._all)
+        lists = [*lists_around(place.step.id)]
+        if place.ends_block:
+            lists.append(place.step.id)
+        for path in lists:
+            known += [local_id(each) for each in self._before if list_of(each) == path]
+        return known
+
+    def _step_problem(self, place: Place, step_id: str) -> _Words | None:
+        """Return the problem of naming *step_id* at *place*."""
+        path, own = place.path, place.step
         if path[0] == "trigger":
             hint = "move it into the 'if' of the first step"
             return "a trigger's condition can't see steps", hint
         if path[0] in START_FIELDS:
             return "a key can't see steps: it is read before any runs", "use event"
-        if step_id not in self._all:
-            hint = did_you_mean(step_id, self._all) or f"there is {', '.join(map(repr, self._all))}"
+        known = self._known_at(place)
+        if step_id not in known:
+            hint = did_you_mean(step_id, known) or f"there is {', '.join(map(repr, known))}"
+            if (block := self._block_with(step_id)) is not None:
+                hint = f"it is inside {block!r}: name that, whose output others see"
             return f"names the step {step_id!r}, which does not exist", hint
         before = frozenset() if own is None else self._before[own.id]
         ends = path[0] in ("output", *STEP_GROUPS[1:]) or "compensate" in path
         if step_id in before or (ends and step_id in self._main):
             return None
-        if own is not None and own.id == step_id:
+        if own is not None and place.ends_block and f"{own.id}.{step_id}" in self._before:
+            return None
+        if own is not None and local_id(own.id) == step_id:
             return "a step can't see its own output", "name an earlier step"
-        hint = f"add {step_id!r} to needs"
-        beside = {step.id for step in self._groups.get(str(path[0]), ())}
-        if step_id not in self._main and step_id not in beside:
-            hint = "the steps that clean up run only after these"
-        elif own is not None and own.id in self._before[step_id]:
-            hint = f"{step_id!r} waits for this step: change their order"
+        hint = self._remedy(path, own, step_id)
         return f"names the step {step_id!r}, which may not have finished", hint
+
+    def _remedy(self, path: FieldPath, own: Step | None, step_id: str) -> str:
+        """Return the remedy for naming a step that may not have finished."""
+        beside = {step.id for step in self._groups.get(str(path[0]), ())}
+        if step_id in self._all and step_id not in self._main and step_id not in beside:
+            return "the steps that clean up run only after these"
+        if own is None:
+            return f"add {step_id!r} to needs"
+        if step_id in [local_id(plain) for plain in lists_around(own.id)]:
+            return f"this is inside {step_id!r}, which ends later"
+        its_list = list_of(own.id)
+        other = f"{its_list}.{step_id}" if its_list else step_id
+        if local_id(own.id) in self._before.get(other, ()):
+            return f"{step_id!r} waits for this step: change their order"
+        return f"add {step_id!r} to needs"
+
+    def _block_with(self, step_id: str) -> str | None:
+        """Return the block that has a step called *step_id* inside, if any has."""
+        inner = (each for each in self._before if "." in each and local_id(each) == step_id)
+        return next((list_of(each) for each in inner), None)

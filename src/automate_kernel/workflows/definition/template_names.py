@@ -22,10 +22,17 @@ _Words = tuple[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in a workflow that holds a template; *step* is the step around it."""
+    """
+    A place in a workflow that holds a template.
+
+    *step* is the step around it, of whose fields *path* has the name at *at*. *elements* is the
+    number of blocks with ``for_each`` around that step.
+    """
 
     path: FieldPath
     step: Step | None = None
+    at: int = 2
+    elements: int = 0
 
     @property
     def group(self) -> str:
@@ -35,14 +42,24 @@ class Place:
     @property
     def field(self) -> str:
         """The field of the step around it, or ""."""
-        return str(self.path[2]) if self.step is not None else ""
+        return str(self.path[self.at]) if self.step is not None else ""
+
+    @property
+    def ends_block(self) -> bool:
+        """True in the ``output`` of a block, which sees the steps inside it."""
+        return self.step is not None and self.step.is_block and self.field == "output"
 
     @property
     def for_one_element(self) -> bool:
         """True in what is rendered for each element of a ``for_each``."""
+        return self.depth > 0
+
+    @property
+    def depth(self) -> int:
+        """The number of ``for_each`` of whose elements it is rendered for one."""
         if self.step is None or self.step.for_each is None:
-            return False
-        return self.field not in ("if", "for_each")
+            return self.elements
+        return self.elements + (self.field not in ("if", "for_each"))
 
     @property
     def cleans_up(self) -> bool:
@@ -77,7 +94,7 @@ def _for_one_element(place: Place) -> bool:
 
 
 def _of_element(name: str) -> TemplateName:
-    message = f"{name!r} is known in the input of a step with for_each only"
+    message = f"{name!r} is known in a step with for_each only"
     remedy = "add for_each to the step, or use another name"
     return TemplateName(known=_for_one_element, elsewhere=(message, remedy))
 
@@ -104,6 +121,11 @@ NAMES: dict[str, TemplateName] = {
     ),
     "item": _of_element("item"),
     "index": _of_element("index"),
+    "outer": TemplateName(
+        frozenset({"item", "index", "outer"}),
+        lambda place: place.depth > 1,
+        ("'outer' is known where one for_each is inside another only", "use item"),
+    ),
     "signal": TemplateName(
         _EVENT,
         lambda place: place.field == "wait_for" and place.path[-1] == "if",

@@ -9,7 +9,15 @@ database, so the same decisions drive the threads of a worker, an event loop and
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from heapq import heapify, heappop, heappush
@@ -17,13 +25,24 @@ from operator import itemgetter
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
+from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS, bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.values import encode_json
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
+from automate_kernel.workflows.definition.blocks import (
+    block_of,
+    elements_begun,
+    inside,
+    list_of,
+    list_path,
+    plain_id,
+    top_id,
+)
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.children import Child, FindChild
+from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.phases import (
     NOTHING,
     SUCCESS,
@@ -32,7 +51,12 @@ from automate_kernel.workflows.engine.phases import (
     not_undone,
     phase_names,
 )
-from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.program import (
+    Inside,
+    TemplateView,
+    WorkflowProgram,
+    element_names,
+)
 from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
 from automate_kernel.workflows.engine.waits import Wait
 from automate_kernel.workflows.execution import (
@@ -111,12 +135,14 @@ class Agenda:
         ended: Callable[[str], bool],
     ) -> None:
         self._steps = {step.id: (place, step) for place, step in enumerate(steps)}
+        self._left: set[str] = set()
         self._open: dict[str, int] = {}
         self._followers: dict[str, list[str]] = {}
         self._ready: list[tuple[int, Step]] = []
         for place, step in self._steps.values():
             if ended(step.id):
                 continue
+            self._left.add(step.id)
             waited_for = [need for need in set(needs[step.id]) if not ended(need)]
             for need in waited_for:
                 self._followers.setdefault(need, []).append(step.id)
@@ -129,8 +155,12 @@ class Agenda:
         """Return the steps whose needs have ended, and that have not ended themselves."""
         return [step for _, step in self._ready]
 
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
     def end(self, step_id: str) -> None:
         """Note that a step has ended."""
+        self._left.discard(step_id)
         self._ready = [entry for entry in self._ready if entry[1].id != step_id]
         for follower in self._followers.pop(step_id, ()):
             self._open[follower] -= 1
@@ -147,6 +177,10 @@ class Elements:
 
     values: list[Any]
     ready: list[int] = field(default_factory=list)
+    begun: list[int] = field(default_factory=list)
+    """Those of a block that had begun before, and go on."""
+    calls: int = 0
+    """The calls in flight inside the elements of a block."""
     running: int = 0
     """Those that run, and those that wait for a signal or a sub-workflow."""
     waiting: int = 0
@@ -163,11 +197,13 @@ class Elements:
         runs: Mapping[StepKey, StepRun],
         waits: Waits,
         chosen: Sequence[int] | None = None,
+        begun: Collection[int] = (),
     ) -> Elements:
         """
         Return the elements of a step; its *runs* may have come some way already.
 
-        With *chosen*, only the elements at these positions count, and all of them are tried.
+        With *chosen*, only the elements at these positions count, and all of them are tried. Of a
+        block, *begun* are the elements that steps inside have rows of.
         """
         elements = cls(values, stops=chosen is None)
         for position in range(len(values)) if chosen is None else chosen:
@@ -181,6 +217,9 @@ class Elements:
                 elements.waiting += 1
             elif run is not None and run.status is StepStatus.FAILED:
                 elements.note_failed(run)
+            elif position in begun:
+                elements.running += 1
+                elements.begun.append(position)
             elif (run is None or not run.status.finished) and not waits.holds(key):
                 elements.ready.append(position)  # ascending, and so a heap
         return elements
@@ -201,13 +240,41 @@ class Elements:
         heappush(self.ready, position)
 
 
+@dataclass(slots=True, eq=False)
+class BlockScope:
+    """The inside of a block that runs, for one element of it (or -1)."""
+
+    block: Step
+    position: int
+    inside: Inside
+    agenda: Agenda
+    around: BlockScope | None
+    failed: AutomateError | None = None
+    calls: int = 0
+    """The calls in flight in it, and in the blocks inside it."""
+    skipped: bool = False
+    """True for a switch without a case for its value."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """A call to make: the step, its run, and its input, in which secrets are handles."""
+    """
+    A call to make: the step, its run, and its input, in which secrets are handles.
+
+    *spec* is that of a function which is no action. One that *recovers* may take longer than the
+    workflow.
+    """
 
     step: Step
     run: StepRun
     input: Any
+    spec: OperationSpec | None = None
+    recovers: bool = False
+
+    @property
+    def operation(self) -> str | OperationSpec:
+        """The operation that is called: an action's name, or a spec."""
+        return self.spec or self.action
 
     @property
     def action(self) -> str:
@@ -228,6 +295,10 @@ class CallOutcome:
     error: AutomateError | None = None
     encoded: JsonText | None = None
     begun: bool = True
+    ref: str | None = None
+    """The key of the output in the output store, if it is there; *output* may be None then."""
+    held: int = 0
+    """The size of a large output that is kept in memory."""
 
 
 @dataclass(slots=True)
@@ -254,6 +325,10 @@ class Turn:
     wait: float | None = None
     end: ExecutionStatus | None = None
     output: Any = None
+    encoded: JsonText | None = None
+    """The JSON of *output*."""
+    output_ref: str | None = None
+    """The key of *output* in the output store, if it is there."""
     failed: AutomateError | None = None
     failures: list[FailedAttempt] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
@@ -281,6 +356,7 @@ def advance(
     arrived: MutableMapping[StepKey, Sequence[Event]] | None = None,
     now: datetime | None = None,
     find_child: FindChild | None = None,
+    most_output: int = MAX_PAYLOAD_BYTES,
 ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
     """
     Bring *execution* as far as it goes now. Send outcomes, and the seconds since the last turn.
@@ -290,11 +366,12 @@ def advance(
     since it was saved last: what begins at once was running then, and has had so many attempts.
     *arrived* has what has come for runs that wait: each turn takes it out, and the driver puts in
     what comes meanwhile. *now* is the database's time, and *find_child* finds the workflows of
-    steps that start one. The execution is changed along the way, so that it always shows what the
-    turns yielded so far have saved, and the calls that run.
+    steps that start one. *most_output* is the size in bytes that the output of the workflow may
+    have. The execution is changed along the way, so that it always shows what the turns yielded so
+    far have saved, and the calls that run.
     """
     inbox = {} if arrived is None else arrived
-    flow = _Flow(program, execution, waits, left, crashes, inbox, now, find_child)
+    flow = _Flow(program, execution, waits, left, crashes, inbox, now, find_child, most_output)
     turn = flow.next_turn()
     flow.first = False
     while not turn.last:
@@ -319,8 +396,10 @@ class _Flow:
         inbox: MutableMapping[StepKey, Sequence[Event]],
         now: datetime | None,
         find_child: FindChild | None,
+        most_output: int,
     ) -> None:
         self.first = True
+        self._most_output = most_output
         self._inbox, self._now = inbox, now or datetime.now(timezone.utc)
         self._crashes = crashes
         self._program = program
@@ -339,16 +418,23 @@ class _Flow:
         self._in_flight: set[StepKey] = set()
         # Steps whose condition has held, of which the database knows nothing yet.
         self._decided: dict[StepKey, StepRun] = {}
+        self._entered: list[StepRun] = []  # blocks, likewise
         self._turn = Turn()
         self._saved: set[StepKey] = set()  # in this turn
         self._view = program.view(execution, self._runs)
-        self._waiting = WaitingSteps(program, execution, self._view, find_child)
+        self._waiting = WaitingSteps(program, execution, find_child)
         self._elements: dict[str, Elements] = {}
+        # The insides of blocks that run, by their paths.
+        self._scopes: dict[str, BlockScope] = {}
+        # The elements of blocks in which something has happened, by the blocks' ids.
+        self._stirred: dict[str, dict[int, None]] = {}
+        self._begun = elements_begun(step_id for step_id, _ in self._runs)
         self._ending = SUCCESS
         self._straying = False
         self._phases: list[str] = []
         self._enter_ending()
         self._output: Any = None
+        self._encoded: JsonText | None = None
 
     def pass_time(self, elapsed: float) -> None:
         """Bring the retries nearer, and the end of the workflow's time."""
@@ -363,6 +449,7 @@ class _Flow:
         """Take in the outcome of a call."""
         step, run = outcome.call.step, outcome.call.run
         self._in_flight.discard(run.key)
+        self._count_call(step.id, -1)
         self._take_in(step, run, outcome)
 
     def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | WaitEnd) -> None:
@@ -372,6 +459,7 @@ class _Flow:
             elements.running -= 1
         if outcome.error is None:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
+            run.output_ref = outcome.ref
             if outcome.encoded is not None:
                 self._turn.outputs[run.key] = outcome.encoded
                 self._turn.size += len(outcome.encoded)
@@ -393,11 +481,13 @@ class _Flow:
             return False
         if self._ended(step.id):  # another element has failed the step meanwhile
             return False
+        if self._stopped(self._scopes.get(list_of(step.id))):
+            return False
         return step.retry.allows(error.code, retryable=error.retryable)
 
     def _failing_elsewhere(self, step: Step) -> bool:
         """Return True if the workflow has failed by now, so that a retry would be for nothing."""
-        return self._ending is not SUCCESS and step.id not in self._program.recovery
+        return self._ending is not SUCCESS and plain_id(step.id) not in self._program.recovery
 
     def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
         delay = step.retry.delay_for(run.attempts)
@@ -419,14 +509,19 @@ class _Flow:
         error: AutomateError | None = None,
     ) -> None:
         self._close(run, abandon=status is StepStatus.CANCELLED)
-        run.status, run.output = status, output
+        run.status, run.output, run.output_ref = status, output, None
         run.error_code = run.error = run.trace = run.error_group = None
         if error:
             self._note_error(run, error)
         self._waits.drop(run.key)
         self._save(run)
         if run.position < 0 and status.finished:
-            self._agenda.end(run.step_id)
+            scope = self._scopes.get(list_of(run.step_id))
+            if scope is None:
+                self._agenda.end(run.step_id)
+            else:
+                scope.agenda.end(run.step_id)
+        self._stir(run.step_id)
 
     def _close(self, run: StepRun, *, abandon: bool) -> None:
         """End the wait of *run*, if it waits; *abandon* cancels the sub-workflow that it has."""
@@ -434,8 +529,8 @@ class _Flow:
             return
         self._turn.answered.append(run.key)
         step = self._workflow.step(run.step_id)
-        if run.position >= 0 and step.id in self._elements:
-            self._elements[step.id].waiting -= 1
+        if run.position >= 0 and run.step_id in self._elements:
+            self._elements[run.step_id].waiting -= 1
         if abandon:
             self._abandon(step, run)
 
@@ -451,8 +546,14 @@ class _Flow:
 
     def _step_failed(self, step: Step, error: AutomateError) -> None:
         # One that cleans up changes nothing: the workflow has failed or is cancelled anyway.
-        if step.on_failure == "fail" and self._ending is SUCCESS:
-            self.fail(_within(error, f"step {step.id!r} failed: {error}"))
+        if step.on_failure != "fail":
+            return
+        error = within(error, f"step {step.id!r} failed: {error}")
+        scope = self._scopes.get(list_of(step.id))
+        if scope is not None:
+            scope.failed = scope.failed or error
+        elif self._ending is SUCCESS:
+            self.fail(error)
 
     def fail(self, error: AutomateError) -> None:
         """Let the workflow fail: nothing new begins but what cleans up."""
@@ -485,6 +586,8 @@ class _Flow:
         if self._turn.saves:
             self._save_decided()
         self._go_on()
+        if self._turn.saves:
+            self._save_entered()
         turn, self._turn = self._turn, Turn()
         self._saved.clear()
         wait = self._waits.until_next()
@@ -518,8 +621,8 @@ class _Flow:
                 return
 
     def _phase_waits(self) -> bool:
-        waiting = (*self._waits, *self._open)
-        return any(step_id in self._phase.needs for step_id, _ in waiting)
+        waiting, needs = (*self._waits, *self._open), self._phase.needs
+        return any(step_id in needs or top_id(step_id) in needs for step_id, _ in waiting)
 
     def _enter_ending(self) -> None:
         """Begin with the first phase that leads to this end."""
@@ -558,7 +661,8 @@ class _Flow:
                 self._cancel_rest(steps)
 
     def _end(self, turn: Turn) -> None:
-        turn.output = self._output if self._ending is SUCCESS else None
+        if self._ending is SUCCESS:
+            turn.output, turn.encoded = self._output, self._encoded
         turn.end = self._ending.value
         left = not_undone(self._workflow, self._runs) if self._ending is not SUCCESS else None
         execution = self._execution
@@ -582,6 +686,7 @@ class _Flow:
     def _put_back(self, due: Sequence[StepKey]) -> None:
         for step_id, position in due:
             run = self._runs[step_id, position]
+            self._stir(step_id)
             if position >= 0 and step_id in self._elements and run.status is StepStatus.RETRY:
                 self._elements[step_id].put_back(position)
 
@@ -593,7 +698,12 @@ class _Flow:
         # Whatever comes in the same moment as the end of the time counts.
         keys |= dict.fromkeys(key for key in due if key in self._open)
         for key in keys:
-            step, run = self._workflow.step(key[0]), self._open[key]
+            run = self._open[key]
+            try:
+                step = self._step(key[0])
+            except AutomateError as error:
+                self._step_lost(key[0], error)
+                continue
             if self._leaves(step):
                 continue  # it is cancelled with the others
             # An approval's time is over once the database says so, and that nobody has decided.
@@ -608,14 +718,15 @@ class _Flow:
     def _leaves(self, step: Step) -> bool:
         """Return True if *step* is in no phase that leads to the end of the execution by now."""
         names = phase_names(ending_of(self._execution), self._workflow, self._runs)
-        groups = self._workflow.groups()
-        return not any(each.id == step.id for name in names for each in groups.get(name, ()))
+        groups, own = self._workflow.groups(), top_id(step.id)
+        return not any(each.id == own for name in names for each in groups.get(name, ()))
 
     def _answer_of(self, step: Step, run: StepRun) -> WaitEnd | None:
         events = self._inbox.pop(run.key, ())
         try:
             extra = self._extra(step, run.position)
-            found = (self._waiting.answer(step, run, extra, event) for event in events)
+            view = self._view_of(step)
+            found = (self._waiting.answer(step, run, view, extra, event) for event in events)
             return next((answer for answer in found if answer is not None), None)
         except AutomateError as error:
             return WaitEnd(error=error)
@@ -624,7 +735,8 @@ class _Flow:
         """Return the names that only the templates of one element see."""
         if position < 0:
             return {}
-        return {"item": self._elements_of(step).values[position], "index": position}
+        item = self._elements_of(step).values[position]
+        return element_names(self._view_of(step), item, position)
 
     def _begin_wait(self, step: Step, run: StepRun, extra: dict[str, Any]) -> bool:
         """Begin a step that waits; return True if it does."""
@@ -633,7 +745,7 @@ class _Flow:
         if step.workflow is not None:
             # An attempt that was not saved is begun again, under the same id.
             run.attempts += 1
-        begun = self._waiting.begin(step, run, extra, self._now)
+        begun = self._waiting.begin(step, run, self._view_of(step), extra, self._now)
         if begun.child is not None:
             self._turn.children.append(begun.child)
         self._waits.drop(run.key)
@@ -663,18 +775,21 @@ class _Flow:
     def _give_output(self) -> None:
         try:
             output = self._program.output(self._view)
-            self._turn.size += len(encode_json(output, "output of the workflow"))
+            encoded = encode_json(output, "output of the workflow", self._most_output)
         except AutomateError as error:
             self.fail(error)
         else:
-            self._output = output
+            self._turn.size += len(encoded)
+            self._output, self._encoded = output, encoded
 
     def _cancel_rest(self, steps: Sequence[Step]) -> None:
         """End runs of *steps* that have begun and will not go on, after a crash of a worker too."""
-        ids = {step.id for step in steps}
+        ids, undoes = {step.id for step in steps}, self._program.undoes
         for run in self._execution.steps:
-            in_flight = run.key in self._in_flight
-            if run.step_id in ids and not run.status.finished and not in_flight:
+            if run.status.finished or run.key in self._in_flight:
+                continue
+            its = run.step_id
+            if its in ids or (its not in undoes and inside(its, ids)):
                 self._end_run(run, StepStatus.CANCELLED)
 
     # -- starting ----------------------------------------------------------------------------
@@ -700,6 +815,8 @@ class _Flow:
             if self._begins(step) and self._skips(step):
                 self._end_run(self._run(step, -1), StepStatus.SKIPPED)
                 return True
+            if step.is_block:
+                return self._start_block(step)
             if step.for_each is not None:
                 return self._start_elements(step)
             run = self._run(step, -1)
@@ -717,23 +834,26 @@ class _Flow:
         return (step.id, -1) not in self._runs and (step.id, 0) not in self._runs
 
     def _skips(self, step: Step) -> bool:
-        needs = (self._runs.get((need, -1)) for need in self._program.needs[step.id])
+        scope = self._scopes.get(list_of(step.id))
+        its = self._program.needs if scope is None else scope.inside.needs
+        needs = (self._runs.get((need, -1)) for need in its[step.id])
         skipped = any(run is not None and run.status is StepStatus.SKIPPED for run in needs)
         if skipped and step.skipped_with_needs:
             return True
-        return not self._program.condition(step, self._view)
+        return not self._program.condition(step, self._view_of(step))
 
     def _elements_of(self, step: Step) -> Elements:
         elements = self._elements.get(step.id)
         if elements is None:
-            values = self._program.elements(step, self._view)
+            values = self._program.elements(step, self._view_of(step))
             chosen = self._phase.elements.get(step.id)
             if chosen and chosen[-1] >= len(values):
                 raise AutomateError(
                     ErrorCodes.FAILED_PRECONDITION,
                     f"its for_each gave {len(values)} elements, and more before",
                 )
-            elements = Elements.of(step.id, values, self._runs, self._waits, chosen)
+            begun = self._begun.get(step.id, ())
+            elements = Elements.of(step.id, values, self._runs, self._waits, chosen, begun)
             self._elements[step.id] = elements
         return elements
 
@@ -741,8 +861,7 @@ class _Flow:
         elements = self._elements_of(step)
         while (position := elements.take(step.concurrency)) is not None:
             run = self._run(step, position)
-            given = {"item": elements.values[position], "index": position}
-            given |= self._undone(step, position)
+            given = self._extra(step, position) | self._undone(step, position)
             try:
                 if step.action is not None:
                     elements.running += self._call(step, run, given)
@@ -787,6 +906,8 @@ class _Flow:
         # Those that wait for their retry will not have it.
         self._cancel_rest([step])
         self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
+        if step.is_block:
+            self._drop_block(step)
         self._step_failed(step, error)
 
     def _run(self, step: Step, position: int) -> StepRun:
@@ -798,17 +919,245 @@ class _Flow:
     def _call(self, step: Step, run: StepRun, extra: dict[str, Any]) -> bool:
         if run.key in self._in_flight or self._waits.holds(run.key):
             return False
-        given = self._program.input(step, self._view, extra)
+        given = self._program.input(step, self._view_of(step), extra)
         # Not saved: an attempt that kills its worker is counted by the claims of the item.
         run.attempts = self._attempts_of(run) + 1
         run.status = StepStatus.RUNNING
         self._in_flight.add(run.key)
+        self._count_call(step.id, 1)
         self._waits.drop(run.key)
         self._add(run)
         if step.if_ is not None and step.for_each is None:
             self._decided[run.key] = run
         self._turn.calls.append(StepCall(step, run, given))
         return True
+
+    # -- blocks ------------------------------------------------------------------------------
+
+    def _view_of(self, step: Step) -> TemplateView:
+        scope = self._scopes.get(list_of(step.id))
+        return self._view if scope is None else scope.inside.view
+
+    def _step(self, path: str) -> Step:
+        """Return the step at a path of this execution; the blocks around it go on."""
+        its_list = list_of(path)
+        if not its_list or path in self._program.undoes:
+            return self._workflow.step(path)
+        block_id, position = block_of(its_list)
+        scope = self._enter_block(self._step(block_id), position)
+        found = (step for step in scope.inside.steps if step.id == path)
+        step = next(found, None)
+        if step is None:
+            text = f"there is no step {path!r} now, and it has begun"
+            raise AutomateError(ErrorCodes.FAILED_PRECONDITION, text)
+        return step
+
+    def _step_lost(self, path: str, error: AutomateError) -> None:
+        """Fail the outermost block of a step that waits and can't be found any more."""
+        block = self._workflow.step(top_id(path))
+        if not self._ended(block.id):
+            self._cancel_rest([block])
+            self._end_run(self._run(block, -1), StepStatus.FAILED, error=error)
+            self._step_failed(block, error)
+
+    def _count_call(self, step_id: str, number: int) -> None:
+        scope = self._scopes.get(list_of(step_id))
+        while scope is not None:
+            scope.calls += number
+            if scope.position >= 0:
+                self._elements[scope.block.id].calls += number
+            scope = scope.around
+
+    def _stir(self, step_id: str) -> None:
+        """Have the blocks around a step looked at in this turn: it has come on."""
+        scope = self._scopes.get(list_of(step_id))
+        while scope is not None:
+            if scope.position >= 0:
+                self._stirred.setdefault(scope.block.id, {})[scope.position] = None
+            scope = scope.around
+
+    def _stopped(self, scope: BlockScope | None) -> bool:
+        """Return True if nothing more begins inside *scope*: something around has failed."""
+        while scope is not None:
+            elements = self._elements.get(scope.block.id)
+            if scope.failed or (elements is not None and elements.failed is not None):
+                return True
+            scope = scope.around
+        return False
+
+    def _start_block(self, step: Step) -> bool:
+        """Begin as much of a block as can begin; return True if it ended."""
+        own = self._run(step, -1)
+        if own.key not in self._runs:
+            # It says that the block has begun, and its condition has held.
+            self._note_running(own)
+        if step.for_each is not None:
+            return self._start_insides(step)
+        self._go_through(self._enter_block(step, -1))
+        return own.status.finished
+
+    def _note_running(self, run: StepRun) -> None:
+        run.status = StepStatus.RUNNING
+        self._add(run)
+        self._entered.append(run)
+
+    def _save_entered(self) -> None:
+        """Save the blocks that have begun: what is saved with them began inside or beside them."""
+        for run in self._entered:
+            if run.status is StepStatus.RUNNING:
+                self._save(run)
+        self._entered.clear()
+
+    def _enter_block(self, block: Step, position: int) -> BlockScope:
+        """Return the inside of a block that runs."""
+        path = list_path(block.id, position)
+        found = self._scopes.get(path)
+        if found is not None:
+            return found
+        view, item = self._view_of(block), None
+        if position >= 0:
+            item = self._elements_of(block).values[position]
+        run = self._run(block, position)
+        extra = {} if position < 0 else element_names(view, item, position)
+        steps = self._steps_inside(block, run, view, extra)
+        its = self._program.inside(block, position, steps or (), view, item)
+        agenda = Agenda(its.steps, its.needs, self._ended)
+        around = self._scopes.get(list_of(block.id))
+        scope = BlockScope(block, position, its, agenda, around, skipped=steps is None)
+        for step in its.steps:
+            ended = self._runs.get((step.id, -1))
+            if ended is not None and ended.status is StepStatus.FAILED:
+                self._note_failed(scope, step, ended)
+        self._scopes[path] = scope
+        if position >= 0:
+            self._stirred.setdefault(block.id, {})[position] = None
+        return scope
+
+    def _note_failed(self, scope: BlockScope, step: Step, run: StepRun) -> None:
+        """Let the inside of a block have failed, as it had before a crash."""
+        if step.on_failure == "fail" and scope.failed is None:
+            code = ErrorCodes(run.error_code or ErrorCodes.INTERNAL)
+            scope.failed = AutomateError(code, f"step {step.id!r} failed: {run.error}")
+            scope.failed.group = run.error_group
+
+    def _steps_inside(
+        self, block: Step, run: StepRun, view: TemplateView, extra: dict[str, Any]
+    ) -> Sequence[Step] | None:
+        """Return the steps that run in a block; None for a switch without a case for its value."""
+        if block.steps is not None:
+            return block.steps
+        if not isinstance(run.output, dict):
+            # Kept, since what ends meanwhile may change the value.
+            run.output = {"case": self._program.case(block, view, extra)}
+            self._note_running(run)
+        return block.chosen(run.output["case"])
+
+    def _start_insides(self, step: Step) -> bool:
+        """Begin and go on with the elements of a block; return True if it ended."""
+        elements = self._elements_of(step)
+        begun, elements.begun = elements.begun, []
+        for each in begun:
+            self._begin_element(step, elements, each)
+        for each in self._stirred.pop(step.id, ()):
+            if elements.failed is None:
+                self._go_on_inside(step, each)
+        while (position := elements.take(step.concurrency)) is not None:
+            elements.running += 1
+            self._begin_element(step, elements, position)
+            self._go_on_inside(step, position)
+        if elements.failed is not None:
+            if elements.calls:
+                return False
+            self._element_failed(step, elements.failed)
+            return True
+        if not elements.unfinished:
+            self._end_run(self._run(step, -1), StepStatus.COMPLETED)
+            return True
+        return False
+
+    def _begin_element(self, step: Step, elements: Elements, position: int) -> None:
+        try:
+            self._enter_block(step, position)
+        except AutomateError as error:
+            run = self._run(step, position)
+            self._end_run(run, StepStatus.FAILED, error=error)
+            elements.running -= 1
+            elements.note_failed(run)
+
+    def _go_on_inside(self, step: Step, position: int) -> None:
+        scope = self._scopes.get(list_path(step.id, position))
+        if scope is not None:
+            self._go_through(scope)
+
+    def _go_through(self, scope: BlockScope) -> None:
+        """Begin what can begin inside a block, and end it if nothing is left."""
+        started = True
+        while started and scope.failed is None:
+            started = False
+            for step in scope.agenda.ready():
+                if not self._ended(step.id) and scope.failed is None:
+                    started = self._start(step) or started
+        if scope.failed is not None:
+            if not scope.calls:
+                self._end_block(scope, None, scope.failed)
+        elif not scope.agenda:
+            try:
+                output = None if scope.skipped else self._output_inside(scope)
+            except AutomateError as error:
+                self._end_block(scope, None, error)
+            else:
+                self._end_block(scope, output, None)
+
+    def _output_inside(self, scope: BlockScope) -> Any:
+        output = self._program.block_output(scope.block, scope.inside)
+        if self._program.output_ref(scope.block, scope.inside) is not None:
+            self._turn.outputs[scope.block.id, scope.position] = NOT_HERE
+            return output
+        encoded = encode_json(output, f"output of step {scope.block.id!r}")
+        self._turn.outputs[scope.block.id, scope.position] = encoded
+        self._turn.size += len(encoded)
+        return output
+
+    def _end_block(self, scope: BlockScope, output: Any, error: AutomateError | None) -> None:
+        block, position = scope.block, scope.position
+        run = self._run(block, position)
+        if error is not None:
+            self._cancel_rest(scope.inside.steps)
+            self._end_run(run, StepStatus.FAILED, error=error)
+        elif scope.skipped and position < 0:
+            self._end_run(run, StepStatus.SKIPPED)
+        else:
+            self._end_run(run, StepStatus.COMPLETED, output=output)
+            run.output_ref = self._program.output_ref(block, scope.inside)
+        self._drop_scopes(scope)
+        if position < 0:
+            if error is not None:
+                self._step_failed(block, error)
+            return
+        elements = self._elements[block.id]
+        elements.running -= 1
+        if error is None:
+            elements.unfinished -= 1
+        else:
+            elements.note_failed(run)
+
+    def _drop_scopes(self, scope: BlockScope) -> None:
+        """Forget the inside of a block that has ended."""
+        del self._scopes[scope.inside.path]
+        for step in scope.inside.steps:
+            self._drop_block(step)
+
+    def _drop_block(self, step: Step) -> None:
+        """Forget a step that has ended, with what goes on inside it."""
+        elements = self._elements.pop(step.id, None)
+        self._stirred.pop(step.id, None)
+        if not step.is_block:
+            return
+        positions = range(len(elements.values)) if elements is not None else (-1,)
+        for position in positions:
+            scope = self._scopes.get(list_path(step.id, position))
+            if scope is not None:
+                self._drop_scopes(scope)
 
     def _attempts_of(self, run: StepRun) -> int:
         """Return the attempts that a run has had, with those that killed a worker."""
@@ -818,7 +1167,7 @@ class _Flow:
         return run.attempts + self._crashes * self.first
 
 
-def _within(error: AutomateError, text: str) -> AutomateError:
+def within(error: AutomateError, text: str) -> AutomateError:
     """Return *error* as that of the step around it, with another *text*; it keeps its group."""
     outer = AutomateError(error.code, text)
     outer.group = group_of(error)

@@ -16,8 +16,13 @@ from automate_kernel.workflows.execution import Execution, StepKey, StepRun
 
 logger: logging.Logger = get_logger(__name__)
 
+THREAD = "automate-signals"
+"""The name of the thread on which a worker's receivers are called."""
+
 # Signals that may wait for their receivers. With more the executions wait, so that none is lost.
 _MOST_WAITING = 10_000
+# Each has a list of the execution's steps, and so many of them count as another signal.
+_STEPS_OF_ONE = 100
 _LOOK_SECONDS = 0.1
 
 
@@ -56,6 +61,37 @@ class Snapshots:
         return self._copies[self._places[key]]
 
 
+_Entry = tuple[Context, tuple[Any, ...], dict[str, Any]]
+
+
+class _Waiting(Queue["_Entry | None"]):
+    """Signals that wait. Its size is the room that they take, of which there are so many."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._size = 0
+
+    def _qsize(self) -> int:
+        return self._size
+
+    def _put(self, item: _Entry | None) -> None:
+        super()._put(item)
+        self._size += _room_of(item)
+
+    def _get(self) -> _Entry | None:
+        item: _Entry | None = super()._get()
+        self._size -= _room_of(item)
+        return item
+
+    def __len__(self) -> int:
+        return len(self.queue)
+
+
+def _room_of(entry: _Entry | None) -> int:
+    execution = entry[2].get("execution") if entry is not None else None
+    return 1 + (len(execution.steps) // _STEPS_OF_ONE if execution is not None else 0)
+
+
 class Announcer:
     """
     Calls the receivers of signals on a thread of its own, one after another, in order.
@@ -64,9 +100,7 @@ class Announcer:
     """
 
     def __init__(self) -> None:
-        self._waiting: Queue[tuple[Context, tuple[Any, ...], dict[str, Any]] | None] = Queue(
-            _MOST_WAITING
-        )
+        self._waiting = _Waiting(_MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -89,9 +123,7 @@ class Announcer:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._serve, name="automate-signals", daemon=True
-                    )
+                    self._thread = threading.Thread(target=self._serve, name=THREAD, daemon=True)
                     self._thread.start()
 
     def _serve(self) -> None:
@@ -115,7 +147,7 @@ class Announcer:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._stopped.set()
         if thread.is_alive():
-            left = self._waiting.qsize()
+            left = len(self._waiting)
             logger.warning("%d signals are not sent: a receiver takes too long", left)
             self._drop()
 

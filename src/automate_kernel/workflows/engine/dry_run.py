@@ -19,9 +19,16 @@ from automate_kernel.operations.example import example_of
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets.handles import masked
 from automate_kernel.templates import TemplateEngine
+from automate_kernel.workflows.definition.blocks import local_id, plain_id
 from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.structure import topological_order
 from automate_kernel.workflows.definition.template_names import NamesRead, names_read
-from automate_kernel.workflows.engine.program import BuildContext, TemplateView, WorkflowProgram
+from automate_kernel.workflows.engine.program import (
+    BuildContext,
+    TemplateView,
+    WorkflowProgram,
+    element_names,
+)
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -36,6 +43,7 @@ __all__ = ["DryCall", "DryOutcome", "DryOutput", "DryRun", "DryStep"]
 _NO_ID = "00000000-0000-4000-8000-000000000000"
 # Elements of a for_each that are shown.
 MOST_CALLS = 20
+_OF_ELEMENT = ("item", "index", "outer")
 # The fields of a step that calls no action.
 _WAITED = ("sleep", "wait_for", "approval", "workflow", "input")
 
@@ -162,13 +170,13 @@ def dry_run(
         result.problem = str(error)
     walk = _Walk(program, event, outputs, templates, spec, redact)
     order = {step.id: step for step in workflow.every_step()}
-    result.steps = [walk.step(order[step_id]) for step_id in workflow.order()]
+    result.steps = walk.steps([order[step_id] for step_id in workflow.order()])
     try:
         result.output = walk.rendered(workflow.output, "output", [])
     except TemplateError as error:
         result.problem = str(error)
     walk.fail()
-    result.recovery = [walk.step(order[step_id]) for step_id in workflow.recovery_order()]
+    result.recovery = walk.steps([order[step_id] for step_id in workflow.recovery_order()])
     return result
 
 
@@ -199,12 +207,26 @@ class _Walk:
         self._unknown: set[str] = set()
         self._examples: set[str] = set()
         self._unclear: set[str] = set()
+        self._needs: Mapping[str, Sequence[str]] = program.needs
+        self._blocks: dict[str, list[DryStep]] = {}
+        # False inside a block whose list depends on outputs that are not known.
+        self._item_known = True
 
     def fail(self) -> None:
         """Let the workflow have failed, for the steps that recover from it."""
         self._execution.error_code, self._execution.error = "INTERNAL", "[error.message]"
 
     # -- steps -------------------------------------------------------------------------------
+
+    def steps(self, steps: Sequence[Step]) -> list[DryStep]:
+        """Return what would become of *steps*, each block followed by those inside it."""
+        found = []
+        for step in steps:
+            inner: list[DryStep] = []
+            if step.is_block:
+                self._blocks[step.id] = inner
+            found += [self.step(step), *inner]
+        return found
 
     def step(self, step: Step) -> DryStep:
         """Return what would become of *step*."""
@@ -215,31 +237,40 @@ class _Walk:
                 self._end(step, StepStatus.SKIPPED, None)
                 return dry
             self._call(step, dry)
+            if dry.outcome is DryOutcome.SKIPPED:  # a switch without a case for its value
+                self._end(step, StepStatus.SKIPPED, None)
+                return dry
         except AutomateError as error:
             dry.outcome, dry.problem = DryOutcome.FAILS, str(error)
         self._give_output(step, dry)
         return dry
 
     def _skips(self, step: Step, dry: DryStep) -> bool:
-        needs = [self._runs.get((need, -1)) for need in self._program.needs[step.id]]
+        waited_for = self._needs[step.id]
+        needs = [self._runs.get((need, -1)) for need in waited_for]
         if step.skipped_with_needs:
             if any(run is not None and run.status is StepStatus.SKIPPED for run in needs):
                 return True
-            if self._unclear.intersection(self._program.needs[step.id]):
-                self._unclear.add(step.id)
+            if self._unclear.intersection(map(local_id, waited_for)):
+                self._unclear.add(local_id(step.id))
                 dry.outcome = DryOutcome.UNCLEAR
         if not isinstance(step.if_, str):
             return step.if_ is False
         read = names_read(step.if_, bare=True)
         guessed = self._guessed(read, self._unknown | self._examples)
+        if not self._item_known:
+            guessed += [name for name in _OF_ELEMENT if name in read.names]
         if guessed or self._unclear.intersection(read.steps):
-            self._unclear.add(step.id)
+            self._unclear.add(local_id(step.id))
             dry.outcome = DryOutcome.UNCLEAR
             dry.depend(guessed or [f"steps.{each}.status" for each in read.steps])
             return False
         return not self._program.condition(step, self._view)
 
     def _call(self, step: Step, dry: DryStep) -> None:
+        if step.is_block:
+            self._look_inside(step, dry)
+            return
         if not step.action:
             self._wait(step, dry)
             return
@@ -249,13 +280,56 @@ class _Walk:
             return
         known = self._elements(step, dry)
         if known is None:
-            shown = {"item": "[item]", "index": 0}
+            shown = element_names(self._view, "[item]", 0)
             dry.calls = [DryCall(self._input(step, dry, path, shown, element=False), 0)]
             return
         dry.elements = len(known)
         for position, item in enumerate(known[:MOST_CALLS]):
-            names = {"item": item, "index": position}
+            names = element_names(self._view, item, position)
             dry.calls.append(DryCall(self._input(step, dry, path, names), position))
+
+    def _look_inside(self, block: Step, dry: DryStep) -> None:
+        """Walk through the steps inside a block; the first element of a list stands for all."""
+        around = self._view, self._unknown, self._examples, self._unclear, self._item_known
+        needs = self._needs
+        view, position, item = self._view, -1, None
+        if block.for_each is not None:
+            known = self._elements(block, dry)
+            dry.elements = None if known is None else len(known)
+            self._item_known = self._item_known and bool(known)
+            position, item = 0, known[0] if known else "[item]"
+        extra = {} if position < 0 else element_names(view, item, position)
+        steps = self._inner_steps(block, dry, extra)
+        its = self._program.inside(block, position, steps, view, item)
+        order = topological_order(its.needs)
+        by_path = {step.id: step for step in its.steps}
+        self._view, self._needs = its.view, its.needs
+        self._unknown, self._examples, self._unclear = (
+            set(self._unknown), set(self._examples), set(self._unclear)
+        )  # fmt: skip
+        inner = self.steps([by_path[path] for path in order if path in by_path])
+        self._blocks[block.id] += inner
+        failing = next((one for one in inner if one.problem), None)
+        if failing is not None:
+            dry.outcome, dry.problem = DryOutcome.FAILS, f"step {failing.id!r} inside it fails"
+        self._view, self._unknown, self._examples, self._unclear, self._item_known = around
+        self._needs = needs
+
+    def _inner_steps(self, block: Step, dry: DryStep, extra: Mapping[str, Any]) -> Sequence[Step]:
+        """Return the steps that would run in a block; all of a switch whose value is unknown."""
+        if block.steps is not None:
+            return block.steps
+        guessed: list[str] = []
+        self._marked(block.switch, guessed, element=self._item_known)
+        dry.depend(guessed)
+        if not guessed:
+            chosen = block.chosen(self._program.case(block, self._view, extra))
+            if chosen is not None:
+                return chosen
+            if block.for_each is None:
+                dry.outcome = DryOutcome.SKIPPED
+            return ()
+        return [step for steps in block.lists.values() for step in steps]
 
     def _wait(self, step: Step, dry: DryStep) -> None:
         if dry.outcome is DryOutcome.CALLED:
@@ -264,7 +338,8 @@ class _Walk:
         found = {name: _without_conditions(fields[name]) for name in _WAITED if name in fields}
         guessed: list[str] = []
         # Of the elements of a list the first one stands for all.
-        names = {"item": "[item]", "index": 0} if step.for_each is not None else None
+        listed = step.for_each is not None
+        names = element_names(self._view, "[item]", 0) if listed else None
         path = f"steps.{step.id}"
         dry.waits_for = self.rendered(found, path, guessed, names, element=names is None)
         dry.depend(guessed)
@@ -328,8 +403,8 @@ class _Walk:
     def _mark(self, text: str, guessed: list[str], *, element: bool) -> str:
         read = names_read(text)
         found = self._guessed(read, self._unknown)
-        if not element:
-            found += [name for name in ("item", "index") if name in read.names]
+        if not (element and self._item_known):
+            found += [name for name in _OF_ELEMENT if name in read.names]
         guessed += [name for name in found if name not in guessed]
         return f"[depends on {', '.join(found)}]" if found else text
 
@@ -345,7 +420,11 @@ class _Walk:
         return [f"steps.{step_id}.output" for step_id in found]
 
     def _runs_of(self, steps: set[str]) -> list[str]:
-        return [step_id for step_id, position in self._runs if position < 0 and step_id in steps]
+        return [
+            step_id
+            for step_id, position in self._runs
+            if position < 0 and local_id(step_id) in steps
+        ]
 
     def _read(self, tree: Any, dry: DryStep) -> list[str]:
         """Note the outputs that *tree* reads and that are guessed; return the unknown ones."""
@@ -364,8 +443,9 @@ class _Walk:
     # -- outputs -----------------------------------------------------------------------------
 
     def _give_output(self, step: Step, dry: DryStep) -> None:
-        if step.id in self._given:
-            dry.output_is, output = DryOutput.GIVEN, self._redact(self._given[step.id])
+        given = plain_id(step.id)
+        if given in self._given:
+            dry.output_is, output = DryOutput.GIVEN, self._redact(self._given[given])
             if step.for_each is not None and not isinstance(output, list):
                 raise WorkflowError(
                     f"the output of step {step.id!r} is a list, since it has for_each",
@@ -382,9 +462,9 @@ class _Walk:
         except AutomateError as error:
             schema, dry.problem, dry.outcome = None, dry.problem or str(error), DryOutcome.FAILS
         if schema is None:
-            self._unknown.add(step.id)
+            self._unknown.add(local_id(step.id))
             return DryOutput.UNKNOWN, None
-        self._examples.add(step.id)
+        self._examples.add(local_id(step.id))
         one = example_of(schema, f"steps.{step.id}.output")
         if step.for_each is None:
             return DryOutput.EXAMPLE, one

@@ -20,7 +20,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -65,6 +65,8 @@ _GROUP = 200
 _AHEAD_SECONDS = 0.25
 # A call that takes less is made where the turn is taken: handing it to a thread costs as much.
 _QUICK_SECONDS = 0.0001
+# An execution's own code that takes longer is reported.
+_LONG_SECONDS = 1.0
 # A timer that rings so much later than another is the same.
 _SAME_SECONDS = 0.001
 
@@ -163,6 +165,8 @@ class Engine:
         return room
 
     def _room(self) -> int:
+        if self._runner.store.outputs.full:
+            return 0
         free, slots = _MOST - self._held, self._setup.slots
         soon = slots + int(min(_MOST, slots * _AHEAD_SECONDS / self._mean_seconds))
         # What has not had its turn may need a thread too.
@@ -294,7 +298,10 @@ class Engine:
         flow.announcer = self._announcer
         task.cancel, task.recall = self._canceller(driven), partial(self._recall, driven)
         self._driven.add(driven)
-        self._ready.put((driven, ()))
+        if flow.unread:
+            self._steps.put(driven, None)
+        else:
+            self._ready.put((driven, ()))
 
     def _handed_on(self, task: Task, lack: UnknownHereError) -> Result:
         try:
@@ -422,7 +429,7 @@ class Engine:
                 if not flow.running:
                     self._leave(driven, None if driven.task.asked else driven.result)
                 return
-            turn = flow.context.copy().run(self._runner.turn, flow, outcomes, come)
+            turn = self._turn(driven, outcomes, come)
             if self._setup.stopping() or flow.recalled:
                 flow.pause(turn)
             if flow.waiting and not self._looks:
@@ -430,11 +437,62 @@ class Engine:
                 self._start_thread("signals", self._look)
             if needs_saving(turn):
                 driven.saving = turn
-                self._dirty.put(driven)
+                if self._runner.has_large_output(flow, turn):
+                    self._steps.put(driven, None)
+                else:
+                    self._dirty.put(driven)
                 return
             self._call(driven, turn)
             if not driven.arrived:
                 return
+
+    def _turn(
+        self, driven: Driven, outcomes: Sequence[CallOutcome], come: Mapping[StepKey, Arrived]
+    ) -> Turn:
+        """Take a turn; if that takes long, another thread takes the turns on meanwhile."""
+        flow, run = driven.flow, driven.flow.context.copy().run
+        if not flow.in_code:
+            return run(self._runner.turn, flow, outcomes, come)
+        number, failure = self._turner, None
+        # What comes for it in the meantime waits, as it does while a turn is being saved.
+        driven.saving = turn = Turn()
+        self._calling_since = began = time.monotonic()
+        try:
+            turn = run(self._runner.turn, flow, outcomes, come)
+        except Exception as error:
+            failure = error
+        self._note_long_turn(flow, time.monotonic() - began)
+        with self._lock:
+            replaced = self._turner != number
+            if not replaced:
+                self._calling_since = None
+        if replaced:
+            self._hand_turn_over(driven, turn, failure)
+            raise _ReplacedError
+        driven.saving = None
+        if failure is not None:
+            raise failure
+        return turn
+
+    def _note_long_turn(self, flow: Flow, took: float) -> None:
+        if took > _LONG_SECONDS:
+            logger.warning(
+                "workflow %r has computed for %.1f seconds between two steps; such work belongs"
+                " into a step", flow.workflow.name, took,
+            )  # fmt: skip
+
+    def _hand_turn_over(self, driven: Driven, turn: Turn, failure: Exception | None) -> None:
+        """Let the thread that takes the turns now go on with *turn*."""
+        if failure is not None:
+            self._fail(driven, failure)
+            return
+        if self._setup.stopping():
+            driven.flow.pause(turn)
+        driven.saving = turn
+        if needs_saving(turn):
+            self._dirty.put(driven)
+        else:
+            self._ready.put((driven, None))
 
     def _is_over(self, driven: Driven) -> bool:
         """Return True if nothing more of *driven* may begin; renew a lease that ran out."""
@@ -523,15 +581,12 @@ class Engine:
             name = call.action
             # Another thread writes down that a suspect begins.
             known = driven.task.begun or not begin_is_noted(driven.task.item)
-            if (
-                known
-                and self._is_quick(name)
-                and flow.timeout_of(call) is None
-                and not self._is_async(name)
-            ):
+            asynchronous = call.spec.asynchronous if call.spec else self._is_async(name)
+            in_place = known and self._is_quick(name) and not asynchronous
+            if in_place and flow.timeout_of(call) is None:
                 quick.append(call)
                 continue
-            if self._is_async(name):
+            if asynchronous:
                 self._young.append((time.monotonic() + SEEN_SECONDS, driven, call))
                 loop.append(call)
             else:
@@ -571,8 +626,11 @@ class Engine:
         driven.arrived.append(outcome)
         return True
 
-    def _perform(self, driven: Driven, call: StepCall) -> None:
+    def _perform(self, driven: Driven, call: StepCall | None) -> None:
         """Make a call on a step's thread, unless it must not begin any more."""
+        if call is None:
+            self._move_outputs(driven)
+            return
         held = driven.flow.recalled or not self._setup.begins(driven.task)
         if self._is_over(driven) or self._setup.stopping() or held:
             self._ready.put((driven, [CallOutcome(call, begun=False)]))
@@ -583,6 +641,19 @@ class Engine:
         outcome = self._outcome(driven, call)
         self._note_seconds(time.monotonic() - began)
         self._ready.put((driven, [outcome]))
+
+    def _move_outputs(self, driven: Driven) -> None:
+        """Read the large outputs that templates need, or put away that of the whole execution."""
+        turn = driven.saving
+        try:
+            if turn is None:
+                self._runner.read_outputs(driven.flow)
+                self._ready.put((driven, ()))
+            else:
+                self._runner.put_output(driven.flow, turn)
+                self._dirty.put(driven)
+        except Exception as error:
+            self._fail(driven, error)
 
     def _outcome(self, driven: Driven, call: StepCall) -> CallOutcome:
         try:
@@ -672,14 +743,15 @@ class Engine:
 
     def _replace(self) -> None:
         self._turner += 1
+        # Before the thread begins: it may be in a call of its own at once.
+        since, self._calling_since = self._calling_since, None
         try:
             self._start_thread("engine", partial(self._serve_turns, self._turner))
         except RuntimeError as error:
             # The machine has no more threads: the one that is in the call goes on after it.
             self._turner -= 1
+            self._calling_since = since
             logger.warning("no thread takes the turns on: %s", error)
-        else:
-            self._calling_since = None
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -762,17 +834,20 @@ class _StepThreads:
     """Threads for plain steps, started as they are needed."""
 
     def __init__(
-        self, most: int, perform: Callable[[Driven, StepCall], None], room: Callable[[], None]
+        self,
+        most: int,
+        perform: Callable[[Driven, StepCall | None], None],
+        room: Callable[[], None],
     ) -> None:
         self._most, self._perform, self._room = most, perform, room
-        self._queue: SimpleQueue[tuple[Driven, StepCall] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Driven, StepCall | None] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self.busy: int = 0
         """The calls that run, and those that wait for a thread."""
         self._lock = threading.Lock()
 
-    def put(self, driven: Driven, call: StepCall) -> None:
-        """Make *call* on the next free thread."""
+    def put(self, driven: Driven, call: StepCall | None) -> None:
+        """Make *call* on the next free thread; None is for its large outputs."""
         with self._lock:
             self.busy += 1
             missing = len(self._threads) < min(self._most, self.busy)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict
 
-from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
-from automate_kernel.storage.paging import IndexRange, read_page
-from automate_kernel.storage.rows import Rows, Where
-from automate_kernel.storage.tables import EXECUTION, TABLES
+from automate_kernel.outbox.labels import read_label
+from automate_kernel.storage.paging import IndexRange, read_chosen_page, read_page
+from automate_kernel.storage.rows import Row, Rows, Where
+from automate_kernel.storage.tables import EXECUTION, LABEL, TABLES
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 _COLUMNS = ("tenant_id", "status", "workflow", "error_group")
@@ -25,7 +25,9 @@ class ExecutionFilter(TypedDict, total=False):
     """
     Conditions on executions; all conditions must hold, and None is no condition.
 
-    *label* is ``order=4711``, or ``4711`` under any name. *ids* are those of executions.
+    *label* is ``order=4711``, or ``4711`` under any name. Of several *labels* an execution must
+    have all; the first one's index is read, so the rarest should come first. *ids* are those of
+    executions.
     """
 
     status: ExecutionStatus | str | None
@@ -35,6 +37,7 @@ class ExecutionFilter(TypedDict, total=False):
     created_after: datetime | None
     created_before: datetime | None
     label: str | None
+    labels: Sequence[str] | None
     ids: Sequence[str] | None
 
 
@@ -68,20 +71,81 @@ def read_execution_page(
     if "created_before" in given:
         along.append(Where("created_at", "lt", given["created_before"]))
     rest = list(where.values())
-    if "label" in given:
-        tenant = given.get("tenant_id")
-        known = labelled_ids(
-            rows, given["label"], about="execution", tenant_id=tenant, limit=MOST_LABELLED
-        )
-        # The key's index finds them: nothing has to be looked for.
-        along, rest = [*along, *rest, Where("id", "in", [each.id for each in known])], []
     if "ids" in given:
         along, rest = [*along, *rest, Where("id", "in", list(given["ids"]))], []
-    ranges = [IndexRange(along, ("-created_at", "-id"), rest)]
     columns = (*_BRIEF, "event") if events else _BRIEF
+    labels = [*given.get("labels", ()), *([given["label"]] if "label" in given else ())]
+    if labels:
+        of = _Labelled(rows, labels, [*along, *rest], columns, given.get("tenant_id"))
+        return of.page(name=f"{name} {sorted(labels[1:])}", **options)
+    ranges = [IndexRange(along, ("-created_at", "-id"), rest)]
     found = read_page(rows, EXECUTION, ranges, name=name, columns=columns, **options)
     executions = [Execution.from_row({**_WITHOUT, **row}) for row in found.rows]
     return ExecutionPage(executions, found.after, found.looked)
+
+
+class _Labelled:
+    """The executions that have all of *labels* and match *where*, found along the first label."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        labels: Sequence[str],
+        where: Sequence[Where],
+        columns: Sequence[str],
+        tenant_id: str | None,
+    ) -> None:
+        self._rows, self._where, self._columns = rows, where, columns
+        self._first, *self._others = (read_label(label) for label in labels)
+        self._tenant_id = tenant_id
+        self._found: dict[str, Row] = {}
+
+    def page(self, *, name: str, **options: Any) -> ExecutionPage:
+        label, value = self._first
+        its = [Where("value", "eq", value)]
+        rest = {"name": label, "about": "execution", "tenant_id": self._tenant_id}
+        also = [Where(column, "eq", each) for column, each in rest.items() if each is not None]
+        along = IndexRange([*its, *also], ("-created_at", "-id"))
+        chosen = read_chosen_page(
+            self._rows, LABEL, along, self._choose, name=f"{name} {label}={value}",
+            columns=("id", "subject_id", "created_at"), **options,
+        )  # fmt: skip
+        executions = [
+            Execution.from_row({**_WITHOUT, **self._found[row["subject_id"]]})
+            for row in chosen.rows
+        ]
+        return ExecutionPage(executions, chosen.after, chosen.looked)
+
+    def _choose(self, some: list[Row]) -> list[Row]:
+        """Return the rows of labels whose executions match."""
+        ids = sorted({row["subject_id"] for row in some})
+        if not ids:
+            return []
+        found = self._rows.select(
+            EXECUTION, [Where("id", "in", ids), *self._where], columns=self._columns
+        )
+        matching = {row["id"]: row for row in found}
+        its = [Where("subject_id", "in", sorted(matching))]
+        every = self._rows.select(LABEL, its, columns=("id", "subject_id", "name", "value"))
+        labels: dict[str, list[Row]] = {}
+        for row in every:
+            labels.setdefault(row["subject_id"], []).append(row)
+        chosen = []
+        for row in some:
+            has = labels.get(row["subject_id"], [])
+            # One execution may have the value under several names: the last of them counts.
+            last = max((each["id"] for each in has if _is(each, self._first)), default=None)
+            if row["id"] == last and all(
+                any(_is(each, wanted) for each in has) for wanted in self._others
+            ):
+                self._found[row["subject_id"]] = matching[row["subject_id"]]
+                chosen.append(row)
+        return chosen
+
+
+def _is(row: Row, wanted: tuple[str | None, str]) -> bool:
+    name, value = wanted
+    return row["value"] == value and name in (None, row["name"])
 
 
 def _leading(where: dict[str, Where]) -> str | None:

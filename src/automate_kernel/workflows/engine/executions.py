@@ -59,6 +59,7 @@ from automate_kernel.storage.checkpoint import (
     save_progress,
 )
 from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import (
@@ -73,7 +74,7 @@ from automate_kernel.storage.tables import (
 )
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
 from automate_kernel.workflows.definition.admission import Debounce
-from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine import admission as admissions
 from automate_kernel.workflows.engine.admission import Admission, SkippedError
 from automate_kernel.workflows.engine.advance import Turn
@@ -89,7 +90,9 @@ from automate_kernel.workflows.engine.execution_pages import (
     ExecutionPage,
     read_execution_page,
 )
+from automate_kernel.workflows.engine.large_outputs import NOT_HERE, LargeOutputs
 from automate_kernel.workflows.engine.pauses import WorkflowPauses
+from automate_kernel.workflows.engine.record import LONGEST_PLACE, in_order
 from automate_kernel.workflows.engine.repair import (
     check_fits,
     cleaning_again,
@@ -192,7 +195,9 @@ class _NewExecution:
 
     def as_stored(self, now: datetime) -> Execution:
         """Return the execution as a worker would read it."""
-        nothing = dict.fromkeys(("output", "error_code", "error", "error_group", "completed_at"))
+        nothing = dict.fromkeys(
+            ("output", "output_ref", "error_code", "error", "error_group", "completed_at")
+        )
         event = json.loads(self.row["event"])
         times = {"created_at": now, "updated_at": now}
         return Execution.from_row({**nothing, **self.row, "event": event, **times})
@@ -274,7 +279,7 @@ class Save:
 
     *begun* has, of the runs that began here, the id of their row and the seconds since then.
     *stored* is False for the first checkpoint of an execution. *waiting* are the waits of one that
-    is parked.
+    is parked. *advanced* is True once a step has ended under this claim.
     """
 
     item: OutboxItem
@@ -283,6 +288,7 @@ class Save:
     begun: Mapping[StepKey, tuple[str, float]]
     stored: bool
     waiting: Sequence[OpenWait] = ()
+    advanced: bool = False
 
 
 def change_status(
@@ -353,18 +359,19 @@ def reopen(
     definition of it, and raises ``FAILED_PRECONDITION`` if that lacks a step that has completed.
     """
     known = _stored_workflow(rows, row["definition_id"])
-    gone = forgotten(rows, row["id"], known, step_id if workflow is None else None)
+    in_code = isinstance(known, CodeWorkflow)
+    gone = forgotten(rows, row["id"], known, step_id if workflow is None or in_code else None)
     changes = reopening(row, item_id)
     if workflow is not None:
-        if step_id is not None:
+        if step_id is not None and not in_code:
             gone.steps |= set(workflow.followers(step_id))
         gone.steps |= {step.id for step in workflow.every_step() if step not in workflow.steps}
-        check_fits(rows, row["id"], workflow, gone)
+        check_fits(rows, row["id"], known, workflow, gone)
         rows.insert(DEFINITION, [_definition(workflow)])
         changes["definition_id"] = workflow.hash()
     if not reopen_rows(rows, row, statuses, changes):
         return False
-    gone.delete(rows, row["id"], [step.id for step in known.steps])
+    gone.delete(rows, row["id"], known)
     return True
 
 
@@ -408,7 +415,9 @@ def _same_workflow(name: str, workflow: Workflow) -> Workflow:
 def _step_row(save: Save, run: StepRun) -> Row:
     """Return the row of *run*; the database's clock gives it its times."""
     output, delay = save.turn.outputs.get(run.key), save.turn.delays.get(run.key)
-    if output is None:
+    if run.output_ref is not None:
+        output = NOT_HERE
+    elif output is None:
         output = encode_json(run.output, f"output of step {run.step_id!r}")
     # Ids are made when runs begin: their order is that of the rows.
     row_id, since = save.begun.get(run.key) or (new_id(), None)
@@ -427,8 +436,8 @@ def _step_row(save: Save, run: StepRun) -> Row:
         "started_at": None if since is None else Now(-since),
         "next_attempt_at": Now(bounded_seconds(delay)) if delay is not None else None,
         "completed_at": Now() if run.status.finished else None,
-        "place": None,
-        "output_ref": None,
+        "place": run.place and storable(run.place, LONGEST_PLACE),
+        "output_ref": run.output_ref,
     }
 
 
@@ -474,7 +483,7 @@ def _runs(rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
     # Ids are made in the order in which runs begin.
     for row in rows.select(STEP, where, order_by=("id",)):
         runs.setdefault(row["execution_id"], []).append(StepRun.from_row(row))
-    return runs
+    return {execution_id: list(in_order(its)) for execution_id, its in runs.items()}
 
 
 def _writes_beside(save: Save) -> bool:
@@ -506,12 +515,20 @@ class ExecutionStore:
     """
     The executions of a host: a worker saves them, people find and steer them.
 
-    *outbox* holds the items that wake them, in the same *storage*.
+    *outbox* holds the items that wake them, in the same *storage*. Outputs that are too large for a
+    row are in *output_store*.
     """
 
-    def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        outbox: OutboxStore,
+        output_store: OutputStore | None = None,
+    ) -> None:
         self.storage = storage
         self.outbox = outbox
+        self.outputs: LargeOutputs = LargeOutputs(output_store)
+        """The outputs that are too large for a row."""
         self.signals: SignalStore = SignalStore(storage, outbox)
         """The signals that steps wait for."""
         self.pauses: WorkflowPauses = WorkflowPauses(storage, outbox)
@@ -905,16 +922,19 @@ class ExecutionStore:
         one.status = str(turn.end or (execution.status if cancelling else ExecutionStatus.RUNNING))
         one.error_code, one.error, one.error_group = _stored_error(execution)
         if turn.end is not None:
-            one.output = self._final_output(save)
+            one.output_ref = turn.output_ref
+            one.output = self.final_output(turn) if turn.output_ref is None else NOT_HERE
             keyed = item.ordering_key or item.concurrency_key
             one.ends = self._shares_tables and not keyed and self.outbox.retention_seconds != 0
         return one
 
-    def _final_output(self, save: Save) -> JsonText:
-        text, redact = encode_json(save.turn.output, "output of the workflow"), self.outbox.redact
+    def final_output(self, turn: Turn) -> JsonText:
+        """Return the output of the execution that *turn* ends, as JSON without secrets."""
+        name, redact = "output of the workflow", self.outbox.redact
+        text = turn.encoded or self.outputs.encode(turn.output, name)
         if redact is not None and redact.finds(text):
-            save.turn.output = redact(json.loads(text))
-            text = encode_json(save.turn.output, "output of the workflow")
+            turn.output = redact(json.loads(text))
+            text = self.outputs.encode(turn.output, name)
         return text
 
     def _finish(self, rows: Rows, save: Save, now: datetime) -> None:
@@ -922,7 +942,7 @@ class ExecutionStore:
         item, wait = save.item, save.turn.wait
         outcome = Outcome(item.id, token=item.lease_token)
         if save.turn.lack is not None:
-            outcome = self._handover(rows, item, save.turn.lack, now)
+            outcome = self._handover(rows, item, save.turn.lack, now, anew=save.advanced)
         elif wait is not None:
             self._change_note(rows, item, None)
             outcome = Outcome(item.id, ItemStatus.PENDING, wait, token=item.lease_token)
@@ -939,14 +959,25 @@ class ExecutionStore:
         return outcome
 
     def _handover(
-        self, rows: Rows, item: OutboxItem, lack: UnknownHereError, now: datetime
+        self,
+        rows: Rows,
+        item: OutboxItem,
+        lack: UnknownHereError,
+        now: datetime,
+        *,
+        anew: bool = False,
     ) -> Outcome:
-        """Note on *item* why another worker has to go on; return the outcome to record."""
+        """
+        Note on *item* why another worker has to go on; return the outcome to record.
+
+        It follows on the note that is there, unless it is to be one *anew*.
+        """
         worker = item.lease_owner or ""
         reason = f"worker {worker} {lack}"
         if self.outbox.redact is not None:
             reason = self.outbox.redact(reason)
-        note = Handover(lack.reason, reason[:_MOST_REASON], worker, now).after(item.headers)
+        note = Handover(lack.reason, reason[:_MOST_REASON], worker, now)
+        note = note if anew else note.after(item.headers)
         self._change_note(rows, item, note)
         return Outcome(
             item.id, ItemStatus.PENDING, note.delay(), note.code, note.reason, item.lease_token,
@@ -976,17 +1007,47 @@ class ExecutionStore:
 
     # -- finding -----------------------------------------------------------------------------
 
-    def get(self, execution_id: str, *, tenant_id: str | None = None) -> Execution | None:
+    def get(
+        self, execution_id: str, *, tenant_id: str | None = None, large_outputs: bool = True
+    ) -> Execution | None:
         """
         Return the execution with this id and its steps, or None.
 
-        With *tenant_id* another tenant's is not there.
+        With *tenant_id* another tenant's is not there. Outputs in the output store are read too;
+        without *large_outputs* they are None, and have an ``output_ref``.
         """
         with self.storage.begin(atomic=False) as rows:
             found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
             if not found:
                 return None
-            return Execution.from_row(found[0], _runs(rows, [execution_id]).get(execution_id, ()))
+            runs = _runs(rows, [execution_id]).get(execution_id, ())
+        execution = Execution.from_row(found[0], runs)
+        if large_outputs:
+            self.outputs.fill(execution)
+        return execution
+
+    def output(
+        self,
+        execution_id: str,
+        step_id: str | None = None,
+        position: int = -1,
+        *,
+        tenant_id: str | None = None,
+    ) -> Any:
+        """
+        Return the output of an execution, or of one of its steps, wherever it is kept.
+
+        *position* is that of an element of the step's ``for_each``. Raises ``NOT_FOUND`` if there
+        is no such execution, or the step has not begun.
+        """
+        execution = self.get(execution_id, tenant_id=tenant_id, large_outputs=False)
+        one: Execution | StepRun | None = execution
+        if execution is not None and step_id is not None:
+            one = execution.step(step_id, position)
+        if one is None:
+            what = f"execution {execution_id!r}" if execution is None else f"step {step_id!r} there"
+            raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no {what}")
+        return one.output if one.output_ref is None else self.outputs.read(one.output_ref)
 
     def waits(self, execution_id: str) -> list[WaitingFor]:
         """List what steps of an execution wait for, beside a time; the longest waits come first."""
@@ -1314,9 +1375,11 @@ class ExecutionStore:
             if not found:
                 return False
             workflow = _stored_workflow(rows, found[0]["definition_id"])
-            step = workflow.step(step_id)
+            in_code = isinstance(workflow, CodeWorkflow)
+            step = None if in_code else workflow.step(step_id)
             if found[0]["status"] in LIVE:
                 return self._retry_now(rows, its, step_id, position)
+            workflow.check_outside(step_id)
             where = [Where("execution_id", "eq", execution_id), Where("step_id", "eq", step_id)]
             where += [Where("position", "eq", position), Where("status", "eq", "FAILED")]
             if not rows.select(STEP, where, columns=("id",)):
@@ -1324,7 +1387,9 @@ class ExecutionStore:
             row, item_id = found[0], new_id()
             changes = reopening(row, item_id)
             gone = None
-            if step in workflow.steps:
+            if step is None:
+                gone = forgotten(rows, execution_id, workflow, step_id)
+            elif step in workflow.steps:
                 followers = workflow.followers(step_id)
                 gone = forgotten(rows, execution_id, workflow)
                 gone.steps |= set(followers[1:])
@@ -1337,7 +1402,7 @@ class ExecutionStore:
             if not reopen_rows(rows, row, _ENDED, changes):
                 return False
             if gone is not None:
-                gone.delete(rows, execution_id, [each.id for each in workflow.steps])
+                gone.delete(rows, execution_id, workflow)
             concurrency = concurrency_of(rows, row)
             item = wake_up(execution_id, item_id, row["tenant_id"], concurrency=concurrency)
             self.outbox.enqueue_many([item], transaction=rows.native)
@@ -1380,10 +1445,12 @@ class ExecutionStore:
             first = Execution.from_row(found[0])
             known = _stored_workflow(rows, first.definition_id)
             workflow = known if definition is None else _same_workflow(first.name, definition)
-            gone = forgotten(rows, execution_id, known)
-            gone.steps |= set(workflow.followers(step_id))
+            in_code = isinstance(known, CodeWorkflow)
+            gone = forgotten(rows, execution_id, known, step_id if in_code else None)
+            if not in_code:
+                gone.steps |= set(workflow.followers(step_id))
             if workflow is not known:
-                check_fits(rows, execution_id, workflow, gone)
+                check_fits(rows, execution_id, known, workflow, gone)
             labels = {**first.event.labels, "forked_from": execution_id}
             event = replace(
                 first.event,
@@ -1398,6 +1465,7 @@ class ExecutionStore:
                 item = wake_up(new.id, item.id, event.tenant_id, concurrency=concurrency)
             self._insert(rows, [new])
             copies = copied_steps(rows, execution_id, new.id, gone)
+            self.outputs.copy(copies)
             if copies:
                 rows.insert(STEP, copies)
             self.outbox.enqueue_many([item], transaction=rows.native)
@@ -1571,9 +1639,20 @@ class ExecutionStore:
             # Their parents have not taken the results yet.
             needed = self.signals.awaited_ends(rows, children)
             ids = sorted({row["id"] for row in found} - needed)
+            keys = self.outputs.keys_of(rows, ids)
             rows.delete(STEP, [Where("execution_id", "in", ids)])
             forget(rows, ids)
-            return rows.delete(EXECUTION, [Where("id", "in", ids)])
+            deleted = rows.delete(EXECUTION, [Where("id", "in", ids)])
+        self.outputs.delete(keys)
+        return deleted
+
+    def purge_outputs(self, *, older_than_seconds: float = 86_400.0) -> int:
+        """
+        Delete outputs in the output store that no execution has; return the number.
+
+        Only those that were put there that long ago, and a day ago at least.
+        """
+        return self.outputs.purge(self.storage, older_than_seconds=older_than_seconds)
 
 
 def _check_filter(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from blinker import NamedSignal
@@ -15,12 +16,15 @@ from automate_kernel import signals
 from automate_kernel.errors import UnknownHereError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
+from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
 from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import Loaded, Save
+from automate_kernel.workflows.engine.large_outputs import LargeOutputs
 from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.replay import CodeProgram
 from automate_kernel.workflows.engine.waits import Arrived, OpenWait
 from automate_kernel.workflows.execution import (
     Event,
@@ -47,12 +51,16 @@ class Flow:
         item: OutboxItem,
         loaded: Loaded,
         program: WorkflowProgram,
+        outputs: LargeOutputs | None = None,
         find_child: FindChild | None = None,
     ) -> None:
         self.item: OutboxItem = item
         self.execution: Execution = loaded.execution
         self.workflow: Workflow = program.workflow
         self._recovery = program.recovery
+        self._reads = program.reads
+        self._outputs = outputs or LargeOutputs()
+        self._large = 0
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""
         self.context: Context = copy_context()
@@ -62,6 +70,8 @@ class Flow:
         self._known_at, self._learnt = loaded.now, time.monotonic()
         self._begun: dict[StepKey, tuple[str, float]] = {}
         self._stored = loaded.execution.status is not ExecutionStatus.PENDING
+        # True once a step has ended under this claim.
+        self._advanced = False
         self._ends_at: float | None = None
         left = None
         if program.workflow.timeout is not None:
@@ -73,9 +83,13 @@ class Flow:
         """The waits that go on, without those for a time."""
         self._inbox: dict[StepKey, Sequence[Event]] = {}
         self._take_in(loaded.arrived)
-        self._flow = advance(
-            program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
+        self.in_code: bool = isinstance(program, CodeProgram)
+        """True if its turns run a function of the host's."""
+        drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
+        self._flow = drive(
+            loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
             arrived=self._inbox, now=loaded.now, find_child=find_child,
+            most_output=self._outputs.most_of(loaded.execution),
         )  # fmt: skip
         self._since = self._learnt
         self.recalled: bool = False
@@ -96,7 +110,30 @@ class Flow:
 
     def leave(self) -> None:
         """Leave what was entered."""
+        large, self._large = self._large, 0
+        self._outputs.hold(-large)
+        with suppress(ValueError):  # another thread takes a turn: the last one, and ends it then
+            self._flow.close()
         self.context.run(self._around.close)
+
+    # -- large outputs -----------------------------------------------------------------------
+
+    @property
+    def unread(self) -> list[StepRun]:
+        """The runs whose outputs templates read, and that are still in the output store."""
+        return [
+            run for run in self.execution.steps
+            if run.output_ref is not None and run.output is None and run.step_id in self._reads
+        ]  # fmt: skip
+
+    def keeps(self, call: StepCall) -> bool:
+        """Return True if some template may read the output of *call*."""
+        return call.step.id in self._reads
+
+    def hold(self, size: int) -> None:
+        """Count a large output of *size* bytes, which is kept in memory until `leave`."""
+        self._large += size
+        self._outputs.hold(size)
 
     # -- signals -----------------------------------------------------------------------------
 
@@ -131,6 +168,7 @@ class Flow:
         self._take_in(arrived)
         for outcome in outcomes:
             self.running.pop(outcome.call.run.key, None)
+            self.hold(outcome.held)
             if not outcome.begun:
                 _take_back(outcome.call)
         now = time.monotonic()
@@ -144,7 +182,7 @@ class Flow:
             self._note_waits(turn, now)
         if self.leaving:
             # What it would end with follows from a state that was not saved as it is here.
-            turn.end = turn.output = None
+            turn.end = turn.output = turn.encoded = None
             self.pause(turn)
         return turn
 
@@ -204,7 +242,8 @@ class Flow:
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
         timeout = call.step.timeout
-        if self._ends_at is None or call.step.id in self._recovery:
+        cleans_up = call.recovers or plain_id(call.step.id) in self._recovery
+        if self._ends_at is None or cleans_up:
             return timeout
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)
@@ -224,11 +263,13 @@ class Flow:
             if (known := self._begun.get(run.key)) is not None
         }
         parked = list(self.waiting.values()) if turn.wait is not None else []
-        return Save(self.item, self.execution, turn, begun, self._stored, parked)
+        advanced = self._advanced or _has_ended(turn)
+        return Save(self.item, self.execution, turn, begun, self._stored, parked, advanced)
 
     def saved(self, turn: Turn, at: datetime) -> bool:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""
         first, self._stored = not self._stored, True
+        self._advanced = self._advanced or _has_ended(turn)
         self._known_at, self._learnt = at, time.monotonic()
         for run in turn.saves:
             if run.status.finished:
@@ -243,6 +284,7 @@ class Flow:
             self.execution.status = turn.end or ExecutionStatus.RUNNING
         if turn.end is not None:
             self.execution.completed_at, self.execution.output = at, turn.output
+            self.execution.output_ref = turn.output_ref
         return first
 
 
@@ -262,6 +304,10 @@ def _began_at(item: OutboxItem, loaded: Loaded) -> datetime:
         return max(item.created_at, min(begun))
     # The time that it had to wait for its beginning is not its own.
     return loaded.now if item.concurrency_key else max(item.created_at, item.next_attempt_at)
+
+
+def _has_ended(turn: Turn) -> bool:
+    return any(run.status.finished for run in turn.saves)
 
 
 def _take_back(call: StepCall) -> None:

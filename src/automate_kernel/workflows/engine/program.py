@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, type_name
@@ -10,7 +13,15 @@ from automate_kernel.secrets.handles import masked
 from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.approval import Approval
-from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.blocks import (
+    block_of,
+    list_of,
+    list_path,
+    local_id,
+    plain_id,
+    within,
+)
+from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
 from automate_kernel.workflows.definition.waits import SleepUntil
 from automate_kernel.workflows.engine.admission import Admission, admission_of
@@ -26,6 +37,52 @@ from automate_kernel.workflows.execution import (
 
 BuildContext = Callable[..., TemplateContext]
 """Builds the context of templates: from event, execution, steps, and other names."""
+
+
+_STEPS = re.compile(r"\bsteps\b(?:\s*\.\s*(\w+)|\s*\[\s*(['\"])([^'\"]*)\2\s*\])?")
+# Methods of the mapping, with which a template reads steps that it doesn't name.
+_METHODS = frozenset({"get", "items", "keys", "values"})
+
+
+class Reads:
+    """The steps whose outputs the texts of a workflow may read, or one too many; of none, all."""
+
+    def __init__(self, workflow: Workflow | None) -> None:
+        self._all = workflow is None
+        self._ids: set[str] = set()
+        left: list[Any] = [] if workflow is None else [workflow.to_dict()]
+        while left:
+            part = left.pop()
+            if isinstance(part, dict):
+                if "compensate" in part:
+                    # `output` is the step's own there.
+                    self._ids.add(str(part.get("id")))
+                if "output" not in part:
+                    self._add_last(part)
+                # `steps` is a field of the definition too.
+                left += [value for name, value in part.items() if name not in ("id", "action")]
+                left += [name for name in part if "{" in name]
+            elif isinstance(part, list):
+                left += part
+            elif isinstance(part, str):
+                self._add(part)
+
+    def _add(self, text: str) -> None:
+        for found in _STEPS.finditer(text):
+            step_id = found[1] or found[3]
+            self._all = self._all or step_id is None or step_id in _METHODS
+            self._ids.add(step_id or "")
+
+    def _add_last(self, block: dict[str, Any]) -> None:
+        """Note the last steps inside a block, whose outputs are its own."""
+        lists = [block.get("steps"), block.get("default")]
+        cases = block.get("cases")
+        lists += cases.values() if isinstance(cases, dict) else ()
+        lasts = (steps[-1] for steps in lists if isinstance(steps, list) and steps)
+        self._ids.update(str(last.get("id")) for last in lasts if isinstance(last, dict))
+
+    def __contains__(self, path: object) -> bool:
+        return self._all or (isinstance(path, str) and local_id(path) in self._ids)
 
 
 class WorkflowProgram:
@@ -45,12 +102,16 @@ class WorkflowProgram:
             step.id: workflow.needs_of(step.id) for step in every
         }
         """The ids that each step waits for."""
+        self.reads: Reads = Reads(workflow)
+        """The steps whose outputs some template reads."""
         self.phases: dict[str, Phase] = phases_of(workflow)
         """Its phases, without the compensations."""
         self.undoes: dict[str, str] = {step.id: own for own, step in compensations.items()}
         """The steps that compensations undo, by the ids of those."""
         own = {step.id for step in workflow.steps}
-        self.recovery: frozenset[str] = frozenset(self.needs.keys() - own)
+        self.recovery: frozenset[str] = frozenset(
+            [step.id for place, step in workflow.walk() if place[0] != "steps"]
+        ).union(self.needs.keys() - own)
         """The ids of the steps that clean up: no failure stops them, and no timeout."""
         self._context = context
         self._inputs: dict[str, Template] = {}
@@ -61,14 +122,19 @@ class WorkflowProgram:
         self._signals: dict[str, Condition] = {}
         self._questions: dict[str, Template] = {}
         self._notices: dict[str, Template] = {}
+        self._switches: dict[str, Template] = {}
+        self._outputs: dict[str, Template] = {}
+        self._needs_inside: dict[str, dict[str, tuple[str, ...]]] = {}
         self._output = templates.compile(workflow.output, path="output")
-        for group, steps in workflow.groups().items():
-            for step in steps:
-                self._compile(step, f"{group}.{step.id}", templates)
+        for place, step in workflow.walk():
+            self._compile(step, f"{place[0]}.{step.id}", templates)
         for step in compensations.values():
             self._compile(step, f"steps.{step.id}", templates)
         compiled = [self._output]
-        for some in (self._inputs, self._lists, self._sleeps, self._matches, self._questions):
+        for some in (
+            self._inputs, self._lists, self._sleeps, self._matches, self._questions,
+            self._switches, self._outputs,
+        ):  # fmt: skip
             compiled += some.values()
         self._constant = {template for template in compiled if template.constant}
         self._keys = {
@@ -87,6 +153,12 @@ class WorkflowProgram:
             self._conditions[step.id] = templates.condition(step.if_, path=f"{path}.if")
         if step.for_each is not None:
             self._lists[step.id] = templates.compile(step.for_each, path=f"{path}.for_each")
+        if step.is_block:
+            self._needs_inside[step.id] = step.inner_needs()
+        if step.switch is not None:
+            self._switches[step.id] = templates.compile(step.switch, path=f"{path}.switch")
+        if step.output is not None:
+            self._outputs[step.id] = templates.compile(step.output, path=f"{path}.output")
         if step.sleep is not None:
             until = isinstance(step.sleep, SleepUntil)
             value = step.sleep.until if isinstance(step.sleep, SleepUntil) else step.sleep
@@ -139,16 +211,16 @@ class WorkflowProgram:
 
     def view(self, execution: Execution, runs: Mapping[StepKey, StepRun]) -> TemplateView:
         """Return *execution* as the templates of this workflow see it; *runs* are its steps."""
-        return TemplateView(self.workflow, execution, runs)
+        return TemplateView(self.workflow.every_step(), execution, runs)
 
     def condition(self, step: Step, view: TemplateView) -> bool:
         """Return True if the step's ``if`` holds now."""
-        condition = self._conditions.get(step.id)
+        condition = self._conditions.get(plain_id(step.id))
         return condition is None or condition.test(self._names(view))
 
     def elements(self, step: Step, view: TemplateView) -> list[Any]:
         """Render the list of the step's ``for_each``; raises `TemplateError` for anything else."""
-        value = self._render(self._lists[step.id], view)
+        value = self._render(self._lists[plain_id(step.id)], view)
         if not isinstance(value, list):
             raise TemplateError(
                 f"steps.{step.id}.for_each gave {type_name(value)}, not a list",
@@ -156,36 +228,106 @@ class WorkflowProgram:
             )
         return value
 
+    def inside(
+        self, block: Step, position: int, steps: Sequence[Step], view: TemplateView, item: Any
+    ) -> Inside:
+        """
+        Return the *steps* inside a block, as they run for one element (or -1).
+
+        *view* is what the block itself sees.
+        """
+        path = list_path(block.id, position)
+        inner = [step.model_copy(update={"id": f"{path}.{step.id}"}) for step in steps]
+        names = view.names if position < 0 else element_names(view, item, position)
+        needs = within(path, self._needs_inside[plain_id(block.id)])
+        return Inside(path, inner, needs, InnerView(view, inner, names))
+
+    def case(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> str:
+        """Render the value of a switch, as text; raises `TemplateError` for a list or mapping."""
+        value = self._render(self._switches[plain_id(step.id)], view, extra)
+        if isinstance(value, (list, dict)):
+            raise TemplateError(
+                f"steps.{step.id}.switch gave {type_name(value)}", hint="give text or a number"
+            )
+        if value is None or isinstance(value, bool):
+            return {None: "null", True: "true", False: "false"}[value]
+        return str(masked(value))
+
+    def output_ref(self, block: Step, inside: Inside) -> str | None:
+        """Return the key in the output store of a block's output, if that of its last step is."""
+        if plain_id(block.id) in self._outputs or not inside.steps:
+            return None
+        last = inside.view.runs.get((inside.steps[-1].id, -1))
+        return None if last is None else last.output_ref
+
+    def block_output(self, block: Step, inside: Inside) -> Any:
+        """Render the output of a block whose steps have ended."""
+        template = self._outputs.get(plain_id(block.id))
+        if template is not None:
+            return masked(self._render(template, inside.view))
+        ended = inside.view.steps()
+        return ended[local_id(inside.steps[-1].id)]["output"] if inside.steps else None
+
+    def place(
+        self, execution: Execution, runs: Mapping[StepKey, StepRun], step_id: str
+    ) -> tuple[Step, TemplateView]:
+        """
+        Return the step at a path of *execution*, and what its templates see.
+
+        Raises `WorkflowError` for an unknown step, and ``NOT_FOUND`` for an element of a block that
+        does not exist.
+        """
+        path = list_of(step_id) if step_id not in self.undoes else ""
+        if not path:
+            return self.workflow.step(step_id), self.view(execution, runs)
+        self.workflow.step(step_id)
+        block_id, position = block_of(path)
+        block, view = self.place(execution, runs, block_id)
+        item = None
+        if (position >= 0) is not (block.for_each is not None):
+            raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no step {step_id!r}")
+        if position >= 0:
+            elements = self.elements(block, view)
+            if position >= len(elements):
+                text = f"step {block_id!r} has no element {position}"
+                raise AutomateError(ErrorCodes.NOT_FOUND, text)
+            item = elements[position]
+        lists = block.lists.values()
+        own = local_id(step_id)
+        steps = next(each for each in lists if any(step.id == own for step in each))
+        inside = self.inside(block, position, steps, view, item)
+        return next(step for step in inside.steps if step.id == step_id), inside.view
+
     def input(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
         """Render the input of one call; secrets in it are still handles."""
-        return self._render(self._inputs[step.id], view, extra)
+        return self._render(self._inputs[plain_id(step.id)], view, extra)
 
     def sleep(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
         """Render the duration of a sleep, or the time that it lasts until."""
-        return self._render(self._sleeps[step.id], view, extra)
+        return self._render(self._sleeps[plain_id(step.id)], view, extra)
 
     def match(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Render the values that an awaited event must have, by its fields."""
-        found: dict[str, Any] = self._render(self._matches[step.id], view, extra)
+        found: dict[str, Any] = self._render(self._matches[plain_id(step.id)], view, extra)
         return found
 
     def signal_fits(
         self, step: Step, view: TemplateView, extra: Mapping[str, Any], event: Event
     ) -> bool:
         """Return True if the condition of the step's ``wait_for`` holds for *event*."""
-        condition = self._signals.get(step.id)
+        condition = self._signals.get(plain_id(step.id))
         if condition is None:
             return True
         return condition.test(self._names(view, {**extra, "signal": event.to_json()}))
 
     def question(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Render title, description and ``by`` of the step's approval."""
-        found: dict[str, Any] = self._render(self._questions[step.id], view, extra)
+        found: dict[str, Any] = self._render(self._questions[plain_id(step.id)], view, extra)
         return found
 
     def notice(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
         """Render the input of the call that tells of the step's approval."""
-        return self._render(self._notices[step.id], view, extra)
+        return self._render(self._notices[plain_id(step.id)], view, extra)
 
     def output(self, view: TemplateView) -> Any:
         """Render the output of the execution."""
@@ -199,7 +341,7 @@ class WorkflowProgram:
 
     def _names(self, view: TemplateView, extra: Mapping[str, Any] | None = None) -> TemplateContext:
         execution = view.execution
-        names = dict(extra or {})
+        names = {**view.names, **(extra or {})}
         if execution.error_code is not None:
             names["error"] = {"code": execution.error_code, "message": execution.error}
         elif execution.status in _CANCEL:
@@ -221,12 +363,15 @@ class TemplateView:
     A step that has ended never changes, so its part is built once, however many elements read it.
     """
 
+    names: Mapping[str, Any] = MappingProxyType({})
+    """The names of the element of a block that it is inside."""
+
     def __init__(
-        self, workflow: Workflow, execution: Execution, runs: Mapping[StepKey, StepRun]
+        self, steps: Sequence[Step], execution: Execution, runs: Mapping[StepKey, StepRun]
     ) -> None:
-        self.execution = execution
-        self._steps = workflow.every_step()
-        self._runs = runs
+        self.execution: Execution = execution
+        self.runs: Mapping[StepKey, StepRun] = runs
+        self._steps = steps
         self._ended: dict[str, dict[str, Any]] = {}
         self.event: dict[str, Any] = execution.event.to_json()
         self.about: dict[str, Any] = {
@@ -237,10 +382,10 @@ class TemplateView:
         }
 
     def steps(self) -> dict[str, Any]:
-        """Return the steps that have ended; templates see no others."""
+        """Return the steps that have ended, by their own ids; templates see no others."""
         if len(self._ended) < len(self._steps):
             for step in self._steps:
-                run = self._runs.get((step.id, -1))
+                run = self.runs.get((step.id, -1))
                 if run is not None and run.status.finished and step.id not in self._ended:
                     self._ended[step.id] = self._step(step, run)
         # In the workflow's order, whichever ended first: a crash must change nothing.
@@ -250,9 +395,42 @@ class TemplateView:
         output = run.output
         if step.for_each is not None and run.status is StepStatus.COMPLETED:
             output = []
-            while (one := self._runs.get((step.id, len(output)))) is not None:
+            while (one := self.runs.get((step.id, len(output)))) is not None:
                 output.append(one.output)
         return {"output": output, "status": run.status.value, "error": run.error}
+
+
+class InnerView(TemplateView):
+    """An execution as templates inside a block see it, which is *around* them."""
+
+    def __init__(
+        self, around: TemplateView, steps: Sequence[Step], names: Mapping[str, Any]
+    ) -> None:
+        self.execution, self.runs = around.execution, around.runs
+        self.event, self.about = around.event, around.about
+        self.names = names
+        self._around, self._steps, self._ended = around, steps, {}
+
+    def steps(self) -> dict[str, Any]:
+        """Return the steps that have ended, here and around, by the ids in their own lists."""
+        own = {local_id(path): its for path, its in super().steps().items()}
+        return {**self._around.steps(), **own}
+
+
+def element_names(view: TemplateView, item: Any, position: int) -> dict[str, Any]:
+    """Return the names that the templates of one element see, beside those of *view*."""
+    names = {"item": item, "index": position}
+    return {**names, "outer": view.names} if view.names else names
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """The inside of a block for one element: the path, the steps, their needs and their view."""
+
+    path: str
+    steps: Sequence[Step]
+    needs: Mapping[str, Sequence[str]]
+    view: TemplateView
 
 
 def step_input(
@@ -266,14 +444,19 @@ def step_input(
     an environment variable) may have been different at the time of the call. Raises
     `TemplateError`, or ``NOT_FOUND`` for an element that does not exist.
     """
-    step, runs = program.workflow.step(step_id), {run.key: run for run in execution.steps}
-    view = program.view(execution, runs)
+    if isinstance(program.workflow, CodeWorkflow):
+        raise AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            "the inputs of a workflow in code follow from its code, and are not kept",
+        )
+    runs = {run.key: run for run in execution.steps}
+    step, view = program.place(execution, runs, step_id)
     extra: dict[str, Any] = {}
     if position >= 0:
         elements = program.elements(step, view) if step.for_each is not None else []
         if position >= len(elements):
             raise AutomateError(ErrorCodes.NOT_FOUND, f"step {step_id!r} has no element {position}")
-        extra = {"item": elements[position], "index": position}
+        extra = element_names(view, elements[position], position)
     undone = runs.get((step_id.removesuffix(".compensate"), position))
     if step_id.endswith(".compensate") and undone is not None:
         extra["output"] = undone.output

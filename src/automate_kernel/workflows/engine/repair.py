@@ -7,7 +7,7 @@ choice of rows: those that it deletes run once more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +17,17 @@ from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
-from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.definition.blocks import block_of, top_id
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
+from automate_kernel.workflows.engine.record import forgotten_on_resume, in_order
+from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 
 _COMPLETED = StepStatus.COMPLETED.value
 _STOPPED = (
     StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING, StepStatus.WAITING
 )  # fmt: skip
+# Rows that one statement names.
+_AT_ONCE = 500
 _NOT_UNDONE = "not undone: "
 
 
@@ -33,16 +37,26 @@ class Forgotten:
     The steps whose rows a repair deletes.
 
     *steps* are forgotten whatever their status, *elements* at these positions only, and the others
-    if they did not come to their end. Of the steps in *spared* that have FAILED stay so.
+    if they did not come to their end. Of the steps in *spared* that have FAILED stay so. With
+    *alone* nothing else is forgotten: the failures that a function has dealt with stay.
     """
 
     steps: set[str] = field(default_factory=set)
     elements: dict[str, list[int]] = field(default_factory=dict)
     spared: set[str] = field(default_factory=set)
+    alone: bool = False
 
-    def delete(self, rows: Rows, execution_id: str, known: Iterable[str]) -> None:
-        """Delete the rows of an execution that has the steps *known*."""
+    @classmethod
+    def of_code(cls, runs: Iterable[StepRun]) -> Forgotten:
+        """Return those that a workflow in code forgets: these *runs* alone."""
+        return cls({run.step_id for run in runs}, alone=True)
+
+    def delete(self, rows: Rows, execution_id: str, workflow: Workflow) -> None:
+        """Delete the rows of an execution of *workflow*."""
         its = Where("execution_id", "eq", execution_id)
+        known = [step.id for step in workflow.steps]
+        if workflow.has_blocks:
+            self.delete_inside(rows, its, set(known) - self.spared)
         stopped = [Where("status", "in", [each.value for each in _STOPPED])]
         if self.spared:
             failing = sorted(set(known) - self.spared)
@@ -50,18 +64,44 @@ class Forgotten:
                 STEP, [its, Where("status", "eq", "FAILED"), Where("step_id", "in", failing)]
             )
             stopped = [Where("status", "in", [each.value for each in _STOPPED[1:]])]
-        rows.delete(STEP, [its, *stopped])
+        if not self.alone:
+            rows.delete(STEP, [its, *stopped])
         if self.steps:
             rows.delete(STEP, [its, Where("step_id", "in", sorted(self.steps))])
         for step_id, positions in self.elements.items():
             where = [Where("step_id", "eq", step_id), Where("position", "in", [-1, *positions])]
             rows.delete(STEP, [its, *where])
 
+    def delete_inside(self, rows: Rows, its: Where, again: Collection[str]) -> None:
+        """
+        Delete the rows of steps inside blocks that are forgotten.
+
+        Inside the blocks that run *again* these are the steps that did not come to their end.
+        """
+        found = rows.select(STEP, [its], columns=("id", "step_id", "position", "status"))
+        gone = [
+            row["id"]
+            for row in found
+            if "." in row["step_id"]
+            and (
+                not self.keeps(row)
+                or (row["status"] in _STOPPED and top_id(row["step_id"]) in again)
+            )
+        ]
+        for first in range(0, len(gone), _AT_ONCE):
+            rows.delete(STEP, [its, Where("id", "in", gone[first : first + _AT_ONCE])])
+
     def keeps(self, row: Row) -> bool:
         """Return True if a copy of the execution has the step of *row*, which has ended."""
-        positions = self.elements.get(row["step_id"])
-        undone = positions is not None and row["position"] in (-1, *positions)
-        return not undone and row["step_id"] not in self.steps
+        path, position = row["step_id"], row["position"]
+        if self.alone:
+            return path not in self.steps
+        if path in self.steps or path in self.elements:
+            return path not in self.steps and position not in (-1, *self.elements[path])
+        outermost, element = block_of(path.partition(".")[0])
+        if outermost == path:
+            return True
+        return outermost not in self.steps and element not in self.elements.get(outermost, ())
 
 
 def forgotten(
@@ -70,8 +110,15 @@ def forgotten(
     """
     Return what is forgotten of an execution that goes on, from *step_id* if that is given.
 
-    Whatever cleaned up is, and what was undone, with all that follows from it.
+    Whatever cleaned up is, and what was undone, with all that follows from it. Of a workflow in
+    code it is what `forgotten_on_resume` returns.
     """
+    if isinstance(workflow, CodeWorkflow):
+        found_rows = rows.select(
+            STEP, [Where("execution_id", "eq", execution_id)], order_by=("id",)
+        )
+        runs = in_order([StepRun.from_row(row) for row in found_rows])
+        return Forgotten.of_code(forgotten_on_resume(runs, step_id, workflow.name))
     own = {step.id for step in workflow.steps}
     cleaning = {step.id for step in workflow.every_step()} - own
     undoing = {step.id: own_id for own_id, step in workflow.compensations.items()}
@@ -99,29 +146,38 @@ def forgotten(
     return found
 
 
-def check_fits(rows: Rows, execution_id: str, workflow: Workflow, gone: Forgotten) -> None:
+def check_fits(
+    rows: Rows, execution_id: str, known: Workflow, workflow: Workflow, gone: Forgotten
+) -> None:
     """
     Raise ``FAILED_PRECONDITION`` unless *workflow* has the steps that have completed and are kept.
 
-    Their outputs and what they did would be lost to it.
+    Their outputs and what they did would be lost to it. *known* is the workflow so far. That a
+    function repeats its calls is seen when it runs.
     """
+    if isinstance(known, CodeWorkflow) or isinstance(workflow, CodeWorkflow):
+        if type(known) is not type(workflow):
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"workflow {workflow.name!r} was code, or is now: its steps can't be told apart",
+                hint="resume it without another definition, or start it anew",
+            )
+        return
     done = [Where("execution_id", "eq", execution_id), Where("status", "eq", _COMPLETED)]
     kept = [
         row
         for row in rows.select(STEP, done, order_by=("id",), columns=("step_id", "position"))
         if gone.keeps(row)
     ]
-    known = {step.id: step for step in workflow.steps}
     for row in kept:
-        step = known.get(row["step_id"])
-        if step is None:
+        if not workflow.has(row["step_id"]):
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 f"step {row['step_id']!r} has completed, and the corrected workflow"
                 f" {workflow.name!r} has no such step",
                 hint="keep it in the definition, where it does not run again, or start anew",
             )
-        if row["position"] >= 0 and step.for_each is None:
+        if row["position"] >= 0 and workflow.step(row["step_id"]).for_each is None:
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 f"step {row['step_id']!r} has completed for the elements of a list, and has no"
@@ -135,6 +191,7 @@ def reopening(row: Row, item_id: str, **changes: Any) -> dict[str, Any]:
     return {
         "status": ExecutionStatus.PENDING.value,
         "output": None,
+        "output_ref": None,
         "error_code": None,
         "error": None,
         "error_group": None,
@@ -163,6 +220,8 @@ def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> di
     found = rows.select(STEP, [its], columns=("step_id", "position", "status"))
     succeeded = _succeeded(workflow, found)
     last = sorted(step.id for step in workflow.finally_)
+    if workflow.has_blocks:
+        Forgotten(set(last)).delete_inside(rows, its, [step_id])
     rows.delete(STEP, [its, Where("step_id", "in", last)])
     # Elements that have been undone stay so.
     that = [its, Where("step_id", "eq", step_id)]
@@ -196,7 +255,8 @@ def _succeeded(workflow: Workflow, found: Sequence[Row]) -> bool:
 def copied_steps(rows: Rows, source_id: str, execution_id: str, gone: Forgotten) -> list[Row]:
     """Return rows for another execution: of the steps of *source_id* that ended and are kept."""
     its = Where("execution_id", "eq", source_id)
-    ended = [its, Where("status", "in", ["COMPLETED", "SKIPPED"])]
+    failed = ["FAILED"] if gone.alone else []
+    ended = [its, Where("status", "in", ["COMPLETED", "SKIPPED", *failed])]
     columns = [column.name for column in TABLES[STEP].columns]
     copies = []
     # Ids are made in the order in which runs began.

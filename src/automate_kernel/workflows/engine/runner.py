@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import threading
 import time
@@ -23,13 +25,14 @@ from automate_kernel.errors import (
     UnknownHereError,
 )
 from automate_kernel.operations.context import Call
-from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
+from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
 from automate_kernel.outbox.item import OutcomeRecorded
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
+from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Rows
-from automate_kernel.storage.values import encode_json
-from automate_kernel.worker.handler import Snooze, should_stop
+from automate_kernel.worker.handler import Snooze, asked_to_stop, should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.definition.duration import format_duration
@@ -43,7 +46,9 @@ from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
 from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving, unended
+from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.progress import ProgressWriter, StepReport
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 from automate_kernel.workflows.engine.transactional import TransactionalCall
 from automate_kernel.workflows.engine.waits import Arrived
@@ -79,15 +84,17 @@ _UNKNOWN_SECONDS = 1.0
 class Calls(Protocol):
     """The operations as the engine calls them; `automate_kernel.operations.Invoker` does."""
 
-    def invoke(self, name: str, data: Any, *, call: Call, timeout: float | None = None) -> Any:
+    def invoke(
+        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
+    ) -> Any:
         """Call *name* and return JSON without secrets; raises only `AutomateError`."""
 
     async def ainvoke(
-        self, name: str, data: Any, *, call: Call, timeout: float | None = None
+        self, name: str | OperationSpec, data: Any, *, call: Call, timeout: float | None = None
     ) -> Any:
         """`invoke` for asynchronous code."""
 
-    def is_async(self, name: str) -> bool:
+    def is_async(self, name: str | OperationSpec) -> bool:
         """Return True if *name* is an ``async def``."""
 
     def is_transactional(self, name: str) -> bool:
@@ -128,6 +135,8 @@ class Runner:
         self._sender = sender
         self.around = around
         self.leaves_events = leaves_events
+        fenced = isinstance(store.outbox, RowsOutboxStore)
+        self._progress = ProgressWriter(store.storage, fenced=fenced)
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._means: dict[str, float] = {}
@@ -135,8 +144,12 @@ class Runner:
         self._begun: dict[str, Loaded] = {}
         # The actions that are known to be there, and if they are transactional.
         self._known: dict[str, bool] = {}
-        self.only_here: set[str] = set()
-        """The executions whose caller waits for them here: they fail where others are handed on."""
+        self.only_here: set[str | None] = set()
+        """
+        The executions whose caller waits for them here; with None all are.
+
+        They fail where others are handed on.
+        """
         self.activity: ExecutionActivity = ExecutionActivity()
         """The counts of this process, until a worker writes them down."""
 
@@ -292,7 +305,7 @@ class Runner:
             return UnknownHereError(text, reason="UNREADABLE_DEFINITION")
         except AutomateError as error:
             return error
-        return Flow(item, loaded, program, self._find_child)
+        return Flow(item, loaded, program, self.store.outputs, self._find_child)
 
     def begin_execution(
         self, workflow: Workflow, event: Event, owner: str
@@ -326,9 +339,33 @@ class Runner:
             return flow
         flow.enter(self.around(flow.execution))
         try:
+            self.read_outputs(flow)
             return flow.context.copy().run(self._drive, flow)
         finally:
             flow.leave()
+
+    def read_outputs(self, flow: Flow) -> None:
+        """Read the large outputs that templates need, once an execution has been loaded."""
+        for run in flow.unread:
+            data = self.store.outputs.fetch(run.output_ref or "")
+            run.output = json.loads(data)
+            flow.hold(len(data))
+
+    def has_large_output(self, flow: Flow, turn: Turn) -> bool:
+        """Return True if *turn* ends an execution whose output is for the output store."""
+        if turn.encoded is None or flow.execution.parent_id is not None:
+            return False
+        return self.store.outputs.is_large(turn.encoded)
+
+    def put_output(self, flow: Flow, turn: Turn) -> None:
+        """Put the output of the execution that *turn* ends in the output store."""
+        encoded, outputs = self.store.final_output(turn), self.store.outputs
+        if outputs.is_large(encoded):
+            turn.output_ref = outputs.put(flow.execution.id, encoded, patience=self._patience)
+
+    @property
+    def _patience(self) -> float:
+        return self.store.outbox.lease_seconds / 2
 
     def _drive(self, flow: Flow) -> OutcomeRecorded | None:
         in_flight: set[Future[CallOutcome]] = set()
@@ -375,6 +412,8 @@ class Runner:
 
     def _saved(self, flow: Flow, turn: Turn) -> Turn | None:
         """Save one turn; return what was accepted, or None if the execution has been ended."""
+        if self.has_large_output(flow, turn):
+            self.put_output(flow, turn)
         saved = self.save([(flow, turn)], until=should_stop).get(flow.item.id)
         if isinstance(saved, AutomateError):
             raise saved
@@ -397,8 +436,8 @@ class Runner:
             flow.send(signals.workflow_started, self._sender)
         turn = flow.next_turn(outcomes, arrived or {})
         for call in turn.calls:
-            lack = self._lacks(call.action)
-            if lack is not None and flow.execution.id not in self.only_here:
+            lack = self._lacks(call.action) if call.spec is None else None
+            if lack is not None and self.only_here.isdisjoint((flow.execution.id, None)):
                 logger.warning("execution %s is handed on: this worker %s", flow.execution.id, lack)
                 flow.hand_on(lack, turn)
                 break
@@ -461,19 +500,28 @@ class Runner:
             return TransactionalCall(
                 self.store, flow, call, partial(self._write, flow, call)
             ).perform()
-        about, timeout = _about(flow.execution, call), flow.timeout_of(call)
+        report, timeout = self._report_of(flow, call, self._progress), flow.timeout_of(call)
         name, began = call.action, time.monotonic()
+        about = _about(flow.execution, call, report)
         try:
-            output = self.operations.invoke(name, call.input, call=about, timeout=timeout)
-            return _outcome(call, output)
+            output = self.operations.invoke(call.operation, call.input, call=about, timeout=timeout)
+            return self._outcome(flow, call, output)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:
+            report.end()
             self._note(name, time.monotonic() - began)
+
+    def _report_of(
+        self, flow: Flow, call: StepCall, writer: ProgressWriter | None = None
+    ) -> StepReport:
+        return StepReport(flow.item, call.run, asked_to_stop(), self.store.outbox.redact, writer)
 
     def _write(self, flow: Flow, call: StepCall, transaction: Any) -> CallOutcome:
         """Make one call in *transaction*; raises the error of a call that fails."""
-        about = replace(_about(flow.execution, call), transaction=transaction)
+        # Its progress isn't written: on SQLite that would wait for this very transaction.
+        report = self._report_of(flow, call)
+        about = replace(_about(flow.execution, call, report), transaction=transaction)
         timeout, began = flow.timeout_of(call), time.monotonic()
         output = self.operations.invoke(call.action, call.input, call=about)
         # Nobody else may use its transaction, so it can't be left behind while it runs.
@@ -481,7 +529,22 @@ class Runner:
             text = f"it took longer than {timeout:g} seconds"
             late = AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text)
             raise _timed_out(flow, call, timeout, late)
-        return _outcome(call, output)
+        return self._outcome(flow, call, output)
+
+    def _outcome(self, flow: Flow, call: StepCall, output: Any) -> CallOutcome:
+        """Return the outcome of a call that gave *output*, which is put away if it is large."""
+        outputs = self.store.outputs
+        encoded = outputs.encode(output, f"output of step {call.step.id!r}")
+        if not outputs.is_large(encoded):
+            return CallOutcome(call, output, encoded=encoded)
+        return self._put_away(flow, call, output, encoded)
+
+    def _put_away(self, flow: Flow, call: StepCall, output: Any, encoded: JsonText) -> CallOutcome:
+        """Put the large *output* of a call in the output store, and return the call's outcome."""
+        ref = self.store.outputs.put(flow.execution.id, encoded, patience=self._patience)
+        if not flow.keeps(call):
+            return CallOutcome(call, encoded=NOT_HERE, ref=ref)
+        return CallOutcome(call, output, encoded=NOT_HERE, ref=ref, held=len(encoded))
 
     def mean_seconds(self, action: str) -> float:
         """Return how long calls of a plain *action* take here; a second if that is unknown."""
@@ -497,14 +560,23 @@ class Runner:
 
     async def aperform(self, flow: Flow, call: StepCall) -> CallOutcome:
         """Make one call of an ``async def``, as `perform` does."""
-        about, timeout = _about(flow.execution, call), flow.timeout_of(call)
+        report, timeout = self._report_of(flow, call, self._progress), flow.timeout_of(call)
+        about = _about(flow.execution, call, report)
         try:
             output = await self.operations.ainvoke(
-                call.action, call.input, call=about, timeout=timeout
+                call.operation, call.input, call=about, timeout=timeout
             )
-            return _outcome(call, output)
+            encoded = self.store.outputs.encode(output, f"output of step {call.step.id!r}")
+            if not self.store.outputs.is_large(encoded):
+                return CallOutcome(call, output, encoded=encoded)
+            # The store must not hold up the loop.
+            return await asyncio.to_thread(self._put_away, flow, call, output, encoded)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
+        finally:
+            report.over = True
+            if report.latest is not None:
+                await asyncio.shield(asyncio.to_thread(report.end))
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -587,6 +659,7 @@ class Runner:
 
     def close(self) -> None:
         """End the threads."""
+        self._progress.close()
         with self._lock:
             if self._executor is not None:
                 self._executor.shutdown(wait=False, cancel_futures=True)
@@ -637,7 +710,7 @@ def _by_conditions(
     return plain, admitted
 
 
-def _about(execution: Execution, call: StepCall) -> Call:
+def _about(execution: Execution, call: StepCall, report: StepReport) -> Call:
     run = call.run
     return Call(
         call.action,
@@ -647,6 +720,7 @@ def _about(execution: Execution, call: StepCall) -> Call:
         run.attempts,
         # Of the step, not the attempt: a service that saw the first must know the second.
         f"{execution.id}:{run.step_id}:{run.position}",
+        reports=report,
     )
 
 
@@ -658,11 +732,6 @@ def _timed_out(
         return error
     limit = format_duration(flow.workflow.timeout or 0.0)
     return AutomateError(error.code, f"the workflow took longer than its timeout of {limit}")
-
-
-def _outcome(call: StepCall, output: Any) -> CallOutcome:
-    encoded = encode_json(output, f"output of step {call.step.id!r}")
-    return CallOutcome(call, output, encoded=encoded)
 
 
 def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
@@ -683,8 +752,8 @@ def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     blamed = None
     for run in turn.saves:
         if run.status is StepStatus.COMPLETED and run.output is not None:
-            run.status, run.output, run.error_code, run.error = (
-                StepStatus.FAILED, None, code, text,
+            run.status, run.output, run.output_ref, run.error_code, run.error = (
+                StepStatus.FAILED, None, None, code, text,
             )  # fmt: skip
             if run.position < 0 and run.step_id in failing:
                 blamed = blamed or f"step {run.step_id!r} failed: {text}"

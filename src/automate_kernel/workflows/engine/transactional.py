@@ -104,7 +104,7 @@ class TransactionalCall:
             raise
 
     def _save(self, rows: Rows, outcome: CallOutcome) -> None:
-        run = _as(self._call.run, StepStatus.COMPLETED, outcome.output)
+        run = _as(self._call.run, StepStatus.COMPLETED, outcome)
         # Conditional steps that run keep their decision, whatever is saved beside them.
         decided = [
             _as(other.run, StepStatus.RUNNING)
@@ -134,9 +134,10 @@ class TransactionalCall:
             return bool(rows.select(STEP, its, columns=("id",)))
 
 
-def _as(run: StepRun, status: StepStatus, output: Any = None) -> StepRun:
+def _as(run: StepRun, status: StepStatus, outcome: CallOutcome | None = None) -> StepRun:
     """Return a copy of *run*, which the engine's own thread may change meanwhile."""
+    output, ref = (outcome.output, outcome.ref) if outcome is not None else (None, None)
     return replace(
-        run, status=status, output=output, error_code=None, error=None, error_group=None,
-        trace=None,
+        run, status=status, output=output, output_ref=ref, error_code=None, error=None,
+        error_group=None, trace=None,
     )  # fmt: skip

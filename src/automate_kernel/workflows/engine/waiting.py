@@ -11,6 +11,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.handles import masked
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import encode_json
+from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.duration import format_duration, parse_duration
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor, read_instant
@@ -45,6 +46,7 @@ class WaitEnd:
     output: Any = None
     error: AutomateError | None = None
     encoded: JsonText | None = None
+    ref: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Begun:
 
 class WaitingSteps:
     """
-    The waiting steps of one execution, seen through *view*.
+    The waiting steps of one execution, each seen through the view of its list.
 
     *find_child* finds the workflows that its steps start.
     """
@@ -67,28 +69,39 @@ class WaitingSteps:
         self,
         program: WorkflowProgram,
         execution: Execution,
-        view: TemplateView,
         find_child: FindChild | None,
     ) -> None:
-        self._program, self._execution, self._view = program, execution, view
+        self._program, self._execution = program, execution
         self._find_child = find_child
         # Events that a step has taken: each answers one step of an execution.
         self._taken: set[str] | None = None
 
-    def begin(self, step: Step, run: StepRun, extra: Mapping[str, Any], now: datetime) -> Begun:
+    def begin(
+        self,
+        step: Step,
+        run: StepRun,
+        view: TemplateView,
+        extra: Mapping[str, Any],
+        now: datetime,
+    ) -> Begun:
         """Begin what *step* waits for *now*; *extra* are the names of its element."""
         if step.workflow is not None:
-            return self._begin_child(step, run, extra, now)
+            return self._begin_child(step, run, view, extra, now)
         if step.wait_for is not None:
-            return self._begin_wait_for(step, step.wait_for, run, extra)
+            return self._begin_wait_for(step, step.wait_for, run, view, extra)
         if step.approval is not None:
-            asked = masked(self._program.question(step, self._view, extra))
+            asked = masked(self._program.question(step, view, extra))
             return Begun(approval_wait(run, step.approval, asked, self._execution.tenant_id))
-        seconds = self._sleep_seconds(step, extra, now)
+        seconds = self._sleep_seconds(step, view, extra, now)
         return Begun(Wait(run, "time", seconds=seconds) if seconds > 0 else None)
 
     def answer(
-        self, step: Step, run: StepRun, extra: Mapping[str, Any], event: Event
+        self,
+        step: Step,
+        run: StepRun,
+        view: TemplateView,
+        extra: Mapping[str, Any],
+        event: Event,
     ) -> WaitEnd | None:
         """Return the end of a wait for which *event* has come; None if it doesn't answer."""
         if step.workflow is not None:
@@ -98,12 +111,17 @@ class WaitingSteps:
             return WaitEnd(step.approval.answered(event.payload))
         if step.wait_for is None or event.id in self._events_taken():
             return None
-        if not self._fits(step, extra, event):
+        if not self._fits(step, view, extra, event):
             return None
         self._events_taken().add(event.id)
         output = event.to_json()
         name = f"output of step {step.id!r}"
         return WaitEnd(output, encoded=encode_json(output, name, MOST_BYTES, inside=1))
+
+    def take(self, output: Any) -> None:
+        """Let the event that *output* was made of answer no other step."""
+        if isinstance(output, dict) and "id" in output:
+            self._events_taken().add(output["id"])
 
     def timed_out(self, step: Step) -> WaitEnd:
         """Return the end of a wait whose time is over."""
@@ -127,8 +145,10 @@ class WaitingSteps:
 
     # -- time --------------------------------------------------------------------------------
 
-    def _sleep_seconds(self, step: Step, extra: Mapping[str, Any], now: datetime) -> float:
-        given = self._program.sleep(step, self._view, extra)
+    def _sleep_seconds(
+        self, step: Step, view: TemplateView, extra: Mapping[str, Any], now: datetime
+    ) -> float:
+        given = self._program.sleep(step, view, extra)
         try:
             if isinstance(step.sleep, SleepUntil):
                 return (read_instant(given) - now).total_seconds()
@@ -141,9 +161,14 @@ class WaitingSteps:
     # -- events and signals ------------------------------------------------------------------
 
     def _begin_wait_for(
-        self, step: Step, waited: WaitFor, run: StepRun, extra: Mapping[str, Any]
+        self,
+        step: Step,
+        waited: WaitFor,
+        run: StepRun,
+        view: TemplateView,
+        extra: Mapping[str, Any],
     ) -> Begun:
-        match = masked(self._program.match(step, self._view, extra))
+        match = masked(self._program.match(step, view, extra))
         encode_json(match, f"steps.{step.id}.wait_for.match", _MOST_MATCH_BYTES)
         if waited.signal is not None:
             key = signal_key(self._execution.id, waited.signal)
@@ -154,31 +179,37 @@ class WaitingSteps:
         details = {"event": name, "match": match}
         return Begun(Wait(run, "event", key, details, waited.timeout, (name, leading)))
 
-    def _fits(self, step: Step, extra: Mapping[str, Any], event: Event) -> bool:
-        match = masked(self._program.match(step, self._view, extra))
+    def _fits(self, step: Step, view: TemplateView, extra: Mapping[str, Any], event: Event) -> bool:
+        match = masked(self._program.match(step, view, extra))
         for path, value in match.items():
             if [plain_value(each) for each in values_at(event.payload, path)] != [
                 plain_value(value)
             ]:
                 return False
-        return self._program.signal_fits(step, self._view, extra, event)
+        return self._program.signal_fits(step, view, extra, event)
 
     def _events_taken(self) -> set[str]:
         if self._taken is None:
             waits = {
-                step.id for step in self._program.workflow.every_step() if step.wait_for is not None
+                step.id for _, step in self._program.workflow.walk() if step.wait_for is not None
             }
-            outputs = (run.output for run in self._execution.steps if run.step_id in waits)
+            runs = self._execution.steps
+            outputs = (run.output for run in runs if plain_id(run.step_id) in waits)
             self._taken = {one["id"] for one in outputs if isinstance(one, dict) and "id" in one}
         return self._taken
 
     # -- sub-workflows -----------------------------------------------------------------------
 
     def _begin_child(
-        self, step: Step, run: StepRun, extra: Mapping[str, Any], now: datetime
+        self,
+        step: Step,
+        run: StepRun,
+        view: TemplateView,
+        extra: Mapping[str, Any],
+        now: datetime,
     ) -> Begun:
         execution_id, name = child_id(self._execution, run), step.workflow or ""
-        payload = masked(self._program.input(step, self._view, extra))
+        payload = masked(self._program.input(step, view, extra))
         if self._find_child is None:
             raise AutomateError(ErrorCodes.UNIMPLEMENTED, "sub-workflows can't be started here")
         event = child_event(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from automate_django import emit, get_kernel
 from automate_django.api.bases.pagination import StorePagination
 from automate_django.models import OutboxItem, WorkflowExecution
 from automate_kernel.outbox import ItemStatus, NewItem, Outcome
+from automate_kernel.storage.output_store import FileOutputStore
 from django.contrib.auth.models import Permission, User
 from django.test import override_settings
 from rest_framework.test import APIClient
@@ -175,6 +177,39 @@ def test_an_execution_with_its_steps(acme: APIClient) -> None:
     assert (notify["action"], notify["status"]) == ("chat.post_message", "COMPLETED")
     assert "{{" in notify["input"]["text"]
     assert "tok-51d0" not in str(body)
+
+
+def test_an_output_in_the_output_store_is_read_by_itself(
+    acme: APIClient, operator: APIClient, tmp_path: Path
+) -> None:
+    kernel = get_kernel()
+    kernel.executions.outputs.store = FileOutputStore(tmp_path)
+
+    @kernel.action("shop.export")
+    def export() -> str:
+        return "x" * 300_000
+
+    kernel.add_workflow(
+        {
+            "name": "exporting",
+            "trigger": {"type": "manual"},
+            "steps": [{"id": "a", "action": "shop.export"}],
+            "output": "{{ steps.a.output | length }}",
+        }
+    )
+    one = kernel.start("exporting", tenant_id="acme")
+    kernel.run_until_idle()
+    body = acme.get(f"{API}/executions/{one}").json()
+    (step,) = body["steps"]
+    assert (step["output"], step["output_ref"].startswith(one)) == (None, True)
+    assert (body["output"], body["output_ref"]) == (300_000, None)
+    path = f"{API}/executions/{one}/output"
+    assert acme.get(path).json() == {"output": 300_000}
+    assert acme.get(path, {"step": "a"}).json() == {"output": "x" * 300_000}
+    assert acme.get(path, {"step": "b"}).status_code == 404
+    other = kernel.start("exporting", tenant_id="rival")
+    kernel.run_until_idle()
+    assert acme.get(f"{API}/executions/{other}/output").status_code == 404
 
 
 def test_an_execution_that_is_handed_on_says_why(acme: APIClient) -> None:

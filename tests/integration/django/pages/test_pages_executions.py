@@ -144,6 +144,24 @@ def test_a_step_shows_what_it_was_given_without_the_secret(root: Any, ship: Any)
     assert root.get(f"{BASE}{execution_id}/steps/nothing/").status_code == 404
 
 
+def test_a_block_shows_some_of_the_steps_inside(root: Any, kernel: Any) -> None:
+    """Those that matter most, however many there are; each has a page with its input."""
+    inner = {"id": "label", "action": "shop.label", "input": {"address": "{{ item }}"}}
+    block = {"id": "all", "for_each": "{{ event.payload }}", "steps": [inner]}
+    kernel.add_workflow({"name": "block", "trigger": {"type": "manual"}, "steps": [block]})
+    execution_id = kernel.run("block", [f"town {n}" for n in range(30)]).id
+    with CaptureQueriesContext(connection) as few:
+        text = text_of(root.get(f"{BASE}{execution_id}/change/"))
+    assert 'data-key="all[1]"' in text and "30 of 30 begun elements done" in text
+    assert text.count('.label"') == 20
+    other = kernel.run("block", ["x"]).id
+    with CaptureQueriesContext(connection) as fewer:
+        root.get(f"{BASE}{other}/change/")
+    assert len(few) <= len(fewer) + 1
+    text = text_of(root.get(f"{BASE}{execution_id}/steps/all[3].label/"))
+    assert "town 3" in text and "shop.label" in text
+
+
 def test_a_failure_is_shown_and_escaped(root: Any, ship: Any, broken: set[str]) -> None:
     """The error of the step and of the execution, its attempts, and the recovery that ran."""
     broken.add("label")

@@ -1,0 +1,68 @@
+"""Actions and workflows that are written before there is a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from automate_kernel.operations.spec import OperationOptions
+    from automate_kernel.workflows.code.workflow import On
+
+__all__ = ["Automation"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Automation:
+    """
+    Actions and workflows of a module, for kernels that are made later.
+
+    Its decorators are those of `Kernel`; `Kernel.include` adds what they have collected.
+    """
+
+    def __init__(self) -> None:
+        self.actions: list[tuple[Callable[..., Any], str | None, dict[str, Any]]] = []
+        """The functions that are actions, with their names and options."""
+        self.workflows: list[tuple[Callable[..., Any], dict[str, Any]]] = []
+        """The functions that are workflows, with their options."""
+
+    @overload
+    def action(self, name: F) -> F: ...
+    @overload
+    def action(
+        self, name: str | None = None, **options: Unpack[OperationOptions]
+    ) -> Callable[[F], F]: ...
+    def action(self, name: Any = None, **options: Any) -> Any:
+        """Make a function an action; see `Kernel.action`."""
+
+        def decorate(function: F) -> F:
+            self.actions.append((function, None if callable(name) else name, options))
+            return function
+
+        return decorate(name) if callable(name) else decorate
+
+    @overload
+    def workflow(self, function: F) -> F: ...
+    @overload
+    def workflow(
+        self,
+        *,
+        on: On = None,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        version: int = 1,
+        timeout: float | str | None = None,
+        waits: Mapping[str, str] | None = None,
+    ) -> Callable[[F], F]: ...
+    def workflow(self, function: Any = None, **options: Any) -> Any:
+        """Make a function a workflow; see `Kernel.workflow`."""
+
+        def decorate(function: F) -> F:
+            self.workflows.append((function, options))
+            return function
+
+        return decorate if function is None else decorate(function)

@@ -1,0 +1,806 @@
+"""The context of a workflow in code: its first argument, through which it does all that lasts."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
+from automate_kernel.secrets.handles import SecretRef
+from automate_kernel.workflows.code.calls import (
+    LEAVING,
+    Gather,
+    Pending,
+    StepRequest,
+    place_of,
+)
+from automate_kernel.workflows.code.function import Values, step_function
+from automate_kernel.workflows.code.workflow import WorkflowFunction
+from automate_kernel.workflows.definition.approval import Approval
+from automate_kernel.workflows.definition.duration import parse_duration
+from automate_kernel.workflows.definition.fields import RetryPolicy
+from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
+from automate_kernel.workflows.execution import Event
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Ts = TypeVarTuple("Ts")
+
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
+_FIRST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAnswer:
+    """The answer to `WorkflowContext.approve`: by whom, with a comment and a form."""
+
+    approved: bool
+    by: str | None = None
+    comment: str = ""
+    form: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    at: str | None = None
+    timed_out: bool = False
+
+
+class Driver(Protocol):
+    """The engine's side of a context: it begins calls, and answers from the record."""
+
+    @property
+    def event(self) -> Event:
+        """The event that started the execution."""
+
+    @property
+    def execution_id(self) -> str:
+        """The execution's id."""
+
+    @property
+    def tenant_id(self) -> str | None:
+        """The execution's tenant."""
+
+    def find(self, function: Callable[..., Any]) -> OperationSpec | None:
+        """Return the spec of an action of the host that was made from *function*."""
+
+    def workflow(self, function: Callable[..., Any]) -> WorkflowFunction:
+        """Return the workflow that was made of *function*; raises ``NOT_FOUND``."""
+
+    def note(self, pending: Pending[Any]) -> None:
+        """Note a call that must be awaited before the workflow ends."""
+
+    def ask(self, pending: Awaitable[T]) -> T:
+        """Make the calls of a plain workflow, and return their value."""
+
+    def undo_later(self, request: StepRequest[Any]) -> None:
+        """Have a call made before the next one, or at the end: it undoes what was done."""
+
+    def now(self, place: str) -> datetime:
+        """Return the time, and record it."""
+
+    def draw(self) -> bytes:
+        """Return 32 bytes that follow from the execution and the number of draws before."""
+
+    def version(self, change: str, newest: int, place: str) -> int:
+        """Return the version of a change that this execution follows, and record it."""
+
+
+class BaseWorkflowContext:
+    """The parts of a context that are the same for ``def`` and ``async def``."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    @property
+    def event(self) -> Event:
+        """The event that started the execution."""
+        return self._driver.event
+
+    @property
+    def execution_id(self) -> str:
+        """The execution's id."""
+        return self._driver.execution_id
+
+    @property
+    def tenant_id(self) -> str | None:
+        """The tenant that the execution belongs to."""
+        return self._driver.tenant_id
+
+    def now(self) -> datetime:
+        """Return the time in UTC. It is recorded with the next step, and the same in a replay."""
+        return self._driver.now(place_of(sys._getframe(1)))
+
+    def random(self) -> float:
+        """Return a random number from 0 up to 1, the same in a replay."""
+        return int.from_bytes(self._driver.draw()[:7], "big") / 2**56
+
+    def uuid(self) -> UUID:
+        """Return a random UUID, the same in a replay."""
+        return UUID(bytes=self._driver.draw()[:16], version=4)
+
+    def secret(self, key: str) -> Any:
+        """
+        Return a reference to a secret, to pass to a step.
+
+        The step gets the value. The workflow itself never sees it, and nothing stores it.
+        """
+        return SecretRef(key)
+
+    def patched(self, change: str) -> bool:
+        """
+        Return True if this execution follows the new code of *change*.
+
+        It does unless it had come past this line before the change: then it goes on as it began.
+        """
+        return self._driver.version(_named(change), 2, place_of(sys._getframe(1))) > _FIRST_VERSION
+
+    def version(self, change: str, newest: int) -> int:
+        """
+        Return the version of *change* that this execution follows: *newest* where it comes first.
+
+        An execution that had come past this line before there was a version follows 1.
+        """
+        if newest < _FIRST_VERSION:
+            raise _refused("a version is 1 or more", "count the versions of a change from 1")
+        return self._driver.version(_named(change), newest, place_of(sys._getframe(1)))
+
+    def compensate(
+        self,
+        function: Callable[[Unpack[Ts]], object],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> CompensationBlock:
+        """
+        Call *function* as a step if the ``with`` block is left by an error or a cancellation.
+
+        Inner blocks are undone before outer ones. The steps run before the next step of the
+        workflow, or at its end.
+        """
+        request = _of_function(self._driver, function, args, sys._getframe(1), name, retry, timeout)
+        request.recovers = True
+        return CompensationBlock(self._driver, request)
+
+
+class WorkflowContext(BaseWorkflowContext):
+    """
+    The context of an ``async def`` workflow.
+
+    Whatever it awaits comes from here: the workflow is no task of an event loop.
+    """
+
+    @overload
+    def step(
+        self,
+        function: Callable[[Unpack[Ts]], Awaitable[T]],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Awaitable[T]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[Unpack[Ts]], T],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Awaitable[T]: ...
+    def step(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Any:
+        """
+        Call *function*, ``def`` or ``async def``, as a step, and return its result.
+
+        The result is the one that a replay reads from the record: JSON, made into the type that the
+        function's annotation names. *retry* is a number of attempts or a `RetryPolicy`, *timeout*
+        bounds one attempt. Keywords of the function go into a `functools.partial`. Raises
+        `StepFailedError` if no attempt is left.
+        """
+        request = _of_function(self._driver, function, args, sys._getframe(1), name, retry, timeout)
+        return self._noted(request)
+
+    def call(
+        self,
+        action: str,
+        /,
+        *,
+        step_name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+        **fields: Any,
+    ) -> Awaitable[Any]:
+        """Call an action or a capability by its name, as a step, with the *fields* of its input."""
+        return self._noted(_of_action(action, fields, sys._getframe(1), step_name, retry, timeout))
+
+    @overload
+    def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> Awaitable[tuple[T1, T2]]: ...
+    @overload
+    def gather(
+        self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], /
+    ) -> Awaitable[tuple[T1, T2, T3]]: ...
+    @overload
+    def gather(
+        self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], four: Awaitable[T4], /
+    ) -> Awaitable[tuple[T1, T2, T3, T4]]: ...
+    @overload
+    def gather(self, *awaitables: Awaitable[T]) -> Awaitable[tuple[T, ...]]: ...
+    def gather(self, *awaitables: Awaitable[Any]) -> Any:
+        """
+        Run steps, and coroutines that call steps, side by side; return their results in order.
+
+        It waits for all of them. If some have failed, the error of the first in the list is raised.
+        """
+        return Gather(awaitables)
+
+    def sleep(
+        self, duration: float | str | timedelta | datetime, *, name: str | None = None
+    ) -> Awaitable[None]:
+        """
+        Wait for a duration (``"3d"``, seconds, a `timedelta`), or until a time.
+
+        Nothing is held meanwhile: neither a thread, nor a lease, nor memory.
+        """
+        return self._noted(_sleep(duration, sys._getframe(1), name))
+
+    @overload
+    def wait_for(
+        self,
+        event: str | None = None,
+        *,
+        signal: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        timeout: float | str | timedelta | None = None,
+        on_timeout: Literal["fail"] = "fail",
+        name: str | None = None,
+    ) -> Awaitable[Event]: ...
+    @overload
+    def wait_for(
+        self,
+        event: str | None = None,
+        *,
+        signal: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        timeout: float | str | timedelta | None = None,
+        on_timeout: Literal["continue"],
+        name: str | None = None,
+    ) -> Awaitable[Event | None]: ...
+    def wait_for(
+        self,
+        event: str | None = None,
+        *,
+        signal: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        timeout: float | str | timedelta | None = None,
+        on_timeout: Literal["fail", "continue"] = "fail",
+        name: str | None = None,
+    ) -> Any:
+        """
+        Wait for an event, or for a *signal* to this execution, and return it.
+
+        *match* has fields of its payload and the values that they must have; dots go into objects.
+        One that has come since the execution began counts. After *timeout* it raises
+        `StepFailedError`, or with ``continue`` as *on_timeout* returns None.
+        """
+        return self._noted(
+            _wait_for(event, signal, match, timeout, on_timeout, sys._getframe(1), name)
+        )
+
+    def approve(
+        self,
+        title: str,
+        *,
+        description: str | None = None,
+        by: str | Sequence[str] = (),
+        form: Sequence[Mapping[str, Any]] = (),
+        timeout: float | str | None = None,
+        on_timeout: Literal["fail", "continue", "approve", "reject"] = "fail",
+        on_reject: Literal["fail", "continue"] = "fail",
+        notify: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> Awaitable[ApprovalAnswer]:
+        """
+        Ask a person, and wait for the decision.
+
+        *by* names people and roles (``role:managers``), *form* has the fields that come with the
+        answer. *notify* is a call that tells people: ``{"action": …, "input": …}``, in whose texts
+        ``{{ approval.link }}`` is the link. A rejection raises `StepFailedError`, unless
+        *on_reject* is ``continue``.
+        """
+        given = {
+            "description": description, "by": by, "form": form, "timeout": timeout,
+            "on_timeout": on_timeout, "on_reject": on_reject, "notify": notify,
+        }  # fmt: skip
+        return self._noted(_approve(title, sys._getframe(1), name, given))
+
+    @overload
+    def child(
+        self,
+        workflow: Callable[[Any, Any], Awaitable[T]] | Callable[[Any], Awaitable[T]],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Awaitable[T]: ...
+    @overload
+    def child(
+        self,
+        workflow: str | Callable[..., Any],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Awaitable[Any]: ...
+    def child(
+        self,
+        workflow: Any,
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Any:
+        """
+        Run another workflow, given by its name or function, and return its output.
+
+        It is cancelled with this execution. If it fails, `StepFailedError` is raised.
+        """
+        options = {"retry": retry, "timeout": timeout}
+        return self._noted(_child(self._driver, workflow, payload, sys._getframe(1), name, options))
+
+    def start(
+        self,
+        workflow: str | Callable[..., Any],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+    ) -> Awaitable[str]:
+        """Start another workflow and go on; returns the id of its execution."""
+        request = _child(self._driver, workflow, payload, sys._getframe(1), name, {"wait": False})
+        return self._noted(request)
+
+    def _noted(self, request: StepRequest[T]) -> StepRequest[T]:
+        self._driver.note(request)
+        return request
+
+
+class SyncWorkflowContext(BaseWorkflowContext):
+    """
+    The context of a plain ``def`` workflow, whose calls return when their steps have ended.
+
+    The workflow runs on a thread of its own, which it holds while a worker has it.
+    """
+
+    @overload
+    def step(
+        self,
+        function: Callable[[Unpack[Ts]], Awaitable[T]],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> T: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[Unpack[Ts]], T],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> T: ...
+    def step(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Any:
+        """Call *function* as a step and return its result; see `WorkflowContext.step`."""
+        request = _of_function(self._driver, function, args, sys._getframe(1), name, retry, timeout)
+        return self._driver.ask(request)
+
+    @overload
+    def later(
+        self,
+        function: Callable[[Unpack[Ts]], Awaitable[T]],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Awaitable[T]: ...
+    @overload
+    def later(
+        self,
+        function: Callable[[Unpack[Ts]], T],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Awaitable[T]: ...
+    def later(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Any:
+        """Return a step for `gather`, which begins it."""
+        request = _of_function(self._driver, function, args, sys._getframe(1), name, retry, timeout)
+        self._driver.note(request)
+        return request
+
+    def call(
+        self,
+        action: str,
+        /,
+        *,
+        step_name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+        **fields: Any,
+    ) -> Any:
+        """Call an action or a capability by its name, as a step, with the *fields* of its input."""
+        return self._driver.ask(
+            _of_action(action, fields, sys._getframe(1), step_name, retry, timeout)
+        )
+
+    @overload
+    def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> tuple[T1, T2]: ...
+    @overload
+    def gather(
+        self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], /
+    ) -> tuple[T1, T2, T3]: ...
+    @overload
+    def gather(self, *steps: Awaitable[T]) -> tuple[T, ...]: ...
+    def gather(self, *steps: Awaitable[Any]) -> Any:
+        """Run steps from `later` side by side, and return their results in order."""
+        return self._driver.ask(Gather(steps))
+
+    def sleep(
+        self, duration: float | str | timedelta | datetime, *, name: str | None = None
+    ) -> None:
+        """
+        Wait for a duration (``"3d"``, seconds, a `timedelta`), or until a time.
+
+        Nothing is held meanwhile: neither a thread, nor a lease, nor memory.
+        """
+        return self._driver.ask(_sleep(duration, sys._getframe(1), name))
+
+    @overload
+    def wait_for(
+        self,
+        event: str | None = None,
+        *,
+        signal: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        timeout: float | str | timedelta | None = None,
+        on_timeout: Literal["fail"] = "fail",
+        name: str | None = None,
+    ) -> Event: ...
+    @overload
+    def wait_for(
+        self,
+        event: str | None = None,
+        *,
+        signal: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        timeout: float | str | timedelta | None = None,
+        on_timeout: Literal["continue"],
+        name: str | None = None,
+    ) -> Event | None: ...
+    def wait_for(
+        self,
+        event: str | None = None,
+        *,
+        signal: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        timeout: float | str | timedelta | None = None,
+        on_timeout: Literal["fail", "continue"] = "fail",
+        name: str | None = None,
+    ) -> Any:
+        """
+        Wait for an event, or for a *signal* to this execution, and return it.
+
+        *match* has fields of its payload and the values that they must have; dots go into objects.
+        One that has come since the execution began counts. After *timeout* it raises
+        `StepFailedError`, or with ``continue`` as *on_timeout* returns None.
+        """
+        return self._driver.ask(
+            _wait_for(event, signal, match, timeout, on_timeout, sys._getframe(1), name)
+        )
+
+    def approve(
+        self,
+        title: str,
+        *,
+        description: str | None = None,
+        by: str | Sequence[str] = (),
+        form: Sequence[Mapping[str, Any]] = (),
+        timeout: float | str | None = None,
+        on_timeout: Literal["fail", "continue", "approve", "reject"] = "fail",
+        on_reject: Literal["fail", "continue"] = "fail",
+        notify: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> ApprovalAnswer:
+        """
+        Ask a person, and wait for the decision.
+
+        *by* names people and roles (``role:managers``), *form* has the fields that come with the
+        answer. *notify* is a call that tells people: ``{"action": …, "input": …}``, in whose texts
+        ``{{ approval.link }}`` is the link. A rejection raises `StepFailedError`, unless
+        *on_reject* is ``continue``.
+        """
+        given = {
+            "description": description, "by": by, "form": form, "timeout": timeout,
+            "on_timeout": on_timeout, "on_reject": on_reject, "notify": notify,
+        }  # fmt: skip
+        return self._driver.ask(_approve(title, sys._getframe(1), name, given))
+
+    @overload
+    def child(
+        self,
+        workflow: Callable[[Any, Any], Awaitable[T]] | Callable[[Any], Awaitable[T]],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> T: ...
+    @overload
+    def child(
+        self,
+        workflow: str | Callable[..., Any],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Any: ...
+    def child(
+        self,
+        workflow: Any,
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | None = None,
+    ) -> Any:
+        """
+        Run another workflow, given by its name or function, and return its output.
+
+        It is cancelled with this execution. If it fails, `StepFailedError` is raised.
+        """
+        options = {"retry": retry, "timeout": timeout}
+        return self._driver.ask(
+            _child(self._driver, workflow, payload, sys._getframe(1), name, options)
+        )
+
+    def start(
+        self,
+        workflow: str | Callable[..., Any],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+    ) -> str:
+        """Start another workflow and go on; returns the id of its execution."""
+        request = _child(self._driver, workflow, payload, sys._getframe(1), name, {"wait": False})
+        execution_id: str = self._driver.ask(request)
+        return execution_id
+
+
+class CompensationBlock:
+    """A step that undoes what was done, if its ``with`` block is left by an error."""
+
+    def __init__(self, driver: Driver, request: StepRequest[Any]) -> None:
+        self._driver = driver
+        self._request = request
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None and not issubclass(kind, LEAVING):
+            self._driver.undo_later(self._request)
+
+
+def _of_function(
+    driver: Driver,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    caller: FrameType,
+    name: str | None,
+    retry: int | RetryPolicy | None,
+    timeout: float | str | None,
+) -> StepRequest[Any]:
+    called, before, named = step_function(function, driver.find)
+    return StepRequest(
+        _name(name, called.name),
+        place_of(caller),
+        called.read,
+        options=_options(called.spec.name, retry, timeout),
+        input=called.input((*before, *arguments), named),
+        spec=None if called.registered else called.spec,
+    )
+
+
+def _of_action(
+    action: str,
+    fields: Mapping[str, Any],
+    caller: FrameType,
+    name: str | None,
+    retry: int | RetryPolicy | None,
+    timeout: float | str | None,
+) -> StepRequest[Any]:
+    if not isinstance(action, str) or not NAME_PATTERN.fullmatch(action):
+        raise _refused(f"{action!r} is no action's name", 'for example "slack.post_message"')
+    values = Values(Any, action)
+    return StepRequest(
+        _name(name, action),
+        place_of(caller),
+        values.read,
+        options=_options(action, retry, timeout),
+        input={key: values.write(value) for key, value in fields.items()},
+    )
+
+
+def _options(
+    action: str, retry: int | RetryPolicy | None, timeout: float | str | None
+) -> dict[str, Any]:
+    options: dict[str, Any] = {"action": action}
+    if retry is not None:
+        options["retry"] = RetryPolicy(attempts=retry) if isinstance(retry, int) else retry
+    if timeout is not None:
+        options["timeout"] = _seconds(timeout, "the timeout")
+    return options
+
+
+def _seconds(duration: float | str | timedelta, what: str) -> float:
+    try:
+        if isinstance(duration, timedelta):
+            duration = duration.total_seconds()
+        return parse_duration(duration)
+    except ValueError as error:
+        raise _refused(f"{what}: {error}") from None
+
+
+def _sleep(
+    duration: float | str | timedelta | datetime, caller: FrameType, name: str | None
+) -> StepRequest[None]:
+    if isinstance(duration, datetime):
+        if duration.tzinfo is None:
+            raise _refused("a time to sleep until needs an offset from UTC", "ctx.now() has one")
+        until: Any = SleepUntil(until=duration.isoformat())
+    else:
+        until = _seconds(duration, "the sleep")
+    return StepRequest(_name(name, "sleep"), place_of(caller), _same, options={"sleep": until})
+
+
+def _wait_for(
+    event: str | None,
+    signal: str | None,
+    match: Mapping[str, Any] | None,
+    timeout: float | str | timedelta | None,
+    on_timeout: str,
+    caller: FrameType,
+    name: str | None,
+) -> StepRequest[Event | None]:
+    values = Values(Any, "match")
+    given: dict[str, Any] = {"event": event, "signal": signal}
+    if match:
+        given["match"] = {key: values.write(value) for key, value in match.items()}
+    if timeout is not None:
+        given |= {"timeout": _seconds(timeout, "the timeout"), "on_timeout": on_timeout}
+    try:
+        waited = WaitFor(**given)
+    except ValidationError as error:
+        problems = "; ".join(each["msg"] for each in error.errors(include_input=False))
+        raise _refused(f"wait_for: {problems}") from None
+    return StepRequest(
+        _name(name, "wait_for"), place_of(caller), _event, options={"wait_for": waited}
+    )
+
+
+def _approve(
+    title: str, caller: FrameType, name: str | None, given: dict[str, Any]
+) -> StepRequest[ApprovalAnswer]:
+    values = Values(Any, "the approval")
+    known = {key: values.write(value) for key, value in given.items() if value is not None}
+    if "timeout" in known:
+        known["timeout"] = _seconds(known["timeout"], "the timeout")
+    else:
+        known.pop("on_timeout")
+    try:
+        asked = Approval.model_validate({"title": title, **known})
+    except ValidationError as error:
+        problems = "; ".join(each["msg"] for each in error.errors(include_input=False))
+        raise _refused(f"approve: {problems}") from None
+    return StepRequest(
+        _name(name, "approve"), place_of(caller), _answer, options={"approval": asked}
+    )
+
+
+def _answer(stored: Any) -> ApprovalAnswer:
+    return ApprovalAnswer(**{each.name: stored[each.name] for each in fields(ApprovalAnswer)})
+
+
+def _child(
+    driver: Driver,
+    workflow: str | Callable[..., Any],
+    payload: Any,
+    caller: FrameType,
+    name: str | None,
+    options: Mapping[str, Any],
+) -> StepRequest[Any]:
+    if isinstance(workflow, str):
+        called, given = workflow, Values(Any, "payload").write(payload)
+        read: Callable[[Any], Any] = _same
+    else:
+        function = driver.workflow(workflow)
+        called, given = function.definition.name, function.payload(payload)
+        read = function.read
+    if options.get("wait") is False:
+        read = _execution_id
+    known = {key: value for key, value in options.items() if value is not None}
+    if isinstance(known.get("retry"), int):
+        known["retry"] = RetryPolicy(attempts=known["retry"])
+    if "timeout" in known:
+        known["timeout"] = _seconds(known["timeout"], "the timeout")
+    known |= {"workflow": called, "input": given}
+    step_name = re.sub("[^A-Za-z0-9_-]+", "-", called).strip("-")[:100] or "child"
+    return StepRequest(_name(name, step_name), place_of(caller), read, options=known)
+
+
+def _name(name: str | None, usual: str) -> str:
+    return usual if name is None else _named(name)
+
+
+def _same(stored: Any) -> Any:
+    return stored
+
+
+def _event(stored: Any) -> Event | None:
+    return None if stored is None else Event.from_json(stored)
+
+
+def _execution_id(stored: Any) -> str:
+    return str(stored["execution_id"])
+
+
+def _named(name: str) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise _refused(f"{name!r} is no name for a step", "use letters, digits, _ and -")
+    return name
+
+
+def _refused(problem: str, hint: str | None = None) -> AutomateError:
+    return AutomateError(ErrorCodes.INVALID_ARGUMENT, problem, hint=hint)

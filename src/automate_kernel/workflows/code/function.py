@@ -1,0 +1,207 @@
+"""Functions as steps: their arguments as JSON, and the values that the stored JSON makes again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, cast
+
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.operations.schemas import invalid, validation_problems
+from automate_kernel.operations.signature import Binding, type_hints
+from automate_kernel.operations.spec import OperationSpec, step_operation
+from automate_kernel.secrets.handles import Sealed, SecretRef
+from automate_kernel.storage.values import is_plain
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+
+class Values:
+    """
+    The values of one annotation, as JSON and back.
+
+    Without an annotation, or with ``Any``, the JSON itself is the value. *what* names it in errors.
+    """
+
+    def __init__(self, annotation: Any, what: str) -> None:
+        self._what = what
+        self._adapter: TypeAdapter[Any] | None = None
+        if annotation not in (Any, None, type(None), inspect.Parameter.empty):
+            from pydantic import TypeAdapter
+
+            self._adapter = TypeAdapter(annotation)
+        self._spec = OperationSpec("value")
+
+    def write(self, value: Any) -> Any:
+        """Return *value* as JSON, in which references to secrets stay as they are."""
+        if is_plain(value):
+            return value
+        if isinstance(value, (SecretRef, Sealed)):
+            return value
+        if _holds_secret(value):
+            return _written(value, self._spec)
+        if self._adapter is not None:
+            import pydantic_core
+
+            try:
+                value = self._adapter.dump_python(value, mode="json", by_alias=True, warnings=False)
+            except (pydantic_core.PydanticSerializationError, ValueError):
+                pass  # the next line says what is wrong with it
+        return self._spec.dump(value)
+
+    def read(self, stored: Any) -> Any:
+        """
+        Return the value that *stored* JSON makes.
+
+        Raises ``INVALID_ARGUMENT`` that names each wrong field, and shows no value.
+        """
+        if self._adapter is None:
+            return stored
+        import pydantic_core
+        from pydantic import ValidationError
+
+        try:
+            # As strict as for actions: "3" is no number, but a date is text in JSON.
+            return self._adapter.validate_json(pydantic_core.to_json(stored), strict=True)
+        except ValidationError as error:
+            raise invalid(self._what, validation_problems(error, stored)) from None
+
+
+def _holds_secret(value: Any) -> bool:
+    if isinstance(value, (SecretRef, Sealed)):
+        return True
+    if isinstance(value, Mapping):
+        return any(map(_holds_secret, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_holds_secret, value))
+
+
+def _written(value: Any, spec: OperationSpec) -> Any:
+    if isinstance(value, (SecretRef, Sealed)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _written(part, spec) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_written(part, spec) for part in value]
+    return spec.dump(value)
+
+
+class StepFunction:
+    """
+    A function that steps call: an operation without a name of the host's.
+
+    *registered* is its spec, if it is an action of the host too.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], registered: OperationSpec | None = None
+    ) -> None:
+        self.name: str = name_of(function)
+        """The name of its steps."""
+        self.registered: bool = registered is not None
+        """True if the host knows it by its spec's name."""
+        self.spec: OperationSpec = registered or step_operation(function)
+        """The operation that it is."""
+        binding = cast("Binding", self.spec.binding)
+        hints = type_hints(function)
+        parameters = inspect.signature(function).parameters.values()
+        own = [each for each in parameters if each.name != binding.call]
+        self._signature = inspect.Signature(own)
+        self._whole = binding.whole
+        # With a value for each parameter nothing is left to find out.
+        self._plain = all(each.kind is each.POSITIONAL_OR_KEYWORD for each in own)
+        self._arguments = {
+            each.name: Values(hints.get(each.name), f"{each.name!r} of {self.name}()")
+            for each in own
+        }
+        self._result = Values(hints.get("return"), f"the result of {self.name}()")
+
+    def input(self, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """Return the input of the operation for a call with these arguments."""
+        if self._plain and not named and len(arguments) == len(self._arguments):
+            given: dict[str, Any] = dict(zip(self._arguments, arguments, strict=True))
+        else:
+            given = self._bound(arguments, named)
+        if self._whole is not None:
+            return self._arguments[self._whole].write(given[self._whole])
+        return {
+            name: self._arguments[name].write(value) if name in self._arguments else value
+            for name, value in given.items()
+        }
+
+    def _bound(self, arguments: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            given = dict(self._signature.bind(*arguments, **named).arguments)
+        except TypeError as error:
+            raise TypeError(f"{self.name}() can't be called so: {error}") from None
+        for parameter in self._signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                given |= given.pop(parameter.name, {})
+        return given
+
+    def read(self, output: Any) -> Any:
+        """Return the value that the stored *output* of a call makes."""
+        return self._result.read(output)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function for people; raises `PluginError` if it has none."""
+    name = getattr(function, "__name__", None)
+    if isinstance(name, str):
+        return "lambda" if name == "<lambda>" else name
+    raise PluginError(
+        f"a step can't call {type(function).__name__} objects", hint="pass a function or a method"
+    )
+
+
+@lru_cache(maxsize=2_000)
+def _cached(function: Callable[..., Any], registered: OperationSpec | None) -> StepFunction:
+    return StepFunction(function, registered)
+
+
+def step_function(
+    function: Callable[..., Any],
+    find: Callable[[Callable[..., Any]], OperationSpec | None] = lambda _: None,
+) -> tuple[StepFunction, tuple[Any, ...], Mapping[str, Any]]:
+    """
+    Return *function* as a step's, and the arguments that a `functools.partial` of it has.
+
+    *find* returns the spec of an action of the host that was made from a function.
+    """
+    arguments: tuple[Any, ...] = ()
+    named: dict[str, Any] = {}
+    while isinstance(function, partial):
+        arguments, named = (*function.args, *arguments), {**function.keywords, **named}
+        function = function.func
+    if not callable(function):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"a step calls a function, not {type(function).__name__}",
+            hint='pass the function itself, and its arguments after it; ctx.call("name") calls'
+            " an action by its name",
+        )
+    try:
+        return _cached(function, find(function)), arguments, named
+    except TypeError:  # a method of an object that can't be a key
+        return StepFunction(function, find(function)), arguments, named
+
+
+def payload_values(function: Callable[..., Any], name: str) -> tuple[Values | None, bool]:
+    """
+    Return the values that a workflow's second parameter takes, and True if it may be left out.
+
+    There are none if the context is its only parameter. Raises `PluginError` for other parameters.
+    """
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if not 1 <= len(parameters) <= 2 or any(each.kind not in positional for each in parameters):
+        raise PluginError(
+            f"workflow {name!r} takes {inspect.signature(function)}",
+            hint="it takes the context, and the event's payload if it needs it: (ctx, order)",
+        )
+    if len(parameters) == 1:
+        return None, True
+    payload = parameters[1]
+    values = Values(type_hints(function).get(payload.name), f"the payload of workflow {name!r}")
+    return values, payload.default is not inspect.Parameter.empty

@@ -1,0 +1,203 @@
+"""
+Large outputs: those that are too large for a row are in the host's output store.
+
+::
+
+    a call ends ─▶ put in the store ─▶ checkpoint: the row has the key ─▶ the next step
+                      │ crash here: nothing names the key, and `purge` deletes it a day later
+
+A row has the key in ``output_ref`` and null as its output. A worker reads an output back only if
+it has not made it itself and a template of the workflow reads it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import threading
+from collections.abc import Container, Iterable
+from typing import Any
+
+from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.output_store import OutputStore
+from automate_kernel.storage.rows import Row, Rows, Storage, Where
+from automate_kernel.storage.tables import EXECUTION, STEP
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
+from automate_kernel.worker.handler import should_stop
+from automate_kernel.worker.periodic import try_for
+from automate_kernel.workflows.execution import Execution, StepRun
+
+logger: logging.Logger = get_logger(__name__)
+
+MAX_OUTPUT_BYTES = 64_000_000
+"""The most bytes of JSON that an output in a store can have."""
+ROW_BYTES = 256_000
+"""Outputs of more bytes of JSON are put in the store, if there is one."""
+NOT_HERE = JsonText("null")
+"""The JSON in the row of an output that is in the store."""
+
+# So much of outputs is kept in memory for the templates of executions that a worker holds; beyond
+# it claims no more.
+_MOST_HELD = 256_000_000
+_LOST_SECONDS = 86_400.0
+_SWEPT_AT_ONCE = 500
+_HINT = (
+    "pass Kernel(output_store=…), a folder or a store of your own, or keep the data elsewhere and"
+    " return a reference"
+)
+
+
+class LargeOutputs:
+    """The outputs of executions that are in *store*; without a store they are refused."""
+
+    def __init__(self, store: OutputStore | None = None) -> None:
+        self.store: OutputStore | None = store
+        self._held = 0
+        self._lock = threading.Lock()
+
+    @property
+    def most(self) -> int:
+        """The most bytes of JSON that an output can have."""
+        return MAX_PAYLOAD_BYTES if self.store is None else MAX_OUTPUT_BYTES
+
+    def most_of(self, execution: Execution) -> int:
+        """Return the most bytes of JSON that the output of *execution* itself can have."""
+        # Its parent takes the output of a sub-workflow from the row.
+        return self.most if execution.parent_id is None else MAX_PAYLOAD_BYTES
+
+    def encode(self, output: Any, name: str) -> JsonText:
+        """Return *output* as JSON; raises `PayloadError` for one that can't be kept."""
+        try:
+            return encode_json(output, name, self.most)
+        except PayloadError as error:
+            if self.store is None and "too long" in error.message:
+                raise PayloadError(error.message, hint=_HINT) from None
+            raise
+
+    def is_large(self, text: JsonText) -> bool:
+        """Return True if the JSON *text* is for the store."""
+        return self.store is not None and len(text) > ROW_BYTES
+
+    def put(self, execution_id: str, text: JsonText, *, patience: float) -> str:
+        """
+        Put the JSON *text* in the store, and return its key.
+
+        It tries for *patience* seconds. Raises `AutomateError` if the store fails for longer.
+        """
+        store, data = self._store(), text.encode()
+        # A new key for each: an attempt that is late must not overwrite what a row names.
+        key = f"{execution_id}/{new_id()}"
+        try:
+            try_for(patience, lambda: store.put(key, data), "putting an output", until=should_stop)
+        except AutomateError:
+            raise
+        except Exception as error:
+            raise _failed("put an output", error) from error
+        return key
+
+    def read(self, key: str) -> Any:
+        """Return the output under *key*; raises ``NOT_FOUND`` if it is gone."""
+        return json.loads(self.fetch(key))
+
+    def fetch(self, key: str) -> bytes:
+        """Return the JSON under *key*."""
+        store = self._store()
+        try:
+            return store.get(key)
+        except AutomateError:
+            raise
+        except Exception as error:
+            raise _failed(f"read the output {key!r}", error) from error
+
+    def _store(self) -> OutputStore:
+        if self.store is None:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                "an output is in an output store, and this kernel has none",
+                hint="pass the same Kernel(output_store=…) in every process",
+            )
+        return self.store
+
+    def fill(self, execution: Execution, steps: Container[str] | None = None) -> None:
+        """Read the outputs of *execution* that are in the store: all, or only those of *steps*."""
+        every: list[StepRun | Execution]
+        every = [run for run in execution.steps if steps is None or run.step_id in steps]
+        for one in every if steps is not None else [*every, execution]:
+            if one.output_ref is not None and one.output is None:
+                one.output = self.read(one.output_ref)
+
+    def copy(self, steps: Iterable[Row]) -> None:
+        """Give rows of steps that are copies of others keys of their own: both may be purged."""
+        for row in steps:
+            if row["output_ref"] is not None:
+                text = JsonText(self.fetch(row["output_ref"]).decode())
+                row["output_ref"] = self.put(row["execution_id"], text, patience=0.0)
+
+    # -- memory ------------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """True while the executions held here have so many large outputs that no more may come."""
+        return self._held > _MOST_HELD
+
+    def hold(self, size: int) -> None:
+        """Count outputs of *size* bytes that are kept in memory; a negative size lets them go."""
+        if size:
+            with self._lock:
+                self._held += size
+
+    # -- deleting ----------------------------------------------------------------------------
+
+    def keys_of(self, rows: Rows, execution_ids: list[str]) -> list[str]:
+        """Return the keys that executions and their steps have in the store."""
+        if self.store is None or not execution_ids:
+            return []
+        keys = []
+        for table, column in ((STEP, "execution_id"), (EXECUTION, "id")):
+            where = [Where(column, "in", execution_ids), Where("output_ref", "ne", None)]
+            found = rows.select(table, where, columns=("output_ref",))
+            keys += [row["output_ref"] for row in found]
+        return keys
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete outputs; what the store can't delete now is found later."""
+        for key in keys:
+            try:
+                self._delete(key)
+            except Exception as error:
+                logger.warning("the output %r can't be deleted now: %s", key, error)
+
+    def _delete(self, key: str) -> None:
+        if self.store is not None:
+            self.store.delete(key)
+
+    def purge(self, storage: Storage, *, older_than_seconds: float = _LOST_SECONDS) -> int:
+        """
+        Delete outputs in the store that no row names; return their number.
+
+        A crash leaves them: between `put` and the checkpoint, or while an execution is purged.
+        Only those that were put a day ago or earlier, as their checkpoints may still come.
+        """
+        if self.store is None:
+            return 0
+        keys = self.store.keys(older_than_seconds=max(older_than_seconds, _LOST_SECONDS))
+        deleted = 0
+        while some := list(itertools.islice(keys, _SWEPT_AT_ONCE)):
+            with storage.begin(atomic=False) as rows:
+                named = set(self.keys_of(rows, sorted({key.partition("/")[0] for key in some})))
+            for key in some:
+                if key not in named:
+                    self._delete(key)
+                    deleted += 1
+        return deleted
+
+
+def _failed(what: str, error: Exception) -> AutomateError:
+    # A store of the host's own may put anything into its errors.
+    return AutomateError(
+        ErrorCodes.UNAVAILABLE, f"the output store failed to {what}: {type(error).__name__}"
+    )

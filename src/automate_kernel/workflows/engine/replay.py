@@ -1,0 +1,899 @@
+"""
+The next moves of an execution whose workflow is code.
+
+The function runs from its begin in each wake-up. A call that the record holds returns what was
+recorded; the first that it doesn't hold is made. So a turn here is what the steps of a definition
+are to `automate_kernel.workflows.engine.advance`: runs to save, then calls to make.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.error_mapping import is_bug
+from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.outbox.item import MAX_DELAY_SECONDS, bounded_seconds
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.secrets.tracebacks import group_of, log_error
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
+from automate_kernel.templates import TemplateEngine
+from automate_kernel.workflows.code.calls import (
+    Gather,
+    Pending,
+    StepFailedError,
+    StepRequest,
+    WorkflowInterruptedError,
+)
+from automate_kernel.workflows.code.context import SyncWorkflowContext, WorkflowContext
+from automate_kernel.workflows.code.routine import PlainRoutine, Routine, leave
+from automate_kernel.workflows.code.workflow import WorkflowFunction
+from automate_kernel.workflows.definition.model import Step
+from automate_kernel.workflows.definition.waits import SleepUntil
+from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, Waits, within
+from automate_kernel.workflows.engine.children import FindChild
+from automate_kernel.workflows.engine.program import (
+    BuildContext,
+    Reads,
+    TemplateView,
+    WorkflowProgram,
+)
+from automate_kernel.workflows.engine.record import LONGEST_PLACE, CallPlace, Path, Record
+from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepKey,
+    StepRun,
+    StepStatus,
+)
+
+logger: logging.Logger = get_logger(__name__)
+T = TypeVar("T")
+Receive = Callable[[Any, "BaseException | None"], None]
+
+_CANCELLING = "CANCELLING"
+_LONGEST_ID = 200
+_NO_LOOP = "no running event loop"
+
+
+class HostOperations(Protocol):
+    """The host's actions, as a workflow in code needs them."""
+
+    def of_function(self, function: Callable[..., Any]) -> OperationSpec | None:
+        """Return the spec of an action that was made from *function*, or None."""
+
+    def clean_error(self, error: BaseException, what: str) -> AutomateError:
+        """Return *error* as one for people, whose texts hold no secret."""
+
+
+class CodeProgram(WorkflowProgram):
+    """
+    A workflow in code, as executions of it need it.
+
+    Its steps come from the function's calls, with values in place of templates. *functions* finds
+    the workflow that was made of a function.
+    """
+
+    def __init__(
+        self,
+        function: WorkflowFunction,
+        templates: TemplateEngine,
+        context: BuildContext,
+        operations: HostOperations,
+        functions: Callable[[Callable[..., Any]], WorkflowFunction | None],
+    ) -> None:
+        super().__init__(function.definition, templates, context)
+        self._templates = templates
+        # The function may look at any of them.
+        self.reads = Reads(None)
+        self.function: WorkflowFunction = function
+        self.operations: HostOperations = operations
+        self.functions: Callable[[Callable[..., Any]], WorkflowFunction | None] = functions
+
+    def input(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
+        """Return the input of a step."""
+        return step.input
+
+    def sleep(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
+        """Return the seconds of a sleep, or the time that it lasts until."""
+        return step.sleep.until if isinstance(step.sleep, SleepUntil) else step.sleep
+
+    def match(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values that an awaited event must have, by its fields."""
+        return dict(step.wait_for.match) if step.wait_for is not None else {}
+
+    def question(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Return title, description and ``by`` of the step's approval."""
+        asked = step.approval
+        if asked is None:
+            return {}
+        return {"title": asked.title, "description": asked.description, "by": asked.by}
+
+    def notice(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
+        """Render the input of the call that tells of the step's approval."""
+        notify = step.approval.notify if step.approval is not None else None
+        given = {} if notify is None else notify.input
+        return self._templates.compile(given, "notify").render(self._names(view, extra))
+
+    def replay(
+        self,
+        execution: Execution,
+        *,
+        waits: dict[StepKey, float],
+        left: float | None = None,
+        crashes: int = 0,
+        arrived: MutableMapping[StepKey, Sequence[Event]] | None = None,
+        now: datetime | None = None,
+        find_child: FindChild | None = None,
+        most_output: int = MAX_PAYLOAD_BYTES,
+    ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
+        """Bring *execution* as far as it goes now, as `advance` does."""
+        inbox = {} if arrived is None else arrived
+        time = now or datetime.now(timezone.utc)
+        driver = _Driver(self, execution, waits, left, crashes, inbox, time, find_child)
+        driver.most_output = most_output
+        try:
+            turn = driver.next_turn()
+            driver.first = False
+            while not turn.last:
+                outcomes, elapsed = yield turn
+                driver.pass_time(elapsed)
+                for outcome in outcomes:
+                    driver.settle(outcome)
+                turn = driver.next_turn()
+            yield turn
+        finally:
+            driver.close()
+
+
+class _ChangedError(BaseException):
+    """The code does not repeat its record; nothing of it may go on."""
+
+
+class _Scope:
+    """One line of calls: those of the workflow, or of a coroutine in a ``gather``."""
+
+    def __init__(self, path: Path, routine: Routine, end: Receive) -> None:
+        self.path: Path = path
+        self.routine: Routine = routine
+        self.end: Receive = end
+        self.calls: int = 0
+        """The number of its last call."""
+        self.draws: int = 0
+        self.due: deque[StepRequest[Any]] = deque()
+        """The compensations that come before anything else."""
+        self.then: Callable[[], None] | None = None
+        """The next move after them."""
+        self._names: Counter[str] = Counter()
+
+    def next_path(self) -> Path:
+        """Return the number of its next call."""
+        return (*self.path, self.calls + 1)
+
+    def step_id(self, name: str) -> str:
+        """Return the id of a step called *name*, which no other has."""
+        self._names[name] += 1
+        place = f"@{'.'.join(map(str, self.path))}" if self.path else ""
+        count = f"#{self._names[name]}" if self._names[name] > 1 else ""
+        return f"{name}{place}{count}"
+
+
+class _Join:
+    """The results of a ``gather``, until the last of its members has ended."""
+
+    def __init__(self, size: int, receive: Receive) -> None:
+        self._results: list[Any] = [None] * size
+        self._errors: list[BaseException | None] = [None] * size
+        self._open = size
+        self._receive = receive
+
+    def put(self, place: int, value: Any, error: BaseException | None) -> None:
+        """Take in the end of the member at *place*."""
+        self._results[place], self._errors[place] = value, error
+        self._open -= 1
+        if not self._open:
+            # The first in the list, whichever failed first: a replay must raise the same.
+            failed = next((each for each in self._errors if each is not None), None)
+            self._receive(tuple(self._results) if failed is None else None, failed)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A call that has not ended: its request, its run, and the one that waits for it."""
+
+    request: StepRequest[Any]
+    run: StepRun
+    place: CallPlace
+    receive: Receive
+
+
+class _Driver:
+    """The state of one wake-up: the function, its record, and the calls that are open."""
+
+    def __init__(
+        self,
+        program: CodeProgram,
+        execution: Execution,
+        waits: dict[StepKey, float],
+        left: float | None,
+        crashes: int,
+        inbox: MutableMapping[StepKey, Sequence[Event]],
+        now: datetime,
+        find_child: FindChild | None,
+    ) -> None:
+        self.first = True
+        self.most_output = MAX_PAYLOAD_BYTES
+        self._program, self._execution = program, execution
+        self._crashes, self._left, self._time = crashes, left, now
+        self._inbox = inbox
+        self._record = Record(execution.steps)
+        self._runs = {run.key: run for run in execution.steps}
+        timed = (
+            run.key for run in execution.steps
+            if run.status is StepStatus.RETRY
+            or (run.status is StepStatus.WAITING and run.key in waits)
+        )  # fmt: skip
+        self._waits = Waits({key: waits.get(key, 0.0) for key in timed})
+        self._view = program.view(execution, self._runs)
+        self._waiting = WaitingSteps(program, execution, find_child)
+        self._open: dict[StepKey, _Open] = {}
+        # Waits for which something may have come.
+        self._to_answer: list[StepKey] = []
+        self._in_flight: set[StepKey] = set()
+        self._to_call: list[StepKey] = []
+        self._turn, self._saved = Turn(), set[StepKey]()
+        self._ready: deque[Callable[[], None]] = deque()
+        self._scope: _Scope | None = None
+        """The scope that runs at this moment."""
+        self._unawaited: dict[Pending[Any], None] = {}
+        self._versions: dict[str, int] = {}
+        self._result: tuple[Any, BaseException | None] | None = None
+        self._changed: AutomateError | None = None
+        self._interruption: AutomateError | None = None
+        self._thrown = False
+        """True once the interruption was raised in the function."""
+        self._undo_failures: list[str] = []
+        self._routines: list[Routine] = []
+        # An operator has cancelled it, and what it has done is undone.
+        self._cancelling = execution.status == _CANCELLING
+        if self._cancelling:
+            text = "the execution is cancelled"
+            self._interruption = AutomateError(ErrorCodes.CANCELLED, text)
+        elif execution.error_code is not None:
+            code = ErrorCodes(execution.error_code)
+            self._interruption = AutomateError(code, execution.error or "")
+        self._begin_function()
+
+    def _begin_function(self) -> None:
+        function = self._program.function
+        try:
+            arguments = function.arguments(self._execution.event.payload)
+        except AutomateError as error:
+            self._ended(None, error)
+            return
+        if function.asynchronous:
+            routine: Routine = function.function(WorkflowContext(self), *arguments)
+        else:
+            routine = self._plain = PlainRoutine(
+                function.function, SyncWorkflowContext(self), *arguments
+            )
+        self._enter(_Scope((), routine, self._ended))
+
+    def _enter(self, scope: _Scope) -> None:
+        self._routines.append(scope.routine)
+        self._ready.append(partial(self._go_on, scope, None, None))
+
+    def _ended(self, value: Any, error: BaseException | None) -> None:
+        self._result = value, error
+
+    def close(self) -> None:
+        """Leave the function; what it waits for is in the record."""
+        for routine in reversed(self._routines):
+            leave(routine)
+        self._routines.clear()
+
+    def pass_time(self, elapsed: float) -> None:
+        """Bring the retries nearer, and the end of the workflow's time."""
+        self._waits.pass_time(elapsed)
+        self._time += timedelta(seconds=elapsed)
+        if self._left is not None:
+            self._left -= elapsed
+
+    # -- the context's other side ------------------------------------------------------------
+
+    @property
+    def event(self) -> Event:
+        """The event that started the execution."""
+        return self._execution.event
+
+    @property
+    def execution_id(self) -> str:
+        """The execution's id."""
+        return self._execution.id
+
+    @property
+    def tenant_id(self) -> str | None:
+        """The execution's tenant."""
+        return self._execution.tenant_id
+
+    def find(self, function: Callable[..., Any]) -> OperationSpec | None:
+        """Return the spec of an action of the host that was made from *function*."""
+        return self._program.operations.of_function(function)
+
+    def workflow(self, function: Callable[..., Any]) -> WorkflowFunction:
+        """Return the workflow that was made of *function*; raises ``NOT_FOUND``."""
+        found = self._program.functions(function)
+        if found is None:
+            raise AutomateError(
+                ErrorCodes.NOT_FOUND,
+                f"{getattr(function, '__qualname__', function)} is no workflow here",
+                hint="write @kernel.workflow above the function, or pass a workflow's name",
+            )
+        return found
+
+    def note(self, pending: Pending[Any]) -> None:
+        """Note a call that must be awaited before the workflow ends."""
+        self._unawaited[pending] = None
+
+    def ask(self, pending: Awaitable[T]) -> T:
+        """Make the calls of a plain workflow, and return their value."""
+        return self._plain.ask(pending)
+
+    def undo_later(self, request: StepRequest[Any]) -> None:
+        """Have a call made before the next one, or at the end: it undoes what was done."""
+        self._running().due.append(request)
+
+    def now(self, line: str) -> datetime:
+        """Return the time, and record it."""
+        scope = self._running()
+        place = CallPlace(line, scope.next_path())
+        time = self._mark(scope, scope.step_id("now"), place, self._time.isoformat())
+        return datetime.fromisoformat(time)
+
+    def draw(self) -> bytes:
+        """Return 32 bytes that follow from the execution and the number of draws before."""
+        scope = self._running()
+        scope.draws += 1
+        text = f"{self._execution.id}\n{scope.path}\n{scope.draws}"
+        return hashlib.sha256(text.encode()).digest()
+
+    def version(self, change: str, newest: int, line: str) -> int:
+        """Return the version of a change that this execution follows, and record it."""
+        scope, step_id = self._running(), f"version.{change}"
+        path, run = scope.next_path(), self._runs.get((step_id, -1))
+        known = CallPlace.read(run.place) if run is not None else None
+        if run is not None and known is not None:
+            self._versions[change] = int(run.output)
+            if known.path == path:  # a coroutine beside this one may have been the first to ask
+                self._record.check(step_id, known)
+                scope.calls += 1
+        elif change not in self._versions:
+            if self._record.reaches(scope.path, path[-1]):
+                self._versions[change] = 1
+            else:
+                place = CallPlace(line, path)
+                self._versions[change] = self._mark(scope, step_id, place, newest)
+        return self._versions[change]
+
+    def _mark(self, scope: _Scope, step_id: str, place: CallPlace, output: Any) -> Any:
+        """Return what is recorded at the next call of *scope*; else record *output*."""
+        run = self._run(scope, step_id, place)
+        if run.status is not StepStatus.COMPLETED:
+            self._end_run(run, StepStatus.COMPLETED, output=output)
+        return run.output
+
+    def _running(self) -> _Scope:
+        if self._scope is None:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                "the context of a workflow is used outside of it",
+                hint="pass values to a step, not the context",
+            )
+        return self._scope
+
+    # -- the function ------------------------------------------------------------------------
+
+    def _run_ready(self) -> None:
+        try:
+            while self._ready and self._changed is None:
+                self._ready.popleft()()
+        except _ChangedError:
+            self._ready.clear()
+
+    def _go_on(self, scope: _Scope, value: Any, error: BaseException | None) -> None:
+        """Let *scope* run up to its next call, or its end."""
+        self._scope = scope
+        try:
+            routine = scope.routine
+            asked = routine.send(value) if error is None else routine.throw(error)
+        except StopIteration as stop:
+            after = partial(scope.end, stop.value, None)
+        except _ChangedError:
+            raise
+        except BaseException as raised:
+            if isinstance(raised, KeyboardInterrupt) and _in_main_thread():
+                raise
+            after = partial(scope.end, None, raised)
+        else:
+            after = partial(self._asked, scope, asked)
+            if isinstance(asked, Gather):  # it may be left before it begins
+                self._routines += (one for one in asked.members if isinstance(one, Coroutine))
+        finally:
+            self._scope = None
+        if self._changed is not None:  # the function has held the error of it up
+            raise _ChangedError
+        scope.then = after
+        self._undo_next(scope)
+
+    def _undo_next(self, scope: _Scope) -> None:
+        """Begin the next compensation of *scope*; without any, do what comes then."""
+        if scope.due:
+            request = scope.due.popleft()
+            self._begin(scope, request, scope.next_path(), partial(self._undone, scope, request))
+        elif scope.then is not None:
+            then, scope.then = scope.then, None
+            then()
+
+    def _undone(
+        self, scope: _Scope, request: StepRequest[Any], _: Any, error: BaseException | None
+    ) -> None:
+        if error is not None:
+            self._undo_failures.append(f"{request.name!r} ({error})")
+        self._ready.append(partial(self._undo_next, scope))
+
+    def _asked(self, scope: _Scope, asked: Any) -> None:
+        """Begin what *scope* asks for."""
+        receive = partial(self._resume, scope)
+        if isinstance(asked, StepRequest):
+            self._begin(scope, asked, scope.next_path(), receive)
+        elif isinstance(asked, Gather):
+            self._gather(scope, asked, receive)
+        else:
+            receive(None, _foreign(type(asked).__name__))
+
+    def _resume(self, scope: _Scope, value: Any, error: BaseException | None) -> None:
+        self._ready.append(partial(self._go_on, scope, value, error))
+
+    def _gather(self, scope: _Scope, gather: Gather, receive: Receive) -> None:
+        members = gather.members
+        for member in members:
+            if not inspect.isawaitable(member):
+                text = f"ctx.gather can't await {type(member).__name__}"
+                hint = "pass it what ctx.step returns, without await, or coroutines"
+                receive(None, AutomateError(ErrorCodes.INVALID_ARGUMENT, text, hint=hint))
+                return
+        path = scope.next_path()
+        scope.calls += 1
+        if not members:
+            receive((), None)
+        join = _Join(len(members), receive)
+        for place, member in enumerate(members):
+            put, own = partial(join.put, place), (*path, place + 1)
+            if isinstance(member, StepRequest):
+                self._begin(scope, member, own, put)
+            else:
+                routine = member if isinstance(member, Coroutine) else _awaiting(member)
+                self._enter(_Scope(own, routine, put))
+
+    def _begin(
+        self, scope: _Scope, request: StepRequest[Any], path: Path, receive: Receive
+    ) -> None:
+        """Begin a call; one that has ended before gives what is recorded."""
+        if request.asked:
+            if request.result is None:
+                text = f"the call at {request.place} is awaited twice at the same time"
+                self._change(AutomateError(ErrorCodes.FAILED_PRECONDITION, text))
+            receive(*request.result)
+            return
+        request.asked = True
+        self._unawaited.pop(request, None)
+        place = CallPlace(request.place, path, request.recovers)
+        run = self._run(scope, scope.step_id(request.name), place)
+        one = self._open[run.key] = _Open(request, run, place, receive)
+        if run.status.finished:
+            self._deliver(one)
+        elif run.status is StepStatus.WAITING:
+            self._to_answer.append(run.key)
+        else:
+            self._to_call.append(run.key)
+
+    def _run(self, scope: _Scope, step_id: str, place: CallPlace) -> StepRun:
+        """Return the run of the next call of *scope*, recorded or new."""
+        problem = self._record.check(step_id, place)
+        if len(step_id) > _LONGEST_ID or len(str(place)) > LONGEST_PLACE:
+            problem = AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"the step at {place} is nested too deep for its id",
+                hint="give it a shorter name=, or nest fewer gathers",
+            )
+        if problem is not None:
+            self._change(problem)
+        if len(place.path) == len(scope.path) + 1:
+            scope.calls += 1
+        run = self._runs.get((step_id, -1))
+        if run is None:
+            run = StepRun(execution_id=self._execution.id, step_id=step_id)
+        if not run.status.finished:
+            run.place = str(place)
+        return run
+
+    def _change(self, problem: AutomateError) -> NoReturn:
+        self._changed = problem
+        raise _ChangedError
+
+    def _deliver(self, one: _Open) -> None:
+        """Give the outcome of a call to the one that waits for it."""
+        request, run = one.request, one.run
+        del self._open[run.key]
+        value: Any = None
+        error: BaseException | None = None
+        if run.status is StepStatus.COMPLETED:
+            if "wait_for" in request.options:
+                self._waiting.take(run.output)
+            try:
+                value = request.read(run.output)
+            except AutomateError as unfit:
+                error = unfit
+        elif run.status is StepStatus.FAILED:
+            code = ErrorCodes(run.error_code or ErrorCodes.INTERNAL)
+            error = StepFailedError(run.step_id, code, run.error or "", run.error_group)
+        else:
+            self._thrown = True
+            cancelled = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
+            error = WorkflowInterruptedError(self._interruption or cancelled)
+        request.result = value, error
+        one.receive(value, error)
+
+    # -- outcomes ----------------------------------------------------------------------------
+
+    def settle(self, outcome: CallOutcome) -> None:
+        """Take in the outcome of a call."""
+        self._in_flight.discard(outcome.call.run.key)
+        self._take_in(outcome.call.step, outcome.call.run, outcome)
+
+    def _take_in(self, step: Step, run: StepRun, outcome: CallOutcome | WaitEnd) -> None:
+        """End the attempt of a run that was called, or has waited."""
+        one, error = self._open.get(run.key), outcome.error
+        if error is None:
+            self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
+            run.output_ref = outcome.ref
+            if outcome.encoded is not None:
+                self._turn.outputs[run.key] = outcome.encoded
+        elif self._retries(step, run, one, error):
+            self._retry(step, run, error)
+            return
+        else:
+            self._end_run(run, StepStatus.FAILED, error=error)
+        if one is not None and self._changed is None:
+            self._deliver(one)
+
+    def _retries(self, step: Step, run: StepRun, one: _Open | None, error: AutomateError) -> bool:
+        able = step.action is not None or step.workflow is not None
+        if not able or one is None or run.attempts >= step.retry.attempts:
+            return False
+        if self._changed is not None or (self._is_held and not one.request.recovers):
+            return False
+        return step.retry.allows(error.code, retryable=error.retryable)
+
+    @property
+    def _is_held(self) -> bool:
+        """True if nothing new begins until the function knows that it is interrupted."""
+        return self._interruption is not None and not self._thrown
+
+    def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
+        delay = step.retry.delay_for(run.attempts)
+        if error.retry_after is not None:
+            delay = max(delay, bounded_seconds(error.retry_after))
+        self._close(run)
+        run.status, run.output = StepStatus.RETRY, None
+        self._note_error(run, error)
+        self._waits.add(run.key, delay)
+        self._turn.delays[run.key] = delay
+        self._save(run)
+
+    def _end_run(
+        self,
+        run: StepRun,
+        status: StepStatus,
+        *,
+        output: Any = None,
+        error: AutomateError | None = None,
+    ) -> None:
+        self._close(run)
+        run.status, run.output, run.output_ref = status, output, None
+        run.error_code = run.error = run.trace = run.error_group = None
+        if error is not None:
+            self._note_error(run, error)
+        self._waits.drop(run.key)
+        self._save(run)
+
+    def _close(self, run: StepRun) -> None:
+        """End the wait of *run*, if it waits."""
+        if run.status is StepStatus.WAITING:
+            self._turn.answered.append(run.key)
+
+    def _note_error(self, run: StepRun, error: AutomateError) -> None:
+        run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
+        run.error_group = group_of(error)
+        self._turn.failures.append(run.failed_attempt())
+
+    def _save(self, run: StepRun) -> None:
+        self._add(run)
+        if run.key not in self._saved:
+            self._saved.add(run.key)
+            self._turn.saves.append(run)
+
+    def _add(self, run: StepRun) -> None:
+        if run.key not in self._runs:
+            self._runs[run.key] = run
+            self._execution.steps.append(run)
+
+    # -- the next turn -----------------------------------------------------------------------
+
+    def next_turn(self) -> Turn:
+        """Let the function go on as far as it can, and return the turn that has come together."""
+        self._run_ready()
+        due = self._waits.take_due()
+        while True:
+            self._answer_waits(due)
+            self._run_ready()
+            self._check_time()
+            if self._is_held and not self._in_flight:
+                self._interrupt()
+                self._run_ready()
+            retried = [key for key in (*due, *self._waits.take_due()) if self._is_retried(key)]
+            self._start_calls(retried)
+            due = []
+            if not (self._ready or self._to_answer) or self._changed is not None:
+                break
+        over = self._changed is not None or self._result is not None
+        if over and not self._in_flight:
+            self._end()
+        turn, self._turn = self._turn, Turn()
+        self._saved.clear()
+        if turn.end is not None:
+            return turn
+        wait = self._waits.until_next()
+        if turn.calls or self._in_flight:
+            turn.next_retry = self._bounded(wait)
+        elif self._open:
+            # Nothing but a signal wakes what waits without a limit.
+            turn.wait = self._bounded(MAX_DELAY_SECONDS if wait is None else wait)
+        else:
+            raise AutomateError(ErrorCodes.INTERNAL, "the workflow waits for nothing")
+        return turn
+
+    def _is_retried(self, key: StepKey) -> bool:
+        one = self._open.get(key)
+        return one is not None and one.run.status is StepStatus.RETRY
+
+    def _bounded(self, wait: float | None) -> float | None:
+        """Return *wait*, cut where the workflow's time ends."""
+        if wait is None or self._left is None or self._interruption is not None:
+            return wait
+        return min(wait, max(0.0, self._left))
+
+    def _check_time(self) -> None:
+        over = self._left is not None and self._left <= 0 and self._interruption is None
+        if over and self._result is None:
+            error = AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the workflow took too long")
+            self._interruption = error
+            self._fail(error)
+
+    def _interrupt(self) -> None:
+        """Raise the interruption wherever the function waits."""
+        for key, one in sorted(self._open.items(), key=lambda each: each[1].place.path):
+            if not one.request.recovers and key not in self._in_flight:
+                self._abandon(one)
+                self._end_run(one.run, StepStatus.CANCELLED)
+                self._deliver(one)
+
+    def _abandon(self, one: _Open) -> None:
+        """Cancel the sub-workflow that a run waits for."""
+        waits = one.run.status is StepStatus.WAITING and one.run.output is not None
+        if waits and "workflow" in one.request.options:
+            self._turn.abandoned.append(one.run.output["execution_id"])
+
+    def _start_calls(self, retried: Sequence[StepKey]) -> None:
+        keys, self._to_call = [*self._to_call, *retried], []
+        for key in keys:
+            one = self._open.get(key)
+            if one is None or key in self._in_flight or self._waits.holds(key):
+                continue
+            if self._changed is not None:
+                return
+            if self._is_held and not one.request.recovers:
+                self._to_call.append(key)
+            elif "action" in one.request.options:
+                self._call(one)
+            else:
+                self._begin_wait(one)
+
+    # -- waits -------------------------------------------------------------------------------
+
+    def _answer_waits(self, due: Sequence[StepKey]) -> None:
+        """End the waits for which something has come, and those whose time is over."""
+        looked, self._to_answer = dict.fromkeys(self._to_answer), []
+        # Whatever comes in the same moment as the end of the time counts.
+        for key in (*dict.fromkeys((*self._inbox, *looked)), *due):
+            one = self._open.get(key)
+            if one is None or one.run.status is not StepStatus.WAITING:
+                continue
+            if self._is_held and not one.request.recovers:
+                continue  # it is cancelled with the others
+            step = one.request.step(one.run.step_id)
+            answer = self._answer_of(step, one.run)
+            if answer is None and self._waits.is_due(key):
+                answer = self._waiting.timed_out(step)
+                self._abandon(one)
+            if answer is not None:
+                self._take_in(step, one.run, answer)
+
+    def _answer_of(self, step: Step, run: StepRun) -> WaitEnd | None:
+        events = self._inbox.pop(run.key, ())
+        try:
+            found = (self._waiting.answer(step, run, self._view, {}, event) for event in events)
+            return next((answer for answer in found if answer is not None), None)
+        except AutomateError as error:
+            return WaitEnd(error=error)
+
+    def _begin_wait(self, one: _Open) -> None:
+        """Begin a step that waits; it may end at once."""
+        run, step = one.run, one.request.step(one.run.step_id)
+        if step.workflow is not None:
+            # An attempt that was not saved is begun again, under the same id.
+            run.attempts += 1
+        try:
+            begun = self._waiting.begin(step, run, self._view, {}, self._time)
+        except AutomateError as error:
+            self._take_in(step, run, WaitEnd(error=error))
+            return
+        if begun.child is not None:
+            self._turn.children.append(begun.child)
+        self._waits.drop(run.key)
+        wait = begun.wait
+        if wait is None:
+            self._take_in(step, run, begun.answer)
+            return
+        if step.approval is not None and step.approval.notify is not None:
+            # No definition has it.
+            notify = step.approval.notify.model_dump(mode="json", exclude_defaults=True)
+            wait = replace(wait, details={**wait.details, "notify": notify})
+        run.status = StepStatus.WAITING
+        if wait.seconds is not None:
+            self._waits.add(run.key, wait.seconds)
+            self._turn.delays[run.key] = wait.seconds
+        self._turn.waits.append(wait)
+        self._save(run)
+
+    def _call(self, one: _Open) -> None:
+        run, request = one.run, one.request
+        run.attempts = self._attempts_of(run) + 1
+        run.status = StepStatus.RUNNING
+        self._in_flight.add(run.key)
+        self._waits.drop(run.key)
+        self._add(run)
+        unbounded = request.recovers or self._thrown
+        self._turn.calls.append(
+            StepCall(request.step(run.step_id), run, request.input, request.spec, unbounded)
+        )
+
+    def _attempts_of(self, run: StepRun) -> int:
+        """Return the attempts that a run has had, with those that killed a worker."""
+        if run.status is StepStatus.RUNNING:
+            # Written while it ran. Without a crash the worker gave it back, and that is free.
+            return max(run.attempts - 1 + min(1, self._crashes), self._crashes)
+        return run.attempts + self._crashes * self.first
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """End the execution with the function's result, or its error."""
+        failure = self._final_failure()
+        if failure is not None and (self._changed is not None or not self._cancelling):
+            self._fail(failure)
+        for one in list(self._open.values()):
+            self._abandon(one)
+        for run in self._execution.steps:
+            if not run.status.finished:
+                self._end_run(run, StepStatus.CANCELLED)
+        if self._cancelling:
+            self._turn.end = ExecutionStatus.CANCELLED
+        elif self._execution.error_code is not None:
+            self._turn.end = ExecutionStatus.FAILED
+        else:
+            self._turn.end = ExecutionStatus.COMPLETED
+        if self._undo_failures and self._turn.end is not ExecutionStatus.COMPLETED:
+            self._note_not_undone()
+
+    def _final_failure(self) -> AutomateError | None:
+        """Return the error that the execution ends with, or None after taking its output."""
+        value, error = self._result or (None, None)
+        if self._changed is not None:
+            error = self._changed
+        elif error is None and self._interruption is None:
+            error = self._unawaited_error() or self._record.unrepeated()
+        if error is not None:
+            return self._failure(error)
+        if self._interruption is not None:
+            return None
+        try:
+            output = self._program.function.output(value)
+            encoded = encode_json(output, "output of the workflow", self.most_output)
+        except AutomateError as unfit:
+            return unfit
+        self._turn.output, self._turn.encoded = output, encoded
+        return None
+
+    def _note_not_undone(self) -> None:
+        execution, left = self._execution, f"not undone: {', '.join(self._undo_failures)}"
+        if left not in (execution.error or ""):
+            execution.error_code = execution.error_code or str(ErrorCodes.ABORTED)
+            execution.error = f"{execution.error}; {left}" if execution.error else left
+
+    def _unawaited_error(self) -> AutomateError | None:
+        for pending in self._unawaited:
+            return AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"the workflow has ended without the step {pending.name!r} at {pending.place}",
+                hint="write await in front of it, or pass it to ctx.gather",
+            )
+        return None
+
+    def _failure(self, error: BaseException) -> AutomateError:
+        """Return the execution's error for what the function raised."""
+        if isinstance(error, WorkflowInterruptedError):
+            return error.reason
+        if isinstance(error, StepFailedError):
+            return within(error, f"step {error.step_id!r} failed: {error}")
+        if isinstance(error, RuntimeError) and _NO_LOOP in str(error):
+            error = _foreign("asyncio")
+        clean = self._program.operations.clean_error(error, f"workflow {self._execution.name!r}")
+        if not isinstance(error, AutomateError):
+            level = logging.ERROR if is_bug(error) else logging.WARNING
+            log_error(
+                logger, level, "execution %s: %s", self._execution.id, clean.message,
+                trace=clean.trace,
+            )  # fmt: skip
+        return clean
+
+    def _fail(self, error: AutomateError) -> None:
+        if self._execution.error_code is None:
+            self._execution.error_code, self._execution.error = str(error.code), str(error)
+            self._execution.error_group = group_of(error)
+            self._turn.failed = error
+
+
+def _foreign(what: str) -> AutomateError:
+    return AutomateError(
+        ErrorCodes.FAILED_PRECONDITION,
+        f"a workflow awaits nothing but its context's calls, and not {what}",
+        hint="move it into an async def function, and call that with ctx.step",
+    )
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+async def _awaiting(awaitable: Awaitable[T]) -> T:
+    return await awaitable

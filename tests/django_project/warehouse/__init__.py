@@ -1,0 +1,1 @@
+"""An app that is found by its `automation` module alone."""

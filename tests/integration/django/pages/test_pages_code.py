@@ -1,0 +1,86 @@
+"""Workflows in code in a project: found by themselves, and shown on the pages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from automate_django import get_kernel
+from automate_django.kernel import automation, forget_kernel
+from automate_kernel.errors import ConfigError
+from automate_kernel.workflows.execution import ExecutionStatus
+from django.conf import settings
+from django.test import override_settings
+
+MODULE = "warehouse.automation"
+BASE = "/admin/automate_django/workflowexecution/"
+
+
+@pytest.fixture
+def warehouse(database: str) -> Iterator[None]:
+    """The project with the app `warehouse`."""
+    before = list(automation.actions), list(automation.workflows)
+    sys.modules.pop(MODULE, None)
+    with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "warehouse"]):
+        forget_kernel()
+        yield
+    automation.actions[:], automation.workflows[:] = before
+    sys.modules.pop(MODULE, None)
+    forget_kernel()
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_the_module_automation_of_an_app_is_found(staff: Callable[..., Any]) -> None:
+    """Its actions and workflows belong to the project's kernel, and the pages show them."""
+    kernel = get_kernel()
+    assert kernel.invoke("warehouse.count", {"article": "nut"}) == 3
+    kernel.emit("stock.low", "nut")
+    kernel.run_until_idle()
+    (execution,) = kernel.executions.find(workflow="refill")
+    assert (execution.status, execution.output) == (ExecutionStatus.COMPLETED, "3 more of nut")
+
+    client = staff(superuser=True)
+    page = client.get(f"{BASE}{execution.id}/change/").content.decode()
+    assert "order_more#2" in page and "refill" in page
+    assert page.index(">count<") < page.index(">order_more<") < page.index(">order_more#2<")
+    tracks = client.get(f"{BASE}{execution.id}/progress/").json()["tracks"]
+    assert [each["label"] for each in tracks] == ["count", "order_more", "order_more#2"]
+    step = client.get(tracks[2]["url"]).content.decode()
+    assert "warehouse/automation.py:" in step and "(call 2.2)" in step
+    assert "1 more of spare" in step and "follow from its code" in step
+    listed = client.get("/admin/automate_django/workflowdocument/").content.decode()
+    assert "refill" in listed and "take_stock" in listed
+    shown = client.get("/admin/automate_django/workflowdocument/files/refill/").content.decode()
+    assert "event stock.low; warehouse.automation:refill" in shown
+
+    answer = client.post(f"{BASE}{execution.id}/order/", {"order": "resume", "step": "count"})
+    assert answer.status_code == 302
+    kernel.run_until_idle()
+    again = kernel.executions.get(execution.id)
+    assert again is not None and again.status is ExecutionStatus.COMPLETED
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_a_process_without_the_code_still_shows_its_executions(staff: Callable[..., Any]) -> None:
+    kernel = get_kernel()
+    execution = kernel.run("take_stock")
+    with override_settings(AUTOMATE_PLUGINS={"AUTODISCOVER": False, "DISCOVER": False}):
+        automation.actions.clear()
+        automation.workflows.clear()
+        forget_kernel()
+        assert "take_stock" not in get_kernel().workflows
+        page = staff(superuser=True).get(f"{BASE}{execution.id}/change/")
+    assert page.status_code == 200 and ">count<" in page.content.decode()
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_the_kernel_can_not_be_had_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An `automation` module that asks for it is told what to do instead."""
+    monkeypatch.setattr("automate_django.kernel.autodiscover_modules", lambda _: get_kernel())
+    with pytest.raises(ConfigError, match="while the kernel is being made") as caught:
+        get_kernel()
+    assert "automate_django: action, workflow" in str(caught.value)
+    monkeypatch.undo()
+    assert "refill" in get_kernel().workflows

@@ -1,0 +1,62 @@
+"""What a type checker knows of workflows in code: mypy reads this file, nobody runs it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from automate_kernel import Automation, Event, Kernel, SyncWorkflowContext, WorkflowContext
+from typing_extensions import assert_type
+
+
+class Order:
+    """A type of the host."""
+
+
+def price(order: Order, factor: int = 1) -> float:
+    """Stand in for a plain step."""
+    return 1.0
+
+
+async def send(order: Order) -> bytes:
+    """Stand in for an asynchronous step."""
+    return b""
+
+
+kernel, automation = Kernel(), Automation()
+
+
+@kernel.workflow(on="order.created")
+async def fulfil(ctx: WorkflowContext, order: Order) -> str:
+    """Use everything once."""
+    assert_type(await ctx.step(price, order), float)
+    assert_type(await ctx.step(price, order, 2, retry=3, timeout="5s"), float)
+    assert_type(await ctx.step(send, order), bytes)
+    assert_type(await ctx.step(partial(price, factor=2), order), float)
+    assert_type(
+        await ctx.gather(ctx.step(price, order), ctx.step(send, order)), tuple[float, bytes]
+    )
+    assert_type(await ctx.gather(*[ctx.step(price, order)]), tuple[float, ...])
+    assert_type(await ctx.wait_for("paid", timeout="2d"), Event)
+    assert_type(await ctx.wait_for("paid", timeout="2d", on_timeout="continue"), Event | None)
+    assert_type(await ctx.child(fulfil, order), str)
+    assert_type(await ctx.start(fulfil, order), str)
+    with ctx.compensate(price, order):
+        await ctx.sleep("3d")
+    await ctx.step(price, "no order")  # type: ignore[arg-type]
+    await ctx.step(send)  # type: ignore[call-arg, arg-type]
+    ctx.compensate(price, "no order")  # type: ignore[arg-type]
+    return ""
+
+
+@automation.workflow
+def plainly(ctx: SyncWorkflowContext, order: Order) -> int:
+    """Use the plain context."""
+    assert_type(ctx.step(price, order), float)
+    assert_type(ctx.step(send, order), bytes)
+    assert_type(ctx.gather(ctx.later(price, order), ctx.later(send, order)), tuple[float, bytes])
+    assert_type(ctx.wait_for("paid"), Event)
+    assert_type(ctx.child(fulfil, order), str)
+    assert_type(ctx.child("named", {}), Any)
+    ctx.step(price, "no order")  # type: ignore[arg-type]
+    return 1

@@ -1,0 +1,412 @@
+"""Workflows in code that change while executions go on, and executions that are resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from automate_kernel import (
+    AutomateError,
+    ErrorCodes,
+    Execution,
+    Kernel,
+    MemoryStorage,
+    StepFailedError,
+    WorkflowContext,
+    WorkflowError,
+)
+from automate_kernel.workflows.engine.record import CallPlace, Record
+from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
+from hypothesis import given
+from hypothesis import strategies as st
+
+calls: list[str] = []
+broken: set[str] = set()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    calls.clear()
+    broken.clear()
+
+
+def called(name: str) -> str:
+    calls.append(name)
+    if name in broken:
+        raise AutomateError(ErrorCodes.INVALID_ARGUMENT, f"{name} is broken")
+    return name
+
+
+def a() -> str:
+    return called("a")
+
+
+def b() -> str:
+    return called("b")
+
+
+def c() -> str:
+    return called("c")
+
+
+def undo() -> None:
+    called("undo")
+
+
+@pytest.fixture
+def storage() -> Iterator[MemoryStorage]:
+    made = MemoryStorage()
+    yield made
+    made.close()
+
+
+def deployed(
+    storage: MemoryStorage, function: Callable[..., Any], name: str = "flow", version: int = 1
+) -> Kernel:
+    """Return the kernel of a process that has *function* as its code."""
+    kernel = Kernel(storage, discover=False, secrets={})
+    kernel.workflow(name=name, version=version)(function)
+    return kernel
+
+
+def resumed(kernel: Kernel, execution: Execution, step_id: str | None = None) -> Execution:
+    assert kernel.executions.resume(execution.id, step_id=step_id)
+    kernel.run_until_idle()
+    found = kernel.executions.get(execution.id)
+    assert found is not None
+    return found
+
+
+async def a_then_b(ctx: WorkflowContext) -> list[str]:
+    return [await ctx.step(a), await ctx.step(b)]
+
+
+# -- changed code ----------------------------------------------------------------------------------
+
+
+async def c_then_b(ctx: WorkflowContext) -> list[str]:
+    return [await ctx.step(c), await ctx.step(b)]
+
+
+async def c_a_b(ctx: WorkflowContext) -> list[str]:
+    return [await ctx.step(c), await ctx.step(a), await ctx.step(b)]
+
+
+async def nothing(ctx: WorkflowContext) -> list[str]:
+    return []
+
+
+async def gathered(ctx: WorkflowContext) -> list[str]:
+    return list(await ctx.gather(ctx.step(a), ctx.step(b)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "now"),
+    [(c_then_b, "now c at"), (c_a_b, "now c at"), (gathered, "now a at")],
+)
+def test_code_that_calls_something_else_is_an_error_that_names_both_lines(
+    storage: MemoryStorage, changed: Callable[..., Any], now: str
+) -> None:
+    """Nothing is called, and with the code mended the execution goes on."""
+    broken.add("b")
+    old = deployed(storage, a_then_b)
+    execution = old.run("flow")
+    assert execution.status is ExecutionStatus.FAILED
+    broken.clear()
+    calls.clear()
+    found = resumed(deployed(storage, changed), execution)
+    assert found.status is ExecutionStatus.FAILED and calls == []
+    assert found.error_code == "FAILED_PRECONDITION"
+    text = str(found.error)
+    line = a_then_b.__code__.co_firstlineno + 1
+    assert "recorded is a at " in text and f"test_code_changes.py:{line} (call 1)" in text
+    assert now in text and "ctx.patched()" in text and "version" in text
+    mended = resumed(deployed(storage, a_then_b), found)
+    assert mended.status is ExecutionStatus.COMPLETED
+    assert (mended.output, calls) == (["a", "b"], ["b"])
+
+
+def test_code_that_ends_without_a_recorded_call_is_an_error(storage: MemoryStorage) -> None:
+    broken.add("b")
+    execution = deployed(storage, a_then_b).run("flow")
+    found = resumed(deployed(storage, nothing), execution)
+    assert "recorded is a at" in str(found.error)
+    assert "the workflow ends without it" in str(found.error)
+
+
+def test_an_error_for_changed_code_can_not_be_held_up(storage: MemoryStorage) -> None:
+    """It is no failure that the workflow could deal with."""
+
+    async def stubborn(ctx: WorkflowContext) -> list[str]:
+        try:
+            await ctx.step(c)
+        except BaseException:
+            await ctx.step(b)
+        return ["held up"]
+
+    broken.add("b")
+    execution = deployed(storage, a_then_b).run("flow")
+    calls.clear()
+    found = resumed(deployed(storage, stubborn), execution)
+    assert found.status is ExecutionStatus.FAILED and calls == []
+
+
+def test_a_change_at_the_end_needs_nothing(storage: MemoryStorage) -> None:
+    """What has not been reached yet may change."""
+
+    async def a_then_c(ctx: WorkflowContext) -> list[str]:
+        return [await ctx.step(a), await ctx.step(c)]
+
+    broken.add("b")
+    execution = deployed(storage, a_then_b).run("flow")
+    found = resumed(deployed(storage, a_then_c), execution)
+    assert found.output == ["a", "c"]
+
+
+# -- patched and version ---------------------------------------------------------------------------
+
+
+async def patched(ctx: WorkflowContext) -> list[str]:
+    found = []
+    if ctx.patched("c-first"):
+        found.append(await ctx.step(c))
+    return [*found, await ctx.step(a), await ctx.step(b)]
+
+
+def test_a_patch_lets_old_executions_go_on_as_they_began(storage: MemoryStorage) -> None:
+    broken.add("b")
+    old = deployed(storage, a_then_b).run("flow")
+    new_kernel = deployed(storage, patched)
+    new = new_kernel.run("flow")
+    assert [run.step_id for run in new.steps] == ["version.c-first", "c", "a", "b"]
+    broken.clear()
+    assert resumed(new_kernel, old).output == ["a", "b"]
+    assert resumed(new_kernel, new).output == ["c", "a", "b"]
+
+
+def test_versions_are_counted_and_stay(storage: MemoryStorage) -> None:
+    def versioned(newest: int) -> Callable[..., Any]:
+        async def flow(ctx: WorkflowContext) -> list[Any]:
+            found: list[Any] = [ctx.version("price", newest)]
+            await ctx.step(a)
+            found.append(ctx.version("price", newest))
+            await ctx.step(b)
+            return found
+
+        return flow
+
+    async def flow_without(ctx: WorkflowContext) -> list[Any]:
+        await ctx.step(a)
+        await ctx.step(b)
+        return []
+
+    broken.add("b")
+    before = deployed(storage, flow_without).run("flow")
+    two = deployed(storage, versioned(2)).run("flow")
+    newest = deployed(storage, versioned(3))
+    three = newest.run("flow")
+    broken.clear()
+    found = [resumed(newest, each).output for each in (before, two, three)]
+    assert found == [[1, 1], [2, 2], [3, 3]]
+
+
+def test_a_version_below_one_is_refused(storage: MemoryStorage) -> None:
+    async def flow(ctx: WorkflowContext) -> int:
+        return ctx.version("price", 0)
+
+    assert "1 or more" in str(deployed(storage, flow).run("flow").error)
+
+
+# -- another process -------------------------------------------------------------------------------
+
+
+def test_another_version_is_another_code(storage: MemoryStorage) -> None:
+    broken.add("b")
+    execution = deployed(storage, a_then_b).run("flow")
+    kernel = deployed(storage, c_then_b, version=2)
+    with pytest.raises(AutomateError, match="no code for version 1 of workflow 'flow'") as caught:
+        kernel.workflows.program(execution.definition_id)
+    assert caught.value.code is ErrorCodes.NOT_FOUND
+    assert __name__ in str(caught.value)
+    kernel.workflow(name="flow", version=1)(a_then_b)
+    broken.clear()
+    assert resumed(kernel, execution).output == ["a", "b"]
+
+
+def test_other_triggers_are_the_same_code(storage: MemoryStorage) -> None:
+    broken.add("b")
+    execution = deployed(storage, a_then_b).run("flow")
+    kernel = Kernel(storage, discover=False, secrets={})
+    kernel.workflow(name="flow", on="order.created")(a_then_b)
+    broken.clear()
+    assert resumed(kernel, execution).output == ["a", "b"]
+
+
+# -- resuming --------------------------------------------------------------------------------------
+
+
+def test_a_failure_that_was_dealt_with_stays(storage: MemoryStorage) -> None:
+    """To run it again could lead elsewhere than the record does."""
+
+    async def flow(ctx: WorkflowContext) -> list[str]:
+        try:
+            found = await ctx.step(a)
+        except StepFailedError:
+            found = await ctx.step(c)
+        return [found, await ctx.step(b)]
+
+    broken.update("ab")
+    kernel = deployed(storage, flow)
+    execution = kernel.run("flow")
+    assert calls == ["a", "c", "b"]
+    broken.clear()
+    found = resumed(kernel, execution)
+    assert (found.output, calls) == (["c", "b"], ["a", "c", "b", "b"])
+
+
+def test_members_that_failed_run_again_and_the_others_do_not(storage: MemoryStorage) -> None:
+    async def two(ctx: WorkflowContext) -> list[str]:
+        return [await ctx.step(a), await ctx.step(b)]
+
+    async def flow(ctx: WorkflowContext) -> list[Any]:
+        return list(await ctx.gather(ctx.step(a), ctx.step(c), two(ctx)))
+
+    broken.update("bc")
+    kernel = deployed(storage, flow)
+    execution = kernel.run("flow")
+    broken.clear()
+    calls.clear()
+    found = resumed(kernel, execution)
+    assert found.output == ["a", "c", ["a", "b"]]
+    assert sorted(calls) == ["b", "c"]
+
+
+def test_a_mistake_between_the_steps_is_mended_and_resumed(storage: MemoryStorage) -> None:
+    async def mistaken(ctx: WorkflowContext) -> int:
+        found = await ctx.step(a)
+        return int(found)
+
+    async def mended(ctx: WorkflowContext) -> int:
+        found = await ctx.step(a)
+        return len(found)
+
+    execution = deployed(storage, mistaken).run("flow")
+    assert "ValueError" in str(execution.error)
+    found = resumed(deployed(storage, mended), execution)
+    assert (found.output, calls) == (1, ["a"])
+
+
+def test_from_a_step_all_that_follows_runs_again(storage: MemoryStorage) -> None:
+    async def flow(ctx: WorkflowContext) -> list[Any]:
+        first = await ctx.step(a)
+        return [first, *await ctx.gather(ctx.step(b), ctx.step(c)), await ctx.step(a)]
+
+    kernel = deployed(storage, flow)
+    execution = kernel.run("flow")
+    calls.clear()
+    assert resumed(kernel, execution, "b").status is ExecutionStatus.COMPLETED
+    assert calls == ["b", "a"]
+    calls.clear()
+    resumed(kernel, execution, "a")
+    assert sorted(calls) == ["a", "a", "b", "c"]
+    with pytest.raises(WorkflowError, match="no step 'z'"):
+        kernel.executions.resume(execution.id, step_id="z")
+
+
+def test_what_was_undone_is_not_taken_for_done(storage: MemoryStorage) -> None:
+    """An execution that has undone its steps goes on from a step that is named."""
+
+    async def flow(ctx: WorkflowContext) -> str:
+        await ctx.step(a)
+        with ctx.compensate(undo):
+            return await ctx.step(b)
+
+    broken.add("b")
+    kernel = deployed(storage, flow)
+    execution = kernel.run("flow")
+    broken.clear()
+    with pytest.raises(WorkflowError, match="has undone what it had done: undo"):
+        kernel.executions.resume(execution.id)
+    calls.clear()
+    found = resumed(kernel, execution, "a")
+    assert (found.output, calls) == ("b", ["a", "b"])
+
+
+def test_what_was_undone_and_dealt_with_is_history(storage: MemoryStorage) -> None:
+    async def flow(ctx: WorkflowContext) -> str:
+        try:
+            with ctx.compensate(undo):
+                await ctx.step(a)
+        except StepFailedError:
+            pass
+        return await ctx.step(b)
+
+    broken.update("ab")
+    kernel = deployed(storage, flow)
+    execution = kernel.run("flow")
+    broken.clear()
+    found = resumed(kernel, execution)
+    assert (found.output, calls) == ("b", ["a", "undo", "b", "b"])
+
+
+# -- the record ------------------------------------------------------------------------------------
+
+
+@given(
+    st.text(max_size=30).filter(lambda text: "\n" not in text and "\r" not in text),
+    st.lists(st.integers(1, 10**6), min_size=1, max_size=6),
+    st.booleans(),
+)
+def test_a_place_is_read_as_it_was_written(line: str, path: list[int], undoes: bool) -> None:
+    place = CallPlace(line, tuple(path), undoes)
+    read = CallPlace.read(str(place))
+    assert read is not None and (read.path, read.undoes) == (place.path, undoes)
+
+
+@pytest.mark.parametrize("text", [None, "", "flows.py:12", "flows.py:12 (call )", "x (call 1.a)"])
+def test_another_text_is_no_place(text: str | None) -> None:
+    assert CallPlace.read(text) is None
+
+
+def test_a_record_reaches_as_far_as_its_scope() -> None:
+    runs = [
+        StepRun(execution_id="x", step_id=f"s{n}", status=StepStatus.COMPLETED, place=str(place))
+        for n, place in enumerate([CallPlace("f:1", (1,)), CallPlace("f:2", (2, 1, 3))])
+    ]
+    record = Record(runs)
+    assert record.reaches((), 2) and not record.reaches((), 3)
+    assert record.reaches((2, 1), 3) and not record.reaches((2, 1), 4)
+    assert not record.reaches((2, 2), 1)
+
+
+def test_a_worker_without_the_code_hands_the_execution_on(storage: MemoryStorage) -> None:
+    """It neither fails nor is lost: a process that has the code runs it."""
+    other = Kernel(storage, discover=False, secrets={})
+    other.workflow(name="another")(c_then_b)
+    execution_id = deployed(storage, a_then_b).start("flow")
+    other.run_until_idle()
+    found = other.executions.get(execution_id)
+    assert found is not None and found.status is ExecutionStatus.PENDING
+    item = other.outbox.get(found.item_id or "")
+    assert item is not None and item.last_error_code == "UNKNOWN_CODE" and item.handover
+    assert "has no code for version 1 of workflow 'flow'" in str(item.last_error)
+    assert calls == []
+    other.outbox.reschedule([item.id])
+    deployed(storage, a_then_b).run_until_idle()
+    found = other.executions.get(execution_id)
+    assert found is not None and found.output == ["a", "b"], found.error
+
+
+def test_a_step_of_a_test_is_replaced_by_its_function(storage: MemoryStorage) -> None:
+    """A function needs no name of an action to be replaced."""
+    kernel = deployed(storage, a_then_b)
+    with kernel.replace(a, "fake") as replaced:
+        assert kernel.run("flow").output == ["fake", "b"]
+    assert (len(replaced.calls), calls) == (1, ["b"])
+    assert kernel.run("flow").output == ["a", "b"]
+
+
+def test_a_dry_run_of_code_is_refused(storage: MemoryStorage) -> None:
+    with pytest.raises(AutomateError, match="can't be foreseen"):
+        deployed(storage, a_then_b).dry_run("flow")

@@ -1,0 +1,515 @@
+"""Large outputs: put in the host's store, read where a template needs them, and deleted in time."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from automate_kernel import Kernel
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    StorageError,
+    TemplateError,
+)
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage.output_store import FileOutputStore, OutputStore
+from automate_kernel.storage.rows import Where
+from automate_kernel.storage.tables import STEP
+from automate_kernel.templates import TemplateContext
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.large_outputs import MAX_OUTPUT_BYTES, ROW_BYTES
+from automate_kernel.workflows.engine.program import Reads
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+
+PATIENCE = 20.0
+LARGE = "x" * (ROW_BYTES + 10)
+DAY = 86_400.0
+
+
+class Store(OutputStore):
+    """An output store in memory, which counts, fails and ages as it is told to."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.calls: Counter[str] = Counter()
+        self.failures = 0
+        self.age = 0.0
+
+    def _call(self, name: str) -> None:
+        self.calls[name] += 1
+        if self.failures:
+            self.failures -= 1
+            raise StorageError("the network is down")
+
+    def put(self, key: str, data: bytes) -> None:
+        self._call("put")
+        assert key not in self.kept, "a key is used once"
+        self.kept[key] = data
+
+    def get(self, key: str) -> bytes:
+        self._call("get")
+        if key not in self.kept:
+            raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no {key}")
+        return self.kept[key]
+
+    def delete(self, key: str) -> None:
+        self._call("delete")
+        self.kept.pop(key, None)
+
+    def keys(self, *, older_than_seconds: float) -> Iterator[str]:
+        return iter(list(self.kept) if self.age >= older_than_seconds else [])
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def kernel(store: Store, clock: FakeClock) -> Iterator[Kernel]:
+    with made(MemoryStorage(clock), store) as kernel:
+        yield kernel
+
+
+def made(storage: MemoryStorage, store: Any) -> Kernel:
+    kernel = Kernel(storage, discover=False, secrets={}, output_store=store)
+
+    @kernel.action
+    def large(size: int = len(LARGE)) -> dict[str, Any]:
+        return {"text": "x" * size, "size": size}
+
+    @kernel.action
+    async def later(size: int = len(LARGE)) -> dict[str, Any]:
+        return {"text": "x" * size, "size": size}
+
+    @kernel.action
+    def measure(text: str) -> int:
+        return len(text)
+
+    return kernel
+
+
+def add(kernel: Kernel, *steps: dict[str, Any], **more: Any) -> None:
+    more.setdefault("trigger", {"type": "manual"})
+    kernel.add_workflow({"name": "flow", "steps": list(steps), **more})
+
+
+MAKE = {"id": "make", "action": "large"}
+MEASURE = {"id": "measure", "action": "measure", "input": {"text": "{{ steps.make.output.text }}"}}
+
+
+def stored(kernel: Kernel, execution_id: str) -> Execution:
+    found = kernel.executions.get(execution_id, large_outputs=False)
+    assert found is not None
+    return found
+
+
+def run_in_worker(kernel: Kernel) -> Execution:
+    """Start the workflow, and let a worker of threads bring it to its end."""
+    worker = kernel.worker(grace_seconds=5.0, poll_seconds=0.02)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        one = kernel.start("flow")
+        tick = threading.Event()
+        for _ in range(int(PATIENCE * 100)):
+            if stored(kernel, one).status.finished:
+                break
+            tick.wait(0.01)
+    finally:
+        worker.stop()
+        thread.join(PATIENCE)
+    return stored(kernel, one)
+
+
+# -- going there and back --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["large", "later"])
+@pytest.mark.parametrize("worker", [False, True])
+def test_a_large_output_is_in_the_store_and_the_next_step_has_it(
+    kernel: Kernel, store: Store, action: str, worker: bool
+) -> None:
+    add(kernel, {"id": "make", "action": action}, MEASURE, output="{{ steps.measure.output }}")
+    done = run_in_worker(kernel) if worker else kernel.run("flow")
+    assert (done.status, done.output) == (ExecutionStatus.COMPLETED, len(LARGE)), done.error
+    row = stored(kernel, done.id).step("make")
+    assert row is not None and row.output is None
+    assert list(store.kept) == [row.output_ref]
+    assert store.calls["get"] == 0, "who made an output need not read it"
+    whole = kernel.executions.get(done.id)
+    assert whole is not None and whole.step("make").output["text"] == LARGE  # type: ignore[union-attr]
+    assert kernel.executions.output(done.id, "make") == {"text": LARGE, "size": len(LARGE)}
+
+
+def test_a_run_gives_its_outputs_whole(kernel: Kernel) -> None:
+    add(kernel, MAKE)
+    step = kernel.run("flow").step("make")
+    assert step is not None and step.output["text"] == LARGE
+
+
+@pytest.mark.parametrize("worker", [False, True])
+def test_the_output_of_the_workflow_may_be_large(
+    kernel: Kernel, store: Store, worker: bool
+) -> None:
+    add(kernel, MAKE, output="{{ steps.make.output.text }}")
+    done = run_in_worker(kernel) if worker else kernel.run("flow")
+    assert done.status is ExecutionStatus.COMPLETED, done.error
+    row = stored(kernel, done.id)
+    assert row.output is None and row.output_ref in store.kept
+    assert kernel.executions.output(done.id) == LARGE
+    assert len(store.kept) == 2
+
+
+def test_elements_are_put_one_by_one(kernel: Kernel, store: Store) -> None:
+    add(
+        kernel,
+        {"id": "make", "action": "large", "for_each": "{{ range(3) | list }}"},
+        {
+            "id": "count", "action": "measure",
+            "input": {"text": "{{ steps.make.output | map(attribute='text') | join }}"},
+        },
+        output="{{ steps.count.output }}",
+    )  # fmt: skip
+    done = kernel.run("flow")
+    assert (done.status, done.output) == (ExecutionStatus.COMPLETED, 3 * len(LARGE)), done.error
+    assert len(store.kept) == 3
+
+
+def test_small_outputs_stay_in_their_rows(kernel: Kernel, store: Store) -> None:
+    add(kernel, {"id": "make", "action": "large", "input": {"size": 100_000}}, MEASURE)
+    assert kernel.run("flow").status is ExecutionStatus.COMPLETED
+    assert store.calls == {}
+
+
+def test_the_next_step_gets_an_output_whole(kernel: Kernel, clock: FakeClock) -> None:
+    """However long it is: a template that only passes a value on makes none."""
+    add(
+        kernel,
+        {"id": "make", "action": "large", "input": {"size": 2_000_000}}, MEASURE,
+        output="{{ steps.make.output }}",
+    )  # fmt: skip
+    done = kernel.run("flow")
+    assert done.status is ExecutionStatus.COMPLETED, done.error
+    assert done.output["size"] == len(done.output["text"]) == 2_000_000
+    with pytest.raises(TemplateError, match="1,000,000"):
+        kernel.templates.compile("{{ event + '!' }}").render(TemplateContext("x" * 2_000_000))
+    with pytest.raises(TemplateError, match="64,000,000"):
+        names = TemplateContext("x" * 3_000_000)
+        kernel.templates.compile(["{{ event }}"] * 22).render(names)
+    with made(MemoryStorage(clock), None) as other, pytest.raises(TemplateError, match="1,000,000"):
+        other.templates.compile("{{ event }}").render(TemplateContext("x" * 1_000_001))
+
+
+# -- after a crash ---------------------------------------------------------------------------------
+
+
+def interrupted(kernel: Kernel, *steps: dict[str, Any], **more: Any) -> str:
+    """Run the workflow until its step ``gate`` has failed for the first time."""
+    opened = []
+
+    @kernel.action
+    def gate(text: str = "") -> int:
+        if not opened:
+            opened.append(1)
+            raise ConnectionError("not yet")
+        return len(text)
+
+    retry = {"retry": {"attempts": 3, "delay": "1m"}}
+    steps = tuple({**step, **(retry if step["id"] == "gate" else {})} for step in steps)
+    add(kernel, *steps, **more)
+    one = kernel.start("flow")
+    kernel.run_until_idle()
+    run = stored(kernel, one).step("gate")
+    assert run is not None and run.status is StepStatus.RETRY
+    return one
+
+
+READING = {"id": "gate", "action": "gate", "input": {"text": "{{ steps.make.output.text }}"}}
+BLIND = {"id": "gate", "action": "gate", "needs": ["make"]}
+
+
+def test_another_worker_reads_what_a_template_needs(
+    kernel: Kernel, store: Store, clock: FakeClock
+) -> None:
+    one = interrupted(kernel, MAKE, READING, output="{{ steps.gate.output }}")
+    clock.advance(70)
+    kernel.run_until_idle()
+    assert store.calls["get"] == 1
+    assert (stored(kernel, one).status, stored(kernel, one).output) == (
+        ExecutionStatus.COMPLETED, len(LARGE),
+    )  # fmt: skip
+
+
+def test_nobody_reads_what_no_template_needs(
+    kernel: Kernel, store: Store, clock: FakeClock
+) -> None:
+    one = interrupted(kernel, MAKE, BLIND)
+    clock.advance(70)
+    kernel.run_until_idle()
+    assert stored(kernel, one).status is ExecutionStatus.COMPLETED
+    assert store.calls["get"] == 0
+
+
+def test_an_output_that_is_gone_fails_the_execution_with_a_reason(
+    kernel: Kernel, store: Store, clock: FakeClock
+) -> None:
+    one = interrupted(kernel, MAKE, READING)
+    store.kept.clear()
+    clock.advance(70)
+    kernel.run_until_idle()
+    failed = stored(kernel, one)
+    assert failed.status is ExecutionStatus.FAILED
+    assert failed.error_code == "NOT_FOUND" and "there is no" in (failed.error or "")
+
+
+def test_a_worker_without_the_store_says_so(kernel: Kernel, store: Store, clock: FakeClock) -> None:
+    one = interrupted(kernel, MAKE, READING)
+    kernel.executions.outputs.store = None
+    with pytest.raises(AutomateError, match="this kernel has none") as raised:
+        kernel.executions.get(one)
+    assert "output_store" in (raised.value.hint or "")
+    assert stored(kernel, one).steps, "but its rows can be looked at"
+
+
+def test_a_store_that_fails_for_a_moment_costs_no_attempt(kernel: Kernel, store: Store) -> None:
+    add(kernel, MAKE, MEASURE)
+    store.failures = 2
+    done = kernel.run("flow")
+    assert done.status is ExecutionStatus.COMPLETED
+    assert [run.attempts for run in done.steps] == [1, 1]
+    assert store.calls["put"] == 3
+
+
+class Broken(Store):
+    def put(self, key: str, data: bytes) -> None:
+        raise RuntimeError("bucket key-1234 denied")
+
+
+def test_a_broken_store_fails_the_step_without_its_own_words(clock: FakeClock) -> None:
+    with made(MemoryStorage(clock), Broken()) as kernel:
+        add(kernel, MAKE)
+        done = kernel.run("flow")
+    assert done.status is ExecutionStatus.FAILED
+    assert "output store failed" in (done.error or "") and "1234" not in (done.error or "")
+
+
+# -- bounds ----------------------------------------------------------------------------------------
+
+
+def test_without_a_store_a_long_output_is_refused_with_the_remedy(clock: FakeClock) -> None:
+    with made(MemoryStorage(clock), None) as kernel:
+        add(kernel, {"id": "make", "action": "large", "input": {"size": 1_000_001}})
+        done = kernel.run("flow")
+    assert done.status is ExecutionStatus.FAILED
+    assert "over 1,000,000 bytes" in (done.error or "")
+    assert "output_store" in (done.error or "")
+
+
+def test_beyond_the_maximum_it_is_refused(kernel: Kernel, store: Store) -> None:
+    add(kernel, {"id": "make", "action": "large", "input": {"size": MAX_OUTPUT_BYTES + 1}})
+    done = kernel.run("flow")
+    assert done.status is ExecutionStatus.FAILED and "over 64,000,000 bytes" in (done.error or "")
+    assert store.kept == {}
+
+
+def test_memory_that_is_held_is_let_go(kernel: Kernel) -> None:
+    add(kernel, MAKE, MEASURE)
+    outputs = kernel.executions.outputs
+    kernel.run("flow")
+    run_in_worker(kernel)
+    assert outputs._held == 0 and not outputs.full
+
+
+def test_secrets_are_taken_out_before_they_are_put(store: Store, clock: FakeClock) -> None:
+    secret = "s3cr3t-value-of-the-key"
+    kernel = Kernel(
+        MemoryStorage(clock), discover=False, secrets={"KEY": secret}, output_store=store
+    )
+
+    @kernel.action
+    def leak(key: str) -> str:
+        return LARGE + key
+
+    add(
+        kernel, {"id": "make", "action": "leak", "input": {"key": "$secret:KEY"}},
+        output="{{ steps.make.output }}",
+    )  # fmt: skip
+    with kernel:
+        assert kernel.run("flow").status is ExecutionStatus.COMPLETED
+    assert len(store.kept) == 2
+    assert not any(secret.encode() in data for data in store.kept.values())
+
+
+# -- deleting --------------------------------------------------------------------------------------
+
+
+def test_a_purge_deletes_outputs_with_their_executions(
+    kernel: Kernel, store: Store, clock: FakeClock
+) -> None:
+    add(kernel, MAKE, output="{{ steps.make.output }}")
+    kernel.run("flow")
+    assert len(store.kept) == 2
+    clock.advance(DAY)
+    kernel.purge(older_than_seconds=3600)
+    assert store.kept == {}
+
+
+def test_what_no_row_names_is_deleted_after_a_day(kernel: Kernel, store: Store) -> None:
+    """As a crash between the store and the checkpoint leaves it."""
+    add(kernel, MAKE)
+    done = kernel.run("flow")
+    (named,) = store.kept
+    lost = [f"{done.id}/lost", "01890000-0000-7000-8000-00000000dead/lost"]
+    store.kept |= dict.fromkeys(lost, b"1")
+    store.age = DAY - 1
+    assert kernel.executions.purge_outputs(older_than_seconds=0) == 0
+    store.age = DAY
+    assert kernel.executions.purge_outputs(older_than_seconds=0) == 2
+    assert list(store.kept) == [named]
+
+
+def test_a_store_that_can_not_delete_holds_up_no_purge(
+    kernel: Kernel, store: Store, clock: FakeClock
+) -> None:
+    add(kernel, MAKE)
+    done = kernel.run("flow")
+    clock.advance(DAY)
+    store.failures = 1
+    assert kernel.executions.purge(older_than_seconds=3600) == 1
+    assert kernel.executions.get(done.id) is None and len(store.kept) == 1
+    store.age = DAY
+    assert kernel.executions.purge_outputs() == 1
+    assert store.kept == {}
+
+
+def test_a_step_that_runs_again_leaves_nothing_for_ever(
+    kernel: Kernel, store: Store, clock: FakeClock
+) -> None:
+    add(kernel, MAKE, MEASURE)
+    done = kernel.run("flow")
+    kernel.executions.resume(done.id, step_id="make")
+    kernel.run_until_idle()
+    assert len(store.kept) == 2, "another key"
+    store.age = DAY
+    assert kernel.executions.purge_outputs() == 1
+    assert kernel.executions.output(done.id, "make")["text"] == LARGE
+
+
+def test_a_fork_has_outputs_of_its_own(kernel: Kernel, store: Store, clock: FakeClock) -> None:
+    add(kernel, MAKE, MEASURE, output="{{ steps.measure.output }}")
+    first = kernel.run("flow")
+    clock.advance(DAY)
+    copy = kernel.executions.fork(first.id, "measure")
+    assert len(store.kept) == 2
+    kernel.executions.purge(older_than_seconds=3600)
+    assert kernel.executions.get(first.id) is None and len(store.kept) == 1
+    kernel.run_until_idle()
+    assert stored(kernel, copy).output == len(LARGE)
+
+
+def test_compensation_reads_the_output_that_it_undoes(kernel: Kernel, clock: FakeClock) -> None:
+    undo = {"action": "measure", "input": {"text": "{{ output.text }}"}}
+    one = interrupted(kernel, {**MAKE, "compensate": undo}, BLIND)
+    kernel.executions.cancel(one)
+    kernel.run_until_idle()
+    assert stored(kernel, one).status is ExecutionStatus.CANCELLED
+    lengths = [
+        run.output for run in stored(kernel, one).steps if run.step_id not in ("make", "gate")
+    ]
+    assert lengths == [len(LARGE)]
+
+
+# -- reading by id ---------------------------------------------------------------------------------
+
+
+def test_another_tenant_s_output_is_not_there(kernel: Kernel) -> None:
+    add(kernel, MAKE)
+    done = kernel.run("flow")
+    with pytest.raises(AutomateError) as raised:
+        kernel.executions.output(done.id, "make", tenant_id="other")
+    assert raised.value.code is ErrorCodes.NOT_FOUND
+    with pytest.raises(AutomateError, match="there is no step 'nowhere'"):
+        kernel.executions.output(done.id, "nowhere")
+
+
+def test_a_folder_is_a_store(tmp_path: Path, clock: FakeClock) -> None:
+    with made(MemoryStorage(clock), tmp_path / "outputs") as kernel:
+        assert isinstance(kernel.executions.outputs.store, FileOutputStore)
+        add(kernel, MAKE, MEASURE)
+        done = kernel.run("flow")
+        assert kernel.executions.output(done.id, "make")["text"] == LARGE
+        with kernel.storage.begin() as rows:
+            (row,) = rows.select(STEP, [Where("step_id", "eq", "make")])
+    files = [each for each in (tmp_path / "outputs").rglob("*") if each.is_file()]
+    assert [f"{each.parent.name}/{each.name}" for each in files] == [row["output_ref"]]
+    with pytest.raises(ConfigError, match="can't be an int"):
+        Kernel(discover=False, output_store=3)  # type: ignore[arg-type]
+
+
+# -- what templates read ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("{{ steps.a.output }}", "a"),
+        ("{{ steps['a'].output }}", "a"),
+        ('{{ steps [ "a" ].output }}', "a"),
+        ("{{ steps . a . output }}", "a"),
+        ("{{ steps.get('a') }}", "ab"),
+        ("{{ steps | tojson }}", "ab"),
+        ("{{ steps[event.payload.which] }}", "ab"),
+        ("{% for steps in steps.b.output %}{{ steps }}{% endfor %}", "ab"),
+        ("{{ event.payload }}", ""),
+        ("no template", ""),
+    ],
+)
+def test_reads_of_templates(text: str, read: str) -> None:
+    def reads(**field: Any) -> str:
+        step = {"id": "c", "action": "tell", **field}
+        others = [{"id": "a", "action": "steps.a"}, {"id": "b", "action": "tell"}]
+        given = {"name": "flow", "trigger": {"type": "manual"}, "steps": [*others, step]}
+        known = Reads(Workflow.from_dict(given))
+        return "".join(each for each in "ab" if each in known)
+
+    assert reads(input={"text": [{"deep": text}]}) == read
+    assert reads(input={text: 1}) == read
+
+
+def test_large_outputs_inside_blocks(kernel: Kernel, store: Store) -> None:
+    """The steps inside read them, and the block's own is that of its last step."""
+    add(
+        kernel,
+        {
+            "id": "all",
+            "for_each": [1, 2],
+            "steps": [
+                {"id": "make", "action": "large"},
+                {"id": "size", "action": "measure", "input": {"text": "{{ steps.make.output.text }}"}},
+                {"id": "more", "action": "large"},
+            ],
+        },
+        {"id": "end", "action": "measure", "input": {"text": "{{ steps.all.output[1].text }}"}},
+    )  # fmt: skip
+    execution = run_in_worker(kernel)
+    assert execution.status is ExecutionStatus.COMPLETED, execution.error
+    rows = {run.key: run for run in stored(kernel, execution.id).steps}
+    assert rows["all[1].size", -1].output == rows["end", -1].output == len(LARGE)
+    assert rows["all", 1].output_ref == rows["all[1].more", -1].output_ref is not None
+    assert kernel.executions.resume(execution.id, step_id="end")
+    kernel.run_until_idle()
+    again = stored(kernel, execution.id)
+    assert again.status is ExecutionStatus.COMPLETED, again.error
