@@ -11,7 +11,14 @@ from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    StatementError,
+)
 from sqlalchemy.orm import Session, scoped_session
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
@@ -68,6 +75,12 @@ class SqlAlchemyRows(Rows):
             failure = translated(error, shown(self.native.engine.url))
             self._note(error.orig, failure)
             raise failure from error
+        except (PendingRollbackError, StatementError) as error:
+            if not self.native.invalidated:
+                raise
+            # A statement before this one has found that out, the host's own perhaps.
+            text = f"{shown(self.native.engine.url)}: the connection was lost"
+            raise StorageError(text, retryable=True) from error
         return found
 
     def _note(self, error: BaseException | None, failure: StorageError) -> None:

@@ -692,6 +692,29 @@ def test_a_sub_workflow_cleans_up_when_its_parent_is_cancelled(world: World) -> 
     assert world.status(child.id) is CANCELLED
 
 
+def test_a_sub_workflow_cancelled_by_two_cleans_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator cancels it right before its parent does: that is not the word to end it now."""
+    world.add("child", {"id": "go", "wait_for": {"signal": "go"}},
+              on_cancel=[{"id": "tell", "action": "note", "input": {"what": "told"}}])  # fmt: skip
+    world.add("parent", {"id": "sub", "workflow": "child"})
+    one = world.start("parent")
+    (child,) = world.children(one)
+    executions = world.kernel.executions
+    executions.cancel(one)
+    cancel = executions._cancel
+
+    def late(its: Any, **options: Any) -> bool:
+        monkeypatch.undo()
+        assert executions.cancel(child.id)
+        return cancel(its, **options)
+
+    monkeypatch.setattr(executions, "_cancel", late)
+    world.run()
+    assert (world.status(child.id), world.called) == (CANCELLED, ["told"])
+
+
 # -- retention -------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,12 @@ from automate_kernel.operations.context import Call, current_call
 from fault_kernel import Ledger
 
 EVENT = "order.placed"
+PAID = "order.paid"
 ELEMENTS = 20
+PARCELS = 2
+"""How many sub-workflows an order has."""
+NOT_CALLED = ("nap", "paid", "parcels", "rest")
+"""The steps that wait."""
 LONG = 10
 """How many steps the long workflow has."""
 _PATIENCE_SECONDS = 60.0
@@ -76,7 +81,8 @@ def succeeds(n: int) -> bool:
 
 def output_of(n: int) -> list[Any]:
     """Return the output of the order with this number."""
-    return [n + 1, n + 2, list(range(ELEMENTS)), n + 3, None if n % 3 == 0 else n]
+    parcels = [10 * n + parcel for parcel in range(PARCELS)]
+    return [n + 1, n + 2, list(range(ELEMENTS)), n + 3, None if n % 3 == 0 else n, n, parcels]
 
 
 def _workflow(name: str, one: str, other: str, remainder: int) -> dict[str, Any]:
@@ -88,6 +94,8 @@ def _workflow(name: str, one: str, other: str, remainder: int) -> dict[str, Any]
         }  # fmt: skip
 
     number = "{{ event.payload.n }}"
+    # What comes for one order as an event comes for the other as a signal.
+    paid = [{"event": PAID, "match": {"n": number}}, {"signal": PAID}][remainder]
     retry = {"attempts": 100, "backoff": "fixed", "delay": "50ms", "jitter": False}
     return {
         "name": name,
@@ -105,16 +113,38 @@ def _workflow(name: str, one: str, other: str, remainder: int) -> dict[str, Any]
             ),
             step("flaky", f"{one}-flaky", ["left", "right"], number, retry=retry),
             step("gift", f"{other}-gift", ["take"], number, on_failure="continue"),
-            step("pay", f"{other}-pay", ["each", "flaky", "gift"], number),
+            step("book", "shop.book", ["take"], number),
+            {"id": "nap", "needs": ["left"], "sleep": "50ms"},
+            {"id": "paid", "needs": ["right"], "wait_for": paid},
+            {
+                "id": "parcels", "needs": ["take"], "workflow": "parcel",
+                "for_each": list(range(PARCELS)), "concurrency": PARCELS,
+                "input": {"n": "{{ event.payload.n * 10 + item }}"},
+            },
+            step(
+                "pay", f"{other}-pay",
+                ["each", "flaky", "gift", "book", "nap", "paid", "parcels"], number,
+            ),
             step("ship", one, ["pay"], "{{ steps.pay.output + 3 }}"),
         ],
         "on_failure": [step("refund", one, [], number)],
         "output": [
             "{{ steps.left.output }}", "{{ steps.right.output }}", "{{ steps.each.output }}",
             "{{ steps.ship.output }}", "{{ steps.gift.output }}",
+            "{{ steps.paid.output.payload.n }}", "{{ steps.parcels.output }}",
         ],
     }  # fmt: skip
 
+
+_PARCEL = {
+    "name": "parcel",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {"id": "rest", "sleep": "30ms"},
+        {"id": "pack", "action": "shop.plain", "input": {"value": "{{ event.payload.n }}"}},
+    ],
+    "output": "{{ steps.pack.output }}",
+}
 
 _LONG_WORKFLOW = {
     "name": "long",
@@ -137,6 +167,7 @@ def add_orders(kernel: Kernel, url: str, ledger: Ledger, most_seconds: float) ->
     kernel.add_workflow(_LONG_WORKFLOW)
     _add_long_steps(kernel, ledger)
     if sa.make_url(url).get_backend_name() == "postgresql":
+        kernel.add_workflow(_PARCEL)
         kernel.add_workflow(_workflow("orders", "shop.plain", "shop.awaited", 0))
         kernel.add_workflow(_workflow("awaited-orders", "shop.awaited", "shop.plain", 1))
         _add_shop(kernel, Notes(url), most_seconds)
@@ -181,6 +212,15 @@ def _add_shop(kernel: Kernel, notes: Notes, most_seconds: float) -> None:
             await asyncio.sleep(random.random() * most_seconds)
             act(call, value)
             return value
+
+    @kernel.action("shop.book", transactional=True)
+    def book(value: int) -> int:
+        call, position, began = _called()
+        notes.write(call, position, began)
+        written = f"INSERT INTO booked VALUES ('{call.idempotency_key}')"
+        call.transaction.exec_driver_sql(written)
+        time.sleep(random.random() * most_seconds)
+        return value
 
     add("", lambda call, value: None)
     add("-flaky", _flaky)

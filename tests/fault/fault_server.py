@@ -33,7 +33,8 @@ class Server:
         self._addresses = [_LOCAL]
         # Its data need not outlive the machine, only the server.
         settings = self._data / "postgresql.auto.conf"
-        settings.write_text("fsync = off\nfull_page_writes = off\n")
+        # Workers that were killed or frozen leave connections behind for a while.
+        settings.write_text("fsync = off\nfull_page_writes = off\nmax_connections = 400\n")
         self._start("restart")
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 import fault_orders
 import pytest
 import sqlalchemy as sa
-from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
+from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP, WAIT
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from fault_scene import Process, Scene, until
 from fault_scripts import pass_leases
@@ -25,8 +25,9 @@ WORKERS = 4
 UNDER_WAY = 60
 # So much of the work may be done before its faults are.
 AHEAD = 30
-# A step for each action but the refund, the elements, and the step around these.
-STEPS = 8 + fault_orders.ELEMENTS
+# The steps but the refund, with the elements, the parcels, and the two steps of each of those.
+STEPS = 12 + fault_orders.ELEMENTS + 3 * fault_orders.PARCELS
+NAMES = ("orders", "awaited-orders")
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,32 @@ class Frozen:
 class Orders:
     """Events that are emitted bit by bit, and how far the executions are that they started."""
 
-    def __init__(self, scene: Scene, count: int) -> None:
-        self.scene, self._count = scene, count
+    def __init__(self, scene: Scene, count: int, choose: random.Random) -> None:
+        self.scene, self._count, self._choose = scene, count, choose
         self.events: list[str] = []
+        self._paid = set[str]()
 
     def reach(self, place: float) -> bool:
         """Return True if *place*, a part of all the work, is reached; emit what that needs."""
-        self.emit(min(self._count_of(EXECUTION) + UNDER_WAY, int(place * self._count) + AHEAD))
-        saved = self._count_of(STEP)
+        done = self._count_of(f"{EXECUTION} WHERE workflow IN {NAMES} AND")
+        self.emit(min(done + UNDER_WAY, int(place * self._count) + AHEAD))
+        self.pay()
+        saved = self._count_of(f"{STEP} WHERE")
         return saved >= place * self._count * STEPS
+
+    def pay(self, share: float = 0.2) -> bool:
+        """Pay some orders, before or after they wait for it; return True if all are paid."""
+        sql = f"SELECT id, event FROM {EXECUTION} WHERE workflow IN {NAMES}"
+        for row in self.scene.rows(sql):
+            if str(row.id) in self._paid or self._choose.random() > share:
+                continue
+            self._paid.add(str(row.id))
+            paid = {"n": row.event["payload"]["n"]}
+            if paid["n"] % 2:
+                self.scene.kernel.signal(str(row.id), fault_orders.PAID, paid)
+            else:
+                self.scene.kernel.emit(fault_orders.PAID, paid)
+        return len(self._paid) == self._count
 
     def emit(self, most: int) -> None:
         """Emit until there are *most*, or all."""
@@ -92,15 +110,15 @@ class Orders:
                 self.scene.kernel.emit(fault_orders.EVENT, {"n": n}, idempotency_key=f"order-{n}")
             )
 
-    def _count_of(self, table: str) -> int:
-        sql = f"SELECT count(*) AS n FROM {table} WHERE completed_at IS NOT NULL"
+    def _count_of(self, what: str) -> int:
+        sql = f"SELECT count(*) AS n FROM {what} completed_at IS NOT NULL"
         return self.scene.rows(sql)[0].n
 
 
 @pytest.mark.parametrize(
     "faults",
     [
-        pytest.param(Faults(60, 20, 2, 10, 3), id="few"),
+        pytest.param(Faults(40, 15, 2, 8, 3), id="few"),
         pytest.param(Faults(300, 160, 5, 60, 15), id="many", marks=pytest.mark.long),
     ],
 )
@@ -114,14 +132,18 @@ def test_workers_that_die_over_executions(
     """
     scene, choose = open_scene_at(server.url(), lease_seconds=3.0), random.Random(SEED)
     fault_orders.Notes(scene.url).create()
-    orders = Orders(scene, faults.executions)
+    orders = Orders(scene, faults.executions, choose)
     url = sa.make_url(scene.url).update_query_dict({"application_name": "worker"})
     worker = {"url": url.render_as_string(False), "slots": 16, "most_seconds": 0.04}
     for _ in range(WORKERS):
         scene.start(**worker)
     under_work, frozen = Counter[str](), Frozen(scene)
     for place, fault in faults.in_order(choose):
-        until(lambda place=place: (frozen.thaw(), orders.reach(place))[1])
+        until(
+            lambda place=place: (
+                frozen.thaw(), supervise(scene, worker), orders.reach(place),
+            )[-1]
+        )  # fmt: skip
         process = frozen.awake()[0] if fault == "freeze" else choose.choice(frozen.awake())
         under_work[fault] += scene.unfinished() > 0
         if fault == "kill":
@@ -138,8 +160,10 @@ def test_workers_that_die_over_executions(
     until(frozen.thaw)
     last_fault_at = time.monotonic()
     orders.emit(faults.executions)
+    until(orders.pay)
     scene.drain()
     assert time.monotonic() - last_fault_at < 60
+    supervise(scene, worker)
     assert all(process.alive for process in scene.processes)
     told = scene.stop_all()
 
@@ -151,6 +175,15 @@ def test_workers_that_die_over_executions(
     scene.check(orders.events)
     check_executions(scene, orders.events)
     check_calls(scene, frozen.pids)
+    check_bookings(scene, len(orders.events))
+
+
+def supervise(scene: Scene, worker: dict[str, Any]) -> None:
+    """Start another for each worker that has ended by itself: it did not find its database."""
+    for process in [each for each in scene.processes if not each.alive]:
+        assert "in _preflight" in process.complained(), process.complained()[-3000:]
+        scene.processes.remove(process)
+        scene.start(**worker)
 
 
 def end_a_session(scene: Scene) -> int:
@@ -163,12 +196,21 @@ def end_a_session(scene: Scene) -> int:
 
 def check_executions(scene: Scene, events: list[str]) -> None:
     """Each event has one execution, which ended as it should."""
-    found = scene.kernel.executions.find(limit=len(events) * 2)
+    # With one more for each order and each parcel, were there any.
+    every = scene.kernel.executions.find(limit=len(events) * (1 + fault_orders.PARCELS) * 2)
+    found = [execution for execution in every if execution.name in NAMES]
     by_event = {execution.event.id: execution for execution in found}
     assert len(found) == len(by_event) == len(events)
     assert set(by_event) == set(events)
+    parcels = [execution for execution in every if execution.name == "parcel"]
     for n, event_id in enumerate(events):
         check_execution(by_event[event_id], n)
+        its = [one for one in parcels if one.parent_id == by_event[event_id].id]
+        numbers = range(n * 10, n * 10 + fault_orders.PARCELS)
+        assert sorted(one.output for one in its) == list(numbers)
+        assert {one.status for one in its} == {ExecutionStatus.COMPLETED}
+    assert len(every) == len(events) * (1 + fault_orders.PARCELS)
+    assert scene.rows(f"SELECT * FROM {WAIT}") == []
 
 
 def check_execution(execution: Execution, n: int) -> None:
@@ -177,7 +219,9 @@ def check_execution(execution: Execution, n: int) -> None:
     ended = {run.key: run.status for run in execution.steps}
     assert len(ended) == len(execution.steps)
     expected = {("each", position): "COMPLETED" for position in range(fault_orders.ELEMENTS)}
-    expected |= {(step, -1): "COMPLETED" for step in ("take", "left", "right", "each", "flaky")}
+    expected |= {("parcels", parcel): "COMPLETED" for parcel in range(fault_orders.PARCELS)}
+    plain = ("take", "left", "right", "each", "flaky", "book", "nap", "paid", "parcels")
+    expected |= {(step, -1): "COMPLETED" for step in plain}
     expected["gift", -1] = "FAILED" if n % 3 == 0 else "COMPLETED"
     if fault_orders.succeeds(n):
         assert execution.status is ExecutionStatus.COMPLETED, execution.error
@@ -190,13 +234,19 @@ def check_execution(execution: Execution, n: int) -> None:
         expected |= {("pay", -1): "FAILED", ("refund", -1): "COMPLETED"}
     assert ended == expected
     for run in execution.steps:
-        if run.status is StepStatus.COMPLETED:
+        if run.step_id == "paid":
+            assert run.output["payload"] == {"n": n}
+        elif run.status is StepStatus.COMPLETED:
             assert run.output == output_of_step(run.step_id, run.position, n)
 
 
 def output_of_step(step_id: str, position: int, n: int) -> Any:
     if step_id == "each":
         return position if position >= 0 else None
+    if step_id == "parcels":
+        return n * 10 + position if position >= 0 else None
+    if step_id == "nap":
+        return None
     return n + {"left": 1, "right": 2, "ship": 3}.get(step_id, 0)
 
 
@@ -217,6 +267,7 @@ def check_calls(scene: Scene, frozen: set[int]) -> None:
     assert len(late) <= 10 * len(frozen)
     uncalled = scene.rows(
         f"SELECT step.* FROM {STEP} AS step WHERE NOT (step_id = 'each' AND position = -1)"
+        f" AND step_id NOT IN {fault_orders.NOT_CALLED}"
         f" AND NOT EXISTS (SELECT FROM calls WHERE {same})"
     )
     assert uncalled == []
@@ -228,6 +279,14 @@ def check_calls(scene: Scene, frozen: set[int]) -> None:
     assert scene.rows(f"{again} HAVING count(*) > 1"), "no kill hit a step: it shows nothing"
     assert scene.rows(f"SELECT * FROM {STEP} WHERE completed_at IS NULL") == []
     assert scene.rows(f"SELECT * FROM {OUTBOX} WHERE lease_expires_at IS NOT NULL") == []
+
+
+def check_bookings(scene: Scene, count: int) -> None:
+    """What a transactional step has written is there once, however often it was called."""
+    written = [row.step for row in scene.rows("SELECT step FROM booked")]
+    assert len(written) == len(set(written)) == count
+    called = scene.rows("SELECT count(*) AS n FROM calls WHERE step = 'book'")[0].n
+    assert called >= count
 
 
 def test_a_death_around_each_checkpoint(open_scene: Callable[..., Scene]) -> None:

@@ -159,6 +159,56 @@ def test_the_writes_and_the_checkpoint_are_one(kernel: Kernel, engine: sa.Engine
 
 
 @HOW
+def test_a_database_that_goes_away_is_no_failure_of_the_step(
+    kernel: Kernel, engine: sa.Engine, how: str
+) -> None:
+    """Its connection is lost while the action runs: the action is called again, and writes once."""
+    kill = {"postgresql": "SELECT pg_terminate_backend({})", "mysql": "KILL {}"}
+    own = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT CONNECTION_ID()"}
+    vendor = "mysql" if engine.dialect.name == "mariadb" else engine.dialect.name
+    if vendor == "sqlite":
+        pytest.skip("SQLite has no server")
+    calls = []
+
+    @kernel.action("book", transactional=True)
+    def book() -> None:
+        call = current_call()
+        assert call is not None
+        calls.append(call.attempt)
+        write("one")
+        if len(calls) == 1:
+            number = call.transaction.exec_driver_sql(own[vendor]).scalar()
+            with engine.connect() as other:
+                other.exec_driver_sql(kill[vendor].format(number))
+            write("two")
+
+    define(kernel, {"id": "a", "action": "book"})
+    execution = run(kernel, how)
+    assert execution.status is ExecutionStatus.COMPLETED, execution.error
+    assert (written(engine), len(calls)) == (["one"], 2)
+
+
+@HOW
+def test_a_statement_that_fails_is_a_failure_of_the_step(
+    kernel: Kernel, engine: sa.Engine, how: str
+) -> None:
+    """The database is there, and would refuse it again."""
+    calls = []
+
+    @kernel.action("book", transactional=True)
+    def book() -> None:
+        calls.append(1)
+        call = current_call()
+        assert call is not None
+        call.transaction.exec_driver_sql("INSERT INTO nowhere VALUES (1)")
+
+    define(kernel, {"id": "a", "action": "book"})
+    execution = run(kernel, how)
+    assert (execution.status, len(calls)) == (ExecutionStatus.FAILED, 1)
+    assert "nowhere" in (execution.error or "")
+
+
+@HOW
 def test_a_failed_attempt_leaves_nothing(kernel: Kernel, engine: sa.Engine, how: str) -> None:
     """Its writes are rolled back, the failure is kept, and the retry writes once."""
     attempts = []

@@ -1210,10 +1210,13 @@ class ExecutionStore:
         ``on_cancel`` and ``finally`` have run. With *force*, or if it is CANCELLING already, it is
         CANCELLED at once all the same. With *tenant_id* another tenant's is not there.
         """
-        its = _equal(id=execution_id, tenant_id=tenant_id)
+        return self._cancel(_equal(id=execution_id, tenant_id=tenant_id), force=force)
+
+    def _cancel(self, its: list[Where], *, force: bool = False, again: bool = True) -> bool:
+        """Cancel an execution; without *again*, leave one to its clean-up that is CANCELLING."""
         with self.storage.begin() as rows:
             found = rows.select(EXECUTION, its)
-            if not found:
+            if not found or (not again and found[0]["status"] not in (PENDING, RUNNING, PAUSED)):
                 return False
             if not force and must_clean_up(rows, found[0]):
                 row = self._recalled(rows, its)
@@ -1249,7 +1252,8 @@ class ExecutionStore:
                 EXECUTION, where, order_by=("created_at",), limit=limit, columns=("id",)
             )
         for row in found:
-            self.cancel(row["id"])
+            # An operator may have cancelled it meanwhile: twice would end it at once.
+            self._cancel(_equal(id=row["id"]), again=False)
         return len(found) == limit
 
     def _recalled(self, rows: Rows, its: list[Where]) -> Row | None:

@@ -70,8 +70,7 @@ class TransactionalCall:
         self._made = None
         try:
             with self._store.storage.begin() as rows:
-                outcome = self._invoke(rows.native)
-                self._made = outcome
+                outcome = self._made = self._called(rows)
                 self._save(rows, outcome)
         except StorageError as error:
             if self._made is None:
@@ -87,6 +86,22 @@ class TransactionalCall:
             # A statement of the action's own has failed, say, and nothing can follow on it.
             return CallOutcome(self._call, error=error)
         return outcome
+
+    def _called(self, rows: Rows) -> CallOutcome:
+        try:
+            return self._invoke(rows.native)
+        except StorageError:
+            raise
+        except AutomateError:
+            # If the database has gone away, the action's own statement has failed for that. No
+            # driver says so in one way; but then nothing can be asked any more.
+            its = Where("id", "eq", self._flow.item.id)
+            try:
+                rows.select(OUTBOX, [its], columns=("id",))
+            except StorageError as gone:
+                if gone.retryable:
+                    raise
+            raise
 
     def _save(self, rows: Rows, outcome: CallOutcome) -> None:
         run = _as(self._call.run, StepStatus.COMPLETED, outcome)
