@@ -60,9 +60,13 @@ def until(condition: Callable[[], Any]) -> None:
 
 def pass_delays(kernel: Kernel) -> None:
     """Let what is handed on be due at once."""
-    with kernel.storage.begin() as rows:
-        later = [Where("waiting_for", "eq", "time")]
-        rows.update(OUTBOX, later, {"next_attempt_at": Now(-1)})
+    later = [Where("waiting_for", "eq", "time")]
+    with kernel.storage.begin(atomic=False) as rows:
+        ids = [row["id"] for row in rows.select(OUTBOX, later, columns=("id",))]
+    # One by one: many at once may meet what workers lock in another order.
+    for item_id in ids:
+        with kernel.storage.begin() as rows:
+            rows.update(OUTBOX, [Where("id", "eq", item_id), *later], {"next_attempt_at": Now(-1)})
 
 
 def check(kernel: Kernel, events: list[str], gifts: list[str], started: list[str]) -> None:

@@ -351,12 +351,16 @@ def test_cancel_older_of_many(open_kernel: Open, clock: FakeClock) -> None:
 def test_a_worker_keeps_the_limit(open_kernel: Open) -> None:
     """Under a real worker with threads no more than two run at a time, and all end."""
     lock, running, most = threading.Lock(), 0, 0
+    two = threading.Event()
 
     def work() -> None:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
+            if running == 2:
+                two.set()
+        two.wait(10)
         threading.Event().wait(0.002)
         with lock:
             running -= 1

@@ -161,7 +161,9 @@ def test_help_shows_defaults(sqlite: str, capsys: pytest.CaptureFixture[str]) ->
 def test_the_commands_for_a_kernel_are_these(sqlite: str) -> None:
     """All that need no settings of ``automate``, under the same names."""
     names = set(typer.main.get_command(hosted).commands)
-    assert names == {"db", "executions", "find", "outbox", "top", "workflow"}
+    assert names == {
+        "approvals", "db", "executions", "find", "outbox", "schedules", "top", "workflow"
+    }  # fmt: skip
     assert {"list", "retry"} <= set(typer.main.get_command(hosted).commands["outbox"].commands)
 
 
