@@ -47,7 +47,7 @@ def test_ours_are_measured_beside_the_limit(run):
     results, printed = run("--contenders", "ours,ours-django,limit", "--only", "drain-1,enqueue")
     assert not [sample for sample in results["samples"] if "failed" in sample]
     drains = results["summary"]["drain-1"]
-    assert set(drains) == {"ours", "ours/threads", "ours/async", "ours-django", "limit"}
+    assert set(drains) == {"ours", "ours/async", "ours-django", "limit"}
     for figures in drains.values():
         assert figures["per_second"]["median"] > 0
         assert figures["client_cpu_us"]["median"] > 0
