@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import selectors
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from automate_kernel.secrets.logs import get_logger
@@ -31,6 +33,9 @@ class ListenWakeup:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
+        # A signal handler may run in the thread that has it.
+        self._lock = threading.RLock()
+        self._closed = False
 
     def wait(self, timeout: float) -> bool:
         """Block until a notice, `wake` or *timeout* seconds."""
@@ -86,15 +91,17 @@ class ListenWakeup:
 
     def wake(self) -> None:
         """End a wait that is going on, from another thread or a signal handler."""
-        try:
-            os.write(self._writer, b"w")
-        except BlockingIOError:
-            pass  # the pipe is full of unread wake-ups already
+        # Once it is closed, the pipe's number may be that of another file.
+        with self._lock, suppress(BlockingIOError):  # it is full of unread wake-ups already
+            if not self._closed:
+                os.write(self._writer, b"w")
 
     def close(self) -> None:
         """Close the connection and the pipe."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        os.close(self._reader)
-        os.close(self._writer)
+        with self._lock:
+            self._closed = True
+            os.close(self._reader)
+            os.close(self._writer)

@@ -511,6 +511,13 @@ class StorageContract:
         """It says where it is, in words for people."""
         assert storage.describe()
 
+    def test_a_wake_after_the_end(self, storage: Storage) -> None:
+        """It does nothing: a thread that still ends meets no error."""
+        wakeup = storage.wakeup("contract")
+        if wakeup is not None:
+            wakeup.close()
+            wakeup.wake()
+
     def test_wakeup(self, storage: Storage) -> None:
         """A commit that notifies wakes who waits; a rollback doesn't."""
         wakeup = storage.wakeup("contract")
