@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from workers import until, working
 import sqlalchemy as sa
 from automate_kernel import AutomateError, ErrorCodes, Kernel
 from automate_kernel.connectors import Connector, action
@@ -23,8 +24,6 @@ from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session
-
-PATIENCE = 20.0
 
 
 class Failing:
@@ -89,28 +88,6 @@ def see(kernel: Kernel, execution_id: str) -> Execution:
     found = kernel.executions.get(execution_id)
     assert found is not None
     return found
-
-
-@contextlib.contextmanager
-def working(kernel: Kernel, **options: Any) -> Iterator[Any]:
-    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0, **options)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    tick = threading.Event()
-    for _ in range(int(PATIENCE * 100)):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 def run(kernel: Kernel, how: str) -> Execution:

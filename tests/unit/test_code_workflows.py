@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from workers import working
 from automate_kernel import (
     Automation,
     AutomateError,
@@ -677,19 +678,6 @@ def test_pictures_show_the_steps_that_were_called(kernel: Kernel) -> None:
 
 
 # -- in a worker -----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def working(kernel: Kernel, **options: Any) -> Iterator[None]:
-    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0, **options)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 def over(kernel: Kernel, execution_id: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from workers import PATIENCE, until, working
 from automate_kernel import Kernel
 from automate_kernel.errors import ErrorCodes, StorageError
 from automate_kernel.operations.context import current_item
@@ -17,8 +18,6 @@ from automate_kernel.plugins import hookimpl
 from automate_kernel.worker.handler import cancelling
 from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
-
-PATIENCE = 20.0
 
 
 @pytest.fixture
@@ -29,30 +28,6 @@ def kernel() -> Kernel:
 def add(kernel: Kernel, name: str, *steps: dict[str, Any], **more: Any) -> None:
     more.setdefault("trigger", {"type": "manual"})
     kernel.add_workflow({"name": name, "steps": list(steps), **more})
-
-
-@contextlib.contextmanager
-def working(kernel: Kernel, **options: Any) -> Iterator[Worker]:
-    """Have a worker run while the block does."""
-    options.setdefault("poll_seconds", 0.02)
-    worker = kernel.worker(grace_seconds=5.0, **options)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive(), "the worker did not stop"
-
-
-def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
-    """Look again and again, for as long as a test may take."""
-    tick, looked = threading.Event(), 0
-    while not condition():
-        looked += 1
-        assert looked < seconds * 100, "it did not happen"
-        tick.wait(0.01)
 
 
 def execution(kernel: Kernel, execution_id: str) -> Execution:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from workers import PATIENCE, until, working
 from automate_kernel import Kernel
 from automate_kernel.errors import ErrorCodes, StorageError
 from automate_kernel.outbox import ItemStatus
@@ -20,35 +21,11 @@ from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
-PATIENCE = 20.0
-
 
 @pytest.fixture
 def kernel() -> Iterator[Kernel]:
     with Kernel(discover=False, secrets={}) as kernel:
         yield kernel
-
-
-@contextlib.contextmanager
-def working(kernel: Kernel, **options: Any) -> Iterator[Any]:
-    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0, **options)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    tick = threading.Event()
-    for _ in range(int(PATIENCE * 100)):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 def add(kernel: Kernel, *steps: dict[str, Any], **more: Any) -> None:

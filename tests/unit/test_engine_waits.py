@@ -8,39 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from workers import PATIENCE, until, working
 from automate_kernel import Kernel
 from automate_kernel.storage.tables import WAIT
 from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 
-PATIENCE = 20.0
-
 
 @pytest.fixture
 def kernel() -> Kernel:
     return Kernel(discover=False, secrets={})
-
-
-@contextmanager
-def working(kernel: Kernel, **options: Any) -> Iterator[Worker]:
-    """Have a worker run while the block does."""
-    worker = kernel.worker(grace_seconds=5.0, poll_seconds=0.02, **options)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive(), "the worker did not stop"
-
-
-def until(condition: Any, seconds: float = PATIENCE) -> None:
-    tick, looked = threading.Event(), 0
-    while not condition():
-        looked += 1
-        assert looked < seconds * 100, "it did not happen"
-        tick.wait(0.01)
 
 
 def see(kernel: Kernel, execution_id: str) -> Execution:

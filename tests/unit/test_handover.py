@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from workers import PATIENCE, until, working
 from automate_kernel import Kernel
 from automate_kernel.connectors import Connector, action
 from automate_kernel.outbox import OutboxItem
@@ -20,7 +21,6 @@ from automate_kernel.workflows.execution import Execution, ExecutionStatus, Step
 from hypothesis import given
 from hypothesis import strategies as st
 
-PATIENCE = 20.0
 LATER = 600.0
 
 
@@ -59,28 +59,6 @@ def item_of(kernel: Kernel, execution_id: str) -> OutboxItem:
     item = kernel.outbox.get(see(kernel, execution_id).item_id or "")
     assert item is not None
     return item
-
-
-@contextlib.contextmanager
-def working(kernel: Kernel, **options: Any) -> Iterator[None]:
-    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0, **options)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    tick = threading.Event()
-    for _ in range(int(PATIENCE * 100)):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 # -- actions ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from workers import until, working
 from automate_kernel import Kernel
 from automate_kernel.errors import ConfigError
 from automate_kernel.outbox import WorkerInfo
@@ -26,7 +27,6 @@ from automate_kernel.workflows.execution import ExecutionStatus
 from hypothesis import given
 from hypothesis import strategies as st
 
-PATIENCE = 20.0
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
@@ -173,28 +173,6 @@ def test_marks_follow_names_and_triggers() -> None:
 
 
 # -- workers ---------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def working(kernel: Kernel, **options: Any) -> Iterator[Any]:
-    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0, **options)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    tick = threading.Event()
-    for _ in range(int(PATIENCE * 100)):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 def kernel_on(storage: MemoryStorage, *events: str, **options: Any) -> Kernel:

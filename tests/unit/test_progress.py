@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from workers import PATIENCE, until, working
 import sqlalchemy as sa
 from automate_kernel import Call, Kernel, current_call
 from automate_kernel.errors import PayloadError
@@ -20,7 +21,6 @@ from automate_kernel.workflows.engine import progress
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
-PATIENCE = 20.0
 KINDS = ("def", "async def")
 
 
@@ -49,28 +49,6 @@ def add(kernel: Kernel, *steps: dict[str, Any], **more: Any) -> None:
 
 STEP_A = {"id": "a", "action": "work"}
 AGAIN = {**STEP_A, "retry": {"attempts": 2, "delay": 0}}
-
-
-@contextmanager
-def working(kernel: Kernel) -> Iterator[Any]:
-    worker = kernel.worker(grace_seconds=5.0, poll_seconds=0.02)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    tick = threading.Event()
-    for _ in range(int(PATIENCE * 100)):
-        if condition():
-            return
-        tick.wait(0.01)
-    pytest.fail("it did not happen")
 
 
 def run_of(kernel: Kernel, execution_id: str) -> StepRun | None:

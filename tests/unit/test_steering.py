@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from workers import PATIENCE, until, working
 from automate_kernel import Kernel, signals
 from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.outbox import ItemStatus
@@ -19,7 +20,6 @@ from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
-PATIENCE = 20.0
 PENDING, RUNNING, PAUSED, CANCELLING = (
     ExecutionStatus.PENDING,
     ExecutionStatus.RUNNING,
@@ -106,27 +106,6 @@ def shop(clock: FakeClock) -> Iterator[Shop]:
 def live_shop() -> Iterator[Shop]:
     with Kernel(discover=False, secrets={}) as kernel:
         yield Shop(kernel)
-
-
-@contextlib.contextmanager
-def working(kernel: Kernel) -> Iterator[Worker]:
-    worker = kernel.worker(grace_seconds=5.0, poll_seconds=0.02)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive(), "the worker did not stop"
-
-
-def until(condition: Callable[[], Any]) -> None:
-    tick, looked = threading.Event(), 0
-    while not condition():
-        looked += 1
-        assert looked < PATIENCE * 100, "it did not happen"
-        tick.wait(0.01)
 
 
 # -- cancelling --------------------------------------------------------------------------------------

@@ -346,6 +346,86 @@ class Turn:
         return self.end is not None or self.wait is not None
 
 
+class TurnDraft:
+    """
+    The turn that is being put together: what has become of an execution's runs since the last one.
+
+    A step may have thousands of elements: nothing here searches all of them.
+    """
+
+    def __init__(self, execution: Execution, waits: Waits) -> None:
+        self.turn: Turn = Turn()
+        """The turn so far."""
+        self.runs: dict[StepKey, StepRun] = {run.key: run for run in execution.steps}
+        """All runs of the execution."""
+        self._execution, self._waits = execution, waits
+        self._saved: set[StepKey] = set()
+
+    def take(self) -> Turn:
+        """Return the turn, and begin the next one."""
+        turn, self.turn = self.turn, Turn()
+        self._saved.clear()
+        return turn
+
+    def add(self, run: StepRun) -> None:
+        """Let *run* be one of the execution's."""
+        if run.key not in self.runs:
+            self.runs[run.key] = run
+            self._execution.steps.append(run)
+
+    def save(self, run: StepRun) -> None:
+        """Have *run* saved with the turn."""
+        self.add(run)
+        if run.key not in self._saved:
+            self._saved.add(run.key)
+            self.turn.saves.append(run)
+
+    def keep_output(self, key: StepKey, encoded: JsonText) -> None:
+        """Note the JSON of an output that is saved with the turn."""
+        self.turn.outputs[key] = encoded
+        self.turn.size += len(encoded)
+
+    def retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
+        """Let *run* wait for its next attempt."""
+        delay = step.retry.delay_for(run.attempts)
+        if error.retry_after is not None:
+            delay = max(delay, bounded_seconds(error.retry_after))
+        run.status, run.output = StepStatus.RETRY, None
+        self._note_error(run, error)
+        self._waits.add(run.key, delay)
+        self.turn.delays[run.key] = delay
+        self.save(run)
+
+    def end(
+        self, run: StepRun, status: StepStatus, output: Any, error: AutomateError | None
+    ) -> None:
+        """End *run*."""
+        run.status, run.output, run.output_ref = status, output, None
+        run.error_code = run.error = run.trace = run.error_group = None
+        if error is not None:
+            self._note_error(run, error)
+        self._waits.drop(run.key)
+        self.save(run)
+
+    def _note_error(self, run: StepRun, error: AutomateError) -> None:
+        run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
+        run.error_group = group_of(error)
+        self.turn.failures.append(run.failed_attempt())
+
+
+def attempts_of(run: StepRun, crashes: int, *, first: bool) -> int:
+    """
+    Return the attempts that a run has had, with those that killed a worker.
+
+    *crashes* workers have died since the last checkpoint; what begins in the *first* turn was
+    running then.
+    """
+    if run.status is StepStatus.RUNNING:
+        # Written while it ran. Without a crash the worker gave it back, and that is free.
+        return max(run.attempts - 1 + min(1, crashes), crashes)
+    return run.attempts + crashes * first
+
+
 def advance(
     program: WorkflowProgram,
     execution: Execution,
@@ -405,22 +485,18 @@ class _Flow:
         self._program = program
         self._workflow = program.workflow
         self._execution = execution
-        # A step may have thousands of elements: nothing here may search all of them in a turn.
-        self._runs = {run.key: run for run in execution.steps}
         # The runs that wait for a time, an event or another workflow, in the order they began in.
-        self._open = {
-            key: run for key, run in self._runs.items() if run.status is StepStatus.WAITING
-        }
-        retrying = (key for key, run in self._runs.items() if run.status is StepStatus.RETRY)
+        self._open = {run.key: run for run in execution.steps if run.status is StepStatus.WAITING}
+        retrying = (run.key for run in execution.steps if run.status is StepStatus.RETRY)
         timed = (key for key in self._open if key in waits)
         self._waits = Waits({key: waits.get(key, 0.0) for key in (*retrying, *timed)})
+        self._draft = TurnDraft(execution, self._waits)
+        self._runs = self._draft.runs
         self._left = left
         self._in_flight: set[StepKey] = set()
         # Steps whose condition has held, of which the database knows nothing yet.
         self._decided: dict[StepKey, StepRun] = {}
         self._entered: list[StepRun] = []  # blocks, likewise
-        self._turn = Turn()
-        self._saved: set[StepKey] = set()  # in this turn
         self._view = program.view(execution, self._runs)
         self._waiting = WaitingSteps(program, execution, find_child)
         self._elements: dict[str, Elements] = {}
@@ -461,8 +537,7 @@ class _Flow:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
             run.output_ref = outcome.ref
             if outcome.encoded is not None:
-                self._turn.outputs[run.key] = outcome.encoded
-                self._turn.size += len(outcome.encoded)
+                self._draft.keep_output(run.key, outcome.encoded)
             if elements is not None:
                 elements.unfinished -= 1
         elif self._retries(step, run, outcome.error):
@@ -490,15 +565,8 @@ class _Flow:
         return self._ending is not SUCCESS and plain_id(step.id) not in self._program.recovery
 
     def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
-        delay = step.retry.delay_for(run.attempts)
-        if error.retry_after is not None:
-            delay = max(delay, bounded_seconds(error.retry_after))
         self._close(run, abandon=False)
-        run.status, run.output = StepStatus.RETRY, None
-        self._note_error(run, error)
-        self._waits.add(run.key, delay)
-        self._turn.delays[run.key] = delay
-        self._save(run)
+        self._draft.retry(step, run, error)
 
     def _end_run(
         self,
@@ -509,12 +577,7 @@ class _Flow:
         error: AutomateError | None = None,
     ) -> None:
         self._close(run, abandon=status is StepStatus.CANCELLED)
-        run.status, run.output, run.output_ref = status, output, None
-        run.error_code = run.error = run.trace = run.error_group = None
-        if error:
-            self._note_error(run, error)
-        self._waits.drop(run.key)
-        self._save(run)
+        self._draft.end(run, status, output, error)
         if run.position < 0 and status.finished:
             scope = self._scopes.get(list_of(run.step_id))
             if scope is None:
@@ -527,7 +590,7 @@ class _Flow:
         """End the wait of *run*, if it waits; *abandon* cancels the sub-workflow that it has."""
         if self._open.pop(run.key, None) is None:
             return
-        self._turn.answered.append(run.key)
+        self._draft.turn.answered.append(run.key)
         step = self._workflow.step(run.step_id)
         if run.position >= 0 and run.step_id in self._elements:
             self._elements[run.step_id].waiting -= 1
@@ -537,12 +600,7 @@ class _Flow:
     def _abandon(self, step: Step, run: StepRun) -> None:
         """Have the sub-workflow cancelled that *run* has waited for, if it has one."""
         if step.workflow is not None and run.output is not None:
-            self._turn.abandoned.append(run.output["execution_id"])
-
-    def _note_error(self, run: StepRun, error: AutomateError) -> None:
-        run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
-        run.error_group = group_of(error)
-        self._turn.failures.append(run.failed_attempt())
+            self._draft.turn.abandoned.append(run.output["execution_id"])
 
     def _step_failed(self, step: Step, error: AutomateError) -> None:
         # One that cleans up changes nothing: the workflow has failed or is cancelled anyway.
@@ -560,18 +618,7 @@ class _Flow:
         if ending_of(self._execution) is SUCCESS:
             self._execution.error_code, self._execution.error = str(error.code), str(error)
             self._execution.error_group = group_of(error)
-            self._turn.failed = error
-
-    def _save(self, run: StepRun) -> None:
-        self._add(run)
-        if run.key not in self._saved:
-            self._saved.add(run.key)
-            self._turn.saves.append(run)
-
-    def _add(self, run: StepRun) -> None:
-        if run.key not in self._runs:
-            self._runs[run.key] = run
-            self._execution.steps.append(run)
+            self._draft.turn.failed = error
 
     # -- the next turn -----------------------------------------------------------------------
 
@@ -583,13 +630,12 @@ class _Flow:
         if self._open:
             self._answer_waits(due)
             self._put_back(self._waits.take_due())  # retried at once
-        if self._turn.saves:
+        if self._draft.turn.saves:
             self._save_decided()
         self._go_on()
-        if self._turn.saves:
+        if self._draft.turn.saves:
             self._save_entered()
-        turn, self._turn = self._turn, Turn()
-        self._saved.clear()
+        turn = self._draft.take()
         wait = self._waits.until_next()
         if turn.calls or self._in_flight:
             turn.next_retry = self._bounded(wait)
@@ -615,7 +661,7 @@ class _Flow:
             self._start_ready()
             if ending_of(self._execution) is not self._ending:
                 continue
-            if self._turn.calls or self._in_flight or self._phase_waits():
+            if self._draft.turn.calls or self._in_flight or self._phase_waits():
                 return
             if not self._next_phase():
                 return
@@ -675,7 +721,7 @@ class _Flow:
         decided, self._decided = self._decided, {}
         for key, run in decided.items():
             if key in self._in_flight:
-                self._save(run)
+                self._draft.save(run)
 
     def _bounded(self, wait: float | None) -> float | None:
         """Return *wait*, cut where the workflow's time ends."""
@@ -747,7 +793,7 @@ class _Flow:
             run.attempts += 1
         begun = self._waiting.begin(step, run, self._view_of(step), extra, self._now)
         if begun.child is not None:
-            self._turn.children.append(begun.child)
+            self._draft.turn.children.append(begun.child)
         self._waits.drop(run.key)
         wait = begun.wait
         if wait is None:
@@ -757,9 +803,9 @@ class _Flow:
         self._open[run.key] = run
         if wait.seconds is not None:
             self._waits.add(run.key, wait.seconds)
-            self._turn.delays[run.key] = wait.seconds
-        self._turn.waits.append(wait)
-        self._save(run)
+            self._draft.turn.delays[run.key] = wait.seconds
+        self._draft.turn.waits.append(wait)
+        self._draft.save(run)
         return True
 
     def _check_time(self) -> None:
@@ -779,7 +825,7 @@ class _Flow:
         except AutomateError as error:
             self.fail(error)
         else:
-            self._turn.size += len(encoded)
+            self._draft.turn.size += len(encoded)
             self._output, self._encoded = output, encoded
 
     def _cancel_rest(self, steps: Sequence[Step]) -> None:
@@ -921,15 +967,15 @@ class _Flow:
             return False
         given = self._program.input(step, self._view_of(step), extra)
         # Not saved: an attempt that kills its worker is counted by the claims of the item.
-        run.attempts = self._attempts_of(run) + 1
+        run.attempts = attempts_of(run, self._crashes, first=self.first) + 1
         run.status = StepStatus.RUNNING
         self._in_flight.add(run.key)
         self._count_call(step.id, 1)
         self._waits.drop(run.key)
-        self._add(run)
+        self._draft.add(run)
         if step.if_ is not None and step.for_each is None:
             self._decided[run.key] = run
-        self._turn.calls.append(StepCall(step, run, given))
+        self._draft.turn.calls.append(StepCall(step, run, given))
         return True
 
     # -- blocks ------------------------------------------------------------------------------
@@ -998,14 +1044,14 @@ class _Flow:
 
     def _note_running(self, run: StepRun) -> None:
         run.status = StepStatus.RUNNING
-        self._add(run)
+        self._draft.add(run)
         self._entered.append(run)
 
     def _save_entered(self) -> None:
         """Save the blocks that have begun: what is saved with them began inside or beside them."""
         for run in self._entered:
             if run.status is StepStatus.RUNNING:
-                self._save(run)
+                self._draft.save(run)
         self._entered.clear()
 
     def _enter_block(self, block: Step, position: int) -> BlockScope:
@@ -1111,11 +1157,10 @@ class _Flow:
     def _output_inside(self, scope: BlockScope) -> Any:
         output = self._program.block_output(scope.block, scope.inside)
         if self._program.output_ref(scope.block, scope.inside) is not None:
-            self._turn.outputs[scope.block.id, scope.position] = NOT_HERE
+            self._draft.turn.outputs[scope.block.id, scope.position] = NOT_HERE
             return output
         encoded = encode_json(output, f"output of step {scope.block.id!r}")
-        self._turn.outputs[scope.block.id, scope.position] = encoded
-        self._turn.size += len(encoded)
+        self._draft.keep_output((scope.block.id, scope.position), encoded)
         return output
 
     def _end_block(self, scope: BlockScope, output: Any, error: AutomateError | None) -> None:
@@ -1158,13 +1203,6 @@ class _Flow:
             scope = self._scopes.get(list_path(step.id, position))
             if scope is not None:
                 self._drop_scopes(scope)
-
-    def _attempts_of(self, run: StepRun) -> int:
-        """Return the attempts that a run has had, with those that killed a worker."""
-        if run.status is StepStatus.RUNNING:
-            # Written while it ran. Without a crash the worker gave it back, and that is free.
-            return max(run.attempts - 1 + min(1, self._crashes), self._crashes)
-        return run.attempts + self._crashes * self.first
 
 
 def within(error: AutomateError, text: str) -> AutomateError:

@@ -30,7 +30,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import is_bug
 from automate_kernel.operations.spec import OperationSpec
-from automate_kernel.outbox.item import MAX_DELAY_SECONDS, bounded_seconds
+from automate_kernel.outbox.item import MAX_DELAY_SECONDS
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of, log_error
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
@@ -47,7 +47,15 @@ from automate_kernel.workflows.code.routine import PlainRoutine, Routine, leave
 from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.definition.waits import SleepUntil
-from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, Waits, within
+from automate_kernel.workflows.engine.advance import (
+    CallOutcome,
+    StepCall,
+    Turn,
+    TurnDraft,
+    Waits,
+    attempts_of,
+    within,
+)
 from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.program import (
     BuildContext,
@@ -246,13 +254,14 @@ class _Driver:
         self._crashes, self._left, self._time = crashes, left, now
         self._inbox = inbox
         self._record = Record(execution.steps)
-        self._runs = {run.key: run for run in execution.steps}
         timed = (
             run.key for run in execution.steps
             if run.status is StepStatus.RETRY
             or (run.status is StepStatus.WAITING and run.key in waits)
         )  # fmt: skip
         self._waits = Waits({key: waits.get(key, 0.0) for key in timed})
+        self._draft = TurnDraft(execution, self._waits)
+        self._runs = self._draft.runs
         self._view = program.view(execution, self._runs)
         self._waiting = WaitingSteps(program, execution, find_child)
         self._open: dict[StepKey, _Open] = {}
@@ -260,7 +269,6 @@ class _Driver:
         self._to_answer: list[StepKey] = []
         self._in_flight: set[StepKey] = set()
         self._to_call: list[StepKey] = []
-        self._turn, self._saved = Turn(), set[StepKey]()
         self._ready: deque[Callable[[], None]] = deque()
         self._scope: _Scope | None = None
         """The scope that runs at this moment."""
@@ -577,7 +585,7 @@ class _Driver:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
             run.output_ref = outcome.ref
             if outcome.encoded is not None:
-                self._turn.outputs[run.key] = outcome.encoded
+                self._draft.keep_output(run.key, outcome.encoded)
         elif self._retries(step, run, one, error):
             self._retry(step, run, error)
             return
@@ -600,15 +608,8 @@ class _Driver:
         return self._interruption is not None and not self._thrown
 
     def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
-        delay = step.retry.delay_for(run.attempts)
-        if error.retry_after is not None:
-            delay = max(delay, bounded_seconds(error.retry_after))
         self._close(run)
-        run.status, run.output = StepStatus.RETRY, None
-        self._note_error(run, error)
-        self._waits.add(run.key, delay)
-        self._turn.delays[run.key] = delay
-        self._save(run)
+        self._draft.retry(step, run, error)
 
     def _end_run(
         self,
@@ -619,33 +620,12 @@ class _Driver:
         error: AutomateError | None = None,
     ) -> None:
         self._close(run)
-        run.status, run.output, run.output_ref = status, output, None
-        run.error_code = run.error = run.trace = run.error_group = None
-        if error is not None:
-            self._note_error(run, error)
-        self._waits.drop(run.key)
-        self._save(run)
+        self._draft.end(run, status, output, error)
 
     def _close(self, run: StepRun) -> None:
         """End the wait of *run*, if it waits."""
         if run.status is StepStatus.WAITING:
-            self._turn.answered.append(run.key)
-
-    def _note_error(self, run: StepRun, error: AutomateError) -> None:
-        run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
-        run.error_group = group_of(error)
-        self._turn.failures.append(run.failed_attempt())
-
-    def _save(self, run: StepRun) -> None:
-        self._add(run)
-        if run.key not in self._saved:
-            self._saved.add(run.key)
-            self._turn.saves.append(run)
-
-    def _add(self, run: StepRun) -> None:
-        if run.key not in self._runs:
-            self._runs[run.key] = run
-            self._execution.steps.append(run)
+            self._draft.turn.answered.append(run.key)
 
     # -- the next turn -----------------------------------------------------------------------
 
@@ -668,8 +648,7 @@ class _Driver:
         over = self._changed is not None or self._result is not None
         if over and not self._in_flight:
             self._end()
-        turn, self._turn = self._turn, Turn()
-        self._saved.clear()
+        turn = self._draft.take()
         if turn.end is not None:
             return turn
         wait = self._waits.until_next()
@@ -711,7 +690,7 @@ class _Driver:
         """Cancel the sub-workflow that a run waits for."""
         waits = one.run.status is StepStatus.WAITING and one.run.output is not None
         if waits and "workflow" in one.request.options:
-            self._turn.abandoned.append(one.run.output["execution_id"])
+            self._draft.turn.abandoned.append(one.run.output["execution_id"])
 
     def _start_calls(self, retried: Sequence[StepKey]) -> None:
         keys, self._to_call = [*self._to_call, *retried], []
@@ -768,7 +747,7 @@ class _Driver:
             self._take_in(step, run, WaitEnd(error=error))
             return
         if begun.child is not None:
-            self._turn.children.append(begun.child)
+            self._draft.turn.children.append(begun.child)
         self._waits.drop(run.key)
         wait = begun.wait
         if wait is None:
@@ -781,28 +760,21 @@ class _Driver:
         run.status = StepStatus.WAITING
         if wait.seconds is not None:
             self._waits.add(run.key, wait.seconds)
-            self._turn.delays[run.key] = wait.seconds
-        self._turn.waits.append(wait)
-        self._save(run)
+            self._draft.turn.delays[run.key] = wait.seconds
+        self._draft.turn.waits.append(wait)
+        self._draft.save(run)
 
     def _call(self, one: _Open) -> None:
         run, request = one.run, one.request
-        run.attempts = self._attempts_of(run) + 1
+        run.attempts = attempts_of(run, self._crashes, first=self.first) + 1
         run.status = StepStatus.RUNNING
         self._in_flight.add(run.key)
         self._waits.drop(run.key)
-        self._add(run)
+        self._draft.add(run)
         unbounded = request.recovers or self._thrown
-        self._turn.calls.append(
+        self._draft.turn.calls.append(
             StepCall(request.step(run.step_id), run, request.input, request.spec, unbounded)
         )
-
-    def _attempts_of(self, run: StepRun) -> int:
-        """Return the attempts that a run has had, with those that killed a worker."""
-        if run.status is StepStatus.RUNNING:
-            # Written while it ran. Without a crash the worker gave it back, and that is free.
-            return max(run.attempts - 1 + min(1, self._crashes), self._crashes)
-        return run.attempts + self._crashes * self.first
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -817,12 +789,12 @@ class _Driver:
             if not run.status.finished:
                 self._end_run(run, StepStatus.CANCELLED)
         if self._cancelling:
-            self._turn.end = ExecutionStatus.CANCELLED
+            self._draft.turn.end = ExecutionStatus.CANCELLED
         elif self._execution.error_code is not None:
-            self._turn.end = ExecutionStatus.FAILED
+            self._draft.turn.end = ExecutionStatus.FAILED
         else:
-            self._turn.end = ExecutionStatus.COMPLETED
-        if self._undo_failures and self._turn.end is not ExecutionStatus.COMPLETED:
+            self._draft.turn.end = ExecutionStatus.COMPLETED
+        if self._undo_failures and self._draft.turn.end is not ExecutionStatus.COMPLETED:
             self._note_not_undone()
 
     def _final_failure(self) -> AutomateError | None:
@@ -841,7 +813,7 @@ class _Driver:
             encoded = encode_json(output, "output of the workflow", self.most_output)
         except AutomateError as unfit:
             return unfit
-        self._turn.output, self._turn.encoded = output, encoded
+        self._draft.turn.output, self._draft.turn.encoded = output, encoded
         return None
 
     def _note_not_undone(self) -> None:
@@ -880,7 +852,7 @@ class _Driver:
         if self._execution.error_code is None:
             self._execution.error_code, self._execution.error = str(error.code), str(error)
             self._execution.error_group = group_of(error)
-            self._turn.failed = error
+            self._draft.turn.failed = error
 
 
 def _foreign(what: str) -> AutomateError:
