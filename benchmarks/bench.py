@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,6 +82,19 @@ class Drained:
     client_cpu_us: float
     server_cpu_us: float
     complete: bool = True
+
+
+@contextmanager
+def open_bench(server: str | None) -> Iterator[Bench]:
+    """Open a bench in a folder of its own, on a new PostgreSQL or the one at *server*."""
+    with tempfile.TemporaryDirectory(prefix="automate-benchmark-") as name:
+        databases = Databases(Path(name), server)
+        bench = Bench(Path(name), databases)
+        try:
+            yield bench
+        finally:
+            bench.close()
+            databases.close()
 
 
 class Bench:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from benchmarks.bench import Bench, Entrant
+from benchmarks.bench import Bench, Entrant, open_bench
 from benchmarks.contenders import load
-from benchmarks.databases import Databases
 from benchmarks.environments import environment
 from benchmarks.machine import resident_mb
 from benchmarks.processes import FailedError, Producer, workers
@@ -46,14 +43,8 @@ class Endurance:
 
 def million(items: int = 1_000_000, server: str | None = None) -> Endurance:
     """Enqueue, work off and purge *items* at the same time, on PostgreSQL."""
-    with tempfile.TemporaryDirectory(prefix="automate-benchmark-") as name:
-        databases = Databases(Path(name), server)
-        bench = Bench(Path(name), databases)
-        try:
-            return _run(bench, items)
-        finally:
-            bench.close()
-            databases.close()
+    with open_bench(server) as bench:
+        return _run(bench, items)
 
 
 def _run(bench: Bench, items: int) -> Endurance:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from benchmarks.bench import Bench, Entrant
+from benchmarks.bench import Bench, Entrant, open_bench
 from benchmarks.contenders import load
-from benchmarks.databases import Databases
 from benchmarks.environments import environment
 from benchmarks.machine import cpu_seconds, resident_mb
 from benchmarks.processes import FailedError, workers
@@ -59,14 +56,8 @@ class Waiting:
 
 def waiting(count: int = 10_000, server: str | None = None) -> Waiting:
     """Start *count* executions of each kind on PostgreSQL, leave them, and wake those that wait."""
-    with tempfile.TemporaryDirectory(prefix="automate-benchmark-") as name:
-        databases = Databases(Path(name), server)
-        bench = Bench(Path(name), databases)
-        try:
-            return _run(bench, count)
-        finally:
-            bench.close()
-            databases.close()
+    with open_bench(server) as bench:
+        return _run(bench, count)
 
 
 def _run(bench: Bench, count: int) -> Waiting:

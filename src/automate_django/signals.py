@@ -22,7 +22,6 @@ from django.dispatch import Signal
 from automate_django.connections import freshen
 from automate_kernel import signals as kernel_signals
 from automate_kernel.errors import ConfigError
-from automate_kernel.workflows.engine.announcer import THREAD
 
 __all__ = [
     "event_received",
@@ -91,7 +90,7 @@ def _forward(signal: Signal, kernel: Any, arguments: dict[str, Any]) -> Any:
     if _in_loop():
         # Given back to the kernel, which awaits it: plain receivers then run on a thread.
         return _asend(signal, sender, arguments)
-    if threading.current_thread().name == THREAD:
+    if threading.current_thread().name == kernel_signals.THREAD:
         freshen()  # nobody else looks after the connections of this thread
     connection = _connection(kernel)
     if connection is not None and connection.in_atomic_block:

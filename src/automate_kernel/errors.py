@@ -53,6 +53,14 @@ class ErrorCodes(str, Enum):
     # The same text on every Python: 3.10's str() of a str-enum member is "ErrorCodes.INTERNAL".
     __str__ = str.__str__
 
+    @classmethod
+    def of(cls, text: str | None) -> ErrorCodes:
+        """Return the code that *text* names; one that is unknown here, or None, is INTERNAL."""
+        try:
+            return cls(text or cls.INTERNAL)
+        except ValueError:
+            return cls.INTERNAL
+
     @property
     def retryable(self) -> bool:
         """True if the same call may succeed later, with nothing changed."""

@@ -58,6 +58,9 @@ from automate_kernel.secrets.logs import get_logger, run_logged
 logger: logging.Logger = get_logger(__name__)
 _namespace = Namespace()
 
+THREAD = "automate-signals"
+"""The name of the thread on which a worker calls receivers."""
+
 event_received: NamedSignal = _namespace.signal("event_received")
 workflow_started: NamedSignal = _namespace.signal("workflow_started")
 workflow_completed: NamedSignal = _namespace.signal("workflow_completed")

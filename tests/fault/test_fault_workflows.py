@@ -118,6 +118,7 @@ class Orders:
 @pytest.mark.parametrize(
     "faults",
     [
+        # Each order has 38 steps: so many make the ordinary run about as long as others here.
         pytest.param(Faults(40, 15, 2, 8, 3), id="few"),
         pytest.param(Faults(300, 160, 5, 60, 15), id="many", marks=pytest.mark.long),
     ],

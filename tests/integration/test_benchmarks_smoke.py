@@ -83,3 +83,11 @@ def test_the_long_run_counts_every_item(postgresql_server):
     printed = _benchmarks(postgresql_server, "million", "--items", "2000")
     assert printed.startswith("2,000 of 2,000 items handled in ")
     assert " 0 left unfinished" in printed
+
+
+def test_waiting_executions_are_measured(postgresql_server):
+    """They sleep, wait, are woken by an event each, and end."""
+    printed = _benchmarks(postgresql_server, "waiting", "--items", "20")
+    assert printed.startswith("a worker without work: ")
+    assert "with 20 executions that sleep and 20 that wait: " in printed
+    assert "woken by an event each and ended: " in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -129,6 +130,38 @@ def test_a_few_quick_items_run_where_they_were_claimed(store: RowsOutboxStore) -
 
     until(at_once)
     run.stop()
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), asyncio.CancelledError(), GeneratorExit(), Unprintable()], ids=repr
+)
+def test_whatever_is_raised_in_place_the_worker_goes_on(
+    store: RowsOutboxStore, error: BaseException
+) -> None:
+    """The item fails, and no other."""
+    where: list[str] = []
+
+    def fail() -> None:
+        where.append(threading.current_thread().name)
+        raise error
+
+    quick = Noting(bad=fail)
+    run = Running(store, quick.handler)
+    quick.settle(run)
+    bad, *good = store.enqueue_many([NewItem(quick.kind, "bad", max_attempts=1), *quick.new(30)])
+    until(lambda: all(status(store, one) is ItemStatus.COMPLETED for one in good))
+    until(lambda: status(store, bad) is ItemStatus.FAILED)
+    run.do(*quick.new(30))
+    run.stop()
+    assert set(where) <= IN_PLACE
+    found = store.get(bad)
+    assert found is not None
+    assert type(error).__name__ in (found.last_error or "")
 
 
 def test_a_handler_that_waits_stays_on_threads(store: RowsOutboxStore) -> None:

@@ -6,12 +6,9 @@ from typing import Any
 
 import pytest
 
-from automate_kernel import Kernel, Step, WorkflowError
+from automate_kernel import Kernel, WorkflowError
 from automate_kernel.testing import WorkflowTest
 
-pytestmark = pytest.mark.skipif(
-    "wait_for" not in Step.model_fields, reason="steps call actions, and wait for nothing"
-)
 STEPS: list[dict[str, Any]] = [
     {"id": "nap", "sleep": "3d"},
     {

@@ -13,10 +13,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
-
-import jinja2
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.http.answers import HttpAnswer, HttpError, failure_answer
@@ -24,6 +22,9 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.webhooks.request import HeadersLike, WebhookHeaders
 from automate_kernel.workflows.approvals import MOST_COMMENT, ApprovalLink, Approvals
 from automate_kernel.workflows.definition.approval import MOST_FIELDS, FormField
+
+if TYPE_CHECKING:
+    import jinja2
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -310,6 +311,8 @@ def _moment(moment: Any) -> str:
 
 @lru_cache(1)
 def _template() -> jinja2.Template:
+    import jinja2  # a host that has pages of its own needs none
+
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -343,7 +346,7 @@ def as_html(page: LinkPage) -> HttpAnswer:
 
 
 def answer_show(approvals: Approvals, token: str) -> HttpAnswer:
-    """SentAnswer ``GET``."""
+    """Answer ``GET``."""
     try:
         return as_html(show(approvals, token))
     except Exception as error:
@@ -353,7 +356,7 @@ def answer_show(approvals: Approvals, token: str) -> HttpAnswer:
 def answer_decision(
     approvals: Approvals, token: str, headers: HeadersLike, body: bytes
 ) -> HttpAnswer:
-    """SentAnswer ``POST``."""
+    """Answer ``POST``."""
     try:
         return as_html(decide(approvals, token, sent_form(headers, body)))
     except Exception as error:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from automate_kernel.errors import AutomateError, did_you_mean
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.secrets.redaction import redact_text
-from automate_kernel.workflows.engine.precedence import followers, leader
 
 if TYPE_CHECKING:
     from automate_kernel.connectors import TriggerSpec
@@ -357,6 +356,9 @@ def _handed_on(outbox: OutboxStore, worker: str) -> Iterator[Finding]:
 
 def _following(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
     """Find workers that leave events to a newer one."""
+    # Here, so that commands which look at no workers don't import the engine.
+    from automate_kernel.workflows.engine.precedence import followers, leader
+
     first, behind = leader(workers), [one.id for one in followers(workers)]
     if first is not None and behind:
         version = f" of version {first.version}" if first.version else ""

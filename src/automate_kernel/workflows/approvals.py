@@ -257,10 +257,7 @@ class Approvals:
             if waiting is None:
                 raise _none_waits(rows, where)
             if not waiting.may_decide(by, roles):
-                raise AutomateError(
-                    ErrorCodes.PERMISSION_DENIED,
-                    f"{by!r} may not decide this; it is for {', '.join(waiting.by)}",
-                )
+                raise _not_theirs(waiting, by)
             return self._record(rows, waiting, by, **answer)
 
     def _record(
@@ -367,10 +364,7 @@ class Approvals:
             if waiting is None:
                 raise _none_waits(rows, _where(execution_id, step_id, position, tenant_id))
         if not (by in waiting.by or waiting.may_decide(by, roles)):
-            raise AutomateError(
-                ErrorCodes.PERMISSION_DENIED,
-                f"{by!r} may not decide this; it is for {', '.join(waiting.by)}",
-            )
+            raise _not_theirs(waiting, by)
         ends = waiting.expires_at and waiting.expires_at.timestamp()
         payload = {
             "asked": waiting.asked, "execution": waiting.execution_id, "step": waiting.step_id,
@@ -523,6 +517,13 @@ def _none_waits(rows: Rows, where: Sequence[Where] | None) -> AutomateError:
         ErrorCodes.NOT_FOUND, "no step waits for this approval",
         hint="kernel.approvals.pending() lists those that are open",
     )  # fmt: skip
+
+
+def _not_theirs(waiting: PendingApproval, by: str) -> AutomateError:
+    return AutomateError(
+        ErrorCodes.PERMISSION_DENIED,
+        f"{by!r} may not decide this; it is for {', '.join(waiting.by)}",
+    )
 
 
 def _too_late(message: str) -> AutomateError:

@@ -159,6 +159,8 @@ def test_a_command_does_its_work(
     # A refusal is an error alone, on the other stream.
     if "--json" in words and not case.endless and (printed or process.returncode == 0):
         json.loads(printed)
+    elif "--json" in words and not case.endless:
+        assert errors.strip()
 
 
 def completed() -> int:
@@ -167,7 +169,9 @@ def completed() -> int:
 
 def expected() -> int:
     """Return how many have completed once those that wait are done."""
-    return completed() + len(get_kernel().executions.find(status=ExecutionStatus.PENDING))
+    waiting = len(get_kernel().executions.find(status=ExecutionStatus.PENDING))
+    assert waiting
+    return completed() + waiting
 
 
 @pytest.mark.parametrize(

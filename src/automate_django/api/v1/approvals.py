@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from django.db import transaction
@@ -42,7 +43,7 @@ class ApprovalViewSet(Resource):
     # For schemas and permissions: the kernel reads the rows.
     queryset = WorkflowWait._default_manager.none()
 
-    @property
+    @cached_property
     def person(self) -> Person:
         """The user or the service that asks."""
         return person_of(self.request)

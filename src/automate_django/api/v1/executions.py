@@ -77,11 +77,10 @@ class ExecutionViewSet(Resource):
             runs.append(serializers.Whole(run, action=action, input=given))
         attempts = store.failed_attempts(execution.id)
         waits = store.waits(execution.id)
-        item = None if execution.item_id is None else self.kernel.outbox.get(execution.item_id)
-        handover = None if item is None or execution.status.finished else item.handover
         whole = serializers.Whole(
-            execution, steps=runs, waits=waits, failed_attempts=attempts, handed_on=handover
-        )
+            execution, steps=runs, waits=waits, failed_attempts=attempts,
+            handed_on=store.handover(execution),
+        )  # fmt: skip
         return Response(serializers.ExecutionDetailSerializer(whole).data)
 
     @described(

@@ -85,8 +85,7 @@ def show(context: Context, execution_id: str = _ID) -> None:
         "waits": [records.wait_data(each) for each in waits],
         "failed_attempts": failed,
     }
-    item = None if execution.item_id is None else kernel.outbox.get(execution.item_id)
-    handover = None if item is None or execution.status.finished else item.handover
+    handover = kernel.executions.handover(execution)
     data["handed_on"] = None if handover is None else handover.to_json()
     out.data(data)
     if out.json:

@@ -152,10 +152,7 @@ class RetryPolicy(DefinitionModel):
         *retryable* is the error's own answer, and counts where `on` names no codes. An unknown code
         counts as INTERNAL.
         """
-        try:
-            code = ErrorCodes(error_code or ErrorCodes.INTERNAL)
-        except ValueError:
-            code = ErrorCodes.INTERNAL
+        code = ErrorCodes.of(error_code)
         if self.on is not None:
             return code in self.on
         return code.retryable if retryable is None else retryable

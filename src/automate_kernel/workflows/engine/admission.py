@@ -27,6 +27,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import concurrency_keys
 from automate_kernel.outbox.item import WAITING, waiting_changes
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
@@ -36,7 +37,6 @@ from automate_kernel.workflows.execution import Event, ExecutionStatus
 logger: logging.Logger = get_logger(__name__)
 
 _NOBODY = "00000000-0000-0000-0000-000000000000"
-_LIVE = [status.value for status in ExecutionStatus if not status.finished]
 # A gate that nobody has come to for so long is forgotten: it would be made anew as it is.
 _FORGOTTEN_SECONDS = 86_400.0
 _PAGE = 1000
@@ -190,7 +190,7 @@ def purge_gates(rows: Rows, after: str) -> tuple[int, str | None]:
 def live_executions(rows: Rows, key: str, *, most: int | None = None) -> list[Row]:
     """Return ids and items of the executions with this key that have not ended, oldest first."""
     return rows.select(
-        EXECUTION, [Where("concurrency_key", "eq", key), Where("status", "in", _LIVE)],
+        EXECUTION, [Where("concurrency_key", "eq", key), Where("status", "in", LIVE)],
         order_by=("created_at", "id"), limit=most, columns=("id", "item_id"),
     )  # fmt: skip
 

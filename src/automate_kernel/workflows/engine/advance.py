@@ -49,6 +49,7 @@ from automate_kernel.workflows.engine.phases import (
     compensations,
     ending_of,
     not_undone,
+    note_not_undone,
     phase_names,
 )
 from automate_kernel.workflows.engine.program import (
@@ -710,11 +711,8 @@ class _Flow:
         if self._ending is SUCCESS:
             turn.output, turn.encoded = self._output, self._encoded
         turn.end = self._ending.value
-        left = not_undone(self._workflow, self._runs) if self._ending is not SUCCESS else None
-        execution = self._execution
-        if left is not None and left not in (execution.error or ""):
-            execution.error_code = execution.error_code or str(ErrorCodes.ABORTED)
-            execution.error = f"{execution.error}; {left}" if execution.error else left
+        if self._ending is not SUCCESS:
+            note_not_undone(self._execution, not_undone(self._workflow, self._runs))
 
     def _save_decided(self) -> None:
         """Save the conditional steps that run: what is saved beside them may change their ifs."""
@@ -740,7 +738,9 @@ class _Flow:
 
     def _answer_waits(self, due: Sequence[StepKey]) -> None:
         """End the waits for which something has come, and those whose time is over, in order."""
-        keys = dict.fromkeys(key for key in self._open if self._inbox and key in self._inbox)
+        keys: dict[StepKey, None] = {}
+        if self._inbox:
+            keys = dict.fromkeys(key for key in self._open if key in self._inbox)
         # Whatever comes in the same moment as the end of the time counts.
         keys |= dict.fromkeys(key for key in due if key in self._open)
         for key in keys:
@@ -772,7 +772,7 @@ class _Flow:
         try:
             extra = self._extra(step, run.position)
             view = self._view_of(step)
-            found = (self._waiting.answer(step, run, view, extra, event) for event in events)
+            found = (self._waiting.answer(step, view, extra, event) for event in events)
             return next((answer for answer in found if answer is not None), None)
         except AutomateError as error:
             return WaitEnd(error=error)
@@ -945,7 +945,7 @@ class _Flow:
 
     def _element_failed(self, step: Step, failed: StepRun) -> None:
         error = AutomateError(
-            ErrorCodes(failed.error_code or ErrorCodes.INTERNAL),
+            ErrorCodes.of(failed.error_code),
             f"element {failed.position}: {failed.error}",
         )
         error.group = failed.error_group
@@ -1082,7 +1082,7 @@ class _Flow:
     def _note_failed(self, scope: BlockScope, step: Step, run: StepRun) -> None:
         """Let the inside of a block have failed, as it had before a crash."""
         if step.on_failure == "fail" and scope.failed is None:
-            code = ErrorCodes(run.error_code or ErrorCodes.INTERNAL)
+            code = ErrorCodes.of(run.error_code)
             scope.failed = AutomateError(code, f"step {step.id!r} failed: {run.error}")
             scope.failed.group = run.error_group
 

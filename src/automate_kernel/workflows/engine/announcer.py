@@ -16,9 +16,6 @@ from automate_kernel.workflows.execution import Execution, StepKey, StepRun
 
 logger: logging.Logger = get_logger(__name__)
 
-THREAD = "automate-signals"
-"""The name of the thread on which a worker's receivers are called."""
-
 # Signals that may wait for their receivers. With more the executions wait, so that none is lost.
 _MOST_WAITING = 10_000
 # Each has a list of the execution's steps, and so many of them count as another signal.
@@ -123,7 +120,9 @@ class Announcer:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._serve, name=THREAD, daemon=True)
+                    self._thread = threading.Thread(
+                        target=self._serve, name=signals.THREAD, daemon=True
+                    )
                     self._thread.start()
 
     def _serve(self) -> None:

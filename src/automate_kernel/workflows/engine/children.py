@@ -102,10 +102,7 @@ def error_of(name: str, payload: Mapping[str, Any]) -> AutomateError | None:
         return None
     if payload["status"] == "CANCELLED":
         return AutomateError(ErrorCodes.CANCELLED, f"sub-workflow {name!r} was cancelled")
-    try:
-        code = ErrorCodes(payload["error_code"])
-    except ValueError:
-        code = ErrorCodes.INTERNAL
+    code = ErrorCodes.of(payload["error_code"])
     return AutomateError(code, f"sub-workflow {name!r} failed: {payload['error']}")
 
 

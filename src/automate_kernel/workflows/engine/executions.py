@@ -361,7 +361,7 @@ def reopen(
     known = _stored_workflow(rows, row["definition_id"])
     in_code = isinstance(known, CodeWorkflow)
     gone = forgotten(rows, row["id"], known, step_id if workflow is None or in_code else None)
-    changes = reopening(row, item_id)
+    changes = reopening(item_id)
     if workflow is not None:
         if step_id is not None and not in_code:
             gone.steps |= set(workflow.followers(step_id))
@@ -421,6 +421,7 @@ def _step_row(save: Save, run: StepRun) -> Row:
         output = encode_json(run.output, f"output of step {run.step_id!r}")
     # Ids are made when runs begin: their order is that of the rows.
     row_id, since = save.begun.get(run.key) or (new_id(), None)
+    code, error, group = _stored_error(run)
     return {
         "id": row_id,
         "execution_id": run.execution_id,
@@ -429,10 +430,10 @@ def _step_row(save: Save, run: StepRun) -> Row:
         "status": run.status.value,
         "attempts": run.attempts,
         "output": output,
-        "error_code": run.error_code,
-        "error": storable(run.error) if run.error else None,
+        "error_code": code,
+        "error": error,
         "trace": storable(run.trace) if run.trace else None,
-        "error_group": storable(run.error_group, MAX_GROUP) if run.error_group else None,
+        "error_group": group,
         "started_at": None if since is None else Now(-since),
         "next_attempt_at": Now(bounded_seconds(delay)) if delay is not None else None,
         "completed_at": Now() if run.status.finished else None,
@@ -441,12 +442,12 @@ def _step_row(save: Save, run: StepRun) -> Row:
     }
 
 
-def _stored_error(execution: Execution) -> tuple[str | None, str | None, str | None]:
-    """Return an execution's error as columns take it: code, text and group."""
+def _stored_error(failed: Execution | StepRun) -> tuple[str | None, str | None, str | None]:
+    """Return an error as columns take it: code, text and group."""
     return (
-        execution.error_code,
-        storable(execution.error) if execution.error else None,
-        storable(execution.error_group, MAX_GROUP) if execution.error_group else None,
+        failed.error_code,
+        storable(failed.error) if failed.error else None,
+        storable(failed.error_group, MAX_GROUP) if failed.error_group else None,
     )
 
 
@@ -1160,6 +1161,13 @@ class ExecutionStore:
                 rows, EXECUTION, failed, kind="workflow", newest="-created_at", limit=limit
             )
 
+    def handover(self, execution: Execution) -> Handover | None:
+        """Return the note of the worker that handed *execution* on, if it waits for another one."""
+        if execution.status.finished or execution.item_id is None:
+            return None
+        item = self.outbox.get(execution.item_id)
+        return None if item is None else item.handover
+
     # -- statistics --------------------------------------------------------------------------
 
     def stats(self) -> ExecutionStats:
@@ -1385,7 +1393,7 @@ class ExecutionStore:
             if not rows.select(STEP, where, columns=("id",)):
                 return False
             row, item_id = found[0], new_id()
-            changes = reopening(row, item_id)
+            changes = reopening(item_id)
             gone = None
             if step is None:
                 gone = forgotten(rows, execution_id, workflow, step_id)

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from automate_kernel.errors import ErrorCodes
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.execution import (
     Execution,
@@ -38,6 +39,9 @@ class Ending(Enum):
 # Looked at in every turn: a global is faster than a member of an enumeration.
 SUCCESS, FAILURE, CANCEL = Ending
 _CANCELLING = ExecutionStatus.CANCELLING
+
+NOT_UNDONE = "not undone: "
+"""The words of an error behind which stand the steps whose compensations have failed."""
 
 
 def ending_of(execution: Execution) -> Ending:
@@ -113,16 +117,21 @@ def compensations(workflow: Workflow, runs: Mapping[StepKey, StepRun]) -> Phase:
     return Phase(steps, needs, elements)
 
 
-def not_undone(workflow: Workflow, runs: Mapping[StepKey, StepRun]) -> str | None:
-    """Return a sentence about the compensations that have FAILED, or None if none has."""
-    failed = [
+def not_undone(workflow: Workflow, runs: Mapping[StepKey, StepRun]) -> list[str]:
+    """Return the steps whose compensations have FAILED, with their errors."""
+    return [
         f"{step_id!r} ({run.error})"
         for step_id, compensation in workflow.compensations.items()
         if (run := runs.get((compensation.id, -1))) is not None and run.status is StepStatus.FAILED
     ]
-    if not failed:
-        return None
-    return f"not undone: {', '.join(failed)}"
+
+
+def note_not_undone(execution: Execution, failed: Sequence[str]) -> None:
+    """Add to the error of *execution* the steps whose compensations have *failed*, if any has."""
+    left = f"{NOT_UNDONE}{', '.join(failed)}"
+    if failed and left not in (execution.error or ""):
+        execution.error_code = execution.error_code or str(ErrorCodes.ABORTED)
+        execution.error = f"{execution.error}; {left}" if execution.error else left
 
 
 def undone(workflow: Workflow, runs: Mapping[StepKey, StepRun]) -> dict[str, list[int]]:

@@ -103,11 +103,6 @@ class Record:
             for path in self._by_path
         )
 
-    def at(self, path: Path) -> str | None:
-        """Return the id of the step that is recorded at *path*, or None."""
-        found = self._by_path.get(path)
-        return None if found is None else found[0]
-
     def unrepeated(self) -> AutomateError | None:
         """Return the error if the workflow has ended without a call that is recorded."""
         if not self._left:

@@ -19,6 +19,7 @@ from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.blocks import block_of, top_id
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
+from automate_kernel.workflows.engine.phases import NOT_UNDONE
 from automate_kernel.workflows.engine.record import forgotten_on_resume, in_order
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 
@@ -28,7 +29,6 @@ _STOPPED = (
 )  # fmt: skip
 # Rows that one statement names.
 _AT_ONCE = 500
-_NOT_UNDONE = "not undone: "
 
 
 @dataclass(slots=True)
@@ -186,8 +186,8 @@ def check_fits(
             )
 
 
-def reopening(row: Row, item_id: str, **changes: Any) -> dict[str, Any]:
-    """Return what changes of the ended execution of *row* that waits for the item *item_id*."""
+def reopening(item_id: str) -> dict[str, Any]:
+    """Return what changes of an ended execution that waits for the item *item_id* again."""
     return {
         "status": ExecutionStatus.PENDING.value,
         "output": None,
@@ -198,7 +198,6 @@ def reopening(row: Row, item_id: str, **changes: Any) -> dict[str, Any]:
         "completed_at": None,
         "item_id": item_id,
         "updated_at": Now(),
-        **changes,
     }
 
 
@@ -230,7 +229,7 @@ def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> di
     if succeeded:
         return {}
     error = str(row["error"] or "")
-    left = error.partition(_NOT_UNDONE)[0].removesuffix("; ") or None
+    left = error.partition(NOT_UNDONE)[0].removesuffix("; ") or None
     cancelled = row["status"] == ExecutionStatus.CANCELLED.value
     status = ExecutionStatus.CANCELLING if cancelled else ExecutionStatus.RUNNING
     return {

@@ -57,6 +57,7 @@ from automate_kernel.workflows.engine.advance import (
     within,
 )
 from automate_kernel.workflows.engine.children import FindChild
+from automate_kernel.workflows.engine.phases import note_not_undone
 from automate_kernel.workflows.engine.program import (
     BuildContext,
     Reads,
@@ -78,7 +79,6 @@ logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
 Receive = Callable[[Any, "BaseException | None"], None]
 
-_CANCELLING = "CANCELLING"
 _LONGEST_ID = 200
 _NO_LOOP = "no running event loop"
 
@@ -282,12 +282,12 @@ class _Driver:
         self._undo_failures: list[str] = []
         self._routines: list[Routine] = []
         # An operator has cancelled it, and what it has done is undone.
-        self._cancelling = execution.status == _CANCELLING
+        self._cancelling = execution.status is ExecutionStatus.CANCELLING
         if self._cancelling:
             text = "the execution is cancelled"
             self._interruption = AutomateError(ErrorCodes.CANCELLED, text)
         elif execution.error_code is not None:
-            code = ErrorCodes(execution.error_code)
+            code = ErrorCodes.of(execution.error_code)
             self._interruption = AutomateError(code, execution.error or "")
         self._begin_function()
 
@@ -562,7 +562,7 @@ class _Driver:
             except AutomateError as unfit:
                 error = unfit
         elif run.status is StepStatus.FAILED:
-            code = ErrorCodes(run.error_code or ErrorCodes.INTERNAL)
+            code = ErrorCodes.of(run.error_code)
             error = StepFailedError(run.step_id, code, run.error or "", run.error_group)
         else:
             self._thrown = True
@@ -730,7 +730,7 @@ class _Driver:
     def _answer_of(self, step: Step, run: StepRun) -> WaitEnd | None:
         events = self._inbox.pop(run.key, ())
         try:
-            found = (self._waiting.answer(step, run, self._view, {}, event) for event in events)
+            found = (self._waiting.answer(step, self._view, {}, event) for event in events)
             return next((answer for answer in found if answer is not None), None)
         except AutomateError as error:
             return WaitEnd(error=error)
@@ -795,7 +795,7 @@ class _Driver:
         else:
             self._draft.turn.end = ExecutionStatus.COMPLETED
         if self._undo_failures and self._draft.turn.end is not ExecutionStatus.COMPLETED:
-            self._note_not_undone()
+            note_not_undone(self._execution, self._undo_failures)
 
     def _final_failure(self) -> AutomateError | None:
         """Return the error that the execution ends with, or None after taking its output."""
@@ -814,13 +814,8 @@ class _Driver:
         except AutomateError as unfit:
             return unfit
         self._draft.turn.output, self._draft.turn.encoded = output, encoded
+        self._draft.turn.size += len(encoded)
         return None
-
-    def _note_not_undone(self) -> None:
-        execution, left = self._execution, f"not undone: {', '.join(self._undo_failures)}"
-        if left not in (execution.error or ""):
-            execution.error_code = execution.error_code or str(ErrorCodes.ABORTED)
-            execution.error = f"{execution.error}; {left}" if execution.error else left
 
     def _unawaited_error(self) -> AutomateError | None:
         for pending in self._unawaited:

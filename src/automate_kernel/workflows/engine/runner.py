@@ -595,11 +595,10 @@ class Runner:
         error stands for a turn of which the database accepts nothing. With *rest* the turns are the
         rest of what it has refused.
         """
-        patience = self.store.outbox.lease_seconds / 2
         checkpoint = self.store.checkpoint
         try:
             written = try_for(
-                patience, lambda: checkpoint([flow.save_of(turn) for flow, turn in group]),
+                self._patience, lambda: checkpoint([flow.save_of(turn) for flow, turn in group]),
                 "saving executions", until=until,
             )  # fmt: skip
         except (AutomateError, StorageError) as error:
@@ -787,9 +786,6 @@ def _error_of(execution: Execution) -> AutomateError:
 def _error(
     code: str | None, message: str | None, group: str | None, trace: str | None = None
 ) -> AutomateError:
-    try:
-        error = AutomateError(ErrorCodes(code or ErrorCodes.INTERNAL), message or "")
-    except ValueError:
-        error = AutomateError(ErrorCodes.INTERNAL, message or "")
+    error = AutomateError(ErrorCodes.of(code), message or "")
     error.group, error.trace = group, trace
     return error

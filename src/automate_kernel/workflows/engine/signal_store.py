@@ -229,7 +229,14 @@ class SignalStore:
             for name, (execution, its) in waiting.items()
             for key, one in its.items()
         }
-        events = _events(rows, {each for ids in new.values() for each in ids})
+        # Of the others only the news counts: their ends and decisions are read where they stand.
+        told = {
+            each
+            for (name, key), ids in new.items()
+            if waiting[name][1][key].about not in ("workflow", "approval")
+            for each in ids
+        }
+        events = _events(rows, told)
         ends = _ends(rows, waits)
         decisions = _decisions(rows, waiting.values())
         arrived: dict[str, dict[StepKey, Arrived]] = {}

@@ -98,7 +98,6 @@ class WaitingSteps:
     def answer(
         self,
         step: Step,
-        run: StepRun,
         view: TemplateView,
         extra: Mapping[str, Any],
         event: Event,
