@@ -63,6 +63,13 @@ def test_a_plugin_module_is_imported_without_pydantic():
     assert loaded.isdisjoint({*HEAVY, "pydantic", "automate_kernel.kernel"})
 
 
+@pytest.mark.parametrize("module", ["automate_kernel.cli.app", "automate_django.signals"])
+def test_what_every_process_imports_at_its_start_is_light(module):
+    """A command that prints help, and each process of a Django project, load no engine."""
+    loaded = _loaded(f"import {module}")
+    assert loaded.isdisjoint({"pydantic", "jinja2", "automate_kernel.workflows.engine.runner"})
+
+
 @pytest.mark.long
 def test_every_module_can_be_imported_alone():
     """No module needs another to have been imported first."""
