@@ -40,8 +40,7 @@ class ApprovalView(View):
 
     def post(self, request: HttpRequest, token: str, **kwargs: Any) -> HttpResponse:
         """Answer 200 for a decision, 422 with what is wrong, 410 for a link that is no good."""
-        sent = [(name, str(values[-1])) for name, values in request.POST.lists() if values]
-        return self.answer(request, decide(get_kernel().approvals, token, sent))
+        return self.answer(request, decide(get_kernel().approvals, token, request.POST.items()))
 
     def answer(self, request: HttpRequest, page: LinkPage) -> HttpResponse:
         """Return *page* as HTML that nobody keeps, frames or passes on."""

@@ -13,6 +13,7 @@ from automate_kernel.secrets.redaction import redact_shown
 
 if TYPE_CHECKING:
     from automate_kernel.outbox import ErrorGroup, FailedAttempt, OutboxItem
+    from automate_kernel.workflows.approvals import PendingApproval
     from automate_kernel.workflows.engine.dry_run import DryRun, DryStep
     from automate_kernel.workflows.engine.waits import WaitingFor
     from automate_kernel.workflows.execution import Execution, StepRun
@@ -85,7 +86,7 @@ def brief(value: Any, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def step_name(run: StepRun | FailedAttempt | WaitingFor) -> str:
+def step_name(run: StepRun | FailedAttempt | WaitingFor | PendingApproval) -> str:
     """Return a step's id, with the position in what a ``for_each`` goes through."""
     return f"{run.step_id}[{run.position}]" if run.position >= 0 else str(run.step_id)
 

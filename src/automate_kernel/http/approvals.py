@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -104,10 +104,10 @@ class SentAnswer:
     form: Mapping[str, str]
 
     @classmethod
-    def read(cls, sent: Sequence[tuple[str, str]]) -> SentAnswer:
+    def read(cls, sent: Iterable[tuple[str, Any]]) -> SentAnswer:
         """Read the fields of a form."""
         # Of a box and the hidden field before it the last one counts.
-        given = dict(sent)
+        given = {name: str(value) for name, value in sent}
         return cls(
             {"approve": True, "reject": False}.get(given.get("decision", "")),
             # Browsers send a line's end as two characters.
@@ -129,7 +129,7 @@ def show(approvals: Approvals, token: str) -> LinkPage:
     return asking(link)
 
 
-def decide(approvals: Approvals, token: str, sent: Sequence[tuple[str, str]]) -> LinkPage:
+def decide(approvals: Approvals, token: str, sent: Iterable[tuple[str, Any]]) -> LinkPage:
     """Take what a browser has *sent* as the decision, and return the page that says so."""
     answer = SentAnswer.read(sent)
     try:

@@ -437,14 +437,18 @@ def owner_begun(worker_id: str) -> str:
     return worker_id[: _OWNER_LENGTH - len(BEGUN)] + BEGUN
 
 
+def last_worker_died(attempt_count: int, last_error_code: str | None) -> bool:
+    """Return True if the worker of the attempt before died, perhaps because of the item."""
+    return attempt_count > 1 and last_error_code == EXPIRED
+
+
 def begins_noted(attempt_count: int, max_attempts: int, last_error_code: str | None) -> bool:
     """
     Return True if it is written down when this attempt of an item that was claimed ahead begins.
 
     That is so for a last attempt, and for one after the death of a worker.
     """
-    died = attempt_count > 1 and last_error_code == EXPIRED
-    return died or attempt_count >= max_attempts
+    return last_worker_died(attempt_count, last_error_code) or attempt_count >= max_attempts
 
 
 # -- what each arrow of the picture writes --------------------------------------------------------

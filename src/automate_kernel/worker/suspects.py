@@ -7,7 +7,13 @@ import threading
 import time
 from collections.abc import Sequence
 
-from automate_kernel.outbox.item import EXPIRED, ItemStatus, OutboxItem, Outcome, begins_noted
+from automate_kernel.outbox.item import (
+    ItemStatus,
+    OutboxItem,
+    Outcome,
+    begins_noted,
+    last_worker_died,
+)
 from automate_kernel.worker.in_flight import Ended, Task
 
 # One that is alone has seen at least two deaths. With fewer attempts two deaths are what its author
@@ -24,7 +30,7 @@ def begin_is_noted(item: OutboxItem) -> bool:
 
 def is_suspect(item: OutboxItem) -> bool:
     """Return True if the last worker of *item* died, perhaps because of it."""
-    return item.attempt_count > 1 and item.last_error_code == EXPIRED
+    return last_worker_died(item.attempt_count, item.last_error_code)
 
 
 def _is_alone(item: OutboxItem) -> bool:

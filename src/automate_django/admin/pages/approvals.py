@@ -87,8 +87,7 @@ class WorkflowWaitAdmin(PageAdmin):
         row = self.find(request, wait_id)
         self.require_change(request, row)
         waiting, person = self._waiting(row), person_of(request)
-        sent = [(name, str(values[-1])) for name, values in request.POST.lists() if values]
-        answer = SentAnswer.read(sent)
+        answer = SentAnswer.read(request.POST.items())
         if answer.approved is None:
             return self._form(request, row, waiting, answer, "Choose to approve or to reject.")
         done = "approve" if answer.approved else "reject"

@@ -24,7 +24,6 @@ from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.storage.tables import EXECUTION
-from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine.execution_pages import ExecutionPage
@@ -327,8 +326,6 @@ class WorkflowExecutionAdmin(PageAdmin):
         own = {step.id for step in workflow.steps} if workflow else set()
         if isinstance(workflow, CodeWorkflow):
             own = {step_id}
-        steps = {step.id: step for _, step in workflow.walk()} if workflow else {}
-        steps |= {one.id: one for one in workflow.compensations.values()} if workflow else {}
         # A step inside a block is tried again with its block.
         alone = workflow is None or not workflow.inside_block(step_id)
         may_change = self.has_change_permission(request, execution)
@@ -339,7 +336,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             f"{step_id}[{position}]" if position >= 0 else step_id,
             execution=execution,
             run=run,
-            step=steps.get(plain_id(step_id)),
+            step=workflow.find_step(step_id) if workflow else None,
             given=shown_json(given) if problem is None else "",
             given_problem=problem,
             output=_output(run) if run.status == StepStatus.COMPLETED.value else "",

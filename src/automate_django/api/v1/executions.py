@@ -15,7 +15,6 @@ from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource, require, uuid_of
 from automate_django.models import WorkflowExecution
 from automate_kernel.errors import UnknownHereError
-from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.execution import Execution
 
 _READS = ("list", "errors", "retrieve", "output")
@@ -65,14 +64,12 @@ class ExecutionViewSet(Resource):
     def retrieve(self, request: Any, execution_id: str) -> Response:
         """Read one execution with its event, output and steps, in which secrets are hidden."""
         execution, store = self._execution(execution_id), self.kernel.executions
-        steps: dict[str, Any] = {}
+        workflow = None
         with suppress(UnknownHereError):  # of another version: its steps' inputs are not shown
             workflow = store.definition(execution.definition_id)
-            steps = {step.id: step for _, step in workflow.walk()}
-            steps |= {step.id: step for step in workflow.compensations.values()}
         runs = []
         for run in execution.steps:
-            step = steps.get(plain_id(run.step_id))
+            step = None if workflow is None else workflow.find_step(run.step_id)
             action, given = (step.action, step.input) if step is not None else (None, {})
             runs.append(serializers.Whole(run, action=action, input=given))
         attempts = store.failed_attempts(execution.id)

@@ -8,7 +8,7 @@ from automate_kernel.cli import inputs
 from automate_kernel.cli.command import Commands, Context, DataCommand
 from automate_kernel.cli.inputs import LIMIT, TENANT, argument, option
 from automate_kernel.cli.output import Columns, ago, as_json, attributes, rows_of, time_of
-from automate_kernel.cli.records import brief
+from automate_kernel.cli.records import brief, step_name
 from automate_kernel.errors import ConfigError
 from automate_kernel.secrets.redaction import redact_shown
 
@@ -26,13 +26,9 @@ _COMMENT = option("", "What to say about it.")
 _FORM = option(None, "The form, as a JSON object.", metavar="JSON")
 
 
-def _step(each: PendingApproval) -> str:
-    return each.step_id if each.position < 0 else f"{each.step_id}[{each.position}]"
-
-
 _TABLE: Columns = {
     "EXECUTION": "execution_id",
-    "STEP": _step,
+    "STEP": step_name,
     "WORKFLOW": "workflow",
     "TITLE": lambda each: brief(redact_shown(each.title), 50),
     "FOR": lambda each: brief(", ".join(each.by) or "anybody", 30),
@@ -106,7 +102,7 @@ def show(
             ("description", data["description"]),
             ("workflow", found.workflow),
             ("execution", found.execution_id),
-            ("step", _step(found)),
+            ("step", step_name(found)),
             ("tenant", found.tenant_id),
             ("for", ", ".join(found.by) or "anybody"),
             ("form", ", ".join(fields) or None),

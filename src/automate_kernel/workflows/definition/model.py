@@ -459,10 +459,14 @@ class Workflow(DefinitionModel):
 
         The id of a step inside a block is its path, with or without the positions of elements.
         """
-        found = self._by_id.get(plain_id(step_id))
+        found = self.find_step(step_id)
         if found is None:
             raise self._no_step(f"no step {step_id!r}", step_id, self._by_id)
         return found
+
+    def find_step(self, step_id: str) -> Step | None:
+        """Return the step called *step_id*, as `step` does, or None."""
+        return self._by_id.get(plain_id(step_id))
 
     @cached_property
     def awaited(self) -> frozenset[tuple[str, str]]:
