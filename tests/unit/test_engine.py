@@ -17,6 +17,7 @@ from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.plugins import hookimpl
 from automate_kernel.worker.handler import cancelling
 from automate_kernel.worker.worker import Worker
+from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 
@@ -308,9 +309,41 @@ def test_a_thread_that_is_free_again_is_noticed_at_once(kernel: Kernel) -> None:
     add(kernel, "w", {"id": "a", "action": "work"}, {"id": "b", "action": "wait"})
     started = [kernel.start("w") for _ in range(5)]
     with working(kernel, slots=1, poll_seconds=60.0):
-        until(lambda: len(made) == 5, 5)
+        until(lambda: len(made) == 5)
         for one in started:
             kernel.executions.cancel(one)
+
+
+def test_room_that_comes_right_after_it_was_looked_for_is_noticed(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claimer that found an engine full, and a moment later not, must not wait for notice."""
+    made: list[int] = []
+    idle = threading.Event()
+
+    @kernel.action
+    def work() -> None:
+        made.append(1)
+
+    def waiting(worker: Worker, seconds: float) -> None:
+        idle.set()
+        wait(worker, seconds)
+
+    wait = Worker._wait_for_work
+    monkeypatch.setattr(Worker, "_wait_for_work", waiting)
+    add(kernel, "w", {"id": "a", "action": "work"})
+    with working(kernel, poll_seconds=60.0) as worker:
+        assert idle.wait(PATIENCE)
+        engine: Any = next(one for one in worker._pools if isinstance(one, Engine))
+        free = engine.free
+
+        def full_once() -> int:
+            engine.free = free
+            return 0
+
+        engine.free = full_once
+        kernel.start("w")
+        until(lambda: made)
 
 
 # -- a database whose reply is lost ----------------------------------------------------------------

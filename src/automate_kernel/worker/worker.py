@@ -80,20 +80,32 @@ class Claimer:
         self._wait = wait
         self._batch, self._stopping = batch, stopping
         self._resting: set[Pool] = set()
-        self.full: bool = False
-        """True if a pool had no room the last time."""
+        self._full: list[Pool] = []
+        self.asked: bool = False
+        """True if a pool had room the last time."""
         self.keyed: bool = False
         """True if an item with a key was claimed, after whose end another one may begin."""
 
-    def room(self) -> bool:
-        """Return True if any pool has room."""
-        return any(pool.kinds and pool.free() > 0 for pool in self._pools)
+    @property
+    def full(self) -> bool:
+        """True if a pool had no room the last time."""
+        return bool(self._full)
+
+    def relieved(self) -> bool:
+        """
+        Return True if a pool that had no room the last time has some now.
+
+        Of those that have none any room that comes later is announced. That of a pool which says
+        that it has room is not: so who asks has to claim.
+        """
+        return any(pool.free() > 0 for pool in self._full)
 
     def claim(self) -> int:
         """Claim once for each busy pool, or once for all; return the number of started items."""
         kinds = self._kinds()
         room = {pool: min(self._batch, pool.free()) for pool in kinds}
-        self.full = any(limit < 1 for limit in room.values())
+        self._full = [pool for pool, limit in room.items() if limit < 1]
+        self.asked = len(self._full) < len(room)
         # From here on something may end that lets another one of its key begin.
         self.keyed = self.keyed and len(self._in_flight) > 0
         resting = [pool for pool in kinds if room[pool] > 0 and pool in self._resting]
@@ -461,7 +473,9 @@ class Worker:
                 return
             if claimed:
                 idle = _SHORTEST_POLL
-            elif self._claimer.room():
+            elif self._claimer.relieved():
+                continue
+            elif self._claimer.asked:
                 self._wait_for_work(idle)
                 idle = min(self.poll_seconds, idle * 2)
             else:

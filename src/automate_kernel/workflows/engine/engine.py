@@ -160,8 +160,11 @@ class Engine:
 
     def free(self) -> int:
         """Return the room: what threads will soon begin, and none while a third is not free."""
+        # Before it is counted: what makes room meanwhile has to be offered.
+        self._full = True
         room = self._room()
-        self._full = room < 1
+        if room > 0:
+            self._full = False
         return room
 
     def _room(self) -> int:
