@@ -369,3 +369,18 @@ def test_output_that_is_no_json_is_refused(name: str) -> None:
 def test_json_output_is_left_as_it_is(value: Any) -> None:
     """What is JSON already is not changed."""
     assert OperationSpec("x").dump(value) == value
+
+
+# -- what an operation does to the world -----------------------------------------------------------
+
+
+def test_an_operation_that_only_reads_may_be_called_again() -> None:
+    def look() -> None: ...
+
+    assert operation_from_function(look, read_only=True).idempotent
+
+
+@pytest.mark.parametrize("other", ["destructive", "transactional"])
+def test_an_operation_that_only_reads_does_nothing_else(other: str) -> None:
+    with pytest.raises(PluginError, match=f"read_only and {other}"):
+        OperationSpec("look", read_only=True, **{other: True})  # type: ignore[arg-type]

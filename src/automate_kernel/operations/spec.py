@@ -53,7 +53,9 @@ class OperationSpec:
 
     *input_schema* and *output_schema* are pydantic models or JSON Schemas; without the first any
     object is taken. An *idempotent* operation may be called again where it is unknown whether the
-    last call reached the service. A *transactional* one writes in `Call.transaction`, which
+    last call reached the service. A *read_only* one changes nothing, and so is idempotent. A
+    *destructive* one deletes, pays, or does something else that can't be taken back: who calls it
+    for a model asks a person first. A *transactional* one writes in `Call.transaction`, which
     commits together with the checkpoint of the step; it can't be an ``async def``.
     """
 
@@ -63,6 +65,8 @@ class OperationSpec:
     idempotent: bool = False
     title: str = ""
     description: str = ""
+    read_only: bool = field(default=False, kw_only=True)
+    destructive: bool = field(default=False, kw_only=True)
     transactional: bool = field(default=False, kw_only=True)
     binding: Binding | None = field(default=None, repr=False, compare=False, kw_only=True)
     _check: Check | None = field(default=None, init=False, repr=False, compare=False)
@@ -80,7 +84,14 @@ class OperationSpec:
                     f"{label} of {self.name!r} is {type_name(schema)}",
                     hint="give a pydantic model class or a JSON Schema as a dict",
                 )
-
+        if self.read_only and (self.destructive or self.transactional):
+            other = "destructive" if self.destructive else "transactional"
+            raise PluginError(
+                f"the operation {self.name!r} can't be read_only and {other}",
+                hint="a read_only one changes nothing; leave one of them out",
+            )
+        if self.read_only:
+            object.__setattr__(self, "idempotent", True)
         if self.transactional and self.asynchronous:
             raise PluginError(
                 f"the operation {self.name!r} is an async def, and can't be transactional",
@@ -173,6 +184,8 @@ class OperationOptions(TypedDict, total=False):
     """The options of an action or a capability that is made from a function or a method."""
 
     idempotent: bool
+    read_only: bool
+    destructive: bool
     transactional: bool
     title: str
     description: str | None

@@ -100,7 +100,7 @@ def _details(plugin: Any) -> dict[str, Any]:
         details["config"] = json_schema_of(plugin.config_schema())
     for what in ("actions", "capabilities"):
         if hasattr(plugin, what):
-            names = ("name", "idempotent", "description")
+            names = ("name", "idempotent", "read_only", "destructive", "description")
             details[what] = [
                 {**attributes(spec, *names), "input": spec.json_schema()}
                 for spec in getattr(plugin, what)()
