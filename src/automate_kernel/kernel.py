@@ -382,7 +382,11 @@ class Kernel:
         return self._render_config({} if given is None else given)
 
     def operation(self, name: str) -> OperationSpec:
-        """Return the spec of the action or capability *name*; raises ``NOT_FOUND``."""
+        """
+        Return the spec of the action or capability *name*; raises ``NOT_FOUND``.
+
+        For one that a service lists, the service is asked: see `Plugin.own_operations`.
+        """
         return self.operations.spec(name)
 
     def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
@@ -569,7 +573,8 @@ class Kernel:
         event = event or replace(triggering_event(found, payload), tenant_id=tenant_id)
         return dry_run(
             found, event, outputs=outputs or {}, templates=self.templates, context=self._context,
-            spec=self.operations.spec, redact=partial(self.redactor.redact_value, cut=False),
+            spec=self.operations.spec_at_hand,
+            redact=partial(self.redactor.redact_value, cut=False),
         )  # fmt: skip
 
     def _named_workflow(self, workflow: str | Callable[..., Any], payload: Any) -> tuple[str, Any]:

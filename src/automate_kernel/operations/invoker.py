@@ -20,7 +20,7 @@ from automate_kernel.errors import (
     nearest,
 )
 from automate_kernel.operations.context import Call, calling, current_call
-from automate_kernel.operations.error_mapping import is_bug, normalize
+from automate_kernel.operations.error_mapping import is_bug, normalize, normalizing
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.replacement import Replacement, Replacements
@@ -34,6 +34,8 @@ from automate_kernel.templates import areveal, masked, reveal
 
 logger: logging.Logger = get_logger(__name__)
 Work = Callable[[Any], Any]
+# For a service that lists its operations; it may have to be started first.
+_ASK_SECONDS = 60.0
 
 
 class _Registry(Protocol):
@@ -116,17 +118,61 @@ class Invoker:
 
     def spec(self, name: str | OperationSpec) -> OperationSpec:
         """
-        Return an operation's spec, without an instance: its config and secrets are not needed.
+        Return an operation's spec. A spec is its own.
 
-        A spec is its own. Raises ``NOT_FOUND`` with the names that there are.
+        It needs no instance of a plugin, except for one of `Plugin.own_operations`: its service is
+        asked, or its document read. Raises ``NOT_FOUND`` with the names that there are.
         """
+        spec, owner = self._at_hand(name)
+        if owner is None:
+            return spec
+        plugin: Plugin = self.instance(*owner)
+        return plugin.find_own(spec.name.partition(".")[2], self.own_operations(*owner))
+
+    def spec_at_hand(self, name: str | OperationSpec) -> OperationSpec:
+        """
+        Return an operation's spec as far as it is known without an instance.
+
+        One of `Plugin.own_operations` comes without schemas, whether or not it exists.
+        Raises ``NOT_FOUND`` with the names that there are.
+        """
+        return self._at_hand(name)[0]
+
+    def own_operations(self, kind: str, key: str) -> Mapping[str, OperationSpec]:
+        """
+        Return the operations that follow from a plugin's config, by their names in it.
+
+        Raises `AutomateError` if its service can't be asked, or this is the portal's loop.
+        """
+        plugin: Plugin = self.instance(kind, key)
+        with normalizing(plugin):
+            own = plugin.own_operations()
+            return self.portal.run(own, _ASK_SECONDS) if inspect.isawaitable(own) else own
+
+    def specs_of(self, key: str) -> dict[str, OperationSpec]:
+        """
+        Return all operations of the connector or provider *key*, by their full names.
+
+        Those that follow from its config are asked for. Raises ``NOT_FOUND`` without the plugin.
+        """
+        kind, _, _ = self._located(f"{key}.*")
+        cls = self.sources[kind].get(key)
+        own = self.own_operations(kind, key) if cls.is_own_operation("") else {}
+        known = {spec.name: spec for spec in cls.operation_specs()}
+        return {f"{key}.{name}": spec for name, spec in {**own, **known}.items()}
+
+    def _at_hand(self, name: str | OperationSpec) -> tuple[OperationSpec, tuple[str, str] | None]:
+        """Return a spec, and the kind and key of the plugin that has more to say about it."""
         if isinstance(name, OperationSpec):
-            return name
+            return name, None
         found = self._functions.get(name)
         if found is not None:
-            return found
+            return found, None
         kind, owner, operation = self._located(name)
-        return self.sources[kind].get(owner).find_operation(operation)
+        cls = self.sources[kind].get(owner)
+        if cls.is_own_operation(operation):
+            return OperationSpec(name), (kind, owner)
+        return cls.find_operation(operation), None
 
     def of_function(self, function: Callable[..., Any]) -> OperationSpec | None:
         """Return the spec of an action that was made from *function*, or None."""
@@ -143,14 +189,14 @@ class Invoker:
         operation of that name.
         """
         if isinstance(operation, str):
-            return self.replacements.add(operation, self.spec(operation), fake)
+            return self.replacements.add(operation, self.spec_at_hand(operation), fake)
         spec = self.of_function(operation) or step_operation(operation)
         return self.replacements.add(spec.name, spec, fake)
 
     def absence(self, name: str | OperationSpec) -> UnknownHereError | None:
         """Return the reason why this process has no operation *name*, or None if it has."""
         try:
-            self.spec(name)
+            self.spec_at_hand(name)
         except PluginError as error:
             text, reason = f"can't use the action {name!r}: {error}", "UNUSABLE_PLUGIN"
         except AutomateError as error:
@@ -165,14 +211,18 @@ class Invoker:
         if replacement is not None:
             return replacement.asynchronous
         try:
-            return self.spec(name).asynchronous
+            spec, owner = self._at_hand(name)
+            if owner is not None:
+                cls = self.sources[owner[0]].get(owner[1])
+                return inspect.iscoroutinefunction(cls.own_operations)
+            return spec.asynchronous
         except AutomateError:
             return False
 
     def is_transactional(self, name: str | OperationSpec) -> bool:
         """Return True if the operation *name* writes in the host's transaction."""
         try:
-            return self.spec(name).transactional
+            return self.spec_at_hand(name).transactional
         except AutomateError:
             return False
 
@@ -259,7 +309,7 @@ class Invoker:
     def _replacement(self, name: str | OperationSpec) -> Replacement | None:
         """Return what is called in the place of an operation; raises for one that must not be."""
         if self.replacements.real is not None:
-            self.spec(name)  # a misspelt name is no lack of the test
+            self.spec_at_hand(name)  # a misspelt name is no lack of the test
         return self.replacements.called(name)
 
     def _shown(self, data: Any) -> Any:
