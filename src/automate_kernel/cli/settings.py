@@ -99,6 +99,7 @@ _ALL = (
     Setting("secrets", "list", ["env"], _BACKENDS.replace("\n", " "), texts=False),
     Setting("env_allow", "list", [], "The variables that templates may read as $env:NAME."),
     Setting("config", "table", {}, "The config of plugins: [config.http] and so on."),
+    Setting("commands", "table", {}, "Settings of commands of plugins: [commands.mcp] and so on."),
     Setting("signing_keys", "list", [], _SIGNING, hidden=True),
     Setting("public_url", "text", None, _PUBLIC),
     Setting("worker.version", "text", None, _VERSION),

@@ -116,7 +116,8 @@ class Plugins:
     def load_all(self) -> list[PluginRecord]:
         """Import every plugin, to see which work. In strict mode the first broken one raises."""
         for registry in self._registries.values():
-            registry.load_all()
+            if registry.kind.of_kernels:
+                registry.load_all()
         return self.records()
 
     def unused_config(self, config: Iterable[str]) -> list[str]:
