@@ -155,12 +155,22 @@ def test_their_specs_are_asked_for_only_by_who_needs_them(kernel):
 
 def test_all_of_a_plugin_are_listed_by_their_full_names(kernel):
     """Those of the class and those of the config."""
-    assert list(kernel.operations.specs_of("listed")) == [
-        "listed.first", "listed.second", "listed.fixed",
-    ]  # fmt: skip
-    assert set(kernel.operations.specs_of("documented")) == {"documented.double", "documented.ping"}
-    with pytest.raises(AutomateError, match="there is no action 'nobody"):
-        kernel.operations.specs_of("nobody")
+    matching = kernel.operations.matching
+    assert list(matching("listed.*")) == ["listed.first", "listed.fixed", "listed.second"]
+    assert list(matching("documented.d*")) == ["documented.double"]
+    assert matching("documented.ping")["documented.ping"].binding is not None
+    assert list(matching("listed.nothing")) == list(matching("nobody.*")) == []
+
+
+def test_one_that_cant_list_them_is_left_out_of_a_list_of_all(kernel, caplog):
+    """The others are there. Who names it is told."""
+    kernel.operations.config["listed"]["down"] = True
+    kernel.action("host.own")(lambda: None)
+    names = ["documented.double", "documented.ping", "host.own"]
+    assert list(kernel.operations.matching("*")) == names
+    assert "'listed' are left out" in caplog.text
+    with pytest.raises(AutomateError, match="refused"):
+        kernel.operations.matching("listed.*")
 
 
 def test_a_workflow_calls_one(kernel):
@@ -188,6 +198,6 @@ def test_one_class_serves_several_keys(kernel):
     kernel.register(Listed, key="other")
     kernel.register(f"third={__name__}:Listed")
     assert kernel.invoke("other.third", {"value": 1}) == {"third": 1}
-    assert list(kernel.operations.specs_of("third")) == ["third.fixed"]
+    assert list(kernel.operations.matching("third.*")) == ["third.fixed"]
     with pytest.raises(AutomateError, match="provider 'other' has no capability 'first'"):
         kernel.invoke("other.first", {"value": 1})

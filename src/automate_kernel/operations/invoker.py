@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 from automate_kernel.errors import (
@@ -149,17 +150,35 @@ class Invoker:
             own = plugin.own_operations()
             return self.portal.run(own, _ASK_SECONDS) if inspect.isawaitable(own) else own
 
-    def specs_of(self, key: str) -> dict[str, OperationSpec]:
+    def matching(self, pattern: str) -> dict[str, OperationSpec]:
         """
-        Return all operations of the connector or provider *key*, by their full names.
+        Return the specs of the operations that *pattern* names: ``shop.refund``, ``files.*``.
 
-        Those that follow from its config are asked for. Raises ``NOT_FOUND`` without the plugin.
+        A plugin whose operations follow from its config is asked for them. One that can't be used
+        is left out with a line in the log, as long as the pattern doesn't name it.
         """
-        kind, _, _ = self._located(f"{key}.*")
+        found = {name: spec for name, spec in self._functions.items() if fnmatchcase(name, pattern)}
+        owners = pattern.partition(".")[0]
+        for kind, source in self.sources.items():
+            for owner in source:
+                if fnmatchcase(owner, owners):
+                    try:
+                        specs = self._specs_of(kind, owner)
+                    except AutomateError as error:
+                        if owner == owners:
+                            raise
+                        text = "the operations of %r are left out: %s"
+                        logger.warning(text, owner, self.redactor.redact(str(error)))
+                        continue
+                    fitting = {name: spec for name, spec in specs if fnmatchcase(name, pattern)}
+                    found = {**fitting, **found}
+        return dict(sorted(found.items()))
+
+    def _specs_of(self, kind: str, key: str) -> list[tuple[str, OperationSpec]]:
         cls = self.sources[kind].get(key)
         own = self.own_operations(kind, key) if cls.is_own_operation("") else {}
         known = {spec.name: spec for spec in cls.operation_specs()}
-        return {f"{key}.{name}": spec for name, spec in {**own, **known}.items()}
+        return [(f"{key}.{name}", spec) for name, spec in {**own, **known}.items()]
 
     def _at_hand(self, name: str | OperationSpec) -> tuple[OperationSpec, tuple[str, str] | None]:
         """Return a spec, and the kind and key of the plugin that has more to say about it."""
