@@ -146,9 +146,13 @@ class Invoker:
         Raises `AutomateError` if its service can't be asked, or this is the portal's loop.
         """
         plugin: Plugin = self.instance(kind, key)
-        with normalizing(plugin):
-            own = plugin.own_operations()
-            return self.portal.run(own, _ASK_SECONDS) if inspect.isawaitable(own) else own
+        try:
+            with normalizing(plugin):
+                own = plugin.own_operations()
+                return self.portal.run(own, _ASK_SECONDS) if inspect.isawaitable(own) else own
+        except AutomateError as error:
+            # None: the cause may hold a secret, and a log of this error would print it.
+            raise self.clean_error(error, f"{kind} {key!r}") from None
 
     def matching(self, pattern: str) -> dict[str, OperationSpec]:
         """
