@@ -53,7 +53,15 @@ class _Session:
     """True if a call got no answer in time."""
     task: asyncio.Task[None] | None = None
 
+    @property
+    def live(self) -> Client:
+        """The client of a session that was opened."""
+        if self.client is None:
+            raise RuntimeError("the session isn't open")
+        return self.client
+
     def end(self, reason: str) -> None:
+        """Let its task end, for the first *reason* that is given."""
         self.ended = self.ended or reason
         self.stop.set()
 
@@ -88,7 +96,6 @@ class Connection:
         self._portal: BlockingPortal | None = None
         self._opening: anyio.Lock | None = None
         self._session: _Session | None = None
-        self._watch: asyncio.Task[None] | None = None
 
     async def use(self, work: Callable[[Client], Awaitable[T]], *, idempotent: bool = True) -> T:
         """
@@ -110,7 +117,7 @@ class Connection:
         with suppress(Exception):
             portal.start_task_soon(self._end_session).result(_CLOSE_SECONDS)
         with suppress(Exception):
-            portal.start_task_soon(portal.stop, True)  # noqa: FBT003  (anyio's own signature)
+            portal.start_task_soon(portal.stop, True)
             stack.close()
 
     def _running_portal(self) -> BlockingPortal:
@@ -126,9 +133,8 @@ class Connection:
 
     async def _use(self, work: Callable[[Client], Awaitable[T]], idempotent: bool) -> T:
         session = await self._live_session()
-        assert session.client is not None
         try:
-            result = await work(session.client)
+            result = await work(session.live)
         except MCPError as error:
             raise self._failed(session, error, idempotent=idempotent) from None
         session.used_at, session.suspect = time.monotonic(), False
@@ -181,13 +187,11 @@ class Connection:
         idle = time.monotonic() - session.used_at
         if not session.suspect and idle < _IDLE_SECONDS:
             return True
-        assert session.client is not None
+        mcp = session.live.session
         try:
             with anyio.fail_after(_PING_SECONDS):
-                if session.client.session.initialize_result is not None:
-                    await session.client.session.send_ping()
-                else:
-                    await session.client.session.discover()
+                # A server of the newer protocol has no ping.
+                await (mcp.send_ping() if mcp.initialize_result else mcp.discover())
         except (MCPError, TimeoutError):
             session.end("it doesn't answer")
             self._logger.warning("the server of %r doesn't answer, and is started anew", self._key)
@@ -237,7 +241,9 @@ class Connection:
         return AutomateError(
             ErrorCodes.UNAVAILABLE,
             f"{what}: {reason}",
-            hint="the log has what it wrote to its standard error" if self._config.command else None,
+            hint="the log has what it wrote to its standard error"
+            if self._config.command
+            else None,
         )
 
     async def _keep(self, session: _Session) -> None:
@@ -294,11 +300,11 @@ class Connection:
 
     def _transport(self, session: _Session) -> AbstractAsyncContextManager[Any]:
         config = self._config
-        if config.command is None:
-            return _http_transport(config)
+        if config.url is not None:
+            return _http_transport(config, config.url)
         return process_transport(
             ProcessServer(
-                command=config.command,
+                command=config.command or "",
                 args=config.args,
                 env=self._environment(),
                 cwd=config.cwd,
@@ -323,12 +329,11 @@ class Connection:
 
 
 @asynccontextmanager
-async def _http_transport(config: McpConfig) -> AsyncIterator[Any]:
-    assert config.url is not None
+async def _http_transport(config: McpConfig, url: str) -> AsyncIterator[Any]:
     async with (
         http_client(config) as client,
         streamable_http_client(
-            config.url, http_client=client, max_sse_event_size=config.max_result_bytes
+            url, http_client=client, max_sse_event_size=config.max_result_bytes
         ) as streams,
     ):
         yield streams

@@ -62,7 +62,11 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
             # Not its text, which may quote the URL; the kind says what happened.
             never_sent = isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
             return _failed(
-                request, 503, code, f"the connection failed: {type(error).__name__}", sent=not never_sent
+                request,
+                503,
+                code,
+                f"the connection failed: {type(error).__name__}",
+                sent=not never_sent,
             )
 
     async def _taken(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
@@ -74,7 +78,9 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
                 body += chunk
                 if len(body) > self._most:
                     text = f"the answer is larger than {self._most:,} bytes"
-                    return _failed(request, 502, ErrorCodes.RESOURCE_EXHAUSTED, text, retryable=False)
+                    return _failed(
+                        request, 502, ErrorCodes.RESOURCE_EXHAUSTED, text, retryable=False
+                    )
         finally:
             await response.aclose()
         status = response.status_code

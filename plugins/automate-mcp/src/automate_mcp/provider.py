@@ -60,13 +60,13 @@ class McpProvider(BaseProvider):
             raise AssertionError(name)
         call = current_call()
 
-        async def progress(done: float, total: float | None, message: str | None) -> None:
+        async def tell(progress: float, total: float | None, message: str | None) -> None:
             if call is not None:
-                call.progress(done / total if total else done, message and message[:500])
+                call.progress(progress / total if total else progress, message and message[:500])
 
         async def ask(client: Client) -> Any:
             return await client.call_tool(
-                tool.name, input_data, tool.timeout_seconds, progress_callback=progress
+                tool.name, input_data, tool.timeout_seconds, progress_callback=tell
             )
 
         try:

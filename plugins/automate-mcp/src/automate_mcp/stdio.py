@@ -6,7 +6,6 @@ The SDK's own lets the process see variables of its parent, and reads lines of a
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import anyio
 from anyio.abc import ByteReceiveStream, Process
@@ -32,6 +32,7 @@ _LONGEST_LOG_LINE = 2_000
 # A server that logs more than so many lines in as many seconds is cut short.
 _MOST_LOG_LINES, _LOG_SECONDS = 200, 10.0
 
+T = TypeVar("T")
 Incoming = SessionMessage | Exception
 Streams = tuple[MemoryObjectReceiveStream[Incoming], MemoryObjectSendStream[SessionMessage]]
 
@@ -107,7 +108,7 @@ async def _read(
     reason = "it has ended"
     async with to_session:
         try:
-            async for line in _lines(process.stdout, server.max_message_bytes):
+            async for line in _lines(_pipe(process.stdout), server.max_message_bytes):
                 if not line.strip():
                     continue
                 try:
@@ -127,12 +128,17 @@ async def _read(
             server.ended(reason)
 
 
+def _pipe(stream: T | None) -> T:
+    if stream is None:
+        raise RuntimeError("the process was started without a pipe")
+    return stream
+
+
 class _LineTooLongError(Exception):
     """A line is longer than a message may be."""
 
 
-async def _lines(stream: ByteReceiveStream | None, most: int) -> AsyncIterator[bytes]:
-    assert stream is not None
+async def _lines(stream: ByteReceiveStream, most: int) -> AsyncIterator[bytes]:
     kept = bytearray()
     while True:
         try:
@@ -153,23 +159,23 @@ async def _lines(stream: ByteReceiveStream | None, most: int) -> AsyncIterator[b
 async def _write(
     server: ProcessServer, process: Process, from_session: MemoryObjectReceiveStream[SessionMessage]
 ) -> None:
-    assert process.stdin is not None
+    stdin = _pipe(process.stdin)
     async with from_session:
         try:
             async for sent in from_session:
                 text = sent.message.model_dump_json(by_alias=True, exclude_unset=True)
-                await process.stdin.send(text.encode() + b"\n")
+                await stdin.send(text.encode() + b"\n")
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             server.ended("its input was closed")
 
 
 async def _log(server: ProcessServer, process: Process) -> None:
     """Hand the lines of its standard error on, in bounds; read all, or it would block."""
-    assert process.stderr is not None
+    stderr = _pipe(process.stderr)
     since, count, kept = time.monotonic(), 0, b""
     with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
         while True:
-            *lines, kept = (kept + await process.stderr.receive(_CHUNK)).split(b"\n")
+            *lines, kept = (kept + await stderr.receive(_CHUNK)).split(b"\n")
             kept = kept[:_LONGEST_LOG_LINE]
             if time.monotonic() - since > _LOG_SECONDS:
                 since, count = time.monotonic(), 0
@@ -185,9 +191,8 @@ async def _log(server: ProcessServer, process: Process) -> None:
 
 async def _end(process: Process) -> None:
     """Close its input, and end it and its children if it doesn't go."""
-    assert process.stdin is not None
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-        await process.stdin.aclose()
+        await _pipe(process.stdin).aclose()
     for way in (None, signal.SIGTERM, signal.SIGKILL):
         if way is not None:
             # The group: a wrapper such as npx leaves its child behind.
@@ -195,7 +200,7 @@ async def _end(process: Process) -> None:
                 os.killpg(process.pid, way)
         with anyio.move_on_after(_GRACE_SECONDS):
             # Not wait(): on some Pythons it waits for the pipes too, which a child may hold.
-            while process.returncode is None:
+            while process.returncode is None:  # noqa: ASYNC110  (nothing tells of it)
                 await anyio.sleep(_LOOK_SECONDS)
         if process.returncode is not None:
             break

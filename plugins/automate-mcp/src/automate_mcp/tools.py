@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypedDict
 
 from mcp.types import Tool
 
@@ -80,7 +80,13 @@ def _remote(tool: Tool, name: str, config: McpConfig, logger: logging.Logger) ->
     return RemoteTool(tool.name, spec, typed, hints.timeout_seconds or config.timeout_seconds)
 
 
-def _nature(tool: Tool, hints: ToolHints, *, trusted: bool) -> dict[str, bool]:
+class _Nature(TypedDict):
+    read_only: bool
+    destructive: bool
+    idempotent: bool
+
+
+def _nature(tool: Tool, hints: ToolHints, *, trusted: bool) -> _Nature:
     """Return whether it only reads, destroys, or may be repeated: on the safe side, if unknown."""
     told = tool.annotations if trusted else None
     read_only = hints.read_only
