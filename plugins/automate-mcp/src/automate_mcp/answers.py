@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,8 +22,9 @@ from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
 
-# Their words are about our own set-up.
+# Their words are about our own set-up. The kernel keeps their names in the group of an error.
 _SETUP = (ConfigError, SecretError, PluginError, StorageError)
+_SETUP_GROUP = re.compile(r"(Config|Secret\w*|Plugin|Storage)Error\b")
 _OURS = "it failed; the log of the server says why"
 
 
@@ -54,9 +56,10 @@ def failed(error: BaseException, what: str = "a call") -> types.CallToolResult:
 
     A fault of our own set-up goes to the log, as *what*, and not to the client.
     """
-    if not isinstance(error, AutomateError) or isinstance(error, _SETUP):
+    if not isinstance(error, AutomateError) or _is_ours(error):
         logger.error("%s failed: %s", what, error)
-        error = AutomateError(ErrorCodes.INTERNAL, _OURS, retryable=False)
+        retryable = isinstance(error, AutomateError) and error.retryable
+        error = AutomateError(ErrorCodes.INTERNAL, _OURS, retryable=retryable)
     told: dict[str, Any] = {
         "code": error.code.value,
         "message": error.message,
@@ -71,6 +74,13 @@ def failed(error: BaseException, what: str = "a call") -> types.CallToolResult:
         structured_content={"error": told},
         is_error=True,
     )
+
+
+def _is_ours(error: AutomateError) -> bool:
+    """Return True for a fault of our set-up, and for a bug, whose words may tell anything."""
+    if isinstance(error, _SETUP) or error.code is ErrorCodes.INTERNAL:
+        return True
+    return bool(error.group and _SETUP_GROUP.match(error.group))
 
 
 def wrapped_schema(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:

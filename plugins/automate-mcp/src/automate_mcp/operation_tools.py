@@ -16,6 +16,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.schemas import compile_schema
 from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_mcp.answers import answer, failed, wrapped_schema
 from automate_mcp.approved_calls import ApprovedCalls
 from automate_mcp.progress import LiveReport, Send
@@ -73,11 +74,11 @@ class OperationTool:
         self, caller: Caller, arguments: dict[str, Any], key: str | None, send: Send
     ) -> types.CallToolResult:
         """Return the output, or the execution that waits for an approval. *key* is its own."""
+        # Here, for the problems by field; and before a person is asked.
+        self.spec.validate(arguments)
         if self.spec.destructive:
-            # Before a person is asked.
-            self.spec.validate(arguments)
             return await self.approved.call(caller, self.operation, arguments, key, send)
-        report = LiveReport(self.kernel.redactor.redact_value)
+        report = LiveReport(EnteringRedaction(self.kernel.redactor))
         call = Call(self.operation, caller.tenant_id, idempotency_key=key, reports=report)
         async with report.sending(send):
             output = await self._perform(arguments, call)

@@ -6,11 +6,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
-
-import anyio
 
 from automate_kernel.operations.reports import CallReport
+from automate_kernel.storage.values import Redaction
 
 Send = Callable[[float, float | None, str | None], Awaitable[None]]
 # However often a call reports, the client is told so often.
@@ -20,7 +18,7 @@ _PAUSE_SECONDS = 0.05
 class LiveReport(CallReport):
     """A report whose newest progress is sent by `sending`; secrets are taken out first."""
 
-    def __init__(self, redact: Any) -> None:
+    def __init__(self, redact: Redaction) -> None:
         super().__init__(redact=redact)
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
@@ -34,21 +32,22 @@ class LiveReport(CallReport):
     @asynccontextmanager
     async def sending(self, send: Send) -> AsyncIterator[None]:
         """Send what is reported during the block, and what came last before it ended."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._keep_sending, send)
-            try:
-                yield
-                await self._send_newest(send)
-            finally:
-                # A thread may still run, and asks whether it should.
-                self.over = True
-                tasks.cancel_scope.cancel()
+        # A plain task: a group would wrap the error of the call.
+        sender = self._loop.create_task(self._keep_sending(send))
+        try:
+            yield
+        finally:
+            # A thread may still run, and asks whether it should.
+            self.over = True
+            sender.cancel()
+            await asyncio.wait([sender])
+        await self._send_newest(send)
 
     async def _keep_sending(self, send: Send) -> None:
         while True:
             await self._news.wait()
             await self._send_newest(send)
-            await anyio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _send_newest(self, send: Send) -> None:
         if not self._news.is_set() or self.latest is None:

@@ -160,7 +160,9 @@ class _Calls:
         self._running += 1
         try:
             return await self._make(offer, caller, params, ctx)
-        except (AutomateError, OSError, ValueError) as error:
+        except MCPError:
+            raise
+        except Exception as error:
             return failed(error, f"tool {params.name!r}, called by {caller.name!r},")
         finally:
             self._running -= 1
