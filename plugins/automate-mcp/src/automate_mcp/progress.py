@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from automate_kernel.operations.reports import CallReport
 from automate_kernel.storage.values import Redaction
