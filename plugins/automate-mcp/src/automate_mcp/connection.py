@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import Client, MCPError, types
 from mcp.client.streamable_http import streamable_http_client
@@ -36,6 +37,8 @@ _PATIENCE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _PING_SECONDS = 5.0
 _CLOSE_SECONDS = 8.0
+# Turns of the loop until the end of a process's output is noticed.
+_LOOKS = 5
 
 
 @dataclass(eq=False)
@@ -97,14 +100,21 @@ class Connection:
         self._opening: anyio.Lock | None = None
         self._session: _Session | None = None
 
-    async def use(self, work: Callable[[Client], Awaitable[T]], *, idempotent: bool = True) -> T:
+    async def use(
+        self,
+        work: Callable[[Client], Awaitable[T]],
+        *,
+        idempotent: bool = True,
+        proves: bool = False,
+    ) -> T:
         """
         Return what *work* does with the session, from any event loop.
 
         A cancelled caller cancels the work, and the server learns of that. Raises `AutomateError`;
         after a loss during the work it is worth another attempt only if that is *idempotent*.
+        Work that *proves* that the server does what it is for ends its pauses.
         """
-        future = self._running_portal().start_task_soon(self._use, work, idempotent)
+        future = self._running_portal().start_task_soon(self._use, work, idempotent, proves)
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
@@ -131,14 +141,17 @@ class Connection:
 
     # -- on the connection's loop ------------------------------------------------------------
 
-    async def _use(self, work: Callable[[Client], Awaitable[T]], idempotent: bool) -> T:
+    async def _use(
+        self, work: Callable[[Client], Awaitable[T]], idempotent: bool, proves: bool
+    ) -> T:
         session = await self._live_session()
         try:
             result = await work(session.live)
         except MCPError as error:
             raise self._failed(session, error, idempotent=idempotent) from None
         session.used_at, session.suspect = time.monotonic(), False
-        self._backoff.worked()
+        if proves:
+            self._backoff.worked()
         return result
 
     def _failed(self, session: _Session, error: MCPError, *, idempotent: bool) -> AutomateError:
@@ -164,6 +177,9 @@ class Connection:
     async def _live_session(self) -> _Session:
         self._opening = self._opening or anyio.Lock()
         async with self._opening:
+            for _ in range(_LOOKS):
+                # What has ended meanwhile is noticed before the call, and not in it.
+                await anyio.lowlevel.checkpoint()
             session = self._session
             if session is not None and session.ended is None and await self._answers(session):
                 return session
@@ -190,8 +206,10 @@ class Connection:
         mcp = session.live.session
         try:
             with anyio.fail_after(_PING_SECONDS):
-                # A server of the newer protocol has no ping.
-                await (mcp.send_ping() if mcp.initialize_result else mcp.discover())
+                if mcp.initialize_result is not None or mcp.protocol_version is None:
+                    await mcp.send_ping()
+                else:  # the newer protocol has no ping
+                    await mcp.send_discover(mcp.protocol_version)
         except (MCPError, TimeoutError):
             session.end("it doesn't answer")
             self._logger.warning("the server of %r doesn't answer, and is started anew", self._key)

@@ -70,7 +70,9 @@ class McpProvider(BaseProvider):
             )
 
         try:
-            result = await (await self._connection()).use(ask, idempotent=tool.spec.idempotent)
+            result = await (await self._connection()).use(
+                ask, idempotent=tool.spec.idempotent, proves=True
+            )
         except RuntimeError:
             # The SDK's, which quotes the result: it doesn't fit the schema that goes with it.
             raise AutomateError(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteReceiveStream, Process
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
@@ -206,7 +207,18 @@ async def _end(process: Process) -> None:
             break
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)  # children that have outlived it
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                await stream.aclose()
+    _close_transport(process)
+    await anyio.lowlevel.checkpoint()
+
+
+def _close_transport(process: Process) -> None:
+    """
+    Close asyncio's own object for the process, which would complain when it is collected.
+
+    Nothing public leads to it. Its pipes may be held open by a child that has outlived all signals.
+    """
+    transport = getattr(getattr(process, "_process", None), "_transport", None)
+    close = getattr(transport, "close", None)
+    if callable(close):
+        with suppress(PermissionError):
+            close()
