@@ -46,7 +46,11 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def children() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children(recursive=True) if "misbehav" in " ".join(_line(each))]
+    return [
+        each
+        for each in psutil.Process().children(recursive=True)
+        if "misbehav" in " ".join(_line(each))
+    ]
 
 
 def _line(process: psutil.Process) -> list[str]:
@@ -104,7 +108,11 @@ def test_one_process_serves_every_thread_and_loop(make: Make, tmp_path: Path) ->
 
     def call(number: int) -> None:
         data = {"a": number, "b": 0}
-        output = asyncio.run(kernel.ainvoke("bad.add", data)) if number % 2 else kernel.invoke("bad.add", data)
+        output = (
+            asyncio.run(kernel.ainvoke("bad.add", data))
+            if number % 2
+            else kernel.invoke("bad.add", data)
+        )
         results.append(output["total"])
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
