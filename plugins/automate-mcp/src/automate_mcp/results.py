@@ -62,11 +62,11 @@ def failure_of(result: types.CallToolResult, tool: str) -> AutomateError:
     says more: its code is taken over.
     """
     structured = result.structured_content
-    told = structured.get("error") if isinstance(structured, dict) else None
-    if isinstance(told, dict) and told.get("code") in ErrorCodes.__members__:
+    told: Any = structured.get("error") if isinstance(structured, dict) else None
+    if (code := _code_in(told)) is not None:
         after = told.get("retry_after")
         return AutomateError(
-            told["code"],
+            code,
             _short(str(told.get("message") or "")),
             hint=_short(str(told["hint"])) if told.get("hint") else None,
             retryable=told.get("retryable") is True,
@@ -84,11 +84,10 @@ def error_of(error: MCPError, what: str, *, idempotent: bool) -> AutomateError:
 
     Where the call may have been carried out, only an *idempotent* one is worth another attempt.
     """
-    data = error.data if isinstance(error.data, dict) else {}
-    ours = data.get(MARK)
-    text = _short(error.message)
-    if isinstance(ours, dict) and ours.get("code") in ErrorCodes.__members__:
-        code, sent = ErrorCodes(ours["code"]), ours.get("sent") is not False
+    ours: Any = error.data.get(MARK) if isinstance(error.data, dict) else None
+    text, told = _short(error.message), _code_in(ours)
+    if told is not None:
+        code, sent = told, ours.get("sent") is not False
         retryable, after = ours.get("retryable") is True, ours.get("retry_after")
     else:
         code, sent, after = _CODES.get(error.code, ErrorCodes.INTERNAL), True, None
@@ -101,6 +100,12 @@ def error_of(error: MCPError, what: str, *, idempotent: bool) -> AutomateError:
         retryable=retryable and not unsure,
         retry_after=float(after) if isinstance(after, (int, float)) else None,
     )
+
+
+def _code_in(told: Any) -> ErrorCodes | None:
+    """Return the code that an error says it has; None for one in other words than ours."""
+    code = told.get("code") if isinstance(told, dict) else None
+    return ErrorCodes(code) if isinstance(code, str) and code in ErrorCodes.__members__ else None
 
 
 def _short(text: str) -> str:
