@@ -11,6 +11,8 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_mcp.http import MARK
 
 _MOST_TEXT = 2_000
+# A stranger may ask for any pause.
+_MOST_PAUSE = 86_400.0
 _CODES = {
     types.INVALID_PARAMS: ErrorCodes.INVALID_ARGUMENT,
     types.INVALID_REQUEST: ErrorCodes.FAILED_PRECONDITION,
@@ -64,13 +66,12 @@ def failure_of(result: types.CallToolResult, tool: str) -> AutomateError:
     structured = result.structured_content
     told: Any = structured.get("error") if isinstance(structured, dict) else None
     if (code := _code_in(told)) is not None:
-        after = told.get("retry_after")
         return AutomateError(
             code,
             _short(str(told.get("message") or "")),
             hint=_short(str(told["hint"])) if told.get("hint") else None,
             retryable=told.get("retryable") is True,
-            retry_after=float(after) if isinstance(after, (int, float)) else None,
+            retry_after=_seconds(told.get("retry_after")),
         )
     text = _short(text_of(result)) or "without a reason"
     return AutomateError(
@@ -98,8 +99,13 @@ def error_of(error: MCPError, what: str, *, idempotent: bool) -> AutomateError:
         f"{what}: {text}",
         hint=UNSURE if unsure else None,
         retryable=retryable and not unsure,
-        retry_after=float(after) if isinstance(after, (int, float)) else None,
+        retry_after=_seconds(after),
     )
+
+
+def _seconds(value: Any) -> float | None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if number and 0 <= value <= _MOST_PAUSE else None
 
 
 def _code_in(told: Any) -> ErrorCodes | None:
