@@ -97,6 +97,7 @@ from automate_kernel.workflows.engine.repair import (
     check_fits,
     cleaning_again,
     copied_steps,
+    delete_runs,
     forgotten,
     reopen_rows,
     reopening,
@@ -491,7 +492,8 @@ def _writes_beside(save: Save) -> bool:
     """Return True if *save* writes more than steps, its execution and its item."""
     turn = save.turn
     tells = turn.end is not None and save.execution.parent_id is not None
-    return bool(turn.waits or turn.answered or turn.children or turn.abandoned or tells)
+    beside = (turn.waits, turn.answered, turn.children, turn.abandoned, turn.past)
+    return tells or any(beside)
 
 
 def _child(save: Save, child: Child, redact: Redaction | None) -> _NewExecution:
@@ -860,6 +862,8 @@ class ExecutionStore:
             items += [item for wait in save.turn.waits for item in wait.items]
         if items:
             self.outbox.enqueue_many(items, transaction=rows.native)
+        for save in saves:
+            delete_runs(rows, save.execution.id, save.turn.past)
         self.signals.end(
             rows, [(save.execution.id, key) for save in saves for key in save.turn.answered]
         )
