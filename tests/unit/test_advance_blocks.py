@@ -9,6 +9,8 @@ worker die before or after a turn was saved.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -237,7 +239,7 @@ class Interpreter:
                 return FAILED
             names = [_named(element, text.split()[1].split(".")) for text in step.input["names"]]
             seen = [outputs[text.split(".")[1]] for text in step.input["seen"]]
-            return {"names": names, "seen": seen}
+            return _short({"names": names, "seen": seen})
         steps = step.steps
         if step.switch is not None:
             steps = step.chosen(self.event["colors"][element["index"] if element else 0])
@@ -248,6 +250,12 @@ class Interpreter:
 
 
 SKIPPED = object()
+
+
+def _short(output: Any) -> Any:
+    """Return *output*, or its hash: a round that sees the output of the last one grows it."""
+    text = json.dumps(output)
+    return output if len(text) < 2000 else hashlib.sha256(text.encode()).hexdigest()
 
 
 def _named(element: Names, path: list[str]) -> Any:
@@ -326,7 +334,7 @@ class World:
     def outcome(self, call: StepCall) -> CallOutcome:
         if call.action == "fail":
             return CallOutcome(call, error=AutomateError(ErrorCodes.FAILED_PRECONDITION, "no"))
-        return CallOutcome(call, output=call.input)
+        return CallOutcome(call, output=_short(call.input))
 
 
 def began_after_needs(world: World) -> None:

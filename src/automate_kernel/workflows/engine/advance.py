@@ -409,9 +409,17 @@ class TurnDraft:
             self._saved.add(run.key)
             self.turn.saves.append(run)
 
-    def forget(self, loop_id: str, before: int) -> None:
-        """Forget the rounds of a loop that come *before* that number, with all inside them."""
-        past = {key for key in self.runs if -1 < round_of(key, loop_id) < before}
+    def forget(self, loop_id: str, before: int, kept: Collection[str]) -> None:
+        """
+        Forget the rounds of a loop that come *before* that number, with all inside them.
+
+        Runs of the steps *kept* stay.
+        """
+        past = {
+            key
+            for key in self.runs
+            if -1 < round_of(key, loop_id) < before and plain_id(key[0]) not in kept
+        }
         for key in past:
             del self.runs[key]
         self._execution.steps[:] = [run for run in self._execution.steps if run.key not in past]
@@ -1105,7 +1113,7 @@ class _Flow:
         elements.next_round(number)
         self._spins[step.id] += 1
         if number and number % KEPT_ROUNDS == 0:
-            self._draft.forget(step.id, number - KEPT_ROUNDS)
+            self._draft.forget(step.id, number - KEPT_ROUNDS, self._program.awaiting)
         seconds = self._program.pause(step, view, names) if number else 0.0
         if seconds or self._spins[step.id] > _MOST_SPINS:
             self._pause(step, seconds)

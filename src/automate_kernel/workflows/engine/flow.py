@@ -16,7 +16,7 @@ from automate_kernel import signals
 from automate_kernel.errors import UnknownHereError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
-from automate_kernel.workflows.definition.blocks import plain_id
+from automate_kernel.workflows.definition.blocks import inside, plain_id
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
@@ -35,6 +35,8 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 
+# Of a block that goes on, and of a loop that may pause.
+_BEGUN = (StepStatus.RUNNING, StepStatus.WAITING)
 _NOTHING: Mapping[StepKey, Arrived] = {}
 
 
@@ -257,6 +259,9 @@ class Flow:
     def save_of(self, turn: Turn) -> Save:
         """Return what is to be saved of *turn*."""
         now = time.monotonic()
+        for run in turn.saves:
+            if run.started_at is None and run.status in _BEGUN and run.key not in self._begun:
+                self._note_around(run, turn, now)
         begun = {
             run.key: (known[0], now - known[1])
             for run in turn.saves
@@ -265,6 +270,18 @@ class Flow:
         parked = list(self.waiting.values()) if turn.wait is not None else []
         advanced = self._advanced or _has_ended(turn)
         return Save(self.item, self.execution, turn, begun, self._stored, parked, advanced)
+
+    def _note_around(self, run: StepRun, turn: Turn, now: float) -> None:
+        """Note when a block or a loop has begun: with the first of what is inside it."""
+        its = {run.step_id}
+        known = (
+            self._begun[one.key][1]
+            for one in turn.saves
+            if one.key in self._begun and (one.step_id in its or inside(one.step_id, its))
+        )
+        begun = min(known, default=now)
+        self._begun[run.key] = new_id(), begun
+        run.started_at = self._moment(begun)
 
     def saved(self, turn: Turn, at: datetime) -> bool:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""

@@ -119,6 +119,10 @@ class WorkflowProgram:
         """The ids of the steps that clean up: no failure stops them, and no timeout."""
         self.loops: bool = any(step.loops for _, step in workflow.walk())
         """True if any of its steps is done in rounds."""
+        self.awaiting: frozenset[str] = frozenset(
+            step.id for _, step in workflow.walk() if step.wait_for is not None
+        )
+        """The steps that wait for an event or a signal: what one has taken, no other takes."""
         self._context = context
         self._inputs: dict[str, Template] = {}
         self._conditions: dict[str, Condition] = {}

@@ -189,10 +189,7 @@ class WaitingSteps:
 
     def _events_taken(self) -> set[str]:
         if self._taken is None:
-            waits = {
-                step.id for _, step in self._program.workflow.walk() if step.wait_for is not None
-            }
-            runs = self._execution.steps
+            waits, runs = self._program.awaiting, self._execution.steps
             outputs = (run.output for run in runs if plain_id(run.step_id) in waits)
             self._taken = {one["id"] for one in outputs if isinstance(one, dict) and "id" in one}
         return self._taken
