@@ -45,6 +45,7 @@ from automate_kernel.workflows.definition.blocks import (
 )
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.children import Child, FindChild
+from automate_kernel.workflows.engine.continuations import Successor
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.phases import (
     NOTHING,
@@ -362,6 +363,8 @@ class Turn:
     answered: list[StepKey] = field(default_factory=list)
     children: list[Child] = field(default_factory=list)
     abandoned: list[str] = field(default_factory=list)
+    successor: Successor | None = None
+    """The execution that follows one which ends, continued as new."""
     past: list[StepKey] = field(default_factory=list)
     """Runs of a loop's rounds that are not kept any longer."""
     size: int = 0
@@ -567,6 +570,7 @@ class _Flow:
         self._enter_ending()
         self._output: Any = None
         self._encoded: JsonText | None = None
+        self._successor: Successor | None = None
 
     def pass_time(self, elapsed: float) -> None:
         """Bring the retries nearer, and the end of the workflow's time."""
@@ -766,6 +770,7 @@ class _Flow:
     def _end(self, turn: Turn) -> None:
         if self._ending is SUCCESS:
             turn.output, turn.encoded = self._output, self._encoded
+            turn.successor = self._successor
         turn.end = self._ending.value
         if self._ending is not SUCCESS:
             note_not_undone(self._execution, not_undone(self._workflow, self._runs))
@@ -883,6 +888,10 @@ class _Flow:
         try:
             output = self._program.output(self._view)
             encoded = encode_json(output, "output of the workflow", self._most_output)
+            continued = self._waiting.continued_by(self._view)
+            if continued is not None:
+                payload = continued.output["payload"]
+                self._successor = self._waiting.successor(payload, self._now)
         except AutomateError as error:
             self.fail(error)
         else:
@@ -1135,8 +1144,8 @@ class _Flow:
     def _end_loop(self, step: Step, rounds: int) -> None:
         """Let a loop complete with the output of its last round."""
         own, last = self._run(step, -1), self._runs.get((step.id, rounds - 1))
-        self._end_run(own, StepStatus.COMPLETED, output=last and last.output)
-        own.output_ref = last and last.output_ref
+        self._end_run(own, StepStatus.COMPLETED, output=None if last is None else last.output)
+        own.output_ref = None if last is None else last.output_ref
         self._drop_block(step)
 
     # -- blocks ------------------------------------------------------------------------------

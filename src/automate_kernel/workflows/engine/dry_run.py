@@ -46,7 +46,7 @@ _NO_ID = "00000000-0000-4000-8000-000000000000"
 MOST_CALLS = 20
 _OF_ELEMENT = ("item", "index", "outer")
 # The fields of a step that calls no action.
-_WAITED = ("sleep", "wait_for", "approval", "workflow", "input")
+_WAITED = ("sleep", "wait_for", "approval", "workflow", "input", "continue_as_new")
 
 
 class DryOutcome(str, Enum):
@@ -54,7 +54,8 @@ class DryOutcome(str, Enum):
 
     CALLED = "called"
     WAITS = "waits"
-    """It calls nothing: it waits for a time, an event, a person or another workflow."""
+    """It calls nothing: it waits for a time, an event, a person or another workflow, or it
+    continues the execution as new."""
     SKIPPED = "skipped"
     UNCLEAR = "unclear"
     """Its condition, or that of a step it needs, depends on outputs that are not known."""

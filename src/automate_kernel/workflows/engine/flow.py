@@ -184,7 +184,7 @@ class Flow:
             self._note_waits(turn, now)
         if self.leaving:
             # What it would end with follows from a state that was not saved as it is here.
-            turn.end = turn.output = turn.encoded = None
+            turn.end = turn.output = turn.encoded = turn.successor = None
             self.pause(turn)
         return turn
 
@@ -302,6 +302,8 @@ class Flow:
         if turn.end is not None:
             self.execution.completed_at, self.execution.output = at, turn.output
             self.execution.output_ref = turn.output_ref
+            if turn.successor is not None:
+                self.execution.successor_id = turn.successor.id
         return first
 
 

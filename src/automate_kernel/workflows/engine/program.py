@@ -123,6 +123,10 @@ class WorkflowProgram:
             step.id for _, step in workflow.walk() if step.wait_for is not None
         )
         """The steps that wait for an event or a signal: what one has taken, no other takes."""
+        self.continuing: tuple[str, ...] = tuple(
+            step.id for _, step in workflow.walk() if step.continue_as_new is not None
+        )
+        """The steps that continue the execution as new."""
         self._context = context
         self._inputs: dict[str, Template] = {}
         self._conditions: dict[str, Condition] = {}
