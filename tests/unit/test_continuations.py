@@ -315,11 +315,14 @@ def test_pictures_and_dry_runs_show_it(book: Book) -> None:
 
 
 def test_a_workflow_in_code_continues(book: Book) -> None:
-    undone = []
+    undone: list[int] = []
+
+    def undo(page: int) -> None:
+        undone.append(page)
 
     @book.kernel.workflow(name="coded")
     async def coded(ctx: WorkflowContext, page: int) -> str:
-        with ctx.compensate(undone.append, page):
+        with ctx.compensate(undo, page):
             await ctx.step(book.page, page)
             if page < 4:
                 ctx.continue_as_new(page + 1)
