@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -117,16 +118,6 @@ class WorkflowProgram:
             [step.id for place, step in workflow.walk() if place[0] != "steps"]
         ).union(self.needs.keys() - own)
         """The ids of the steps that clean up: no failure stops them, and no timeout."""
-        self.loops: bool = any(step.loops for _, step in workflow.walk())
-        """True if any of its steps is done in rounds."""
-        self.awaiting: frozenset[str] = frozenset(
-            step.id for _, step in workflow.walk() if step.wait_for is not None
-        )
-        """The steps that wait for an event or a signal: what one has taken, no other takes."""
-        self.continuing: tuple[str, ...] = tuple(
-            step.id for _, step in workflow.walk() if step.continue_as_new is not None
-        )
-        """The steps that continue the execution as new."""
         self._context = context
         self._inputs: dict[str, Template] = {}
         self._conditions: dict[str, Condition] = {}
@@ -164,6 +155,23 @@ class WorkflowProgram:
             templates.condition(one.if_, path=f"trigger[{n}].if") if one.if_ is not None else None
             for n, one in enumerate(workflow.triggers)
         ]
+
+    @cached_property
+    def loops(self) -> bool:
+        """True if any of its steps is done in rounds."""
+        return any(step.loops for _, step in self.workflow.walk())
+
+    @cached_property
+    def awaiting(self) -> frozenset[str]:
+        """The steps that wait for an event or a signal: what one has taken, no other takes."""
+        steps = (step for _, step in self.workflow.walk())
+        return frozenset(step.id for step in steps if step.wait_for is not None)
+
+    @cached_property
+    def continuing(self) -> tuple[str, ...]:
+        """The steps that continue the execution as new."""
+        steps = (step for _, step in self.workflow.walk())
+        return tuple(step.id for step in steps if step.continue_as_new is not None)
 
     def _compile(self, step: Step, path: str, templates: TemplateEngine) -> None:
         self._inputs[step.id] = templates.compile(step.input, path=f"{path}.input")
