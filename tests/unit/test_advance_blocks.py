@@ -14,6 +14,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -327,9 +328,25 @@ class World:
             self.dice.shuffle(calls)
             number = self.dice.randint(0 if turn.next_retry is not None else 1, len(calls))
             ended, calls = calls[:number], calls[number:]
+            if ended and self.dice.random() < crashes / 3:
+                self.save_alone(ended[0], calls)
+                return
             elapsed = 0.0 if ended or turn.next_retry is None else turn.next_retry
             self.clock += elapsed
             turn = flow.send(([self.outcome(call) for call in ended], elapsed))
+
+    def save_alone(self, call: StepCall, others: list[StepCall]) -> None:
+        """Save the end of one call in its own transaction, with what was decided; and die."""
+        outcome = self.outcome(call)
+        if outcome.error is not None:
+            return
+        done = replace(call.run, status=StepStatus.COMPLETED, output=outcome.output)
+        decided = [
+            replace(each.run, status=StepStatus.RUNNING)
+            for each in others
+            if each.step.for_each is None and (each.step.if_ or each.step.while_) is not None
+        ]
+        self.save(Turn([done, *decided]))
 
     def outcome(self, call: StepCall) -> CallOutcome:
         if call.action == "fail":

@@ -659,7 +659,7 @@ class _Flow:
 
     def _abandon(self, step: Step, run: StepRun) -> None:
         """Have the sub-workflow cancelled that *run* has waited for, if it has one."""
-        if step.workflow is not None and run.output is not None:
+        if step.workflow is not None and "execution_id" in (run.output or ()):
             self._draft.turn.abandoned.append(run.output["execution_id"])
 
     def _step_failed(self, step: Step, error: AutomateError) -> None:
@@ -1067,14 +1067,22 @@ class _Flow:
         own = self._run(step, -1)
         if own.key in self._open:
             return False  # it pauses
+        entered, begun = step.id not in self._elements, own.key in self._runs
         elements = self._elements_of(step)
-        if own.key not in self._runs:
+        if not begun:
             # It says that the loop has begun, and its conditions have held.
             self._note_running(own)
-            if elements.ready and (step.id, elements.round) not in self._runs:
-                self._next_round(step, elements, elements.round)
-                if own.status is not StepStatus.RUNNING:
-                    return True
+        number = elements.round
+        if entered and elements.ready and (step.id, number) not in self._runs:
+            if number and not step.is_block:
+                # Its row may have been saved without the decision: by a step's own transaction, or
+                # when something else had failed.
+                elements.round = number - 1
+                self._round_over(step, elements)
+            elif not begun:
+                self._next_round(step, elements, number)
+            if own.status is not StepStatus.RUNNING:
+                return True
         return self._start_insides(step) if step.is_block else self._start_elements(step)
 
     def _round_over(self, step: Step, elements: Elements) -> None:
@@ -1131,11 +1139,15 @@ class _Flow:
         """Let a loop wait before its next round."""
         own = self._run(step, -1)
         own.status, self._open[own.key] = StepStatus.WAITING, own
+        own.output = {"round": self._elements[step.id].round}
         self._waits.add(own.key, seconds)
         self._draft.turn.delays[own.key] = seconds
         self._draft.save(own)
 
     def _end_pause(self, step: Step, own: StepRun) -> None:
+        if own.output != {"round": self._elements_of(step).round}:
+            # The round after the pause has ended, and was saved alone: what follows is undecided.
+            del self._elements[step.id]
         del self._open[own.key]
         self._waits.drop(own.key)
         self._note_running(own)

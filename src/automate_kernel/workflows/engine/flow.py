@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from automate_kernel import signals
 from automate_kernel.errors import UnknownHereError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
-from automate_kernel.workflows.definition.blocks import inside, plain_id
+from automate_kernel.workflows.definition.blocks import block_of, inside, list_of, plain_id
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
@@ -123,10 +124,23 @@ class Flow:
     @property
     def unread(self) -> list[StepRun]:
         """The runs whose outputs templates read, and that are still in the output store."""
-        return [
+        found = [
             run for run in self.execution.steps
             if run.output_ref is not None and run.output is None and run.step_id in self._reads
         ]  # fmt: skip
+        if not found:
+            return found
+        ended = {run.key for run in self.execution.steps if run.status.finished}
+        return [run for run in found if not self._is_past(run, ended)]
+
+    def _is_past(self, run: StepRun, ended: AbstractSet[StepKey]) -> bool:
+        """Return True if *run* is of an element or round whose own output counts by now."""
+        around = list_of(run.step_id)
+        if around and block_of(around)[1] >= 0 and block_of(around) in ended:
+            return True
+        step = self.workflow.find_step(run.step_id)
+        following = {(run.step_id, -1), (run.step_id, run.position + 1)}
+        return step is not None and step.loops and run.position >= 0 and bool(following & ended)
 
     def keeps(self, call: StepCall) -> bool:
         """Return True if some template may read the output of *call*."""
