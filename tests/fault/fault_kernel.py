@@ -108,6 +108,7 @@ LOOPING = {
             "steps": [{"id": "book", "action": "work.book"}],
             "output": "{{ index + 1 }}",
         },
+        {"id": "more", "action": "work.book", "until": "{{ index == 1 }}", "every": "1ms"},
         {
             "id": "next",
             "if": "{{ event.payload.rounds | length > 1 }}",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from automate_kernel import Kernel
+from automate_kernel import Kernel, signals
 from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import STEP
@@ -314,6 +314,25 @@ def test_a_loop_is_undone_as_a_whole(works: Works) -> None:
     assert works.done == [3]
 
 
+def test_a_round_is_tried_again_by_hand(works: Works) -> None:
+    works.broken = {2}
+    works.add({**POLL, "every": 0}, output=OUTPUT)
+    execution = works.kernel.run("w")
+    assert works.kernel.executions.retry_step(execution.id, "poll")
+    works.kernel.run_until_idle()
+    assert works.see(execution.id).output == {"done": True, "look": 3}
+
+
+def test_a_loop_cleans_up(works: Works) -> None:
+    """Under on_failure and finally too, with the error."""
+    tell = {"id": "tell", "action": "note", "while": "{{ index < 2 }}",
+            "input": {"what": "{{ index }}: {{ error.code }}"}}  # fmt: skip
+    works.broken = {1}
+    works.add({"id": "boom", "action": "job.status"}, on_failure=[tell])
+    assert works.kernel.run("w").status is FAILED
+    assert works.done == ["0: FAILED_PRECONDITION", "1: FAILED_PRECONDITION"]
+
+
 # -- size ------------------------------------------------------------------------------------------
 
 
@@ -338,6 +357,21 @@ def test_a_long_loop_keeps_its_last_rounds_alone(works: Works) -> None:
     assert its[0] == -1 and KEPT_ROUNDS <= len(its) - 1 <= 2 * KEPT_ROUNDS
     assert its[-1] == rounds - 1
     assert len(kept) == 1 + 5 * (len(its) - 1)
+
+
+def test_each_round_is_announced(works: Works) -> None:
+    """With the execution as it was, though its old rounds are forgotten meanwhile."""
+    seen: list[tuple[str, int, str]] = []
+
+    def note(sender: Any, *, execution: Execution, step: Any, **_: Any) -> None:
+        assert step.key in {run.key for run in execution.steps}
+        seen.append((step.step_id, step.position, str(step.status)))
+
+    works.add({"id": "n", "while": "{{ index < 60 }}", "action": "note", "input": {"what": 1}})
+    with signals.step_completed.connected_to(note):
+        works.kernel.start("w")
+        works.kernel.run_until_idle()
+    assert seen == [("n", number, "COMPLETED") for number in (*range(60), -1)]
 
 
 def test_a_loop_without_calls_leaves_the_worker_to_others(works: Works) -> None:

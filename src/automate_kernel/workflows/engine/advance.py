@@ -425,7 +425,8 @@ class TurnDraft:
         }
         for key in past:
             del self.runs[key]
-        self._execution.steps[:] = [run for run in self._execution.steps if run.key not in past]
+        # Another list: who goes by the places of runs begins anew.
+        self._execution.steps = [run for run in self._execution.steps if run.key not in past]
         self.turn.saves = [run for run in self.turn.saves if run.key not in past]
         self.turn.past += sorted(past)
 
