@@ -115,7 +115,10 @@ def test_a_failure_beside_it_or_under_finally_lets_nothing_follow(book: Book) ->
     book.broken.clear()
     assert book.kernel.executions.resume(failed.id)
     book.kernel.run_until_idle()
-    assert len(book.chain(failed.id)) == 2
+    chain = book.chain(failed.id)
+    step = chain[0].step("next")
+    assert len(chain) == 2 and step is not None
+    assert step.output["execution_id"] == chain[1].id
 
 
 def test_what_cleans_up_runs_before_the_next_one_begins(book: Book) -> None:

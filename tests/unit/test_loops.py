@@ -270,6 +270,16 @@ def test_a_definition_that_loops_no_longer_does_not_fit(works: Works) -> None:
         works.kernel.executions.resume(execution.id, definition=plain)
 
 
+def test_steps_inside_rounds_are_not_those_inside_elements(works: Works) -> None:
+    works.broken = {2}
+    looks = [{"id": "one", "action": "job.status"}, {"id": "two", "action": "job.status"}]
+    works.add({"id": "b", "until": "{{ index == 3 }}", "steps": looks})
+    execution = works.kernel.run("w")
+    other = define({"id": "b", "for_each": [1], "steps": looks})
+    with pytest.raises(AutomateError, match="step 'b' has completed in rounds"):
+        works.kernel.executions.resume(execution.id, definition=other)
+
+
 def test_a_fork_takes_a_loop_that_ended_with_it(works: Works) -> None:
     works.add({**POLL, "every": 0}, {"id": "end", "action": "note", "input": {"what": OUTPUT}})
     execution = works.kernel.run("w")

@@ -49,10 +49,9 @@ def successor_of(
     one. Raises ``FAILED_PRECONDITION`` if that can't be started with this payload.
     """
     encode_json(payload, "payload of the execution that follows")
-    # The same after a crash; another one once the execution was resumed.
-    parts = f"{execution.id}\n{execution.item_id}"
     event = Event(
-        id=str(uuid.uuid5(_NAMESPACE, parts)),
+        # The same after a crash: an execution is continued once.
+        id=str(uuid.uuid5(_NAMESPACE, execution.id)),
         name=execution.name,
         payload=payload,
         type="manual",

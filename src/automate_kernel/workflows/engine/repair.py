@@ -17,8 +17,8 @@ from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
-from automate_kernel.workflows.definition.blocks import block_of, top_id
-from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
+from automate_kernel.workflows.definition.blocks import block_of, lists_around, top_id
+from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.engine.phases import NOT_UNDONE
 from automate_kernel.workflows.engine.record import forgotten_on_resume, in_order
 from automate_kernel.workflows.execution import ExecutionStatus, StepKey, StepRun, StepStatus
@@ -177,16 +177,24 @@ def check_fits(
                 f" {workflow.name!r} has no such step",
                 hint="keep it in the definition, where it does not run again, or start anew",
             )
-        step, was = workflow.step(row["step_id"]), known.step(row["step_id"])
-        if row["position"] >= 0 and (step.loops, step.repeats) != (was.loops, True):
-            what = "in rounds" if was.loops else "for the elements of a list"
-            field = "while and no until" if was.loops else "for_each"
-            raise AutomateError(
-                ErrorCodes.FAILED_PRECONDITION,
-                f"step {row['step_id']!r} has completed {what}, and has no {field} in the"
-                f" corrected workflow {workflow.name!r}",
-                hint="give it another id, or resume from it: it runs again then",
-            )
+        places = [block_of(each) for each in lists_around(row["step_id"])]
+        for step_id, position in ((row["step_id"], row["position"]), *places):
+            if position >= 0:
+                _check_repeats(known.step(step_id), workflow.step(step_id), workflow.name)
+
+
+def _check_repeats(was: Step, step: Step, workflow: str) -> None:
+    """Raise ``FAILED_PRECONDITION`` unless *step* repeats as it *was*, in rounds or over a list."""
+    if step.repeats and step.loops is was.loops:
+        return
+    done = "in rounds" if was.loops else "for the elements of a list"
+    field = "while and no until" if was.loops else "for_each"
+    raise AutomateError(
+        ErrorCodes.FAILED_PRECONDITION,
+        f"step {step.id!r} has completed {done}, and has no {field} in the corrected workflow"
+        f" {workflow!r}",
+        hint="give it another id, or resume from it: it runs again then",
+    )
 
 
 def reopening(item_id: str) -> dict[str, Any]:
