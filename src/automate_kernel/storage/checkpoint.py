@@ -273,15 +273,14 @@ _ACCEPTS = (
 )
 # Whoever pauses or cancels an execution locks the item first, and leaves word there: a statement
 # that had to wait for that sees it on the item, not on the execution.
-_ENDS_UNSTEERED = (
-    f"(item.waiting_for IS NULL OR item.waiting_for <> '{RECALL}' OR NOT given.final)"
-)
+_ENDS_UNSTEERED = f"(item.waiting_for IS NULL OR item.waiting_for <> '{RECALL}' OR NOT given.final)"
 # The items that are still held, and whether something of them changes. Nearly always nothing does,
 # and to write a row anew costs as much as to insert a step. They are locked first: whoever takes
 # one over waits, and then finds it so.
 _HELD = f"""
     SELECT item.id, given.execution_id, driven.status, given.ends
-        OR item.lease_expires_at < clock.now + lease.seconds * {_RENEWED_BELOW} * interval '1 second'
+        OR item.lease_expires_at
+            < clock.now + lease.seconds * {_RENEWED_BELOW} * interval '1 second'
         OR (given.progress AND item.attempt_count > 1) AS changes
     FROM given, clock, lease, {OUTBOX} AS item, {EXECUTION} AS driven
     WHERE item.id = given.item_id AND item.lease_token = given.token
@@ -363,9 +362,7 @@ def _checkpoint_sql(*, asks_server: bool, single: bool, changes: bool, locked: b
     return " ".join(f"{text} AS live, clock".split())
 
 
-def _parameters(
-    group: Sequence[Checkpoint], lease_seconds: float, *, changes: bool
-) -> list[Any]:
+def _parameters(group: Sequence[Checkpoint], lease_seconds: float, *, changes: bool) -> list[Any]:
     """Return the parameters of the statement in their order."""
     columns = _given_columns(changes=changes)
     steps = [row for one in group for row in one.steps]

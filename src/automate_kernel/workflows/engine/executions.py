@@ -177,6 +177,8 @@ class Loaded:
     """The waits that go on, without those for a time."""
     arrived: Mapping[StepKey, Arrived] = field(default_factory=dict)
     """The signals that have come for them."""
+    new: bool = False
+    """True if it was begun a moment ago, by who drives it: it is RUNNING, and nothing is saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,14 +195,14 @@ class _NewExecution:
         """The execution's id."""
         return str(self.row["id"])
 
-    def as_stored(self, now: datetime) -> Execution:
-        """Return the execution as a worker would read it."""
+    def loaded(self, item: OutboxItem) -> Loaded:
+        """Return the execution as it was begun a moment ago, with *item* claimed."""
         nothing = dict.fromkeys(
             ("output", "output_ref", "error_code", "error", "error_group", "completed_at")
         )
-        event = json.loads(self.row["event"])
-        times = {"created_at": now, "updated_at": now}
-        return Execution.from_row({**nothing, **self.row, "event": event, **times})
+        event, now = json.loads(self.row["event"]), item.created_at
+        row = {**nothing, **self.row, "event": event, "created_at": now, "updated_at": now}
+        return Loaded(Execution.from_row(row), {}, now, new=True)
 
 
 def execution_id_of(event: Event, workflow: str) -> str:
@@ -667,18 +669,18 @@ class ExecutionStore:
         out, and all of them where their items must be claimed like any other: they wait then.
         """
         given = [_new_execution(*start, self.outbox.redact) for start in starts]
+        outbox, items = self.outbox, [one.item for one in given]
+        # Not past those of other tenants: they would take more than their fair share.
+        if not isinstance(outbox, RowsOutboxStore) or not outbox.may_claim(rows, items):
+            outbox.enqueue_many(
+                [one.item for one in self._insert(rows, given)], transaction=rows.native
+            )
+            return []
+        for one in given:
+            one.row["status"] = RUNNING
         new = self._insert(rows, given)
-        items = [one.item for one in new]
-        claimed: list[OutboxItem] = []
-        if new and isinstance(self.outbox, RowsOutboxStore):
-            # Not past those of other tenants: they would take more than their fair share.
-            claimed = self.outbox.insert_claimed(rows, items, worker_id, in_line=True)
-        if new and not claimed:
-            self.outbox.enqueue_many(items, transaction=rows.native)
-        return [
-            (item, Loaded(one.as_stored(item.created_at), {}, item.created_at))
-            for item, one in zip(claimed, new, strict=bool(claimed))
-        ]
+        claimed = outbox.insert_claimed(rows, [one.item for one in new], worker_id) if new else []
+        return [(item, one.loaded(item)) for item, one in zip(claimed, new, strict=True)]
 
     def start_new(
         self, workflow: Workflow, event: Event, worker_id: str
@@ -695,17 +697,18 @@ class ExecutionStore:
             (DEFINITION, [_definition(workflow)]), (EXECUTION, [new.row]), (LABEL, labels),
             (AWAITED, awaited),
         ]  # fmt: skip
-        items: list[OutboxItem] = []
         # One statement, where the database has one for all of it.
-        atomic = not self.storage.supports_skip_locked
+        atomic, outbox = not self.storage.supports_skip_locked, self.outbox
         with (
             self.freed_if_lost([new.item.id], worker_id),
             self.storage.begin(atomic=atomic) as rows,
         ):
-            if isinstance(self.outbox, RowsOutboxStore):
-                items = self.outbox.insert_claimed(rows, [new.item], worker_id, beside=beside)
-        for item in items:
-            return new.id, item, Loaded(new.as_stored(item.created_at), {}, item.created_at)
+            if isinstance(outbox, RowsOutboxStore) and outbox.may_claim(
+                rows, [new.item], in_line=False
+            ):
+                new.row["status"] = RUNNING
+                (item,) = outbox.insert_claimed(rows, [new.item], worker_id, beside=beside)
+                return new.id, item, new.loaded(item)
         with self.storage.begin() as rows:
             return self.start(rows, workflow, event), None, None
 
@@ -906,7 +909,7 @@ class ExecutionStore:
                 self.outbox.renew(item.id, owner, token=item.lease_token, transaction=rows.native)
                 held.append(one)
         live, steered = save_progress(rows, held)
-        return Saved(live, rows.now(), steered)
+        return Saved(live, rows.now(), live, steered)
 
     def _checkpoint(self, save: Save) -> Checkpoint:
         item, turn, execution = save.item, save.turn, save.execution
