@@ -7,6 +7,7 @@ that lease in the same transaction. So only the worker that holds the item can s
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -155,7 +156,7 @@ _ENDED = [status for status in ExecutionStatus if status.finished]
 _TRIES = 3
 # In a store that can't park an item, it is looked at so often.
 _LATE_SECONDS = 60.0
-_NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
+_NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8").bytes
 # So many workers may die over one execution before it is given up.
 _MAX_CRASHES = 10
 # Accepted already, at whose limit its id may be one thing too much.
@@ -207,13 +208,21 @@ class _NewExecution:
 
 def execution_id_of(event: Event, workflow: str) -> str:
     """Return the id of the execution that *event* begins: the same one each time."""
-    return str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow}"))
+    return _uuid5(f"{event.id}\n{workflow}")
 
 
 def keyed_execution_id(workflow: str, tenant_id: str | None, idempotency_key: str) -> str:
     """Return the id of the execution that a start with *idempotency_key* begins."""
     about = json.dumps(["idempotency", workflow, tenant_id, idempotency_key])
-    return str(uuid.uuid5(_NAMESPACE, about))
+    return _uuid5(about)
+
+
+def _uuid5(name: str) -> str:
+    """Return what `uuid.uuid5` does, in less than half of its time."""
+    digest = hashlib.sha1(_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
+    value = int.from_bytes(digest, "big") & ~(0xF000 << 64 | 0xC000 << 48)
+    text = f"{value | 5 << 76 | 0x8000 << 48:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _new_execution(
@@ -245,8 +254,8 @@ def _new_execution(
 
 
 def _definition(workflow: Workflow) -> Row:
-    body = encode_json(workflow.to_dict(), "workflow")
-    return {"id": workflow.hash(), "name": workflow.name, "body": body, "created_at": Now()}
+    about = {"name": workflow.name, "body": workflow.body()}
+    return {"id": workflow.hash(), **about, "created_at": Now()}
 
 
 def wake_up(
@@ -826,6 +835,8 @@ class ExecutionStore:
         with opened as rows:
             saved = self._save(rows, group, checkpoints)
             held = saved.items
+            if plain and len(held) == len(group):
+                return saved
             if beside:
                 self._write_beside(rows, [save for save in group if save.item.id in held])
             for save in outcomes:
