@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from automate_kernel.storage.codec import array_text, decode_time
@@ -367,8 +368,8 @@ def _parameters(group: Sequence[Checkpoint], lease_seconds: float, *, changes: b
     columns = _given_columns(changes=changes)
     steps = [row for one in group for row in one.steps]
     if len(group) == len(steps) == 1:
-        given = [getattr(group[0], name) for name in columns]
-        return [lease_seconds, *given, *[_sent(steps[0][name]) for name in _STEP_COLUMNS]]
+        values = _step_values(steps[0])
+        return [lease_seconds, *attrgetter(*columns)(group[0]), *map(_sent, values)]
     # Sorted, so that two groups lock their rows in the same order.
     group = sorted(group, key=lambda one: one.item_id)
     steps = [row for one in group for row in one.steps]
@@ -377,6 +378,9 @@ def _parameters(group: Sequence[Checkpoint], lease_seconds: float, *, changes: b
         *[array_text([getattr(one, name) for one in group]) for name in columns],
         *[array_text([_sent(row[name]) for row in steps]) for name in _STEP_COLUMNS],
     ]
+
+
+_step_values = itemgetter(*_STEP_COLUMNS)
 
 
 def _sent(value: Any) -> Any:

@@ -83,6 +83,11 @@ _OPERATORS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">=
 _TIME = Column("now", "time")
 
 
+@lru_cache(256)
+def _quoted(quote: str, names: tuple[str, ...]) -> str:
+    return ", ".join(f"{quote}{name}{quote}" for name in names)
+
+
 class _Statement:
     """
     The parameters of one statement, collected while its text is written.
@@ -103,7 +108,7 @@ class _Statement:
         return f"{self._dialect.quote}{name}{self._dialect.quote}"
 
     def names(self, names: Sequence[str]) -> str:
-        return ", ".join(map(self.name, names))
+        return _quoted(self._dialect.quote, tuple(names))
 
     def bind(self, value: Any) -> str:
         self.parameters.append(value)
