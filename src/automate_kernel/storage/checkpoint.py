@@ -8,7 +8,7 @@ PostgreSQL, and one transaction elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -368,20 +368,20 @@ def _parameters(group: Sequence[Checkpoint], lease_seconds: float, *, changes: b
     columns = _given_columns(changes=changes)
     steps = [row for one in group for row in one.steps]
     if len(group) == len(steps) == 1:
-        values = _step_values(steps[0])
-        return [lease_seconds, *attrgetter(*columns)(group[0]), *map(_sent, values)]
+        given, row = attrgetter(*columns)(group[0]), _step_values(steps[0])
+        return [lease_seconds, *given, *_sent(row)]
     # Sorted, so that two groups lock their rows in the same order.
     group = sorted(group, key=lambda one: one.item_id)
     steps = [row for one in group for row in one.steps]
     return [
         lease_seconds,
         *[array_text([getattr(one, name) for one in group]) for name in columns],
-        *[array_text([_sent(row[name]) for row in steps]) for name in _STEP_COLUMNS],
+        *[array_text(_sent([row[name] for row in steps])) for name in _STEP_COLUMNS],
     ]
 
 
 _step_values = itemgetter(*_STEP_COLUMNS)
 
 
-def _sent(value: Any) -> Any:
-    return value.offset if type(value) is Now else value
+def _sent(values: Iterable[Any]) -> list[Any]:
+    return [value.offset if type(value) is Now else value for value in values]
