@@ -59,8 +59,7 @@ class Flow:
         self.workflow: Workflow = program.workflow
         self._recovery = program.recovery
         self._reads = program.reads
-        self._outputs = outputs or LargeOutputs()
-        self._large = 0
+        self._outputs, self._large = outputs or LargeOutputs(), 0
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""
         self.context: Context = copy_context()
