@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from automate_mcp.answers import answer, wrapped_schema
-from automate_mcp.backoff import Backoff
 from automate_mcp.operation_tools import tool_name
+from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import failure_of
 from automate_mcp.settings import Token, TokenTable
 from automate_mcp.tools import capability_name
@@ -28,18 +28,18 @@ ROOT = Path(__file__).parents[3]
 def test_pauses_double_up_to_a_minute_and_end_with_success() -> None:
     """By the clock that it is given."""
     now = [100.0]
-    backoff = Backoff(lambda: now[0])
-    assert backoff.remaining == 0
+    pause_of = RestartPause(lambda: now[0])
+    assert pause_of.remaining == 0
     pauses = []
     for _ in range(12):
-        backoff.failed()
-        pauses.append(backoff.remaining)
+        pause_of.failed()
+        pauses.append(pause_of.remaining)
     assert pauses[:4] == [0.25, 0.5, 1.0, 2.0]
     assert pauses[-1] == 60.0
     now[0] += 45
-    assert backoff.remaining == 15.0
-    backoff.worked()
-    assert backoff.remaining == 0
+    assert pause_of.remaining == 15.0
+    pause_of.worked()
+    assert pause_of.remaining == 0
 
 
 @given(st.text(max_size=300))

@@ -23,9 +23,9 @@ from mcp import Client, MCPError, types
 from mcp.client.streamable_http import streamable_http_client
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_mcp.backoff import Backoff
 from automate_mcp.config import McpConfig
 from automate_mcp.http import http_client
+from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import UNSURE, error_of
 from automate_mcp.stdio import ProcessServer, process_transport
 
@@ -42,7 +42,7 @@ _LOOKS = 5
 
 
 @dataclass(eq=False)
-class _Session:
+class _KeptSession:
     """A session as its task keeps it. All on the connection's loop."""
 
     ready: anyio.Event = field(default_factory=anyio.Event)
@@ -93,12 +93,12 @@ class Connection:
         self._changed = changed
         self._log = log
         self._logger = logger
-        self._backoff = Backoff()
+        self._pause = RestartPause()
         self._guard = threading.Lock()
         self._stack: ExitStack | None = None
         self._portal: BlockingPortal | None = None
         self._opening: anyio.Lock | None = None
-        self._session: _Session | None = None
+        self._session: _KeptSession | None = None
 
     async def use(
         self,
@@ -151,10 +151,10 @@ class Connection:
             raise self._failed(session, error, idempotent=idempotent) from None
         session.used_at, session.suspect = time.monotonic(), False
         if proves:
-            self._backoff.worked()
+            self._pause.worked()
         return result
 
-    def _failed(self, session: _Session, error: MCPError, *, idempotent: bool) -> AutomateError:
+    def _failed(self, session: _KeptSession, error: MCPError, *, idempotent: bool) -> AutomateError:
         session.used_at = time.monotonic()
         if error.code == types.REQUEST_TIMEOUT:
             session.suspect = True
@@ -174,7 +174,7 @@ class Connection:
             retryable=idempotent,
         )
 
-    async def _live_session(self) -> _Session:
+    async def _live_session(self) -> _KeptSession:
         self._opening = self._opening or anyio.Lock()
         async with self._opening:
             for _ in range(_LOOKS):
@@ -186,7 +186,7 @@ class Connection:
             if session is not None:
                 self._forget(session)
                 await self._finish(session)
-            pause = self._backoff.remaining
+            pause = self._pause.remaining
             if pause > _PATIENCE_SECONDS:
                 raise AutomateError(
                     ErrorCodes.UNAVAILABLE,
@@ -198,7 +198,7 @@ class Connection:
             self._session = session = await self._open()
             return session
 
-    async def _answers(self, session: _Session) -> bool:
+    async def _answers(self, session: _KeptSession) -> bool:
         """Return True if the session works, as far as one need to know."""
         idle = time.monotonic() - session.used_at
         if not session.suspect and idle < _IDLE_SECONDS:
@@ -217,14 +217,14 @@ class Connection:
         session.used_at, session.suspect = time.monotonic(), False
         return True
 
-    def _forget(self, session: _Session) -> None:
+    def _forget(self, session: _KeptSession) -> None:
         if self._session is session:
             self._session = None
-            self._backoff.failed()
+            self._pause.failed()
             self._changed()
 
-    async def _open(self) -> _Session:
-        session = _Session()
+    async def _open(self) -> _KeptSession:
+        session = _KeptSession()
         session.task = asyncio.get_running_loop().create_task(self._keep(session))
         try:
             with anyio.fail_after(self._config.start_timeout_seconds):
@@ -243,10 +243,10 @@ class Connection:
             return session
         session.task.cancel()
         await self._finish(session)
-        self._backoff.failed()
+        self._pause.failed()
         raise self._unopened(session)
 
-    def _unopened(self, session: _Session) -> AutomateError:
+    def _unopened(self, session: _KeptSession) -> AutomateError:
         error = session.failure
         while isinstance(error, BaseException) and hasattr(error, "exceptions"):
             error = error.exceptions[0]  # a group: the first says what happened
@@ -264,7 +264,7 @@ class Connection:
             else None,
         )
 
-    async def _keep(self, session: _Session) -> None:
+    async def _keep(self, session: _KeptSession) -> None:
         """Hold the session open until it is told to stop, or lost."""
         try:
             async with self._client(session) as client:
@@ -288,7 +288,7 @@ class Connection:
         tools = client.server_capabilities.tools
         return client.session.initialize_result is None and bool(tools and tools.list_changed)
 
-    async def _listen(self, session: _Session, client: Client) -> None:
+    async def _listen(self, session: _KeptSession, client: Client) -> None:
         async def tell() -> None:
             with suppress(MCPError, RuntimeError, TimeoutError):
                 async with client.listen(tools_list_changed=True) as events:
@@ -302,7 +302,7 @@ class Connection:
             await session.stop.wait()
             tasks.cancel_scope.cancel()
 
-    def _client(self, session: _Session) -> Client:
+    def _client(self, session: _KeptSession) -> Client:
         async def handle(message: object) -> None:
             if isinstance(message, types.ToolListChangedNotification):
                 self._changed()
@@ -316,7 +316,7 @@ class Connection:
             cache=None,
         )
 
-    def _transport(self, session: _Session) -> AbstractAsyncContextManager[Any]:
+    def _transport(self, session: _KeptSession) -> AbstractAsyncContextManager[Any]:
         config = self._config
         if config.url is not None:
             return _http_transport(config, config.url)
@@ -338,7 +338,7 @@ class Connection:
             session.end("it was closed")
             await self._finish(session)
 
-    async def _finish(self, session: _Session) -> None:
+    async def _finish(self, session: _KeptSession) -> None:
         session.stop.set()
         if session.task is not None:
             with anyio.move_on_after(_CLOSE_SECONDS, shield=True):

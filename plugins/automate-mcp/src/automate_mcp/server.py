@@ -21,7 +21,7 @@ from automate_mcp.executions import Executions
 from automate_mcp.operation_tools import OperationTool, tool_name
 from automate_mcp.progress import Send
 from automate_mcp.settings import Caller, ServeSettings
-from automate_mcp.workflow_tools import StartTool, execution_tools
+from automate_mcp.workflow_tools import StartTool, approval_tools, execution_tools
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -71,8 +71,9 @@ class Offers:
 
     def _found(self, tenant_id: str | None) -> dict[str, Offer]:
         found: dict[str, Offer] = {}
-        for tool in execution_tools(self._executions, self._settings):
-            found[tool.tool.name] = tool
+        for tools in (execution_tools, approval_tools):
+            for tool in tools(self._executions, self._settings):
+                found[tool.tool.name] = tool
         for workflow in self._kernel.workflows.entries(tenant_id=tenant_id):
             name = workflow.workflow.name
             if workflow.error is None and self._settings.offers_workflow(name):

@@ -121,7 +121,7 @@ class PlainTool:
 
 
 def execution_tools(executions: Executions, settings: ServeSettings) -> list[PlainTool]:
-    """Return the tools for executions and approvals, each with its scope."""
+    """Return the tools for executions, each with its scope."""
     most, size = settings.wait_seconds, settings.max_output_bytes
 
     async def status(caller: Caller, given: dict[str, Any], send: Send) -> types.CallToolResult:
@@ -134,25 +134,6 @@ def execution_tools(executions: Executions, settings: ServeSettings) -> list[Pla
     async def signal(caller: Caller, given: dict[str, Any], send: Send) -> types.CallToolResult:
         arguments = (caller, given["execution_id"], given["name"], given.get("payload"))
         return answer(await asyncio.to_thread(executions.signal, *arguments), most=size)
-
-    async def waiting(caller: Caller, given: dict[str, Any], send: Send) -> types.CallToolResult:
-        found = await asyncio.to_thread(executions.approvals, caller)
-        return answer({"approvals": found}, most=size)
-
-    def decided(approved: bool) -> Work:
-        async def decide(caller: Caller, given: dict[str, Any], send: Send) -> types.CallToolResult:
-            decision = await asyncio.to_thread(
-                executions.decide,
-                caller,
-                given["execution_id"],
-                given["step_id"],
-                approved=approved,
-                comment=given.get("comment", ""),
-                form=given.get("form"),
-            )
-            return answer(decision, most=size)
-
-        return decide
 
     seconds = {"type": "number", "minimum": 0, "maximum": most}
     return [
@@ -169,18 +150,44 @@ def execution_tools(executions: Executions, settings: ServeSettings) -> list[Pla
             {"execution_id": _ID, "name": {"type": "string", "maxLength": 200}, "payload": {}},
             ["execution_id", "name"],
         ), signal),
+    ]  # fmt: skip
+
+
+def approval_tools(executions: Executions, settings: ServeSettings) -> list[PlainTool]:
+    """Return the tools for approvals, each with its scope."""
+    size = settings.max_output_bytes
+
+    async def waiting(caller: Caller, given: dict[str, Any], send: Send) -> types.CallToolResult:
+        found = await asyncio.to_thread(executions.approvals, caller)
+        return answer({"approvals": found}, most=size)
+
+    def decided(*, approved: bool) -> Work:
+        async def decide(caller: Caller, given: dict[str, Any], send: Send) -> types.CallToolResult:
+            decision = await asyncio.to_thread(
+                executions.decide,
+                caller,
+                given["execution_id"],
+                given["step_id"],
+                approved=approved,
+                comment=given.get("comment", ""),
+                form=given.get("form"),
+            )
+            return answer(decision, most=size)
+
+        return decide
+
+    step = {"execution_id": _ID, "step_id": _STEP, "comment": {"type": "string"}}
+    return [
         PlainTool("approvals:read", _tool(
             "approvals_list", "List the steps that wait for your decision.", {}, reads=True,
         ), waiting),
         PlainTool("approvals:write", _tool(
             "approve", "Approve what a step waits for, in your name.",
-            {"execution_id": _ID, "step_id": _STEP, "comment": {"type": "string"},
-             "form": {"type": "object"}}, ["execution_id", "step_id"], destroys=True,
+            {**step, "form": {"type": "object"}}, ["execution_id", "step_id"], destroys=True,
         ), decided(approved=True)),
         PlainTool("approvals:write", _tool(
             "reject", "Reject what a step waits for, in your name.",
-            {"execution_id": _ID, "step_id": _STEP, "comment": {"type": "string"}},
-            ["execution_id", "step_id"], destroys=True,
+            step, ["execution_id", "step_id"], destroys=True,
         ), decided(approved=False)),
     ]  # fmt: skip
 

@@ -9,7 +9,7 @@ _FIRST_SECONDS = 0.25
 _MOST_SECONDS = 60.0
 
 
-class Backoff:
+class RestartPause:
     """Pauses that double from a quarter of a second to a minute, until something has worked."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
