@@ -2,7 +2,7 @@
 Calls of destructive operations, which wait for a person.
 
 Each is an execution of a small workflow, whose first step is the approval and whose second is the
-call. So it survives a restart, shows on the pages of operators, and is done once.
+call. So it survives a restart, and shows on the pages of operators.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ logger: logging.Logger = get_logger(__name__)
 
 # What is offered may change: plugins ask their servers, files of workflows are read again.
 _KEPT_SECONDS = 5.0
+_MOST_TENANTS = 1_000
 IDEMPOTENCY_KEY = "automate/idempotency-key"
 """The key in ``_meta`` of a call: a second call with the same value is the first one."""
 _LONGEST_KEY = 200
@@ -66,6 +67,8 @@ class Offers:
         at, offers = self._kept.get(caller.tenant_id, (0.0, {}))
         if not offers or time.monotonic() - at > _KEPT_SECONDS:
             offers = self._found(caller.tenant_id)
+            if len(self._kept) >= _MOST_TENANTS:
+                self._kept = {}
             self._kept[caller.tenant_id] = (time.monotonic(), offers)
         return {name: offer for name, offer in offers.items() if caller.allows(offer.scope)}
 

@@ -35,7 +35,7 @@ _Bytes = Annotated[int, Field(ge=1_000, le=1 << 30)]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller of a tool: its *name*, its tenant, its scopes, and its roles as a person who approves."""
+    """The caller of tools: its *name*, tenant and scopes, and its roles as one who approves."""
 
     name: str
     tenant_id: str | None = None
