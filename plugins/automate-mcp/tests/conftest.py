@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -43,14 +44,20 @@ def reference_servers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, lis
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     place = cache / "automate-mcp-tests"
     scripts = {name: place / "node_modules" / ".bin" / f"mcp-server-{name}" for name in _SERVERS}
-    if not all(script.exists() for script in scripts.values()):
-        place.mkdir(parents=True, exist_ok=True)
-        packages = [f"@modelcontextprotocol/server-{name}" for name in _SERVERS]
-        installed = subprocess.run(
-            [npm, "install", "--no-audit", "--no-fund", "--prefix", str(place), *packages],
-            capture_output=True, text=True, timeout=180, check=False, cwd=place,
-        )  # fmt: skip
-        if installed.returncode:
-            last = installed.stderr.strip().splitlines()[-1:] or ["?"]
-            pytest.skip(f"npm can't install the reference servers of MCP: {last[0]}")
+    place.mkdir(parents=True, exist_ok=True)
+    with open(place / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may install them
+        if not all(script.exists() for script in scripts.values()):
+            _install(npm, place)
     return {name: [node, str(script)] for name, script in scripts.items()}
+
+
+def _install(npm: str, place: Path) -> None:
+    packages = [f"@modelcontextprotocol/server-{name}" for name in _SERVERS]
+    installed = subprocess.run(
+        [npm, "install", "--no-audit", "--no-fund", "--prefix", str(place), *packages],
+        capture_output=True, text=True, timeout=180, check=False, cwd=place,
+    )  # fmt: skip
+    if installed.returncode:
+        last = installed.stderr.strip().splitlines()[-1:] or ["?"]
+        pytest.skip(f"npm can't install the reference servers of MCP: {last[0]}")
