@@ -14,6 +14,8 @@ from automate_mcp import McpProvider
 from automate_kernel import AutomateError, Kernel
 from automate_kernel.errors import ErrorCodes
 
+EXAMPLE = Path(__file__).parents[1] / "src" / "automate_mcp" / "example.yaml"
+
 
 @pytest.fixture
 def connect(reference_servers: dict[str, list[str]]) -> Iterator[Callable[..., Kernel]]:
@@ -71,7 +73,7 @@ def test_everything_sees_no_environment(connect: Callable[..., Kernel]) -> None:
 def test_filesystem(connect: Callable[..., Kernel], tmp_path: Path) -> None:
     """A workflow writes and reads a file; what is outside is an error of the tool."""
     kernel = connect("filesystem", str(tmp_path))
-    kernel.add_workflow(Path(__file__).parents[1] / "examples" / "note.yaml")
+    kernel.add_workflow(EXAMPLE)
     execution = kernel.run("note", {"folder": str(tmp_path), "text": "hello"})
     assert execution.status.value == "COMPLETED", execution.error
     assert execution.output == "hello"
