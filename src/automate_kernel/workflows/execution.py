@@ -217,6 +217,10 @@ class Execution:
     item_id: str | None = None
     parent_id: str | None = None
     """The execution whose step waits for this one."""
+    chain_id: str | None = None
+    """The first execution of its chain, of one that continues another."""
+    successor_id: str | None = None
+    """The execution that has continued this one as new."""
     output: Any = None
     error_code: str | None = None
     error: str | None = None
@@ -236,6 +240,11 @@ class Execution:
     def owner(self) -> str | None:
         """The tenant that the execution belongs to."""
         return self.tenant_id
+
+    @property
+    def predecessor_id(self) -> str | None:
+        """The execution that this one continues, or None."""
+        return None if self.chain_id is None else self.event.source
 
     @property
     def labels(self) -> dict[str, str]:

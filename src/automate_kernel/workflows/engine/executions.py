@@ -85,6 +85,11 @@ from automate_kernel.workflows.engine.children import (
     end_items,
     outside_items,
 )
+from automate_kernel.workflows.engine.continuations import (
+    Successor,
+    check_not_continued,
+    live_successor,
+)
 from automate_kernel.workflows.engine.definitions import purge_definitions
 from automate_kernel.workflows.engine.execution_pages import (
     ExecutionFilter,
@@ -98,6 +103,7 @@ from automate_kernel.workflows.engine.repair import (
     check_fits,
     cleaning_again,
     copied_steps,
+    delete_runs,
     forgotten,
     reopen_rows,
     reopening,
@@ -154,6 +160,7 @@ SAME: Any = object()
 _ENDED = [status for status in ExecutionStatus if status.finished]
 # An execution may be resumed with another item between two looks at it, but not for ever.
 _TRIES = 3
+_MOST_LINKS = 20
 # In a store that can't park an item, it is looked at so often.
 _LATE_SECONDS = 60.0
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8").bytes
@@ -199,7 +206,16 @@ class _NewExecution:
     def loaded(self, item: OutboxItem) -> Loaded:
         """Return the execution as it was begun a moment ago, with *item* claimed."""
         nothing = dict.fromkeys(
-            ("output", "output_ref", "error_code", "error", "error_group", "completed_at")
+            (
+                "output",
+                "output_ref",
+                "error_code",
+                "error",
+                "error_group",
+                "completed_at",
+                "chain_id",
+                "successor_id",
+            )
         )
         event, now = json.loads(self.row["event"]), item.created_at
         row = {**nothing, **self.row, "event": event, "created_at": now, "updated_at": now}
@@ -502,7 +518,9 @@ def _writes_beside(save: Save) -> bool:
     """Return True if *save* writes more than steps, its execution and its item."""
     turn = save.turn
     tells = turn.end is not None and save.execution.parent_id is not None
-    return bool(turn.waits or turn.answered or turn.children or turn.abandoned or tells)
+    tells = tells or turn.successor is not None
+    beside = (turn.waits, turn.answered, turn.children, turn.abandoned, turn.past)
+    return tells or any(beside)
 
 
 def _child(save: Save, child: Child, redact: Redaction | None) -> _NewExecution:
@@ -510,6 +528,24 @@ def _child(save: Save, child: Child, redact: Redaction | None) -> _NewExecution:
     return _new_execution(
         child.workflow, child.event, save.item.priority, redact, child.id, parent_id
     )
+
+
+def _successor(save: Save, successor: Successor, redact: Redaction | None) -> _NewExecution:
+    """Return the execution that goes on in the place of that of *save*."""
+    execution, item = save.execution, save.item
+    new = _new_execution(
+        successor.workflow, successor.event, item.priority, redact, successor.id,
+        execution.parent_id,
+    )  # fmt: skip
+    new.row["chain_id"] = execution.chain_id or execution.id
+    new.row["concurrency_key"] = item.concurrency_key
+    if item.concurrency_key is not None:
+        concurrency = (item.concurrency_key, item.concurrency_limit or 1)
+        woken = wake_up(
+            new.id, new.item.id, execution.tenant_id, item.priority, concurrency=concurrency
+        )
+        new = replace(new, item=woken)
+    return new
 
 
 def _equal(**values: Any) -> list[Where]:
@@ -870,16 +906,28 @@ class ExecutionStore:
         items = [one.item for one in self._insert(rows, plain)] if plain else []
         for save in saves:
             items += cancel_items(save.execution, save.turn.abandoned)
-            items += end_items(save.execution) if save.turn.end is not None else []
+            if save.turn.successor is not None:
+                items += self._continue(rows, save, save.turn.successor)
+            elif save.turn.end is not None:
+                items += end_items(save.execution)
             items += [item for wait in save.turn.waits for item in wait.items]
         if items:
             self.outbox.enqueue_many(items, transaction=rows.native)
+        for save in saves:
+            delete_runs(rows, save.execution.id, save.turn.past)
         self.signals.end(
             rows, [(save.execution.id, key) for save in saves for key in save.turn.answered]
         )
         self.signals.begin(
             rows, [(wait, save.execution.tenant_id) for save in saves for wait in save.turn.waits]
         )
+
+    def _continue(self, rows: Rows, save: Save, successor: Successor) -> list[NewItem]:
+        """Begin the execution that follows one which has ended; return the item that wakes it."""
+        its = [Where("id", "eq", save.execution.id)]
+        rows.update(EXECUTION, its, {"successor_id": successor.id})
+        new = self._insert(rows, [_successor(save, successor, self.outbox.redact)])
+        return [one.item for one in new]
 
     def _park(self, saves: Sequence[Save]) -> set[str]:
         """
@@ -1082,9 +1130,11 @@ class ExecutionStore:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
         execution = Execution.from_row(found[0])
         if execution.status.finished:
+            successor = execution.successor_id
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 f"execution {execution_id} has ended: it is {execution.status}",
+                hint=successor and f"it was continued as {successor}",
             )
         return execution
 
@@ -1230,9 +1280,18 @@ class ExecutionStore:
         ends as it will, and nothing follows. It is CANCELLED at once, unless its workflow has
         something to clean up: then it is CANCELLING until its steps are undone, and those under
         ``on_cancel`` and ``finally`` have run. With *force*, or if it is CANCELLING already, it is
-        CANCELLED at once all the same. With *tenant_id* another tenant's is not there.
+        CANCELLED at once all the same. Of one that was continued as new, the execution that goes on
+        is cancelled. With *tenant_id* another tenant's is not there.
         """
-        return self._cancel(_equal(id=execution_id, tenant_id=tenant_id), force=force)
+        its = _equal(id=execution_id, tenant_id=tenant_id)
+        live: str | None = execution_id
+        # It may be continued between two looks at it, but not for ever.
+        for _ in range(_MOST_LINKS):
+            if live is None or self._cancel(_equal(id=live, tenant_id=tenant_id), force=force):
+                return live is not None
+            with self.storage.begin(atomic=False) as rows:
+                live = live_successor(rows, its)
+        return False
 
     def _cancel(self, its: list[Where], *, force: bool = False, again: bool = True) -> bool:
         """Cancel an execution; without *again*, leave one to its clean-up that is CANCELLING."""
@@ -1264,19 +1323,20 @@ class ExecutionStore:
         Each takes a transaction of its own, and its own sub-workflows follow.
         """
         # What is CANCELLING already would be ended at once.
-        where = [Where("status", "in", (PENDING, RUNNING, PAUSED))]
+        live, ids = Where("status", "in", (PENDING, RUNNING, PAUSED)), list(execution_ids)
+        which = [Where("id", "in", ids), Where("chain_id", "in", ids)]
         if parent_id is not None:
-            where.append(Where("parent_id", "eq", parent_id))
-        else:
-            where.append(Where("id", "in", list(execution_ids)))
+            which = [Where("parent_id", "eq", parent_id)]
+        found: list[Row] = []
         with self.storage.begin(atomic=False) as rows:
-            found = rows.select(
-                EXECUTION, where, order_by=("created_at",), limit=limit, columns=("id",)
-            )
-        for row in found:
-            # An operator may have cancelled it meanwhile: twice would end it at once.
-            self._cancel(_equal(id=row["id"]), again=False)
-        return len(found) == limit
+            for its in which:
+                found += rows.select(
+                    EXECUTION, [live, its], order_by=("created_at",), limit=limit, columns=("id",)
+                )
+        # An operator may have cancelled it meanwhile: twice would end it at once.
+        done = [self._cancel(_equal(id=row["id"]), again=False) for row in found]
+        # One that has just ended may have been continued as new.
+        return len(found) >= limit or not all(done)
 
     def _recalled(self, rows: Rows, its: list[Where]) -> Row | None:
         """Return the row of an execution that goes on, locked, with its item taken up anew soon."""
@@ -1407,6 +1467,7 @@ class ExecutionStore:
             if not rows.select(STEP, where, columns=("id",)):
                 return False
             row, item_id = found[0], new_id()
+            check_not_continued(row)
             changes = reopening(item_id)
             gone = None
             if step is None:
@@ -1594,6 +1655,8 @@ class ExecutionStore:
         if definition is not None:
             definition = _same_workflow(found[0]["workflow"], definition)
         item_id = new_id()
+        if ExecutionStatus(found[0]["status"]) in statuses:
+            check_not_continued(found[0])
         if not reopen(rows, found[0], item_id, statuses, step_id, definition):
             return False
         concurrency = concurrency_of(rows, found[0])
@@ -1655,9 +1718,13 @@ class ExecutionStore:
         with self.storage.begin() as rows:
             found = rows.select(
                 EXECUTION, over, order_by=("created_at",), limit=limit, lock=True,
-                skip_locked=True, columns=("id", "parent_id"),
+                skip_locked=True, columns=("id", "parent_id", "chain_id", "successor_id"),
             )  # fmt: skip
-            children = [row["id"] for row in found if row["parent_id"] is not None]
+            children = {
+                row["id"]: row["chain_id"] or row["id"]
+                for row in found
+                if row["parent_id"] is not None and row["successor_id"] is None
+            }
             # Their parents have not taken the results yet.
             needed = self.signals.awaited_ends(rows, children)
             ids = sorted({row["id"] for row in found} - needed)
