@@ -229,7 +229,8 @@ class SqlAlchemyStorage:
         self._clock = clock
         self._listen = listen
         # Not as an isolation level of SQLAlchemy's: that takes longer than all the rest of it.
-        self._commits_each: bool = engine.dialect.driver == "psycopg"
+        known = (engine.dialect.name, engine.dialect.driver)
+        self._commits_each: bool = known == ("postgresql", "psycopg")
         self.supports_skip_locked: bool = engine.dialect.name != "sqlite"
 
     def __repr__(self) -> str:
