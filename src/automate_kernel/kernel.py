@@ -95,11 +95,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from automate_kernel.operations.spec import OperationOptions
+    from automate_kernel.workflows.events import StartOptions
 
 __all__ = ["Kernel"]
 
 logger: logging.Logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
+P = TypeVar("P")
 
 # Services send a webhook again for days.
 _REMEMBERED_SECONDS = 30 * 86_400.0
@@ -488,6 +490,17 @@ class Kernel:
             connector_key, trigger, headers, raw_body, transaction=transaction, tenant_id=tenant_id
         )
 
+    @overload
+    def start(
+        self, workflow: Callable[[Any, P], Any], payload: P, **options: Unpack[StartOptions]
+    ) -> str: ...
+    @overload
+    def start(
+        self,
+        workflow: str | Callable[[Any], Any],
+        payload: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> str: ...
     def start(
         self,
         workflow: str | Callable[..., Any],
@@ -976,6 +989,14 @@ class Kernel:
             # These are only figures; the work is done.
             logger.warning("what was done could not be counted: %s", error)
 
+    @overload
+    def run(
+        self, workflow: Callable[[Any, P], Any], payload: P, *, patience: float = 3600.0
+    ) -> Execution: ...
+    @overload
+    def run(
+        self, workflow: str | Callable[[Any], Any], payload: Any = None, *, patience: float = 3600.0
+    ) -> Execution: ...
     def run(
         self,
         workflow: str | Callable[..., Any],
