@@ -622,6 +622,7 @@ class Kernel:
         Send the signal *name* to one execution, in the host's *transaction*; return its id.
 
         A step ``wait_for: {signal: name}`` of that execution takes it, also one that begins later.
+        Of one that was continued as new, the execution that goes on has it.
         A second one to it with the same *idempotency_key* is the first. Raises ``NOT_FOUND`` for an
         unknown execution, and with *tenant_id* for another tenant's; ``FAILED_PRECONDITION`` for
         one that has ended, and `PayloadError` for a payload that can't be stored.

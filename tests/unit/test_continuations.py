@@ -256,13 +256,23 @@ def test_what_was_continued_is_not_resumed(book: Book) -> None:
     first, live = _waiting(book, 1)
     with pytest.raises(AutomateError, match="was continued as"):
         book.kernel.executions.resume(first, step_id="read")
-    with pytest.raises(AutomateError) as caught:
-        book.kernel.signal(first, "go")
-    assert live.id in str(caught.value)
     copied = book.kernel.executions.fork(first, "read")
     book.kernel.run_until_idle()
     fork = book.see(copied)
     assert fork.chain_id is None and fork.successor_id not in (None, live.id)
+
+
+def test_a_signal_to_a_chain_reaches_the_execution_that_goes_on(book: Book) -> None:
+    first, live = _waiting(book, 2)
+    with pytest.raises(AutomateError, match="there is no execution"):
+        book.kernel.signal(first, "go", tenant_id="other")
+    book.kernel.signal(first, "go")
+    book.kernel.run_until_idle()
+    assert book.see(live.id).successor_id is not None
+    (live,) = book.kernel.executions.find(status="RUNNING")
+    assert book.kernel.executions.cancel(live.id)
+    with pytest.raises(AutomateError, match="has ended: it is COMPLETED"):
+        book.kernel.signal(first, "go")
 
 
 # -- definitions -----------------------------------------------------------------------------------

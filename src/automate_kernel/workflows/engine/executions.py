@@ -1107,6 +1107,7 @@ class ExecutionStore:
         """
         Return an execution that goes on, without its steps, in the transaction of *rows*.
 
+        Of one that was continued as new it is the last of the chain.
         Raises ``NOT_FOUND``, with *tenant_id* for another tenant's too; and ``FAILED_PRECONDITION``
         if it has ended.
         """
@@ -1116,11 +1117,12 @@ class ExecutionStore:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
         execution = Execution.from_row(found[0])
         if execution.status.finished:
-            successor = execution.successor_id
+            goes_on = live_successor(rows, [Where("id", "eq", execution.id)])
+            if goes_on is not None:
+                return self.live(rows, goes_on, tenant_id=tenant_id)
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 f"execution {execution_id} has ended: it is {execution.status}",
-                hint=successor and f"it was continued as {successor}",
             )
         return execution
 
