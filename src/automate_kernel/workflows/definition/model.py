@@ -55,6 +55,8 @@ from pydantic_core import InitErrorDetails
 
 from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.outbox.item import MAX_CONCURRENCY
+from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.admission import (
     START_FIELDS,
     ConcurrencyField,
@@ -598,6 +600,14 @@ class Workflow(DefinitionModel):
         It is for definitions that were checked already. `loads` explains the problems of others.
         """
         return (CodeWorkflow if "code" in data else cls).model_validate(dict(data))
+
+    def body(self) -> JsonText:
+        """Return `to_dict` as JSON, as it is stored with the first execution."""
+        return self._body
+
+    @cached_property
+    def _body(self) -> JsonText:
+        return encode_json(self.to_dict(), "workflow")
 
     def hash(self) -> str:
         """Return the SHA-256 (hex) of the workflow's content, whatever its format was."""

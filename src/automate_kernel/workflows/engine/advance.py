@@ -617,7 +617,7 @@ class _Flow:
             return False
         if self._ended(step.id):  # another element has failed the step meanwhile
             return False
-        if self._stopped(self._scopes.get(list_of(step.id))):
+        if self._stopped(self._scope_of(step.id)):
             return False
         return step.retry.allows(error.code, retryable=error.retryable)
 
@@ -640,7 +640,7 @@ class _Flow:
         self._close(run, abandon=status is StepStatus.CANCELLED)
         self._draft.end(run, status, output, error)
         if run.position < 0 and status.finished:
-            scope = self._scopes.get(list_of(run.step_id))
+            scope = self._scope_of(run.step_id)
             if scope is None:
                 self._agenda.end(run.step_id)
             else:
@@ -668,7 +668,7 @@ class _Flow:
         if step.on_failure != "fail":
             return
         error = within(error, f"step {step.id!r} failed: {error}")
-        scope = self._scopes.get(list_of(step.id))
+        scope = self._scope_of(step.id)
         if scope is not None:
             scope.failed = scope.failed or error
         elif self._ending is SUCCESS:
@@ -954,7 +954,7 @@ class _Flow:
         return (step.id, -1) not in self._runs and (step.id, 0) not in self._runs
 
     def _skips(self, step: Step) -> bool:
-        scope = self._scopes.get(list_of(step.id))
+        scope = self._scope_of(step.id)
         its = self._program.needs if scope is None else scope.inside.needs
         needs = (self._runs.get((need, -1)) for need in its[step.id])
         skipped = any(run is not None and run.status is StepStatus.SKIPPED for run in needs)
@@ -1163,8 +1163,13 @@ class _Flow:
 
     # -- blocks ------------------------------------------------------------------------------
 
+    def _scope_of(self, path: str) -> BlockScope | None:
+        """Return the inside of a block that the step at *path* is in; None for one in no block."""
+        # Most workflows have no blocks, and this is asked all the time.
+        return self._scopes.get(list_of(path)) if self._scopes else None
+
     def _view_of(self, step: Step) -> TemplateView:
-        scope = self._scopes.get(list_of(step.id))
+        scope = self._scope_of(step.id)
         return self._view if scope is None else scope.inside.view
 
     def _step(self, path: str) -> Step:
@@ -1190,7 +1195,7 @@ class _Flow:
             self._step_failed(block, error)
 
     def _count_call(self, step_id: str, number: int) -> None:
-        scope = self._scopes.get(list_of(step_id))
+        scope = self._scope_of(step_id)
         while scope is not None:
             scope.calls += number
             if scope.position >= 0:
@@ -1199,7 +1204,7 @@ class _Flow:
 
     def _stir(self, step_id: str) -> None:
         """Have the blocks around a step looked at in this turn: it has come on."""
-        scope = self._scopes.get(list_of(step_id))
+        scope = self._scope_of(step_id)
         while scope is not None:
             if scope.position >= 0:
                 self._stirred.setdefault(scope.block.id, {})[scope.position] = None
@@ -1248,7 +1253,7 @@ class _Flow:
         steps = self._steps_inside(block, run, view, extra)
         its = self._program.inside(block, position, steps or (), view, extra)
         agenda = Agenda(its.steps, its.needs, self._ended)
-        around = self._scopes.get(list_of(block.id))
+        around = self._scope_of(block.id)
         scope = BlockScope(block, position, its, agenda, around, skipped=steps is None)
         for step in its.steps:
             ended = self._runs.get((step.id, -1))

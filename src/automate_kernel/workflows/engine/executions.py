@@ -7,6 +7,7 @@ that lease in the same transaction. So only the worker that holds the item can s
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -162,7 +163,7 @@ _TRIES = 3
 _MOST_LINKS = 20
 # In a store that can't park an item, it is looked at so often.
 _LATE_SECONDS = 60.0
-_NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
+_NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8").bytes
 # So many workers may die over one execution before it is given up.
 _MAX_CRASHES = 10
 # Accepted already, at whose limit its id may be one thing too much.
@@ -184,6 +185,8 @@ class Loaded:
     """The waits that go on, without those for a time."""
     arrived: Mapping[StepKey, Arrived] = field(default_factory=dict)
     """The signals that have come for them."""
+    new: bool = False
+    """True if it was begun a moment ago, by who drives it: it is RUNNING, and nothing is saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +203,8 @@ class _NewExecution:
         """The execution's id."""
         return str(self.row["id"])
 
-    def as_stored(self, now: datetime) -> Execution:
-        """Return the execution as a worker would read it."""
+    def loaded(self, item: OutboxItem) -> Loaded:
+        """Return the execution as it was begun a moment ago, with *item* claimed."""
         nothing = dict.fromkeys(
             (
                 "output",
@@ -214,20 +217,28 @@ class _NewExecution:
                 "successor_id",
             )
         )
-        event = json.loads(self.row["event"])
-        times = {"created_at": now, "updated_at": now}
-        return Execution.from_row({**nothing, **self.row, "event": event, **times})
+        event, now = json.loads(self.row["event"]), item.created_at
+        row = {**nothing, **self.row, "event": event, "created_at": now, "updated_at": now}
+        return Loaded(Execution.from_row(row), {}, now, new=True)
 
 
 def execution_id_of(event: Event, workflow: str) -> str:
     """Return the id of the execution that *event* begins: the same one each time."""
-    return str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow}"))
+    return _uuid5(f"{event.id}\n{workflow}")
 
 
 def keyed_execution_id(workflow: str, tenant_id: str | None, idempotency_key: str) -> str:
     """Return the id of the execution that a start with *idempotency_key* begins."""
     about = json.dumps(["idempotency", workflow, tenant_id, idempotency_key])
-    return str(uuid.uuid5(_NAMESPACE, about))
+    return _uuid5(about)
+
+
+def _uuid5(name: str) -> str:
+    """Return what `uuid.uuid5` does, in less than half of its time."""
+    digest = hashlib.sha1(_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
+    value = int.from_bytes(digest, "big") & ~(0xF000 << 64 | 0xC000 << 48)
+    text = f"{value | 5 << 76 | 0x8000 << 48:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _new_execution(
@@ -259,8 +270,8 @@ def _new_execution(
 
 
 def _definition(workflow: Workflow) -> Row:
-    body = encode_json(workflow.to_dict(), "workflow")
-    return {"id": workflow.hash(), "name": workflow.name, "body": body, "created_at": Now()}
+    about = {"name": workflow.name, "body": workflow.body()}
+    return {"id": workflow.hash(), **about, "created_at": Now()}
 
 
 def wake_up(
@@ -703,18 +714,18 @@ class ExecutionStore:
         out, and all of them where their items must be claimed like any other: they wait then.
         """
         given = [_new_execution(*start, self.outbox.redact) for start in starts]
+        outbox, items = self.outbox, [one.item for one in given]
+        # Not past those of other tenants: they would take more than their fair share.
+        if not isinstance(outbox, RowsOutboxStore) or not outbox.may_claim(rows, items):
+            outbox.enqueue_many(
+                [one.item for one in self._insert(rows, given)], transaction=rows.native
+            )
+            return []
+        for one in given:
+            one.row["status"] = RUNNING
         new = self._insert(rows, given)
-        items = [one.item for one in new]
-        claimed: list[OutboxItem] = []
-        if new and isinstance(self.outbox, RowsOutboxStore):
-            # Not past those of other tenants: they would take more than their fair share.
-            claimed = self.outbox.insert_claimed(rows, items, worker_id, in_line=True)
-        if new and not claimed:
-            self.outbox.enqueue_many(items, transaction=rows.native)
-        return [
-            (item, Loaded(one.as_stored(item.created_at), {}, item.created_at))
-            for item, one in zip(claimed, new, strict=bool(claimed))
-        ]
+        claimed = outbox.insert_claimed(rows, [one.item for one in new], worker_id) if new else []
+        return [(item, one.loaded(item)) for item, one in zip(claimed, new, strict=True)]
 
     def start_new(
         self, workflow: Workflow, event: Event, worker_id: str
@@ -731,17 +742,18 @@ class ExecutionStore:
             (DEFINITION, [_definition(workflow)]), (EXECUTION, [new.row]), (LABEL, labels),
             (AWAITED, awaited),
         ]  # fmt: skip
-        items: list[OutboxItem] = []
         # One statement, where the database has one for all of it.
-        atomic = not self.storage.supports_skip_locked
+        atomic, outbox = not self.storage.supports_skip_locked, self.outbox
         with (
             self.freed_if_lost([new.item.id], worker_id),
             self.storage.begin(atomic=atomic) as rows,
         ):
-            if isinstance(self.outbox, RowsOutboxStore):
-                items = self.outbox.insert_claimed(rows, [new.item], worker_id, beside=beside)
-        for item in items:
-            return new.id, item, Loaded(new.as_stored(item.created_at), {}, item.created_at)
+            if isinstance(outbox, RowsOutboxStore) and outbox.may_claim(
+                rows, [new.item], in_line=False
+            ):
+                new.row["status"] = RUNNING
+                (item,) = outbox.insert_claimed(rows, [new.item], worker_id, beside=beside)
+                return new.id, item, new.loaded(item)
         with self.storage.begin() as rows:
             return self.start(rows, workflow, event), None, None
 
@@ -859,6 +871,8 @@ class ExecutionStore:
         with opened as rows:
             saved = self._save(rows, group, checkpoints)
             held = saved.items
+            if plain and len(held) == len(group):
+                return saved
             if beside:
                 self._write_beside(rows, [save for save in group if save.item.id in held])
             for save in outcomes:
@@ -954,7 +968,7 @@ class ExecutionStore:
                 self.outbox.renew(item.id, owner, token=item.lease_token, transaction=rows.native)
                 held.append(one)
         live, steered = save_progress(rows, held)
-        return Saved(live, rows.now(), steered)
+        return Saved(live, rows.now(), live, steered)
 
     def _checkpoint(self, save: Save) -> Checkpoint:
         item, turn, execution = save.item, save.turn, save.execution

@@ -62,8 +62,7 @@ class Flow:
         self.workflow: Workflow = program.workflow
         self._recovery = program.recovery
         self._reads = program.reads
-        self._outputs = outputs or LargeOutputs()
-        self._large = 0
+        self._outputs, self._large = outputs or LargeOutputs(), 0
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""
         self.context: Context = copy_context()
@@ -73,6 +72,10 @@ class Flow:
         self._known_at, self._learnt = loaded.now, time.monotonic()
         self._begun: dict[StepKey, tuple[str, float]] = {}
         self._stored = loaded.execution.status is not ExecutionStatus.PENDING
+        self.fresh: bool = loaded.new or not self._stored
+        """True until something of it is saved, since it began or was resumed."""
+        self.leased_at: float = self._learnt
+        """The time of its claim, or of the last checkpoint that renewed the lease."""
         # True once a step has ended under this claim.
         self._advanced = False
         self._ends_at: float | None = None
@@ -171,11 +174,6 @@ class Flow:
         send(signal, sender, execution=execution, **about)
 
     # -- turns -------------------------------------------------------------------------------
-
-    @property
-    def fresh(self) -> bool:
-        """True if nothing of it has been saved yet, since it began or was resumed."""
-        return not self._stored
 
     def next_turn(
         self, outcomes: Sequence[CallOutcome] = (), arrived: Mapping[StepKey, Arrived] = _NOTHING
@@ -299,7 +297,7 @@ class Flow:
 
     def saved(self, turn: Turn, at: datetime) -> bool:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""
-        first, self._stored = not self._stored, True
+        first, self.fresh, self._stored = self.fresh, False, True
         self._advanced = self._advanced or _has_ended(turn)
         self._known_at, self._learnt = at, time.monotonic()
         for run in turn.saves:

@@ -241,7 +241,7 @@ class WorkflowProgram:
     def pulls(self, trigger: Trigger, event: Event) -> bool:
         """Return True if the condition of *trigger*, which *event* matches, holds."""
         for known, condition in zip(self.workflow.triggers, self._triggers, strict=True):
-            if known == trigger and condition is not None:
+            if condition is not None and known == trigger:
                 return condition.test(self._context(event.to_json(), {}, {}, {}))
         return True
 
