@@ -386,12 +386,18 @@ def _decisions(
 def _ends(rows: Rows, waits: Iterable[OpenWait]) -> dict[str, Event]:
     """Return the ends of the sub-workflows that have ended, by their ids."""
     ids = {one.subject for one in waits if one.about == "workflow"}
+    known = _select(rows, EXECUTION, ids, ("id", "status", "successor_id"))
     # Of a chain the last one counts; the first may be gone already.
-    last = {
-        first: last for part in _parts(ids) for first, last in ends_of_chains(rows, part).items()
-    }
-    subjects = {last.get(each, each): each for each in ids}
-    known = _select(rows, EXECUTION, subjects, ("id", "status"))
+    alone = {row["id"] for row in known if row["successor_id"] is None}
+    subjects = {each: each for each in ids}
+    if chains := ids - alone:
+        last = {
+            first: last
+            for part in _parts(chains)
+            for first, last in ends_of_chains(rows, part).items()
+        }
+        subjects = {last.get(each, each): each for each in ids}
+        known = _select(rows, EXECUTION, subjects, ("id", "status"))
     ended = [row["id"] for row in known if ExecutionStatus(row["status"]).finished]
     columns = ("id", "workflow", "status", "output", "error_code", "error")
     found = _select(rows, EXECUTION, ended, columns)
