@@ -275,6 +275,38 @@ def test_a_signal_to_a_chain_reaches_the_execution_that_goes_on(book: Book) -> N
         book.kernel.signal(first, "go")
 
 
+@pytest.mark.parametrize("coded", [False, True])
+def test_no_signal_to_a_chain_is_lost_or_taken_twice(book: Book, coded: bool) -> None:
+    """Neither one that came before the next execution began, nor one that is on its way then."""
+    if coded:
+
+        @book.kernel.workflow(name="pages")
+        async def pages(ctx: WorkflowContext, given: dict[str, int]) -> None:
+            for _ in range(2):
+                signal = await ctx.wait_for(signal="go")
+                await ctx.step(book.page, signal.payload)
+            ctx.continue_as_new({"page": given["page"] + 1})
+    else:
+        take = {"id": "take", "wait_for": {"signal": "go"}}
+        page = {"page": "{{ steps.take.output.payload }}"}
+        read = {"id": "read", "action": "read", "input": page}
+        rounds = {"id": "rounds", "until": "{{ index == 1 }}", "steps": [take, read]}
+        again = {"page": "{{ event.payload.page + 1 }}"}
+        book.kernel.add_workflow(define(rounds, {"id": "next", "continue_as_new": again}))
+    first = start(book, 1)
+    for number in range(3):
+        book.kernel.signal(first, "go", number)
+    book.kernel.run_until_idle()
+    book.kernel.signal(first, "go", 3, idempotency_key="three")
+    book.kernel.run_until_idle()
+    for number in range(4, 9):
+        book.kernel.signal(first, "go", number)
+    book.kernel.signal(first, "go", 3, idempotency_key="three")
+    book.kernel.run_until_idle()
+    assert book.read == list(range(9))
+    assert len(book.chain(first)) == 5
+
+
 # -- definitions -----------------------------------------------------------------------------------
 
 

@@ -926,6 +926,7 @@ class ExecutionStore:
         """Begin the execution that follows one which has ended; return the item that wakes it."""
         its = [Where("id", "eq", save.execution.id)]
         rows.update(EXECUTION, its, {"successor_id": successor.id})
+        self.signals.leave_to_successor(rows, save.execution)
         new = self._insert(rows, [_successor(save, successor, self.outbox.redact)])
         return [one.item for one in new]
 
