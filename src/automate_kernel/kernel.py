@@ -77,7 +77,7 @@ from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.questions import NOTICE
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Schedules, Ticker
-from automate_kernel.workflows.engine.waits import SIGNAL, signal_item, signal_key, wait_key
+from automate_kernel.workflows.engine.waits import SENT, SIGNAL, signal_item, signal_key, wait_key
 from automate_kernel.workflows.events import (
     event_item,
     manual_event,
@@ -640,6 +640,7 @@ class Kernel:
         Send the signal *name* to one execution, in the host's *transaction*; return its id.
 
         A step ``wait_for: {signal: name}`` of that execution takes it, also one that begins later.
+        Of one that was continued as new, the execution that goes on has it.
         A second one to it with the same *idempotency_key* is the first. Raises ``NOT_FOUND`` for an
         unknown execution, and with *tenant_id* for another tenant's; ``FAILED_PRECONDITION`` for
         one that has ended, and `PayloadError` for a payload that can't be stored.
@@ -678,10 +679,10 @@ class Kernel:
         encode_json(payload, "payload")
         execution = self.executions.live(rows, execution_id, tenant_id=tenant_id)
         event = replace(
-            manual_event(name, payload), type="event", source="signal",
+            manual_event(name, payload), type="event", source=SENT,
             tenant_id=execution.tenant_id,
         )  # fmt: skip
-        key = signal_key(execution.id, name)
+        key = signal_key(execution, name)
         once = None
         if idempotency_key is not None:
             check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
