@@ -1,0 +1,21 @@
+"""Language models: durable agents, chat, structured output and embeddings."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from automate_llm.durable_agent import DurableAgent
+    from automate_llm.operation_toolset import OperationToolset
+
+__all__ = ["DurableAgent", "OperationToolset"]
+
+_PLACES = {"DurableAgent": "durable_agent", "OperationToolset": "operation_toolset"}
+
+
+def __getattr__(name: str) -> Any:
+    # A kernel that only lists its plugins does not wait for pydantic-ai.
+    if name in _PLACES:
+        return getattr(import_module(f"automate_llm.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,97 @@
+"""Errors of models and agents, as the kernel's: with a code that says whether to try again."""
+
+from __future__ import annotations
+
+from pydantic_ai.exceptions import (
+    ContentFilterError,
+    ModelAPIError,
+    UnexpectedModelBehavior,
+    UsageLimitExceeded,
+    UserError,
+)
+
+from automate_kernel import AutomateError, ErrorCodes
+from automate_kernel.operations.error_mapping import code_of_status, normalize
+
+_TOO_LONG = ("context_length", "context length", "context window", "maximum context", "too long")
+_REFUSED = ("content_filter", "content_policy", "content management policy")
+_NO_MONEY = ("insufficient_quota", "billing")
+_LONGEST_WAIT = 86_400.0
+
+
+def normal_error(error: Exception) -> AutomateError:
+    """
+    Return *error* as the kernel's, with the code that fits and the delay that a service asked for.
+
+    The text holds the service's own words only where they are needed: a body may quote the prompt.
+    """
+    if isinstance(error, AutomateError):
+        return error
+    if isinstance(error, UsageLimitExceeded):
+        return AutomateError(
+            ErrorCodes.RESOURCE_EXHAUSTED,
+            str(error),
+            hint="the run has reached its usage limits; raise them, or give it less to do",
+            retryable=False,
+        )
+    if isinstance(error, ContentFilterError):
+        return _refusal(str(error))
+    if isinstance(error, ModelAPIError):
+        return _of_service(error)
+    if isinstance(error, UnexpectedModelBehavior):
+        return AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"the model did not answer as it should: {error.message}",
+            hint="simplify the output or the tools, or take a larger model",
+        )
+    if isinstance(error, UserError):
+        return AutomateError(ErrorCodes.INVALID_ARGUMENT, str(error))
+    return normalize(error)
+
+
+def _of_service(error: ModelAPIError) -> AutomateError:
+    status = getattr(error, "status_code", None)
+    name = error.model_name
+    body = str(getattr(error, "body", "") or error.message).casefold()
+    if status is None:
+        late = "timed out" in error.message.casefold() or "Timeout" in type(error).__name__
+        code = ErrorCodes.DEADLINE_EXCEEDED if late else ErrorCodes.UNAVAILABLE
+        return AutomateError(code, f"the model {name!r} could not be reached: {error.message}")
+    if status < 500 and any(word in body for word in _TOO_LONG):
+        return AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"the messages are too long for the model {name!r}",
+            hint="send less of the history, or take a model with a larger context",
+        )
+    if status < 500 and any(word in body for word in _REFUSED):
+        return _refusal(f"the service of the model {name!r} refused the content")
+    code = code_of_status(status)
+    hints = {
+        401: "check the api_key of the service",
+        403: "the api_key may not use this model",
+        404: "check the name of the model and the base_url",
+        429: "the service limits how often it is called",
+    }
+    spent = status == 429 and any(word in body for word in _NO_MONEY)
+    return AutomateError(
+        code,
+        f"the service of the model {name!r} answered {status}",
+        hint="the account has no credit left" if spent else hints.get(status),
+        retryable=False if spent else None,
+        retry_after=_retry_after(error),
+    )
+
+
+def _refusal(text: str) -> AutomateError:
+    return AutomateError(
+        ErrorCodes.FAILED_PRECONDITION, text, hint="change the prompt: the same one is refused again"
+    )
+
+
+def _retry_after(error: ModelAPIError) -> float | None:
+    known = getattr(error, "retry_after", None)
+    if known is None:
+        # Older releases have the header alone. Its other form, a date, depends on two clocks.
+        text = (getattr(error, "headers", None) or {}).get("retry-after", "")
+        known = float(text) if text.isascii() and text.isdigit() and len(text) < 8 else None
+    return None if known is None else min(max(float(known), 0.0), _LONGEST_WAIT)

@@ -1,0 +1,159 @@
+"""Operations of a kernel as the tools of an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic_ai.exceptions import ModelRetry, ToolFailed
+from pydantic_ai.tools import RunContext, ToolDefinition
+from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
+
+from automate_kernel import AutomateError, ConfigError, ErrorCodes, Kernel, current_call
+from automate_kernel.operations.context import Call
+from automate_kernel.operations.spec import OperationSpec
+from automate_llm.durable_run import current_run
+
+_ARGUMENTS = TypeAdapter(dict[str, Any]).validator
+_LONGEST_NAME = 64
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class OperationToolset(AbstractToolset[Any]):
+    """
+    The operations of *kernel* that *allowed* names, as tools: ``["orders.*", "mail.send"]``.
+
+    Names, schemas, descriptions and hints come from the specs. A destructive operation needs its
+    full name in *allowed*, and an approval before each call. Secrets are resolved in the kernel,
+    and taken out of what the model sees.
+    """
+
+    def __init__(
+        self, kernel: Kernel, allowed: Sequence[str], *, max_retries: int = 2, id: str = "operations"
+    ) -> None:
+        if isinstance(allowed, str) or not allowed:
+            raise ConfigError(
+                "the allowed operations are a list of names or patterns",
+                hint='OperationToolset(kernel, ["orders.*"])',
+            )
+        self._kernel = kernel
+        self._allowed = tuple(allowed)
+        self._max_retries = max_retries
+        self._id = id
+
+    @property
+    def id(self) -> str:
+        """The toolset's id."""
+        return self._id
+
+    async def for_run(self, ctx: RunContext[Any]) -> AbstractToolset[Any]:
+        """Return a toolset for one run, which lists its operations once."""
+        return _ListedOperations(
+            self._kernel, self._allowed, max_retries=self._max_retries, id=self._id
+        )
+
+    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
+        """Return the tools, by their names for the model."""
+        run = current_run()
+        listed = await (self._listed() if run is None else run.listed(self._listed))
+        tools: dict[str, ToolsetTool[Any]] = {}
+        for name, known in listed.items():
+            definition = ToolDefinition(
+                name=name,
+                description=known["description"],
+                parameters_json_schema=known["schema"],
+                kind="unapproved" if known["hints"]["destructive"] else "function",
+                metadata={**known["hints"], "operation": known["operation"]},
+            )
+            tools[name] = ToolsetTool(
+                toolset=self,
+                tool_def=definition,
+                max_retries=self._max_retries,
+                args_validator=_ARGUMENTS,
+            )
+        return tools
+
+    async def call_tool(
+        self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
+    ) -> Any:
+        """Call an operation. The model is told of what it can mend, and of what is final."""
+        operation = str((tool.tool_def.metadata or {})["operation"])
+        around = current_call()
+        call = Call(operation) if around is None else replace(around, operation=operation)
+        try:
+            if self._kernel.operations.is_transactional(operation):
+                return await asyncio.to_thread(self._in_transaction, operation, tool_args, call)
+            # Literally: text of a model is no template and no reference to a secret.
+            return await self._kernel.operations.ainvoke(operation, tool_args, call=call)
+        except AutomateError as error:
+            if error.code is ErrorCodes.INVALID_ARGUMENT:
+                raise ModelRetry(str(error)) from error
+            if error.retryable:
+                raise
+            raise ToolFailed(f"It failed: {error.code}: {error}") from error
+
+    def _in_transaction(self, operation: str, data: dict[str, Any], call: Call) -> Any:
+        with self._kernel.storage.begin() as rows:
+            within = replace(call, transaction=rows.native)
+            return self._kernel.operations.invoke(operation, data, call=within)
+
+    async def _listed(self) -> Any:
+        # On a thread: a plugin may ask its service.
+        return await asyncio.to_thread(self._found)
+
+    def _found(self) -> dict[str, Any]:
+        listed: dict[str, Any] = {}
+        for pattern in self._allowed:
+            found = self._kernel.operations.matching(pattern)
+            if not found:
+                raise ConfigError(
+                    f"no operation is called {pattern!r}",
+                    hint="`automate actions` lists them; a pattern must match one at least",
+                )
+            for operation, spec in found.items():
+                if spec.destructive and operation != pattern:
+                    continue
+                if all(known["operation"] != operation for known in listed.values()):
+                    listed[_tool_name(operation, listed)] = _described(operation, spec)
+        return listed
+
+
+class _ListedOperations(OperationToolset):
+    """The toolset of one run: its tools are listed once, and stay."""
+
+    _tools: dict[str, ToolsetTool[Any]] | None = None
+
+    async def for_run(self, ctx: RunContext[Any]) -> AbstractToolset[Any]:
+        return self
+
+    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
+        if self._tools is None:
+            self._tools = await super().get_tools(ctx)
+        return self._tools
+
+
+def _described(operation: str, spec: OperationSpec) -> dict[str, Any]:
+    schema = spec.json_schema()
+    return {
+        "operation": operation,
+        "description": spec.description or spec.title or operation,
+        "schema": {"type": "object", "properties": {}, **schema},
+        "hints": {
+            "idempotent": spec.idempotent,
+            "read_only": spec.read_only,
+            "destructive": spec.destructive,
+        },
+    }
+
+
+def _tool_name(operation: str, taken: Mapping[str, object]) -> str:
+    fit = _UNFIT.sub("_", operation)
+    if len(fit) > _LONGEST_NAME or fit in taken:
+        digest = hashlib.sha256(operation.encode()).hexdigest()[:8]
+        fit = f"{fit[: _LONGEST_NAME - 9]}_{digest}"
+    return fit
