@@ -150,7 +150,7 @@ class AgentLoop(Generic[T]):
         return True
 
 
-class _IdleSelector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+class _IdleSelector(selectors.DefaultSelector):
     """A selector that says when its loop has nothing left to do, by calling *idle*."""
 
     def __init__(self, idle: Callable[[], bool]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from collections.abc import AsyncIterator
 
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import AgentRunError, UserError
@@ -31,13 +31,16 @@ from automate_llm.agent_loop import AgentLoop, Answer, Asked, InlineExecutor
 from automate_llm.durable_run import DurableRun, PendingWork, StepOptions
 from automate_llm.model_errors import normal_error
 
-D = TypeVar("D")
-O = TypeVar("O")
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DepsT = TypeVar("DepsT")
+OutputT = TypeVar("OutputT")
 
 _APPROVAL = {"by", "timeout", "notify", "form"}
 
 
-class DurableAgent(Generic[D, O]):
+class DurableAgent(Generic[DepsT, OutputT]):
     """
     An agent whose every answer and tool call is a step of a workflow in code.
 
@@ -51,7 +54,7 @@ class DurableAgent(Generic[D, O]):
 
     def __init__(
         self,
-        agent: Agent[D, O],
+        agent: Agent[DepsT, OutputT],
         kernel: Kernel,
         *,
         name: str | None = None,
@@ -66,7 +69,7 @@ class DurableAgent(Generic[D, O]):
             raise ConfigError(
                 f"approval has no option {unknown[0]!r}", hint=f"it has {sorted(_APPROVAL)}"
             )
-        self.agent: Agent[D, O] = agent
+        self.agent: Agent[DepsT, OutputT] = agent
         self._kernel = kernel
         self._pending = PendingWork()
         self._options = StepOptions(
@@ -89,7 +92,7 @@ class DurableAgent(Generic[D, O]):
         usage_limits: UsageLimits | None = None,
         model: Model | str | None = None,
         model_settings: ModelSettings | None = None,
-    ) -> AgentRunResult[O]:
+    ) -> AgentRunResult[OutputT]:
         """
         Run the agent in the workflow of *ctx*, and return its result.
 
@@ -108,7 +111,10 @@ class DurableAgent(Generic[D, O]):
         run = DurableRun(self._kernel, self._options, self._pending)
         wrapped = DurableModel(self._model(model), run)
 
-        async def work() -> AgentRunResult[O]:
+        # The parameters that its releases have in common.
+        agent: Any = self.agent
+
+        async def work() -> AgentRunResult[OutputT]:
             toolsets = [DurableToolset(_checked(each), run) for each in self.agent.toolsets]
             with (
                 run.current(),
@@ -116,7 +122,7 @@ class DurableAgent(Generic[D, O]):
                 self.agent.parallel_tool_call_execution_mode("parallel_ordered_events"),
                 self.agent.override(model=wrapped, toolsets=toolsets, tools=[]),
             ):
-                return await self.agent.run(
+                result: AgentRunResult[OutputT] = await agent.run(
                     prompt,
                     deps=deps,
                     message_history=message_history,
@@ -125,6 +131,7 @@ class DurableAgent(Generic[D, O]):
                     infer_name=False,
                     **ids,
                 )
+            return result
 
         run.loop = AgentLoop(work)
         try:
@@ -181,7 +188,7 @@ class DurableModel(WrapperModel):
         self._run = run
 
     # The connection belongs to the step that asks, which is on another loop.
-    async def __aenter__(self) -> DurableModel:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -236,7 +243,7 @@ class DurableToolset(WrapperToolset[Any]):
         return DurableToolset(await self.wrapped.for_run_step(ctx), self._run)
 
     # It is entered in the step that calls a tool.
-    async def __aenter__(self) -> DurableToolset:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -255,8 +262,6 @@ class DurableToolset(WrapperToolset[Any]):
 
 
 def _asking(tool: ToolsetTool[Any]) -> ToolsetTool[Any]:
-    from dataclasses import replace
-
     known = tool.tool_def
     if known.kind != "unapproved":
         return tool

@@ -249,9 +249,7 @@ class ToolCall:
             return INTERRUPTED
         try:
             async with self.toolset:
-                value = await self.toolset.call_tool(
-                    self.name, self.arguments, self.ctx, self.tool
-                )
+                value = await self.toolset.call_tool(self.name, self.arguments, self.ctx, self.tool)
         except Exception as error:
             record = raised(error)
             if record is None or (record["outcome"] == "approval" and self.ctx.tool_call_approved):

@@ -84,7 +84,9 @@ def _of_service(error: ModelAPIError) -> AutomateError:
 
 def _refusal(text: str) -> AutomateError:
     return AutomateError(
-        ErrorCodes.FAILED_PRECONDITION, text, hint="change the prompt: the same one is refused again"
+        ErrorCodes.FAILED_PRECONDITION,
+        text,
+        hint="change the prompt: the same one is refused again",
     )
 
 

@@ -19,7 +19,7 @@ from automate_kernel.operations.context import Call
 from automate_kernel.operations.spec import OperationSpec
 from automate_llm.durable_run import current_run
 
-_ARGUMENTS = TypeAdapter(dict[str, Any]).validator
+_ARGUMENTS: Any = TypeAdapter(dict[str, Any]).validator
 _LONGEST_NAME = 64
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -34,7 +34,12 @@ class OperationToolset(AbstractToolset[Any]):
     """
 
     def __init__(
-        self, kernel: Kernel, allowed: Sequence[str], *, max_retries: int = 2, id: str = "operations"
+        self,
+        kernel: Kernel,
+        allowed: Sequence[str],
+        *,
+        max_retries: int = 2,
+        id: str = "operations",
     ) -> None:
         if isinstance(allowed, str) or not allowed:
             raise ConfigError(

@@ -1,0 +1,147 @@
+"""
+An agent in a process that kills itself: before or after the commit of a given number, or in a tool.
+
+    python crashing_agent.py URL FOLDER WHEN
+
+WHEN is ``before`` or ``after`` a commit, or ``tool``. It forks a child for each place to die at, and
+one that finishes the work; and writes the places to `FOLDER/result.json`. A child that has nothing
+left to die at is the last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic_ai import Agent
+
+from automate_kernel import Kernel, WorkflowContext
+from automate_llm import DurableAgent
+from automate_sqlalchemy import SqlAlchemyStorage
+
+sys.path.insert(0, str(Path(__file__).parent))
+from llm_support import scripted_model  # noqa: E402
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def note(path: Path, line: str) -> None:
+    with open(path, "a") as file:
+        file.write(line + "\n")
+
+
+def make(folder: Path, url: str, place: tuple[str, int] | None) -> tuple[Kernel, Any]:
+    """A kernel whose process dies at *place*: ``before`` or ``after`` commit *n*, or in a tool."""
+    engine = sa.create_engine(f"sqlite:///{folder / 'run.sqlite3'}")
+    storage = SqlAlchemyStorage(engine)
+    if place is None or not (folder / "run.sqlite3").exists():
+        storage.create_tables()
+    kernel = Kernel(storage, discover=False, lease_seconds=0.3)
+    seen = {"commits": 0}
+    own = engine.dialect.do_commit
+
+    def commit(connection: Any) -> None:
+        seen["commits"] += 1
+        if place == ("before", seen["commits"]):
+            die()
+        own(connection)
+        if place == ("after", seen["commits"]):
+            die()
+
+    agent = Agent(scripted_model(url), name="clerk")
+
+    @agent.tool_plain(metadata={"idempotent": True})
+    def find(number: int) -> str:
+        note(folder / "find", str(number))
+        return f"order {number} costs 40"
+
+    @agent.tool_plain
+    def refund(amount: int) -> str:
+        note(folder / "refund", str(amount))
+        if place == ("tool", 1):
+            die()
+        return f"refunded {amount}"
+
+    durable = DurableAgent(agent, kernel)
+
+    @kernel.workflow
+    async def refunding(ctx: WorkflowContext, prompt: str) -> str:
+        return (await durable.run(ctx, prompt)).output
+
+    if place is not None:
+        engine.dialect.do_commit = commit  # type: ignore[method-assign]
+    return kernel, refunding
+
+
+def child(work: Any) -> bool:
+    """Do *work* in a child; True if it came to its end."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    _, ended = os.waitpid(pid, 0)
+    if os.WIFEXITED(ended) and os.WEXITSTATUS(ended):
+        raise SystemExit("a child failed")
+    return os.WIFEXITED(ended)
+
+
+def one(folder: Path, url: str, place: tuple[str, int]) -> bool:
+    """Die at *place*, and finish in another process; False if it came to its end before that."""
+    folder.mkdir()
+
+    def create() -> None:
+        make(folder, url, None)[0].start("refunding", "refund order 7", idempotency_key="one")
+
+    def begin() -> None:
+        kernel, _ = make(folder, url, place)
+        kernel.run_until_idle()
+
+    def finish() -> None:
+        import time
+
+        kernel, _ = make(folder, url, None)
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            kernel.outbox.reap()
+            kernel.run_until_idle()
+            (execution,) = kernel.executions.find(workflow="refunding")
+            if execution.status.finished:
+                break
+            time.sleep(0.05)
+        execution = kernel.executions.get(execution.id)
+        told = {
+            "status": execution.status.value, "error": execution.error, "output": execution.output,
+            "steps": [run.step_id for run in execution.steps],
+        }  # fmt: skip
+        (folder / "told.json").write_text(json.dumps(told))
+
+    child(create)
+    ended = child(begin)
+    child(finish)
+    return not ended
+
+
+def main() -> None:
+    url, folder, when = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    places = []
+    for number in range(1, 2 if when == "tool" else 100):
+        base = f"{url.removesuffix('/v1')}/{when}-{number}/v1"
+        places.append(number)
+        if not one(folder / f"{when}-{number}", base, (when, number)):
+            break
+    (folder / "result.json").write_text(json.dumps(places))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""A service that answers as a script says, and counts: models that obey `tool_choice` are no part of a test machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.providers.openai import OpenAIProvider
+
+SECRET = "s3cr3t-that-no-model-may-see-4711"
+
+Reply = dict[str, Any] | tuple[int, dict[str, str], Any]
+Script = Callable[[dict[str, Any]], Reply]
+
+
+def says(text: str, **more: Any) -> dict[str, Any]:
+    """An answer of text."""
+    return {"role": "assistant", "content": text, **more}
+
+
+def calls(*tools: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """An answer that calls tools."""
+    listed = [
+        {
+            "id": f"call_{name}_{number}", "type": "function",
+            "function": {"name": name, "arguments": json.dumps(arguments)},
+        }
+        for number, (name, arguments) in enumerate(tools)
+    ]  # fmt: skip
+    return {"role": "assistant", "content": None, "tool_calls": listed}
+
+
+def answers_given(request: dict[str, Any]) -> int:
+    """How many answers of the model a request has in its history."""
+    return sum(each["role"] == "assistant" for each in request["messages"])
+
+
+class ScriptedService:
+    """An OpenAI-compatible service on 127.0.0.1, whose answers *script* makes of requests."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                service.requests.append(request)
+                service.paths.append(self.path)
+                service.headers.append(dict(self.headers))
+                reply = service.script(request)
+                status, headers, body = reply if isinstance(reply, tuple) else (200, {}, reply)
+                if status == 200 and isinstance(body, dict) and "role" in body:
+                    body = completion(body)
+                sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in {"Content-Type": "application/json", **headers}.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(sent)))
+                self.end_headers()
+                self.wfile.write(sent)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def model(self) -> OpenAIChatModel:
+        return scripted_model(self.url)
+
+
+def scripted_model(url: str) -> OpenAIChatModel:
+    """The model behind *url*; errors are left to the kernel."""
+    from openai import AsyncOpenAI
+
+    client = AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+    return OpenAIChatModel("scripted", provider=OpenAIProvider(openai_client=client))
+
+
+def completion(message: dict[str, Any]) -> dict[str, Any]:
+    ended = "tool_calls" if message.get("tool_calls") else "stop"
+    return {
+        "id": "chat-1", "object": "chat.completion", "created": 1_790_000_000, "model": "scripted",
+        "choices": [{"index": 0, "message": message, "finish_reason": ended}],
+        "usage": {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25},
+    }  # fmt: skip
+
+
+@contextmanager
+def scripted(script: Script) -> Iterator[ScriptedService]:
+    service = ScriptedService(script)
+    try:
+        yield service
+    finally:
+        service.close()

@@ -1,0 +1,372 @@
+"""Durable agents: their steps, their tools, what people decide, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from llm_support import SECRET, completion, says, scripted
+from pydantic import BaseModel
+from pydantic_ai import Agent, ModelRetry, RunContext, UsageLimits
+from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolReturn
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.models.test import TestModel
+
+from automate_kernel import AutomateError, ConfigError, Kernel, WorkflowContext
+from automate_llm import DurableAgent, OperationToolset
+
+
+def answering(*answers: Any) -> tuple[FunctionModel, list[Any]]:
+    """A model that gives *answers* in order, and what it was asked."""
+    asked: list[Any] = []
+
+    def answer(messages: list[Any], info: AgentInfo) -> ModelResponse:
+        asked.append((list(messages), info))
+        given = answers[sum(isinstance(each, ModelResponse) for each in messages)]
+        parts = [TextPart(given)] if isinstance(given, str) else [ToolCallPart(*c) for c in given]
+        return ModelResponse(parts)
+
+    return FunctionModel(answer), asked
+
+
+def running(kernel: Kernel, agent: Agent[Any, Any], **options: Any) -> Any:
+    """A workflow that runs *agent*, and gives its output."""
+    run_options = options.pop("run", {})
+    durable = DurableAgent(agent, kernel, **options)
+
+    @kernel.workflow(name="work")
+    async def work(ctx: WorkflowContext, prompt: str) -> Any:
+        return (await durable.run(ctx, prompt, **run_options)).output
+
+    return work
+
+
+def told(asked: list[Any]) -> list[str]:
+    """What the tools told the model, in its last request."""
+    return [str(part.content) for part in asked[-1][0][-1].parts]
+
+
+def test_each_answer_and_each_call_is_a_step_with_tokens_in_its_record(kernel):
+    model, _ = answering([("double", {"x": 4})], "eight")
+    agent = Agent(model, name="maths")
+
+    @agent.tool_plain(metadata={"idempotent": True})
+    def double(x: int) -> int:
+        return 2 * x
+
+    execution = kernel.run(running(kernel, agent), "twice four?")
+    assert execution.output == "eight", execution.error
+    names = [run.step_id for run in execution.steps if not run.step_id.startswith("now")]
+    assert names == ["maths-model", "maths-double", "maths-model#2"]
+    record = execution.step("maths-model").output
+    assert record["input_tokens"] > 0 and record["output_tokens"] > 0
+    assert record["cost_usd"] is None  # nobody knows the price of a function
+    assert execution.step("maths-double").output == {"outcome": "returned", "value": 8}
+
+
+def test_a_known_model_has_its_cost(kernel):
+    priced = {**completion(says("hi")), "model": "gpt-4o"}
+    with scripted(lambda _: priced) as service:
+        execution = kernel.run(running(kernel, Agent(service.model, name="a")), "hi")
+    record = execution.step("a-model").output
+    assert record["model"] == "gpt-4o" and record["input_tokens"] == 20
+    assert 0 < record["cost_usd"] < 0.01
+
+
+def test_a_replay_asks_no_model_and_has_the_same_messages(kernel):
+    """It waits for a person in between, so the function runs from its first line again."""
+    model, asked = answering([("double", {"x": 4})], "eight")
+    agent = Agent(model, name="maths")
+    done = []
+
+    @agent.tool_plain
+    def double(x: int) -> int:
+        done.append(x)
+        return 2 * x
+
+    durable = DurableAgent(agent, kernel)
+    seen = []
+
+    @kernel.workflow
+    async def work(ctx: WorkflowContext, prompt: str) -> str:
+        result = await durable.run(ctx, prompt)
+        seen.append(result.all_messages_json())
+        await ctx.approve("Go on?", name="ok")
+        return result.output
+
+    execution = kernel.run(work, "twice four?", patience=0)
+    kernel.approvals.approve(execution.id, "ok", by="ann")
+    kernel.run_until_idle()
+    assert kernel.executions.get(execution.id).output == "eight"
+    assert len(seen) == 2 and seen[0] == seen[1]
+    assert len(asked) == 2 and done == [4]
+
+
+def test_calls_of_one_answer_run_side_by_side(kernel):
+    model, asked = answering([("a", {}), ("b", {})], "done")
+    agent = Agent(model, name="two")
+    together: list[str] = []
+    import asyncio
+
+    async def met(name: str) -> str:
+        together.append(name)
+        while len(together) < 2:
+            await asyncio.sleep(0.01)
+        return name
+
+    @agent.tool_plain
+    async def a() -> str:
+        return await met("a")
+
+    @agent.tool_plain
+    async def b() -> str:
+        return await met("b")
+
+    execution = kernel.run(running(kernel, agent, tool_timeout="5s"), "go")
+    assert execution.output == "done", execution.error
+    assert told(asked) == ["a", "b"]
+
+
+class Parcel(BaseModel):
+    weight: float
+    tags: list[str] = []
+
+
+def test_dependencies_models_and_rich_results_pass(kernel):
+    model, asked = answering([("pack", {"parcel": {"weight": 2.5}}), ("look", {})], "done")
+    agent = Agent(model, name="packer", deps_type=dict)
+
+    @agent.tool
+    def pack(ctx: RunContext[dict], parcel: Parcel) -> Parcel:
+        return parcel.model_copy(update={"tags": [ctx.deps["label"]]})
+
+    @agent.tool_plain
+    def look() -> ToolReturn:
+        return ToolReturn("seen", content="a picture of it", metadata={"own": 1})
+
+    execution = kernel.run(running(kernel, agent, run={"deps": {"label": "red"}}), "go")
+    assert execution.output == "done", execution.error
+    assert "red" in told(asked)[0] and told(asked)[1:] == ["seen", "a picture of it"]
+
+
+def test_a_tool_may_ask_for_better_arguments(kernel):
+    model, asked = answering([("half", {"x": 3})], [("half", {"x": 4})], "two")
+    agent = Agent(model, name="maths")
+
+    @agent.tool_plain
+    def half(x: int) -> int:
+        if x % 2:
+            raise ModelRetry("give an even number")
+        return x // 2
+
+    execution = kernel.run(running(kernel, agent), "half")
+    assert execution.output == "two", execution.error
+    assert execution.step("maths-half").output["outcome"] == "retry"
+
+
+def test_structured_output_with_its_own_retries(kernel):
+    model, asked = answering(
+        [("final_result", {"weight": "heavy"})], [("final_result", {"weight": 2.0})]
+    )
+    agent = Agent(model, name="scales", output_type=Parcel)
+    execution = kernel.run(running(kernel, agent), "weigh")
+    assert execution.output == {"weight": 2.0, "tags": []}, execution.error
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("approved", [True, False], ids=["approved", "refused"])
+def test_a_destructive_tool_waits_for_a_person(kernel, approved):
+    model, asked = answering([("wipe", {"table": "orders"})], "done")
+    agent = Agent(model, name="ops")
+    wiped = []
+
+    @agent.tool_plain(requires_approval=True)
+    def wipe(table: str) -> str:
+        wiped.append(table)
+        return "wiped"
+
+    work = running(kernel, agent, approval={"by": ["ann"], "timeout": "3d"})
+    execution = kernel.run(work, "clean up", patience=0)
+    (waiting,) = kernel.approvals.pending().approvals
+    assert waiting.title == "ops wants to call wipe" and "orders" in waiting.description
+    with pytest.raises(AutomateError, match="for others|is for"):
+        kernel.approvals.approve(execution.id, waiting.step_id, by="bob")
+    decide = kernel.approvals.approve if approved else kernel.approvals.reject
+    decide(execution.id, waiting.step_id, by="ann", comment="not on a Friday")
+    kernel.run_until_idle()
+    assert kernel.executions.get(execution.id).output == "done"
+    assert wiped == (["orders"] if approved else [])
+    assert told(asked) == ["wiped" if approved else "ann refused this call: not on a Friday"]
+
+
+def shop(kernel: Kernel) -> list[Any]:
+    done: list[Any] = []
+
+    @kernel.action("orders.find", read_only=True)
+    def find(number: int) -> dict:
+        """Find an order."""
+        if number > 100:
+            raise AutomateError("NOT_FOUND", "no such order")
+        return {"number": number, "token": kernel.secrets.get("API_KEY")}
+
+    @kernel.action("orders.refund", destructive=True)
+    def refund(number: int) -> str:
+        done.append(number)
+        return "refunded"
+
+    @kernel.action("orders.wipe", destructive=True)
+    def wipe() -> None:
+        """Delete everything."""
+
+    return done
+
+
+def test_operations_are_tools_with_their_schemas_and_without_secrets(kernel):
+    shop(kernel)
+    model, asked = answering(
+        [("orders_find", {"number": 7}), ("orders_find", {"number": 101})],
+        [("orders_find", {"number": "x"})],
+        "done",
+    )
+    agent = Agent(model, name="desk", toolsets=[OperationToolset(kernel, ["orders.*"])])
+    execution = kernel.run(running(kernel, agent), f"find it with {SECRET}")
+    assert execution.output == "done", execution.error
+    (tool,) = asked[0][1].function_tools  # destructive ones need their full name
+    assert tool.name == "orders_find" and tool.description == "Find an order."
+    assert tool.parameters_json_schema["properties"]["number"]["type"] == "integer"
+    texts = str([messages for messages, _ in asked])
+    assert "NOT_FOUND" in texts and "number" in told(asked)[0]
+    assert SECRET not in texts and SECRET not in str([run.output for run in execution.steps])
+
+
+def test_a_destructive_operation_needs_its_name_and_a_person(kernel):
+    done = shop(kernel)
+    model, asked = answering([("orders_refund", {"number": 7})], "done")
+    toolset = OperationToolset(kernel, ["orders.*", "orders.refund"])
+    work = running(kernel, Agent(model, name="desk", toolsets=[toolset]))
+    execution = kernel.run(work, "refund", patience=0)
+    assert done == []
+    kernel.approvals.approve(execution.id, "desk-orders_refund-approve", by="ann")
+    kernel.run_until_idle()
+    assert done == [7] and told(asked) == ["refunded"]
+    assert [t.name for t in asked[0][1].function_tools] == ["orders_find", "orders_refund"]
+
+
+def test_a_pattern_that_names_nothing_is_an_error_that_says_so(kernel):
+    model, _ = answering("done")
+    toolset = OperationToolset(kernel, ["shop.*"])
+    execution = kernel.run(running(kernel, Agent(model, name="desk", toolsets=[toolset])), "go")
+    assert execution.status == "FAILED" and "shop.*" in execution.error
+    with pytest.raises(ConfigError, match="list of names"):
+        OperationToolset(kernel, "orders.*")
+
+
+def test_usage_limits_end_the_run(kernel):
+    model, asked = answering(*[[("again", {})]] * 9)
+    agent = Agent(model, name="loop")
+
+    @agent.tool_plain
+    def again() -> str:
+        return "once more"
+
+    work = running(kernel, agent, run={"usage_limits": UsageLimits(request_limit=3)})
+    execution = kernel.run(work, "go")
+    assert execution.error_code == "RESOURCE_EXHAUSTED" and len(asked) == 3
+    assert "request_limit" in execution.error
+
+
+def test_an_error_of_a_tool_fails_the_run(kernel):
+    model, _ = answering([("broken", {})], "done")
+    agent = Agent(model, name="a")
+
+    @agent.tool_plain
+    def broken() -> str:
+        raise KeyError(SECRET)
+
+    execution = kernel.run(running(kernel, agent), "go")
+    assert execution.status == "FAILED" and "a-broken" in execution.error
+    assert SECRET not in execution.error
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "calls_made"),
+    [
+        (401, {"error": {"message": f"bad key {SECRET}"}}, "UNAUTHENTICATED", 1),
+        (403, {"error": {"message": "no"}}, "PERMISSION_DENIED", 1),
+        (404, {"error": {"message": "no model"}}, "NOT_FOUND", 1),
+        (429, {"error": {"message": "slow down"}}, "RESOURCE_EXHAUSTED", 2),
+        (429, {"error": {"code": "insufficient_quota"}}, "RESOURCE_EXHAUSTED", 1),
+        (400, {"error": {"code": "context_length_exceeded"}}, "INVALID_ARGUMENT", 1),
+        (400, {"error": {"code": "content_filter"}}, "FAILED_PRECONDITION", 1),
+        (500, {"error": {"message": "oops"}}, "INTERNAL", 2),
+        (503, {"error": {"message": "later"}}, "UNAVAILABLE", 2),
+    ],
+    ids=["401", "403", "404", "429", "quota", "too-long", "refused", "500", "503"],
+)
+def test_errors_of_a_service_have_their_code_and_retries(kernel, status, body, code, calls_made):
+    from automate_kernel.workflows.definition.fields import RetryPolicy
+
+    with scripted(lambda _: (status, {"Retry-After": "0"}, body)) as service:
+        agent = Agent(service.model, name="a")
+        work = running(kernel, agent, retry=RetryPolicy(attempts=2, delay=0.0))
+        execution = kernel.run(work, "hi")
+        assert (execution.step("a-model").error_code, len(service.requests)) == (code, calls_made)
+    assert execution.status == "FAILED" and SECRET not in str(execution.error)
+
+
+def test_retry_after_is_kept(kernel):
+    from automate_llm.model_errors import normal_error
+    from pydantic_ai.exceptions import ModelHTTPError
+
+    error = ModelHTTPError(429, "m", {}, headers={"Retry-After": "7"})
+    assert normal_error(error).retry_after == 7.0 and normal_error(error).retryable
+
+
+def test_the_text_of_an_answer_is_progress_while_it_comes(kernel):
+    agent = Agent(TestModel(custom_output_text="one two three " * 2_000), name="a")
+    execution = kernel.run(running(kernel, agent, stream=True), "hi")
+    run = execution.step("a-model")
+    assert execution.output == "one two three " * 2_000, execution.error
+    shown = kernel.executions.get(execution.id).step("a-model").progress["value"]
+    assert shown["characters"] == 28_000 and shown["text"].endswith("three ")
+    assert len(json.dumps(shown)) < 4_000
+
+
+def test_two_agents_run_side_by_side(kernel):
+    model, _ = answering("done")
+    durable = DurableAgent(Agent(model, name="a"), kernel)
+
+    @kernel.workflow
+    async def work(ctx: WorkflowContext) -> list[str]:
+        runs = await ctx.gather(durable.run(ctx, "one"), durable.run(ctx, "two"))
+        return [each.output for each in runs]
+
+    assert kernel.run(work).output == ["done", "done"]
+
+
+def test_a_cancelled_run_stops_and_leaves_no_thread(kernel):
+    import threading
+
+    model, _ = answering([("wipe", {})], "done")
+    agent = Agent(model, name="ops")
+
+    @agent.tool_plain(requires_approval=True)
+    def wipe() -> None:
+        """Delete everything."""
+
+    execution = kernel.run(running(kernel, agent), "go", patience=0)
+    kernel.cancel_execution(execution.id) if hasattr(kernel, "cancel_execution") else (
+        kernel.executions.cancel(execution.id)
+    )
+    kernel.run_until_idle()
+    assert kernel.executions.get(execution.id).status == "CANCELLED"
+    assert not [each for each in threading.enumerate() if each.name == "automate-agent"]
+
+
+def test_what_a_durable_agent_refuses(kernel):
+    model, _ = answering("done")
+    with pytest.raises(ConfigError, match="no option 'who'"):
+        DurableAgent(Agent(model), kernel, approval={"who": "ann"})
+    execution = kernel.run(running(kernel, Agent(name="bare")), "go")
+    assert "has no model" in execution.error
