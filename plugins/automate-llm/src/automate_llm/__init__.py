@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from automate_llm.durable_agent import DurableAgent
     from automate_llm.operation_toolset import OperationToolset
+    from automate_llm.provider import LlmProvider
 
-__all__ = ["DurableAgent", "OperationToolset"]
+__all__ = ["DurableAgent", "LlmProvider", "OperationToolset"]
 
-_PLACES = {"DurableAgent": "durable_agent", "OperationToolset": "operation_toolset"}
+_PLACES = {
+    "DurableAgent": "durable_agent",
+    "LlmProvider": "provider",
+    "OperationToolset": "operation_toolset",
+}
 
 
 def __getattr__(name: str) -> Any:

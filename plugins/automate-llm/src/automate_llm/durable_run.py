@@ -18,18 +18,17 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import RunContext
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
-from automate_kernel import Kernel, StepFailedError, WorkflowContext, current_call
-from automate_kernel.operations.context import Call
+from automate_kernel import Kernel, StepFailedError, WorkflowContext
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_llm.agent_loop import AgentLoop
 from automate_llm.model_answers import as_json, of_json, recorded, response_of
 from automate_llm.model_errors import normal_error
+from automate_llm.streaming import shown_text
 from automate_llm.tool_answers import INTERRUPTED, raised, returned, value_of
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_NAME = 88  # with "-approve" fewer than the 100 that a step's name may have
 _MOST_SHOWN = 3_000
-_MOST_STREAMED = 3_500  # bytes of JSON, of the 4,000 that progress may have
 
 Work = Callable[[], Awaitable[Any]]
 
@@ -132,7 +131,9 @@ class DurableRun:
             try:
                 async with model:
                     if self.options.stream:
-                        response = await _streamed(model, sent, settings, parameters)
+                        async with model.request_stream(sent, settings, parameters) as stream:
+                            await shown_text(stream)
+                        response = stream.get()
                     else:
                         response = await model.request(sent, settings, parameters)
             except Exception as error:
@@ -277,36 +278,6 @@ class ToolCall:
             return {"outcome": "failed", "message": "Nobody decided on this call in time."}
         said = f": {answer.comment}" if answer.comment else "."
         return {"outcome": "failed", "message": f"{answer.by} refused this call{said}"}
-
-
-async def _streamed(
-    model: Model,
-    messages: list[ModelMessage],
-    settings: ModelSettings | None,
-    parameters: ModelRequestParameters,
-) -> ModelResponse:
-    """Return an answer whose text is the progress of the step while it comes."""
-    call = current_call() or Call("llm")
-    text = ""
-    async with model.request_stream(messages, settings, parameters) as stream:
-        async for event in stream:
-            part = getattr(event, "part", None)
-            if event.event_kind == "part_start" and getattr(part, "part_kind", "") == "text":
-                text += getattr(part, "content", "")
-            elif event.event_kind == "part_delta":
-                text += getattr(event.delta, "content_delta", None) or ""
-            else:
-                continue
-            call.progress({"text": _end_of(text), "characters": len(text)})
-    return stream.get()
-
-
-def _end_of(text: str) -> str:
-    """Return as much of the end of *text* as progress may have."""
-    shown = text[-_MOST_STREAMED:]
-    while len(json.dumps(shown)) > _MOST_STREAMED:
-        shown = shown[len(shown) // 4 + 1 :]
-    return shown
 
 
 def _date(messages: list[ModelMessage], now: datetime) -> None:

@@ -57,11 +57,15 @@ class ScriptedService:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 service.requests.append(request)
                 service.paths.append(self.path)
-                service.headers.append(dict(self.headers))
+                service.headers.append(
+                    {name.lower(): value for name, value in self.headers.items()}
+                )
                 reply = service.script(request)
                 status, headers, body = reply if isinstance(reply, tuple) else (200, {}, reply)
                 if status == 200 and isinstance(body, dict) and "role" in body:
                     body = completion(body)
+                if status == 200 and request.get("stream") and isinstance(body, dict):
+                    body, headers = streamed(body), {"Content-Type": "text/event-stream"}
                 sent = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **headers}.items():
@@ -102,6 +106,24 @@ def completion(message: dict[str, Any]) -> dict[str, Any]:
         "choices": [{"index": 0, "message": message, "finish_reason": ended}],
         "usage": {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25},
     }  # fmt: skip
+
+
+def streamed(body: dict[str, Any]) -> bytes:
+    """A completion as a stream of events."""
+    (choice,) = body["choices"]
+    common = {key: body[key] for key in ("id", "created", "model")}
+    common["object"] = "chat.completion.chunk"
+
+    def chunk(delta: dict[str, Any], ended: str | None = None, **more: Any) -> bytes:
+        part = {"index": 0, "delta": delta, "finish_reason": ended}
+        return f"data: {json.dumps({**common, 'choices': [part], **more})}\n\n".encode()
+
+    text = choice["message"].get("content") or ""
+    parts = [
+        chunk({"role": "assistant", "content": text[n : n + 5]}) for n in range(0, len(text), 5)
+    ]
+    parts.append(chunk({}, choice["finish_reason"], usage=body["usage"]))
+    return b"".join([*parts, b"data: [DONE]\n\n"])
 
 
 @contextmanager

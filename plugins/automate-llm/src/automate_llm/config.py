@@ -1,0 +1,117 @@
+"""The config of `LlmProvider`: services by their names, and bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+_Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class LlmService(BaseModel):
+    """One model of one service."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(pattern=r"^[a-z0-9/_-]+:.+$", examples=["openai:gpt-5.2"])
+    """The model as Pydantic AI names it: ``anthropic:…``, ``google:…``, ``openai:…``; a server that
+    is compatible with OpenAI's is ``openai-chat:…`` with a `base_url`."""
+    base_url: str | None = Field(default=None, pattern=r"^https?://")
+    """The address of the service, if it isn't the usual one."""
+    api_key: SecretStr | None = None
+    """The key; better as ``$secret:KEY``. By default that of the service's environment variable."""
+    max_tokens: int = Field(default=1_024, ge=1, le=1_000_000)
+    """The most tokens of an answer. A call may ask for fewer."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """How freely it answers; by default as the service has it."""
+    timeout_seconds: _Seconds = 120.0
+    """Seconds for a request."""
+    structured: Literal["tool", "native", "prompted"] = "tool"
+    """How structured output is asked for: by a tool, by the service's own JSON Schema, in words."""
+
+
+class LlmConfig(BaseModel):
+    """Services by their names, and which of them is used where a call names none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    services: dict[str, LlmService] = Field(min_length=1)
+    """The services, by names of your own."""
+    default: str | None = None
+    """The service of calls that name none; by default the only one, or the first."""
+    max_input_bytes: int = Field(default=400_000, ge=1_000, le=1 << 30)
+    """The most bytes of text in a request."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> LlmConfig:
+        if self.default is not None and self.default not in self.services:
+            raise ValueError(f"default names {self.default!r}, which is no service")
+        return self
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    service: str | None = Field(default=None, description="The service's name in the config.")
+
+
+class Turn(BaseModel):
+    """One message before the prompt."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class ChatInput(_Request):
+    """The input of ``chat``."""
+
+    prompt: str = Field(description="What the model is asked.")
+    instructions: str | None = Field(default=None, description="How it should answer.")
+    history: list[Turn] = Field(default=[], max_length=1_000, description="The talk before.")
+    max_tokens: int | None = Field(default=None, ge=1, description="The most tokens to answer.")
+    temperature: float | None = Field(default=None, ge=0, le=2)
+
+
+class StructuredInput(ChatInput):
+    """The input of ``structured``."""
+
+    output_schema: dict[str, Any] = Field(description="The JSON Schema of the output, an object.")
+    retries: int = Field(default=2, ge=0, le=5, description="Answers asked for again at most.")
+
+
+class EmbedInput(_Request):
+    """The input of ``embed``."""
+
+    texts: list[str] = Field(min_length=1, max_length=2_000, description="The texts to embed.")
+    purpose: Literal["document", "query"] = "document"
+
+
+class _Paid(BaseModel):
+    service: str
+    model: str | None
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None = Field(description="In US dollars; null if the price is unknown.")
+
+
+class ChatOutput(_Paid):
+    """The output of ``chat``."""
+
+    text: str
+    finish_reason: str | None = Field(description="Why it ended: stop, or length if it was cut.")
+
+
+class StructuredOutput(_Paid):
+    """The output of ``structured``."""
+
+    output: dict[str, Any]
+    requests: int = Field(description="Answers that it took.")
+
+
+class EmbedOutput(_Paid):
+    """The output of ``embed``."""
+
+    embeddings: list[list[float]]

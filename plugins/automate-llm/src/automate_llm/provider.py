@@ -1,0 +1,200 @@
+"""The provider ``llm``: chat, structured output and embeddings of several services."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from automate_kernel import AutomateError, BaseProvider, ErrorCodes, ProviderContext, capability
+from automate_llm.config import (
+    ChatInput,
+    ChatOutput,
+    EmbedInput,
+    EmbedOutput,
+    LlmConfig,
+    LlmService,
+    StructuredInput,
+    StructuredOutput,
+)
+
+if TYPE_CHECKING:
+    from pydantic_ai.messages import ModelMessage
+    from pydantic_ai.models import Model
+
+_CODE_OF_FINISH = "content_filter"
+
+
+class LlmProvider(BaseProvider):
+    """
+    Language models by the names of their services.
+
+    A request is made once: the step that makes it is what is tried again.
+    """
+
+    key = "llm"
+    display_name = "Language models"
+
+    def __init__(self, config: dict[str, Any], *, ctx: ProviderContext) -> None:
+        super().__init__(config, ctx=ctx)
+        self._settings: LlmConfig = self.parse_config(config)
+        self._lock = threading.Lock()
+        self._models: dict[str, Any] = {}
+
+    @classmethod
+    def config_schema(cls) -> type[LlmConfig]:
+        """Return the model of the config: services by their names."""
+        return LlmConfig
+
+    def normalize_error(self, error: Exception) -> AutomateError:
+        """Return *error* with the code that says whether to try again."""
+        from automate_llm.model_errors import normal_error
+
+        return normal_error(error)
+
+    @capability(read_only=True, output_schema=ChatOutput)
+    async def chat(self, given: ChatInput) -> ChatOutput:
+        """Ask a language model, and return its text. The text is progress while it comes."""
+        from pydantic_ai.direct import model_request_stream
+
+        from automate_llm.model_answers import usage_of
+        from automate_llm.models import settings_of
+        from automate_llm.streaming import shown_text
+
+        name, service = self._service(given.service)
+        self._check_size([given.prompt, given.instructions or "", *_contents(given)])
+        settings = settings_of(service, max_tokens=given.max_tokens, temperature=given.temperature)
+        model = self.model(name)
+        async with (
+            model,
+            model_request_stream(model, _messages(given), model_settings=settings) as stream,
+        ):
+            text = await shown_text(stream)
+        response = stream.get()
+        reason = response.finish_reason
+        if reason == _CODE_OF_FINISH:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                "the service refused the content",
+                hint="change the prompt: the same one is refused again",
+            )
+        return ChatOutput(service=name, text=text, finish_reason=reason, **usage_of(response))
+
+    @capability(read_only=True, output_schema=StructuredOutput)
+    async def structured(self, given: StructuredInput) -> StructuredOutput:
+        """Ask a language model for an object, checked against a JSON Schema."""
+        from pydantic_ai import UsageLimits
+        from pydantic_ai.messages import ModelResponse
+
+        from automate_llm.model_answers import cost_of
+        from automate_llm.models import settings_of
+        from automate_llm.structured import structured_agent
+
+        name, service = self._service(given.service)
+        texts = [given.prompt, given.instructions or "", str(given.output_schema)]
+        self._check_size([*texts, *_contents(given)])
+        agent = structured_agent(
+            self.model(name), given.output_schema, how=service.structured, retries=given.retries
+        )
+        model = self.model(name)
+        async with model:
+            result = await agent.run(
+                given.prompt,
+                instructions=given.instructions,
+                message_history=_messages(given)[:-1],
+                model_settings=settings_of(
+                    service, max_tokens=given.max_tokens, temperature=given.temperature
+                ),
+                usage_limits=UsageLimits(request_limit=given.retries + 1),
+            )
+        answers = [each for each in result.new_messages() if isinstance(each, ModelResponse)]
+        costs = [cost_of(each) for each in answers]
+        known = [float(each) for each in costs if each is not None]
+        return StructuredOutput(
+            service=name,
+            model=answers[-1].model_name,
+            output=result.output,
+            requests=len(answers),
+            input_tokens=sum(each.usage.input_tokens for each in answers),
+            output_tokens=sum(each.usage.output_tokens for each in answers),
+            cost_usd=sum(known) if len(known) == len(costs) else None,
+        )
+
+    @capability(read_only=True, output_schema=EmbedOutput)
+    async def embed(self, given: EmbedInput) -> EmbedOutput:
+        """Turn texts into vectors."""
+        name, service = self._service(given.service)
+        self._check_size(given.texts)
+        with self._lock:
+            model = self._models.get(f"embed {name}")
+            if model is None:
+                from automate_llm.models import embedding_model_of
+
+                model = self._models[f"embed {name}"] = embedding_model_of(service)
+        result = await model.embed(given.texts, input_type=given.purpose)
+        try:
+            cost = float(result.cost().total_price)
+        except (LookupError, ValueError, AssertionError):
+            cost = None
+        return EmbedOutput(
+            service=name,
+            model=result.model_name,
+            embeddings=[list(each) for each in result.embeddings],
+            input_tokens=result.usage.input_tokens,
+            output_tokens=0,
+            cost_usd=cost,
+        )
+
+    def model(self, service: str | None = None) -> Model:
+        """Return the model of a service, for an agent of your own."""
+        from automate_llm.models import model_of
+
+        name, config = self._service(service)
+        with self._lock:
+            made = self._models.get(name)
+            if made is None:
+                made = self._models[name] = model_of(config)
+        return made
+
+    def check(self) -> str:
+        """Make each model, without asking any service."""
+        for name in self._settings.services:
+            self.model(name)
+        return f"{len(self._settings.services)} service(s) are configured; none was asked"
+
+    def _service(self, name: str | None) -> tuple[str, LlmService]:
+        services = self._settings.services
+        name = name or self._settings.default or next(iter(services))
+        if name not in services:
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"there is no service {name!r}",
+                hint=f"the config has {', '.join(services)}",
+            )
+        return name, services[name]
+
+    def _check_size(self, texts: Iterable[str]) -> None:
+        size, most = sum(len(text.encode()) for text in texts), self._settings.max_input_bytes
+        if size > most:
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"the request has {size:,} bytes of text, and {most:,} are allowed",
+                hint="send less, or raise max_input_bytes in the config",
+            )
+
+
+def _contents(given: ChatInput) -> list[str]:
+    return [turn.content for turn in given.history]
+
+
+def _messages(given: ChatInput) -> list[ModelMessage]:
+    from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart
+
+    messages: list[ModelMessage] = [
+        ModelRequest.user_text_prompt(turn.content)
+        if turn.role == "user"
+        else ModelResponse([TextPart(turn.content)])
+        for turn in given.history
+    ]
+    last = ModelRequest.user_text_prompt(given.prompt, instructions=given.instructions)
+    return [*messages, last]

@@ -1,0 +1,199 @@
+"""The provider: chat, structured output and embeddings, on a scripted and on a real service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import automate_llm
+import pytest
+from llm_support import SECRET, calls, completion, says, scripted
+
+from automate_kernel import AutomateError, Kernel, ProviderContext
+from automate_kernel.testing import ProviderContract
+from automate_llm import LlmProvider
+
+CITY = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "large": {"type": "boolean"}},
+    "required": ["name", "large"],
+    "additionalProperties": False,
+}
+
+
+def kernel_for(url: str, most: int = 400_000, **service: Any) -> Kernel:
+    given = {
+        "model": "openai-chat:scripted", "base_url": url, "api_key": "$secret:API_KEY", **service
+    }  # fmt: skip
+    config = {"llm": {"services": {"main": given}, "max_input_bytes": most}}
+    return Kernel(discover=False, plugins=[LlmProvider], secrets={"API_KEY": SECRET}, config=config)
+
+
+class TestLlmProvider(ProviderContract):
+    @pytest.fixture
+    def provider(self) -> LlmProvider:
+        config = {"services": {"main": {"model": "openai-chat:m", "api_key": "k"}}}
+        return LlmProvider(config, ctx=ProviderContext(key="llm"))
+
+
+def test_chat_gives_text_tokens_and_cost():
+    with scripted(lambda _: {**completion(says("Hello Ann")), "model": "gpt-4o"}) as service:
+        kernel = kernel_for(service.url, max_tokens=100, temperature=0.5)
+        output = kernel.invoke(
+            "llm.chat",
+            {
+                "prompt": "Greet Ann", "instructions": "Be short", "max_tokens": 5_000,
+                "history": [
+                    {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}
+                ],
+            },
+        )  # fmt: skip
+    assert output["text"] == "Hello Ann" and output["finish_reason"] == "stop"
+    assert (output["input_tokens"], output["output_tokens"]) == (20, 5)
+    assert output["service"] == "main" and output["cost_usd"] > 0
+    (request,) = service.requests
+    roles = [each["role"] for each in request["messages"]]
+    assert roles == ["system", "user", "assistant", "user"]
+    # A call may ask for less than the service may give, never for more.
+    assert request.get("max_completion_tokens", request.get("max_tokens")) == 100
+    assert request["temperature"] == 0.5
+    assert service.headers[0]["authorization"] == f"Bearer {SECRET}"
+    assert SECRET not in str(output) and SECRET not in repr(kernel.provider("llm").config)
+
+
+def test_an_unknown_price_is_none():
+    with scripted(lambda _: says("x")) as service:
+        assert kernel_for(service.url).invoke("llm.chat", {"prompt": "x"})["cost_usd"] is None
+
+
+def test_chat_shows_its_text_while_it_comes():
+    with scripted(lambda _: says("word " * 100)) as service:
+        kernel = kernel_for(service.url)
+        kernel.add_workflow(
+            {
+                "name": "w", "trigger": {"type": "manual"},
+                "steps": [{"id": "a", "action": "llm.chat", "input": {"prompt": "go"}}],
+            }
+        )  # fmt: skip
+        execution = kernel.run("w")
+    assert execution.status == "COMPLETED", execution.error
+    progress = kernel.executions.get(execution.id).step("a").progress["value"]
+    assert progress["characters"] == 500
+
+
+def test_structured_output_is_asked_for_again_until_it_fits():
+    answers = [
+        {"name": "Paris"},
+        {"name": "Paris", "large": "yes"},
+        {"name": "Paris", "large": True},
+    ]
+    with scripted(lambda r: calls(("final_result", answers[len(service.requests) - 1]))) as service:
+        kernel = kernel_for(service.url)
+        output = kernel.invoke("llm.structured", {"prompt": "Paris?", "output_schema": CITY})
+    assert output["output"] == {"name": "Paris", "large": True}
+    assert (output["requests"], output["input_tokens"]) == (3, 60)
+
+
+def test_structured_output_ends_after_its_retries():
+    with scripted(lambda _: calls(("final_result", {"name": "Paris"}))) as service:
+        kernel = kernel_for(service.url)
+        given = {"prompt": "Paris?", "output_schema": CITY, "retries": 1}
+        with pytest.raises(AutomateError) as caught:
+            kernel.invoke("llm.structured", given)
+        assert len(service.requests) == 2
+    assert caught.value.code == "FAILED_PRECONDITION" and not caught.value.retryable
+
+
+def test_embeddings():
+    def embed(request: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
+        data = [
+            {"object": "embedding", "index": n, "embedding": [float(len(text)), 1.0]}
+            for n, text in enumerate(request["input"])
+        ]
+        usage = {"prompt_tokens": 7, "total_tokens": 7}
+        return 200, {}, {"object": "list", "data": data, "model": "e", "usage": usage}
+
+    with scripted(embed) as service:
+        output = kernel_for(service.url).invoke("llm.embed", {"texts": ["a", "bcd"]})
+    assert output["embeddings"] == [[1.0, 1.0], [3.0, 1.0]] and output["input_tokens"] == 7
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "retryable"),
+    [
+        ((401, {}, {"error": {"message": f"bad {SECRET}"}}), "UNAUTHENTICATED", False),
+        ((403, {}, {"error": {"message": "no"}}), "PERMISSION_DENIED", False),
+        ((429, {"Retry-After": "7"}, {"error": {"message": "slow"}}), "RESOURCE_EXHAUSTED", True),
+        ((400, {}, {"error": {"code": "context_length_exceeded"}}), "INVALID_ARGUMENT", False),
+        ((500, {}, {"error": {"message": "oops"}}), "INTERNAL", True),
+        ((503, {}, b"<html>"), "UNAVAILABLE", True),
+    ],
+    ids=["401", "403", "429", "too-long", "500", "503"],
+)
+def test_errors_of_a_service(reply, code, retryable):
+    with scripted(lambda _: reply) as service:
+        with pytest.raises(AutomateError) as caught:
+            kernel_for(service.url).invoke("llm.chat", {"prompt": "x"})
+        assert len(service.requests) == 1  # the step tries again, not the library
+    error = caught.value
+    assert (error.code, error.retryable) == (code, retryable)
+    assert error.retry_after == (7.0 if code == "RESOURCE_EXHAUSTED" else None)
+    assert SECRET not in str(error)
+
+
+def test_a_service_that_is_away():
+    with scripted(lambda _: says("x")) as service:
+        url = service.url
+    with pytest.raises(AutomateError) as caught:
+        kernel_for(url).invoke("llm.chat", {"prompt": "x"})
+    assert caught.value.code == "UNAVAILABLE" and caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"prompt": "x", "service": "other"}, "the config has main"),
+        ({"prompt": "x" * 5_000}, "5,000 bytes of text, and 1,000"),
+    ],
+    ids=["service", "size"],
+)
+def test_a_call_that_is_refused_before_it_costs(given, said):
+    with scripted(lambda _: says("x")) as service:
+        with pytest.raises(AutomateError, match=said):
+            kernel_for(service.url, most=1_000).invoke("llm.chat", given)
+        assert service.requests == []
+
+
+def test_a_wrong_config_says_what_is_wrong():
+    kernel = kernel_for("http://127.0.0.1:1", model="nobody:m")
+    with pytest.raises(AutomateError, match="nobody:m"):
+        kernel.invoke("llm.chat", {"prompt": "x"})
+    with pytest.raises(AutomateError, match="default"):
+        config = {"llm": {"services": {"a": {"model": "test:x"}}, "default": "b"}}
+        Kernel(discover=False, plugins=[LlmProvider], config=config).provider("llm")
+
+
+def test_the_example_runs():
+    def script(request: dict[str, Any]) -> dict[str, Any]:
+        if request.get("tools"):
+            return calls(("final_result", {"topic": "refund", "urgent": False}))
+        return says("We will pay it back.")
+
+    example = Path(automate_llm.__file__).parent / "example.yaml"
+    with scripted(script) as service:
+        kernel = kernel_for(service.url)
+        kernel.add_workflow(example)
+        kernel.emit("message.received", {"text": "My tea set came broken"})
+        kernel.run_until_idle()
+    (execution,) = kernel.executions.find(workflow="sort-message")
+    execution = kernel.executions.get(execution.id)
+    assert execution.output == {"topic": "refund", "text": "We will pay it back."}, execution.error
+
+
+def test_a_real_small_model_chats_and_obeys_a_schema(small_model):
+    kernel = kernel_for(small_model, max_tokens=60, temperature=0.0, structured="native")
+    chat = kernel.invoke("llm.chat", {"prompt": "What is the capital of France?"})
+    assert chat["text"] and 1 < chat["output_tokens"] <= 60 and chat["input_tokens"] > 5
+    given = {"prompt": "Describe Paris.", "output_schema": CITY, "retries": 3}
+    output = kernel.invoke("llm.structured", given)
+    assert set(output["output"]) == {"name", "large"}
