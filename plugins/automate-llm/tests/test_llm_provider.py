@@ -7,26 +7,11 @@ from typing import Any
 
 import automate_llm
 import pytest
-from llm_support import SECRET, calls, completion, says, scripted
+from llm_support import CITY, SECRET, calls, completion, kernel_for, says, scripted
 
 from automate_kernel import AutomateError, Kernel, ProviderContext
 from automate_kernel.testing import ProviderContract
 from automate_llm import LlmProvider
-
-CITY = {
-    "type": "object",
-    "properties": {"name": {"type": "string"}, "large": {"type": "boolean"}},
-    "required": ["name", "large"],
-    "additionalProperties": False,
-}
-
-
-def kernel_for(url: str, most: int = 400_000, **service: Any) -> Kernel:
-    given = {
-        "model": "openai-chat:scripted", "base_url": url, "api_key": "$secret:API_KEY", **service
-    }  # fmt: skip
-    config = {"llm": {"services": {"main": given}, "max_input_bytes": most}}
-    return Kernel(discover=False, plugins=[LlmProvider], secrets={"API_KEY": SECRET}, config=config)
 
 
 class TestLlmProvider(ProviderContract):

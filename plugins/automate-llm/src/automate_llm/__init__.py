@@ -6,16 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from automate_llm.agent_workflow import add_agents
     from automate_llm.durable_agent import DurableAgent
     from automate_llm.operation_toolset import OperationToolset
     from automate_llm.provider import LlmProvider
 
-__all__ = ["DurableAgent", "LlmProvider", "OperationToolset"]
+__all__ = ["DurableAgent", "LlmProvider", "OperationToolset", "add_agents"]
 
 _PLACES = {
     "DurableAgent": "durable_agent",
     "LlmProvider": "provider",
     "OperationToolset": "operation_toolset",
+    "add_agents": "agent_workflow",
 }
 
 

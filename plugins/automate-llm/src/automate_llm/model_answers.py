@@ -31,6 +31,18 @@ def cost_of(response: ModelResponse) -> Decimal | None:
         return None
 
 
+def usage_of_all(responses: Sequence[ModelResponse]) -> dict[str, Any]:
+    """Return the sums of tokens and cost of several answers, and how many there were."""
+    costs = [cost_of(each) for each in responses]
+    known = [each for each in costs if each is not None]
+    return {
+        "requests": len(responses),
+        "input_tokens": sum(each.usage.input_tokens for each in responses),
+        "output_tokens": sum(each.usage.output_tokens for each in responses),
+        "cost_usd": float(sum(known)) if len(known) == len(costs) else None,
+    }
+
+
 def recorded(response: ModelResponse) -> dict[str, Any]:
     """Return an answer as the record of a step."""
     (dumped,) = ModelMessagesTypeAdapter.dump_python([response], mode="json")

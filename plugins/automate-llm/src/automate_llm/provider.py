@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from automate_kernel import AutomateError, BaseProvider, ErrorCodes, ProviderContext, capability
 from automate_llm.config import (
@@ -21,6 +21,7 @@ from automate_llm.config import (
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage
     from pydantic_ai.models import Model
+    from pydantic_ai.settings import ModelSettings
 
 _CODE_OF_FINISH = "content_filter"
 
@@ -86,7 +87,7 @@ class LlmProvider(BaseProvider):
         from pydantic_ai import UsageLimits
         from pydantic_ai.messages import ModelResponse
 
-        from automate_llm.model_answers import cost_of
+        from automate_llm.model_answers import usage_of_all
         from automate_llm.models import settings_of
         from automate_llm.structured import structured_agent
 
@@ -108,16 +109,11 @@ class LlmProvider(BaseProvider):
                 usage_limits=UsageLimits(request_limit=given.retries + 1),
             )
         answers = [each for each in result.new_messages() if isinstance(each, ModelResponse)]
-        costs = [cost_of(each) for each in answers]
-        known = [float(each) for each in costs if each is not None]
         return StructuredOutput(
             service=name,
             model=answers[-1].model_name,
             output=result.output,
-            requests=len(answers),
-            input_tokens=sum(each.usage.input_tokens for each in answers),
-            output_tokens=sum(each.usage.output_tokens for each in answers),
-            cost_usd=sum(known) if len(known) == len(costs) else None,
+            **usage_of_all(answers),
         )
 
     @capability(read_only=True, output_schema=EmbedOutput)
@@ -155,6 +151,16 @@ class LlmProvider(BaseProvider):
             if made is None:
                 made = self._models[name] = model_of(config)
         return made
+
+    def model_settings(self, service: str | None = None) -> ModelSettings:
+        """Return the settings of requests to a service: its bounds."""
+        from automate_llm.models import settings_of
+
+        return settings_of(self._service(service)[1], max_tokens=None, temperature=None)
+
+    def structured_by(self, service: str | None = None) -> Literal["tool", "native", "prompted"]:
+        """Return how a service is asked for structured output."""
+        return self._service(service)[1].structured
 
     def check(self) -> str:
         """Make each model, without asking any service."""

@@ -12,6 +12,9 @@ from typing import Any
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
+from automate_kernel import Kernel
+from automate_llm import LlmProvider
+
 SECRET = "s3cr3t-that-no-model-may-see-4711"
 
 Reply = dict[str, Any] | tuple[int, dict[str, str], Any]
@@ -133,3 +136,19 @@ def scripted(script: Script) -> Iterator[ScriptedService]:
         yield service
     finally:
         service.close()
+
+
+CITY = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "large": {"type": "boolean"}},
+    "required": ["name", "large"],
+    "additionalProperties": False,
+}
+
+
+def kernel_for(url: str, most: int = 400_000, **service: Any) -> Kernel:
+    given = {
+        "model": "openai-chat:scripted", "base_url": url, "api_key": "$secret:API_KEY", **service
+    }  # fmt: skip
+    config = {"llm": {"services": {"main": given}, "max_input_bytes": most}}
+    return Kernel(discover=False, plugins=[LlmProvider], secrets={"API_KEY": SECRET}, config=config)
