@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from automate_llm.agent_workflow import add_agents
+    from automate_llm.cassette import CassetteModel
     from automate_llm.durable_agent import DurableAgent
     from automate_llm.operation_toolset import OperationToolset
     from automate_llm.provider import LlmProvider
 
-__all__ = ["DurableAgent", "LlmProvider", "OperationToolset", "add_agents"]
+__all__ = ["CassetteModel", "DurableAgent", "LlmProvider", "OperationToolset", "add_agents"]
 
 _PLACES = {
+    "CassetteModel": "cassette",
     "DurableAgent": "durable_agent",
     "LlmProvider": "provider",
     "OperationToolset": "operation_toolset",

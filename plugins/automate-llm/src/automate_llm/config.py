@@ -14,9 +14,9 @@ class LlmService(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field(pattern=r"^[a-z0-9/_-]+:.+$", examples=["openai:gpt-5.2"])
+    model: str = Field(pattern=r"^(test|[a-z0-9/_-]+:.+)$", examples=["openai:gpt-5.2"])
     """The model as Pydantic AI names it: ``anthropic:…``, ``google:…``, ``openai:…``; a server that
-    is compatible with OpenAI's is ``openai-chat:…`` with a `base_url`."""
+    is compatible with OpenAI's is ``openai-chat:…`` with a `base_url`, and ``test`` is no model."""
     base_url: str | None = Field(default=None, pattern=r"^https?://")
     """The address of the service, if it isn't the usual one."""
     api_key: SecretStr | None = None
@@ -31,6 +31,28 @@ class LlmService(BaseModel):
     """How structured output is asked for: by a tool, by the service's own JSON Schema, in words."""
 
 
+class Budget(BaseModel):
+    """The most that may be spent. Give tokens, or US dollars, or both."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tokens: int | None = Field(default=None, ge=1)
+    """Tokens, of requests and answers together."""
+    usd: float | None = Field(default=None, gt=0)
+    """US dollars. A model whose price is unknown is refused."""
+
+
+class Budgets(BaseModel):
+    """The budgets of one process; each process counts its own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    execution: Budget | None = None
+    """For one execution."""
+    tenant_day: Budget | None = None
+    """For one tenant and one day in UTC; calls without a tenant have one together."""
+
+
 class LlmConfig(BaseModel):
     """Services by their names, and which of them is used where a call names none."""
 
@@ -40,6 +62,8 @@ class LlmConfig(BaseModel):
     """The services, by names of your own."""
     default: str | None = None
     """The service of calls that name none; by default the only one, or the first."""
+    budgets: Budgets | None = None
+    """Budgets, which refuse a request before they are passed."""
     max_input_bytes: int = Field(default=400_000, ge=1_000, le=1 << 30)
     """The most bytes of text in a request."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from automate_kernel import AutomateError, BaseProvider, ErrorCodes, ProviderContext, capability
@@ -19,9 +20,12 @@ from automate_llm.config import (
 )
 
 if TYPE_CHECKING:
+    from pydantic_ai.embeddings import EmbeddingModel, EmbeddingResult
     from pydantic_ai.messages import ModelMessage
     from pydantic_ai.models import Model
     from pydantic_ai.settings import ModelSettings
+
+    from automate_llm.budgets import Ledger
 
 _CODE_OF_FINISH = "content_filter"
 
@@ -127,7 +131,7 @@ class LlmProvider(BaseProvider):
                 from automate_llm.models import embedding_model_of
 
                 model = self._models[f"embed {name}"] = embedding_model_of(service)
-        result = await model.embed(given.texts, input_type=given.purpose)
+        result = await self._embedded(model, given)
         try:
             cost = float(result.cost().total_price)
         except (LookupError, ValueError, AssertionError):
@@ -149,8 +153,37 @@ class LlmProvider(BaseProvider):
         with self._lock:
             made = self._models.get(name)
             if made is None:
-                made = self._models[name] = model_of(config)
+                made = self._models[name] = self._within_budgets(model_of(config), config)
         return made
+
+    async def _embedded(self, model: EmbeddingModel, given: EmbedInput) -> EmbeddingResult:
+        if self._ledger is None:
+            return await model.embed(given.texts, input_type=given.purpose)
+        from automate_llm.budgets import Amount
+
+        name, system = model.model_name, model.system
+        size = sum(len(text.encode()) for text in given.texts)
+        with self._ledger.spending(self._ledger.amount(name, system, input_tokens=size)) as noted:
+            result = await model.embed(given.texts, input_type=given.purpose)
+            if tokens := result.usage.input_tokens:
+                spent = self._ledger.amount(name, system, input_tokens=tokens)
+                noted.spent = Amount(tokens, spent.usd)
+        return result
+
+    def _within_budgets(self, model: Model, service: LlmService) -> Model:
+        if self._ledger is None:
+            return model
+        from automate_llm.budgets import BudgetedModel
+
+        return BudgetedModel(model, self._ledger, service.max_tokens)
+
+    @cached_property
+    def _ledger(self) -> Ledger | None:
+        if self._settings.budgets is None:
+            return None
+        from automate_llm.budgets import Ledger
+
+        return Ledger(self._settings.budgets)
 
     def model_settings(self, service: str | None = None) -> ModelSettings:
         """Return the settings of requests to a service: its bounds."""
