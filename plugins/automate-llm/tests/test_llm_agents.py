@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
 from llm_support import SECRET, completion, says, scripted
 from pydantic import BaseModel
-from pydantic_ai import Agent, ModelRetry, RunContext, UsageLimits
+from pydantic_ai import (
+    Agent,
+    ApprovalRequired,
+    CallDeferred,
+    DeferredToolRequests,
+    ModelRetry,
+    RunContext,
+    UsageLimits,
+)
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolReturn
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
 
 from automate_kernel import AutomateError, ConfigError, Kernel, WorkflowContext
+from automate_kernel.operations.context import Call
 from automate_llm import DurableAgent, OperationToolset
 
 
@@ -333,21 +343,31 @@ def test_the_text_of_an_answer_is_progress_while_it_comes(kernel):
     assert len(json.dumps(shown)) < 4_000
 
 
-def test_two_agents_run_side_by_side(kernel):
-    model, _ = answering("done")
-    durable = DurableAgent(Agent(model, name="a"), kernel)
+def test_two_agents_run_side_by_side_and_replay(kernel):
+    model, asked = answering([("double", {"x": 4})], "done")
+    agent = Agent(model, name="a")
+
+    @agent.tool_plain
+    def double(x: int) -> int:
+        return 2 * x
+
+    durable = DurableAgent(agent, kernel)
 
     @kernel.workflow
     async def work(ctx: WorkflowContext) -> list[str]:
         runs = await ctx.gather(durable.run(ctx, "one"), durable.run(ctx, "two"))
+        await ctx.approve("Go on?", name="ok")
         return [each.output for each in runs]
 
-    assert kernel.run(work).output == ["done", "done"]
+    execution = kernel.run(work, patience=0)
+    kernel.approvals.approve(execution.id, "ok", by="ann")
+    kernel.run_until_idle()
+    execution = kernel.executions.get(execution.id)
+    assert execution.output == ["done", "done"], execution.error
+    assert len(asked) == 4
 
 
 def test_a_cancelled_run_stops_and_leaves_no_thread(kernel):
-    import threading
-
     model, _ = answering([("wipe", {})], "done")
     agent = Agent(model, name="ops")
 
@@ -356,12 +376,79 @@ def test_a_cancelled_run_stops_and_leaves_no_thread(kernel):
         """Delete everything."""
 
     execution = kernel.run(running(kernel, agent), "go", patience=0)
-    kernel.cancel_execution(execution.id) if hasattr(kernel, "cancel_execution") else (
-        kernel.executions.cancel(execution.id)
-    )
+    kernel.executions.cancel(execution.id)
     kernel.run_until_idle()
     assert kernel.executions.get(execution.id).status == "CANCELLED"
     assert not [each for each in threading.enumerate() if each.name == "automate-agent"]
+
+
+def test_a_tool_may_ask_for_an_approval_while_it_runs(kernel):
+    model, asked = answering([("pay", {"amount": 5}), ("pay", {"amount": 500})], "done")
+    agent = Agent(model, name="desk")
+    paid = []
+
+    @agent.tool
+    def pay(ctx: RunContext[None], amount: int) -> str:
+        if amount > 100 and not ctx.tool_call_approved:
+            raise ApprovalRequired
+        paid.append(amount)
+        return f"paid {amount}"
+
+    execution = kernel.run(running(kernel, agent), "pay", patience=0)
+    assert paid == [5]
+    (waiting,) = kernel.approvals.pending().approvals
+    kernel.approvals.approve(execution.id, waiting.step_id, by="ann")
+    kernel.run_until_idle()
+    assert kernel.executions.get(execution.id).output == "done" and paid == [5, 500]
+    assert told(asked) == ["paid 5", "paid 500"]
+
+
+def test_nobody_who_decides_in_time_is_told(kernel):
+    model, asked = answering([("wipe", {})], "done")
+    agent = Agent(model, name="ops")
+
+    @agent.tool_plain(requires_approval=True)
+    def wipe() -> None:
+        """Delete everything."""
+
+    work = running(kernel, agent, approval={"timeout": 0.01})
+    execution = kernel.run(work, "go", patience=5)
+    assert execution.output == "done", execution.error
+    assert told(asked) == ["Nobody decided on this call in time."]
+
+
+def test_a_call_that_is_deferred_ends_the_run_as_ever(kernel):
+    model, _ = answering([("later", {})], "done")
+    agent = Agent(model, name="a", output_type=[str, DeferredToolRequests])
+
+    @agent.tool_plain
+    def later() -> str:
+        raise CallDeferred
+
+    durable = DurableAgent(agent, kernel)
+
+    @kernel.workflow
+    async def work(ctx: WorkflowContext) -> list[str]:
+        result = await durable.run(ctx, "go")
+        return [each.tool_name for each in result.output.calls]
+
+    execution = kernel.run(work)
+    assert execution.output == ["later"], execution.error
+
+
+def test_a_transactional_operation_commits_its_own_work(kernel):
+    model, asked = answering([("orders_note", {"text": "x"})], "done")
+    seen = []
+
+    @kernel.action("orders.note", transactional=True)
+    def note(text: str, call: Call) -> str:
+        seen.append((text, call.idempotency_key is not None))
+        return "noted"
+
+    agent = Agent(model, name="desk", toolsets=[OperationToolset(kernel, ["orders.note"])])
+    execution = kernel.run(running(kernel, agent), "go")
+    assert execution.output == "done" and told(asked) == ["noted"], execution.error
+    assert seen == [("x", True)]
 
 
 def test_what_a_durable_agent_refuses(kernel):

@@ -121,6 +121,7 @@ class AgentLoop(Generic[T]):
                 self._task = loop.create_task(self._work())
                 self._ended = loop.run_until_complete(self._task), None
             finally:
+                self._left = True  # tasks that are left over have nothing begun
                 loop.run_until_complete(loop.shutdown_asyncgens())
                 loop.close()
         except BaseException as error:
@@ -133,7 +134,7 @@ class AgentLoop(Generic[T]):
         # Those of tasks that were cancelled meanwhile are not begun.
         asked = [each for each in self._asked if not each.future.done()]
         self._asked = []
-        if not asked:
+        if self._left or not asked:
             return False
         self._handed.put(asked)
         answers = self._answers.get()

@@ -73,6 +73,10 @@ def _provider_factory(service: LlmService) -> Callable[[str], Any]:
         if service.base_url is not None:
             given["base_url"] = service.base_url
         cls: Any = infer_provider_class(name)
-        return cls(**given)
+        made = cls(**given)
+        # Releases of Pydantic AI for Python 3.10 have no setting for it.
+        if hasattr(client := getattr(made, "client", None), "max_retries"):
+            client.max_retries = 0
+        return made
 
     return provider
