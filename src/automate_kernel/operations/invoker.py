@@ -24,6 +24,7 @@ from automate_kernel.operations.error_mapping import is_bug, normalize
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.replacement import Replacement, Replacements
+from automate_kernel.operations.reports import CallReport, while_heard
 from automate_kernel.operations.spec import OperationSpec, step_operation
 from automate_kernel.operations.timed_calls import Key, TimedCalls
 from automate_kernel.secrets import Redactor, SecretResolver
@@ -245,7 +246,11 @@ class Invoker:
             work = functools.partial(self._perform, self._work(name), data)
         else:
             work = functools.partial(replacement.perform, self._shown(data))
-        result = work() if timeout is None else self.timed_calls.run(work, timeout, key=_key(call))
+        report = _watched(call)
+        if timeout is None and report is None:
+            result = work()
+        else:
+            result = self.timed_calls.run(work, timeout, key=_key(call), report=report)
         if inspect.isawaitable(result) and _is_in_transaction():
             if inspect.iscoroutine(result):
                 result.close()
@@ -254,7 +259,9 @@ class Invoker:
                 f"the action {name_of(name)!r} is asynchronous, and can't be transactional",
                 hint="perform it with a plain function: its transaction is that of its thread",
             )
-        return self.portal.run(result, timeout) if inspect.isawaitable(result) else result
+        if not inspect.isawaitable(result):
+            return result
+        return self.portal.run(result if report is None else while_heard(result, report), timeout)
 
     def _replacement(self, name: str | OperationSpec) -> Replacement | None:
         """Return what is called in the place of an operation; raises for one that must not be."""
@@ -276,7 +283,9 @@ class Invoker:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
         try:
             self.hooks.hook.automate_before_call(call=call, input=masked(data))
-            work = contained(self._ainvoke(name, data, call, timeout))
+            work, report = contained(self._ainvoke(name, data, call, timeout)), _watched(call)
+            if report is not None:
+                work = while_heard(work, report)
             result, failure = await asyncio.wait_for(work, timeout)
             if failure is not None:
                 raise failure
@@ -308,7 +317,7 @@ class Invoker:
                 revealed = self._shown(data)
             if self.is_async(name):
                 result = perform(revealed)
-            elif timeout is not None:
+            elif timeout is not None or _watched(call) is not None:
                 work = functools.partial(perform, revealed)
                 result = await self.timed_calls.arun(work, timeout, key=_key(call))
             else:
@@ -366,6 +375,12 @@ def _key(call: Call) -> Key | None:
     if call.idempotency_key is None:
         return None
     return call.operation, call.tenant_id, call.idempotency_key
+
+
+def _watched(call: Call) -> CallReport | None:
+    """Return the report of a call that must not be silent for long."""
+    report = call.reports
+    return report if report is not None and report.heartbeat is not None else None
 
 
 def _is_in_transaction() -> bool:

@@ -6,12 +6,14 @@ import asyncio
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.reports import CallReport
 from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
@@ -42,25 +44,45 @@ class TimedCalls:
         """The number of abandoned calls that still run."""
         return len(self._abandoned)
 
-    def run(self, work: Callable[[], Any], timeout: float, *, key: Key | None = None) -> Any:
+    def run(
+        self,
+        work: Callable[[], Any],
+        timeout: float | None,
+        *,
+        key: Key | None = None,
+        report: CallReport | None = None,
+    ) -> Any:
         """
         Return the result of *work*, or raise ``DEADLINE_EXCEEDED`` after *timeout* seconds.
 
-        It does not begin before the abandoned calls of the same *key* have ended, and waits for
-        them for *timeout* seconds at most.
+        And as soon as its *report* has been silent for too long. It does not begin before the
+        abandoned calls of the same *key* have ended, and waits for them for *timeout* seconds at
+        most, or for as long as it may be silent if that is less.
         """
-        if wait(self._earlier(key), timeout).not_done:
-            raise _overlaps(timeout)
+        patience = _shortest(timeout, report.heartbeat if report is not None else None)
+        if wait(self._earlier(key), patience).not_done:
+            raise _overlaps(patience or 0.0)
         future = self._begin(work)
-        if not wait([future], timeout).done and self._abandon(future, key):
-            raise _too_long(timeout)
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        if report is not None:
+            report.begin()
+        while not future.done():
+            left = None if ends_at is None else max(0.0, ends_at - time.monotonic())
+            wait([future], _shortest(left, report.until_silent() if report is not None else None))
+            error = report.silence() if report is not None else None
+            if error is None and ends_at is not None and time.monotonic() >= ends_at:
+                error = _too_long(timeout or 0.0)
+            if error is not None and self._abandon(future, key):
+                raise error
         return future.result()
 
-    async def arun(self, work: Callable[[], Any], timeout: float, *, key: Key | None = None) -> Any:
+    async def arun(
+        self, work: Callable[[], Any], timeout: float | None, *, key: Key | None = None
+    ) -> Any:
         """`run` for asynchronous code. A call that is cancelled is abandoned too."""
         earlier = [_ended(one) for one in self._earlier(key)]
         if earlier and (await asyncio.wait(earlier, timeout=timeout))[1]:
-            raise _overlaps(timeout)
+            raise _overlaps(timeout or 0.0)
         future = self._begin(work)
         try:
             await asyncio.wait([_ended(future)], timeout=timeout)
@@ -68,7 +90,7 @@ class TimedCalls:
             self._abandon(future, key)
             raise
         if self._abandon(future, key):
-            raise _too_long(timeout)
+            raise _too_long(timeout or 0.0)
         return future.result()
 
     def _earlier(self, key: Key | None) -> list[Future[Any]]:
@@ -128,6 +150,10 @@ def _ended(future: Future[Any]) -> asyncio.Future[None]:
 
     future.add_done_callback(tell)
     return ended
+
+
+def _shortest(*seconds: float | None) -> float | None:
+    return min((each for each in seconds if each is not None), default=None)
 
 
 def _too_long(timeout: float) -> AutomateError:

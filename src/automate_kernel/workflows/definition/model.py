@@ -113,6 +113,8 @@ class Compensation(DefinitionModel):
     """The policy for failed attempts; without it there is one attempt."""
     timeout: Annotated[Duration, Field(gt=0)] | None = None
     """Seconds that one attempt may take; None leaves it to the worker."""
+    heartbeat: Annotated[Duration, Field(gt=0)] | None = None
+    """Seconds that one attempt may go on without reporting progress; None is for ever."""
 
 
 KINDS = ("action", "sleep", "wait_for", "approval", "workflow", "steps", "switch")
@@ -128,7 +130,7 @@ _OF_CALLS = ("input", "retry", "timeout")
 # What means nothing without the field after it.
 _BELONGS = (
     ("wait", ("workflow",)), ("cases", ("switch",)), ("default", ("switch",)),
-    ("output", _BLOCKS),
+    ("output", _BLOCKS), ("heartbeat", ("action",)),
 )  # fmt: skip
 
 
@@ -184,6 +186,8 @@ class Step(DefinitionModel):
     """The policy for failed attempts; without it there is one attempt."""
     timeout: Annotated[Duration, Field(gt=0)] | None = None
     """Seconds that one attempt may take; None leaves it to the worker."""
+    heartbeat: Annotated[Duration, Field(gt=0)] | None = None
+    """With `action`: seconds that one attempt may go on without reporting progress."""
     on_failure: Literal["fail", "continue"] = "fail"
     """The reaction of the workflow once no attempt is left."""
     compensate: Compensation | None = None
@@ -238,6 +242,7 @@ class Step(DefinitionModel):
             concurrency=self.concurrency,
             retry=self.compensate.retry,
             timeout=self.compensate.timeout,
+            heartbeat=self.compensate.heartbeat,
             on_failure="continue",
         )
 

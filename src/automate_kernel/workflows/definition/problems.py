@@ -266,7 +266,9 @@ def _bound(words: str, key: str) -> Callable[[_Case], _Words]:
     def wording(case: _Case) -> _Words:
         bound = case.context[key]
         number = int(bound) if float(bound).is_integer() else bound
-        unit = " s" if case.path[-1] in ("timeout", "every", "delay", "max_delay") else ""
+        unit = (
+            " s" if case.path[-1] in ("timeout", "heartbeat", "every", "delay", "max_delay") else ""
+        )
         return f"must be {words} {number}{unit}", None
 
     return wording

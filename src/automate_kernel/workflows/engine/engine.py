@@ -586,7 +586,7 @@ class Engine:
             known = driven.task.begun or not begin_is_noted(driven.task.item)
             asynchronous = call.spec.asynchronous if call.spec else self._is_async(name)
             in_place = known and self._is_quick(name) and not asynchronous
-            if in_place and flow.timeout_of(call) is None:
+            if in_place and call.step.heartbeat is None and flow.timeout_of(call) is None:
                 quick.append(call)
                 continue
             if asynchronous:

@@ -35,6 +35,7 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 
+_ABOUT_SECONDS = 0.02
 _NOTHING: Mapping[StepKey, Arrived] = {}
 
 
@@ -247,6 +248,11 @@ class Flow:
             return timeout
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)
+
+    @property
+    def is_late(self) -> bool:
+        """True if the workflow's timeout is over, or about to be."""
+        return self._ends_at is not None and time.monotonic() >= self._ends_at - _ABOUT_SECONDS
 
     def _moment(self, now: float) -> datetime:
         """Return about the time of the database, without asking it."""

@@ -40,8 +40,9 @@ class StepReport(CallReport):
         asked: Callable[[], bool],
         redact: Redaction | None,
         writer: ProgressWriter | None,
+        heartbeat: float | None = None,
     ) -> None:
-        super().__init__(run.progress, asked, redact)
+        super().__init__(run.progress, asked, redact, heartbeat)
         self.item, self.run = item, run
         self.attempt: int = run.attempts
         self.begun: float = time.monotonic()

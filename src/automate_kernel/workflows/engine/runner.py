@@ -515,7 +515,10 @@ class Runner:
     def _report_of(
         self, flow: Flow, call: StepCall, writer: ProgressWriter | None = None
     ) -> StepReport:
-        return StepReport(flow.item, call.run, asked_to_stop(), self.store.outbox.redact, writer)
+        return StepReport(
+            flow.item, call.run, asked_to_stop(), self.store.outbox.redact, writer,
+            call.step.heartbeat,
+        )  # fmt: skip
 
     def _write(self, flow: Flow, call: StepCall, transaction: Any) -> CallOutcome:
         """Make one call in *transaction*; raises the error of a call that fails."""
@@ -523,12 +526,18 @@ class Runner:
         report = self._report_of(flow, call)
         about = replace(_about(flow.execution, call, report), transaction=transaction)
         timeout, began = flow.timeout_of(call), time.monotonic()
+        # Judged afterwards only, as is its timeout.
+        report.heartbeat = None
         output = self.operations.invoke(call.action, call.input, call=about)
         # Nobody else may use its transaction, so it can't be left behind while it runs.
         if timeout is not None and time.monotonic() - began > timeout:
             text = f"it took longer than {timeout:g} seconds"
             late = AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text)
             raise _timed_out(flow, call, timeout, late)
+        report.heartbeat = call.step.heartbeat
+        silence = report.silence()
+        if silence is not None:
+            raise silence
         return self._outcome(flow, call, output)
 
     def _outcome(self, flow: Flow, call: StepCall, output: Any) -> CallOutcome:
@@ -729,6 +738,8 @@ def _timed_out(
     """Return *error*, or, if the workflow's own time is over, one that says so."""
     if error.code is not ErrorCodes.DEADLINE_EXCEEDED or timeout in (None, call.step.timeout):
         return error
+    if not flow.is_late:
+        return error  # the call's own: it was silent for too long, say
     limit = format_duration(flow.workflow.timeout or 0.0)
     return AutomateError(error.code, f"the workflow took longer than its timeout of {limit}")
 
