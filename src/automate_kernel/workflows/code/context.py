@@ -219,8 +219,8 @@ class WorkflowContext(BaseWorkflowContext):
 
         The result is the one that a replay reads from the record: JSON, made into the type that the
         function's annotation names. *retry* is a number of attempts or a `RetryPolicy`, *timeout*
-        bounds one attempt, and *heartbeat* the time in it without a `Call.progress`. Keywords of the function go into a `functools.partial`. Raises
-        `StepFailedError` if no attempt is left.
+        bounds one attempt, and *heartbeat* the time in it without a `Call.progress`. Keywords of
+        the function go into a `functools.partial`. Raises `StepFailedError` if no attempt is left.
         """
         options = _CallOptions(retry, timeout, heartbeat)
         request = _of_function(self._driver, function, args, sys._getframe(1), name, options)
@@ -698,8 +698,8 @@ class _CallOptions(NamedTuple):
         """Return the fields of the step that calls *action*."""
         options: dict[str, Any] = {"action": action}
         if self.retry is not None:
-            many = isinstance(self.retry, int)
-            options["retry"] = RetryPolicy(attempts=self.retry) if many else self.retry
+            retry = self.retry
+            options["retry"] = RetryPolicy(attempts=retry) if isinstance(retry, int) else retry
         if self.timeout is not None:
             options["timeout"] = _seconds(self.timeout, "the timeout")
         if self.heartbeat is not None:
