@@ -216,6 +216,8 @@ class OutboxFailure(_KernelTable):
     error = models.TextField()
     trace = models.TextField(null=True)
     failed_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    worker_id = models.CharField(max_length=200, null=True)
 
     Meta = _meta(tables.FAILURE)
 
@@ -302,6 +304,7 @@ class WorkflowExecution(_KernelTable):
     parent_id = models.UUIDField(null=True)
     concurrency_key = models.CharField(max_length=255, null=True)
     output_ref = models.TextField(null=True)
+    labels = models.JSONField(null=True)
 
     Meta = _meta(tables.EXECUTION)
 
@@ -329,6 +332,8 @@ class WorkflowStep(_KernelTable):
     place = models.CharField(max_length=200, null=True)
     progress = models.JSONField(null=True)
     output_ref = models.TextField(null=True)
+    attempted_at = models.DateTimeField(null=True)
+    worker_id = models.CharField(max_length=200, null=True)
 
     Meta = _meta(tables.STEP)
 
@@ -363,6 +368,8 @@ class WorkflowActivity(_KernelTable):
     steps_retried = models.IntegerField()
     steps_failed = models.IntegerField()
     step_times = models.JSONField()
+    actions = models.JSONField(null=True)
+    waits = models.JSONField(null=True)
 
     Meta = _meta(tables.EXECUTION_ACTIVITY, verbose_name_plural="workflow activity")
 

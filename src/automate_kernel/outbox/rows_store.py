@@ -1030,7 +1030,7 @@ def _changes(lease: _Lease, outcome: Outcome, status: ItemStatus) -> dict[str, A
 def _attempt(lease: _Lease, outcome: Outcome, code: str) -> Row:
     failed = FailedAttempt(
         attempt=lease.attempt_count, error_code=code, error_group=outcome.group or code,
-        error=outcome.error or "", trace=outcome.trace,
+        error=outcome.error or "", trace=outcome.trace, worker_id=lease.worker_id,
     )  # fmt: skip
     return failed_attempts.new_attempt(outcome.item_id, lease.token, failed)
 
@@ -1057,6 +1057,6 @@ def _lost_text(row: Row) -> str:
 def _expired_attempt(row: Row) -> Row:
     failed = FailedAttempt(
         attempt=row["attempt_count"], error_code=EXPIRED, error_group=EXPIRED,
-        error=_lost_text(row),
+        error=_lost_text(row), worker_id=(row["lease_owner"] or "").removesuffix(BEGUN) or None,
     )  # fmt: skip
     return failed_attempts.new_attempt(row["id"], row["lease_token"], failed)

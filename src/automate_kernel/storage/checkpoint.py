@@ -32,6 +32,8 @@ _GOES_ON = ("PENDING", "RUNNING")
 _UNFINISHED = ("PENDING", "RUNNING", "RETRY", "WAITING")
 # A row that is there keeps these.
 _KEPT = ("id", "execution_id", "step_id", "position", "started_at")
+# And these, unless it is given others.
+_LATEST = ("attempted_at", "worker_id")
 _ITEM_ENDS: Mapping[str, Any] = {
     "status": "COMPLETED",
     "waiting_for": None,
@@ -209,7 +211,10 @@ def _save_steps(rows: Rows, steps: Sequence[Row]) -> None:
             Where("position", "eq", row["position"]),
             Where("status", "in", _UNFINISHED),
         ]
-        changes = {name: value for name, value in row.items() if name not in _KEPT}
+        changes = {
+            name: value for name, value in row.items()
+            if name not in _KEPT and (value is not None or name not in _LATEST)
+        }  # fmt: skip
         rows.update(STEP, where, changes)
 
 
@@ -221,7 +226,9 @@ _STEP_COLUMNS = {
     "status": "text", "attempts": "integer", "output": "jsonb", "error_code": "text",
     "error": "text", "trace": "text", "error_group": "text", "started_at": "time",
     "next_attempt_at": "time", "completed_at": "time", "place": "text", "output_ref": "text",
+    "worker_id": "text",
 }  # fmt: skip
+_CHANGED_COLUMNS = [name for name in _STEP_COLUMNS if name not in (*_KEPT, *_LATEST)]
 _GIVEN_COLUMNS = {
     "item_id": "uuid", "token": "uuid", "execution_id": "uuid", "status": "text",
     "error_code": "text", "error": "text", "error_group": "text", "output": "jsonb",
@@ -285,11 +292,12 @@ _LOCKED = f"""
     FOR NO KEY UPDATE OF driven
 """
 _SAVED = f"""
-    INSERT INTO {STEP} ({", ".join(_STEP_COLUMNS)})
-    SELECT {", ".join(f"steps.{name}" for name in _STEP_COLUMNS)}
+    INSERT INTO {STEP} ({", ".join(_STEP_COLUMNS)}, attempted_at)
+    SELECT {", ".join(f"steps.{name}" for name in _STEP_COLUMNS)}, steps.started_at
     FROM steps JOIN live USING (execution_id)
     ON CONFLICT (execution_id, step_id, position) DO UPDATE SET
-        {", ".join(f"{name} = excluded.{name}" for name in _STEP_COLUMNS if name not in _KEPT)}
+        {", ".join(f"{name} = excluded.{name}" for name in _CHANGED_COLUMNS)},
+        {", ".join(f"{name} = coalesce(excluded.{name}, {STEP}.{name})" for name in _LATEST)}
     WHERE {STEP}.status IN ({_words(_UNFINISHED)})
 """
 # What a cancellation does to an execution meanwhile is seen once more here.

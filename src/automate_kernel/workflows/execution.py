@@ -170,6 +170,10 @@ class StepRun:
     output_ref: str | None = None
     progress: Any = None
     """The last report of its call, a ``value`` and a ``message``; see `Call.progress`."""
+    attempted_at: datetime | None = None
+    """The beginning of its latest attempt."""
+    worker_id: str | None = None
+    """The worker that made its latest attempt."""
 
     @property
     def id(self) -> str:
@@ -191,6 +195,8 @@ class StepRun:
             trace=self.trace,
             step_id=self.step_id,
             position=self.position,
+            started_at=self.attempted_at,
+            worker_id=self.worker_id,
         )
 
     @classmethod

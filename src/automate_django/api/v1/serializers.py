@@ -484,6 +484,25 @@ class FailedAttemptSerializer(serializers.Serializer[Any]):
     error = ShownText()
     trace = _trace()
     failed_at = Instant(allow_null=True)
+    started_at = Instant(allow_null=True, help_text="Of a step's.")
+    duration_seconds = serializers.FloatField(allow_null=True)
+    worker_id = _text(help_text="The worker that made it.")
+
+
+class StepAttemptSerializer(serializers.Serializer[Any]):
+    """One attempt of a step, however it ended."""
+
+    step = serializers.CharField(source="step_id")
+    position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
+    attempt = serializers.IntegerField(help_text="From 1; 0 is before the step's call.")
+    status = serializers.CharField(help_text="RUNNING, or how it ended.")
+    started_at = Instant(allow_null=True)
+    ended_at = Instant(allow_null=True)
+    duration_seconds = serializers.FloatField(allow_null=True)
+    worker_id = _text(help_text="The worker that made it.")
+    error_code = _text()
+    error_group = _group()
+    error = ShownText(allow_null=True)
 
 
 class ErrorGroupSerializer(serializers.Serializer[Any]):
@@ -585,6 +604,7 @@ class ExecutionDetailSerializer(ExecutionSerializer):
     )
     steps = StepSerializer(many=True)
     waits = WaitSerializer(many=True)
+    attempts = StepAttemptSerializer(many=True)
     failed_attempts = FailedAttemptSerializer(many=True)
 
 

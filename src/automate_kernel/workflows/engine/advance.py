@@ -27,7 +27,7 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.failed_attempts import FailedAttempt
-from automate_kernel.outbox.item import MAX_DELAY_SECONDS, bounded_seconds
+from automate_kernel.outbox.item import EXPIRED, MAX_DELAY_SECONDS, bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
@@ -397,6 +397,18 @@ class TurnDraft:
         self.turn.delays[run.key] = delay
         self.save(run)
 
+    def begin(self, run: StepRun, crashes: int, *, first: bool) -> None:
+        """
+        Count the attempt of *run* that begins now.
+
+        It is not saved: an attempt that kills its worker is counted by the claims of the item. The
+        one before is noted here, if it has done that.
+        """
+        before = attempts_of(run, crashes, first=first)
+        if before > run.attempts - (run.status is StepStatus.RUNNING):
+            self.turn.failures.append(lost_attempt(run, before))
+        run.attempts, run.status = before + 1, StepStatus.RUNNING
+
     def end(
         self, run: StepRun, status: StepStatus, output: Any, error: AutomateError | None
     ) -> None:
@@ -425,6 +437,15 @@ def attempts_of(run: StepRun, crashes: int, *, first: bool) -> int:
         # Written while it ran. Without a crash the worker gave it back, and that is free.
         return max(run.attempts - 1 + min(1, crashes), crashes)
     return run.attempts + crashes * first
+
+
+def lost_attempt(run: StepRun, attempt: int) -> FailedAttempt:
+    """Return the *attempt* of a run that has killed its worker, or outlived its lease."""
+    return FailedAttempt(
+        attempt=attempt, error_code=EXPIRED, error_group=EXPIRED,
+        error="its worker did not finish in time, or died", step_id=run.step_id,
+        position=run.position, started_at=run.attempted_at, worker_id=run.worker_id,
+    )  # fmt: skip
 
 
 def advance(
@@ -966,9 +987,7 @@ class _Flow:
         if run.key in self._in_flight or self._waits.holds(run.key):
             return False
         given = self._program.input(step, self._view_of(step), extra)
-        # Not saved: an attempt that kills its worker is counted by the claims of the item.
-        run.attempts = attempts_of(run, self._crashes, first=self.first) + 1
-        run.status = StepStatus.RUNNING
+        self._draft.begin(run, self._crashes, first=self.first)
         self._in_flight.add(run.key)
         self._count_call(step.id, 1)
         self._waits.drop(run.key)

@@ -36,6 +36,7 @@ from automate_kernel.outbox.failed_attempts import (
     failed_attempts,
     keep_attempts,
     new_attempt,
+    seconds_between,
 )
 from automate_kernel.outbox.handover import NOTE, Handover
 from automate_kernel.outbox.ids import new_id
@@ -73,6 +74,7 @@ from automate_kernel.storage.tables import (
     WAIT,
 )
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
+from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.definition.admission import Debounce
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine import admission as admissions
@@ -279,7 +281,8 @@ class Save:
 
     *begun* has, of the runs that began here, the id of their row and the seconds since then.
     *stored* is False for the first checkpoint of an execution. *waiting* are the waits of one that
-    is parked. *advanced* is True once a step has ended under this claim.
+    is parked. *advanced* is True once a step has ended under this claim. *moment* is about the time
+    of the database.
     """
 
     item: OutboxItem
@@ -289,6 +292,7 @@ class Save:
     stored: bool
     waiting: Sequence[OpenWait] = ()
     advanced: bool = False
+    moment: datetime | None = None
 
 
 def change_status(
@@ -439,6 +443,9 @@ def _step_row(save: Save, run: StepRun) -> Row:
         "completed_at": Now() if run.status.finished else None,
         "place": run.place and storable(run.place, LONGEST_PLACE),
         "output_ref": run.output_ref,
+        # Of its latest attempt, if that was made here.
+        "attempted_at": None if since is None else Now(-since),
+        "worker_id": None if since is None else save.item.lease_owner,
     }
 
 
@@ -453,8 +460,12 @@ def _stored_error(failed: Execution | StepRun) -> tuple[str | None, str | None, 
 
 def _attempts(save: Save) -> list[Row]:
     """Return the rows of attempts that have failed since the last checkpoint."""
-    claim = save.item.lease_token or ""
-    return [new_attempt(save.execution.id, claim, each) for each in save.turn.failures]
+    claim, now, id_ = save.item.lease_token or "", save.moment, save.execution.id
+    return [
+        # As long ago as by the clock here: the two agree about no millisecond.
+        new_attempt(id_, claim, each, began=seconds_between(each.started_at, now))
+        for each in save.turn.failures
+    ]
 
 
 def _is_saved(rows: Rows, save: Save) -> bool:
@@ -1146,6 +1157,16 @@ class ExecutionStore:
         """
         with self.storage.begin(atomic=False) as rows:
             return failed_attempts(rows, execution_id)
+
+    def attempts(self, execution_id: str) -> list[StepAttempt]:
+        """
+        List all attempts of an execution's steps, the earliest first, with times and workers.
+
+        Of those that failed, as many as `failed_attempts` has.
+        """
+        with self.storage.begin(atomic=False) as rows:
+            runs = _runs(rows, [execution_id]).get(execution_id, ())
+            return step_attempts(runs, failed_attempts(rows, execution_id))
 
     def error_groups(
         self, *, workflow: str | None = None, tenant_id: str | None = None, limit: int = 100

@@ -210,13 +210,15 @@ class Flow:
         run, now = call.run, time.monotonic()
         self.running[run.key] = call
         self._begun[run.key] = new_id(), now
-        run.started_at = run.started_at or self._moment(now)
+        run.attempted_at, run.worker_id = self._moment(now), self.item.lease_owner
+        run.started_at = run.started_at or run.attempted_at
 
     def started(self, call: StepCall) -> None:
         """Note that *call*, which had to wait for a thread, is made only now."""
         known = self._begun.get(call.run.key)
         if known is not None:
             self._begun[call.run.key] = known[0], time.monotonic()
+            call.run.attempted_at = self._moment(time.monotonic())
 
     def pause(self, turn: Turn) -> None:
         """Take the calls out of *turn*; with none in flight, the execution waits for a worker."""
@@ -270,7 +272,10 @@ class Flow:
         }
         parked = list(self.waiting.values()) if turn.wait is not None else []
         advanced = self._advanced or _has_ended(turn)
-        return Save(self.item, self.execution, turn, begun, self._stored, parked, advanced)
+        return Save(
+            self.item, self.execution, turn, begun, self._stored, parked, advanced,
+            self._moment(now) if turn.failures else None,
+        )  # fmt: skip
 
     def saved(self, turn: Turn, at: datetime) -> bool:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""
@@ -338,4 +343,4 @@ def first_outcomes(outcomes: Sequence[CallOutcome]) -> Sequence[CallOutcome]:
 
 def needs_saving(turn: Turn) -> bool:
     """Return True if *turn* has anything for the database."""
-    return bool(turn.saves or turn.failed is not None or turn.last)
+    return bool(turn.saves or turn.failures or turn.failed is not None or turn.last)

@@ -172,5 +172,7 @@ def _row(report: StepReport) -> dict[str, Any]:
         "status": StepStatus.RUNNING.value,
         "attempts": report.attempt,
         "started_at": Now(report.begun - time.monotonic()),
+        "attempted_at": Now(report.begun - time.monotonic()),
+        "worker_id": report.item.lease_owner,
         "progress": report.latest,
     }

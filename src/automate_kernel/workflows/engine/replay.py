@@ -53,7 +53,6 @@ from automate_kernel.workflows.engine.advance import (
     Turn,
     TurnDraft,
     Waits,
-    attempts_of,
     within,
 )
 from automate_kernel.workflows.engine.children import FindChild
@@ -766,8 +765,7 @@ class _Driver:
 
     def _call(self, one: _Open) -> None:
         run, request = one.run, one.request
-        run.attempts = attempts_of(run, self._crashes, first=self.first) + 1
-        run.status = StepStatus.RUNNING
+        self._draft.begin(run, self._crashes, first=self.first)
         self._in_flight.add(run.key)
         self._waits.drop(run.key)
         self._draft.add(run)
