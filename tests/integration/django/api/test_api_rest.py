@@ -525,6 +525,11 @@ def test_an_execution_tells_where_every_attempt_failed(acme: APIClient) -> None:
     assert body["error_group"] == body["failed_attempts"][-1]["error_group"]
     assert [step["error_group"] for step in body["steps"]][-1] == body["error_group"]
     assert "trace" in body["steps"][-1]
+    assert [each["status"] for each in body["attempts"]] == ["COMPLETED", "FAILED"]
+    for each in body["attempts"]:
+        assert each["worker_id"]
+        assert each["started_at"] <= each["ended_at"]
+        assert each["duration_seconds"] >= 0
     (group,) = acme.get(f"{API}/executions/errors").json()
     assert (group["kind"], group["count"]) == ("order-notify", 1)
     found = acme.get(f"{API}/executions", {"error_group": group["error_group"]}).json()

@@ -170,6 +170,8 @@ def test_a_failure_is_shown_and_escaped(root: Any, ship: Any, broken: set[str]) 
     assert "label is away &lt;b&gt;today&lt;/b&gt;" in text
     assert "<b>today" not in text
     assert "Resume where it failed" in text
+    (worker,) = {each.worker_id for each in get_kernel().executions.attempts(execution_id)}
+    assert f"<code>{worker}</code>" in text
     step = text_of(root.get(f"{BASE}{execution_id}/steps/label/"))
     assert "UNAVAILABLE" in step
     assert "2 of 2" in step
