@@ -196,6 +196,7 @@ class Kernel:
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
+        self.executions.labels_of = self.workflows.labels
         precedence = Precedence(self.outbox.workers, self.workflows.marks, self.version)
         self._precedence = precedence
         self._runner = Runner(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import Redaction, encode_json
 
@@ -40,6 +41,8 @@ class CallReport:
         self.previous: Any = previous
         self.latest: JsonText | None = None
         """The newest progress as JSON: its ``value`` and ``message``."""
+        self.labels: dict[str, str] = {}
+        """The labels that the call gives its execution."""
         self.over: bool = False
         """True once nobody waits for the call any more."""
         self.heartbeat: float | None = heartbeat
@@ -59,6 +62,10 @@ class CallReport:
             redact=self._redact,
         )  # fmt: skip
         self.hear()
+
+    def label(self, labels: Mapping[str, str]) -> None:
+        """Take *labels* in; raises `PayloadError` if they are too many."""
+        self.labels = checked_labels({**self.labels, **labels})
 
     # -- silence -----------------------------------------------------------------------------
 

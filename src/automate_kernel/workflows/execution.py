@@ -30,6 +30,7 @@ from typing import Any, Literal, get_args
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import check_text
+from automate_kernel.outbox.labels import checked_labels, joined_labels
 
 EventType = Literal["event", "webhook", "manual", "schedule"]
 
@@ -230,6 +231,8 @@ class Execution:
     updated_at: datetime | None = None
     completed_at: datetime | None = None
     output_ref: str | None = None
+    own_labels: dict[str, str] = field(default_factory=dict)
+    """The labels that the workflow itself has set."""
     steps: list[StepRun] = field(default_factory=list)
 
     @property
@@ -244,8 +247,21 @@ class Execution:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The host's keys by which it is found: those of its event."""
-        return self.event.labels
+        """The keys by which it is found: the workflow's own and its event's, ten at most."""
+        return joined_labels(self.own_labels, self.event.labels)
+
+    def set_labels(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """
+        Set labels of its own, and return those that are new or have changed.
+
+        Raises `PayloadError` if they are too many.
+        """
+        changed = {
+            name: value for name, value in labels.items() if self.own_labels.get(name) != value
+        }
+        checked_labels({**self.own_labels, **changed})
+        self.own_labels = {**self.own_labels, **changed}
+        return changed
 
     @property
     def duration_seconds(self) -> float | None:
@@ -275,6 +291,7 @@ class Execution:
             event=Event.from_json(row["event"]),
             status=ExecutionStatus(row["status"]),
             steps=list(steps),
+            own_labels=dict(row["labels"] or {}),
             **{name: row[name] for name in _SAME},
         )
         ends = [run.completed_at for run in found.steps if run.completed_at is not None]
@@ -284,4 +301,10 @@ class Execution:
 
 
 # The fields that are columns as they are.
-_SAME = {each.name for each in fields(Execution)} - {"name", "event", "status", "steps"}
+_SAME = {each.name for each in fields(Execution)} - {
+    "name",
+    "event",
+    "status",
+    "steps",
+    "own_labels",
+}

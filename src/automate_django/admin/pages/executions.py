@@ -30,6 +30,7 @@ from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.outbox.failed_attempts import FailedAttempt
+from automate_kernel.outbox.labels import joined_labels
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.definition.graph import to_svg
@@ -277,7 +278,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             handover=_handover(execution),
             attempts=shown_attempts(failed[-_MOST_ATTEMPTS:]),
             all_attempts=shown_step_attempts(attempts),
-            labels=shown_labels(execution.event.get("labels")),
+            labels=shown_labels(_labels(execution)),
             origin=origin_of(request, self, execution),
             item_url=self._item_url(request, execution),
             may_change=self.has_change_permission(request, execution),
@@ -460,6 +461,10 @@ class WorkflowExecutionAdmin(PageAdmin):
 
 def _name(execution: WorkflowExecution) -> str:
     return f"{execution.workflow} {str(execution.pk)[:8]}"
+
+
+def _labels(execution: WorkflowExecution) -> dict[str, str]:
+    return joined_labels(execution.labels or {}, execution.event.get("labels") or {})
 
 
 def _attempts(

@@ -19,6 +19,7 @@ from automate_kernel.outbox.item import (
     ItemStatus,
     check_text,
 )
+from automate_kernel.outbox.labels import MAX_LABELS
 from automate_kernel.secrets.masking import hide_named
 from automate_kernel.workflows.approvals import MOST_COMMENT
 from automate_kernel.workflows.execution import (
@@ -308,7 +309,13 @@ class ExecutionQuerySerializer(_TimeFilter):
     status = Word(_EXECUTION_STATUSES, required=False)
     workflow = Text(required=False, max_length=200)
     error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
-    label = _label()
+    label: Any = serializers.ListField(
+        child=Text(max_length=300),
+        required=False,
+        max_length=MAX_LABELS,
+        source="labels",
+        help_text="`order=4711`, or `4711` under any name. Again for one more: all must hold.",
+    )
 
 
 class ApprovalQuerySerializer(_TenantFilter):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
+from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.secrets.handles import SecretRef
 from automate_kernel.workflows.code.calls import (
     LEAVING,
@@ -97,6 +98,9 @@ class Driver(Protocol):
     def version(self, change: str, newest: int, place: str) -> int:
         """Return the version of a change that this execution follows, and record it."""
 
+    def label(self, labels: Mapping[str, str]) -> None:
+        """Set labels of the execution, which are saved with the next checkpoint."""
+
 
 class BaseWorkflowContext:
     """The parts of a context that are the same for ``def`` and ``async def``."""
@@ -130,6 +134,15 @@ class BaseWorkflowContext:
     def uuid(self) -> UUID:
         """Return a random UUID, the same in a replay."""
         return UUID(bytes=self._driver.draw()[:16], version=4)
+
+    def label(self, **labels: str | int | UUID) -> None:
+        """
+        Set labels of this execution, by which it is found: ``ctx.label(order=order.id)``.
+
+        They are saved before the next step begins, or with the end; a label that is there is
+        changed. An execution has ten at most. Raises `PayloadError` if it can't be one.
+        """
+        self._driver.label(checked_labels(labels))
 
     def secret(self, key: str) -> Any:
         """

@@ -79,6 +79,7 @@ from automate_kernel.workflows.definition.fields import (
     StepInput,
     refused,
 )
+from automate_kernel.workflows.definition.labels import LabelTexts
 from automate_kernel.workflows.definition.structure import (
     STEP_GROUPS,
     DefinitionProblem,
@@ -339,6 +340,8 @@ class Workflow(DefinitionModel):
     """The number of its executions that may begin in a time; others begin later."""
     debounce: Debounce | None = None
     """A wait for the last of many events, which then starts one execution."""
+    labels: LabelTexts = Field(default_factory=dict)
+    """Labels of its executions, by which they are found; templates on the event."""
 
     _by_id: dict[str, Step] = PrivateAttr(default_factory=dict)
     _needs: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)

@@ -28,6 +28,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import EXPIRED, MAX_DELAY_SECONDS, bounded_seconds
+from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
@@ -300,6 +301,8 @@ class CallOutcome:
     """The key of the output in the output store, if it is there; *output* may be None then."""
     held: int = 0
     """The size of a large output that is kept in memory."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """The labels that the call has given its execution."""
 
 
 @dataclass(slots=True)
@@ -338,6 +341,8 @@ class Turn:
     abandoned: list[str] = field(default_factory=list)
     size: int = 0
     """The number of characters of all outputs in it, about."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """The labels of the execution that have been set or changed."""
     lack: UnknownHereError | None = None
     """The reason why another worker has to go on, if the execution waits for one."""
 
@@ -366,7 +371,19 @@ class TurnDraft:
         """Return the turn, and begin the next one."""
         turn, self.turn = self.turn, Turn()
         self._saved.clear()
+        if turn.labels:
+            self._execution.set_labels(turn.labels)
         return turn
+
+    def label(self, labels: Mapping[str, str]) -> None:
+        """Have *labels* saved with the turn; raises `PayloadError` if they are too many."""
+        saved = self._execution.own_labels
+        # A replay sets one after the other to what it was once: only the last counts.
+        changed = {**self.turn.labels, **labels}
+        checked_labels({**saved, **changed})
+        self.turn.labels = {
+            name: value for name, value in changed.items() if saved.get(name) != value
+        }
 
     def add(self, run: StepRun) -> None:
         """Let *run* be one of the execution's."""

@@ -79,7 +79,7 @@ def child_event(
         tenant_id=parent.tenant_id,
         occurred_at=at,
         headers={_DEPTH: str(depth)} if depth else {},
-        labels=parent.event.labels,
+        labels=parent.labels,
     )
 
 

@@ -45,8 +45,11 @@ from automate_kernel.outbox.labels import (
     MAX_LABELS,
     MOST_LABELLED,
     add_labels,
+    joined_labels,
     label_rows,
     labelled_ids,
+    redacted_labels,
+    replace_labels,
 )
 from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.outbox.retention import forget
@@ -163,6 +166,7 @@ _MAX_CRASHES = 10
 # Accepted already, at whose limit its id may be one thing too much.
 _MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
 _NO_OUTPUT = JsonText("null")
+_NO_LABELS: Mapping[str, str] = {}
 _MOST_REASON = 1000
 # So many executions are resumed in one transaction, so that nobody waits for it for long.
 _RESUMED_AT_ONCE = 50
@@ -189,6 +193,13 @@ class _NewExecution:
     event: Event
     row: Row
     item: NewItem
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """All of its labels: the workflow's own, and its event's."""
+
+    @property
+    def label_rows(self) -> list[Row]:
+        """The rows by which it is found."""
+        return label_rows(self.id, "execution", self.labels, self.event.tenant_id)
 
     @property
     def id(self) -> str:
@@ -200,9 +211,10 @@ class _NewExecution:
         nothing = dict.fromkeys(
             ("output", "output_ref", "error_code", "error", "error_group", "completed_at")
         )
-        event = json.loads(self.row["event"])
+        texts = ((name, self.row[name]) for name in ("event", "labels"))
+        read = {name: None if text is None else json.loads(text) for name, text in texts}
         times = {"created_at": now, "updated_at": now}
-        return Execution.from_row({**nothing, **self.row, "event": event, **times})
+        return Execution.from_row({**nothing, **self.row, **read, **times})
 
 
 def execution_id_of(event: Event, workflow: str) -> str:
@@ -223,6 +235,7 @@ def _new_execution(
     redact: Redaction | None,
     execution_id: str | None = None,
     parent_id: str | None = None,
+    own: Mapping[str, str] = _NO_LABELS,
 ) -> _NewExecution:
     # It follows from both: the same event starts the same workflow once.
     execution_id = execution_id or execution_id_of(event, workflow.name)
@@ -238,10 +251,12 @@ def _new_execution(
         "tenant_id": event.tenant_id,
         "item_id": item.id,
         "parent_id": parent_id,
+        "labels": encode_json(own, "labels") if own else None,
         "created_at": Now(),
         "updated_at": Now(),
     }
-    return _NewExecution(workflow, event, row, item)
+    labels = joined_labels(own, event.labels) if own else event.labels
+    return _NewExecution(workflow, event, row, item, labels)
 
 
 def _definition(workflow: Workflow) -> Row:
@@ -502,14 +517,12 @@ def _writes_beside(save: Save) -> bool:
     """Return True if *save* writes more than steps, its execution and its item."""
     turn = save.turn
     tells = turn.end is not None and save.execution.parent_id is not None
-    return bool(turn.waits or turn.answered or turn.children or turn.abandoned or tells)
+    beside = turn.waits or turn.answered or turn.children or turn.abandoned or turn.labels
+    return bool(beside or tells)
 
 
-def _child(save: Save, child: Child, redact: Redaction | None) -> _NewExecution:
-    parent_id = save.execution.id if child.waited else None
-    return _new_execution(
-        child.workflow, child.event, save.item.priority, redact, child.id, parent_id
-    )
+def _no_labels(workflow: Workflow, event: Event) -> Mapping[str, str]:
+    return _NO_LABELS
 
 
 def _equal(**values: Any) -> list[Where]:
@@ -545,6 +558,8 @@ class ExecutionStore:
         """The signals that steps wait for."""
         self.pauses: WorkflowPauses = WorkflowPauses(storage, outbox)
         """The workflows of which no execution goes on."""
+        self.labels_of: Callable[[Workflow, Event], Mapping[str, str]] = _no_labels
+        """Renders the labels that a workflow gives its executions."""
         self.on_cancelled: Callable[[Execution], object] = bool
         """Is called with an execution that `cancel` has ended."""
 
@@ -571,13 +586,29 @@ class ExecutionStore:
         execution that waits for the last of many events, and `SkippedError` is raised if as many
         as may go on at once do.
         """
-        new = _new_execution(workflow, event, priority, self.outbox.redact, execution_id)
+        new = self._new(workflow, event, priority, execution_id)
         new.item.delay, new.item.run_at = delay, run_at
         if admission is not None:
             return self._start_admitted(rows, new, admission)
         if self._insert(rows, [new]):
             self.outbox.enqueue_many([new.item], transaction=rows.native)
         return new.id
+
+    def _new(
+        self,
+        workflow: Workflow,
+        event: Event,
+        priority: int = 0,
+        execution_id: str | None = None,
+        parent_id: str | None = None,
+        own: Mapping[str, str] = _NO_LABELS,
+    ) -> _NewExecution:
+        """Return an execution that is to begin, with its workflow's labels beside its *own*."""
+        if workflow.labels:
+            own = joined_labels(self.labels_of(workflow, event), own)
+        redact = self.outbox.redact
+        own = redacted_labels(own, redact) if own else own
+        return _new_execution(workflow, event, priority, redact, execution_id, parent_id, own)
 
     def start_admitted(
         self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int, Admission]]
@@ -628,8 +659,10 @@ class ExecutionStore:
             its = [Where("subject_id", "eq", waiting)]
             ids = [row["id"] for row in rows.select(LABEL, its, columns=("id",))]
             rows.delete(LABEL, [Where("id", "in", sorted(ids))])
-            labels, tenant_id = new.event.labels, new.event.tenant_id
+            labels, tenant_id = new.labels, new.event.tenant_id
             add_labels(rows, label_rows(waiting, "execution", labels, tenant_id))
+            if new.workflow.labels:
+                rows.update(EXECUTION, [Where("id", "eq", waiting)], {"labels": new.row["labels"]})
         return waiting
 
     def _make_room(self, rows: Rows, new: _NewExecution, admission: Admission) -> None:
@@ -677,7 +710,7 @@ class ExecutionStore:
         Returns those that are its own, with their items. Those that there were already are left
         out, and all of them where their items must be claimed like any other: they wait then.
         """
-        given = [_new_execution(*start, self.outbox.redact) for start in starts]
+        given = [self._new(*start) for start in starts]
         new = self._insert(rows, given)
         items = [one.item for one in new]
         claimed: list[OutboxItem] = []
@@ -699,11 +732,10 @@ class ExecutionStore:
 
         Returns its id; and its item and itself, unless the item must be claimed like any other.
         """
-        new = _new_execution(workflow, event, 0, self.outbox.redact)
-        labels = label_rows(new.id, "execution", event.labels, event.tenant_id)
+        new = self._new(workflow, event)
         awaited = self.signals.registration(workflow.awaited)
         beside = [
-            (DEFINITION, [_definition(workflow)]), (EXECUTION, [new.row]), (LABEL, labels),
+            (DEFINITION, [_definition(workflow)]), (EXECUTION, [new.row]), (LABEL, new.label_rows),
             (AWAITED, awaited),
         ]  # fmt: skip
         items: list[OutboxItem] = []
@@ -744,12 +776,7 @@ class ExecutionStore:
             found = rows.select(EXECUTION, where, columns=("id", "item_id"))
             theirs = {row["item_id"] for row in found}
             new = [one for one in given if one.item.id in theirs]
-        labels = [
-            row
-            for one in new
-            for row in label_rows(one.id, "execution", one.event.labels, one.event.tenant_id)
-        ]
-        add_labels(rows, labels)
+        add_labels(rows, [row for one in new for row in one.label_rows])
         return new
 
     def redacted(self, event: Event) -> Event:
@@ -859,7 +886,7 @@ class ExecutionStore:
         plain: list[_NewExecution] = []
         for save in saves:
             for child in save.turn.children:
-                begun = _child(save, child, self.outbox.redact)
+                begun = self._child(save, child)
                 if child.admission is None:
                     plain.append(begun)
                 else:
@@ -871,12 +898,29 @@ class ExecutionStore:
             items += [item for wait in save.turn.waits for item in wait.items]
         if items:
             self.outbox.enqueue_many(items, transaction=rows.native)
+        for save in saves:
+            if save.turn.labels:
+                self._write_labels(rows, save)
         self.signals.end(
             rows, [(save.execution.id, key) for save in saves for key in save.turn.answered]
         )
         self.signals.begin(
             rows, [(wait, save.execution.tenant_id) for save in saves for wait in save.turn.waits]
         )
+
+    def _write_labels(self, rows: Rows, save: Save) -> None:
+        execution = save.execution
+        changed = redacted_labels(save.turn.labels, self.outbox.redact)
+        # With the age of the execution: what has a label is listed by that.
+        replace_labels(rows, label_rows(
+            execution.id, "execution", changed, execution.tenant_id, execution.created_at
+        ))  # fmt: skip
+        own = encode_json({**execution.own_labels, **changed}, "labels")
+        rows.update(EXECUTION, [Where("id", "eq", execution.id)], {"labels": own})
+
+    def _child(self, save: Save, child: Child) -> _NewExecution:
+        parent_id = save.execution.id if child.waited else None
+        return self._new(child.workflow, child.event, save.item.priority, child.id, parent_id)
 
     def _park(self, saves: Sequence[Save]) -> set[str]:
         """
@@ -1487,7 +1531,7 @@ class ExecutionStore:
                 payload=first.event.payload if payload is SAME else payload,
                 labels=labels if len(labels) <= MAX_LABELS else first.event.labels,
             )
-            new = _new_execution(workflow, event, 0, self.outbox.redact)
+            new = self._new(workflow, event, own=first.own_labels)
             item, concurrency = new.item, concurrency_of(rows, found[0])
             if concurrency is not None:
                 new.row["concurrency_key"] = concurrency[0]

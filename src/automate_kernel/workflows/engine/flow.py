@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -13,9 +14,10 @@ from typing import Any
 from blinker import NamedSignal
 
 from automate_kernel import signals
-from automate_kernel.errors import UnknownHereError
+from automate_kernel.errors import PayloadError, UnknownHereError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
@@ -34,6 +36,8 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
+
+logger: logging.Logger = get_logger(__name__)
 
 _ABOUT_SECONDS = 0.02
 _NOTHING: Mapping[StepKey, Arrived] = {}
@@ -179,6 +183,9 @@ class Flow:
             turn = next(self._flow)
         else:
             turn = self._flow.send(([one for one in outcomes if one.begun], elapsed))
+        for outcome in outcomes:
+            if outcome.labels:
+                self._label(turn, outcome.labels)
         if turn.waits or turn.answered:
             self._note_waits(turn, now)
         if self.leaving:
@@ -194,6 +201,13 @@ class Flow:
                 # Of what is seen by the turn that follows, the database is not asked again.
                 wait.seen |= one.ids
                 self._inbox[key] = one.events
+
+    def _label(self, turn: Turn, labels: Mapping[str, str]) -> None:
+        """Set labels with *turn*; those that are one too many are left out with a warning."""
+        try:
+            turn.labels |= self.execution.set_labels(labels)
+        except PayloadError as error:
+            logger.warning("execution %s: %s", self.execution.id, error)
 
     def _note_waits(self, turn: Turn, now: float) -> None:
         for key in turn.answered:
@@ -303,7 +317,7 @@ def unended(turn: Turn) -> Turn:
     """Return what is to be saved of a last *turn* if the execution can't end with it yet."""
     return Turn(
         saves=turn.saves, outputs=turn.outputs, delays=turn.delays, failed=turn.failed,
-        failures=turn.failures, wait=0.0,
+        failures=turn.failures, labels=turn.labels, wait=0.0,
     )  # fmt: skip
 
 
@@ -343,4 +357,4 @@ def first_outcomes(outcomes: Sequence[CallOutcome]) -> Sequence[CallOutcome]:
 
 def needs_saving(turn: Turn) -> bool:
     """Return True if *turn* has anything for the database."""
-    return bool(turn.saves or turn.failures or turn.failed is not None or turn.last)
+    return bool(turn.saves or turn.failures or turn.labels or turn.failed is not None or turn.last)

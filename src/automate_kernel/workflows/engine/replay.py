@@ -401,6 +401,10 @@ class _Driver:
                 self._versions[change] = self._mark(scope, step_id, place, newest)
         return self._versions[change]
 
+    def label(self, labels: Mapping[str, str]) -> None:
+        """Set labels of the execution, which are saved with the next checkpoint."""
+        self._draft.label(labels)
+
     def _mark(self, scope: _Scope, step_id: str, place: CallPlace, output: Any) -> Any:
         """Return what is recorded at the next call of *scope*; else record *output*."""
         run = self._run(scope, step_id, place)

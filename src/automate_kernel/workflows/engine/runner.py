@@ -505,7 +505,7 @@ class Runner:
         about = _about(flow.execution, call, report)
         try:
             output = self.operations.invoke(call.operation, call.input, call=about, timeout=timeout)
-            return self._outcome(flow, call, output)
+            return self._outcome(flow, call, output, report)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:
@@ -538,22 +538,25 @@ class Runner:
         silence = report.silence()
         if silence is not None:
             raise silence
-        return self._outcome(flow, call, output)
+        return self._outcome(flow, call, output, report)
 
-    def _outcome(self, flow: Flow, call: StepCall, output: Any) -> CallOutcome:
+    def _outcome(self, flow: Flow, call: StepCall, output: Any, report: StepReport) -> CallOutcome:
         """Return the outcome of a call that gave *output*, which is put away if it is large."""
         outputs = self.store.outputs
         encoded = outputs.encode(output, f"output of step {call.step.id!r}")
         if not outputs.is_large(encoded):
-            return CallOutcome(call, output, encoded=encoded)
-        return self._put_away(flow, call, output, encoded)
+            return CallOutcome(call, output, encoded=encoded, labels=report.labels)
+        return self._put_away(flow, call, output, encoded, report)
 
-    def _put_away(self, flow: Flow, call: StepCall, output: Any, encoded: JsonText) -> CallOutcome:
+    def _put_away(
+        self, flow: Flow, call: StepCall, output: Any, encoded: JsonText, report: StepReport
+    ) -> CallOutcome:
         """Put the large *output* of a call in the output store, and return the call's outcome."""
         ref = self.store.outputs.put(flow.execution.id, encoded, patience=self._patience)
         if not flow.keeps(call):
-            return CallOutcome(call, encoded=NOT_HERE, ref=ref)
-        return CallOutcome(call, output, encoded=NOT_HERE, ref=ref, held=len(encoded))
+            return CallOutcome(call, encoded=NOT_HERE, ref=ref, labels=report.labels)
+        held, labels = len(encoded), report.labels
+        return CallOutcome(call, output, encoded=NOT_HERE, ref=ref, held=held, labels=labels)
 
     def mean_seconds(self, action: str) -> float:
         """Return how long calls of a plain *action* take here; a second if that is unknown."""
@@ -577,9 +580,9 @@ class Runner:
             )
             encoded = self.store.outputs.encode(output, f"output of step {call.step.id!r}")
             if not self.store.outputs.is_large(encoded):
-                return CallOutcome(call, output, encoded=encoded)
+                return CallOutcome(call, output, encoded=encoded, labels=report.labels)
             # The store must not hold up the loop.
-            return await asyncio.to_thread(self._put_away, flow, call, output, encoded)
+            return await asyncio.to_thread(self._put_away, flow, call, output, encoded, report)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:

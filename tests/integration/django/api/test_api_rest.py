@@ -579,6 +579,32 @@ def test_things_are_found_by_label(acme: APIClient, token: Any) -> None:
     assert acme.post(f"{API}/events", wrong, format="json").status_code == 400
 
 
+def test_executions_are_found_by_several_labels(acme: APIClient) -> None:
+    """All of them must hold; those that the workflow sets count as those of its event."""
+    get_kernel().add_workflow(
+        {
+            "name": "labelled",
+            "trigger": {"type": "manual"},
+            "labels": {"customer": "{{ event.payload.customer }}"},
+            "steps": [{"id": "a", "sleep": 0}],
+        }
+    )
+    ids = {
+        customer: get_kernel().start(
+            "labelled", {"customer": customer}, labels={"region": "eu"}, tenant_id="acme"
+        )
+        for customer in ("ann", "bob")
+    }
+    for customer, its in ids.items():
+        found = acme.get(f"{API}/executions", {"label": ["region=eu", f"customer={customer}"]})
+        (row,) = found.json()["results"]
+        assert (row["id"], row["labels"]) == (its, {"customer": customer, "region": "eu"})
+    both = acme.get(f"{API}/executions", {"label": "region=eu"}).json()["results"]
+    assert {row["id"] for row in both} == set(ids.values())
+    many = acme.get(f"{API}/executions", {"label": ["a=1"] * 11})
+    assert many.status_code == 400
+
+
 # -- large tables ---------------------------------------------------------------------------------
 
 
