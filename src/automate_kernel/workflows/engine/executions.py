@@ -1236,14 +1236,20 @@ class ExecutionStore:
     # -- statistics --------------------------------------------------------------------------
 
     def stats(self) -> ExecutionStats:
-        """Count by workflow those that have not ended and those that FAILED; reads only these."""
+        """
+        Count by workflow those that have not ended and those that FAILED; reads only these.
+
+        And the steps that wait for a signal, by what it is.
+        """
         where = [Where("status", "in", [*LIVE, ExecutionStatus.FAILED.value])]
         with self.storage.begin(atomic=False) as rows:
             found = rows.count(EXECUTION, ("workflow", "status"), where)
+            waits = rows.count(WAIT, ("about",))
         counts: dict[str, dict[str, int]] = {}
         for row in found:
             counts.setdefault(row["workflow"], {})[row["status"]] = row["n"]
-        return ExecutionStats(dict(sorted(counts.items())))
+        waiting = {row["about"]: row["n"] for row in waits}
+        return ExecutionStats(dict(sorted(counts.items())), waiting)
 
     def activity(self, *, seconds: float = 3600.0) -> list[ExecutionCounts]:
         """

@@ -88,6 +88,13 @@ class Flow:
         """The waits that go on, without those for a time."""
         self._inbox: dict[StepKey, Sequence[Event]] = {}
         self._take_in(loaded.arrived)
+        self.made: dict[StepKey, tuple[str, float]] = {}
+        """The actions of calls that have ended, and how long they took, until they are counted."""
+        self.reasons: dict[StepKey, str] = {
+            run.key: self.waiting[run.key].about if run.key in self.waiting else "time"
+            for run in loaded.execution.steps if run.status is StepStatus.WAITING
+        }  # fmt: skip
+        """The reasons of the waits that go on, also of those for a time."""
         self.in_code: bool = isinstance(program, CodeProgram)
         """True if its turns run a function of the host's."""
         drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
@@ -171,12 +178,14 @@ class Flow:
     ) -> Turn:
         """Take *outcomes* in, and what has *arrived*, and return what follows from them."""
         self._take_in(arrived)
+        now = time.monotonic()
         for outcome in outcomes:
-            self.running.pop(outcome.call.run.key, None)
+            key = outcome.call.run.key
+            if self.running.pop(key, None) is not None and outcome.begun and key in self._begun:
+                self.made[key] = outcome.call.action, now - self._begun[key][1]
             self.hold(outcome.held)
             if not outcome.begun:
                 _take_back(outcome.call)
-        now = time.monotonic()
         elapsed, self._since = now - self._since, now
         if self.begins:
             self.begins = False
@@ -215,6 +224,7 @@ class Flow:
         for wait in turn.waits:
             run = wait.run
             self._begun[run.key] = new_id(), now
+            self.reasons[run.key] = wait.about
             run.started_at = run.started_at or self._moment(now)
             if wait.key is not None:
                 self.waiting[run.key] = OpenWait(wait.key, wait.about, wait.details, saved=False)

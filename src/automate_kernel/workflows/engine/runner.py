@@ -679,7 +679,7 @@ class Runner:
     def _report(self, flow: Flow, turn: Turn, *, began: bool) -> None:
         """Count a turn that has been saved, and send its signals."""
         execution = flow.execution
-        self.activity.add(execution, turn, began=began)
+        self.activity.add(execution, turn, began=began, made=flow.made, reasons=flow.reasons)
         send, sender = flow.send, self._sender
         for wait_ in turn.waits:
             send(signals.step_started, sender, wait_.run)
