@@ -106,7 +106,9 @@ class Resource(BaseViewSet):
     def query(self, serializer: type[Any]) -> dict[str, Any]:
         """Return the query's valid parameters, but pages', and the tenant; or `ParameterError`."""
         params = self.request.query_params
-        given = {name: value for name, value in params.items() if name not in _OF_PAGES}
+        given: dict[str, Any] = {
+            name: value for name, value in params.items() if name not in _OF_PAGES
+        }
         for name, field in serializer().fields.items():
             if name in given and isinstance(field, ListField):
                 given[name] = params.getlist(name)

@@ -40,7 +40,13 @@ from automate_kernel.outbox.failed_attempts import (
 )
 from automate_kernel.outbox.handover import NOTE, Handover
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import WAITING, bounded_seconds, redacted_json, seconds
+from automate_kernel.outbox.item import (
+    TRACE_HEADERS,
+    WAITING,
+    bounded_seconds,
+    redacted_json,
+    seconds,
+)
 from automate_kernel.outbox.labels import (
     MAX_LABELS,
     MOST_LABELLED,
@@ -525,6 +531,14 @@ def _no_labels(workflow: Workflow, event: Event) -> Mapping[str, str]:
     return _NO_LABELS
 
 
+def _traced(item: NewItem, cause: OutboxItem) -> NewItem:
+    """Return *item*, now in the trace of the item that it follows from, if that is in one."""
+    found = {name: cause.headers[name] for name in TRACE_HEADERS if name in cause.headers}
+    if found:
+        item.headers = {**found, **item.headers}
+    return item
+
+
 def _equal(**values: Any) -> list[Where]:
     """Return a condition for each of *values* that is not None."""
     return [Where(name, "eq", value) for name, value in values.items() if value is not None]
@@ -893,9 +907,10 @@ class ExecutionStore:
                     self._start_admitted(rows, begun, child.admission)
         items = [one.item for one in self._insert(rows, plain)] if plain else []
         for save in saves:
-            items += cancel_items(save.execution, save.turn.abandoned)
-            items += end_items(save.execution) if save.turn.end is not None else []
-            items += [item for wait in save.turn.waits for item in wait.items]
+            its = [*cancel_items(save.execution, save.turn.abandoned)]
+            its += end_items(save.execution) if save.turn.end is not None else []
+            its += [item for wait in save.turn.waits for item in wait.items]
+            items += [_traced(item, save.item) for item in its]
         if items:
             self.outbox.enqueue_many(items, transaction=rows.native)
         for save in saves:
@@ -920,7 +935,9 @@ class ExecutionStore:
 
     def _child(self, save: Save, child: Child) -> _NewExecution:
         parent_id = save.execution.id if child.waited else None
-        return self._new(child.workflow, child.event, save.item.priority, child.id, parent_id)
+        new = self._new(child.workflow, child.event, save.item.priority, child.id, parent_id)
+        _traced(new.item, save.item)
+        return new
 
     def _park(self, saves: Sequence[Save]) -> set[str]:
         """

@@ -149,8 +149,8 @@ class ExecutionActivity(Minutes[_MinuteCounts]):
         turn: Turn,
         *,
         began: bool,
-        made: MutableMapping[StepKey, tuple[str, float]],
-        reasons: MutableMapping[StepKey, str],
+        made: MutableMapping[StepKey, tuple[str, float]] | None = None,
+        reasons: MutableMapping[StepKey, str] | None = None,
     ) -> None:
         """
         Count the outcomes of a turn of *execution* that has been saved.
@@ -158,6 +158,7 @@ class ExecutionActivity(Minutes[_MinuteCounts]):
         *made* has the actions of calls that have ended and how long they took, and *reasons* those
         of waits; what is counted is taken out.
         """
+        made, reasons = {} if made is None else made, {} if reasons is None else reasons
         with self._lock:
             row = self._row(execution.name)
             row.started += began
