@@ -319,7 +319,8 @@ class Invoker:
                 result = perform(revealed)
             elif timeout is not None or _watched(call) is not None:
                 work = functools.partial(perform, revealed)
-                result = await self.timed_calls.arun(work, timeout, key=_key(call))
+                report = _watched(call)
+                result = await self.timed_calls.arun(work, timeout, key=_key(call), report=report)
             else:
                 result = await asyncio.to_thread(perform, revealed)
             return await result if inspect.isawaitable(result) else result

@@ -83,23 +83,19 @@ class Flow:
             age = (loaded.now - _began_at(item, loaded)).total_seconds()
             left = program.workflow.timeout - age
             self._ends_at = self._learnt + left
-        crashes = max(0, item.attempt_count - 1)
         self.waiting: dict[StepKey, OpenWait] = dict(loaded.open)
         """The waits that go on, without those for a time."""
         self._inbox: dict[StepKey, Sequence[Event]] = {}
         self._take_in(loaded.arrived)
         self.made: dict[StepKey, tuple[str, float]] = {}
         """The actions of calls that have ended, and how long they took, until they are counted."""
-        self.reasons: dict[StepKey, str] = {
-            run.key: self.waiting[run.key].about if run.key in self.waiting else "time"
-            for run in loaded.execution.steps if run.status is StepStatus.WAITING
-        }  # fmt: skip
+        self.reasons: dict[StepKey, str] = _reasons(loaded)
         """The reasons of the waits that go on, also of those for a time."""
         self.in_code: bool = isinstance(program, CodeProgram)
         """True if its turns run a function of the host's."""
         drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
         self._flow = drive(
-            loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
+            loaded.execution, waits=loaded.waits, left=left, crashes=max(0, item.attempt_count - 1),
             arrived=self._inbox, now=loaded.now, find_child=find_child,
             most_output=self._outputs.most_of(loaded.execution),
         )  # fmt: skip
@@ -329,6 +325,13 @@ def unended(turn: Turn) -> Turn:
         saves=turn.saves, outputs=turn.outputs, delays=turn.delays, failed=turn.failed,
         failures=turn.failures, labels=turn.labels, wait=0.0,
     )  # fmt: skip
+
+
+def _reasons(loaded: Loaded) -> dict[StepKey, str]:
+    return {
+        run.key: loaded.open[run.key].about if run.key in loaded.open else "time"
+        for run in loaded.execution.steps if run.status is StepStatus.WAITING
+    }  # fmt: skip
 
 
 def _began_at(item: OutboxItem, loaded: Loaded) -> datetime:
