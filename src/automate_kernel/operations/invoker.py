@@ -47,6 +47,7 @@ class _Registry(Protocol):
 class _Hooks(Protocol):
     @property
     def hook(self) -> Any: ...
+    def receives(self, name: str) -> bool: ...
     def notify(self, name: str, **arguments: Any) -> Any: ...
 
 
@@ -226,7 +227,7 @@ class Invoker:
         """
         with calling(call):
             try:
-                self.hooks.hook.automate_before_call(call=call, input=masked(data))
+                self._before(call, data)
                 result = self._invoke(name, data, call, timeout)
                 output = self.redactor.redact_value(result, cut=False)
             except KeyboardInterrupt:
@@ -251,7 +252,9 @@ class Invoker:
             result = work()
         else:
             result = self.timed_calls.run(work, timeout, key=_key(call), report=report)
-        if inspect.isawaitable(result) and _is_in_transaction():
+        if not _is_awaitable(result):
+            return result
+        if _is_in_transaction():
             if inspect.iscoroutine(result):
                 result.close()
             raise AutomateError(
@@ -259,9 +262,11 @@ class Invoker:
                 f"the action {name_of(name)!r} is asynchronous, and can't be transactional",
                 hint="perform it with a plain function: its transaction is that of its thread",
             )
-        if not inspect.isawaitable(result):
-            return result
         return self.portal.run(result if report is None else while_heard(result, report), timeout)
+
+    def _before(self, call: Call, data: Any) -> None:
+        if self.hooks.receives("automate_before_call"):
+            self.hooks.hook.automate_before_call(call=call, input=masked(data))
 
     def _replacement(self, name: str | OperationSpec) -> Replacement | None:
         """Return what is called in the place of an operation; raises for one that must not be."""
@@ -282,7 +287,7 @@ class Invoker:
     ) -> Any:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
         try:
-            self.hooks.hook.automate_before_call(call=call, input=masked(data))
+            self._before(call, data)
             work, report = contained(self._ainvoke(name, data, call, timeout)), _watched(call)
             if report is not None:
                 work = while_heard(work, report)
@@ -323,7 +328,7 @@ class Invoker:
                 result = await self.timed_calls.arun(work, timeout, key=_key(call), report=report)
             else:
                 result = await asyncio.to_thread(perform, revealed)
-            return await result if inspect.isawaitable(result) else result
+            return await result if _is_awaitable(result) else result
 
     def _failed(
         self, operation: str | OperationSpec, call: Call, error: BaseException
@@ -371,6 +376,10 @@ class Invoker:
         self.portal.close()
 
 
+# The types of most outputs.
+_PLAIN = frozenset((type(None), bool, int, float, str, list, dict))
+
+
 def _key(call: Call) -> Key | None:
     """Return what the attempts of one call have in common; None if that is not known."""
     if call.idempotency_key is None:
@@ -396,7 +405,12 @@ def name_of(operation: str | OperationSpec) -> str:
 
 def _call_function(spec: OperationSpec, data: Any) -> Any:
     result = spec.call(data)
-    return _dumped(spec, result) if inspect.isawaitable(result) else spec.dump(result)
+    return _dumped(spec, result) if _is_awaitable(result) else spec.dump(result)
+
+
+def _is_awaitable(result: Any) -> bool:
+    # What most operations return is found sooner than what might be awaited.
+    return type(result) not in _PLAIN and inspect.isawaitable(result)
 
 
 async def _dumped(spec: OperationSpec, result: Any) -> Any:

@@ -279,6 +279,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             attempts=shown_attempts(failed[-_MOST_ATTEMPTS:]),
             all_attempts=shown_step_attempts(attempts),
             labels=shown_labels(_labels(execution)),
+            predecessor=execution.chain_id and execution.event.get("source"),
             origin=origin_of(request, self, execution),
             item_url=self._item_url(request, execution),
             may_change=self.has_change_permission(request, execution),
