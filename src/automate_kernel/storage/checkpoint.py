@@ -8,6 +8,7 @@ PostgreSQL, and one transaction elsewhere.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -368,7 +369,8 @@ def _checkpoint_sql(*, asks_server: bool, single: bool, changes: bool, locked: b
     text = ", ".join(f"{name} ({query})" for name, query in parts.items())
     text = f"WITH {text} SELECT live.id::text, clock.now, live.status, live.changes FROM {live}"
     # Drivers keep what they know of a statement for short ones only.
-    return " ".join(f"{text} AS live, clock".split())
+    text = re.sub(r"\bgiven\b", "g", f"{text} AS live, clock")
+    return " ".join(re.sub(r"\bdriven\b", "d", text).split())
 
 
 def _parameters(group: Sequence[Checkpoint], lease_seconds: float, *, changes: bool) -> list[Any]:

@@ -83,12 +83,8 @@ class Flow:
         """The time of its claim, or of the last checkpoint that renewed the lease."""
         # True once a step has ended under this claim.
         self._advanced = False
-        self._ends_at: float | None = None
-        left = None
-        if program.workflow.timeout is not None:
-            age = (loaded.now - _began_at(item, loaded)).total_seconds()
-            left = program.workflow.timeout - age
-            self._ends_at = self._learnt + left
+        left = _left(self.workflow.timeout, item, loaded)
+        self._ends_at: float | None = None if left is None else self._learnt + left
         self.waiting: dict[StepKey, OpenWait] = dict(loaded.open)
         """The waits that go on, without those for a time."""
         self._inbox: dict[StepKey, Sequence[Event]] = {}
@@ -363,6 +359,13 @@ def _reasons(loaded: Loaded) -> dict[StepKey, str]:
         run.key: loaded.open[run.key].about if run.key in loaded.open else "time"
         for run in loaded.execution.steps if run.status is StepStatus.WAITING
     }  # fmt: skip
+
+
+def _left(timeout: float | None, item: OutboxItem, loaded: Loaded) -> float | None:
+    """Return the seconds that are left of the workflow's *timeout*, if it has one."""
+    if timeout is None:
+        return None
+    return timeout - (loaded.now - _began_at(item, loaded)).total_seconds()
 
 
 def _began_at(item: OutboxItem, loaded: Loaded) -> datetime:

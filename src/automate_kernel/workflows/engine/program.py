@@ -157,6 +157,10 @@ class WorkflowProgram:
         ):  # fmt: skip
             compiled += some.values()
         self._constant = {template for template in compiled if template.constant}
+        self._compile_starts(workflow, templates)
+
+    def _compile_starts(self, workflow: Workflow, templates: TemplateEngine) -> None:
+        """Compile what is rendered before an execution begins."""
         self._keys = {
             field: templates.compile(key, path=f"{field}.key")
             for field in START_FIELDS
