@@ -73,6 +73,8 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.testing.clock",
             "automate_kernel.testing.workflows",
             "automate_kernel.testing.connectors",
+            "automate_kernel.testing.hostile_answers",
+            "automate_kernel.testing.hostile_service",
             "automate_kernel.testing.providers",
             "automate_kernel.testing.secrets",
             "automate_kernel.testing.outbox",

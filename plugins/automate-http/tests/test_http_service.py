@@ -17,7 +17,7 @@ from automate_http import (
     Offset,
     PageNumber,
     QueryAuth,
-    RateLimit,
+    RateLimiter,
     ServiceClient,
 )
 from automate_kernel import AutomateError
@@ -228,8 +228,8 @@ def test_a_wait_is_taken_from_a_date_or_a_reset(server: Any, client: Any) -> Non
     for headers, wait in (
         ({"Retry-After": "30"}, 30),
         ({"Retry-After": "Thu, 26 Nov 2026 10:02:00 GMT", "Date": date}, 120),
-        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1795687260", "Date": date}, 60),
-        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "45"}, 45),
+        ({"X-RateLimiter-Remaining": "0", "X-RateLimiter-Reset": "1795687260", "Date": date}, 60),
+        ({"X-RateLimiter-Remaining": "0", "X-RateLimiter-Reset": "45"}, 45),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "9999999"}, 86_400),
     ):
@@ -393,7 +393,7 @@ class Clock:
 
 def test_a_pace_is_kept_for_each_key() -> None:
     clock = Clock()
-    limit = RateLimit(2, 1.0, burst=2, max_wait_seconds=1.0, clock=clock)
+    limit = RateLimiter(2, 1.0, burst=2, max_wait_seconds=1.0, clock=clock)
     assert [limit.reserve() for _ in range(4)] == [0.0, 0.0, 0.5, 1.0]
     with pytest.raises(AutomateError) as caught:
         limit.reserve()
@@ -405,7 +405,7 @@ def test_a_pace_is_kept_for_each_key() -> None:
 
 def test_the_services_own_limit_is_heeded() -> None:
     clock = Clock()
-    limit = RateLimit(max_wait_seconds=10, clock=clock)
+    limit = RateLimiter(max_wait_seconds=10, clock=clock)
     limit.observe(200, {"x-ratelimit-remaining": "3", "x-ratelimit-reset": "60"})
     assert limit.reserve() == 0.0
     limit.observe(200, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "8"})

@@ -20,7 +20,7 @@ _UNPACKED_BYTES = 192 * 1024 * 1024
 _DRIP_SECONDS = 0.05
 _ELSEWHERE = "127.0.0.2"
 
-Answer = Callable[["_Handler"], None]
+Answer = Callable[["_AnyRequest"], None]
 
 
 @dataclass(eq=False)
@@ -52,7 +52,7 @@ class _Listener(ThreadingHTTPServer):
         """Say nothing: a client that hangs up is what is tested."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _AnyRequest(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Listener
 
@@ -91,13 +91,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
-class _Elsewhere(_Handler):
+class _Elsewhere(_AnyRequest):
     def handle_any(self) -> None:
         self.server.service.reached.append(self.path)
         self.send(200, b'{"internal": true}')
 
 
-def _right(handler: _Handler) -> None:
+def _right(handler: _AnyRequest) -> None:
     found = handler.server.service.answer_to(handler.command, handler.path)
     handler.send(200, json.dumps(found).encode())
 
@@ -106,31 +106,31 @@ def _refusal(status: int, **headers: str) -> Answer:
     return lambda handler: handler.refuse(status, **headers)
 
 
-def _silent(handler: _Handler) -> None:
+def _silent(handler: _AnyRequest) -> None:
     handler.server.service.stopping.wait()
     handler.end_connection()
 
 
-def _dripping(handler: _Handler) -> None:
+def _dripping(handler: _AnyRequest) -> None:
     handler.send(200, b"[", Content_Length="1000000")
     while not handler.server.service.stopping.wait(_DRIP_SECONDS):
         handler.wfile.write(b" ")
 
 
-def _cut(handler: _Handler) -> None:
+def _cut(handler: _AnyRequest) -> None:
     handler.send(200, b'{"id": ', Content_Length="1000")
     handler.end_connection()
 
 
-def _redirect_elsewhere(handler: _Handler) -> None:
+def _redirect_elsewhere(handler: _AnyRequest) -> None:
     handler.send(302, b"", Location=f"{handler.server.service.elsewhere}/latest/meta-data")
 
 
-def _redirect_for_ever(handler: _Handler) -> None:
+def _redirect_for_ever(handler: _AnyRequest) -> None:
     handler.send(302, b"", Location=f"/again/{len(handler.server.service.paths)}")
 
 
-def _huge(handler: _Handler) -> None:
+def _huge(handler: _AnyRequest) -> None:
     # Without its length, so that only who counts can stop.
     handler.send_response(200)
     handler.send_header("Content-Type", "application/json")
@@ -141,7 +141,7 @@ def _huge(handler: _Handler) -> None:
         handler.wfile.write(_CHUNK)
 
 
-def _bomb(handler: _Handler) -> None:
+def _bomb(handler: _AnyRequest) -> None:
     handler.send(200, _packed(), Content_Encoding="gzip")
 
 
@@ -170,7 +170,7 @@ ANSWERS: dict[str, Answer] = {
     "page_for_people": lambda handler: handler.send(200, b"<html>Please log in</html>"),
     "other_shape": lambda handler: handler.send(200, b'[["nobody", {"expects": "this"}]]'),
     "cut_off": _cut,
-    "hung_up": _Handler.end_connection,
+    "hung_up": _AnyRequest.end_connection,
     "redirect_to_private_address": _redirect_elsewhere,
     "redirect_for_ever": _redirect_for_ever,
     "huge": _huge,
@@ -182,7 +182,7 @@ ANSWERS: dict[str, Answer] = {
 def hostile_service(answer_to: Callable[[str, str], Any]) -> Iterator[HostileService]:
     """Serve at a free port of 127.0.0.1, and at one of 127.0.0.2 where there is such an address."""
     service = HostileService(answer_to)
-    listeners = [_listen(service, "127.0.0.1", _Handler)]
+    listeners = [_listen(service, "127.0.0.1", _AnyRequest)]
     service.url = f"http://127.0.0.1:{listeners[0].server_address[1]}"
     try:
         listeners.append(_listen(service, _ELSEWHERE, _Elsewhere))
@@ -199,7 +199,7 @@ def hostile_service(answer_to: Callable[[str, str], Any]) -> Iterator[HostileSer
             listener.server_close()
 
 
-def _listen(service: HostileService, host: str, handler: type[_Handler]) -> _Listener:
+def _listen(service: HostileService, host: str, handler: type[_AnyRequest]) -> _Listener:
     listener = _Listener((host, 0), handler)
     listener.service = service
     arguments = {"poll_interval": 0.02}

@@ -21,7 +21,7 @@ from automate_http.messages import (
     WebhookResult,
 )
 from automate_http.pages import Cursor, NextLink, Offset, Page, PageNumber, Pages
-from automate_http.rate_limit import RateLimit
+from automate_http.rate_limit import RateLimiter
 from automate_http.service import ServiceClient
 from automate_http.transport import GuardedTransport
 
@@ -46,7 +46,7 @@ __all__ = [
     "Pages",
     "PostInput",
     "QueryAuth",
-    "RateLimit",
+    "RateLimiter",
     "RequestInput",
     "ServiceClient",
     "WebhookInput",

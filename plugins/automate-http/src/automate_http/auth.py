@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 
 from automate_kernel.operations.context import SecretReader
 
-__all__ = ["Auth", "BasicAuth", "BearerAuth", "Credentials", "HeaderAuth", "QueryAuth"]
-
 
 @dataclass(frozen=True, slots=True)
 class Credentials:

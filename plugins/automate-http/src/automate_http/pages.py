@@ -11,8 +11,6 @@ from typing import Any
 from automate_http.urls import Scalar
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["Cursor", "NextLink", "Offset", "Page", "PageNumber", "Pages"]
-
 _LINK = re.compile(r"<([^<>]*)>([^<>]*)")
 _NEXT = re.compile(r""";\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))""", re.IGNORECASE)
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from automate_http.waits import header_wait, retry_after
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["RateLimit"]
-
 _ASKS_TO_WAIT = frozenset({429, 503})
 _MOST_KEYS = 1_000
 
@@ -25,13 +23,13 @@ class _Pace:
     """The end of the wait that the service asked for."""
 
 
-class RateLimit:
+class RateLimiter:
     """
     The pace of requests in this process, for each *key* (a token, an account) on its own.
 
     At most *calls* go out in *per_seconds*, evenly; *burst* of them may go at once. Without *calls*
     only the service's own answers count: after 429 or 503 with ``Retry-After``, and after
-    ``X-RateLimit-Remaining: 0`` with ``X-RateLimit-Reset``, the next request waits.
+    ``X-RateLimiter-Remaining: 0`` with ``X-RateLimiter-Reset``, the next request waits.
 
     A request that would wait longer than *max_wait_seconds* is not sent. It fails with
     ``RESOURCE_EXHAUSTED`` and the time to try again, and its worker is free.

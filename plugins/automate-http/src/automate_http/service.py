@@ -30,7 +30,7 @@ from automate_http.failures import failure_of
 from automate_http.guard import Guard, Resolver, origin, resolve
 from automate_http.headers import check_headers, key_as_header
 from automate_http.pages import Following, Page, Pages
-from automate_http.rate_limit import RateLimit
+from automate_http.rate_limit import RateLimiter
 from automate_http.redirects import REDIRECTS
 from automate_http.transports import Transports
 from automate_http.urls import Query, Scalar, full_url, parse_base_url
@@ -38,8 +38,6 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import PluginContext, current_call
 from automate_kernel.operations.portal import Portal
 from automate_kernel.secrets import Redactor
-
-__all__ = ["ServiceClient"]
 
 T = TypeVar("T", default=Any)
 Form = Mapping[str, Scalar | list[Scalar]]
@@ -96,7 +94,7 @@ class ServiceClient:
         allow_private_networks: bool | list[str] = False,
         ca_file: str | None = None,
         idempotency_header: str | None = None,
-        rate_limit: RateLimit | None = None,
+        rate_limit: RateLimiter | None = None,
         resolver: Resolver = resolve,
     ) -> None:
         self._base = parse_base_url(base_url)
@@ -106,7 +104,7 @@ class ServiceClient:
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._bounds = Bounds(timeout_seconds, max_response_bytes, max_redirects)
         self._idempotency_header = idempotency_header and idempotency_header.lower()
-        self._rate_limit = rate_limit if rate_limit is not None else RateLimit()
+        self._rate_limit = rate_limit if rate_limit is not None else RateLimiter()
         guard = Guard(AddressPolicy.parse(allow_private_networks), None, resolver)
         guard.check_url(self._base)
         self._transports = Transports(
