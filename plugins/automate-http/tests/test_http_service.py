@@ -228,8 +228,8 @@ def test_a_wait_is_taken_from_a_date_or_a_reset(server: Any, client: Any) -> Non
     for headers, wait in (
         ({"Retry-After": "30"}, 30),
         ({"Retry-After": "Thu, 26 Nov 2026 10:02:00 GMT", "Date": date}, 120),
-        ({"X-RateLimiter-Remaining": "0", "X-RateLimiter-Reset": "1795687260", "Date": date}, 60),
-        ({"X-RateLimiter-Remaining": "0", "X-RateLimiter-Reset": "45"}, 45),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1795687260", "Date": date}, 60),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "45"}, 45),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "9999999"}, 86_400),
     ):

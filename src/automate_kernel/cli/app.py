@@ -9,6 +9,7 @@ from automate_kernel.cli.command import CONFIG, DATABASE, DEBUG, Commands
 from automate_kernel.cli.commands import (
     approvals,
     config,
+    connect,
     db,
     doctor,
     events,
@@ -57,7 +58,7 @@ def _root(
 for _each in (
     demo.app, events.app, worker.app, workflow.app, executions.app, approvals.app, schedules.app,
     outbox.app,
-    executions.find_app, overview.app, plugins.app, doctor.app, config.app, db.app,
+    executions.find_app, overview.app, plugins.app, connect.app, doctor.app, config.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)
 for _each in (

@@ -4,7 +4,10 @@ Contract suites for authors of plugins and outbox stores, a kit for tests of wor
 Subclass a contract in a test module, give it the fixtures that its docstring names, and pytest
 runs all its tests against your implementation::
 
-    from automate_kernel.testing import SecretsBackendContract
+    from automate_kernel.testing import (
+        SecretsBackendContract,
+        WritableSecretsBackendContract,
+    )
 
     class TestVault(SecretsBackendContract):
         @pytest.fixture
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
     from automate_kernel.testing.outbox import OutboxStoreContract
     from automate_kernel.testing.output_store import OutputStoreContract
     from automate_kernel.testing.providers import ProviderContract
-    from automate_kernel.testing.secrets import SecretsBackendContract
+    from automate_kernel.testing.secrets import (
+        SecretsBackendContract,
+        WritableSecretsBackendContract,
+    )
     from automate_kernel.testing.workflows import WorkflowTest
 
 __all__ = [
@@ -38,6 +44,7 @@ __all__ = [
     "ProviderContract",
     "SecretsBackendContract",
     "WorkflowTest",
+    "WritableSecretsBackendContract",
 ]
 
 _HOME = {
@@ -49,6 +56,7 @@ _HOME = {
     "ProviderContract": "providers",
     "SecretsBackendContract": "secrets",
     "WorkflowTest": "workflows",
+    "WritableSecretsBackendContract": "secrets",
 }
 
 

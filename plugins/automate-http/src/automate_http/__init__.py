@@ -20,6 +20,7 @@ from automate_http.messages import (
     WebhookInput,
     WebhookResult,
 )
+from automate_http.oauth import OAuth2
 from automate_http.pages import Cursor, NextLink, Offset, Page, PageNumber, Pages
 from automate_http.rate_limit import RateLimiter
 from automate_http.service import ServiceClient
@@ -40,6 +41,7 @@ __all__ = [
     "HttpConnector",
     "HttpResponse",
     "NextLink",
+    "OAuth2",
     "Offset",
     "Page",
     "PageNumber",

@@ -29,7 +29,7 @@ class RateLimiter:
 
     At most *calls* go out in *per_seconds*, evenly; *burst* of them may go at once. Without *calls*
     only the service's own answers count: after 429 or 503 with ``Retry-After``, and after
-    ``X-RateLimiter-Remaining: 0`` with ``X-RateLimiter-Reset``, the next request waits.
+    ``X-RateLimit-Remaining: 0`` with ``X-RateLimit-Reset``, the next request waits.
 
     A request that would wait longer than *max_wait_seconds* is not sent. It fails with
     ``RESOURCE_EXHAUSTED`` and the time to try again, and its worker is free.
