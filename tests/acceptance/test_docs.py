@@ -11,10 +11,12 @@ import re
 import signal
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, distribution, requires
 from pathlib import Path
 
 import processes
 import pytest
+from packaging.requirements import Requirement
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -39,9 +41,35 @@ runner = _load("docs_runner", HERE / "docs_runner.py")
 generate = _load("docs_generate", ROOT / "docs" / "generate.py")
 
 
+def _not_installed(page: Path) -> list[str]:
+    """Return what the page's install line asks for and the environment of development lacks."""
+    found = re.search(r"^\$ (?:python -m )?pip install (.+)$", page.read_text(), re.MULTILINE)
+    missing = []
+    for word in found[1].replace("'", "").replace('"', "").split() if found else []:
+        asked = Requirement(word)
+        if not asked.name.startswith("automate-") or asked.name == "automate-kernel":
+            continue
+        try:
+            needed = [Requirement(each) for each in requires(asked.name) or []]
+        except PackageNotFoundError:
+            missing.append(word)
+            continue
+        for each in needed:
+            if each.marker and any(
+                each.marker.evaluate({"extra": extra}) for extra in asked.extras
+            ):
+                try:
+                    distribution(each.name)
+                except PackageNotFoundError:
+                    missing.append(each.name)
+    return missing
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_code_blocks_run(name: str, tmp_path: Path) -> None:
     """Every code block of the page runs, and prints what the page says."""
+    if missing := _not_installed(ROOT / name):
+        pytest.skip(f"needs {', '.join(missing)}: uv run --group plugins pytest tests/acceptance")
     with processes.running(
         [sys.executable, HERE / "docs_runner.py", ROOT / name],
         cwd=tmp_path, env=runner.environment() | {"PYTHONPATH": ""}, text=True,

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from automate_kernel import AutomateError, Connector, ConfigError, Kernel, action
+from automate_kernel import AutomateError, ConfigError
 from automate_kernel.operations.account import Account
 from automate_kernel.operations.context import ConnectorContext
 from automate_kernel.secrets import (
