@@ -41,7 +41,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
         "Workflows",
         (
             "automate_kernel.workflows",
-            "automate_kernel.workflows.definition.duration",
+            "automate_kernel.durations",
             "automate_kernel.workflows.engine.schedule",
             "automate_kernel.workflows.definition.graph",
             "automate_kernel.workflows.engine.executions",

@@ -25,6 +25,7 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labelled_ids
 from automate_kernel.plugins import Plugins
+from automate_kernel.polls.poller import Poller, Polls
 from automate_kernel.secrets import (
     EnvSecretsBackend,
     MemorySecretsBackend,
@@ -189,6 +190,8 @@ class Kernel:
         """The workflows of this kernel, by name."""
         self.schedules: Schedules = Schedules(self.workflows, self.executions, sender=self)
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
+        self.polls: Polls = Polls(self.storage, self.operations, self.workflows.events)
+        """The polls that workflows listen to: find, pause, resume, start over."""
         self.purges: list[Callable[..., int]] = []
         """Deletions of the host's own: called with ``older_than_seconds`` and ``limit``."""
         self._wire()
@@ -215,6 +218,7 @@ class Kernel:
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
         )
+        self._poller = Poller(self.polls, self.storage, self.outbox, self.operations, event_item)
         self._failures = FailureNotices(self.outbox, self._notify_failed)
         self._handlers = HandlerRegistry()
         self._reported_at = 0.0
@@ -329,6 +333,7 @@ class Kernel:
     def close(self) -> None:
         """Close plugins, secrets backends, threads and connections that the storage opened."""
         self._runner.close()
+        self._poller.close()
         if not self._runner.activity.idle:
             self._report_executions()
         self.operations.close()
@@ -867,6 +872,7 @@ class Kernel:
         periodic_tasks = [
             PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
             PeriodicTask("schedules", 1.0, self._ticker.tick),
+            PeriodicTask("polls", 1.0, self._poller.tick),
             PeriodicTask("failures", 1.0, self._send_notices),
             PeriodicTask("signals", 600.0, self.executions.signals.purge),
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
@@ -952,6 +958,7 @@ class Kernel:
         """
         handlers = self._chosen(kinds, exclude_kinds)
         self._ticker.tick()
+        self._poller.run_due()
         stats = run_inline(
             self.outbox,
             handlers,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import getpass
 import webbrowser
+from typing import TYPE_CHECKING
 
 from automate_kernel.cli.command import Commands, Context
 from automate_kernel.cli.inputs import argument, duration, flag, option
 from automate_kernel.cli.loopback import LoopbackReceiver
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.kernel import Kernel
-from automate_kernel.operations.account import Account
+
+if TYPE_CHECKING:
+    from automate_kernel.kernel import Kernel
+    from automate_kernel.operations.account import Account
 
 app: Commands = Commands()
 
