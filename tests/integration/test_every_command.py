@@ -92,6 +92,10 @@ CASES: dict[str, list[Case]] = {
         ),
         Case("greet @payload.json"),
     ],
+    "polls ls": [Case("")],
+    "polls pause": [Case("sheet.new_row", codes=(1,))],
+    "polls resume": [Case("sheet.new_row", codes=(1,))],
+    "polls start-over": [Case("sheet.new_row --yes", codes=(1,))],
     "schedules ls": [Case("", "hourly"), Case("hourly")],
     "schedules pause": [Case("hourly --number 0", "paused")],
     "schedules resume": [Case("hourly --number 0", "resumed")],
@@ -126,6 +130,7 @@ CASES: dict[str, list[Case]] = {
 # These need more than a case: a test of their own, below or elsewhere.
 RUN_ELSEWHERE = {
     # Files hold no tenant's workflows: test_every_django_command.py.
+    **{f"polls {name}": {"--tenant"} for name in ("pause", "resume", "start-over")},
     **{f"schedules {name}": {"--tenant"} for name in ("pause", "resume", "trigger", "backfill")},
     "demo": {"--keep", "--json"},  # test_cli_processes.py
     "worker": None,

@@ -518,3 +518,62 @@ TestPollMachine.settings = settings(
     max_examples=30, stateful_step_count=20, deadline=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
+
+
+# -- what operators see -------------------------------------------------------------------------
+
+
+def test_the_doctor_knows_how_polls_fare(sheet: Sheet) -> None:
+    """One that fails, one that rests, and one that nobody calls."""
+    from datetime import datetime, timedelta, timezone
+
+    from automate_kernel.monitoring.diagnosis import poll_findings
+
+    clock = FakeClock(datetime.now(timezone.utc))
+    kernel = kernel_on(MemoryStorage(clock), sheet)
+
+    def found() -> tuple[str, str]:
+        (each,) = poll_findings(kernel, command="automate polls", idle_seconds=60)
+        return each.state, each.text
+
+    assert found() == ("ok", "1 poll, none failing")
+    sheet.error = ConnectionError("away")
+    for state in ("warn", "fail"):
+        kernel._poller.run_due()
+        assert found()[0] == state
+        assert "UNAVAILABLE" in found()[1]
+        clock.advance(3_700)
+    sheet.error = None
+    kernel._poller.run_due()
+    assert found()[0] == "ok"
+    kernel.polls.pause("sheet.new_row")
+    assert found() == ("warn", "sheet.new_row is paused")
+    kernel.polls.resume("sheet.new_row")
+    with kernel.storage.begin() as rows:
+        rows.update(POLL, [], {"next_at": datetime.now(timezone.utc) - timedelta(seconds=90)})
+    assert found()[0] == "fail"
+    assert "no worker calls it" in found()[1]
+    kernel.close()
+
+
+def test_commands_show_and_steer_polls(sheet: Sheet) -> None:
+    import io
+    import json
+    from contextlib import redirect_stdout
+
+    from automate_kernel.cli import app_for
+
+    kernel = kernel_on(MemoryStorage(FakeClock()), sheet)
+    run = app_for(lambda: kernel, name="automate")
+
+    def printed(*words: str) -> str:
+        out = io.StringIO()
+        with redirect_stdout(out):
+            assert run(["polls", *words]) == 0
+        return out.getvalue()
+
+    assert json.loads(printed("ls", "--json"))[0]["state"] == "new"
+    assert "1 poll paused" in printed("pause", "sheet.new_row")
+    assert "paused" in printed("ls")
+    assert "1 poll resumed" in printed("resume", "sheet.new_row")
+    assert "1 poll started over" in printed("start-over", "sheet.new_row", "--yes")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from automate_kernel.testing.hostile_answers import HostileAnswersContract
     from automate_kernel.testing.outbox import OutboxStoreContract
     from automate_kernel.testing.output_store import OutputStoreContract
+    from automate_kernel.testing.polls import PollContract
     from automate_kernel.testing.providers import ProviderContract
     from automate_kernel.testing.secrets import (
         SecretsBackendContract,
@@ -41,6 +42,7 @@ __all__ = [
     "HostileAnswersContract",
     "OutboxStoreContract",
     "OutputStoreContract",
+    "PollContract",
     "ProviderContract",
     "SecretsBackendContract",
     "WorkflowTest",
@@ -53,6 +55,7 @@ _HOME = {
     "HostileAnswersContract": "hostile_answers",
     "OutboxStoreContract": "outbox",
     "OutputStoreContract": "output_store",
+    "PollContract": "polls",
     "ProviderContract": "providers",
     "SecretsBackendContract": "secrets",
     "WorkflowTest": "workflows",
