@@ -190,8 +190,6 @@ class Kernel:
         """The workflows of this kernel, by name."""
         self.schedules: Schedules = Schedules(self.workflows, self.executions, sender=self)
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
-        self.polls: Polls = Polls(self.storage, self.operations, self.workflows.events)
-        """The polls that workflows listen to: find, pause, resume, start over."""
         self.purges: list[Callable[..., int]] = []
         """Deletions of the host's own: called with ``older_than_seconds`` and ``limit``."""
         self._wire()
@@ -218,6 +216,8 @@ class Kernel:
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
         )
+        self.polls: Polls = Polls(self.storage, self.operations, self.workflows.events)
+        """The polls that workflows listen to: find, pause, resume, start over."""
         self._poller = Poller(self.polls, self.storage, self.outbox, self.operations, event_item)
         self._failures = FailureNotices(self.outbox, self._notify_failed)
         self._handlers = HandlerRegistry()

@@ -1,4 +1,4 @@
-"""What a connector declares to be polled, and what its method returns."""
+"""Declarations of polls, and the results of their methods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from automate_kernel.durations import parse_duration
 from automate_kernel.errors import ConfigError, PluginError, type_name
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -99,6 +98,9 @@ def poll(
     It is called with the cursor, None at the first time, and returns a `PollResult`. It may be
     ``async``.
     """
+    # Here, as it brings pydantic along, and most connectors declare none.
+    from automate_kernel.durations import parse_duration
+
     try:
         seconds = parse_duration(every)
     except ValueError as error:
