@@ -134,6 +134,9 @@ class Kernel:
     `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
     """
 
+    polls: Polls
+    """The polls that workflows listen to: find, pause, resume, start over."""
+
     def __init__(
         self,
         storage: Storage | None = None,
@@ -216,8 +219,7 @@ class Kernel:
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
         )
-        self.polls: Polls = Polls(self.storage, self.operations, self.workflows.events)
-        """The polls that workflows listen to: find, pause, resume, start over."""
+        self.polls = Polls(self.storage, self.operations, self.workflows.events)
         self._poller = Poller(self.polls, self.storage, self.outbox, self.operations, event_item)
         self._failures = FailureNotices(self.outbox, self._notify_failed)
         self._handlers = HandlerRegistry()

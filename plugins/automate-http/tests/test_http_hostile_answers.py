@@ -60,7 +60,7 @@ class TestCrmAgainstHostileAnswers(HostileAnswersContract):
     answer = {"id": 7, "name": "Ada"}
 
     def config(self, url: str) -> dict[str, Any]:
-        return {"base_url": url, "allow_private_networks": ["127.0.0.1"], "timeout_seconds": 0.5}
+        return {"base_url": url, "allow_private_networks": ["127.0.0.1"], "timeout_seconds": 2}
 
 
 class TestPlainFunctionAgainstHostileAnswers(TestCrmAgainstHostileAnswers):
@@ -80,7 +80,7 @@ class TestHttpConnectorAgainstHostileAnswers(HostileAnswersContract):
             "base_url": url,
             "headers": {"Authorization": "Bearer $secret:T"},
             "allow_private_networks": ["127.0.0.1"],
-            "timeout_seconds": 0.5,
+            "timeout_seconds": 2,
         }
 
 

@@ -428,6 +428,22 @@ def test_after_a_429_nothing_is_sent_until_the_service_allows_it(server: Any, cl
     assert 50 < (error.retry_after or 0) <= 60
 
 
+def test_it_is_closed_from_anywhere(server: Any, client: Any) -> None:
+    """On the loop of an application that ends, too, and twice; it opens again."""
+    answer(server, "/v1/me", {})
+    service = client()
+
+    async def end() -> None:
+        await service.aget("/me")
+        service.close()
+        service.close()
+        await service.aclose()
+
+    service.get("/me")
+    asyncio.run(end())
+    assert service.get("/me") == {}
+
+
 def test_nothing_of_the_config_is_in_its_repr(client: Any) -> None:
     shown = repr(client(auth=BearerAuth("T"), headers={"X": "hunter2"}))
     assert shown.startswith("<ServiceClient of http://public.test:")

@@ -8,7 +8,7 @@ The contract of a plugin that talks to a network, as tests that its author inher
         answer = {"id": 7, "name": "Ada"}
 
         def config(self, url):
-            return {"base_url": url, "allow_private_networks": ["127.0.0.1"], "timeout_seconds": 1}
+            return {"base_url": url, "allow_private_networks": ["127.0.0.1"], "timeout_seconds": 2}
 """
 
 from __future__ import annotations

@@ -415,8 +415,10 @@ class ServiceClient:
         await asyncio.to_thread(self._portal.close)
 
     def close(self) -> None:
-        """Do the same as `aclose`, and block until it is done."""
-        self._run(self._transports.aclose())
+        """Do the same as `aclose`, and block until it is done; from anywhere."""
+        if not self._transports.empty:
+            # Not on the caller's loop, which may be the one that closes an application.
+            self._portal.run(self._transports.aclose())
         self._portal.close()
 
 

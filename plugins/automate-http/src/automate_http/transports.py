@@ -27,6 +27,12 @@ class Transports:
             WeakKeyDictionary()
         )
 
+    @property
+    def empty(self) -> bool:
+        """True if no transport is open."""
+        with self._lock:
+            return not self._by_loop
+
     def get(self) -> GuardedTransport:
         """Return the transport of the running loop, opened at the first use."""
         loop = asyncio.get_running_loop()
