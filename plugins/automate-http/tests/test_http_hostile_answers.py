@@ -92,7 +92,7 @@ class Careless(Connector):
 
     @action
     def get_user(self, id: int) -> Any:
-        with httpx.Client(follow_redirects=True, timeout=1) as client:
+        with httpx.Client(follow_redirects=True, timeout=30) as client:
             token = self.ctx.secrets.get("TOKEN")
             response = client.get(f"{self.config['base_url']}/users/{id}?token={token}")
             response.raise_for_status()
