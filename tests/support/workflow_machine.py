@@ -223,7 +223,7 @@ class Machine(RuleBasedStateMachine):
         return [
             row for row in self.unfinished()
             if row["status"] == "RUNNING"
-            or (row["next_attempt_at"] <= now and row["waiting_for"] != "resume")
+            or (row["next_attempt_at"] <= now and row["waiting_for"] not in ("resume", "key"))
         ]  # fmt: skip
 
     def settle(self) -> None:
