@@ -37,6 +37,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage, Rows, Storage
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.storage.output_store import FileOutputStore, OutputStore
 from automate_kernel.storage.values import encode_json
@@ -542,11 +543,14 @@ class Kernel:
                 hint="start it without idempotency_key, delay and run_at",
             )
         admission = self.workflows.admission(definition, event)
-        with self.storage.begin(transaction) as rows:
-            return self.executions.start(
+        return write(
+            self.storage,
+            transaction,
+            lambda rows: self.executions.start(
                 rows, definition, event, priority=priority, delay=delay, run_at=run_at,
                 execution_id=execution_id, admission=admission,
-            )  # fmt: skip
+            ),
+        )  # fmt: skip
 
     def dry_run(
         self,
@@ -632,8 +636,13 @@ class Kernel:
         unknown execution, and with *tenant_id* for another tenant's; ``FAILED_PRECONDITION`` for
         one that has ended, and `PayloadError` for a payload that can't be stored.
         """
-        with self.storage.begin(transaction) as rows:
-            return self._send_signal(rows, execution_id, name, payload, tenant_id, idempotency_key)
+        return write(
+            self.storage,
+            transaction,
+            lambda rows: self._send_signal(
+                rows, execution_id, name, payload, tenant_id, idempotency_key
+            ),
+        )
 
     async def asignal(
         self,

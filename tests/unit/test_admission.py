@@ -615,6 +615,20 @@ def test_a_delay_and_a_rate(open_kernel: Open, clock: FakeClock) -> None:
     assert times == [0, 60, 300]
 
 
+def test_a_burst_begins_at_once(open_kernel: Open, clock: FakeClock) -> None:
+    """After a lull so many begin together, more than the limit or fewer; the rest by the rate."""
+    for burst, expected in ((1, [0, 30, 60, 90]), (3, [0, 0, 0, 30])):
+        rate = {"limit": 2, "per": "1m", "burst": burst}
+        kernel, begin = open_kernel(rate_limit={**rate, "key": CUSTOMER}), clock()
+        for _ in range(4):
+            kernel.start("w", {"customer": burst})
+        found = kernel.executions.find()
+        mine = {one.item_id for one in found if one.event.payload["customer"] == burst}
+        items = [kernel.outbox.get(each or "") for each in mine]
+        due = sorted(item.next_attempt_at for item in items if item is not None)
+        assert [round((each - begin).total_seconds()) for each in due] == expected
+
+
 # -- debounce --------------------------------------------------------------------------------------
 
 DEBOUNCED = {"key": CUSTOMER, "for": "30s", "at_most": "70s"}

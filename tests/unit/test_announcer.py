@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from automate_kernel import signals
 from automate_kernel.kernel import Kernel
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
 from automate_kernel.workflows.execution import (
     Event,
