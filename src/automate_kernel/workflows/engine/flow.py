@@ -20,7 +20,7 @@ from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
-from automate_kernel.workflows.engine.children import FindChild
+from automate_kernel.workflows.engine.children import FindChild, unread_output
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.large_outputs import LargeOutputs
 from automate_kernel.workflows.engine.program import WorkflowProgram
@@ -89,7 +89,7 @@ class Flow:
         self._flow = drive(
             loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
             arrived=self._inbox, now=loaded.now, find_child=find_child,
-            most_output=self._outputs.most_of(loaded.execution),
+            most_output=self._outputs.most,
         )  # fmt: skip
         self._since = self._learnt
         self.recalled: bool = False
@@ -125,6 +125,25 @@ class Flow:
             run for run in self.execution.steps
             if run.output_ref is not None and run.output is None and run.step_id in self._reads
         ]  # fmt: skip
+
+    @property
+    def unread_ends(self) -> list[tuple[StepKey, Event]]:
+        """The ends of sub-workflows that have come, and whose outputs are to be copied."""
+        return self.ends_to_read(self._inbox)
+
+    def ends_to_read(self, come: Mapping[StepKey, Sequence[Event]]) -> list[tuple[StepKey, Event]]:
+        """Return the ends of sub-workflows in *come* whose outputs are in the output store."""
+        return [
+            (key, event)
+            for key, events in come.items()
+            if (wait := self.waiting.get(key)) is not None and wait.about == "workflow"
+            for event in events
+            if unread_output(event) is not None
+        ]
+
+    def reads(self, key: StepKey) -> bool:
+        """Return True if some template may read the output of this step."""
+        return key[0] in self._reads
 
     def keeps(self, call: StepCall) -> bool:
         """Return True if some template may read the output of *call*."""

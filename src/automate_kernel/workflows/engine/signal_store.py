@@ -387,7 +387,7 @@ def _ends(rows: Rows, waits: Iterable[OpenWait]) -> dict[str, Event]:
     ids = {one.subject for one in waits if one.about == "workflow"}
     known = _select(rows, EXECUTION, ids, ("id", "status"))
     ended = [row["id"] for row in known if ExecutionStatus(row["status"]).finished]
-    columns = ("id", "workflow", "status", "output", "error_code", "error")
+    columns = ("id", "workflow", "status", "output", "output_ref", "error_code", "error")
     found = _select(rows, EXECUTION, ended, columns)
     gone = {each: end_event(None, each) for each in ids - {row["id"] for row in known}}
     return {**gone, **{row["id"]: end_event(row, row["id"]) for row in found}}
