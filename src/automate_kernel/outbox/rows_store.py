@@ -705,6 +705,10 @@ class RowsOutboxStore(OutboxStore):
         """Return items that wait for another worker; see `OutboxStore.handed_on`."""
         return self._read(queries.handed_on_items, limit, tenant_id)
 
+    def count_handed_on(self) -> int:
+        """Return the number of items that wait for another worker, without reading them."""
+        return self._read(queries.count_handed_on)
+
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """Return the errors of an item's attempts; see `OutboxStore.failed_attempts`."""
         known = queries.item_ids_of([item_id])

@@ -269,7 +269,8 @@ class SignalStore:
         """
         Delete the signals that are older than each execution that goes on; return their number.
 
-        Those of the last *older_than_seconds* are kept. A worker does so now and then.
+        A step may still take those, since events count from its execution's start on. Those of the
+        last *older_than_seconds* are kept. A worker does so now and then.
         """
         purged = 0
         for ids in self._old(older_than_seconds):
