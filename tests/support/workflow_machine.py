@@ -336,7 +336,12 @@ class Machine(RuleBasedStateMachine):
         made, ways = self.made_of(one), [self.resume_plainly, self.resume_from, self.retry_failed]
         if isinstance(made, Made):
             ways.append(self.resume_mended)
+        # Before it goes on: another thread may take it up at once.
+        before = self.reopened[one.id]
+        self.logs[one.id].append((AGAIN, ""))
         ways[number % len(ways)](one, number)
+        if self.reopened[one.id] == before:
+            self.logs[one.id].pop()
 
     def resume_plainly(self, one: Execution, number: int) -> None:
         undone = [run.step_id for run in one.steps if run.step_id.startswith("undo")]
@@ -412,7 +417,6 @@ class Machine(RuleBasedStateMachine):
         self.begun.discard(one.id)
         self.cancelled.discard(one.id)
         self.expected[one.id].clear()
-        self.logs[one.id].append((AGAIN, ""))
         self.former |= {other.id for other in self.all() if other.event.source == one.id}
 
     def fork(self, one: Execution, number: int) -> None:

@@ -7,7 +7,7 @@ steps race (one fails while another runs, or somebody cancels), it says what may
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -236,6 +236,19 @@ class _Fates:
                 last[step_id] = at
         return first, last
 
+    def check_called(self, steps: Iterable[Part]) -> None:
+        """What is kept is not called again, and whatever else has completed was called."""
+        first, last = self.called()
+        for step in steps:
+            run, kept = self.runs.get((step.id, -1)), self.seen.kept
+            if not step.calls or run is None:
+                continue
+            if (step.id, -1) in kept:
+                assert step.id not in first, self._about(step.id, "is kept, and called again")
+            elif run.status == COMPLETED and step.positions:
+                if not any((step.id, at) in kept for at in step.positions):
+                    assert step.id in last, self._about(step.id, "has not been called again")
+
     def check_undone_in_order(self, undoing: Sequence[str]) -> None:
         """What undoes is called in the reverse order of what it undoes."""
         first, last = self.called()
@@ -266,6 +279,7 @@ class _Judge(_Fates):
         self.check_steps()
         self.check_clean_up()
         self.check_order()
+        self.check_called(self.made.steps)
 
     # -- what each step comes to -------------------------------------------------------------
 
@@ -441,6 +455,7 @@ class _CodeJudge(_Fates):
         self.check_undone()
         first, last = self.called()
         self._check_order(self.made.body, first, last)
+        self.check_called(self.made.every())
 
     def _line(self, body: Sequence[Part | Beside]) -> str:
         """Find what steps one after another come to, and return what all of them do."""

@@ -219,3 +219,21 @@ def test_two_schedules_with_the_same_times_are_two(open_kernel: Open, clock: Fak
     assert kernel._ticker.tick() == 2
     found = kernel.executions.find(workflow="twice")
     assert sorted(one.event.payload["n"] for one in found) == [1, 2]
+
+
+def test_a_schedule_keeps_to_the_conditions_of_its_workflow(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    """Its times begin no more executions than may go on at once."""
+    kernel = open_kernel(every="1d")
+    kernel.add_workflow(
+        {
+            "name": "alone", "trigger": {"type": "schedule", "every": "10m"},
+            "concurrency": {"when_full": "skip"},
+            "steps": [{"id": "wait", "wait_for": {"signal": "go"}}],
+        }
+    )  # fmt: skip
+    for _ in range(3):
+        kernel._ticker.tick()
+        clock.advance(600)
+    assert len(kernel.executions.find(workflow="alone")) == 1
