@@ -43,13 +43,13 @@ def full(request: pytest.FixtureRequest) -> bool:
 @pytest.mark.timeout(1800)
 def test_any_workflow_comes_to_its_end(run_machine: Callable[..., None]) -> None:
     """Its steps, their order and its end are the model's, and no finished step is called again."""
-    run_machine(MemoryStorage, 40)
+    run_machine(MemoryStorage, 30)
 
 
 @pytest.mark.timeout(1800)
 def test_any_workflow_comes_to_its_end_in_an_engine(run_machine: Callable[..., None]) -> None:
     """With the threads, the event loop and the grouped checkpoints of a worker."""
-    run_machine(MemoryStorage, 10, by_worker=True)
+    run_machine(MemoryStorage, 8, by_worker=True)
 
 
 @pytest.mark.timeout(1800)
@@ -68,4 +68,4 @@ def test_any_workflow_comes_to_its_end_in_a_database(
     def open_storage(clock: FakeClock) -> Storage:
         return SqlAlchemyStorage(emptied(engine), clock=clock)
 
-    run_machine(open_storage, 6, by_worker=by_worker)
+    run_machine(open_storage, 4, by_worker=by_worker)

@@ -42,8 +42,14 @@ class Machine(RuleBasedStateMachine):
     open_storage: Callable[[FakeClock], Storage]
     by_worker = False
 
-    @initialize(made=families())
-    def begin(self, made: dict[str, Made | Coded]) -> None:
+    @initialize(
+        made=families(),
+        repairs=st.lists(
+            st.tuples(st.sampled_from(["resume", "resume", "fork"]), st.integers(0, 9)), max_size=4
+        ),
+    )
+    def begin(self, made: dict[str, Made | Coded], repairs: list[tuple[str, int]]) -> None:
+        self.repairs = repairs
         self.made, self.clock = made, FakeClock()
         self.storage = type(self).open_storage(self.clock)
         self.operator = self.new_kernel(self.storage)
@@ -70,6 +76,12 @@ class Machine(RuleBasedStateMachine):
         try:
             self.drain()
             self.check_all()
+            # Most have ended only now.
+            for what, number in self.repairs:
+                self.act(what, number)()
+            if self.repairs:
+                self.drain()
+                self.check_all()
         finally:
             self.process.close()
             self.operator.close()
