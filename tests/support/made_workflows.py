@@ -296,7 +296,7 @@ async def _step(ctx: WorkflowContext, key: str, lane: str, step: Part) -> Any:
 
 # -- random ones -----------------------------------------------------------------------------------
 
-_plans = st.sampled_from([0, 0, 0, 1, FAILS])
+_plans = st.sampled_from([0, 0, FAILS, 1, FAILS])
 _seconds = st.sampled_from([0, 60, 60, 2 * HOUR])
 
 
@@ -342,13 +342,13 @@ def lone_parts(draw: st.DrawFn, step_id: str, kind: str, children: Sequence[str]
     waits = kind in ("signal", "event", "approval")
     return Part(
         step_id, kind,
-        continues=draw(st.sampled_from([False, False, True])),
+        continues=draw(st.sampled_from([False, False, False, True])),
         plan=draw(_seconds if kind == "sleep" else _plans),
         timeout=(waits or kind == "child") and draw(st.booleans()),
         late=draw(st.sampled_from(late)) if waits else "fail",
         may_reject=kind == "approval" and draw(st.booleans()),
         child=draw(st.sampled_from(children)) if kind in ("child", "loose") else "",
-        undo=draw(st.sampled_from([None, None, 0, FAILS])),
+        undo=draw(st.sampled_from([None, 0, 0, FAILS])),
     )  # fmt: skip
 
 
