@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.errors import StorageError
 from automate_kernel.storage.tables import DEBOUNCE, OUTBOX
 from automate_sqlalchemy import SqlAlchemyStorage, metadata
 
@@ -77,29 +76,3 @@ def test_a_start_that_loses_a_deadlock_begins_again(
     assert started == [first]
     (execution,) = kernel.executions.find()
     assert execution.event.payload == {"n": 2}
-
-
-def test_the_hosts_own_transaction_is_not_repeated(
-    kernel: Kernel, mariadb_engine: sa.Engine
-) -> None:
-    """All of it is undone, and only the host knows what it had done: it gets the error."""
-    kernel.start("w", {"n": 1})
-    rival, failures = Rival(mariadb_engine), list[StorageError]()
-    rival.lock_item()
-
-    def start() -> None:
-        with mariadb_engine.connect() as connection, connection.begin():
-            try:
-                kernel.start("w", {"n": 2}, transaction=connection)
-            except StorageError as error:
-                failures.append(error)
-                raise
-
-    thread = threading.Thread(target=lambda: pytest.raises(StorageError, start))
-    thread.start()
-    rival.lock_gate()
-    rival.end()
-    thread.join(PATIENCE)
-    assert [error.retryable for error in failures] == [True]
-    (execution,) = kernel.executions.find()
-    assert execution.event.payload == {"n": 1}
