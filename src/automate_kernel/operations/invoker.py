@@ -328,8 +328,7 @@ class Invoker:
         if not _is_awaitable(result):
             return result
         if _is_in_transaction():
-            if inspect.iscoroutine(result):
-                result.close()
+            _close(result)
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 f"the action {name_of(name)!r} is asynchronous, and can't be transactional",
@@ -464,6 +463,14 @@ def _watched(call: Call) -> CallReport | None:
     """Return the report of a call that must not be silent for long."""
     report = call.reports
     return report if report is not None and report.heartbeat is not None else None
+
+
+def _close(result: object) -> None:
+    """Close a coroutine that is not run, and those that it was to await."""
+    if inspect.iscoroutine(result):
+        for value in inspect.getcoroutinelocals(result).values():
+            _close(value)
+        result.close()
 
 
 def _is_in_transaction() -> bool:

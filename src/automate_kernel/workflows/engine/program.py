@@ -10,6 +10,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from automate_kernel.durations import parse_duration
 from automate_kernel.errors import (
     AutomateError,
     ErrorCodes,
@@ -31,7 +32,6 @@ from automate_kernel.workflows.definition.blocks import (
     plain_id,
     within,
 )
-from automate_kernel.workflows.definition.duration import parse_duration
 from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
 from automate_kernel.workflows.definition.waits import SleepUntil
