@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from automate_kernel.automation import Automation
-    from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
+    from automate_kernel.connectors import (
+        ActionSpec,
+        Connector,
+        FieldOption,
+        TriggerSpec,
+        action,
+        options,
+    )
     from automate_kernel.errors import (
         AutomateError,
         ConfigError,
@@ -70,6 +77,7 @@ __all__ = [
     "ErrorCodes",
     "Event",
     "Execution",
+    "FieldOption",
     "FileOutputStore",
     "Kernel",
     "LeaseLostError",
@@ -104,6 +112,7 @@ __all__ = [
     "current_call",
     "current_item",
     "hookimpl",
+    "options",
     "register_filter",
 ]
 
@@ -114,8 +123,10 @@ _HOMES = {
     "connectors": (
         "ActionSpec",
         "Connector",
+        "FieldOption",
         "TriggerSpec",
         "action",
+        "options",
     ),
     "operations.context": (
         "Call",

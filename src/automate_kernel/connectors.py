@@ -33,6 +33,7 @@ from automate_kernel.operations.schemas import (
     invalid,
     is_model,
 )
+from automate_kernel.operations.field_options import FieldOption, options
 from automate_kernel.operations.spec import OperationSpec, decorating, marked_operations
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error, trace_of
@@ -43,7 +44,15 @@ if TYPE_CHECKING:
     from automate_kernel.operations.spec import OperationOptions
     from automate_kernel.webhooks.request import Ignored
 
-__all__ = ["ActionSpec", "Connector", "ConnectorContext", "TriggerSpec", "action"]
+__all__ = [
+    "ActionSpec",
+    "Connector",
+    "ConnectorContext",
+    "FieldOption",
+    "TriggerSpec",
+    "action",
+    "options",
+]
 
 logger: logging.Logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from automate_kernel.automation import Automation
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
+from automate_kernel.operations.field_choices import FieldChoices
+from automate_kernel.operations.field_options import FieldOption
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.replacement import Replacement
 from automate_kernel.operations.schemas import json_schema_of
@@ -32,7 +34,7 @@ from automate_kernel.secrets import (
     SecretResolver,
     SecretsBackend,
 )
-from automate_kernel.secrets.handles import reveal
+from automate_kernel.secrets.handles import masked, reveal, secret_keys
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
@@ -181,6 +183,8 @@ class Kernel:
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
         self.operations: Invoker = self._invoker(config or {}, settings or {})
         """The actions and capabilities by name."""
+        self.choices: FieldChoices = FieldChoices(self.operations)
+        """The choices of the fields of actions and capabilities."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox, outputs)
         """Runs of workflows: get, find, cancel, resume."""
         self.approvals: Approvals = self._approvals(signing_keys, public_url)
@@ -384,6 +388,66 @@ class Kernel:
     def operation(self, name: str) -> OperationSpec:
         """Return the spec of the action or capability *name*; raises ``NOT_FOUND``."""
         return self.operations.spec(name)
+
+    def preview(self, operation: str, input: Any = None) -> dict[str, Any]:
+        """
+        Return the checked input with which `invoke` would call *operation*, and call nothing.
+
+        Defaults are filled in; secrets aren't read, and stand as ``[secret KEY]``. Raises
+        ``INVALID_ARGUMENT`` that names each wrong field, and ``NOT_FOUND``.
+        """
+        spec, given = self.operations.spec(operation), self._input(input)
+        shown: dict[str, Any] = masked(given)
+        try:
+            shown = spec.dump(spec.validate(shown))
+        except AutomateError as error:
+            problems = error.details.get("problems", ())
+            # A number, say, that is a secret: only the call will know.
+            if not problems or any(not secret_keys(_at(given, p["field"])) for p in problems):
+                raise
+        return shown
+
+    def options(
+        self,
+        operation: str,
+        field: str,
+        *,
+        search: str = "",
+        values: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        tenant_id: str | None = None,
+        timeout: float = 10.0,
+    ) -> list[FieldOption]:
+        """
+        Return the choices of a *field* of an action or capability: the channels of a workspace.
+
+        They are those of its schema, or of the plugin's method that
+        `automate_kernel.connectors.options` marked, with *search* as the text that a person has
+        typed and *values* as the other fields, by name. An answer is kept for half a minute.
+        Raises ``NOT_FOUND`` for a field without choices, ``FAILED_PRECONDITION`` where another
+        field has to be chosen first, and the service's error, normalised.
+        """
+        return self.choices.find(
+            operation, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
+            timeout=timeout,
+        )  # fmt: skip
+
+    async def aoptions(
+        self,
+        operation: str,
+        field: str,
+        *,
+        search: str = "",
+        values: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        tenant_id: str | None = None,
+        timeout: float = 10.0,
+    ) -> list[FieldOption]:
+        """`options` for asynchronous code."""
+        return await self.choices.afind(
+            operation, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
+            timeout=timeout,
+        )  # fmt: skip
 
     def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
         """
@@ -1200,6 +1264,18 @@ def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) ->
     if idempotency_key is not None:
         check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
     return Call(operation, tenant_id, idempotency_key=idempotency_key)
+
+
+def _at(value: Any, path: str) -> Any:
+    """Return the value at the dotted *path* of an input; None if there is none."""
+    for part in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
 
 
 def _read_specs(plugin: Any) -> None:

@@ -13,8 +13,10 @@ from typing import Any, Protocol
 
 from automate_kernel.errors import (
     AutomateError,
+    ConfigError,
     ErrorCodes,
     PluginError,
+    SecretError,
     UnknownHereError,
     did_you_mean,
     nearest,
@@ -34,6 +36,7 @@ from automate_kernel.templates import areveal, masked, reveal
 
 logger: logging.Logger = get_logger(__name__)
 Work = Callable[[Any], Any]
+_OF_THE_SETUP = (ConfigError, SecretError, PluginError)
 
 
 class _Registry(Protocol):
@@ -128,6 +131,43 @@ class Invoker:
         kind, owner, operation = self._located(name)
         return self.sources[kind].get(owner).find_operation(operation)
 
+    def names(self, owner: str | None = None) -> list[str]:
+        """
+        Return the names of all operations, in order; with *owner* those of one plugin alone.
+
+        Plugins are imported for it. A broken one is left out; its record has the reason.
+        """
+        found = [] if owner is not None else list(self._functions)
+        for source in self.sources.values():
+            for key in [*source] if owner is None else [owner] * (owner in source):
+                try:
+                    specs = source.get(key).operation_specs()
+                except PluginError:
+                    continue
+                found += [f"{key}.{spec.name}" for spec in specs]
+        return sorted(set(found))
+
+    def function_names(self) -> list[str]:
+        """Return the names of the host's own functions, in order."""
+        return sorted(self._functions)
+
+    def owners(self) -> list[str]:
+        """Return the keys of the plugins that have operations, in order; imports none."""
+        return sorted({key for source in self.sources.values() for key in source})
+
+    def plugin_class(self, name: str) -> type[Plugin] | None:
+        """Return the class whose operation *name* is, or None for a function of the host."""
+        if name in self._functions:
+            return None
+        kind, owner, _ = self._located(name)
+        return self.sources[kind].get(owner)
+
+    def plugin_of(self, name: str) -> Plugin:
+        """Return the plugin that has the operation *name*, created with its config."""
+        kind, owner, _ = self._located(name)
+        plugin: Plugin = self.instance(kind, owner)
+        return plugin
+
     def of_function(self, function: Callable[..., Any]) -> OperationSpec | None:
         """Return the spec of an action that was made from *function*, or None."""
         for spec in self._functions.values():
@@ -199,8 +239,7 @@ class Invoker:
         for source in self.sources.values():
             if source.knows(owner):
                 source.get(owner)
-        owners = sorted({key for source in self.sources.values() for key in source})
-        known = [*self._functions, *(f"{key}.…" for key in owners)]
+        known = [*self._functions, *(f"{key}.…" for key in self.owners())]
         meant = name if nearest(name, known) else owner
         there_are = ", ".join(known) or "none; register one or install a connector"
         return AutomateError(
@@ -337,13 +376,18 @@ class Invoker:
         else:
             text = f"{what} raised {type(error).__name__}: {error}"
             known = AutomateError(ErrorCodes.INTERNAL, text)
-        clean = AutomateError(
-            known.code,
-            self.redactor.redact(known.message),
+        # Whose fault it is, that of the set-up or of the caller, is in the class.
+        ours = next((each for each in _OF_THE_SETUP if isinstance(known, each)), None)
+        clean = (AutomateError if ours is None else ours)(
+            code=known.code,
+            message=self.redactor.redact(known.message),
             hint=self.redactor.redact(known.hint) if known.hint else None,
             retryable=known.retryable,
             retry_after=known.retry_after,
         )
+        problems = known.details.get("problems")
+        if problems:
+            clean.details["problems"] = self.redactor.redact_value(problems, cut=False)
         mark(clean, error, self.redactor.redact)
         return clean
 
