@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretUnavailableError
 from automate_kernel.operations.context import ConnectorContext
+from automate_kernel.operations.field_options import FieldOption, options
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import (
     Schema,
@@ -33,7 +34,6 @@ from automate_kernel.operations.schemas import (
     invalid,
     is_model,
 )
-from automate_kernel.operations.field_options import FieldOption, options
 from automate_kernel.operations.spec import OperationSpec, decorating, marked_operations
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error, trace_of

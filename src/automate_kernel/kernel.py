@@ -349,19 +349,21 @@ class Kernel:
         timeout: float | None = None,
         tenant_id: str | None = None,
         idempotency_key: str | None = None,
+        literal: bool = False,
     ) -> Any:
         """
         Call an action or capability now and return its output.
 
-        Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`. A
-        transactional one has a transaction of its own, and no *timeout*.
+        Text in *input* may be ``$secret:KEY``; the output is redacted. Where somebody else has
+        written the input, pass *literal*: its text is then no template and no reference. Raises
+        `AutomateError`. A transactional operation has a transaction of its own, and no *timeout*.
         """
-        call = _call(operation, tenant_id, idempotency_key)
+        call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
         if not self.operations.is_transactional(operation):
-            return self.operations.invoke(operation, self._input(input), call=call, timeout=timeout)
+            return self.operations.invoke(operation, given, call=call, timeout=timeout)
         with self.storage.begin() as rows:
             call = replace(call, transaction=rows.native)
-            return self.operations.invoke(operation, self._input(input), call=call)
+            return self.operations.invoke(operation, given, call=call)
 
     async def ainvoke(
         self,
@@ -371,19 +373,21 @@ class Kernel:
         timeout: float | None = None,
         tenant_id: str | None = None,
         idempotency_key: str | None = None,
+        literal: bool = False,
     ) -> Any:
         """`invoke` for asynchronous code."""
         if self.operations.is_transactional(operation):
             return await asyncio.to_thread(
-                self.invoke, operation, input, tenant_id=tenant_id, idempotency_key=idempotency_key
-            )
+                self.invoke, operation, input, tenant_id=tenant_id,
+                idempotency_key=idempotency_key, literal=literal,
+            )  # fmt: skip
         call = _call(operation, tenant_id, idempotency_key)
-        return await self.operations.ainvoke(
-            operation, self._input(input), call=call, timeout=timeout
-        )
+        given = self._input(input, literal)
+        return await self.operations.ainvoke(operation, given, call=call, timeout=timeout)
 
-    def _input(self, given: Any) -> Any:
-        return self._render_config({} if given is None else given)
+    def _input(self, given: Any, literal: bool = False) -> Any:
+        given = {} if given is None else given
+        return given if literal else self._render_config(given)
 
     def operation(self, name: str) -> OperationSpec:
         """Return the spec of the action or capability *name*; raises ``NOT_FOUND``."""

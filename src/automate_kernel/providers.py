@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from automate_kernel.operations.context import ProviderContext
-from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.field_options import FieldOption, options
+from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.spec import OperationSpec, decorating, marked_operations
 
 if TYPE_CHECKING:

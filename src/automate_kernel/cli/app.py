@@ -56,8 +56,8 @@ def _root(
 
 
 for _each in (
-    demo.app, events.app, call.app, worker.app, workflow.app, executions.app, approvals.app, schedules.app,
-    outbox.app,
+    demo.app, events.app, call.app, worker.app, workflow.app, executions.app, approvals.app,
+    schedules.app, outbox.app,
     executions.find_app, overview.app, plugins.app, doctor.app, config.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)

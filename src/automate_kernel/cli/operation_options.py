@@ -120,7 +120,7 @@ class OperationOptions:
             raise ConfigError(str(error)) from None
 
     def show(self, out: Output, dynamic: Iterable[str] = ()) -> None:
-        """Print a line or more for each field. *dynamic* are the fields with choices of their own."""
+        """Print a line for each field; *dynamic* are those whose choices can be listed."""
         rows = [[self.option_of(each), *_described(each, each.name in dynamic)]
                 for each in self.fields]  # fmt: skip
         out.table(("OPTION", "TYPE", "DEFAULT", "DESCRIPTION"), rows, empty="it takes no fields")

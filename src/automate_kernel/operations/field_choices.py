@@ -30,6 +30,7 @@ from automate_kernel.operations.field_options import (
     require_field,
     searched,
 )
+from automate_kernel.operations.fields import input_fields
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.plugin import Plugin
 
@@ -112,8 +113,11 @@ class FieldChoices:
         """Return the fields of *operation* whose choices a method gives; makes no plugin."""
         cls = self._operations.plugin_class(operation)
         name = operation.partition(".")[2]
-        methods = [] if cls is None else options_methods(cls)
-        return sorted({each.field for each in methods if each.serves(name)})
+        if cls is None:
+            return []
+        given = {each.field for each in options_methods(cls) if each.serves(name)}
+        fields = input_fields(self._operations.spec(operation).json_schema()) if given else ()
+        return [each.name for each in fields if each.name in given]
 
     def find(
         self,

@@ -67,7 +67,7 @@ class InputField:
     @property
     def type_words(self) -> str:
         """Its type for people: ``text``, ``list of integer``, ``one of a, b``."""
-        words = "JSON" if self.kind == "json" else self.kind
+        words = "JSON" if self.kind == "json" else str(self.kind)
         if self.kind == "choice":
             words = "one of " + ", ".join(map(written, self.choices))
         elif self.kind == "text" and (form := self.schema.get("format")):
@@ -193,11 +193,10 @@ def assembled(values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for path, value in values.items():
         place = whole
-        for name in path[:-1]:
-            inner = place.setdefault(name, {})
-            if not isinstance(inner, dict):
+        for length, name in enumerate(path[:-1], 1):
+            if path[:length] in values:
                 raise FieldTextError(f"{'.'.join(path)}: {name} is given as a whole, too")
-            place = inner
+            place = place.setdefault(name, {})
         place[path[-1]] = value
     return whole
 
@@ -273,8 +272,8 @@ class _Reader:
             schema = {**some[0], **rest} if isinstance(some[0], Mapping) else rest
         kinds = schema.get("type")
         if isinstance(kinds, list) and "null" in kinds:
-            rest = [each for each in kinds if each != "null"]
-            return {**schema, "type": rest[0] if len(rest) == 1 else rest}, True
+            others = [each for each in kinds if each != "null"]
+            return {**schema, "type": others[0] if len(others) == 1 else others}, True
         return schema, nullable
 
     def _target(self, reference: str) -> _Schema:

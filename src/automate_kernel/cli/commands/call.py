@@ -24,7 +24,6 @@ from automate_kernel.secrets.redaction import redact_shown
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
-    from automate_kernel.operations.spec import OperationSpec
 
 app: Commands = Commands()
 
@@ -72,22 +71,17 @@ class CallCommand(DataCommand):
         name = ctx.params.get("operation")
         if name is None or not incomplete.startswith("-"):
             return found
+        # The class of typer's version: it has its own home in each.
+        item = type(super().shell_complete(ctx, "--")[0])
         with contextlib.suppress(Exception), _opened(ctx, ctx.params) as session:
             spec = session.in_memory(workflows=False).operation(name)
             made = OperationOptions(spec, self.own_options)
-            item = _completion_item()
             found += [
                 item(each, help=field.description)
                 for each, field in zip(made.names(), made.fields, strict=True)
                 if each.startswith(incomplete)
             ]
         return found
-
-
-def _completion_item() -> Any:
-    from typer._completion_classes import CompletionItem
-
-    return CompletionItem
 
 
 @contextlib.contextmanager
@@ -126,7 +120,7 @@ def _complete_name(ctx: Any, incomplete: str) -> list[str]:
     "automate call shop.greet --name Ann",
     "automate call slack.post_message --channel C1 --text hi --dry-run",
     "automate call slack.post_message --help   # its options",
-    "echo '{\"name\": \"Ann\"}' | automate call shop.greet --input -",
+    'echo \'{"name": "Ann"}\' | automate call shop.greet --input -',
     cls=CallCommand,
 )
 def call(
@@ -179,7 +173,12 @@ def call(
         confirm(f"{operation} can't be taken back. Call it?", yes=yes)
     # Not the one above: an action may emit, or write in its transaction.
     output = _called(
-        session.signing, operation, given, tenant_id=tenant, idempotency_key=idempotency_key, timeout=timeout
+        session.signing,
+        operation,
+        given,
+        tenant_id=tenant,
+        idempotency_key=idempotency_key,
+        timeout=timeout,
     )
     shown = redact_shown(output)
     out.data(shown)
@@ -222,8 +221,8 @@ def _checked(context: Context, kernel: Kernel, operation: str, given: Mapping[st
     except AutomateError as error:
         if error.code is not ErrorCodes.INVALID_ARGUMENT:
             raise
-        help = f"{context.named('call')} {operation} --help shows its options"
-        hint = error.hint or help
+        remedy = f"{context.named('call')} {operation} --help shows its options"
+        hint = error.hint or remedy
         raise ConfigError(error.message, hint=hint) from None
 
 
