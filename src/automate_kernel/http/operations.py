@@ -7,6 +7,7 @@ no template and no reference to a secret.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ from automate_kernel.http.answers import HttpAnswer, HttpError
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.fields import input_fields
 from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.outbox.item import check_text
 from automate_kernel.secrets import Redactor
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.masking import literal_secrets
@@ -241,15 +243,22 @@ class ExposedOperations:
         *,
         tenant_id: str | None = None,
         idempotency_key: str | None = None,
+        caller: str = "",
     ) -> Any:
         """
         Call an operation with *data* as its literal input, and return its output.
 
-        Secrets in *data* by the schema are in no log, error or output. Raises `AutomateError`.
+        The key that the operation sees is made of *idempotency_key*, the tenant and the *caller*: of
+        two clients with the same key none gets the other's answer. Secrets in *data* by the schema
+        are in no log, error or output. Raises `AutomateError`.
         """
         spec = self.find(name)
         given = {} if data is None else data
         spec.validate(given)
+        if idempotency_key is not None:
+            check_text(idempotency_key, "idempotency_key", hint="leave it out for no key")
+            asked = json.dumps([tenant_id, caller, name, idempotency_key])
+            idempotency_key = hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
         # While it is there, logs are redacted by it too.
         hidden = Redactor(literal_secrets(given, spec.json_schema()))
         try:

@@ -104,7 +104,7 @@ def serve(context: Context) -> None:
 
     POST /webhooks/CONNECTOR/TRIGGER takes a signed webhook. POST /events takes an event from a
     client that sends serve.events_token as a bearer token; without a token nobody can. /operations
-    calls those that serve.operations names, for clients that send serve.operations_token. /approvals
+    calls those that serve.operations names, for clients with serve.operations_token. /approvals
     answers the links of approvals, if there are signing_keys. GET /healthz and /readyz report the
     state of the receiver and its workers. Put a proxy that speaks TLS in front. It stops as worker
     does.
