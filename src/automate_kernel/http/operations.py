@@ -248,8 +248,8 @@ class ExposedOperations:
         """
         Call an operation with *data* as its literal input, and return its output.
 
-        The key that the operation sees is made of *idempotency_key*, the tenant and the *caller*: of
-        two clients with the same key none gets the other's answer. Secrets in *data* by the schema
+        The key that the operation sees is made of *idempotency_key*, tenant and *caller*: of two
+        clients with the same key none gets the other's answer. Secrets in *data* by the schema
         are in no log, error or output. Raises `AutomateError`.
         """
         spec = self.find(name)

@@ -38,7 +38,8 @@ class InputField:
     One field of an input. *path* has the names that lead to it: ``("customer", "name")``.
 
     With *many* it takes a list of values of its kind. A *required* one is needed whatever else is
-    given. *default* is None where the schema has none. A *secret* one is never shown.
+    given; one *within_optional* is in an object that may be left out. *default* is None where the
+    schema has none. A *secret* one is never shown.
     """
 
     path: tuple[str, ...]
@@ -46,6 +47,7 @@ class InputField:
     many: bool = False
     required: bool = False
     nullable: bool = False
+    within_optional: bool = False
     title: str = ""
     description: str = ""
     default: Any = field(default=None, hash=False)
@@ -219,14 +221,20 @@ class _Reader:
                 # Of an object that may be left out no field is needed.
                 yield from self.fields(inner, here, required=must)
             else:
-                yield self._field(inner, here, required=must, nullable=nullable)
+                yield self._field(inner, here, required=must, nullable=nullable, within=required)
 
     def _is_object(self, schema: _Schema) -> bool:
         kinds = _kinds(schema)
         return bool(schema.get("properties")) and kinds in ([], ["object"])
 
     def _field(
-        self, schema: _Schema, path: tuple[str, ...], *, required: bool, nullable: bool
+        self,
+        schema: _Schema,
+        path: tuple[str, ...],
+        *,
+        required: bool,
+        nullable: bool,
+        within: bool,
     ) -> InputField:
         kind, choices = _kind_of(schema)
         many, of = False, schema
@@ -242,6 +250,7 @@ class _Reader:
             many=many,
             required=required and "default" not in schema,
             nullable=nullable,
+            within_optional=len(path) > 1 and not within,
             # pydantic's own title is the name again.
             title="" if title.lower() == path[-1].replace("_", " ").lower() else title,
             description=" ".join(str(schema.get("description") or "").split()),
