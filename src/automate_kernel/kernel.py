@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from automate_kernel.automation import Automation
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
+from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.field_choices import FieldChoices
 from automate_kernel.operations.field_options import FieldOption
@@ -130,7 +131,8 @@ class Kernel:
     `PluginError`. *version* is that of the host's own code (``"2026.11.2"``): while workers with
     different workflows run side by side, those of the latest version decide what events start;
     without versions those that were started last. *output_store* keeps outputs that are too large
-    for a row: an `OutputStore`, or a folder that all processes share. *lease_seconds*,
+    for a row: an `OutputStore`, or a folder that all processes share. *config_places* says how
+    the host writes the config of plugins, for errors about it. *lease_seconds*,
     *retention_seconds* and *failed_retention_seconds* are for an outbox that the kernel makes; see
     `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
     """
@@ -159,6 +161,7 @@ class Kernel:
         public_url: str | None = None,
         version: str | None = None,
         output_store: OutputStore | str | Path | None = None,
+        config_places: ConfigPlaces | None = None,
     ) -> None:
         self.version: str | None = version if version is None else _version(version)
         """The version of the host's own code."""
@@ -181,7 +184,8 @@ class Kernel:
         """Compiles and renders templates."""
         self.outbox: OutboxStore = self._store(outbox, lease_seconds, *kept)
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        self.operations: Invoker = self._invoker(config or {}, settings or {})
+        places = config_places or ConfigPlaces()
+        self.operations: Invoker = self._invoker(config or {}, settings or {}, places)
         """The actions and capabilities by name."""
         self.choices: FieldChoices = FieldChoices(self.operations)
         """The choices of the fields of actions and capabilities."""
@@ -266,12 +270,15 @@ class Kernel:
         return [self._made("secrets_backend", each, "needs arguments") for each in given]
 
     def _invoker(
-        self, config: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
+        self,
+        config: Mapping[str, Mapping[str, Any]],
+        settings: Mapping[str, Any],
+        places: ConfigPlaces,
     ) -> Invoker:
         sources: dict[str, Any]
         sources = {"connector": self.plugins.connectors, "provider": self.plugins.providers}
         hooks, render = self.plugins.hooks, self._render_config
-        return Invoker(sources, hooks, self.secrets, config, settings, render)
+        return Invoker(sources, hooks, self.secrets, config, settings, render, places)
 
     def _store(
         self, given: OutboxStore | str | None, lease: float, *kept: float | None

@@ -15,6 +15,7 @@ from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.output import redact_logs
 from automate_kernel.cli.settings import Settings, load_settings
 from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
+from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.plugins.targets import describe_failure, load_target, normal_target
 from automate_kernel.secrets import EnvSecretsBackend, FileSecretsBackend, SecretsBackend
 from automate_kernel.secrets.masking import strength_of
@@ -176,7 +177,10 @@ class Session:
         lease_seconds = self.settings["worker.lease_seconds"]
         folder = self.settings["output_folder"]
         outputs = None if folder is None else self.settings.folder / folder
-        kernel = Kernel(storage, lease_seconds=lease_seconds, output_store=outputs, **options)
+        kernel = Kernel(
+            storage, lease_seconds=lease_seconds, output_store=outputs,
+            config_places=_places(self.settings), **options,
+        )  # fmt: skip
         self._kernels.append(kernel)
         # A driver's error may show the password.
         url = getattr(getattr(storage, "engine", None), "url", None)
@@ -205,6 +209,13 @@ class Session:
         storage = self.__dict__.get("storage")
         if storage is not None:
             storage.engine.dispose()
+
+
+def _places(settings: Settings) -> ConfigPlaces:
+    file = settings.file.name if settings.file is not None else "automate.toml"
+    table = "tool.automate.config" if file == "pyproject.toml" else "config"
+    place = f"write it in {file}, below [{table}.{{key}}]: {{entries}}"
+    return ConfigPlaces(place, "{field} = {value}")
 
 
 def _backend(given: Any, folder: Path) -> SecretsBackend | str:

@@ -17,10 +17,12 @@ from automate_kernel.errors import (
     ErrorCodes,
     PluginError,
     SecretError,
+    SecretNotFoundError,
     UnknownHereError,
     did_you_mean,
     nearest,
 )
+from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
@@ -68,6 +70,7 @@ class Invoker:
     config: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any]
     compile_config: Callable[[Any], Any]
+    places: ConfigPlaces = field(default_factory=ConfigPlaces)
     portal: Portal = field(default_factory=Portal, init=False)
     replacements: Replacements = field(default_factory=Replacements, init=False)
     timed_calls: TimedCalls = field(default_factory=TimedCalls, init=False)
@@ -109,7 +112,12 @@ class Invoker:
             schema = None
         for text in literal_secrets(given, schema):
             self.redactor.add(text)
-        config = complete_config(cls, reveal(self.compile_config(given), self.secrets))
+        try:
+            config = complete_config(cls, reveal(self.compile_config(given), self.secrets))
+        except SecretNotFoundError as error:
+            raise self.places.needed(error, f"the config of {key!r}") from None
+        except ConfigError as error:
+            raise self.places.located(error, key) from None
         # Last: logging keeps each logger for ever, also that of a plugin which can't start.
         redact = self.redactor.redact
         ctx = cls.context_class(
