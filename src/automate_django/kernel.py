@@ -115,8 +115,8 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         signing_keys=conf.signing_keys(),
         public_url=conf.option("AUTOMATE_APPROVALS", "PUBLIC_URL"),
         version=conf.options("AUTOMATE_WORKER").get("VERSION"),
-        config_places=_PLACES,
     )
+    kernel.operations.places = _PLACES
     if conf.option("AUTOMATE_PLUGINS", "AUTODISCOVER"):
         autodiscover_modules("automation")
     kernel.include(automation)

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from automate_kernel.automation import Automation
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
-from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.field_choices import FieldChoices
 from automate_kernel.operations.field_options import FieldOption
@@ -131,8 +130,7 @@ class Kernel:
     `PluginError`. *version* is that of the host's own code (``"2026.11.2"``): while workers with
     different workflows run side by side, those of the latest version decide what events start;
     without versions those that were started last. *output_store* keeps outputs that are too large
-    for a row: an `OutputStore`, or a folder that all processes share. *config_places* says how
-    the host writes the config of plugins, for errors about it. *lease_seconds*,
+    for a row: an `OutputStore`, or a folder that all processes share. *lease_seconds*,
     *retention_seconds* and *failed_retention_seconds* are for an outbox that the kernel makes; see
     `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
     """
@@ -161,7 +159,6 @@ class Kernel:
         public_url: str | None = None,
         version: str | None = None,
         output_store: OutputStore | str | Path | None = None,
-        config_places: ConfigPlaces | None = None,
     ) -> None:
         self.version: str | None = version if version is None else _version(version)
         """The version of the host's own code."""
@@ -184,11 +181,8 @@ class Kernel:
         """Compiles and renders templates."""
         self.outbox: OutboxStore = self._store(outbox, lease_seconds, *kept)
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        places = config_places or ConfigPlaces()
-        self.operations: Invoker = self._invoker(config or {}, settings or {}, places)
+        self.operations: Invoker = self._invoker(config or {}, settings or {})
         """The actions and capabilities by name."""
-        self.choices: FieldChoices = FieldChoices(self.operations)
-        """The choices of the fields of actions and capabilities."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox, outputs)
         """Runs of workflows: get, find, cancel, resume."""
         self.approvals: Approvals = self._approvals(signing_keys, public_url)
@@ -270,15 +264,12 @@ class Kernel:
         return [self._made("secrets_backend", each, "needs arguments") for each in given]
 
     def _invoker(
-        self,
-        config: Mapping[str, Mapping[str, Any]],
-        settings: Mapping[str, Any],
-        places: ConfigPlaces,
+        self, config: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
     ) -> Invoker:
         sources: dict[str, Any]
         sources = {"connector": self.plugins.connectors, "provider": self.plugins.providers}
         hooks, render = self.plugins.hooks, self._render_config
-        return Invoker(sources, hooks, self.secrets, config, settings, render, places)
+        return Invoker(sources, hooks, self.secrets, config, settings, render)
 
     def _store(
         self, given: OutboxStore | str | None, lease: float, *kept: float | None
@@ -399,6 +390,11 @@ class Kernel:
     def operation(self, name: str) -> OperationSpec:
         """Return the spec of the action or capability *name*; raises ``NOT_FOUND``."""
         return self.operations.spec(name)
+
+    @cached_property
+    def choices(self) -> FieldChoices:
+        """The choices of the fields of actions and capabilities."""
+        return FieldChoices(self.operations)
 
     def preview(self, operation: str, input: Any = None) -> dict[str, Any]:
         """

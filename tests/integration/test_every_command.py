@@ -92,6 +92,13 @@ CASES: dict[str, list[Case]] = {
         ),
         Case("greet @payload.json"),
     ],
+    "call": [
+        Case("note.do --x hi --tenant acme --idempotency-key k --timeout 30", '"hi"'),
+        Case("""note.do --input '{{"x": "hi"}}' --dry-run""", "note.do"),
+        Case("note.do --choices x --search h", codes=(1,)),
+        Case("note.do --x hi -y"),
+        Case("note.do --x hi --yes"),
+    ],
     "schedules ls": [Case("", "hourly"), Case("hourly")],
     "schedules pause": [Case("hourly --number 0", "paused")],
     "schedules resume": [Case("hourly --number 0", "resumed")],

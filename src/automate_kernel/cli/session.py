@@ -177,10 +177,8 @@ class Session:
         lease_seconds = self.settings["worker.lease_seconds"]
         folder = self.settings["output_folder"]
         outputs = None if folder is None else self.settings.folder / folder
-        kernel = Kernel(
-            storage, lease_seconds=lease_seconds, output_store=outputs,
-            config_places=_places(self.settings), **options,
-        )  # fmt: skip
+        kernel = Kernel(storage, lease_seconds=lease_seconds, output_store=outputs, **options)
+        kernel.operations.places = _places(self.settings)
         self._kernels.append(kernel)
         # A driver's error may show the password.
         url = getattr(getattr(storage, "engine", None), "url", None)

@@ -163,7 +163,7 @@ class HttpApp:
         self._routes: list[tuple[str, tuple[str, ...] | None, Handle]] = []
         self._pages = PageThread()
         self.closing: list[Callable[[], None]] = [self._pages.close]
-        """What is called when the server has ended."""
+        """Functions that are called when the server has ended."""
 
     def add(self, method: str, parts: tuple[str, ...] | None, handle: Handle) -> None:
         """

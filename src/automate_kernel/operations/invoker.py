@@ -70,7 +70,8 @@ class Invoker:
     config: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any]
     compile_config: Callable[[Any], Any]
-    places: ConfigPlaces = field(default_factory=ConfigPlaces)
+    places: ConfigPlaces = field(default_factory=ConfigPlaces, init=False)
+    """The form in which the host writes the config of plugins, for errors about it."""
     portal: Portal = field(default_factory=Portal, init=False)
     replacements: Replacements = field(default_factory=Replacements, init=False)
     timed_calls: TimedCalls = field(default_factory=TimedCalls, init=False)

@@ -19,8 +19,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["run_watched"]
-
 T = TypeVar("T")
 
 _TICK_SECONDS = 0.01
@@ -68,7 +66,8 @@ class _Watch:
         self._beat()
         _watches[self._thread] = self
         # Python audits it from 3.13 on.
-        self._sleep, time.sleep = time.sleep, self._heard_sleep
+        self._sleep: Any = time.sleep
+        time.sleep = self._heard_sleep
         self._watcher = threading.Thread(target=self._look, name="automate-watch", daemon=True)
         self._watcher.start()
 
@@ -96,7 +95,7 @@ class _Watch:
                 frames = sys._current_frames()  # noqa: SLF001  (a public function)
                 self._note("something", frames.get(self._thread))
 
-    def _heard_sleep(self, seconds: float) -> None:
+    def _heard_sleep(self, seconds: Any) -> None:
         if threading.get_ident() == self._thread:
             self.heard("time.sleep", (seconds,), sys._getframe(1))
         self._sleep(seconds)

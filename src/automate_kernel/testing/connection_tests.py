@@ -15,8 +15,6 @@ from automate_kernel.operations.error_mapping import normalizing
 from automate_kernel.operations.plugin import Plugin, create
 from automate_kernel.secrets.masking import literal_secrets
 
-__all__ = ["require_refusal", "unreachable_configs"]
-
 # The port "discard": nothing answers there, and no network is needed to find out.
 _NOBODY = "http://127.0.0.1:9"
 

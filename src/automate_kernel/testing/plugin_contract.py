@@ -112,7 +112,8 @@ class PluginContract:
     def test_examples_give_json(self, plugin: Plugin) -> None:
         """The output for each example is JSON of the promised type; no call blocks the loop."""
         for name, example in self.example_inputs.items():
-            result, blocking = plugin.call_operation(name, example), []
+            result = plugin.call_operation(name, example)
+            blocking: list[str] = []
             if inspect.isawaitable(result):
                 result, blocking = run_watched(result, seconds=self.blocking_seconds)
             require_json(result)

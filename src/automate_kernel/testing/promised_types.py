@@ -16,8 +16,6 @@ from automate_kernel.operations.schemas import (
 from automate_kernel.operations.signature import type_hints
 from automate_kernel.operations.spec import OperationSpec
 
-__all__ = ["broken_promise", "contradiction"]
-
 
 def contradiction(spec: OperationSpec) -> str | None:
     """Return the contradiction between a function's annotation and its output schema, or None."""

@@ -45,7 +45,7 @@ class OperationField:
 
     @property
     def value(self) -> str:
-        """What is filled in; a secret is never shown again."""
+        """The text that is filled in; a secret is never shown again."""
         return "" if self.field.secret else "\n".join(self.texts)
 
     @property

@@ -52,7 +52,7 @@ class Idempotency(MixinOrderGuard):
     idempotent = False
     idempotency_atomic = True
     """The view's writes and its kept answer are one transaction; not where a call takes long."""
-    idempotency_lock_seconds: float = LOCK_SECONDS
+    idempotency_lock_seconds: Any = LOCK_SECONDS
     """The seconds after which the key of a request that died is free again."""
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:

@@ -18,6 +18,13 @@ from automate_kernel.errors import AutomateError
 from automate_kernel.http.operations import ExposedOperations, OperationProblem
 
 
+class _LockSeconds:
+    """The time for which a request holds its key if its process dies: longer than any call."""
+
+    def __get__(self, view: object, owner: type | None = None) -> float:
+        return LOCK_SECONDS + call_seconds()
+
+
 class OperationViewSet(Resource):
     """
     The operations that ``AUTOMATE_OPERATIONS["API"]`` names; by default none.
@@ -37,13 +44,9 @@ class OperationViewSet(Resource):
     pagination_class = None
     # A call may take its time, and must not hold a transaction for so long.
     idempotency_atomic = False
+    idempotency_lock_seconds: Any = _LockSeconds()
     # For schemas and permissions: operations have no rows.
     queryset = OutboxItem._default_manager.none()
-
-    @property
-    def idempotency_lock_seconds(self) -> float:
-        """The time for which a request holds its key, if its process dies."""
-        return LOCK_SECONDS + call_seconds()
 
     @property
     def exposed(self) -> ExposedOperations:

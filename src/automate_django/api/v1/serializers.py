@@ -692,7 +692,7 @@ class CallSerializer(Strict):
 
 
 class ChoicesQuerySerializer(Strict):
-    """What is looked for among the choices of a field."""
+    """A question for the choices of a field."""
 
     search = Text(required=False, default="", allow_blank=True, max_length=200)
     values: Any = serializers.DictField(required=False, default=dict)

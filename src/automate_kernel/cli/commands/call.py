@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
+from automate_kernel.cli.input_options import InputOptions
 from automate_kernel.cli.inputs import YES, argument, confirm, flag, option, read_json
-from automate_kernel.cli.operation_options import OperationOptions
 from automate_kernel.cli.output import Columns, Output, as_json
 from automate_kernel.cli.session import HostSession, Session
 from automate_kernel.errors import (
@@ -24,6 +24,7 @@ from automate_kernel.secrets.redaction import redact_shown
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
+    from automate_kernel.operations.spec import OperationSpec
 
 app: Commands = Commands()
 
@@ -75,7 +76,7 @@ class CallCommand(DataCommand):
         item = type(super().shell_complete(ctx, "--")[0])
         with contextlib.suppress(Exception), _opened(ctx, ctx.params) as session:
             spec = session.in_memory(workflows=False).operation(name)
-            made = OperationOptions(spec, self.own_options)
+            made = InputOptions(spec, self.own_options)
             found += [
                 item(each, help=field.description)
                 for each, field in zip(made.names(), made.fields, strict=True)
@@ -155,7 +156,7 @@ def call(
     kernel = session.in_memory(workflows=False)
     spec = kernel.operation(operation)
     command: Any = context.command
-    made = OperationOptions(spec, command.own_options)
+    made = InputOptions(spec, command.own_options)
     given = _merged(_whole(input), made.read(context.args))
     if choices is not None:
         found = kernel.options(operation, choices, search=search, values=given, tenant_id=tenant)
@@ -164,10 +165,7 @@ def call(
         return
     checked = _checked(context, kernel, operation, given)
     if dry_run:
-        shown = redact_shown(masked_by_schema(checked, spec.json_schema()))
-        out.data({"operation": operation, "input": shown, "destructive": spec.destructive})
-        out.line(f"{operation} would be called with:")
-        out.line(as_json(shown))
+        _show_input(out, operation, spec, checked)
         return
     if spec.destructive:
         confirm(f"{operation} can't be taken back. Call it?", yes=yes)
@@ -180,12 +178,22 @@ def call(
         idempotency_key=idempotency_key,
         timeout=timeout,
     )
-    shown = redact_shown(output)
-    out.data(shown)
-    if isinstance(shown, str):
-        out.line(shown)
-    elif shown is not None:
-        out.line(as_json(shown))
+    _show_output(out, redact_shown(output))
+
+
+def _show_input(out: Output, operation: str, spec: OperationSpec, checked: Any) -> None:
+    shown = redact_shown(masked_by_schema(checked, spec.json_schema()))
+    out.data({"operation": operation, "input": shown, "destructive": spec.destructive})
+    out.line(f"{operation} would be called with:")
+    out.line(as_json(shown))
+
+
+def _show_output(out: Output, output: Any) -> None:
+    out.data(output)
+    if isinstance(output, str):
+        out.line(output)
+    elif output is not None:
+        out.line(as_json(output))
 
 
 def _option_data(each: Any) -> dict[str, Any]:
@@ -246,4 +254,4 @@ def _show_operation(session: Session, out: Output, name: str, taken: list[str]) 
     if spec.description:
         out.line(spec.description)
     out.line()
-    OperationOptions(spec, taken).show(out, kernel.choices.dynamic_fields(name))
+    InputOptions(spec, taken).show(out, kernel.choices.dynamic_fields(name))

@@ -21,7 +21,7 @@ _WHOLE = "--input."
 _MOST = 40
 
 
-class OperationOptions:
+class InputOptions:
     """
     The options of one operation. *taken* are those of the command itself.
 
