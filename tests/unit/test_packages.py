@@ -15,7 +15,11 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = (ROOT, ROOT / "plugins" / "automate-http")
+PACKAGES = (
+    ROOT,
+    ROOT / "plugins" / "automate-http",
+    ROOT / "plugins" / "automate-compat",
+)
 
 
 @pytest.mark.parametrize(
