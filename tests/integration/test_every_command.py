@@ -34,7 +34,13 @@ pytestmark = pytest.mark.slow
 
 PATIENCE = 120.0
 CODE = """\
+from typing import Literal
+
 def automate_configure(kernel):
+    @kernel.action("note.pick")
+    def pick(x: Literal["hi", "ho"]) -> str:
+        return x
+
     @kernel.action("note.do")
     def note(x: str) -> str:
         return x
@@ -95,7 +101,7 @@ CASES: dict[str, list[Case]] = {
     "call": [
         Case("note.do --x hi --tenant acme --idempotency-key k --timeout 30", '"hi"'),
         Case("""note.do --input '{{"x": "hi"}}' --dry-run""", "note.do"),
-        Case("note.do --choices x --search h", codes=(1,)),
+        Case("note.pick --choices x --search h", "ho"),
         Case("note.do --x hi -y"),
         Case("note.do --x hi --yes"),
     ],

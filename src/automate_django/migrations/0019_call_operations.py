@@ -6,7 +6,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = [("automate_django", "0011_waits")]
+    dependencies = [("automate_django", "0012_continuations")]
 
     operations = [
         migrations.AlterModelOptions(
