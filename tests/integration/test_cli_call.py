@@ -238,6 +238,12 @@ def test_an_open_input_takes_any_option(run: Callable[..., Any]) -> None:
     assert got == {"a": {"b": 5}, "c": "words"}
 
 
+def test_a_call_makes_no_database(run: Callable[..., Any], tmp_path: Path) -> None:
+    """An action that needs none leaves no file behind."""
+    run("chat.say", "--text", "hi")
+    assert not list(tmp_path.glob("*.sqlite3"))
+
+
 def test_a_transactional_action_writes_in_the_database(run: Callable[..., Any]) -> None:
     """An action of the application is called on the configured database."""
     assert run("shop.order", "--number", "4711").stdout == "order 4711\n"

@@ -125,6 +125,16 @@ class Session:
         """The kernel with its secrets, which signing keys may be, and without workflows."""
         return self.build(workflows=False)
 
+    def for_calls(self, *, tables: bool) -> Kernel:
+        """
+        Return the kernel on the database, without workflows, for calls of operations.
+
+        The tables of a SQLite file are made only with *tables*: most calls need no database.
+        """
+        if not tables:
+            self._create = False
+        return self.signing
+
     def in_memory(self, *, workflows: bool = True) -> Kernel:
         """Return a kernel with everything, except that it keeps nothing; see `build`."""
         return self.build(MemoryStorage(), workflows=workflows)

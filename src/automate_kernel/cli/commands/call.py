@@ -171,7 +171,7 @@ def call(
         confirm(f"{operation} can't be taken back. Call it?", yes=yes)
     # Not the one above: an action may emit, or write in its transaction.
     output = _called(
-        session.signing,
+        session.for_calls(tables=spec.transactional),
         operation,
         given,
         tenant_id=tenant,
