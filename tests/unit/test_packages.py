@@ -19,6 +19,7 @@ PACKAGES = (
     ROOT,
     ROOT / "plugins" / "automate-http",
     ROOT / "plugins" / "automate-compat",
+    ROOT / "plugins" / "automate-mcp",
 )
 
 

@@ -195,21 +195,11 @@ class ExposedOperations:
 
     def names(self) -> list[str]:
         """Return the names of the operations that are offered, in order."""
-        operations, found = self.kernel.operations, set()
-        patterns = [each for each in self.allowed if "*" in each or "?" in each or "[" in each]
-        # Of plugins whose operations can't be meant none is imported.
-        owners = [
-            owner
-            for owner in operations.owners()
-            if any(_may_match(each.partition(".")[0], owner) for each in self.allowed)
-        ]
-        known = [*operations.function_names(), *(n for o in owners for n in operations.names(o))]
-        for name in known:
-            if name in self.allowed or any(fnmatchcase(name, each) for each in patterns):
-                with _left_out(name):
-                    if self.offers(name, self.kernel.operation(name)):
-                        found.add(name)
-        return sorted(found)
+        found: dict[str, OperationSpec] = {}
+        for pattern in self.allowed:
+            with _left_out(pattern):
+                found |= self.kernel.operations.matching(pattern)
+        return sorted(name for name, spec in found.items() if self.offers(name, spec))
 
     def described(self) -> list[dict[str, Any]]:
         """Return the description of each operation that is offered."""
@@ -385,10 +375,6 @@ def _checked(allowed: Iterable[str]) -> tuple[str, ...]:
                 hint='for example ["slack.post_message", "http.*"]',
             )
     return given
-
-
-def _may_match(pattern: str, owner: str) -> bool:
-    return pattern == owner or fnmatchcase(owner, pattern)
 
 
 @contextmanager

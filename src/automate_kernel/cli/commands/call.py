@@ -109,7 +109,8 @@ def _complete_name(ctx: Any, incomplete: str) -> list[str]:
         operations = session.in_memory(workflows=False).operations
         owner, dot, _ = incomplete.partition(".")
         # Only the plugin that is named is imported.
-        names = operations.names(owner) if dot else []
+        cls = operations.plugin_class(f"{owner}.x") if owner in operations.owners() else None
+        names = [f"{owner}.{spec.name}" for spec in cls.operation_specs()] if dot and cls else []
         names += operations.function_names()
         if not dot:
             names += [f"{each}." for each in operations.owners()]
