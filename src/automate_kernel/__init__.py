@@ -18,9 +18,12 @@ if TYPE_CHECKING:
         ActionSpec,
         Connector,
         FieldOption,
+        PolledEvent,
+        PollResult,
         TriggerSpec,
         action,
         options,
+        poll,
     )
     from automate_kernel.errors import (
         AutomateError,
@@ -88,6 +91,8 @@ __all__ = [
     "OutputStore",
     "PayloadError",
     "PluginError",
+    "PollResult",
+    "PolledEvent",
     "ProviderContext",
     "ProviderRegistry",
     "SecretDeniedError",
@@ -113,6 +118,7 @@ __all__ = [
     "current_item",
     "hookimpl",
     "options",
+    "poll",
     "register_filter",
 ]
 
@@ -124,9 +130,12 @@ _HOMES = {
         "ActionSpec",
         "Connector",
         "FieldOption",
+        "PollResult",
+        "PolledEvent",
         "TriggerSpec",
         "action",
         "options",
+        "poll",
     ),
     "operations.context": (
         "Call",

@@ -35,6 +35,7 @@ from automate_kernel.operations.schemas import (
     is_model,
 )
 from automate_kernel.operations.spec import OperationSpec, decorating, marked_operations
+from automate_kernel.polls.spec import PolledEvent, PollResult, PollSpec, poll, polls_of
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error, trace_of
 
@@ -49,9 +50,13 @@ __all__ = [
     "Connector",
     "ConnectorContext",
     "FieldOption",
+    "PollResult",
+    "PollSpec",
+    "PolledEvent",
     "TriggerSpec",
     "action",
     "options",
+    "poll",
 ]
 
 logger: logging.Logger = get_logger(__name__)
@@ -217,6 +222,11 @@ class Connector(Plugin):
     def triggers(cls) -> list[TriggerSpec]:
         """Return the webhooks that the connector takes: by default none."""
         return []
+
+    @classmethod
+    def polls(cls) -> list[PollSpec]:
+        """Return the polls: by default, of the methods marked with `poll`."""
+        return polls_of(cls)
 
     @classmethod
     def find_action(cls, name: str) -> OperationSpec:

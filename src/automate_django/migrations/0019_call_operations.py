@@ -6,7 +6,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = [("automate_django", "0012_continuations")]
+    dependencies = [("automate_django", "0014_poll")]
 
     operations = [
         migrations.AlterModelOptions(

@@ -10,12 +10,14 @@ from automate_kernel.cli.commands import (
     approvals,
     call,
     config,
+    connect,
     db,
     doctor,
     events,
     executions,
     outbox,
     plugins,
+    polls,
     schedules,
     worker,
     workflow,
@@ -59,12 +61,13 @@ def _root(
 
 for _each in (
     demo.app, events.app, call.app, worker.app, workflow.app, executions.app, approvals.app,
-    schedules.app, outbox.app,
-    executions.find_app, overview.app, plugins.app, doctor.app, config.app, db.app,
+    schedules.app, polls.app, outbox.app,
+    executions.find_app, overview.app, plugins.app, connect.app, doctor.app, config.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)
 for _each in (
-    call.app, executions.app, approvals.app, schedules.app, outbox.app, executions.find_app,
+    call.app, executions.app, approvals.app, schedules.app, polls.app, outbox.app,
+    executions.find_app,
     overview.app, db.hosted, workflow.hosted,
 ):  # fmt: skip
     hosted.add_typer(_each)

@@ -59,6 +59,11 @@ CASES: dict[str, list[Case]] = {
         Case("orders.total --lines [] --yes"),
         Case("orders.total --lines [] -y"),
     ],
+    "automate polls ls": [Case("")],
+    **{
+        f"automate polls {name}": [Case(f"sheet.new_row --tenant a {more}", codes=(1,))]
+        for name, more in (("pause", ""), ("resume", ""), ("start-over", "--yes"))
+    },
     "automate schedules ls": [Case("")],
     "automate_emit": [*WITHOUT_FILES, Case("go --file {file}")],
     "automate_reap": SHARED["outbox reap"],
