@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from automate_kernel.automation import Automation
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
+from automate_kernel.operations.field_choices import FieldChoices
+from automate_kernel.operations.field_options import FieldOption
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.replacement import Replacement
 from automate_kernel.operations.schemas import json_schema_of
@@ -33,7 +35,7 @@ from automate_kernel.secrets import (
     SecretResolver,
     SecretsBackend,
 )
-from automate_kernel.secrets.handles import reveal
+from automate_kernel.secrets.handles import masked, reveal, secret_keys
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
@@ -362,19 +364,21 @@ class Kernel:
         timeout: float | None = None,
         tenant_id: str | None = None,
         idempotency_key: str | None = None,
+        literal: bool = False,
     ) -> Any:
         """
         Call an action or capability now and return its output.
 
-        Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`. A
-        transactional one has a transaction of its own, and no *timeout*.
+        Text in *input* may be ``$secret:KEY``; the output is redacted. Where somebody else has
+        written the input, pass *literal*: its text is then no template and no reference. Raises
+        `AutomateError`. A transactional operation has a transaction of its own, and no *timeout*.
         """
-        call = _call(operation, tenant_id, idempotency_key)
+        call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
         if not self.operations.is_transactional(operation):
-            return self.operations.invoke(operation, self._input(input), call=call, timeout=timeout)
+            return self.operations.invoke(operation, given, call=call, timeout=timeout)
         with self.storage.begin() as rows:
             call = replace(call, transaction=rows.native)
-            return self.operations.invoke(operation, self._input(input), call=call)
+            return self.operations.invoke(operation, given, call=call)
 
     async def ainvoke(
         self,
@@ -384,19 +388,21 @@ class Kernel:
         timeout: float | None = None,
         tenant_id: str | None = None,
         idempotency_key: str | None = None,
+        literal: bool = False,
     ) -> Any:
         """`invoke` for asynchronous code."""
         if self.operations.is_transactional(operation):
             return await asyncio.to_thread(
-                self.invoke, operation, input, tenant_id=tenant_id, idempotency_key=idempotency_key
-            )
+                self.invoke, operation, input, tenant_id=tenant_id,
+                idempotency_key=idempotency_key, literal=literal,
+            )  # fmt: skip
         call = _call(operation, tenant_id, idempotency_key)
-        return await self.operations.ainvoke(
-            operation, self._input(input), call=call, timeout=timeout
-        )
+        given = self._input(input, literal)
+        return await self.operations.ainvoke(operation, given, call=call, timeout=timeout)
 
-    def _input(self, given: Any) -> Any:
-        return self._render_config({} if given is None else given)
+    def _input(self, given: Any, literal: bool = False) -> Any:
+        given = {} if given is None else given
+        return given if literal else self._render_config(given)
 
     def operation(self, name: str) -> OperationSpec:
         """
@@ -405,6 +411,71 @@ class Kernel:
         For one that a service lists, the service is asked: see `Plugin.own_operations`.
         """
         return self.operations.spec(name)
+
+    @cached_property
+    def choices(self) -> FieldChoices:
+        """The choices of the fields of actions and capabilities."""
+        return FieldChoices(self.operations)
+
+    def preview(self, operation: str, input: Any = None) -> dict[str, Any]:
+        """
+        Return the checked input with which `invoke` would call *operation*, and call nothing.
+
+        Defaults are filled in; secrets aren't read, and stand as ``[secret KEY]``. Raises
+        ``INVALID_ARGUMENT`` that names each wrong field, and ``NOT_FOUND``.
+        """
+        spec, given = self.operations.spec(operation), self._input(input)
+        shown: dict[str, Any] = masked(given)
+        try:
+            shown = spec.dump(spec.validate(shown))
+        except AutomateError as error:
+            problems = error.details.get("problems", ())
+            # A number, say, that is a secret: only the call will know.
+            if not problems or any(not secret_keys(_at(given, p["field"])) for p in problems):
+                raise
+        return shown
+
+    def options(
+        self,
+        operation: str,
+        field: str,
+        *,
+        search: str = "",
+        values: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        tenant_id: str | None = None,
+        timeout: float = 10.0,
+    ) -> list[FieldOption]:
+        """
+        Return the choices of a *field* of an action or capability: the channels of a workspace.
+
+        They are those of its schema, or of the plugin's method that
+        `automate_kernel.connectors.options` marked, with *search* as the text that a person has
+        typed and *values* as the other fields, by name. An answer is kept for half a minute.
+        Raises ``NOT_FOUND`` for a field without choices, ``FAILED_PRECONDITION`` where another
+        field has to be chosen first, and the service's error, normalised.
+        """
+        return self.choices.find(
+            operation, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
+            timeout=timeout,
+        )  # fmt: skip
+
+    async def aoptions(
+        self,
+        operation: str,
+        field: str,
+        *,
+        search: str = "",
+        values: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        tenant_id: str | None = None,
+        timeout: float = 10.0,
+    ) -> list[FieldOption]:
+        """`options` for asynchronous code."""
+        return await self.choices.afind(
+            operation, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
+            timeout=timeout,
+        )  # fmt: skip
 
     def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
         """
@@ -1252,6 +1323,18 @@ def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) ->
     if idempotency_key is not None:
         check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
     return Call(operation, tenant_id, idempotency_key=idempotency_key)
+
+
+def _at(value: Any, path: str) -> Any:
+    """Return the value at the dotted *path* of an input; None if there is none."""
+    for part in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
 
 
 def _read_specs(plugin: Any) -> None:

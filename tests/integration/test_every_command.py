@@ -34,6 +34,8 @@ pytestmark = pytest.mark.slow
 
 PATIENCE = 120.0
 CODE = """\
+from typing import Literal
+
 from automate_kernel import Connector, PollResult, poll
 
 
@@ -48,6 +50,10 @@ class Sheet(Connector):
 
 def automate_configure(kernel):
     kernel.plugins.register(Sheet)
+
+    @kernel.action("note.pick")
+    def pick(x: Literal["hi", "ho"]) -> str:
+        return x
 
     @kernel.action("note.do")
     def note(x: str) -> str:
@@ -111,6 +117,13 @@ CASES: dict[str, list[Case]] = {
             --label order=4711"""
         ),
         Case("greet @payload.json"),
+    ],
+    "call": [
+        Case("note.do --x hi --tenant acme --idempotency-key k --timeout 30", '"hi"'),
+        Case("""note.do --input '{{"x": "hi"}}' --dry-run""", "note.do"),
+        Case("note.pick --choices x --search h", "ho"),
+        Case("note.do --x hi -y"),
+        Case("note.do --x hi --yes"),
     ],
     "polls ls": [Case("", "sheet.new_row")],
     "polls pause": [Case("sheet.new_row", "paused")],

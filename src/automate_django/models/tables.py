@@ -112,7 +112,10 @@ class OutboxItem(_KernelTable):
 
     Meta = _meta(
         tables.OUTBOX,
-        permissions=[("operate_outbox", "Can see and steer the outbox of all tenants")],
+        permissions=[
+            ("operate_outbox", "Can see and steer the outbox of all tenants"),
+            ("call_operation", "Can call the operations that the settings offer"),
+        ],
     )
 
     def __str__(self) -> str:

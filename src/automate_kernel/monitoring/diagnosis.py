@@ -133,9 +133,13 @@ def _env_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
 
 
 def secret_uses(
-    kernel: Kernel, config: Mapping[str, Any], token: str | None = None
+    kernel: Kernel, config: Mapping[str, Any], tokens: Mapping[str, str | None] | None = None
 ) -> dict[str, list[str]]:
-    """Return the keys of secrets that workflows, config and webhooks need, with the places."""
+    """
+    Return the keys of secrets that workflows, config and webhooks need, with the places.
+
+    *tokens* are settings of which each may be a secret, by their names.
+    """
     uses: dict[str, dict[str, None]] = {}
 
     def add(keys: Iterable[str], where: str) -> None:
@@ -153,8 +157,9 @@ def secret_uses(
     add(kernel.templates.compile(references).secret_keys, "signing_keys")
     for key, options in config.items():
         add(kernel.templates.compile(dict(options)).secret_keys, f"config.{key}")
-    if token and token.startswith("$secret:"):
-        add([token.removeprefix("$secret:").strip("{}")], "serve.events_token")
+    for setting, token in (tokens or {}).items():
+        if token and token.startswith("$secret:"):
+            add([token.removeprefix("$secret:").strip("{}")], setting)
     return {key: list(places) for key, places in sorted(uses.items())}
 
 

@@ -15,6 +15,22 @@ class IncompatibleError(PluginError):
     """A plugin needs another version of this package."""
 
 
+def extra_with(module: str | None, distribution: str | None) -> str | None:
+    """Return the extra of *distribution* that installs *module*, or None if none is known to."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    wanted = normal_name((module or "").partition(".")[0])
+    try:
+        lines = (requires(distribution) if distribution else None) or []
+    except PackageNotFoundError:
+        return None
+    for line in lines:
+        name, extra = re.match(r"[\w.-]+", line), re.search(r"extra\s*==\s*['\"]([\w.-]+)", line)
+        if name and extra and wanted and normal_name(name[0]) == wanted:
+            return extra[1]
+    return None
+
+
 def normal_name(distribution: str) -> str:
     """Return a distribution's name in the form that package indexes compare."""
     return re.sub(r"[-_.]+", "-", distribution).lower()

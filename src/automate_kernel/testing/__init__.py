@@ -73,7 +73,7 @@ except ModuleNotFoundError:
 # Before a contract is imported: a failing test then shows the values that it compared. Not this
 # package itself, which is being imported already: pytest would warn of it in each author's run.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in {*_HOME.values(), "plugin_contract"})
+    *(f"{__name__}.{module}" for module in {*_HOME.values(), "plugin_contract", "connection_tests"})
 )
 
 

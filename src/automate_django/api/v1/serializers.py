@@ -698,6 +698,51 @@ class StatsSerializer(serializers.Serializer[Any]):
     paused = serializers.ListField(child=serializers.CharField())
 
 
+class OperationSerializer(serializers.Serializer[Any]):
+    """An operation that can be called."""
+
+    name = serializers.CharField()
+    title = serializers.CharField(allow_blank=True)
+    description = serializers.CharField(allow_blank=True)
+    read_only = serializers.BooleanField()  # type: ignore[assignment]
+    idempotent = serializers.BooleanField()
+    destructive = serializers.BooleanField()
+    input_schema = serializers.DictField()
+    output_schema = serializers.DictField(allow_null=True)
+    choices = serializers.ListField(
+        child=serializers.CharField(), help_text="The fields whose choices can be listed."
+    )
+
+
+class CallSerializer(Strict):
+    """The input of an operation."""
+
+    input: Any = serializers.DictField(required=False, default=dict)
+    tenant_id = KernelText(
+        lambda value: check_text(value, "tenant_id"),
+        required=False, max_length=LENGTHS["tenant_id"], help_text="For operators.",
+    )  # fmt: skip
+
+
+class ChoicesQuerySerializer(Strict):
+    """A question for the choices of a field."""
+
+    search = Text(required=False, default="", allow_blank=True, max_length=200)
+    values: Any = serializers.DictField(required=False, default=dict)
+    limit = serializers.IntegerField(required=False, default=100, min_value=1, max_value=1000)
+    tenant_id = KernelText(
+        lambda value: check_text(value, "tenant_id"),
+        required=False, max_length=LENGTHS["tenant_id"], help_text="For operators.",
+    )  # fmt: skip
+
+
+class ChoiceSerializer(serializers.Serializer[Any]):
+    """One choice of a field."""
+
+    value = serializers.JSONField()
+    label = serializers.CharField()  # type: ignore[assignment]
+
+
 class PluginSerializer(serializers.Serializer[Any]):
     """A plugin."""
 
