@@ -8,13 +8,13 @@ from automate_kernel.cli import demo, overview
 from automate_kernel.cli.command import CONFIG, DATABASE, DEBUG, Commands
 from automate_kernel.cli.commands import (
     approvals,
+    authoring,
     config,
     db,
     doctor,
     events,
     executions,
     outbox,
-    plugins,
     schedules,
     worker,
     workflow,
@@ -57,7 +57,7 @@ def _root(
 for _each in (
     demo.app, events.app, worker.app, workflow.app, executions.app, approvals.app, schedules.app,
     outbox.app,
-    executions.find_app, overview.app, plugins.app, doctor.app, config.app, db.app,
+    executions.find_app, overview.app, authoring.app, doctor.app, config.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)
 for _each in (

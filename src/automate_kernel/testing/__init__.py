@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from automate_kernel.testing.clock import FakeClock
     from automate_kernel.testing.connectors import ConnectorContract
+    from automate_kernel.testing.filters import FilterContract
     from automate_kernel.testing.outbox import OutboxStoreContract
     from automate_kernel.testing.output_store import OutputStoreContract
     from automate_kernel.testing.providers import ProviderContract
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConnectorContract",
     "FakeClock",
+    "FilterContract",
     "OutboxStoreContract",
     "OutputStoreContract",
     "ProviderContract",
@@ -41,6 +43,7 @@ __all__ = [
 _HOME = {
     "ConnectorContract": "connectors",
     "FakeClock": "clock",
+    "FilterContract": "filters",
     "OutboxStoreContract": "outbox",
     "OutputStoreContract": "output_store",
     "ProviderContract": "providers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import inspect
 import json
 from collections import Counter
@@ -12,10 +13,11 @@ from typing import Any, ClassVar
 import pytest
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.plugin import Plugin
+from automate_kernel.operations.plugin import Plugin, create
 from automate_kernel.operations.schemas import is_model
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.plugins.kinds import Kind
+from automate_kernel.testing.packages import require_example, require_no_drift
 
 _SHORTEST_SECRET = 4
 
@@ -54,12 +56,39 @@ def require_json_schema(schema: Any) -> None:
     ).check_schema(schema)
 
 
+class AnySecret:
+    """A reader of secrets in which every key has the same made-up value, good for each scheme."""
+
+    value: ClassVar[str] = "whsec_" + base64.b64encode(b"a-made-up-secret-for-tests").decode()
+
+    def get(self, key: str) -> str:
+        """Return the value."""
+        return self.value
+
+    async def aget(self, key: str) -> str:
+        """Return the value."""
+        return self.value
+
+
 class PluginContract:
     """The tests that providers and connectors share. Subclass one of their contracts instead."""
 
     kind: ClassVar[Kind]
     _spec_class: ClassVar[type[OperationSpec]]
     example_inputs: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    plugin_class: ClassVar[type[Plugin] | None] = None
+    """The class under test. Its instance is made with *config*, and any secret that it reads."""
+
+    config: ClassVar[Mapping[str, Any]] = {}
+
+    def _make(self) -> Any:
+        """Return an instance of *plugin_class*."""
+        cls = self.plugin_class
+        name = self.kind.name
+        if cls is None:
+            pytest.fail(f"say plugin_class = …, or override the fixture `{name}`", pytrace=False)
+        return create(cls, self.config, cls.context_class(key=cls.key, secrets=AnySecret()))
 
     @pytest.fixture
     def plugin(self, request: pytest.FixtureRequest) -> Plugin:
@@ -130,6 +159,14 @@ class PluginContract:
         """An error that has a code already keeps it, or becomes another that has one."""
         normal = plugin.normalize_error(AutomateError("NOT_FOUND", "gone"))
         assert isinstance(normal, AutomateError)
+
+    def test_its_manifest_says_the_same(self, plugin: Plugin) -> None:
+        """What the package's ``automate.json`` says of it, if there is one, is as in its code."""
+        require_no_drift(type(plugin))
+
+    def test_its_example_runs(self, plugin: Plugin) -> None:
+        """The workflow in the package's ``example.yaml``, if there is one, runs to its end."""
+        require_example(type(plugin))
 
     def test_it_can_be_closed_twice(self, plugin: Plugin) -> None:
         """Closing again does no harm."""
