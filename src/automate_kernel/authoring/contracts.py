@@ -63,6 +63,8 @@ class ContractRun:
         if self.problem is not None:
             yield self.problem, self.remedy
             return
+        if self.failures and not self.targets:
+            return  # nothing ran: the tests that could not be read say why
         for found in self.project.found:
             if found.kind == "hook" or not (self.project.folder or found.kind in _CONTRACTS):
                 continue
@@ -99,6 +101,8 @@ class ContractRun:
             self.command = f"cd {folder} && pytest" if self.project.folder else "pytest"
             options = ["-q", "-p", _REPORTER, f"--contract-report={report}"]
             options += ["-p", "no:cacheprovider"]
+            if find_spec("xdist") is not None:
+                options += ["-n", "0"]  # its workers would each write a report of their part
             environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
             try:
                 done = subprocess.run(  # noqa: S603  (our own Python)

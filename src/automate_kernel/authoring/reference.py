@@ -134,13 +134,17 @@ def type_words(field: Any, root: Mapping[str, Any]) -> str:
     for several in ("anyOf", "oneOf", "allOf"):
         if several in field:
             words = [type_words(each, root) for each in field[several]]
-            return ", or ".join(dict.fromkeys(words))
+            return " or ".join(dict.fromkeys(words))
     kind = field.get("type")
     if kind == "array":
-        return f"list of {type_words(field.get('items'), root)}"
+        return f"list of {_grouped(type_words(field.get('items'), root))}"
     if kind == "object" and isinstance(field.get("additionalProperties"), Mapping):
-        return f"object of {type_words(field['additionalProperties'], root)}"
+        return f"object of {_grouped(type_words(field['additionalProperties'], root))}"
     if field.get("format") == "password":
         return "secret"
-    words = {"string": "text", "boolean": "yes or no", None: "any"}
-    return str(words.get(kind, kind))
+    plain = {"string": "text", "boolean": "yes or no", "None": "any"}
+    return plain.get(str(kind), str(kind))
+
+
+def _grouped(words: str) -> str:
+    return f"({words})" if " or " in words else words

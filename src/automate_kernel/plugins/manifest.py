@@ -52,11 +52,11 @@ class Manifest:
                     f"{path} is a manifest of format {data['manifest']!r}, and this is {_FORMAT}",
                     hint="install a newer automate-kernel",
                 )
-            texts = (str(data[name]) for name in ("distribution", "version", "pydantic"))
+            name, version, pydantic = data["distribution"], data["version"], data["pydantic"]
             plugins = tuple(data["plugins"])
             if not all({"kind", "key", "target"} <= set(plugin) for plugin in plugins):
                 raise KeyError("plugins")
-            return cls(*texts, plugins, path)
+            return cls(str(name), str(version), str(pydantic), plugins, path)
         except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
             raise ManifestError(
                 f"the manifest {path} can't be read: {type(error).__name__}",

@@ -59,6 +59,10 @@ class _ContractReport:
                 self._failures.append(report.nodeid)
         return report
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._failures.append(report.nodeid)
+
     def pytest_sessionfinish(self) -> None:
         self._path.write_text(
             json.dumps({"targets": self._outcomes, "failures": self._failures}), "utf-8"

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from automate_kernel.cli.command import Context
-from automate_kernel.cli.commands.plugins import app
+from automate_kernel.cli.command import Commands, Context
+from automate_kernel.cli.commands import plugins
 from automate_kernel.cli.inputs import argument, flag, option
 from automate_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from automate_kernel.authoring.check import CheckReport
+
+app: Commands = plugins.app
+"""The same commands as those that look at plugins."""
 
 _KINDS = "connector, provider, secrets, filter or store"
 _LEVELS = "loads, tested, documented or complete"
@@ -151,10 +154,10 @@ def docs(
     project = PluginProject.named(place)
     if project.folder is not None:
         project.require_installed()
-    plugins = [described(each) for each in project.found]
-    examples = (ExampleFile.of(each["target"]) for each in plugins)
+    abouts = [described(each) for each in project.found]
+    examples = (ExampleFile.of(each["target"]) for each in abouts)
     example = next((each.text for each in examples if each is not None), None)
-    page = reference_page(project.name, plugins, example)
+    page = reference_page(project.name, abouts, example)
     context.out.data({"distribution": project.name, "page": page})
     if output is None:
         context.out.line(page.rstrip("\n"))
