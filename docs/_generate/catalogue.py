@@ -10,14 +10,15 @@ __all__ = ["catalogue", "plugin_levels"]
 
 _PLUGINS = Path(__file__).parents[2] / "plugins"
 _INTRODUCTION = """\
-The plugins of this repository. Each is a distribution of its own, with a README that says more. The page is written
-from their manifests, and the tests run each example. How to write one: [your first
-plugin](tutorial/your-first-plugin.md).
+The plugins of this repository. Each is a distribution of its own, with a README that says more.
+The page is written from their manifests, and the tests run each example. How to write one:
+[your first plugin](tutorial/your-first-plugin.md).
 
-`automate plugins search WORD` looks through what is installed, and `automate plugins docs KEY` prints the page of one."""
+`automate plugins search WORD` looks through what is installed, and `automate plugins docs KEY`
+prints the page of one."""
 _ERRORS = """\
-Each error is an `AutomateError` with a [code](reference/errors.md). These codes follow from the answer of a service,
-unless the plugin knows more. Input that doesn't fit is `INVALID_ARGUMENT`: nothing is called."""
+Each error is an `AutomateError` with a [code](reference/errors.md). These codes follow from the
+answer of a service, unless the plugin knows more. Input that doesn't fit is `INVALID_ARGUMENT`: nothing is called."""
 
 
 def catalogue() -> str:
@@ -39,8 +40,9 @@ def catalogue() -> str:
 
 
 _LEVELS = """\
-`automate plugins check` looks at a plugin, and computes its level: the highest one of which nothing is missing, at this
-level or below. Nobody can claim a level. Every problem is printed with its remedy."""
+`automate plugins check` looks at a plugin and computes its level: the highest one for which
+nothing is missing, at this level or below. Nobody can claim a level. Every problem is printed with
+its remedy."""
 
 
 def plugin_levels() -> str:

@@ -111,7 +111,9 @@ def _fields(schema: Mapping[str, Any] | None) -> str:
     for name, field in schema["properties"].items():
         default = "required" if name in required else _default(field)
         about = " ".join(str(field.get("description", "")).split())
-        cells = (f"`{name}`", type_words(field, schema), default, about)
+        # That it may be left out is said by the column of defaults.
+        kind = type_words(field, schema).removesuffix(" or null")
+        cells = (f"`{name}`", kind, default, about)
         rows.append("| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |")
     return "\n".join(rows)
 

@@ -72,13 +72,13 @@ class Manifest:
         return None
 
     def to_text(self) -> str:
-        """Return the text of the file."""
+        """Return the text of the file; the order of entry points makes no difference to it."""
         data = {
             "manifest": _FORMAT,
             "distribution": self.distribution,
             "version": self.version,
             "pydantic": self.pydantic,
-            "plugins": list(self.plugins),
+            "plugins": sorted(self.plugins, key=lambda each: (each["kind"], each["key"])),
         }
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
