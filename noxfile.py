@@ -152,7 +152,9 @@ def _pages() -> list[str]:
 
 def _install_lines(page: Path) -> list[list[str]]:
     """What `pip install` is told on the page, with names for what is in this repository."""
-    lines = re.findall(r"^\$ pip install (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    # Not what the page makes itself: the runner installs that when it is there.
+    pattern = r"^\$ pip install (?!-e \./)(.+)$"
+    lines = re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE)
     named = [line.replace("./plugins/", "").replace('".[', '"automate-kernel[') for line in lines]
     return [shlex.split(line, comments=True) for line in named]
 

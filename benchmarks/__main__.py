@@ -44,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
         "benchmarks", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("what", nargs="?", choices=("measure", "million", "waiting", "plugins", "report"), default="measure")
+    what = ("measure", "million", "waiting", "plugins", "report")
+    add("what", nargs="?", choices=what, default=what[0])
     add("--quick", action="store_true", help="less of everything, under three minutes")
     add("--only", type=_listed(tuple(MEASURES)), metavar="MEASURES", help=", ".join(MEASURES))
     add("--contenders", type=_listed(NAMES), metavar="NAMES", help=", ".join(NAMES))

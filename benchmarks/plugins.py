@@ -29,7 +29,7 @@ print(json.dumps([(scanned - began) * 1e3, (ended - scanned) * 1e3, len(ours), l
 
 
 def install_many(site: Path, number: int = 100) -> None:
-    """Write *number* distributions with a connector each into *site*, as an installer leaves them."""
+    """Write *number* distributions with a connector each, as an installer leaves them in *site*."""
     import automate_http
 
     folder = Path(automate_http.__file__).parent

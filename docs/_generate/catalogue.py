@@ -18,7 +18,8 @@ The page is written from their manifests, and the tests run each example. How to
 prints the page of one."""
 _ERRORS = """\
 Each error is an `AutomateError` with a [code](reference/errors.md). These codes follow from the
-answer of a service, unless the plugin knows more. Input that doesn't fit is `INVALID_ARGUMENT`: nothing is called."""
+answer of a service, unless the plugin knows more. Input that doesn't fit is `INVALID_ARGUMENT`:
+nothing is called."""
 
 
 def catalogue() -> str:

@@ -38,7 +38,7 @@ _CONTRACTS = {"connector": "ConnectorContract", "provider": "ProviderContract"}
 
 @dataclass
 class ContractRun:
-    """What a run of tests has shown: outcomes by target, and the ids of failed tests."""
+    """The outcomes of a run of tests by target, and the ids of the tests that failed."""
 
     project: PluginProject
     command: str = ""
@@ -89,8 +89,10 @@ class ContractRun:
             yield f"{len(self.failures) - _SHOWN} more tests failed", self.command
 
     def _run(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
-        if find_spec("pytest") is None or find_spec("hypothesis") is None:
-            self.problem = "the contract suites can't run here: pytest or hypothesis is missing"
+        store = any(found.kind == "outbox_store" for found in self.project.found)
+        needed = ("pytest", "hypothesis") if store else ("pytest",)
+        if missing := [name for name in needed if find_spec(name) is None]:
+            self.problem = f"the contract suites can't run here: {missing[0]} is not installed"
             self.remedy = "pip install 'automate-kernel[testing]'"
             return
         with tempfile.TemporaryDirectory(prefix="automate-check-") as scratch:

@@ -136,6 +136,8 @@ class Scaffold:
         found["pyproject.toml"] = found["pyproject.toml"].replace(
             "# entry points\n", "\n".join(self._entry_points())
         )
+        if "store" in self.kinds:  # its contract tries values that hypothesis finds
+            found["pyproject.toml"] = found["pyproject.toml"].replace("[cli]", "[cli,testing]")
         if example := self._example():
             found[f"src/{self.package}/example.yaml"] = example
         return found

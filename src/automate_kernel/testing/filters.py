@@ -80,7 +80,7 @@ class FilterContract:
         assert (plugin.__doc__ or "").strip()
 
     def test_its_manifest_says_the_same(self, plugin: Callable[..., Any]) -> None:
-        """What the package's ``automate.json`` says of it, if there is one, is as in its code."""
+        """The package's ``automate.json``, if there is one, says of it what its code says."""
         require_no_drift(plugin)
 
     def test_its_example_runs(self, plugin: Callable[..., Any]) -> None:

@@ -161,7 +161,7 @@ class PluginContract:
         assert isinstance(normal, AutomateError)
 
     def test_its_manifest_says_the_same(self, plugin: Plugin) -> None:
-        """What the package's ``automate.json`` says of it, if there is one, is as in its code."""
+        """The package's ``automate.json``, if there is one, says of it what its code says."""
         require_no_drift(type(plugin))
 
     def test_its_example_runs(self, plugin: Plugin) -> None:

@@ -62,7 +62,7 @@ class SecretsBackendContract:
         assert isinstance(backend, SecretsBackend)
 
     def test_its_manifest_says_the_same(self, backend: SecretsBackend) -> None:
-        """What the package's ``automate.json`` says of it, if there is one, is as in its code."""
+        """The package's ``automate.json``, if there is one, says of it what its code says."""
         require_no_drift(type(backend))
 
     def test_known_key_gives_its_value(self, backend: SecretsBackend, its: _Secret) -> None:

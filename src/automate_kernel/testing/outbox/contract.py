@@ -49,5 +49,5 @@ class OutboxStoreContract(
     """
 
     def test_its_manifest_says_the_same(self, store: OutboxStore) -> None:
-        """What the package's ``automate.json`` says of it, if there is one, is as in its code."""
+        """The package's ``automate.json``, if there is one, says of it what its code says."""
         require_no_drift(type(store))

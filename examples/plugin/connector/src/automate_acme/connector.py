@@ -38,7 +38,7 @@ class AcmeConnector(Connector):
     @action(idempotent=True)
     def send(self, message: Message) -> Message:
         """Send a message that begins with the greeting."""
-        text = f"{self.config['greeting']} {message.name}! {message.text}"
+        text = f"{self.config['greeting']}, {message.name}! {message.text}"
         return message.model_copy(update={"text": text.strip()})
 
     def check(self) -> str:
