@@ -180,7 +180,7 @@ def test_tests_that_can_not_run_are_no_proof(home: Home, tmp_path: Path) -> None
     report = home.checked(project, 1)
     assert "1 failed" in report["problems"][0]["problem"]
     test.write_text(f"import pytest\n{suite}\n    @pytest.mark.xfail\n"
-                    "    def test_odd_values_end_well(self): assert False\n")
+                    "    def test_it_says_what_it_gives(self): assert False\n")
     report = home.checked(project, 1)
     assert "1 replaced by the author's own" in report["problems"][0]["problem"]
 

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import pytest
 
-from automate_kernel.errors import TemplateError
 from automate_kernel.plugins.kinds import FILTER
 from automate_kernel.templates import FilterRegistry, TemplateContext, TemplateEngine
 from automate_kernel.testing.packages import require_example, require_no_drift
 
 __all__ = ["FilterContract"]
 
-_ODD: tuple[Any, ...] = (None, "", "é" * 1000, -1, 2.5, True, [], ["a", 1], {}, {"a": {"b": None}})
+_ODD: tuple[Any, ...] = (None, "text", -1, 2.5, True, [], ["b", "a"], [3, 1, 2], {"a": {"b": []}})
 
 
 class FilterContract:
@@ -49,7 +50,7 @@ class FilterContract:
         filters = FilterRegistry()
         filters.register(self._name, plugin)
         engine = TemplateEngine(filters)
-        return lambda text: engine.compile(text).render(TemplateContext(extra={"odd": _ODD}))
+        return lambda text: engine.compile(text).render(TemplateContext())
 
     @property
     def _name(self) -> str:
@@ -67,13 +68,13 @@ class FilterContract:
             assert render(template) == render(template) == expected
             json.dumps(expected, allow_nan=False)
 
-    def test_odd_values_end_well(self, render: Callable[[Any], Any]) -> None:
-        """For any value it gives JSON, or fails as a template does: never with another error."""
-        for index in range(len(_ODD)):
-            try:
-                json.dumps(render(f"{{{{ odd[{index}] | {self._name} }}}}"))
-            except TemplateError:
-                continue
+    def test_it_leaves_its_value_as_it_was(self, plugin: Callable[..., Any]) -> None:
+        """Other steps read the same value: a filter gives a new one."""
+        for value in _ODD:
+            given = deepcopy(value)
+            with suppress(Exception):  # of which a template makes an error of its own
+                plugin(given)
+            assert given == value
 
     def test_it_says_what_it_gives(self, plugin: Callable[..., Any]) -> None:
         """Its docstring is what an author of workflows reads of it."""
