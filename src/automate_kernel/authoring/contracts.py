@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.plugins.targets import load_target, target_of
+from automate_kernel.secrets.redaction import redact_text
 
 if TYPE_CHECKING:
     from automate_kernel.authoring.project import PluginProject
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _REPORTER = "automate_kernel.testing.contract_report"
 _PATIENCE_SECONDS = 900
 _SHOWN = 5
+_LONGEST = 300
 _SUITE = """\
 import json
 
@@ -38,12 +40,12 @@ _CONTRACTS = {"connector": "ConnectorContract", "provider": "ProviderContract"}
 
 @dataclass
 class ContractRun:
-    """The outcomes of a run of tests by target, and the ids of the tests that failed."""
+    """The outcomes of a run of tests by target; the ids of failed tests, each with its reason."""
 
     project: PluginProject
     command: str = ""
     targets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
     problem: str | None = None
     remedy: str = ""
 
@@ -83,10 +85,14 @@ class ContractRun:
 
     def test_faults(self) -> Iterator[tuple[str, str]]:
         """Yield the tests that failed."""
-        for name in self.failures[:_SHOWN]:
-            yield f"{name} failed", self.command
-        if len(self.failures) > _SHOWN:
-            yield f"{len(self.failures) - _SHOWN} more tests failed", self.command
+        alike: dict[str, list[str]] = {}
+        for name, reason in self.failures:
+            alike.setdefault(reason, []).append(name)
+        for reason, names in list(alike.items())[:_SHOWN]:
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            yield f"{names[0]}{others} failed: {redact_text(reason)[:_LONGEST]}", self.command
+        if left := [name for names in list(alike.values())[_SHOWN:] for name in names]:
+            yield f"{len(left)} more tests failed", self.command
 
     def _run(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
         store = any(found.kind == "outbox_store" for found in self.project.found)
@@ -124,7 +130,7 @@ class ContractRun:
             self.remedy = self.command
             return
         found = json.loads(report.read_text("utf-8"))
-        self.targets, self.failures = found["targets"], found["failures"]
+        self.targets, self.failures = found["targets"], [tuple(each) for each in found["failures"]]
 
 
 def _write_suites(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:

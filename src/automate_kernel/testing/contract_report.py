@@ -43,7 +43,7 @@ class _ContractReport:
         self._path = path
         self._outcomes: dict[type, Counter[str]] = {}
         self._targets: dict[type, str] = {}
-        self._failures: list[str] = []
+        self._failures: list[tuple[str, str]] = []
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -54,12 +54,12 @@ class _ContractReport:
         if report.when == "call" or outcome != "passed":
             self._count(item, outcome)
             if outcome == "failed":
-                self._failures.append(report.nodeid)
+                self._failures.append((report.nodeid, _reason(report)))
         return report
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self._failures.append(report.nodeid)
+            self._failures.append((report.nodeid, _reason(report)))
 
     def pytest_sessionfinish(self) -> None:
         targets: dict[str, Counter[str]] = {}
@@ -89,3 +89,13 @@ def _contract(cls: type | None) -> str | None:
     """Return the name of the contract that a class of tests derives from, or None."""
     bases = (base.__name__ for base in (cls.__mro__ if cls is not None else ()))
     return next((name for name in bases if name in _CONTRACTS), None)
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return the line of a failure that says most: the exception, or what pytest prints last."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        return next(iter(str(crash.message).splitlines()), "")
+    lines = [line for line in str(report.longrepr).splitlines() if line.strip()]
+    collecting = isinstance(report, pytest.CollectReport)
+    return lines[-1 if collecting else 0].removeprefix("E   ").strip() if lines else ""

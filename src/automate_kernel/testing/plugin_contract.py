@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.plugin import Plugin, create
 from automate_kernel.operations.schemas import is_model
 from automate_kernel.operations.spec import OperationSpec
@@ -88,7 +88,11 @@ class PluginContract:
         name = self.kind.name
         if cls is None:
             pytest.fail(f"say plugin_class = …, or override the fixture `{name}`", pytrace=False)
-        return create(cls, self.config, cls.context_class(key=cls.key, secrets=AnySecret()))
+        try:
+            return create(cls, self.config, cls.context_class(key=cls.key, secrets=AnySecret()))
+        except ConfigError as error:
+            test = type(self).__name__
+            pytest.fail(f"{error}; say config = {{…}} in class {test}", pytrace=False)
 
     @pytest.fixture
     def plugin(self, request: pytest.FixtureRequest) -> Plugin:
