@@ -209,7 +209,7 @@ COLUMN_NOTES = {
     ("automate_step", "id"): "UUIDv7",
     ("automate_step", "execution_id"): "the execution",
     ("automate_step", "step_id"): "the step's id in the workflow",
-    ("automate_step", "position"): "which element of `for_each`; -1 for the step itself",
+    ("automate_step", "position"): "which element of `for_each`, or round; -1 for the step itself",
     ("automate_step", "status"): "see the drawing",
     ("automate_step", "attempts"): "calls begun",
     ("automate_step", "started_at"): "when its first attempt began",
@@ -252,6 +252,14 @@ COLUMN_NOTES = {
     ("automate_debounce", "execution_id"): "the execution that waits",
     ("automate_debounce", "created_at"): "when it began to wait",
     ("automate_execution", "parent_id"): "the execution whose step waits for this one",
+    (
+        "automate_execution",
+        "chain_id",
+    ): "the first execution of its chain, of one that continues another as new",
+    (
+        "automate_execution",
+        "successor_id",
+    ): "the execution that has continued this one as new",
     (
         "automate_execution",
         "concurrency_key",

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -28,8 +28,10 @@ from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport
 from automate_kernel.storage.rows import copy_through
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 T = TypeVar("T")
-Each = Literal["joins", "commits", "is committed"]
 _MIGRATE = (
     "create our tables, or bring them to this release: automate db migrate, storage.migrate() or "
     "Alembic with automate_sqlalchemy.metadata; automate db check says what is missing"
@@ -45,12 +47,11 @@ class SqlAlchemyRows(Rows):
     """
     `Rows` on one SQLAlchemy connection, below its expression language.
 
-    With *each* "joins" a statement joins a transaction. Otherwise it is a transaction by itself:
-    we commit it ("commits"), or the driver does ("is committed").
+    A statement joins a transaction, or with *commits* it is committed by itself.
     """
 
     def __init__(
-        self, connection: Connection, clock: Clock | None = None, *, each: Each = "joins"
+        self, connection: Connection, clock: Clock | None = None, *, commits: bool = False
     ) -> None:
         dialect = connection.dialect
         known = DIALECTS.get("mysql" if dialect.name == "mariadb" else dialect.name)
@@ -59,7 +60,7 @@ class SqlAlchemyRows(Rows):
             raise StorageError(f"the database {dialect.name!r} is not supported", hint=hint)
         super().__init__(known, _STYLES.get(dialect.paramstyle, "%s"), clock)
         self.native = connection
-        self._each = each
+        self._commits = commits
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
         """Run one statement through the driver's own cursor."""
@@ -69,8 +70,8 @@ class SqlAlchemyRows(Rows):
                 found = result.fetchall() if fetch else result.rowcount
             else:
                 found = self._run(sql, tuple(parameters), fetch)
-            if self._each != "joins":
-                self.native.commit()  # nothing, where the driver did
+            if self._commits:
+                self.native.commit()
         except DBAPIError as error:
             failure = translated(error, shown(self.native.engine.url))
             self._note(error.orig, failure)
@@ -84,13 +85,13 @@ class SqlAlchemyRows(Rows):
         return found
 
     def _note(self, error: BaseException | None, failure: StorageError) -> None:
-        if self._each == "joins" and loses_transaction(error, self.dialect.name):
+        if not self._commits and loses_transaction(error, self.dialect.name):
             _refuse_commit(self.native, failure)
 
     def _run(self, sql: str, parameters: tuple[Any, ...], fetch: bool) -> Any:
         # SQLAlchemy's result takes longer to make than all else that the client does in a claim.
         connection, cursor = self.native, None
-        if self._each != "is committed" and not connection.in_transaction():
+        if not connection.in_transaction():
             connection.begin()  # as any statement does that is run through it
         try:
             cursor = connection.connection.cursor()
@@ -111,6 +112,61 @@ class SqlAlchemyRows(Rows):
             failure = storage_error(error, place, migrate=_MIGRATE, retryable=False)
             self._note(error, failure)
             raise failure from error
+
+
+class _CommittedRows(SqlAlchemyRows):
+    """
+    `Rows` on a connection of an engine's pool, whose driver commits each statement by itself.
+
+    It is its own context manager, and gives the connection back. It is for psycopg, which can be
+    asked for that at no cost. SQLAlchemy's own ``Connection`` takes longer to make than a statement
+    to run, so it is made where something needs it.
+    """
+
+    def __init__(self, engine: Engine, clock: Clock | None) -> None:
+        Rows.__init__(self, DIALECTS["postgresql"], "%s", clock)
+        self._commits, self._engine = True, engine
+        self._made: Connection | None = None
+
+    @property
+    def native(self) -> Connection:
+        """The connection as SQLAlchemy's own."""
+        if self._made is None:
+            self._made = Connection(self._engine, self._pooled)
+        return self._made
+
+    def __enter__(self) -> Self:
+        try:
+            self._pooled = self._engine.raw_connection()
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            place = shown(self._engine.url)
+            raise storage_error(error, place, migrate=_MIGRATE, retryable=True) from error
+        driver: Any = self._pooled.driver_connection
+        self._driver = driver
+        driver.autocommit = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # It is not, if a statement has found that the connection is lost.
+        if self._pooled.is_valid:
+            if not self._driver.closed:
+                self._driver.autocommit = False
+            self._pooled.close()
+
+    def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
+        """Run one statement through the driver's own cursor."""
+        if self._made is not None or _has_listeners(self._engine):
+            return super().run(sql, parameters, fetch=fetch)
+        try:
+            cursor = self._driver.execute(sql, parameters)
+            return cursor.fetchall() if fetch else cursor.rowcount
+        except BaseException as error:
+            try:
+                # What marks a lost connection, in the pool too, and makes the error SQLAlchemy's.
+                self.native._handle_dbapi_exception(error, sql, tuple(parameters), None, None)
+            except DBAPIError as known:
+                raise translated(known, shown(self._engine.url)) from known
+            raise
 
 
 def _engine(given: object) -> Engine:
@@ -168,14 +224,23 @@ class SqlAlchemyStorage:
         self.engine = engine
         self._clock = clock
         self._listen = listen
+        # Not as an isolation level of SQLAlchemy's: that takes longer than all the rest of it.
+        self._commits_each: bool = engine.dialect.driver == "psycopg"
         self.supports_skip_locked: bool = engine.dialect.name != "sqlite"
 
     def __repr__(self) -> str:
         return f"SqlAlchemyStorage({self.describe()})"
 
-    @contextmanager
-    def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[SqlAlchemyRows]:
+    def begin(
+        self, transaction: Any = None, *, atomic: bool = True
+    ) -> AbstractContextManager[SqlAlchemyRows]:
         """Give rows in *transaction*, or in their own; see `automate_kernel.storage.Storage`."""
+        if not atomic and transaction is None and self._commits_each:
+            return _CommittedRows(self.engine, self._clock)
+        return self._begin(transaction, atomic=atomic)
+
+    @contextmanager
+    def _begin(self, transaction: Any, *, atomic: bool) -> Iterator[SqlAlchemyRows]:
         if transaction is not None:
             yield self._rows(transaction)
             return
@@ -185,8 +250,8 @@ class SqlAlchemyStorage:
             connection = self.engine.connect()
         # MySQL takes items in several statements, and wants another isolation for each of ours.
         if not atomic and connection.dialect.name in ("postgresql", "sqlite"):
-            with connection, _alone(connection) as each:
-                yield SqlAlchemyRows(connection, self._clock, each=each)
+            with connection:
+                yield SqlAlchemyRows(connection, self._clock, commits=True)
             return
         with connection:
             rows = self._rows(connection)
@@ -280,22 +345,6 @@ class SqlAlchemyStorage:
             self.engine.dispose()
 
 
-@contextmanager
-def _alone(connection: Connection) -> Iterator[Each]:
-    """Let each statement be a transaction; give its kind of commit."""
-    driver: Any = connection.connection.driver_connection
-    # Not as an isolation level of SQLAlchemy's: that takes longer than all the rest of it.
-    if connection.dialect.driver == "psycopg":
-        driver.autocommit = True
-        try:
-            yield "is committed"
-        finally:
-            if not driver.closed:
-                driver.autocommit = False
-    else:
-        yield "commits"
-
-
 # The failure that has left nothing of a connection's transaction.
 _lost: WeakKeyDictionary[Connection, StorageError] = WeakKeyDictionary()
 
@@ -330,6 +379,16 @@ def _is_watched(connection: Connection) -> bool:
         or dialect.dispatch.do_execute
         or dialect.is_async
         or connection.engine.logger.isEnabledFor(logging.INFO)
+    )
+
+
+def _has_listeners(engine: Engine) -> bool:
+    """Return True if statements of *engine* may have listeners, or are logged."""
+    return bool(
+        engine._has_events
+        or Connection._has_events
+        or engine.dialect.dispatch.do_execute
+        or engine.logger.isEnabledFor(logging.INFO)
     )
 
 

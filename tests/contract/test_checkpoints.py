@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 
+import pytest
 import sqlalchemy as sa
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
@@ -27,6 +29,7 @@ from automate_kernel.workflows.execution import Event
 from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import _queries
 
 WORKFLOW = Workflow.from_dict(
     {
@@ -153,6 +156,44 @@ def test_one_statement_leaves_what_several_leave(
 def test_an_item_ends_as_the_outbox_ends_it() -> None:
     """Storage, which is below the outbox, writes the same columns."""
     assert checkpoint._ITEM_ENDS == end_changes(ItemStatus.COMPLETED)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_lease_is_renewed_once_a_tenth_of_it_has_passed(
+    postgresql_engine: sa.Engine, size: int
+) -> None:
+    """Until then a checkpoint locks the items' rows, and writes none of them."""
+    storage = SqlAlchemyStorage(postgresql_engine)
+    store = ExecutionStore(storage, RowsOutboxStore(storage, lease_seconds=LEASE))
+    case = Case(True, False, None, [("a", "COMPLETED")], None, progress=False, ends=False)
+    scene = Scene(store, [case] * size)
+    ids = {one.item_id for one in scene.group}
+
+    def saved() -> tuple[Saved, dict[str, Any]]:
+        with storage.begin() as rows:
+            found = save_checkpoints(rows, scene.group, LEASE)
+            its = rows.select(OUTBOX, columns=("id", "lease_expires_at"))
+        return found, {row["id"]: row["lease_expires_at"] for row in its}
+
+    with storage.begin() as rows:
+        rows.update(OUTBOX, [], {"lease_expires_at": Now(0.95 * LEASE)})
+    found, expires = saved()
+    assert (found.items, found.renewed) == (ids, set())
+    assert all(at < found.at + timedelta(seconds=0.96 * LEASE) for at in expires.values())
+    old = scene.group[0].item_id
+    with storage.begin() as rows:
+        rows.update(OUTBOX, [Where("id", "eq", old)], {"lease_expires_at": Now(0.85 * LEASE)})
+    found, expires = saved()
+    assert (found.items, found.renewed) == (ids, {old})
+    assert expires[old] == found.at + timedelta(seconds=LEASE)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_psycopg_keeps_what_it_knows_of_a_lone_checkpoint(*, changes: bool) -> None:
+    """It reads a longer statement anew each time, which takes longer than all the rest."""
+    sql = checkpoint._checkpoint_sql(asks_server=True, single=True, changes=changes, locked=False)
+    assert len(sql) <= _queries.MAX_CACHED_STATEMENT_LENGTH
+    assert sql.count("{}") <= _queries.MAX_CACHED_STATEMENT_PARAMS
 
 
 def test_a_group_is_not_held_up_by_one_that_is_lost(postgresql_engine: sa.Engine) -> None:

@@ -95,6 +95,38 @@ BOOKING = {
 }  # fmt: skip
 """A workflow whose steps write to the host's own table, in the transaction that saves them."""
 
+ROUNDS = (21, 2, 3)
+"""The rounds of the executions of a chain: of the first more than are kept."""
+LOOPING = {
+    "name": "looping",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {
+            "id": "rounds",
+            "while": "{{ index < event.payload.rounds[0] }}",
+            "every": "{{ event.payload.pause }}",
+            "steps": [{"id": "book", "action": "work.book"}],
+            "output": "{{ index + 1 }}",
+        },
+        {"id": "more", "action": "work.book", "until": "{{ index == 1 }}", "every": "1ms"},
+        {
+            "id": "next",
+            "if": "{{ event.payload.rounds | length > 1 }}",
+            "continue_as_new": {"rounds": "{{ event.payload.rounds[1:] }}", "pause": "1ms"},
+        },
+    ],
+    "output": "{{ steps.rounds.output }}",
+}
+CHAIN = {
+    "name": "chain",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {"id": "sub", "workflow": "looping", "input": {"rounds": [*ROUNDS], "pause": 0}},
+    ],
+    "output": "{{ steps.sub.output }}",
+}
+"""A parent that waits for a chain, each of whose executions loops."""
+
 ASKING = {
     "name": "asking",
     "trigger": {"type": "manual"},
@@ -180,6 +212,8 @@ def open_kernel(
     kernel.add_workflow(DEADLY)
     kernel.add_workflow(BOOKING)
     kernel.add_workflow(ASKING)
+    kernel.add_workflow(LOOPING)
+    kernel.add_workflow(CHAIN)
     _add_steps(kernel, ledger, most_seconds)
     _add_handlers(kernel, ledger, most_seconds)
     return kernel

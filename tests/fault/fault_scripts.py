@@ -179,6 +179,10 @@ def _booked(kernel: Kernel, number: int) -> list[Any]:
     return [kernel.start("booking", {"n": number})]
 
 
+def _chained(kernel: Kernel, number: int) -> list[Any]:
+    return [kernel.start("chain", {"n": number})]
+
+
 def _steered(kernel: Kernel, number: int) -> list[Any]:
     _waiting(kernel, number)
     running = kernel.outbox.claim_batch("dead", 2)
@@ -207,5 +211,6 @@ SCRIPTS = {
     "waits": Script(_paid, _advance),
     "approval": Script(_asked, _decide),
     "booking": Script(_booked, _advance),
+    "chain": Script(_chained, _advance),
     "steer": Script(_steered, _steer),
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
+from fault_kernel import ROUNDS
 from fault_scene import Process, Scene, until
 from fault_scripts import SCRIPTS, recover, recover_approvals, recover_waits
 
@@ -17,7 +18,7 @@ SEED = 20261125
 MOMENTS, WORKER_MOMENTS = 7, 6
 # Long, so that no time but the one that we let pass counts.
 LEASE_SECONDS = 600.0
-RECOVERIES = {"waits": recover_waits, "approval": recover_approvals}
+RECOVERIES = {"waits": recover_waits, "approval": recover_approvals, "chain": recover_waits}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -58,7 +59,9 @@ def check(scene: Scene, name: str) -> None:
     assert waiting == [], "cleaned up and not finished"
     accepted = check_orders(scene) if name == "enqueue" else []
     failed = [item.id for item in scene.outbox.find(status=ItemStatus.FAILED, limit=1000)]
-    if name in ("enqueue", "work", "workflow", "waits", "approval", "booking", "hold", "line"):
+    if name in (
+        "enqueue", "work", "workflow", "waits", "approval", "booking", "chain", "hold", "line"
+    ):  # fmt: skip
         assert failed == []
     scene.check(accepted, failed=failed)
     if name == "waits":
@@ -67,7 +70,9 @@ def check(scene: Scene, name: str) -> None:
         check_approval(scene)
     if name == "booking":
         check_bookings(scene)
-    if name in ("workflow", "waits", "approval", "booking"):
+    if name == "chain":
+        check_chain(scene)
+    if name in ("workflow", "waits", "approval", "booking", "chain"):
         for execution in scene.kernel.executions.find(limit=500):
             assert execution.status is ExecutionStatus.COMPLETED, execution.error
 
@@ -80,6 +85,27 @@ def check_waits(scene: Scene) -> None:
         children = [each for each in executions if each.parent_id == parent.id]
         assert sorted(each.event.payload["n"] for each in children) == [1, 2]
         assert parent.output == [each.output for each in sorted(children, key=_number)]
+    assert scene.rows("SELECT count(*) AS n FROM automate_wait")[0].n == 0
+
+
+def check_chain(scene: Scene) -> None:
+    """Each round was done once, each execution followed by one, and the parent had the last."""
+    every = scene.kernel.executions.find(limit=500)
+    (parent,) = (each for each in every if each.name == "chain")
+    chain = [each for each in every if each.chain_id is None and each.name == "looping"]
+    while chain[-1].successor_id is not None:
+        chain += [each for each in every if each.id == chain[-1].successor_id]
+    assert len(chain) == len(every) - 1 == len(ROUNDS)
+    assert [each.output for each in chain] == [*ROUNDS]
+    assert parent.output == ROUNDS[-1]
+    booked = [
+        f"{each.id}:rounds[{number}].book:-1"
+        for each, rounds in zip(chain, ROUNDS, strict=True)
+        for number in range(rounds)
+    ]
+    booked += [f"{each.id}:more:{number}" for each in chain for number in range(2)]
+    assert sorted(row.step for row in scene.rows("SELECT step FROM booked")) == sorted(booked)
+    assert len(chain[0].runs_of("rounds")) < ROUNDS[0]
     assert scene.rows("SELECT count(*) AS n FROM automate_wait")[0].n == 0
 
 

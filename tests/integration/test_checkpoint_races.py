@@ -7,6 +7,7 @@ import threading
 import pytest
 import sqlalchemy as sa
 from automate_kernel.outbox import RowsOutboxStore
+from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import OUTBOX
@@ -70,4 +71,31 @@ def test_a_step_of_an_execution_that_is_cancelled_meanwhile_does_not_run(
     found = store.get(execution.id)
     assert found is not None
     assert found.status is ExecutionStatus.CANCELLED
+    assert not found.steps
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_checkpoint_that_waited_for_a_take_over_writes_nothing(
+    store: ExecutionStore, begun: tuple[OutboxItem, Execution], *, ends: bool
+) -> None:
+    """The claim is looked at again once the row is free: it is another worker's by then."""
+    item, execution = begun
+    run = StepRun(execution_id=execution.id, step_id="a", status=StepStatus.COMPLETED, attempts=1)
+    turn = Turn(saves=[run], end=ExecutionStatus.COMPLETED if ends else None)
+    held: list[set[str]] = []
+
+    def save() -> None:
+        held.append(store.checkpoint([Save(item, execution, turn, {}, True)]).items)
+
+    saving = threading.Thread(target=save)
+    with store.storage.begin() as rows:
+        rows.update(OUTBOX, [Where("id", "eq", item.id)], {"lease_token": new_id()})
+        saving.start()
+        saving.join(0.5)
+        assert saving.is_alive()
+    saving.join(20.0)
+    assert held == [set()]
+    found = store.get(execution.id)
+    assert found is not None
+    assert found.status is ExecutionStatus.RUNNING
     assert not found.steps

@@ -70,6 +70,42 @@ def test_who_watches_statements_sees_ours(engine):
     assert any(each.startswith("UPDATE") and "RETURNING" in each for each in seen)
 
 
+def test_who_watches_statements_sees_those_that_commit_by_themselves(postgresql_engine):
+    """On PostgreSQL a claim needs no transaction, and no connection of SQLAlchemy's."""
+    outbox = RowsOutboxStore(SqlAlchemyStorage(postgresql_engine))
+    outbox.enqueue("k")
+    begun, seen = [], []
+
+    def note(connection, cursor, statement, parameters, context, many):
+        seen.append(statement)
+
+    watchers = [("engine_connect", begun.append), ("before_cursor_execute", note)]
+    for name, watcher in watchers:
+        sa.event.listen(postgresql_engine, name, watcher)
+    try:
+        assert outbox.get(outbox.enqueue("k"))
+    finally:
+        for name, watcher in watchers:
+            sa.event.remove(postgresql_engine, name, watcher)
+    assert begun
+    assert any(each.startswith("INSERT") for each in seen)
+
+
+def test_a_statement_that_commits_by_itself_and_fails(postgresql_engine):
+    """Its error has SQLAlchemy's as its cause, and the next statement runs."""
+    storage = SqlAlchemyStorage(postgresql_engine)
+    with storage.begin(atomic=False) as rows:
+        with pytest.raises(StorageError) as caught:
+            rows.run("SELECT 1 / %s", (0,), fetch=True)
+        assert rows.run("SELECT 1", (), fetch=True) == [(1,)]
+        assert rows.native.exec_driver_sql("SELECT 2").scalar() == 2
+    assert isinstance(caught.value.__cause__, sa.exc.DataError)
+    with storage.begin(atomic=False) as rows, pytest.raises(KeyError):
+        raise KeyError
+    with postgresql_engine.connect() as connection:
+        assert not connection.connection.driver_connection.autocommit
+
+
 def test_sqlalchemys_log_shows_our_statements(engine, caplog):
     """Turned on at any time."""
     outbox = RowsOutboxStore(SqlAlchemyStorage(engine))

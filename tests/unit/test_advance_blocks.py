@@ -1,5 +1,6 @@
 """
-What blocks mean to `advance`: random nested workflows, against an interpreter that just recurs.
+What blocks and loops mean to `advance`: random nested workflows, against an interpreter that just
+recurs.
 
 The driver keeps rows as the database does. It ends calls in any order, lets time pass, and lets the
 worker die before or after a turn was saved.
@@ -8,15 +9,21 @@ worker die before or after a turn was saved.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import random
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import pytest
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.engine import advance as engine_advance
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.execution import (
@@ -29,10 +36,20 @@ from automate_kernel.workflows.execution import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+# Of a loop the fewest rounds are kept that may be, so that each forgetting is seen.
+pytestmark = pytest.mark.usefixtures("one_round_kept")
+
 ENGINE, ENVIRONMENT = TemplateEngine(), EnvironmentResolver(())
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 Key = tuple[str, int]
 CASES = ("red", "blue")
+
+
+@pytest.fixture(scope="module")
+def one_round_kept() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_advance, "KEPT_ROUNDS", 1)
+        yield
 
 
 def context(event: Any, execution: Any, steps: Any, extra: Any) -> TemplateContext:
@@ -49,7 +66,7 @@ class Author:
         self.dice, self.failing, self.count = dice, failing, 0
 
     def workflow(self) -> Workflow:
-        steps = self.steps([], depth=0, elements=0)
+        steps = self.steps([], depth=0, elements=[])
         last = steps[-1]["id"]
         return Workflow.model_validate(
             {
@@ -60,7 +77,7 @@ class Author:
             }
         )
 
-    def steps(self, seen: list[str], depth: int, elements: int) -> list[dict[str, Any]]:
+    def steps(self, seen: list[str], depth: int, elements: list[str]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         own: list[str] = []
         for n in range(self.dice.randint(1, 4)):
@@ -88,21 +105,27 @@ class Author:
                 found |= dict.fromkeys(step.get("needs", around))
         return list(found)
 
-    def fill(self, one: dict[str, Any], visible: list[str], depth: int, elements: int) -> None:
+    def fill(
+        self, one: dict[str, Any], visible: list[str], depth: int, elements: list[str]
+    ) -> None:
         if self.failing and self.dice.random() < 0.3:
             one["on_failure"] = "continue"
         if self.dice.random() < 0.4:
             size = self.dice.randint(0, 3 if depth < 2 else 2)
             one["for_each"] = list(range(size))
             one["concurrency"] = self.dice.randint(1, 3)
-            elements += 1
+            elements = [*elements, "item"]
+        elif self.dice.random() < 0.4:
+            self.loop(one, self.dice.randint(0, 3 if depth < 2 else 2))
+            elements = [*elements, "last"]
         kind = self.dice.choice(["action"] * 3 + ["sleep"] + ["steps", "steps", "switch"] * 2)
         if (depth == 3 or self.count > 12) and kind in ("steps", "switch"):
             kind = "action"
         if kind == "action":
             fails = self.failing and self.dice.random() < 0.3
             one["action"] = "fail" if fails else "echo"
-            names = ["item", "index", "outer.item"][: 0 if not elements else 2 + (elements > 1)]
+            names = [*elements[-1:], "index"] if elements else []
+            names += [f"outer.{each}" for each in elements[-2:-1]]
             one["input"] = {
                 "names": ["{{ " + name + " }}" for name in names],
                 "seen": ["{{ steps." + each + ".output }}" for each in visible],
@@ -120,6 +143,17 @@ class Author:
             }
             if self.dice.random() < 0.5:
                 one["default"] = self.steps(visible, depth + 1, elements)
+
+    def loop(self, one: dict[str, Any], rounds: int) -> None:
+        if rounds and self.dice.random() < 0.6:
+            one["until"] = "{{ index == " + str(rounds - 1) + " }}"
+        else:
+            one["while"] = "{{ index < " + str(rounds) + " }}"
+        if self.dice.random() < 0.5:
+            one["every"] = self.dice.choice(["2s", "{{ index }}"])
+        if self.dice.random() < 0.2:
+            one["max_rounds"] = max(1, rounds - 1)
+            one["on_max_rounds"] = "fail" if self.failing else "continue"
 
 
 def payload(dice: random.Random) -> dict[str, Any]:
@@ -170,7 +204,22 @@ class Interpreter:
             return not self.event["yes"]
         return step.if_ is False
 
+    def rounds(self, step: Step) -> int:
+        condition = str(step.while_ or step.until)
+        return int(condition.split()[3]) + (step.until is not None)
+
     def step(self, step: Step, outputs: Names, element: Names) -> Any:
+        if step.loops:
+            last = None
+            rounds = self.rounds(step)
+            for index in range(min(rounds, step.max_rounds)):
+                names = {"last": last, "index": index, "outer": element}
+                last = self.once(step, outputs, names)
+                if last is FAILED:
+                    return FAILED
+                last = None if last is SKIPPED else last
+            over = rounds <= step.max_rounds or step.on_max_rounds == "continue"
+            return last if over else FAILED
         if step.for_each is None:
             return self.once(step, outputs, element)
         found = []
@@ -189,10 +238,9 @@ class Interpreter:
             self.calls[step.id] += 1
             if step.action == "fail":
                 return FAILED
-            names = [element["item"], element["index"]] if element else []
-            names += [element["outer"]["item"]] if element and element["outer"] else []
+            names = [_named(element, text.split()[1].split(".")) for text in step.input["names"]]
             seen = [outputs[text.split(".")[1]] for text in step.input["seen"]]
-            return {"names": names[: len(step.input["names"])], "seen": seen}
+            return _short({"names": names, "seen": seen})
         steps = step.steps
         if step.switch is not None:
             steps = step.chosen(self.event["colors"][element["index"] if element else 0])
@@ -203,6 +251,19 @@ class Interpreter:
 
 
 SKIPPED = object()
+
+
+def _short(output: Any) -> Any:
+    """Return *output*, or its hash: a round that sees the output of the last one grows it."""
+    text = json.dumps(output)
+    return output if len(text) < 2000 else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _named(element: Names, path: list[str]) -> Any:
+    found: Any = element
+    for each in path:
+        found = found[each]
+    return found
 
 
 # -- the driver ------------------------------------------------------------------------------------
@@ -231,6 +292,8 @@ class World:
             if run.status is StepStatus.COMPLETED:
                 self.completed[run.key] += 1
                 self.order.append(run.key)
+        for key in turn.past:
+            self.rows.pop(key, None)
         if turn.failed is not None:
             self.row.error_code, self.row.error = str(turn.failed.code), str(turn.failed)
         if turn.end is not None:
@@ -265,14 +328,30 @@ class World:
             self.dice.shuffle(calls)
             number = self.dice.randint(0 if turn.next_retry is not None else 1, len(calls))
             ended, calls = calls[:number], calls[number:]
+            if ended and self.dice.random() < crashes / 3:
+                self.save_alone(ended[0], calls)
+                return
             elapsed = 0.0 if ended or turn.next_retry is None else turn.next_retry
             self.clock += elapsed
             turn = flow.send(([self.outcome(call) for call in ended], elapsed))
 
+    def save_alone(self, call: StepCall, others: list[StepCall]) -> None:
+        """Save the end of one call in its own transaction, with what was decided; and die."""
+        outcome = self.outcome(call)
+        if outcome.error is not None:
+            return
+        done = replace(call.run, status=StepStatus.COMPLETED, output=outcome.output)
+        decided = [
+            replace(each.run, status=StepStatus.RUNNING)
+            for each in others
+            if each.step.for_each is None and (each.step.if_ or each.step.while_) is not None
+        ]
+        self.save(Turn([done, *decided]))
+
     def outcome(self, call: StepCall) -> CallOutcome:
         if call.action == "fail":
             return CallOutcome(call, error=AutomateError(ErrorCodes.FAILED_PRECONDITION, "no"))
-        return CallOutcome(call, output=call.input)
+        return CallOutcome(call, output=_short(call.input))
 
 
 def began_after_needs(world: World) -> None:

@@ -119,7 +119,7 @@ def problems(steps: str) -> list[str]:
         ),
         (
             '  - {id: a, for_each: [1], steps: [{id: b, action: x.y, input: "{{ outer.item }}"}]}',
-            "w:4: steps.a.steps.b.input: 'outer' is known where one for_each is inside another only"
+            "w:4: steps.a.steps.b.input: 'outer' is known where one for_each or loop is inside another only"
             " (use item)",
         ),
     ],

@@ -290,7 +290,7 @@ def test_names_are_known_where_they_mean_something() -> None:
         finally: [{id: c, action: x.y, input: {v: "{{ error }} {{ steps.a.output }}"}}]
     """)
     assert "2 problems" in found
-    assert "steps.a.input.v: 'output' is known under compensate only" in found
+    assert "steps.a.input.v: 'output' is known under compensate and in until only" in found
     assert "steps.a.compensate.input.v: 'item' is known" in found
 
 

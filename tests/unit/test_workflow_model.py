@@ -410,6 +410,8 @@ def test_an_execution_is_built_from_its_rows() -> None:
             "created_at": now,
             "updated_at": now,
             "completed_at": now,
+            "chain_id": None,
+            "successor_id": None,
         },
         runs,
     )

@@ -302,6 +302,8 @@ class WorkflowExecution(_KernelTable):
     parent_id = models.UUIDField(null=True)
     concurrency_key = models.CharField(max_length=255, null=True)
     output_ref = models.TextField(null=True)
+    chain_id = models.UUIDField(null=True)
+    successor_id = models.UUIDField(null=True)
 
     Meta = _meta(tables.EXECUTION)
 

@@ -30,6 +30,7 @@ def execution_data(execution: Execution) -> dict[str, Any]:
         "output": redact_shown(execution.output),
         "output_ref": execution.output_ref,
         **attributes(execution, "error_code", "error", "error_group", "labels", "tenant_id"),
+        **attributes(execution, "parent_id", "predecessor_id", "successor_id"),
         **attributes(execution, "item_id", "created_at", "updated_at", "completed_at"),
         "duration_seconds": execution.duration_seconds,
         "steps": [step_data(run) for run in execution.steps],
@@ -87,7 +88,7 @@ def brief(value: Any, length: int = 60) -> str:
 
 
 def step_name(run: StepRun | FailedAttempt | WaitingFor | PendingApproval) -> str:
-    """Return a step's id, with the position in what a ``for_each`` goes through."""
+    """Return a step's id, with the position in what a ``for_each`` goes through, or the round."""
     return f"{run.step_id}[{run.position}]" if run.position >= 0 else str(run.step_id)
 
 

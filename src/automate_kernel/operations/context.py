@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -99,14 +98,21 @@ def current_item() -> OutboxItem | None:
     return handled_item.get()
 
 
-@contextmanager
-def calling(call: Call) -> Iterator[Call]:
-    """Make *call* the current one for the block. The kernel does this around each call."""
-    token = _current.set(call)
-    try:
-        yield call
-    finally:
-        _current.reset(token)
+class calling:  # noqa: N801  (it is used as a function)
+    """Makes *call* the current one for the block. The kernel does this around each call."""
+
+    # No generator: this is entered for each call, and a generator takes longer than some calls.
+    __slots__ = ("_call", "_token")
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __enter__(self) -> Call:
+        self._token = _current.set(self._call)
+        return self._call
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 class NoSecrets:

@@ -46,6 +46,7 @@ class _Registry(Protocol):
 class _Hooks(Protocol):
     @property
     def hook(self) -> Any: ...
+    def receives(self, name: str) -> bool: ...
     def notify(self, name: str, **arguments: Any) -> Any: ...
 
 
@@ -225,7 +226,7 @@ class Invoker:
         """
         with calling(call):
             try:
-                self.hooks.hook.automate_before_call(call=call, input=masked(data))
+                self._before(call, data)
                 result = self._invoke(name, data, call, timeout)
                 output = self.redactor.redact_value(result, cut=False)
             except KeyboardInterrupt:
@@ -246,7 +247,9 @@ class Invoker:
         else:
             work = functools.partial(replacement.perform, self._shown(data))
         result = work() if timeout is None else self.timed_calls.run(work, timeout, key=_key(call))
-        if inspect.isawaitable(result) and _is_in_transaction():
+        if not _is_awaitable(result):
+            return result
+        if _is_in_transaction():
             if inspect.iscoroutine(result):
                 result.close()
             raise AutomateError(
@@ -254,7 +257,11 @@ class Invoker:
                 f"the action {name_of(name)!r} is asynchronous, and can't be transactional",
                 hint="perform it with a plain function: its transaction is that of its thread",
             )
-        return self.portal.run(result, timeout) if inspect.isawaitable(result) else result
+        return self.portal.run(result, timeout)
+
+    def _before(self, call: Call, data: Any) -> None:
+        if self.hooks.receives("automate_before_call"):
+            self.hooks.hook.automate_before_call(call=call, input=masked(data))
 
     def _replacement(self, name: str | OperationSpec) -> Replacement | None:
         """Return what is called in the place of an operation; raises for one that must not be."""
@@ -275,7 +282,7 @@ class Invoker:
     ) -> Any:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
         try:
-            self.hooks.hook.automate_before_call(call=call, input=masked(data))
+            self._before(call, data)
             work = contained(self._ainvoke(name, data, call, timeout))
             result, failure = await asyncio.wait_for(work, timeout)
             if failure is not None:
@@ -313,7 +320,7 @@ class Invoker:
                 result = await self.timed_calls.arun(work, timeout, key=_key(call))
             else:
                 result = await asyncio.to_thread(perform, revealed)
-            return await result if inspect.isawaitable(result) else result
+            return await result if _is_awaitable(result) else result
 
     def _failed(
         self, operation: str | OperationSpec, call: Call, error: BaseException
@@ -361,6 +368,10 @@ class Invoker:
         self.portal.close()
 
 
+# The types of most outputs.
+_PLAIN = frozenset((type(None), bool, int, float, str, list, dict))
+
+
 def _key(call: Call) -> Key | None:
     """Return what the attempts of one call have in common; None if that is not known."""
     if call.idempotency_key is None:
@@ -380,7 +391,12 @@ def name_of(operation: str | OperationSpec) -> str:
 
 def _call_function(spec: OperationSpec, data: Any) -> Any:
     result = spec.call(data)
-    return _dumped(spec, result) if inspect.isawaitable(result) else spec.dump(result)
+    return _dumped(spec, result) if _is_awaitable(result) else spec.dump(result)
+
+
+def _is_awaitable(result: Any) -> bool:
+    # What most operations return is found sooner than what might be awaited.
+    return type(result) not in _PLAIN and inspect.isawaitable(result)
 
 
 async def _dumped(spec: OperationSpec, result: Any) -> Any:

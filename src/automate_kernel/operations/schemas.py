@@ -75,7 +75,6 @@ def check_model(model: type[BaseModel], data: Any) -> tuple[Any, list[FieldProbl
     As strict as the JSON Schema that the model publishes: ``"3"`` and ``true`` are no integers.
     """
     import pydantic_core
-    from pydantic import ValidationError
 
     if isinstance(data, model):
         return data, []
@@ -87,7 +86,7 @@ def check_model(model: type[BaseModel], data: Any) -> tuple[Any, list[FieldProbl
         return None, [FieldProblem("", "it can't be written as JSON")]
     try:
         return model.model_validate_json(text, strict=True), []
-    except ValidationError as error:
+    except pydantic_core.ValidationError as error:
         return None, validation_problems(error, data)
 
 

@@ -205,6 +205,19 @@ class RowsOutboxStore(OutboxStore):
             transaction, lambda rows: _insert(rows, new, fresh, labels)
         )
 
+    def may_claim(self, rows: Rows, items: Iterable[NewItem], *, in_line: bool = True) -> bool:
+        """
+        Return True if new items without keys may be claimed from the start.
+
+        They may not where their kinds are paused or limited, or with *in_line* where other
+        tenants' items wait: enqueue them then.
+        """
+        groups = {(item.kind, item.tenant_id) for item in items}
+        kinds = sorted({kind for kind, _ in groups})
+        if self._paused_kinds(rows).intersection(kinds) or self._limits.limited(rows, kinds):
+            return False
+        return not (in_line and self._share.is_due_to_others(groups))
+
     def insert_claimed(
         self,
         rows: Rows,
@@ -212,21 +225,13 @@ class RowsOutboxStore(OutboxStore):
         worker_id: str,
         *,
         beside: Sequence[tuple[str, Sequence[Row]]] = (),
-        in_line: bool = False,
     ) -> list[OutboxItem]:
         """
         Accept new items without keys that *worker_id* has claimed from the start.
 
-        Nobody else gets them, unless their lease ends. New rows of other tables go in with them,
-        *beside*. There are no items back, and nothing is written, where their kinds are paused or
-        limited, or with *in_line* where other tenants' wait: enqueue them then.
+        It must be one that `may_claim` them. Nobody else gets them, unless their lease ends. New
+        rows of other tables go in with them, *beside*.
         """
-        kinds = sorted({item.kind for item in items})
-        if self._paused_kinds(rows).intersection(kinds) or self._limits.limited(rows, kinds):
-            return []
-        groups = {(item.kind, item.tenant_id) for item in items}
-        if in_line and self._share.is_due_to_others(groups):
-            return []
         new, _, labels = _new_rows(self.announced(items), self.redact)
         token = new_id()
         claim = {**claim_changes(worker_id, token, self.lease_seconds), "attempt_count": 1}

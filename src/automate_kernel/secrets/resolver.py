@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
 from automate_kernel.errors import (
@@ -29,6 +29,25 @@ _MAX_LENGTH = 65_536
 # The values of a `session`, by resolver and key. A context variable, so that a session
 # belongs to one thread or one task, and follows an action into the thread that runs it.
 _session: ContextVar[dict[tuple[int, str], str] | None] = ContextVar("session", default=None)
+
+
+class _Session(AbstractContextManager["SecretResolver"]):
+    """A block in which each key is looked up once. No generator: one is made for each call."""
+
+    __slots__ = ("_resolver", "_token")
+
+    def __init__(self, resolver: SecretResolver) -> None:
+        self._resolver = resolver
+        self._token: Token[dict[tuple[int, str], str] | None] | None = None
+
+    def __enter__(self) -> SecretResolver:
+        if _session.get() is None:
+            self._token = _session.set({})
+        return self._resolver
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _session.reset(self._token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +142,9 @@ class SecretResolver:
                 raise problem
         raise self._missing(key)
 
-    @contextlib.contextmanager
-    def session(self) -> Iterator[SecretResolver]:
+    def session(self) -> AbstractContextManager[SecretResolver]:
         """Look each key up only once within the block, in this thread or task."""
-        if _session.get() is not None:
-            yield self
-            return
-        token = _session.set({})
-        try:
-            yield self
-        finally:
-            _session.reset(token)
+        return _Session(self)
 
     def check(self, keys: Iterable[str]) -> SecretReport:
         """

@@ -8,10 +8,11 @@ PostgreSQL, and one transaction elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from automate_kernel.storage.codec import array_text, decode_time
@@ -29,6 +30,8 @@ _STEERED = ("PAUSED", "CANCELLING")
 # A checkpoint that ends an execution does so in these only, or as CANCELLED in CANCELLING.
 _GOES_ON = ("PENDING", "RUNNING")
 
+# Of a lease of which more than this share is left, nothing is written.
+_RENEWED_BELOW = 0.9
 _UNFINISHED = ("PENDING", "RUNNING", "RETRY", "WAITING")
 # A row that is there keeps these.
 _KEPT = ("id", "execution_id", "step_id", "position", "started_at")
@@ -79,11 +82,13 @@ class Saved:
     """
     The items whose checkpoints were saved, and the time of it by the database's clock.
 
-    *steered* has those whose executions are PAUSED or CANCELLING.
+    *renewed* has those whose leases were renewed, or that have ended. *steered* has those whose
+    executions are PAUSED or CANCELLING.
     """
 
     items: set[str]
     at: datetime
+    renewed: set[str]
     steered: frozenset[str] = frozenset()
 
 
@@ -92,22 +97,26 @@ def save_checkpoints(rows: Rows, group: Sequence[Checkpoint], lease_seconds: flo
     Save the progress of executions; return the items whose claims held, and the time.
 
     Of an item that is claimed with another token, or whose execution has ended, nothing is written.
-    The others' leases are renewed for *lease_seconds*. It is one statement on PostgreSQL; elsewhere
-    the transaction of *rows* must be atomic.
+    The others' leases are renewed for *lease_seconds*, unless that was done a moment ago. It is one
+    statement on PostgreSQL; elsewhere the transaction of *rows* must be atomic.
     """
     if not rows.dialect.arrays:
         return checkpoint_in_steps(rows, group, lease_seconds)
-    single = len(group) == 1 and len(group[0].steps) == 1
-    parameters = checkpoint_parameters(group, lease_seconds, single=single)
+    changes = any(one.status is not None for one in group)
+    sql = _checkpoint_sql(
+        asks_server=rows.asks_server,
+        single=len(group) == 1 and len(group[0].steps) == 1,
+        changes=changes,
+        # A step that has ended may be written whatever happens meanwhile, one that goes on may not.
+        locked=any(row["status"] in _UNFINISHED for one in group for row in one.steps),
+    )
+    parameters = _parameters(group, lease_seconds, changes=changes)
     if not rows.asks_server:
         parameters.insert(0, rows.now())
-    # A step that has ended may be written whatever happens meanwhile, one that goes on may not.
-    locked = any(row["status"] in _UNFINISHED for one in group for row in one.steps)
-    sql = _checkpoint_sql(asks_server=rows.asks_server, single=single, locked=locked)
     found = rows.query(sql, parameters)
-    steered = frozenset(row[0] for row in found if row[2] in _STEERED)
+    steered = frozenset([row[0] for row in found if row[2] in _STEERED])
     at = decode_time(found[0][1]) if found else rows.now()
-    return Saved({row[0] for row in found}, at, steered)
+    return Saved({row[0] for row in found}, at, {row[0] for row in found if row[3]}, steered)
 
 
 def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> Saved:
@@ -124,7 +133,7 @@ def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: 
     rows.update(OUTBOX, [Where("id", "in", progressed)], {"attempt_count": 1})
     ended = sorted(one.item_id for one in saved if one.ends)
     rows.update(OUTBOX, [Where("id", "in", ended)], _ITEM_ENDS)
-    return Saved(live, now, steered)
+    return Saved(live, now, live, steered)
 
 
 def save_progress(rows: Rows, group: Sequence[Checkpoint]) -> tuple[set[str], frozenset[str]]:
@@ -222,11 +231,18 @@ _STEP_COLUMNS = {
     "error": "text", "trace": "text", "error_group": "text", "started_at": "time",
     "next_attempt_at": "time", "completed_at": "time", "place": "text", "output_ref": "text",
 }  # fmt: skip
-_GIVEN_COLUMNS = {
-    "item_id": "uuid", "token": "uuid", "execution_id": "uuid", "status": "text",
-    "error_code": "text", "error": "text", "error_group": "text", "output": "jsonb",
-    "output_ref": "text", "progress": "boolean", "ends": "boolean",
+_CLAIM_COLUMNS = {
+    "item_id": "uuid", "token": "uuid", "execution_id": "uuid", "progress": "boolean",
+    "ends": "boolean",
 }  # fmt: skip
+_STATUS_COLUMNS = {
+    "final": "boolean", "status": "text", "error_code": "text", "error": "text",
+    "error_group": "text", "output": "jsonb", "output_ref": "text",
+}  # fmt: skip
+
+
+def _given_columns(*, changes: bool) -> Mapping[str, str]:
+    return {**_CLAIM_COLUMNS, **_STATUS_COLUMNS} if changes else _CLAIM_COLUMNS
 
 
 def _sent_rows(columns: Mapping[str, str], *, single: bool) -> str:
@@ -235,7 +251,7 @@ def _sent_rows(columns: Mapping[str, str], *, single: bool) -> str:
     for name, type_ in columns.items():
         value = "{}" if single else name
         if type_ == "time":
-            cells.append(f"clock.now + {value}::double precision * interval '1 second' AS {name}")
+            cells.append(f"clock.now + {value}::float8 * interval '1 second' AS {name}")
         else:
             cells.append(f"{value}::{type_} AS {name}")
     query = f"SELECT {', '.join(cells)} FROM clock"
@@ -250,44 +266,52 @@ def _words(words: Sequence[str]) -> str:
     return ", ".join(f"'{word}'" for word in words)
 
 
-_FINAL = f"coalesce(given.status NOT IN ({_words(LIVE)}), false)"
+_LIVES = f"driven.status IN ({_words(LIVE)})"
 _ACCEPTS = (
-    f"CASE WHEN {_FINAL} THEN driven.status IN ({_words(_GOES_ON)})"
+    f"CASE WHEN given.final THEN driven.status IN ({_words(_GOES_ON)})"
     " OR (driven.status = 'CANCELLING' AND given.status = 'CANCELLED')"
-    f" ELSE driven.status IN ({_words(LIVE)}) END"
+    f" ELSE {_LIVES} END"
 )
 # Whoever pauses or cancels an execution locks the item first, and leaves word there: a statement
 # that had to wait for that sees it on the item, not on the execution.
-# The items that are still held, with their leases renewed, or ended. They are locked first: whoever
-# takes one over waits, and then finds it so.
+_ENDS_UNSTEERED = f"(item.waiting_for IS NULL OR item.waiting_for <> '{RECALL}' OR NOT given.final)"
+# The items that are still held, and whether something of them changes. Nearly always nothing does,
+# and to write a row anew costs as much as to insert a step. They are locked first: whoever takes
+# one over waits, and then finds it so.
 _HELD = f"""
+    SELECT item.id, given.execution_id, driven.status, given.ends
+        OR item.lease_expires_at
+            < clock.now + lease.seconds * {_RENEWED_BELOW} * interval '1 second'
+        OR (given.progress AND item.attempt_count > 1) AS changes
+    FROM given, clock, lease, {OUTBOX} AS item, {EXECUTION} AS driven
+    WHERE item.id = given.item_id AND item.lease_token = given.token
+        AND item.status = 'RUNNING' AND driven.id = given.execution_id
+        AND driven.item_id = given.item_id AND {{}}
+    FOR NO KEY UPDATE OF item
+"""
+# Those whose executions have not ended meanwhile. Locked: who cancels one waits, and then ends the
+# steps that are written here.
+_LOCKED = f"""
+    SELECT held.id, held.execution_id, driven.status, held.changes
+    FROM held JOIN {EXECUTION} AS driven ON driven.id = held.execution_id
+    WHERE driven.item_id = held.id AND {_LIVES}
+    FOR NO KEY UPDATE OF driven
+"""
+_RENEWED = f"""
     UPDATE {OUTBOX} AS item SET
         lease_expires_at = CASE WHEN given.ends THEN NULL
-            ELSE clock.now + {{}} * interval '1 second' END,
+            ELSE clock.now + lease.seconds * interval '1 second' END,
         attempt_count = CASE WHEN given.progress THEN 1 ELSE item.attempt_count END,
         status = CASE WHEN given.ends THEN 'COMPLETED' ELSE item.status END,
         waiting_for = CASE WHEN given.ends THEN NULL ELSE item.waiting_for END,
         completed_at = CASE WHEN given.ends THEN clock.now ELSE item.completed_at END,
         updated_at = CASE WHEN given.ends THEN clock.now ELSE item.updated_at END
-    FROM given, clock, {EXECUTION} AS driven
-    WHERE item.id = given.item_id AND item.lease_token = given.token
-        AND item.status = 'RUNNING' AND driven.id = given.execution_id
-        AND driven.item_id = given.item_id AND {_ACCEPTS}
-        AND (item.waiting_for IS NULL OR item.waiting_for <> '{RECALL}' OR NOT {_FINAL})
-    RETURNING item.id, given.execution_id, driven.status
-"""
-# Those whose executions have not ended meanwhile. Locked: who cancels one waits, and then ends the
-# steps that are written here.
-_LOCKED = f"""
-    SELECT held.id, held.execution_id, driven.status
-    FROM held JOIN {EXECUTION} AS driven ON driven.id = held.execution_id
-    WHERE driven.item_id = held.id AND driven.status IN ({_words(LIVE)})
-    FOR NO KEY UPDATE OF driven
+    FROM given JOIN {{}} AS live ON live.id = given.item_id, clock, lease
+    WHERE item.id = live.id AND live.changes
 """
 _SAVED = f"""
     INSERT INTO {STEP} ({", ".join(_STEP_COLUMNS)})
-    SELECT {", ".join(f"steps.{name}" for name in _STEP_COLUMNS)}
-    FROM steps JOIN live USING (execution_id)
+    SELECT steps.* FROM steps JOIN {{}} AS live USING (execution_id)
     ON CONFLICT (execution_id, step_id, position) DO UPDATE SET
         {", ".join(f"{name} = excluded.{name}" for name in _STEP_COLUMNS if name not in _KEPT)}
     WHERE {STEP}.status IN ({_words(_UNFINISHED)})
@@ -295,61 +319,69 @@ _SAVED = f"""
 # What a cancellation does to an execution meanwhile is seen once more here.
 _CHANGED = f"""
     UPDATE {EXECUTION} AS driven SET
-        status = CASE WHEN driven.status IN ({_words(_STEERED)}) AND NOT {_FINAL}
+        status = CASE WHEN driven.status IN ({_words(_STEERED)}) AND NOT given.final
             THEN driven.status ELSE given.status END,
         error_code = given.error_code, error = given.error,
         error_group = given.error_group, updated_at = clock.now,
-        output = CASE WHEN given.status IN ({_words(LIVE)}) THEN driven.output
-            ELSE given.output END,
-        output_ref = CASE WHEN given.status IN ({_words(LIVE)}) THEN driven.output_ref
-            ELSE given.output_ref END,
-        completed_at = CASE WHEN given.status IN ({_words(LIVE)}) THEN NULL ELSE clock.now END
-    FROM given JOIN live ON live.id = given.item_id, clock
+        output = CASE WHEN given.final THEN given.output ELSE driven.output END,
+        output_ref = CASE WHEN given.final THEN given.output_ref ELSE driven.output_ref END,
+        completed_at = CASE WHEN given.final THEN clock.now END
+    FROM given JOIN {{}} AS live ON live.id = given.item_id, clock
     WHERE driven.id = given.execution_id AND given.status IS NOT NULL
         AND driven.item_id = given.item_id AND {_ACCEPTS}
 """
 
 
-@lru_cache(8)
-def _checkpoint_sql(*, asks_server: bool, single: bool, locked: bool) -> str:
+@lru_cache(16)
+def _checkpoint_sql(*, asks_server: bool, single: bool, changes: bool, locked: bool) -> str:
     """
-    Return the statement for PostgreSQL, whose parameters are `checkpoint_parameters`.
+    Return the statement for PostgreSQL, whose parameters are the time and `_parameters`.
 
     The clock is the server's, or the first parameter. *single* is for one execution with one step:
-    where nobody else waits, arrays cost more than all the rest. With *locked* the executions are
-    locked before anything of them is written.
+    its values stand in the place of rows of arrays, so that the server has nothing to join. With
+    *changes* the status of some execution is written. With *locked* the executions are locked
+    before anything of them is written.
     """
     now = DIALECTS["postgresql"].now if asks_server else "{}::timestamptz"
-    text = f"""
-        WITH clock AS MATERIALIZED (SELECT {now} AS now),
-        given AS MATERIALIZED ({_sent_rows(_GIVEN_COLUMNS, single=single)}),
-        steps AS MATERIALIZED ({_sent_rows(_STEP_COLUMNS, single=single)}),
-        held AS ({_HELD}),
-        live AS {f"MATERIALIZED ({_LOCKED})" if locked else "(SELECT * FROM held)"},
-        saved AS ({_SAVED}),
-        changed AS ({_CHANGED})
-        SELECT live.id::text, clock.now, live.status FROM live, clock
-    """
+    kept = "NOT MATERIALIZED" if single else "MATERIALIZED"
+    accepts = f"{_ACCEPTS} AND {_ENDS_UNSTEERED}" if changes else _LIVES
+    live = "live" if locked else "held"
+    parts = {
+        "clock AS NOT MATERIALIZED": f"SELECT {now} AS now",
+        "lease AS NOT MATERIALIZED": "SELECT {}::float8 AS seconds",
+        f"given AS {kept}": _sent_rows(_given_columns(changes=changes), single=single),
+        f"steps AS {kept}": _sent_rows(_STEP_COLUMNS, single=single),
+        "held AS MATERIALIZED": _HELD.format(accepts),
+        **({"live AS MATERIALIZED": _LOCKED} if locked else {}),
+        "renewed AS": _RENEWED.format(live),
+        "saved AS": _SAVED.format(live),
+        **({"changed AS": _CHANGED.format(live)} if changes else {}),
+    }
+    text = ", ".join(f"{name} ({query})" for name, query in parts.items())
+    text = f"WITH {text} SELECT live.id::text, clock.now, live.status, live.changes FROM {live}"
     # Drivers keep what they know of a statement for short ones only.
-    return " ".join(text.split())
+    return " ".join(f"{text} AS live, clock".split())
 
 
-def checkpoint_parameters(
-    group: Sequence[Checkpoint], lease_seconds: float, *, single: bool
-) -> list[Any]:
+def _parameters(group: Sequence[Checkpoint], lease_seconds: float, *, changes: bool) -> list[Any]:
     """Return the parameters of the statement in their order."""
+    columns = _given_columns(changes=changes)
+    steps = [row for one in group for row in one.steps]
+    if len(group) == len(steps) == 1:
+        given, row = attrgetter(*columns)(group[0]), _step_values(steps[0])
+        return [lease_seconds, *given, *_sent(row)]
     # Sorted, so that two groups lock their rows in the same order.
     group = sorted(group, key=lambda one: one.item_id)
     steps = [row for one in group for row in one.steps]
-    if single:
-        given: list[Any] = [getattr(group[0], name) for name in _GIVEN_COLUMNS]
-        return [*given, *(_sent(steps[0][name]) for name in _STEP_COLUMNS), lease_seconds]
     return [
-        *(array_text([getattr(one, name) for one in group]) for name in _GIVEN_COLUMNS),
-        *(array_text([_sent(row[name]) for row in steps]) for name in _STEP_COLUMNS),
         lease_seconds,
+        *[array_text([getattr(one, name) for one in group]) for name in columns],
+        *[array_text(_sent([row[name] for row in steps])) for name in _STEP_COLUMNS],
     ]
 
 
-def _sent(value: Any) -> Any:
-    return value.offset if type(value) is Now else value
+_step_values = itemgetter(*_STEP_COLUMNS)
+
+
+def _sent(values: Iterable[Any]) -> list[Any]:
+    return [value.offset if type(value) is Now else value for value in values]

@@ -23,6 +23,9 @@ class JsonText(str):
     __slots__ = ()
 
 
+NULL = JsonText("null")
+"""None as JSON."""
+
 _written = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 # A string, which is left alone, or a number that a database's own type for JSON would change.
 _NUMBERS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?e\+\d+|-0\.0(?!\d)')
@@ -37,6 +40,8 @@ def json_text(value: Any) -> JsonText:
     that every reader rounds to zero with its sign. Raises `ValueError` for NaN, infinity and a
     circular reference, and `TypeError` for types that JSON doesn't have.
     """
+    if value is None:
+        return NULL  # as most steps return nothing
     text = _written(value)
     # Looking for two characters costs nothing beside encoding; few payloads have such numbers.
     if "e+" in text or "-0.0" in text:

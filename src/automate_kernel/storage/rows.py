@@ -83,6 +83,11 @@ _OPERATORS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">=
 _TIME = Column("now", "time")
 
 
+@lru_cache(256)
+def _quoted(quote: str, names: tuple[str, ...]) -> str:
+    return ", ".join(f"{quote}{name}{quote}" for name in names)
+
+
 class _Statement:
     """
     The parameters of one statement, collected while its text is written.
@@ -103,7 +108,7 @@ class _Statement:
         return f"{self._dialect.quote}{name}{self._dialect.quote}"
 
     def names(self, names: Sequence[str]) -> str:
-        return ", ".join(map(self.name, names))
+        return _quoted(self._dialect.quote, tuple(names))
 
     def bind(self, value: Any) -> str:
         self.parameters.append(value)
@@ -139,9 +144,13 @@ class _Statement:
     def row(self, columns: Sequence[Column], values: Sequence[Any]) -> str:
         servers = self._clock is None and bool(self._dialect.now)
         first, cells = len(self.parameters), []
+        casts, plain = self._dialect.casts, self._dialect.arrays
         for column, value in zip(columns, values, strict=True):
+            type_ = column.type
             if type(value) is not Now:
-                encoded = encode(self._dialect, column, value)
+                # Where there are arrays, only JSON has to be encoded.
+                as_is = plain and type_ != "json"
+                encoded = value if as_is else encode(self._dialect, column, value)
             elif servers:
                 cells.append(self._dialect.now_plus if value.offset else self._dialect.now)
                 self.parameters += [value.offset] if value.offset else []
@@ -149,13 +158,14 @@ class _Statement:
             else:
                 encoded = self._encoded_instant(value.offset)
             # What is no parameter costs neither the driver nor the database anything.
-            if encoded is None:
-                cells.append(self.cast(column.type, "NULL"))
-            elif column.fixed:
+            if encoded is not None and column.fixed:
                 cells.append(_literal(encoded))
-            else:
-                cells.append(self.cast(column.type, "{}"))
+                continue
+            cell = "NULL"
+            if encoded is not None:
+                cell = "{}"
                 self.parameters.append(encoded)
+            cells.append(f"{cell}::{casts[type_]}" if type_ in casts else cell)
         # Numbered markers depend on the row's place in the statement, the others look alike.
         return _marked(", ".join(cells), self._style, first if self._style == "$" else 0)
 

@@ -254,11 +254,14 @@ _ALL = (
         Column("concurrency_key", "text", _LONG_KEY, null=True),
         # Where the host's store has an output that is too large for the column.
         Column("output_ref", "longtext", null=True),
+        # The first of those that continue each other as new, and the next one.
+        *_columns("id", "chain_id successor_id", null=True),
         _index("automate_execution_recent", "created_at"),
         _index("automate_execution_workflow", "workflow created_at"),
         _index("automate_execution_status", "status created_at"),
         _index("automate_execution_tenant", "tenant_id created_at", tenant_id=None),
         _index("automate_execution_parent", "parent_id created_at", parent_id=None),
+        _index("automate_execution_chain", "chain_id created_at", chain_id=None),
         _index("automate_execution_key", "concurrency_key status created_at", concurrency_key=None),
     ),
     _table(

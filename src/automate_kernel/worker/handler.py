@@ -75,7 +75,8 @@ def should_stop() -> bool:
 
     The worker that runs it is stopping, or its item is `cancelling`.
     """
-    return any(asked() for asked in _stops.get())
+    stopping, cancelled = _stops.get()
+    return stopping() or cancelled()
 
 
 def cancelling() -> bool:
@@ -128,20 +129,17 @@ class Handler:
     around: Callable[[OutboxItem], AbstractContextManager[Any]] | None = None
     pool: Callable[[Any, Any], Any] | None = None
 
+    asynchronous: bool = field(init=False, repr=False)
+    """True if it is an ``async def``."""
+
     def __post_init__(self) -> None:
+        # Once: it is asked for each item.
+        object.__setattr__(self, "asynchronous", _is_async(self.function))
         if self.asynchronous and self.transactional:
             raise ConfigError(
                 f"the handler of {self.kind!r} is an async def",
                 hint="a transactional handler must be a plain function",
             )
-
-    @property
-    def asynchronous(self) -> bool:
-        """True if it is an ``async def``."""
-        function = inspect.unwrap(self.function)
-        return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004  (a callable object's own method)
-        )
 
     def call(self, item: OutboxItem, *transaction: Any) -> Any:
         """Call the function."""
@@ -156,6 +154,13 @@ class Handler:
             return await self.function(item)
         with self.around(item):
             return await self.function(item)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    function = inspect.unwrap(function)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  (a callable object's own method)
+    )
 
 
 def declare_limits(store: OutboxStore, handlers: Iterable[Handler]) -> None:

@@ -100,6 +100,13 @@ def try_for(seconds: float, work: Callable[[], T], what: str, *, until: Callable
 
     An error about refused values (``INVALID_ARGUMENT``) is raised at once.
     """
+    try:
+        return work()
+    except StorageError as error:
+        if not _may_pass(error):
+            raise
+        logger.warning("%s failed, trying again: %s", what, error)
+    # Nearly always there is nothing to try again.
     from tenacity import (
         Retrying,
         retry_if_exception,
@@ -108,12 +115,6 @@ def try_for(seconds: float, work: Callable[[], T], what: str, *, until: Callable
         wait_random_exponential,
     )
 
-    try:
-        return work()
-    except StorageError as error:
-        if not _may_pass(error):
-            raise
-        logger.warning("%s failed, trying again: %s", what, error)
     retrying = Retrying(
         wait=wait_random_exponential(multiplier=0.1, max=10),
         stop=stop_any(stop_after_delay(seconds), lambda state: until()),  # type: ignore[arg-type]

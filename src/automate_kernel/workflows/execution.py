@@ -170,16 +170,17 @@ class StepRun:
     output_ref: str | None = None
     progress: Any = None
     """The last report of its call, a ``value`` and a ``message``; see `Call.progress`."""
+    key: StepKey = field(init=False, repr=False, compare=False)
+    """The step's id and the position."""
+
+    def __post_init__(self) -> None:
+        # Once: the engine looks runs up by it all the time.
+        self.key = (self.step_id, self.position)
 
     @property
     def id(self) -> str:
         """The step's id in its workflow."""
         return self.step_id
-
-    @property
-    def key(self) -> StepKey:
-        """The step's id and the position."""
-        return (self.step_id, self.position)
 
     def failed_attempt(self) -> FailedAttempt:
         """Return the attempt that has just failed."""
@@ -200,7 +201,7 @@ class StepRun:
         return cls(**{**values, "status": StepStatus(row["status"])})
 
 
-_RUN_FIELDS = tuple(each.name for each in fields(StepRun))
+_RUN_FIELDS = tuple(each.name for each in fields(StepRun) if each.init)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -216,6 +217,10 @@ class Execution:
     item_id: str | None = None
     parent_id: str | None = None
     """The execution whose step waits for this one."""
+    chain_id: str | None = None
+    """The first execution of its chain, of one that continues another."""
+    successor_id: str | None = None
+    """The execution that has continued this one as new."""
     output: Any = None
     error_code: str | None = None
     error: str | None = None
@@ -235,6 +240,11 @@ class Execution:
     def owner(self) -> str | None:
         """The tenant that the execution belongs to."""
         return self.tenant_id
+
+    @property
+    def predecessor_id(self) -> str | None:
+        """The execution that this one continues, or None."""
+        return None if self.chain_id is None else self.event.source
 
     @property
     def labels(self) -> dict[str, str]:

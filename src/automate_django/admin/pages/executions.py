@@ -267,6 +267,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             handover=_handover(execution),
             attempts=shown_attempts(attempts[-_MOST_ATTEMPTS:]),
             labels=shown_labels(execution.event.get("labels")),
+            predecessor=execution.chain_id and execution.event.get("source"),
             origin=origin_of(request, self, execution),
             item_url=self._item_url(request, execution),
             may_change=self.has_change_permission(request, execution),

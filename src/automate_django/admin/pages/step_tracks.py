@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Min, Q, QuerySet
+from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
 
 from automate_django.admin.pages.display import shown_text
@@ -82,6 +82,8 @@ class _Summary:
 
     statuses: Mapping[str, int]
     begun: datetime | None
+    rounds: int = 0
+    """Those that a loop has completed."""
 
     @property
     def total(self) -> int:
@@ -149,12 +151,14 @@ class TimelineDrawing:
             # The line of the whole for_each is one more, at -1; it counts if it stands alone.
             elements=Count("id", filter=Q(position__gte=0)),
             begun=Min("started_at"),
+            last=Max("position"),
         ):
             found.setdefault(row["step_id"], []).append(row)
         return {
             step_id: _Summary(
                 {row["status"]: row["elements"] for row in rows if row["elements"]},
                 min((row["begun"] for row in rows if row["begun"]), default=None),
+                1 + max((row["last"] for row in rows if row["status"] == "COMPLETED"), default=-1),
             )
             for step_id, rows in found.items()
         }
@@ -182,6 +186,9 @@ class TimelineDrawing:
         live = run is None or run.status in _LIVE
         status, ended = ("RUNNING", None) if run is None else (run.status, run.completed_at)
         note = f"{done:,} of {summary.total:,} begun elements done"
+        step = self._workflow and self._workflow.find_step(about["step_id"])
+        if step and step.loops:  # the rows of old rounds are deleted
+            note = f"{summary.rounds:,} rounds done"
         if failed := summary.statuses.get("FAILED", 0):
             note += f", {failed:,} failed"
         about = {**about, "label": label, "note": note}

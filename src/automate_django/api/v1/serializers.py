@@ -583,6 +583,12 @@ class ExecutionDetailSerializer(ExecutionSerializer):
     parent_id = serializers.UUIDField(
         allow_null=True, help_text="The execution whose step waits for this one."
     )
+    predecessor_id = serializers.UUIDField(
+        allow_null=True, help_text="The execution that this one continues as new."
+    )
+    successor_id = serializers.UUIDField(
+        allow_null=True, help_text="The execution that has continued this one as new."
+    )
     steps = StepSerializer(many=True)
     waits = WaitSerializer(many=True)
     failed_attempts = FailedAttemptSerializer(many=True)

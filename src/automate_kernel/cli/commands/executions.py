@@ -100,6 +100,8 @@ def show(context: Context, execution_id: str = _ID) -> None:
             ("took", seconds(execution.duration_seconds)),
             ("error", error),
             ("group", execution.error_group),
+            ("continues", execution.predecessor_id),
+            ("continued as", execution.successor_id),
             ("handed on", handover and f"since {ago(handover.since)}: {handover.reason}"),
             ("labels", records.labels_text(execution.labels)),
             ("event", f"{execution.event.name} ({execution.event.type}, {execution.event.id})"),

@@ -42,12 +42,23 @@ class WorkflowInterruptedError(BaseException):
         self.reason: AutomateError = reason
 
 
+class ContinuedAsNewError(BaseException):
+    """The workflow goes on as a new execution, with another *payload*: this one has ended well."""
+
+    def __init__(self, payload: Any) -> None:
+        super().__init__("the workflow goes on as a new execution")
+        self.payload: Any = payload
+
+
 class UnwoundError(BaseException):
     """A plain workflow is left for now, and will go on from its record."""
 
 
 LEAVING: tuple[type[BaseException], ...] = (GeneratorExit, UnwoundError)
 """The exceptions in a workflow that is left for now, and will go on from its record."""
+
+UNFAILED: tuple[type[BaseException], ...] = (*LEAVING, ContinuedAsNewError)
+"""The exceptions that leave a workflow without a failure: nothing is undone."""
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeVar, overload
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -17,7 +17,8 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
 from automate_kernel.secrets.handles import SecretRef
 from automate_kernel.workflows.code.calls import (
-    LEAVING,
+    UNFAILED,
+    ContinuedAsNewError,
     Gather,
     Pending,
     StepRequest,
@@ -156,6 +157,16 @@ class BaseWorkflowContext:
         if newest < _FIRST_VERSION:
             raise _refused("a version is 1 or more", "count the versions of a change from 1")
         return self._driver.version(_named(change), newest, place_of(sys._getframe(1)))
+
+    def continue_as_new(self, payload: Any = None) -> NoReturn:
+        """
+        End this execution, and let another one of the same workflow begin with *payload*.
+
+        Both happen in one transaction. The new execution has an empty record, and the tenant,
+        labels, priority, concurrency key and parent of this one. It raises an exception that is no
+        `Exception`: nothing after it runs, and nothing is undone.
+        """
+        raise ContinuedAsNewError(payload)
 
     def compensate(
         self,
@@ -629,7 +640,7 @@ class CompensationBlock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is not None and not issubclass(kind, LEAVING):
+        if kind is not None and not issubclass(kind, UNFAILED):
             self._driver.undo_later(self._request)
 
 

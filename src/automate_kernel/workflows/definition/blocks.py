@@ -2,7 +2,8 @@
 The paths of steps inside blocks.
 
 A step inside a block is known by its path: ``lines.charge`` in the definition, and
-``lines[3].charge`` in an execution, where the block has a ``for_each`` and runs for its element 3.
+``lines[3].charge`` in an execution, where the block has a ``for_each`` and runs for its element 3,
+or is a loop and in its round 3.
 """
 
 from __future__ import annotations
@@ -54,6 +55,16 @@ def block_of(path: str) -> tuple[str, int]:
         return path, -1
     block_id, _, position = path[:-1].rpartition("[")
     return block_id, int(position)
+
+
+def round_of(key: tuple[str, int], loop_id: str) -> int:
+    """Return the round of a loop that a run, of this step and position, is or is inside; or -1."""
+    path, position = key
+    if path == loop_id:
+        return position
+    if not path.startswith(f"{loop_id}["):
+        return -1
+    return int(path[len(loop_id) + 1 : path.index("]", len(loop_id))])
 
 
 def elements_begun(step_ids: Iterable[str]) -> dict[str, set[int]]:

@@ -82,6 +82,10 @@ def _traits(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
     """Return the step's options that differ from the default, in a word each."""
     traits = ["if"] if step.if_ is not None else []
     traits += ["for each"] if step.for_each is not None else []
+    if step.loops:
+        traits += ["while" if step.while_ is not None else "until"]
+        traits += [f"every {_pause(step.every)}"] if step.every is not None else []
+        traits += [f"≤ {step.max_rounds} rounds"]
     traits += [f"{step.retry.attempts} attempts"] if step.retry.attempts > 1 else []
     traits += [f"≤ {format_duration(step.timeout)}"] if step.timeout is not None else []
     traits += ["may fail"] if step.on_failure == "continue" else []
@@ -89,6 +93,10 @@ def _traits(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
         text = f"undone by {step.compensation.action}"
         traits.append(_with_icon(text, states.get(step.compensation.id)))
     return traits
+
+
+def _pause(every: float | str) -> str:
+    return _short(every, 20) if isinstance(every, str) else format_duration(every)
 
 
 def _short(text: str, length: int = 36) -> str:
@@ -195,7 +203,7 @@ def to_mermaid(workflow: Workflow, statuses: Statuses | None = None) -> str:
 
 def _mermaid_box(step: Step, states: Mapping[str, StepStatus]) -> str:
     status = states.get(step.id)
-    opening, closing = ("[[", "]]") if step.for_each is not None else ("[", "]")
+    opening, closing = ("[[", "]]") if step.repeats else ("[", "]")
     text = _quoted("\n".join(filter(None, _label(_short(step.id), step, states))))
     styled = f":::{status.value.lower()}" if status in _CLASSES and status else ""
     return f"{opening}{text}{closing}{styled}"

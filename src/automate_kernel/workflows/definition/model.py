@@ -19,6 +19,10 @@ and goes on as if it had completed.
 **Blocks.** A step with ``steps`` runs these in the same execution: once, or for each element of
 its ``for_each``. A step with ``switch`` runs one of several lists.
 
+**Loops.** A step with ``while`` or ``until`` is done in rounds, one after the other. A condition
+decides once per round. ``continue_as_new`` lets the execution end, and another one of the same
+workflow begin with new input.
+
 **Cleaning up.** When the workflow fails, it is undone: the ``compensate`` of each step that has
 COMPLETED is called, in the reverse order of the steps. Then the steps under its own ``on_failure``
 run, and it ends FAILED in any case. When it is cancelled, it is undone too; then the steps under
@@ -51,6 +55,8 @@ from pydantic_core import InitErrorDetails
 
 from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.outbox.item import MAX_CONCURRENCY
+from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.admission import (
     START_FIELDS,
     ConcurrencyField,
@@ -63,7 +69,9 @@ from automate_kernel.workflows.definition.blocks import (
     MOST_DEPTH,
     MOST_PATH,
     block_of,
+    list_of,
     lists_around,
+    local_id,
     plain_id,
     top_id,
 )
@@ -88,7 +96,7 @@ from automate_kernel.workflows.definition.structure import (
     topological_order,
 )
 from automate_kernel.workflows.definition.triggers import TRIGGERS, Trigger
-from automate_kernel.workflows.definition.waits import Sleep, WaitFor
+from automate_kernel.workflows.definition.waits import Pause, Sleep, WaitFor
 from automate_kernel.workflows.execution import Event
 
 
@@ -115,13 +123,15 @@ class Compensation(DefinitionModel):
     """Seconds that one attempt may take; None leaves it to the worker."""
 
 
-KINDS = ("action", "sleep", "wait_for", "approval", "workflow", "steps", "switch")
+KINDS = (
+    "action", "sleep", "wait_for", "approval", "workflow", "steps", "switch", "continue_as_new",
+)  # fmt: skip
 """The fields of which a step has exactly one."""
 
 NO_KIND = ("is missing", "add it: action: http.post")
 """The problem of a step that has none of them, and its hint; it stands at ``action``."""
 
-_WAITS = ("sleep", "wait_for", "approval")
+_WAITS = ("sleep", "wait_for", "approval", "continue_as_new")
 _BLOCKS = ("steps", "switch")
 # What means nothing to a step that only waits, or is a block.
 _OF_CALLS = ("input", "retry", "timeout")
@@ -132,6 +142,12 @@ _BELONGS = (
 )  # fmt: skip
 
 
+# What means nothing without rounds.
+_OF_LOOPS = ("every", "max_rounds", "on_max_rounds")
+MOST_ROUNDS = 1_000_000
+"""So many rounds a loop may be allowed at most."""
+
+
 _CaseSteps = Annotated[Sequence["Step"], Field(min_length=1), AfterValidator(tuple)]
 
 
@@ -139,8 +155,9 @@ class Step(DefinitionModel):
     """
     A call of an action, a wait, a sub-workflow or a block of steps.
 
-    It has exactly one of `action`, `sleep`, `wait_for`, `approval`, `workflow`, `steps` and
-    `switch`. With `for_each` it is done for each element of a list.
+    It has exactly one of `action`, `sleep`, `wait_for`, `approval`, `workflow`, `steps`, `switch`
+    and `continue_as_new`. With `for_each` it is done for each element of a list, with `while` or
+    `until` in rounds.
     """
 
     id: Identifier
@@ -165,6 +182,8 @@ class Step(DefinitionModel):
     """With `switch`: the steps to run, by the value as text. Their ids differ in all cases."""
     default: Annotated[Sequence[Step], Field(min_length=1), AfterValidator(tuple)] | None = None
     """With `switch`: the steps to run for any other value. Without them the step is SKIPPED."""
+    continue_as_new: StepInput | None = None
+    """The payload of the execution that follows this one. The step is the last of its workflow."""
     output: JsonTree = None
     """The output of a block, a template that sees its steps; without it, that of its last step."""
     name: PlainText | None = None
@@ -180,6 +199,20 @@ class Step(DefinitionModel):
     ``steps.<id>.output`` is the list of outputs, in the same order."""
     concurrency: int = Field(default=1, ge=1, le=1000)
     """The number of elements of ``for_each`` that may run at once."""
+    while_: Condition | None = Field(
+        default=None, validation_alias="while", serialization_alias="while"
+    )
+    """A condition that is decided before each round, and lets it begin. It sees the round's number
+    as ``index``, from 0, and the output of the round before as ``last``."""
+    until: Condition | None = None
+    """A condition that is decided after each round, and ends the loop. It sees ``index``, ``last``,
+    the round's own ``output`` and, of a block, the steps inside it."""
+    every: Pause | None = None
+    """The pause between two rounds: a duration, or a template that gives one."""
+    max_rounds: int = Field(default=1000, ge=1, le=MOST_ROUNDS)
+    """The number of rounds after which a loop that has not ended ends as *on_max_rounds* says."""
+    on_max_rounds: Literal["fail", "continue"] = "fail"
+    """``fail`` lets the step fail; with ``continue`` it completes with the last round's output."""
     retry: RetryPolicy = RetryPolicy(attempts=1)
     """The policy for failed attempts; without it there is one attempt."""
     timeout: Annotated[Duration, Field(gt=0)] | None = None
@@ -224,6 +257,24 @@ class Step(DefinitionModel):
             raise refused("step", message, 'for example for_each: "{{ event.payload.lines }}"')
         return self
 
+    @model_validator(mode="after")
+    def _rounds_fit(self) -> Step:
+        conditions = [self.while_, self.until]
+        if None not in conditions:
+            raise refused("step", "a loop has while or until, not both", "take one of them out")
+        for name in _OF_LOOPS:
+            if not self.loops and name in self.model_fields_set:
+                message = f"{name} means nothing without while or until"
+                hint = 'for example until: "{{ output.done }}"'
+                raise refused("step", message, hint)
+        if self.loops and self.for_each is not None:
+            message = "for_each and a loop stand in one step"
+            raise refused("step", message, "put the loop inside a block with for_each")
+        if self.continue_as_new is not None and (self.loops or self.for_each is not None):
+            message = "an execution is continued once: no loop, and no for_each"
+            raise refused("step", message, "take that out")
+        return self
+
     @cached_property
     def compensation(self) -> Step | None:
         """The step that undoes this one, whose id no author can give: ``<id>.compensate``."""
@@ -240,6 +291,16 @@ class Step(DefinitionModel):
             timeout=self.compensate.timeout,
             on_failure="continue",
         )
+
+    @property
+    def loops(self) -> bool:
+        """Return True if it is done in rounds."""
+        return self.while_ is not None or self.until is not None
+
+    @property
+    def repeats(self) -> bool:
+        """Return True if it is done for elements of a list, or in rounds: at positions from 0."""
+        return self.for_each is not None or self.loops
 
     @property
     def is_block(self) -> bool:
@@ -282,6 +343,8 @@ class Step(DefinitionModel):
             return f"steps {', '.join(step.id for step in self.steps)}"
         if self.switch is not None:
             return f"switch {', '.join(self.cases or ())}"
+        if self.continue_as_new is not None:
+            return "continue as new"
         return "sleep" if self.approval is None else "approval"
 
     @property
@@ -367,7 +430,7 @@ class Workflow(DefinitionModel):
                 InitErrorDetails(
                     type=refused("steps", each.message, each.hint), loc=each.path, input=None
                 )
-                for each in _block_problems(self)
+                for each in (*_block_problems(self), *_continuation_problems(self))
             ]
         if errors:
             title = type(self).__name__
@@ -421,8 +484,7 @@ class Workflow(DefinitionModel):
         """Return True if an execution of it can have a step at *path*: ``lines[3].charge``."""
         blocks = (block_of(each) for each in lists_around(path))
         return plain_id(path) in self._by_id and all(
-            (self.step(block_id).for_each is not None) is (position >= 0)
-            for block_id, position in blocks
+            self.step(block_id).repeats is (position >= 0) for block_id, position in blocks
         )
 
     @cached_property
@@ -539,6 +601,14 @@ class Workflow(DefinitionModel):
         """
         return (CodeWorkflow if "code" in data else cls).model_validate(dict(data))
 
+    def body(self) -> JsonText:
+        """Return `to_dict` as JSON, as it is stored with the first execution."""
+        return self._body
+
+    @cached_property
+    def _body(self) -> JsonText:
+        return encode_json(self.to_dict(), "workflow")
+
     def hash(self) -> str:
         """Return the SHA-256 (hex) of the workflow's content, whatever its format was."""
         return self._digest
@@ -573,13 +643,13 @@ def _inner_problems(
     Find the problems of the steps inside a *block*, whose id is its path.
 
     *names* are the ids in the lists around it. It is number *depth* of the blocks in each other,
-    and *indexes* of those around it have a ``for_each``.
+    and *indexes* of those around it have a ``for_each`` or are loops.
     """
     if depth > MOST_DEPTH:
         hint = "make the inner ones a workflow of its own"
         yield DefinitionProblem(place, f"more than {MOST_DEPTH} blocks stand in each other", hint)
         return
-    indexes += block.for_each is not None
+    indexes += block.repeats
     own: set[str] = set()
     for fields, steps in block.lists.items():
         at = (*place, *fields)
@@ -608,6 +678,30 @@ def _inner_problems(
                 around = names | here
                 yield from _inner_problems((*at, n), inner, around, depth + 1, indexes)
         own |= here
+
+
+def _continuation_problems(workflow: Workflow) -> Iterator[DefinitionProblem]:
+    """Find the steps that continue the execution elsewhere than at the end of its own steps."""
+    by_path = {step.id: step for _, step in workflow.walk()}
+    outer = effective_needs([((), step.id, step.needs) for step in workflow.steps])
+    for place, step in workflow.walk():
+        if step.continue_as_new is None:
+            continue
+        at = (*place, "continue_as_new")
+        around = [by_path[path] for path in lists_around(step.id)]
+        if place[0] != "steps":
+            yield DefinitionProblem(at, "only a step under steps continues", "move it there")
+        elif any(block.repeats for block in around):
+            message = "an execution is continued once: this is inside a for_each or a loop"
+            yield DefinitionProblem(at, message, "move it behind that block")
+        for own in (step, *around):
+            block = by_path.get(list_of(own.id))
+            needs = outer if block is None else block.inner_needs()
+            after = next((each for each in needs if local_id(own.id) in needs[each]), None)
+            if after is not None and place[0] == "steps":
+                message = f"the execution ends with it, and {after!r} comes after it"
+                hint = f"move {after!r} in front of it, or give {after!r} other needs"
+                yield DefinitionProblem(at, message, hint)
 
 
 class CodeWorkflow(Workflow):

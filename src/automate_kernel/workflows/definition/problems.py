@@ -188,8 +188,10 @@ _ELSEWHERE = {
     "steps": "jobs tasks",
     "retry": "retries",
     "for_each": "loop foreach with_items",
+    "until": "repeat_until do_until",
+    "max_rounds": "max_iterations max_loops limit",
     "attempts": "max_attempts max_retries",
-    "every": "interval",
+    "every": "interval pause wait_between",
     "cron": "schedule",
     "timezone": "tz",
     "output": "outputs",
@@ -350,6 +352,8 @@ def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
     for place, step in workflow.walk():
         texts = {"if": step.if_, "for_each": step.for_each, "input": step.input}
         yield from _texts_of({**texts, "switch": step.switch, "output": step.output}, place)
+        rounds = {"while": step.while_, "until": step.until, "every": step.every}
+        yield from _texts_of({**rounds, "continue_as_new": step.continue_as_new}, place)
         yield from _texts_of(_texts_of_wait(step), place)
         if step.compensate is not None:
             yield from _texts_of(step.compensate.input, (*place, "compensate", "input"))
@@ -391,26 +395,26 @@ class _Visible:
         self._steps = dict(workflow.walk())
         # Of each step, by its path: the ids of those that have ended, in its own list and around.
         self._before = ancestors({step_id: workflow.needs_of(step_id) for step_id in self._all})
-        self._elements: dict[str, int] = dict.fromkeys(self._all, 0)
+        self._around: dict[str, tuple[Step, ...]] = dict.fromkeys(self._all, ())
         for step in self._steps.values():
             if step.is_block:
                 self._look_inside(step)
 
     def _look_inside(self, block: Step) -> None:
-        elements = self._elements[block.id] + (block.for_each is not None)
+        around = (*self._around[block.id], *([block] if block.repeats else []))
         for step_id, before in ancestors(block.inner_needs()).items():
             path = f"{block.id}.{step_id}"
             self._before[path] = before | self._before[block.id]
-            self._elements[path] = elements
+            self._around[path] = around
 
     def problems(self, path: FieldPath, text: str) -> Iterator[_Words]:
         """Find the names in *text* that can't be seen at *path*."""
         places = (path[:n] for n in range(len(path), 1, -1))
         at = next((each for each in places if each in self._steps), ())
         step = self._steps.get(at)
-        read = names_read(text, bare=path[-1] == "if")
-        elements = 0 if step is None else self._elements[step.id]
-        place = Place(path, step, len(at), elements)
+        condition = path[-1] == "if" or path[len(at) :] in (("while",), ("until",))
+        read = names_read(text, bare=condition)
+        place = Place(path, step, len(at), () if step is None else self._around[step.id])
         for step_id in read.steps:
             problem = self._step_problem(place, step_id)
             if problem:

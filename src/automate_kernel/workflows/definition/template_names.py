@@ -25,14 +25,14 @@ class Place:
     """
     A place in a workflow that holds a template.
 
-    *step* is the step around it, of whose fields *path* has the name at *at*. *elements* is the
-    number of blocks with ``for_each`` around that step.
+    *step* is the step around it, of whose fields *path* has the name at *at*. *around* are the
+    blocks around that step which repeat the steps inside them, the innermost one last.
     """
 
     path: FieldPath
     step: Step | None = None
     at: int = 2
-    elements: int = 0
+    around: tuple[Step, ...] = ()
 
     @property
     def group(self) -> str:
@@ -46,20 +46,22 @@ class Place:
 
     @property
     def ends_block(self) -> bool:
-        """True in the ``output`` of a block, which sees the steps inside it."""
-        return self.step is not None and self.step.is_block and self.field == "output"
+        """True in the ``output`` and ``until`` of a block, which see the steps inside it."""
+        return self.step is not None and self.step.is_block and self.field in _ENDS
 
     @property
-    def for_one_element(self) -> bool:
-        """True in what is rendered for each element of a ``for_each``."""
-        return self.depth > 0
+    def repeating(self) -> tuple[Step, ...]:
+        """The steps for whose elements or rounds it is rendered, the innermost one last."""
+        step = self.step
+        if step is None or not step.repeats or self.field in ("if", "for_each"):
+            return self.around
+        # What undoes a loop undoes all its rounds.
+        return self.around if step.loops and self.field == "compensate" else (*self.around, step)
 
     @property
-    def depth(self) -> int:
-        """The number of ``for_each`` of whose elements it is rendered for one."""
-        if self.step is None or self.step.for_each is None:
-            return self.elements
-        return self.elements + (self.field not in ("if", "for_each"))
+    def innermost(self) -> Step | None:
+        """The innermost step for whose elements or rounds it is rendered."""
+        return self.repeating[-1] if self.repeating else None
 
     @property
     def cleans_up(self) -> bool:
@@ -69,6 +71,7 @@ class Place:
 
 # The lists of steps that run when a workflow has failed or ended.
 _CLEANING = ("on_failure", "on_cancel", "finally")
+_ENDS = ("output", "until")
 
 
 def _everywhere(place: Place) -> bool:
@@ -89,14 +92,12 @@ class TemplateName:
     elsewhere: _Words = ("", None)
 
 
-def _for_one_element(place: Place) -> bool:
-    return place.for_one_element
+def _in_for_each(place: Place) -> bool:
+    return place.innermost is not None and place.innermost.for_each is not None
 
 
-def _of_element(name: str) -> TemplateName:
-    message = f"{name!r} is known in a step with for_each only"
-    remedy = "add for_each to the step, or use another name"
-    return TemplateName(known=_for_one_element, elsewhere=(message, remedy))
+def _in_loop(place: Place) -> bool:
+    return place.innermost is not None and place.innermost.loops
 
 
 def _known(name: str, where: str, known: Callable[[Place], bool], remedy: str) -> TemplateName:
@@ -119,12 +120,23 @@ NAMES: dict[str, TemplateName] = {
         lambda place: place.cleans_up,
         ("'error' is known where a workflow cleans up only", "use steps.<id>.error"),
     ),
-    "item": _of_element("item"),
-    "index": _of_element("index"),
+    "item": _known(
+        "item",
+        "in a step with for_each",
+        _in_for_each,
+        "add for_each to the step, or use another name",
+    ),
+    "index": _known(
+        "index",
+        "in a step with for_each, while or until",
+        lambda place: place.innermost is not None,
+        "add for_each to the step, or use another name",
+    ),
+    "last": _known("last", "in a step with while or until", _in_loop, "use steps.<id>.output"),
     "outer": TemplateName(
-        frozenset({"item", "index", "outer"}),
-        lambda place: place.depth > 1,
-        ("'outer' is known where one for_each is inside another only", "use item"),
+        frozenset({"item", "index", "last", "outer"}),
+        lambda place: len(place.repeating) > 1,
+        ("'outer' is known where one for_each or loop is inside another only", "use item"),
     ),
     "signal": TemplateName(
         _EVENT,
@@ -139,8 +151,8 @@ NAMES: dict[str, TemplateName] = {
     ),
     "output": _known(
         "output",
-        "under compensate",
-        lambda place: place.field == "compensate",
+        "under compensate and in until",
+        lambda place: place.field in ("compensate", "until"),
         "use steps.<id>.output",
     ),
 }

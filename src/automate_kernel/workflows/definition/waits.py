@@ -66,6 +66,15 @@ class SleepUntil(DefinitionModel):
     """ISO 8601 text with an offset from UTC, or a template that gives one."""
 
 
+def _check_pause(value: Any) -> Any:
+    if _is_template(value):
+        return value
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise refused("duration", str(error), None) from None
+
+
 def _check_sleep(value: Any) -> Any:
     if isinstance(value, (SleepUntil, Mapping)):
         known = isinstance(value, SleepUntil) or set(value) == {"until"}
@@ -73,12 +82,7 @@ def _check_sleep(value: Any) -> Any:
         if not known or not isinstance(until, (str, SleepUntil)):
             raise refused("sleep", "it is neither a duration nor {until: …}", _SLEEP)
         return SleepUntil(until=_check_until(until)) if isinstance(until, str) else until
-    if _is_template(value):
-        return value
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise refused("duration", str(error), None) from None
+    return _check_pause(value)
 
 
 def _plain_sleep(value: Any) -> Any:
@@ -108,6 +112,20 @@ Sleep = Annotated[
     ),
 ]
 """A duration, a template that gives one, or `SleepUntil`."""
+
+
+Pause = Annotated[
+    float | str,
+    BeforeValidator(_check_pause),
+    PlainSerializer(_plain_sleep),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "minLength": 1}, {"type": "number", "minimum": 0}],
+            "examples": ["30s", "{{ [2 ** index, 300] | min }}"],
+        }
+    ),
+]
+"""A duration, or a template that gives one."""
 
 
 def _check_exact(value: str) -> str:

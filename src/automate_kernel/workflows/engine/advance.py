@@ -9,10 +9,12 @@ database, so the same decisions drive the threads of a worker, an event loop and
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from collections.abc import (
     Callable,
     Collection,
     Generator,
+    Iterable,
     Iterator,
     Mapping,
     MutableMapping,
@@ -38,10 +40,12 @@ from automate_kernel.workflows.definition.blocks import (
     list_of,
     list_path,
     plain_id,
+    round_of,
     top_id,
 )
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.children import Child, FindChild
+from automate_kernel.workflows.engine.continuations import Successor
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.phases import (
     NOTHING,
@@ -57,6 +61,7 @@ from automate_kernel.workflows.engine.program import (
     TemplateView,
     WorkflowProgram,
     element_names,
+    round_names,
 )
 from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
 from automate_kernel.workflows.engine.waits import Wait
@@ -189,6 +194,10 @@ class Elements:
     failed: StepRun | None = None
     stops: bool = True
     """True if none begins once one has failed."""
+    round: int = 0
+    """The number of a loop's round: its only element."""
+    over: bool = False
+    """True for a loop that ends with this round."""
 
     @classmethod
     def of(
@@ -224,6 +233,24 @@ class Elements:
             elif (run is None or not run.status.finished) and not waits.holds(key):
                 elements.ready.append(position)  # ascending, and so a heap
         return elements
+
+    @classmethod
+    def of_loop(
+        cls,
+        step_id: str,
+        number: int,
+        runs: Mapping[StepKey, StepRun],
+        waits: Waits,
+        begun: Collection[int] = (),
+    ) -> Elements:
+        """Return the round of a loop that runs, or is the next one."""
+        elements = cls.of(step_id, [], runs, waits, (number,), begun)
+        elements.stops, elements.round = True, number
+        return elements
+
+    def next_round(self, number: int) -> None:
+        """Let round *number* begin."""
+        self.round, self.ready, self.unfinished = number, [number], 1
 
     def note_failed(self, run: StepRun) -> None:
         """Note a failed run; the first in the list counts, whichever failed first."""
@@ -336,6 +363,10 @@ class Turn:
     answered: list[StepKey] = field(default_factory=list)
     children: list[Child] = field(default_factory=list)
     abandoned: list[str] = field(default_factory=list)
+    successor: Successor | None = None
+    """The execution that follows one which ends, continued as new."""
+    past: list[StepKey] = field(default_factory=list)
+    """Runs of a loop's rounds that are not kept any longer."""
     size: int = 0
     """The number of characters of all outputs in it, about."""
     lack: UnknownHereError | None = None
@@ -381,6 +412,24 @@ class TurnDraft:
             self._saved.add(run.key)
             self.turn.saves.append(run)
 
+    def forget(self, loop_id: str, before: int, kept: Collection[str]) -> None:
+        """
+        Forget the rounds of a loop that come *before* that number, with all inside them.
+
+        Runs of the steps *kept* stay.
+        """
+        past = {
+            key
+            for key in self.runs
+            if -1 < round_of(key, loop_id) < before and plain_id(key[0]) not in kept
+        }
+        for key in past:
+            del self.runs[key]
+        # Another list: who goes by the places of runs begins anew.
+        self._execution.steps = [run for run in self._execution.steps if run.key not in past]
+        self.turn.saves = [run for run in self.turn.saves if run.key not in past]
+        self.turn.past += sorted(past)
+
     def keep_output(self, key: StepKey, encoded: JsonText) -> None:
         """Note the JSON of an output that is saved with the turn."""
         self.turn.outputs[key] = encoded
@@ -412,6 +461,13 @@ class TurnDraft:
         run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
         run.error_group = group_of(error)
         self.turn.failures.append(run.failed_attempt())
+
+
+KEPT_ROUNDS = 10
+"""Of a loop the rows of so many rounds are kept, and at times of twice as many."""
+
+# A loop without calls leaves the worker to others after so many rounds.
+_MOST_SPINS = 100
 
 
 def attempts_of(run: StepRun, crashes: int, *, first: bool) -> int:
@@ -506,12 +562,16 @@ class _Flow:
         # The elements of blocks in which something has happened, by the blocks' ids.
         self._stirred: dict[str, dict[int, None]] = {}
         self._begun = elements_begun(step_id for step_id, _ in self._runs)
+        # The rounds of loops that have completed; and those that have begun in this turn.
+        self._rounds = rounds_completed(execution.steps) if program.loops else {}
+        self._spins: Counter[str] = Counter()
         self._ending = SUCCESS
         self._straying = False
         self._phases: list[str] = []
         self._enter_ending()
         self._output: Any = None
         self._encoded: JsonText | None = None
+        self._successor: Successor | None = None
 
     def pass_time(self, elapsed: float) -> None:
         """Bring the retries nearer, and the end of the workflow's time."""
@@ -557,7 +617,7 @@ class _Flow:
             return False
         if self._ended(step.id):  # another element has failed the step meanwhile
             return False
-        if self._stopped(self._scopes.get(list_of(step.id))):
+        if self._stopped(self._scope_of(step.id)):
             return False
         return step.retry.allows(error.code, retryable=error.retryable)
 
@@ -580,7 +640,7 @@ class _Flow:
         self._close(run, abandon=status is StepStatus.CANCELLED)
         self._draft.end(run, status, output, error)
         if run.position < 0 and status.finished:
-            scope = self._scopes.get(list_of(run.step_id))
+            scope = self._scope_of(run.step_id)
             if scope is None:
                 self._agenda.end(run.step_id)
             else:
@@ -600,7 +660,7 @@ class _Flow:
 
     def _abandon(self, step: Step, run: StepRun) -> None:
         """Have the sub-workflow cancelled that *run* has waited for, if it has one."""
-        if step.workflow is not None and run.output is not None:
+        if step.workflow is not None and "execution_id" in (run.output or ()):
             self._draft.turn.abandoned.append(run.output["execution_id"])
 
     def _step_failed(self, step: Step, error: AutomateError) -> None:
@@ -608,7 +668,7 @@ class _Flow:
         if step.on_failure != "fail":
             return
         error = within(error, f"step {step.id!r} failed: {error}")
-        scope = self._scopes.get(list_of(step.id))
+        scope = self._scope_of(step.id)
         if scope is not None:
             scope.failed = scope.failed or error
         elif self._ending is SUCCESS:
@@ -626,6 +686,7 @@ class _Flow:
     def next_turn(self) -> Turn:
         """Start the steps that can start, and return the turn that has come together."""
         self._check_time()
+        self._spins.clear()
         due = self._waits.take_due()
         self._put_back(due)
         if self._open:
@@ -710,6 +771,7 @@ class _Flow:
     def _end(self, turn: Turn) -> None:
         if self._ending is SUCCESS:
             turn.output, turn.encoded = self._output, self._encoded
+            turn.successor = self._successor
         turn.end = self._ending.value
         if self._ending is not SUCCESS:
             note_not_undone(self._execution, not_undone(self._workflow, self._runs))
@@ -752,6 +814,9 @@ class _Flow:
                 continue
             if self._leaves(step):
                 continue  # it is cancelled with the others
+            if step.loops and key[1] < 0:
+                self._end_pause(step, run)
+                continue
             # An approval's time is over once the database says so, and that nobody has decided.
             looked = step.approval is None or key in self._inbox
             answer = self._answer_of(step, run)
@@ -781,8 +846,10 @@ class _Flow:
         """Return the names that only the templates of one element see."""
         if position < 0:
             return {}
-        item = self._elements_of(step).values[position]
-        return element_names(self._view_of(step), item, position)
+        elements, view = self._elements_of(step), self._view_of(step)
+        if step.loops:
+            return round_names(view, step, position)
+        return element_names(view, elements.values[position], position)
 
     def _begin_wait(self, step: Step, run: StepRun, extra: dict[str, Any]) -> bool:
         """Begin a step that waits; return True if it does."""
@@ -822,6 +889,10 @@ class _Flow:
         try:
             output = self._program.output(self._view)
             encoded = encode_json(output, "output of the workflow", self._most_output)
+            continued = self._waiting.continued_by(self._view)
+            if continued is not None:
+                payload = continued.output["payload"]
+                self._successor = self._waiting.successor(payload, self._now)
         except AutomateError as error:
             self.fail(error)
         else:
@@ -861,6 +932,8 @@ class _Flow:
             if self._begins(step) and self._skips(step):
                 self._end_run(self._run(step, -1), StepStatus.SKIPPED)
                 return True
+            if step.loops:
+                return self._start_loop(step)
             if step.is_block:
                 return self._start_block(step)
             if step.for_each is not None:
@@ -872,6 +945,7 @@ class _Flow:
             self._call(step, run, self._undone(step, -1))
         except AutomateError as error:
             self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
+            self._elements.pop(step.id, None)
             self._step_failed(step, error)
             return True
         return False
@@ -880,7 +954,7 @@ class _Flow:
         return (step.id, -1) not in self._runs and (step.id, 0) not in self._runs
 
     def _skips(self, step: Step) -> bool:
-        scope = self._scopes.get(list_of(step.id))
+        scope = self._scope_of(step.id)
         its = self._program.needs if scope is None else scope.inside.needs
         needs = (self._runs.get((need, -1)) for need in its[step.id])
         skipped = any(run is not None and run.status is StepStatus.SKIPPED for run in needs)
@@ -890,6 +964,10 @@ class _Flow:
 
     def _elements_of(self, step: Step) -> Elements:
         elements = self._elements.get(step.id)
+        if elements is None and step.loops:
+            number, begun = self._rounds.get(step.id, 0), self._begun.get(step.id, ())
+            elements = Elements.of_loop(step.id, number, self._runs, self._waits, begun)
+            self._elements[step.id] = elements
         if elements is None:
             values = self._program.elements(step, self._view_of(step))
             chosen = self._phase.elements.get(step.id)
@@ -925,10 +1003,15 @@ class _Flow:
         if elements.failed is not None and (elements.stops or not self._open_elements(step)):
             self._element_failed(step, elements.failed)
             return True
-        if not elements.unfinished:
+        return not elements.unfinished and self._elements_over(step, elements)
+
+    def _elements_over(self, step: Step, elements: Elements) -> bool:
+        """End a step whose elements have ended, or go on to the next round; return True."""
+        if step.loops:
+            self._round_over(step, elements)
+        else:
             self._end_run(self._run(step, -1), StepStatus.COMPLETED)
-            return True
-        return False
+        return True
 
     def _undone(self, step: Step, position: int) -> dict[str, Any]:
         """Return what a compensation sees of the call that it undoes."""
@@ -946,13 +1029,13 @@ class _Flow:
     def _element_failed(self, step: Step, failed: StepRun) -> None:
         error = AutomateError(
             ErrorCodes.of(failed.error_code),
-            f"element {failed.position}: {failed.error}",
+            f"{'round' if step.loops else 'element'} {failed.position}: {failed.error}",
         )
         error.group = failed.error_group
         # Those that wait for their retry will not have it.
         self._cancel_rest([step])
         self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
-        if step.is_block:
+        if step.is_block or step.loops:
             self._drop_block(step)
         self._step_failed(step, error)
 
@@ -973,15 +1056,120 @@ class _Flow:
         self._count_call(step.id, 1)
         self._waits.drop(run.key)
         self._draft.add(run)
-        if step.if_ is not None and step.for_each is None:
+        if step.if_ is not None and not step.repeats:
             self._decided[run.key] = run
         self._draft.turn.calls.append(StepCall(step, run, given))
         return True
 
+    # -- loops -------------------------------------------------------------------------------
+
+    def _start_loop(self, step: Step) -> bool:
+        """Begin a loop, or go on with its round; return True if it has come on without a call."""
+        own = self._run(step, -1)
+        if own.key in self._open:
+            return False  # it pauses
+        entered, begun = step.id not in self._elements, own.key in self._runs
+        elements = self._elements_of(step)
+        if not begun:
+            # It says that the loop has begun, and its conditions have held.
+            self._note_running(own)
+        number = elements.round
+        if entered and elements.ready and (step.id, number) not in self._runs:
+            if number and not step.is_block:
+                # Its row may have been saved without the decision: by a step's own transaction, or
+                # when something else had failed.
+                elements.round = number - 1
+                self._round_over(step, elements)
+            elif not begun:
+                self._next_round(step, elements, number)
+            if own.status is not StepStatus.RUNNING:
+                return True
+        return self._start_insides(step) if step.is_block else self._start_elements(step)
+
+    def _round_over(self, step: Step, elements: Elements) -> None:
+        """Decide after a round if the loop ends, or what comes next."""
+        number = elements.round
+        run = self._runs[step.id, number]
+        if step.until is not None and not step.is_block:
+            names = {**self._extra(step, number), "output": run.output}
+            try:
+                elements.over = self._program.is_over(step, self._view_of(step), names)
+            except AutomateError as error:
+                # A resume repeats the round, and so decides again.
+                self._draft.turn.outputs.pop(run.key, None)
+                self._end_run(run, StepStatus.FAILED, error=error)
+                self._element_failed(step, run)
+                return
+        if elements.over:
+            self._end_loop(step, number + 1)
+        else:
+            self._next_round(step, elements, number + 1)
+
+    def _decide_round(self, scope: BlockScope, output: Any) -> None:
+        """Decide if a loop ends with the round whose steps have ended; only they can be seen."""
+        block = scope.block
+        if block.until is not None:
+            over = self._program.is_over(block, scope.inside.view, {"output": output})
+            self._elements[block.id].over = over
+
+    def _next_round(self, step: Step, elements: Elements, number: int) -> None:
+        """Let round *number* of a loop begin, now or after a pause, or let the loop end."""
+        view = self._view_of(step)
+        names = round_names(view, step, number)
+        if not self._program.goes_on(step, view, names):
+            self._end_loop(step, number)
+            return
+        if number >= step.max_rounds:
+            if step.on_max_rounds == "continue":
+                self._end_loop(step, number)
+                return
+            raise AutomateError(
+                ErrorCodes.RESOURCE_EXHAUSTED,
+                f"the loop has not ended after {step.max_rounds} rounds",
+                hint="raise max_rounds, or write on_max_rounds: continue",
+            )
+        elements.next_round(number)
+        self._spins[step.id] += 1
+        if number and number % KEPT_ROUNDS == 0:
+            self._draft.forget(step.id, number - KEPT_ROUNDS, self._program.awaiting)
+        seconds = self._program.pause(step, view, names) if number else 0.0
+        if seconds or self._spins[step.id] > _MOST_SPINS:
+            self._pause(step, seconds)
+
+    def _pause(self, step: Step, seconds: float) -> None:
+        """Let a loop wait before its next round."""
+        own = self._run(step, -1)
+        own.status, self._open[own.key] = StepStatus.WAITING, own
+        own.output = {"round": self._elements[step.id].round}
+        self._waits.add(own.key, seconds)
+        self._draft.turn.delays[own.key] = seconds
+        self._draft.save(own)
+
+    def _end_pause(self, step: Step, own: StepRun) -> None:
+        if own.output != {"round": self._elements_of(step).round}:
+            # The round after the pause has ended, and was saved alone: what follows is undecided.
+            del self._elements[step.id]
+        del self._open[own.key]
+        self._waits.drop(own.key)
+        self._note_running(own)
+        self._stir(step.id)
+
+    def _end_loop(self, step: Step, rounds: int) -> None:
+        """Let a loop complete with the output of its last round."""
+        own, last = self._run(step, -1), self._runs.get((step.id, rounds - 1))
+        self._end_run(own, StepStatus.COMPLETED, output=None if last is None else last.output)
+        own.output_ref = None if last is None else last.output_ref
+        self._drop_block(step)
+
     # -- blocks ------------------------------------------------------------------------------
 
+    def _scope_of(self, path: str) -> BlockScope | None:
+        """Return the inside of a block that the step at *path* is in; None for one in no block."""
+        # Most workflows have no blocks, and this is asked all the time.
+        return self._scopes.get(list_of(path)) if self._scopes else None
+
     def _view_of(self, step: Step) -> TemplateView:
-        scope = self._scopes.get(list_of(step.id))
+        scope = self._scope_of(step.id)
         return self._view if scope is None else scope.inside.view
 
     def _step(self, path: str) -> Step:
@@ -1007,7 +1195,7 @@ class _Flow:
             self._step_failed(block, error)
 
     def _count_call(self, step_id: str, number: int) -> None:
-        scope = self._scopes.get(list_of(step_id))
+        scope = self._scope_of(step_id)
         while scope is not None:
             scope.calls += number
             if scope.position >= 0:
@@ -1016,7 +1204,7 @@ class _Flow:
 
     def _stir(self, step_id: str) -> None:
         """Have the blocks around a step looked at in this turn: it has come on."""
-        scope = self._scopes.get(list_of(step_id))
+        scope = self._scope_of(step_id)
         while scope is not None:
             if scope.position >= 0:
                 self._stirred.setdefault(scope.block.id, {})[scope.position] = None
@@ -1060,15 +1248,12 @@ class _Flow:
         found = self._scopes.get(path)
         if found is not None:
             return found
-        view, item = self._view_of(block), None
-        if position >= 0:
-            item = self._elements_of(block).values[position]
-        run = self._run(block, position)
-        extra = {} if position < 0 else element_names(view, item, position)
+        run, view = self._run(block, position), self._view_of(block)
+        extra = self._extra(block, position)
         steps = self._steps_inside(block, run, view, extra)
-        its = self._program.inside(block, position, steps or (), view, item)
+        its = self._program.inside(block, position, steps or (), view, extra)
         agenda = Agenda(its.steps, its.needs, self._ended)
-        around = self._scopes.get(list_of(block.id))
+        around = self._scope_of(block.id)
         scope = BlockScope(block, position, its, agenda, around, skipped=steps is None)
         for step in its.steps:
             ended = self._runs.get((step.id, -1))
@@ -1116,10 +1301,7 @@ class _Flow:
                 return False
             self._element_failed(step, elements.failed)
             return True
-        if not elements.unfinished:
-            self._end_run(self._run(step, -1), StepStatus.COMPLETED)
-            return True
-        return False
+        return not elements.unfinished and self._elements_over(step, elements)
 
     def _begin_element(self, step: Step, elements: Elements, position: int) -> None:
         try:
@@ -1149,6 +1331,7 @@ class _Flow:
         elif not scope.agenda:
             try:
                 output = None if scope.skipped else self._output_inside(scope)
+                self._decide_round(scope, output)
             except AutomateError as error:
                 self._end_block(scope, None, error)
             else:
@@ -1198,11 +1381,22 @@ class _Flow:
         self._stirred.pop(step.id, None)
         if not step.is_block:
             return
-        positions = range(len(elements.values)) if elements is not None else (-1,)
+        positions: Collection[int] = (-1,)
+        if elements is not None:
+            positions = (elements.round,) if step.loops else range(len(elements.values))
         for position in positions:
             scope = self._scopes.get(list_path(step.id, position))
             if scope is not None:
                 self._drop_scopes(scope)
+
+
+def rounds_completed(runs: Iterable[StepRun]) -> dict[str, int]:
+    """Return the number of rounds that loops have completed, by the loops' ids."""
+    found: dict[str, int] = {}
+    for run in runs:
+        if run.position >= found.get(run.step_id, 0) and run.status is StepStatus.COMPLETED:
+            found[run.step_id] = run.position + 1
+    return found
 
 
 def within(error: AutomateError, text: str) -> AutomateError:

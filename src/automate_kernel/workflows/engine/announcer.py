@@ -35,10 +35,16 @@ class Snapshots:
         self._copies: list[StepRun] = []
         self._places: dict[StepKey, int] = {}
         self._open: set[int] = set()
+        self._runs = execution.steps
 
     def take(self, changed: StepRun | None = None) -> Execution:
         """Return a copy as it is now; *changed* is a step that may have ended before."""
         runs = self._execution.steps
+        if runs is not self._runs:  # some were forgotten
+            self._runs = runs
+            self._copies.clear()
+            self._places.clear()
+            self._open.clear()
         for place in range(len(self._copies), len(runs)):
             self._places[runs[place].key] = place
             self._copies.append(runs[place])

@@ -62,7 +62,7 @@ def child_event(
 
     Raises ``FAILED_PRECONDITION`` if too many wait for each other.
     """
-    # One that nobody waits for begins a chain of its own, and may start itself for ever.
+    # One that nobody waits for begins a row of its own, and may start itself for ever.
     depth = _depth(parent.event) + 1 if waited else 0
     if depth > MOST_DEPTH:
         raise AutomateError(
@@ -78,9 +78,18 @@ def child_event(
         source=parent.id,
         tenant_id=parent.tenant_id,
         occurred_at=at,
-        headers={_DEPTH: str(depth)} if depth else {},
+        headers=_headers(depth),
         labels=parent.event.labels,
     )
+
+
+def depth_headers(event: Event) -> dict[str, str]:
+    """Return the headers by which one that goes on in the place of *event*'s has the same depth."""
+    return _headers(_depth(event))
+
+
+def _headers(depth: int) -> dict[str, str]:
+    return {_DEPTH: str(depth)} if depth else {}
 
 
 def _depth(event: Event) -> int:
@@ -114,7 +123,9 @@ def end_items(execution: Execution) -> list[NewItem]:
     if execution.parent_id is None:
         return []
     event = Event(id=execution.id, name=execution.name, type="manual")
-    return [signal_item(child_key(execution.id), event, tenant_id=execution.tenant_id)]
+    # The parent waits for the one that it has started, the first of its chain.
+    key = child_key(execution.chain_id or execution.id)
+    return [signal_item(key, event, tenant_id=execution.tenant_id)]
 
 
 def cancel_items(execution: Execution, children: list[str]) -> list[NewItem]:

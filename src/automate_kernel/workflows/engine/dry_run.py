@@ -28,6 +28,7 @@ from automate_kernel.workflows.engine.program import (
     TemplateView,
     WorkflowProgram,
     element_names,
+    round_names,
 )
 from automate_kernel.workflows.execution import (
     Event,
@@ -45,7 +46,7 @@ _NO_ID = "00000000-0000-4000-8000-000000000000"
 MOST_CALLS = 20
 _OF_ELEMENT = ("item", "index", "outer")
 # The fields of a step that calls no action.
-_WAITED = ("sleep", "wait_for", "approval", "workflow", "input")
+_WAITED = ("sleep", "wait_for", "approval", "workflow", "input", "continue_as_new")
 
 
 class DryOutcome(str, Enum):
@@ -53,7 +54,8 @@ class DryOutcome(str, Enum):
 
     CALLED = "called"
     WAITS = "waits"
-    """It calls nothing: it waits for a time, an event, a person or another workflow."""
+    """It calls nothing: it waits for a time, an event, a person or another workflow, or it
+    continues the execution as new."""
     SKIPPED = "skipped"
     UNCLEAR = "unclear"
     """Its condition, or that of a step it needs, depends on outputs that are not known."""
@@ -275,6 +277,10 @@ class _Walk:
             self._wait(step, dry)
             return
         path = f"steps.{step.id}.input"
+        if step.loops:
+            first = round_names(self._view, step, 0)
+            dry.calls = [DryCall(self._input(step, dry, path, first), 0)]
+            return
         if step.for_each is None:
             dry.calls = [DryCall(self._input(step, dry, path, {}))]
             return
@@ -289,18 +295,20 @@ class _Walk:
             dry.calls.append(DryCall(self._input(step, dry, path, names), position))
 
     def _look_inside(self, block: Step, dry: DryStep) -> None:
-        """Walk through the steps inside a block; the first element of a list stands for all."""
+        """Walk through the steps inside a block; the first element, or round, stands for all."""
         around = self._view, self._unknown, self._examples, self._unclear, self._item_known
         needs = self._needs
-        view, position, item = self._view, -1, None
+        view, position, item = self._view, 0 if block.loops else -1, None
         if block.for_each is not None:
             known = self._elements(block, dry)
             dry.elements = None if known is None else len(known)
             self._item_known = self._item_known and bool(known)
             position, item = 0, known[0] if known else "[item]"
         extra = {} if position < 0 else element_names(view, item, position)
+        if block.loops:
+            extra = round_names(view, block, 0)
         steps = self._inner_steps(block, dry, extra)
-        its = self._program.inside(block, position, steps, view, item)
+        its = self._program.inside(block, position, steps, view, extra)
         order = topological_order(its.needs)
         by_path = {step.id: step for step in its.steps}
         self._view, self._needs = its.view, its.needs
@@ -340,8 +348,10 @@ class _Walk:
         # Of the elements of a list the first one stands for all.
         listed = step.for_each is not None
         names = element_names(self._view, "[item]", 0) if listed else None
+        if step.loops:
+            names = round_names(self._view, step, 0)
         path = f"steps.{step.id}"
-        dry.waits_for = self.rendered(found, path, guessed, names, element=names is None)
+        dry.waits_for = self.rendered(found, path, guessed, names, element=not listed)
         dry.depend(guessed)
 
     def _elements(self, step: Step, dry: DryStep) -> list[Any] | None:

@@ -290,7 +290,7 @@ class Engine:
         if isinstance(flow, Exception):
             self._end([(task, self._setup.failed(task, flow))])
             return
-        task.started_at = time.monotonic()
+        task.started_at, flow.leased_at = time.monotonic(), task.leased_at
         flow.context.run(handled_item.set, task.item)
         driven = Driven(task, flow)
         flow.enter(stoppable_by(self._setup.stopping, lambda: task.asked or driven.stops))
@@ -775,7 +775,6 @@ class Engine:
 
     def _commit(self, group: Sequence[Driven]) -> None:
         pairs = [(driven.flow, driven.saving) for driven in group if driven.saving is not None]
-        now = time.monotonic()
         try:
             saved = self._runner.save(pairs, until=self._stopped.is_set)
         except Exception as error:
@@ -794,7 +793,7 @@ class Engine:
                 ended.append((task, OutcomeRecorded()))
             else:
                 driven.saving = turn
-                task.leased_at = max(task.leased_at, now)
+                task.leased_at = max(task.leased_at, driven.flow.leased_at)
                 if task.item.attempt_count < 2:
                     self._setup.progressed(task)
                 self._ready.put((driven, None))

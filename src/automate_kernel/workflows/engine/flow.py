@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from automate_kernel import signals
 from automate_kernel.errors import UnknownHereError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
-from automate_kernel.workflows.definition.blocks import plain_id
+from automate_kernel.workflows.definition.blocks import block_of, inside, list_of, plain_id
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
@@ -35,6 +36,8 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 
+# Of a block that goes on, and of a loop that may pause.
+_BEGUN = (StepStatus.RUNNING, StepStatus.WAITING)
 _NOTHING: Mapping[StepKey, Arrived] = {}
 
 
@@ -59,8 +62,7 @@ class Flow:
         self.workflow: Workflow = program.workflow
         self._recovery = program.recovery
         self._reads = program.reads
-        self._outputs = outputs or LargeOutputs()
-        self._large = 0
+        self._outputs, self._large = outputs or LargeOutputs(), 0
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""
         self.context: Context = copy_context()
@@ -70,6 +72,10 @@ class Flow:
         self._known_at, self._learnt = loaded.now, time.monotonic()
         self._begun: dict[StepKey, tuple[str, float]] = {}
         self._stored = loaded.execution.status is not ExecutionStatus.PENDING
+        self.fresh: bool = loaded.new or not self._stored
+        """True until something of it is saved, since it began or was resumed."""
+        self.leased_at: float = self._learnt
+        """The time of its claim, or of the last checkpoint that renewed the lease."""
         # True once a step has ended under this claim.
         self._advanced = False
         self._ends_at: float | None = None
@@ -121,10 +127,23 @@ class Flow:
     @property
     def unread(self) -> list[StepRun]:
         """The runs whose outputs templates read, and that are still in the output store."""
-        return [
+        found = [
             run for run in self.execution.steps
             if run.output_ref is not None and run.output is None and run.step_id in self._reads
         ]  # fmt: skip
+        if not found:
+            return found
+        ended = {run.key for run in self.execution.steps if run.status.finished}
+        return [run for run in found if not self._is_past(run, ended)]
+
+    def _is_past(self, run: StepRun, ended: AbstractSet[StepKey]) -> bool:
+        """Return True if *run* is of an element or round whose own output counts by now."""
+        around = list_of(run.step_id)
+        if around and block_of(around)[1] >= 0 and block_of(around) in ended:
+            return True
+        step = self.workflow.find_step(run.step_id)
+        following = {(run.step_id, -1), (run.step_id, run.position + 1)}
+        return step is not None and step.loops and run.position >= 0 and bool(following & ended)
 
     def keeps(self, call: StepCall) -> bool:
         """Return True if some template may read the output of *call*."""
@@ -156,11 +175,6 @@ class Flow:
 
     # -- turns -------------------------------------------------------------------------------
 
-    @property
-    def fresh(self) -> bool:
-        """True if nothing of it has been saved yet, since it began or was resumed."""
-        return not self._stored
-
     def next_turn(
         self, outcomes: Sequence[CallOutcome] = (), arrived: Mapping[StepKey, Arrived] = _NOTHING
     ) -> Turn:
@@ -182,7 +196,7 @@ class Flow:
             self._note_waits(turn, now)
         if self.leaving:
             # What it would end with follows from a state that was not saved as it is here.
-            turn.end = turn.output = turn.encoded = None
+            turn.end = turn.output = turn.encoded = turn.successor = None
             self.pause(turn)
         return turn
 
@@ -257,6 +271,9 @@ class Flow:
     def save_of(self, turn: Turn) -> Save:
         """Return what is to be saved of *turn*."""
         now = time.monotonic()
+        for run in turn.saves:
+            if run.started_at is None and run.status in _BEGUN and run.key not in self._begun:
+                self._note_around(run, turn, now)
         begun = {
             run.key: (known[0], now - known[1])
             for run in turn.saves
@@ -266,9 +283,21 @@ class Flow:
         advanced = self._advanced or _has_ended(turn)
         return Save(self.item, self.execution, turn, begun, self._stored, parked, advanced)
 
+    def _note_around(self, run: StepRun, turn: Turn, now: float) -> None:
+        """Note when a block or a loop has begun: with the first of what is inside it."""
+        its = {run.step_id}
+        known = (
+            self._begun[one.key][1]
+            for one in turn.saves
+            if one.key in self._begun and (one.step_id in its or inside(one.step_id, its))
+        )
+        begun = min(known, default=now)
+        self._begun[run.key] = new_id(), begun
+        run.started_at = self._moment(begun)
+
     def saved(self, turn: Turn, at: datetime) -> bool:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""
-        first, self._stored = not self._stored, True
+        first, self.fresh, self._stored = self.fresh, False, True
         self._advanced = self._advanced or _has_ended(turn)
         self._known_at, self._learnt = at, time.monotonic()
         for run in turn.saves:
@@ -285,6 +314,8 @@ class Flow:
         if turn.end is not None:
             self.execution.completed_at, self.execution.output = at, turn.output
             self.execution.output_ref = turn.output_ref
+            if turn.successor is not None:
+                self.execution.successor_id = turn.successor.id
         return first
 
 

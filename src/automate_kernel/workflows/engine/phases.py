@@ -108,8 +108,10 @@ def compensations(workflow: Workflow, runs: Mapping[StepKey, StepRun]) -> Phase:
         compensation, positions = undoing.get(step_id), sorted(completed.get(step_id, ()))
         if compensation is None:
             continue
-        if compensation.for_each is not None:
-            positions = [position for position in positions if position >= 0]
+        # A loop is undone as a whole: not every round is known any more.
+        many = compensation.for_each is not None
+        positions = [position for position in positions if (position >= 0) is many]
+        if many:
             elements[compensation.id] = positions
         if positions:
             needs[compensation.id] = [steps[-1].id] if steps else []

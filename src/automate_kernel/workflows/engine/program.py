@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +22,7 @@ from automate_kernel.workflows.definition.blocks import (
     plain_id,
     within,
 )
+from automate_kernel.workflows.definition.duration import parse_duration
 from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
 from automate_kernel.workflows.definition.waits import SleepUntil
@@ -56,6 +58,9 @@ class Reads:
             if isinstance(part, dict):
                 if "compensate" in part:
                     # `output` is the step's own there.
+                    self._ids.add(str(part.get("id")))
+                if "while" in part or "until" in part:
+                    # `last` and `output` are the step's own there.
                     self._ids.add(str(part.get("id")))
                 if "output" not in part:
                     self._add_last(part)
@@ -124,6 +129,10 @@ class WorkflowProgram:
         self._notices: dict[str, Template] = {}
         self._switches: dict[str, Template] = {}
         self._outputs: dict[str, Template] = {}
+        self._pauses: dict[str, Template] = {}
+        self._payloads: dict[str, Template] = {}
+        self._whiles: dict[str, Condition] = {}
+        self._untils: dict[str, Condition] = {}
         self._needs_inside: dict[str, dict[str, tuple[str, ...]]] = {}
         self._output = templates.compile(workflow.output, path="output")
         for place, step in workflow.walk():
@@ -133,7 +142,7 @@ class WorkflowProgram:
         compiled = [self._output]
         for some in (
             self._inputs, self._lists, self._sleeps, self._matches, self._questions,
-            self._switches, self._outputs,
+            self._switches, self._outputs, self._pauses, self._payloads,
         ):  # fmt: skip
             compiled += some.values()
         self._constant = {template for template in compiled if template.constant}
@@ -147,18 +156,54 @@ class WorkflowProgram:
             for n, one in enumerate(workflow.triggers)
         ]
 
+    @cached_property
+    def loops(self) -> bool:
+        """True if any of its steps is done in rounds."""
+        return any(step.loops for _, step in self.workflow.walk())
+
+    @cached_property
+    def awaiting(self) -> frozenset[str]:
+        """The steps that wait for an event or a signal: what one has taken, no other takes."""
+        steps = (step for _, step in self.workflow.walk())
+        return frozenset(step.id for step in steps if step.wait_for is not None)
+
+    @cached_property
+    def continuing(self) -> tuple[str, ...]:
+        """The steps that continue the execution as new."""
+        steps = (step for _, step in self.workflow.walk())
+        return tuple(step.id for step in steps if step.continue_as_new is not None)
+
     def _compile(self, step: Step, path: str, templates: TemplateEngine) -> None:
         self._inputs[step.id] = templates.compile(step.input, path=f"{path}.input")
         if step.if_ is not None:
             self._conditions[step.id] = templates.condition(step.if_, path=f"{path}.if")
         if step.for_each is not None:
             self._lists[step.id] = templates.compile(step.for_each, path=f"{path}.for_each")
+        if step.loops:
+            self._compile_loop(step, path, templates)
         if step.is_block:
             self._needs_inside[step.id] = step.inner_needs()
         if step.switch is not None:
             self._switches[step.id] = templates.compile(step.switch, path=f"{path}.switch")
+        if step.continue_as_new is not None:
+            where = f"{path}.continue_as_new"
+            self._payloads[step.id] = templates.compile(step.continue_as_new, path=where)
         if step.output is not None:
             self._outputs[step.id] = templates.compile(step.output, path=f"{path}.output")
+        if step.sleep is not None or step.wait_for is not None:
+            self._compile_wait(step, path, templates)
+        if step.approval is not None:
+            self._compile_approval(step.id, step.approval, f"{path}.approval", templates)
+
+    def _compile_loop(self, step: Step, path: str, templates: TemplateEngine) -> None:
+        for name, condition in (("while", step.while_), ("until", step.until)):
+            if condition is not None:
+                compiled = self._whiles if name == "while" else self._untils
+                compiled[step.id] = templates.condition(condition, path=f"{path}.{name}")
+        if step.every is not None:
+            self._pauses[step.id] = templates.compile(step.every, path=f"{path}.every")
+
+    def _compile_wait(self, step: Step, path: str, templates: TemplateEngine) -> None:
         if step.sleep is not None:
             until = isinstance(step.sleep, SleepUntil)
             value = step.sleep.until if isinstance(step.sleep, SleepUntil) else step.sleep
@@ -170,8 +215,6 @@ class WorkflowProgram:
             self._matches[step.id] = templates.compile(match, path=f"{path}.match")
             if condition is not None:
                 self._signals[step.id] = templates.condition(condition, path=f"{path}.if")
-        if step.approval is not None:
-            self._compile_approval(step.id, step.approval, f"{path}.approval", templates)
 
     def _compile_approval(
         self, step_id: str, approval: Approval, path: str, templates: TemplateEngine
@@ -198,7 +241,7 @@ class WorkflowProgram:
     def pulls(self, trigger: Trigger, event: Event) -> bool:
         """Return True if the condition of *trigger*, which *event* matches, holds."""
         for known, condition in zip(self.workflow.triggers, self._triggers, strict=True):
-            if known == trigger and condition is not None:
+            if condition is not None and known == trigger:
                 return condition.test(self._context(event.to_json(), {}, {}, {}))
         return True
 
@@ -228,19 +271,48 @@ class WorkflowProgram:
             )
         return value
 
+    def goes_on(self, step: Step, view: TemplateView, names: Mapping[str, Any]) -> bool:
+        """Return True if the ``while`` of a loop lets its next round begin."""
+        condition = self._whiles.get(plain_id(step.id))
+        return condition is None or condition.test(self._names(view, names))
+
+    def is_over(self, step: Step, view: TemplateView, names: Mapping[str, Any]) -> bool:
+        """Return True if the ``until`` of a loop ends it after a round."""
+        condition = self._untils.get(plain_id(step.id))
+        return condition is not None and condition.test(self._names(view, names))
+
+    def pause(self, step: Step, view: TemplateView, names: Mapping[str, Any]) -> float:
+        """Return the seconds between two rounds of a loop."""
+        template = self._pauses.get(plain_id(step.id))
+        if template is None:
+            return 0.0
+        try:
+            return parse_duration(self._render(template, view, names))
+        except (ValueError, OverflowError) as error:
+            text = f"steps.{step.id}.every: {error}"
+            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, text) from None
+
+    def payload(self, step: Step, view: TemplateView) -> Any:
+        """Render the payload of the execution that follows this one."""
+        return self._render(self._payloads[plain_id(step.id)], view)
+
     def inside(
-        self, block: Step, position: int, steps: Sequence[Step], view: TemplateView, item: Any
+        self,
+        block: Step,
+        position: int,
+        steps: Sequence[Step],
+        view: TemplateView,
+        names: Mapping[str, Any],
     ) -> Inside:
         """
-        Return the *steps* inside a block, as they run for one element (or -1).
+        Return the *steps* inside a block, as they run for one element or round (or -1).
 
-        *view* is what the block itself sees.
+        *view* is what the block itself sees, and *names* are those of the element.
         """
         path = list_path(block.id, position)
         inner = [step.model_copy(update={"id": f"{path}.{step.id}"}) for step in steps]
-        names = view.names if position < 0 else element_names(view, item, position)
         needs = within(path, self._needs_inside[plain_id(block.id)])
-        return Inside(path, inner, needs, InnerView(view, inner, names))
+        return Inside(path, inner, needs, InnerView(view, inner, names or view.names))
 
     def case(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> str:
         """Render the value of a switch, as text; raises `TemplateError` for a list or mapping."""
@@ -283,20 +355,33 @@ class WorkflowProgram:
         self.workflow.step(step_id)
         block_id, position = block_of(path)
         block, view = self.place(execution, runs, block_id)
-        item = None
-        if (position >= 0) is not (block.for_each is not None):
+        if (position >= 0) is not block.repeats:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no step {step_id!r}")
-        if position >= 0:
-            elements = self.elements(block, view)
-            if position >= len(elements):
-                text = f"step {block_id!r} has no element {position}"
-                raise AutomateError(ErrorCodes.NOT_FOUND, text)
-            item = elements[position]
+        names = self.element(block, view, position)
         lists = block.lists.values()
         own = local_id(step_id)
         steps = next(each for each in lists if any(step.id == own for step in each))
-        inside = self.inside(block, position, steps, view, item)
+        inside = self.inside(block, position, steps, view, names)
         return next(step for step in inside.steps if step.id == step_id), inside.view
+
+    def element(self, step: Step, view: TemplateView, position: int) -> dict[str, Any]:
+        """
+        Return the names that one element of a step sees, or one round; none at -1.
+
+        Raises ``NOT_FOUND`` if there is no such element, or the round before is forgotten.
+        """
+        if position < 0:
+            return {}
+        if step.loops:
+            if position and (step.id, position - 1) not in view.runs:
+                text = f"round {position} of step {step.id!r} has not begun, or is not kept"
+                raise AutomateError(ErrorCodes.NOT_FOUND, text)
+            return round_names(view, step, position)
+        elements = self.elements(step, view) if step.for_each is not None else []
+        if position >= len(elements):
+            text = f"step {step.id!r} has no element {position}"
+            raise AutomateError(ErrorCodes.NOT_FOUND, text)
+        return element_names(view, elements[position], position)
 
     def input(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
         """Render the input of one call; secrets in it are still handles."""
@@ -417,10 +502,18 @@ class InnerView(TemplateView):
         return {**self._around.steps(), **own}
 
 
-def element_names(view: TemplateView, item: Any, position: int) -> dict[str, Any]:
+def element_names(
+    view: TemplateView, item: Any, position: int, name: str = "item"
+) -> dict[str, Any]:
     """Return the names that the templates of one element see, beside those of *view*."""
-    names = {"item": item, "index": position}
+    names = {name: item, "index": position}
     return {**names, "outer": view.names} if view.names else names
+
+
+def round_names(view: TemplateView, step: Step, number: int) -> dict[str, Any]:
+    """Return the names that the templates of one round of a loop see, beside those of *view*."""
+    last = view.runs.get((step.id, number - 1)) if number else None
+    return element_names(view, last and last.output, number, "last")
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,12 +544,7 @@ def step_input(
         )
     runs = {run.key: run for run in execution.steps}
     step, view = program.place(execution, runs, step_id)
-    extra: dict[str, Any] = {}
-    if position >= 0:
-        elements = program.elements(step, view) if step.for_each is not None else []
-        if position >= len(elements):
-            raise AutomateError(ErrorCodes.NOT_FOUND, f"step {step_id!r} has no element {position}")
-        extra = element_names(view, elements[position], position)
+    extra = program.element(step, view, position)
     undone = runs.get((step_id.removesuffix(".compensate"), position))
     if step_id.endswith(".compensate") and undone is not None:
         extra["output"] = undone.output

@@ -17,11 +17,11 @@ from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
-from automate_kernel.workflows.definition.blocks import block_of, top_id
-from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
+from automate_kernel.workflows.definition.blocks import block_of, lists_around, top_id
+from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.engine.phases import NOT_UNDONE
 from automate_kernel.workflows.engine.record import forgotten_on_resume, in_order
-from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
+from automate_kernel.workflows.execution import ExecutionStatus, StepKey, StepRun, StepStatus
 
 _COMPLETED = StepStatus.COMPLETED.value
 _STOPPED = (
@@ -177,13 +177,24 @@ def check_fits(
                 f" {workflow.name!r} has no such step",
                 hint="keep it in the definition, where it does not run again, or start anew",
             )
-        if row["position"] >= 0 and workflow.step(row["step_id"]).for_each is None:
-            raise AutomateError(
-                ErrorCodes.FAILED_PRECONDITION,
-                f"step {row['step_id']!r} has completed for the elements of a list, and has no"
-                f" for_each in the corrected workflow {workflow.name!r}",
-                hint="give it another id, or resume from it: it runs again then",
-            )
+        places = [block_of(each) for each in lists_around(row["step_id"])]
+        for step_id, position in ((row["step_id"], row["position"]), *places):
+            if position >= 0:
+                _check_repeats(known.step(step_id), workflow.step(step_id), workflow.name)
+
+
+def _check_repeats(was: Step, step: Step, workflow: str) -> None:
+    """Raise ``FAILED_PRECONDITION`` unless *step* repeats as it *was*, in rounds or over a list."""
+    if step.repeats and step.loops is was.loops:
+        return
+    done = "in rounds" if was.loops else "for the elements of a list"
+    field = "while and no until" if was.loops else "for_each"
+    raise AutomateError(
+        ErrorCodes.FAILED_PRECONDITION,
+        f"step {step.id!r} has completed {done}, and has no {field} in the corrected workflow"
+        f" {workflow!r}",
+        hint="give it another id, or resume from it: it runs again then",
+    )
 
 
 def reopening(item_id: str) -> dict[str, Any]:
@@ -249,6 +260,23 @@ def _succeeded(workflow: Workflow, found: Sequence[Row]) -> bool:
         or (ended.get(step.id) == "FAILED" and step.on_failure == "continue")
         for step in workflow.steps
     )
+
+
+def delete_runs(rows: Rows, execution_id: str, keys: Iterable[StepKey]) -> None:
+    """Delete the rows of these runs of an execution."""
+    its = Where("execution_id", "eq", execution_id)
+    positions: dict[str, list[int]] = {}
+    for step_id, position in keys:
+        positions.setdefault(step_id, []).append(position)
+    plain = sorted(step_id for step_id in positions if positions[step_id] == [-1])
+    for first in range(0, len(plain), _AT_ONCE):
+        some = Where("step_id", "in", plain[first : first + _AT_ONCE])
+        rows.delete(STEP, [its, some, Where("position", "eq", -1)])
+    for step_id in positions.keys() - set(plain):
+        many = positions[step_id]
+        for first in range(0, len(many), _AT_ONCE):
+            some = Where("position", "in", many[first : first + _AT_ONCE])
+            rows.delete(STEP, [its, Where("step_id", "eq", step_id), some])
 
 
 def copied_steps(rows: Rows, source_id: str, execution_id: str, gone: Forgotten) -> list[Row]:

@@ -31,11 +31,13 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import is_bug
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS
+from automate_kernel.secrets.handles import masked
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of, log_error
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
 from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.code.calls import (
+    ContinuedAsNewError,
     Gather,
     Pending,
     StepFailedError,
@@ -804,6 +806,8 @@ class _Driver:
             error = self._changed
         elif error is None and self._interruption is None:
             error = self._unawaited_error() or self._record.unrepeated()
+        if isinstance(error, ContinuedAsNewError):
+            return self._continue(error.payload)
         if error is not None:
             return self._failure(error)
         if self._interruption is not None:
@@ -815,6 +819,20 @@ class _Driver:
             return unfit
         self._draft.turn.output, self._draft.turn.encoded = output, encoded
         self._draft.turn.size += len(encoded)
+        return None
+
+    def _continue(self, payload: Any) -> AutomateError | None:
+        """Let another execution follow this one; return the error if that can't be."""
+        if self._interruption is not None:
+            return None
+        error = self._unawaited_error() or self._record.unrepeated()
+        if error is not None:
+            return error
+        try:
+            given = self._program.function.payload(payload)
+            self._draft.turn.successor = self._waiting.successor(masked(given), self._time)
+        except AutomateError as unfit:
+            return unfit
         return None
 
     def _unawaited_error(self) -> AutomateError | None:

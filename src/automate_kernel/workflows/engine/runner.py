@@ -369,7 +369,7 @@ class Runner:
 
     def _drive(self, flow: Flow) -> OutcomeRecorded | None:
         in_flight: set[Future[CallOutcome]] = set()
-        leased_at, lease_seconds = time.monotonic(), self.store.outbox.lease_seconds
+        lease_seconds = self.store.outbox.lease_seconds
         turn = self.turn(flow)
         try:
             while True:
@@ -379,11 +379,11 @@ class Runner:
                     saved = self._saved_with_rest(flow, turn)
                     if saved is None or saved.last:
                         return OutcomeRecorded() if saved else None
-                    turn, leased_at = saved, time.monotonic()
-                elif turn.calls and time.monotonic() - leased_at >= lease_seconds:
+                    turn = saved
+                if turn.calls and time.monotonic() - flow.leased_at >= lease_seconds:
                     # A call or a retry's delay took longer than the lease, which nobody renews.
                     self.let_go(flow)
-                    leased_at = time.monotonic()
+                    flow.leased_at = time.monotonic()
                 for call in turn.calls:
                     self.begin(flow, call)
                 slow = [
@@ -595,7 +595,7 @@ class Runner:
         error stands for a turn of which the database accepts nothing. With *rest* the turns are the
         rest of what it has refused.
         """
-        checkpoint = self.store.checkpoint
+        checkpoint, now = self.store.checkpoint, time.monotonic()
         try:
             written = try_for(
                 self._patience, lambda: checkpoint([flow.save_of(turn) for flow, turn in group]),
@@ -609,6 +609,8 @@ class Runner:
             flow.item.id: turn for flow, turn in group if flow.item.id in written.items
         }
         for flow, turn in group:
+            if flow.item.id in written.renewed:
+                flow.leased_at = now
             if flow.item.id in saved:
                 cancelling = flow.execution.status is ExecutionStatus.CANCELLING
                 flow.recalled |= flow.item.id in written.steered and not cancelling

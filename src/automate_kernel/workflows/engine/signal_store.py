@@ -20,6 +20,7 @@ from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import AWAITED, EXECUTION, OUTBOX, SIGNAL, WAIT
 from automate_kernel.storage.values import Redaction, encode_json
 from automate_kernel.workflows.engine.children import end_event
+from automate_kernel.workflows.engine.continuations import ends_of_chains
 from automate_kernel.workflows.engine.questions import decision_event
 from automate_kernel.workflows.engine.waits import (
     MOST_BYTES,
@@ -257,9 +258,9 @@ class SignalStore:
                 arrived.setdefault(name, {})[key] = Arrived(come, set(ids))
         return arrived
 
-    def awaited_ends(self, rows: Rows, execution_ids: Sequence[str]) -> set[str]:
-        """Return those of these executions whose ends somebody waits for."""
-        keys = {child_key(each): each for each in execution_ids}
+    def awaited_ends(self, rows: Rows, executions: Mapping[str, str]) -> set[str]:
+        """Return those of these executions whose ends are waited for, by the first of the chain."""
+        keys = {child_key(first): each for each, first in executions.items()}
         found = rows.select(WAIT, [Where("key", "in", sorted(keys))], columns=("key",))
         return {keys[row["key"]] for row in found}
 
@@ -385,12 +386,20 @@ def _decisions(
 def _ends(rows: Rows, waits: Iterable[OpenWait]) -> dict[str, Event]:
     """Return the ends of the sub-workflows that have ended, by their ids."""
     ids = {one.subject for one in waits if one.about == "workflow"}
-    known = _select(rows, EXECUTION, ids, ("id", "status"))
+    # Of a chain the last one counts; the first may be gone already.
+    last = {
+        first: last for part in _parts(ids) for first, last in ends_of_chains(rows, part).items()
+    }
+    subjects = {last.get(each, each): each for each in ids}
+    known = _select(rows, EXECUTION, subjects, ("id", "status"))
     ended = [row["id"] for row in known if ExecutionStatus(row["status"]).finished]
     columns = ("id", "workflow", "status", "output", "error_code", "error")
     found = _select(rows, EXECUTION, ended, columns)
-    gone = {each: end_event(None, each) for each in ids - {row["id"] for row in known}}
-    return {**gone, **{row["id"]: end_event(row, row["id"]) for row in found}}
+    gone = subjects.keys() - {row["id"] for row in known}
+    return {
+        **{subjects[each]: end_event(None, each) for each in gone},
+        **{subjects[row["id"]]: end_event(row, row["id"]) for row in found},
+    }
 
 
 def _make_due(rows: Rows, parked: Sequence[Row]) -> None:

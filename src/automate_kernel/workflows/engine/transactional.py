@@ -110,7 +110,8 @@ class TransactionalCall:
             _as(other.run, StepStatus.RUNNING)
             for other in list(self._flow.running.values())
             if other is not self._call
-            if other.step.if_ is not None and other.step.for_each is None
+            if (other.step.if_ is not None or other.step.while_ is not None)
+            and other.step.for_each is None
         ]
         turn = Turn([run, *decided])
         if outcome.encoded is not None:

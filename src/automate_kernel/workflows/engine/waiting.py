@@ -22,6 +22,7 @@ from automate_kernel.workflows.engine.children import (
     child_id,
     error_of,
 )
+from automate_kernel.workflows.engine.continuations import Successor, successor_of
 from automate_kernel.workflows.engine.program import TemplateView, WorkflowProgram
 from automate_kernel.workflows.engine.questions import approval_wait
 from automate_kernel.workflows.engine.waits import (
@@ -33,7 +34,7 @@ from automate_kernel.workflows.engine.waits import (
     signal_key,
     values_at,
 )
-from automate_kernel.workflows.execution import Event, Execution, StepRun
+from automate_kernel.workflows.execution import Event, Execution, StepRun, StepStatus
 
 # It stands in the wait's row, for people.
 _MOST_MATCH_BYTES = 10_000
@@ -87,6 +88,8 @@ class WaitingSteps:
         """Begin what *step* waits for *now*; *extra* are the names of its element."""
         if step.workflow is not None:
             return self._begin_child(step, run, view, extra, now)
+        if step.continue_as_new is not None:
+            return self._continue(step, view, now)
         if step.wait_for is not None:
             return self._begin_wait_for(step, step.wait_for, run, view, extra)
         if step.approval is not None:
@@ -189,13 +192,35 @@ class WaitingSteps:
 
     def _events_taken(self) -> set[str]:
         if self._taken is None:
-            waits = {
-                step.id for _, step in self._program.workflow.walk() if step.wait_for is not None
-            }
-            runs = self._execution.steps
+            waits, runs = self._program.awaiting, self._execution.steps
             outputs = (run.output for run in runs if plain_id(run.step_id) in waits)
             self._taken = {one["id"] for one in outputs if isinstance(one, dict) and "id" in one}
         return self._taken
+
+    # -- continuing --------------------------------------------------------------------------
+
+    def _continue(self, step: Step, view: TemplateView, now: datetime) -> Begun:
+        """Note the payload of the execution that follows; it begins when this one has ended."""
+        other = self.continued_by(view)
+        if other is not None:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"step {other.step_id!r} continues the execution already",
+                hint="let the if of each exclude the other",
+            )
+        payload = masked(self._program.payload(step, view))
+        successor = self.successor(payload, now)
+        return Begun(None, WaitEnd({"execution_id": successor.id, "payload": payload}))
+
+    def continued_by(self, view: TemplateView) -> StepRun | None:
+        """Return the run of a step that has continued the execution, or None."""
+        runs = (view.runs.get((path, -1)) for path in self._program.continuing)
+        return next((run for run in runs if run and run.status is StepStatus.COMPLETED), None)
+
+    def successor(self, payload: Any, now: datetime) -> Successor:
+        """Return the execution that follows this one, with *payload*."""
+        pinned = self._program.workflow
+        return successor_of(self._execution, pinned, payload, now, self._find_child)
 
     # -- sub-workflows -----------------------------------------------------------------------
 

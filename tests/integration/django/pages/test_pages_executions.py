@@ -144,6 +144,29 @@ def test_a_step_shows_what_it_was_given_without_the_secret(root: Any, ship: Any)
     assert root.get(f"{BASE}{execution_id}/steps/nothing/").status_code == 404
 
 
+def test_a_loop_shows_its_rounds_and_a_chain_its_neighbours(root: Any, kernel: Any) -> None:
+    """The rounds that were done count, also those whose rows are deleted."""
+    label = {"id": "label", "action": "shop.label", "input": {"address": "no {{ index }}"}}
+    rounds = {"id": "rounds", "until": "{{ index == 29 }}", "steps": [label]}
+    more = "{{ event.payload.left > 0 }}"
+    again = {"left": "{{ event.payload.left - 1 }}"}
+    following = {"id": "next", "if": more, "continue_as_new": again}
+    trigger = {"type": "manual"}
+    kernel.add_workflow({"name": "turns", "trigger": trigger, "steps": [rounds, following]})
+    first = kernel.executions.get(kernel.start("turns", {"left": 1}))
+    kernel.run_until_idle()
+    first = kernel.executions.get(first.id)
+    text = text_of(root.get(f"{BASE}{first.id}/change/"))
+    assert "30 rounds done" in text and 'data-key="rounds[29]"' in text
+    assert 'data-key="rounds[0]"' not in text
+    assert "Continued as" in text and f"{BASE}{first.successor_id}/change/" in text
+    text = text_of(root.get(f"{BASE}{first.successor_id}/change/"))
+    assert "Continues" in text and f"{BASE}{first.id}/change/" in text
+    text = text_of(root.get(f"{BASE}{first.id}/steps/rounds[29].label/"))
+    assert "&quot;address&quot;: &quot;no 29&quot;" in text
+    assert root.get(f"{BASE}{first.id}/steps/rounds[2].label/").status_code == 404
+
+
 def test_a_block_shows_some_of_the_steps_inside(root: Any, kernel: Any) -> None:
     """Those that matter most, however many there are; each has a page with its input."""
     inner = {"id": "label", "action": "shop.label", "input": {"address": "{{ item }}"}}

@@ -1,0 +1,101 @@
+"""
+Continue-as-new: an execution that ends, and another one of its workflow that goes on in its place.
+
+The successor begins in the transaction that ends its predecessor. It has its tenant, labels,
+priority, concurrency key and parent. All of a chain know the first execution of it, by which a
+parent, or a cancellation, finds the one that goes on.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.storage.checkpoint import LIVE
+from automate_kernel.storage.rows import Row, Rows, Where
+from automate_kernel.storage.tables import EXECUTION
+from automate_kernel.storage.values import encode_json
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.children import FindChild, depth_headers
+from automate_kernel.workflows.execution import Event, Execution
+
+_NAMESPACE = uuid.UUID("0a3f5a52-0d5e-5bd5-9a10-5d2f7f5d3c61")
+
+
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """The execution that follows one which ends: its id, definition and event."""
+
+    id: str
+    workflow: Workflow
+    event: Event
+
+
+def successor_of(
+    execution: Execution,
+    pinned: Workflow,
+    payload: Any,
+    now: datetime,
+    find: FindChild | None,
+) -> Successor:
+    """
+    Return the execution that follows *execution*, with this *payload*.
+
+    It begins with the definition that its name has now, as *find* finds it, else with the *pinned*
+    one. Raises ``FAILED_PRECONDITION`` if that can't be started with this payload.
+    """
+    encode_json(payload, "payload of the execution that follows")
+    event = Event(
+        # The same after a crash: an execution is continued once.
+        id=str(uuid.uuid5(_NAMESPACE, execution.id)),
+        name=execution.name,
+        payload=payload,
+        type="manual",
+        source=execution.id,
+        tenant_id=execution.tenant_id,
+        occurred_at=now.isoformat(),
+        headers=depth_headers(execution.event),
+        labels=execution.event.labels,
+    )
+    workflow = pinned
+    if find is not None:
+        try:
+            workflow, _ = find(execution.name, event)
+        except AutomateError as error:
+            if error.code is not ErrorCodes.NOT_FOUND:
+                raise
+    return Successor(event.id, workflow, event)
+
+
+def check_not_continued(row: Row) -> None:
+    """Raise ``FAILED_PRECONDITION`` if the execution of *row* was continued by another one."""
+    if row["successor_id"] is not None:
+        raise AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"execution {row['id']} was continued as {row['successor_id']}",
+            hint="resume the last of the chain, or fork this one",
+        )
+
+
+def live_successor(rows: Rows, its: list[Where]) -> str | None:
+    """Return the id of the execution that goes on for one that was continued; None without any."""
+    found = rows.select(EXECUTION, its, columns=("id", "chain_id", "successor_id"))
+    if not found or found[0]["successor_id"] is None:
+        return None
+    chain = Where("chain_id", "eq", found[0]["chain_id"] or found[0]["id"])
+    live = rows.select(
+        EXECUTION, [chain, Where("status", "in", LIVE)], limit=1, columns=("id",)
+    )  # fmt: skip
+    return live[0]["id"] if live else None
+
+
+def ends_of_chains(rows: Rows, first_ids: Iterable[str]) -> dict[str, str]:
+    """Return the ids of the last executions of these chains, by those of the first."""
+    chains = Where("chain_id", "in", sorted(first_ids))
+    last = [chains, Where("successor_id", "eq", None)]
+    found = rows.select(EXECUTION, last, columns=("id", "chain_id"))
+    return {row["chain_id"]: row["id"] for row in found}

@@ -1,0 +1,102 @@
+"""Loops and chains of executions run, fail, go on, end and are purged on every storage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from automate_kernel import Kernel
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage.rows import Where
+from automate_kernel.storage.tables import STEP
+from automate_kernel.workflows.execution import ExecutionStatus
+from automate_sqlalchemy import SqlAlchemyStorage
+
+COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
+ROUNDS = 45
+WORKFLOW = {
+    "name": "batches",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {
+            "id": "rounds",
+            "until": "{{ index == " + str(ROUNDS - 1) + " }}",
+            "steps": [
+                {"id": "each", "for_each": [1, 2], "concurrency": 2, "action": "note",
+                 "input": {"what": "{{ outer.index }}.{{ item }}"}},
+                {"id": "more", "until": "{{ output == 1 }}", "every": "1ms", "action": "count",
+                 "input": {"what": "{{ index }}"}, "if": "{{ index % 20 == 0 }}"},
+            ],
+            "output": "{{ index }}",
+        },
+        {
+            "id": "next",
+            "if": "{{ event.payload.left > 0 }}",
+            "continue_as_new": {"left": "{{ event.payload.left - 1 }}"},
+        },
+    ],
+    "output": "{{ event.payload.left }}",
+}  # fmt: skip
+PARENT = {
+    "name": "parent",
+    "trigger": {"type": "manual"},
+    "steps": [{"id": "sub", "workflow": "batches", "input": {"left": 2}}],
+    "output": "{{ steps.sub.output }}",
+}
+
+
+@pytest.fixture(params=["memory", "sqlite_engine", "postgresql_engine", "mariadb_engine"])
+def storage(request: pytest.FixtureRequest) -> Any:
+    if request.param == "memory":
+        return MemoryStorage()
+    return SqlAlchemyStorage(request.getfixturevalue(request.param))
+
+
+def test_a_chain_of_loops_fails_goes_on_and_ends(storage: Any) -> None:
+    kernel = Kernel(storage, discover=False, secrets={})
+    done: list[str] = []
+    broken = {"33.2"}
+
+    @kernel.action
+    def note(what: str) -> str:
+        if what in broken:
+            raise AutomateError(ErrorCodes.FAILED_PRECONDITION, what)
+        done.append(what)
+        return what
+
+    @kernel.action
+    def count(what: int) -> int:
+        done.append(f"count {what}")
+        return what
+
+    kernel.add_workflow(WORKFLOW)
+    kernel.add_workflow(PARENT)
+    first = kernel.start("batches", {"left": 0})
+    kernel.run_until_idle(patience=10)
+    failed = kernel.executions.get(first)
+    assert failed is not None and failed.status is FAILED
+    assert "round 33: step 'rounds[33].each' failed: element 1" in str(failed.error)
+    broken.clear()
+    assert kernel.executions.resume(first)
+    kernel.run_until_idle(patience=10)
+    resumed = kernel.executions.get(first)
+    assert resumed is not None and resumed.status is COMPLETED, resumed
+    counts = ["count 0", "count 1"] * 3
+    wanted = [f"{n}.{item}" for n in range(ROUNDS) for item in (1, 2)]
+    assert sorted(done) == sorted([*wanted, *counts])
+    kept = {run.position for run in resumed.runs_of("rounds")}
+    assert ROUNDS - 1 in kept and 0 not in kept and len(kept) <= 21
+    del done[:]
+    parent = kernel.start("parent")
+    kernel.run_until_idle(patience=10)
+    ended = kernel.executions.get(parent)
+    assert ended is not None and ended.output == 0, ended
+    assert len(done) == 3 * len([*wanted, *counts])
+    children = kernel.executions.find(workflow="batches")
+    assert {one.chain_id for one in children if one.parent_id == parent} >= {None}
+    assert len([one for one in children if one.parent_id == parent]) == 3
+    while kernel.executions.purge(older_than_seconds=0):
+        pass
+    with storage.begin(atomic=False) as rows:
+        assert rows.select(STEP, [Where("position", "ge", -1)], columns=("id",)) == []
