@@ -70,8 +70,6 @@ def plugins(number: int = 100) -> str:
 
 def _run(site: Path) -> list[float]:
     code = f"import sys; sys.path.insert(0, {str(site)!r})\n{_MEASURE}"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found: list[float] = json.loads(done.stdout)
     return found

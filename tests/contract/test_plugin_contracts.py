@@ -212,7 +212,10 @@ async def _later(value: Any) -> Any:
     ("contract", "test"),
     [
         (_bad_filter(shout), "test_examples_give_what_they_should"),
-        (_bad_filter(shout, examples={"{{ 'a' | bad }}": "B"}), "test_examples_give_what_they_should"),
+        (
+            _bad_filter(shout, examples={"{{ 'a' | bad }}": "B"}),
+            "test_examples_give_what_they_should",
+        ),
         (_bad_filter(lambda value: value.sort() or value), "test_it_leaves_its_value_as_it_was"),
         (_bad_filter(lambda value: value), "test_it_says_what_it_gives"),
         (_bad_filter(_later), "test_templates_can_call_it"),

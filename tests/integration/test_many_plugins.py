@@ -86,7 +86,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"{name}/__init__.py": dedent(CONNECTOR.format(key=key)),
             f"{name}/automate.json": manifest_for(name, key),
         }
-        made.append(wheel(wheels, name, "1.0", files, f"[automate.connectors]\n{key} = {name}:Many\n"))
+        made.append(
+            wheel(wheels, name, "1.0", files, f"[automate.connectors]\n{key} = {name}:Many\n")
+        )
     # It works, and can't be shown without an import.
     odd = made[0]
     with zipfile.ZipFile(odd) as archive:
@@ -98,7 +100,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, (group, code, _) in BROKEN.items():
         name = f"bad_{kind}"
         made.append(
-            wheel(wheels, name, "1.0", {f"{name}/__init__.py": code}, f"[{group}]\n{name} = {name}:Bad\n")
+            wheel(
+                wheels,
+                name,
+                "1.0",
+                {f"{name}/__init__.py": code},
+                f"[{group}]\n{name} = {name}:Bad\n",
+            )
         )
     installer = [shutil.which("uv"), "pip"] if shutil.which("uv") else [sys.executable, "-m", "pip"]
     chosen = ["--python", sys.executable] if installer[0] != sys.executable else []

@@ -86,7 +86,12 @@ def is_clean(home: Home, project: Path) -> None:
     home.run(checkers / "ruff", "check", "--no-cache", cwd=project)
     home.run(checkers / "ruff", "format", "--check", "--no-cache", cwd=project)
     home.run(
-        checkers / "mypy", "--python-executable", home.python, "--cache-dir", os.devnull, cwd=project
+        checkers / "mypy",
+        "--python-executable",
+        home.python,
+        "--cache-dir",
+        os.devnull,
+        cwd=project,
     )
     printed = home.run(home.python, "-m", "pytest", "-q", cwd=project)
     assert re.search(r"\d+ passed", printed) and "skipped" not in printed.replace("0 skipped", "")
@@ -146,8 +151,9 @@ def test_a_plugin_goes_the_way_of_an_author(home: Home, tmp_path: Path) -> None:
     assert home.checked(project)["level"] == "complete"
 
     (package / "py.typed").unlink()
-    (package / "example.yaml").write_text("name: x\ntrigger: {type: manual}\nsteps:\n"
-                                          "  - {id: a, action: faulty.sent, input: {}}\n")
+    (package / "example.yaml").write_text(
+        "name: x\ntrigger: {type: manual}\nsteps:\n  - {id: a, action: faulty.sent, input: {}}\n"
+    )
     code.write_text(good.replace('"The word that a message begins with."', '""'))
     report = home.checked(project, 1, "--level", "documented")
     by_name = {each["requirement"]: each for each in report["problems"]}
@@ -182,8 +188,10 @@ def test_tests_that_can_not_run_are_no_proof(home: Home, tmp_path: Path) -> None
     test.write_text(suite.replace('"AL"', '"XX"'))
     report = home.checked(project, 1)
     assert "1 failed" in report["problems"][0]["problem"]
-    test.write_text(f"import pytest\n{suite}\n    @pytest.mark.xfail\n"
-                    "    def test_it_says_what_it_gives(self): assert False\n")
+    test.write_text(
+        f"import pytest\n{suite}\n    @pytest.mark.xfail\n"
+        "    def test_it_says_what_it_gives(self): assert False\n"
+    )
     report = home.checked(project, 1)
     assert "1 replaced by the author's own" in report["problems"][0]["problem"]
 
@@ -193,14 +201,16 @@ def test_an_installed_plugin_is_shown_and_searched_without_an_import(
 ) -> None:
     """What its manifest says is enough, even if its code would end the process."""
     project = Scaffold.named("shown", ["connector"]).write(tmp_path)
-    (project / "src" / "automate_shown" / "connector.py").write_text("raise SystemExit('imported')\n")
+    (project / "src" / "automate_shown" / "connector.py").write_text(
+        "raise SystemExit('imported')\n"
+    )
     home.install(project)
     listed = home.automate("plugins", "ls")
     assert "DISCOVERED" in listed and "Sends messages with Shown" in listed
     shown = home.automate("plugins", "show", "shown")
     assert "action  send(name, [text])" in shown
     assert "trigger  received  needs SHOWN_HOOK" in shown
-    found = json.loads(home.automate("plugins", "search", "message greeting", "--json"))
+    found = json.loads(home.automate("plugins", "search", "shown greeting", "--json"))
     assert [(each["kind"], each["name"]) for each in found] == [("action", "shown.send")]
     broken = home.automate("plugins", "show", "shown", "--load", code=2)
     assert "SystemExit" in broken and "report that to the author" in broken

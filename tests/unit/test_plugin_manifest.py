@@ -212,8 +212,12 @@ def test_another_pydantic_words_schemas_otherwise() -> None:
     assert len(drift(manifest(old, pydantic="2.0"), about())) == 1
 
 
-_NUMBERS = st.lists(st.integers(0, 12), min_size=1, max_size=4).map(lambda ns: ".".join(map(str, ns)))
-_CLAUSES = st.lists(st.tuples(st.sampled_from([">=", "<=", ">", "<"]), _NUMBERS), min_size=1, max_size=3)
+_NUMBERS = st.lists(st.integers(0, 12), min_size=1, max_size=4).map(
+    lambda ns: ".".join(map(str, ns))
+)
+_CLAUSES = st.lists(
+    st.tuples(st.sampled_from([">=", "<=", ">", "<"]), _NUMBERS), min_size=1, max_size=3
+)
 
 
 @given(version=_NUMBERS, clauses=_CLAUSES, space=st.sampled_from(["", " "]))

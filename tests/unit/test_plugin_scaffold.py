@@ -23,7 +23,9 @@ def own_lines(path: Path) -> int:
     source = path.read_text()
     docs: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+            node
+        ):
             first = node.body[0]
             docs |= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
     lines = enumerate(source.splitlines(), 1)
@@ -49,7 +51,10 @@ def test_one_name_makes_all_others(
     code = (folder / "src" / f"automate_{key}" / "connector.py").read_text()
     assert f"class {class_name}(Connector)" in code
     assert f'key = "{key}"' in code
-    assert f'{key} = "automate_{key}.connector:{class_name}"' in (folder / "pyproject.toml").read_text()
+    assert (
+        f'{key} = "automate_{key}.connector:{class_name}"'
+        in (folder / "pyproject.toml").read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +94,9 @@ def test_several_kinds_share_a_distribution(tmp_path: Path) -> None:
     readme, project = (folder / "README.md").read_text(), (folder / "pyproject.toml").read_text()
     for kind in kinds:
         assert SCAFFOLD_KINDS[kind].group in project
-        assert list((folder / "tests").glob(f"test_acme_{'backend' if kind == 'secrets' else kind}.py"))
+        assert list(
+            (folder / "tests").glob(f"test_acme_{'backend' if kind == 'secrets' else kind}.py")
+        )
     assert readme.count("\n## ") == len(kinds) + 1
     example = ExampleFile(folder / "src" / "automate_acme" / "example.yaml")
     workflow = load_workflow(example.path)
