@@ -33,6 +33,7 @@ from automate_kernel.monitoring.diagnosis import worker_findings
 pytestmark = pytest.mark.slow
 
 PATIENCE = 120.0
+HTTP = Path(__file__).parents[2] / "plugins" / "automate-http"
 CODE = """\
 def automate_configure(kernel):
     @kernel.action("note.do")
@@ -120,6 +121,8 @@ CASES: dict[str, list[Case]] = {
     "plugins search": [Case("'signed webhooks'", "http")],
     "plugins new": [Case("acme --kind filter --kind store --directory made", "automate-acme")],
     "plugins docs": [Case("http --output http.md", "http.get")],
+    "plugins check": [Case("http --level complete --test-connection", "automate-http")],
+    "plugins manifest": [Case(f"{HTTP} --check", "up to date")],
     "secrets check": [Case("")],
     "db create": [Case(""), Case("--sql")],
     "db check": [Case("", "expected_version")],
@@ -132,9 +135,6 @@ RUN_ELSEWHERE = {
     "demo": {"--keep", "--json"},  # test_cli_processes.py
     "worker": None,
     "serve": None,
-    # These need an installed project of an author: test_plugin_authoring.py.
-    "plugins check": None,
-    "plugins manifest": None,
     "": {"--install-completion", "--show-completion"},  # typer's, by the shell that is found
 }
 WORK = (
