@@ -17,11 +17,12 @@ from importlib import metadata
 from automate_kernel.plugins import Plugins
 from automate_kernel.plugins.manifest import manifest_of
 
-began = time.perf_counter()
+clock = time.process_time  # what other processes do is no part of it
+began = clock()
 records = Plugins().records()
-scanned = time.perf_counter()
+scanned = clock()
 found = [manifest_of(record.target) for record in records]
-ended = time.perf_counter()
+ended = clock()
 ours = [one for one in found if one is not None and one.distribution.startswith("automate-many")]
 imported = [name for name in sys.modules if name.startswith("automate_many")]
 print(json.dumps([(scanned - began) * 1e3, (ended - scanned) * 1e3, len(ours), len(imported)]))
@@ -58,13 +59,14 @@ def plugins(number: int = 100) -> str:
     with tempfile.TemporaryDirectory(prefix="automate-many-") as folder:
         site = Path(folder)
         install_many(site, number)
+        size = (site / "automate_many000" / "automate.json").stat().st_size
         runs = [_run(site) for _ in range(_RUNS)]
     scan, read = (median(run[place] for run in runs) for place in (0, 1))
     described, imported = runs[0][2:]
     return (
-        f"{number} plugins, {_RUNS} processes, medians: scan {scan:.1f} ms, {described} manifests"
-        f" {read:.1f} ms, in all {scan + read:.1f} ms (to stay below {_TARGET_MS:.0f} ms);"
-        f" {imported} imported"
+        f"{number} plugins, {_RUNS} processes, medians of processor time: scan {scan:.1f} ms,"
+        f" {described} manifests of {size // 1000} kB {read:.1f} ms, in all {scan + read:.1f} ms;"
+        f" {imported} imported. To stay below {_TARGET_MS:.0f} ms."
     )
 
 
