@@ -77,7 +77,7 @@ from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.questions import NOTICE
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Schedules, Ticker
-from automate_kernel.workflows.engine.waits import SIGNAL, signal_item, signal_key, wait_key
+from automate_kernel.workflows.engine.waits import SENT, SIGNAL, signal_item, signal_key, wait_key
 from automate_kernel.workflows.events import (
     event_item,
     manual_event,
@@ -95,11 +95,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from automate_kernel.operations.spec import OperationOptions
+    from automate_kernel.workflows.events import StartOptions
 
 __all__ = ["Kernel"]
 
 logger: logging.Logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
+P = TypeVar("P")
 
 # Services send a webhook again for days.
 _REMEMBERED_SECONDS = 30 * 86_400.0
@@ -381,7 +383,11 @@ class Kernel:
         return self._render_config({} if given is None else given)
 
     def operation(self, name: str) -> OperationSpec:
-        """Return the spec of the action or capability *name*; raises ``NOT_FOUND``."""
+        """
+        Return the spec of the action or capability *name*; raises ``NOT_FOUND``.
+
+        For one that a service lists, the service is asked: see `Plugin.own_operations`.
+        """
         return self.operations.spec(name)
 
     def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
@@ -483,6 +489,17 @@ class Kernel:
             connector_key, trigger, headers, raw_body, transaction=transaction, tenant_id=tenant_id
         )
 
+    @overload
+    def start(
+        self, workflow: Callable[[Any, P], Any], payload: P, **options: Unpack[StartOptions]
+    ) -> str: ...
+    @overload
+    def start(
+        self,
+        workflow: str | Callable[[Any], Any],
+        payload: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> str: ...
     def start(
         self,
         workflow: str | Callable[..., Any],
@@ -568,7 +585,8 @@ class Kernel:
         event = event or replace(triggering_event(found, payload), tenant_id=tenant_id)
         return dry_run(
             found, event, outputs=outputs or {}, templates=self.templates, context=self._context,
-            spec=self.operations.spec, redact=partial(self.redactor.redact_value, cut=False),
+            spec=self.operations.spec_at_hand,
+            redact=partial(self.redactor.redact_value, cut=False),
         )  # fmt: skip
 
     def _named_workflow(self, workflow: str | Callable[..., Any], payload: Any) -> tuple[str, Any]:
@@ -621,6 +639,7 @@ class Kernel:
         Send the signal *name* to one execution, in the host's *transaction*; return its id.
 
         A step ``wait_for: {signal: name}`` of that execution takes it, also one that begins later.
+        Of one that was continued as new, the execution that goes on has it.
         A second one to it with the same *idempotency_key* is the first. Raises ``NOT_FOUND`` for an
         unknown execution, and with *tenant_id* for another tenant's; ``FAILED_PRECONDITION`` for
         one that has ended, and `PayloadError` for a payload that can't be stored.
@@ -659,10 +678,10 @@ class Kernel:
         encode_json(payload, "payload")
         execution = self.executions.live(rows, execution_id, tenant_id=tenant_id)
         event = replace(
-            manual_event(name, payload), type="event", source="signal",
+            manual_event(name, payload), type="event", source=SENT,
             tenant_id=execution.tenant_id,
         )  # fmt: skip
-        key = signal_key(execution.id, name)
+        key = signal_key(execution, name)
         once = None
         if idempotency_key is not None:
             check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
@@ -970,6 +989,14 @@ class Kernel:
             # These are only figures; the work is done.
             logger.warning("what was done could not be counted: %s", error)
 
+    @overload
+    def run(
+        self, workflow: Callable[[Any, P], Any], payload: P, *, patience: float = 3600.0
+    ) -> Execution: ...
+    @overload
+    def run(
+        self, workflow: str | Callable[[Any], Any], payload: Any = None, *, patience: float = 3600.0
+    ) -> Execution: ...
     def run(
         self,
         workflow: str | Callable[..., Any],

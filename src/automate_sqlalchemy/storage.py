@@ -136,22 +136,26 @@ class _CommittedRows(SqlAlchemyRows):
         return self._made
 
     def __enter__(self) -> Self:
+        pooled = None
         try:
-            self._pooled = self._engine.raw_connection()
+            self._pooled = pooled = self._engine.raw_connection()
+            driver: Any = pooled.driver_connection
+            self._driver, driver.autocommit = driver, True
         except self._engine.dialect.loaded_dbapi.Error as error:
+            if pooled is not None:  # closed by somebody, and the pool knows nothing of it
+                pooled.invalidate(error)
             place = shown(self._engine.url)
             raise storage_error(error, place, migrate=_MIGRATE, retryable=True) from error
-        driver: Any = self._pooled.driver_connection
-        self._driver = driver
-        driver.autocommit = True
         return self
 
     def __exit__(self, *_: object) -> None:
         # It is not, if a statement has found that the connection is lost.
         if self._pooled.is_valid:
-            if not self._driver.closed:
-                self._driver.autocommit = False
-            self._pooled.close()
+            try:
+                if not self._driver.closed:
+                    self._driver.autocommit = False
+            finally:
+                self._pooled.close()
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
         """Run one statement through the driver's own cursor."""
@@ -225,7 +229,8 @@ class SqlAlchemyStorage:
         self._clock = clock
         self._listen = listen
         # Not as an isolation level of SQLAlchemy's: that takes longer than all the rest of it.
-        self._commits_each: bool = engine.dialect.driver == "psycopg"
+        known = (engine.dialect.name, engine.dialect.driver)
+        self._commits_each: bool = known == ("postgresql", "psycopg")
         self.supports_skip_locked: bool = engine.dialect.name != "sqlite"
 
     def __repr__(self) -> str:

@@ -42,6 +42,9 @@ generate = _load("docs_generate", ROOT / "docs" / "generate.py")
 @pytest.mark.parametrize("name", NAMES)
 def test_code_blocks_run(name: str, tmp_path: Path) -> None:
     """Every code block of the page runs, and prints what the page says."""
+    for plugin in _plugins_of(ROOT / name):
+        if importlib.util.find_spec(plugin.replace("-", "_")) is None:
+            pytest.skip(f"{plugin} is not installed: uv run --group plugins pytest …")
     with processes.running(
         [sys.executable, HERE / "docs_runner.py", ROOT / name],
         cwd=tmp_path, env=runner.environment() | {"PYTHONPATH": ""}, text=True,
@@ -50,6 +53,18 @@ def test_code_blocks_run(name: str, tmp_path: Path) -> None:
         # Whatever a page that failed has started and not stopped ends with it.
         printed, _ = process.communicate(timeout=280)
     assert process.returncode == 0, printed[-8000:]
+
+
+def _plugins_of(page: Path) -> list[str]:
+    """The folders of the plugins that a page tells its reader to install."""
+    installed = re.findall(r"^\$ pip install (.*)$", page.read_text(), re.MULTILINE)
+    names = {word for line in installed for word in re.findall(r"[\w-]+", line)}
+    found = []
+    for project in sorted(ROOT.joinpath("plugins").glob("*/pyproject.toml")):
+        named = re.search(r'^name = "(.+)"$', project.read_text(), re.MULTILINE)
+        if named is not None and named[1] in names:
+            found.append(project.parent.name)
+    return found
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -100,3 +100,30 @@ def test_a_chain_of_loops_fails_goes_on_and_ends(storage: Any) -> None:
         pass
     with storage.begin(atomic=False) as rows:
         assert rows.select(STEP, [Where("position", "ge", -1)], columns=("id",)) == []
+
+
+def test_a_chain_takes_each_signal_once(storage: Any) -> None:
+    kernel = Kernel(storage, discover=False, secrets={})
+    done: list[int] = []
+
+    @kernel.action
+    def note(what: int) -> None:
+        done.append(what)
+
+    what = {"what": "{{ steps.take.output.payload }}"}
+    steps = [
+        {"id": "take", "wait_for": {"signal": "go"}},
+        {"id": "note", "action": "note", "input": what},
+        {"id": "next", "continue_as_new": {}},
+    ]
+    kernel.add_workflow({"name": "cart", "trigger": {"type": "manual"}, "steps": steps})
+    first = kernel.start("cart")
+    for numbers in (range(3), range(3, 4), range(4, 7)):
+        for number in numbers:
+            kernel.signal(first, "go", number)
+        kernel.run_until_idle(patience=10)
+    assert sorted(done) == list(range(7))
+    (live,) = kernel.executions.find(status="RUNNING")
+    assert kernel.executions.cancel(first)
+    ended = kernel.executions.get(live.id)
+    assert ended is not None and ended.status is ExecutionStatus.CANCELLED

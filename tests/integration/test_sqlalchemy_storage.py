@@ -106,6 +106,19 @@ def test_a_statement_that_commits_by_itself_and_fails(postgresql_engine):
         assert not connection.connection.driver_connection.autocommit
 
 
+def test_a_connection_that_somebody_has_closed_is_replaced(postgresql_engine):
+    """One call fails in a way that may pass; the next has another connection."""
+    storage = SqlAlchemyStorage(postgresql_engine)
+    with postgresql_engine.connect() as connection:
+        driver = connection.connection.driver_connection
+    driver.close()
+    with pytest.raises(StorageError) as caught, storage.begin(atomic=False):
+        raise AssertionError
+    assert caught.value.retryable
+    with storage.begin(atomic=False) as rows:
+        assert rows.run("SELECT 1", (), fetch=True) == [(1,)]
+
+
 def test_sqlalchemys_log_shows_our_statements(engine, caplog):
     """Turned on at any time."""
     outbox = RowsOutboxStore(SqlAlchemyStorage(engine))

@@ -5,7 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from automate_kernel import Automation, Event, Kernel, SyncWorkflowContext, WorkflowContext
+from automate_kernel import (
+    Automation,
+    Event,
+    Execution,
+    Kernel,
+    SyncWorkflowContext,
+    WorkflowContext,
+)
 from typing_extensions import assert_type
 
 
@@ -60,3 +67,21 @@ def plainly(ctx: SyncWorkflowContext, order: Order) -> int:
     assert_type(ctx.child("named", {}), Any)
     ctx.step(price, "no order")  # type: ignore[arg-type]
     return 1
+
+
+@kernel.workflow
+def alone(ctx: SyncWorkflowContext) -> None:
+    """Take no payload."""
+
+
+assert_type(kernel.run(fulfil, Order()), Execution)
+assert_type(kernel.run(plainly, Order(), patience=5), Execution)
+assert_type(kernel.run(alone), Execution)
+assert_type(kernel.run("named", {"any": "payload"}), Execution)
+assert_type(kernel.start(fulfil, Order(), priority=1, labels={"order": 7}), str)
+assert_type(kernel.start(alone, delay=5), str)
+assert_type(kernel.start("named"), str)
+kernel.run(fulfil, "no order")  # type: ignore[arg-type]
+kernel.run(fulfil)  # type: ignore[arg-type]
+kernel.start(fulfil, "no order")  # type: ignore[arg-type]
+kernel.start(alone, delays=5)  # type: ignore[call-overload]

@@ -256,13 +256,55 @@ def test_what_was_continued_is_not_resumed(book: Book) -> None:
     first, live = _waiting(book, 1)
     with pytest.raises(AutomateError, match="was continued as"):
         book.kernel.executions.resume(first, step_id="read")
-    with pytest.raises(AutomateError) as caught:
-        book.kernel.signal(first, "go")
-    assert live.id in str(caught.value)
     copied = book.kernel.executions.fork(first, "read")
     book.kernel.run_until_idle()
     fork = book.see(copied)
     assert fork.chain_id is None and fork.successor_id not in (None, live.id)
+
+
+def test_a_signal_to_a_chain_reaches_the_execution_that_goes_on(book: Book) -> None:
+    first, live = _waiting(book, 2)
+    with pytest.raises(AutomateError, match="there is no execution"):
+        book.kernel.signal(first, "go", tenant_id="other")
+    book.kernel.signal(first, "go")
+    book.kernel.run_until_idle()
+    assert book.see(live.id).successor_id is not None
+    (live,) = book.kernel.executions.find(status="RUNNING")
+    assert book.kernel.executions.cancel(live.id)
+    with pytest.raises(AutomateError, match="has ended: it is COMPLETED"):
+        book.kernel.signal(first, "go")
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_no_signal_to_a_chain_is_lost_or_taken_twice(book: Book, coded: bool) -> None:
+    """Neither one that came before the next execution began, nor one that is on its way then."""
+    if coded:
+
+        @book.kernel.workflow(name="pages")
+        async def pages(ctx: WorkflowContext, given: dict[str, int]) -> None:
+            for _ in range(2):
+                signal = await ctx.wait_for(signal="go")
+                await ctx.step(book.page, signal.payload)
+            ctx.continue_as_new({"page": given["page"] + 1})
+    else:
+        take = {"id": "take", "wait_for": {"signal": "go"}}
+        page = {"page": "{{ steps.take.output.payload }}"}
+        read = {"id": "read", "action": "read", "input": page}
+        rounds = {"id": "rounds", "until": "{{ index == 1 }}", "steps": [take, read]}
+        again = {"page": "{{ event.payload.page + 1 }}"}
+        book.kernel.add_workflow(define(rounds, {"id": "next", "continue_as_new": again}))
+    first = start(book, 1)
+    for number in range(3):
+        book.kernel.signal(first, "go", number)
+    book.kernel.run_until_idle()
+    book.kernel.signal(first, "go", 3, idempotency_key="three")
+    book.kernel.run_until_idle()
+    for number in range(4, 9):
+        book.kernel.signal(first, "go", number)
+    book.kernel.signal(first, "go", 3, idempotency_key="three")
+    book.kernel.run_until_idle()
+    assert book.read == list(range(9))
+    assert len(book.chain(first)) == 5
 
 
 # -- definitions -----------------------------------------------------------------------------------

@@ -254,3 +254,36 @@ def test_without_other_tenants_it_begins_at_once(kernel: Kernel) -> None:
     claimed = kernel.outbox.claim_batch("me", 4)
     (event,) = (item for item in claimed if item.kind != ADVANCE)
     assert len(kernel._runner.begin_events([event])) == 1
+
+
+# -- who saves -------------------------------------------------------------------------------------
+
+
+def test_an_execution_that_is_alone_is_saved_by_the_thread_of_its_turns(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other thread is woken for it; beside another one the committer saves both."""
+    checkpoint, both = kernel.executions.checkpoint, threading.Barrier(2)
+    saved: dict[str, set[str]] = {}
+
+    def noted(group: Any) -> Any:
+        for save in group:
+            name = threading.current_thread().name
+            saved.setdefault(save.execution.event.payload, set()).add(name)
+        return checkpoint(group)
+
+    @kernel.action
+    def meet(alone: bool) -> None:
+        if not alone:
+            both.wait(PATIENCE)
+
+    monkeypatch.setattr(kernel.executions, "checkpoint", noted)
+    met = {"alone": "{{ event.payload == 'alone' }}"}
+    add(kernel, *({"id": name, "action": "meet", "input": met} for name in "abc"))
+    with working(kernel):
+        alone = kernel.start("w", "alone")
+        until(lambda: is_over(kernel, alone))
+        for execution_id in [kernel.start("w", "together") for _ in range(2)]:
+            until(lambda each=execution_id: is_over(kernel, each))  # type: ignore[misc]
+    assert saved["alone"] == {"automate-engine"}
+    assert "automate-committer" in saved["together"]

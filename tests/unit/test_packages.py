@@ -15,7 +15,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = (ROOT, ROOT / "plugins" / "automate-http")
+PACKAGES = (ROOT, ROOT / "plugins" / "automate-http", ROOT / "plugins" / "automate-mcp")
 
 
 @pytest.mark.parametrize(

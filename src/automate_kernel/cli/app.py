@@ -20,10 +20,12 @@ from automate_kernel.cli.commands import (
     workflow,
 )
 from automate_kernel.cli.inputs import option
+from automate_kernel.cli.plugin_commands import RootCommands
 from automate_kernel.cli.version import version_line
 
 app: Commands = Commands(
     "automate",
+    cls=RootCommands,
     epilog="Begin with [bold]automate demo[/bold]. Each command has examples in its --help.\n\n"
     "Exit codes: 0 done, 1 the work failed, 2 wrong usage or configuration.",
 )

@@ -104,7 +104,7 @@ class TextCommand(TyperCommand):
         ctx.debug = bool(given["debug"] or before.get("debug"))
         flags = {"database": database} if database else {}
         ctx.session = Session(given["config"] or before.get("config"), flags)
-        with _reporting(debug=ctx.debug):
+        with reporting(debug=ctx.debug):
             log_to_stderr("debug" if ctx.debug else "error", brief=not ctx.debug)
             try:
                 for name, near in ctx.session.settings.strays:
@@ -210,7 +210,7 @@ class WorkFailedError(AutomateError):
 
 
 @contextmanager
-def _reporting(*, debug: bool) -> Iterator[None]:
+def reporting(*, debug: bool) -> Iterator[None]:
     """Turn exceptions of the block into a line on standard error and an exit code."""
     try:
         yield

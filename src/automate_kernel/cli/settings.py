@@ -68,6 +68,7 @@ def _port(name: str, default: int | None, text: str) -> Setting:
 _APP = """\
 Your own code: module:kernel, module:function (called with the kernel), or a module whose functions
 become actions called module.function."""
+_PLUGINS = "Classes as dotted paths, beside the installed ones; key=path gives a class its key."
 _BACKENDS = """\
 Backends in order: "env", {backend = "file", directory = "/run/secrets"}, or the key or dotted path
 of your own, whose options stand beside backend."""
@@ -90,7 +91,7 @@ _ALL = (
     Setting("outbox", "text", None, "The key or dotted path of an outbox store of your own."),
     Setting("output_folder", "text", None, _OUTPUTS),
     Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
-    Setting("plugins", "list", [], "Classes as dotted paths, beside the installed ones."),
+    Setting("plugins", "list", [], _PLUGINS),
     Setting("discover", "bool", True, "Use installed plugins."),
     Setting("strict", "bool", False, "A broken plugin is an error."),
     Setting("disabled", "list", [], "Plugins that must not run: keys or distributions."),
@@ -98,6 +99,7 @@ _ALL = (
     Setting("secrets", "list", ["env"], _BACKENDS.replace("\n", " "), texts=False),
     Setting("env_allow", "list", [], "The variables that templates may read as $env:NAME."),
     Setting("config", "table", {}, "The config of plugins: [config.http] and so on."),
+    Setting("commands", "table", {}, "Settings of commands of plugins: [commands.mcp] and so on."),
     Setting("signing_keys", "list", [], _SIGNING, hidden=True),
     Setting("public_url", "text", None, _PUBLIC),
     Setting("worker.version", "text", None, _VERSION),

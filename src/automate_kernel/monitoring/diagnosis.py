@@ -60,7 +60,7 @@ def _step_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
 
 def _call_problems(kernel: Kernel, place: str, action: str, given: Any) -> Iterator[str]:
     try:
-        schema = kernel.operation(action).json_schema()
+        schema = kernel.operations.spec_at_hand(action).json_schema()
     except AutomateError as error:
         yield f"{place}.action: {error}"
         return

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 from automate_kernel.errors import (
@@ -20,7 +21,7 @@ from automate_kernel.errors import (
     nearest,
 )
 from automate_kernel.operations.context import Call, calling, current_call
-from automate_kernel.operations.error_mapping import is_bug, normalize
+from automate_kernel.operations.error_mapping import is_bug, normalize, normalizing
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.replacement import Replacement, Replacements
@@ -34,6 +35,8 @@ from automate_kernel.templates import areveal, masked, reveal
 
 logger: logging.Logger = get_logger(__name__)
 Work = Callable[[Any], Any]
+# For a service that lists its operations; it may have to be started first.
+_ASK_SECONDS = 60.0
 
 
 class _Registry(Protocol):
@@ -117,17 +120,83 @@ class Invoker:
 
     def spec(self, name: str | OperationSpec) -> OperationSpec:
         """
-        Return an operation's spec, without an instance: its config and secrets are not needed.
+        Return an operation's spec. A spec is its own.
 
-        A spec is its own. Raises ``NOT_FOUND`` with the names that there are.
+        It needs no instance of a plugin, except for one of `Plugin.own_operations`: its service is
+        asked, or its document read. Raises ``NOT_FOUND`` with the names that there are.
         """
+        spec, owner = self._at_hand(name)
+        if owner is None:
+            return spec
+        plugin: Plugin = self.instance(*owner)
+        return plugin.find_own(spec.name.partition(".")[2], self.own_operations(*owner))
+
+    def spec_at_hand(self, name: str | OperationSpec) -> OperationSpec:
+        """
+        Return an operation's spec as far as it is known without an instance.
+
+        One of `Plugin.own_operations` comes without schemas, whether or not it exists.
+        Raises ``NOT_FOUND`` with the names that there are.
+        """
+        return self._at_hand(name)[0]
+
+    def own_operations(self, kind: str, key: str) -> Mapping[str, OperationSpec]:
+        """
+        Return the operations that follow from a plugin's config, by their names in it.
+
+        Raises `AutomateError` if its service can't be asked, or this is the portal's loop.
+        """
+        plugin: Plugin = self.instance(kind, key)
+        try:
+            with normalizing(plugin):
+                own = plugin.own_operations()
+                return self.portal.run(own, _ASK_SECONDS) if inspect.isawaitable(own) else own
+        except AutomateError as error:
+            # None: the cause may hold a secret, and a log of this error would print it.
+            raise self.clean_error(error, f"{kind} {key!r}") from None
+
+    def matching(self, pattern: str) -> dict[str, OperationSpec]:
+        """
+        Return the specs of the operations that *pattern* names: ``shop.refund``, ``files.*``.
+
+        A plugin whose operations follow from its config is asked for them. One that can't be used
+        is left out with a line in the log, as long as the pattern doesn't name it.
+        """
+        found = {name: spec for name, spec in self._functions.items() if fnmatchcase(name, pattern)}
+        owners = pattern.partition(".")[0]
+        for kind, source in self.sources.items():
+            for owner in source:
+                if fnmatchcase(owner, owners):
+                    try:
+                        specs = self._specs_of(kind, owner)
+                    except AutomateError as error:
+                        if owner == owners:
+                            raise
+                        text = "the operations of %r are left out: %s"
+                        logger.warning(text, owner, self.redactor.redact(str(error)))
+                        continue
+                    fitting = {name: spec for name, spec in specs if fnmatchcase(name, pattern)}
+                    found = {**fitting, **found}
+        return dict(sorted(found.items()))
+
+    def _specs_of(self, kind: str, key: str) -> list[tuple[str, OperationSpec]]:
+        cls = self.sources[kind].get(key)
+        own = self.own_operations(kind, key) if cls.is_own_operation("") else {}
+        known = {spec.name: spec for spec in cls.operation_specs()}
+        return [(f"{key}.{name}", spec) for name, spec in {**own, **known}.items()]
+
+    def _at_hand(self, name: str | OperationSpec) -> tuple[OperationSpec, tuple[str, str] | None]:
+        """Return a spec, and the kind and key of the plugin that has more to say about it."""
         if isinstance(name, OperationSpec):
-            return name
+            return name, None
         found = self._functions.get(name)
         if found is not None:
-            return found
+            return found, None
         kind, owner, operation = self._located(name)
-        return self.sources[kind].get(owner).find_operation(operation)
+        cls = self.sources[kind].get(owner)
+        if cls.is_own_operation(operation):
+            return OperationSpec(name), (kind, owner)
+        return cls.find_operation(operation), None
 
     def of_function(self, function: Callable[..., Any]) -> OperationSpec | None:
         """Return the spec of an action that was made from *function*, or None."""
@@ -144,14 +213,14 @@ class Invoker:
         operation of that name.
         """
         if isinstance(operation, str):
-            return self.replacements.add(operation, self.spec(operation), fake)
+            return self.replacements.add(operation, self.spec_at_hand(operation), fake)
         spec = self.of_function(operation) or step_operation(operation)
         return self.replacements.add(spec.name, spec, fake)
 
     def absence(self, name: str | OperationSpec) -> UnknownHereError | None:
         """Return the reason why this process has no operation *name*, or None if it has."""
         try:
-            self.spec(name)
+            self.spec_at_hand(name)
         except PluginError as error:
             text, reason = f"can't use the action {name!r}: {error}", "UNUSABLE_PLUGIN"
         except AutomateError as error:
@@ -166,14 +235,18 @@ class Invoker:
         if replacement is not None:
             return replacement.asynchronous
         try:
-            return self.spec(name).asynchronous
+            spec, owner = self._at_hand(name)
+            if owner is not None:
+                cls = self.sources[owner[0]].get(owner[1])
+                return inspect.iscoroutinefunction(cls.own_operations)
+            return spec.asynchronous
         except AutomateError:
             return False
 
     def is_transactional(self, name: str | OperationSpec) -> bool:
         """Return True if the operation *name* writes in the host's transaction."""
         try:
-            return self.spec(name).transactional
+            return self.spec_at_hand(name).transactional
         except AutomateError:
             return False
 
@@ -266,7 +339,7 @@ class Invoker:
     def _replacement(self, name: str | OperationSpec) -> Replacement | None:
         """Return what is called in the place of an operation; raises for one that must not be."""
         if self.replacements.real is not None:
-            self.spec(name)  # a misspelt name is no lack of the test
+            self.spec_at_hand(name)  # a misspelt name is no lack of the test
         return self.replacements.called(name)
 
     def _shown(self, data: Any) -> Any:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Plugin", "complete_config", "construct", "create"]
 
 P = TypeVar("P", bound="Plugin")
+# A service may have a thousand operations, and an error's hint is for a line.
+_MOST_NAMES = 40
 
 
 class Plugin:
@@ -62,11 +64,34 @@ class Plugin:
         """Return the specs of a connector's actions or a provider's capabilities."""
         return []
 
+    def own_operations(
+        self,
+    ) -> Mapping[str, OperationSpec] | Awaitable[Mapping[str, OperationSpec]]:
+        """
+        Return the operations that follow from the config, by name: by default none.
+
+        Override it (``def``, ``async def``) where the class can't know them, since a server or a
+        document lists them. They come beside those of `operation_specs`, whose names win.
+        It is called before each call of one, and when somebody asks for their schemas, but never
+        at the start of a kernel: keep what was read. With ``async def`` their calls are
+        asynchronous too.
+        """
+        return {}
+
+    @classmethod
+    def is_own_operation(cls, name: str) -> bool:
+        """Return True if *name* may be one of `own_operations`: the class has no such operation."""
+        return cls.own_operations is not Plugin.own_operations and name not in cls._index()
+
     @classmethod
     def find_operation(cls, name: str) -> OperationSpec:
         """Return the spec of *name*, or raise ``INVALID_ARGUMENT`` with all names."""
+        return cls._found(name, cls._index(), cls._title())
+
+    @classmethod
+    def _index(cls) -> Mapping[str, OperationSpec]:
         # Kept per class, not inherited: a subclass has operations of its own.
-        index = cls.__dict__.get("_operation_index")
+        index: dict[str, OperationSpec] | None = cls.__dict__.get("_operation_index")
         if index is None:
             index = {}
             for spec in cls.operation_specs():
@@ -75,15 +100,25 @@ class Plugin:
                     raise PluginError(problem, hint="rename one of them")
                 index[spec.name] = spec
             cls._operation_index = index
-        if name in index:
-            found: OperationSpec = index[name]
+        return index
+
+    @classmethod
+    def _found(cls, name: str, index: Mapping[str, OperationSpec], title: str) -> OperationSpec:
+        found = index.get(name)
+        if found is not None:
             return found
-        known = ", ".join(sorted(index)) or "none"
+        names = sorted(index)
+        known = ", ".join(names[:_MOST_NAMES]) or "none"
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         raise AutomateError(
             ErrorCodes.INVALID_ARGUMENT,
-            f"{cls._title()} has no {cls._operation_noun} {name!r}",
-            hint=did_you_mean(name, index, also=f"it has: {known}"),
+            f"{title} has no {cls._operation_noun} {name!r}",
+            hint=did_you_mean(name, names, also=f"it has: {known}{more}"),
         )
+
+    def find_own(self, name: str, own: Mapping[str, OperationSpec]) -> OperationSpec:
+        """Return the spec *name* of `own_operations`, or raise ``INVALID_ARGUMENT``."""
+        return self._found(name, own, f"{self._noun} {self._context().key!r}")
 
     def call_operation(self, name: str, input_data: Mapping[str, Any]) -> Any:
         """
@@ -158,10 +193,42 @@ class Plugin:
         self, name: str, input_data: Mapping[str, Any], execute: Callable[..., Any], *, raw: bool
     ) -> Any:
         """Check the input, and *execute* the operation with it, or with the *raw* input."""
-        spec = self.find_operation(name)
+        if not self.is_own_operation(name):
+            return self._perform(self.find_operation(name), input_data, execute, raw=raw)
+        with normalizing(self):
+            own = self.own_operations()
+            if inspect.isawaitable(own):
+                return self._perform_own(name, own, input_data, execute, raw=raw)
+            return self._perform(self.find_own(name, own), input_data, execute, raw=raw)
+
+    async def _perform_own(
+        self,
+        name: str,
+        own: Awaitable[Mapping[str, OperationSpec]],
+        input_data: Mapping[str, Any],
+        execute: Callable[..., Any],
+        *,
+        raw: bool,
+    ) -> Any:
+        with normalizing(self):
+            spec = self.find_own(name, await own)
+            result = self._perform(spec, input_data, execute, raw=raw)
+            return await result if inspect.isawaitable(result) else result
+
+    def _perform(
+        self,
+        spec: OperationSpec,
+        input_data: Mapping[str, Any],
+        execute: Callable[..., Any],
+        *,
+        raw: bool,
+    ) -> Any:
         value = spec.validate(input_data)
         with normalizing(self):
-            result = execute(name, dict(input_data) if raw else value)
+            if raw or not self.is_own_operation(spec.name):
+                result = execute(spec.name, dict(input_data) if raw else value)
+            else:  # its function is not the class's
+                result = spec.call(value)
             if not inspect.isawaitable(result):
                 return spec.dump(result)
         return self._awaited(spec, result)

@@ -201,8 +201,11 @@ _TAKEN = {
     "close",
     "config_schema",
     "find_operation",
+    "find_own",
+    "is_own_operation",
     "normalize_error",
     "operation_specs",
+    "own_operations",
     "parse_config",
 }
 

@@ -22,6 +22,7 @@ class Kind:
 
     *base* is the class that a plugin derives from, as ``module:Name``, so that the kinds import
     none of them. A plugin that *has_key* states its own; the others can be called by their names.
+    Those that are not *of_kernels* are imported by the command line alone.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Kind:
     base: str | None = None
     has_key: bool = False
     key_pattern: str = _KEY
+    of_kernels: bool = True
 
     def __str__(self) -> str:
         return self.name.replace("_", " ")
@@ -98,9 +100,11 @@ OUTBOX_STORE = Kind(
 )
 FILTER = Kind("filter", ("automate.filters",), key_pattern=r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 HOOK = Kind("hook", ("automate.hooks",), key_pattern=_ANY_NAME)
+COMMAND = Kind("command", ("automate.commands",), of_kernels=False)
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (PROVIDER, CONNECTOR, SECRETS_BACKEND, OUTBOX_STORE, FILTER, HOOK)
+    kind.name: kind
+    for kind in (PROVIDER, CONNECTOR, SECRETS_BACKEND, OUTBOX_STORE, FILTER, HOOK, COMMAND)
 }
 
 GROUPS: dict[str, Kind] = {group: kind for kind in KINDS.values() for group in kind.groups}

@@ -68,8 +68,11 @@ class Plugins:
         Add a class, a function, a hook object, or the path of one.
 
         A class is of the kind of its base class. A path is imported to find that out, unless *kind*
-        is given.
+        is given. ``key=path`` is a path with its *key*: one class can serve several keys, each
+        with its own config.
         """
+        if isinstance(plugin, str) and key is None and "=" in plugin:
+            key, _, plugin = (part.strip() for part in plugin.partition("="))
         if kind is None:
             try:
                 if isinstance(plugin, str):
@@ -113,7 +116,8 @@ class Plugins:
     def load_all(self) -> list[PluginRecord]:
         """Import every plugin, to see which work. In strict mode the first broken one raises."""
         for registry in self._registries.values():
-            registry.load_all()
+            if registry.kind.of_kernels:
+                registry.load_all()
         return self.records()
 
     def unused_config(self, config: Iterable[str]) -> list[str]:

@@ -70,6 +70,13 @@ class AnySecret:
         return self.value
 
 
+def specs_of(plugin: Plugin) -> list[OperationSpec]:
+    """Return the operations of the plugin's class, and those that follow from its config."""
+    own: Mapping[str, OperationSpec] = finished(plugin.own_operations())
+    assert all(name == spec.name for name, spec in own.items())
+    return [*plugin.operation_specs(), *own.values()]
+
+
 class PluginContract:
     """The tests that providers and connectors share. Subclass one of their contracts instead."""
 
@@ -106,7 +113,7 @@ class PluginContract:
 
     def test_operations_have_unique_names_and_valid_schemas(self, plugin: Plugin) -> None:
         """Each action or capability has its own name, and schemas that are JSON Schema."""
-        specs = plugin.operation_specs()
+        specs = specs_of(plugin)
         assert all(isinstance(spec, self._spec_class) for spec in specs)
         require_unique([spec.name for spec in specs])
         for spec in specs:
@@ -123,9 +130,9 @@ class PluginContract:
 
     def test_input_that_is_no_object_is_refused(self, plugin: Plugin) -> None:
         """Nothing is called with something that is not an object."""
-        for spec in plugin.operation_specs():
+        for spec in specs_of(plugin):
             with pytest.raises(AutomateError) as caught:
-                plugin.call_operation(spec.name, ["no", "object"])  # type: ignore[arg-type]
+                finished(plugin.call_operation(spec.name, ["no", "object"]))  # type: ignore[arg-type]
             assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
 
     def test_examples_give_json(self, plugin: Plugin) -> None:

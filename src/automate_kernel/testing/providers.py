@@ -16,7 +16,7 @@ import pytest
 
 from automate_kernel.plugins.kinds import PROVIDER
 from automate_kernel.providers import BaseProvider, CapabilitySpec
-from automate_kernel.testing.plugin_contract import PluginContract
+from automate_kernel.testing.plugin_contract import PluginContract, specs_of
 
 __all__ = ["ProviderContract"]
 
@@ -46,4 +46,4 @@ class ProviderContract(PluginContract):
 
     def test_it_has_capabilities(self, provider: BaseProvider) -> None:
         """It defines some, or says that it supports none."""
-        assert bool(provider.capabilities()) == self.supports_capabilities
+        assert bool(specs_of(provider)) == self.supports_capabilities

@@ -84,7 +84,7 @@ class WorkflowTest:
     def allow_only(self, *operations: str) -> None:
         """Let every call fail, until `close`, but for these *operations* and those replaced."""
         for name in operations:
-            self.kernel.operation(name)
+            self.kernel.operations.spec_at_hand(name)
         self.kernel.operations.replacements.real = frozenset(operations)
 
     @property

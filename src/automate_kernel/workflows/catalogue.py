@@ -373,6 +373,17 @@ class Catalogue:
         found = (one for one in self._functions.values() if one.function == function)
         return next(found, None)
 
+    def payload_schema(self, workflow: Workflow) -> dict[str, Any] | None:
+        """
+        Return the JSON Schema of the payload that *workflow* takes, or None if nothing is known.
+
+        It is known of a workflow in code whose function has a typed parameter for it.
+        """
+        if not isinstance(workflow, CodeWorkflow):
+            return None
+        function = self._functions.get((workflow.name, workflow.version))
+        return None if function is None else function.payload_schema()
+
     def _program_of(self, workflow: Workflow) -> WorkflowProgram:
         if not isinstance(workflow, CodeWorkflow):
             return WorkflowProgram(workflow, self._templates, self._context)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
-from typing import Any
+from datetime import datetime, timedelta, timezone
+from typing import Any, TypedDict
 
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import NewItem
+from automate_kernel.outbox.labels import Labels
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import Redaction, encode_json
 from automate_kernel.workflows.definition.model import Workflow
@@ -24,6 +25,19 @@ from automate_kernel.workflows.execution import (
     check_event_name,
     check_event_source,
 )
+
+
+class StartOptions(TypedDict, total=False):
+    """The options of a start, as `Kernel.start` explains them."""
+
+    transaction: Any
+    tenant_id: str | None
+    event: Event | None
+    labels: Labels | None
+    idempotency_key: str | None
+    priority: int
+    delay: float | timedelta
+    run_at: datetime | None
 
 
 class _NewEvent(NewItem):

@@ -84,7 +84,7 @@ class ApprovalNotices:
     def _knows(self, action: str) -> bool:
         """Return True if this process has the action; a newer worker, or an older one, may."""
         try:
-            self._operations.spec(action)
+            self._operations.spec_at_hand(action)
         except AutomateError as error:
             if error.code is not ErrorCodes.NOT_FOUND:
                 raise

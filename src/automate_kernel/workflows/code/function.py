@@ -34,6 +34,10 @@ class Values:
             self._adapter = TypeAdapter(annotation)
         self._spec = OperationSpec("value")
 
+    def json_schema(self) -> dict[str, Any] | None:
+        """Return the JSON Schema of the values, or None if any JSON is one."""
+        return None if self._adapter is None else self._adapter.json_schema()
+
     def write(self, value: Any) -> Any:
         """Return *value* as JSON, in which references to secrets stay as they are."""
         if is_plain(value):

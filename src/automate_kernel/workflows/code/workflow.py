@@ -54,6 +54,10 @@ class WorkflowFunction:
         """Return the argument *value* as the payload of an event."""
         return value if self._payload is None else self._payload.write(value)
 
+    def payload_schema(self) -> dict[str, Any] | None:
+        """Return the JSON Schema of the payload, or None if nothing is known of it."""
+        return None if self._payload is None else self._payload.json_schema()
+
     def read(self, output: Any) -> Any:
         """Return the value that the stored *output* of an execution makes."""
         return self._result.read(output)

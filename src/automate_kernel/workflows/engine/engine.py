@@ -9,7 +9,8 @@ The engine of a worker: it holds hundreds of executions, and saves their checkpo
 
 A turn takes the outcomes of calls in, and gives what is to be saved and called next. The committer
 saves whatever has gathered while it saved the group before: the slower the disk, the larger the
-groups. Once its checkpoint is committed an execution goes on, without a new claim.
+groups. An execution that is alone is saved where its turn is taken. Once its checkpoint is
+committed an execution goes on, without a new claim.
 """
 
 from __future__ import annotations
@@ -439,15 +440,22 @@ class Engine:
                 self._looks = True
                 self._start_thread("signals", self._look)
             if needs_saving(turn):
-                driven.saving = turn
-                if self._runner.has_large_output(flow, turn):
-                    self._steps.put(driven, None)
-                else:
-                    self._dirty.put(driven)
+                self._save(driven, turn)
                 return
             self._call(driven, turn)
             if not driven.arrived:
                 return
+
+    def _save(self, driven: Driven, turn: Turn) -> None:
+        """Have *turn* saved: by the committer, or here if no other execution is held up by it."""
+        driven.saving = turn
+        if self._runner.has_large_output(driven.flow, turn):
+            self._steps.put(driven, None)
+        elif len(self._driven) == 1:
+            # Waking the committer, and being woken by it, would take as long as the statement.
+            self._commit([driven])
+        else:
+            self._dirty.put(driven)
 
     def _turn(
         self, driven: Driven, outcomes: Sequence[CallOutcome], come: Mapping[StepKey, Arrived]

@@ -926,6 +926,7 @@ class ExecutionStore:
         """Begin the execution that follows one which has ended; return the item that wakes it."""
         its = [Where("id", "eq", save.execution.id)]
         rows.update(EXECUTION, its, {"successor_id": successor.id})
+        self.signals.leave_to_successor(rows, save.execution)
         new = self._insert(rows, [_successor(save, successor, self.outbox.redact)])
         return [one.item for one in new]
 
@@ -1121,6 +1122,7 @@ class ExecutionStore:
         """
         Return an execution that goes on, without its steps, in the transaction of *rows*.
 
+        Of one that was continued as new it is the last of the chain.
         Raises ``NOT_FOUND``, with *tenant_id* for another tenant's too; and ``FAILED_PRECONDITION``
         if it has ended.
         """
@@ -1130,11 +1132,12 @@ class ExecutionStore:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
         execution = Execution.from_row(found[0])
         if execution.status.finished:
-            successor = execution.successor_id
+            goes_on = live_successor(rows, [Where("id", "eq", execution.id)])
+            if goes_on is not None:
+                return self.live(rows, goes_on, tenant_id=tenant_id)
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 f"execution {execution_id} has ended: it is {execution.status}",
-                hint=successor and f"it was continued as {successor}",
             )
         return execution
 

@@ -24,6 +24,7 @@ from automate_kernel.workflows.engine.continuations import ends_of_chains
 from automate_kernel.workflows.engine.questions import decision_event
 from automate_kernel.workflows.engine.waits import (
     MOST_BYTES,
+    SENT,
     Arrived,
     OpenWait,
     Wait,
@@ -31,6 +32,7 @@ from automate_kernel.workflows.engine.waits import (
     child_key,
     signal_id,
     signal_items_of,
+    signal_key,
     wait_id,
     wait_key,
 )
@@ -191,6 +193,17 @@ class SignalStore:
         for ids in _parts(wait_id(execution_id, *key) for execution_id, key in ended):
             rows.delete(WAIT, [Where("id", "in", ids)])
 
+    def leave_to_successor(self, rows: Rows, execution: Execution) -> None:
+        """Delete the signals that an execution has taken; one that continues it has the others."""
+        outputs = [run.output for run in execution.steps if isinstance(run.output, dict)]
+        taken = {one["id"]: one["name"] for one in outputs if one.get("source") == SENT}
+        keys = sorted({signal_key(execution, name) for name in taken.values()})
+        for part in _parts(keys):
+            found = rows.select(SIGNAL, [Where("key", "in", part)], columns=("id", "event"))
+            ids = [row["id"] for row in found if row["event"]["id"] in taken]
+            for some in _parts(ids):
+                rows.delete(SIGNAL, [Where("id", "in", some)])
+
     def open(self, rows: Rows, execution_ids: Sequence[str]) -> dict[str, dict[StepKey, OpenWait]]:
         """Return the waits of executions, which go on."""
         found: dict[str, dict[StepKey, OpenWait]] = {}
@@ -306,7 +319,7 @@ def _signals(
     keys = sorted({one.key for _, waits in waiting for one in waits})
     if not keys:
         return {}
-    times = [one.created_at for one, _ in waiting if one.created_at is not None]
+    times = [time for one, _ in waiting if (time := _since(one)) is not None]
     since = [Where("received_at", "ge", min(times))] if len(times) == len(waiting) else []
     found: dict[str, list[Row]] = {}
     for part in _parts(keys):
@@ -316,11 +329,16 @@ def _signals(
     return found
 
 
+def _since(execution: Execution) -> datetime | None:
+    """Return the time from which signals count; None if those to its predecessors do."""
+    return execution.created_at if execution.chain_id is None else None
+
+
 def _new_to(
     wait: OpenWait, execution: Execution, found: Mapping[str, list[Row]]
 ) -> dict[str, datetime]:
     """Return the signals that have come for *wait* and were not looked at: their ids and times."""
-    since = execution.created_at
+    since = _since(execution) if wait.about == "signal" else execution.created_at
     return {
         row["id"]: row["received_at"]
         for row in found.get(wait.key, ())
@@ -386,12 +404,18 @@ def _decisions(
 def _ends(rows: Rows, waits: Iterable[OpenWait]) -> dict[str, Event]:
     """Return the ends of the sub-workflows that have ended, by their ids."""
     ids = {one.subject for one in waits if one.about == "workflow"}
+    known = _select(rows, EXECUTION, ids, ("id", "status", "successor_id"))
     # Of a chain the last one counts; the first may be gone already.
-    last = {
-        first: last for part in _parts(ids) for first, last in ends_of_chains(rows, part).items()
-    }
-    subjects = {last.get(each, each): each for each in ids}
-    known = _select(rows, EXECUTION, subjects, ("id", "status"))
+    alone = {row["id"] for row in known if row["successor_id"] is None}
+    subjects = {each: each for each in ids}
+    if chains := ids - alone:
+        last = {
+            first: last
+            for part in _parts(chains)
+            for first, last in ends_of_chains(rows, part).items()
+        }
+        subjects = {last.get(each, each): each for each in ids}
+        known = _select(rows, EXECUTION, subjects, ("id", "status"))
     ended = [row["id"] for row in known if ExecutionStatus(row["status"]).finished]
     columns = ("id", "workflow", "status", "output", "error_code", "error")
     found = _select(rows, EXECUTION, ended, columns)

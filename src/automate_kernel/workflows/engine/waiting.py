@@ -173,7 +173,7 @@ class WaitingSteps:
         match = masked(self._program.match(step, view, extra))
         encode_json(match, f"steps.{step.id}.wait_for.match", _MOST_MATCH_BYTES)
         if waited.signal is not None:
-            key = signal_key(self._execution.id, waited.signal)
+            key = signal_key(self._execution, waited.signal)
             details = {"signal": waited.signal, "match": match}
             return Begun(Wait(run, "signal", key, details, waited.timeout))
         name, leading = waited.event or "", waited.leading

@@ -19,10 +19,13 @@ from typing import Any
 from automate_kernel.outbox import NewItem
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json
-from automate_kernel.workflows.execution import Event, StepKey, StepRun
+from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun
 
 SIGNAL = "automate.signal"
 """The kind of the outbox item that brings a signal."""
+
+SENT = "signal"
+"""The source of an event that is a signal to one execution."""
 
 _NAMESPACE = uuid.UUID("0d2ff7ef-3b8a-5a3c-9b53-0a7a3a1a2d3e")
 MOST_BYTES = 2 * MAX_PAYLOAD_BYTES
@@ -40,9 +43,9 @@ def approval_key(execution_id: str, step_id: str, position: int) -> str:
     return wait_key("approval", execution_id, step_id, position)
 
 
-def signal_key(execution_id: str, name: str) -> str:
-    """Return the key of the signals called *name* that are sent to one execution."""
-    return wait_key("signal", execution_id, name)
+def signal_key(execution: Execution, name: str) -> str:
+    """Return the key of the signals called *name* that are sent to one execution, or its chain."""
+    return wait_key("signal", execution.chain_id or execution.id, name)
 
 
 def child_key(execution_id: str) -> str:

@@ -1,0 +1,112 @@
+"""The results of our own tools: outputs, errors and executions, as MCP has them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mcp import types
+
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    PluginError,
+    SecretError,
+    StorageError,
+)
+from automate_kernel.secrets.logs import get_logger
+
+logger: logging.Logger = get_logger(__name__)
+
+# Their words are about our own set-up. The kernel keeps their names in the group of an error.
+_SETUP = (ConfigError, SecretError, PluginError, StorageError)
+_SETUP_GROUP = re.compile(r"(Config|Secret\w*|Plugin|Storage)Error\b")
+_OURS = "it failed; the log of the server says why"
+
+
+def answer(output: Any, *, most: int) -> types.CallToolResult:
+    """
+    Return the result with *output*, as an object and as text.
+
+    What isn't an object stands in the field ``result``. One of more than *most* bytes is an error.
+    """
+    structured = output if isinstance(output, dict) else {"result": output}
+    text = json.dumps(output, ensure_ascii=False)
+    if len(text.encode("utf-8", "surrogatepass")) > most:
+        return failed(
+            AutomateError(
+                ErrorCodes.RESOURCE_EXHAUSTED,
+                f"it was done, but its output takes more than {most:,} bytes",
+                hint="ask for less",
+                retryable=False,
+            )
+        )
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=text)], structured_content=structured
+    )
+
+
+def failed(error: BaseException, what: str = "a call") -> types.CallToolResult:
+    """
+    Return the result of a tool that failed, with the code, the hint, and if a retry can help.
+
+    A fault of our own set-up goes to the log, as *what*, and not to the client.
+    """
+    if not isinstance(error, AutomateError) or _is_ours(error):
+        logger.error("%s failed: %s", what, error)
+        retryable = isinstance(error, AutomateError) and error.retryable
+        error = AutomateError(ErrorCodes.INTERNAL, _OURS, retryable=retryable)
+    told: dict[str, Any] = {
+        "code": error.code.value,
+        "message": error.message,
+        "hint": error.hint,
+        "retryable": error.retryable,
+        "retry_after": error.retry_after,
+    }
+    if problems := error.details.get("problems"):
+        told["problems"] = problems
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=f"{error.code.value}: {error}")],
+        structured_content={"error": told},
+        is_error=True,
+    )
+
+
+def _is_ours(error: AutomateError) -> bool:
+    """Return True for a fault of our set-up, and for a bug, whose words may tell anything."""
+    if isinstance(error, _SETUP) or error.code is ErrorCodes.INTERNAL:
+        return True
+    return bool(error.group and _SETUP_GROUP.match(error.group))
+
+
+def wrapped_schema(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """
+    Return the schema of an output as `answer` gives it, or None if that can't be said.
+
+    MCP wants an object: any other value stands in the field ``result``.
+    """
+    if schema is None:
+        return None
+    if schema.get("type") == "object":
+        return dict(schema)
+    inner = {name: value for name, value in schema.items() if name not in ("$defs", "$schema")}
+    # Moved below a field, a reference to any other place would lead nowhere.
+    if any(not each.startswith("#/$defs/") for each in _references(schema)):
+        return None
+    whole: dict[str, Any] = {
+        "type": "object", "properties": {"result": inner}, "required": ["result"],
+    }  # fmt: skip
+    return {**whole, "$defs": schema["$defs"]} if "$defs" in schema else whole
+
+
+def _references(schema: Any) -> list[str]:
+    if isinstance(schema, Mapping):
+        own = [schema["$ref"]] if isinstance(schema.get("$ref"), str) else []
+        return own + [each for value in schema.values() for each in _references(value)]
+    if isinstance(schema, list):
+        return [each for value in schema for each in _references(value)]
+    return []

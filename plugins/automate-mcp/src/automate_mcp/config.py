@@ -1,0 +1,92 @@
+"""The config of `McpProvider`: the server, its tools that may be called, and bounds."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+_Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class ToolHints(BaseModel):
+    """The host's own word on a tool, which counts more than the server's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    read_only: bool | None = None
+    """True if it changes nothing."""
+    destructive: bool | None = None
+    """True if what it does can't be taken back."""
+    idempotent: bool | None = None
+    """True if it may be called again where it is unknown whether the last call arrived."""
+    timeout_seconds: _Seconds | None = None
+    """Seconds for a call of this tool."""
+
+
+class McpConfig(BaseModel):
+    """One server: a *command* to start, or the *url* of one that runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: str | None = None
+    """The program of a server that speaks over its standard input and output."""
+    args: list[str] = []
+    """Its arguments. Others on this machine can see them: secrets belong in `env`."""
+    env: dict[str, SecretStr] = {}
+    """Its environment: it sees nothing but this and `inherit_env`."""
+    inherit_env: list[str] = []
+    """The variables of this process that it sees too: ``["PATH", "HOME"]`` for ``npx``."""
+    cwd: str | None = None
+    """Its working folder; by default that of this process."""
+    url: str | None = None
+    """The endpoint of a server that speaks streamable HTTP."""
+    token: SecretStr | None = None
+    """Sent to it as a bearer token; better as ``$secret:KEY``."""
+    headers: dict[str, SecretStr] = {}
+    """Headers that are sent with each request."""
+    tools: list[str] = Field(examples=[["read_*", "search"]])
+    """The tools that may be called, by the server's names; ``*`` stands for any text."""
+    trust_annotations: bool = False
+    """Believe what the server says about its tools. Else each counts as destructive and not
+    idempotent, unless `hints` say otherwise."""
+    hints: dict[str, ToolHints] = {}
+    """Your own word on tools, by the server's names."""
+    timeout_seconds: _Seconds = 60.0
+    """Seconds for a call."""
+    start_timeout_seconds: _Seconds = 30.0
+    """Seconds until a server must have answered its first request."""
+    max_result_bytes: int = Field(default=1_048_576, ge=1_000, le=1 << 30)
+    """The largest message that is taken from the server."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> McpConfig:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("give either command or url")
+        mine: dict[str, Any] = {"args": self.args, "env": self.env, "cwd": self.cwd}
+        theirs: dict[str, Any] = {"token": self.token, "headers": self.headers}
+        for name, value in (theirs if self.url is None else mine).items():
+            if value:
+                raise ValueError(f"{name} is for a {'url' if self.url is None else 'command'}")
+        if self.url is not None:
+            _check_url(self.url)
+        return self
+
+
+def _check_url(text: str) -> None:
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.fragment:
+        raise ValueError("url must be like https://mcp.example.com/mcp, without a password in it")
+    if url.scheme == "http" and not _is_loopback(url.hostname):
+        raise ValueError("url must be https: what it answers, and the token, would be readable")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,363 @@
+"""
+One session with a server, kept open, and opened again when it was lost.
+
+It lives on an event loop of its own, because calls come from several: a process is started once,
+whoever calls. A task keeps the session, for the SDK's contexts end in the task that began them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import anyio
+import anyio.lowlevel
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from mcp import Client, MCPError, types
+from mcp.client.streamable_http import streamable_http_client
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_mcp.config import McpConfig
+from automate_mcp.http import http_client
+from automate_mcp.restart_pause import RestartPause
+from automate_mcp.results import UNSURE, error_of
+from automate_mcp.stdio import ProcessServer, process_transport
+
+T = TypeVar("T")
+
+# A call waits so long for a pause to end; with more it fails, and says when to come back.
+_PATIENCE_SECONDS = 1.0
+# A session that nobody has used for so long is tried before the next call.
+_IDLE_SECONDS = 30.0
+_PING_SECONDS = 5.0
+_CLOSE_SECONDS = 8.0
+# Turns of the loop until the end of a process's output is noticed.
+_LOOKS = 5
+
+
+@dataclass(eq=False)
+class _KeptSession:
+    """A session as its task keeps it. All on the connection's loop."""
+
+    ready: anyio.Event = field(default_factory=anyio.Event)
+    stop: anyio.Event = field(default_factory=anyio.Event)
+    client: Client | None = None
+    failure: BaseException | None = None
+    ended: str | None = None
+    """The reason why it can't be used any more."""
+    used_at: float = field(default_factory=time.monotonic)
+    suspect: bool = False
+    """True if a call got no answer in time."""
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def live(self) -> Client:
+        """The client of a session that was opened."""
+        if self.client is None:
+            raise RuntimeError("the session isn't open")
+        return self.client
+
+    def end(self, reason: str) -> None:
+        """Let its task end, for the first *reason* that is given."""
+        self.ended = self.ended or reason
+        self.stop.set()
+
+
+class Connection:
+    """
+    The session with the server of *config*, opened at the first `use`. *key* names it in errors.
+
+    *changed* is called when the server has other tools than before, also after it was lost. *log*
+    gets the lines that a process writes to its standard error.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        config: McpConfig,
+        *,
+        environment: Callable[[], dict[str, str]],
+        changed: Callable[[], None],
+        log: Callable[[str], None],
+        logger: logging.Logger,
+    ) -> None:
+        self._key = key
+        self._config = config
+        self._environment = environment
+        self._changed = changed
+        self._log = log
+        self._logger = logger
+        self._pause = RestartPause()
+        self._guard = threading.Lock()
+        self._stack: ExitStack | None = None
+        self._portal: BlockingPortal | None = None
+        self._opening: anyio.Lock | None = None
+        self._session: _KeptSession | None = None
+
+    async def use(
+        self,
+        work: Callable[[Client], Awaitable[T]],
+        *,
+        idempotent: bool = True,
+        proves: bool = False,
+    ) -> T:
+        """
+        Return what *work* does with the session, from any event loop.
+
+        A cancelled caller cancels the work, and the server learns of that. Raises `AutomateError`;
+        after a loss during the work it is worth another attempt only if that is *idempotent*.
+        Work that *proves* that the server does what it is for ends its pauses.
+        """
+        future = self._running_portal().start_task_soon(self._use, work, idempotent, proves)
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """End the session and its process. The next `use` opens another."""
+        with self._guard:
+            portal, stack = self._portal, self._stack
+            self._portal = self._stack = None
+        if portal is None or stack is None:
+            return
+        with suppress(Exception):
+            portal.start_task_soon(self._end_session).result(_CLOSE_SECONDS)
+        with suppress(Exception):
+            portal.start_task_soon(portal.stop, True)
+            stack.close()
+
+    def _running_portal(self) -> BlockingPortal:
+        with self._guard:
+            if self._portal is None:
+                self._stack = ExitStack()
+                portal = start_blocking_portal("asyncio", name=f"automate-mcp-{self._key}")
+                self._portal = self._stack.enter_context(portal)
+                self._opening, self._session = None, None
+            return self._portal
+
+    # -- on the connection's loop ------------------------------------------------------------
+
+    async def _use(
+        self, work: Callable[[Client], Awaitable[T]], idempotent: bool, proves: bool
+    ) -> T:
+        session = await self._live_session()
+        try:
+            result = await work(session.live)
+        except MCPError as error:
+            raise self._failed(session, error, idempotent=idempotent) from None
+        session.used_at, session.suspect = time.monotonic(), False
+        if proves:
+            self._pause.worked()
+        return result
+
+    def _failed(self, session: _KeptSession, error: MCPError, *, idempotent: bool) -> AutomateError:
+        session.used_at = time.monotonic()
+        if error.code == types.REQUEST_TIMEOUT:
+            session.suspect = True
+        lost = error.code == types.CONNECTION_CLOSED or session.ended is not None
+        if error.code == types.INVALID_REQUEST and error.message == "Session terminated":
+            lost = True
+        if not lost:
+            return error_of(error, f"the server of {self._key!r}", idempotent=idempotent)
+        reason = session.ended or "the session has ended"
+        if session.ended is None:
+            session.end(reason)
+        self._forget(session)
+        return AutomateError(
+            ErrorCodes.UNAVAILABLE,
+            f"the server of {self._key!r} was lost during the call: {reason}",
+            hint=None if idempotent else UNSURE,
+            retryable=idempotent,
+        )
+
+    async def _live_session(self) -> _KeptSession:
+        self._opening = self._opening or anyio.Lock()
+        async with self._opening:
+            for _ in range(_LOOKS):
+                # What has ended meanwhile is noticed before the call, and not in it.
+                await anyio.lowlevel.checkpoint()
+            session = self._session
+            if session is not None and session.ended is None and await self._answers(session):
+                return session
+            if session is not None:
+                self._forget(session)
+                await self._finish(session)
+            pause = self._pause.remaining
+            if pause > _PATIENCE_SECONDS:
+                raise AutomateError(
+                    ErrorCodes.UNAVAILABLE,
+                    f"the server of {self._key!r} has failed, and is tried again in {pause:.0f} s",
+                    hint="the log has what it wrote to its standard error",
+                    retry_after=pause,
+                )
+            await anyio.sleep(pause)
+            self._session = session = await self._open()
+            return session
+
+    async def _answers(self, session: _KeptSession) -> bool:
+        """Return True if the session works, as far as one need to know."""
+        idle = time.monotonic() - session.used_at
+        if not session.suspect and idle < _IDLE_SECONDS:
+            return True
+        mcp = session.live.session
+        try:
+            with anyio.fail_after(_PING_SECONDS):
+                if mcp.initialize_result is not None or mcp.protocol_version is None:
+                    await mcp.send_ping()
+                else:  # the newer protocol has no ping
+                    await mcp.send_discover(mcp.protocol_version)
+        except (MCPError, TimeoutError):
+            session.end("it doesn't answer")
+            self._logger.warning("the server of %r doesn't answer, and is started anew", self._key)
+            return False
+        session.used_at, session.suspect = time.monotonic(), False
+        return True
+
+    def _forget(self, session: _KeptSession) -> None:
+        if self._session is session:
+            self._session = None
+            self._pause.failed()
+            self._changed()
+
+    async def _open(self) -> _KeptSession:
+        session = _KeptSession()
+        session.task = asyncio.get_running_loop().create_task(self._keep(session))
+        try:
+            with anyio.fail_after(self._config.start_timeout_seconds):
+                await session.ready.wait()
+        except TimeoutError:
+            session.failure = AutomateError(
+                ErrorCodes.DEADLINE_EXCEEDED,
+                f"the server of {self._key!r} didn't answer within"
+                f" {self._config.start_timeout_seconds:g} s",
+                hint="is its command right, and does it speak MCP?",
+            )
+        except BaseException:
+            session.task.cancel()  # the caller was cancelled
+            raise
+        if session.failure is None and session.client is not None:
+            return session
+        session.task.cancel()
+        await self._finish(session)
+        self._pause.failed()
+        raise self._unopened(session)
+
+    def _unopened(self, session: _KeptSession) -> AutomateError:
+        error = session.failure
+        while isinstance(error, BaseException) and hasattr(error, "exceptions"):
+            error = error.exceptions[0]  # a group: the first says what happened
+        if isinstance(error, AutomateError):
+            return error
+        what = f"the server of {self._key!r} can't be used"
+        if isinstance(error, MCPError) and error.code != types.CONNECTION_CLOSED:
+            return error_of(error, what, idempotent=True)
+        reason = session.ended or (type(error).__name__ if error else "it has ended")
+        return AutomateError(
+            ErrorCodes.UNAVAILABLE,
+            f"{what}: {reason}",
+            hint="the log has what it wrote to its standard error"
+            if self._config.command
+            else None,
+        )
+
+    async def _keep(self, session: _KeptSession) -> None:
+        """Hold the session open until it is told to stop, or lost."""
+        try:
+            async with self._client(session) as client:
+                session.client = client
+                if self._listens(client):
+                    session.ready.set()
+                    await self._listen(session, client)
+                session.ready.set()
+                await session.stop.wait()
+        except asyncio.CancelledError:
+            session.failure = session.failure or ConnectionError("it was given up")
+        except BaseException as error:
+            session.failure = session.failure or error
+            self._logger.debug("the session of %r ended: %s", self._key, type(error).__name__)
+        finally:
+            session.end("the session has ended")
+            session.ready.set()
+
+    def _listens(self, client: Client) -> bool:
+        """Return True if changes of the tools are told on a stream that we have to ask for."""
+        tools = client.server_capabilities.tools
+        return client.session.initialize_result is None and bool(tools and tools.list_changed)
+
+    async def _listen(self, session: _KeptSession, client: Client) -> None:
+        async def tell() -> None:
+            with suppress(MCPError, RuntimeError, TimeoutError):
+                async with client.listen(tools_list_changed=True) as events:
+                    async for _ in events:
+                        self._changed()
+            # Nobody tells of changes any more: the next call asks.
+            self._changed()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tell)
+            await session.stop.wait()
+            tasks.cancel_scope.cancel()
+
+    def _client(self, session: _KeptSession) -> Client:
+        async def handle(message: object) -> None:
+            if isinstance(message, types.ToolListChangedNotification):
+                self._changed()
+
+        return Client(
+            self._transport(session),
+            message_handler=handle,
+            client_info=types.Implementation(name="automate-kernel", version=_version()),
+            read_timeout_seconds=self._config.start_timeout_seconds,
+            # The provider keeps the list of tools itself.
+            cache=None,
+        )
+
+    def _transport(self, session: _KeptSession) -> AbstractAsyncContextManager[Any]:
+        config = self._config
+        if config.url is not None:
+            return _http_transport(config, config.url)
+        return process_transport(
+            ProcessServer(
+                command=config.command or "",
+                args=config.args,
+                env=self._environment(),
+                cwd=config.cwd,
+                max_message_bytes=config.max_result_bytes,
+                log=self._log,
+                ended=session.end,
+            )
+        )
+
+    async def _end_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.end("it was closed")
+            await self._finish(session)
+
+    async def _finish(self, session: _KeptSession) -> None:
+        session.stop.set()
+        if session.task is not None:
+            with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+                await asyncio.wait([session.task])
+            session.task.cancel()
+
+
+@asynccontextmanager
+async def _http_transport(config: McpConfig, url: str) -> AsyncIterator[Any]:
+    async with (
+        http_client(config) as client,
+        streamable_http_client(
+            url, http_client=client, max_sse_event_size=config.max_result_bytes
+        ) as streams,
+    ):
+        yield streams
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("automate-kernel-mcp")

@@ -1,0 +1,136 @@
+"""
+The HTTP client of a server with a URL: bounded answers, and failures that say what they were.
+
+The SDK reports each status of 400 or more with the same words, reads answers of any size, and ends
+its session when a connection fails. So this transport answers a failed request itself, with an
+error of JSON-RPC whose data has our code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+from mcp.types import INTERNAL_ERROR
+
+from automate_kernel.errors import ErrorCodes
+from automate_kernel.operations.error_mapping import code_of_status
+from automate_mcp.config import McpConfig
+
+MARK = "automate"
+"""The key of our own data in an error."""
+# The session's own to understand: a method that isn't there, a session that has ended.
+_PROTOCOL = frozenset({400, 404, 405, 406})
+
+
+def http_client(config: McpConfig) -> httpx2.AsyncClient:
+    """Return the client for the URL of *config*; no proxy or certificate of the environment."""
+    headers = {name: value.get_secret_value() for name, value in config.headers.items()}
+    if config.token is not None:
+        headers["Authorization"] = f"Bearer {config.token.get_secret_value()}"
+    return httpx2.AsyncClient(
+        transport=BoundedTransport(
+            httpx2.AsyncHTTPTransport(trust_env=False), config.max_result_bytes
+        ),
+        headers=headers,
+        trust_env=False,
+        # An answer may take as long as its call, which is bounded.
+        timeout=httpx2.Timeout(config.start_timeout_seconds, read=None),
+    )
+
+
+class BoundedTransport(httpx2.AsyncBaseTransport):
+    """Sends requests by *inner*, and takes answers of at most *most* bytes."""
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport, most: int) -> None:
+        self._inner = inner
+        self._most = most
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Return the response; that to a POST is an error of JSON-RPC if the request failed."""
+        try:
+            response = await self._inner.handle_async_request(request)
+            return await self._taken(request, response)
+        except httpx2.TransportError as error:
+            if request.method != "POST":
+                raise
+            code = ErrorCodes.UNAVAILABLE
+            if isinstance(error, httpx2.TimeoutException):
+                code = ErrorCodes.DEADLINE_EXCEEDED
+            # Not its text, which may quote the URL; the kind says what happened.
+            never_sent = isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
+            return _failed(
+                request,
+                503,
+                code,
+                f"the connection failed: {type(error).__name__}",
+                sent=not never_sent,
+            )
+
+    async def _taken(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
+        if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+            return response  # its events are bounded by who reads them
+        body = bytearray()
+        try:
+            async for chunk in _chunks(response):
+                body += chunk
+                if len(body) > self._most:
+                    text = f"the answer is larger than {self._most:,} bytes"
+                    return _failed(
+                        request, 502, ErrorCodes.RESOURCE_EXHAUSTED, text, retryable=False
+                    )
+        finally:
+            await response.aclose()
+        status = response.status_code
+        if status >= 400 and status not in _PROTOCOL:
+            code = code_of_status(status)
+            # The request was refused before anything was done, but for faults of the server.
+            after = _retry_after(response)
+            text = f"it answered with HTTP status {status}"
+            return _failed(request, status, code, text, retry_after=after, sent=status >= 500)
+        headers = [
+            (name, value)
+            for name, value in response.headers.raw
+            if name.lower() not in (b"content-encoding", b"content-length", b"transfer-encoding")
+        ]
+        return httpx2.Response(status, headers=headers, content=bytes(body), request=request)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
+
+
+async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
+    # In small pieces, also of what is packed: the size is counted as it grows.
+    async for chunk in response.aiter_bytes(65_536):
+        yield chunk
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    text = response.headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 8 else None
+
+
+def _failed(
+    request: httpx2.Request,
+    status: int,
+    code: ErrorCodes,
+    text: str,
+    *,
+    retryable: bool | None = None,
+    retry_after: float | None = None,
+    sent: bool = True,
+) -> httpx2.Response:
+    data: dict[str, Any] = {
+        "code": code.value,
+        "retryable": code.retryable if retryable is None else retryable,
+        "retry_after": retry_after,
+        "sent": sent,
+    }
+    error = {"code": INTERNAL_ERROR, "message": text, "data": {MARK: data}}
+    body = json.dumps({"jsonrpc": "2.0", "id": None, "error": error})
+    return httpx2.Response(
+        status, headers={"content-type": "application/json"}, content=body, request=request
+    )

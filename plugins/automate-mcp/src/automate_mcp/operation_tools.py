@@ -1,0 +1,115 @@
+"""Operations as tools."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mcp import types
+
+from automate_kernel import Kernel
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.context import Call
+from automate_kernel.operations.schemas import compile_schema
+from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.secrets.redaction import EnteringRedaction
+from automate_mcp.answers import answer, failed, wrapped_schema
+from automate_mcp.approved_calls import ApprovedCalls
+from automate_mcp.progress import LiveReport, Send
+from automate_mcp.settings import Caller, ServeSettings
+
+_LONGEST_NAME = 64
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def tool_name(name: str, taken: Mapping[str, object]) -> str:
+    """
+    Return the name of a tool for *name*, in the letters that all clients take.
+
+    One that is *taken*, or too long, ends with a part of the hash of *name*.
+    """
+    fit = _UNFIT.sub("_", name)
+    if len(fit) > _LONGEST_NAME or fit in taken:
+        fit = f"{fit[: _LONGEST_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return fit
+
+
+@dataclass(frozen=True, slots=True)
+class OperationTool:
+    """One operation of *kernel* as a tool: called at once, or after an approval."""
+
+    kernel: Kernel
+    settings: ServeSettings
+    approved: ApprovedCalls
+    operation: str
+    spec: OperationSpec
+
+    scope = "operations:call"
+
+    def definition(self, name: str) -> types.Tool:
+        """Return the tool as clients see it, called *name*."""
+        spec, about = self.spec, self.spec.description
+        if spec.destructive:
+            about = f"{about}\n\nA person has to approve the call first.".strip()
+        schema = spec.json_schema()
+        return types.Tool(
+            name=name,
+            title=spec.title or self.operation,
+            description=about or None,
+            input_schema={"type": "object", **schema},
+            output_schema=None if spec.destructive else wrapped_schema(spec.output_json_schema()),
+            annotations=types.ToolAnnotations(
+                title=spec.title or self.operation,
+                read_only_hint=spec.read_only,
+                destructive_hint=spec.destructive,
+                idempotent_hint=spec.idempotent,
+            ),
+        )
+
+    async def call(
+        self, caller: Caller, arguments: dict[str, Any], key: str | None, send: Send
+    ) -> types.CallToolResult:
+        """Return the output, or the execution that waits for an approval. *key* is its own."""
+        # Here, for the problems by field; and before a person is asked.
+        self.spec.validate(arguments)
+        if self.spec.destructive:
+            return await self.approved.call(caller, self.operation, arguments, key, send)
+        report = LiveReport(EnteringRedaction(self.kernel.redactor))
+        call = Call(self.operation, caller.tenant_id, idempotency_key=key, reports=report)
+        async with report.sending(send):
+            output = await self._perform(arguments, call)
+        problem = self._misfit(output)
+        return failed(problem) if problem else answer(output, most=self.settings.max_output_bytes)
+
+    async def _perform(self, arguments: dict[str, Any], call: Call) -> Any:
+        # Literally: text of a client is no template and no reference to a secret.
+        operations = self.kernel.operations
+        if operations.is_transactional(self.operation):
+            return await asyncio.to_thread(self._perform_in_transaction, arguments, call)
+        timeout = self.settings.timeout_seconds
+        return await operations.ainvoke(self.operation, arguments, call=call, timeout=timeout)
+
+    def _perform_in_transaction(self, arguments: dict[str, Any], call: Call) -> Any:
+        with self.kernel.storage.begin() as rows:
+            within = replace(call, transaction=rows.native)
+            return self.kernel.operations.invoke(self.operation, arguments, call=within)
+
+    def _misfit(self, output: Any) -> AutomateError | None:
+        """Return the error for an output that clients would refuse by the schema that they got."""
+        schema = wrapped_schema(self.spec.output_json_schema())
+        if schema is None:
+            return None
+        structured = output if isinstance(output, dict) else {"result": output}
+        problems = compile_schema(schema, f"output of {self.operation!r}")(structured)
+        if not problems:
+            return None
+        listed = "; ".join(map(str, problems[:5]))
+        return AutomateError(
+            ErrorCodes.DATA_LOSS,
+            f"{self.operation} was carried out, but its output doesn't fit its schema: {listed}",
+            retryable=False,
+        )

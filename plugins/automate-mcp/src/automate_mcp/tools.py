@@ -1,0 +1,121 @@
+"""The tools of a server, as capabilities."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, TypedDict
+
+from mcp.types import Tool
+
+from automate_kernel.errors import AutomateError
+from automate_kernel.operations.schemas import compile_schema
+from automate_kernel.operations.spec import NAME_PATTERN
+from automate_kernel.providers import CapabilitySpec
+from automate_mcp.config import McpConfig, ToolHints
+
+_UNFIT = re.compile(r"[^A-Za-z0-9_./-]+")
+_LONGEST_NAME = 120
+_MOST_SCHEMA = 256_000
+_MOST_DESCRIPTION = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTool:
+    """A *tool* of a server as a capability: its *spec*, and its name there."""
+
+    name: str
+    spec: CapabilitySpec
+    typed: bool
+    """True if its output is what its own schema says."""
+    timeout_seconds: float
+
+
+def remote_tools(
+    tools: Iterable[Tool], config: McpConfig, logger: logging.Logger
+) -> dict[str, RemoteTool]:
+    """Return the allowed ones of *tools*, by the names of their capabilities."""
+    found: dict[str, RemoteTool] = {}
+    for tool in tools:
+        if not any(fnmatchcase(tool.name, pattern) for pattern in config.tools):
+            continue
+        name = capability_name(tool.name)
+        if name in found:
+            name = f"{name[:_LONGEST_NAME]}_{_digest(tool.name)}"
+        if found.get(name) is None:
+            found[name] = _remote(tool, name, config, logger)
+    return found
+
+
+def capability_name(name: str) -> str:
+    """Return the name of the capability for a tool called *name*: often the same."""
+    fit = _UNFIT.sub("_", name).lstrip("./-")[:_LONGEST_NAME]
+    if not NAME_PATTERN.fullmatch(fit):
+        fit = "tool"
+    return fit if fit == name else f"{fit}_{_digest(name)}"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+
+
+def _remote(tool: Tool, name: str, config: McpConfig, logger: logging.Logger) -> RemoteTool:
+    hints = config.hints.get(tool.name, ToolHints())
+    output = _schema(tool.output_schema, f"output of {name!r}", logger)
+    # The names of fields as the schema says, not as the object of the SDK has them.
+    spec = CapabilitySpec(
+        name,
+        input_schema=_schema(tool.input_schema, f"input of {name!r}", logger),
+        output_schema=output,
+        title=(tool.title or (tool.annotations and tool.annotations.title) or "")[:200],
+        description=(tool.description or "")[:_MOST_DESCRIPTION],
+        **_nature(tool, hints, trusted=config.trust_annotations),
+    )
+    typed = tool.output_schema is not None
+    return RemoteTool(tool.name, spec, typed, hints.timeout_seconds or config.timeout_seconds)
+
+
+class _Nature(TypedDict):
+    read_only: bool
+    destructive: bool
+    idempotent: bool
+
+
+def _nature(tool: Tool, hints: ToolHints, *, trusted: bool) -> _Nature:
+    """Return whether it only reads, destroys, or may be repeated: on the safe side, if unknown."""
+    told = tool.annotations if trusted else None
+    read_only = hints.read_only
+    if read_only is None:
+        # Who says that it destroys has said that it writes.
+        read_only = bool(told and told.read_only_hint) and hints.destructive is not True
+    destructive, idempotent = hints.destructive, hints.idempotent
+    if destructive is None:
+        destructive = not read_only and not (told and told.destructive_hint is False)
+    if idempotent is None:
+        idempotent = bool(told and told.idempotent_hint)
+    return {
+        "read_only": read_only,
+        "destructive": destructive and not read_only,
+        "idempotent": idempotent,
+    }
+
+
+def _schema(
+    schema: Mapping[str, Any] | None, what: str, logger: logging.Logger
+) -> Mapping[str, Any] | None:
+    """Return a schema as it is; None for one that can't be used, which the server checks alone."""
+    if schema is None:
+        return None
+    try:
+        if len(json.dumps(schema)) > _MOST_SCHEMA:
+            raise ValueError("it is too large")
+        compile_schema(schema, what)({})
+    except (AutomateError, ValueError, re.error, RecursionError, TypeError) as error:
+        logger.warning("the schema of the %s isn't used: %s", what, type(error).__name__)
+        return None
+    return schema

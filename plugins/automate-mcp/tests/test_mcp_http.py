@@ -1,0 +1,287 @@
+"""Our client over HTTP: on our own server, and on one that fails in every way."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import uvicorn
+from automate_mcp import Caller, McpProvider, ServeSettings, mcp_app
+from mcp_support import SECRET, Shop, until
+
+from automate_kernel import AutomateError, Kernel
+from automate_kernel.errors import ConfigError, ErrorCodes
+
+TOKEN = "token-of-the-client-" + "x" * 20
+
+
+def client(url: str, **config: Any) -> Kernel:
+    given = {"url": url, "token": "$secret:TOKEN", "tools": ["*"], "timeout_seconds": 10, **config}
+    kernel = Kernel(discover=False, config={"far": given}, secrets={"TOKEN": TOKEN})
+    kernel.register(McpProvider, key="far")
+    return kernel
+
+
+class Serving:
+    """An ASGI application on a port of this machine, that can be stopped and started again."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        self._socket.close()
+
+    def start(self) -> None:
+        config = uvicorn.Config(
+            self._make(), port=self.port, log_config=None, timeout_graceful_shutdown=1
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        until(lambda: self._server.started)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
+
+
+@pytest.fixture
+def served(kernel: Kernel, shop: Shop) -> Iterator[Serving]:
+    """The shop over HTTP, for the one who has the token."""
+    settings = ServeSettings(operations=["shop.*"])
+    caller = Caller("client", "acme", frozenset({"*"}))
+
+    def find(token: str) -> Caller | None:
+        return caller if token == TOKEN else None
+
+    serving = Serving(lambda: mcp_app(kernel, settings, find_caller=find))
+    serving.start()
+    yield serving
+    serving.stop()
+
+
+def error_of(call: Callable[[], Any]) -> AutomateError:
+    with pytest.raises(AutomateError) as caught:
+        call()
+    return caught.value
+
+
+def test_our_client_on_our_server(served: Serving, shop: Shop) -> None:
+    """Outputs, hints, errors and the tenant come through as they are."""
+    with client(served.url, trust_annotations=True) as far:
+        assert far.invoke("far.shop_find", {"number": 3}) == {"number": 3, "total": 40}
+        spec = far.operation("far.shop_find")
+        assert (spec.read_only, spec.idempotent, spec.destructive) == (True, True, False)
+        assert far.invoke("far.shop_keyed")["structured"]["tenant"] == "acme"
+        error = error_of(lambda: far.invoke("far.shop_fail", {"code": "UNAVAILABLE"}))
+        assert (error.code, error.retryable, error.retry_after) == (ErrorCodes.UNAVAILABLE, True, 3)
+        assert error.hint == "wait"
+        assert SECRET not in str(error)
+
+
+def test_a_step_is_cancelled_over_http(served: Serving, shop: Shop) -> None:
+    """Its time is over here, and the operation stops there."""
+    with client(served.url, timeout_seconds=0.5) as far:
+        error = error_of(lambda: far.invoke("far.shop_slow", {"seconds": 20}))
+        assert error.code is ErrorCodes.DEADLINE_EXCEEDED
+        until(lambda: shop.cancelled == ["slow"])
+
+
+def test_a_wrong_token_is_not_tried_again(served: Serving) -> None:
+    """And isn't shown."""
+    with client(served.url, token="wrong-token-0123456789") as far:
+        error = error_of(lambda: far.invoke("far.shop_find", {"number": 3}))
+    assert (error.code, error.retryable) == (ErrorCodes.UNAUTHENTICATED, False)
+    assert "wrong-token" not in str(error)
+
+
+def test_a_server_that_was_restarted_is_found_again(served: Serving) -> None:
+    """While it is away a call is worth another attempt."""
+    with client(served.url) as far:
+        far.invoke("far.shop_find", {"number": 3})
+        served.stop()
+        error = error_of(lambda: far.invoke("far.shop_find", {"number": 3}))
+        assert (error.code, error.retryable) == (ErrorCodes.UNAVAILABLE, True)
+        served.start()
+        end = time.monotonic() + 20
+        while True:
+            try:
+                assert far.invoke("far.shop_find", {"number": 3})["number"] == 3
+                break
+            except AutomateError as again:
+                assert again.retryable and time.monotonic() < end
+                time.sleep(0.2)
+
+
+class Hostile(BaseHTTPRequestHandler):
+    """Answers the handshake rightly, and a call as the test says."""
+
+    protocol_version = "HTTP/1.1"
+    answer: Callable[[Hostile], None]
+    everything = False
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        method = body.get("method")
+        if self.everything or method == "tools/call":
+            type(self).answer(self)
+        elif method == "server/discover":
+            self.error(body, -32601)
+        elif method == "initialize":
+            info = {"name": "hostile", "version": "1"}
+            self.result(body, {
+                "protocolVersion": "2025-06-18", "serverInfo": info, "capabilities": {"tools": {}},
+            })  # fmt: skip
+        elif method == "tools/list":
+            tool = {"name": "act", "inputSchema": {"type": "object"}}
+            self.result(body, {"tools": [tool]})
+        elif method == "ping":
+            self.result(body, {})
+        else:
+            self.send(202, b"")
+
+    def do_GET(self) -> None:
+        self.send(405, b"")
+
+    do_DELETE = do_GET
+
+    def result(self, request: dict[str, Any], result: Any) -> None:
+        self.send(
+            200, json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}).encode()
+        )
+
+    def error(self, request: dict[str, Any], code: int) -> None:
+        error = {"code": code, "message": "no"}
+        self.send(200, json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error}).encode())
+
+    def send(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        named = {"Content_Type": "application/json", "Content_Length": str(len(body)), **headers}
+        for name, value in named.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        try:
+            self.wfile.write(body)
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hostile() -> Iterator[Callable[..., str]]:
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(answer: Callable[[Hostile], None], *, everything: bool = False) -> str:
+        handler = type(
+            "Own", (Hostile,), {"answer": staticmethod(answer), "everything": everything}
+        )
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        servers.append(server)
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
+        return f"http://127.0.0.1:{server.server_address[1]}/mcp"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def _status(status: int, **headers: str) -> Callable[[Hostile], None]:
+    return lambda handler: handler.send(status, b'{"secret": "' + TOKEN.encode() + b'"}', **headers)
+
+
+def _cut(handler: Hostile) -> None:
+    handler.send(200, b'{"jsonrpc": "2.0", ', Content_Length="5000")
+    handler.wfile.flush()
+    handler.connection.shutdown(socket.SHUT_RDWR)
+    handler.close_connection = True
+
+
+def _hang(handler: Hostile) -> None:
+    time.sleep(8)
+
+
+def _huge(handler: Hostile) -> None:
+    handler.send(200, b"[" + b" " * 3_000_000 + b"]")
+
+
+def _stream(handler: Hostile) -> None:
+    handler.send(
+        200, b"data: " + b"x" * 3_000_000, Content_Type="text/event-stream",
+    )  # fmt: skip
+
+
+CASES = {
+    "401": (_status(401), ErrorCodes.UNAUTHENTICATED, False),
+    "403": (_status(403), ErrorCodes.PERMISSION_DENIED, False),
+    "429": (_status(429, Retry_After="7"), ErrorCodes.RESOURCE_EXHAUSTED, True),
+    "500": (_status(500), ErrorCodes.INTERNAL, False),
+    "503": (_status(503, Retry_After="7"), ErrorCodes.UNAVAILABLE, False),
+    "redirect": (
+        _status(307, Location="http://169.254.169.254/mcp"), ErrorCodes.FAILED_PRECONDITION, False
+    ),
+    "cut": (_cut, ErrorCodes.UNAVAILABLE, False),
+    "no JSON": (lambda handler: handler.send(200, b"<html>"), ErrorCodes.DATA_LOSS, False),
+    "hang": (_hang, ErrorCodes.DEADLINE_EXCEEDED, False),
+    "huge": (_huge, ErrorCodes.RESOURCE_EXHAUSTED, False),
+    "huge stream": (_stream, ErrorCodes.UNAVAILABLE, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_call_that_fails_has_a_code_and_the_right_retry(
+    hostile: Callable[..., str], case: str
+) -> None:
+    """A tool that may have done its work is not called again; its session lives on."""
+    answer, code, retryable = CASES[case]
+    url = hostile(answer)
+    with client(url, timeout_seconds=3, max_result_bytes=100_000) as far:
+        error = error_of(lambda: far.invoke("far.act"))
+        assert (error.code, error.retryable) == (code, retryable), str(error)
+        assert TOKEN not in str(error)
+        if case == "429":
+            assert error.retry_after == 7
+        far.operation("far.act")
+    idempotent = {"act": {"idempotent": True}}
+    with client(url, timeout_seconds=3, max_result_bytes=100_000, hints=idempotent) as far:
+        error = error_of(lambda: far.invoke("far.act"))
+        never = {"401", "403", "redirect", "no JSON", "huge"}
+        assert error.retryable == (case not in never), str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, ErrorCodes.UNAUTHENTICATED), (503, ErrorCodes.UNAVAILABLE)]
+)
+def test_a_session_that_is_refused_has_the_reason(
+    hostile: Callable[..., str], status: int, code: ErrorCodes
+) -> None:
+    """As a call would."""
+    with client(hostile(_status(status), everything=True)) as far:
+        error = error_of(lambda: far.invoke("far.act"))
+    assert error.code is code
+    assert error.retryable == code.retryable
+
+
+def test_nobody_listens() -> None:
+    """It is worth another attempt."""
+    with client("http://127.0.0.1:9/mcp") as far:
+        error = error_of(lambda: far.invoke("far.act"))
+    assert (error.code, error.retryable) == (ErrorCodes.UNAVAILABLE, True)
+
+
+def test_a_server_without_tokens_is_refused(kernel: Kernel) -> None:
+    """Nobody could use it."""
+    with pytest.raises(ConfigError, match="no tokens"):
+        mcp_app(kernel, ServeSettings())

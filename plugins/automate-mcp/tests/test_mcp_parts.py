@@ -1,0 +1,148 @@
+"""The small parts: pauses, names, hints, tokens, results."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from automate_mcp.answers import answer, wrapped_schema
+from automate_mcp.operation_tools import tool_name
+from automate_mcp.restart_pause import RestartPause
+from automate_mcp.results import failure_of
+from automate_mcp.settings import Token, TokenTable
+from automate_mcp.tools import capability_name
+from hypothesis import given
+from hypothesis import strategies as st
+from mcp import types
+
+from automate_kernel.errors import ConfigError, ErrorCodes
+from automate_kernel.operations.schemas import compile_schema
+from automate_kernel.operations.spec import NAME_PATTERN
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_pauses_double_up_to_a_minute_and_end_with_success() -> None:
+    """By the clock that it is given."""
+    now = [100.0]
+    pause_of = RestartPause(lambda: now[0])
+    assert pause_of.remaining == 0
+    pauses = []
+    for _ in range(12):
+        pause_of.failed()
+        pauses.append(pause_of.remaining)
+    assert pauses[:4] == [0.25, 0.5, 1.0, 2.0]
+    assert pauses[-1] == 60.0
+    now[0] += 45
+    assert pause_of.remaining == 15.0
+    pause_of.worked()
+    assert pause_of.remaining == 0
+
+
+@given(st.text(max_size=300))
+def test_every_tool_has_a_name_that_a_workflow_can_write(name: str) -> None:
+    """Always the same one, and often its own."""
+    mapped = capability_name(name)
+    assert NAME_PATTERN.fullmatch(mapped)
+    assert capability_name(name) == mapped
+    assert capability_name(mapped) == mapped
+
+
+@given(st.lists(st.from_regex(NAME_PATTERN, fullmatch=True), unique=True, max_size=20))
+def test_every_operation_has_a_name_that_a_client_can_take(names: list[str]) -> None:
+    """And no two the same."""
+    tools: dict[str, str] = {}
+    for name in names:
+        tools[tool_name(name, tools)] = name
+    assert len(tools) == len(names)
+    assert all(
+        len(each) <= 64 and each.replace("_", "").replace("-", "x").isalnum() or set(each) == {"_"}
+        for each in tools
+    )
+
+
+SCHEMAS = st.sampled_from([
+    {"type": "object", "properties": {"a": {"type": "integer"}}},
+    {"type": "array", "items": {"$ref": "#/$defs/A"}, "$defs": {"A": {"type": "integer"}}},
+    {"type": "string"},
+    {},
+])  # fmt: skip
+
+
+@given(SCHEMAS, st.sampled_from([{"a": 1}, [1, 2], "x"]))
+def test_what_fits_a_schema_fits_what_clients_are_told(schema: dict, output: object) -> None:
+    """Whether it is an object or not."""
+    if compile_schema(schema, "s")(output):
+        return
+    told = wrapped_schema(schema)
+    assert told is not None
+    structured = answer(output, most=1_000).structured_content
+    if not (schema == {} and isinstance(output, dict)):
+        assert compile_schema(told, "s")(structured) == []
+
+
+def test_a_schema_whose_references_would_lead_nowhere_is_left_out() -> None:
+    """No client can refuse an output by it."""
+    assert wrapped_schema({"type": "array", "items": {"$ref": "#/definitions/A"}}) is None
+    assert wrapped_schema(None) is None
+
+
+def test_tokens_are_kept_as_hashes_and_compared_whole() -> None:
+    """A secret by its name, or a hash."""
+    secret = "a-token-of-at-least-20-characters"
+    hashed = hashlib.sha256(b"another").hexdigest()
+    table = TokenTable(
+        [
+            Token(name="a", token="$secret:A", scopes=["*"]),
+            Token(name="b", token=f"sha256:{hashed}", scopes=["executions:*"], tenant_id="t"),
+        ],
+        {"A": secret}.__getitem__,
+    )
+    assert secret not in str(vars(table))
+    assert table.caller(secret).name == "a"
+    caller = table.caller("another")
+    assert caller.tenant_id == "t"
+    assert caller.allows("executions:write") and not caller.allows("operations:call")
+    assert table.caller(secret[:-1]) is table.caller("") is table.caller("\udc80") is None
+    with pytest.raises(ConfigError, match="the same name"):
+        TokenTable([Token(name="a", token="$secret:A", scopes=[])] * 2, {"A": secret}.__getitem__)
+
+
+@pytest.mark.parametrize(
+    "told", [{"code": "NO_SUCH"}, {"code": 3}, "text", {"code": ["X"]}, None], ids=repr
+)
+def test_a_strangers_error_gives_no_code(told: object) -> None:
+    """Only what our own servers say is taken over."""
+    result = types.CallToolResult(
+        content=[types.TextContent(type="text", text="x" * 10_000)],
+        structured_content={"error": told},
+        is_error=True,
+    )
+    error = failure_of(result, "t")
+    assert (error.code, error.retryable) == (ErrorCodes.FAILED_PRECONDITION, False)
+    assert len(error.message) < 2_100
+
+
+def test_the_sdk_is_not_imported_before_it_is_needed() -> None:
+    """A worker that calls no tool doesn't pay for it."""
+    code = (
+        "import sys; from automate_kernel import Kernel; import automate_mcp;"
+        "k = Kernel(discover=False, config={'m': {'command': 'x', 'tools': []}});"
+        "k.register(automate_mcp.McpProvider, key='m'); k.provider('m'); k.worker; k.close();"
+        "print('mcp' in sys.modules, 'httpx2' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "False"]
+
+
+def test_the_readme_runs(tmp_path: Path) -> None:
+    """Each block does what the page says."""
+    runner = ROOT / "tests" / "acceptance" / "docs_runner.py"
+    readme = Path(__file__).parents[1] / "README.md"
+    ran = subprocess.run(
+        [sys.executable, runner, readme], cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
