@@ -36,6 +36,8 @@ class Test{number}({contract}):
 """
 _CONTRACTS = {"connector": "ConnectorContract", "provider": "ProviderContract"}
 """The contracts that need no more than the plugin's class."""
+_TESTED = {*_CONTRACTS, "secrets_backend", "outbox_store", "filter"}
+"""The kinds that have a contract."""
 
 
 @dataclass
@@ -68,7 +70,8 @@ class ContractRun:
         if self.failures and not self.targets:
             return  # nothing ran: the tests that could not be read say why
         for found in self.project.found:
-            if found.kind == "hook" or not (self.project.folder or found.kind in _CONTRACTS):
+            here = _TESTED if self.project.folder else _CONTRACTS
+            if found.kind not in here:
                 continue
             outcomes = self.targets.get(target_of(load_target(found.target)), {})
             bad = {name: count for name, count in outcomes.items() if name != "passed"}

@@ -11,6 +11,7 @@ from automate_kernel.errors import AutomateError
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.diagnosis import workflow_problems
 from automate_kernel.operations.example import example_of
+from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.plugins.manifest import EXAMPLE_FILE, beside
 from automate_kernel.workflows import Workflow
@@ -35,15 +36,18 @@ class ExampleFile:
         """The text of the file."""
         return self.path.read_text("utf-8")
 
-    def problems(self) -> list[str]:
+    def problems(self, plugin: Any = None) -> list[str]:
         """
         Return what is wrong with the example where the installed plugins are; nothing is called.
 
         Every call is rendered, and compared with the input that its action takes. The event that
-        starts it is made up from the payload schema of its webhook.
+        starts it is made up from the payload schema of its webhook. If the operations of *plugin*
+        follow from its config, which an application has, the file is read and no more.
         """
         try:
             workflow = load_workflow(self.path)
+            if has_own_operations(plugin):
+                return []
             with Kernel(env_allow=workflow.env) as kernel:
                 kernel.add_workflow(workflow)
                 return list(_problems(kernel, workflow))
@@ -53,6 +57,12 @@ class ExampleFile:
     def names(self, word: str) -> bool:
         """Return True if a step, a trigger or a template of the example uses *word*."""
         return word in self.text
+
+
+def has_own_operations(plugin: Any) -> bool:
+    """Return True if the operations of *plugin*, a class, follow from its config."""
+    own = getattr(plugin, "own_operations", Plugin.own_operations)
+    return own is not Plugin.own_operations
 
 
 def _problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:

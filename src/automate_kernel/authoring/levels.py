@@ -105,7 +105,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             "example",
             PluginLevel.DOCUMENTED,
             "The package has an `example.yaml` that names each connector, provider and filter, and"
-            " whose every call fits.",
+            " whose every call fits. Where operations follow from the config it is only read.",
         ),
         Requirement(
             "inputs",

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from automate_kernel.authoring.example import ExampleFile
+from automate_kernel.authoring.example import ExampleFile, has_own_operations
 from automate_kernel.authoring.project import PluginProject
 from automate_kernel.errors import AutomateError
 from automate_kernel.plugins.compatibility import requirement_on_kernel
 from automate_kernel.plugins.description import drift
 from automate_kernel.plugins.manifest import Manifest, manifest_of, package_folders
+from automate_kernel.plugins.targets import load_target
 
 Fault = tuple[str, str]
 Described = Sequence[Mapping[str, Any]]
@@ -136,9 +137,10 @@ def _example(project: PluginProject, described: Described) -> Iterator[Fault]:
                 "write a workflow that uses it, as example.yaml beside the package's __init__.py",
             )
             continue
-        if not example.names(about["key"]):
+        plugin = load_target(about["target"])
+        if not example.names(about["key"]) and not has_own_operations(plugin):
             yield f"the example does not use {about['key']}", f"use it in {example.path}"
-        for problem in example.problems():
+        for problem in example.problems(plugin):
             yield f"the example does not run: {problem}", f"correct {example.path}"
 
 

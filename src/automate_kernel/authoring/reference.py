@@ -15,6 +15,7 @@ _KINDS = {
     "outbox_store": "Outbox store",
     "filter": "Template filter",
     "hook": "Hook",
+    "command": "Command",
 }
 _ERRORS = """\
 Each error is an `AutomateError` with a code. These codes follow from the answer of a service,

@@ -34,7 +34,7 @@ def require_no_drift(plugin: Any) -> None:
 def require_example(plugin: Any) -> None:
     """Fail if the package of *plugin* has an example that does not run."""
     example = ExampleFile.of(target_of(plugin))
-    if example is not None and (problems := example.problems()):
+    if example is not None and (problems := example.problems(plugin)):
         listed = "\n".join(f"  {each}" for each in problems)
         pytest.fail(f"{example.path} does not run:\n{listed}", pytrace=False)
 
