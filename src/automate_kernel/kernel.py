@@ -25,6 +25,7 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labelled_ids
 from automate_kernel.plugins import Plugins
+from automate_kernel.polls.poller import Poller, Polls
 from automate_kernel.secrets import (
     EnvSecretsBackend,
     MemorySecretsBackend,
@@ -37,6 +38,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage, Rows, Storage
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.storage.output_store import FileOutputStore, OutputStore
 from automate_kernel.storage.values import encode_json
@@ -63,6 +65,7 @@ from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.code.workflow import On, workflow_function
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine.admission import Admission
+from automate_kernel.workflows.engine.announcer import Announcer
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
 from automate_kernel.workflows.engine.engine import Engine
@@ -108,6 +111,8 @@ _REMEMBERED_SECONDS = 30 * 86_400.0
 # How often `run` writes down what it has counted.
 _REPORT_SECONDS = 1.0
 _SWEEP_SECONDS = 5.0
+# At the end signals that wait for their receivers are sent for so long.
+_ANNOUNCED_SECONDS = 5.0
 
 
 class Kernel:
@@ -134,6 +139,9 @@ class Kernel:
     *retention_seconds* and *failed_retention_seconds* are for an outbox that the kernel makes; see
     `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
     """
+
+    polls: Polls
+    """The polls that workflows listen to: find, pause, resume, start over."""
 
     def __init__(
         self,
@@ -213,10 +221,14 @@ class Kernel:
         notices = ApprovalNotices(
             self.executions, self.approvals, self.operations, self.workflows.program
         )
+        # A receiver that hangs must not hold up what workers do every second.
+        self._announcer = Announcer()
         self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
         )
+        self.polls = Polls(self.storage, self.operations, self.workflows.events)
+        self._poller = Poller(self.polls, self.storage, self.outbox, self.operations, event_item)
         self._failures = FailureNotices(self.outbox, self._notify_failed)
         self._handlers = HandlerRegistry()
         self._reported_at = 0.0
@@ -329,7 +341,9 @@ class Kernel:
 
     def close(self) -> None:
         """Close plugins, secrets backends, threads and connections that the storage opened."""
+        self._announcer.stop(_ANNOUNCED_SECONDS)
         self._runner.close()
+        self._poller.close()
         if not self._runner.activity.idle:
             self._report_executions()
         self.operations.close()
@@ -552,11 +566,14 @@ class Kernel:
                 hint="start it without idempotency_key, delay and run_at",
             )
         admission = self.workflows.admission(definition, event)
-        with self.storage.begin(transaction) as rows:
-            return self.executions.start(
+        return write(
+            self.storage,
+            transaction,
+            lambda rows: self.executions.start(
                 rows, definition, event, priority=priority, delay=delay, run_at=run_at,
                 execution_id=execution_id, admission=admission,
-            )  # fmt: skip
+            ),
+        )  # fmt: skip
 
     def dry_run(
         self,
@@ -644,8 +661,13 @@ class Kernel:
         unknown execution, and with *tenant_id* for another tenant's; ``FAILED_PRECONDITION`` for
         one that has ended, and `PayloadError` for a payload that can't be stored.
         """
-        with self.storage.begin(transaction) as rows:
-            return self._send_signal(rows, execution_id, name, payload, tenant_id, idempotency_key)
+        return write(
+            self.storage,
+            transaction,
+            lambda rows: self._send_signal(
+                rows, execution_id, name, payload, tenant_id, idempotency_key
+            ),
+        )
 
     async def asignal(
         self,
@@ -884,8 +906,9 @@ class Kernel:
         reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
         periodic_tasks = [
             PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
-            PeriodicTask("schedules", 1.0, self._ticker.tick),
-            PeriodicTask("failures", 1.0, self._send_notices),
+            PeriodicTask("schedules", 1.0, partial(self._ticker.tick, self._announcer.call)),
+            PeriodicTask("polls", 1.0, self._poller.tick),
+            PeriodicTask("failures", 1.0, partial(self._send_notices, self._announcer.call)),
             PeriodicTask("signals", 600.0, self.executions.signals.purge),
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
             PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
@@ -970,6 +993,7 @@ class Kernel:
         """
         handlers = self._chosen(kinds, exclude_kinds)
         self._ticker.tick()
+        self._poller.run_due()
         stats = run_inline(
             self.outbox,
             handlers,
@@ -1069,12 +1093,12 @@ class Kernel:
             raise AutomateError(ErrorCodes.DATA_LOSS, f"execution {execution_id} is gone")
         return execution
 
-    def _send_notices(self) -> None:
-        """Send the signals of what ended otherwise than in a worker's hands."""
-        self._failures.send()
+    def _send_notices(self, call: Callable[..., Any] = lambda send, *given: send(*given)) -> None:
+        """Send the signals of what ended otherwise than in a worker's hands, by way of *call*."""
+        self._failures.send(call)
         if self._listener is not None:
             for execution in self._listener.take_cancelled(self.executions):
-                self._runner.send_cancelled(execution)
+                call(self._runner.send_cancelled, execution)
 
     def _notify_failed(self, item: OutboxItem, error: AutomateError) -> None:
         self.plugins.hooks.notify("automate_item_failed", item=item, error=error)

@@ -323,8 +323,7 @@ class Invoker:
         if not _is_awaitable(result):
             return result
         if _is_in_transaction():
-            if inspect.iscoroutine(result):
-                result.close()
+            _close(result)
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 f"the action {name_of(name)!r} is asynchronous, and can't be transactional",
@@ -450,6 +449,14 @@ def _key(call: Call) -> Key | None:
     if call.idempotency_key is None:
         return None
     return call.operation, call.tenant_id, call.idempotency_key
+
+
+def _close(result: object) -> None:
+    """Close a coroutine that is not run, and those that it was to await."""
+    if inspect.iscoroutine(result):
+        for value in inspect.getcoroutinelocals(result).values():
+            _close(value)
+        result.close()
 
 
 def _is_in_transaction() -> bool:

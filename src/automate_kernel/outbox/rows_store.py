@@ -59,6 +59,7 @@ from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.checkpoint import RECALL
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
 from automate_kernel.storage.tables import LABEL, OUTBOX, PAUSE, WORKER
@@ -193,8 +194,9 @@ class RowsOutboxStore(OutboxStore):
         # Before a transaction is opened: what can't be stored must not leave a lock behind.
         new, fresh, labels = _new_rows(self.announced(items), self.redact)
         atomic = len(new) > 1 or not fresh or bool(labels)
-        with self.storage.begin(transaction, atomic=atomic) as rows:
-            return _insert(rows, new, fresh, labels)
+        return write(
+            self.storage, transaction, lambda rows: _insert(rows, new, fresh, labels), atomic=atomic
+        )
 
     async def aenqueue_many(
         self, items: Iterable[NewItem], *, transaction: Any = None
@@ -707,6 +709,10 @@ class RowsOutboxStore(OutboxStore):
     def handed_on(self, *, limit: int = 50, tenant_id: str | None = None) -> list[OutboxItem]:
         """Return items that wait for another worker; see `OutboxStore.handed_on`."""
         return self._read(queries.handed_on_items, limit, tenant_id)
+
+    def count_handed_on(self) -> int:
+        """Return the number of items that wait for another worker, without reading them."""
+        return self._read(queries.count_handed_on)
 
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """Return the errors of an item's attempts; see `OutboxStore.failed_attempts`."""

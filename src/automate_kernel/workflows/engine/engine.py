@@ -302,7 +302,7 @@ class Engine:
         flow.announcer = self._announcer
         task.cancel, task.recall = self._canceller(driven), partial(self._recall, driven)
         self._driven.add(driven)
-        if flow.unread:
+        if flow.unread or flow.unread_ends:
             self._steps.put(driven, None)
         else:
             self._ready.put((driven, ()))

@@ -154,6 +154,7 @@ ADVANCE = "automate.advance"
 PENDING, RUNNING, PAUSED = (
     ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value, ExecutionStatus.PAUSED.value
 )  # fmt: skip
+_GOING = (PENDING, RUNNING, PAUSED)
 SAME: Any = object()
 """In place of a payload: the same as before."""
 
@@ -341,7 +342,7 @@ def change_status(
 
 def must_clean_up(rows: Rows, row: Row) -> bool:
     """Return True if the execution of *row* goes on, and must clean up once it is cancelled."""
-    if row["status"] not in (PENDING, RUNNING, PAUSED):
+    if row["status"] not in _GOING:
         return False
     try:
         return _stored_workflow(rows, row["definition_id"]).cleans_up
@@ -684,18 +685,28 @@ class ExecutionStore:
             self._cancel_within(rows, live[: max(0, len(live) - concurrency.limit + 1)])
 
     def _cancel_within(self, rows: Rows, found: Sequence[Row]) -> None:
-        """Cancel executions in the transaction of *rows*."""
+        """Cancel executions in the transaction of *rows*; those that clean up do so first."""
         if not found:
             return
+        ids = [Where("id", "in", [row["id"] for row in found])]
+        # Those that are CANCELLING already are left to their clean-up.
+        going = [
+            row for row in rows.select(EXECUTION, ids, order_by=("id",))
+            if row["status"] in _GOING
+        ]  # fmt: skip
+        cleaning = [row for row in going if must_clean_up(rows, row)]
+        ending = [row for row in going if row not in cleaning]
         # Their items first, in the order in which a checkpoint locks both.
-        item_ids = [row["item_id"] for row in found]
+        if cleaning:
+            self.outbox.recall([row["item_id"] for row in cleaning], transaction=rows.native)
+        item_ids = [row["item_id"] for row in ending]
         if isinstance(self.outbox, RowsOutboxStore):
             self.outbox.cancel_within(rows, item_ids)
         else:
             self.outbox.cancel(item_ids)
-        ids = [Where("id", "in", [row["id"] for row in found])]
-        for row in rows.select(EXECUTION, ids, order_by=("id",)):
-            execution = Execution.from_row(row)
+        for row in cleaning:
+            begin_cancelling(rows, row)
+        for execution in map(Execution.from_row, ending):
             if end_from_outside(rows, execution, ExecutionStatus.CANCELLED):
                 self._tell_of_end(rows, execution)
 
@@ -1300,7 +1311,7 @@ class ExecutionStore:
         """Cancel an execution; without *again*, leave one to its clean-up that is CANCELLING."""
         with self.storage.begin() as rows:
             found = rows.select(EXECUTION, its)
-            if not found or (not again and found[0]["status"] not in (PENDING, RUNNING, PAUSED)):
+            if not found or (not again and found[0]["status"] not in _GOING):
                 return False
             if not force and must_clean_up(rows, found[0]):
                 row = self._recalled(rows, its)
@@ -1326,7 +1337,7 @@ class ExecutionStore:
         Each takes a transaction of its own, and its own sub-workflows follow.
         """
         # What is CANCELLING already would be ended at once.
-        live, ids = Where("status", "in", (PENDING, RUNNING, PAUSED)), list(execution_ids)
+        live, ids = Where("status", "in", _GOING), list(execution_ids)
         which = [Where("id", "in", ids), Where("chain_id", "in", ids)]
         if parent_id is not None:
             which = [Where("parent_id", "eq", parent_id)]

@@ -21,7 +21,7 @@ from automate_kernel.workflows.definition.blocks import block_of, inside, list_o
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
-from automate_kernel.workflows.engine.children import FindChild
+from automate_kernel.workflows.engine.children import FindChild, unread_output
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.large_outputs import LargeOutputs
 from automate_kernel.workflows.engine.program import WorkflowProgram
@@ -95,7 +95,7 @@ class Flow:
         self._flow = drive(
             loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
             arrived=self._inbox, now=loaded.now, find_child=find_child,
-            most_output=self._outputs.most_of(loaded.execution),
+            most_output=self._outputs.most,
         )  # fmt: skip
         self._since = self._learnt
         self.recalled: bool = False
@@ -144,6 +144,25 @@ class Flow:
         step = self.workflow.find_step(run.step_id)
         following = {(run.step_id, -1), (run.step_id, run.position + 1)}
         return step is not None and step.loops and run.position >= 0 and bool(following & ended)
+
+    @property
+    def unread_ends(self) -> list[tuple[StepKey, Event]]:
+        """The ends of sub-workflows that have come, and whose outputs are to be copied."""
+        return self.ends_to_read(self._inbox)
+
+    def ends_to_read(self, come: Mapping[StepKey, Sequence[Event]]) -> list[tuple[StepKey, Event]]:
+        """Return the ends of sub-workflows in *come* whose outputs are in the output store."""
+        return [
+            (key, event)
+            for key, events in come.items()
+            if (wait := self.waiting.get(key)) is not None and wait.about == "workflow"
+            for event in events
+            if unread_output(event) is not None
+        ]
+
+    def reads(self, key: StepKey) -> bool:
+        """Return True if some template may read the output of this step."""
+        return key[0] in self._reads
 
     def keeps(self, call: StepCall) -> bool:
         """Return True if some template may read the output of *call*."""

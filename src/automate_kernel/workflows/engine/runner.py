@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from automate_kernel import signals
+from automate_kernel.durations import format_duration
 from automate_kernel.errors import (
     AutomateError,
     ErrorCodes,
@@ -35,7 +36,6 @@ from automate_kernel.storage.rows import Rows
 from automate_kernel.worker.handler import Snooze, asked_to_stop, should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
-from automate_kernel.workflows.definition.duration import format_duration
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.admission import (
     Admission,
@@ -43,7 +43,12 @@ from automate_kernel.workflows.engine.admission import (
     announce_skipped,
 )
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
-from automate_kernel.workflows.engine.children import FindChild
+from automate_kernel.workflows.engine.children import (
+    FindChild,
+    lose_output,
+    take_output,
+    unread_output,
+)
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
 from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving, unended
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
@@ -268,7 +273,12 @@ class Runner:
             for flow in flows
         }
         with self.store.storage.begin(atomic=False) as rows:
-            return self.store.signals.arrived(rows, waiting)
+            found = self.store.signals.arrived(rows, waiting)
+        for flow in flows:
+            its = found.get(flow.execution.id, {})
+            come = {key: one.events for key, one in its.items()}
+            self._copy_outputs(flow, flow.ends_to_read(come))
+        return found
 
     # -- executions --------------------------------------------------------------------------
 
@@ -350,12 +360,27 @@ class Runner:
             data = self.store.outputs.fetch(run.output_ref or "")
             run.output = json.loads(data)
             flow.hold(len(data))
+        self._copy_outputs(flow, flow.unread_ends)
+
+    def _copy_outputs(self, flow: Flow, ends: Iterable[tuple[StepKey, Event]]) -> None:
+        """Copy large outputs of sub-workflows for the steps that wait for them."""
+        outputs = self.store.outputs
+        for key, event in ends:
+            try:
+                text = JsonText(outputs.fetch(unread_output(event) or "").decode())
+            except AutomateError as error:
+                if error.code is not ErrorCodes.NOT_FOUND:
+                    raise
+                lose_output(event)
+                continue
+            copy = outputs.put(flow.execution.id, text, patience=self._patience)
+            read = flow.reads(key)
+            take_output(event, copy, json.loads(text) if read else None)
+            flow.hold(len(text) if read else 0)
 
     def has_large_output(self, flow: Flow, turn: Turn) -> bool:
         """Return True if *turn* ends an execution whose output is for the output store."""
-        if turn.encoded is None or flow.execution.parent_id is not None:
-            return False
-        return self.store.outputs.is_large(turn.encoded)
+        return turn.encoded is not None and self.store.outputs.is_large(turn.encoded)
 
     def put_output(self, flow: Flow, turn: Turn) -> None:
         """Put the output of the execution that *turn* ends in the output store."""
