@@ -88,6 +88,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.testing.hostile_service",
             "automate_kernel.testing.providers",
             "automate_kernel.testing.secrets",
+            "automate_kernel.testing.filters",
             "automate_kernel.testing.outbox",
             "automate_kernel.testing.output_store",
         ),

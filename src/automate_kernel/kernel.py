@@ -256,9 +256,8 @@ class Kernel:
 
     def _set_up(self, workflows: Iterable[Workflow | str | Path], *, strict: bool) -> None:
         """Add the filters of plugins, their hooks' changes and the host's workflows, in order."""
-        # A broken filter is logged and left out, unless the host is strict.
-        for key, function in self.plugins.filters.load_all().items():
-            self.filters.register(key, function, replace=True)
+        for key in self.plugins.filters.keys():  # noqa: SIM118  (a registry is no mapping)
+            self.filters.announce(key, partial(self.plugins.filters.get, key))
         # Before the workflows, whose templates may use a filter that is made here.
         self.plugins.hook.automate_configure(kernel=self)
         if strict:

@@ -33,6 +33,7 @@ from automate_kernel.monitoring.diagnosis import worker_findings
 pytestmark = pytest.mark.slow
 
 PATIENCE = 120.0
+HTTP = Path(__file__).parents[2] / "plugins" / "automate-http"
 CODE = """\
 from typing import Literal
 
@@ -153,7 +154,12 @@ CASES: dict[str, list[Case]] = {
     "workflow ls": [Case("", "greet")],
     "workflow schema": [Case("", "properties")],
     "plugins ls": [Case("--load --kind connector")],
-    "plugins show": [Case("http", "http")],
+    "plugins show": [Case("http", "http"), Case("connector:http --load", "LOADED")],
+    "plugins search": [Case("'signed webhooks'", "http")],
+    "plugins new": [Case("acme --kind filter --kind store --directory made", "automate-acme")],
+    "plugins docs": [Case("http --output http.md", "http.get")],
+    "plugins check": [Case("http --level complete --test-connection", "automate-http")],
+    "plugins manifest": [Case(f"{HTTP} --check", "up to date")],
     "secrets check": [Case("")],
     "db create": [Case(""), Case("--sql")],
     "db check": [Case("", "expected_version")],

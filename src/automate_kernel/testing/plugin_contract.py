@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import inspect
 import json
 from collections import Counter
@@ -11,15 +12,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.field_options import options_methods
 from automate_kernel.operations.fields import input_fields
-from automate_kernel.operations.plugin import Plugin
+from automate_kernel.operations.plugin import Plugin, create
 from automate_kernel.operations.schemas import is_model
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.plugins.kinds import Kind
 from automate_kernel.testing.blocking_calls import run_watched
 from automate_kernel.testing.connection_tests import require_refusal, unreachable_configs
+from automate_kernel.testing.packages import require_example, require_no_drift
 from automate_kernel.testing.promised_types import broken_promise, contradiction
 
 _SHORTEST_SECRET = 4
@@ -59,6 +61,20 @@ def require_json_schema(schema: Any) -> None:
     ).check_schema(schema)
 
 
+class AnySecret:
+    """A reader of secrets in which every key has the same made-up value, good for each scheme."""
+
+    value: ClassVar[str] = "whsec_" + base64.b64encode(b"a-made-up-secret-for-tests").decode()
+
+    def get(self, key: str) -> str:
+        """Return the value."""
+        return self.value
+
+    async def aget(self, key: str) -> str:
+        """Return the value."""
+        return self.value
+
+
 def specs_of(plugin: Plugin) -> list[OperationSpec]:
     """Return the operations of the plugin's class, and those that follow from its config."""
     own: Mapping[str, OperationSpec] = finished(plugin.own_operations())
@@ -72,6 +88,23 @@ class PluginContract:
     kind: ClassVar[Kind]
     _spec_class: ClassVar[type[OperationSpec]]
     example_inputs: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    plugin_class: ClassVar[type[Plugin] | None] = None
+    """The class under test. Its instance is made with *config*, and any secret that it reads."""
+
+    config: ClassVar[Mapping[str, Any]] = {}
+
+    def _make(self) -> Any:
+        """Return an instance of *plugin_class*."""
+        cls = self.plugin_class
+        name = self.kind.name
+        if cls is None:
+            pytest.fail(f"say plugin_class = …, or override the fixture `{name}`", pytrace=False)
+        try:
+            return create(cls, self.config, cls.context_class(key=cls.key, secrets=AnySecret()))
+        except ConfigError as error:
+            test = type(self).__name__
+            pytest.fail(f"{error}; say config = {{…}} in class {test}", pytrace=False)
 
     @pytest.fixture
     def plugin(self, request: pytest.FixtureRequest) -> Plugin:
@@ -184,6 +217,14 @@ class PluginContract:
         """An error that has a code already keeps it, or becomes another that has one."""
         normal = plugin.normalize_error(AutomateError("NOT_FOUND", "gone"))
         assert isinstance(normal, AutomateError)
+
+    def test_its_manifest_says_the_same(self, plugin: Plugin) -> None:
+        """The package's ``automate.json``, if there is one, says of it what its code says."""
+        require_no_drift(type(plugin))
+
+    def test_its_example_runs(self, plugin: Plugin) -> None:
+        """The workflow in the package's ``example.yaml``, if there is one, runs to its end."""
+        require_example(type(plugin))
 
     def test_it_can_be_closed_twice(self, plugin: Plugin) -> None:
         """Closing again does no harm."""
