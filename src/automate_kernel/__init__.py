@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from automate_kernel.automation import Automation
-    from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
+    from automate_kernel.connectors import (
+        ActionSpec,
+        Connector,
+        FieldOption,
+        PolledEvent,
+        PollResult,
+        TriggerSpec,
+        action,
+        options,
+        poll,
+    )
     from automate_kernel.errors import (
         AutomateError,
         ConfigError,
@@ -70,6 +80,7 @@ __all__ = [
     "ErrorCodes",
     "Event",
     "Execution",
+    "FieldOption",
     "FileOutputStore",
     "Kernel",
     "LeaseLostError",
@@ -80,6 +91,8 @@ __all__ = [
     "OutputStore",
     "PayloadError",
     "PluginError",
+    "PollResult",
+    "PolledEvent",
     "ProviderContext",
     "ProviderRegistry",
     "SecretDeniedError",
@@ -104,6 +117,8 @@ __all__ = [
     "current_call",
     "current_item",
     "hookimpl",
+    "options",
+    "poll",
     "register_filter",
 ]
 
@@ -114,8 +129,13 @@ _HOMES = {
     "connectors": (
         "ActionSpec",
         "Connector",
+        "FieldOption",
+        "PollResult",
+        "PolledEvent",
         "TriggerSpec",
         "action",
+        "options",
+        "poll",
     ),
     "operations.context": (
         "Call",

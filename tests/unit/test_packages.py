@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = (
     ROOT,
     ROOT / "plugins" / "automate-http",
+    ROOT / "plugins" / "automate-compat",
     ROOT / "plugins" / "automate-llm",
     ROOT / "plugins" / "automate-mcp",
 )

@@ -112,7 +112,10 @@ class OutboxItem(_KernelTable):
 
     Meta = _meta(
         tables.OUTBOX,
-        permissions=[("operate_outbox", "Can see and steer the outbox of all tenants")],
+        permissions=[
+            ("operate_outbox", "Can see and steer the outbox of all tenants"),
+            ("call_operation", "Can call the operations that the settings offer"),
+        ],
     )
 
     def __str__(self) -> str:
@@ -216,6 +219,8 @@ class OutboxFailure(_KernelTable):
     error = models.TextField()
     trace = models.TextField(null=True)
     failed_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    worker_id = models.CharField(max_length=200, null=True)
 
     Meta = _meta(tables.FAILURE)
 
@@ -304,6 +309,7 @@ class WorkflowExecution(_KernelTable):
     output_ref = models.TextField(null=True)
     chain_id = models.UUIDField(null=True)
     successor_id = models.UUIDField(null=True)
+    labels = models.JSONField(null=True)
 
     Meta = _meta(tables.EXECUTION)
 
@@ -331,6 +337,8 @@ class WorkflowStep(_KernelTable):
     place = models.CharField(max_length=200, null=True)
     progress = models.JSONField(null=True)
     output_ref = models.TextField(null=True)
+    attempted_at = models.DateTimeField(null=True)
+    worker_id = models.CharField(max_length=200, null=True)
 
     Meta = _meta(tables.STEP)
 
@@ -349,6 +357,31 @@ class WorkflowSchedule(_KernelTable):
     Meta = _meta(tables.SCHEDULE)
 
 
+class ConnectorPoll(_KernelTable):
+    """A poll of a connector for one tenant: its cursor, its claim and its last error."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    connector = models.CharField(max_length=200)
+    trigger_name = models.CharField(max_length=200)
+    tenant_id = models.CharField(max_length=200, null=True)
+    poll_cursor = models.JSONField(null=True)
+    next_at = models.DateTimeField()
+    claim_token = models.UUIDField(null=True)
+    claimed_until = models.DateTimeField(null=True)
+    polled_at = models.DateTimeField(null=True)
+    event_at = models.DateTimeField(null=True)
+    paused_at = models.DateTimeField(null=True)
+    failures = models.IntegerField()
+    error_code = models.CharField(max_length=64, null=True)
+    error = models.TextField(null=True)
+    created_at = models.DateTimeField()
+
+    Meta = _meta(tables.POLL)
+
+    def __str__(self) -> str:
+        return f"{self.connector}.{self.trigger_name}"
+
+
 class WorkflowActivity(_KernelTable):
     """The work of one worker on executions of one workflow in one minute."""
 
@@ -365,6 +398,8 @@ class WorkflowActivity(_KernelTable):
     steps_retried = models.IntegerField()
     steps_failed = models.IntegerField()
     step_times = models.JSONField()
+    actions = models.JSONField(null=True)
+    waits = models.JSONField(null=True)
 
     Meta = _meta(tables.EXECUTION_ACTIVITY, verbose_name_plural="workflow activity")
 

@@ -15,8 +15,14 @@ from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.output import redact_logs
 from automate_kernel.cli.settings import Settings, load_settings
 from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
+from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.plugins.targets import describe_failure, load_target, normal_target
-from automate_kernel.secrets import EnvSecretsBackend, FileSecretsBackend, SecretsBackend
+from automate_kernel.secrets import (
+    EnvSecretsBackend,
+    FileSecretsBackend,
+    SecretsBackend,
+    WritableFileSecretsBackend,
+)
 from automate_kernel.secrets.masking import strength_of
 from automate_kernel.storage import MemoryStorage, Storage
 
@@ -124,6 +130,16 @@ class Session:
         """The kernel with its secrets, which signing keys may be, and without workflows."""
         return self.build(workflows=False)
 
+    def for_calls(self, *, tables: bool) -> Kernel:
+        """
+        Return the kernel on the database, without workflows, for calls of operations.
+
+        The tables of a SQLite file are made only with *tables*: most calls need no database.
+        """
+        if not tables:
+            self._create = False
+        return self.signing
+
     def in_memory(self, *, workflows: bool = True) -> Kernel:
         """Return a kernel with everything, except that it keeps nothing; see `build`."""
         return self.build(MemoryStorage(), workflows=workflows)
@@ -177,6 +193,7 @@ class Session:
         folder = self.settings["output_folder"]
         outputs = None if folder is None else self.settings.folder / folder
         kernel = Kernel(storage, lease_seconds=lease_seconds, output_store=outputs, **options)
+        kernel.operations.places = _places(self.settings)
         self._kernels.append(kernel)
         # A driver's error may show the password.
         url = getattr(getattr(storage, "engine", None), "url", None)
@@ -207,6 +224,16 @@ class Session:
             storage.engine.dispose()
 
 
+_FOLDERS = {"file", "writable_file"}
+
+
+def _places(settings: Settings) -> ConfigPlaces:
+    file = settings.file.name if settings.file is not None else "automate.toml"
+    table = "tool.automate.config" if file == "pyproject.toml" else "config"
+    place = f"write it in {file}, below [{table}.{{key}}]: {{entries}}"
+    return ConfigPlaces(place, "{field} = {value}")
+
+
 def _backend(given: Any, folder: Path) -> SecretsBackend | str:
     options = dict(given) if isinstance(given, dict) else {"backend": given}
     name = options.pop("backend", None)
@@ -215,9 +242,13 @@ def _backend(given: Any, folder: Path) -> SecretsBackend | str:
             "secrets: each backend is its name, or a table with backend = its name",
             hint='for example secrets = ["env", {backend = "file", directory = "/run/secrets"}]',
         )
-    if name == "file" and isinstance(options.get("directory"), str):
+    if name in _FOLDERS and isinstance(options.get("directory"), str):
         options["directory"] = folder / options["directory"]
-    known: dict[str, Any] = {"env": EnvSecretsBackend, "file": FileSecretsBackend}
+    known: dict[str, Any] = {
+        "env": EnvSecretsBackend,
+        "file": FileSecretsBackend,
+        "writable_file": WritableFileSecretsBackend,
+    }
     if name not in known and not options:
         return name  # the kernel finds it among the plugins
     cls = known[name] if name in known else load_target(normal_target(name))
@@ -226,7 +257,9 @@ def _backend(given: Any, folder: Path) -> SecretsBackend | str:
     except TypeError as error:
         raise ConfigError(
             f"secrets: the backend {name!r} doesn't take these options",
-            hint='file needs directory = "…"' if name == "file" else str(error).split(") ")[-1],
+            hint=f'{name} needs directory = "…"'
+            if name in _FOLDERS
+            else str(error).split(") ")[-1],
         ) from None
     return backend
 
@@ -247,6 +280,10 @@ class HostSession(Session):
     def plain(self) -> Kernel:
         """The host's kernel."""
         return self._make()
+
+    def in_memory(self, *, workflows: bool = True) -> Kernel:
+        """Return the host's kernel, for looking at what it has."""
+        return self.plain
 
     @property
     def whole(self) -> Kernel:

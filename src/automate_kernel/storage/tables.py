@@ -94,6 +94,7 @@ EXECUTION_ACTIVITY = "automate_execution_activity"
 WAIT = "automate_wait"
 SIGNAL = "automate_signal"
 AWAITED = "automate_awaited"
+POLL = "automate_poll"
 DEBOUNCE = "automate_debounce"
 SCHEMA = "automate_schema"
 
@@ -256,6 +257,8 @@ _ALL = (
         Column("output_ref", "longtext", null=True),
         # The first of those that continue each other as new, and the next one.
         *_columns("id", "chain_id successor_id", null=True),
+        # Those that the workflow itself has set, beside its event's.
+        Column("labels", "json", null=True),
         _index("automate_execution_recent", "created_at"),
         _index("automate_execution_workflow", "workflow created_at"),
         _index("automate_execution_status", "status created_at"),
@@ -284,6 +287,9 @@ _ALL = (
         # What the call reports of itself while it runs.
         Column("progress", "json", null=True),
         Column("output_ref", "longtext", null=True),
+        # When its latest attempt began, and the worker that made it.
+        Column("attempted_at", "time", null=True),
+        Column("worker_id", "text", _NAME, null=True),
         _index("automate_step_once", "execution_id step_id position", unique=True),
     ),
     _table(
@@ -344,6 +350,9 @@ _ALL = (
         # Where it was raised: files and lines, no values.
         Column("trace", "longtext", null=True),
         Column("failed_at", "time"),
+        # When it began, if that is known, and the worker that made it.
+        Column("started_at", "time", null=True),
+        Column("worker_id", "text", _NAME, null=True),
         _index("automate_failure_subject", "subject_id failed_at"),
     ),
     _table(
@@ -372,6 +381,8 @@ _ALL = (
         Column("run_times", "json"),
         *_columns("int", "steps_completed steps_retried steps_failed"),
         Column("step_times", "json"),
+        # What was called, and waited for: counts and times by action and by reason.
+        *_columns("json", "actions waits", null=True),
         _index("automate_execution_activity_at", "at"),
     ),
     _table(
@@ -412,6 +423,23 @@ _ALL = (
         Column("field", "text", _NAME),
         Column("created_at", "time"),
         _index("automate_awaited_name", "name"),
+    ),
+    _table(
+        POLL,
+        # One poll of a connector for one tenant: SHA-256 over the three.
+        Column("id", "text", _KEY),
+        Column("connector", "text", _NAME),
+        Column("trigger_name", "text", _NAME),
+        Column("tenant_id", "text", _NAME, null=True),
+        Column("poll_cursor", "json", null=True),
+        Column("next_at", "time"),
+        # The fence of a call that is going on: whoever else claims it puts another token here.
+        Column("claim_token", "id", null=True),
+        *_columns("time", "claimed_until polled_at event_at paused_at", null=True),
+        Column("failures", "int"),
+        Column("error_code", "text", _CODE, null=True),
+        Column("error", "longtext", null=True),
+        Column("created_at", "time"),
     ),
     _table(
         DEBOUNCE,

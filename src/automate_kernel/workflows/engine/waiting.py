@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from automate_kernel.durations import format_duration, parse_duration
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.handles import masked
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.blocks import plain_id
-from automate_kernel.workflows.definition.duration import format_duration, parse_duration
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor, read_instant
 from automate_kernel.workflows.engine.children import (
@@ -108,7 +108,9 @@ class WaitingSteps:
         """Return the end of a wait for which *event* has come; None if it doesn't answer."""
         if step.workflow is not None:
             error = error_of(step.workflow, event.payload)
-            return WaitEnd(None if error else event.payload["output"], error)
+            if error is not None:
+                return WaitEnd(error=error)
+            return WaitEnd(event.payload["output"], ref=event.payload["output_ref"])
         if step.approval is not None:
             return WaitEnd(step.approval.answered(event.payload))
         if step.wait_for is None or event.id in self._events_taken():
