@@ -12,7 +12,7 @@ _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 class LlmService(BaseModel):
     """One model of one service."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     model: str = Field(pattern=r"^(test|[a-z0-9/_-]+:.+)$", examples=["openai:gpt-5.2"])
     """The model as Pydantic AI names it: ``anthropic:…``, ``google:…``, ``openai:…``; a server that
@@ -34,7 +34,7 @@ class LlmService(BaseModel):
 class Budget(BaseModel):
     """The most that may be spent. Give tokens, or US dollars, or both."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     tokens: int | None = Field(default=None, ge=1)
     """Tokens, of requests and answers together."""
@@ -45,7 +45,7 @@ class Budget(BaseModel):
 class Budgets(BaseModel):
     """The budgets of one process; each process counts its own."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     execution: Budget | None = None
     """For one execution."""
@@ -56,13 +56,13 @@ class Budgets(BaseModel):
 class LlmConfig(BaseModel):
     """Services by their names, and which of them is used where a call names none."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    services: dict[str, LlmService] = Field(min_length=1)
+    services: dict[str, LlmService] = Field(min_length=1, examples=[{"main": {"model": "test"}}])
     """The services, by names of your own."""
-    default: str | None = None
+    default: str | None = Field(default=None, examples=["main"])
     """The service of calls that name none; by default the only one, or the first."""
-    budgets: Budgets | None = None
+    budgets: Budgets | None = Field(default=None, examples=[{"tenant_day": {"tokens": 2_000_000}}])
     """Budgets, which refuse a request before they are passed."""
     max_input_bytes: int = Field(default=400_000, ge=1_000, le=1 << 30)
     """The most bytes of text in a request."""
@@ -96,7 +96,9 @@ class ChatInput(_Request):
     instructions: str | None = Field(default=None, description="How it should answer.")
     history: list[Turn] = Field(default=[], max_length=1_000, description="The talk before.")
     max_tokens: int | None = Field(default=None, ge=1, description="The most tokens to answer.")
-    temperature: float | None = Field(default=None, ge=0, le=2)
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="How freely it answers."
+    )
 
 
 class StructuredInput(ChatInput):
@@ -110,7 +112,9 @@ class EmbedInput(_Request):
     """The input of ``embed``."""
 
     texts: list[str] = Field(min_length=1, max_length=2_000, description="The texts to embed.")
-    purpose: Literal["document", "query"] = "document"
+    purpose: Literal["document", "query"] = Field(
+        default="document", description="Whether they are searched, or search."
+    )
 
 
 class _Paid(BaseModel):
