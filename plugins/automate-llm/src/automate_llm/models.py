@@ -75,7 +75,8 @@ def _provider_factory(service: LlmService) -> Callable[[str], Any]:
         cls: Any = infer_provider_class(name)
         made = cls(**given)
         # Releases of Pydantic AI for Python 3.10 have no setting for it.
-        if hasattr(client := getattr(made, "client", None), "max_retries"):
+        client: Any = getattr(made, "client", None)
+        if hasattr(client, "max_retries"):
             client.max_retries = 0
         return made
 
