@@ -13,7 +13,7 @@ from llm_support import completion, says, scripted
 from automate_kernel import AutomateError, Kernel
 from automate_llm import LlmProvider
 from automate_llm.budgets import Amount, Ledger
-from automate_llm.config import Budget, Budgets
+from automate_llm.config import LlmBudget, LlmBudgets
 
 TOKENS = {"tenant_day": {"tokens": 1_000}}
 
@@ -96,7 +96,7 @@ def test_what_a_service_refused_costs_nothing():
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 100)), max_size=40))
 def test_no_order_of_requests_passes_the_budget(requests):
     """Reservations stand side by side, and are settled in any order."""
-    ledger = Ledger(Budgets(tenant_day=Budget(tokens=1_000)))
+    ledger = Ledger(LlmBudgets(tenant_day=LlmBudget(tokens=1_000)))
     spent, open_ = 0, []
     for most, percent in requests:
         if percent % 3 == 0 and open_:
@@ -113,7 +113,7 @@ def test_no_order_of_requests_passes_the_budget(requests):
 
 def test_a_new_day_begins_at_nothing():
     now = [datetime(2026, 11, 26, 23, 59, tzinfo=timezone.utc)]
-    ledger = Ledger(Budgets(tenant_day=Budget(tokens=100)), clock=lambda: now[0])
+    ledger = Ledger(LlmBudgets(tenant_day=LlmBudget(tokens=100)), clock=lambda: now[0])
     ledger.reserve(Amount(90))
     with pytest.raises(AutomateError):
         ledger.reserve(Amount(90))

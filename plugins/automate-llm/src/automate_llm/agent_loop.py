@@ -40,7 +40,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CallAnswer:
     """The value that a call has ended with, or its error."""
 
     value: Any = None
@@ -58,7 +58,7 @@ class AgentLoop(Generic[T]):
         self._work = work
         self._asked: list[Asked] = []
         self._handed: SimpleQueue[Sequence[Asked]] = SimpleQueue()
-        self._answers: SimpleQueue[Sequence[Answer] | None] = SimpleQueue()
+        self._answers: SimpleQueue[Sequence[CallAnswer] | None] = SimpleQueue()
         self._waiting: Sequence[Asked] = ()
         self._task: asyncio.Task[T] | None = None
         self._left = False
@@ -79,7 +79,7 @@ class AgentLoop(Generic[T]):
             ) from None
         return self._next()
 
-    def go_on(self, answers: Sequence[Answer]) -> Sequence[Asked]:
+    def go_on(self, answers: Sequence[CallAnswer]) -> Sequence[Asked]:
         """Give the *answers* to the calls that it waits for, and return the next ones."""
         self._answers.put(answers)
         return self._next()

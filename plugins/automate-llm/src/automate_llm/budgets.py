@@ -24,7 +24,7 @@ from pydantic_ai.tools import RunContext
 from pydantic_ai.usage import RequestUsage
 
 from automate_kernel import AutomateError, ErrorCodes, current_call
-from automate_llm.config import Budget, Budgets
+from automate_llm.config import LlmBudget, LlmBudgets
 from automate_llm.model_answers import cost_of
 
 # Executions that are counted: of those that were not heard of for longest the count is forgotten.
@@ -46,7 +46,7 @@ class Amount:
 
 @dataclass(slots=True)
 class Spending:
-    """What one request has spent."""
+    """The amount that one request has spent."""
 
     spent: Amount
 
@@ -61,7 +61,7 @@ class Spending:
 class Ledger:
     """The amounts that executions and tenants have spent here, and have reserved."""
 
-    budgets: Budgets
+    budgets: LlmBudgets
     clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
     _spent: OrderedDict[str, Amount] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -137,7 +137,7 @@ class Ledger:
                     amount.add(reserved, -1)
                     amount.add(spent)
 
-    def _accounts(self) -> list[tuple[str, str, Budget]]:
+    def _accounts(self) -> list[tuple[str, str, LlmBudget]]:
         call = current_call()
         found = []
         if self.budgets.execution is not None and call is not None and call.execution_id:
@@ -151,7 +151,7 @@ class Ledger:
         return found
 
 
-def _check(spent: Amount, most: Amount, budget: Budget, what: str) -> None:
+def _check(spent: Amount, most: Amount, budget: LlmBudget, what: str) -> None:
     for unit, used, more, limit in (
         ("tokens", spent.tokens, most.tokens, budget.tokens),
         ("US dollars", spent.usd, most.usd, budget.usd),

@@ -24,14 +24,14 @@ class LlmService(BaseModel):
     max_tokens: int = Field(default=1_024, ge=1, le=1_000_000)
     """The most tokens of an answer. A call may ask for fewer."""
     temperature: float | None = Field(default=None, ge=0, le=2)
-    """How freely it answers; by default as the service has it."""
+    """The freedom of its answers; by default as the service has it."""
     timeout_seconds: _Seconds = 120.0
     """Seconds for a request."""
     structured: Literal["tool", "native", "prompted"] = "tool"
-    """How structured output is asked for: by a tool, by the service's own JSON Schema, in words."""
+    """The way to ask for structured output: a tool, the service's own JSON Schema, or words."""
 
 
-class Budget(BaseModel):
+class LlmBudget(BaseModel):
     """The most that may be spent. Give tokens, or US dollars, or both."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -42,14 +42,14 @@ class Budget(BaseModel):
     """US dollars. A model whose price is unknown is refused."""
 
 
-class Budgets(BaseModel):
+class LlmBudgets(BaseModel):
     """The budgets of one process; each process counts its own."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    execution: Budget | None = None
+    execution: LlmBudget | None = None
     """For one execution."""
-    tenant_day: Budget | None = None
+    tenant_day: LlmBudget | None = None
     """For one tenant and one day in UTC; calls without a tenant have one together."""
 
 
@@ -62,7 +62,9 @@ class LlmConfig(BaseModel):
     """The services, by names of your own."""
     default: str | None = Field(default=None, examples=["main"])
     """The service of calls that name none; by default the only one, or the first."""
-    budgets: Budgets | None = Field(default=None, examples=[{"tenant_day": {"tokens": 2_000_000}}])
+    budgets: LlmBudgets | None = Field(
+        default=None, examples=[{"tenant_day": {"tokens": 2_000_000}}]
+    )
     """Budgets, which refuse a request before they are passed."""
     max_input_bytes: int = Field(default=400_000, ge=1_000, le=1 << 30)
     """The most bytes of text in a request."""
@@ -74,13 +76,13 @@ class LlmConfig(BaseModel):
         return self
 
 
-class _Request(BaseModel):
+class _LlmRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     service: str | None = Field(default=None, description="The service's name in the config.")
 
 
-class Turn(BaseModel):
+class ChatTurn(BaseModel):
     """One message before the prompt."""
 
     model_config = ConfigDict(extra="forbid")
@@ -89,12 +91,12 @@ class Turn(BaseModel):
     content: str
 
 
-class ChatInput(_Request):
+class ChatInput(_LlmRequest):
     """The input of ``chat``."""
 
     prompt: str = Field(description="What the model is asked.")
     instructions: str | None = Field(default=None, description="How it should answer.")
-    history: list[Turn] = Field(default=[], max_length=1_000, description="The talk before.")
+    history: list[ChatTurn] = Field(default=[], max_length=1_000, description="The talk before.")
     max_tokens: int | None = Field(default=None, ge=1, description="The most tokens to answer.")
     temperature: float | None = Field(
         default=None, ge=0, le=2, description="How freely it answers."
@@ -108,7 +110,7 @@ class StructuredInput(ChatInput):
     retries: int = Field(default=2, ge=0, le=5, description="Answers asked for again at most.")
 
 
-class EmbedInput(_Request):
+class EmbedInput(_LlmRequest):
     """The input of ``embed``."""
 
     texts: list[str] = Field(min_length=1, max_length=2_000, description="The texts to embed.")

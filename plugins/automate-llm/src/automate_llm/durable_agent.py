@@ -27,7 +27,7 @@ from automate_kernel import (
     WorkflowContext,
 )
 from automate_kernel.workflows.definition.fields import RetryPolicy
-from automate_llm.agent_loop import AgentLoop, Answer, Asked, InlineExecutor
+from automate_llm.agent_loop import AgentLoop, Asked, CallAnswer, InlineExecutor
 from automate_llm.durable_run import DurableRun, PendingWork, StepOptions
 from automate_llm.model_errors import normal_error
 
@@ -134,15 +134,8 @@ class DurableAgent(Generic[DepsT, OutputT]):
             return result
 
         run.loop = AgentLoop(work)
-        try:
-            asked = run.loop.start()
-            while asked:
-                asked = run.loop.go_on(await _answers(ctx, asked))
-            return run.loop.result()  # type: ignore[no-any-return]
-        except (AgentRunError, UserError) as error:
-            raise normal_error(error) from error
-        finally:
-            run.loop.leave()
+        result: AgentRunResult[OutputT] = await _driven(ctx, run.loop)
+        return result
 
     def _model(self, given: Model | str | None) -> Model:
         model = given if given is not None else self.agent.model
@@ -154,14 +147,27 @@ class DurableAgent(Generic[DepsT, OutputT]):
         return infer_model(model)
 
 
-async def _answers(ctx: WorkflowContext, asked: Sequence[Asked]) -> Sequence[Answer]:
+async def _driven(ctx: WorkflowContext, loop: AgentLoop[Any]) -> Any:
+    """Run *loop* to its end, with its calls made in the workflow, and return its result."""
+    try:
+        asked = loop.start()
+        while asked:
+            asked = loop.go_on(await _answers(ctx, asked))
+        return loop.result()
+    except (AgentRunError, UserError) as error:
+        raise normal_error(error) from error
+    finally:
+        loop.leave()
+
+
+async def _answers(ctx: WorkflowContext, asked: Sequence[Asked]) -> Sequence[CallAnswer]:
     """Make the calls that an agent waits for, side by side if there are several."""
 
-    async def made(each: Asked) -> Answer:
+    async def made(each: Asked) -> CallAnswer:
         try:
-            return Answer(await each.perform(ctx))
+            return CallAnswer(await each.perform(ctx))
         except StepFailedError as error:
-            return Answer(error=error)
+            return CallAnswer(error=error)
 
     if len(asked) == 1:
         return [await made(asked[0])]

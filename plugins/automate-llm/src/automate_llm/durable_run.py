@@ -204,7 +204,7 @@ class ToolCall:
 
     @property
     def hints(self) -> Mapping[str, Any]:
-        """What the tool's metadata says of it."""
+        """The hints in the tool's metadata."""
         return self.tool.tool_def.metadata or {}
 
     @property

@@ -122,7 +122,7 @@ class LlmProvider(BaseProvider):
 
     @capability(read_only=True, output_schema=EmbedOutput)
     async def embed(self, given: EmbedInput) -> EmbedOutput:
-        """Turn texts into vectors."""
+        """ChatTurn texts into vectors."""
         name, service = self._service(given.service)
         self._check_size(given.texts)
         with self._lock:
