@@ -403,6 +403,62 @@ def test_a_tool_may_ask_for_an_approval_while_it_runs(kernel):
     assert told(asked) == ["paid 5", "paid 500"]
 
 
+def test_an_approval_waits_over_a_restart(tmp_path):
+    """Another process has other objects: a kernel, an agent and a model of its own."""
+    import sqlalchemy as sa
+
+    from automate_sqlalchemy import SqlAlchemyStorage
+
+    url, wiped = f"sqlite:///{tmp_path / 'x.sqlite3'}", []
+
+    def process() -> tuple[Kernel, Any, list[Any]]:
+        storage = SqlAlchemyStorage(sa.create_engine(url))
+        storage.create_tables()
+        model, asked = answering([("wipe", {})], "done")
+        agent = Agent(model, name="ops")
+
+        @agent.tool_plain(requires_approval=True)
+        def wipe() -> str:
+            wiped.append(1)
+            return "wiped"
+
+        kernel = Kernel(storage, discover=False)
+        return kernel, running(kernel, agent), asked
+
+    kernel, work, asked = process()
+    execution = kernel.run(work, "go", patience=0)
+    assert len(asked) == 1
+    kernel.close()
+    kernel, _, asked = process()
+    (waiting,) = kernel.approvals.pending().approvals
+    kernel.approvals.approve(execution.id, waiting.step_id, by="ann")
+    kernel.run_until_idle()
+    assert kernel.executions.get(execution.id).output == "done"
+    # The first answer came from the record.
+    assert len(asked) == 1 and told(asked) == ["wiped"] and wiped == [1]
+    kernel.close()
+
+
+@pytest.mark.parametrize(
+    ("idempotent", "times"), [(True, 3), (False, 1)], ids=["idempotent", "not"]
+)
+def test_only_an_idempotent_tool_is_tried_again(kernel, idempotent, times):
+    from automate_kernel.workflows.definition.fields import RetryPolicy
+
+    model, _ = answering([("flaky", {})], "done")
+    agent = Agent(model, name="a")
+    called = []
+
+    @agent.tool_plain(metadata={"idempotent": idempotent})
+    def flaky() -> str:
+        called.append(1)
+        raise ConnectionError("it hung up")
+
+    work = running(kernel, agent, tool_retry=RetryPolicy(attempts=3, delay=0.0))
+    execution = kernel.run(work, "go")
+    assert execution.status == "FAILED" and len(called) == times
+
+
 def test_nobody_who_decides_in_time_is_told(kernel):
     model, asked = answering([("wipe", {})], "done")
     agent = Agent(model, name="ops")

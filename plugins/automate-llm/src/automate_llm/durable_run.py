@@ -234,7 +234,7 @@ class ToolCall:
             with pending.holding(self._work) as number:
                 return await ctx.step(
                     pending.call_tool, number, name=options.name(self.name),
-                    retry=options.tool_retry if self.repeatable else None,
+                    retry=options.tool_retry if self.repeatable else 1,
                     timeout=options.tool_timeout,
                 )  # fmt: skip
         except StepFailedError as error:
