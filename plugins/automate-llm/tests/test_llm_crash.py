@@ -55,6 +55,7 @@ def test_a_kill_repeats_no_saved_answer_and_no_refund(tmp_path, when):
         # Twice only the one answer that had come and was not saved yet.
         assert set(paid) == {0, 1, 2} and sum(paid.values()) <= 3 + (when == "before"), place
         assert len(set(told["steps"])) == len(told["steps"])
-    assert 1 <= unknown <= 3
+    # Between a beginning and its result there are one or two commits; a heartbeat may be another.
+    assert unknown <= 3
     if when == "tool":
-        assert refunds == ["40"]
+        assert unknown == 1 and refunds == ["40"]
