@@ -15,7 +15,13 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
     "errors": ("Errors", ("automate_kernel.errors", "automate_kernel.operations.error_mapping")),
     "connectors": (
         "Connectors",
-        ("automate_kernel.connectors", "automate_kernel.operations.plugin"),
+        (
+            "automate_kernel.connectors",
+            "automate_kernel.polls",
+            "automate_kernel.polls.poller",
+            "automate_kernel.operations.plugin",
+            "automate_kernel.operations.account",
+        ),
     ),
     "providers": ("Providers", ("automate_kernel.providers",)),
     "operations": (
@@ -41,7 +47,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
         "Workflows",
         (
             "automate_kernel.workflows",
-            "automate_kernel.workflows.definition.duration",
+            "automate_kernel.durations",
             "automate_kernel.workflows.engine.schedule",
             "automate_kernel.workflows.definition.graph",
             "automate_kernel.workflows.engine.executions",
@@ -73,6 +79,9 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.testing.clock",
             "automate_kernel.testing.workflows",
             "automate_kernel.testing.connectors",
+            "automate_kernel.testing.polls",
+            "automate_kernel.testing.hostile_answers",
+            "automate_kernel.testing.hostile_service",
             "automate_kernel.testing.providers",
             "automate_kernel.testing.secrets",
             "automate_kernel.testing.outbox",

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from automate_kernel.automation import Automation
-    from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
+    from automate_kernel.connectors import (
+        ActionSpec,
+        Connector,
+        PolledEvent,
+        PollResult,
+        TriggerSpec,
+        action,
+        poll,
+    )
     from automate_kernel.errors import (
         AutomateError,
         ConfigError,
@@ -80,6 +88,8 @@ __all__ = [
     "OutputStore",
     "PayloadError",
     "PluginError",
+    "PollResult",
+    "PolledEvent",
     "ProviderContext",
     "ProviderRegistry",
     "SecretDeniedError",
@@ -104,6 +114,7 @@ __all__ = [
     "current_call",
     "current_item",
     "hookimpl",
+    "poll",
     "register_filter",
 ]
 
@@ -114,8 +125,11 @@ _HOMES = {
     "connectors": (
         "ActionSpec",
         "Connector",
+        "PollResult",
+        "PolledEvent",
         "TriggerSpec",
         "action",
+        "poll",
     ),
     "operations.context": (
         "Call",

@@ -34,6 +34,7 @@ from automate_kernel.operations.schemas import (
     is_model,
 )
 from automate_kernel.operations.spec import OperationSpec, decorating, marked_operations
+from automate_kernel.polls.spec import PolledEvent, PollResult, PollSpec, poll, polls_of
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error, trace_of
 
@@ -43,7 +44,17 @@ if TYPE_CHECKING:
     from automate_kernel.operations.spec import OperationOptions
     from automate_kernel.webhooks.request import Ignored
 
-__all__ = ["ActionSpec", "Connector", "ConnectorContext", "TriggerSpec", "action"]
+__all__ = [
+    "ActionSpec",
+    "Connector",
+    "ConnectorContext",
+    "PollResult",
+    "PollSpec",
+    "PolledEvent",
+    "TriggerSpec",
+    "action",
+    "poll",
+]
 
 logger: logging.Logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -208,6 +219,11 @@ class Connector(Plugin):
     def triggers(cls) -> list[TriggerSpec]:
         """Return the webhooks that the connector takes: by default none."""
         return []
+
+    @classmethod
+    def polls(cls) -> list[PollSpec]:
+        """Return the polls: by default, of the methods marked with `poll`."""
+        return polls_of(cls)
 
     @classmethod
     def find_action(cls, name: str) -> OperationSpec:

@@ -25,6 +25,7 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labelled_ids
 from automate_kernel.plugins import Plugins
+from automate_kernel.polls.poller import Poller, Polls
 from automate_kernel.secrets import (
     EnvSecretsBackend,
     MemorySecretsBackend,
@@ -135,6 +136,9 @@ class Kernel:
     `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
     """
 
+    polls: Polls
+    """The polls that workflows listen to: find, pause, resume, start over."""
+
     def __init__(
         self,
         storage: Storage | None = None,
@@ -217,6 +221,8 @@ class Kernel:
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
         )
+        self.polls = Polls(self.storage, self.operations, self.workflows.events)
+        self._poller = Poller(self.polls, self.storage, self.outbox, self.operations, event_item)
         self._failures = FailureNotices(self.outbox, self._notify_failed)
         self._handlers = HandlerRegistry()
         self._reported_at = 0.0
@@ -331,6 +337,7 @@ class Kernel:
     def close(self) -> None:
         """Close plugins, secrets backends, threads and connections that the storage opened."""
         self._runner.close()
+        self._poller.close()
         if not self._runner.activity.idle:
             self._report_executions()
         self.operations.close()
@@ -886,6 +893,7 @@ class Kernel:
         periodic_tasks = [
             PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
             PeriodicTask("schedules", 1.0, self._ticker.tick),
+            PeriodicTask("polls", 1.0, self._poller.tick),
             PeriodicTask("failures", 1.0, self._send_notices),
             PeriodicTask("signals", 600.0, self.executions.signals.purge),
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
@@ -971,6 +979,7 @@ class Kernel:
         """
         handlers = self._chosen(kinds, exclude_kinds)
         self._ticker.tick()
+        self._poller.run_due()
         stats = run_inline(
             self.outbox,
             handlers,

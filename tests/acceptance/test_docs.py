@@ -11,10 +11,12 @@ import re
 import signal
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, distribution, requires
 from pathlib import Path
 
 import processes
 import pytest
+from packaging.requirements import Requirement
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -39,12 +41,35 @@ runner = _load("docs_runner", HERE / "docs_runner.py")
 generate = _load("docs_generate", ROOT / "docs" / "generate.py")
 
 
+def _not_installed(page: Path) -> list[str]:
+    """Return what the page's install line asks for and the environment of development lacks."""
+    found = re.search(r"^\$ (?:python -m )?pip install (.+)$", page.read_text(), re.MULTILINE)
+    missing = []
+    for word in found[1].replace("'", "").replace('"', "").split() if found else []:
+        asked = Requirement(word)
+        if not asked.name.startswith("automate-") or asked.name == "automate-kernel":
+            continue
+        try:
+            needed = [Requirement(each) for each in requires(asked.name) or []]
+        except PackageNotFoundError:
+            missing.append(word)
+            continue
+        for each in needed:
+            if each.marker and any(
+                each.marker.evaluate({"extra": extra}) for extra in asked.extras
+            ):
+                try:
+                    distribution(each.name)
+                except PackageNotFoundError:
+                    missing.append(each.name)
+    return missing
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_code_blocks_run(name: str, tmp_path: Path) -> None:
     """Every code block of the page runs, and prints what the page says."""
-    for plugin in _plugins_of(ROOT / name):
-        if importlib.util.find_spec(plugin.replace("-", "_")) is None:
-            pytest.skip(f"{plugin} is not installed: uv run --group plugins pytest …")
+    if missing := _not_installed(ROOT / name):
+        pytest.skip(f"needs {', '.join(missing)}: uv run --group plugins pytest tests/acceptance")
     with processes.running(
         [sys.executable, HERE / "docs_runner.py", ROOT / name],
         cwd=tmp_path, env=runner.environment() | {"PYTHONPATH": ""}, text=True,
@@ -53,18 +78,6 @@ def test_code_blocks_run(name: str, tmp_path: Path) -> None:
         # Whatever a page that failed has started and not stopped ends with it.
         printed, _ = process.communicate(timeout=280)
     assert process.returncode == 0, printed[-8000:]
-
-
-def _plugins_of(page: Path) -> list[str]:
-    """The folders of the plugins that a page tells its reader to install."""
-    installed = re.findall(r"^\$ pip install (.*)$", page.read_text(), re.MULTILINE)
-    names = {word for line in installed for word in re.findall(r"[\w-]+", line)}
-    found = []
-    for project in sorted(ROOT.joinpath("plugins").glob("*/pyproject.toml")):
-        named = re.search(r'^name = "(.+)"$', project.read_text(), re.MULTILINE)
-        if named is not None and named[1] in names:
-            found.append(project.parent.name)
-    return found
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,7 +15,8 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = (ROOT, ROOT / "plugins" / "automate-http", ROOT / "plugins" / "automate-mcp")
+PLUGINS = ("automate-http", "automate-mcp", "automate-openapi")
+PACKAGES = (ROOT, *(ROOT / "plugins" / name for name in PLUGINS))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from automate_kernel.errors import ErrorCodes, PayloadError, WorkflowError
-from automate_kernel.workflows.definition.duration import format_duration, parse_duration
+from automate_kernel.durations import format_duration, parse_duration
 from automate_kernel.workflows.execution import (
     Event,
     Execution,

@@ -9,9 +9,9 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from automate_kernel.durations import parse_duration
 from automate_kernel.errors import AutomateError, ConfigError, exit_code
 from automate_kernel.secrets.redaction import redact_text
-from automate_kernel.workflows.definition.duration import parse_duration
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from automate_django.models.audit import AuditEntry, StagedImport
 from automate_django.models.definitions import WorkflowDocument, WorkflowStamp, WorkflowVersion
 from automate_django.models.tables import (
     AwaitedEvent,
+    ConnectorPoll,
     OutboxActivity,
     OutboxFailure,
     OutboxItem,
@@ -32,6 +33,7 @@ __all__ = [
     "ApiToken",
     "AuditEntry",
     "AwaitedEvent",
+    "ConnectorPoll",
     "IdempotencyRecord",
     "OutboxActivity",
     "OutboxFailure",

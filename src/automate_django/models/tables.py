@@ -349,6 +349,31 @@ class WorkflowSchedule(_KernelTable):
     Meta = _meta(tables.SCHEDULE)
 
 
+class ConnectorPoll(_KernelTable):
+    """A poll of a connector for one tenant: its cursor, its claim and its last error."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    connector = models.CharField(max_length=200)
+    trigger_name = models.CharField(max_length=200)
+    tenant_id = models.CharField(max_length=200, null=True)
+    poll_cursor = models.JSONField(null=True)
+    next_at = models.DateTimeField()
+    claim_token = models.UUIDField(null=True)
+    claimed_until = models.DateTimeField(null=True)
+    polled_at = models.DateTimeField(null=True)
+    event_at = models.DateTimeField(null=True)
+    paused_at = models.DateTimeField(null=True)
+    failures = models.IntegerField()
+    error_code = models.CharField(max_length=64, null=True)
+    error = models.TextField(null=True)
+    created_at = models.DateTimeField()
+
+    Meta = _meta(tables.POLL)
+
+    def __str__(self) -> str:
+        return f"{self.connector}.{self.trigger_name}"
+
+
 class WorkflowActivity(_KernelTable):
     """The work of one worker on executions of one workflow in one minute."""
 

@@ -37,7 +37,7 @@ def app_for(
     """
     Return the commands for operators on a kernel of your own, as a function of their arguments.
 
-    They are ``outbox``, ``executions``, ``find``, ``top``, ``db`` and
+    They are ``outbox``, ``executions``, ``polls``, ``schedules``, ``find``, ``top``, ``db`` and
     ``workflow``. The function prints to
     standard output and returns an exit code; a command that fails raises an `AutomateError`. *name*
     is how users call it. Raises `ConfigError` where the extra ``cli`` isn't installed.

@@ -9,12 +9,14 @@ from automate_kernel.cli.command import CONFIG, DATABASE, DEBUG, Commands
 from automate_kernel.cli.commands import (
     approvals,
     config,
+    connect,
     db,
     doctor,
     events,
     executions,
     outbox,
     plugins,
+    polls,
     schedules,
     worker,
     workflow,
@@ -58,12 +60,12 @@ def _root(
 
 for _each in (
     demo.app, events.app, worker.app, workflow.app, executions.app, approvals.app, schedules.app,
-    outbox.app,
-    executions.find_app, overview.app, plugins.app, doctor.app, config.app, db.app,
+    polls.app, outbox.app,
+    executions.find_app, overview.app, plugins.app, connect.app, doctor.app, config.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)
 for _each in (
-    executions.app, approvals.app, schedules.app, outbox.app, executions.find_app, overview.app,
-    db.hosted, workflow.hosted,
+    executions.app, approvals.app, schedules.app, polls.app, outbox.app, executions.find_app,
+    overview.app, db.hosted, workflow.hosted,
 ):  # fmt: skip
     hosted.add_typer(_each)

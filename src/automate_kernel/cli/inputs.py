@@ -78,7 +78,7 @@ def _no_constant(name: str) -> NoReturn:
 
 def duration(text: str, option: str) -> float:
     """Return the seconds in ``7d``, ``90s`` or a number."""
-    from automate_kernel.workflows.definition.duration import parse_duration
+    from automate_kernel.durations import parse_duration
 
     try:
         number = text.replace(".", "", 1).isdecimal()  # on a command line a number has no quotes

@@ -16,7 +16,12 @@ from automate_kernel.cli.output import redact_logs
 from automate_kernel.cli.settings import Settings, load_settings
 from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
 from automate_kernel.plugins.targets import describe_failure, load_target, normal_target
-from automate_kernel.secrets import EnvSecretsBackend, FileSecretsBackend, SecretsBackend
+from automate_kernel.secrets import (
+    EnvSecretsBackend,
+    FileSecretsBackend,
+    SecretsBackend,
+    WritableFileSecretsBackend,
+)
 from automate_kernel.secrets.masking import strength_of
 from automate_kernel.storage import MemoryStorage, Storage
 
@@ -207,6 +212,9 @@ class Session:
             storage.engine.dispose()
 
 
+_FOLDERS = {"file", "writable_file"}
+
+
 def _backend(given: Any, folder: Path) -> SecretsBackend | str:
     options = dict(given) if isinstance(given, dict) else {"backend": given}
     name = options.pop("backend", None)
@@ -215,9 +223,13 @@ def _backend(given: Any, folder: Path) -> SecretsBackend | str:
             "secrets: each backend is its name, or a table with backend = its name",
             hint='for example secrets = ["env", {backend = "file", directory = "/run/secrets"}]',
         )
-    if name == "file" and isinstance(options.get("directory"), str):
+    if name in _FOLDERS and isinstance(options.get("directory"), str):
         options["directory"] = folder / options["directory"]
-    known: dict[str, Any] = {"env": EnvSecretsBackend, "file": FileSecretsBackend}
+    known: dict[str, Any] = {
+        "env": EnvSecretsBackend,
+        "file": FileSecretsBackend,
+        "writable_file": WritableFileSecretsBackend,
+    }
     if name not in known and not options:
         return name  # the kernel finds it among the plugins
     cls = known[name] if name in known else load_target(normal_target(name))
@@ -226,7 +238,9 @@ def _backend(given: Any, folder: Path) -> SecretsBackend | str:
     except TypeError as error:
         raise ConfigError(
             f"secrets: the backend {name!r} doesn't take these options",
-            hint='file needs directory = "…"' if name == "file" else str(error).split(") ")[-1],
+            hint=f'{name} needs directory = "…"'
+            if name in _FOLDERS
+            else str(error).split(") ")[-1],
         ) from None
     return backend
 

@@ -70,8 +70,9 @@ Your own code: module:kernel, module:function (called with the kernel), or a mod
 become actions called module.function."""
 _PLUGINS = "Classes as dotted paths, beside the installed ones; key=path gives a class its key."
 _BACKENDS = """\
-Backends in order: "env", {backend = "file", directory = "/run/secrets"}, or the key or dotted path
-of your own, whose options stand beside backend."""
+Backends in order: "env", {backend = "file", directory = "/run/secrets"}, "writable_file" likewise
+for tokens that are renewed, or the key or dotted path of your own, whose options
+stand beside backend."""
 _VERSION = "The version of your code; workers of the latest decide what events start."
 _KINDS = "The kinds of items that workers work on, mail.* too; by default all."
 _KEPT = "Seconds that COMPLETED items are kept; 0 deletes them at once."

@@ -279,6 +279,27 @@ def secret_findings(kernel: Kernel, uses: Mapping[str, Sequence[str]]) -> list[F
     return found or [Finding("secrets", "ok", f"all {len(uses)} that are used can be read")]
 
 
+def poll_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> list[Finding]:
+    """Return the polls that fail, rest, or are due for *idle_seconds* and that no worker calls."""
+    now, polls = datetime.now(timezone.utc), kernel.polls.find()
+    found = []
+    for each in polls:
+        named = each.name + (f" of {each.tenant_id}" if each.tenant_id else "")
+        late = (now - each.next_at).total_seconds() if each.next_at is not None else 0.0
+        if each.state == "paused":
+            remedy = f"{command} resume {each.name}"
+            found.append(Finding("polls", "warn", f"{named} is paused", remedy))
+        elif each.state == "failing":
+            times = f"failed {_counted(each.failures, 'time')}"
+            text = f"{named} has {times}: {each.error_code}: {each.error}"
+            remedy = "it goes on by itself once the cause is mended"
+            found.append(Finding("polls", "fail" if each.failures > 1 else "warn", text, remedy))
+        elif late > idle_seconds:
+            text = f"{named} is due for {late:.0f} s, and no worker calls it"
+            found.append(Finding("polls", "fail", text, "start one: automate worker"))
+    return found or [Finding("polls", "ok", f"{_counted(len(polls), 'poll')}, none failing")]
+
+
 def worker_findings(
     outbox: OutboxStore,
     *,

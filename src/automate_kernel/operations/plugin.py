@@ -25,6 +25,8 @@ from automate_kernel.secrets.tracebacks import log_error, mark
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from automate_kernel.operations.account import Account
+
 __all__ = ["Plugin", "complete_config", "construct", "create"]
 
 P = TypeVar("P", bound="Plugin")
@@ -179,6 +181,10 @@ class Plugin:
         Raises if it can't be used. May be ``async``. Ask for no more than the actions need, or a
         token that is good enough looks bad.
         """
+        return None
+
+    def oauth(self) -> Account | None:
+        """Return the account to connect with ``automate connect``; by default there is none."""
         return None
 
     def close(self) -> Any:

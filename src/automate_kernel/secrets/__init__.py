@@ -18,6 +18,7 @@ from automate_kernel.secrets.handles import Sealed, SecretRef, areveal, masked, 
 from automate_kernel.secrets.logs import RedactingFilter
 from automate_kernel.secrets.redaction import Redactor
 from automate_kernel.secrets.resolver import SecretReport, SecretResolver, SecretStatus
+from automate_kernel.secrets.writable import WritableFileSecretsBackend, WritableSecretsBackend
 
 __all__ = [
     "EnvSecretsBackend",
@@ -35,6 +36,8 @@ __all__ = [
     "SecretStatus",
     "SecretUnavailableError",
     "SecretsBackend",
+    "WritableFileSecretsBackend",
+    "WritableSecretsBackend",
     "areveal",
     "masked",
     "reveal",

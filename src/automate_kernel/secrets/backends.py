@@ -130,7 +130,7 @@ class FileSecretsBackend(SecretsBackend):
 
     def get_secret(self, key: str) -> str:
         """Return the file's text."""
-        if not _FILE_NAME.fullmatch(key):
+        if not is_file_name(key):
             raise SecretNotFoundError(key)
         return re.sub(r"\r?\n\Z", "", self._read(key))
 
@@ -160,7 +160,12 @@ class FileSecretsBackend(SecretsBackend):
 
     def remedy(self, key: str) -> str:
         """Name the file to write."""
-        return f"write it to {self.directory / key}" if _FILE_NAME.fullmatch(key) else ""
+        return f"write it to {self.directory / key}" if is_file_name(key) else ""
+
+
+def is_file_name(key: str) -> bool:
+    """Return True if the secret *key* can be a file's name."""
+    return _FILE_NAME.fullmatch(key) is not None
 
 
 def _text(key: str, content: bytes) -> str:

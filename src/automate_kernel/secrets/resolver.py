@@ -9,6 +9,7 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
 from automate_kernel.errors import (
+    ConfigError,
     SecretDeniedError,
     SecretError,
     SecretNotFoundError,
@@ -21,6 +22,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.masking import strength_of, weakness_of
 from automate_kernel.secrets.redaction import Redactor
 from automate_kernel.secrets.tracebacks import mark
+from automate_kernel.secrets.writable import WritableSecretsBackend
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -141,6 +143,17 @@ class SecretResolver:
             if problem is not None:
                 raise problem
         raise self._missing(key)
+
+    @property
+    def writable(self) -> WritableSecretsBackend:
+        """The first backend that can be written to. Raises `ConfigError` if there is none."""
+        for _, backend in self._backends:
+            if isinstance(backend, WritableSecretsBackend):
+                return backend
+        raise ConfigError(
+            "there is no secrets backend that can be written to",
+            hint='add one, such as WritableFileSecretsBackend("var/tokens")',
+        )
 
     def session(self) -> AbstractContextManager[SecretResolver]:
         """Look each key up only once within the block, in this thread or task."""

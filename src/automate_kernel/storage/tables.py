@@ -94,6 +94,7 @@ EXECUTION_ACTIVITY = "automate_execution_activity"
 WAIT = "automate_wait"
 SIGNAL = "automate_signal"
 AWAITED = "automate_awaited"
+POLL = "automate_poll"
 DEBOUNCE = "automate_debounce"
 SCHEMA = "automate_schema"
 
@@ -412,6 +413,23 @@ _ALL = (
         Column("field", "text", _NAME),
         Column("created_at", "time"),
         _index("automate_awaited_name", "name"),
+    ),
+    _table(
+        POLL,
+        # One poll of a connector for one tenant: SHA-256 over the three.
+        Column("id", "text", _KEY),
+        Column("connector", "text", _NAME),
+        Column("trigger_name", "text", _NAME),
+        Column("tenant_id", "text", _NAME, null=True),
+        Column("poll_cursor", "json", null=True),
+        Column("next_at", "time"),
+        # The fence of a call that is going on: whoever else claims it puts another token here.
+        Column("claim_token", "id", null=True),
+        *_columns("time", "claimed_until polled_at event_at paused_at", null=True),
+        Column("failures", "int"),
+        Column("error_code", "text", _CODE, null=True),
+        Column("error", "longtext", null=True),
+        Column("created_at", "time"),
     ),
     _table(
         DEBOUNCE,

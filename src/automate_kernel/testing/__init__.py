@@ -4,7 +4,10 @@ Contract suites for authors of plugins and outbox stores, a kit for tests of wor
 Subclass a contract in a test module, give it the fixtures that its docstring names, and pytest
 runs all its tests against your implementation::
 
-    from automate_kernel.testing import SecretsBackendContract
+    from automate_kernel.testing import (
+        SecretsBackendContract,
+        WritableSecretsBackendContract,
+    )
 
     class TestVault(SecretsBackendContract):
         @pytest.fixture
@@ -22,30 +25,41 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from automate_kernel.testing.clock import FakeClock
     from automate_kernel.testing.connectors import ConnectorContract
+    from automate_kernel.testing.hostile_answers import HostileAnswersContract
     from automate_kernel.testing.outbox import OutboxStoreContract
     from automate_kernel.testing.output_store import OutputStoreContract
+    from automate_kernel.testing.polls import PollContract
     from automate_kernel.testing.providers import ProviderContract
-    from automate_kernel.testing.secrets import SecretsBackendContract
+    from automate_kernel.testing.secrets import (
+        SecretsBackendContract,
+        WritableSecretsBackendContract,
+    )
     from automate_kernel.testing.workflows import WorkflowTest
 
 __all__ = [
     "ConnectorContract",
     "FakeClock",
+    "HostileAnswersContract",
     "OutboxStoreContract",
     "OutputStoreContract",
+    "PollContract",
     "ProviderContract",
     "SecretsBackendContract",
     "WorkflowTest",
+    "WritableSecretsBackendContract",
 ]
 
 _HOME = {
     "ConnectorContract": "connectors",
     "FakeClock": "clock",
+    "HostileAnswersContract": "hostile_answers",
     "OutboxStoreContract": "outbox",
     "OutputStoreContract": "output_store",
+    "PollContract": "polls",
     "ProviderContract": "providers",
     "SecretsBackendContract": "secrets",
     "WorkflowTest": "workflows",
+    "WritableSecretsBackendContract": "secrets",
 }
 
 

@@ -76,6 +76,12 @@ class ConnectorContract(PluginContract):
             else:
                 assert schema is None or is_model(schema)
 
+    def test_polls_are_well_declared(self, connector: Connector) -> None:
+        """Each has its own name, which no trigger has: both would be one event."""
+        names = [spec.name for spec in connector.polls()]
+        require_unique(names)
+        assert not {spec.name for spec in connector.triggers()} & set(names)
+
     def test_garbage_is_no_webhook(self, connector: Connector) -> None:
         """Unsigned and malformed requests are refused for every trigger, without an exception."""
         for headers, body in _GARBAGE:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pytest
 
 from automate_kernel.errors import SecretNotFoundError
-from automate_kernel.secrets import SecretResolver, SecretsBackend
+from automate_kernel.secrets import SecretResolver, SecretsBackend, WritableSecretsBackend
 
-__all__ = ["SecretsBackendContract"]
+__all__ = ["SecretsBackendContract", "WritableSecretsBackendContract"]
 
 _ODD_PATHS = ["../known", "/etc/passwd", "known/../known", "%2e%2e", "."]
 _ODD_TEXTS = ["a" * 500, "ключ", "a b", "a\nb"]
@@ -159,3 +159,56 @@ class SecretsBackendContract:
         """Closing is safe at any time."""
         backend.close()
         backend.close()
+
+
+class WritableSecretsBackendContract(SecretsBackendContract):
+    """Subclass it and give it a fixture ``writable``: a backend without secrets."""
+
+    @pytest.fixture
+    def writable(self) -> WritableSecretsBackend:
+        """Make a backend without secrets."""
+        raise NotImplementedError("give the contract a `writable` fixture")
+
+    @pytest.fixture
+    def backend(
+        self, writable: WritableSecretsBackend, known_key: str, known_value: str
+    ) -> SecretsBackend:
+        """Write the secret that the tests read."""
+        writable.set_secret(known_key, known_value)
+        return writable
+
+    def test_a_new_value_takes_the_place_of_the_old(self, writable: WritableSecretsBackend) -> None:
+        """At once, and for every reader."""
+        for value in ("first-value", "second-value", '{"json": "ünïcode\\n"}'):
+            writable.set_secret("renewed", value)
+            assert writable.get_secret("renewed") == value
+
+    def test_what_is_deleted_is_not_found(self, writable: WritableSecretsBackend) -> None:
+        """Deleting again does no harm."""
+        writable.set_secret("gone", "value")
+        writable.delete_secret("gone")
+        writable.delete_secret("gone")
+        with pytest.raises(SecretNotFoundError):
+            writable.get_secret("gone")
+
+    def test_a_lock_has_one_holder(self, writable: WritableSecretsBackend) -> None:
+        """Of threads that read, decide and write, none undoes what another did."""
+        writable.set_secret("count", "n0")
+
+        def count() -> None:
+            for _ in range(5):
+                with writable.locked("count"):
+                    number = int(writable.get_secret("count")[1:])
+                    writable.set_secret("count", f"n{number + 1}")
+
+        with ThreadPoolExecutor(4) as pool:
+            for each in [pool.submit(count) for _ in range(4)]:
+                each.result()
+        assert writable.get_secret("count") == "n20"
+
+    def test_a_lock_is_free_after_an_error(self, writable: WritableSecretsBackend) -> None:
+        """It is not held by a block that failed."""
+        with pytest.raises(ZeroDivisionError), writable.locked("key"):
+            raise ZeroDivisionError
+        with writable.locked("key"):
+            pass

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from automate_kernel.errors import ConfigError
-from automate_kernel.storage.rows import Now, Rows, Storage, Where
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DELIVERY
 from automate_kernel.webhooks.request import Ignored
 
@@ -62,6 +63,41 @@ class ReplayLedger:
             "received_at": Now(),
         }
         return rows.insert(DELIVERY, [row]) == 1
+
+    def remember_all(
+        self,
+        rows: Rows,
+        connector: str,
+        trigger: str,
+        deliveries: Mapping[str, str],
+        *,
+        tenant_id: str | None = None,
+    ) -> set[str]:
+        """
+        Record the items of several deliveries, and return the ids of those that are new.
+
+        Only for a caller that holds a lock on what they come from: two at once would both see them
+        as new.
+        """
+        keys = {_key(connector, trigger, each, tenant_id): each for each in deliveries}
+        known = {
+            row["id"]
+            for row in rows.select(DELIVERY, [Where("id", "in", sorted(keys))], columns=["id"])
+        }
+        new: list[Row] = [
+            {
+                "id": key,
+                "connector": connector,
+                "trigger_name": trigger,
+                "item_id": deliveries[each],
+                "received_at": Now(),
+            }
+            for key, each in keys.items()
+            if key not in known
+        ]
+        if new:
+            rows.insert(DELIVERY, new)
+        return {keys[row["id"]] for row in new}
 
     def item_of(
         self,

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from automate_kernel.durations import Duration
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.replacement import ReplacedCall
 from automate_kernel.workflow_tests.kit import WorkflowTest
 from automate_kernel.workflow_tests.matching import differences, matches, shown, unmatched
-from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import (
     DefinitionModel,
     JsonTree,

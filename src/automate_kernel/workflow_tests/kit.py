@@ -7,10 +7,10 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Protocol
 
+from automate_kernel.durations import format_duration, parse_duration
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.replacement import ReplacedCall, Replacement
-from automate_kernel.workflows.definition.duration import format_duration, parse_duration
 from automate_kernel.workflows.execution import Event, Execution
 
 # A year and some: what waits for longer waits for something else than time.

@@ -28,7 +28,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
-from automate_kernel.workflows.definition.triggers import Trigger, require_cron
+from automate_kernel.workflows.definition.triggers import EventTrigger, Trigger, require_cron
 from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.pauses import PausedWorkflow, WorkflowPauses
 from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
@@ -431,6 +431,13 @@ class Catalogue:
         """List the current workflows that *event* starts if their condition holds."""
         entries = self.entries(tenant_id=event.tenant_id)
         return [entry for entry in entries if entry.workflow.triggers_for(event)]
+
+    def events(self) -> Iterator[tuple[str, str | None]]:
+        """Yield the names and patterns of events that workflows start on, each with its tenant."""
+        for entry in self.entries():
+            for trigger in entry.workflow.triggers:
+                if isinstance(trigger, EventTrigger):
+                    yield trigger.event, entry.tenant_id
 
     def program(self, definition_id: str) -> WorkflowProgram:
         """Return the compiled workflow of a stored definition."""

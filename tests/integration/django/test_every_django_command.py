@@ -48,6 +48,11 @@ CASES: dict[str, list[Case]] = {
             ("backfill", "--from 2026-01-01 --to 2026-01-02 --limit 5 --yes"),
         )
     },
+    "automate polls ls": [Case("")],
+    **{
+        f"automate polls {name}": [Case(f"sheet.new_row --tenant a {more}", codes=(1,))]
+        for name, more in (("pause", ""), ("resume", ""), ("start-over", "--yes"))
+    },
     "automate schedules ls": [Case("")],
     "automate_emit": [*WITHOUT_FILES, Case("go --file {file}")],
     "automate_reap": SHARED["outbox reap"],

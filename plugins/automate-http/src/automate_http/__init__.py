@@ -1,13 +1,14 @@
 """
 HTTP requests and signed webhooks for automate-kernel, guarded against request forgery.
 
-Workflows use `HttpConnector`. Plugins that talk HTTP themselves can have the guard alone:
+Workflows use `HttpConnector`. Plugins for a service use `ServiceClient`, or have the guard alone:
 ``httpx.AsyncClient(transport=GuardedTransport())``.
 """
 
 from __future__ import annotations
 
 from automate_http.addresses import AddressPolicy
+from automate_http.auth import Auth, BasicAuth, BearerAuth, Credentials, HeaderAuth, QueryAuth
 from automate_http.config import HttpConfig
 from automate_http.connector import HttpConnector
 from automate_http.guard import Guard
@@ -19,18 +20,37 @@ from automate_http.messages import (
     WebhookInput,
     WebhookResult,
 )
+from automate_http.oauth import OAuth2
+from automate_http.pages import Cursor, NextLink, Offset, Page, PageNumber, Pages
+from automate_http.rate_limit import RateLimiter
+from automate_http.service import ServiceClient
 from automate_http.transport import GuardedTransport
 
 __all__ = [
     "AddressPolicy",
+    "Auth",
+    "BasicAuth",
+    "BearerAuth",
+    "Credentials",
+    "Cursor",
     "GetInput",
     "Guard",
     "GuardedTransport",
+    "HeaderAuth",
     "HttpConfig",
     "HttpConnector",
     "HttpResponse",
+    "NextLink",
+    "OAuth2",
+    "Offset",
+    "Page",
+    "PageNumber",
+    "Pages",
     "PostInput",
+    "QueryAuth",
+    "RateLimiter",
     "RequestInput",
+    "ServiceClient",
     "WebhookInput",
     "WebhookResult",
 ]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import ssl
-import threading
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import httpx
 
@@ -29,10 +25,10 @@ from automate_http.messages import (
     WebhookResult,
 )
 from automate_http.redirects import REDIRECTS
-from automate_http.transport import GuardedTransport, default_ssl_context
+from automate_http.transports import Transports
 from automate_http.urls import full_url, parse_base_url
 from automate_kernel import Connector, ConnectorContext, action, current_call
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretError
+from automate_kernel.errors import AutomateError, ErrorCodes, SecretError
 from automate_kernel.webhooks import StandardWebhooksSignature
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -67,9 +63,8 @@ class HttpConnector(Connector):
             None if hosts is None else frozenset(map(normal_host, hosts)),
             resolver,
         )
-        self._lock = threading.Lock()
-        self._transports: WeakKeyDictionary[asyncio.AbstractEventLoop, GuardedTransport] = (
-            WeakKeyDictionary()
+        self._transports = Transports(
+            self._guard, ca_file=self._settings.ca_file, owner="the connector 'http'"
         )
 
     @classmethod
@@ -128,14 +123,7 @@ class HttpConnector(Connector):
 
     async def close(self) -> None:
         """Close the connections of this event loop, and leave those of others to their loops."""
-        with self._lock:
-            transports = list(self._transports.items())
-            self._transports.clear()
-        for loop, transport in transports:
-            if loop is asyncio.get_running_loop():
-                await transport.aclose()
-            elif loop.is_running():
-                asyncio.run_coroutine_threadsafe(transport.aclose(), loop)
+        await self._transports.aclose()
 
     async def _respond(self, method: str, data: GetInput) -> HttpResponse:
         content, kind = encode_body(data) if isinstance(data, PostInput) else (b"", None)
@@ -190,28 +178,7 @@ class HttpConnector(Connector):
         )
 
     async def _exchange(self, request: httpx.Request, bounds: Bounds) -> Reply:
-        return await exchange(self._transport(), request, bounds)
-
-    def _transport(self) -> GuardedTransport:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            transport = self._transports.get(loop)
-            if transport is None:
-                transport = GuardedTransport(self._guard, ssl_context=self._ssl_context())
-                self._transports[loop] = transport
-            return transport
-
-    def _ssl_context(self) -> ssl.SSLContext:
-        file = self._settings.ca_file
-        if file is None:
-            return default_ssl_context()
-        try:
-            return ssl.create_default_context(cafile=file)
-        except OSError:
-            raise ConfigError(
-                f"the connector 'http' can't read ca_file {file!r}",
-                hint="it is a file of certificates in PEM",
-            ) from None
+        return await exchange(self._transports.get(), request, bounds)
 
     def _undelivered(self, reply: Reply) -> AutomateError:
         error = failure_of(reply, self.ctx.redact)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 from automate_http.exchange import Reply
-from automate_http.messages import HttpResponse, PostInput
+from automate_http.messages import HttpResponse, PostInput, Scalar
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 _JSON = re.compile(r"application/(json|[a-z0-9.+-]*\+json)|text/json", re.IGNORECASE)
@@ -24,14 +25,19 @@ def encode_body(data: PostInput) -> tuple[bytes, str | None]:
     if data.has_json:
         return encode_json(data.json_body), "application/json"
     if data.form is not None:
-        pairs = {
-            name: [_form_text(each) for each in (value if isinstance(value, list) else [value])]
-            for name, value in data.form.items()
-        }
-        return urlencode(pairs, doseq=True).encode(), "application/x-www-form-urlencoded"
+        return encode_form(data.form), "application/x-www-form-urlencoded"
     if data.text is not None:
         return _utf8(data.text), "text/plain; charset=utf-8"
     return b"", None
+
+
+def encode_form(form: Mapping[str, Scalar | list[Scalar]]) -> bytes:
+    """Write *form* as an HTML form is sent."""
+    pairs = {
+        name: [_form_text(each) for each in (value if isinstance(value, list) else [value])]
+        for name, value in form.items()
+    }
+    return urlencode(pairs, doseq=True).encode()
 
 
 def encode_json(value: Any) -> bytes:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from email.utils import parsedate_to_datetime
+import json
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 from automate_http.exchange import Reply
 from automate_http.guard import origin
+from automate_http.waits import header_wait, retry_after
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status
 
-_MAX_WAIT_SECONDS = 86_400.0
-_READ, _SHOWN = 4_096, 200
+_READ, _READ_JSON, _SHOWN = 4_096, 65_536, 200
+_TOO_MANY = 429
+# Where services put their words, the most telling first; "error" and "errors" hold further ones.
+_WORDS = ("message", "error_description", "detail", "title", "error", "errors", "reason", "code")
+_DEEPEST = 4
 
 
 def failure_of(reply: Reply, redact: Callable[[str], str] = str) -> AutomateError:
@@ -27,29 +32,17 @@ def failure_of(reply: Reply, redact: Callable[[str], str] = str) -> AutomateErro
     else:
         code, hint = code_of_status(reply.status), None
     said = _excerpt(reply, redact)
+    wait = retry_after(reply.headers)
+    if wait is None and reply.status == _TOO_MANY:
+        wait = header_wait(reply.headers)
     return AutomateError(
         code,
         f"{reply.method} {origin(reply.url)} answered {_phrase(reply.status)}"
         + (f": {said}" if said else ""),
         hint=hint,
-        retry_after=retry_after(reply),
+        retry_after=wait,
         details={"status": reply.status},
     )
-
-
-def retry_after(reply: Reply) -> float | None:
-    """Return the seconds of ``Retry-After``, a day at most."""
-    text = reply.headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return min(float(text), _MAX_WAIT_SECONDS)
-    try:
-        # Against the server's own clock: ours may be minutes off.
-        until = parsedate_to_datetime(text)
-        now = parsedate_to_datetime(reply.headers.get("date", ""))
-        seconds = (until - now).total_seconds()
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    return min(max(seconds, 0.0), _MAX_WAIT_SECONDS)
 
 
 def _phrase(status: int) -> str:
@@ -63,6 +56,28 @@ def _excerpt(reply: Reply, redact: Callable[[str], str]) -> str:
     kind = reply.headers.get("content-type", "").lower()
     if not kind.startswith(("text/plain", "application/json", "application/problem+json")):
         return ""  # a page for browsers says little in its first lines
-    text = redact(reply.content[:_READ].decode("utf-8", "replace"))
+    said = _words_of(reply.content) if "json" in kind else ""
+    # Redacted before it is cut: half a secret is not recognised.
+    text = redact(said or reply.content[:_READ].decode("utf-8", "replace"))
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _words_of(content: bytes) -> str:
+    """Return the words for people in a JSON answer, or nothing."""
+    try:
+        found = json.loads(content) if len(content) <= _READ_JSON else None
+    except (ValueError, RecursionError):
+        return ""
+    return _words_in(found, 0)[:_READ]
+
+
+def _words_in(found: Any, depth: int) -> str:
+    if isinstance(found, str):
+        return found
+    if depth < _DEEPEST and isinstance(found, list) and found:
+        return "; ".join(filter(None, (_words_in(each, depth + 1) for each in found[:3])))
+    if depth < _DEEPEST and isinstance(found, Mapping):
+        words = (_words_in(found[name], depth + 1) for name in _WORDS if name in found)
+        return next(filter(None, words), "")
+    return ""

@@ -1,4 +1,11 @@
-"""A transport for httpx that goes through the guard."""
+"""
+A transport for httpx that goes through the guard.
+
+The plugin uses httpx 0.28 for its messages (URL, headers, request, response) and httpcore for its
+connections; the client, redirects, bodies and time limits are its own. httpx2, to which others
+move, has dropped Python 3.10, and httpx 1.0 is not released. A move touches this module, `guard`
+and imports of those four classes.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlencode
 
@@ -33,8 +34,11 @@ from automate_django.admin.pages.workflow_list import (
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
 from automate_kernel.errors import AutomateError
+from automate_kernel.polls.poller import Poll
 from automate_kernel.workflows.definition.graph import to_svg, to_text
 from automate_kernel.workflows.definition.loader import dumps
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.triggers import EventTrigger
 from automate_kernel.workflows.engine.schedule import Schedule
 
 _LIST = "automate_workflows"
@@ -160,6 +164,7 @@ class WorkflowDocumentAdmin(PageAdmin):
             run_url=self._run_url(row) if self._may_run(request, row) and workflow else "",
             run_form=run_form or RunForm(),
             schedules=_schedules(row) if workflow and not row.problem else [],
+            polls=_polls(row, workflow) if workflow and not row.problem else [],
             schedule_url=self._schedule_url(row),
             may_pause=request.user.has_perm(_SCHEDULE),
             crumbs=crumbs_to(self, None),
@@ -389,6 +394,16 @@ _DONE = {
     "resume": "It fires again.",
     "trigger": "It has fired: a worker runs the execution.",
 }
+
+
+def _polls(row: ListedWorkflow, workflow: Workflow) -> list[Poll]:
+    """Return the polls that the workflow listens to, as workers know them."""
+    events = [each.event for each in workflow.triggers if isinstance(each, EventTrigger)]
+    return [
+        each
+        for each in (get_kernel().polls.find() if events else [])
+        if each.tenant_id == row.tenant_id and any(fnmatchcase(each.name, one) for one in events)
+    ]
 
 
 def _schedules(row: ListedWorkflow) -> list[Schedule]:

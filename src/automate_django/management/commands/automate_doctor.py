@@ -114,6 +114,9 @@ class Command(BaseCommand):
                 "plugins": lambda: diagnosis.plugin_findings(get_kernel()),
                 "workflows": lambda: diagnosis.workflow_findings(get_kernel()),
                 "secrets": _secrets,
+                "polls": lambda: diagnosis.poll_findings(
+                    get_kernel(), command="manage.py automate polls", idle_seconds=seconds
+                ),
                 "workers": lambda: _workers(seconds),
             }
             findings = diagnosis.findings_of(checks.items(), debug=bool(options["traceback"]))

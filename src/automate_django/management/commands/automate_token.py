@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from automate_django.management.base import as_json
 from automate_django.models import ApiToken
+from automate_kernel.durations import parse_duration
 from automate_kernel.errors import AutomateError
-from automate_kernel.workflows.definition.duration import parse_duration
 
 
 class Command(BaseCommand):

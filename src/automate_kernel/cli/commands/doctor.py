@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from automate_kernel.monitoring.diagnosis import (
     clock_finding,
     findings_of,
     plugin_findings,
+    poll_findings,
     schema_findings,
     secret_findings,
     secret_uses,
@@ -79,6 +81,7 @@ def _checks(
     yield "plugins", lambda: plugin_findings(kernel())
     yield "workflows", lambda: _workflows(session.workflow_paths(), kernel())
     yield "secrets", lambda: secret_findings(kernel(), _uses(context, kernel()))
+    yield "polls", lambda: _polls(context, idle_seconds)
     yield (
         "workers",
         lambda: worker_findings(
@@ -88,6 +91,15 @@ def _checks(
             idle_seconds=idle_seconds,
         ),
     )
+
+
+def _polls(context: Context, idle_seconds: float) -> list[Finding]:
+    session = context.session
+    kernel = session.build(workflows=False)
+    for path in session.workflow_paths():
+        with suppress(AutomateError):  # reported with the workflows
+            kernel.add_workflow(path)
+    return poll_findings(kernel, command=context.named("polls"), idle_seconds=idle_seconds)
 
 
 def _settings(context: Context) -> list[Finding]:

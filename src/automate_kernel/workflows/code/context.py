@@ -13,6 +13,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from automate_kernel.durations import parse_duration
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
 from automate_kernel.secrets.handles import SecretRef
@@ -27,7 +28,6 @@ from automate_kernel.workflows.code.calls import (
 from automate_kernel.workflows.code.function import Values, step_function
 from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.definition.approval import Approval
-from automate_kernel.workflows.definition.duration import parse_duration
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 from automate_kernel.workflows.execution import Event

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from automate_kernel.durations import Duration, format_duration
 from automate_kernel.outbox.item import MAX_CONCURRENCY
-from automate_kernel.workflows.definition.duration import Duration, format_duration
 from automate_kernel.workflows.definition.fields import DefinitionModel, refused
 
 

@@ -25,8 +25,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from automate_kernel.durations import Duration, format_duration
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.workflows.definition.duration import Duration, format_duration
 from automate_kernel.workflows.definition.fields import (
     DefinitionModel,
     Identifier,

@@ -17,9 +17,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from automate_kernel.durations import Duration, format_duration
 from automate_kernel.errors import ErrorCodes
 from automate_kernel.storage.values import UnstorableError, plain_json
-from automate_kernel.workflows.definition.duration import Duration, format_duration
 from automate_kernel.workflows.definition.structure import FieldPath
 
 # Less than a value may be stored with, since the definition's own levels come in addition.

@@ -53,6 +53,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
+from automate_kernel.durations import Duration
 from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.outbox.item import MAX_CONCURRENCY
 from automate_kernel.storage.codec import JsonText
@@ -75,7 +76,6 @@ from automate_kernel.workflows.definition.blocks import (
     plain_id,
     top_id,
 )
-from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import (
     Condition,
     DefinitionModel,

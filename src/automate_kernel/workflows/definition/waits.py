@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from automate_kernel.workflows.definition.duration import (
+from automate_kernel.durations import (
     Duration,
     format_duration,
     parse_duration,

@@ -9,6 +9,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from automate_kernel.durations import parse_duration
 from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, type_name
 from automate_kernel.secrets.handles import masked
 from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
@@ -22,7 +23,6 @@ from automate_kernel.workflows.definition.blocks import (
     plain_id,
     within,
 )
-from automate_kernel.workflows.definition.duration import parse_duration
 from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.definition.triggers import Trigger
 from automate_kernel.workflows.definition.waits import SleepUntil

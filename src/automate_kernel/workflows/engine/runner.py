@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from automate_kernel import signals
+from automate_kernel.durations import format_duration
 from automate_kernel.errors import (
     AutomateError,
     ErrorCodes,
@@ -35,7 +36,6 @@ from automate_kernel.storage.rows import Rows
 from automate_kernel.worker.handler import Snooze, asked_to_stop, should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
-from automate_kernel.workflows.definition.duration import format_duration
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.admission import (
     Admission,

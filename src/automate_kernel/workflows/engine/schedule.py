@@ -17,6 +17,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from automate_kernel.durations import format_duration
 from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.logs import get_logger
@@ -24,7 +25,6 @@ from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, SCHEDULE
 from automate_kernel.workflows.catalogue import EVERYBODY, Catalogue, Everybody
 from automate_kernel.workflows.definition.admission import Concurrency
-from automate_kernel.workflows.definition.duration import format_duration
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.triggers import ScheduleTrigger, require_cron
 from automate_kernel.workflows.engine.admission import (

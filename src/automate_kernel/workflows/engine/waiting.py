@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from automate_kernel.durations import format_duration, parse_duration
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.handles import masked
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.blocks import plain_id
-from automate_kernel.workflows.definition.duration import format_duration, parse_duration
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor, read_instant
 from automate_kernel.workflows.engine.children import (

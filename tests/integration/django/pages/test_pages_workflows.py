@@ -327,6 +327,33 @@ def test_schedules_are_paused_and_fired(root: Any, kernel: Any) -> None:
     assert root.post(post, {"command": "delete", "number": "1"}).status_code == 403
 
 
+def test_polls_are_shown_with_their_state(root: Any, kernel: Any) -> None:
+    """On the page of the workflow that listens to them."""
+    from automate_kernel import Connector, PollResult, poll
+
+    class Sheet(Connector):
+        key = "sheet"
+        display_name = "Sheet"
+
+        @poll("new_row", every="1m")
+        def new_row(self, cursor: Any) -> PollResult:
+            raise ConnectionError("the sheet <b>is away</b>")
+
+    kernel.plugins.register(Sheet)
+    document = definitions.create(
+        "name: rows\ntrigger: {type: event, event: sheet.new_row}\n"
+        "steps: [{id: a, action: chat.post_message, input: {channel: C1, text: hi}}]\n"
+    )
+    kernel.workflows.look_again()
+    page = f"{BASE}{document.pk}/"
+    assert "sheet.new_row" in text_of(root.get(page))
+    kernel._poller.run_due()
+    shown = root.get(page).content.decode()
+    assert "failing" in shown
+    assert "UNAVAILABLE" in shown
+    assert "the sheet &lt;b&gt;is away" in shown
+
+
 # -- who may ---------------------------------------------------------------------------------------
 
 PAGES = ("", "{}/", "{}/versions/1/", "files/order-notify/")

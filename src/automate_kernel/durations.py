@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from automate_kernel.workflows.definition.structure import kind_of
+from automate_kernel.errors import type_name
 
 __all__ = ["Duration", "format_duration", "parse_duration"]
 
@@ -48,7 +48,7 @@ def parse_duration(value: str | float) -> float:
     written out and read back exactly. Raises ValueError with the remedy in its text.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        problem = f"a duration is text or a number, not {kind_of(value)}: {_REMEDY}"
+        problem = f"a duration is text or a number, not {type_name(value)}: {_REMEDY}"
         raise ValueError(problem)  # noqa: TRY004 - one kind of error for all problems
     milliseconds = _from_text(value) if isinstance(value, str) else _from_number(value)
     if milliseconds != milliseconds.to_integral_value():

@@ -1,0 +1,95 @@
+"""Credentials of requests to a service, read from the secrets at each request."""
+
+from __future__ import annotations
+
+import base64
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from automate_kernel.operations.context import SecretReader
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """
+    The headers and query parameters that prove who asks.
+
+    *values* are the secrets in them, which no error may show.
+    """
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    values: tuple[str, ...] = field(default=(), repr=False)
+
+
+class Auth(ABC):
+    """A way to prove who asks. Instances hold keys of secrets, and no values."""
+
+    hint: str = ""
+    """The remedy in the error for a request that the service refused with 401."""
+
+    @abstractmethod
+    async def credentials(self, secrets: SecretReader) -> Credentials:
+        """Return what the next request is sent with. Raises `AutomateError`."""
+
+    async def renew(self, secrets: SecretReader, used: Credentials) -> bool:
+        """
+        Return True if the request is worth another try with new credentials.
+
+        Called after a 401 that *used* got, once for a request.
+        """
+        return False
+
+
+class BearerAuth(Auth):
+    """``Authorization: Bearer …`` with the secret *key*; services differ in the *scheme*'s word."""
+
+    def __init__(self, key: str, *, scheme: str = "Bearer") -> None:
+        self._key, self._scheme = key, scheme
+        self.hint = f"check the secret {key!r}"
+
+    async def credentials(self, secrets: SecretReader) -> Credentials:
+        """Read the token."""
+        token = await secrets.aget(self._key)
+        return Credentials({"authorization": f"{self._scheme} {token}"}, values=(token,))
+
+
+class BasicAuth(Auth):
+    """HTTP's own authentication: *user* as text, and the secret *key* as the password."""
+
+    def __init__(self, user: str, key: str) -> None:
+        self._user, self._key = user, key
+        self.hint = f"check the secret {key!r}"
+
+    async def credentials(self, secrets: SecretReader) -> Credentials:
+        """Read the password."""
+        password = await secrets.aget(self._key)
+        pair = base64.b64encode(f"{self._user}:{password}".encode()).decode("ascii")
+        return Credentials({"authorization": f"Basic {pair}"}, values=(password, pair))
+
+
+class HeaderAuth(Auth):
+    """A *header* of the service's own (``X-Api-Key``) with the secret *key*."""
+
+    def __init__(self, header: str, key: str) -> None:
+        self._header, self._key = header.lower(), key
+        self.hint = f"check the secret {key!r}"
+
+    async def credentials(self, secrets: SecretReader) -> Credentials:
+        """Read the key."""
+        value = await secrets.aget(self._key)
+        return Credentials({self._header: value}, values=(value,))
+
+
+class QueryAuth(Auth):
+    """A *parameter* of the query with the secret *key*. Take a header where there is a choice."""
+
+    def __init__(self, parameter: str, key: str) -> None:
+        self._parameter, self._key = parameter, key
+        self.hint = f"check the secret {key!r}"
+
+    async def credentials(self, secrets: SecretReader) -> Credentials:
+        """Read the key."""
+        value = await secrets.aget(self._key)
+        return Credentials(query={self._parameter: value}, values=(value,))

@@ -1,0 +1,451 @@
+"""
+A client for one service, which plugins use in place of an HTTP library.
+
+Everything that a service can do to its caller is bounded and has its code: see `ServiceClient`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+import httpx
+from pydantic_core import to_jsonable_python
+from typing_extensions import TypeVar
+
+from automate_http.addresses import AddressPolicy
+from automate_http.answers import as_type, read_answer
+from automate_http.auth import Auth, Credentials
+from automate_http.body import ACCEPT_ENCODING
+from automate_http.content import encode_form, encode_json
+from automate_http.exchange import Bounds, Reply, exchange
+from automate_http.failures import failure_of
+from automate_http.guard import Guard, Resolver, origin, resolve
+from automate_http.headers import check_headers, key_as_header
+from automate_http.pages import Following, Page, Pages
+from automate_http.rate_limit import RateLimiter
+from automate_http.redirects import REDIRECTS
+from automate_http.transports import Transports
+from automate_http.urls import Query, Scalar, full_url, parse_base_url
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.context import PluginContext, current_call
+from automate_kernel.operations.portal import Portal
+from automate_kernel.secrets import Redactor
+
+T = TypeVar("T", default=Any)
+Form = Mapping[str, Scalar | list[Scalar]]
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_MIB = 1024 * 1024
+_PART = re.compile(r"\{(\w+)\}")
+_UNAUTHORIZED, _SERVER_ERROR = 401, 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request before its credentials: they are read anew for each attempt."""
+
+    method: str
+    url: httpx.URL
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
+
+
+class ServiceClient:
+    """
+    A client for the service at *base_url*.
+
+    ::
+
+        self.client = ServiceClient("https://api.example.com/v1", ctx=ctx, auth=BearerAuth("TOKEN"))
+        user = await self.client.aget("/users/{id}", id=user_id, returns=User)
+
+    Each method exists twice: `aget` for ``async def`` actions, `get` for plain ones. Words in
+    braces are parts of the path, given by name, and can't lead elsewhere. *returns* is the type of
+    the answer: a pydantic model, ``list[User]``, ``str``, ``bytes``; any JSON without it.
+
+    Requests go to the service's own host, and redirects to public addresses only, unless
+    *allow_private_networks* names others. Time, length and redirects are bounded. Every failure is
+    an `AutomateError` whose code says whether to try again; none shows a credential, a path or a
+    query. *auth* reads its secrets from *ctx* for each request. Connections are kept until
+    `close` or `aclose`, so make one client for each instance of a plugin.
+
+    With *idempotency_header* a request that changes something carries a key, which is the same
+    when a later attempt of the step sends the same request again.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        ctx: PluginContext | None = None,
+        auth: Auth | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float = 30.0,
+        max_response_bytes: int = 5 * _MIB,
+        max_redirects: int = 5,
+        allow_private_networks: bool | list[str] = False,
+        ca_file: str | None = None,
+        idempotency_header: str | None = None,
+        rate_limit: RateLimiter | None = None,
+        resolver: Resolver = resolve,
+    ) -> None:
+        self._base = parse_base_url(base_url)
+        self._ctx = ctx if ctx is not None else PluginContext(key="http")
+        self._auth = auth
+        check_headers(headers or {})
+        self._headers = {name.lower(): value for name, value in (headers or {}).items()}
+        self._bounds = Bounds(timeout_seconds, max_response_bytes, max_redirects)
+        self._idempotency_header = idempotency_header and idempotency_header.lower()
+        self._rate_limit = rate_limit if rate_limit is not None else RateLimiter()
+        guard = Guard(AddressPolicy.parse(allow_private_networks), None, resolver)
+        guard.check_url(self._base)
+        self._transports = Transports(
+            guard, ca_file=ca_file, owner=f"the client of {self._ctx.key!r}"
+        )
+        self._portal = Portal()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {origin(self._base)}>"
+
+    # -- requests ----------------------------------------------------------------------------
+
+    async def arequest(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        json: Any = None,
+        form: Form | None = None,
+        headers: Mapping[str, str] | None = None,
+        returns: type[T] | None = None,
+        **parts: Scalar,
+    ) -> T:
+        """
+        Send a request and return its answer as *returns*.
+
+        *json* may be a model. Raises `AutomateError` for a status of 400 or more, and for an answer
+        that can't be read.
+        """
+        return await self._call(method, path, query, json, form, returns, parts, headers or {})
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        json: Any = None,
+        form: Form | None = None,
+        headers: Mapping[str, str] | None = None,
+        returns: type[T] | None = None,
+        **parts: Scalar,
+    ) -> T:
+        """Do the same as `arequest`, and block until the answer is there."""
+        return self._run(
+            self.arequest(
+                method, path, query=query, json=json, form=form, headers=headers, returns=returns,
+                **parts,
+            )
+        )  # fmt: skip
+
+    async def aget(
+        self,
+        path: str,
+        *,
+        query: Query | None = None,
+        returns: type[T] | None = None,
+        **parts: Scalar,
+    ) -> T:
+        """Get what is at *path*."""
+        return await self._call("GET", path, query, None, None, returns, parts)
+
+    def get(
+        self,
+        path: str,
+        *,
+        query: Query | None = None,
+        returns: type[T] | None = None,
+        **parts: Scalar,
+    ) -> T:
+        """Do the same as `aget`, and block until the answer is there."""
+        return self._run(self.aget(path, query=query, returns=returns, **parts))
+
+    async def apost(
+        self,
+        path: str,
+        *,
+        query: Query | None = None,
+        json: Any = None,
+        form: Form | None = None,
+        returns: type[T] | None = None,
+        **parts: Scalar,
+    ) -> T:
+        """Send *json* or a *form* to *path*."""
+        return await self._call("POST", path, query, json, form, returns, parts)
+
+    def post(
+        self,
+        path: str,
+        *,
+        query: Query | None = None,
+        json: Any = None,
+        form: Form | None = None,
+        returns: type[T] | None = None,
+        **parts: Scalar,
+    ) -> T:
+        """Do the same as `apost`, and block until the answer is there."""
+        return self._run(
+            self.apost(path, query=query, json=json, form=form, returns=returns, **parts)
+        )
+
+    # -- lists -------------------------------------------------------------------------------
+
+    async def aitems(
+        self,
+        path: str,
+        *,
+        pages: Pages,
+        query: Query | None = None,
+        returns: type[T] | None = None,
+        max_items: int | None = None,
+        max_pages: int = 1_000,
+        **parts: Scalar,
+    ) -> AsyncIterator[T]:
+        """
+        Yield the items of a list that comes in *pages*, each as *returns*.
+
+        It ends after *max_items*, and gets no page that nobody asks for. A list of more than
+        *max_pages*, a page that was there before, and one on another host raise
+        ``FAILED_PRECONDITION``: a list that is cut short in silence is worse than an error.
+        """
+        left = max_items
+        async for reply, found in self._pages(path, pages, query, max_pages, parts, max_items):
+            for item in found if left is None else found[:left]:
+                value: T = item if returns is None else as_type(item, returns, reply)
+                yield value
+            if left is not None and (left := left - len(found)) <= 0:
+                return
+
+    def items(
+        self,
+        path: str,
+        *,
+        pages: Pages,
+        query: Query | None = None,
+        returns: type[T] | None = None,
+        max_items: int | None = None,
+        max_pages: int = 1_000,
+        **parts: Scalar,
+    ) -> Iterator[T]:
+        """Do the same as `aitems`, and block for each page."""
+        found = self.aitems(
+            path, pages=pages, query=query, returns=returns, max_items=max_items,
+            max_pages=max_pages, **parts,
+        )  # fmt: skip
+        end: Any = object()
+
+        async def following() -> T:
+            return await anext(found, end)
+
+        while (item := self._run(following())) is not end:
+            yield item
+
+    async def _pages(
+        self,
+        path: str,
+        pages: Pages,
+        query: Query | None,
+        max_pages: int,
+        parts: Mapping[str, Scalar],
+        most: int | None,
+    ) -> AsyncIterator[tuple[Reply, list[Any]]]:
+        url = self._url(_filled(path, parts), {**(query or {}), **pages.first()})
+        seen: set[str] = set()
+        before = 0
+        for position in range(max_pages):
+            if str(url) in seen:
+                raise self._astray("leads to a page that was there before")
+            seen.add(str(url))
+            reply = await self._answered(_Request("GET", url, self._headers, b""))
+            content = read_answer(reply, None)
+            found = pages.items_of(content)
+            yield reply, found
+            page = Page(content, reply.headers, position, len(found), before)
+            before += len(found)
+            following = pages.following(page)
+            if following is None or (most is not None and before >= most):
+                return
+            url = self._next_url(url, following)
+        raise self._astray(f"has more than {max_pages} pages", hint="raise max_pages")
+
+    def _next_url(self, url: httpx.URL, following: Following) -> httpx.URL:
+        if not isinstance(following, str):
+            query = {name: str(value) for name, value in (following or {}).items()}
+            return url.copy_merge_params(query)
+        try:
+            target = url.join(following).copy_with(fragment=None)
+        except (httpx.InvalidURL, ValueError):
+            raise self._astray("leads to a URL that can't be read") from None
+        if origin(target) != origin(self._base) or target.userinfo:
+            # It would get the credentials.
+            raise self._astray("leads to another host")
+        return target
+
+    def _astray(self, problem: str, hint: str | None = None) -> AutomateError:
+        return AutomateError(
+            ErrorCodes.FAILED_PRECONDITION, f"the list of {origin(self._base)} {problem}", hint=hint
+        )
+
+    # -- one request -------------------------------------------------------------------------
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        query: Query | None,
+        json: Any,
+        form: Form | None,
+        returns: type[T] | None,
+        parts: Mapping[str, Scalar],
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> T:
+        content, kind = _body(json, form)
+        check_headers(headers)
+        named = {name.lower(): value for name, value in headers.items()}
+        request = _Request(
+            method,
+            self._url(_filled(path, parts), query or {}),
+            {**({"content-type": kind} if kind else {}), **self._headers, **named},
+            content,
+        )
+        found: T = read_answer(await self._answered(request), returns)
+        return found
+
+    async def _answered(self, request: _Request) -> Reply:
+        """Return the answer to *request*, with new credentials once if they are refused."""
+        reply, used = await self._attempt(request)
+        auth = self._auth if reply.status == _UNAUTHORIZED else None
+        if auth is not None and await auth.renew(self._ctx.secrets, used):
+            reply, used = await self._attempt(request)
+        if 200 <= reply.status < 300:
+            return reply
+        if reply.status in REDIRECTS and self._bounds.max_redirects == 0:
+            return reply
+        raise self._failure(reply, used)
+
+    async def _attempt(self, request: _Request) -> tuple[Reply, Credentials]:
+        wait = self._rate_limit.reserve()
+        if wait > 0:
+            await anyio.sleep(wait)
+        used = Credentials()
+        if self._auth is not None:
+            used = await self._auth.credentials(self._ctx.secrets)
+            check_headers(used.headers)
+        headers = {
+            "accept": "application/json, */*;q=0.5",
+            "user-agent": f"automate-{self._ctx.key}",
+            **request.headers,
+            **self._idempotency(request),
+            **used.headers,
+            "accept-encoding": ACCEPT_ENCODING,
+        }
+        if request.content or request.method in ("POST", "PUT", "PATCH"):
+            headers["content-length"] = str(len(request.content))
+        url = request.url.copy_merge_params(dict(used.query)) if used.query else request.url
+        sent = httpx.Request(request.method, url, headers=headers, content=request.content)
+        reply = await exchange(self._transports.get(), sent, self._bounds)
+        self._rate_limit.observe(reply.status, reply.headers)
+        return reply, used
+
+    def _failure(self, reply: Reply, used: Credentials) -> AutomateError:
+        # Those of this request too: without a kernel nothing else knows them.
+        own = Redactor(used.values)
+        error = failure_of(reply, lambda text: own.redact(self._ctx.redact(text)))
+        if reply.status == _SERVER_ERROR:
+            # INTERNAL is a mistake in the plugin; this one is the service's.
+            error.code = ErrorCodes.UNAVAILABLE
+        if reply.status == _UNAUTHORIZED and self._auth is not None:
+            error.hint = self._auth.hint or None
+        return error
+
+    def _url(self, path: str, query: Query) -> httpx.URL:
+        url = full_url(path, query, self._base)
+        if origin(url) != origin(self._base):
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT, f"the URL is not one of {origin(self._base)}"
+            )
+        return url
+
+    def _idempotency(self, request: _Request) -> dict[str, str]:
+        call, name = current_call(), self._idempotency_header
+        if request.method in _SAFE or not name or call is None or call.idempotency_key is None:
+            return {}
+        # An action may send several requests, which must not count as one.
+        about = f"{call.idempotency_key}\n{request.method}\n{request.url}\n".encode(
+            "utf-8", "surrogatepass"
+        )
+        return {name: key_as_header(hashlib.sha256(about + request.content).hexdigest())}
+
+    # -- loops -------------------------------------------------------------------------------
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._portal.run(work)
+        work.close()
+        raise AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            "a method that blocks was called on an event loop",
+            hint="await its twin, such as aget()",
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections. The client opens new ones if it is used again."""
+        await self._transports.aclose()
+        await asyncio.to_thread(self._portal.close)
+
+    def close(self) -> None:
+        """Do the same as `aclose`, and block until it is done; from anywhere."""
+        if not self._transports.empty:
+            # Not on the caller's loop, which may be the one that closes an application.
+            self._portal.run(self._transports.aclose())
+        self._portal.close()
+
+
+def _filled(path: str, parts: Mapping[str, Scalar]) -> str:
+    """Put *parts* into *path*, each quoted so that it stays one part."""
+    names = set(_PART.findall(path))
+    if names != parts.keys():
+        odd = ", ".join(sorted(names ^ parts.keys()))
+        raise TypeError(f"the path {path!r} and the parts that were given differ: {odd}")
+    return _PART.sub(lambda match: _quoted(match[1], parts[match[1]]), path)
+
+
+def _quoted(name: str, value: Scalar) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if text in ("", ".", ".."):
+        # An empty one would mean the whole collection, for DELETE too.
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT, f"the part {name!r} of the path can't be {text!r}"
+        )
+    return quote(text.encode("utf-8", "surrogatepass"), safe="")
+
+
+def _body(json: Any, form: Form | None) -> tuple[bytes, str | None]:
+    if json is not None and form is not None:
+        raise TypeError("json and form are two kinds of body; give one")
+    if form is not None:
+        return encode_form(form), "application/x-www-form-urlencoded"
+    if json is not None:
+        return encode_json(to_jsonable_python(json, by_alias=True)), "application/json"
+    return b"", None

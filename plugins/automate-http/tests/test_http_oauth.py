@@ -1,0 +1,525 @@
+"""OAuth 2 against an authorization server of another library."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from automate_kernel import AutomateError, ConfigError
+from automate_kernel.operations.account import Account
+from automate_kernel.operations.context import ConnectorContext
+from automate_kernel.secrets import (
+    MemorySecretsBackend,
+    SecretResolver,
+    WritableFileSecretsBackend,
+)
+
+pytest.importorskip("authlib", reason="uv run --group plugins pytest plugins")
+oauth2 = pytest.importorskip("oauthlib.oauth2", reason="uv run --group plugins pytest plugins")
+
+from automate_http import OAuth2, ServiceClient  # noqa: E402
+
+SECRET = "client-secret-0123456789"
+KEY = "crm-account"
+
+
+class Validator(oauth2.RequestValidator):
+    """What the server knows: one client, codes, and tokens."""
+
+    def __init__(self) -> None:
+        self.codes: dict[str, dict[str, Any]] = {}
+        self.access: dict[str, Any] = {}
+        self.refresh: dict[str, Any] = {}
+
+    def validate_client_id(self, client_id, request, *args, **kwargs):
+        return client_id == "crm"
+
+    def validate_redirect_uri(self, client_id, redirect_uri, request, *args, **kwargs):
+        return redirect_uri.startswith("http://127.0.0.1:")
+
+    def validate_response_type(self, client_id, response_type, client, request, *args, **kwargs):
+        return response_type == "code"
+
+    def validate_scopes(self, client_id, scopes, client, request, *args, **kwargs):
+        return set(scopes) <= {"read", "write"}
+
+    def get_default_scopes(self, client_id, request, *args, **kwargs):
+        return ["read"]
+
+    def is_pkce_required(self, client_id, request):
+        return True
+
+    def save_authorization_code(self, client_id, code, request, *args, **kwargs):
+        self.codes[code["code"]] = {
+            "challenge": request.code_challenge,
+            "method": request.code_challenge_method,
+            "redirect_uri": request.redirect_uri,
+            "scopes": request.scopes,
+        }
+
+    def get_code_challenge(self, code, request):
+        return self.codes[code]["challenge"]
+
+    def get_code_challenge_method(self, code, request):
+        return self.codes[code]["method"]
+
+    def client_authentication_required(self, request, *args, **kwargs):
+        return True
+
+    def authenticate_client(self, request, *args, **kwargs):
+        import base64
+
+        words = request.headers.get("Authorization", "").split()
+        right = base64.b64encode(f"crm:{SECRET}".encode()).decode()
+        if words != ["Basic", right]:
+            return False
+        request.client = type("Client", (), {"client_id": "crm"})()
+        return True
+
+    def validate_code(self, client_id, code, client, request, *args, **kwargs):
+        if code not in self.codes:
+            return False
+        request.scopes, request.user = self.codes[code]["scopes"], "ada"
+        return True
+
+    def confirm_redirect_uri(self, client_id, code, redirect_uri, client, request, *a, **k):
+        return self.codes[code]["redirect_uri"] == redirect_uri
+
+    def validate_grant_type(self, client_id, grant_type, client, request, *args, **kwargs):
+        return True
+
+    def save_bearer_token(self, token, request, *args, **kwargs):
+        self.access[token["access_token"]] = request.scopes
+        if "refresh_token" in token:
+            self.refresh.pop(request.refresh_token, None)
+            self.refresh[token["refresh_token"]] = request.scopes
+
+    def invalidate_authorization_code(self, client_id, code, request, *args, **kwargs):
+        self.codes.pop(code)
+
+    def validate_refresh_token(self, refresh_token, client, request, *args, **kwargs):
+        return refresh_token in self.refresh
+
+    def get_original_scopes(self, refresh_token, request, *args, **kwargs):
+        return self.refresh[refresh_token]
+
+    def validate_bearer_token(self, token, scopes, request):
+        return token in self.access
+
+
+class AuthorizationServer:
+    """It listens; *answers* stand in for its token endpoint where a test wants trouble."""
+
+    def __init__(self) -> None:
+        self.validator = Validator()
+        self.oauth = oauth2.Server(self.validator, token_expires_in=3600)
+        self.grants: list[str] = []
+        self.trouble: tuple[int, bytes] | None = None
+        self.denies = False
+        self.served = 0
+        self.gate: threading.Event | None = None
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+                request = (self.url(), self.command, body, dict(self.headers))
+                path = urlsplit(self.path).path
+                if path == "/authorize":
+                    if server.denies:
+                        back = parse_qs(urlsplit(self.path).query)
+                        where = f"{back['redirect_uri'][0]}?error=access_denied&state={back['state'][0]}"
+                        return self.reply({"Location": where}, "", 302)
+                    scopes, _ = server.oauth.validate_authorization_request(*request)
+                    return self.reply(
+                        *server.oauth.create_authorization_response(*request, scopes, {})
+                    )
+                if path == "/token":
+                    server.grants.append(parse_qs(body)["grant_type"][0])
+                    if server.trouble is not None:
+                        status, content = server.trouble
+                        return self.reply({}, content.decode(), status)
+                    return self.reply(*server.oauth.create_token_response(*request))
+                valid, _ = server.oauth.verify_request(*request, [])
+                server.served += valid
+                self.reply({}, json.dumps({"me": "ada"}), 200 if valid else 401)
+
+            do_GET = do_POST = handle_any
+
+            def url(self) -> str:
+                return f"{server.url}{self.path}"
+
+            def reply(self, headers: Any, body: str | None, status: int) -> None:
+                content = (body or "").encode()
+                self.send_response(status)
+                for name, value in {"Content-Type": "application/json", **headers}.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+
+    def expire(self) -> None:
+        """Take no access token that was given out before."""
+        self.validator.access.clear()
+
+    def revoke(self) -> None:
+        self.expire()
+        self.validator.refresh.clear()
+
+
+@pytest.fixture
+def server(monkeypatch: Any) -> Any:
+    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")  # of the server alone
+    found = AuthorizationServer()
+    yield found
+    found.http.shutdown()
+    found.http.server_close()
+
+
+class Clock:
+    now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> SecretResolver:
+    tokens = WritableFileSecretsBackend(tmp_path / "tokens")
+    return SecretResolver([MemorySecretsBackend({"CRM_SECRET": SECRET}), tokens])
+
+
+def account(server: Any, **options: Any) -> OAuth2:
+    options = {
+        "authorize_url": f"{server.url}/authorize",
+        "client_secret": "CRM_SECRET",
+        "allow_private_networks": ["127.0.0.1"],
+        **options,
+    }
+    return OAuth2(KEY, token_url=f"{server.url}/token", client_id="crm", **options)
+
+
+def browse(url: str) -> str:
+    """Say yes, as a person does, and return where the browser is sent."""
+    return httpx.get(url, follow_redirects=False).headers["location"]
+
+
+def connect(server: Any, secrets: SecretResolver, **options: Any) -> OAuth2:
+    auth = account(server, **options)
+    consent = auth.begin("http://127.0.0.1:8400/callback")
+    auth.finish(consent, browse(consent.url), secrets, by="ada")
+    return auth
+
+
+def client(server: Any, auth: OAuth2, secrets: SecretResolver) -> ServiceClient:
+    ctx = ConnectorContext(key="crm", secrets=secrets, redact=secrets.redactor.redact)
+    return ServiceClient(server.url, ctx=ctx, auth=auth, allow_private_networks=["127.0.0.1"])
+
+
+def stored(secrets: SecretResolver) -> dict[str, Any]:
+    return json.loads(secrets.writable.get_secret(KEY))
+
+
+def test_a_person_connects_an_account(server: Any, secrets: SecretResolver) -> None:
+    """With PKCE and state, which the server checks and we do."""
+    auth = connect(server, secrets, scopes=["read", "write"])
+    assert isinstance(auth, Account)
+    assert client(server, auth, secrets).get("/me") == {"me": "ada"}
+    kept = stored(secrets)
+    assert kept["connected_by"] == "ada"
+    assert kept["scope"] == "read write"
+    assert server.grants == ["authorization_code"]
+    assert secrets.redactor.redact(f"<{kept['refresh_token']}>") == "<[secret]>"
+
+
+def test_a_proof_key_is_needed(server: Any, secrets: SecretResolver) -> None:
+    """A code that was caught on its way is of no use to others."""
+    auth = account(server)
+    consent = auth.begin("http://127.0.0.1:8400/callback")
+    answer = browse(consent.url)
+    consent.private["verifier"] = "x" * 64
+    with pytest.raises(AutomateError) as caught:
+        auth.finish(consent, answer, secrets, by="ada")
+    assert "challenge" in str(caught.value).lower() or "invalid" in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda url: url.replace("state=", "state=x"),
+        lambda url: url.replace("state=", "other="),
+        lambda url: url + "&state=x",
+    ],
+    ids=["another", "none", "two"],
+)
+def test_an_answer_to_another_question_is_refused(
+    server: Any, secrets: SecretResolver, change: Any
+) -> None:
+    auth = account(server)
+    consent = auth.begin("http://127.0.0.1:8400/callback")
+    with pytest.raises(AutomateError, match="state differs"):
+        auth.finish(consent, change(browse(consent.url)), secrets, by="ada")
+    assert server.grants == []
+
+
+def test_a_no_is_reported(server: Any, secrets: SecretResolver) -> None:
+    server.denies = True
+    with pytest.raises(AutomateError, match="not connected: access_denied"):
+        connect(server, secrets)
+
+
+def test_a_token_is_renewed_before_it_expires(server: Any, secrets: SecretResolver) -> None:
+    clock = Clock()
+    auth = connect(server, secrets, clock=clock)
+    first = stored(secrets)
+    clock.now += 3600 - 61
+    client(server, auth, secrets).get("/me")
+    assert stored(secrets) == first
+    clock.now += 2
+    client(server, auth, secrets).get("/me")
+    second = stored(secrets)
+    assert second["access_token"] != first["access_token"]
+    assert second["refresh_token"] != first["refresh_token"]
+    assert second["connected_by"] == "ada"
+    assert server.grants == ["authorization_code", "refresh_token"]
+
+
+def test_a_refused_token_is_renewed_once(server: Any, secrets: SecretResolver) -> None:
+    """The service ended it before its time; the request is sent again."""
+    auth = connect(server, secrets)
+    server.expire()
+    assert client(server, auth, secrets).get("/me") == {"me": "ada"}
+    assert server.grants == ["authorization_code", "refresh_token"]
+
+
+def test_of_many_threads_one_renews(server: Any, secrets: SecretResolver) -> None:
+    auth = connect(server, secrets)
+    server.expire()
+    service = client(server, auth, secrets)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: service.get("/me")["me"], range(16))) == ["ada"] * 16
+
+    async def many() -> list[Any]:
+        return await asyncio.gather(*(service.aget("/me") for _ in range(8)))
+
+    server.expire()
+    assert len(asyncio.run(many())) == 8
+    assert server.grants.count("refresh_token") == 2
+
+
+def _in_process(url: str, folder: str, results: Any) -> None:
+    tokens = WritableFileSecretsBackend(folder)
+    secrets = SecretResolver([MemorySecretsBackend({"CRM_SECRET": SECRET}), tokens])
+    here = type("Server", (), {"url": url})
+    service = client(here, account(here), secrets)
+    results.put([service.get("/me")["me"] for _ in range(3)])
+    service.close()
+
+
+def test_of_many_processes_one_renews(server: Any, secrets: SecretResolver, tmp_path: Path) -> None:
+    """A refresh token that is used twice would end the connection, with many services."""
+    connect(server, secrets)
+    server.expire()
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    arguments = (server.url, str(tmp_path / "tokens"), results)
+    workers = [context.Process(target=_in_process, args=arguments) for _ in range(4)]
+    for each in workers:
+        each.start()
+    assert [results.get(timeout=60) for _ in workers] == [["ada"] * 3] * 4
+    for each in workers:
+        each.join()
+    assert server.grants.count("refresh_token") == 1
+
+
+def test_a_process_that_dies_with_the_lock_keeps_nobody_out(tmp_path: Path) -> None:
+    backend = WritableFileSecretsBackend(tmp_path)
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+
+    def hold() -> None:
+        with backend.locked(KEY):
+            held.set()
+            threading.Event().wait()
+
+    process = context.Process(target=hold)
+    process.start()
+    assert held.wait(30)
+    process.kill()
+    process.join()
+    with backend.locked(KEY):
+        pass
+
+
+def test_a_holder_whose_lock_was_lost_undoes_nothing(server: Any, secrets: SecretResolver) -> None:
+    """A backend whose locks can end leaves the tokens of who came later."""
+    auth = connect(server, secrets)
+    newer = {**stored(secrets), "access_token": "newer-token-123456"}
+    ask = auth._ask
+
+    def meanwhile(*args: Any, **values: Any) -> Any:
+        reply = ask(*args, **values)
+        secrets.writable.set_secret(KEY, json.dumps(newer))
+        return reply
+
+    auth._ask = meanwhile
+    used = asyncio.run(auth.credentials(secrets))
+    assert asyncio.run(auth.renew(secrets, used))
+    assert stored(secrets)["access_token"] == "newer-token-123456"
+
+
+def test_a_revoked_account_says_who_must_connect_again(
+    server: Any, secrets: SecretResolver
+) -> None:
+    """At once, the next time: the service isn't asked again and again."""
+    auth = connect(server, secrets)
+    server.revoke()
+    for _ in range(3):
+        with pytest.raises(AutomateError) as caught:
+            client(server, auth, secrets).get("/me")
+        error = caught.value
+        assert (error.code, error.retryable) == ("UNAUTHENTICATED", False)
+        assert "connected by ada" in str(error)
+        assert "automate connect" in str(error)
+    assert server.grants.count("refresh_token") == 1
+    connect(server, secrets)
+    assert client(server, auth, secrets).get("/me") == {"me": "ada"}
+
+
+def test_an_account_that_was_never_connected_says_so(server: Any, secrets: SecretResolver) -> None:
+    with pytest.raises(AutomateError, match="not connected.*automate connect") as caught:
+        client(server, account(server), secrets).get("/me")
+    assert (caught.value.code, caught.value.retryable) == ("UNAUTHENTICATED", False)
+
+
+def test_a_token_service_that_is_away_is_tried_again(server: Any, secrets: SecretResolver) -> None:
+    """A token that is still good for a moment is used until then."""
+    clock = Clock()
+    auth = connect(server, secrets, clock=clock)
+    server.trouble = (503, b"{}")
+    clock.now += 3600 - 30
+    assert client(server, auth, secrets).get("/me") == {"me": "ada"}
+    clock.now += 60
+    with pytest.raises(AutomateError) as caught:
+        client(server, auth, secrets).get("/me")
+    assert (caught.value.code, caught.value.retryable) == ("UNAVAILABLE", True)
+    assert not stored(secrets)["revoked"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>", b"[]", b'{"access_token": 7}', b'{"access_token": "a\\nb"}',
+     b'{"access_token": "abc", "token_type": "mac"}', b"x" * 70_000],
+    ids=["empty", "page", "list", "number", "line break", "mac", "long"],
+)  # fmt: skip
+def test_an_odd_answer_is_no_token(server: Any, secrets: SecretResolver, content: bytes) -> None:
+    server.trouble = (200, content)
+    with pytest.raises(AutomateError):
+        connect(server, secrets)
+    assert not Path(secrets.writable.directory / KEY).exists()
+
+
+def test_a_client_has_a_token_of_its_own(server: Any, secrets: SecretResolver) -> None:
+    """Client credentials: kept in memory, asked for again when it is refused."""
+    auth = account(server, authorize_url=None, scopes=["read"])
+    service = client(server, auth, secrets)
+    assert [service.get("/me")["me"] for _ in range(3)] == ["ada"] * 3
+    server.expire()
+    service.get("/me")
+    assert server.grants == ["client_credentials"] * 2
+
+
+def test_a_wrong_client_secret_is_named(server: Any) -> None:
+    wrong = SecretResolver(MemorySecretsBackend({"CRM_SECRET": "wrong-secret-987654"}))
+    with pytest.raises(AutomateError) as caught:
+        client(server, account(server, authorize_url=None), wrong).get("/me")
+    assert (caught.value.code, caught.value.retryable) == ("UNAUTHENTICATED", False)
+    assert "'CRM_SECRET'" in str(caught.value)
+    assert "wrong-secret" not in repr(caught.value)
+
+
+def test_tokens_go_over_https(server: Any) -> None:
+    with pytest.raises(ConfigError, match="not https"):
+        account(server, allow_private_networks=False)
+
+
+APP = """
+from automate_http import OAuth2, ServiceClient
+from automate_kernel import Connector, Kernel, action
+from automate_kernel.secrets import MemorySecretsBackend, WritableFileSecretsBackend
+
+URL = {url!r}
+
+
+class Crm(Connector):
+    key = "crm"
+    display_name = "CRM"
+
+    def __init__(self, config=None, *, ctx=None):
+        super().__init__(config, ctx=ctx)
+        here = ["127.0.0.1"]
+        self.auth = OAuth2(
+            {key!r}, authorize_url=URL + "/authorize", token_url=URL + "/token", client_id="crm",
+            client_secret="CRM_SECRET", allow_private_networks=here,
+        )
+        self.client = ServiceClient(URL, ctx=self.ctx, auth=self.auth, allow_private_networks=here)
+
+    def oauth(self):
+        return self.auth
+
+    @action
+    async def me(self):
+        return await self.client.aget("/me")
+
+
+secrets = [MemorySecretsBackend({{"CRM_SECRET": {secret!r}}}), WritableFileSecretsBackend("tokens")]
+kernel = Kernel(plugins=[Crm], discover=False, secrets=secrets)
+"""
+
+
+def test_a_command_connects_a_plugin(server: Any, tmp_path: Path) -> None:
+    """From the page to the stored token, and an action that works in another process."""
+    (tmp_path / "crm_app.py").write_text(APP.format(url=server.url, key=KEY, secret=SECRET))
+    (tmp_path / "automate.toml").write_text('app = "crm_app:kernel"\n')
+    command = [sys.executable, "-m", "automate_kernel.cli", "connect", "crm"]
+    process = subprocess.Popen(
+        [*command, "--no-browser", "--by", "grace", "--wait", "60s"],
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        url = next(line.strip() for line in process.stderr if line.startswith("http"))
+        back = browse(url)
+        assert httpx.get(back.partition("?")[0]).status_code == 404  # as a browser asks for icons
+        assert httpx.get(back).status_code == 200
+        printed = process.stdout.read() + process.stderr.read()
+        assert process.wait(30) == 0, printed
+    kept = json.loads((tmp_path / "tokens" / KEY).read_text())
+    assert "crm is connected" in printed
+    assert kept["connected_by"] == "grace"
+    assert kept["access_token"] not in printed
+    call = "from crm_app import kernel; print(kernel.invoke('crm.me')); kernel.close()"
+    done = subprocess.run(
+        [sys.executable, "-c", call], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "{'me': 'ada'}\n", done.stderr

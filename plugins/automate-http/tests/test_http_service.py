@@ -1,0 +1,459 @@
+"""The client for services."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from automate_http import (
+    BasicAuth,
+    BearerAuth,
+    Cursor,
+    HeaderAuth,
+    NextLink,
+    Offset,
+    PageNumber,
+    QueryAuth,
+    RateLimiter,
+    ServiceClient,
+)
+from automate_kernel import AutomateError
+from automate_kernel.operations.context import Call, ConnectorContext, calling
+from automate_kernel.secrets import MemorySecretsBackend, SecretResolver
+from pydantic import BaseModel
+
+TOKEN = "tok-9f8e7d6c5b4a3210"
+
+
+class User(BaseModel):
+    id: int
+    name: str
+
+
+class Secrets:
+    """A reader whose value a test changes."""
+
+    def __init__(self, value: str = TOKEN) -> None:
+        self.value = value
+
+    def get(self, key: str) -> str:
+        return self.value
+
+    async def aget(self, key: str) -> str:
+        return self.value
+
+
+@pytest.fixture
+def client(server: Any, request: Any) -> Callable[..., ServiceClient]:
+    async def everything_is_here(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    def make(**options: Any) -> ServiceClient:
+        options.setdefault("allow_private_networks", ["public.test"])
+        options.setdefault("ctx", ConnectorContext(key="crm", secrets=Secrets()))
+        options.setdefault("resolver", everything_is_here)
+        made = ServiceClient(server.url("/v1"), **options)
+        request.addfinalizer(made.close)
+        return made
+
+    return make
+
+
+def answer(server: Any, path: str, value: Any, status: int = 200, **headers: str) -> None:
+    server.answer(
+        path, status, json.dumps(value).encode(), Content_Type="application/json", **headers
+    )
+
+
+def failure(work: Callable[[], Any]) -> AutomateError:
+    with pytest.raises(AutomateError) as caught:
+        work()
+    return caught.value
+
+
+def test_an_answer_is_of_the_type_that_was_asked_for(server: Any, client: Any) -> None:
+    """A model, a list of them, text, bytes, or any JSON."""
+    answer(server, "/v1/users/7", {"id": 7, "name": "Ada"})
+    answer(server, "/v1/users", [{"id": 7, "name": "Ada"}])
+    server.answer("/v1/empty", 204)
+    service = client()
+    assert service.get("/users/{id}", id=7, returns=User) == User(id=7, name="Ada")
+    assert service.get("users", returns=list[User])[0].name == "Ada"
+    assert service.get("/users")[0] == {"id": 7, "name": "Ada"}
+    assert service.get("/users", returns=bytes).startswith(b"[{")
+    assert service.get("/users", returns=str).startswith("[{")
+    assert service.get("/empty") is None
+
+
+def test_both_kinds_of_action_can_use_it(server: Any, client: Any) -> None:
+    """From one instance: plain methods on a loop of its own, the others on the caller's."""
+    answer(server, "/v1/me", {"id": 1, "name": "Ada"})
+    service = client()
+
+    async def both() -> User:
+        return await service.aget("/me", returns=User)
+
+    assert service.get("/me", returns=User) == asyncio.run(both())
+
+    async def wrong() -> None:
+        service.get("/me")
+
+    assert "aget" in str(failure(lambda: asyncio.run(wrong())))
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("a/b", "/v1/users/a%2Fb"),
+        ("../../admin", "/v1/users/..%2F..%2Fadmin"),
+        ("x?y=1#z", "/v1/users/x%3Fy%3D1%23z"),
+        ("%2e%2e", "/v1/users/%252e%252e"),
+        ("ü", "/v1/users/%C3%BC"),
+        (True, "/v1/users/true"),
+    ],
+)
+def test_a_part_of_the_path_stays_one_part(server: Any, client: Any, value: Any, path: str) -> None:
+    """A value from an event leads to no other part of the service."""
+    client_error = failure(lambda: client().get("/users/{id}", id=value))
+    assert client_error.code == "NOT_FOUND"
+    assert server.last.path == path
+
+
+@pytest.mark.parametrize("value", ["", ".", ".."])
+def test_a_part_that_means_another_path_is_refused(server: Any, client: Any, value: str) -> None:
+    """An empty id would delete the whole collection."""
+    error = failure(lambda: client().request("DELETE", "/users/{id}", id=value))
+    assert error.code == "INVALID_ARGUMENT"
+    assert server.requests == []
+
+
+def test_a_path_on_another_host_is_refused(server: Any, client: Any) -> None:
+    """It would get the credentials."""
+    error = failure(lambda: client(auth=BearerAuth("T")).get("http://evil.test/x"))
+    assert error.code == "INVALID_ARGUMENT"
+    assert server.requests == []
+
+
+def test_parts_that_are_missing_are_the_authors_mistake(client: Any) -> None:
+    with pytest.raises(TypeError, match="id"):
+        client().get("/users/{id}")
+
+
+@pytest.mark.parametrize(
+    ("auth", "header", "value"),
+    [
+        (BearerAuth("T"), "authorization", f"Bearer {TOKEN}"),
+        (BearerAuth("T", scheme="token"), "authorization", f"token {TOKEN}"),
+        (BasicAuth("ada", "T"), "authorization", "Basic YWRhOnRvay05ZjhlN2Q2YzViNGEzMjEw"),
+        (HeaderAuth("X-Api-Key", "T"), "x-api-key", TOKEN),
+    ],
+    ids=["bearer", "scheme", "basic", "header"],
+)
+def test_credentials_are_sent(server: Any, client: Any, auth: Any, header: str, value: str) -> None:
+    answer(server, "/v1/me", {})
+    client(auth=auth).get("/me")
+    assert server.last.headers[header] == value
+
+
+def test_a_key_in_the_query_is_sent_and_never_shown(server: Any, client: Any) -> None:
+    answer(server, "/v1/me", {"message": f"no such key {TOKEN}"}, status=401)
+    error = failure(lambda: client(auth=QueryAuth("key", "T")).get("/me", query={"a": 1}))
+    assert server.last.path == f"/v1/me?a=1&key={TOKEN}"
+    assert TOKEN not in f"{error!r} {error} {error.details}"
+    assert "no such key [secret]" in str(error)
+    assert "secret 'T'" in str(error)
+
+
+def test_a_rotated_secret_counts_at_once(server: Any, client: Any) -> None:
+    answer(server, "/v1/me", {})
+    secrets = Secrets()
+    service = client(auth=BearerAuth("T"), ctx=ConnectorContext(key="crm", secrets=secrets))
+    service.get("/me")
+    secrets.value = "another-token-123456"
+    service.get("/me")
+    assert server.last.headers["authorization"] == "Bearer another-token-123456"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retryable"),
+    [
+        (400, "INVALID_ARGUMENT", False),
+        (401, "UNAUTHENTICATED", False),
+        (403, "PERMISSION_DENIED", False),
+        (404, "NOT_FOUND", False),
+        (409, "ABORTED", True),
+        (429, "RESOURCE_EXHAUSTED", True),
+        (500, "UNAVAILABLE", True),
+        (502, "UNAVAILABLE", True),
+        (503, "UNAVAILABLE", True),
+        (504, "DEADLINE_EXCEEDED", True),
+    ],
+)
+def test_a_status_has_its_code(
+    server: Any, client: Any, status: int, code: str, retryable: bool
+) -> None:
+    answer(server, "/v1/me", {"error": {"message": "the service's words"}}, status=status)
+    error = failure(lambda: client().get("/me"))
+    assert (error.code, error.retryable) == (code, retryable)
+    assert error.message.endswith(": the service's words")
+    assert error.details == {"status": status}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"message": "a"}, "a"),
+        ({"error": "invalid_grant", "error_description": "expired"}, "expired"),
+        ({"title": "Bad", "detail": "too long"}, "too long"),
+        ({"errors": [{"message": "a"}, {"message": "b"}]}, "a; b"),
+        ({"ok": False, "error": "channel_not_found"}, "channel_not_found"),
+        ({"x": 1}, '{"x": 1}'),
+        ({"message": "é\n\u202e" + "x" * 900}, "é " + "x" * 197 + "…"),
+    ],
+    ids=["message", "oauth", "problem", "list", "slack", "other", "long"],
+)
+def test_the_services_words_are_found_and_bounded(
+    server: Any, client: Any, body: Any, words: str
+) -> None:
+    answer(server, "/v1/me", body, status=400)
+    assert failure(lambda: client().get("/me")).message.partition("Request: ")[2] == words
+
+
+def test_a_wait_is_taken_from_a_date_or_a_reset(server: Any, client: Any) -> None:
+    """Against the service's own clock."""
+    date = "Thu, 26 Nov 2026 10:00:00 GMT"
+    for headers, wait in (
+        ({"Retry-After": "30"}, 30),
+        ({"Retry-After": "Thu, 26 Nov 2026 10:02:00 GMT", "Date": date}, 120),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1795687260", "Date": date}, 60),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "45"}, 45),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "9999999"}, 86_400),
+    ):
+
+        def send(handler: Any, headers: Any = headers) -> None:
+            handler.send_response_only(429)
+            for name, value in {**headers, "Content-Length": "0"}.items():
+                handler.send_header(name, value)
+            handler.end_headers()
+
+        server.answers["/v1/me"] = send
+        assert failure(lambda: client().get("/me")).retry_after == wait
+
+
+def test_json_that_is_none_may_be_tried_again(server: Any, client: Any) -> None:
+    """A proxy's page, or a body that was cut."""
+    for body in (b'{"id": 7, "na', b"<html>", b"[" * 100_000, b"NaN"):
+        server.answer("/v1/me", 200, body)
+        error = failure(lambda: client().get("/me", returns=User))
+        assert (error.code, error.retryable) == ("UNAVAILABLE", True)
+
+
+def test_json_of_another_shape_is_named_and_not_shown(server: Any, client: Any) -> None:
+    answer(server, "/v1/me", {"id": "hunter2", "nome": "x"})
+    error = failure(lambda: client().get("/me", returns=User))
+    assert (error.code, error.retryable) == ("FAILED_PRECONDITION", False)
+    assert "id: int_parsing; name: missing" in error.message
+    assert "hunter2" not in str(error)
+
+
+def test_a_body_is_sent(server: Any, client: Any) -> None:
+    answer(server, "/v1/users", {"id": 1, "name": "Ada"})
+    service = client()
+    assert service.post("/users", json=User(id=1, name="Ada"), returns=User).id == 1
+    assert json.loads(server.last.body) == {"id": 1, "name": "Ada"}
+    service.post("/users", form={"a": "1 2", "b": [True, 2]})
+    assert server.last.body == b"a=1+2&b=true&b=2"
+
+
+def test_another_attempt_of_a_step_carries_the_same_key(server: Any, client: Any) -> None:
+    """And two requests of one attempt carry two."""
+    answer(server, "/v1/a", {})
+    service = client(idempotency_header="Idempotency-Key")
+    keys = []
+    for body in (1, 1, 2):
+        with calling(Call("crm.x", idempotency_key="k-1")):
+            service.post("/a", json=body)
+        keys.append(server.last.headers["idempotency-key"])
+    assert keys[0] == keys[1] != keys[2]
+    with calling(Call("crm.x", idempotency_key="k-1")):
+        service.get("/a")
+    assert "idempotency-key" not in server.last.headers
+
+
+def pages_of(server: Any, contents: list[Any], *, param: str, field: str | None = None) -> None:
+    """Serve *contents* one after the other, by the query parameter *param*."""
+
+    def send(handler: Any) -> None:
+        from urllib.parse import parse_qs, urlsplit
+
+        query = parse_qs(urlsplit(handler.path).query)
+        place = int(query.get(param, ["0"])[0])
+        body = json.dumps(contents[place] if place < len(contents) else []).encode()
+        handler.send_response(200)
+        if field == "link" and place + 1 < len(contents):
+            handler.send_header(
+                "Link",
+                f'<x>; rel="prev", <{handler.path.partition("?")[0]}?{param}={place + 1}>; rel="next"',
+            )
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    server.answers["/v1/users"] = send
+
+
+def test_links_lead_to_the_next_page(server: Any, client: Any) -> None:
+    pages_of(server, [[1, 2], [3], []], param="page", field="link")
+    assert list(client().items("/users", pages=NextLink())) == [1, 2, 3]
+    assert len(server.requests) == 3
+
+
+def test_a_cursor_leads_to_the_next_page(server: Any, client: Any) -> None:
+    contents = [
+        {"data": [{"id": 1, "name": "a"}], "meta": {"next": 1}},
+        {"data": [{"id": 2, "name": "b"}], "meta": {"next": ""}},
+    ]
+    pages_of(server, contents, param="cursor")
+    pages = Cursor("meta.next", items="data")
+    found = list(client().items("/users", pages=pages, query={"q": "x"}, returns=User))
+    assert [each.id for each in found] == [1, 2]
+    assert server.last.path == "/v1/users?q=x&cursor=1"
+
+
+def test_numbers_and_offsets_lead_to_the_next_page(server: Any, client: Any) -> None:
+    pages_of(server, [[], [1, 2], [3]], param="page")
+    assert list(client().items("/users", pages=PageNumber(size=2))) == [1, 2, 3]
+    pages_of(server, [[1, 2], None, [3], []], param="offset")
+    assert list(client().items("/users", pages=Offset(limit=100))) == [1, 2, 3]
+
+
+def test_an_iterator_gets_no_page_that_nobody_asked_for(server: Any, client: Any) -> None:
+    pages_of(server, [[1, 2], [3, 4], [5]], param="page", field="link")
+
+    async def first() -> list[Any]:
+        service = client()
+        found = [each async for each in service.aitems("/users", pages=NextLink(), max_items=2)]
+        await service.aclose()
+        return found
+
+    assert asyncio.run(first()) == [1, 2]
+    assert len(server.requests) == 1
+
+
+def test_a_list_that_is_too_long_is_an_error(server: Any, client: Any) -> None:
+    """A list that is cut in silence would be taken for the whole."""
+    pages_of(server, [[1], [2], [3]], param="page", field="link")
+    with pytest.raises(AutomateError, match="more than 2 pages"):
+        list(client().items("/users", pages=NextLink(), max_pages=2))
+
+
+@pytest.mark.parametrize(
+    ("following", "problem"),
+    [
+        ("http://evil.test/users", "another host"),
+        ("//evil.test/users", "another host"),
+        ("https://public.test/users", "another host"),
+        ("http://user:pw@public.test/", "another host"),
+        ("http://a b/", "can.t be read|another host"),
+        ("", None),
+        ("?", "there before"),
+    ],
+)
+def test_the_next_page_is_on_the_same_host(
+    server: Any, client: Any, following: str, problem: str | None
+) -> None:
+    """Elsewhere it would get the credentials; in a circle it would never end."""
+    answer(server, "/v1/users", {"items": [1], "next": following})
+    items = client(auth=BearerAuth("T")).items("/users", pages=NextLink("next", items="items"))
+    assert next(items) == 1
+    if problem is None:
+        assert list(items) == []
+    else:
+        with pytest.raises(AutomateError, match=problem):
+            list(items)
+    assert len(server.requests) <= 2
+
+
+def test_a_page_of_another_shape_is_named(server: Any, client: Any) -> None:
+    answer(server, "/v1/users", {"users": 3})
+    with pytest.raises(AutomateError, match="'users' is not a list"):
+        list(client().items("/users", pages=Cursor("next", items="users")))
+
+
+class Clock:
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_pace_is_kept_for_each_key() -> None:
+    clock = Clock()
+    limit = RateLimiter(2, 1.0, burst=2, max_wait_seconds=1.0, clock=clock)
+    assert [limit.reserve() for _ in range(4)] == [0.0, 0.0, 0.5, 1.0]
+    with pytest.raises(AutomateError) as caught:
+        limit.reserve()
+    assert (caught.value.code, caught.value.retry_after) == ("RESOURCE_EXHAUSTED", 1.5)
+    assert limit.reserve("another") == 0.0
+    clock.now += 60
+    assert [limit.reserve() for _ in range(3)] == [0.0, 0.0, 0.5]
+
+
+def test_the_services_own_limit_is_heeded() -> None:
+    clock = Clock()
+    limit = RateLimiter(max_wait_seconds=10, clock=clock)
+    limit.observe(200, {"x-ratelimit-remaining": "3", "x-ratelimit-reset": "60"})
+    assert limit.reserve() == 0.0
+    limit.observe(200, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "8"})
+    assert limit.reserve() == 8.0
+    limit.observe(429, {"retry-after": "30"})
+    with pytest.raises(AutomateError) as caught:
+        limit.reserve()
+    assert caught.value.retry_after == 30.0
+    clock.now += 30
+    assert limit.reserve() == 0.0
+
+
+def test_after_a_429_nothing_is_sent_until_the_service_allows_it(server: Any, client: Any) -> None:
+    server.answer("/v1/me", 429, Retry_After="60")
+    service = client()
+    failure(lambda: service.get("/me"))
+    error = failure(lambda: service.get("/me"))
+    assert len(server.requests) == 1
+    assert error.code == "RESOURCE_EXHAUSTED"
+    assert 50 < (error.retry_after or 0) <= 60
+
+
+def test_it_is_closed_from_anywhere(server: Any, client: Any) -> None:
+    """On the loop of an application that ends, too, and twice; it opens again."""
+    answer(server, "/v1/me", {})
+    service = client()
+
+    async def end() -> None:
+        await service.aget("/me")
+        service.close()
+        service.close()
+        await service.aclose()
+
+    service.get("/me")
+    asyncio.run(end())
+    assert service.get("/me") == {}
+
+
+def test_nothing_of_the_config_is_in_its_repr(client: Any) -> None:
+    shown = repr(client(auth=BearerAuth("T"), headers={"X": "hunter2"}))
+    assert shown.startswith("<ServiceClient of http://public.test:")
+    assert "hunter2" not in shown
+
+
+def test_a_kernels_secrets_are_used(server: Any, client: Any) -> None:
+    answer(server, "/v1/me", {"token": "swordfish-123456"})
+    secrets = SecretResolver(MemorySecretsBackend({"T": "swordfish-123456"}))
+    client(auth=BearerAuth("T"), ctx=ConnectorContext(key="crm", secrets=secrets)).get("/me")
+    assert server.last.headers["authorization"] == "Bearer swordfish-123456"
+    with pytest.raises(AutomateError, match="no secrets"):
+        client(auth=BearerAuth("T"), ctx=ConnectorContext(key="crm")).get("/me")

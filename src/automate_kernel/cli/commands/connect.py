@@ -1,0 +1,66 @@
+"""``automate connect``: connect a plugin to a person's account."""
+
+from __future__ import annotations
+
+import getpass
+import webbrowser
+from typing import TYPE_CHECKING
+
+from automate_kernel.cli.command import Commands, Context
+from automate_kernel.cli.inputs import argument, duration, flag, option
+from automate_kernel.cli.loopback import LoopbackReceiver
+from automate_kernel.errors import AutomateError, ErrorCodes
+
+if TYPE_CHECKING:
+    from automate_kernel.kernel import Kernel
+    from automate_kernel.operations.account import Account
+
+app: Commands = Commands()
+
+
+@app.called(
+    "automate connect crm",
+    "automate connect crm --port 8400   # where the service knows one redirect URI only",
+)
+def connect(
+    context: Context,
+    key: str = argument("The plugin's key."),
+    port: int = option(0, "The port of 127.0.0.1 for the answer; 0 is any.", min=0, max=65_535),
+    by: str | None = option(None, "Your name, for those who have to connect it again."),
+    wait: str = option("5m", "Wait so long for the answer.", metavar="DURATION"),
+    no_browser: bool = flag("--no-browser", "Only print the page's address."),
+) -> None:
+    """
+    Connect a plugin to an account at its service, in a browser, and store the tokens.
+
+    They go to the first secrets backend that can be written to.
+    """
+    kernel = context.session.in_memory(workflows=False)
+    account = _account(kernel, key)
+    kernel.secrets.writable  # noqa: B018 - better now than after a person's work
+    receiver = LoopbackReceiver(port)
+    try:
+        consent = account.begin(receiver.redirect_uri)
+        context.out.note(f"Open this page, and allow the access:\n{consent.url}")
+        if not no_browser:
+            webbrowser.open(consent.url)
+        answer = receiver.wait(duration(wait, "--wait"))
+    finally:
+        receiver.close()
+    account.finish(consent, answer, kernel.secrets, by=by or getpass.getuser())
+    context.out.data({"connected": key, "secret": account.key})
+    context.out.line(f"{key} is connected. Its tokens are in the secret {account.key}.")
+
+
+def _account(kernel: Kernel, key: str) -> Account:
+    kinds = (kernel.plugins.connectors, kernel.plugins.providers)
+    found = kernel.provider(key) if key in kinds[1] and key not in kinds[0] else None
+    account = (found or kernel.connector(key)).oauth()
+    if account is None:
+        raise AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"the plugin {key!r} is not connected to accounts",
+            hint=f"its credentials are in its config, or in secrets: automate plugins show {key}",
+        )
+    found_account: Account = account
+    return found_account

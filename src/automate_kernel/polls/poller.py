@@ -1,0 +1,400 @@
+"""The poller: it calls the polls that workflows listen to, and emits their events."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, PayloadError
+from automate_kernel.operations.context import Call, calling
+from automate_kernel.operations.error_mapping import normalizing
+from automate_kernel.operations.invoker import Invoker
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import NewItem
+from automate_kernel.outbox.store import OutboxStore
+from automate_kernel.polls.spec import PollResult, PollSpec, checked_result
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.tables import POLL
+from automate_kernel.webhooks.ledger import ReplayLedger
+
+__all__ = ["Poll", "Poller", "Polls"]
+
+logger: logging.Logger = get_logger(__name__)
+
+Demand = Callable[[], Iterable[tuple[str, "str | None"]]]
+"""A function that returns the names of events, or patterns, that are listened to, by tenant."""
+
+_THREADS = 4
+_GRACE_SECONDS = 30.0
+_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 5.0, 3_600.0
+_MOST_CURSOR = 65_536
+_LONGEST_ERROR = 2_000
+_PATTERN = "*?["
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poll:
+    """
+    A poll of a connector for a tenant's workflows, or (None) those of everybody, with its state.
+
+    After *failures* in a row it is called less often, until `next_at`; *error_code* and *error* are
+    those of the last one.
+    """
+
+    id: str
+    connector: str
+    spec: PollSpec
+    tenant_id: str | None = None
+    next_at: datetime | None = None
+    polled_at: datetime | None = None
+    event_at: datetime | None = None
+    """The time of the last poll that had events."""
+    failures: int = 0
+    error_code: str | None = None
+    error: str | None = None
+    paused_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its events: ``connector.poll``."""
+        return f"{self.connector}.{self.spec.name}"
+
+    @property
+    def state(self) -> str:
+        """``paused``, ``failing``, ``new`` or ``ok``."""
+        if self.paused_at is not None:
+            return "paused"
+        if self.failures:
+            return "failing"
+        return "new" if self.polled_at is None else "ok"
+
+
+class Polls:
+    """The polls that workflows listen to: find, pause, resume them, start them over."""
+
+    def __init__(self, storage: Storage, operations: Invoker, demand: Demand) -> None:
+        self._storage, self._operations, self._demand = storage, operations, demand
+
+    def wanted(self) -> dict[str, Poll]:
+        """Return the polls that some workflow listens to, by id, without their state."""
+        found: dict[str, Poll] = {}
+        for pattern, tenant_id in dict.fromkeys(self._demand()):
+            for connector, spec in self._matching(pattern):
+                made = Poll(
+                    id=_id(connector, spec.name, tenant_id),
+                    connector=connector,
+                    spec=spec,
+                    tenant_id=tenant_id,
+                )
+                found[made.id] = made
+        return found
+
+    def find(self) -> list[Poll]:
+        """Find the polls that some workflow listens to, with their state."""
+        wanted = self.wanted()
+        with self._storage.begin(atomic=False) as rows:
+            states = self.states(rows, wanted)
+        found = [with_state(each, states.get(key)) for key, each in wanted.items()]
+        return sorted(found, key=lambda each: (each.name, each.tenant_id or ""))
+
+    def states(self, rows: Rows, wanted: Iterable[str]) -> dict[str, Row]:
+        """Return the rows of polls by id."""
+        return {row["id"]: row for row in rows.select(POLL, [Where("id", "in", sorted(wanted))])}
+
+    def pause(self, name: str, *, tenant_id: str | None = None) -> int:
+        """Let the poll ``connector.poll`` rest; return 0 if it did already."""
+        return self._change(name, tenant_id, Where("paused_at", "eq", None), {"paused_at": Now()})
+
+    def resume(self, name: str, *, tenant_id: str | None = None) -> int:
+        """Let a paused poll go on from its cursor, at once; return 0 if it was not paused."""
+        changes = {"paused_at": None, "next_at": Now()}
+        return self._change(name, tenant_id, Where("paused_at", "ne", None), changes)
+
+    def start_over(self, name: str, *, tenant_id: str | None = None) -> int:
+        """
+        Forget the poll's cursor and its failures: the next call is its first.
+
+        Events that were emitted in the last 30 days are known by their ids, and not emitted again.
+        """
+        changes = {"poll_cursor": None, "failures": 0, "next_at": Now(), "claim_token": None}
+        return self._change(name, tenant_id, Where("id", "ne", ""), changes)
+
+    def _change(self, name: str, tenant_id: str | None, where: Where, changes: Row) -> int:
+        connector, _, poll = name.partition(".")
+        key = _id(connector, poll, tenant_id)
+        wanted = self.wanted()
+        if key not in wanted:
+            known = ", ".join(sorted({each.name for each in wanted.values()})) or "none"
+            raise AutomateError(
+                ErrorCodes.NOT_FOUND,
+                f"no workflow listens to a poll {name!r}",
+                hint=f"there are: {known}",
+            )
+        with self._storage.begin() as rows:
+            begin(rows, [wanted[key]])
+            return rows.update(POLL, [Where("id", "eq", key), where], changes)
+
+    def _matching(self, pattern: str) -> list[tuple[str, PollSpec]]:
+        """Return the polls whose events *pattern* means. Of other connectors nothing is loaded."""
+        connector, dot, _ = pattern.partition(".")
+        source = self._operations.sources["connector"]
+        if not dot or any(each in connector for each in _PATTERN) or connector not in source:
+            return []
+        try:
+            cls = source.get(connector)
+        except AutomateError:
+            return []  # reported with the plugins, and by each of its actions
+        return [
+            (connector, spec)
+            for spec in cls.polls()  # type: ignore[attr-defined]
+            if fnmatchcase(f"{connector}.{spec.name}", pattern)
+        ]
+
+
+class Poller:
+    """
+    Calls the polls that are due: each by one worker of many, outside of any transaction.
+
+    Its events, their ids and the new cursor are saved in one transaction, if the claim is still
+    this worker's. So a worker that dies at any point loses no event and repeats none.
+    """
+
+    def __init__(
+        self,
+        polls: Polls,
+        storage: Storage,
+        outbox: OutboxStore,
+        operations: Invoker,
+        new_item: Callable[..., NewItem],
+    ) -> None:
+        self._polls, self._storage, self._outbox = polls, storage, outbox
+        self._operations, self._new_item = operations, new_item
+        self._ledger = ReplayLedger(storage)
+        self._claimed: queue.SimpleQueue[tuple[Poll, Row] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._busy = self._threads = 0
+
+    def tick(self) -> int:
+        """Claim the polls that are due, and let threads of this worker call them."""
+        with self._lock:
+            free = _THREADS - self._busy
+        claimed = self._claim(free) if free > 0 else []
+        for each in claimed:
+            with self._lock:
+                self._busy += 1
+                begins = self._threads < self._busy
+                self._threads += begins
+            self._claimed.put(each)
+            if begins:
+                # A daemon: a service that hangs keeps no worker from ending. Another worker goes on
+                # once the claim has run out.
+                threading.Thread(target=self._work, name="automate-poll", daemon=True).start()
+        return len(claimed)
+
+    def run_due(self) -> int:
+        """Call the polls that are due in this thread; for tests and scripts."""
+        claimed = self._claim(None)
+        for each, row in claimed:
+            self._call(each, row)
+        return len(claimed)
+
+    def close(self) -> None:
+        """Let the threads end, each after its call."""
+        with self._lock:
+            threads, self._threads = self._threads, 0
+        for _ in range(threads):
+            self._claimed.put(None)
+
+    def _work(self) -> None:
+        while (claimed := self._claimed.get()) is not None:
+            poll, row = claimed
+            try:
+                self._call(poll, row)
+            except Exception:
+                logger.exception("poll %s: its result could not be saved", poll.name)
+            finally:
+                with self._lock:
+                    self._busy -= 1
+
+    # -- claiming ----------------------------------------------------------------------------
+
+    def _claim(self, most: int | None) -> list[tuple[Poll, Row]]:
+        wanted = self._polls.wanted()
+        if not wanted:
+            return []
+        with self._storage.begin(atomic=False) as rows:
+            now, states = rows.now(), self._polls.states(rows, wanted)
+        if missing := [each for key, each in wanted.items() if key not in states]:
+            with self._storage.begin() as rows:
+                begin(rows, missing)
+                now, states = rows.now(), self._polls.states(rows, wanted)
+        due = sorted((row for row in states.values() if _is_due(row, now)), key=_waiting_since)
+        claimed = []
+        for row in due[:most]:
+            poll, token = wanted[row["id"]], new_id()
+            until = Now(poll.spec.timeout_seconds + _GRACE_SECONDS)
+            # Compare and set: of all workers that see it due, one claims it.
+            its = [
+                Where("id", "eq", poll.id),
+                Where("claim_token", "eq", row["claim_token"]),
+                Where("next_at", "eq", row["next_at"]),
+                Where("paused_at", "eq", None),
+            ]
+            with self._storage.begin() as rows:
+                changes = {"claim_token": token, "claimed_until": until}
+                if rows.update(POLL, its, changes):
+                    claimed.append((poll, {**row, "claim_token": token}))
+        return claimed
+
+    # -- one call ----------------------------------------------------------------------------
+
+    def _call(self, poll: Poll, row: Row) -> None:
+        try:
+            result = self._result(poll, row["poll_cursor"])
+            new = self._save(poll, row, result)
+        except LeaseLostError:
+            logger.warning("poll %s took longer than its claim; its result is dropped", poll.name)
+        except Exception as error:
+            self._fail(poll, row, error)
+        else:
+            if new:
+                logger.info("poll %s: %d new events", poll.name, new)
+
+    def _result(self, poll: Poll, cursor: Any) -> PollResult:
+        instance = self._operations.instance("connector", poll.connector)
+        method = getattr(instance, poll.spec.attribute)
+        with calling(Call(poll.name, tenant_id=poll.tenant_id)), normalizing(instance):
+            result = method(cursor)
+            if inspect.isawaitable(result):
+                result = self._operations.portal.run(result, poll.spec.timeout_seconds)
+            return checked_result(poll.spec, result)
+
+    def _save(self, poll: Poll, row: Row, result: PollResult) -> int:
+        """Save the new cursor and emit what is new, in one transaction; return how many."""
+        _check_cursor(poll, result.cursor)
+        items = {
+            event.id: self._new_item(
+                poll.name,
+                event.payload,
+                source=poll.connector,
+                tenant_id=poll.tenant_id,
+                id=new_id(),
+            )
+            for event in result.events
+        }
+        with self._storage.begin() as rows:
+            changes: Row = {
+                "poll_cursor": result.cursor,
+                "polled_at": Now(),
+                "next_at": Now(0.0 if result.more else poll.spec.every_seconds),
+                "failures": 0,
+                "error_code": None,
+                "error": None,
+                "claim_token": None,
+                "claimed_until": None,
+            }
+            # First, as it locks the row: whoever lost the claim waits here, and then changes
+            # nothing.
+            if not rows.update(POLL, _held(poll, row), changes):
+                raise LeaseLostError("the claim of the poll has run out")
+            trigger = f"poll:{poll.spec.name}"
+            deliveries = {event_id: item.id for event_id, item in items.items()}
+            new = self._ledger.remember_all(
+                rows, poll.connector, trigger, deliveries, tenant_id=poll.tenant_id
+            )
+            if new:
+                rows.update(POLL, [Where("id", "eq", poll.id)], {"event_at": Now()})
+                fresh = [item for event_id, item in items.items() if event_id in new]
+                self._outbox.enqueue_many(fresh, transaction=rows.native)
+        return len(new)
+
+    def _fail(self, poll: Poll, row: Row, error: Exception) -> None:
+        clean = self._operations.clean_error(error, f"poll {poll.name!r}")
+        failures = row["failures"] + 1
+        wait = max(_backoff(poll.spec, failures), clean.retry_after or 0.0)
+        log = logger.warning if failures == 1 else logger.info
+        log("poll %s failed, next try in %.0f s: %s", poll.name, wait, clean)
+        changes: Row = {
+            "failures": failures,
+            "error_code": clean.code.value,
+            "error": str(clean)[:_LONGEST_ERROR].replace("\0", ""),
+            "polled_at": Now(),
+            "next_at": Now(wait),
+            "claim_token": None,
+            "claimed_until": None,
+        }
+        with self._storage.begin() as rows:
+            rows.update(POLL, _held(poll, row), changes)
+
+
+def begin(rows: Rows, polls: Sequence[Poll]) -> None:
+    """Add the rows of polls that are seen for the first time; they are due at once."""
+    rows.insert(
+        POLL,
+        [
+            {
+                "id": each.id,
+                "connector": each.connector,
+                "trigger_name": each.spec.name,
+                "tenant_id": each.tenant_id,
+                "next_at": Now(),
+                "failures": 0,
+                "created_at": Now(),
+            }
+            for each in polls
+        ],
+    )
+
+
+def with_state(poll: Poll, row: Row | None) -> Poll:
+    """Return *poll* with the state in its row."""
+    names = (
+        "next_at", "polled_at", "event_at", "failures", "error_code", "error", "paused_at",
+    )  # fmt: skip
+    return poll if row is None else replace(poll, **{name: row[name] for name in names})
+
+
+def _held(poll: Poll, row: Row) -> list[Where]:
+    return [Where("id", "eq", poll.id), Where("claim_token", "eq", row["claim_token"])]
+
+
+def _is_due(row: Row, now: datetime) -> bool:
+    free = row["claim_token"] is None or row["claimed_until"] <= now
+    return row["paused_at"] is None and row["next_at"] <= now and free
+
+
+def _waiting_since(row: Row) -> datetime:
+    since: datetime = row["next_at"]
+    return since
+
+
+def _backoff(spec: PollSpec, failures: int) -> float:
+    doubled = _FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 20)
+    return max(spec.every_seconds, min(doubled, _LONGEST_BACKOFF_SECONDS))
+
+
+def _check_cursor(poll: Poll, cursor: Any) -> None:
+    try:
+        size = len(json.dumps(cursor, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        raise PayloadError(f"the cursor of the poll {poll.name!r} is no JSON value") from None
+    if size > _MOST_CURSOR:
+        raise PayloadError(
+            f"the cursor of the poll {poll.name!r} is longer than {_MOST_CURSOR} characters",
+            hint="keep a time or a number, not what was seen: event ids are remembered",
+        )
+
+
+def _id(connector: str, poll: str, tenant_id: str | None) -> str:
+    parts = json.dumps([tenant_id, connector, poll])
+    return hashlib.sha256(parts.encode("ascii")).hexdigest()

@@ -1,0 +1,207 @@
+"""A service on this machine that answers as badly as services do."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+__all__ = ["HostileService", "hostile_service"]
+
+_CHUNK = b" " * 65_536
+_HUGE_BYTES = 256 * 1024 * 1024
+_UNPACKED_BYTES = 192 * 1024 * 1024
+_DRIP_SECONDS = 0.05
+_ELSEWHERE = "127.0.0.2"
+
+Answer = Callable[["_AnyRequest"], None]
+
+
+@dataclass(eq=False)
+class HostileService:
+    """
+    A server of HTTP whose next answers are one of `ANSWERS`, by its name.
+
+    *answer_to* returns the right answer, as JSON, to a method and a path.
+    """
+
+    answer_to: Callable[[str, str], Any]
+    manner: str = "right"
+    url: str = ""
+    elsewhere: str = ""
+    """The URL of a server at another private address; empty where this machine has none."""
+    paths: list[str] = field(default_factory=list)
+    """The requests that came, with their queries."""
+    reached: list[str] = field(default_factory=list)
+    """The requests that came to *elsewhere*."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+    service: HostileService
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that hangs up is what is tested."""
+
+
+class _AnyRequest(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Listener
+
+    def handle_any(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        service = self.server.service
+        service.paths.append(self.path)
+        ANSWERS[service.manner](self)
+
+    def __getattr__(self, name: str) -> Any:
+        # The standard library asks for do_GET and the like.
+        if name.startswith("do_"):
+            return self.handle_any
+        raise AttributeError(name)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def send(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        headers.setdefault("Content_Type", "application/json")
+        headers.setdefault("Content_Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def refuse(self, status: int, **headers: str) -> None:
+        """Fail, and repeat what was sent, as some services do."""
+        sent = f"{self.path} {' '.join(self.headers.values())}"
+        body = {"message": f"refused: {sent}", "error": {"message": sent, "code": status}}
+        self.send(status, json.dumps(body).encode(), **headers)
+
+    def end_connection(self) -> None:
+        self.close_connection = True
+
+
+class _Elsewhere(_AnyRequest):
+    def handle_any(self) -> None:
+        self.server.service.reached.append(self.path)
+        self.send(200, b'{"internal": true}')
+
+
+def _right(handler: _AnyRequest) -> None:
+    found = handler.server.service.answer_to(handler.command, handler.path)
+    handler.send(200, json.dumps(found).encode())
+
+
+def _refusal(status: int, **headers: str) -> Answer:
+    return lambda handler: handler.refuse(status, **headers)
+
+
+def _silent(handler: _AnyRequest) -> None:
+    handler.server.service.stopping.wait()
+    handler.end_connection()
+
+
+def _dripping(handler: _AnyRequest) -> None:
+    handler.send(200, b"[", Content_Length="1000000")
+    while not handler.server.service.stopping.wait(_DRIP_SECONDS):
+        handler.wfile.write(b" ")
+
+
+def _cut(handler: _AnyRequest) -> None:
+    handler.send(200, b'{"id": ', Content_Length="1000")
+    handler.end_connection()
+
+
+def _redirect_elsewhere(handler: _AnyRequest) -> None:
+    handler.send(302, b"", Location=f"{handler.server.service.elsewhere}/latest/meta-data")
+
+
+def _redirect_for_ever(handler: _AnyRequest) -> None:
+    handler.send(302, b"", Location=f"/again/{len(handler.server.service.paths)}")
+
+
+def _huge(handler: _AnyRequest) -> None:
+    # Without its length, so that only who counts can stop.
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Connection", "close")
+    handler.end_headers()
+    handler.end_connection()
+    for _ in range(_HUGE_BYTES // len(_CHUNK)):
+        handler.wfile.write(_CHUNK)
+
+
+def _bomb(handler: _AnyRequest) -> None:
+    handler.send(200, _packed(), Content_Encoding="gzip")
+
+
+@lru_cache(maxsize=1)
+def _packed() -> bytes:
+    packer = zlib.compressobj(1, wbits=31)
+    parts = [packer.compress(_CHUNK) for _ in range(_UNPACKED_BYTES // len(_CHUNK))]
+    return b"".join([*parts, packer.flush()])
+
+
+ANSWERS: dict[str, Answer] = {
+    "right": _right,
+    "unauthenticated": _refusal(401),
+    "expired_token": _refusal(
+        401, WWW_Authenticate='Bearer error="invalid_token", error_description="it has expired"'
+    ),
+    "forbidden": _refusal(403),
+    "not_found": _refusal(404),
+    # Longer than client libraries wait by themselves.
+    "rate_limited": _refusal(429, Retry_After="120"),
+    "failing": _refusal(500),
+    "unavailable": _refusal(503),
+    "silent": _silent,
+    "dripping": _dripping,
+    "truncated_json": lambda handler: handler.send(200, b'{"id": 7, "items": [{"na'),
+    "page_for_people": lambda handler: handler.send(200, b"<html>Please log in</html>"),
+    "other_shape": lambda handler: handler.send(200, b'[["nobody", {"expects": "this"}]]'),
+    "cut_off": _cut,
+    "hung_up": _AnyRequest.end_connection,
+    "redirect_to_private_address": _redirect_elsewhere,
+    "redirect_for_ever": _redirect_for_ever,
+    "huge": _huge,
+    "bomb": _bomb,
+}
+
+
+@contextmanager
+def hostile_service(answer_to: Callable[[str, str], Any]) -> Iterator[HostileService]:
+    """Serve at a free port of 127.0.0.1, and at one of 127.0.0.2 where there is such an address."""
+    service = HostileService(answer_to)
+    listeners = [_listen(service, "127.0.0.1", _AnyRequest)]
+    service.url = f"http://127.0.0.1:{listeners[0].server_address[1]}"
+    try:
+        listeners.append(_listen(service, _ELSEWHERE, _Elsewhere))
+    except OSError:  # macOS has the one address only
+        pass
+    else:
+        service.elsewhere = f"http://{_ELSEWHERE}:{listeners[1].server_address[1]}"
+    try:
+        yield service
+    finally:
+        service.stopping.set()
+        for listener in listeners:
+            listener.shutdown()
+            listener.server_close()
+
+
+def _listen(service: HostileService, host: str, handler: type[_AnyRequest]) -> _Listener:
+    listener = _Listener((host, 0), handler)
+    listener.service = service
+    arguments = {"poll_interval": 0.02}
+    threading.Thread(target=listener.serve_forever, kwargs=arguments, daemon=True).start()
+    return listener

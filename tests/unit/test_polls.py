@@ -1,0 +1,579 @@
+"""Polls: each event once, by one worker of many, whatever dies in between."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from automate_kernel import AutomateError, ConfigError, Connector, Kernel
+from automate_kernel.connectors import PolledEvent, PollResult, poll
+from automate_kernel.errors import PluginError
+from automate_kernel.operations.context import current_call
+from automate_kernel.polls.spec import polls_of
+from automate_kernel.storage import MemoryStorage, Where
+from automate_kernel.storage.tables import OUTBOX, POLL
+from automate_kernel.testing import FakeClock
+from automate_sqlalchemy import SqlAlchemyStorage
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+Open = Callable[..., Kernel]
+
+
+def do_it(row: Any) -> Any:
+    return row
+
+
+class Sheet:
+    """The service: rows, and what it does to its callers."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+        self.calls: list[tuple[Any, str | None]] = []
+        self.error: Exception | None = None
+        self.page = 100
+        self.overlap = 0
+        self.on_call: Callable[[], None] = lambda: None
+
+    def connector(self, *, is_async: bool = False) -> type[Connector]:
+        sheet = self
+
+        class SheetConnector(Connector):
+            key = "sheet"
+            display_name = "Sheet"
+
+            @poll("new_row", every="1m")
+            def new_row(self, cursor: Any) -> PollResult:
+                """Rows that were added."""
+                return sheet.answer(cursor)
+
+        class AsyncSheetConnector(SheetConnector):
+            @poll("new_row", every="1m")
+            async def new_row(self, cursor: Any) -> PollResult:
+                return sheet.answer(cursor)
+
+        return AsyncSheetConnector if is_async else SheetConnector
+
+    def answer(self, cursor: Any) -> Any:
+        call = current_call()
+        self.calls.append((cursor, call.tenant_id if call else None))
+        self.on_call()
+        if self.error is not None:
+            raise self.error
+        begin = max(0, (cursor or {"at": 0})["at"] - self.overlap)
+        end = min(begin + self.page, len(self.rows))
+        events = [PolledEvent(f"row-{n}", self.rows[n]) for n in range(begin, end)]
+        return PollResult(events, {"at": end}, more=end < len(self.rows))
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def sheet() -> Sheet:
+    return Sheet()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
+def open_kernel(request: Any, clock: FakeClock, sheet: Sheet) -> Iterator[Open]:
+    """Opens kernels on the same data, each as a process of its own has it."""
+    if request.param == "memory":
+        storage: Any = MemoryStorage(clock)
+    else:
+        engine = request.getfixturevalue(f"{request.param}_engine")
+        storage = SqlAlchemyStorage(engine, clock=clock)
+    opened: list[Kernel] = []
+
+    def open_kernel(event: str | None = "sheet.new_row", **options: Any) -> Kernel:
+        opened.append(kernel_on(storage, sheet, event, **options))
+        return opened[-1]
+
+    yield open_kernel
+    for kernel in opened:
+        kernel.close()
+
+
+def kernel_on(
+    storage: Any, sheet: Sheet, event: str | None = "sheet.new_row", *, is_async: bool = False
+) -> Kernel:
+    connector = sheet.connector(is_async=is_async)
+    kernel = Kernel(storage, plugins=[connector], discover=False, secrets={})
+    kernel.action("do.it")(do_it)
+    if event is not None:
+        step = {"id": "a", "action": "do.it", "input": {"row": "{{ event.payload }}"}}
+        trigger = {"type": "event", "event": event}
+        kernel.add_workflow({"name": "w", "trigger": trigger, "steps": [step]})
+    return kernel
+
+
+def started(kernel: Kernel) -> list[Any]:
+    """The payloads of the executions that there are."""
+    kernel.run_until_idle()
+    return sorted(one.event.payload for one in kernel.executions.find(limit=1_000))
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
+def test_each_event_starts_a_workflow_once(
+    open_kernel: Open, sheet: Sheet, clock: FakeClock, is_async: bool
+) -> None:
+    """The cursor comes back as it was given, and a poll waits for its time."""
+    kernel = open_kernel(is_async=is_async)
+    sheet.rows = ["a", "b"]
+    assert started(kernel) == ["a", "b"]
+    sheet.rows += ["c"]
+    assert started(kernel) == ["a", "b"]
+    clock.advance(60)
+    assert started(kernel) == ["a", "b", "c"]
+    assert sheet.calls == [(None, None), ({"at": 2}, None)]
+    execution = kernel.executions.find()[0]
+    assert (execution.event.name, execution.event.source) == ("sheet.new_row", "sheet")
+
+
+def test_an_event_that_comes_again_is_known_by_its_id(
+    open_kernel: Open, sheet: Sheet, clock: FakeClock
+) -> None:
+    """Services are asked for a little more than is new, since their clocks differ."""
+    kernel = open_kernel()
+    sheet.rows, sheet.overlap = ["a", "b"], 2
+    started(kernel)
+    sheet.rows += ["c"]
+    clock.advance(60)
+    assert started(kernel) == ["a", "b", "c"]
+    assert kernel.polls.start_over("sheet.new_row") == 1
+    assert started(kernel) == ["a", "b", "c"]
+    assert sheet.calls[-1][0] is None
+
+
+def test_pages_come_one_after_the_other(open_kernel: Open, sheet: Sheet, clock: FakeClock) -> None:
+    """Without a wait in between, and each saved before the next."""
+    kernel = open_kernel()
+    sheet.rows, sheet.page = list(range(7)), 3
+    for _ in range(3):
+        kernel.run_until_idle()
+    assert started(kernel) == list(range(7))
+    assert [cursor for cursor, _ in sheet.calls] == [None, {"at": 3}, {"at": 6}]
+
+
+def test_nothing_is_polled_that_nobody_listens_to(open_kernel: Open, sheet: Sheet) -> None:
+    for event in (None, "other.event", "*", "sheet.other"):
+        kernel = open_kernel(event)
+        kernel.run_until_idle()
+        assert kernel.polls.find() == []
+    assert sheet.calls == []
+    kernel = open_kernel("sheet.*")
+    kernel.run_until_idle()
+    assert len(sheet.calls) == 1
+
+
+def test_of_many_workers_one_polls(open_kernel: Open, sheet: Sheet, clock: FakeClock) -> None:
+    """However many see it due at the same moment."""
+    kernels = [open_kernel() for _ in range(4)]
+    sheet.rows = ["a"]
+    barrier = threading.Barrier(4)
+
+    def run(kernel: Kernel) -> None:
+        barrier.wait(30)
+        kernel._poller.run_due()
+
+    threads = [threading.Thread(target=run, args=(each,)) for each in kernels]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(sheet.calls) == 1
+    assert started(kernels[0]) == ["a"]
+
+
+def test_a_worker_polls_beside_its_other_work(open_kernel: Open, sheet: Sheet) -> None:
+    """On threads of its own: a service that is slow keeps nothing else from being done."""
+    kernel = open_kernel()
+    sheet.rows = ["a"]
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        asked.set()
+        assert go_on.wait(30)
+
+    sheet.on_call = wait
+    assert kernel._poller.tick() == 1
+    assert asked.wait(30)
+    assert kernel._poller.tick() == 0
+    go_on.set()
+    for _ in range(1_000):
+        if kernel.polls.find()[0].state == "ok":
+            break
+        threading.Event().wait(0.01)
+    assert started(kernel) == ["a"]
+
+
+def test_a_claim_that_ran_out_saves_nothing(
+    open_kernel: Open, sheet: Sheet, clock: FakeClock
+) -> None:
+    """A call that took too long comes back when another worker has gone on."""
+    slow, quick = open_kernel(), open_kernel()
+    sheet.rows = ["a"]
+
+    def overtaken() -> None:
+        sheet.on_call = lambda: None
+        clock.advance(91)
+        assert quick._poller.run_due() == 1
+        sheet.rows.append("b")
+
+    sheet.on_call = overtaken
+    slow._poller.run_due()
+    assert started(quick) == ["a"]
+    clock.advance(60)
+    assert started(quick) == ["a", "b"]
+
+
+def test_failures_are_shown_and_come_less_often(
+    open_kernel: Open, sheet: Sheet, clock: FakeClock
+) -> None:
+    """With the wait that the service asks for; nothing is lost."""
+    kernel = open_kernel()
+    sheet.error = AutomateError("UNAVAILABLE", "the service is away", retry_after=600)
+    kernel.run_until_idle()
+    found = kernel.polls.find()[0]
+    assert (found.state, found.failures, found.error_code) == ("failing", 1, "UNAVAILABLE")
+    assert found.error == "the service is away"
+    assert (found.next_at - clock()).total_seconds() == 600
+    sheet.error = ValueError("boom")
+    waits = []
+    for _ in range(12):
+        clock.advance(found.next_at - clock())
+        kernel.run_until_idle()
+        found = kernel.polls.find()[0]
+        waits.append((found.next_at - clock()).total_seconds())
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (60, 3_600)
+    sheet.error, sheet.rows = None, ["a"]
+    clock.advance(3_600)
+    assert started(kernel) == ["a"]
+    found = kernel.polls.find()[0]
+    assert (found.state, found.failures, found.error) == ("ok", 0, None)
+
+
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    [
+        (None, "returned None|a NoneType"),
+        ([], "returned a list"),
+        (PollResult([PolledEvent(str(n)) for n in range(501)]), "501 events"),
+        (PollResult(["x"]), "other things than events"),  # type: ignore[list-item]
+        (PollResult([], cursor=object()), "no JSON value"),
+        (PollResult([], cursor="x" * 70_000), "longer than"),
+        (PollResult([PolledEvent("a", object())]), "JSON"),
+    ],
+    ids=["none", "list", "many", "no events", "object", "long", "payload"],
+)
+def test_a_wrong_result_is_a_failure_and_changes_nothing(
+    sheet: Sheet, result: Any, problem: str
+) -> None:
+    """It says what to return."""
+    import re
+
+    kernel = kernel_on(MemoryStorage(FakeClock()), sheet)
+    sheet.answer = lambda cursor: result  # type: ignore[method-assign]
+    kernel.run_until_idle()
+    found = kernel.polls.find()[0]
+    assert found.state == "failing"
+    assert re.search(problem, found.error or "")
+    assert started(kernel) == []
+    kernel.close()
+
+
+def test_a_paused_poll_rests(open_kernel: Open, sheet: Sheet, clock: FakeClock) -> None:
+    kernel = open_kernel()
+    assert kernel.polls.pause("sheet.new_row") == 1
+    assert kernel.polls.pause("sheet.new_row") == 0
+    sheet.rows = ["a"]
+    clock.advance(3_600)
+    assert started(kernel) == []
+    assert kernel.polls.find()[0].state == "paused"
+    assert kernel.polls.resume("sheet.new_row") == 1
+    assert kernel.polls.resume("sheet.new_row") == 0
+    assert started(kernel) == ["a"]
+    with pytest.raises(AutomateError, match="no workflow listens.*sheet.new_row"):
+        kernel.polls.pause("sheet.nothing")
+
+
+def test_a_tenants_workflow_has_a_poll_of_its_own(sheet: Sheet) -> None:
+    """With its own cursor, and its tenant in the call, which chooses the secrets."""
+    from automate_kernel.workflows.catalogue import SuppliedWorkflow
+
+    class Source:
+        def stamp(self) -> int:
+            return 1
+
+        def load(self) -> list[SuppliedWorkflow]:
+            step = {"id": "a", "action": "do.it", "input": {"row": 1}}
+            trigger = {"type": "event", "event": "sheet.new_row"}
+            definition = {"trigger": trigger, "steps": [step]}
+            return [
+                SuppliedWorkflow(name="t", definition=definition, tenant_id=tenant)
+                for tenant in ("acme", "zeta")
+            ]
+
+    kernel = Kernel(
+        MemoryStorage(FakeClock()), plugins=[sheet.connector()], discover=False, secrets={},
+        workflow_source=Source(),
+    )  # fmt: skip
+    kernel.action("do.it")(do_it)
+    sheet.rows = ["a"]
+    kernel.run_until_idle()
+    assert sorted(sheet.calls) == [(None, "acme"), (None, "zeta")]
+    assert sorted(one.event.tenant_id for one in kernel.executions.find()) == ["acme", "zeta"]
+    assert kernel.polls.pause("sheet.new_row", tenant_id="acme") == 1
+    with pytest.raises(AutomateError, match="no workflow listens"):
+        kernel.polls.pause("sheet.new_row")
+    kernel.close()
+
+
+def test_a_broken_connector_keeps_no_other_from_being_polled(sheet: Sheet) -> None:
+    kernel = kernel_on(MemoryStorage(FakeClock()), sheet)
+    kernel.plugins.register("nowhere:Broken", "connector", key="broken")
+    step = {"id": "a", "action": "do.it", "input": {"row": 1}}
+    kernel.add_workflow(
+        {"name": "b", "trigger": {"type": "event", "event": "broken.row"}, "steps": [step]}
+    )
+    sheet.rows = ["a"]
+    assert started(kernel) == ["a"]
+    kernel.close()
+
+
+def test_secrets_are_not_in_a_poll(sheet: Sheet) -> None:
+    """Neither in its state nor in its events."""
+    kernel = kernel_on(MemoryStorage(FakeClock()), sheet)
+    kernel.redactor.add("hunter2-hunter2")
+    sheet.error = ValueError("refused hunter2-hunter2")
+    kernel.run_until_idle()
+    assert kernel.polls.find()[0].error.endswith("refused [secret]")
+    kernel.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"every": "soon"}, {"every": 0.5}, {"every": "1m", "max_events": 0},
+     {"every": "1m", "timeout_seconds": 7_200}],
+    ids=["every", "often", "none", "long"],
+)  # fmt: skip
+def test_a_wrong_declaration_is_refused(options: Any) -> None:
+    with pytest.raises(ConfigError, match="new_row"):
+        poll("new_row", **options)(lambda: None)
+    with pytest.raises(ConfigError, match="can't stand"):
+        poll("New Row", every="1m")(lambda self, cursor: PollResult())
+
+
+def test_two_polls_have_two_names() -> None:
+    class Twice(Connector):
+        a = poll("x", every="1m")(lambda self, cursor: PollResult())
+
+        @poll("x", every="1m")
+        def b(self, cursor: Any) -> PollResult:
+            return PollResult()
+
+    with pytest.raises(PluginError, match="twice"):
+        polls_of(Twice)
+
+
+@pytest.mark.parametrize("event_id", ["", "x" * 2_000, 7, None])
+def test_an_event_has_an_id(event_id: Any) -> None:
+    with pytest.raises(PluginError, match="id of a polled event"):
+        PolledEvent(event_id)
+
+
+# -- death ------------------------------------------------------------------------------------
+
+
+class Died(BaseException):
+    """The process ends here; no handler of ours runs."""
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("when", ["before_cursor_execute", "after_cursor_execute", "commit"])
+def test_death_at_any_statement_loses_nothing_and_repeats_nothing(
+    request: Any, clock: FakeClock, sheet: Sheet, database: str, when: str
+) -> None:
+    """Before each statement, after it, and at each commit."""
+    engine: sa.Engine = request.getfixturevalue(f"{database}_engine")
+    sheet.page, deaths = 2, 0
+    while True:
+        sheet.rows += [f"{len(sheet.rows):03}", f"{len(sheet.rows) + 1:03}"]
+        clock.advance(3_700)
+        left = [deaths]
+
+        def die(*_: Any, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Died
+
+        kernel = kernel_on(SqlAlchemyStorage(engine, clock=clock), sheet)
+        sa.event.listen(engine, when, die)
+        try:
+            kernel._poller.run_due()
+            died = False
+        except Died:
+            died = True
+        finally:
+            sa.event.remove(engine, when, die)
+        kernel.close()
+        engine.dispose()
+        deaths += 1
+        if not died:
+            break
+    assert deaths > (2 if when == "commit" else 5), "it died nowhere"
+    after = kernel_on(SqlAlchemyStorage(engine, clock=clock), sheet)
+    for _ in range(len(sheet.rows)):
+        clock.advance(91)
+        after._poller.run_due()
+    with after.storage.begin(atomic=False) as rows:
+        items = rows.select(OUTBOX, [Where("kind", "eq", "automate.event")])
+    payloads = sorted(item["payload"]["payload"] for item in items)
+    assert payloads == sheet.rows
+    after.close()
+
+
+class PollMachine(RuleBasedStateMachine):
+    """Rows come, workers poll, die, are overtaken, services fail; each row is one event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock, self.sheet = FakeClock(), Sheet()
+        self.storage = MemoryStorage(self.clock)
+        self.kernels = [kernel_on(self.storage, self.sheet) for _ in range(2)]
+
+    @rule(count=st.integers(1, 5))
+    def rows_come(self, count: int) -> None:
+        self.sheet.rows += [f"{len(self.sheet.rows) + n:04}" for n in range(count)]
+
+    @rule(which=st.integers(0, 1), page=st.integers(1, 4), overlap=st.integers(0, 3))
+    def one_polls(self, which: int, page: int, overlap: int) -> None:
+        self.sheet.page, self.sheet.overlap = page + overlap, overlap
+        self.kernels[which]._poller.run_due()
+
+    @rule(which=st.integers(0, 1))
+    def one_dies_in_its_call(self, which: int) -> None:
+        def die() -> None:
+            raise Died
+
+        self.sheet.on_call = die
+        try:
+            self.kernels[which]._poller.run_due()
+        except Died:
+            pass
+        self.sheet.on_call = lambda: None
+
+    @rule()
+    def one_is_overtaken(self) -> None:
+        def overtaken() -> None:
+            self.sheet.on_call = lambda: None
+            self.clock.advance(91)
+            self.kernels[1]._poller.run_due()
+
+        self.sheet.on_call = overtaken
+        self.kernels[0]._poller.run_due()
+        self.sheet.on_call = lambda: None
+
+    @rule(which=st.integers(0, 1))
+    def the_service_fails(self, which: int) -> None:
+        self.sheet.error = ConnectionError("away")
+        self.kernels[which]._poller.run_due()
+        self.sheet.error = None
+
+    @rule(seconds=st.sampled_from([30, 60, 91, 4_000]))
+    def time_passes(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+
+    @invariant()
+    def each_row_is_one_event_at_most_and_in_order(self) -> None:
+        found = self.events()
+        assert len(found) == len(set(found))
+        assert found == self.sheet.rows[: len(found)]
+
+    def events(self) -> list[Any]:
+        with self.storage.begin(atomic=False) as rows:
+            items = rows.select(OUTBOX, [])
+        return sorted(item["payload"]["payload"] for item in items)
+
+    def teardown(self) -> None:
+        self.sheet.page, self.sheet.overlap = 100, 0
+        for _ in range(3):
+            self.clock.advance(4_000)
+            self.kernels[0]._poller.run_due()
+        assert self.events() == self.sheet.rows
+        with self.storage.begin(atomic=False) as rows:
+            assert all(row["claim_token"] is None for row in rows.select(POLL, []))
+        for kernel in self.kernels:
+            kernel.close()
+
+
+TestPollMachine = PollMachine.TestCase
+TestPollMachine.settings = settings(
+    max_examples=30, stateful_step_count=20, deadline=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+
+
+# -- what operators see -------------------------------------------------------------------------
+
+
+def test_the_doctor_knows_how_polls_fare(sheet: Sheet) -> None:
+    """One that fails, one that rests, and one that nobody calls."""
+    from datetime import datetime, timedelta, timezone
+
+    from automate_kernel.monitoring.diagnosis import poll_findings
+
+    clock = FakeClock(datetime.now(timezone.utc))
+    kernel = kernel_on(MemoryStorage(clock), sheet)
+
+    def found() -> tuple[str, str]:
+        (each,) = poll_findings(kernel, command="automate polls", idle_seconds=60)
+        return each.state, each.text
+
+    assert found() == ("ok", "1 poll, none failing")
+    sheet.error = ConnectionError("away")
+    for state in ("warn", "fail"):
+        kernel._poller.run_due()
+        assert found()[0] == state
+        assert "UNAVAILABLE" in found()[1]
+        clock.advance(3_700)
+    sheet.error = None
+    kernel._poller.run_due()
+    assert found()[0] == "ok"
+    kernel.polls.pause("sheet.new_row")
+    assert found() == ("warn", "sheet.new_row is paused")
+    kernel.polls.resume("sheet.new_row")
+    with kernel.storage.begin() as rows:
+        rows.update(POLL, [], {"next_at": datetime.now(timezone.utc) - timedelta(seconds=90)})
+    assert found()[0] == "fail"
+    assert "no worker calls it" in found()[1]
+    kernel.close()
+
+
+def test_commands_show_and_steer_polls(sheet: Sheet) -> None:
+    import io
+    import json
+    from contextlib import redirect_stdout
+
+    from automate_kernel.cli import app_for
+
+    kernel = kernel_on(MemoryStorage(FakeClock()), sheet)
+    run = app_for(lambda: kernel, name="automate")
+
+    def printed(*words: str) -> str:
+        out = io.StringIO()
+        with redirect_stdout(out):
+            assert run(["polls", *words]) == 0
+        return out.getvalue()
+
+    assert json.loads(printed("ls", "--json"))[0]["state"] == "new"
+    assert "1 poll paused" in printed("pause", "sheet.new_row")
+    assert "paused" in printed("ls")
+    assert "1 poll resumed" in printed("resume", "sheet.new_row")
+    assert "1 poll started over" in printed("start-over", "sheet.new_row", "--yes")
