@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from automate_kernel.connectors import ActionSpec
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -23,6 +23,12 @@ _MOST_DESCRIPTION, _MOST_TITLE, _SHOWN_PROBLEMS = 4_000, 200, 5
 _SAFE, _REPEATABLE = ("get", "head", "options", "trace"), ("put", "delete")
 
 T = TypeVar("T")
+
+
+class _Nature(TypedDict):
+    read_only: bool
+    destructive: bool
+    idempotent: bool
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class Actions(Mapping[str, ActionSpec]):
         )
         return ApiAction(spec, place, given, pages)
 
-    def _nature(self, name: str, place: Place) -> dict[str, bool]:
+    def _nature(self, name: str, place: Place) -> _Nature:
         hints = last_fitting(self._config.hints, name) or ActionHints()
         read_only = _either(hints.read_only, place.method in _SAFE and not hints.destructive)
         destructive = _either(hints.destructive, place.method == "delete")

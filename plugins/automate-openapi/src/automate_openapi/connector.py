@@ -174,13 +174,13 @@ def _is_undone(error: AutomateError) -> bool:
 
 def _target(action: ApiAction, values: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     """Return the path with its query, and the headers."""
-    given = [each for each in action.input.parameters if each.field in values]
+    given = [each for each in action.input.parameters if each.key in values]
     path = filled(action.place.path, [each for each in given if each.location == "path"], values)
     query: list[Pair] = []
     cookies: list[Pair] = []
     headers: dict[str, str] = {}
     for each in given:
-        value = values[each.field]
+        value = values[each.key]
         if each.location == "query":
             query += each.pairs(value)
         elif each.location == "cookie":
@@ -198,6 +198,6 @@ def _body(action: ApiAction, values: Mapping[str, Any]) -> tuple[bytes, str]:
     body = action.input.body
     if body is None:
         return b"", ""
-    known = {each.field for each in action.input.parameters} | {*body.fields.values()}
+    known = {each.key for each in action.input.parameters} | {*body.fields.values()}
     rest = {name: value for name, value in values.items() if name not in known}
     return body.encoded(values, rest)

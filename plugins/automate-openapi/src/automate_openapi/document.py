@@ -172,7 +172,7 @@ def _loader() -> Any:
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Loader(base):  # type: ignore[misc]
-        yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own class attribute
+        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute
 
     def construct(loader: Any, node: Any) -> Iterator[dict[str, Any]]:
         found: dict[str, Any] = {}

@@ -59,7 +59,7 @@ class InputReader:
         """Return the input. Raises `BrokenReferenceError` for a parameter that can't be known."""
         found = Input(self._parameters())
         for each in found.parameters:
-            self._add(each.field, each.schema, each.base, each.description, each.required)
+            self._add(each.key, each.schema, each.base, each.description, each.required)
         found.body = self._body()
         if self._max_items is not None:
             found.max_items = self._free("max_items", "list")

@@ -37,7 +37,7 @@ def places(document: Document, config: OpenApiConfig) -> dict[str, Place]:
     Names that two operations would have end with a digest of method and path, each of them:
     so none takes over another's name when operations come, go or move.
     """
-    found = [Place(*each[:2], *each[2:]) for each in document.operations()]
+    found = [Place(*each) for each in document.operations()]
     names = [action_name(place) for place in found]
     claims = Counter(names)
     named = {

@@ -31,11 +31,11 @@ _DEEPEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter as the document describes it. *field* is its name in the action's input."""
+    """A parameter as the document describes it. *key* is its name in the action's input."""
 
     name: str
     location: Location
-    field: str
+    key: str
     style: str
     explode: bool
     required: bool = False
@@ -166,7 +166,7 @@ def _listed(value: Any, between: str, equals: str, text: Callable[[Any], str]) -
 
 def filled(path: str, parameters: Iterable[Parameter], values: Mapping[str, Any]) -> str:
     """Return *path* with the values in it; none leads elsewhere."""
-    texts = {each.name: each.segment(values[each.field]) for each in parameters}
+    texts = {each.name: each.segment(values[each.key]) for each in parameters}
     parts = []
     for part in path.split("/"):
         found = _TEMPLATE.sub(lambda match: texts[match[1]], _literal(part))

@@ -116,7 +116,8 @@ class Source:
             self._check_length(text, name)
             return parse(text, name)
 
-        content, others = read(place), {}
+        content = read(place)
+        others: dict[str, Any] = {}
         waiting = self._others(content, place)
         while waiting:
             name = waiting.pop()
