@@ -81,7 +81,7 @@ def test_prism_refuses_what_does_not_fit(prism: str) -> None:
     """Else the tests above would show nothing: here the connector asks for less than the document."""
     import httpx
 
-    for query in ("limit=0", "ids=a", "kinds=cat%7Ccow", "alive=maybe", "where=%7B%7D"):
+    for query in ("limit=0", "ids=a", "kinds=cat%7Ccow", "alive=maybe"):
         answer = httpx.get(f"{prism}/pets?{query}", headers={"Authorization": f"Bearer {TOKEN}"})
         assert answer.status_code == 422, query
     assert httpx.get(f"{prism}/pets").status_code == 401

@@ -132,6 +132,7 @@ class Actions(Mapping[str, ActionSpec]):
         if place.method == "head":
             return {"type": "null"}, []
         choices: list[tuple[Any, str]] = []
+        kinds: set[str] = set()
         empty = False
         for status, given in mapping(place.operation.get("responses")).items():
             if not status.upper().startswith("2"):
@@ -140,10 +141,12 @@ class Actions(Mapping[str, ActionSpec]):
             content = mapping(response.get("content"))
             if not content:
                 empty = True
-            for media_type, media in content.items():
-                if kind_of(media_type) != "json":
-                    return None, []
-                choices.append((mapping(media).get("schema", {}), base))
+            kinds |= {kind_of(media_type) for media_type in content}
+            choices += [(mapping(media).get("schema", {}), base) for media in content.values()]
+        if kinds == {"text"} and not empty:
+            return {"type": "string"}, []
+        if kinds - {"json"}:
+            return None, []
         return self._joined(choices, empty=empty, listed=listed)
 
     def _joined(

@@ -122,7 +122,7 @@ def _flat(value: Mapping[str, Any] | Sequence[Any]) -> Iterable[Any]:
 def _text_in(quoting: Callable[[str], str], delimiter: str) -> Callable[[Any], str]:
     def text(value: Any) -> str:
         # Also where reserved characters stay: this one would split the item.
-        return quoting(text_of(value)).replace(delimiter, quote(delimiter, safe=""))
+        return quoting(text_of(value)).replace(delimiter, f"%{ord(delimiter):02X}")
 
     return text
 
