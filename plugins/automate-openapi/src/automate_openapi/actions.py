@@ -94,7 +94,7 @@ class Actions(Mapping[str, ActionSpec]):
         )
         try:
             given = reader.read()
-            output, problems = self._output(place, listed=pages is not None)
+            output, problems = self._output(place, listed=pages is not None and bool(pages.items))
         except BrokenReferenceError as problem:
             text = f"{name!r} can't be called: {problem}"
             self._logger.warning("%s", text)
@@ -158,7 +158,7 @@ class Actions(Mapping[str, ActionSpec]):
         schemas = [part.schema if isinstance(part.schema, dict) else {} for part in parts]
         # A service may answer with no content where it says that it has none.
         schemas += [{"type": "null"}] if empty else []
-        # With max_items it is the list of all pages.
+        # With max_items it is the list itself, out of the object that it comes in.
         schemas += [{"type": "array"}] if listed else []
         if not all(schemas):
             return None, []

@@ -60,7 +60,7 @@ class Body:
             content = values[self.whole]
         else:
             names = self.fields.items()
-            content = {name: values[given] for given, name in names if given in values}
+            content = {name: values[given] for name, given in names if given in values}
             content |= rest if self.others else {}
             if not content and not self.required:
                 return b"", ""

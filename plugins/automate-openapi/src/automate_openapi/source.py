@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from automate_http.exchange import Bounds, exchange
 from automate_http.failures import failure_of
 from automate_http.guard import origin
 from automate_http.transports import Transports
-from automate_kernel.errors import AutomateError, ConfigError
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_openapi.config import OpenApiConfig
 from automate_openapi.document import Document, parse, references
 
@@ -146,7 +147,7 @@ class Source:
         if found is None and read is not None:
             return _Read(read.document, self._clock(), etag=read.etag)
         text, etag = found or (b"", None)
-        content = await asyncio.to_thread(parse, text, place)
+        content = await asyncio.to_thread(_fetched, text, place)
         others: dict[str, Any] = {}
         waiting = self._others(content, place)
         while waiting:
@@ -157,10 +158,11 @@ class Source:
                 raise ConfigError(f"the document refers to another host, {urlsplit(url).netloc!r}")
             self._check_count(others)
             more = await self._get(url, None)
-            others[url] = await asyncio.to_thread(parse, more[0] if more else b"", url)
+            others[url] = await asyncio.to_thread(_fetched, more[0] if more else b"", url)
             waiting += self._others(others[url], url)
         # An ETag is of one document, so with others all are asked for again.
-        document = Document(content, place, others)
+        with _may_pass():
+            document = Document(content, place, others)
         return _Read(document, self._clock(), etag=etag if not others else None)
 
     async def _get(self, url: str, etag: str | None) -> tuple[bytes, str | None] | None:
@@ -200,6 +202,20 @@ class Source:
                 f"the document {place!r} is larger than {self._config.max_document_bytes:,} bytes",
                 hint="raise max_document_bytes",
             )
+
+
+@contextmanager
+def _may_pass() -> Iterator[None]:
+    """Make the problem of a fetched document one that may pass: a proxy's page, half an answer."""
+    try:
+        yield
+    except ConfigError as error:
+        raise AutomateError(ErrorCodes.UNAVAILABLE, error.message, hint=error.hint) from None
+
+
+def _fetched(text: bytes, place: str) -> Any:
+    with _may_pass():
+        return parse(text, place)
 
 
 def _mark(name: str) -> tuple[int, int]:
