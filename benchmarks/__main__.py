@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [million | waiting | report]`."""
+"""The command: `python -m benchmarks [million | waiting | plugins | report]`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from benchmarks.bench import QUICK, Sizes
 from benchmarks.contenders import NAMES
 from benchmarks.measures import MEASURES
 from benchmarks.million import million
+from benchmarks.plugins import plugins
 from benchmarks.report import publish, tables
 from benchmarks.results import Results
 from benchmarks.run import Plan, run
@@ -43,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
         "benchmarks", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("what", nargs="?", choices=("measure", "million", "waiting", "report"), default="measure")
+    what = ("measure", "million", "waiting", "plugins", "report")
+    add("what", nargs="?", choices=what, default=what[0])
     add("--quick", action="store_true", help="less of everything, under three minutes")
     add("--only", type=_listed(tuple(MEASURES)), metavar="MEASURES", help=", ".join(MEASURES))
     add("--contenders", type=_listed(NAMES), metavar="NAMES", help=", ".join(NAMES))
@@ -65,6 +67,9 @@ def main() -> None:
         return
     if options.what == "waiting":
         print(waiting(options.items or 10_000, server=options.server))
+        return
+    if options.what == "plugins":
+        print(plugins(options.items or 100))
         return
     if options.what == "report":
         publish(Results.load(options.out or _RESULTS))

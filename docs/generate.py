@@ -17,6 +17,7 @@ DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent / "src")]
 
 from _generate.api import API, api, names  # noqa: E402
+from _generate.catalogue import catalogue, plugin_levels  # noqa: E402
 from _generate.cli import cli, commands  # noqa: E402
 from _generate.manage import manage  # noqa: E402
 from _generate.tables import filters, tables  # noqa: E402
@@ -29,6 +30,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/filters.md": filters,
     "reference/cli.md": cli,
     "reference/manage.md": manage,
+    "reference/plugin-levels.md": plugin_levels,
+    "catalogue.md": catalogue,
     **{
         f"reference/api/{name}.md": partial(api, title, modules)
         for name, (title, modules) in API.items()

@@ -29,6 +29,10 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "automate_kernel.operations.context",
             "automate_kernel.operations.spec",
+            "automate_kernel.operations.field_options",
+            "automate_kernel.operations.field_choices",
+            "automate_kernel.operations.fields",
+            "automate_kernel.operations.config_places",
             "automate_kernel.operations.replacement",
         ),
     ),
@@ -84,11 +88,12 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.testing.hostile_service",
             "automate_kernel.testing.providers",
             "automate_kernel.testing.secrets",
+            "automate_kernel.testing.filters",
             "automate_kernel.testing.outbox",
             "automate_kernel.testing.output_store",
         ),
     ),
-    "asgi": ("ASGI", ("automate_kernel.http.app",)),
+    "asgi": ("ASGI", ("automate_kernel.http.app", "automate_kernel.http.operations")),
     "telemetry": (
         "Telemetry",
         (

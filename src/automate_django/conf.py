@@ -65,6 +65,11 @@ The settings, all of them optional.
     ``IDEMPOTENCY_HOURS``       hours for which the answer to an ``Idempotency-Key`` is kept, 24
     ``PROBLEM_TYPES``           the address of your explanations: ``type`` is this and the code
     =========================== ================================================================
+``AUTOMATE_OPERATIONS``
+    ``API``: the operations that clients of the API may call, as names and patterns:
+    ``["slack.post_message", "http.*"]``; a destructive one by its name alone. ``PAGES``: those of
+    the page Operations in the admin. By default none. ``SECONDS``: the longest that a call takes,
+    30. ``MAX_OUTPUT_BYTES``: the largest output, 1,000,000.
 ``AUTOMATE_PLUGINS``
     ``AUTODISCOVER``: False to leave the module ``automation`` of the installed apps alone.
     ``DISCOVER``: False to use listed plugins only. ``DISABLED``: plugins that must not run.
@@ -167,6 +172,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "IDEMPOTENCY_HOURS": 24,
         "PROBLEM_TYPES": None,
     },
+    "AUTOMATE_OPERATIONS": {"API": (), "PAGES": (), "SECONDS": 30, "MAX_OUTPUT_BYTES": 1_000_000},
     "AUTOMATE_PLUGINS": {
         "AUTODISCOVER": True,
         "DISCOVER": True,

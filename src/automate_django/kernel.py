@@ -14,6 +14,7 @@ from automate_django import conf
 from automate_django.storage import DjangoStorage
 from automate_kernel.automation import Automation
 from automate_kernel.errors import ConfigError
+from automate_kernel.operations.config_places import ConfigPlaces
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -79,6 +80,9 @@ def extend_kernel(extension: Callable[[Kernel], None]) -> None:
         _extensions.append(extension)
 
 
+_PLACES = ConfigPlaces("write it in the settings: AUTOMATE_CONFIG = {{{key!r}: {{{entries}}}}}")
+
+
 def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
     """Make another kernel from the settings, with *workflows* instead of theirs."""
     # At first use, since a management command such as migrate needs none of it.
@@ -112,6 +116,7 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         public_url=conf.option("AUTOMATE_APPROVALS", "PUBLIC_URL"),
         version=conf.options("AUTOMATE_WORKER").get("VERSION"),
     )
+    kernel.operations.places = _PLACES
     if conf.option("AUTOMATE_PLUGINS", "AUTODISCOVER"):
         autodiscover_modules("automation")
     kernel.include(automation)

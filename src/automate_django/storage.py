@@ -122,6 +122,10 @@ class DjangoStorage:
             text = f"no transaction is open on the database {connection.alias!r}"
             raise StorageError(text, hint="open transaction.atomic(), or leave *transaction* out")
 
+    def joins(self, transaction: Any) -> bool:
+        """Return True in an open ``atomic()`` block."""
+        return transaction is not None or is_open(self.connection)
+
     @contextmanager
     def _own(self, connection: BaseDatabaseWrapper) -> Iterator[DjangoRows]:
         mend(connection)

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from automate_kernel.connectors import (
         ActionSpec,
         Connector,
+        FieldOption,
         PolledEvent,
         PollResult,
         TriggerSpec,
         action,
+        options,
         poll,
     )
     from automate_kernel.errors import (
@@ -78,6 +80,7 @@ __all__ = [
     "ErrorCodes",
     "Event",
     "Execution",
+    "FieldOption",
     "FileOutputStore",
     "Kernel",
     "LeaseLostError",
@@ -114,6 +117,7 @@ __all__ = [
     "current_call",
     "current_item",
     "hookimpl",
+    "options",
     "poll",
     "register_filter",
 ]
@@ -125,10 +129,12 @@ _HOMES = {
     "connectors": (
         "ActionSpec",
         "Connector",
+        "FieldOption",
         "PollResult",
         "PolledEvent",
         "TriggerSpec",
         "action",
+        "options",
         "poll",
     ),
     "operations.context": (

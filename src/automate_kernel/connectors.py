@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretUnavailableError
 from automate_kernel.operations.context import ConnectorContext
+from automate_kernel.operations.field_options import FieldOption, options
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import (
     Schema,
@@ -48,11 +49,13 @@ __all__ = [
     "ActionSpec",
     "Connector",
     "ConnectorContext",
+    "FieldOption",
     "PollResult",
     "PollSpec",
     "PolledEvent",
     "TriggerSpec",
     "action",
+    "options",
     "poll",
 ]
 

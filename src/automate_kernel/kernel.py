@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from automate_kernel.automation import Automation
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
+from automate_kernel.operations.field_choices import FieldChoices
+from automate_kernel.operations.field_options import FieldOption
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.replacement import Replacement
 from automate_kernel.operations.schemas import json_schema_of
@@ -33,11 +35,12 @@ from automate_kernel.secrets import (
     SecretResolver,
     SecretsBackend,
 )
-from automate_kernel.secrets.handles import reveal
+from automate_kernel.secrets.handles import masked, reveal, secret_keys
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage, Rows, Storage
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.storage.output_store import FileOutputStore, OutputStore
 from automate_kernel.storage.values import encode_json
@@ -64,6 +67,7 @@ from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.code.workflow import On, workflow_function
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine.admission import Admission
+from automate_kernel.workflows.engine.announcer import Announcer
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
 from automate_kernel.workflows.engine.engine import Engine
@@ -109,6 +113,8 @@ _REMEMBERED_SECONDS = 30 * 86_400.0
 # How often `run` writes down what it has counted.
 _REPORT_SECONDS = 1.0
 _SWEEP_SECONDS = 5.0
+# At the end signals that wait for their receivers are sent for so long.
+_ANNOUNCED_SECONDS = 5.0
 
 
 class Kernel:
@@ -202,6 +208,7 @@ class Kernel:
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
+        self.executions.labels_of = self.workflows.labels
         precedence = Precedence(self.outbox.workers, self.workflows.marks, self.version)
         self._precedence = precedence
         self._runner = Runner(
@@ -217,6 +224,8 @@ class Kernel:
         notices = ApprovalNotices(
             self.executions, self.approvals, self.operations, self.workflows.program
         )
+        # A receiver that hangs must not hold up what workers do every second.
+        self._announcer = Announcer()
         self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
@@ -247,9 +256,8 @@ class Kernel:
 
     def _set_up(self, workflows: Iterable[Workflow | str | Path], *, strict: bool) -> None:
         """Add the filters of plugins, their hooks' changes and the host's workflows, in order."""
-        # A broken filter is logged and left out, unless the host is strict.
-        for key, function in self.plugins.filters.load_all().items():
-            self.filters.register(key, function, replace=True)
+        for key in self.plugins.filters.keys():  # noqa: SIM118  (a registry is no mapping)
+            self.filters.announce(key, partial(self.plugins.filters.get, key))
         # Before the workflows, whose templates may use a filter that is made here.
         self.plugins.hook.automate_configure(kernel=self)
         if strict:
@@ -336,6 +344,7 @@ class Kernel:
 
     def close(self) -> None:
         """Close plugins, secrets backends, threads and connections that the storage opened."""
+        self._announcer.stop(_ANNOUNCED_SECONDS)
         self._runner.close()
         self._poller.close()
         if not self._runner.activity.idle:
@@ -354,19 +363,21 @@ class Kernel:
         timeout: float | None = None,
         tenant_id: str | None = None,
         idempotency_key: str | None = None,
+        literal: bool = False,
     ) -> Any:
         """
         Call an action or capability now and return its output.
 
-        Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`. A
-        transactional one has a transaction of its own, and no *timeout*.
+        Text in *input* may be ``$secret:KEY``; the output is redacted. Where somebody else has
+        written the input, pass *literal*: its text is then no template and no reference. Raises
+        `AutomateError`. A transactional operation has a transaction of its own, and no *timeout*.
         """
-        call = _call(operation, tenant_id, idempotency_key)
+        call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
         if not self.operations.is_transactional(operation):
-            return self.operations.invoke(operation, self._input(input), call=call, timeout=timeout)
+            return self.operations.invoke(operation, given, call=call, timeout=timeout)
         with self.storage.begin() as rows:
             call = replace(call, transaction=rows.native)
-            return self.operations.invoke(operation, self._input(input), call=call)
+            return self.operations.invoke(operation, given, call=call)
 
     async def ainvoke(
         self,
@@ -376,19 +387,21 @@ class Kernel:
         timeout: float | None = None,
         tenant_id: str | None = None,
         idempotency_key: str | None = None,
+        literal: bool = False,
     ) -> Any:
         """`invoke` for asynchronous code."""
         if self.operations.is_transactional(operation):
             return await asyncio.to_thread(
-                self.invoke, operation, input, tenant_id=tenant_id, idempotency_key=idempotency_key
-            )
+                self.invoke, operation, input, tenant_id=tenant_id,
+                idempotency_key=idempotency_key, literal=literal,
+            )  # fmt: skip
         call = _call(operation, tenant_id, idempotency_key)
-        return await self.operations.ainvoke(
-            operation, self._input(input), call=call, timeout=timeout
-        )
+        given = self._input(input, literal)
+        return await self.operations.ainvoke(operation, given, call=call, timeout=timeout)
 
-    def _input(self, given: Any) -> Any:
-        return self._render_config({} if given is None else given)
+    def _input(self, given: Any, literal: bool = False) -> Any:
+        given = {} if given is None else given
+        return given if literal else self._render_config(given)
 
     def operation(self, name: str) -> OperationSpec:
         """
@@ -397,6 +410,71 @@ class Kernel:
         For one that a service lists, the service is asked: see `Plugin.own_operations`.
         """
         return self.operations.spec(name)
+
+    @cached_property
+    def choices(self) -> FieldChoices:
+        """The choices of the fields of actions and capabilities."""
+        return FieldChoices(self.operations)
+
+    def preview(self, operation: str, input: Any = None) -> dict[str, Any]:
+        """
+        Return the checked input with which `invoke` would call *operation*, and call nothing.
+
+        Defaults are filled in; secrets aren't read, and stand as ``[secret KEY]``. Raises
+        ``INVALID_ARGUMENT`` that names each wrong field, and ``NOT_FOUND``.
+        """
+        spec, given = self.operations.spec(operation), self._input(input)
+        shown: dict[str, Any] = masked(given)
+        try:
+            shown = spec.dump(spec.validate(shown))
+        except AutomateError as error:
+            problems = error.details.get("problems", ())
+            # A number, say, that is a secret: only the call will know.
+            if not problems or any(not secret_keys(_at(given, p["field"])) for p in problems):
+                raise
+        return shown
+
+    def options(
+        self,
+        operation: str,
+        field: str,
+        *,
+        search: str = "",
+        values: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        tenant_id: str | None = None,
+        timeout: float = 10.0,
+    ) -> list[FieldOption]:
+        """
+        Return the choices of a *field* of an action or capability: the channels of a workspace.
+
+        They are those of its schema, or of the plugin's method that
+        `automate_kernel.connectors.options` marked, with *search* as the text that a person has
+        typed and *values* as the other fields, by name. An answer is kept for half a minute.
+        Raises ``NOT_FOUND`` for a field without choices, ``FAILED_PRECONDITION`` where another
+        field has to be chosen first, and the service's error, normalised.
+        """
+        return self.choices.find(
+            operation, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
+            timeout=timeout,
+        )  # fmt: skip
+
+    async def aoptions(
+        self,
+        operation: str,
+        field: str,
+        *,
+        search: str = "",
+        values: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        tenant_id: str | None = None,
+        timeout: float = 10.0,
+    ) -> list[FieldOption]:
+        """`options` for asynchronous code."""
+        return await self.choices.afind(
+            operation, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
+            timeout=timeout,
+        )  # fmt: skip
 
     def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
         """
@@ -560,11 +638,14 @@ class Kernel:
                 hint="start it without idempotency_key, delay and run_at",
             )
         admission = self.workflows.admission(definition, event)
-        with self.storage.begin(transaction) as rows:
-            return self.executions.start(
+        return write(
+            self.storage,
+            transaction,
+            lambda rows: self.executions.start(
                 rows, definition, event, priority=priority, delay=delay, run_at=run_at,
                 execution_id=execution_id, admission=admission,
-            )  # fmt: skip
+            ),
+        )  # fmt: skip
 
     def dry_run(
         self,
@@ -652,8 +733,13 @@ class Kernel:
         unknown execution, and with *tenant_id* for another tenant's; ``FAILED_PRECONDITION`` for
         one that has ended, and `PayloadError` for a payload that can't be stored.
         """
-        with self.storage.begin(transaction) as rows:
-            return self._send_signal(rows, execution_id, name, payload, tenant_id, idempotency_key)
+        return write(
+            self.storage,
+            transaction,
+            lambda rows: self._send_signal(
+                rows, execution_id, name, payload, tenant_id, idempotency_key
+            ),
+        )
 
     async def asignal(
         self,
@@ -892,9 +978,9 @@ class Kernel:
         reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
         periodic_tasks = [
             PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
-            PeriodicTask("schedules", 1.0, self._ticker.tick),
+            PeriodicTask("schedules", 1.0, partial(self._ticker.tick, self._announcer.call)),
             PeriodicTask("polls", 1.0, self._poller.tick),
-            PeriodicTask("failures", 1.0, self._send_notices),
+            PeriodicTask("failures", 1.0, partial(self._send_notices, self._announcer.call)),
             PeriodicTask("signals", 600.0, self.executions.signals.purge),
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
             PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
@@ -1079,12 +1165,12 @@ class Kernel:
             raise AutomateError(ErrorCodes.DATA_LOSS, f"execution {execution_id} is gone")
         return execution
 
-    def _send_notices(self) -> None:
-        """Send the signals of what ended otherwise than in a worker's hands."""
-        self._failures.send()
+    def _send_notices(self, call: Callable[..., Any] = lambda send, *given: send(*given)) -> None:
+        """Send the signals of what ended otherwise than in a worker's hands, by way of *call*."""
+        self._failures.send(call)
         if self._listener is not None:
             for execution in self._listener.take_cancelled(self.executions):
-                self._runner.send_cancelled(execution)
+                call(self._runner.send_cancelled, execution)
 
     def _notify_failed(self, item: OutboxItem, error: AutomateError) -> None:
         self.plugins.hooks.notify("automate_item_failed", item=item, error=error)
@@ -1236,6 +1322,18 @@ def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) ->
     if idempotency_key is not None:
         check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
     return Call(operation, tenant_id, idempotency_key=idempotency_key)
+
+
+def _at(value: Any, path: str) -> Any:
+    """Return the value at the dotted *path* of an input; None if there is none."""
+    for part in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
 
 
 def _read_specs(plugin: Any) -> None:

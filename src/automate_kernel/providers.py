@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from automate_kernel.operations.context import ProviderContext
+from automate_kernel.operations.field_options import FieldOption, options
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.spec import OperationSpec, decorating, marked_operations
 
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 
     from automate_kernel.operations.spec import OperationOptions
 
-__all__ = ["BaseProvider", "CapabilitySpec", "ProviderContext", "capability"]
+__all__ = [
+    "BaseProvider",
+    "CapabilitySpec",
+    "FieldOption",
+    "ProviderContext",
+    "capability",
+    "options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -267,6 +267,10 @@ class SqlAlchemyStorage:
                 with self._translating():
                     own.commit()
 
+    def joins(self, transaction: Any) -> bool:
+        """Return True for a transaction of the application's."""
+        return transaction is not None
+
     @contextmanager
     def _translating(self) -> Iterator[None]:
         try:

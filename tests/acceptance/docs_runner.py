@@ -11,7 +11,8 @@ What a block means is said by the first word after its fence:
 ``python``  runs; all of a page share one namespace
 ``output``  what the block before it printed: each line, in order; ``…`` stands for anything
 ``console`` each line after ``$`` runs, and the lines below it are expected, as in ``output``;
-            ``^C`` interrupts a command that runs on; ``python manage.py shell`` makes the Python
+            ``^C`` interrupts a command that runs on; ``cd`` changes the folder of what follows;
+            ``pip install -e ./FOLDER`` installs what the page has made; ``python manage.py shell`` makes the Python
             blocks that follow a session of that project
 ``yaml``    is loaded as a workflow; ``yaml steps`` and ``yaml trigger`` as a part of one; ``yaml
             cases`` with a file as the cases of a test
@@ -32,17 +33,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import io
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import types
+import venv
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from dataclasses import dataclass, field
@@ -56,6 +61,7 @@ if str(ROOT / "tests" / "support") not in sys.path:
 import processes  # noqa: E402
 
 _PATIENCE_SECONDS = 90.0
+_PROGRAMS = [str(Path(sys.executable).parent)]
 _BLOCK = re.compile(
     r"^<!-- hidden\n(?P<hidden>.*?)^-->$"
     r"|^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<code>.*?)^ *```$",
@@ -266,6 +272,12 @@ class Page:
         if command == "python manage.py shell":
             _django_session()
             return ""
+        if command.startswith("cd "):
+            os.chdir(command.removeprefix("cd "))
+            return ""
+        if command.startswith("pip install -e ./"):
+            _install(Path(command.removeprefix("pip install -e ")))
+            return ""
         if command.startswith("export "):
             name, _, value = command.removeprefix("export ").partition("=")
             os.environ[name] = value
@@ -317,6 +329,41 @@ def _django_session() -> None:
     django.setup()
 
 
+def _install(project: Path) -> None:
+    """
+    Install a project that the page has made.
+
+    A reader's environment is theirs. Ours serves all tests: there it goes into one on top of it.
+    """
+    python = Path(sys.executable)
+    if "--reader" not in sys.argv:
+        python = _own_environment()
+    uv = shutil.which("uv")
+    command = [uv, "pip"] if uv else [str(python), "-m", "pip"]
+    command += ["install", "-q", "--no-deps", "-e", str(project)]
+    command += ["--python", str(python)] if uv else []
+    if importlib.util.find_spec("hatchling"):
+        command.append("--no-build-isolation")
+    subprocess.run(command, check=True, timeout=_PATIENCE_SECONDS)
+
+
+def _own_environment() -> Path:
+    """The Python of an environment that has all of ours, and whose programs come first."""
+    folder = Path(".venv").resolve()
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, symlinks=True)
+        (inside,) = folder.glob("lib/python*/site-packages")
+        ours = sysconfig.get_path("purelib")
+        (inside / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+        for name, module in (("automate", "automate_kernel.cli"), ("pytest", "pytest")):
+            program = python.with_name(name)
+            program.write_text(f'#!/bin/sh\nexec "{python}" -m {module} "$@"\n')
+            program.chmod(0o755)
+        _PROGRAMS.insert(0, str(python.parent))
+    return python
+
+
 def _any_filter() -> Any:
     from automate_kernel.templates import FilterRegistry
 
@@ -352,7 +399,7 @@ def _runnable(command: str) -> str | None:
         for extra in re.findall(r"(?:automate-kernel|\.)\[([\w,-]+)\]", command):
             _require_extras(extra)
         return None
-    if words in (["pytest"], ["pytest", "-q"]) and not list(Path().glob("test_*.py")):
+    if words in (["pytest"], ["pytest", "-q"]) and not list(Path().rglob("test_*.py")):
         return "pytest --version"  # the whole suite: whoever reads this is in it
     if words[0] == "pytest" and (ROOT / words[-1]).exists() and not Path(words[-1]).exists():
         return None  # a part of it
@@ -363,6 +410,8 @@ def _runnable(command: str) -> str | None:
         and not Path(script).exists()
     ):
         return None  # of the repository: its own tests run it
+    if words == ["--group", "plugins", "pytest", "plugins"]:
+        return None  # .ci/run does
     if words[:5] == ["--group", "bench", "python", "-m", "benchmarks"]:
         return None  # test_benchmarks_smoke.py runs it
     if words[0] in ("uvx", "git", "systemctl", "ruff", "mypy", "lint-imports"):
@@ -376,7 +425,7 @@ def environment() -> dict[str, str]:
     """What commands see: our programs first, nothing of the machine's own settings."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AUTOMATE_", "PYTEST"))}
     kept |= {k: v for k, v in os.environ.items() if k.startswith("AUTOMATE_SECRET_")}
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    path = os.pathsep.join([*_PROGRAMS, os.environ.get("PATH", "")])
     plain = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "100", "PYTHONUNBUFFERED": "1"}
     return {**kept, **plain, "PATH": path, "PYTHONPATH": os.getcwd()}
 

@@ -79,6 +79,7 @@ def step_row(execution_id: str, step_id: str, status: str, note: str) -> dict[st
         "trace": None, "error_group": "g" if failed else None, "started_at": Now(-1.5),
         "next_attempt_at": Now(60) if status == "RETRY" else None,
         "completed_at": Now() if ended else None, "place": None, "output_ref": None,
+        "attempted_at": Now(-1.5), "worker_id": note,
     }  # fmt: skip
 
 
@@ -127,7 +128,7 @@ class Scene:
             (execution,) = rows.select(EXECUTION, [Where("id", "eq", one.execution_id)])
             where = [Where("execution_id", "eq", one.execution_id)]
             steps = rows.select(STEP, where, order_by=("step_id",))
-        kept = ("status", "attempts", "output", "error_code", "error", "error_group")
+        kept = ("status", "attempts", "output", "error_code", "error", "error_group", "worker_id")
         return (
             one.item_id in held,
             (item["status"], item["attempt_count"], item["waiting_for"]),

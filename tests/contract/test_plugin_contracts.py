@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -10,13 +11,25 @@ import pytest
 from pydantic import BaseModel
 
 from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
+from automate_kernel.errors import ConfigError
 from automate_kernel.operations.context import ConnectorContext
+from automate_kernel.operations.plugin import create
 from automate_kernel.providers import BaseProvider, capability
 from automate_kernel.operations.context import ProviderContext
+from automate_kernel.templates import FilterRegistry, TemplateContext, TemplateEngine
 from automate_kernel.testing.connectors import ConnectorContract
+from automate_kernel.testing.filters import FilterContract
 from suites.executions import ExecutionStoreContract
 from automate_kernel.testing.outbox import OutboxStoreContract
+from automate_kernel.testing.plugin_contract import AnySecret
 from automate_kernel.testing.providers import ProviderContract
+from automate_kernel.webhooks import (
+    GitHubSignature,
+    HmacSignature,
+    SlackSignature,
+    StandardWebhooksSignature,
+    StripeSignature,
+)
 from suites.storage import StorageContract
 
 
@@ -125,6 +138,102 @@ def test_a_careless_connector_fails(check: Callable[[Any], None]) -> None:
     with pytest.raises(BaseException) as caught:  # noqa: PT011  (pytest.fail is no Exception)
         check(Careless({"token": "hunter2"}))
     assert not isinstance(caught.value, KeyboardInterrupt)
+
+
+class Signed(Chat):
+    @classmethod
+    def triggers(cls) -> list[TriggerSpec]:
+        return [
+            TriggerSpec("hmac", "hmac", GreeterConfig, signature=HmacSignature("A", header="X-S")),
+            TriggerSpec("github", signature=GitHubSignature("B")),
+            TriggerSpec("slack", signature=SlackSignature("C")),
+            TriggerSpec("stripe", signature=StripeSignature("D")),
+            TriggerSpec("standard", signature=StandardWebhooksSignature("E")),
+        ]
+
+
+class TestConnectorByItsClass(ConnectorContract):
+    """No fixture is needed, and each scheme signs with a made-up secret."""
+
+    plugin_class = Signed
+    config: ClassVar = {"token": "hunter2"}
+    example_inputs: ClassVar = {"post": {"channel": "C1", "text": "hello"}}
+
+
+class TestProviderByItsClass(ProviderContract):
+    plugin_class = Greeter
+    example_inputs: ClassVar = {"greet": {"name": "Ada"}}
+
+
+def test_a_connector_that_accepts_anything_fails() -> None:
+    """A body that was changed on its way has a signature that is no more its own."""
+
+    class Open(Signed):
+        def accepts_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> bool:
+            return True
+
+    connector = create(Open, {}, ConnectorContext(key="chat", secrets=AnySecret()))
+    with pytest.raises(AssertionError):
+        CONTRACT.test_a_signed_webhook_is_accepted_and_a_changed_one_refused(connector)
+
+
+def test_a_contract_without_its_plugin_says_what_to_write() -> None:
+    """Not an error from somewhere within."""
+    with pytest.raises(pytest.fail.Exception, match="say plugin_class = …"):
+        CONTRACT._make()
+
+
+def shout(value: str, mark: str = "!") -> str:
+    """Return a text in capitals."""
+    return f"{value}{mark}".upper()
+
+
+class TestFilter(FilterContract):
+    filter = staticmethod(shout)
+    examples: ClassVar = {"{{ 'a' | shout }}": "A!", "{{ 'a' | shout('?') }}": "A?"}
+
+
+class TestFilterByAnotherName(FilterContract):
+    filter = staticmethod(shout)
+    name = "louder"
+    examples: ClassVar = {"{{ ['a', 'b'] | map('louder') | list }}": ["A!", "B!"]}
+
+
+def _bad_filter(code: Callable[..., Any], **more: Any) -> FilterContract:
+    made = type("Bad", (FilterContract,), {"filter": staticmethod(code), "name": "bad", **more})
+    return made()
+
+
+async def _later(value: Any) -> Any:
+    """Return it later."""
+
+
+@pytest.mark.parametrize(
+    ("contract", "test"),
+    [
+        (_bad_filter(shout), "test_examples_give_what_they_should"),
+        (
+            _bad_filter(shout, examples={"{{ 'a' | bad }}": "B"}),
+            "test_examples_give_what_they_should",
+        ),
+        (_bad_filter(lambda value: value.sort() or value), "test_it_leaves_its_value_as_it_was"),
+        (_bad_filter(lambda value: value), "test_it_says_what_it_gives"),
+        (_bad_filter(_later), "test_templates_can_call_it"),
+        (_bad_filter(shout, name="no-name"), "test_templates_can_call_it"),
+    ],
+    ids=["no example", "wrong", "changes", "no words", "async", "name"],
+)
+def test_a_careless_filter_fails(contract: FilterContract, test: str) -> None:
+    """Each rule has a test that notices when it is broken."""
+    filters = FilterRegistry()
+    filters.register("bad", shout)
+    engine = TemplateEngine(filters)
+    render = lambda text: engine.compile(text).render(TemplateContext())
+    fixtures = {"plugin": contract.filter, "render": render}
+    call = getattr(contract, test)
+    wanted = {name: fixtures[name] for name in inspect.signature(call).parameters}
+    with pytest.raises((AssertionError, TypeError, ConfigError)):
+        call(**wanted)
 
 
 @pytest.mark.parametrize("contract", [OutboxStoreContract, StorageContract, ExecutionStoreContract])

@@ -371,6 +371,13 @@ def test_an_execution_shows_where_every_attempt_failed(project, failures) -> Non
     told = project.data("executions", "show", failures.execution)
     assert told["error_group"] == "KeyError in cliapp_faulty.charge"
     assert [each["step_id"] for each in told["failed_attempts"]] == ["charge", "charge"]
+    assert [(each["attempt"], each["status"]) for each in told["attempts"]] == [
+        (1, "FAILED"), (2, "FAILED"),
+    ]  # fmt: skip
+    for each in told["attempts"]:
+        assert each["started_at"] <= each["ended_at"]
+        assert each["duration_seconds"] >= 0
+        assert each["worker_id"] in shown
     assert "order=4711" in shown
 
 

@@ -33,7 +33,10 @@ from automate_kernel.monitoring.diagnosis import worker_findings
 pytestmark = pytest.mark.slow
 
 PATIENCE = 120.0
+HTTP = Path(__file__).parents[2] / "plugins" / "automate-http"
 CODE = """\
+from typing import Literal
+
 from automate_kernel import Connector, PollResult, poll
 
 
@@ -48,6 +51,10 @@ class Sheet(Connector):
 
 def automate_configure(kernel):
     kernel.plugins.register(Sheet)
+
+    @kernel.action("note.pick")
+    def pick(x: Literal["hi", "ho"]) -> str:
+        return x
 
     @kernel.action("note.do")
     def note(x: str) -> str:
@@ -112,6 +119,13 @@ CASES: dict[str, list[Case]] = {
         ),
         Case("greet @payload.json"),
     ],
+    "call": [
+        Case("note.do --x hi --tenant acme --idempotency-key k --timeout 30", '"hi"'),
+        Case("""note.do --input '{{"x": "hi"}}' --dry-run""", "note.do"),
+        Case("note.pick --choices x --search h", "ho"),
+        Case("note.do --x hi -y"),
+        Case("note.do --x hi --yes"),
+    ],
     "polls ls": [Case("", "sheet.new_row")],
     "polls pause": [Case("sheet.new_row", "paused")],
     "polls resume": [Case("sheet.new_row", "resumed")],
@@ -140,7 +154,12 @@ CASES: dict[str, list[Case]] = {
     "workflow ls": [Case("", "greet")],
     "workflow schema": [Case("", "properties")],
     "plugins ls": [Case("--load --kind connector")],
-    "plugins show": [Case("http", "http")],
+    "plugins show": [Case("http", "http"), Case("connector:http --load", "LOADED")],
+    "plugins search": [Case("'signed webhooks'", "http")],
+    "plugins new": [Case("acme --kind filter --kind store --directory made", "automate-acme")],
+    "plugins docs": [Case("http --output http.md", "http.get")],
+    "plugins check": [Case("http --level complete --test-connection", "automate-http")],
+    "plugins manifest": [Case(f"{HTTP} --check", "up to date")],
     "secrets check": [Case("")],
     "db create": [Case(""), Case("--sql")],
     "db check": [Case("", "expected_version")],

@@ -169,9 +169,11 @@ def test_what_is_handed_on_is_found(engine: sa.Engine) -> None:
     (one,) = old.outbox.handed_on(tenant_id="acme")
     assert one.payload["execution_id"] == started[0]
     assert len(old.outbox.handed_on(limit=2)) == 2
+    assert old.outbox.count_handed_on() == 3
     pass_delays(new)
     new.run_until_idle()
     assert new.outbox.handed_on() == []
+    assert new.outbox.count_handed_on() == 0
 
 
 # -- real processes --------------------------------------------------------------------------------

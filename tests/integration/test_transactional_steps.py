@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -454,7 +455,9 @@ def test_an_async_def_can_not_be_transactional() -> None:
 
     kernel.action("sly", transactional=True)(lambda: later())
     define(kernel, {"id": "a", "action": "sly"})
-    execution = kernel.run("w")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no coroutine is left over
+        execution = kernel.run("w")
     assert execution.status is ExecutionStatus.FAILED
     assert "asynchronous" in str(execution.error)
 

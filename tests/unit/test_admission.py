@@ -615,6 +615,20 @@ def test_a_delay_and_a_rate(open_kernel: Open, clock: FakeClock) -> None:
     assert times == [0, 60, 300]
 
 
+def test_a_burst_begins_at_once(open_kernel: Open, clock: FakeClock) -> None:
+    """After a lull so many begin together, more than the limit or fewer; the rest by the rate."""
+    for burst, expected in ((1, [0, 30, 60, 90]), (3, [0, 0, 0, 30])):
+        rate = {"limit": 2, "per": "1m", "burst": burst}
+        kernel, begin = open_kernel(rate_limit={**rate, "key": CUSTOMER}), clock()
+        for _ in range(4):
+            kernel.start("w", {"customer": burst})
+        found = kernel.executions.find()
+        mine = {one.item_id for one in found if one.event.payload["customer"] == burst}
+        items = [kernel.outbox.get(each or "") for each in mine]
+        due = sorted(item.next_attempt_at for item in items if item is not None)
+        assert [round((each - begin).total_seconds()) for each in due] == expected
+
+
 # -- debounce --------------------------------------------------------------------------------------
 
 DEBOUNCED = {"key": CUSTOMER, "for": "30s", "at_most": "70s"}
@@ -809,3 +823,39 @@ def test_many_keys_at_once_do_not_wait_in_a_circle(open_kernel: Open) -> None:
 
 def statuses_of(found: list[Execution]) -> Counter[str]:
     return Counter(each.status.value for each in found)
+
+
+def test_an_older_one_cleans_up_before_the_newest_begins() -> None:
+    """It is undone like any that is cancelled, and holds its place until then."""
+    kernel = Kernel(discover=False, secrets={})
+    called: list[str] = []
+
+    @kernel.action("note")
+    def note(what: str) -> None:
+        called.append(what)
+
+    def step(what: str) -> dict[str, Any]:
+        return {"action": "note", "input": {"what": what}}
+
+    kernel.add_workflow(
+        {
+            "name": "w", "trigger": {"type": "manual"},
+            "concurrency": {"when_full": "cancel_older"},
+            "steps": [
+                {"id": "book", **step("book"), "compensate": step("unbook")},
+                {"id": "wait", "wait_for": {"signal": "go"}},
+            ],
+            "finally": [{"id": "last", **step("last")}],
+        }
+    )  # fmt: skip
+    first = kernel.start("w")
+    kernel.run_until_idle()
+    second = kernel.start("w")
+    assert see(kernel, first).status is ExecutionStatus.CANCELLING
+    # Another one leaves the first to its clean-up.
+    third = kernel.start("w")
+    kernel.run_until_idle()
+    assert called == ["book", "unbook", "last", "last", "book"]
+    assert see(kernel, first).status is ExecutionStatus.CANCELLED
+    assert see(kernel, second).status is ExecutionStatus.CANCELLED
+    assert see(kernel, third).status is ExecutionStatus.RUNNING

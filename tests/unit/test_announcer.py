@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from automate_kernel import signals
 from automate_kernel.kernel import Kernel
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
 from automate_kernel.workflows.execution import (
     Event,
@@ -232,3 +234,34 @@ def test_a_receiver_that_hangs_does_not_hold_up_a_stop(
     gate.set()
     assert "a receiver takes too long" in caplog.text
     assert "is not sent" in caplog.text
+
+
+def test_a_slow_receiver_holds_up_no_schedule() -> None:
+    """A start that a schedule skips is announced beside what a worker does every second."""
+    clock = FakeClock()
+    kernel = Kernel(MemoryStorage(clock), discover=False, secrets={})
+    gate, entered = Gate(), Gate()
+    for name, overlap in (("stuck", "skip"), ("other", "allow")):
+        kernel.add_workflow(
+            {
+                "name": name,
+                "trigger": {"type": "schedule", "every": "10m", "overlap": overlap},
+                "steps": [{"id": "wait", "wait_for": {"signal": "go"}}],
+            }
+        )
+
+    def slow(sender: Any, **_: Any) -> None:
+        entered.set()
+        gate.pass_()
+
+    def begun() -> int:
+        return len(kernel.executions.find(workflow="other"))
+
+    kernel.run_until_idle()  # sees the schedules for the first time
+    with signals.workflow_skipped.connected_to(slow, sender=kernel), working(kernel):
+        for n in (1, 2, 3):
+            clock.advance(600)
+            until(lambda n=n: begun() == n)
+        entered.pass_()
+        gate.set()
+    kernel.close()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from automate_kernel import Kernel
 from automate_kernel.cli import overview as overviews
+from automate_kernel.outbox.statistics import MOST_NAMES, OTHERS, NamedTimes, counts_by_name
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.monitoring.prometheus import Exporter
@@ -174,3 +175,68 @@ def test_what_cant_be_counted_stops_no_work(
     kernel.run_until_idle()
     (found,) = kernel.executions.activity()
     assert found.completed == 1
+
+
+# -- actions and waits -----------------------------------------------------------------------------
+
+
+def histogram(page: str, name: str, **labels: str) -> tuple[float, float]:
+    """The number and the sum of what a histogram has."""
+    return sample(page, f"{name}_count", **labels), sample(page, f"{name}_sum", **labels)
+
+
+def test_prometheus_counts_attempts_by_action_and_waits_by_reason(kernel: Kernel) -> None:
+    """Attempts with their own durations, whichever workflow calls the action."""
+    kernel.add_workflow(
+        {
+            "name": "waiting",
+            "trigger": {"type": "manual"},
+            "steps": [
+                {"id": "call", "action": "shop.first"},
+                {"id": "pause", "sleep": "10ms"},
+                {"id": "ask", "wait_for": {"signal": "go"}},
+            ],
+        }
+    )
+    exporter = Exporter(kernel)
+    exporter.render()
+    kernel.start("order", {"ids": [1, 7, 13]})
+    waiting = kernel.start("waiting")
+    kernel.run_until_idle(patience=5)
+    page = exporter.render()
+    about = {"action": "shop.each"}
+    assert sample(page, "automate_action_attempts_total", **about, outcome="completed") == 2
+    assert sample(page, "automate_action_attempts_total", **about, outcome="retried") == 2
+    assert sample(page, "automate_action_attempts_total", **about, outcome="failed") == 1
+    number, seconds = histogram(page, "automate_action_seconds", **about)
+    assert number == 5
+    assert 0 < seconds < 5
+    assert sample(page, "automate_action_attempts_total", action="shop.first",
+        outcome="completed") == 2  # fmt: skip
+    assert sample(page, "automate_waits_total", reason="time", outcome="completed") == 1
+    assert histogram(page, "automate_wait_seconds", reason="time")[1] >= 0.01
+    assert sample(page, "automate_waiting_steps", reason="signal") == 1
+    assert sample(page, "automate_waiting_steps", reason="approval") == 0
+    kernel.signal(waiting, "go")
+    kernel.run_until_idle(patience=5)
+    page = exporter.render()
+    assert sample(page, "automate_waits_total", reason="signal", outcome="completed") == 1
+    assert sample(page, "automate_action_attempts_total", **about, outcome="failed") == 1
+    (order,) = [each for each in kernel.executions.activity() if each.workflow == "order"]
+    assert order.by_action["shop.each"].outcomes == {"completed": 2, "retried": 2, "failed": 1}
+
+
+def test_names_are_bounded() -> None:
+    """A workflow in code may call steps by any name."""
+    gathered = NamedTimes()
+    for number in range(3 * MOST_NAMES):
+        gathered.add(f"action.{number}", "completed", 0.1)
+    total = NamedTimes()
+    for _ in range(2):
+        total.merge(gathered)
+        total.merge_json(gathered.to_json())
+    found = counts_by_name(total.numbers)
+    assert len(found) == MOST_NAMES + 1
+    assert found[OTHERS].outcomes == {"completed": 4 * 2 * MOST_NAMES}
+    assert found[OTHERS].seconds == pytest.approx(4 * 2 * MOST_NAMES * 0.1)
+    assert sum(found[OTHERS].buckets.values()) == 4 * 2 * MOST_NAMES

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from automate_kernel import Kernel
+from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
@@ -20,7 +20,8 @@ from automate_kernel.errors import (
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.output_store import FileOutputStore, OutputStore
 from automate_kernel.storage.rows import Where
-from automate_kernel.storage.tables import STEP
+from automate_kernel.storage.tables import EXECUTION, STEP
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES
 from automate_kernel.templates import TemplateContext
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.definition.model import Workflow
@@ -513,3 +514,65 @@ def test_large_outputs_inside_blocks(kernel: Kernel, store: Store) -> None:
     kernel.run_until_idle()
     again = stored(kernel, execution.id)
     assert again.status is ExecutionStatus.COMPLETED, again.error
+
+
+# -- sub-workflows ---------------------------------------------------------------------------------
+
+HUGE = MAX_PAYLOAD_BYTES + 10
+
+
+def add_family(kernel: Kernel, *steps: dict[str, Any]) -> None:
+    """Add a workflow that takes the output of another one, which is too large for a row."""
+    huge = {**MAKE, "input": {"size": HUGE}}
+    kernel.add_workflow(
+        {
+            "name": "child", "trigger": {"type": "manual"}, "steps": [huge],
+            "output": "{{ steps.make.output }}",
+        }
+    )  # fmt: skip
+    add(kernel, {"id": "make", "workflow": "child"}, *steps)
+
+
+@pytest.mark.parametrize("in_worker", [True, False])
+def test_the_output_of_a_sub_workflow_is_passed_on(
+    kernel: Kernel, store: Store, in_worker: bool
+) -> None:
+    """Its parent's step has a copy of its own, which stays when the sub-workflow is purged."""
+    add_family(kernel, MEASURE)
+    done = run_in_worker(kernel) if in_worker else kernel.run("flow")
+    assert done.status is ExecutionStatus.COMPLETED, done.error
+    assert [run.output for run in done.steps if run.step_id == "measure"] == [HUGE]
+    (child,) = kernel.executions.find(workflow="child")
+    taken = stored(kernel, done.id).step("make")
+    assert taken is not None and taken.output is None and taken.output_ref is not None
+    assert taken.output_ref.startswith(done.id) and child.output_ref in store.kept
+    with kernel.storage.begin() as rows:
+        rows.delete(EXECUTION, [Where("id", "eq", child.id)])
+    store.delete(child.output_ref or "")
+    assert kernel.executions.output(done.id, "make")["size"] == HUGE
+
+
+def test_a_sub_workflow_whose_output_is_gone_has_failed(kernel: Kernel, store: Store) -> None:
+    """Its parent says why, and does not wait for ever."""
+    add_family(kernel)
+    one = kernel.start("flow")
+    kernel.run_until_idle(kinds=["automate.advance"], patience=0)
+    (child,) = kernel.executions.find(workflow="child")
+    assert child.status is ExecutionStatus.COMPLETED
+    store.kept.pop(child.output_ref or "")
+    kernel.run_until_idle()
+    found = stored(kernel, one)
+    assert found.status is ExecutionStatus.FAILED
+    assert "its output is gone" in str(found.error)
+
+
+def test_a_function_gets_the_output_of_a_sub_workflow(kernel: Kernel) -> None:
+    """As it gets any other."""
+    add_family(kernel)
+
+    async def asking(ctx: WorkflowContext) -> int:
+        made = await ctx.child("child")
+        return len(made["text"])
+
+    kernel.workflow(asking)
+    assert kernel.run("asking").output == HUGE

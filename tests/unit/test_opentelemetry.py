@@ -17,7 +17,8 @@ from automate_kernel.outbox import NewItem
 from automate_kernel.plugins.hooks import hookimpl
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.monitoring.opentelemetry import instrument
+from automate_kernel.monitoring.opentelemetry import BoundedNames, instrument
+from automate_kernel.outbox.statistics import MOST_NAMES, OTHERS
 from automate_sqlalchemy import SqlAlchemyStorage
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -392,7 +393,8 @@ PROCESS = """
 import sys
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.monitoring.opentelemetry import instrument
+from automate_kernel.monitoring.opentelemetry import BoundedNames, instrument
+from automate_kernel.outbox.statistics import MOST_NAMES, OTHERS
 from automate_sqlalchemy import SqlAlchemyStorage
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
@@ -435,3 +437,97 @@ def test_a_trace_goes_on_in_another_process(tmp_path: Path) -> None:
     assert len(traces) == 1
     producer = emitted["enqueue automate.event"]["context"]["span_id"]
     assert worked["process automate.event"]["parent_id"] == producer
+
+
+def test_one_trace_spans_an_execution_over_workers_waits_and_sub_workflows(
+    traced: Traced,
+) -> None:
+    """From the start through steps, a sleep, a signal and a sub-workflow, whoever makes them."""
+    child = {
+        "name": "child", "trigger": {"type": "manual"},
+        "steps": [{"id": "greet", "action": "users.greet", "input": {"token": "y"}}],
+    }  # fmt: skip
+    parent = {
+        "name": "parent", "trigger": {"type": "manual"},
+        "steps": [
+            {"id": "before", "action": "users.look", "input": {"name": "a"}},
+            {"id": "pause", "sleep": "30ms"},
+            {"id": "ask", "wait_for": {"signal": "go"}},
+            {"id": "sub", "workflow": "child"},
+            {"id": "after", "action": "users.look", "input": {"name": "b"}},
+        ],
+    }  # fmt: skip
+
+    def kernel_of_worker() -> Kernel:
+        kernel = Kernel(traced.kernel.storage, discover=False, secrets={"TOKEN": "x" * 20})
+        add_actions(kernel)
+        kernel.add_workflow(child)
+        kernel.add_workflow(parent)
+        instrument(kernel, *traced.providers)
+        return kernel
+
+    first, second = kernel_of_worker(), kernel_of_worker()
+    with traced.tracer.start_as_current_span("POST /orders") as host:
+        one = first.start("parent")
+    first.run_until_idle(patience=5)
+    second.signal(one, "go")
+    second.run_until_idle(patience=5)
+    execution = second.executions.get(one)
+    assert execution is not None
+    assert str(execution.status) == "COMPLETED"
+    assert len({each.worker_id for each in second.executions.attempts(one)}) > 1
+    trace_id = host.get_span_context().trace_id
+    of_it = [s.name for s in traced.spans.get_finished_spans() if s.context.trace_id == trace_id]
+    assert of_it.count("call users.look") == 2
+    assert of_it.count("call users.greet") == 1
+    assert of_it.count("execute parent") >= 3
+    assert of_it.count("execute child") == 1
+    others = {
+        span.name for span in traced.spans.get_finished_spans() if span.context.trace_id != trace_id
+    }
+    # Whoever sent the signal has a trace of his own.
+    assert others <= {"enqueue automate.signal", "process automate.signal"}
+
+
+def test_starts_retries_cancellations_and_waiting_steps_are_measured(traced: Traced) -> None:
+    kernel = traced.kernel
+    failed: list[int] = []
+
+    @kernel.action("test.flaky")
+    def flaky() -> None:
+        if len(failed) < 2:
+            failed.append(1)
+            raise ConnectionError
+
+    again = {"id": "a", "action": "test.flaky", "retry": {"attempts": 3, "delay": 0}}
+    kernel.add_workflow(
+        {
+            "name": "flaky", "trigger": {"type": "manual"},
+            "steps": [again, {"id": "ask", "wait_for": {"signal": "go"}}],
+        }
+    )  # fmt: skip
+    one = kernel.start("flaky")
+    kernel.run_until_idle(patience=5)
+    (started,) = traced.points("automate.executions.started")
+    assert (started.attributes, started.value) == ({"automate.workflow": "flaky"}, 1)
+    (retried,) = traced.points("automate.call.retries")
+    assert (retried.attributes, retried.value) == ({"automate.operation": "test.flaky"}, 2)
+    waiting = {
+        point.attributes["automate.reason"]: point.value
+        for point in traced.points("automate.waiting.steps")
+    }
+    assert waiting == {"event": 0, "signal": 1, "approval": 0, "workflow": 0}
+    kernel.executions.cancel(one)
+    (ended,) = traced.points("automate.execution.duration")
+    assert ended.attributes["automate.outcome"] == "cancelled"
+
+
+def test_names_in_metrics_are_bounded() -> None:
+    """A workflow in code may give its steps any name."""
+    names = BoundedNames(most=2)
+    kept = [names.kept("step", f"s{number}") for number in range(2 * MOST_NAMES)]
+    assert kept[: MOST_NAMES + 1] == [*(f"s{number}" for number in range(MOST_NAMES)), OTHERS]
+    assert set(kept[MOST_NAMES:]) == {OTHERS}
+    assert names.kept("step", "s0") == "s0"
+    assert names.kept("workflow", "a") == "a"
+    assert names.kept("one more", "a") == OTHERS

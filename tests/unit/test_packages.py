@@ -15,8 +15,13 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = ("automate-http", "automate-mcp", "automate-openapi")
-PACKAGES = (ROOT, *(ROOT / "plugins" / name for name in PLUGINS))
+PACKAGES = (
+    ROOT,
+    ROOT / "plugins" / "automate-http",
+    ROOT / "plugins" / "automate-compat",
+    ROOT / "plugins" / "automate-mcp",
+    ROOT / "plugins" / "automate-openapi",
+)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from automate_kernel import Kernel
 from automate_kernel.connectors import Connector
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, TemplateError
 from automate_kernel.plugins import (
     ConnectorRegistry,
     Plugins,
@@ -29,6 +29,7 @@ from automate_kernel.plugins import (
     hookimpl,
 )
 from automate_kernel.providers import BaseProvider
+from automate_kernel.templates import TemplateContext
 
 Install = Callable[..., None]
 
@@ -957,3 +958,32 @@ def test_a_connector_that_can_not_start_leaves_no_logger(config: dict[str, str])
     with pytest.raises(AutomateError):
         kernel.connector(key)
     assert f"automate.plugins.{key}" not in logging.Logger.manager.loggerDict
+
+
+def test_a_filter_is_imported_when_a_template_uses_it(install: Install) -> None:
+    """Not with the kernel; an application's own of that name would be refused all the same."""
+    install(
+        "shouting",
+        {"automate.filters": {"shout": "shout_mod:shout"}},
+        {"shout_mod": "def shout(value):\n    return value.upper()\n"},
+    )
+    with Kernel() as kernel:
+        assert "shout_mod" not in sys.modules
+        assert "shout" in kernel.filters.names()
+        with pytest.raises(AutomateError, match="exists already: an installed plugin"):
+            kernel.filters.register("shout", str.upper)
+        assert kernel.templates.compile("{{ 'a' | shout }}").render(TemplateContext()) == "A"
+        assert "shout_mod" in sys.modules
+
+
+@pytest.mark.parametrize(
+    "code", ["raise SystemExit(1)", "shout = 1", "async def shout(value): ..."]
+)
+def test_a_broken_filter_fails_the_templates_that_use_it(install: Install, code: str) -> None:
+    """With its name and the remedy; the kernel and other templates work."""
+    install("shouting", {"automate.filters": {"shout": "shout_mod:shout"}}, {"shout_mod": code})
+    with Kernel() as kernel:
+        assert kernel.templates.compile("{{ 'a' | upper }}").render(TemplateContext()) == "A"
+        with pytest.raises(TemplateError, match="filter 'shout'") as caught:
+            kernel.templates.compile("{{ 'a' | shout }}")
+        assert caught.value.hint

@@ -750,3 +750,49 @@ def test_a_step_under_finally_is_retried(shop: Shop) -> None:
     assert shop.kernel.executions.retry_step(one, "close")
     shop.kernel.run_until_idle()
     assert (shop.status(one), shop.done) == (COMPLETED, ["a", "close"])
+
+
+def test_elements_run_again_in_their_own_execution_alone(shop: Shop) -> None:
+    """Another execution of the workflow keeps the elements that it has done."""
+    undo = {"action": "note", "input": {"what": "undo {{ item }}"}}
+    each = {"id": "a", "action": "note", "input": {"what": "{{ item }}"}, "for_each": ["x", "y"]}
+    shop.add({**each, "compensate": undo}, step("b"))
+    other = shop.begun()
+    shop.fails("b")
+    one = shop.begun()
+    shop.broken.clear()
+    assert shop.kernel.executions.resume(one)
+    shop.kernel.run_until_idle()
+    for execution_id in (other, one):
+        statuses = [run.status.value for run in shop.get(execution_id).steps]
+        assert statuses == ["COMPLETED"] * 4
+
+
+def test_one_element_that_waits_for_its_retry_is_due_now(shop: Shop) -> None:
+    """The others wait on."""
+    each = {"id": "a", "action": "note", "input": {"what": "{{ item }}"}, "for_each": ["x", "y"]}
+    shop.add({**each, "concurrency": 2, "retry": RETRY})
+    for what in ("x", "y"):
+        shop.fails(what, ErrorCodes.UNAVAILABLE)
+    one = shop.begun()
+    shop.broken.clear()
+    assert not shop.kernel.executions.retry_step(one, "a", 2)
+    assert shop.kernel.executions.retry_step(one, "a", 1)
+    shop.kernel.run_until_idle()
+    assert shop.done == ["y"]
+
+
+def test_a_definition_that_would_lose_elements_is_refused(shop: Shop) -> None:
+    """A step that has completed for a list must have one, unless it runs again."""
+    each = {"id": "a", "action": "note", "input": {"what": "{{ item }}"}, "for_each": ["x", "y"]}
+    shop.add(each)
+    shop.fails("y")
+    one, store = shop.begun(), shop.kernel.executions
+    shop.broken.clear()
+    plain = {"name": "w", "trigger": {"type": "manual"}, "steps": [step("a")]}
+    with pytest.raises(AutomateError, match="has no for_each") as caught:
+        store.resume(one, definition=Workflow.from_dict(plain))
+    assert caught.value.code is ErrorCodes.FAILED_PRECONDITION
+    assert store.resume(one, step_id="a", definition=Workflow.from_dict(plain))
+    shop.kernel.run_until_idle()
+    assert (shop.status(one), shop.done) == (COMPLETED, ["x", "a"])

@@ -166,3 +166,74 @@ def test_a_schedules_broken_if_holds_up_nothing(
     assert kernel._ticker.tick() == 0
     assert fired(kernel) == []
     assert "the schedule of workflow 'w': trigger[0].if" in caplog.text
+
+
+def test_a_schedule_that_moves_among_the_triggers_stays_the_same(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    """Its times go on where they were, its pause holds, and the trigger before it is new."""
+    every = {"type": "schedule", "every": "10m"}
+    step = {"id": "a", "action": "do.it"}
+
+    def deploy(*triggers: dict[str, Any]) -> Kernel:
+        kernel = open_kernel(every="1d")
+        kernel.add_workflow({"name": "moved", "trigger": list(triggers), "steps": [step]})
+        return kernel
+
+    def begun(kernel: Kernel) -> list[str]:
+        found = kernel.executions.find(workflow="moved")
+        return sorted(one.event.occurred_at or "" for one in found)
+
+    kernel = deploy(every)
+    kernel._ticker.tick()
+    clock.advance(600)
+    assert kernel._ticker.tick() == 1
+    (before,) = begun(kernel)
+    # It comes due while the workflow is deployed anew, with others before it.
+    clock.advance(600)
+    kernel = deploy({"type": "manual"}, {"type": "schedule", "every": "7m"}, every)
+    assert kernel._ticker.tick() == 1
+    assert len(begun(kernel)) == 2 and begun(kernel)[0] == before
+    assert kernel.schedules.pause("moved", number=2) == 1
+    kernel = deploy(every)
+    (schedule,) = kernel.schedules.find("moved")
+    assert schedule.paused_at is not None
+    assert kernel.schedules.resume("moved") == 1
+    clock.advance(600)
+    assert kernel._ticker.tick() == 1
+
+
+def test_two_schedules_with_the_same_times_are_two(open_kernel: Open, clock: FakeClock) -> None:
+    """Each fires, wherever it stands."""
+    twice = [{"type": "schedule", "every": "10m", "payload": {"n": n}} for n in (1, 2)]
+
+    def deploy(*triggers: dict[str, Any]) -> Kernel:
+        kernel = open_kernel(every="1d")
+        step = {"id": "a", "action": "do.it"}
+        kernel.add_workflow({"name": "twice", "trigger": list(triggers), "steps": [step]})
+        return kernel
+
+    deploy(*twice)._ticker.tick()
+    clock.advance(600)
+    kernel = deploy({"type": "manual"}, *twice)
+    assert kernel._ticker.tick() == 2
+    found = kernel.executions.find(workflow="twice")
+    assert sorted(one.event.payload["n"] for one in found) == [1, 2]
+
+
+def test_a_schedule_keeps_to_the_conditions_of_its_workflow(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    """Its times begin no more executions than may go on at once."""
+    kernel = open_kernel(every="1d")
+    kernel.add_workflow(
+        {
+            "name": "alone", "trigger": {"type": "schedule", "every": "10m"},
+            "concurrency": {"when_full": "skip"},
+            "steps": [{"id": "wait", "wait_for": {"signal": "go"}}],
+        }
+    )  # fmt: skip
+    for _ in range(3):
+        kernel._ticker.tick()
+        clock.advance(600)
+    assert len(kernel.executions.find(workflow="alone")) == 1

@@ -16,13 +16,13 @@ from automate_openapi.freeze import frozen_module
 from openapi_support import PETSTORE, TOKEN, Service, connector, document, operation, specs
 
 USES = """
-from typing import assert_type
-
-from pets_api import Pet, Pets
+from pets_api import GetPetInput, Pet, Pets
+from typing_extensions import assert_type
 
 
 async def use(pets: Pets) -> None:
-    pet = await pets.get_pet(petId=7, **{"X-Fields": ["id"]})
+    wanted: GetPetInput = {"petId": 7, "X-Fields": ["id"]}
+    pet = await pets.get_pet(**wanted)
     assert_type(pet, Pet)
     assert_type(pet["id"], int)
     assert_type(await pets.list_pets(kinds=["cat"]), list[Pet])

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.transaction import non_atomic_requests
 from django.urls import URLPattern, URLResolver, include, path
 from rest_framework.routers import SimpleRouter
 
 from automate_django.api.schema import INSTALLED, SchemaView
 from automate_django.api.v1.approvals import ApprovalViewSet
 from automate_django.api.v1.executions import ExecutionViewSet
+from automate_django.api.v1.operations import OperationViewSet
 from automate_django.api.v1.outbox import OutboxViewSet
 from automate_django.api.v1.plugins import PluginViewSet
 from automate_django.api.v1.workflows import EventViewSet, WorkflowViewSet
@@ -31,10 +33,16 @@ router.register("plugins", PluginViewSet, "plugin")
 _post: Any = {"post": "create"}
 _list: Any = {"get": "list"}
 _retrieve: Any = {"get": "retrieve"}
+# No transaction of the request's own: a call may take its time.
+_called = non_atomic_requests(OperationViewSet.as_view({"get": "retrieve", "post": "call"}))
+_CHOICES = "operations/<str:name>/choices/<str:field>"
 _STEP = "approvals/<str:execution_id>/<str:step>"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("events", EventViewSet.as_view(_post), name="events"),
     *router.urls,
+    path("operations", OperationViewSet.as_view(_list), name="operation-list"),
+    path("operations/<str:name>", _called, name="operation-detail"),
+    path(_CHOICES, OperationViewSet.as_view({"post": "choices"}), name="operation-choices"),
     path("approvals", ApprovalViewSet.as_view(_list), name="approval-list"),
     path(_STEP, ApprovalViewSet.as_view(_retrieve), name="approval-detail"),
     path(f"{_STEP}/approve", ApprovalViewSet.as_view({"post": "approve"}), name="approval-approve"),

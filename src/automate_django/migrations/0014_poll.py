@@ -18,7 +18,7 @@ def as_everywhere(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("automate_django", "0012_continuations")]
+    dependencies = [("automate_django", "0013_attempts")]
 
     operations = [
         migrations.CreateModel(

@@ -173,6 +173,8 @@ SCOPES: Mapping[str, str] = {
     "events:write": "emit events",
     "outbox:read": "list outbox items, count them, read their payloads",
     "outbox:write": "requeue, cancel, discard and reschedule items",
+    "operations:read": "list the operations that may be called, with the choices of their fields",
+    "operations:call": "call these",
     "plugins:read": "list plugins and their states",
 }
 """The scopes that our own views ask for, and what each allows; ``outbox:*`` and ``*`` work too."""

@@ -112,7 +112,10 @@ class OutboxItem(_KernelTable):
 
     Meta = _meta(
         tables.OUTBOX,
-        permissions=[("operate_outbox", "Can see and steer the outbox of all tenants")],
+        permissions=[
+            ("operate_outbox", "Can see and steer the outbox of all tenants"),
+            ("call_operation", "Can call the operations that the settings offer"),
+        ],
     )
 
     def __str__(self) -> str:
@@ -216,6 +219,8 @@ class OutboxFailure(_KernelTable):
     error = models.TextField()
     trace = models.TextField(null=True)
     failed_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    worker_id = models.CharField(max_length=200, null=True)
 
     Meta = _meta(tables.FAILURE)
 
@@ -304,6 +309,7 @@ class WorkflowExecution(_KernelTable):
     output_ref = models.TextField(null=True)
     chain_id = models.UUIDField(null=True)
     successor_id = models.UUIDField(null=True)
+    labels = models.JSONField(null=True)
 
     Meta = _meta(tables.EXECUTION)
 
@@ -331,6 +337,8 @@ class WorkflowStep(_KernelTable):
     place = models.CharField(max_length=200, null=True)
     progress = models.JSONField(null=True)
     output_ref = models.TextField(null=True)
+    attempted_at = models.DateTimeField(null=True)
+    worker_id = models.CharField(max_length=200, null=True)
 
     Meta = _meta(tables.STEP)
 
@@ -390,6 +398,8 @@ class WorkflowActivity(_KernelTable):
     steps_retried = models.IntegerField()
     steps_failed = models.IntegerField()
     step_times = models.JSONField()
+    actions = models.JSONField(null=True)
+    waits = models.JSONField(null=True)
 
     Meta = _meta(tables.EXECUTION_ACTIVITY, verbose_name_plural="workflow activity")
 

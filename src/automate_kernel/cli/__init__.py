@@ -37,10 +37,10 @@ def app_for(
     """
     Return the commands for operators on a kernel of your own, as a function of their arguments.
 
-    They are ``outbox``, ``executions``, ``polls``, ``schedules``, ``find``, ``top``, ``db`` and
-    ``workflow``. The function prints to
-    standard output and returns an exit code; a command that fails raises an `AutomateError`. *name*
-    is how users call it. Raises `ConfigError` where the extra ``cli`` isn't installed.
+    They are ``call``, ``outbox``, ``executions``, ``approvals``, ``schedules``, ``polls``,
+    ``find``, ``top``, ``db`` and ``workflow``. The function prints to standard output and returns
+    an exit code; a command that fails raises an `AutomateError`. *name* is how users call it.
+    Raises `ConfigError` where the extra ``cli`` isn't installed.
     """
     with _libraries():
         from automate_kernel.cli.app import hosted

@@ -8,6 +8,8 @@ from automate_kernel.cli import demo, overview
 from automate_kernel.cli.command import CONFIG, DATABASE, DEBUG, Commands
 from automate_kernel.cli.commands import (
     approvals,
+    authoring,
+    call,
     config,
     connect,
     db,
@@ -15,7 +17,6 @@ from automate_kernel.cli.commands import (
     events,
     executions,
     outbox,
-    plugins,
     polls,
     schedules,
     worker,
@@ -59,13 +60,14 @@ def _root(
 
 
 for _each in (
-    demo.app, events.app, worker.app, workflow.app, executions.app, approvals.app, schedules.app,
-    polls.app, outbox.app,
-    executions.find_app, overview.app, plugins.app, connect.app, doctor.app, config.app, db.app,
+    demo.app, events.app, call.app, worker.app, workflow.app, executions.app, approvals.app,
+    schedules.app, polls.app, outbox.app,
+    executions.find_app, overview.app, authoring.app, connect.app, doctor.app, config.app, db.app,
 ):  # fmt: skip
     app.add_typer(_each)
 for _each in (
-    executions.app, approvals.app, schedules.app, polls.app, outbox.app, executions.find_app,
+    call.app, executions.app, approvals.app, schedules.app, polls.app, outbox.app,
+    executions.find_app,
     overview.app, db.hosted, workflow.hosted,
 ):  # fmt: skip
     hosted.add_typer(_each)

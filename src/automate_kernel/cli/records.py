@@ -14,6 +14,7 @@ from automate_kernel.secrets.redaction import redact_shown
 if TYPE_CHECKING:
     from automate_kernel.outbox import ErrorGroup, FailedAttempt, OutboxItem
     from automate_kernel.workflows.approvals import PendingApproval
+    from automate_kernel.workflows.attempts import StepAttempt
     from automate_kernel.workflows.engine.dry_run import DryRun, DryStep
     from automate_kernel.workflows.engine.waits import WaitingFor
     from automate_kernel.workflows.execution import Execution, StepRun
@@ -61,8 +62,16 @@ def attempt_data(attempt: FailedAttempt) -> dict[str, Any]:
     """Return a failed attempt, ready for JSON."""
     data = asdict(attempt)
     if attempt.step_id is None:  # of an item
-        data.pop("step_id")
-        data.pop("position")
+        for name in ("step_id", "position", "started_at"):
+            data.pop(name)
+        return data
+    return {**data, "duration_seconds": attempt.duration_seconds}
+
+
+def step_attempt_data(attempt: StepAttempt) -> dict[str, Any]:
+    """Return an attempt of a step, ready for JSON; its trace is with the failed ones."""
+    data = {**asdict(attempt), "duration_seconds": attempt.duration_seconds}
+    data.pop("trace")
     return data
 
 
@@ -87,7 +96,9 @@ def brief(value: Any, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def step_name(run: StepRun | FailedAttempt | WaitingFor | PendingApproval) -> str:
+def step_name(
+    run: StepRun | StepAttempt | FailedAttempt | WaitingFor | PendingApproval,
+) -> str:
     """Return a step's id, with the position in what a ``for_each`` goes through, or the round."""
     return f"{run.step_id}[{run.position}]" if run.position >= 0 else str(run.step_id)
 
@@ -123,6 +134,21 @@ def show_steps(out: Output, runs: Iterable[StepRun], *, length: int = 60) -> Non
     if any(run.place for run in listed):  # the workflow is code
         columns = {**columns, "CALLED AT": lambda run: run.place or ""}
     out.table(columns, rows_of(listed, columns), empty="no step has begun")
+
+
+def show_step_attempts(out: Output, attempts: Sequence[StepAttempt]) -> None:
+    """Print a table of attempts: who made each, when, and what became of it."""
+    columns: Columns = {
+        "ATTEMPT": lambda each: f"{step_name(each)} {each.attempt}",
+        "STATUS": "status",
+        "BEGAN": lambda each: time_of(each.started_at),
+        "TOOK": lambda each: seconds(each.duration_seconds),
+        "WORKER": lambda each: each.worker_id or "-",
+        "ERROR": lambda each: each.error_code or "",
+    }
+    if attempts:
+        out.line()
+        out.table(columns, rows_of(attempts, columns))
 
 
 def wait_data(wait: WaitingFor) -> dict[str, Any]:

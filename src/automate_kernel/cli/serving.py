@@ -20,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from automate_kernel.cli.session import Session
 from automate_kernel.cli.worker_process import work
 from automate_kernel.http.app import HttpApp, webhook_app
+from automate_kernel.http.operations import ExposedOperations
 from automate_kernel.http.worker_ports import WorkerProcesses
 from automate_kernel.worker.process import handling_signals
 
@@ -37,7 +38,13 @@ class Receiver:
             )
         self.probe: HttpApp = webhook_app(
             session.kernel,
-            events_token=_token(session),
+            events_token=_token(session, "serve.events_token"),
+            operations=ExposedOperations(
+                session.kernel,
+                settings["serve.operations"],
+                seconds=settings["serve.operation_seconds"],
+            ),
+            operations_token=_token(session, "serve.operations_token"),
             max_body_bytes=settings["serve.max_body_bytes"],
             workers=self._workers.probe if self._workers is not None else None,
         )
@@ -100,9 +107,9 @@ def server_of(app: HttpApp, grace_seconds: float) -> uvicorn.Server:
     return Server(config)
 
 
-def _token(session: Session) -> str | None:
-    """Return the token for events, from the secrets if the setting names one there."""
-    given = session.settings["serve.events_token"]
+def _token(session: Session, name: str) -> str | None:
+    """Return the token in the setting *name*, from the secrets if it refers to one there."""
+    given = session.settings[name]
     if not given:
         return None
     if not given.startswith("$secret:"):

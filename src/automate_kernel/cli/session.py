@@ -15,6 +15,7 @@ from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.output import redact_logs
 from automate_kernel.cli.settings import Settings, load_settings
 from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
+from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.plugins.targets import describe_failure, load_target, normal_target
 from automate_kernel.secrets import (
     EnvSecretsBackend,
@@ -129,6 +130,16 @@ class Session:
         """The kernel with its secrets, which signing keys may be, and without workflows."""
         return self.build(workflows=False)
 
+    def for_calls(self, *, tables: bool) -> Kernel:
+        """
+        Return the kernel on the database, without workflows, for calls of operations.
+
+        The tables of a SQLite file are made only with *tables*: most calls need no database.
+        """
+        if not tables:
+            self._create = False
+        return self.signing
+
     def in_memory(self, *, workflows: bool = True) -> Kernel:
         """Return a kernel with everything, except that it keeps nothing; see `build`."""
         return self.build(MemoryStorage(), workflows=workflows)
@@ -182,6 +193,7 @@ class Session:
         folder = self.settings["output_folder"]
         outputs = None if folder is None else self.settings.folder / folder
         kernel = Kernel(storage, lease_seconds=lease_seconds, output_store=outputs, **options)
+        kernel.operations.places = _places(self.settings)
         self._kernels.append(kernel)
         # A driver's error may show the password.
         url = getattr(getattr(storage, "engine", None), "url", None)
@@ -213,6 +225,13 @@ class Session:
 
 
 _FOLDERS = {"file", "writable_file"}
+
+
+def _places(settings: Settings) -> ConfigPlaces:
+    file = settings.file.name if settings.file is not None else "automate.toml"
+    table = "tool.automate.config" if file == "pyproject.toml" else "config"
+    place = f"write it in {file}, below [{table}.{{key}}]: {{entries}}"
+    return ConfigPlaces(place, "{field} = {value}")
 
 
 def _backend(given: Any, folder: Path) -> SecretsBackend | str:
@@ -261,6 +280,10 @@ class HostSession(Session):
     def plain(self) -> Kernel:
         """The host's kernel."""
         return self._make()
+
+    def in_memory(self, *, workflows: bool = True) -> Kernel:
+        """Return the host's kernel, for looking at what it has."""
+        return self.plain
 
     @property
     def whole(self) -> Kernel:

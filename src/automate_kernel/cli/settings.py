@@ -78,6 +78,10 @@ _KINDS = "The kinds of items that workers work on, mail.* too; by default all."
 _KEPT = "Seconds that COMPLETED items are kept; 0 deletes them at once."
 _FAILED_KEPT = "Seconds that FAILED and CANCELLED items are kept."
 _EVENTS = "Clients that send it may POST /events; without it nobody may. Better as $secret:KEY."
+_OPERATIONS = (
+    "Actions and capabilities that POST /operations may call: names, slack.* too; by default none."
+)
+_CALLS = "Clients that send it may call these; without it nobody may. Better as $secret:KEY."
 _OUTPUTS = "The folder of outputs that are too large for a row; all processes share it."
 _SIGNING = (
     "Keys of 32 characters that sign links of approvals; better as $secret:KEY. The first signs."
@@ -123,6 +127,11 @@ _ALL = (
     _port("serve.port", 8080, "The port; 0 takes a free one."),
     _number("serve.processes", "int", 1, "Worker processes beside the receiver; 0 for none."),
     Setting("serve.events_token", "text", None, _EVENTS, hidden=True),
+    Setting("serve.operations", "list", [], _OPERATIONS),
+    Setting("serve.operations_token", "text", None, _CALLS, hidden=True),
+    _number(
+        "serve.operation_seconds", "float", 30.0, "The longest that such a call may take.", 0.1
+    ),
     _number("serve.max_body_bytes", "int", 1_000_000, "The largest request body.", 1),
     Setting("log_level", "text", "info", "The least level that is logged.", words=_LEVELS),
     Setting("log_format", "text", "text", _FORMAT, words=("text", "json")),

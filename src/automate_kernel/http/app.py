@@ -11,6 +11,12 @@ Serve it alone (``automate serve``) or mount it in a host's own application::
 ``POST /webhooks/<connector>/<trigger>``  202; 200 if it came before, or starts nothing; 401
                                           without a valid proof
 ``POST /events``                          202; for holders of *events_token* alone
+``GET /operations``                       the operations that others may call, with schemas and
+                                          hints; like the next three for holders of
+                                          *operations_token*, and there if some are allowed
+``GET /operations/<name>``                one of them
+``POST /operations/<name>``               200 with its output, or a problem (RFC 9457)
+``POST /operations/<name>/choices/<f>``   200 with what its field *f* may be
 ``/approvals/<token>``                    the page of an approval, for holders of its link; there
                                           if the kernel has a signing key
 ``GET /healthz``                          200 while the process and its workers live, else 503
@@ -26,7 +32,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -38,6 +47,14 @@ from automate_kernel.http.answers import (
     failure_answer,
 )
 from automate_kernel.http.approvals import answer_decision, answer_show
+from automate_kernel.http.operations import (
+    ExposedOperations,
+    OperationProblem,
+    answer_call,
+    answer_choices,
+    answer_list,
+    answer_operation,
+)
 from automate_kernel.http.pages import HttpPage, PageThread, health_pages, metrics_page
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.health import Probe, database_problems
@@ -55,6 +72,7 @@ _READ_SECONDS = 30.0
 _CLOSE = {"Connection": "close"}
 _DIGITS = re.compile("[0-9]+")
 _MOST_DIGITS = 18
+_MOST_CALLS = 16
 _EVENT_FIELDS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "payload": (object,),
@@ -144,6 +162,8 @@ class HttpApp:
         self._workers = workers
         self._routes: list[tuple[str, tuple[str, ...] | None, Handle]] = []
         self._pages = PageThread()
+        self.closing: list[Callable[[], None]] = [self._pages.close]
+        """Functions that are called when the server has ended."""
 
     def add(self, method: str, parts: tuple[str, ...] | None, handle: Handle) -> None:
         """
@@ -197,7 +217,8 @@ class HttpApp:
             message = await receive()
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
-                self._pages.close()
+                for close in self.closing:
+                    close()
                 return
 
     def live(self) -> list[str]:
@@ -218,12 +239,15 @@ def webhook_app(
     events_token: str | None = None,
     max_body_bytes: int = 1_000_000,
     workers: Probe | None = None,
+    operations: ExposedOperations | None = None,
+    operations_token: str | None = None,
 ) -> HttpApp:
     """
     Return the ASGI application that accepts webhooks and events for *kernel*, with its probes.
 
     It answers the links of approvals too, if the kernel has ``signing_keys``. Without
-    *events_token* nobody can send events. A body of more than *max_body_bytes* is refused
+    *events_token* nobody can send events, and without *operations_token* nobody can call
+    *operations*. A body of more than *max_body_bytes* is refused
     before it is read. *workers* is the probe of the workers that the same server looks after:
     while none of them works it isn't ready. The kernel stays the caller's to close.
     """
@@ -234,6 +258,8 @@ def webhook_app(
     if kernel.approvals.signer.able:
         app.add("GET", ("approvals", "*"), partial(_approval, kernel))
         app.add("POST", ("approvals", "*"), partial(_decision, kernel))
+    if operations is not None and operations.allowed:
+        _add_operations(app, operations, operations_token)
     for path, page in health_pages(app).items():
         app.add_page(path, page)
     return app
@@ -272,13 +298,59 @@ async def _decision(kernel: Kernel, request: Request) -> HttpAnswer:
     return await asyncio.to_thread(answer, request.headers, body)
 
 
+def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None) -> None:
+    """Answer requests for operations; their calls have threads of their own."""
+    secret = token.encode() if token else None
+    threads = ThreadPoolExecutor(_MOST_CALLS, "automate-operations")
+    places = threading.BoundedSemaphore(_MOST_CALLS)
+    app.closing.append(partial(threads.shutdown, wait=False, cancel_futures=True))
+
+    def guarded(answer: Callable[..., HttpAnswer], *, takes_body: bool) -> Handle:
+        async def handle(request: Request) -> HttpAnswer:
+            if secret is None:
+                text = "operations can't be called here: no token is configured"
+                return OperationProblem(403, "PERMISSION_DENIED", text).answer()
+            if not _bears(request.headers, secret):
+                refused = OperationProblem(401, "UNAUTHENTICATED", "The token is not valid.")
+                answered = refused.answer()
+                return replace(answered, headers={**answered.headers, "WWW-Authenticate": "Bearer"})
+            # operations, and in turn a name, the word choices and a field
+            arguments: list[Any] = request.parts[1::2]
+            if takes_body:
+                arguments.append(await request.body())
+            if answer is answer_call:
+                arguments.append(request.headers.get("idempotency-key"))
+            if not places.acquire(blocking=False):
+                # Else it would wait for a thread, in a line without an end.
+                text = "Too many calls are under way."
+                return OperationProblem(503, "UNAVAILABLE", text, True, 1.0).answer()
+            try:
+                work = partial(answer, exposed, *arguments)
+                return await asyncio.get_running_loop().run_in_executor(threads, work)
+            finally:
+                places.release()
+
+        return handle
+
+    one = ("operations", "*")
+    app.add("GET", ("operations",), guarded(answer_list, takes_body=False))
+    app.add("GET", one, guarded(answer_operation, takes_body=False))
+    app.add("POST", one, guarded(answer_call, takes_body=True))
+    app.add("POST", (*one, "choices", "*"), guarded(answer_choices, takes_body=True))
+
+
+def _bears(headers: WebhookHeaders, token: bytes) -> bool:
+    """Return True if a request has *token* as its bearer token."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), token)
+    return right and scheme.lower() == "bearer"
+
+
 async def _event(kernel: Kernel, token: bytes | None, request: Request) -> HttpAnswer:
     headers = request.headers
     if token is None:
         raise HttpError(403, "events are not accepted here: no token is configured")
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), token)
-    if not (right and scheme.lower() == "bearer"):
+    if not _bears(headers, token):
         return HttpAnswer(401, REFUSED, {"WWW-Authenticate": "Bearer"})
     event = _event_in(await request.body())
     key = headers.get("idempotency-key")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from automate_kernel.errors import AutomateError, did_you_mean
 from automate_kernel.plugins.discovery import misspelt
+from automate_kernel.plugins.manifest import manifest_of
 from automate_kernel.secrets.redaction import redact_text
 
 if TYPE_CHECKING:
@@ -133,9 +134,13 @@ def _env_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
 
 
 def secret_uses(
-    kernel: Kernel, config: Mapping[str, Any], token: str | None = None
+    kernel: Kernel, config: Mapping[str, Any], tokens: Mapping[str, str | None] | None = None
 ) -> dict[str, list[str]]:
-    """Return the keys of secrets that workflows, config and webhooks need, with the places."""
+    """
+    Return the keys of secrets that workflows, config and webhooks need, with the places.
+
+    *tokens* are settings of which each may be a secret, by their names.
+    """
     uses: dict[str, dict[str, None]] = {}
 
     def add(keys: Iterable[str], where: str) -> None:
@@ -153,8 +158,9 @@ def secret_uses(
     add(kernel.templates.compile(references).secret_keys, "signing_keys")
     for key, options in config.items():
         add(kernel.templates.compile(dict(options)).secret_keys, f"config.{key}")
-    if token and token.startswith("$secret:"):
-        add([token.removeprefix("$secret:").strip("{}")], "serve.events_token")
+    for setting, token in (tokens or {}).items():
+        if token and token.startswith("$secret:"):
+            add([token.removeprefix("$secret:").strip("{}")], setting)
     return {key: list(places) for key, places in sorted(uses.items())}
 
 
@@ -232,13 +238,23 @@ def schema_findings(storage: Storage) -> list[Finding]:
 
 
 def plugin_findings(kernel: Kernel) -> list[Finding]:
-    """Return the plugins that don't load, and config for unknown ones. It imports all plugins."""
+    """
+    Return the plugins that don't load, unreadable manifests, and config for unknown plugins.
+
+    It imports all plugins.
+    """
     records, found = kernel.plugins.load_all(), []
     for each in records:
         if not each.usable and each.remedy:
             state: State = "warn" if each.state.value == "DISABLED" else "fail"
             text = f"{each.kind} {each.key} is {each.state.value}: {each.error or each.target}"
             found.append(Finding("plugins", state, text, each.remedy))
+        try:
+            manifest_of(each.target)
+        except AutomateError as error:
+            # It works all the same: it is only imported to be shown.
+            text = f"{each.kind} {each.key}: {error.message}"
+            found.append(Finding("plugins", "warn", text, error.hint))
     for name in kernel.plugins.unmatched():
         text = f"there is no plugin {name!r} to disable or prefer"
         found.append(Finding("plugins", "warn", text, "correct disabled or winners"))

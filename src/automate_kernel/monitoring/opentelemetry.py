@@ -27,9 +27,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -49,9 +50,11 @@ except ImportError:
 from automate_kernel import signals
 from automate_kernel.errors import AutomateError
 from automate_kernel.monitoring.overview import STANDING, ThrottledStats, workers_by_state
-from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
+from automate_kernel.outbox.item import TRACE_HEADERS, ItemStatus, NewItem, OutboxItem
+from automate_kernel.outbox.statistics import MOST_NAMES, OTHERS
 from automate_kernel.plugins.hooks import hookimpl
 from automate_kernel.workflows.definition.blocks import plain_id
+from automate_kernel.workflows.engine.statistics import REASONS
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -109,30 +112,51 @@ class Instrumentation:
         self._execution = measure("automate.execution.duration", "s", text)
         text = "How long steps took, with their retries."
         self._step = measure("automate.step.duration", "s", text)
+        text = "Executions that a worker began, or began again."
+        self._started = count("automate.executions.started", "{execution}", text)
+        text = "Attempts at steps after their first one."
+        self._retried = count("automate.call.retries", "{attempt}", text)
+        self._names = BoundedNames()
 
     def listen(self, kernel: Kernel) -> None:
         """Measure the executions and steps that end in this process."""
+        signals.workflow_started.connect(self._execution_started, sender=kernel)
+        signals.workflow_cancelled.connect(self._execution_ended, sender=kernel)
         signals.workflow_completed.connect(self._execution_ended, sender=kernel)
         signals.workflow_failed.connect(self._execution_ended, sender=kernel)
         signals.step_completed.connect(self._step_ended, sender=kernel)
         signals.step_failed.connect(self._step_ended, sender=kernel)
 
+    def _execution_started(self, sender: Any, execution: Execution) -> None:
+        self._started.add(1, {"automate.workflow": self._names.kept("workflow", execution.name)})
+
     def _execution_ended(
         self, sender: Any, execution: Execution, error: AutomateError | None = None
     ) -> None:
-        if execution.duration_seconds is not None:
-            about = _outcome(execution, execution.status.value, error)
-            self._execution.record(max(0.0, execution.duration_seconds), about)
+        seconds = execution.duration_seconds
+        if seconds is None and execution.created_at is not None:
+            # Cancelled from outside: nobody has read when, by the database's clock.
+            seconds = (datetime.now(timezone.utc) - execution.created_at).total_seconds()
+        if seconds is not None:
+            about = self._outcome(execution, execution.status.value, error)
+            self._execution.record(max(0.0, seconds), about)
 
     def _step_ended(
         self, sender: Any, execution: Execution, step: StepRun, error: AutomateError | None = None
     ) -> None:
         if step.started_at is not None and step.completed_at is not None:
             seconds = (step.completed_at - step.started_at).total_seconds()
-            about = _outcome(execution, step.status.value, error)
-            self._step.record(
-                max(0.0, seconds), about | {"automate.step.id": plain_id(step.step_id)}
-            )
+            about = self._outcome(execution, step.status.value, error)
+            # A workflow in code may give its steps any name.
+            step_id = self._names.kept(f"step of {execution.name}", plain_id(step.step_id))
+            self._step.record(max(0.0, seconds), about | {"automate.step.id": step_id})
+
+    def _outcome(
+        self, execution: Execution, status: str, error: AutomateError | None
+    ) -> Attributes:
+        workflow = self._names.kept("workflow", execution.name)
+        about = {"automate.workflow": workflow, "automate.outcome": status.lower()}
+        return about | _with_error(error)
 
     # -- items -------------------------------------------------------------------------------
 
@@ -146,8 +170,11 @@ class Instrumentation:
             attributes = _about(kind, "enqueue") | {"messaging.operation.type": "create"}
             if len(group) > 1:
                 attributes["messaging.batch.message_count"] = len(group)
-            name = f"enqueue {kind}"
-            with self._tracer.start_as_current_span(name, kind=SpanKind.PRODUCER) as span:
+            name, context = f"enqueue {kind}", None
+            if not trace.get_current_span().get_span_context().is_valid:
+                # Beside the work that led to it, as a sub-workflow is: that is in the headers.
+                context = _propagator.extract(_carried(group[0].headers))
+            with self._tracer.start_as_current_span(name, context, SpanKind.PRODUCER) as span:
                 span.set_attributes(attributes)
                 carrier: dict[str, str] = {}
                 _propagator.inject(carrier)
@@ -167,9 +194,7 @@ class Instrumentation:
             "messaging.client.id": item.lease_owner or "",
             "automate.attempt": item.attempt_count,
         }
-        headers = {name: item.headers.get(name) for name in ("traceparent", "tracestate")}
-        carrier = {name: value for name, value in headers.items() if isinstance(value, str)}
-        name, context = f"process {item.kind}", _propagator.extract(carrier)
+        name, context = f"process {item.kind}", _propagator.extract(_carried(item.headers))
         begun = time.monotonic()
         try:
             with self._span(name, attributes, context, SpanKind.CONSUMER):
@@ -246,8 +271,31 @@ class Instrumentation:
         if error is not None:
             _fail(opened.span, _error_type(error))
         opened.span.end()
-        about = {"automate.operation": call.operation} | _with_error(error)
-        self._call.record(time.monotonic() - opened.begun, about)
+        operation = {"automate.operation": self._names.kept("operation", call.operation)}
+        self._call.record(time.monotonic() - opened.begun, operation | _with_error(error))
+        if call.attempt > 1:
+            self._retried.add(1, operation)
+
+
+class BoundedNames:
+    """The values that an attribute of a metric has had: of many the first ones, then `OTHERS`."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self._most = most
+        self._seen: dict[str, set[str]] = {}
+
+    def kept(self, attribute: str, name: str) -> str:
+        """Return *name* as the value of *attribute*, or `OTHERS` if it is one too many."""
+        seen = self._seen.get(attribute)
+        if seen is None:
+            if len(self._seen) >= self._most:
+                return OTHERS
+            seen = self._seen.setdefault(attribute, set())
+        if name not in seen:
+            if len(seen) >= MOST_NAMES:
+                return OTHERS
+            seen.add(name)
+        return name
 
 
 class _OpenCall(NamedTuple):
@@ -274,6 +322,12 @@ class _Gauges:
                 "Executions that have not ended, and FAILED ones that are kept.",
                 self._executions,
             ),
+            (
+                "automate.waiting.steps",
+                "{step}",
+                "Steps that wait for something to come in.",
+                self._waiting,
+            ),
             ("automate.outbox.oldest_due", "s", "How late the oldest due item is.", self._oldest),
             ("automate.workers", "{worker}", "Workers.", self._workers),
             ("automate.worker.in_flight", "{item}", "Items that workers hold.", self._in_flight),
@@ -298,6 +352,11 @@ class _Gauges:
                 about = {"automate.workflow": workflow, "automate.status": status}
                 yield Observation(of.get(status, 0), about)
 
+    def _waiting(self) -> Iterable[Observation]:
+        waiting = self._execution_counts.look().waiting
+        for reason in REASONS[1:]:
+            yield Observation(waiting.get(reason, 0), {"automate.reason": reason})
+
     def _oldest(self) -> Iterable[Observation]:
         yield Observation(self._counts.look().oldest_due_seconds or 0.0)
 
@@ -311,6 +370,12 @@ class _Gauges:
         yield Observation(sum(w.in_flight for w in self._outbox.workers() if not w.lost))
 
 
+def _carried(headers: Mapping[str, Any]) -> dict[str, str]:
+    """Return the context of a trace that is among *headers*."""
+    found = {name: headers.get(name) for name in TRACE_HEADERS}
+    return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
 def _about(kind: str, operation: str) -> Attributes:
     """Return the conventions' attributes of an item of *kind*; spans have a type as well."""
     return {
@@ -318,11 +383,6 @@ def _about(kind: str, operation: str) -> Attributes:
         "messaging.destination.name": kind,
         "messaging.operation.name": operation,
     }
-
-
-def _outcome(execution: Execution, status: str, error: AutomateError | None) -> Attributes:
-    about = {"automate.workflow": execution.name, "automate.outcome": status.lower()}
-    return about | _with_error(error)
 
 
 def _error_type(error: BaseException) -> str:

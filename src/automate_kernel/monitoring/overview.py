@@ -36,7 +36,6 @@ _SHORTEST_SECONDS = 20.0
 _REPORT_SECONDS = 180.0
 # Counting a large table takes its time; no more than a tenth of the time is spent on it.
 _COUNT_SHARE = 0.1
-_MOST_HANDED_ON = 1000
 STANDING = ("PENDING", "RUNNING", "PAUSED", "CANCELLING", "FAILED")
 """The statuses of the executions that are counted as they stand in the database."""
 
@@ -218,7 +217,7 @@ class Observer:
         ]
         return Overview(
             now, kinds, self.outbox.workers(), stats.oldest_due_seconds, stats.paused,
-            len(self.outbox.handed_on(limit=_MOST_HANDED_ON)),
+            self.outbox.count_handed_on(),
         )  # fmt: skip
 
 

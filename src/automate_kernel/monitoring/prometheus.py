@@ -24,10 +24,15 @@ from automate_kernel.monitoring.overview import (
 )
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.queries import OutboxStats
-from automate_kernel.outbox.statistics import upper_bound
+from automate_kernel.outbox.statistics import (
+    NamedCounts,
+    NamedNumbers,
+    counts_by_name,
+    upper_bound,
+)
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.workflows.engine.statistics import ExecutionCounts, ExecutionStats
+from automate_kernel.workflows.engine.statistics import REASONS, ExecutionCounts, ExecutionStats
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -65,12 +70,18 @@ _TEXTS = {
     "automate_execution_seconds": "How long executions took, from creation to end.",
     "automate_steps_total": "Outcomes of steps.",
     "automate_step_seconds": "How long steps took, with their retries.",
+    "automate_action_attempts_total": "Attempts of steps that ended, by the action they called.",
+    "automate_action_seconds": "How long single attempts took.",
+    "automate_waiting_steps": "Steps that wait for something to come in.",
+    "automate_waits_total": "Waits of steps that ended.",
+    "automate_wait_seconds": "How long steps waited.",
     "automate_abandoned_calls": (
         "Calls in this process that took longer than their timeouts, and still run."
     ),
     "automate_up": "Whether the database could be used.",
 }
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+_WAITS_END = ("completed", "failed", "cancelled")
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 Labels = Mapping[str, str]
 
@@ -169,6 +180,8 @@ def _write_executions(
         for status in STANDING
     )
     page.write("automate_executions", standing)
+    waiting = (({"reason": each}, stats.waiting.get(each, 0)) for each in REASONS[1:])
+    page.write("automate_waiting_steps", waiting)
     by_name = [({"workflow": one.workflow}, one) for one in totals]
     page.write("automate_executions_started_total", ((w, one.started) for w, one in by_name))
     ended = ("completed", "failed", "cancelled")
@@ -179,6 +192,39 @@ def _write_executions(
     page.write("automate_steps_total", _outcomes(by_name, steps, "steps_"))
     took = ((w, one.step_buckets, one.step_seconds) for w, one in by_name)
     page.write_histograms("automate_step_seconds", took)
+    # Of all workflows together: so many actions of so many workflows would be too many series.
+    _write_named(page, "action", "automate_action_attempts_total", "automate_action_seconds",
+        counts_by_name(_summed(one.actions for one in totals)), steps)  # fmt: skip
+    _write_named(page, "reason", "automate_waits_total", "automate_wait_seconds",
+        counts_by_name(_summed(one.waits for one in totals)), _WAITS_END)  # fmt: skip
+
+
+def _summed(each: Iterable[NamedNumbers]) -> NamedNumbers:
+    total: dict[tuple[str, str | int], float] = {}
+    for numbers in each:
+        for key, number in numbers.items():
+            total[key] = total.get(key, 0) + number
+    return total
+
+
+def _write_named(
+    page: _Page,
+    label: str,
+    counter: str,
+    histogram: str,
+    found: Mapping[str, NamedCounts],
+    outcomes: Sequence[str],
+) -> None:
+    page.write(
+        counter,
+        (
+            ({label: name, "outcome": outcome}, one.outcomes.get(outcome, 0))
+            for name, one in found.items()
+            for outcome in outcomes
+        ),
+    )
+    took = (({label: name}, one.buckets, one.seconds) for name, one in found.items())
+    page.write_histograms(histogram, took)
 
 
 def _outcomes(

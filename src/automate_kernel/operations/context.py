@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from automate_kernel.errors import SecretNotFoundError
+from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.secrets.handles import SecretReader
 from automate_kernel.secrets.logs import get_plugin_logger
 
@@ -63,6 +65,16 @@ class Call:
         """
         if self.reports is not None:
             self.reports.report(value, message)
+
+    def label(self, **labels: str | int | UUID) -> None:
+        """
+        Give the execution labels by which it is found: ``call.label(shipment=4711)``.
+
+        They are saved together with the step's output, if the call does well; a label that is there
+        is changed. Raises `PayloadError` if it can't be one. Outside a workflow nothing happens.
+        """
+        if self.reports is not None:
+            self.reports.label(checked_labels(labels))
 
     @property
     def last_progress(self) -> Any:

@@ -14,17 +14,22 @@ from typing import Any, Protocol
 
 from automate_kernel.errors import (
     AutomateError,
+    ConfigError,
     ErrorCodes,
     PluginError,
+    SecretError,
+    SecretNotFoundError,
     UnknownHereError,
     did_you_mean,
     nearest,
 )
+from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize, normalizing
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.replacement import Replacement, Replacements
+from automate_kernel.operations.reports import CallReport, while_heard
 from automate_kernel.operations.spec import OperationSpec, step_operation
 from automate_kernel.operations.timed_calls import Key, TimedCalls
 from automate_kernel.secrets import Redactor, SecretResolver
@@ -35,6 +40,7 @@ from automate_kernel.templates import areveal, masked, reveal
 
 logger: logging.Logger = get_logger(__name__)
 Work = Callable[[Any], Any]
+_OF_THE_SETUP = (ConfigError, SecretError, PluginError)
 # For a service that lists its operations; it may have to be started first.
 _ASK_SECONDS = 60.0
 
@@ -69,6 +75,8 @@ class Invoker:
     config: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any]
     compile_config: Callable[[Any], Any]
+    places: ConfigPlaces = field(default_factory=ConfigPlaces, init=False)
+    """The form in which the host writes the config of plugins, for errors about it."""
     portal: Portal = field(default_factory=Portal, init=False)
     replacements: Replacements = field(default_factory=Replacements, init=False)
     timed_calls: TimedCalls = field(default_factory=TimedCalls, init=False)
@@ -110,7 +118,12 @@ class Invoker:
             schema = None
         for text in literal_secrets(given, schema):
             self.redactor.add(text)
-        config = complete_config(cls, reveal(self.compile_config(given), self.secrets))
+        try:
+            config = complete_config(cls, reveal(self.compile_config(given), self.secrets))
+        except SecretNotFoundError as error:
+            raise self.places.needed(error, f"the config of {key!r}") from None
+        except ConfigError as error:
+            raise self.places.located(error, key) from None
         # Last: logging keeps each logger for ever, also that of a plugin which can't start.
         redact = self.redactor.redact
         ctx = cls.context_class(
@@ -198,6 +211,27 @@ class Invoker:
             return OperationSpec(name), (kind, owner)
         return cls.find_operation(operation), None
 
+    def function_names(self) -> list[str]:
+        """Return the names of the host's own functions, in order."""
+        return sorted(self._functions)
+
+    def owners(self) -> list[str]:
+        """Return the keys of the plugins that have operations, in order; imports none."""
+        return sorted({key for source in self.sources.values() for key in source})
+
+    def plugin_class(self, name: str) -> type[Plugin] | None:
+        """Return the class whose operation *name* is, or None for a function of the host."""
+        if name in self._functions:
+            return None
+        kind, owner, _ = self._located(name)
+        return self.sources[kind].get(owner)
+
+    def plugin_of(self, name: str) -> Plugin:
+        """Return the plugin that has the operation *name*, created with its config."""
+        kind, owner, _ = self._located(name)
+        plugin: Plugin = self.instance(kind, owner)
+        return plugin
+
     def of_function(self, function: Callable[..., Any]) -> OperationSpec | None:
         """Return the spec of an action that was made from *function*, or None."""
         for spec in self._functions.values():
@@ -273,8 +307,7 @@ class Invoker:
         for source in self.sources.values():
             if source.knows(owner):
                 source.get(owner)
-        owners = sorted({key for source in self.sources.values() for key in source})
-        known = [*self._functions, *(f"{key}.…" for key in owners)]
+        known = [*self._functions, *(f"{key}.…" for key in self.owners())]
         meant = name if nearest(name, known) else owner
         there_are = ", ".join(known) or "none; register one or install a connector"
         return AutomateError(
@@ -319,18 +352,21 @@ class Invoker:
             work = functools.partial(self._perform, self._work(name), data)
         else:
             work = functools.partial(replacement.perform, self._shown(data))
-        result = work() if timeout is None else self.timed_calls.run(work, timeout, key=_key(call))
+        report = _watched(call)
+        if timeout is None and report is None:
+            result = work()
+        else:
+            result = self.timed_calls.run(work, timeout, key=_key(call), report=report)
         if not _is_awaitable(result):
             return result
         if _is_in_transaction():
-            if inspect.iscoroutine(result):
-                result.close()
+            _close(result)
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 f"the action {name_of(name)!r} is asynchronous, and can't be transactional",
                 hint="perform it with a plain function: its transaction is that of its thread",
             )
-        return self.portal.run(result, timeout)
+        return self.portal.run(result if report is None else while_heard(result, report), timeout)
 
     def _before(self, call: Call, data: Any) -> None:
         if self.hooks.receives("automate_before_call"):
@@ -356,7 +392,9 @@ class Invoker:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
         try:
             self._before(call, data)
-            work = contained(self._ainvoke(name, data, call, timeout))
+            work, report = contained(self._ainvoke(name, data, call, timeout)), _watched(call)
+            if report is not None:
+                work = while_heard(work, report)
             result, failure = await asyncio.wait_for(work, timeout)
             if failure is not None:
                 raise failure
@@ -388,9 +426,10 @@ class Invoker:
                 revealed = self._shown(data)
             if self.is_async(name):
                 result = perform(revealed)
-            elif timeout is not None:
+            elif timeout is not None or _watched(call) is not None:
                 work = functools.partial(perform, revealed)
-                result = await self.timed_calls.arun(work, timeout, key=_key(call))
+                report = _watched(call)
+                result = await self.timed_calls.arun(work, timeout, key=_key(call), report=report)
             else:
                 result = await asyncio.to_thread(perform, revealed)
             return await result if _is_awaitable(result) else result
@@ -417,13 +456,18 @@ class Invoker:
         else:
             text = f"{what} raised {type(error).__name__}: {error}"
             known = AutomateError(ErrorCodes.INTERNAL, text)
-        clean = AutomateError(
-            known.code,
-            self.redactor.redact(known.message),
+        # Whose fault it is, that of the set-up or of the caller, is in the class.
+        ours = next((each for each in _OF_THE_SETUP if isinstance(known, each)), None)
+        clean = (AutomateError if ours is None else ours)(
+            code=known.code,
+            message=self.redactor.redact(known.message),
             hint=self.redactor.redact(known.hint) if known.hint else None,
             retryable=known.retryable,
             retry_after=known.retry_after,
         )
+        problems = known.details.get("problems")
+        if problems:
+            clean.details["problems"] = self.redactor.redact_value(problems, cut=False)
         mark(clean, error, self.redactor.redact)
         return clean
 
@@ -450,6 +494,20 @@ def _key(call: Call) -> Key | None:
     if call.idempotency_key is None:
         return None
     return call.operation, call.tenant_id, call.idempotency_key
+
+
+def _watched(call: Call) -> CallReport | None:
+    """Return the report of a call that must not be silent for long."""
+    report = call.reports
+    return report if report is not None and report.heartbeat is not None else None
+
+
+def _close(result: object) -> None:
+    """Close a coroutine that is not run, and those that it was to await."""
+    if inspect.iscoroutine(result):
+        for value in inspect.getcoroutinelocals(result).values():
+            _close(value)
+        result.close()
 
 
 def _is_in_transaction() -> bool:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import Redaction, encode_json
 
 MAX_PROGRESS_BYTES = 4_000
 """The most bytes of JSON that a call can report of itself."""
+
+T = TypeVar("T")
 
 
 def _never() -> bool:
@@ -21,7 +27,8 @@ class CallReport:
     The report of one call that runs, from any thread.
 
     *previous* is what the attempt before reported last. *asked* says whether the call should stop.
-    *redact* takes secrets out of what it reports.
+    *redact* takes secrets out of what it reports. With *heartbeat* the call must report something
+    each so many seconds.
     """
 
     def __init__(
@@ -29,13 +36,19 @@ class CallReport:
         previous: Any = None,
         asked: Callable[[], bool] = _never,
         redact: Redaction | None = None,
+        heartbeat: float | None = None,
     ) -> None:
         self.previous: Any = previous
         self.latest: JsonText | None = None
         """The newest progress as JSON: its ``value`` and ``message``."""
+        self.labels: dict[str, str] = {}
+        """The labels that the call gives its execution."""
         self.over: bool = False
         """True once nobody waits for the call any more."""
+        self.heartbeat: float | None = heartbeat
+        """The seconds that the call may go on without a report; None is for ever."""
         self._asked, self._redact = asked, redact
+        self._heard, self._longest = time.monotonic(), 0.0
 
     @property
     def cancelled(self) -> bool:
@@ -48,3 +61,54 @@ class CallReport:
             {"value": value, "message": message}, "progress", MAX_PROGRESS_BYTES, inside=1,
             redact=self._redact,
         )  # fmt: skip
+        self.hear()
+
+    def label(self, labels: Mapping[str, str]) -> None:
+        """Take *labels* in; raises `PayloadError` if they are too many."""
+        self.labels = checked_labels({**self.labels, **labels})
+
+    # -- silence -----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Note that the call begins now: its silence counts from here."""
+        self._heard, self._longest = time.monotonic(), 0.0
+
+    def hear(self) -> None:
+        """Note that the call has reported something just now."""
+        now = time.monotonic()
+        self._heard, self._longest = now, max(self._longest, now - self._heard)
+
+    def until_silent(self) -> float | None:
+        """Return the seconds until it has been silent for too long; None if it may be."""
+        if self.heartbeat is None:
+            return None
+        return max(0.0, self._heard + self.heartbeat - time.monotonic())
+
+    def silence(self) -> AutomateError | None:
+        """Return the error of a call that has been silent for too long by now, or has been once."""
+        if self.heartbeat is None:
+            return None
+        if max(self._longest, time.monotonic() - self._heard) < self.heartbeat:
+            return None
+        return AutomateError(
+            ErrorCodes.DEADLINE_EXCEEDED,
+            f"it reported no progress for {self.heartbeat:g} seconds, its heartbeat",
+            hint="call current_call().progress(...) more often, or allow a longer heartbeat",
+        )
+
+
+async def while_heard(work: Awaitable[T], report: CallReport) -> T:
+    """Return the result of *work*; cancel it, and raise, once its call is silent for too long."""
+    report.begin()
+    running = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([running], timeout=report.until_silent()))[0]:
+            silence = report.silence()
+            if silence is not None:
+                running.cancel()
+                await asyncio.wait([running])
+                raise silence
+    except asyncio.CancelledError:
+        running.cancel()
+        raise
+    return running.result()

@@ -6,12 +6,14 @@ import asyncio
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.reports import CallReport
 from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
@@ -42,33 +44,56 @@ class TimedCalls:
         """The number of abandoned calls that still run."""
         return len(self._abandoned)
 
-    def run(self, work: Callable[[], Any], timeout: float, *, key: Key | None = None) -> Any:
+    def run(
+        self,
+        work: Callable[[], Any],
+        timeout: float | None,
+        *,
+        key: Key | None = None,
+        report: CallReport | None = None,
+    ) -> Any:
         """
         Return the result of *work*, or raise ``DEADLINE_EXCEEDED`` after *timeout* seconds.
 
-        It does not begin before the abandoned calls of the same *key* have ended, and waits for
-        them for *timeout* seconds at most.
+        And as soon as its *report* has been silent for too long. It does not begin before the
+        abandoned calls of the same *key* have ended, and waits for them for *timeout* seconds at
+        most, or for as long as it may be silent if that is less.
         """
-        if wait(self._earlier(key), timeout).not_done:
-            raise _overlaps(timeout)
+        limits = _Limits(timeout, report)
+        if wait(self._earlier(key), limits.shortest).not_done:
+            raise _overlaps(limits.shortest)
         future = self._begin(work)
-        if not wait([future], timeout).done and self._abandon(future, key):
-            raise _too_long(timeout)
+        limits.begin()
+        while not wait([future], limits.left()).done:
+            error = limits.passed()
+            if error is not None and self._abandon(future, key):
+                raise error
         return future.result()
 
-    async def arun(self, work: Callable[[], Any], timeout: float, *, key: Key | None = None) -> Any:
+    async def arun(
+        self,
+        work: Callable[[], Any],
+        timeout: float | None,
+        *,
+        key: Key | None = None,
+        report: CallReport | None = None,
+    ) -> Any:
         """`run` for asynchronous code. A call that is cancelled is abandoned too."""
+        limits = _Limits(timeout, report)
         earlier = [_ended(one) for one in self._earlier(key)]
-        if earlier and (await asyncio.wait(earlier, timeout=timeout))[1]:
-            raise _overlaps(timeout)
+        if earlier and (await asyncio.wait(earlier, timeout=limits.shortest))[1]:
+            raise _overlaps(limits.shortest)
         future = self._begin(work)
+        limits.begin()
+        ended = _ended(future)
         try:
-            await asyncio.wait([_ended(future)], timeout=timeout)
+            while not (await asyncio.wait([ended], timeout=limits.left()))[0]:
+                error = limits.passed()
+                if error is not None and self._abandon(future, key):
+                    raise error
         except asyncio.CancelledError:
             self._abandon(future, key)
             raise
-        if self._abandon(future, key):
-            raise _too_long(timeout)
         return future.result()
 
     def _earlier(self, key: Key | None) -> list[Future[Any]]:
@@ -130,13 +155,47 @@ def _ended(future: Future[Any]) -> asyncio.Future[None]:
     return ended
 
 
-def _too_long(timeout: float) -> AutomateError:
-    return AutomateError(ErrorCodes.DEADLINE_EXCEEDED, f"it took longer than {timeout:g} seconds")
+class _Limits:
+    """The limits of one call: for all of it, and for its silence."""
+
+    def __init__(self, timeout: float | None, report: CallReport | None) -> None:
+        self._timeout, self._report = timeout, report
+        self._ends_at: float | None = None
+
+    @property
+    def shortest(self) -> float | None:
+        """The seconds of the shorter limit."""
+        return _shorter(self._timeout, self._report.heartbeat if self._report else None)
+
+    def begin(self) -> None:
+        """Note that the call begins."""
+        if self._timeout is not None:
+            self._ends_at = time.monotonic() + self._timeout
+        if self._report is not None:
+            self._report.begin()
+
+    def left(self) -> float | None:
+        """Return the seconds until one of the limits may be passed."""
+        left = None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+        return _shorter(left, self._report.until_silent() if self._report else None)
+
+    def passed(self) -> AutomateError | None:
+        """Return the error of a call that has passed one of the limits."""
+        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+            text = f"it took longer than {self._timeout:g} seconds"
+            return AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text)
+        return self._report.silence() if self._report is not None else None
 
 
-def _overlaps(timeout: float) -> AutomateError:
+def _shorter(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
+
+
+def _overlaps(timeout: float | None) -> AutomateError:
     return AutomateError(
         ErrorCodes.DEADLINE_EXCEEDED,
-        f"an earlier attempt still runs after another {timeout:g} seconds",
+        f"an earlier attempt still runs after another {timeout or 0.0:g} seconds",
         hint="give what it waits for a timeout of its own, or write it as async def",
     )

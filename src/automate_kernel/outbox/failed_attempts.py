@@ -28,6 +28,7 @@ class FailedAttempt:
 
     *attempt* counts from 1; 0 is a step that failed before its call. *error_group* is shared by
     errors of one type and place. *trace* is where it was raised: files, lines and their source.
+    *started_at* is known of a step's attempt, *worker_id* is the worker that made it.
     """
 
     attempt: int
@@ -38,6 +39,13 @@ class FailedAttempt:
     failed_at: datetime | None = None
     step_id: str | None = None
     position: int = -1
+    started_at: datetime | None = None
+    worker_id: str | None = None
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """The seconds from its beginning to its failure, or None if that is not known."""
+        return seconds_between(self.started_at, self.failed_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +67,18 @@ class ErrorGroup:
     error: str
 
 
-def new_attempt(subject_id: str, claim: str, failed: FailedAttempt) -> Row:
+def seconds_between(start: datetime | None, end: datetime | None) -> float | None:
+    """Return the seconds from *start* to *end*, at least 0; None if one is not known."""
+    if start is None or end is None:
+        return None
+    return max(0.0, (end - start).total_seconds())
+
+
+def new_attempt(
+    subject_id: str, claim: str, failed: FailedAttempt, *, began: float | None = None
+) -> Row:
     """
-    Return the row of an attempt that has failed now.
+    Return the row of an attempt that has failed now, and *began* so many seconds ago.
 
     *claim* is the token of the claim in which it was: recorded twice, it is one row.
     """
@@ -75,6 +92,7 @@ def new_attempt(subject_id: str, claim: str, failed: FailedAttempt) -> Row:
         "error": storable(failed.error),
         "trace": storable(failed.trace, MAX_TRACE) if failed.trace else None,
         "failed_at": Now(),
+        "started_at": None if began is None else Now(-began),
     }
 
 

@@ -411,6 +411,9 @@ class Outcome:
     trace: str | None = None
 
 
+TRACE_HEADERS = ("traceparent", "tracestate")
+"""The headers of an item that say which trace it belongs to, as W3C's Trace Context has them."""
+
 EXPIRED = "LEASE_EXPIRED"
 """The error code of an item whose worker died, or lost it."""
 

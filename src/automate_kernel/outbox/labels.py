@@ -17,7 +17,7 @@ from typing import Any
 from automate_kernel.errors import PayloadError, type_name
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import LABEL
-from automate_kernel.storage.values import text_problem
+from automate_kernel.storage.values import Redaction, text_problem
 
 Labels = Mapping[str, "str | int | uuid.UUID"]
 """Names and values: ``{"order": 4711}``."""
@@ -83,10 +83,26 @@ def read_label(text: str) -> tuple[str | None, str]:
     return None, text.strip()
 
 
+def joined_labels(own: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+    """Return *own* labels and *others*, of which those go first that are too many."""
+    joined = {**own, **{name: value for name, value in others.items() if name not in own}}
+    return dict(list(joined.items())[:MAX_LABELS])
+
+
+def redacted_labels(labels: Mapping[str, str], redact: Redaction | None) -> dict[str, str]:
+    """Return *labels* without secrets, whose values may be longer then, and are cut."""
+    clean = dict(labels) if redact is None else redact(dict(labels))
+    return {name: str(value)[:MAX_VALUE] for name, value in clean.items()}
+
+
 def label_rows(
-    subject_id: str, about: str, labels: Mapping[str, str], tenant_id: str | None
+    subject_id: str,
+    about: str,
+    labels: Mapping[str, str],
+    tenant_id: str | None,
+    created_at: datetime | None = None,
 ) -> list[Row]:
-    """Return the rows of an item's or an execution's *labels*."""
+    """Return the rows of an item's or an execution's *labels*; it is as old as *created_at*."""
     return [
         {
             "id": str(uuid.uuid5(_NAMESPACE, f"{subject_id}\n{name}")),
@@ -95,10 +111,16 @@ def label_rows(
             "subject_id": subject_id,
             "about": about,
             "tenant_id": tenant_id,
-            "created_at": Now(),
+            "created_at": created_at or Now(),
         }
         for name, value in labels.items()
     ]
+
+
+def replace_labels(rows: Rows, new: Sequence[Row]) -> None:
+    """Store rows that `label_rows` made in the place of those with the same names."""
+    rows.delete(LABEL, [Where("id", "in", sorted(row["id"] for row in new))])
+    rows.insert(LABEL, new)
 
 
 def add_labels(rows: Rows, new: Sequence[Row]) -> None:

@@ -144,14 +144,23 @@ def running_items(rows: Rows, limit: int) -> list[OutboxItem]:
     return [OutboxItem.from_row(row) for row in found]
 
 
+_HANDED_ON = (
+    Where("waiting_for", "eq", "time"),
+    # None of them waits for longer; what waits for next year isn't looked at.
+    Where("next_attempt_at", "le", Now(LONGEST_SECONDS * 2)),
+    Where("last_error_code", "in", CODES),
+)
+
+
+def count_handed_on(rows: Rows) -> int:
+    """Count the items that wait for another worker, in the database."""
+    (counted,) = rows.count(OUTBOX, where=_HANDED_ON)
+    return int(counted["n"])
+
+
 def handed_on_items(rows: Rows, limit: int, tenant_id: str | None) -> list[OutboxItem]:
     """Return items that wait for another worker; see `OutboxStore.handed_on`."""
-    waiting = [
-        Where("waiting_for", "eq", "time"),
-        # None of them waits for longer; what waits for next year isn't looked at.
-        Where("next_attempt_at", "le", Now(LONGEST_SECONDS * 2)),
-        Where("last_error_code", "in", CODES),
-    ]
+    waiting = list(_HANDED_ON)
     if tenant_id is not None:
         waiting.append(Where("tenant_id", "eq", tenant_id))
     found = rows.select(OUTBOX, waiting, order_by=("next_attempt_at",), limit=limit)

@@ -59,6 +59,7 @@ from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.checkpoint import RECALL
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
 from automate_kernel.storage.tables import LABEL, OUTBOX, PAUSE, WORKER
@@ -193,8 +194,9 @@ class RowsOutboxStore(OutboxStore):
         # Before a transaction is opened: what can't be stored must not leave a lock behind.
         new, fresh, labels = _new_rows(self.announced(items), self.redact)
         atomic = len(new) > 1 or not fresh or bool(labels)
-        with self.storage.begin(transaction, atomic=atomic) as rows:
-            return _insert(rows, new, fresh, labels)
+        return write(
+            self.storage, transaction, lambda rows: _insert(rows, new, fresh, labels), atomic=atomic
+        )
 
     async def aenqueue_many(
         self, items: Iterable[NewItem], *, transaction: Any = None
@@ -708,6 +710,10 @@ class RowsOutboxStore(OutboxStore):
         """Return items that wait for another worker; see `OutboxStore.handed_on`."""
         return self._read(queries.handed_on_items, limit, tenant_id)
 
+    def count_handed_on(self) -> int:
+        """Return the number of items that wait for another worker, without reading them."""
+        return self._read(queries.count_handed_on)
+
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """Return the errors of an item's attempts; see `OutboxStore.failed_attempts`."""
         known = queries.item_ids_of([item_id])
@@ -1035,7 +1041,7 @@ def _changes(lease: _Lease, outcome: Outcome, status: ItemStatus) -> dict[str, A
 def _attempt(lease: _Lease, outcome: Outcome, code: str) -> Row:
     failed = FailedAttempt(
         attempt=lease.attempt_count, error_code=code, error_group=outcome.group or code,
-        error=outcome.error or "", trace=outcome.trace,
+        error=outcome.error or "", trace=outcome.trace, worker_id=lease.worker_id,
     )  # fmt: skip
     return failed_attempts.new_attempt(outcome.item_id, lease.token, failed)
 
@@ -1062,6 +1068,6 @@ def _lost_text(row: Row) -> str:
 def _expired_attempt(row: Row) -> Row:
     failed = FailedAttempt(
         attempt=row["attempt_count"], error_code=EXPIRED, error_group=EXPIRED,
-        error=_lost_text(row),
+        error=_lost_text(row), worker_id=(row["lease_owner"] or "").removesuffix(BEGUN) or None,
     )  # fmt: skip
     return failed_attempts.new_attempt(row["id"], row["lease_token"], failed)

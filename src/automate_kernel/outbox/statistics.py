@@ -90,6 +90,85 @@ class Times:
         self.merge(Times(data["seconds"], buckets))
 
 
+MOST_NAMES = 100
+"""The number of names that are told apart in one minute, or on one page of metrics."""
+OTHERS = "(others)"
+"""The name under which further ones are counted."""
+
+NamedNumbers = Mapping[tuple[str, "str | int"], float]
+"""Numbers by a name, and by a word (``seconds``, an outcome) or the number of a bucket."""
+
+
+@dataclass(slots=True)
+class NamedCounts:
+    """The numbers of one name: by outcome, and a histogram of durations with its sum."""
+
+    outcomes: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    buckets: dict[int, int] = field(default_factory=dict)
+
+
+def counts_by_name(numbers: NamedNumbers, most: int = MOST_NAMES) -> dict[str, NamedCounts]:
+    """Return *numbers* by their names, sorted; of more than *most* the last ones as `OTHERS`."""
+    names = set(sorted({name for name, _ in numbers if name != OTHERS})[:most])
+    found: dict[str, NamedCounts] = {}
+    for (name, part), number in numbers.items():
+        one = found.setdefault(name if name in names else OTHERS, NamedCounts())
+        if part == "seconds":
+            one.seconds += number
+        elif isinstance(part, int):
+            one.buckets[part] = one.buckets.get(part, 0) + int(number)
+        else:
+            one.outcomes[part] = one.outcomes.get(part, 0) + int(number)
+    return dict(sorted(found.items()))
+
+
+@dataclass(slots=True)
+class NamedTimes:
+    """Outcomes and durations by name, of `MOST_NAMES` at most."""
+
+    numbers: dict[tuple[str, str | int], float] = field(default_factory=dict)
+    _names: set[str] = field(default_factory=set)
+
+    def add(self, name: str, outcome: str, seconds: float | None) -> None:
+        """Count an *outcome* under *name*, and how long it took."""
+        if name not in self._names:
+            if len(self._names) >= MOST_NAMES:
+                name = OTHERS
+            else:
+                self._names.add(name)
+        self._count(name, outcome, 1)
+        if seconds is not None:
+            self._count(name, bucket_of(seconds), 1)
+            self._count(name, "seconds", seconds)
+
+    def _count(self, name: str, part: str | int, number: float) -> None:
+        key = (name, part)
+        self.numbers[key] = self.numbers.get(key, 0) + number
+
+    def merge(self, other: NamedTimes) -> None:
+        """Add what *other* holds."""
+        for (name, part), number in other.numbers.items():
+            known = name in self._names or len(self._names) < MOST_NAMES
+            if known and name != OTHERS:
+                self._names.add(name)
+            self._count(name if known else OTHERS, part, number)
+
+    def to_json(self) -> dict[str, dict[str, float]] | None:
+        """Return the value that is stored: None if nothing was counted."""
+        data: dict[str, dict[str, float]] = {}
+        for (name, part), number in sorted(self.numbers.items(), key=str):
+            data.setdefault(name, {})[str(part)] = round(number, 6)
+        return data or None
+
+    def merge_json(self, data: Mapping[str, Mapping[str, float]] | None) -> None:
+        """Add a stored value."""
+        for name, its in (data or {}).items():
+            for part, number in its.items():
+                numbered = part.lstrip("-").isdecimal()
+                self._count(name, int(part) if numbered else part, number)
+
+
 @dataclass(slots=True)
 class MinuteRow:
     """Numbers and `Times` of one process, under one *name* in one minute; *id* is their row's."""
@@ -102,7 +181,7 @@ class MinuteRow:
         """Add what *other* counted."""
         for each in fields(self):
             value, its = getattr(self, each.name), getattr(other, each.name)
-            if isinstance(value, Times):
+            if isinstance(value, (Times, NamedTimes)):
                 value.merge(its)
             elif isinstance(value, int):
                 setattr(self, each.name, value + its)
@@ -211,19 +290,21 @@ class MinuteTable:
     A table of statistics: a row for each minute, worker and value of the column *name*.
 
     *counts* are columns with numbers, and attributes of what `Minutes` gathers. So are *times*,
-    durations that stand in columns called ``…_times``.
+    durations that stand in columns called ``…_times``. *named* are columns with `NamedTimes`.
     """
 
     table: str
     name: str
     counts: tuple[str, ...]
     times: tuple[str, ...]
+    named: tuple[str, ...] = ()
 
     def write(self, rows: Rows, worker_id: str, gathered: Minutes[Any]) -> None:
         """Write what is unsaved; call `Minutes.saved` once that is committed."""
         for row in gathered.unsaved(_minute(rows.now())):
             changes: Row = {name: getattr(row, name) for name in self.counts}
             changes |= {f"{name}_times": getattr(row, name).to_json() for name in self.times}
+            changes |= {name: getattr(row, name).to_json() for name in self.named}
             # Nobody else writes this row, so there is no race between the two.
             if not rows.update(self.table, [Where("id", "eq", row.id)], changes):
                 about = {"id": row.id, "at": row.at, "worker_id": worker_id, self.name: row.name}
@@ -234,6 +315,7 @@ class MinuteTable:
         # The minute that has begun by then counts whole.
         since = _minute(rows.now() - timedelta(seconds=seconds))
         read = ("at", self.name, *self.counts, *(f"{name}_times" for name in self.times))
+        read += self.named
         groups: dict[tuple[datetime, str], list[Row]] = {}
         for row in rows.select(self.table, [Where("at", "ge", since)], columns=read):
             groups.setdefault((_minute(row["at"]), row[self.name]), []).append(row)
@@ -247,6 +329,11 @@ class MinuteTable:
             for row in group:
                 times.merge_json(row[f"{name}_times"])
             sums |= {f"{name}_seconds": times.seconds, f"{name}_buckets": times.buckets}
+        for name in self.named:
+            numbers = NamedTimes()
+            for row in group:
+                numbers.merge_json(row[name])
+            sums[name] = numbers.numbers
         return sums
 
 

@@ -354,6 +354,10 @@ class OutboxStore(ABC):
         """
         return []
 
+    def count_handed_on(self) -> int:
+        """Return the number of items that wait for another worker; of many it counts 1,000."""
+        return len(self.handed_on(limit=1000))
+
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """
         Return the errors of an item's attempts, the earliest first: the first one, and the latest.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import sys
 from collections.abc import Iterable
@@ -13,6 +14,22 @@ KERNEL = "automate-kernel"
 
 class IncompatibleError(PluginError):
     """A plugin needs another version of this package."""
+
+
+def extra_with(module: str | None, distribution: str | None) -> str | None:
+    """Return the extra of *distribution* that installs *module*, or None if none is known to."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    wanted = normal_name((module or "").partition(".")[0])
+    try:
+        lines = (requires(distribution) if distribution else None) or []
+    except PackageNotFoundError:
+        return None
+    for line in lines:
+        name, extra = re.match(r"[\w.-]+", line), re.search(r"extra\s*==\s*['\"]([\w.-]+)", line)
+        if name and extra and wanted and normal_name(name[0]) == wanted:
+            return extra[1]
+    return None
 
 
 def normal_name(distribution: str) -> str:
@@ -36,6 +53,9 @@ def requirement_on_kernel(requires: Iterable[str]) -> str:
     named = [each for each in requires if normal_name(each.strip()).startswith(KERNEL)]
     if not named:
         return ""  # packaging is imported only where a plugin has a requirement to read
+    if len(named) == 1 and (plain := _PLAIN_REQUIREMENT.fullmatch(named[0])):
+        clauses = [each.strip() for each in plain["clauses"].split(",")]
+        return ",".join(sorted(clauses, reverse=True))
     from packaging.requirements import InvalidRequirement, Requirement
 
     specifiers: list[str] = []
@@ -56,6 +76,9 @@ def satisfies(version: str, specifier: str) -> bool:
 
     A pre-release counts like any other version. Raises `ValueError` for an unreadable specifier.
     """
+    plain = _satisfies_plainly(version, specifier)
+    if plain is not None:
+        return plain
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     try:
@@ -63,6 +86,34 @@ def satisfies(version: str, specifier: str) -> bool:
     except InvalidSpecifier:
         raise ValueError(f"{specifier.strip()!r} is no version specifier") from None
     return allowed.contains(version, prereleases=True)
+
+
+# Nearly every plugin asks for `automate-kernel>=0.1,<2`. Read here, the start of an application
+# doesn't import packaging for it, which takes longer than the scan itself.
+_CLAUSE = r"\s*(?:>=|<=|>|<)\s*\d+(?:\.\d+)*\s*"
+_PLAIN_REQUIREMENT = re.compile(
+    rf"{KERNEL}\s*\(?(?P<clauses>{_CLAUSE}(?:,{_CLAUSE})*)\)?", re.IGNORECASE
+)
+_PLAIN_SPECIFIER = re.compile(rf"{_CLAUSE}(?:,{_CLAUSE})*")
+_COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+
+
+def _satisfies_plainly(version: str, specifier: str) -> bool | None:
+    """Return the answer of `satisfies` for versions that are numbers alone; None for others."""
+    if not re.fullmatch(r"\d+(\.\d+)*", version) or not _PLAIN_SPECIFIER.fullmatch(specifier):
+        return None
+    ours = _numbers(version)
+    return all(
+        _COMPARE[sign](ours, _numbers(wanted))
+        for sign, wanted in re.findall(r"(>=|<=|>|<)\s*([\d.]+)", specifier)
+    )
+
+
+def _numbers(version: str) -> list[int]:
+    numbers = [int(each) for each in version.split(".")]
+    while numbers and not numbers[-1]:  # 2 is 2.0
+        numbers.pop()
+    return numbers
 
 
 def incompatibility(specifier: str) -> PluginError | None:

@@ -61,8 +61,9 @@ def scan(*, refresh: bool = False) -> tuple[Found, ...]:
     place = tuple(sys.path)
     with _lock:
         if refresh or place not in _scans:
-            _scans[place] = _found(_entry_points())
-            _misspelt[place] = tuple(_find_misspelt())
+            entries = _entry_points()
+            _scans[place] = _found(each for each in entries if each.group in GROUPS)
+            _misspelt[place] = tuple(_find_misspelt(entries))
             for wrong in _misspelt[place]:
                 logger.warning("%s, which nobody reads; %s", wrong, wrong.remedy)
         return _scans[place]
@@ -74,30 +75,32 @@ def misspelt() -> tuple[Misspelt, ...]:
     return _misspelt[tuple(sys.path)]
 
 
-def _find_misspelt() -> Iterator[Misspelt]:
-    from importlib.metadata import entry_points
-
+def _find_misspelt(entries: Iterable[EntryPoint]) -> Iterator[Misspelt]:
     ours = list(GROUPS)
-    try:
-        groups = entry_points().groups
-    except Exception:  # damaged metadata, which the scan reports
-        return
-    for group in sorted(groups):
-        root = re.split(r"[.:-]", group, maxsplit=1)[0].replace("-", "_")
-        if group in ours or root not in _ROOTS:
+    # One of each group: to name its distribution is enough.
+    for group, entry in sorted({each.group: each for each in entries}.items()):
+        if group in GROUPS:
             continue
         remedy = did_you_mean(group, ours, cutoff=0.75) or f"there are: {', '.join(ours)}"
-        entry = next(iter(entry_points(group=group)))
         yield Misspelt(group, _described(entry.dist)[0], remedy)
 
 
+def _begins_like_ours(group: str) -> bool:
+    return group in GROUPS or re.split(r"[.:-]", group, maxsplit=1)[0] in _ROOTS
+
+
 def _entry_points() -> list[EntryPoint]:
-    """Return the entry points in our groups, from one look over all of them."""
+    """
+    Return the entry points of our groups, and of those whose names begin like them.
+
+    It looks over all distributions once.
+    """
     from importlib.metadata import distributions, entry_points
 
     try:
         every = entry_points()
-        return [entry for group in GROUPS for entry in every.select(group=group)]
+        groups = filter(_begins_like_ours, every.groups)
+        return [entry for group in groups for entry in every.select(group=group)]
     except Exception:
         logger.warning("the entry points can't be read in one go; reading them one by one")
     found: list[EntryPoint] = []
@@ -107,7 +110,7 @@ def _entry_points() -> list[EntryPoint]:
             # The first on sys.path is the one that imports.
             if (name := distribution.metadata["Name"].lower()) not in seen:
                 seen.add(name)
-                found += [e for e in distribution.entry_points if e.group in GROUPS]
+                found += [e for e in distribution.entry_points if _begins_like_ours(e.group)]
         except Exception as error:
             where = getattr(distribution, "_path", "an installed distribution")
             logger.error("%s is damaged, and its plugins are not seen: %s", where, error)
@@ -134,7 +137,24 @@ def _described(distribution: Distribution | None) -> tuple[str | None, str | Non
     try:
         if distribution is None:
             return None, None, ()
-        metadata = distribution.metadata
-        return metadata["Name"], metadata["Version"], tuple(distribution.requires or ())
+        # Not `metadata` and `requires`: each parses the whole file anew, a long README too.
+        headers = _headers(distribution.read_text("METADATA"))
+        if headers is None:  # another format than a wheel's
+            metadata = distribution.metadata
+            return metadata["Name"], metadata["Version"], tuple(distribution.requires or ())
+        name, version = (next(iter(headers[each]), None) for each in ("name", "version"))
+        return name, version, tuple(headers["requires-dist"])
     except Exception:  # no METADATA, or none that can be read: the plugin may still work
         return None, None, ()
+
+
+def _headers(metadata: str | None) -> dict[str, list[str]] | None:
+    """Return the values of the headers that are needed here, of a wheel's METADATA."""
+    if metadata is None:
+        return None
+    found: dict[str, list[str]] = {"name": [], "version": [], "requires-dist": []}
+    for line in metadata.partition("\n\n")[0].splitlines():
+        name, _, value = line.partition(":")
+        if (values := found.get(name.lower())) is not None:
+            values.append(value.strip())
+    return found

@@ -279,8 +279,9 @@ class Registry(Generic[T]):
             candidate.state = state
             candidate.error, candidate.traceback = describe_failure(error)
             candidate.remedy = remedy_for(
-                error, kind=self.kind.name, key=candidate.key, origin=candidate.origin
-            )
+                error, kind=self.kind.name, key=candidate.key, origin=candidate.origin,
+                distribution=candidate.distribution,
+            )  # fmt: skip
             self._forget(candidate.key)
         text = "%s %r from %s is %s and is not used: %s"
         named = (self.kind, candidate.key, candidate.origin)

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from automate_kernel.errors import PluginError, did_you_mean
+from automate_kernel.plugins.compatibility import extra_with
 
 
 class StillImportingError(PluginError):
@@ -78,10 +79,15 @@ def is_being_imported(target: str) -> bool:
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
-def remedy_for(error: BaseException, *, kind: str, key: str, origin: str) -> str:
+def remedy_for(
+    error: BaseException, *, kind: str, key: str, origin: str, distribution: str | None = None
+) -> str:
     """Return advice for the host about a plugin that did not load."""
     off = f"or switch it off with disabled=['{kind}:{key}']"
     if isinstance(error, ModuleNotFoundError):
+        extra = extra_with(error.name, distribution)
+        if extra is not None:
+            return f"pip install '{distribution}[{extra}]', which it needs for this, {off}"
         return f"install what provides the module {error.name!r}, or reinstall {origin}, {off}"
     if isinstance(error, ImportError):
         return f"its parts don't fit together: upgrade or reinstall {origin}, {off}"

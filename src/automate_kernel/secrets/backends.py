@@ -105,6 +105,10 @@ class MemorySecretsBackend(SecretsBackend):
     def __init__(self, secrets: Mapping[str, str] | None = None) -> None:
         self._secrets = dict(secrets or {})
 
+    def remedy(self, key: str) -> str:
+        """Name the mapping."""
+        return f"add {key!r} to the mapping of secrets, Kernel(secrets={{…}})"
+
     def get_secret(self, key: str) -> str:
         """Return the value in the mapping."""
         try:

@@ -8,6 +8,7 @@ PostgreSQL, and one transaction elsewhere.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,6 +36,8 @@ _RENEWED_BELOW = 0.9
 _UNFINISHED = ("PENDING", "RUNNING", "RETRY", "WAITING")
 # A row that is there keeps these.
 _KEPT = ("id", "execution_id", "step_id", "position", "started_at")
+# And these, unless it is given others.
+_LATEST = ("attempted_at", "worker_id")
 _ITEM_ENDS: Mapping[str, Any] = {
     "status": "COMPLETED",
     "waiting_for": None,
@@ -218,7 +221,10 @@ def _save_steps(rows: Rows, steps: Sequence[Row]) -> None:
             Where("position", "eq", row["position"]),
             Where("status", "in", _UNFINISHED),
         ]
-        changes = {name: value for name, value in row.items() if name not in _KEPT}
+        changes = {
+            name: value for name, value in row.items()
+            if name not in _KEPT and (value is not None or name not in _LATEST)
+        }  # fmt: skip
         rows.update(STEP, where, changes)
 
 
@@ -230,7 +236,9 @@ _STEP_COLUMNS = {
     "status": "text", "attempts": "integer", "output": "jsonb", "error_code": "text",
     "error": "text", "trace": "text", "error_group": "text", "started_at": "time",
     "next_attempt_at": "time", "completed_at": "time", "place": "text", "output_ref": "text",
+    "worker_id": "text",
 }  # fmt: skip
+_CHANGED_COLUMNS = [name for name in _STEP_COLUMNS if name not in (*_KEPT, *_LATEST)]
 _CLAIM_COLUMNS = {
     "item_id": "uuid", "token": "uuid", "execution_id": "uuid", "progress": "boolean",
     "ends": "boolean",
@@ -310,10 +318,11 @@ _RENEWED = f"""
     WHERE item.id = live.id AND live.changes
 """
 _SAVED = f"""
-    INSERT INTO {STEP} ({", ".join(_STEP_COLUMNS)})
-    SELECT steps.* FROM steps JOIN {{}} AS live USING (execution_id)
+    INSERT INTO {STEP} ({", ".join(_STEP_COLUMNS)}, attempted_at)
+    SELECT steps.*, steps.started_at FROM steps JOIN {{}} AS live USING (execution_id)
     ON CONFLICT (execution_id, step_id, position) DO UPDATE SET
-        {", ".join(f"{name} = excluded.{name}" for name in _STEP_COLUMNS if name not in _KEPT)}
+        {", ".join(f"{name} = excluded.{name}" for name in _CHANGED_COLUMNS)},
+        {", ".join(f"{name} = coalesce(excluded.{name}, {STEP}.{name})" for name in _LATEST)}
     WHERE {STEP}.status IN ({_words(_UNFINISHED)})
 """
 # What a cancellation does to an execution meanwhile is seen once more here.
@@ -360,7 +369,8 @@ def _checkpoint_sql(*, asks_server: bool, single: bool, changes: bool, locked: b
     text = ", ".join(f"{name} ({query})" for name, query in parts.items())
     text = f"WITH {text} SELECT live.id::text, clock.now, live.status, live.changes FROM {live}"
     # Drivers keep what they know of a statement for short ones only.
-    return " ".join(f"{text} AS live, clock".split())
+    text = re.sub(r"\bgiven\b", "g", f"{text} AS live, clock")
+    return " ".join(re.sub(r"\bdriven\b", "d", text).split())
 
 
 def _parameters(group: Sequence[Checkpoint], lease_seconds: float, *, changes: bool) -> list[Any]:

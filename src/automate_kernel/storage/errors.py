@@ -10,7 +10,7 @@ from automate_kernel.errors import ErrorCodes, StorageError
 # and longer than max_allowed_packet.
 _REFUSED = frozenset({1153, 1264, 1265, 1292, 1366, 1406, 3140, 3141, 3819, 4025})
 _DUPLICATE, _DEADLOCK = 1062, 1213
-_LOCK_NOT_AVAILABLE = "55P03"
+_LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED = "55P03", "40P01"
 # In the words of SQLite, MySQL and PostgreSQL.
 _MISSING = re.compile(
     r"no such (table|column)|has no column|unknown column|table .*doesn't exist"
@@ -28,6 +28,10 @@ class LockedError(StorageError):
     """Another transaction holds a lock for longer than this one waits."""
 
 
+class DeadlockError(StorageError):
+    """The database has undone this transaction, so that one that waited for it can go on."""
+
+
 def storage_error(
     error: BaseException | None, place: str, *, migrate: str, retryable: bool
 ) -> StorageError:
@@ -42,6 +46,8 @@ def storage_error(
         return DuplicateKeyError(f"{place}: {text}")
     if _state(error) == _LOCK_NOT_AVAILABLE:
         return LockedError(f"{place}: {text}", retryable=retryable)
+    if _number(error) == _DEADLOCK or _state(error) == _DEADLOCK_DETECTED:
+        return DeadlockError(f"{place}: {text}", retryable=retryable)
     if is_refusal(error):
         return StorageError(
             f"{place} refused a value: {text}",

@@ -84,6 +84,10 @@ class MemoryStorage:
             for bell in list(self._bells):
                 bell.wake()
 
+    def joins(self, transaction: Any) -> bool:
+        """Return True for rows that are open."""
+        return isinstance(transaction, _MemoryRows)
+
     def _shifted(self) -> datetime:
         return (self._clock or utc_now)() + self._skipped
 

@@ -802,6 +802,9 @@ class Storage(Protocol):
         COMMIT.
         """
 
+    def joins(self, transaction: Any) -> bool:
+        """Return True if `begin` joins the application's transaction, and opens none of our own."""
+
     async def arun_in(self, transaction: Any, work: Callable[[Rows], T]) -> T:
         """Run *work* with `Rows`, as `begin` opens them, in an asynchronous transaction."""
 

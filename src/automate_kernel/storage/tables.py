@@ -257,6 +257,8 @@ _ALL = (
         Column("output_ref", "longtext", null=True),
         # The first of those that continue each other as new, and the next one.
         *_columns("id", "chain_id successor_id", null=True),
+        # Those that the workflow itself has set, beside its event's.
+        Column("labels", "json", null=True),
         _index("automate_execution_recent", "created_at"),
         _index("automate_execution_workflow", "workflow created_at"),
         _index("automate_execution_status", "status created_at"),
@@ -285,6 +287,9 @@ _ALL = (
         # What the call reports of itself while it runs.
         Column("progress", "json", null=True),
         Column("output_ref", "longtext", null=True),
+        # When its latest attempt began, and the worker that made it.
+        Column("attempted_at", "time", null=True),
+        Column("worker_id", "text", _NAME, null=True),
         _index("automate_step_once", "execution_id step_id position", unique=True),
     ),
     _table(
@@ -345,6 +350,9 @@ _ALL = (
         # Where it was raised: files and lines, no values.
         Column("trace", "longtext", null=True),
         Column("failed_at", "time"),
+        # When it began, if that is known, and the worker that made it.
+        Column("started_at", "time", null=True),
+        Column("worker_id", "text", _NAME, null=True),
         _index("automate_failure_subject", "subject_id failed_at"),
     ),
     _table(
@@ -373,6 +381,8 @@ _ALL = (
         Column("run_times", "json"),
         *_columns("int", "steps_completed steps_retried steps_failed"),
         Column("step_times", "json"),
+        # What was called, and waited for: counts and times by action and by reason.
+        *_columns("json", "actions waits", null=True),
         _index("automate_execution_activity_at", "at"),
     ),
     _table(

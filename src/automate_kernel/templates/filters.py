@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar, overload
 
-from automate_kernel.errors import ConfigError, TemplateError
+from automate_kernel.errors import AutomateError, ConfigError, TemplateError
 from automate_kernel.storage.values import read_json
 from automate_kernel.templates.limits import (
     FREE,
@@ -326,6 +326,7 @@ class FilterRegistry:
     def __init__(self, parent: FilterRegistry | None = None) -> None:
         self._parent = parent
         self._own: dict[str, Filter] = {}
+        self._announced: dict[str, Callable[[], Filter]] = {}
         self._lock = threading.RLock()
 
     @overload
@@ -364,25 +365,41 @@ class FilterRegistry:
             if not replace and taken not in {"", _where(function)}:
                 message = f"filter {name!r} exists already: {taken}"
                 raise ConfigError(message, hint="choose another name, or pass replace=True")
+            self._announced.pop(name, None)
             self._own[name] = function
         return function
+
+    def announce(self, name: str, load: Callable[[], Filter]) -> None:
+        """Add a filter that *load* imports when a template is compiled that uses it."""
+        with self._lock:
+            self._own.pop(name, None)
+            self._announced[name] = load
 
     def taken(self, name: str) -> str:
         """Return the place that defines the filter called *name*; empty if the name is free."""
         if name in self._own:
             return _where(self._own[name])
+        if name in self._announced:
+            return "an installed plugin"
         if self._parent is not None:
             return self._parent.taken(name)
         return "built in" if name in BUILTIN_FILTERS or name in JINJA_FILTERS else ""
 
     def get(self, name: str) -> Filter | None:
-        """Return the filter called *name*, or None."""
+        """Return the filter called *name*, or None; raises `TemplateError` for a broken plugin."""
         found = self.registered(name)
         return BUILTIN_FILTERS.get(name) if found is None else found
 
     def registered(self, name: str) -> Filter | None:
         """Return the filter called *name* if it was registered or found, not a built-in one."""
         found = self._own.get(name)
+        load = self._announced.get(name) if found is None else None
+        if load is not None:
+            try:
+                # Without the lock: its import may ask for filters in another thread.
+                found = self._add(name, load(), replace=True)
+            except AutomateError as error:
+                raise TemplateError(f"filter {name!r}: {error.message}", hint=error.hint) from error
         if found is None and self._parent is not None:
             found = self._parent.registered(name)
         return found
@@ -393,7 +410,7 @@ class FilterRegistry:
     def names(self) -> list[str]:
         """Return all names, sorted."""
         inherited = self._parent.names() if self._parent else [*BUILTIN_FILTERS, *JINJA_FILTERS]
-        return sorted({*self._own, *inherited})
+        return sorted({*self._own, *self._announced, *inherited})
 
 
 def _where(function: Filter) -> str:

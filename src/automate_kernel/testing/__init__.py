@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from automate_kernel.testing.clock import FakeClock
     from automate_kernel.testing.connectors import ConnectorContract
+    from automate_kernel.testing.filters import FilterContract
     from automate_kernel.testing.hostile_answers import HostileAnswersContract
     from automate_kernel.testing.outbox import OutboxStoreContract
     from automate_kernel.testing.output_store import OutputStoreContract
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConnectorContract",
     "FakeClock",
+    "FilterContract",
     "HostileAnswersContract",
     "OutboxStoreContract",
     "OutputStoreContract",
@@ -52,6 +54,7 @@ __all__ = [
 _HOME = {
     "ConnectorContract": "connectors",
     "FakeClock": "clock",
+    "FilterContract": "filters",
     "HostileAnswersContract": "hostile_answers",
     "OutboxStoreContract": "outbox",
     "OutputStoreContract": "output_store",
@@ -73,7 +76,7 @@ except ModuleNotFoundError:
 # Before a contract is imported: a failing test then shows the values that it compared. Not this
 # package itself, which is being imported already: pytest would warn of it in each author's run.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in {*_HOME.values(), "plugin_contract"})
+    *(f"{__name__}.{module}" for module in {*_HOME.values(), "plugin_contract", "connection_tests"})
 )
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import inspect
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytest
 
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.plugin import Plugin
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.operations.field_options import options_methods
+from automate_kernel.operations.fields import input_fields
+from automate_kernel.operations.plugin import Plugin, create
 from automate_kernel.operations.schemas import is_model
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.plugins.kinds import Kind
+from automate_kernel.testing.blocking_calls import run_watched
+from automate_kernel.testing.connection_tests import require_refusal, unreachable_configs
+from automate_kernel.testing.packages import require_example, require_no_drift
+from automate_kernel.testing.promised_types import broken_promise, contradiction
 
 _SHORTEST_SECRET = 4
 
@@ -54,6 +61,20 @@ def require_json_schema(schema: Any) -> None:
     ).check_schema(schema)
 
 
+class AnySecret:
+    """A reader of secrets in which every key has the same made-up value, good for each scheme."""
+
+    value: ClassVar[str] = "whsec_" + base64.b64encode(b"a-made-up-secret-for-tests").decode()
+
+    def get(self, key: str) -> str:
+        """Return the value."""
+        return self.value
+
+    async def aget(self, key: str) -> str:
+        """Return the value."""
+        return self.value
+
+
 def specs_of(plugin: Plugin) -> list[OperationSpec]:
     """Return the operations of the plugin's class, and those that follow from its config."""
     own: Mapping[str, OperationSpec] = finished(plugin.own_operations())
@@ -67,6 +88,23 @@ class PluginContract:
     kind: ClassVar[Kind]
     _spec_class: ClassVar[type[OperationSpec]]
     example_inputs: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    plugin_class: ClassVar[type[Plugin] | None] = None
+    """The class under test. Its instance is made with *config*, and any secret that it reads."""
+
+    config: ClassVar[Mapping[str, Any]] = {}
+
+    def _make(self) -> Any:
+        """Return an instance of *plugin_class*."""
+        cls = self.plugin_class
+        name = self.kind.name
+        if cls is None:
+            pytest.fail(f"say plugin_class = …, or override the fixture `{name}`", pytrace=False)
+        try:
+            return create(cls, self.config, cls.context_class(key=cls.key, secrets=AnySecret()))
+        except ConfigError as error:
+            test = type(self).__name__
+            pytest.fail(f"{error}; say config = {{…}} in class {test}", pytrace=False)
 
     @pytest.fixture
     def plugin(self, request: pytest.FixtureRequest) -> Plugin:
@@ -102,10 +140,52 @@ class PluginContract:
                 finished(plugin.call_operation(spec.name, ["no", "object"]))  # type: ignore[arg-type]
             assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
 
+    blocking_seconds: ClassVar[float] = 0.1
+    """The longest that an ``async def`` operation may hold the event loop in a test."""
+
+    bad_configs: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    """Configs with which `check` must raise: a wrong address, a token that isn't valid."""
+
+    check_seconds: ClassVar[float] = 10.0
+    """The time that `check` has to find out."""
+
     def test_examples_give_json(self, plugin: Plugin) -> None:
-        """The output for each example input is a JSON value."""
+        """The output for each example is JSON of the promised type; no call blocks the loop."""
         for name, example in self.example_inputs.items():
-            require_json(finished(plugin.call_operation(name, example)))
+            result = plugin.call_operation(name, example)
+            blocking: list[str] = []
+            if inspect.isawaitable(result):
+                result, blocking = run_watched(result, seconds=self.blocking_seconds)
+            require_json(result)
+            broken = broken_promise(plugin.find_operation(name), result)
+            if broken is not None:
+                pytest.fail(broken, pytrace=False)
+            if blocking:
+                pytest.fail(f"{name!r}: " + "; ".join(blocking), pytrace=False)
+
+    def test_annotations_agree_with_output_schemas(self, plugin: Plugin) -> None:
+        """An operation isn't annotated with another model than its output schema."""
+        found = [contradiction(spec) for spec in plugin.operation_specs()]
+        assert not list(filter(None, found))
+
+    def test_options_are_those_of_fields(self, plugin: Plugin) -> None:
+        """A method that gives options names a field, and takes the values of fields alone."""
+        specs = {spec.name: spec for spec in plugin.operation_specs()}
+        for each in options_methods(type(plugin)):
+            unknown = each.operations - specs.keys()
+            assert not unknown, f"{each.method}() is for {sorted(unknown)}, which isn't there"
+            serving = [spec for spec in specs.values() if each.serves(spec.name)]
+            names = {f.name for spec in serving for f in input_fields(spec.json_schema())}
+            for name in (each.field, *each.fields_needed(type(plugin))):
+                assert name in names, f"{each.method}() names {name!r}, which is no field"
+
+    def test_its_connection_test_refuses_a_bad_config(self, plugin: Plugin) -> None:
+        """With an address where nothing answers, and with *bad_configs*, `check` raises in time."""
+        if type(plugin).check is Plugin.check:
+            assert not self.bad_configs, "bad_configs needs a check() that tries the config"
+            return
+        for config in (*self.bad_configs, *unreachable_configs(getattr(plugin, "config", None))):
+            require_refusal(plugin, config, seconds=self.check_seconds)
 
     def test_it_has_a_key_and_a_name(self, plugin: Plugin) -> None:
         """The key can be written in a workflow, and there is a name for people."""
@@ -137,6 +217,14 @@ class PluginContract:
         """An error that has a code already keeps it, or becomes another that has one."""
         normal = plugin.normalize_error(AutomateError("NOT_FOUND", "gone"))
         assert isinstance(normal, AutomateError)
+
+    def test_its_manifest_says_the_same(self, plugin: Plugin) -> None:
+        """The package's ``automate.json``, if there is one, says of it what its code says."""
+        require_no_drift(type(plugin))
+
+    def test_its_example_runs(self, plugin: Plugin) -> None:
+        """The workflow in the package's ``example.yaml``, if there is one, runs to its end."""
+        require_example(type(plugin))
 
     def test_it_can_be_closed_twice(self, plugin: Plugin) -> None:
         """Closing again does no harm."""

@@ -4,10 +4,7 @@ The contract of a provider, as tests that its author inherits.
 ::
 
     class TestGreeter(ProviderContract):
-        @pytest.fixture
-        def provider(self):
-            return Greeter({}, ctx=ProviderContext(key="greeter"))
-
+        plugin_class = Greeter
         example_inputs = {"greet": {"name": "Ada"}}
 """
 
@@ -26,7 +23,8 @@ __all__ = ["ProviderContract"]
 
 class ProviderContract(PluginContract):
     """
-    Subclass it and give it a fixture ``provider``.
+    Subclass it and say *plugin_class*, and *config* where the provider needs some. Or override
+    the fixture ``provider``.
 
     *example_inputs* has an input for each capability that may be called in a test (against a
     double of the service); the specs of the others are checked. Set *supports_capabilities* to
@@ -40,7 +38,8 @@ class ProviderContract(PluginContract):
     @pytest.fixture
     def provider(self) -> BaseProvider:
         """Make the provider under test."""
-        raise NotImplementedError("override the fixture `provider`")
+        provider: BaseProvider = self._make()
+        return provider
 
     def _execute(self, plugin: BaseProvider, name: str) -> Any:
         return plugin.execute_capability(name, {})

@@ -13,6 +13,7 @@ import pytest
 
 from automate_kernel.errors import SecretNotFoundError
 from automate_kernel.secrets import SecretResolver, SecretsBackend, WritableSecretsBackend
+from automate_kernel.testing.packages import require_no_drift
 
 __all__ = ["SecretsBackendContract", "WritableSecretsBackendContract"]
 
@@ -59,6 +60,10 @@ class SecretsBackendContract:
     def test_is_a_secrets_backend(self, backend: SecretsBackend) -> None:
         """The registry recognizes it by its class."""
         assert isinstance(backend, SecretsBackend)
+
+    def test_its_manifest_says_the_same(self, backend: SecretsBackend) -> None:
+        """The package's ``automate.json``, if there is one, says of it what its code says."""
+        require_no_drift(type(backend))
 
     def test_known_key_gives_its_value(self, backend: SecretsBackend, its: _Secret) -> None:
         """The value comes back exactly as stored, as text."""

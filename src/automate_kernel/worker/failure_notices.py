@@ -40,8 +40,12 @@ class FailureNotices:
         """Let every item wait again."""
         return True
 
-    def send(self) -> None:
-        """Send the notices of committed failures; the others wait, for a minute at most."""
+    def send(self, call: Callable[..., Any] = lambda notify, *given: notify(*given)) -> None:
+        """
+        Send the notices of committed failures; the others wait, for a minute at most.
+
+        *call* calls what sends them, now or soon.
+        """
         for _ in range(len(self._waiting)):
             item, until = self._waiting.popleft()
             found = self._store.get(item.id)
@@ -52,4 +56,4 @@ class FailureNotices:
                 continue
             error = AutomateError(ErrorCodes.ABORTED, item.last_error or "given up")
             error.group = item.last_error_group
-            self._notify(item, error)
+            call(self._notify, item, error)

@@ -1,5 +1,6 @@
 """Workflows: their definitions, their executions, and the engine that runs them."""
 
+from automate_kernel.workflows.attempts import StepAttempt
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
 from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
 from automate_kernel.workflows.definition.fields import RetryPolicy
@@ -46,6 +47,7 @@ __all__ = [
     "SleepUntil",
     "StartRate",
     "Step",
+    "StepAttempt",
     "StepRun",
     "StepStatus",
     "WaitFor",

@@ -427,6 +427,10 @@ class Catalogue:
         """Return the conditions of *workflow* on a start for *event*, if it has any."""
         return self._compiled(workflow).admission(event)
 
+    def labels(self, workflow: Workflow, event: Event) -> dict[str, str]:
+        """Return the labels that *workflow* gives an execution that *event* starts."""
+        return self._compiled(workflow).labels(event)
+
     def listening(self, event: Event) -> list[Entry]:
         """List the current workflows that *event* starts if their condition holds."""
         entries = self.entries(tenant_id=event.tenant_id)

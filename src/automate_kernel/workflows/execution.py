@@ -30,6 +30,7 @@ from typing import Any, Literal, get_args
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import check_text
+from automate_kernel.outbox.labels import checked_labels, joined_labels
 
 EventType = Literal["event", "webhook", "manual", "schedule"]
 
@@ -170,6 +171,10 @@ class StepRun:
     output_ref: str | None = None
     progress: Any = None
     """The last report of its call, a ``value`` and a ``message``; see `Call.progress`."""
+    attempted_at: datetime | None = None
+    """The beginning of its latest attempt."""
+    worker_id: str | None = None
+    """The worker that made its latest attempt."""
     key: StepKey = field(init=False, repr=False, compare=False)
     """The step's id and the position."""
 
@@ -192,6 +197,8 @@ class StepRun:
             trace=self.trace,
             step_id=self.step_id,
             position=self.position,
+            started_at=self.attempted_at,
+            worker_id=self.worker_id,
         )
 
     @classmethod
@@ -229,6 +236,8 @@ class Execution:
     updated_at: datetime | None = None
     completed_at: datetime | None = None
     output_ref: str | None = None
+    own_labels: dict[str, str] = field(default_factory=dict)
+    """The labels that the workflow itself has set."""
     steps: list[StepRun] = field(default_factory=list)
 
     @property
@@ -248,8 +257,21 @@ class Execution:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The host's keys by which it is found: those of its event."""
-        return self.event.labels
+        """The keys by which it is found: the workflow's own and its event's, ten at most."""
+        return joined_labels(self.own_labels, self.event.labels)
+
+    def set_labels(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """
+        Set labels of its own, and return those that are new or have changed.
+
+        Raises `PayloadError` if they are too many.
+        """
+        changed = {
+            name: value for name, value in labels.items() if self.own_labels.get(name) != value
+        }
+        checked_labels({**self.own_labels, **changed})
+        self.own_labels = {**self.own_labels, **changed}
+        return changed
 
     @property
     def duration_seconds(self) -> float | None:
@@ -279,6 +301,7 @@ class Execution:
             event=Event.from_json(row["event"]),
             status=ExecutionStatus(row["status"]),
             steps=list(steps),
+            own_labels=dict(row["labels"] or {}),
             **{name: row[name] for name in _SAME},
         )
         ends = [run.completed_at for run in found.steps if run.completed_at is not None]
@@ -288,4 +311,10 @@ class Execution:
 
 
 # The fields that are columns as they are.
-_SAME = {each.name for each in fields(Execution)} - {"name", "event", "status", "steps"}
+_SAME = {each.name for each in fields(Execution)} - {
+    "name",
+    "event",
+    "status",
+    "steps",
+    "own_labels",
+}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.outbox import OutboxItem
@@ -69,7 +69,10 @@ class ApprovalNotices:
         notice = step.approval.notify if step.approval is not None else None
         if notice is None:
             return None
-        if not self._knows(notice.action):
+        lack = self._operations.absence(notice.action)
+        if lack is not None:
+            # A newer worker, or an older one, may have it.
+            logger.warning("the notice of an approval waits for another worker: this one %s", lack)
             return Snooze(_ELSEWHERE_SECONDS)
         extra: dict[str, Any] = {"approval": self._about(waiting, notice, given["to"])}
         if waiting.position >= 0:
@@ -80,17 +83,6 @@ class ApprovalNotices:
         )
         self._call(notice, program.notice(step, view, extra), call, extra["approval"])
         return None
-
-    def _knows(self, action: str) -> bool:
-        """Return True if this process has the action; a newer worker, or an older one, may."""
-        try:
-            self._operations.spec_at_hand(action)
-        except AutomateError as error:
-            if error.code is not ErrorCodes.NOT_FOUND:
-                raise
-            logger.warning("the notice of an approval waits for another worker: %s", error)
-            return False
-        return True
 
     def _about(self, waiting: PendingApproval, notice: Notice, to: str | None) -> dict[str, Any]:
         """Return what templates see as ``approval``."""

@@ -393,6 +393,12 @@ class StorageContract:
                     rows.insert(STEP, [step(number)])
         assert positions(self.all(storage)) == [1, 2]
 
+    def test_it_knows_whose_transaction_it_is(self, storage: Storage) -> None:
+        """Only one of our own may be repeated after a deadlock."""
+        assert not storage.joins(None)
+        with self.host_transaction(storage) as transaction:
+            assert storage.joins(transaction)
+
     def test_host_rolls_back(self, storage: Storage) -> None:
         """Nothing that is done in a host's transaction, duplicates too, commits any of it."""
         self.add(storage, step(1))

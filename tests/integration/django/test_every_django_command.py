@@ -48,6 +48,17 @@ CASES: dict[str, list[Case]] = {
             ("backfill", "--from 2026-01-01 --to 2026-01-02 --limit 5 --yes"),
         )
     },
+    "automate call": [
+        Case(
+            """orders.total --lines '[{{"price": 3, "quantity": 4}}]' --tenant acme --timeout 30
+            --idempotency-key k""",
+            "12",
+        ),
+        Case("""orders.total --input '{{"lines": []}}' --dry-run""", "orders.total"),
+        Case("orders.total --choices lines --search x", codes=(1,)),
+        Case("orders.total --lines [] --yes"),
+        Case("orders.total --lines [] -y"),
+    ],
     "automate polls ls": [Case("")],
     **{
         f"automate polls {name}": [Case(f"sheet.new_row --tenant a {more}", codes=(1,))]

@@ -66,7 +66,9 @@ class HttpConfig(BaseModel):
     max_response_bytes: int = Field(
         default=5 * _MIB, ge=0, le=512 * _MIB, description="The most bytes of a body, unpacked."
     )
-    max_redirects: int = Field(default=5, ge=0, le=20)
+    max_redirects: int = Field(
+        default=5, ge=0, le=20, description="The most redirects that a request follows."
+    )
     idempotency_header: Annotated[str | None, _checked_by(lambda v: check_headers({v: ""}))] = (
         Field(
             default="Idempotency-Key",
@@ -78,7 +80,7 @@ class HttpConfig(BaseModel):
         description="A file of authorities to trust in place of the public ones, in PEM.",
     )
     user_agent: Annotated[str, _checked_by(lambda v: check_headers({"User-Agent": v}))] = Field(
-        default="automate-http/0.1", min_length=1
+        default="automate-http/0.1", min_length=1, description="The program that asks."
     )
 
     @model_validator(mode="after")

@@ -77,7 +77,7 @@ class HttpConnector(Connector):
         """Send an HTTP request and return the response."""
         return await self._respond(data.method, data)
 
-    @action(idempotent=True)
+    @action(read_only=True)
     async def get(self, data: GetInput) -> HttpResponse:
         """Get a URL."""
         return await self._respond("GET", data)

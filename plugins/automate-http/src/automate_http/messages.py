@@ -13,7 +13,9 @@ class _Input(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     url: str = Field(min_length=1, description="http or https; relative if there is a base_url.")
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(
+        default_factory=dict, description="Sent with the request, beside those of the config."
+    )
     timeout_seconds: float | None = Field(
         default=None, gt=0, description="The most seconds in all."
     )
@@ -65,7 +67,9 @@ class PostInput(GetInput):
 class RequestInput(PostInput):
     """Any request."""
 
-    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = "GET"
+    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = Field(
+        default="GET", description="The method; one that sends takes a body."
+    )
 
     @model_validator(mode="after")
     def _can_have_body(self) -> RequestInput:

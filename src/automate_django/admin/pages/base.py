@@ -12,8 +12,10 @@ from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern
 from django.views.decorators.http import require_POST, require_safe
 
+from automate_django import conf
 from automate_django.admin.guard import GuardedAdmin
 from automate_django.admin.pages.access import reach_of
+from automate_django.operations import CALL
 from automate_django.tenants import OPERATE
 
 # What a page is called in `current` and its label; and the model whose list it is, and whose
@@ -26,10 +28,12 @@ _PAGES: tuple[tuple[str, str, str], ...] = (
     ("executions", "Executions", "workflowexecution"),
     ("approvals", "Approvals", "workflowwait"),
     ("workflows", "Workflows", "workflowdocument"),
+    ("operations", "Operations", ""),
     ("plugins", "Plugins", ""),
     ("tokens", "API tokens", "apitoken"),
     ("audit", "Audit", "auditentry"),
 )
+_PERMISSIONS = {"operations": CALL}
 FRAGMENT_HEADER = "X-Automate-Fragment"
 """Tells the polling script that an answer is a part of a page; ``stop`` ends the polling."""
 View = Callable[..., HttpResponseBase]
@@ -67,8 +71,12 @@ class TabbedAdmin(GuardedAdmin):
         found = []
         for name, label, model in _PAGES:
             looking = [f"automate_django.{may}_{model}" for may in ("view", "change")]
-            if not any(map(user.has_perm, looking if model else [OPERATE])):
+            if not model:
+                looking = [_PERMISSIONS.get(name, OPERATE)]
+            if not any(map(user.has_perm, looking)):
                 continue
+            if name == "operations" and not conf.option("AUTOMATE_OPERATIONS", "PAGES"):
+                continue  # none are offered
             page = f"automate_django_{model}_changelist" if model else f"automate_{name}"
             try:
                 found.append(Link(label, self.url(page), name == current))

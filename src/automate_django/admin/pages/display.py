@@ -10,6 +10,7 @@ from typing import Any
 from automate_django.kernel import get_kernel
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.secrets.masking import hide_named
+from automate_kernel.workflows.attempts import StepAttempt
 
 MOST = 20_000
 """The number of characters of one value that a page shows."""
@@ -62,6 +63,25 @@ def shown_attempts(attempts: Iterable[FailedAttempt]) -> list[dict[str, Any]]:
             "error": shown_text(each.error),
             "trace": shown_text(each.trace, 10_000),
             "failed_at": each.failed_at,
+            "took": each.duration_seconds,
+            "worker": each.worker_id,
+        }
+        for each in attempts
+    ]
+    return found[::-1]
+
+
+def shown_step_attempts(attempts: Iterable[StepAttempt]) -> list[dict[str, Any]]:
+    """Return all *attempts* of steps as a page lists them, the latest first."""
+    found = [
+        {
+            "attempt": each.attempt,
+            "step": f"{each.step_id}[{each.position}]" if each.position >= 0 else each.step_id,
+            "status": each.status,
+            "started_at": each.started_at,
+            "took": each.duration_seconds,
+            "worker": each.worker_id,
+            "code": each.error_code,
         }
         for each in attempts
     ]

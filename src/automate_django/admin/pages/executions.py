@@ -17,19 +17,28 @@ from django.utils.http import parse_etags, quote_etag
 from automate_django.admin.pages.access import Reach, reach_of, record, uuid_of
 from automate_django.admin.pages.base import Link, PageAdmin
 from automate_django.admin.pages.bulk_actions import RATES, number_in
-from automate_django.admin.pages.display import shown_attempts, shown_json, shown_labels, shown_text
+from automate_django.admin.pages.display import (
+    shown_attempts,
+    shown_json,
+    shown_labels,
+    shown_step_attempts,
+    shown_text,
+)
 from automate_django.admin.pages.list_query import ExecutionQuery
 from automate_django.admin.pages.step_tracks import SCALE, StepTrack, TimelineDrawing
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_kernel.errors import AutomateError, TemplateError
+from automate_kernel.outbox.failed_attempts import FailedAttempt
+from automate_kernel.outbox.labels import joined_labels
 from automate_kernel.storage.tables import EXECUTION
+from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine.execution_pages import ExecutionPage
 from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.engine.program import step_input
-from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 
 _LATELY = 1000
 _MOST_HANDED_ON = 200
@@ -44,6 +53,8 @@ MOST_RESUMED = 500
 """The number of executions that one request resumes."""
 # How many of an execution's failed attempts its page shows; a step's page shows all of its own.
 _MOST_ATTEMPTS = 20
+# How many attempts of all kinds a page lists.
+_MOST_LISTED = 100
 
 
 def pinned(execution: WorkflowExecution) -> Workflow | None:
@@ -250,7 +261,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         execution = self.find(request, object_id)
         workflow = pinned(execution)
         timeline = TimelineDrawing(execution, workflow, self._step_url).timeline()
-        attempts = get_kernel().executions.failed_attempts(str(execution.pk))
+        failed, attempts = _attempts(execution)
         return self.page(
             request,
             "execution.html",
@@ -265,8 +276,9 @@ class WorkflowExecutionAdmin(PageAdmin):
             output=_output(execution),
             error=shown_text(execution.error),
             handover=_handover(execution),
-            attempts=shown_attempts(attempts[-_MOST_ATTEMPTS:]),
-            labels=shown_labels(execution.event.get("labels")),
+            attempts=shown_attempts(failed[-_MOST_ATTEMPTS:]),
+            all_attempts=shown_step_attempts(attempts),
+            labels=shown_labels(_labels(execution)),
             predecessor=execution.chain_id and execution.event.get("source"),
             origin=origin_of(request, self, execution),
             item_url=self._item_url(request, execution),
@@ -324,6 +336,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         if run is None:
             raise Http404("This step has not begun.")
         given, problem = reconstructed_input(execution, step_id, position)
+        failed, attempts = _attempts(execution, step_id, position)
         own = {step.id for step in workflow.steps} if workflow else set()
         if isinstance(workflow, CodeWorkflow):
             own = {step_id}
@@ -344,11 +357,8 @@ class WorkflowExecutionAdmin(PageAdmin):
             error=shown_text(run.error),
             trace=shown_text(run.trace),
             progress=shown_json(run.progress) if run.progress is not None else "",
-            attempts=shown_attempts(
-                each
-                for each in get_kernel().executions.failed_attempts(str(execution.pk))
-                if (each.step_id, each.position) == (step_id, position)
-            ),
+            attempts=shown_attempts(failed),
+            all_attempts=shown_step_attempts(attempts),
             may_resume=step_id in own and finished and may_change,
             may_retry=may_change
             and run.status == ("FAILED" if finished else "RETRY")
@@ -452,6 +462,34 @@ class WorkflowExecutionAdmin(PageAdmin):
 
 def _name(execution: WorkflowExecution) -> str:
     return f"{execution.workflow} {str(execution.pk)[:8]}"
+
+
+def _labels(execution: WorkflowExecution) -> dict[str, str]:
+    return joined_labels(execution.labels or {}, execution.event.get("labels") or {})
+
+
+def _attempts(
+    execution: WorkflowExecution, step_id: str | None = None, position: int = -1
+) -> tuple[list[FailedAttempt], list[StepAttempt]]:
+    """Return the failed attempts of an execution or a step, and the latest ones of all kinds."""
+    failed = get_kernel().executions.failed_attempts(str(execution.pk))
+    rows = WorkflowStep.objects.using(execution._state.db).filter(execution=execution)
+    if step_id is not None:
+        failed = [each for each in failed if (each.step_id, each.position) == (step_id, position)]
+        rows = rows.filter(step_id=step_id, position=position)
+    # Without outputs, which may be large, and of a list with thousands of elements the last ones.
+    latest = rows.filter(attempts__gt=0).order_by("-id").values(*_OF_ATTEMPTS)[:_MOST_LISTED]
+    runs = [
+        StepRun(execution_id=str(execution.pk), **{**row, "status": StepStatus(row["status"])})
+        for row in latest
+    ]
+    return failed, step_attempts(runs, failed)[-_MOST_LISTED:]
+
+
+_OF_ATTEMPTS = (
+    "step_id", "position", "status", "attempts", "error_code", "error_group", "error",
+    "started_at", "completed_at", "attempted_at", "worker_id",
+)  # fmt: skip
 
 
 def _output(one: WorkflowExecution | WorkflowStep) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import timedelta
@@ -23,6 +24,10 @@ _TIMES = {
     "7d": ("the last 7 days", timedelta(days=7)),
     "30d": ("the last 30 days", timedelta(days=30)),
 }
+
+
+# A value may hold a comma: between two labels one stands before another name.
+_BETWEEN_LABELS = re.compile(r",\s*(?=[A-Za-z0-9][A-Za-z0-9_.-]{0,63}=)")
 
 
 def _given(**texts: str) -> dict[str, Any]:
@@ -202,9 +207,9 @@ class ExecutionQuery(ListQuery):
 
     def matching(self, reach: Reach) -> dict[str, Any]:
         """Return the kernel's filter for these executions, as far as *reach* covers them."""
-        found = _given(
-            status=self.status, workflow=self.workflow, error_group=self.group, label=self.label
-        )
+        found = _given(status=self.status, workflow=self.workflow, error_group=self.group)
+        if self.label:
+            found["labels"] = [text.strip() for text in _BETWEEN_LABELS.split(self.label)]
         if self.since:
             found["created_after"] = timezone.now() - _TIMES[self.since][1]
         return {**found, **reach.conditions(self.tenant)}

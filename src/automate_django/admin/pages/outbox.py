@@ -20,6 +20,7 @@ from automate_django.admin.pages.dashboard import DashboardPages
 from automate_django.admin.pages.display import shown_attempts, shown_json, shown_labels, shown_text
 from automate_django.admin.pages.kinds import KindPages
 from automate_django.admin.pages.list_query import LISTS, NO_CODE, ItemQuery
+from automate_django.admin.pages.operations import OperationPages
 from automate_django.admin.pages.plugins import PluginPages
 from automate_django.admin.pages.workers import WorkerPages
 from automate_django.kernel import get_kernel
@@ -110,7 +111,9 @@ class OutboxItemAdmin(PageAdmin):
 
     def pages(self) -> list[URLPattern]:
         """Return the pages below the outbox's own address."""
-        parts = (DashboardPages, BulkActionPages, KindPages, WorkerPages, PluginPages)
+        parts = (
+            DashboardPages, BulkActionPages, KindPages, WorkerPages, PluginPages, OperationPages,
+        )  # fmt: skip
         return [
             self.get("figures/", self.figures_view, "automate_outbox_figures"),
             *(url for part in parts for url in part(self).urls()),

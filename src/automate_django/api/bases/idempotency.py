@@ -20,8 +20,9 @@ import json
 import re
 import secrets
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -49,6 +50,10 @@ class Idempotency(MixinOrderGuard):
     """The behaviour of `IdempotencyMixin`, asleep without ``idempotent``."""
 
     idempotent = False
+    idempotency_atomic = True
+    """The view's writes and its kept answer are one transaction; not where a call takes long."""
+    idempotency_lock_seconds: Any = LOCK_SECONDS
+    """The seconds after which the key of a request that died is free again."""
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
         """Have the handler of a POST with a key called once for that key."""
@@ -59,7 +64,13 @@ class Idempotency(MixinOrderGuard):
         # Before anything parses it: afterwards the bytes are gone.
         fingerprint = _fingerprint(request._request)
         super().initial(request, *args, **kwargs)
-        once = IdempotentRequest(_owner(request), _key(text), fingerprint)
+        once = IdempotentRequest(
+            owner_of(request),
+            _key(text),
+            fingerprint,
+            atomic=self.idempotency_atomic,
+            lock_seconds=self.idempotency_lock_seconds,
+        )
         handler: Callable[..., Any] = getattr(self, "post", self.http_method_not_allowed)
 
         def post(*args: Any, **kwargs: Any) -> Response:
@@ -98,7 +109,7 @@ def _key(text: str) -> str:
     return found[1]
 
 
-def _owner(request: Any) -> str:
+def owner_of(request: Any) -> str:
     """Return a digest of the client: each tenant, token or user has its own keys."""
     token = token_of(request)
     if token is not None:
@@ -123,6 +134,8 @@ class IdempotentRequest:
     owner: str
     key: str
     fingerprint: str
+    atomic: bool = True
+    lock_seconds: float = LOCK_SECONDS
 
     @property
     def using(self) -> str:
@@ -137,9 +150,9 @@ class IdempotentRequest:
         if found is not None:
             return self._replayed(found)
         try:
-            with transaction.atomic(using=self.using):
+            with transaction.atomic(using=self.using) if self.atomic else nullcontext():
                 # Locks the row first: SQLite would not let what has read become a writer.
-                self._update(lock, locked_until=_soon())
+                self._update(lock, locked_until=self._soon())
                 response = carry_out()
                 if response.status_code < 500:
                     self._update(lock, lock=None, locked_until=None, **_kept(response))
@@ -167,7 +180,7 @@ class IdempotentRequest:
             key=self.key,
             fingerprint=self.fingerprint,
             lock=lock,
-            locked_until=_soon(),
+            locked_until=self._soon(),
             expires_at=now + timedelta(hours=conf.option("AUTOMATE_API", "IDEMPOTENCY_HOURS")),
         )
         self._records.filter(expires_at__lte=now).delete()
@@ -182,9 +195,12 @@ class IdempotentRequest:
         if found.fingerprint == self.fingerprint and found.lock is not None:
             # Its request is gone, or will find that the lock has been taken over.
             over = self._records.filter(lock=found.lock, locked_until__lte=now)
-            if over.update(lock=lock, locked_until=_soon()):
+            if over.update(lock=lock, locked_until=self._soon()):
                 return None
         return found
+
+    def _soon(self) -> datetime:
+        return timezone.now() + timedelta(seconds=self.lock_seconds)
 
     def _update(self, held: str, /, **changes: Any) -> None:
         if not self._records.filter(lock=held).update(**changes):
@@ -206,10 +222,6 @@ def _kept(response: Response) -> dict[str, Any]:
         body = get_kernel().redactor.redact_value(json.loads(JSONRenderer().render(response.data)))
     headers = {name: response[name] for name in _KEPT_HEADERS if response.has_header(name)}
     return {"status_code": response.status_code, "body": body, "headers": headers}
-
-
-def _soon() -> Any:
-    return timezone.now() + timedelta(seconds=LOCK_SECONDS)
 
 
 def _in_progress() -> Problem:

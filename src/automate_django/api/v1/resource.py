@@ -13,6 +13,7 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
+from rest_framework.serializers import ListField
 
 from automate_django.api.bases.access import BoundedJSONParser
 from automate_django.api.problems import ParameterError, Problem
@@ -104,7 +105,13 @@ class Resource(BaseViewSet):
 
     def query(self, serializer: type[Any]) -> dict[str, Any]:
         """Return the query's valid parameters, but pages', and the tenant; or `ParameterError`."""
-        given = {k: v for k, v in self.request.query_params.items() if k not in _OF_PAGES}
+        params = self.request.query_params
+        given: dict[str, Any] = {
+            name: value for name, value in params.items() if name not in _OF_PAGES
+        }
+        for name, field in serializer().fields.items():
+            if name in given and isinstance(field, ListField):
+                given[name] = params.getlist(name)
         read = serializer(data=given)
         if not read.is_valid():
             raise ParameterError(read.errors)

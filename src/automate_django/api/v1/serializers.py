@@ -19,6 +19,7 @@ from automate_kernel.outbox.item import (
     ItemStatus,
     check_text,
 )
+from automate_kernel.outbox.labels import MAX_LABELS
 from automate_kernel.secrets.masking import hide_named
 from automate_kernel.workflows.approvals import MOST_COMMENT
 from automate_kernel.workflows.execution import (
@@ -308,7 +309,13 @@ class ExecutionQuerySerializer(_TimeFilter):
     status = Word(_EXECUTION_STATUSES, required=False)
     workflow = Text(required=False, max_length=200)
     error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
-    label = _label()
+    label: Any = serializers.ListField(
+        child=Text(max_length=300),
+        required=False,
+        max_length=MAX_LABELS,
+        source="labels",
+        help_text="`order=4711`, or `4711` under any name. Again for one more: all must hold.",
+    )
 
 
 class ApprovalQuerySerializer(_TenantFilter):
@@ -484,6 +491,25 @@ class FailedAttemptSerializer(serializers.Serializer[Any]):
     error = ShownText()
     trace = _trace()
     failed_at = Instant(allow_null=True)
+    started_at = Instant(allow_null=True, help_text="Of a step's.")
+    duration_seconds = serializers.FloatField(allow_null=True)
+    worker_id = _text(help_text="The worker that made it.")
+
+
+class StepAttemptSerializer(serializers.Serializer[Any]):
+    """One attempt of a step, however it ended."""
+
+    step = serializers.CharField(source="step_id")
+    position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
+    attempt = serializers.IntegerField(help_text="From 1; 0 is before the step's call.")
+    status = serializers.CharField(help_text="RUNNING, or how it ended.")
+    started_at = Instant(allow_null=True)
+    ended_at = Instant(allow_null=True)
+    duration_seconds = serializers.FloatField(allow_null=True)
+    worker_id = _text(help_text="The worker that made it.")
+    error_code = _text()
+    error_group = _group()
+    error = ShownText(allow_null=True)
 
 
 class ErrorGroupSerializer(serializers.Serializer[Any]):
@@ -591,6 +617,7 @@ class ExecutionDetailSerializer(ExecutionSerializer):
     )
     steps = StepSerializer(many=True)
     waits = WaitSerializer(many=True)
+    attempts = StepAttemptSerializer(many=True)
     failed_attempts = FailedAttemptSerializer(many=True)
 
 
@@ -669,6 +696,51 @@ class StatsSerializer(serializers.Serializer[Any]):
     )
     oldest_due_seconds = serializers.FloatField(allow_null=True)
     paused = serializers.ListField(child=serializers.CharField())
+
+
+class OperationSerializer(serializers.Serializer[Any]):
+    """An operation that can be called."""
+
+    name = serializers.CharField()
+    title = serializers.CharField(allow_blank=True)
+    description = serializers.CharField(allow_blank=True)
+    read_only = serializers.BooleanField()  # type: ignore[assignment]
+    idempotent = serializers.BooleanField()
+    destructive = serializers.BooleanField()
+    input_schema = serializers.DictField()
+    output_schema = serializers.DictField(allow_null=True)
+    choices = serializers.ListField(
+        child=serializers.CharField(), help_text="The fields whose choices can be listed."
+    )
+
+
+class CallSerializer(Strict):
+    """The input of an operation."""
+
+    input: Any = serializers.DictField(required=False, default=dict)
+    tenant_id = KernelText(
+        lambda value: check_text(value, "tenant_id"),
+        required=False, max_length=LENGTHS["tenant_id"], help_text="For operators.",
+    )  # fmt: skip
+
+
+class ChoicesQuerySerializer(Strict):
+    """A question for the choices of a field."""
+
+    search = Text(required=False, default="", allow_blank=True, max_length=200)
+    values: Any = serializers.DictField(required=False, default=dict)
+    limit = serializers.IntegerField(required=False, default=100, min_value=1, max_value=1000)
+    tenant_id = KernelText(
+        lambda value: check_text(value, "tenant_id"),
+        required=False, max_length=LENGTHS["tenant_id"], help_text="For operators.",
+    )  # fmt: skip
+
+
+class ChoiceSerializer(serializers.Serializer[Any]):
+    """One choice of a field."""
+
+    value = serializers.JSONField()
+    label = serializers.CharField()  # type: ignore[assignment]
 
 
 class PluginSerializer(serializers.Serializer[Any]):

@@ -19,7 +19,8 @@ class Command(BaseCommand):
     """Runs the commands of ``automate``; among its arguments Django's own may stand anywhere."""
 
     help = (
-        "Look at the outbox and executions, and change them. The commands are those of automate; "
+        "Look at the outbox and executions, change them, and call operations. "
+        "The commands are those of automate; "
         "they need the extra automate-kernel[cli]."
     )
 

@@ -137,7 +137,8 @@ def _workflows(paths: list[Path], kernel: Kernel) -> list[Finding]:
 
 def _uses(context: Context, kernel: Kernel) -> dict[str, list[str]]:
     settings = context.session.settings
-    return secret_uses(kernel, settings["config"], settings["serve.events_token"])
+    tokens = {name: settings[name] for name in ("serve.events_token", "serve.operations_token")}
+    return secret_uses(kernel, settings["config"], tokens)
 
 
 @secrets_app.called("automate secrets check", "automate secrets check --json")

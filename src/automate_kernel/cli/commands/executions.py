@@ -69,20 +69,23 @@ def ls(
 @app.called("automate executions show 0193f0c2-…", "automate executions show ID --json")
 def show(context: Context, execution_id: str = _ID) -> None:
     """
-    Show an execution: its event, its steps, its waits, its picture, and its failed attempts.
+    Show an execution: its event, its steps, its waits, its picture, and all attempts at its steps.
 
     A failed attempt is shown with the files and lines of its error, without values.
     """
+    from automate_kernel.workflows.attempts import step_attempts
     from automate_kernel.workflows.definition.graph import to_text
 
     out, kernel = context.out, context.session.plain
     execution = found_execution(context, execution_id)
     attempts = kernel.executions.failed_attempts(execution.id)
     failed = [records.attempt_data(each) for each in attempts]
+    all_attempts = step_attempts(execution.steps, attempts)
     waits = kernel.executions.waits(execution.id)
     data = {
         **records.execution_data(execution),
         "waits": [records.wait_data(each) for each in waits],
+        "attempts": [records.step_attempt_data(each) for each in all_attempts],
         "failed_attempts": failed,
     }
     handover = kernel.executions.handover(execution)
@@ -119,6 +122,7 @@ def show(context: Context, execution_id: str = _ID) -> None:
         out.line(to_text(definition, records.statuses_of(execution)))
     records.show_steps(out, execution.steps)
     records.show_waits(out, waits)
+    records.show_step_attempts(out, all_attempts)
     records.show_attempts(out, attempts)
 
 

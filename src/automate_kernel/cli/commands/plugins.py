@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
@@ -12,11 +12,12 @@ from automate_kernel.cli.inputs import argument, flag, option
 from automate_kernel.cli.output import attributes
 from automate_kernel.cli.settings import meant
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
-from automate_kernel.operations.schemas import json_schema_of
-from automate_kernel.plugins import PluginRecord
+from automate_kernel.plugins import PluginRecord, Plugins
+from automate_kernel.plugins.description import describe
 from automate_kernel.plugins.discovery import misspelt
+from automate_kernel.plugins.manifest import manifest_of
 
-app: Commands = Commands("plugins", "Look at connectors, providers and other plugins.")
+app: Commands = Commands("plugins", "Look at connectors, providers and other plugins; make one.")
 
 
 @app.called("automate plugins ls", "automate plugins ls --load   # import all, to see")
@@ -34,7 +35,10 @@ def ls(
     problems = kernel.plugin_problems() if load else {}
     records = kernel.plugins.records(kind)
     rows = [_data(record, problems) for record in records]
-    columns = {"KIND": "kind", "KEY": "key", "STATE": "state", "FROM": "source", "TARGET": "target"}
+    columns = {
+        "KIND": "kind", "KEY": "key", "STATE": "state", "FROM": "source", "TARGET": "target",
+        "ABOUT": "description",
+    }  # fmt: skip
     out.data(rows)
     out.table(columns, [[row[of] for of in columns.values()] for row in rows], empty="no plugins")
     unusable = [each for each in records if not each.usable and each.remedy]
@@ -56,6 +60,8 @@ def _data(
 ) -> dict[str, Any]:
     names = ("kind", "key", "target", "source", "state", "replaced_by", "error", "remedy", "usable")
     data = {**attributes(record, *names), "state": record.state.value}
+    about, _ = described_by(record)
+    data["description"] = about["description"] if about is not None else None
     problem = (problems or {}).get((record.kind, record.key))
     if problem is not None and record.usable:
         wrong = {"state": "UNUSABLE", "error": problem.message, "remedy": problem.hint}
@@ -63,10 +69,43 @@ def _data(
     return data
 
 
-@app.called("automate plugins show http", "automate plugins show connector:http --json")
-def show(context: Context, key: str = argument("The plugin's key, or kind:key.")) -> None:
-    """Show a plugin: its state, its config, and its actions or capabilities with their input."""
+@app.called(
+    "automate plugins show http",
+    "automate plugins show connector:http --load   # import it, to see if it works",
+)
+def show(
+    context: Context,
+    key: str = argument("The plugin's key, or kind:key."),
+    load: bool = flag("--load", "Import it, though it has a manifest."),
+) -> None:
+    """
+    Show a plugin: its state, its config, and its actions or capabilities with their input.
+
+    A plugin with a manifest is not imported.
+    """
     plugins, out = context.session.in_memory(workflows=False).plugins, context.out
+    record = _found(plugins, key)
+    about, problem = (None, None) if load else described_by(record)
+    if about is None:
+        try:
+            plugin = plugins.get(record.kind, record.key)
+            about = describe(plugins.registry(record.kind).kind, record.key, record.target, plugin)
+            problem = None
+        except AutomateError as error:
+            problem = error
+        record = _found(plugins, key)
+    data = {**_data(record), "description": (about or {}).get("description")}
+    out.data({**data, **(about or {})})
+    out.fields((field, str(value)) for field, value in data.items() if value not in (None, ""))
+    _show_about(context, about or {})
+    if problem is not None:
+        if context.debug and record.traceback:
+            out.note(record.traceback)
+        raise problem
+
+
+def _found(plugins: Plugins, key: str) -> PluginRecord:
+    """Return the record of the plugin that a user means by its key."""
     kind, _, name = key.rpartition(":")
     records = [
         each for each in plugins.records(kind or None) if each.key == name and not each.replaced_by
@@ -78,58 +117,78 @@ def show(context: Context, key: str = argument("The plugin's key, or kind:key.")
     if len(records) > 1:
         kinds = ", ".join(f"{each.kind}:{name}" for each in records)
         raise ConfigError(f"there are several plugins {name!r}", hint=f"say which: {kinds}")
-    plugin, problem = None, None
+    return records[0]
+
+
+@app.called("automate plugins search mail", "automate plugins search 'send message' --json")
+def search(
+    context: Context,
+    words: str = argument("Words that must all be in a name or a description.", metavar="WORD"),
+) -> None:
+    """
+    Find actions, capabilities, webhooks and other plugins by words, in the manifests of all.
+
+    Nothing is imported. A plugin without a manifest is found by its key alone.
+    """
+    plugins = context.session.in_memory(workflows=False).plugins
+    rows = [
+        row
+        for record in plugins.records()
+        for row in searchable(record)
+        if all(word in row["text"] for word in words.lower().split())
+    ]
+    found = [{name: row[name] for name in ("kind", "name", "about", "source")} for row in rows]
+    columns = {"KIND": "kind", "NAME": "name", "FROM": "source", "ABOUT": "about"}
+    context.out.data(found)
+    nothing = f"nothing installed is about {words!r}"
+    context.out.table(columns, [[row[of] for of in columns.values()] for row in found],
+                      empty=nothing)  # fmt: skip
+
+
+def described_by(record: PluginRecord) -> tuple[Mapping[str, Any] | None, AutomateError | None]:
+    """
+    Return what the manifest says of a plugin, or None; and the error of one that can't be read.
+
+    A manifest of another version than the distribution's says nothing.
+    """
     try:
-        plugin = plugins.get(records[0].kind, name)
+        manifest = manifest_of(record.target)
     except AutomateError as error:
-        problem = error
-    record = next(each for each in plugins.records(records[0].kind) if each.key == name)
-    details = _details(plugin)
-    out.data({**_data(record), **details})
-    out.fields((field, str(value)) for field, value in _data(record).items() if value is not None)
-    _show_details(context, details)
-    if problem is not None:
-        if context.debug and record.traceback:
-            out.note(record.traceback)
-        raise problem
+        return None, error
+    if manifest is None or record.version not in (None, manifest.version):
+        return None, None
+    return manifest.entry(record.kind, record.key), None
 
 
-def _details(plugin: Any) -> dict[str, Any]:
-    details: dict[str, Any] = {}
-    if hasattr(plugin, "config_schema"):
-        details["config"] = json_schema_of(plugin.config_schema())
-    for what in ("actions", "capabilities"):
-        if hasattr(plugin, what):
-            names = ("name", "idempotent", "read_only", "destructive", "description")
-            details[what] = [
-                {**attributes(spec, *names), "input": spec.json_schema()}
-                for spec in getattr(plugin, what)()
-            ]
-    if hasattr(plugin, "triggers"):
-        details["triggers"] = [
-            {
-                **attributes(spec, "name", "description"),
-                "secrets": list(getattr(spec.signature, "keys", ())),
-            }
-            for spec in plugin.triggers()
-        ]
-    return details
+def searchable(record: PluginRecord) -> Iterator[dict[str, str]]:
+    """Yield what can be found of a plugin: itself, its operations and its webhooks."""
+    about, _ = described_by(record)
+    about = about or {"title": "", "description": "", "operations": [], "triggers": []}
+    common = {"source": record.source}
+
+    def row(kind: str, name: str, text: str) -> dict[str, str]:
+        line = " ".join(text.split("\n\n", maxsplit=1)[0].split())
+        words = f"{kind} {name} {about['title']} {text}".lower()
+        return {**common, "kind": kind, "name": name, "about": line, "text": words}
+
+    yield row(record.kind, record.key, about["description"])
+    operation = "action" if record.kind == "connector" else "capability"
+    for what, kind in (("operations", operation), ("triggers", "webhook")):
+        for each in about.get(what, ()):
+            yield row(kind, f"{record.key}.{each['name']}", each["description"])
 
 
-def _show_details(context: Context, details: dict[str, Any]) -> None:
+def _show_about(context: Context, about: Mapping[str, Any]) -> None:
     out = context.out
-    for name, field in details.get("config", {}).get("properties", {}).items():
+    for name, field in (about.get("config") or {}).get("properties", {}).items():
         out.line(f"config  {name}: {field.get('description', field.get('title', ''))}")
-    for what, word in (("actions", "action"), ("capabilities", "capability")):
-        for spec in details.get(what, ()):
-            fields, required = (
-                spec["input"].get("properties", ()),
-                spec["input"].get("required", ()),
-            )
-            shown = ", ".join(name if name in required else f"[{name}]" for name in fields)
-            out.line(f"{word}  {spec['name']}({shown})")
-            if spec["description"]:
-                out.line(f"        {spec['description'].splitlines()[0]}")
-    for spec in details.get("triggers", ()):
+    word = "action" if about.get("kind") == "connector" else "capability"
+    for spec in about.get("operations", ()):
+        fields, required = spec["input"].get("properties", ()), spec["input"].get("required", ())
+        shown = ", ".join(name if name in required else f"[{name}]" for name in fields)
+        out.line(f"{word}  {spec['name']}({shown})")
+        if spec["description"]:
+            out.line(f"        {spec['description'].splitlines()[0]}")
+    for spec in about.get("triggers", ()):
         needs = f"  needs {', '.join(spec['secrets'])}" if spec["secrets"] else ""
         out.line(f"trigger  {spec['name']}{needs}")

@@ -103,7 +103,8 @@ def serve(context: Context) -> None:
     Receive webhooks over HTTP, and run workers beside it.
 
     POST /webhooks/CONNECTOR/TRIGGER takes a signed webhook. POST /events takes an event from a
-    client that sends serve.events_token as a bearer token; without a token nobody can. /approvals
+    client that sends serve.events_token as a bearer token; without a token nobody can. /operations
+    calls those that serve.operations names, for clients with serve.operations_token. /approvals
     answers the links of approvals, if there are signing_keys. GET /healthz and /readyz report the
     state of the receiver and its workers. Put a proxy that speaks TLS in front. It stops as worker
     does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from automate_kernel.outbox import OutboxStore
 from automate_kernel.testing.outbox.claim import ClaimContract, OrderingContract, SharingContract
 from automate_kernel.testing.outbox.enqueue import EnqueueContract
 from automate_kernel.testing.outbox.lease import LeaseContract
@@ -12,6 +13,7 @@ from automate_kernel.testing.outbox.operators import (
     RetentionContract,
 )
 from automate_kernel.testing.outbox.reports import FailuresContract, LabelsContract, ReportsContract
+from automate_kernel.testing.packages import require_no_drift
 
 
 class OutboxStoreContract(
@@ -45,3 +47,7 @@ class OutboxStoreContract(
     The store starts empty. Set a ``supports_…`` flag to False for what it can't do: the tests in
     question are then skipped. `StoreHooks` lists all hooks.
     """
+
+    def test_its_manifest_says_the_same(self, store: OutboxStore) -> None:
+        """The package's ``automate.json``, if there is one, says of it what its code says."""
+        require_no_drift(type(store))

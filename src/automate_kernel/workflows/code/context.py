@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar, overload
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from automate_kernel.durations import parse_duration
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
+from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.secrets.handles import SecretRef
 from automate_kernel.workflows.code.calls import (
     UNFAILED,
@@ -98,6 +99,9 @@ class Driver(Protocol):
     def version(self, change: str, newest: int, place: str) -> int:
         """Return the version of a change that this execution follows, and record it."""
 
+    def label(self, labels: Mapping[str, str]) -> None:
+        """Set labels of the execution, which are saved with the next checkpoint."""
+
 
 class BaseWorkflowContext:
     """The parts of a context that are the same for ``def`` and ``async def``."""
@@ -131,6 +135,15 @@ class BaseWorkflowContext:
     def uuid(self) -> UUID:
         """Return a random UUID, the same in a replay."""
         return UUID(bytes=self._driver.draw()[:16], version=4)
+
+    def label(self, **labels: str | int | UUID) -> None:
+        """
+        Set labels of this execution, by which it is found: ``ctx.label(order=order.id)``.
+
+        They are saved before the next step begins, or with the end; a label that is there is
+        changed. An execution has ten at most. Raises `PayloadError` if it can't be one.
+        """
+        self._driver.label(checked_labels(labels))
 
     def secret(self, key: str) -> Any:
         """
@@ -175,6 +188,7 @@ class BaseWorkflowContext:
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
+        heartbeat: float | str | None = None,
     ) -> CompensationBlock:
         """
         Call *function* as a step if the ``with`` block is left by an error or a cancellation.
@@ -182,7 +196,8 @@ class BaseWorkflowContext:
         Inner blocks are undone before outer ones. The steps run before the next step of the
         workflow, or at its end.
         """
-        request = _of_function(self._driver, function, args, sys._getframe(1), name, retry, timeout)
+        options = _CallOptions(retry, timeout, heartbeat)
+        request = _of_function(self._driver, function, args, sys._getframe(1), name, options)
         request.recovers = True
         return CompensationBlock(self._driver, request)
 
@@ -202,6 +217,7 @@ class WorkflowContext(BaseWorkflowContext):
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
+        heartbeat: float | str | None = None,
     ) -> Awaitable[T]: ...
     @overload
     def step(
@@ -211,6 +227,7 @@ class WorkflowContext(BaseWorkflowContext):
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
+        heartbeat: float | str | None = None,
     ) -> Awaitable[T]: ...
     def step(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,
@@ -219,16 +236,18 @@ class WorkflowContext(BaseWorkflowContext):
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
+        heartbeat: float | str | None = None,
     ) -> Any:
         """
         Call *function*, ``def`` or ``async def``, as a step, and return its result.
 
         The result is the one that a replay reads from the record: JSON, made into the type that the
         function's annotation names. *retry* is a number of attempts or a `RetryPolicy`, *timeout*
-        bounds one attempt. Keywords of the function go into a `functools.partial`. Raises
-        `StepFailedError` if no attempt is left.
+        bounds one attempt, and *heartbeat* the time in it without a `Call.progress`. Keywords of
+        the function go into a `functools.partial`. Raises `StepFailedError` if no attempt is left.
         """
-        request = _of_function(self._driver, function, args, sys._getframe(1), name, retry, timeout)
+        options = _CallOptions(retry, timeout, heartbeat)
+        request = _of_function(self._driver, function, args, sys._getframe(1), name, options)
         return self._noted(request)
 
     def call(
@@ -239,10 +258,12 @@ class WorkflowContext(BaseWorkflowContext):
         step_name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
+        heartbeat: float | str | None = None,
         **fields: Any,
     ) -> Awaitable[Any]:
         """Call an action or a capability by its name, as a step, with the *fields* of its input."""
-        return self._noted(_of_action(action, fields, sys._getframe(1), step_name, retry, timeout))
+        options = _CallOptions(retry, timeout, heartbeat)
+        return self._noted(_of_action(action, fields, sys._getframe(1), step_name, options))
 
     @overload
     def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> Awaitable[tuple[T1, T2]]: ...
@@ -412,6 +433,7 @@ class SyncWorkflowContext(BaseWorkflowContext):
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
+        heartbeat: float | str | None = None,
     ) -> T: ...
     @overload
     def step(
@@ -421,6 +443,7 @@ class SyncWorkflowContext(BaseWorkflowContext):
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
+        heartbeat: float | str | None = None,
     ) -> T: ...
     def step(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,
@@ -429,9 +452,11 @@ class SyncWorkflowContext(BaseWorkflowContext):
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
+        heartbeat: float | str | None = None,
     ) -> Any:
         """Call *function* as a step and return its result; see `WorkflowContext.step`."""
-        request = _of_function(self._driver, function, args, sys._getframe(1), name, retry, timeout)
+        options = _CallOptions(retry, timeout, heartbeat)
+        request = _of_function(self._driver, function, args, sys._getframe(1), name, options)
         return self._driver.ask(request)
 
     @overload
@@ -442,6 +467,7 @@ class SyncWorkflowContext(BaseWorkflowContext):
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
+        heartbeat: float | str | None = None,
     ) -> Awaitable[T]: ...
     @overload
     def later(
@@ -451,6 +477,7 @@ class SyncWorkflowContext(BaseWorkflowContext):
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
+        heartbeat: float | str | None = None,
     ) -> Awaitable[T]: ...
     def later(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,
@@ -459,9 +486,11 @@ class SyncWorkflowContext(BaseWorkflowContext):
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
+        heartbeat: float | str | None = None,
     ) -> Any:
         """Return a step for `gather`, which begins it."""
-        request = _of_function(self._driver, function, args, sys._getframe(1), name, retry, timeout)
+        options = _CallOptions(retry, timeout, heartbeat)
+        request = _of_function(self._driver, function, args, sys._getframe(1), name, options)
         self._driver.note(request)
         return request
 
@@ -473,12 +502,12 @@ class SyncWorkflowContext(BaseWorkflowContext):
         step_name: str | None = None,
         retry: int | RetryPolicy | None = None,
         timeout: float | str | None = None,
+        heartbeat: float | str | None = None,
         **fields: Any,
     ) -> Any:
         """Call an action or a capability by its name, as a step, with the *fields* of its input."""
-        return self._driver.ask(
-            _of_action(action, fields, sys._getframe(1), step_name, retry, timeout)
-        )
+        options = _CallOptions(retry, timeout, heartbeat)
+        return self._driver.ask(_of_action(action, fields, sys._getframe(1), step_name, options))
 
     @overload
     def gather(self, one: Awaitable[T1], two: Awaitable[T2], /) -> tuple[T1, T2]: ...
@@ -650,15 +679,14 @@ def _of_function(
     arguments: tuple[Any, ...],
     caller: FrameType,
     name: str | None,
-    retry: int | RetryPolicy | None,
-    timeout: float | str | None,
+    options: _CallOptions,
 ) -> StepRequest[Any]:
     called, before, named = step_function(function, driver.find)
     return StepRequest(
         _name(name, called.name),
         place_of(caller),
         called.read,
-        options=_options(called.spec.name, retry, timeout),
+        options=options.of(called.spec.name),
         input=called.input((*before, *arguments), named),
         spec=None if called.registered else called.spec,
     )
@@ -669,8 +697,7 @@ def _of_action(
     fields: Mapping[str, Any],
     caller: FrameType,
     name: str | None,
-    retry: int | RetryPolicy | None,
-    timeout: float | str | None,
+    options: _CallOptions,
 ) -> StepRequest[Any]:
     if not isinstance(action, str) or not NAME_PATTERN.fullmatch(action):
         raise _refused(f"{action!r} is no action's name", 'for example "slack.post_message"')
@@ -679,20 +706,29 @@ def _of_action(
         _name(name, action),
         place_of(caller),
         values.read,
-        options=_options(action, retry, timeout),
+        options=options.of(action),
         input={key: values.write(value) for key, value in fields.items()},
     )
 
 
-def _options(
-    action: str, retry: int | RetryPolicy | None, timeout: float | str | None
-) -> dict[str, Any]:
-    options: dict[str, Any] = {"action": action}
-    if retry is not None:
-        options["retry"] = RetryPolicy(attempts=retry) if isinstance(retry, int) else retry
-    if timeout is not None:
-        options["timeout"] = _seconds(timeout, "the timeout")
-    return options
+class _CallOptions(NamedTuple):
+    """The options of a call, as its step takes them."""
+
+    retry: int | RetryPolicy | None
+    timeout: float | str | None
+    heartbeat: float | str | None
+
+    def of(self, action: str) -> dict[str, Any]:
+        """Return the fields of the step that calls *action*."""
+        options: dict[str, Any] = {"action": action}
+        if self.retry is not None:
+            retry = self.retry
+            options["retry"] = RetryPolicy(attempts=retry) if isinstance(retry, int) else retry
+        if self.timeout is not None:
+            options["timeout"] = _seconds(self.timeout, "the timeout")
+        if self.heartbeat is not None:
+            options["heartbeat"] = _seconds(self.heartbeat, "the heartbeat")
+        return options
 
 
 def _seconds(duration: float | str | timedelta, what: str) -> float:

@@ -88,6 +88,8 @@ def _traits(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
         traits += [f"≤ {step.max_rounds} rounds"]
     traits += [f"{step.retry.attempts} attempts"] if step.retry.attempts > 1 else []
     traits += [f"≤ {format_duration(step.timeout)}"] if step.timeout is not None else []
+    if step.heartbeat is not None:
+        traits.append(f"heard every {format_duration(step.heartbeat)}")
     traits += ["may fail"] if step.on_failure == "continue" else []
     if step.compensation is not None:
         text = f"undone by {step.compensation.action}"

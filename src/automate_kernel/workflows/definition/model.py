@@ -87,6 +87,7 @@ from automate_kernel.workflows.definition.fields import (
     StepInput,
     refused,
 )
+from automate_kernel.workflows.definition.labels import LabelTexts
 from automate_kernel.workflows.definition.structure import (
     STEP_GROUPS,
     DefinitionProblem,
@@ -121,6 +122,8 @@ class Compensation(DefinitionModel):
     """The policy for failed attempts; without it there is one attempt."""
     timeout: Annotated[Duration, Field(gt=0)] | None = None
     """Seconds that one attempt may take; None leaves it to the worker."""
+    heartbeat: Annotated[Duration, Field(gt=0)] | None = None
+    """Seconds that one attempt may go on without reporting progress; None is for ever."""
 
 
 KINDS = (
@@ -138,7 +141,7 @@ _OF_CALLS = ("input", "retry", "timeout")
 # What means nothing without the field after it.
 _BELONGS = (
     ("wait", ("workflow",)), ("cases", ("switch",)), ("default", ("switch",)),
-    ("output", _BLOCKS),
+    ("output", _BLOCKS), ("heartbeat", ("action",)),
 )  # fmt: skip
 
 
@@ -217,6 +220,8 @@ class Step(DefinitionModel):
     """The policy for failed attempts; without it there is one attempt."""
     timeout: Annotated[Duration, Field(gt=0)] | None = None
     """Seconds that one attempt may take; None leaves it to the worker."""
+    heartbeat: Annotated[Duration, Field(gt=0)] | None = None
+    """With `action`: seconds that one attempt may go on without reporting progress."""
     on_failure: Literal["fail", "continue"] = "fail"
     """The reaction of the workflow once no attempt is left."""
     compensate: Compensation | None = None
@@ -289,6 +294,7 @@ class Step(DefinitionModel):
             concurrency=self.concurrency,
             retry=self.compensate.retry,
             timeout=self.compensate.timeout,
+            heartbeat=self.compensate.heartbeat,
             on_failure="continue",
         )
 
@@ -397,6 +403,8 @@ class Workflow(DefinitionModel):
     """The number of its executions that may begin in a time; others begin later."""
     debounce: Debounce | None = None
     """A wait for the last of many events, which then starts one execution."""
+    labels: LabelTexts = Field(default_factory=dict)
+    """Labels of its executions, by which they are found; templates on the event."""
 
     _by_id: dict[str, Step] = PrivateAttr(default_factory=dict)
     _needs: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)

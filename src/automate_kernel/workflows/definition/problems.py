@@ -268,7 +268,9 @@ def _bound(words: str, key: str) -> Callable[[_Case], _Words]:
     def wording(case: _Case) -> _Words:
         bound = case.context[key]
         number = int(bound) if float(bound).is_integer() else bound
-        unit = " s" if case.path[-1] in ("timeout", "every", "delay", "max_delay") else ""
+        unit = (
+            " s" if case.path[-1] in ("timeout", "heartbeat", "every", "delay", "max_delay") else ""
+        )
         return f"must be {words} {number}{unit}", None
 
     return wording
@@ -360,6 +362,7 @@ def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
     yield from _texts_of(workflow.output, ("output",))
     for name in START_FIELDS:
         yield from _texts_of(getattr(getattr(workflow, name), "key", None), (name, "key"))
+    yield from _texts_of(dict(workflow.labels), ("labels",))
 
 
 def _texts_of_wait(step: Step) -> dict[str, Any]:
@@ -441,6 +444,8 @@ class _Visible:
             return "a trigger's condition can't see steps", hint
         if path[0] in START_FIELDS:
             return "a key can't see steps: it is read before any runs", "use event"
+        if path[0] == "labels":
+            return "a label can't see steps: it is set before any runs", "use event"
         known = self._known_at(place)
         if step_id not in known:
             hint = did_you_mean(step_id, known) or f"there is {', '.join(map(repr, known))}"

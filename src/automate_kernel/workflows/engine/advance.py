@@ -29,7 +29,8 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.failed_attempts import FailedAttempt
-from automate_kernel.outbox.item import MAX_DELAY_SECONDS, bounded_seconds
+from automate_kernel.outbox.item import EXPIRED, MAX_DELAY_SECONDS, bounded_seconds
+from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
@@ -327,6 +328,8 @@ class CallOutcome:
     """The key of the output in the output store, if it is there; *output* may be None then."""
     held: int = 0
     """The size of a large output that is kept in memory."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """The labels that the call has given its execution."""
 
 
 @dataclass(slots=True)
@@ -369,6 +372,8 @@ class Turn:
     """Runs of a loop's rounds that are not kept any longer."""
     size: int = 0
     """The number of characters of all outputs in it, about."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """The labels of the execution that have been set or changed."""
     lack: UnknownHereError | None = None
     """The reason why another worker has to go on, if the execution waits for one."""
 
@@ -397,7 +402,19 @@ class TurnDraft:
         """Return the turn, and begin the next one."""
         turn, self.turn = self.turn, Turn()
         self._saved.clear()
+        if turn.labels:
+            self._execution.set_labels(turn.labels)
         return turn
+
+    def label(self, labels: Mapping[str, str]) -> None:
+        """Have *labels* saved with the turn; raises `PayloadError` if they are too many."""
+        saved = self._execution.own_labels
+        # A replay sets one after the other to what it was once: only the last counts.
+        changed = {**self.turn.labels, **labels}
+        checked_labels({**saved, **changed})
+        self.turn.labels = {
+            name: value for name, value in changed.items() if saved.get(name) != value
+        }
 
     def add(self, run: StepRun) -> None:
         """Let *run* be one of the execution's."""
@@ -446,6 +463,18 @@ class TurnDraft:
         self.turn.delays[run.key] = delay
         self.save(run)
 
+    def begin(self, run: StepRun, crashes: int, *, first: bool) -> None:
+        """
+        Count the attempt of *run* that begins now.
+
+        It is not saved: an attempt that kills its worker is counted by the claims of the item. The
+        one before is noted here, if it has done that.
+        """
+        before = attempts_of(run, crashes, first=first)
+        if before > run.attempts - (run.status is StepStatus.RUNNING):
+            self.turn.failures.append(lost_attempt(run, before))
+        run.attempts, run.status = before + 1, StepStatus.RUNNING
+
     def end(
         self, run: StepRun, status: StepStatus, output: Any, error: AutomateError | None
     ) -> None:
@@ -481,6 +510,15 @@ def attempts_of(run: StepRun, crashes: int, *, first: bool) -> int:
         # Written while it ran. Without a crash the worker gave it back, and that is free.
         return max(run.attempts - 1 + min(1, crashes), crashes)
     return run.attempts + crashes * first
+
+
+def lost_attempt(run: StepRun, attempt: int) -> FailedAttempt:
+    """Return the *attempt* of a run that has killed its worker, or outlived its lease."""
+    return FailedAttempt(
+        attempt=attempt, error_code=EXPIRED, error_group=EXPIRED,
+        error="its worker did not finish in time, or died", step_id=run.step_id,
+        position=run.position, started_at=run.attempted_at, worker_id=run.worker_id,
+    )  # fmt: skip
 
 
 def advance(
@@ -1049,9 +1087,7 @@ class _Flow:
         if run.key in self._in_flight or self._waits.holds(run.key):
             return False
         given = self._program.input(step, self._view_of(step), extra)
-        # Not saved: an attempt that kills its worker is counted by the claims of the item.
-        run.attempts = attempts_of(run, self._crashes, first=self.first) + 1
-        run.status = StepStatus.RUNNING
+        self._draft.begin(run, self._crashes, first=self.first)
         self._in_flight.add(run.key)
         self._count_call(step.id, 1)
         self._waits.drop(run.key)

@@ -1,10 +1,11 @@
-"""The announcer of an engine: it sends signals, and a slow receiver holds up no execution."""
+"""The announcer: it sends signals, and a slow receiver holds up nothing else."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from copy import copy
 from queue import Empty, Full, Queue
@@ -64,7 +65,7 @@ class Snapshots:
         return self._copies[self._places[key]]
 
 
-_Entry = tuple[Context, tuple[Any, ...], dict[str, Any]]
+_Entry = tuple[Context, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class _Waiting(Queue["_Entry | None"]):
@@ -91,7 +92,7 @@ class _Waiting(Queue["_Entry | None"]):
 
 
 def _room_of(entry: _Entry | None) -> int:
-    execution = entry[2].get("execution") if entry is not None else None
+    execution = entry[3].get("execution") if entry is not None else None
     return 1 + (len(execution.steps) // _STEPS_OF_ONE if execution is not None else 0)
 
 
@@ -112,7 +113,16 @@ class Announcer:
         """Have *signal* sent soon, in the context of this call."""
         if not signals.is_heard(signal, sender):
             return
-        entry = copy_context(), (signal, sender), arguments
+        self._put(signal.name, signals.emit, (signal, sender), arguments)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Have *function* called soon, which sends signals, in the context of this call."""
+        self._put(getattr(function, "__name__", "?"), function, arguments, {})
+
+    def _put(
+        self, name: str, function: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]
+    ) -> None:
+        entry = copy_context(), function, given, named
         self._start()
         while not self._stopped.is_set():
             try:
@@ -120,7 +130,7 @@ class Announcer:
             except Full:
                 continue
             return
-        logger.warning("signal %s is not sent: its receivers are too slow", signal.name)
+        logger.warning("signal %s is not sent: its receivers are too slow", name)
 
     def _start(self) -> None:
         if self._thread is None:
@@ -133,11 +143,11 @@ class Announcer:
 
     def _serve(self) -> None:
         while (entry := self._waiting.get()) is not None:
-            context, signal, arguments = entry
+            context, function, given, named = entry
             try:
-                context.run(signals.emit, *signal, **arguments)
+                context.run(function, *given, **named)
             except BaseException as error:  # SystemExit too: the signals after it are to be sent
-                logger.error("signal %s: %s", signal[0].name, error, exc_info=error)
+                logger.error("a signal could not be sent: %s", error, exc_info=error)
 
     def stop(self, seconds: float) -> None:
         """Send what waits, for at most *seconds*; then drop the rest, with a warning."""

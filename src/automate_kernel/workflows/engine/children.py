@@ -26,7 +26,7 @@ FindChild = Callable[[str, Event], tuple[Workflow, Admission | None]]
 """Finds the workflow called so that an event may start, and its conditions on a start."""
 
 _NAMESPACE = uuid.UUID("5b6d7a3e-6c59-5f0e-8f0e-2f4f3c1d9a77")
-_DEPTH = "depth"
+_DEPTH, _UNREAD = "depth", "unread"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def child_event(
         tenant_id=parent.tenant_id,
         occurred_at=at,
         headers=_headers(depth),
-        labels=parent.event.labels,
+        labels=parent.labels,
     )
 
 
@@ -102,7 +102,26 @@ def end_event(row: Mapping[str, Any] | None, execution_id: str) -> Event:
     names = ("status", "output", "error_code", "error")
     row = row or {"workflow": "", "error_code": "DATA_LOSS", "error": "its execution is gone"}
     payload = {"execution_id": execution_id, **{name: row.get(name) for name in names}}
+    # The parent has a copy of its own, once it is made.
+    payload |= {"output_ref": None, _UNREAD: row.get("output_ref")}
     return Event(id=execution_id, name=row["workflow"] or "?", payload=payload, type="manual")
+
+
+def unread_output(event: Event) -> str | None:
+    """Return the key of the output of the sub-workflow that has ended, until it is copied."""
+    key: str | None = event.payload[_UNREAD]
+    return key
+
+
+def take_output(event: Event, key: str, output: Any) -> None:
+    """Give the end of a sub-workflow the *key* of the copy, and the *output* if it is read."""
+    event.payload.update({_UNREAD: None, "output_ref": key, "output": output})
+
+
+def lose_output(event: Event) -> None:
+    """Let a sub-workflow have failed whose output is not in the output store any more."""
+    failed = {"status": "FAILED", "error_code": "DATA_LOSS", "error": "its output is gone"}
+    event.payload.update({_UNREAD: None, **failed})
 
 
 def error_of(name: str, payload: Mapping[str, Any]) -> AutomateError | None:

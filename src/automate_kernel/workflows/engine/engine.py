@@ -302,7 +302,7 @@ class Engine:
         flow.announcer = self._announcer
         task.cancel, task.recall = self._canceller(driven), partial(self._recall, driven)
         self._driven.add(driven)
-        if flow.unread:
+        if flow.unread or flow.unread_ends:
             self._steps.put(driven, None)
         else:
             self._ready.put((driven, ()))
@@ -594,7 +594,7 @@ class Engine:
             known = driven.task.begun or not begin_is_noted(driven.task.item)
             asynchronous = call.spec.asynchronous if call.spec else self._is_async(name)
             in_place = known and self._is_quick(name) and not asynchronous
-            if in_place and flow.timeout_of(call) is None:
+            if in_place and call.step.heartbeat is None and flow.timeout_of(call) is None:
                 quick.append(call)
                 continue
             if asynchronous:

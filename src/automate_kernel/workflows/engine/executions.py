@@ -37,16 +37,26 @@ from automate_kernel.outbox.failed_attempts import (
     failed_attempts,
     keep_attempts,
     new_attempt,
+    seconds_between,
 )
 from automate_kernel.outbox.handover import NOTE, Handover
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import WAITING, bounded_seconds, redacted_json, seconds
+from automate_kernel.outbox.item import (
+    TRACE_HEADERS,
+    WAITING,
+    bounded_seconds,
+    redacted_json,
+    seconds,
+)
 from automate_kernel.outbox.labels import (
     MAX_LABELS,
     MOST_LABELLED,
     add_labels,
+    joined_labels,
     label_rows,
     labelled_ids,
+    redacted_labels,
+    replace_labels,
 )
 from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.outbox.retention import forget
@@ -74,6 +84,7 @@ from automate_kernel.storage.tables import (
     WAIT,
 )
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
+from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.definition.admission import Debounce
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine import admission as admissions
@@ -154,6 +165,7 @@ ADVANCE = "automate.advance"
 PENDING, RUNNING, PAUSED = (
     ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value, ExecutionStatus.PAUSED.value
 )  # fmt: skip
+_GOING = (PENDING, RUNNING, PAUSED)
 SAME: Any = object()
 """In place of a payload: the same as before."""
 
@@ -169,6 +181,7 @@ _MAX_CRASHES = 10
 # Accepted already, at whose limit its id may be one thing too much.
 _MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
 _NO_OUTPUT = JsonText("null")
+_NO_LABELS: Mapping[str, str] = {}
 _MOST_REASON = 1000
 # So many executions are resumed in one transaction, so that nobody waits for it for long.
 _RESUMED_AT_ONCE = 50
@@ -197,6 +210,13 @@ class _NewExecution:
     event: Event
     row: Row
     item: NewItem
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """All of its labels: the workflow's own, and its event's."""
+
+    @property
+    def label_rows(self) -> list[Row]:
+        """The rows by which it is found."""
+        return label_rows(self.id, "execution", self.labels, self.event.tenant_id)
 
     @property
     def id(self) -> str:
@@ -217,8 +237,9 @@ class _NewExecution:
                 "successor_id",
             )
         )
-        event, now = json.loads(self.row["event"]), item.created_at
-        row = {**nothing, **self.row, "event": event, "created_at": now, "updated_at": now}
+        texts, now = ((name, self.row[name]) for name in ("event", "labels")), item.created_at
+        read = {name: None if text is None else json.loads(text) for name, text in texts}
+        row = {**nothing, **self.row, **read, "created_at": now, "updated_at": now}
         return Loaded(Execution.from_row(row), {}, now, new=True)
 
 
@@ -248,6 +269,7 @@ def _new_execution(
     redact: Redaction | None,
     execution_id: str | None = None,
     parent_id: str | None = None,
+    own: Mapping[str, str] = _NO_LABELS,
 ) -> _NewExecution:
     # It follows from both: the same event starts the same workflow once.
     execution_id = execution_id or execution_id_of(event, workflow.name)
@@ -263,10 +285,12 @@ def _new_execution(
         "tenant_id": event.tenant_id,
         "item_id": item.id,
         "parent_id": parent_id,
+        "labels": encode_json(own, "labels") if own else None,
         "created_at": Now(),
         "updated_at": Now(),
     }
-    return _NewExecution(workflow, event, row, item)
+    labels = joined_labels(own, event.labels) if own else event.labels
+    return _NewExecution(workflow, event, row, item, labels)
 
 
 def _definition(workflow: Workflow) -> Row:
@@ -306,7 +330,8 @@ class Save:
 
     *begun* has, of the runs that began here, the id of their row and the seconds since then.
     *stored* is False for the first checkpoint of an execution. *waiting* are the waits of one that
-    is parked. *advanced* is True once a step has ended under this claim.
+    is parked. *advanced* is True once a step has ended under this claim. *moment* is about the time
+    of the database.
     """
 
     item: OutboxItem
@@ -316,6 +341,7 @@ class Save:
     stored: bool
     waiting: Sequence[OpenWait] = ()
     advanced: bool = False
+    moment: datetime | None = None
 
 
 def change_status(
@@ -341,7 +367,7 @@ def change_status(
 
 def must_clean_up(rows: Rows, row: Row) -> bool:
     """Return True if the execution of *row* goes on, and must clean up once it is cancelled."""
-    if row["status"] not in (PENDING, RUNNING, PAUSED):
+    if row["status"] not in _GOING:
         return False
     try:
         return _stored_workflow(rows, row["definition_id"]).cleans_up
@@ -466,6 +492,9 @@ def _step_row(save: Save, run: StepRun) -> Row:
         "completed_at": Now() if run.status.finished else None,
         "place": run.place and storable(run.place, LONGEST_PLACE),
         "output_ref": run.output_ref,
+        # Of its latest attempt, if that was made here.
+        "attempted_at": None if since is None else Now(-since),
+        "worker_id": None if since is None else save.item.lease_owner,
     }
 
 
@@ -480,8 +509,12 @@ def _stored_error(failed: Execution | StepRun) -> tuple[str | None, str | None, 
 
 def _attempts(save: Save) -> list[Row]:
     """Return the rows of attempts that have failed since the last checkpoint."""
-    claim = save.item.lease_token or ""
-    return [new_attempt(save.execution.id, claim, each) for each in save.turn.failures]
+    claim, now, id_ = save.item.lease_token or "", save.moment, save.execution.id
+    return [
+        # As long ago as by the clock here: the two agree about no millisecond.
+        new_attempt(id_, claim, each, began=seconds_between(each.started_at, now))
+        for each in save.turn.failures
+    ]
 
 
 def _is_saved(rows: Rows, save: Save) -> bool:
@@ -519,33 +552,20 @@ def _writes_beside(save: Save) -> bool:
     turn = save.turn
     tells = turn.end is not None and save.execution.parent_id is not None
     tells = tells or turn.successor is not None
-    beside = (turn.waits, turn.answered, turn.children, turn.abandoned, turn.past)
+    beside = (turn.waits, turn.answered, turn.children, turn.abandoned, turn.past, turn.labels)
     return tells or any(beside)
 
 
-def _child(save: Save, child: Child, redact: Redaction | None) -> _NewExecution:
-    parent_id = save.execution.id if child.waited else None
-    return _new_execution(
-        child.workflow, child.event, save.item.priority, redact, child.id, parent_id
-    )
+def _no_labels(workflow: Workflow, event: Event) -> Mapping[str, str]:
+    return _NO_LABELS
 
 
-def _successor(save: Save, successor: Successor, redact: Redaction | None) -> _NewExecution:
-    """Return the execution that goes on in the place of that of *save*."""
-    execution, item = save.execution, save.item
-    new = _new_execution(
-        successor.workflow, successor.event, item.priority, redact, successor.id,
-        execution.parent_id,
-    )  # fmt: skip
-    new.row["chain_id"] = execution.chain_id or execution.id
-    new.row["concurrency_key"] = item.concurrency_key
-    if item.concurrency_key is not None:
-        concurrency = (item.concurrency_key, item.concurrency_limit or 1)
-        woken = wake_up(
-            new.id, new.item.id, execution.tenant_id, item.priority, concurrency=concurrency
-        )
-        new = replace(new, item=woken)
-    return new
+def _traced(item: NewItem, cause: OutboxItem) -> NewItem:
+    """Return *item*, now in the trace of the item that it follows from, if that is in one."""
+    found = {name: cause.headers[name] for name in TRACE_HEADERS if name in cause.headers}
+    if found:
+        item.headers = {**found, **item.headers}
+    return item
 
 
 def _equal(**values: Any) -> list[Where]:
@@ -581,6 +601,8 @@ class ExecutionStore:
         """The signals that steps wait for."""
         self.pauses: WorkflowPauses = WorkflowPauses(storage, outbox)
         """The workflows of which no execution goes on."""
+        self.labels_of: Callable[[Workflow, Event], Mapping[str, str]] = _no_labels
+        """Renders the labels that a workflow gives its executions."""
         self.on_cancelled: Callable[[Execution], object] = bool
         """Is called with an execution that `cancel` has ended."""
 
@@ -607,13 +629,29 @@ class ExecutionStore:
         execution that waits for the last of many events, and `SkippedError` is raised if as many
         as may go on at once do.
         """
-        new = _new_execution(workflow, event, priority, self.outbox.redact, execution_id)
+        new = self._new(workflow, event, priority, execution_id)
         new.item.delay, new.item.run_at = delay, run_at
         if admission is not None:
             return self._start_admitted(rows, new, admission)
         if self._insert(rows, [new]):
             self.outbox.enqueue_many([new.item], transaction=rows.native)
         return new.id
+
+    def _new(
+        self,
+        workflow: Workflow,
+        event: Event,
+        priority: int = 0,
+        execution_id: str | None = None,
+        parent_id: str | None = None,
+        own: Mapping[str, str] = _NO_LABELS,
+    ) -> _NewExecution:
+        """Return an execution that is to begin, with its workflow's labels beside its *own*."""
+        if workflow.labels:
+            own = joined_labels(self.labels_of(workflow, event), own)
+        redact = self.outbox.redact
+        own = redacted_labels(own, redact) if own else own
+        return _new_execution(workflow, event, priority, redact, execution_id, parent_id, own)
 
     def start_admitted(
         self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int, Admission]]
@@ -664,8 +702,10 @@ class ExecutionStore:
             its = [Where("subject_id", "eq", waiting)]
             ids = [row["id"] for row in rows.select(LABEL, its, columns=("id",))]
             rows.delete(LABEL, [Where("id", "in", sorted(ids))])
-            labels, tenant_id = new.event.labels, new.event.tenant_id
+            labels, tenant_id = new.labels, new.event.tenant_id
             add_labels(rows, label_rows(waiting, "execution", labels, tenant_id))
+            if new.workflow.labels:
+                rows.update(EXECUTION, [Where("id", "eq", waiting)], {"labels": new.row["labels"]})
         return waiting
 
     def _make_room(self, rows: Rows, new: _NewExecution, admission: Admission) -> None:
@@ -684,18 +724,28 @@ class ExecutionStore:
             self._cancel_within(rows, live[: max(0, len(live) - concurrency.limit + 1)])
 
     def _cancel_within(self, rows: Rows, found: Sequence[Row]) -> None:
-        """Cancel executions in the transaction of *rows*."""
+        """Cancel executions in the transaction of *rows*; those that clean up do so first."""
         if not found:
             return
+        ids = [Where("id", "in", [row["id"] for row in found])]
+        # Those that are CANCELLING already are left to their clean-up.
+        going = [
+            row for row in rows.select(EXECUTION, ids, order_by=("id",))
+            if row["status"] in _GOING
+        ]  # fmt: skip
+        cleaning = [row for row in going if must_clean_up(rows, row)]
+        ending = [row for row in going if row not in cleaning]
         # Their items first, in the order in which a checkpoint locks both.
-        item_ids = [row["item_id"] for row in found]
+        if cleaning:
+            self.outbox.recall([row["item_id"] for row in cleaning], transaction=rows.native)
+        item_ids = [row["item_id"] for row in ending]
         if isinstance(self.outbox, RowsOutboxStore):
             self.outbox.cancel_within(rows, item_ids)
         else:
             self.outbox.cancel(item_ids)
-        ids = [Where("id", "in", [row["id"] for row in found])]
-        for row in rows.select(EXECUTION, ids, order_by=("id",)):
-            execution = Execution.from_row(row)
+        for row in cleaning:
+            begin_cancelling(rows, row)
+        for execution in map(Execution.from_row, ending):
             if end_from_outside(rows, execution, ExecutionStatus.CANCELLED):
                 self._tell_of_end(rows, execution)
 
@@ -713,7 +763,7 @@ class ExecutionStore:
         Returns those that are its own, with their items. Those that there were already are left
         out, and all of them where their items must be claimed like any other: they wait then.
         """
-        given = [_new_execution(*start, self.outbox.redact) for start in starts]
+        given = [self._new(*start) for start in starts]
         outbox, items = self.outbox, [one.item for one in given]
         # Not past those of other tenants: they would take more than their fair share.
         if not isinstance(outbox, RowsOutboxStore) or not outbox.may_claim(rows, items):
@@ -735,11 +785,10 @@ class ExecutionStore:
 
         Returns its id; and its item and itself, unless the item must be claimed like any other.
         """
-        new = _new_execution(workflow, event, 0, self.outbox.redact)
-        labels = label_rows(new.id, "execution", event.labels, event.tenant_id)
+        new = self._new(workflow, event)
         awaited = self.signals.registration(workflow.awaited)
         beside = [
-            (DEFINITION, [_definition(workflow)]), (EXECUTION, [new.row]), (LABEL, labels),
+            (DEFINITION, [_definition(workflow)]), (EXECUTION, [new.row]), (LABEL, new.label_rows),
             (AWAITED, awaited),
         ]  # fmt: skip
         # One statement, where the database has one for all of it.
@@ -781,12 +830,7 @@ class ExecutionStore:
             found = rows.select(EXECUTION, where, columns=("id", "item_id"))
             theirs = {row["item_id"] for row in found}
             new = [one for one in given if one.item.id in theirs]
-        labels = [
-            row
-            for one in new
-            for row in label_rows(one.id, "execution", one.event.labels, one.event.tenant_id)
-        ]
-        add_labels(rows, labels)
+        add_labels(rows, [row for one in new for row in one.label_rows])
         return new
 
     def redacted(self, event: Event) -> Event:
@@ -898,23 +942,26 @@ class ExecutionStore:
         plain: list[_NewExecution] = []
         for save in saves:
             for child in save.turn.children:
-                begun = _child(save, child, self.outbox.redact)
+                begun = self._child(save, child)
                 if child.admission is None:
                     plain.append(begun)
                 else:
                     self._start_admitted(rows, begun, child.admission)
         items = [one.item for one in self._insert(rows, plain)] if plain else []
         for save in saves:
-            items += cancel_items(save.execution, save.turn.abandoned)
+            its = [*cancel_items(save.execution, save.turn.abandoned)]
             if save.turn.successor is not None:
-                items += self._continue(rows, save, save.turn.successor)
+                its += self._continue(rows, save, save.turn.successor)
             elif save.turn.end is not None:
-                items += end_items(save.execution)
-            items += [item for wait in save.turn.waits for item in wait.items]
+                its += end_items(save.execution)
+            its += [item for wait in save.turn.waits for item in wait.items]
+            items += [_traced(item, save.item) for item in its]
         if items:
             self.outbox.enqueue_many(items, transaction=rows.native)
         for save in saves:
             delete_runs(rows, save.execution.id, save.turn.past)
+            if save.turn.labels:
+                self._write_labels(rows, save)
         self.signals.end(
             rows, [(save.execution.id, key) for save in saves for key in save.turn.answered]
         )
@@ -922,13 +969,46 @@ class ExecutionStore:
             rows, [(wait, save.execution.tenant_id) for save in saves for wait in save.turn.waits]
         )
 
+    def _write_labels(self, rows: Rows, save: Save) -> None:
+        execution = save.execution
+        changed = redacted_labels(save.turn.labels, self.outbox.redact)
+        # With the age of the execution: what has a label is listed by that.
+        replace_labels(rows, label_rows(
+            execution.id, "execution", changed, execution.tenant_id, execution.created_at
+        ))  # fmt: skip
+        own = encode_json({**execution.own_labels, **changed}, "labels")
+        rows.update(EXECUTION, [Where("id", "eq", execution.id)], {"labels": own})
+
+    def _child(self, save: Save, child: Child) -> _NewExecution:
+        parent_id = save.execution.id if child.waited else None
+        new = self._new(child.workflow, child.event, save.item.priority, child.id, parent_id)
+        _traced(new.item, save.item)
+        return new
+
     def _continue(self, rows: Rows, save: Save, successor: Successor) -> list[NewItem]:
         """Begin the execution that follows one which has ended; return the item that wakes it."""
         its = [Where("id", "eq", save.execution.id)]
         rows.update(EXECUTION, its, {"successor_id": successor.id})
         self.signals.leave_to_successor(rows, save.execution)
-        new = self._insert(rows, [_successor(save, successor, self.outbox.redact)])
+        new = self._insert(rows, [self._successor(save, successor)])
         return [one.item for one in new]
+
+    def _successor(self, save: Save, successor: Successor) -> _NewExecution:
+        """Return the execution that goes on in the place of that of *save*."""
+        execution, item = save.execution, save.item
+        new = self._new(
+            successor.workflow, successor.event, item.priority, successor.id,
+            execution.parent_id, execution.own_labels,
+        )  # fmt: skip
+        new.row["chain_id"] = execution.chain_id or execution.id
+        new.row["concurrency_key"] = item.concurrency_key
+        if item.concurrency_key is not None:
+            concurrency = (item.concurrency_key, item.concurrency_limit or 1)
+            woken = wake_up(
+                new.id, new.item.id, execution.tenant_id, item.priority, concurrency=concurrency
+            )
+            new = replace(new, item=woken)
+        return new
 
     def _park(self, saves: Sequence[Save]) -> set[str]:
         """
@@ -1214,6 +1294,16 @@ class ExecutionStore:
         with self.storage.begin(atomic=False) as rows:
             return failed_attempts(rows, execution_id)
 
+    def attempts(self, execution_id: str) -> list[StepAttempt]:
+        """
+        List all attempts of an execution's steps, the earliest first, with times and workers.
+
+        Of those that failed, as many as `failed_attempts` has.
+        """
+        with self.storage.begin(atomic=False) as rows:
+            runs = _runs(rows, [execution_id]).get(execution_id, ())
+            return step_attempts(runs, failed_attempts(rows, execution_id))
+
     def error_groups(
         self, *, workflow: str | None = None, tenant_id: str | None = None, limit: int = 100
     ) -> list[ErrorGroup]:
@@ -1238,14 +1328,20 @@ class ExecutionStore:
     # -- statistics --------------------------------------------------------------------------
 
     def stats(self) -> ExecutionStats:
-        """Count by workflow those that have not ended and those that FAILED; reads only these."""
+        """
+        Count by workflow those that have not ended and those that FAILED; reads only these.
+
+        And the steps that wait for a signal, by what it is.
+        """
         where = [Where("status", "in", [*LIVE, ExecutionStatus.FAILED.value])]
         with self.storage.begin(atomic=False) as rows:
             found = rows.count(EXECUTION, ("workflow", "status"), where)
+            waits = rows.count(WAIT, ("about",))
         counts: dict[str, dict[str, int]] = {}
         for row in found:
             counts.setdefault(row["workflow"], {})[row["status"]] = row["n"]
-        return ExecutionStats(dict(sorted(counts.items())))
+        waiting = {row["about"]: row["n"] for row in waits}
+        return ExecutionStats(dict(sorted(counts.items())), waiting)
 
     def activity(self, *, seconds: float = 3600.0) -> list[ExecutionCounts]:
         """
@@ -1300,7 +1396,7 @@ class ExecutionStore:
         """Cancel an execution; without *again*, leave one to its clean-up that is CANCELLING."""
         with self.storage.begin() as rows:
             found = rows.select(EXECUTION, its)
-            if not found or (not again and found[0]["status"] not in (PENDING, RUNNING, PAUSED)):
+            if not found or (not again and found[0]["status"] not in _GOING):
                 return False
             if not force and must_clean_up(rows, found[0]):
                 row = self._recalled(rows, its)
@@ -1326,7 +1422,7 @@ class ExecutionStore:
         Each takes a transaction of its own, and its own sub-workflows follow.
         """
         # What is CANCELLING already would be ended at once.
-        live, ids = Where("status", "in", (PENDING, RUNNING, PAUSED)), list(execution_ids)
+        live, ids = Where("status", "in", _GOING), list(execution_ids)
         which = [Where("id", "in", ids), Where("chain_id", "in", ids)]
         if parent_id is not None:
             which = [Where("parent_id", "eq", parent_id)]
@@ -1544,7 +1640,7 @@ class ExecutionStore:
                 payload=first.event.payload if payload is SAME else payload,
                 labels=labels if len(labels) <= MAX_LABELS else first.event.labels,
             )
-            new = _new_execution(workflow, event, 0, self.outbox.redact)
+            new = self._new(workflow, event, own=first.own_labels)
             item, concurrency = new.item, concurrency_of(rows, found[0])
             if concurrency is not None:
                 new.row["concurrency_key"] = concurrency[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,14 +15,15 @@ from typing import Any
 from blinker import NamedSignal
 
 from automate_kernel import signals
-from automate_kernel.errors import UnknownHereError
+from automate_kernel.errors import PayloadError, UnknownHereError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.definition.blocks import block_of, inside, list_of, plain_id
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
-from automate_kernel.workflows.engine.children import FindChild
+from automate_kernel.workflows.engine.children import FindChild, unread_output
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.large_outputs import LargeOutputs
 from automate_kernel.workflows.engine.program import WorkflowProgram
@@ -36,6 +38,9 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 
+logger: logging.Logger = get_logger(__name__)
+
+_ABOUT_SECONDS = 0.02
 # Of a block that goes on, and of a loop that may pause.
 _BEGUN = (StepStatus.RUNNING, StepStatus.WAITING)
 _NOTHING: Mapping[StepKey, Arrived] = {}
@@ -78,24 +83,23 @@ class Flow:
         """The time of its claim, or of the last checkpoint that renewed the lease."""
         # True once a step has ended under this claim.
         self._advanced = False
-        self._ends_at: float | None = None
-        left = None
-        if program.workflow.timeout is not None:
-            age = (loaded.now - _began_at(item, loaded)).total_seconds()
-            left = program.workflow.timeout - age
-            self._ends_at = self._learnt + left
-        crashes = max(0, item.attempt_count - 1)
+        left = _left(self.workflow.timeout, item, loaded)
+        self._ends_at: float | None = None if left is None else self._learnt + left
         self.waiting: dict[StepKey, OpenWait] = dict(loaded.open)
         """The waits that go on, without those for a time."""
         self._inbox: dict[StepKey, Sequence[Event]] = {}
         self._take_in(loaded.arrived)
+        self.made: dict[StepKey, tuple[str, float]] = {}
+        """The actions of calls that have ended, and how long they took, until they are counted."""
+        self.reasons: dict[StepKey, str] = _reasons(loaded)
+        """The reasons of the waits that go on, also of those for a time."""
         self.in_code: bool = isinstance(program, CodeProgram)
         """True if its turns run a function of the host's."""
         drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
         self._flow = drive(
-            loaded.execution, waits=loaded.waits, left=left, crashes=crashes,
+            loaded.execution, waits=loaded.waits, left=left, crashes=max(0, item.attempt_count - 1),
             arrived=self._inbox, now=loaded.now, find_child=find_child,
-            most_output=self._outputs.most_of(loaded.execution),
+            most_output=self._outputs.most,
         )  # fmt: skip
         self._since = self._learnt
         self.recalled: bool = False
@@ -145,6 +149,25 @@ class Flow:
         following = {(run.step_id, -1), (run.step_id, run.position + 1)}
         return step is not None and step.loops and run.position >= 0 and bool(following & ended)
 
+    @property
+    def unread_ends(self) -> list[tuple[StepKey, Event]]:
+        """The ends of sub-workflows that have come, and whose outputs are to be copied."""
+        return self.ends_to_read(self._inbox)
+
+    def ends_to_read(self, come: Mapping[StepKey, Sequence[Event]]) -> list[tuple[StepKey, Event]]:
+        """Return the ends of sub-workflows in *come* whose outputs are in the output store."""
+        return [
+            (key, event)
+            for key, events in come.items()
+            if (wait := self.waiting.get(key)) is not None and wait.about == "workflow"
+            for event in events
+            if unread_output(event) is not None
+        ]
+
+    def reads(self, key: StepKey) -> bool:
+        """Return True if some template may read the output of this step."""
+        return key[0] in self._reads
+
     def keeps(self, call: StepCall) -> bool:
         """Return True if some template may read the output of *call*."""
         return call.step.id in self._reads
@@ -180,18 +203,23 @@ class Flow:
     ) -> Turn:
         """Take *outcomes* in, and what has *arrived*, and return what follows from them."""
         self._take_in(arrived)
+        now = time.monotonic()
         for outcome in outcomes:
-            self.running.pop(outcome.call.run.key, None)
+            key = outcome.call.run.key
+            if self.running.pop(key, None) is not None and outcome.begun and key in self._begun:
+                self.made[key] = outcome.call.action, now - self._begun[key][1]
             self.hold(outcome.held)
             if not outcome.begun:
                 _take_back(outcome.call)
-        now = time.monotonic()
         elapsed, self._since = now - self._since, now
         if self.begins:
             self.begins = False
             turn = next(self._flow)
         else:
             turn = self._flow.send(([one for one in outcomes if one.begun], elapsed))
+        for outcome in outcomes:
+            if outcome.labels:
+                self._label(turn, outcome.labels)
         if turn.waits or turn.answered:
             self._note_waits(turn, now)
         if self.leaving:
@@ -208,12 +236,20 @@ class Flow:
                 wait.seen |= one.ids
                 self._inbox[key] = one.events
 
+    def _label(self, turn: Turn, labels: Mapping[str, str]) -> None:
+        """Set labels with *turn*; those that are one too many are left out with a warning."""
+        try:
+            turn.labels |= self.execution.set_labels(labels)
+        except PayloadError as error:
+            logger.warning("execution %s: %s", self.execution.id, error)
+
     def _note_waits(self, turn: Turn, now: float) -> None:
         for key in turn.answered:
             self.waiting.pop(key, None)
         for wait in turn.waits:
             run = wait.run
             self._begun[run.key] = new_id(), now
+            self.reasons[run.key] = wait.about
             run.started_at = run.started_at or self._moment(now)
             if wait.key is not None:
                 self.waiting[run.key] = OpenWait(wait.key, wait.about, wait.details, saved=False)
@@ -223,13 +259,15 @@ class Flow:
         run, now = call.run, time.monotonic()
         self.running[run.key] = call
         self._begun[run.key] = new_id(), now
-        run.started_at = run.started_at or self._moment(now)
+        run.attempted_at, run.worker_id = self._moment(now), self.item.lease_owner
+        run.started_at = run.started_at or run.attempted_at
 
     def started(self, call: StepCall) -> None:
         """Note that *call*, which had to wait for a thread, is made only now."""
         known = self._begun.get(call.run.key)
         if known is not None:
             self._begun[call.run.key] = known[0], time.monotonic()
+            call.run.attempted_at = self._moment(time.monotonic())
 
     def pause(self, turn: Turn) -> None:
         """Take the calls out of *turn*; with none in flight, the execution waits for a worker."""
@@ -262,6 +300,11 @@ class Flow:
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)
 
+    @property
+    def is_late(self) -> bool:
+        """True if the workflow's timeout is over, or about to be."""
+        return self._ends_at is not None and time.monotonic() >= self._ends_at - _ABOUT_SECONDS
+
     def _moment(self, now: float) -> datetime:
         """Return about the time of the database, without asking it."""
         return self._known_at + timedelta(seconds=now - self._learnt)
@@ -281,7 +324,10 @@ class Flow:
         }
         parked = list(self.waiting.values()) if turn.wait is not None else []
         advanced = self._advanced or _has_ended(turn)
-        return Save(self.item, self.execution, turn, begun, self._stored, parked, advanced)
+        return Save(
+            self.item, self.execution, turn, begun, self._stored, parked, advanced,
+            self._moment(now) if turn.failures else None,
+        )  # fmt: skip
 
     def _note_around(self, run: StepRun, turn: Turn, now: float) -> None:
         """Note when a block or a loop has begun: with the first of what is inside it."""
@@ -323,8 +369,22 @@ def unended(turn: Turn) -> Turn:
     """Return what is to be saved of a last *turn* if the execution can't end with it yet."""
     return Turn(
         saves=turn.saves, outputs=turn.outputs, delays=turn.delays, failed=turn.failed,
-        failures=turn.failures, wait=0.0,
+        failures=turn.failures, labels=turn.labels, wait=0.0,
     )  # fmt: skip
+
+
+def _reasons(loaded: Loaded) -> dict[StepKey, str]:
+    return {
+        run.key: loaded.open[run.key].about if run.key in loaded.open else "time"
+        for run in loaded.execution.steps if run.status is StepStatus.WAITING
+    }  # fmt: skip
+
+
+def _left(timeout: float | None, item: OutboxItem, loaded: Loaded) -> float | None:
+    """Return the seconds that are left of the workflow's *timeout*, if it has one."""
+    if timeout is None:
+        return None
+    return timeout - (loaded.now - _began_at(item, loaded)).total_seconds()
 
 
 def _began_at(item: OutboxItem, loaded: Loaded) -> datetime:
@@ -363,4 +423,4 @@ def first_outcomes(outcomes: Sequence[CallOutcome]) -> Sequence[CallOutcome]:
 
 def needs_saving(turn: Turn) -> bool:
     """Return True if *turn* has anything for the database."""
-    return bool(turn.saves or turn.failed is not None or turn.last)
+    return bool(turn.saves or turn.failures or turn.labels or turn.failed is not None or turn.last)

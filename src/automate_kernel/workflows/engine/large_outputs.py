@@ -7,7 +7,8 @@ Large outputs: those that are too large for a row are in the host's output store
                       │ crash here: nothing names the key, and `purge` deletes it a day later
 
 A row has the key in ``output_ref`` and null as its output. A worker reads an output back only if
-it has not made it itself and a template of the workflow reads it.
+it has not made it itself and a template of the workflow reads it. The output of a sub-workflow is
+copied for the step that waits for it, since the two executions may be purged at different times.
 """
 
 from __future__ import annotations
@@ -63,11 +64,6 @@ class LargeOutputs:
     def most(self) -> int:
         """The most bytes of JSON that an output can have."""
         return MAX_PAYLOAD_BYTES if self.store is None else MAX_OUTPUT_BYTES
-
-    def most_of(self, execution: Execution) -> int:
-        """Return the most bytes of JSON that the output of *execution* itself can have."""
-        # Its parent takes the output of a sub-workflow from the row.
-        return self.most if execution.parent_id is None else MAX_PAYLOAD_BYTES
 
     def encode(self, output: Any, name: str) -> JsonText:
         """Return *output* as JSON; raises `PayloadError` for one that can't be kept."""

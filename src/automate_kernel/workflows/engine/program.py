@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,16 @@ from types import MappingProxyType
 from typing import Any
 
 from automate_kernel.durations import parse_duration
-from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, type_name
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    PayloadError,
+    TemplateError,
+    type_name,
+)
+from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.secrets.handles import masked
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.approval import Approval
@@ -36,6 +45,8 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
+
+logger: logging.Logger = get_logger(__name__)
 
 BuildContext = Callable[..., TemplateContext]
 """Builds the context of templates: from event, execution, steps, and other names."""
@@ -146,10 +157,18 @@ class WorkflowProgram:
         ):  # fmt: skip
             compiled += some.values()
         self._constant = {template for template in compiled if template.constant}
+        self._compile_starts(workflow, templates)
+
+    def _compile_starts(self, workflow: Workflow, templates: TemplateEngine) -> None:
+        """Compile what is rendered before an execution begins."""
         self._keys = {
             field: templates.compile(key, path=f"{field}.key")
             for field in START_FIELDS
             if (key := getattr(getattr(workflow, field), "key", None)) is not None
+        }
+        self._labels = {
+            name: templates.compile(value, path=f"labels.{name}")
+            for name, value in workflow.labels.items()
         }
         self._triggers = [
             templates.condition(one.if_, path=f"trigger[{n}].if") if one.if_ is not None else None
@@ -251,6 +270,29 @@ class WorkflowProgram:
         # No secret gets into a key, not even as its hash.
         keys = {field: masked(key.render(names)) for field, key in self._keys.items()}
         return admission_of(self.workflow, event.tenant_id, keys)
+
+    def labels(self, event: Event) -> dict[str, str]:
+        """
+        Return the labels of an execution that *event* starts.
+
+        What can't be a label is left out with a warning: no work is lost for want of a label.
+        """
+        names = self._context(event.to_json(), {}, {}, {}) if self._labels else _NO_NAMES
+        found: dict[str, str] = {}
+        for name, template in self._labels.items():
+            try:
+                value = template.render(names)
+                if value is None or value == "":
+                    continue
+                if masked(value) != value:
+                    raise PayloadError("it is a secret")
+                found |= checked_labels({name: value})
+            except AutomateError as error:
+                logger.warning(
+                    "an execution of workflow %r has no label %r: %s",
+                    self.workflow.name, name, error.message,
+                )  # fmt: skip
+        return found
 
     def view(self, execution: Execution, runs: Mapping[StepKey, StepRun]) -> TemplateView:
         """Return *execution* as the templates of this workflow see it; *runs* are its steps."""

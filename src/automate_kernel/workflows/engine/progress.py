@@ -40,8 +40,9 @@ class StepReport(CallReport):
         asked: Callable[[], bool],
         redact: Redaction | None,
         writer: ProgressWriter | None,
+        heartbeat: float | None = None,
     ) -> None:
-        super().__init__(run.progress, asked, redact)
+        super().__init__(run.progress, asked, redact, heartbeat)
         self.item, self.run = item, run
         self.attempt: int = run.attempts
         self.begun: float = time.monotonic()
@@ -171,5 +172,7 @@ def _row(report: StepReport) -> dict[str, Any]:
         "status": StepStatus.RUNNING.value,
         "attempts": report.attempt,
         "started_at": Now(report.begun - time.monotonic()),
+        "attempted_at": Now(report.begun - time.monotonic()),
+        "worker_id": report.item.lease_owner,
         "progress": report.latest,
     }

@@ -55,7 +55,6 @@ from automate_kernel.workflows.engine.advance import (
     Turn,
     TurnDraft,
     Waits,
-    attempts_of,
     within,
 )
 from automate_kernel.workflows.engine.children import FindChild
@@ -403,6 +402,10 @@ class _Driver:
                 place = CallPlace(line, path)
                 self._versions[change] = self._mark(scope, step_id, place, newest)
         return self._versions[change]
+
+    def label(self, labels: Mapping[str, str]) -> None:
+        """Set labels of the execution, which are saved with the next checkpoint."""
+        self._draft.label(labels)
 
     def _mark(self, scope: _Scope, step_id: str, place: CallPlace, output: Any) -> Any:
         """Return what is recorded at the next call of *scope*; else record *output*."""
@@ -768,8 +771,7 @@ class _Driver:
 
     def _call(self, one: _Open) -> None:
         run, request = one.run, one.request
-        run.attempts = attempts_of(run, self._crashes, first=self.first) + 1
-        run.status = StepStatus.RUNNING
+        self._draft.begin(run, self._crashes, first=self.first)
         self._in_flight.add(run.key)
         self._waits.drop(run.key)
         self._draft.add(run)

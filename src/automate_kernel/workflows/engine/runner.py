@@ -43,7 +43,12 @@ from automate_kernel.workflows.engine.admission import (
     announce_skipped,
 )
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
-from automate_kernel.workflows.engine.children import FindChild
+from automate_kernel.workflows.engine.children import (
+    FindChild,
+    lose_output,
+    take_output,
+    unread_output,
+)
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
 from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving, unended
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
@@ -268,7 +273,12 @@ class Runner:
             for flow in flows
         }
         with self.store.storage.begin(atomic=False) as rows:
-            return self.store.signals.arrived(rows, waiting)
+            found = self.store.signals.arrived(rows, waiting)
+        for flow in flows:
+            its = found.get(flow.execution.id, {})
+            come = {key: one.events for key, one in its.items()}
+            self._copy_outputs(flow, flow.ends_to_read(come))
+        return found
 
     # -- executions --------------------------------------------------------------------------
 
@@ -350,12 +360,27 @@ class Runner:
             data = self.store.outputs.fetch(run.output_ref or "")
             run.output = json.loads(data)
             flow.hold(len(data))
+        self._copy_outputs(flow, flow.unread_ends)
+
+    def _copy_outputs(self, flow: Flow, ends: Iterable[tuple[StepKey, Event]]) -> None:
+        """Copy large outputs of sub-workflows for the steps that wait for them."""
+        outputs = self.store.outputs
+        for key, event in ends:
+            try:
+                text = JsonText(outputs.fetch(unread_output(event) or "").decode())
+            except AutomateError as error:
+                if error.code is not ErrorCodes.NOT_FOUND:
+                    raise
+                lose_output(event)
+                continue
+            copy = outputs.put(flow.execution.id, text, patience=self._patience)
+            read = flow.reads(key)
+            take_output(event, copy, json.loads(text) if read else None)
+            flow.hold(len(text) if read else 0)
 
     def has_large_output(self, flow: Flow, turn: Turn) -> bool:
         """Return True if *turn* ends an execution whose output is for the output store."""
-        if turn.encoded is None or flow.execution.parent_id is not None:
-            return False
-        return self.store.outputs.is_large(turn.encoded)
+        return turn.encoded is not None and self.store.outputs.is_large(turn.encoded)
 
     def put_output(self, flow: Flow, turn: Turn) -> None:
         """Put the output of the execution that *turn* ends in the output store."""
@@ -505,7 +530,7 @@ class Runner:
         about = _about(flow.execution, call, report)
         try:
             output = self.operations.invoke(call.operation, call.input, call=about, timeout=timeout)
-            return self._outcome(flow, call, output)
+            return self._outcome(flow, call, output, report)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:
@@ -515,7 +540,10 @@ class Runner:
     def _report_of(
         self, flow: Flow, call: StepCall, writer: ProgressWriter | None = None
     ) -> StepReport:
-        return StepReport(flow.item, call.run, asked_to_stop(), self.store.outbox.redact, writer)
+        return StepReport(
+            flow.item, call.run, asked_to_stop(), self.store.outbox.redact, writer,
+            call.step.heartbeat,
+        )  # fmt: skip
 
     def _write(self, flow: Flow, call: StepCall, transaction: Any) -> CallOutcome:
         """Make one call in *transaction*; raises the error of a call that fails."""
@@ -523,28 +551,37 @@ class Runner:
         report = self._report_of(flow, call)
         about = replace(_about(flow.execution, call, report), transaction=transaction)
         timeout, began = flow.timeout_of(call), time.monotonic()
+        # Judged afterwards only, as is its timeout.
+        report.heartbeat = None
         output = self.operations.invoke(call.action, call.input, call=about)
         # Nobody else may use its transaction, so it can't be left behind while it runs.
         if timeout is not None and time.monotonic() - began > timeout:
             text = f"it took longer than {timeout:g} seconds"
             late = AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text)
             raise _timed_out(flow, call, timeout, late)
-        return self._outcome(flow, call, output)
+        report.heartbeat = call.step.heartbeat
+        silence = report.silence()
+        if silence is not None:
+            raise silence
+        return self._outcome(flow, call, output, report)
 
-    def _outcome(self, flow: Flow, call: StepCall, output: Any) -> CallOutcome:
+    def _outcome(self, flow: Flow, call: StepCall, output: Any, report: StepReport) -> CallOutcome:
         """Return the outcome of a call that gave *output*, which is put away if it is large."""
         outputs = self.store.outputs
         encoded = outputs.encode(output, f"output of step {call.step.id!r}")
         if not outputs.is_large(encoded):
-            return CallOutcome(call, output, encoded=encoded)
-        return self._put_away(flow, call, output, encoded)
+            return CallOutcome(call, output, encoded=encoded, labels=report.labels)
+        return self._put_away(flow, call, output, encoded, report)
 
-    def _put_away(self, flow: Flow, call: StepCall, output: Any, encoded: JsonText) -> CallOutcome:
+    def _put_away(
+        self, flow: Flow, call: StepCall, output: Any, encoded: JsonText, report: StepReport
+    ) -> CallOutcome:
         """Put the large *output* of a call in the output store, and return the call's outcome."""
         ref = self.store.outputs.put(flow.execution.id, encoded, patience=self._patience)
         if not flow.keeps(call):
-            return CallOutcome(call, encoded=NOT_HERE, ref=ref)
-        return CallOutcome(call, output, encoded=NOT_HERE, ref=ref, held=len(encoded))
+            return CallOutcome(call, encoded=NOT_HERE, ref=ref, labels=report.labels)
+        held, labels = len(encoded), report.labels
+        return CallOutcome(call, output, encoded=NOT_HERE, ref=ref, held=held, labels=labels)
 
     def mean_seconds(self, action: str) -> float:
         """Return how long calls of a plain *action* take here; a second if that is unknown."""
@@ -568,9 +605,9 @@ class Runner:
             )
             encoded = self.store.outputs.encode(output, f"output of step {call.step.id!r}")
             if not self.store.outputs.is_large(encoded):
-                return CallOutcome(call, output, encoded=encoded)
+                return CallOutcome(call, output, encoded=encoded, labels=report.labels)
             # The store must not hold up the loop.
-            return await asyncio.to_thread(self._put_away, flow, call, output, encoded)
+            return await asyncio.to_thread(self._put_away, flow, call, output, encoded, report)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:
@@ -669,7 +706,7 @@ class Runner:
     def _report(self, flow: Flow, turn: Turn, *, began: bool) -> None:
         """Count a turn that has been saved, and send its signals."""
         execution = flow.execution
-        self.activity.add(execution, turn, began=began)
+        self.activity.add(execution, turn, began=began, made=flow.made, reasons=flow.reasons)
         send, sender = flow.send, self._sender
         for wait_ in turn.waits:
             send(signals.step_started, sender, wait_.run)
@@ -731,6 +768,8 @@ def _timed_out(
     """Return *error*, or, if the workflow's own time is over, one that says so."""
     if error.code is not ErrorCodes.DEADLINE_EXCEEDED or timeout in (None, call.step.timeout):
         return error
+    if not flow.is_late:
+        return error  # the call's own: it was silent for too long, say
     limit = format_duration(flow.workflow.timeout or 0.0)
     return AutomateError(error.code, f"the workflow took longer than its timeout of {limit}")
 

@@ -43,6 +43,7 @@ __all__ = [
     "Schedule",
     "Schedules",
     "Ticker",
+    "as_stored",
     "due",
     "forget_schedules",
     "next_fire",
@@ -55,6 +56,8 @@ logger: logging.Logger = get_logger(__name__)
 _NAMESPACE = uuid.UUID("2c1f3b52-7f6d-4b0a-9a0e-6a1f0c9f8f55")
 _UTC = timezone.utc
 _EPOCH = datetime(1970, 1, 1, tzinfo=_UTC)
+# Places behind the last one at which a schedule is looked for that has moved forward.
+_PLACES_BEHIND = 10
 
 
 def next_fire(trigger: ScheduleTrigger, after: datetime) -> datetime:
@@ -201,22 +204,22 @@ class Schedule:
 # Called in the transaction that moves a schedule on, with the time of the fire. What it returns is
 # called once that is committed.
 Fire = Callable[[Rows, Schedule, datetime], "Callable[[], None] | None"]
+Call = Callable[[Callable[[], None]], object]
+"""Calls a function that sends signals: now, or soon and elsewhere."""
 
 
 def schedules_of(workflow: Workflow, tenant_id: str | None) -> list[Schedule]:
     """
-    Return the schedules of a workflow; under their keys their state is stored.
+    Return the schedules of a workflow with the keys that they get where they are new.
 
-    A schedule that is changed is another one. It begins to count anew, and does not fire for its
-    new times in the past.
+    A schedule whose times are changed is another one. It begins to count anew, and does not fire
+    for its new times in the past. One that has another place among the triggers stays the same;
+    see `as_stored`.
     """
     found = []
     for number, trigger in enumerate(workflow.triggers):
         if isinstance(trigger, ScheduleTrigger):
-            times = [trigger.cron, trigger.every, trigger.timezone]
-            about = json.dumps([workflow.name, tenant_id, *times])
-            digest = hashlib.sha256(about.encode()).hexdigest()[:32]
-            key = f"{workflow.name}#{number}#{digest}"
+            key = _key(workflow, tenant_id, trigger, number)
             found.append(
                 Schedule(
                     key=key, workflow=workflow, tenant_id=tenant_id, number=number, trigger=trigger
@@ -225,9 +228,50 @@ def schedules_of(workflow: Workflow, tenant_id: str | None) -> list[Schedule]:
     return found
 
 
+def _key(workflow: Workflow, tenant_id: str | None, trigger: ScheduleTrigger, number: int) -> str:
+    about = json.dumps([workflow.name, tenant_id, trigger.cron, trigger.every, trigger.timezone])
+    digest = hashlib.sha256(about.encode()).hexdigest()[:32]
+    return f"{workflow.name}#{number}#{digest}"
+
+
+def as_stored(rows: Rows, schedules: Iterable[Schedule]) -> list[tuple[Schedule, Row | None]]:
+    """
+    Return *schedules* with the keys that their state is stored under, and that state, if any.
+
+    A key keeps the place that its trigger had at first, so that those events and executions which
+    follow from it stay the same when other triggers come or go.
+    """
+    given = list(schedules)
+    own = {each.key for each in given}
+    known = _states(rows, own)
+    places = {
+        each.key: [
+            _key(each.workflow, each.tenant_id, each.trigger, number)
+            for number in range(len(each.workflow.triggers) + _PLACES_BEHIND)
+        ]
+        for each in given
+        if each.key not in known
+    }
+    moved = _states(rows, {key for keys in places.values() for key in keys} - own)
+    found: list[tuple[Schedule, Row | None]] = []
+    for each in given:
+        row = known.get(each.key)
+        left = [moved[key] for key in places.get(each.key, ()) if key in moved]
+        if left:
+            row = moved.pop(max(left, key=lambda one: one["last_fired_at"])["id"])
+        found.append((each if row is None else replace(each, key=row["id"]), row))
+    return found
+
+
+def _states(rows: Rows, keys: Iterable[str]) -> dict[str, Row]:
+    wanted = sorted(keys)
+    found = rows.select(SCHEDULE, [Where("id", "in", wanted)]) if wanted else []
+    return {row["id"]: row for row in found}
+
+
 def forget_schedules(rows: Rows, workflow: Workflow, tenant_id: str | None) -> None:
     """Let the workflow's schedules begin to count anew, once it is switched on again."""
-    keys = [schedule.key for schedule in schedules_of(workflow, tenant_id)]
+    keys = [each.key for each, _ in as_stored(rows, schedules_of(workflow, tenant_id))]
     rows.update(SCHEDULE, [Where("id", "in", keys)], {"last_fired_at": Now()})
 
 
@@ -246,24 +290,27 @@ class Ticker:
         self._schedules = schedules
         self._fire = fire
 
-    def tick(self) -> int:
-        """Fire the schedules that are due; return the number of fires."""
-        schedules = {schedule.key: schedule for schedule in self._schedules()}
+    def tick(self, call: Call = lambda function: function()) -> int:
+        """Fire the schedules that are due; return the number of fires. *call* sends signals."""
+        schedules = list(self._schedules())
         if not schedules:
             return 0
         with self._storage.begin(atomic=False) as rows:
             now = rows.now()
-            found = rows.select(SCHEDULE, [Where("id", "in", sorted(schedules))])
-        known = {row["id"]: row["last_fired_at"] for row in found if row["paused_at"] is None}
-        self._begin(sorted(schedules.keys() - {row["id"] for row in found}))
-        return sum(self._fire_due(schedules[key], last, now) for key, last in known.items())
+            found = as_stored(rows, schedules)
+        self._begin(sorted(schedule.key for schedule, row in found if row is None))
+        return sum(
+            self._fire_due(schedule, row["last_fired_at"], now, call)
+            for schedule, row in found
+            if row is not None and row["paused_at"] is None
+        )
 
     def _begin(self, keys: list[str]) -> None:
         if keys:
             with self._storage.begin() as rows:
                 rows.insert(SCHEDULE, [{"id": key, "last_fired_at": Now()} for key in keys])
 
-    def _fire_due(self, schedule: Schedule, last: datetime, now: datetime) -> int:
+    def _fire_due(self, schedule: Schedule, last: datetime, now: datetime, call: Call) -> int:
         fired = 0
         for moment in due(schedule.trigger, last, now):
             with self._storage.begin() as rows:
@@ -277,7 +324,7 @@ class Ticker:
                     return fired
                 after = self._fire(rows, schedule, moment)
             if after is not None:
-                after()
+                call(after)
             last = moment
             fired += 1
         return fired
@@ -323,10 +370,9 @@ class Schedules:
             and (isinstance(tenant_id, Everybody) or each.tenant_id == tenant_id)
         ]
         with self._storage.begin(atomic=False) as rows:
-            keys = sorted(each.key for each in found)
-            states = {row["id"]: row for row in rows.select(SCHEDULE, [Where("id", "in", keys)])}
+            states = as_stored(rows, found)
             now = rows.now()
-        stated = [_with_state(each, states.get(each.key), now) for each in found]
+        stated = [_with_state(each, row, now) for each, row in states]
         return sorted(stated, key=lambda each: (each.workflow.name, each.number))
 
     def pause(
@@ -498,11 +544,9 @@ class Schedules:
     def _chosen(self, workflow: str, tenant_id: str | None, number: int | None) -> list[Schedule]:
         # None of another tenant is shown, not even its name.
         known = [each for each in self.all() if each.tenant_id == tenant_id]
-        found = [
-            each
-            for each in known
-            if each.workflow.name == workflow and number in (None, each.number)
-        ]
+        with self._storage.begin(atomic=False) as rows:
+            stored = as_stored(rows, (each for each in known if each.workflow.name == workflow))
+        found = [each for each, _ in stored if number in (None, each.number)]
         if not found:
             which = "" if number is None else f" with the number {number}"
             names = sorted({each.workflow.name for each in known})

@@ -283,7 +283,8 @@ class SignalStore:
         """
         Delete the signals that are older than each execution that goes on; return their number.
 
-        Those of the last *older_than_seconds* are kept. A worker does so now and then.
+        A step may still take those, since events count from its execution's start on. Those of the
+        last *older_than_seconds* are kept. A worker does so now and then.
         """
         purged = 0
         for ids in self._old(older_than_seconds):
@@ -417,7 +418,7 @@ def _ends(rows: Rows, waits: Iterable[OpenWait]) -> dict[str, Event]:
         subjects = {last.get(each, each): each for each in ids}
         known = _select(rows, EXECUTION, subjects, ("id", "status"))
     ended = [row["id"] for row in known if ExecutionStatus(row["status"]).finished]
-    columns = ("id", "workflow", "status", "output", "error_code", "error")
+    columns = ("id", "workflow", "status", "output", "output_ref", "error_code", "error")
     found = _select(rows, EXECUTION, ended, columns)
     gone = subjects.keys() - {row["id"] for row in known}
     return {

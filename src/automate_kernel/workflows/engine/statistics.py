@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,11 @@ from automate_kernel.outbox.statistics import (
     Minutes,
     MinuteTable,
     MinuteTotal,
+    NamedCounts,
+    NamedNumbers,
+    NamedTimes,
     Times,
+    counts_by_name,
     percentile,
 )
 from automate_kernel.storage.rows import Now, Rows
@@ -22,6 +26,7 @@ from automate_kernel.workflows.engine.advance import Turn
 from automate_kernel.workflows.execution import (
     Execution,
     ExecutionStatus,
+    StepKey,
     StepRun,
     StepStatus,
 )
@@ -30,7 +35,12 @@ _COUNTED = (
     "started", "completed", "failed", "cancelled", "steps_completed", "steps_retried",
     "steps_failed",
 )  # fmt: skip
-_TABLE = MinuteTable(EXECUTION_ACTIVITY, "workflow", _COUNTED, ("run", "step"))
+REASONS = ("time", "event", "signal", "approval", "workflow")
+"""The things that steps wait for."""
+
+_TABLE = MinuteTable(
+    EXECUTION_ACTIVITY, "workflow", _COUNTED, ("run", "step"), ("actions", "waits")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,8 @@ class ExecutionStats:
     """
 
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    """The steps that wait for an ``event``, a ``signal``, an ``approval`` or a ``workflow``."""
 
     def total(self, status: ExecutionStatus | str) -> int:
         """Return the number of executions in *status*, of all workflows."""
@@ -59,6 +71,9 @@ class ExecutionCounts(MinuteTotal):
     ended. *steps_completed*, *steps_retried* and *steps_failed* count outcomes of steps, each
     element of a list by itself, and *step_seconds* is the sum of their durations, with their
     retries. The buckets are histograms of both: see `automate_kernel.outbox.percentile`.
+
+    *actions* has the numbers of steps by the actions that they call, with the durations of single
+    attempts, and *waits* those of ended waits by their reasons: `by_action` and `by_reason`.
     """
 
     started: int = 0
@@ -71,6 +86,18 @@ class ExecutionCounts(MinuteTotal):
     steps_failed: int = 0
     step_seconds: float = 0.0
     step_buckets: Mapping[int, int] = field(default_factory=dict)
+    actions: NamedNumbers = field(default_factory=dict)
+    waits: NamedNumbers = field(default_factory=dict)
+
+    @property
+    def by_action(self) -> dict[str, NamedCounts]:
+        """The attempts by action: their outcomes (completed, retried, failed) and durations."""
+        return counts_by_name(self.actions)
+
+    @property
+    def by_reason(self) -> dict[str, NamedCounts]:
+        """The waits that have ended, by reason: time, event, signal, approval or workflow."""
+        return counts_by_name(self.waits)
 
     @property
     def workflow(self) -> str:
@@ -104,6 +131,8 @@ class _MinuteCounts(MinuteRow):
     steps_failed: int = 0
     run: Times = field(default_factory=Times)
     step: Times = field(default_factory=Times)
+    actions: NamedTimes = field(default_factory=NamedTimes)
+    waits: NamedTimes = field(default_factory=NamedTimes)
 
 
 class ExecutionActivity(Minutes[_MinuteCounts]):
@@ -114,14 +143,32 @@ class ExecutionActivity(Minutes[_MinuteCounts]):
         self.writing: threading.Lock = threading.Lock()
         """The lock of whoever writes the counts down: several workers may share a kernel."""
 
-    def add(self, execution: Execution, turn: Turn, *, began: bool) -> None:
-        """Count the outcomes of a turn of *execution* that has been saved."""
+    def add(
+        self,
+        execution: Execution,
+        turn: Turn,
+        *,
+        began: bool,
+        made: MutableMapping[StepKey, tuple[str, float]] | None = None,
+        reasons: MutableMapping[StepKey, str] | None = None,
+    ) -> None:
+        """
+        Count the outcomes of a turn of *execution* that has been saved.
+
+        *made* has the actions of calls that have ended and how long they took, and *reasons* those
+        of waits; what is counted is taken out.
+        """
+        made, reasons = {} if made is None else made, {} if reasons is None else reasons
         with self._lock:
             row = self._row(execution.name)
             row.started += began
             for run in turn.saves:
                 if run.status.finished or run.status is StepStatus.RETRY:
                     _count(row, execution, run)
+                    if (call := made.pop(run.key, None)) is not None:
+                        row.actions.add(call[0], _OUTCOMES.get(run.status, "failed"), call[1])
+                    elif (reason := reasons.pop(run.key, None)) is not None:
+                        row.waits.add(reason, run.status.value.lower(), _took(run))
             if turn.end is ExecutionStatus.COMPLETED:
                 row.completed += 1
             elif turn.end is ExecutionStatus.FAILED:
@@ -131,6 +178,15 @@ class ExecutionActivity(Minutes[_MinuteCounts]):
             seconds = execution.duration_seconds if turn.end is not None else None
             if seconds is not None:
                 row.run.add(max(0.0, seconds))
+
+
+_OUTCOMES = {StepStatus.COMPLETED: "completed", StepStatus.RETRY: "retried"}
+
+
+def _took(run: StepRun) -> float | None:
+    if run.started_at is None or run.completed_at is None:
+        return None
+    return max(0.0, (run.completed_at - run.started_at).total_seconds())
 
 
 def _count(row: _MinuteCounts, execution: Execution, run: StepRun) -> None:
@@ -147,8 +203,8 @@ def _count(row: _MinuteCounts, execution: Execution, run: StepRun) -> None:
     else:
         return
     # A step that only waited has made no attempt, and took no time of anybody's.
-    if run.attempts and run.started_at is not None and run.completed_at is not None:
-        row.step.add(max(0.0, (run.completed_at - run.started_at).total_seconds()))
+    if run.attempts and (took := _took(run)) is not None:
+        row.step.add(took)
 
 
 # -- rows ------------------------------------------------------------------------------------------
@@ -171,7 +227,7 @@ def note_end(rows: Rows, execution: Execution) -> None:
     nothing = Times().to_json()
     about = {
         "id": new_id(), "at": Now(), "worker_id": None, "workflow": execution.name,
-        "run_times": nothing, "step_times": nothing,
+        "run_times": nothing, "step_times": nothing, "actions": None, "waits": None,
     }  # fmt: skip
     rows.insert(EXECUTION_ACTIVITY, [{**about, **counts}])
 

@@ -108,7 +108,9 @@ class WaitingSteps:
         """Return the end of a wait for which *event* has come; None if it doesn't answer."""
         if step.workflow is not None:
             error = error_of(step.workflow, event.payload)
-            return WaitEnd(None if error else event.payload["output"], error)
+            if error is not None:
+                return WaitEnd(error=error)
+            return WaitEnd(event.payload["output"], ref=event.payload["output_ref"])
         if step.approval is not None:
             return WaitEnd(step.approval.answered(event.payload))
         if step.wait_for is None or event.id in self._events_taken():

@@ -525,6 +525,11 @@ def test_an_execution_tells_where_every_attempt_failed(acme: APIClient) -> None:
     assert body["error_group"] == body["failed_attempts"][-1]["error_group"]
     assert [step["error_group"] for step in body["steps"]][-1] == body["error_group"]
     assert "trace" in body["steps"][-1]
+    assert [each["status"] for each in body["attempts"]] == ["COMPLETED", "FAILED"]
+    for each in body["attempts"]:
+        assert each["worker_id"]
+        assert each["started_at"] <= each["ended_at"]
+        assert each["duration_seconds"] >= 0
     (group,) = acme.get(f"{API}/executions/errors").json()
     assert (group["kind"], group["count"]) == ("order-notify", 1)
     found = acme.get(f"{API}/executions", {"error_group": group["error_group"]}).json()
@@ -572,6 +577,32 @@ def test_things_are_found_by_label(acme: APIClient, token: Any) -> None:
     assert acme.get(f"{API}/outbox/{event_id}").json()["labels"] == labels
     wrong = {**given, "labels": {"a b": "x"}}
     assert acme.post(f"{API}/events", wrong, format="json").status_code == 400
+
+
+def test_executions_are_found_by_several_labels(acme: APIClient) -> None:
+    """All of them must hold; those that the workflow sets count as those of its event."""
+    get_kernel().add_workflow(
+        {
+            "name": "labelled",
+            "trigger": {"type": "manual"},
+            "labels": {"customer": "{{ event.payload.customer }}"},
+            "steps": [{"id": "a", "sleep": 0}],
+        }
+    )
+    ids = {
+        customer: get_kernel().start(
+            "labelled", {"customer": customer}, labels={"region": "eu"}, tenant_id="acme"
+        )
+        for customer in ("ann", "bob")
+    }
+    for customer, its in ids.items():
+        found = acme.get(f"{API}/executions", {"label": ["region=eu", f"customer={customer}"]})
+        (row,) = found.json()["results"]
+        assert (row["id"], row["labels"]) == (its, {"customer": customer, "region": "eu"})
+    both = acme.get(f"{API}/executions", {"label": "region=eu"}).json()["results"]
+    assert {row["id"] for row in both} == set(ids.values())
+    many = acme.get(f"{API}/executions", {"label": ["a=1"] * 11})
+    assert many.status_code == 400
 
 
 # -- large tables ---------------------------------------------------------------------------------

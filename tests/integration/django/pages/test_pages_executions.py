@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from automate_django import definitions
+from automate_django.kernel import get_kernel
 from automate_django.models import AuditEntry, WorkflowExecution
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.workflows.execution import ExecutionStatus
@@ -193,10 +194,30 @@ def test_a_failure_is_shown_and_escaped(root: Any, ship: Any, broken: set[str]) 
     assert "label is away &lt;b&gt;today&lt;/b&gt;" in text
     assert "<b>today" not in text
     assert "Resume where it failed" in text
+    (worker,) = {each.worker_id for each in get_kernel().executions.attempts(execution_id)}
+    assert f"<code>{worker}</code>" in text
     step = text_of(root.get(f"{BASE}{execution_id}/steps/label/"))
     assert "UNAVAILABLE" in step
     assert "2 of 2" in step
     assert "in refuse" in step
+
+
+def test_executions_are_found_by_several_labels(root: Any, kernel: Any) -> None:
+    """Those that the workflow itself sets too; a value may hold a comma."""
+    kernel.add_workflow(
+        {
+            "name": "labelled",
+            "trigger": {"type": "manual"},
+            "labels": {"customer": "{{ event.payload }}"},
+            "steps": [{"id": "a", "sleep": 0}],
+        }
+    )
+    one, other = (kernel.start("labelled", name, labels={"region": "eu"}) for name in ("a, b", "c"))
+    text = text_of(root.get(BASE, {"label": "region=eu, customer=a, b"}))
+    assert one in text
+    assert other not in text
+    assert "region=eu" in text_of(root.get(f"{BASE}{one}/change/"))
+    assert "customer=a, b" in text_of(root.get(f"{BASE}{one}/change/"))
 
 
 def test_what_is_handed_on_says_why(root: Any, staff: Any, kernel: Any) -> None:

@@ -1,0 +1,77 @@
+"""The start of an application that has 100 plugins: the scan, and their manifests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+_RUNS = 9
+_TARGET_MS = 25.0
+_MEASURE = """
+import json, sys, time
+from importlib import metadata
+from automate_kernel.plugins import Plugins
+from automate_kernel.plugins.manifest import manifest_of
+
+clock = time.process_time  # what other processes do is no part of it
+began = clock()
+records = Plugins().records()
+scanned = clock()
+found = [manifest_of(record.target) for record in records]
+ended = clock()
+ours = [one for one in found if one is not None and one.distribution.startswith("automate-many")]
+imported = [name for name in sys.modules if name.startswith("automate_many")]
+print(json.dumps([(scanned - began) * 1e3, (ended - scanned) * 1e3, len(ours), len(imported)]))
+"""
+
+
+def install_many(site: Path, number: int = 100) -> None:
+    """Write *number* distributions with a connector each, as an installer leaves them in *site*."""
+    import automate_http
+
+    folder = Path(automate_http.__file__).parent
+    manifest = json.loads((folder / "automate.json").read_text("utf-8"))
+    readme = "A plugin.\n" * 200
+    for index in range(number):
+        name = f"automate_many{index:03}"
+        package = site / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
+        plugin = manifest["plugins"][0] | {"key": f"many{index:03}", "target": f"{name}:Many"}
+        own = {"distribution": name.replace("_", "-"), "version": "1.0", "plugins": [plugin]}
+        (package / "automate.json").write_text(json.dumps(manifest | own, indent=2))
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.4\nName: {name.replace('_', '-')}\nVersion: 1.0\n"
+            f"Requires-Dist: automate-kernel<2,>=0.1\nRequires-Dist: pydantic>=2.9\n\n{readme}"
+        )
+        points = f"[automate.connectors]\nmany{index:03} = {name}:Many\n"
+        (info / "entry_points.txt").write_text(points)
+
+
+def plugins(number: int = 100) -> str:
+    """Measure the start in processes of its own, and return the figures in words."""
+    with tempfile.TemporaryDirectory(prefix="automate-many-") as folder:
+        site = Path(folder)
+        install_many(site, number)
+        size = (site / "automate_many000" / "automate.json").stat().st_size
+        runs = [_run(site) for _ in range(_RUNS)]
+    scan, read = (median(run[place] for run in runs) for place in (0, 1))
+    described, imported = runs[0][2:]
+    return (
+        f"{number} plugins, {_RUNS} processes, medians of processor time: scan {scan:.1f} ms,"
+        f" {described} manifests of {size // 1000} kB {read:.1f} ms, in all {scan + read:.1f} ms;"
+        f" {imported} imported. To stay below {_TARGET_MS:.0f} ms."
+    )
+
+
+def _run(site: Path) -> list[float]:
+    code = f"import sys; sys.path.insert(0, {str(site)!r})\n{_MEASURE}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found: list[float] = json.loads(done.stdout)
+    return found

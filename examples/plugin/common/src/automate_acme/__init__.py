@@ -1,0 +1,1 @@
+"""Acme Inc for automate-kernel."""

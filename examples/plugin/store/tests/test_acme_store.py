@@ -1,0 +1,15 @@
+import pytest
+from automate_kernel import MemoryStorage, OutboxStore
+from automate_kernel.testing import FakeClock, OutboxStoreContract
+
+from automate_acme.store import AcmeOutboxStore
+
+
+class TestAcmeOutboxStore(OutboxStoreContract):
+    @pytest.fixture
+    def store(self, clock: FakeClock) -> AcmeOutboxStore:
+        return AcmeOutboxStore(MemoryStorage(clock=clock), lease_seconds=30)
+
+    def another(self, store: OutboxStore) -> AcmeOutboxStore:
+        assert isinstance(store, AcmeOutboxStore)
+        return AcmeOutboxStore(store.storage, lease_seconds=30)

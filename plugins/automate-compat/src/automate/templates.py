@@ -1,0 +1,3 @@
+"""The registration of template filters."""
+
+from automate_kernel import register_filter as register_filter

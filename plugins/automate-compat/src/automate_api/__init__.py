@@ -1,0 +1,1 @@
+"""Views, under the specification's module paths."""

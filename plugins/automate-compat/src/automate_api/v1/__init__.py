@@ -1,0 +1,1 @@
+"""Views of the API's first version, under the specification's module paths."""

@@ -1,0 +1,1 @@
+"""Connectors, under the specification's module paths."""

@@ -1,0 +1,1 @@
+"""Providers, admin classes and the outbox, under the specification's module paths."""

@@ -1,0 +1,1 @@
+"""Base classes, under the specification's module paths."""

@@ -1,0 +1,1 @@
+"""Providers, under the specification's module paths."""

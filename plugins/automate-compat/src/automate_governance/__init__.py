@@ -1,0 +1,1 @@
+"""Secrets, under the specification's module paths."""

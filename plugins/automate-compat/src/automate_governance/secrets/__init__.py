@@ -1,0 +1,1 @@
+"""Secrets backends, under the specification's module paths."""

@@ -1,0 +1,1 @@
+"""The tools of plugin authors: a new plugin, its check, its manifest, its page."""

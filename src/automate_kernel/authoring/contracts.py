@@ -1,0 +1,145 @@
+"""A run of the contract suites of a project, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from automate_kernel.plugins.targets import load_target, target_of
+from automate_kernel.secrets.redaction import redact_text
+
+if TYPE_CHECKING:
+    from automate_kernel.authoring.project import PluginProject
+
+_REPORTER = "automate_kernel.testing.contract_report"
+_PATIENCE_SECONDS = 900
+_SHOWN = 5
+_LONGEST = 300
+_SUITE = """\
+import json
+
+from automate_kernel.plugins.targets import load_target
+from automate_kernel.testing import {contract}
+
+
+class Test{number}({contract}):
+    plugin_class = load_target({target!r})
+    config = json.loads({config!r})
+"""
+_CONTRACTS = {"connector": "ConnectorContract", "provider": "ProviderContract"}
+"""The contracts that need no more than the plugin's class."""
+_TESTED = {*_CONTRACTS, "secrets_backend", "outbox_store", "filter"}
+"""The kinds that have a contract."""
+
+
+@dataclass
+class ContractRun:
+    """The outcomes of a run of tests by target; the ids of failed tests, each with its reason."""
+
+    project: PluginProject
+    command: str = ""
+    targets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    problem: str | None = None
+    remedy: str = ""
+
+    @classmethod
+    def of(cls, project: PluginProject, configs: Mapping[str, Mapping[str, Any]]) -> ContractRun:
+        """
+        Run the tests in a project's folder; for an installed one, suites made for its plugins.
+
+        *configs* are the configs with which the latter are made, by target.
+        """
+        run = cls(project)
+        run._run(configs)
+        return run
+
+    def contract_faults(self) -> Iterator[tuple[str, str]]:
+        """Yield the plugins that have not passed their contract, each with the remedy."""
+        if self.problem is not None:
+            yield self.problem, self.remedy
+            return
+        if self.failures and not self.targets:
+            return  # nothing ran: the tests that could not be read say why
+        for found in self.project.found:
+            here = _TESTED if self.project.folder else _CONTRACTS
+            if found.kind not in here:
+                continue
+            outcomes = self.targets.get(target_of(load_target(found.target)), {})
+            bad = {name: count for name, count in outcomes.items() if name != "passed"}
+            # A store says which of its features there are; a skipped test is one that it lacks.
+            bad.pop("skipped" if found.kind == "outbox_store" else "", None)
+            if not outcomes:
+                yield (
+                    f"no contract suite tests {found.kind} {found.key}",
+                    "subclass the contract of its kind (automate_kernel.testing) in tests/",
+                )
+            elif bad:
+                counts = ", ".join(f"{count} {name}" for name, count in bad.items())
+                yield f"the contract of {found.kind} {found.key}: {counts}", self.command
+
+    def test_faults(self) -> Iterator[tuple[str, str]]:
+        """Yield the tests that failed."""
+        alike: dict[str, list[str]] = {}
+        for name, reason in self.failures:
+            alike.setdefault(reason, []).append(name)
+        for reason, names in list(alike.items())[:_SHOWN]:
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            yield f"{names[0]}{others} failed: {redact_text(reason)[:_LONGEST]}", self.command
+        if left := [name for names in list(alike.values())[_SHOWN:] for name in names]:
+            yield f"{len(left)} more tests failed", self.command
+
+    def _run(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
+        store = any(found.kind == "outbox_store" for found in self.project.found)
+        needed = ("pytest", "hypothesis") if store else ("pytest",)
+        if missing := [name for name in needed if find_spec(name) is None]:
+            self.problem = f"the contract suites can't run here: {missing[0]} is not installed"
+            self.remedy = "pip install 'automate-kernel[testing]'"
+            return
+        with tempfile.TemporaryDirectory(prefix="automate-check-") as scratch:
+            folder, report = self.project.folder, Path(scratch) / "report.json"
+            if folder is None:
+                folder = Path(scratch)
+                _write_suites(folder, configs)
+            self.command = f"cd {folder} && pytest" if self.project.folder else "pytest"
+            options = ["-q", "-p", _REPORTER, f"--contract-report={report}"]
+            options += ["-p", "no:cacheprovider"]
+            if find_spec("xdist") is not None:
+                options += ["-n", "0"]  # its workers would each write a report of their part
+            environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+            try:
+                done = subprocess.run(  # noqa: S603  (our own Python)
+                    [sys.executable, "-m", "pytest", *options],
+                    cwd=folder, env=environment, capture_output=True, text=True, check=False,
+                    timeout=_PATIENCE_SECONDS,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                self.problem, self.remedy = "the tests did not end in 15 minutes", self.command
+                return
+            self._read(report, done.stdout + done.stderr)
+
+    def _read(self, report: Path, printed: str) -> None:
+        if not report.exists():
+            lines = [line for line in printed.splitlines() if line.strip()]
+            self.problem = f"the tests could not be run: {lines[-1] if lines else 'no output'}"
+            self.remedy = self.command
+            return
+        found = json.loads(report.read_text("utf-8"))
+        self.targets, self.failures = found["targets"], [tuple(each) for each in found["failures"]]
+
+
+def _write_suites(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    for number, (target, config) in enumerate(configs.items()):
+        kind = "connector" if hasattr(load_target(target), "triggers") else "provider"
+        text = _SUITE.format(
+            contract=_CONTRACTS[kind], number=number, target=target, config=json.dumps(config)
+        )
+        (folder / f"test_contract_{number}.py").write_text(text, "utf-8")

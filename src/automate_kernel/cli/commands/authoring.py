@@ -1,0 +1,169 @@
+"""``automate plugins new``, ``check``, ``manifest`` and ``docs``: the tools of plugin authors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from automate_kernel.cli.command import Commands, Context
+from automate_kernel.cli.commands import plugins
+from automate_kernel.cli.inputs import argument, flag, option
+from automate_kernel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from automate_kernel.authoring.check import CheckReport
+
+app: Commands = plugins.app
+"""The same commands as those that look at plugins."""
+
+_KINDS = "connector, provider, secrets, filter or store"
+_LEVELS = "loads, tested, documented or complete"
+_PLACE = "The plugin's folder, or the key of an installed one."
+
+
+@app.called(
+    "automate plugins new acme",
+    "automate plugins new acme-mail --kind connector --kind filter --directory ~/code",
+)
+def new(
+    context: Context,
+    name: str = argument("The plugin's name: acme makes automate-acme."),
+    kind: list[str] = option(["connector"], f"{_KINDS}; may be given again for several."),
+    directory: Path = option(Path(), "The folder in which the distribution's folder is made."),
+) -> None:
+    """
+    Make a new plugin: a whole distribution, typed, with tests that pass.
+
+    It has a README, a licence, a CI file, entry points and an example workflow. Nothing that exists
+    is overwritten.
+    """
+    from automate_kernel.authoring.scaffold import Scaffold
+
+    scaffold, out = Scaffold.named(name, kind), context.out
+    folder = scaffold.write(directory.expanduser())
+    shown = folder if directory.is_absolute() else Path(folder)
+    files = sorted(each.relative_to(folder).as_posix() for each in folder.rglob("*.*"))
+    data = {"folder": str(folder.resolve()), "distribution": scaffold.distribution}
+    files = [each for each in files if (folder / each).is_file()]
+    out.data({**data, "key": scaffold.name, "kinds": list(scaffold.kinds), "files": files})
+    out.line(f"made {shown}: {len(files)} files")
+    out.line(f"  pip install -e {shown}   (or: uv pip install -e {shown})")
+    out.line(f"  cd {shown}")
+    out.line("  pytest")
+    out.line("  automate plugins manifest && automate plugins check")
+
+
+@app.called(
+    "automate plugins check",
+    "automate plugins check ./automate-acme --level documented",
+    "automate plugins check slack --test-connection",
+)
+def check(
+    context: Context,
+    place: str = argument(f"{_PLACE} By default this folder.", ".", metavar="[PATH|KEY]"),
+    level: str = option("tested", f"The level that it must reach: {_LEVELS}."),
+    test_connection: bool = flag("--test-connection", "Call its check(), which asks its service."),
+) -> None:
+    """
+    Check a plugin, and print the level that it has reached, with the remedy for each problem.
+
+    The level is computed: nobody can claim one. It runs the project's tests. With a key it looks at
+    what is installed. Exits with 1 below --level.
+    """
+    from automate_kernel.authoring.check import PluginCheck
+    from automate_kernel.authoring.levels import PluginLevel
+    from automate_kernel.authoring.project import PluginProject
+
+    words = {each.word: each for each in PluginLevel}
+    if level not in words:
+        raise ConfigError(f"--level: there is no level {level!r}", hint=f"use {_LEVELS}")
+    project = PluginProject.named(place)
+    kernel = context.session.in_memory(workflows=False)
+    config = context.session.settings["config"]
+    with context.out.working("running the plugin's tests"):
+        report = PluginCheck(project, kernel, config, test_connection).report()
+    _show_report(context, report)
+    if report.level < words[level]:
+        raise typer.Exit(1)
+
+
+def _show_report(context: Context, report: CheckReport) -> None:
+    out, levels = context.out, type(report.level)
+    out.data(report.to_json())
+    out.line(f"{report.name} {report.version}: {', '.join(report.plugins) or 'no plugins'}")
+    for level in list(levels)[1:]:
+        missed = [each for each in report.problems if each.level is level]
+        out.line(f"{level.word}: {len(missed) or 'no'} problem{'s' * (len(missed) != 1)}")
+        for each in missed:
+            out.line(f"  {each.requirement}: {each.text}", "red")
+            out.line(f"    {each.remedy}")
+    for note in report.notes:
+        out.line(note)
+    style = "green" if report.level is levels.COMPLETE else None
+    out.line(f"level {report.level.value} of {len(levels) - 1}: {report.level.word}", style)
+
+
+@app.called("automate plugins manifest", "automate plugins manifest ./automate-acme --check")
+def manifest(
+    context: Context,
+    folder: Path = argument("The plugin's folder. By default this one.", Path()),
+    check: bool = flag("--check", "Write nothing; exit with 1 if a manifest is not up to date."),
+) -> None:
+    """
+    Write automate.json: what applications show of a plugin without importing it.
+
+    It lies beside the package's __init__.py, and is part of what you publish. The contract suites
+    fail when it says something else than the code.
+    """
+    from automate_kernel.authoring.project import PluginProject
+
+    project = PluginProject.at(folder)
+    project.require_installed()
+    rows = []
+    for path, made in project.manifests().items():
+        text = made.to_text()
+        current = path.is_file() and path.read_text("utf-8") == text
+        if not current and not check:
+            path.write_text(text, "utf-8")
+        state = "up to date" if current else "not up to date" if check else "written"
+        rows.append({"path": str(path), "state": state, "plugins": len(made.plugins)})
+    context.out.data(rows)
+    for row in rows:
+        context.out.line(f"{row['state']}: {row['path']}")
+    if check and any(row["state"] != "up to date" for row in rows):
+        raise typer.Exit(1)
+
+
+@app.called("automate plugins docs", "automate plugins docs slack --output docs/slack.md")
+def docs(
+    context: Context,
+    place: str = argument(f"{_PLACE} By default this folder.", ".", metavar="[PATH|KEY]"),
+    output: Path = option(None, "Write the page to this file.", metavar="FILE"),
+) -> None:
+    """
+    Print a reference page in Markdown: config, operations, webhooks, errors, an example.
+
+    It is made from the plugin's models and docstrings.
+    """
+    from automate_kernel.authoring.example import ExampleFile
+    from automate_kernel.authoring.project import PluginProject, described
+    from automate_kernel.authoring.reference import reference_page
+
+    project = PluginProject.named(place)
+    if project.folder is not None:
+        project.require_installed()
+    abouts = [described(each) for each in project.found]
+    examples = (ExampleFile.of(each["target"]) for each in abouts)
+    example = next((each.text for each in examples if each is not None), None)
+    page = reference_page(project.name, abouts, example)
+    context.out.data({"distribution": project.name, "page": page})
+    if output is None:
+        context.out.line(page.rstrip("\n"))
+        return
+    try:
+        output.write_text(page, "utf-8")
+    except OSError as error:
+        raise ConfigError(f"{output} can't be written: {error.strerror}") from None
+    context.out.line(f"written: {output}")

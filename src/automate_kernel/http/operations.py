@@ -1,0 +1,386 @@
+"""
+The door to operations for others: an allow-list, bounds, and problem details for what fails.
+
+Nothing is callable that the host hasn't named. What others write is taken literally: their text is
+no template and no reference to a secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    PluginError,
+    SecretError,
+    StorageError,
+    did_you_mean,
+)
+from automate_kernel.http.answers import HttpAnswer, HttpError
+from automate_kernel.kernel import Kernel
+from automate_kernel.operations.fields import input_fields
+from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.outbox.item import check_text
+from automate_kernel.secrets import Redactor
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.secrets.masking import literal_secrets
+from automate_kernel.webhooks.request import BodyError, parse_json
+
+__all__ = ["ExposedOperations", "OperationProblem", "OutputTooLargeError"]
+
+logger: logging.Logger = get_logger(__name__)
+
+_SETUP = (ConfigError, SecretError, PluginError, StorageError)
+_STATUS: Mapping[ErrorCodes, int] = {
+    ErrorCodes.RESOURCE_EXHAUSTED: 429,
+    ErrorCodes.UNAVAILABLE: 503,
+    ErrorCodes.DEADLINE_EXCEEDED: 504,
+    ErrorCodes.FAILED_PRECONDITION: 409,
+    ErrorCodes.ALREADY_EXISTS: 409,
+    ErrorCodes.ABORTED: 409,
+    ErrorCodes.CANCELLED: 409,
+    ErrorCodes.INVALID_ARGUMENT: 422,
+    ErrorCodes.NOT_FOUND: 422,
+}
+"""The service's answer in the words of ours: its 401 or 404 says nothing of our own request."""
+_TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    409: "Conflict",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+_FAILED = "It failed. The log of the service says why."
+
+
+class OutputTooLargeError(AutomateError):
+    """The output is larger than an answer may be."""
+
+    default_code = ErrorCodes.RESOURCE_EXHAUSTED
+
+
+@dataclass(frozen=True, slots=True)
+class OperationProblem:
+    """
+    A failure of a call as problem details (RFC 9457).
+
+    *errors* has an entry for each wrong field: its JSON pointer and what is wrong with it.
+    """
+
+    status: int
+    code: str
+    detail: str
+    retryable: bool = False
+    retry_after: float | None = None
+    errors: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that go with it."""
+        if self.retry_after is None:
+            return {}
+        return {"Retry-After": str(max(1, round(self.retry_after)))}
+
+    def body(self) -> dict[str, Any]:
+        """Return the problem as JSON."""
+        body: dict[str, Any] = {
+            "type": "about:blank",
+            "title": _TITLES.get(self.status, "Error"),
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            "retryable": self.retryable,
+        }
+        return {**body, "errors": list(self.errors)} if self.errors else body
+
+    def answer(self) -> HttpAnswer:
+        """Return it as an answer of the ASGI application."""
+        kind = {"Content-Type": "application/problem+json"}
+        return HttpAnswer(self.status, self.body(), {**kind, **self.headers})
+
+    @classmethod
+    def of(cls, error: BaseException, what: str) -> OperationProblem:
+        """
+        Return the problem of a call that raised *error*.
+
+        A fault of the set-up goes to the log, as *what*, and not into the answer.
+        """
+        if not isinstance(error, AutomateError) or isinstance(error, _SETUP):
+            logger.error("%s: %s", what, error)
+            return cls(500, "INTERNAL", _FAILED)
+        detail = str(error)
+        if problems := error.details.get("problems"):
+            errors = tuple(
+                {"pointer": _pointer(each["field"]), "detail": each["message"]} for each in problems
+            )
+            return cls(400, error.code.value, "The input is not valid.", errors=errors)
+        if isinstance(error, UnknownOperationError):
+            return cls(404, error.code.value, detail)
+        return cls(
+            _STATUS.get(error.code, 502),
+            error.code.value,
+            detail,
+            retryable=error.retryable,
+            retry_after=error.retry_after,
+        )
+
+
+def _pointer(field: str) -> str:
+    parts = [each.replace("~", "~0").replace("/", "~1") for each in field.split(".") if each]
+    return "#/" + "/".join(["input", *parts])
+
+
+class UnknownOperationError(AutomateError):
+    """There is no such operation here, or it is not offered: nobody learns which."""
+
+    default_code = ErrorCodes.NOT_FOUND
+
+
+class ExposedOperations:
+    """
+    The operations of *kernel* that others may call: those that *allowed* names.
+
+    An entry is a name, or a pattern: ``slack.*``. A destructive operation needs its full name. A
+    call that takes longer than *seconds* ends with ``DEADLINE_EXCEEDED``; a transactional one has
+    no limit of time. An output of more than *max_output_bytes* is an error.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        allowed: Iterable[str],
+        *,
+        seconds: float = 30.0,
+        max_output_bytes: int = 1_000_000,
+    ) -> None:
+        self.kernel = kernel
+        self.allowed: tuple[str, ...] = _checked(allowed)
+        """The names and patterns."""
+        self.seconds = seconds
+        self.max_output_bytes = max_output_bytes
+
+    def offers(self, name: str, spec: OperationSpec) -> bool:
+        """Return True if the operation *name* is on the allow-list."""
+        if name in self.allowed:
+            return True
+        return not spec.destructive and any(fnmatchcase(name, each) for each in self.allowed)
+
+    def find(self, name: str) -> OperationSpec:
+        """Return the spec of an operation; raises one and the same error for any other name."""
+        # Before the look-up, which would import a plugin that nobody may use.
+        if any(fnmatchcase(name, each) for each in self.allowed):
+            try:
+                spec = self.kernel.operation(name)
+            except AutomateError as error:
+                logger.info("%s", error)
+            else:
+                if self.offers(name, spec):
+                    return spec
+        raise UnknownOperationError(message=f"there is no operation {name[:80]!r} here")
+
+    def names(self) -> list[str]:
+        """Return the names of the operations that are offered, in order."""
+        found: dict[str, OperationSpec] = {}
+        for pattern in self.allowed:
+            with _left_out(pattern):
+                found |= self.kernel.operations.matching(pattern)
+        return sorted(name for name, spec in found.items() if self.offers(name, spec))
+
+    def described(self) -> list[dict[str, Any]]:
+        """Return the description of each operation that is offered."""
+        return [self.describe(name) for name in self.names()]
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return an operation's title, schemas and hints, and which fields have choices."""
+        spec = self.find(name)
+        return {
+            "name": name,
+            "title": spec.title,
+            "description": spec.description,
+            "read_only": spec.read_only,
+            "idempotent": spec.idempotent,
+            "destructive": spec.destructive,
+            "input_schema": spec.json_schema(),
+            "output_schema": spec.output_json_schema(),
+            "choices": self.fields_with_choices(name, spec),
+        }
+
+    def fields_with_choices(self, name: str, spec: OperationSpec) -> list[str]:
+        """Return the fields of which `choices` lists what they may be."""
+        dynamic = self.kernel.choices.dynamic_fields(name)
+        fields = input_fields(spec.json_schema())
+        return [each.name for each in fields if each.choices or each.name in dynamic]
+
+    def call(
+        self,
+        name: str,
+        data: Any,
+        *,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+        caller: str = "",
+    ) -> Any:
+        """
+        Call an operation with *data* as its literal input, and return its output.
+
+        The key that the operation sees is made of *idempotency_key*, tenant and *caller*: of two
+        clients with the same key none gets the other's answer. Secrets in *data* by the schema
+        are in no log, error or output. Raises `AutomateError`.
+        """
+        spec = self.find(name)
+        given = {} if data is None else data
+        spec.validate(given)
+        if idempotency_key is not None:
+            check_text(idempotency_key, "idempotency_key", hint="leave it out for no key")
+            asked = json.dumps([tenant_id, caller, name, idempotency_key])
+            idempotency_key = hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+        # While it is there, logs are redacted by it too.
+        hidden = Redactor(literal_secrets(given, spec.json_schema()))
+        try:
+            output = self.kernel.invoke(
+                name, given, timeout=self.seconds, tenant_id=tenant_id,
+                idempotency_key=idempotency_key, literal=True,
+            )  # fmt: skip
+        except AutomateError as error:
+            error.message = hidden.redact(error.message)
+            error.hint = error.hint and hidden.redact(error.hint)
+            # What is wrong with the input of a call within this one is no fault of the request.
+            error.details.pop("problems", None)
+            raise
+        output = hidden.redact_value(output, cut=False)
+        size = len(json.dumps(output, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        if size > self.max_output_bytes:
+            raise OutputTooLargeError(
+                message=f"the output has {size} bytes, and may have {self.max_output_bytes}",
+                hint="ask for less at once",
+                retryable=False,
+            )
+        return output
+
+    def choices(
+        self,
+        name: str,
+        field: str,
+        *,
+        search: str = "",
+        values: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        tenant_id: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return what a field of an operation may be; see `Kernel.options`."""
+        self.find(name)
+        found = self.kernel.options(
+            name, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
+            timeout=min(self.seconds, 10.0),
+        )  # fmt: skip
+        return [each.to_json() for each in found]
+
+
+_CALL_FIELDS: dict[str, tuple[type, ...]] = {
+    "input": (dict,),
+    "tenant_id": (str,),
+    "idempotency_key": (str,),
+}
+_CHOICES_FIELDS: dict[str, tuple[type, ...]] = {
+    "search": (str,),
+    "values": (dict,),
+    "limit": (int,),
+    "tenant_id": (str,),
+}
+_WORDS = {dict: "an object", str: "text", int: "a whole number"}
+
+
+def answer_list(exposed: ExposedOperations) -> HttpAnswer:
+    """Answer ``GET /operations``."""
+    return _answered("operations", lambda: {"operations": exposed.described()})
+
+
+def answer_operation(exposed: ExposedOperations, name: str) -> HttpAnswer:
+    """Answer ``GET /operations/<name>``."""
+    return _answered(name, lambda: exposed.describe(name))
+
+
+def answer_call(
+    exposed: ExposedOperations, name: str, body: bytes, key: str | None = None
+) -> HttpAnswer:
+    """Answer ``POST /operations/<name>``; *key* is the header ``Idempotency-Key``."""
+
+    def call() -> dict[str, Any]:
+        given = _read(body, _CALL_FIELDS)
+        if key is not None:
+            given.setdefault("idempotency_key", key)
+        return {"output": exposed.call(name, given.pop("input", None), **given)}
+
+    return _answered(name, call)
+
+
+def answer_choices(exposed: ExposedOperations, name: str, field: str, body: bytes) -> HttpAnswer:
+    """Answer ``POST /operations/<name>/choices/<field>``."""
+
+    def look() -> dict[str, Any]:
+        return {"choices": exposed.choices(name, field, **_read(body, _CHOICES_FIELDS))}
+
+    return _answered(name, look)
+
+
+def _answered(what: str, make: Callable[[], Mapping[str, Any]]) -> HttpAnswer:
+    try:
+        return HttpAnswer(200, make())
+    except HttpError as error:
+        status, text = error.answer.status, str(error)
+        return OperationProblem(status, "INVALID_ARGUMENT", text).answer()
+    except Exception as error:
+        return OperationProblem.of(error, f"the operation {what[:80]}").answer()
+
+
+def _read(body: bytes, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """Return the body's fields; raises `HttpError` for others, and for wrong types."""
+    try:
+        given = parse_json(body) if body.strip() else {}
+    except BodyError as error:
+        raise HttpError(400, f"the body is refused: {error}") from None
+    if not isinstance(given, dict):
+        raise HttpError(400, f"the body must be an object with {', '.join(fields)}")
+    for name, value in given.items():
+        types = fields.get(name)
+        if types is None:
+            meant = did_you_mean(name, fields, also=f"there are {', '.join(fields)}")
+            raise HttpError(400, f"unknown field {name[:40]!r}; {meant}")
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise HttpError(400, f"{name} must be {_WORDS[types[0]]}")
+    return given
+
+
+def _checked(allowed: Iterable[str]) -> tuple[str, ...]:
+    given = (allowed,) if isinstance(allowed, str) else tuple(allowed)
+    for each in given:
+        if not isinstance(each, str) or not each.strip():
+            raise ConfigError(
+                "the operations that others may call are a list of names",
+                hint='for example ["slack.post_message", "http.*"]',
+            )
+    return given
+
+
+@contextmanager
+def _left_out(name: str) -> Iterator[None]:
+    """Log that an operation can't be described, and go on."""
+    try:
+        yield
+    except Exception as error:
+        logger.warning("the operation %s is left out: %s", name, error)

@@ -1,0 +1,114 @@
+"""
+The manifest of a package: its plugins as ``automate.json`` describes them, read without an import.
+
+The file lies beside the package's ``__init__.py``. `automate_kernel.plugins.description` makes it
+from the code, and finds where the two differ.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from automate_kernel.errors import PluginError
+from automate_kernel.storage.values import read_json
+
+MANIFEST_FILE = "automate.json"
+EXAMPLE_FILE = "example.yaml"
+_FORMAT = 1
+
+
+class ManifestError(PluginError):
+    """A manifest can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """
+    A description of the plugins of one package.
+
+    *pydantic* is the version that wrote the schemas, as ``2.12``. Each of *plugins* is a JSON
+    object; see `automate_kernel.plugins.description.describe`.
+    """
+
+    distribution: str
+    version: str
+    pydantic: str
+    plugins: tuple[Mapping[str, Any], ...]
+    path: Path | None = field(default=None, compare=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read the file *path*; raises `ManifestError`."""
+        try:
+            data = read_json(path.read_text("utf-8"))
+            if data["manifest"] != _FORMAT:
+                raise ManifestError(
+                    f"{path} is a manifest of format {data['manifest']!r}, and this is {_FORMAT}",
+                    hint="install a newer automate-kernel",
+                )
+            name, version, pydantic = data["distribution"], data["version"], data["pydantic"]
+            plugins = tuple(data["plugins"])
+            if not all({"kind", "key", "target"} <= set(plugin) for plugin in plugins):
+                raise KeyError("plugins")
+            return cls(str(name), str(version), str(pydantic), plugins, path)
+        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+            raise ManifestError(
+                f"the manifest {path} can't be read: {type(error).__name__}",
+                hint="reinstall its distribution; its author writes it with: automate plugins"
+                " manifest",
+            ) from None
+
+    def entry(self, kind: str, key: str) -> Mapping[str, Any] | None:
+        """Return the description of a plugin, or None."""
+        for plugin in self.plugins:
+            if plugin["kind"] == kind and plugin["key"] == key:
+                return plugin
+        return None
+
+    def to_text(self) -> str:
+        """Return the text of the file; the order of entry points makes no difference to it."""
+        data = {
+            "manifest": _FORMAT,
+            "distribution": self.distribution,
+            "version": self.version,
+            "pydantic": self.pydantic,
+            "plugins": sorted(self.plugins, key=lambda each: (each["kind"], each["key"])),
+        }
+        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def top_level(target: str) -> str:
+    """Return the package of a *target*: ``automate_acme`` of ``automate_acme.connector:Acme``."""
+    return target.partition(":")[0].partition(".")[0]
+
+
+def package_folders(package: str) -> Iterator[Path]:
+    """Yield the folders of a top-level *package*, without importing it; none for a module."""
+    loaded = sys.modules.get(package)
+    try:
+        # Never of a name with a dot: that would import its parents.
+        spec = loaded.__spec__ if loaded is not None else find_spec(package)
+    except (ImportError, ValueError, AttributeError):
+        return
+    if spec is not None and spec.submodule_search_locations is not None:
+        yield from map(Path, spec.submodule_search_locations)
+
+
+def beside(target: str, name: str) -> Path | None:
+    """Return the file *name* in the package of *target*, if it is there; imports nothing."""
+    for folder in package_folders(top_level(target)):
+        if (path := folder / name).is_file():
+            return path
+    return None
+
+
+def manifest_of(target: str) -> Manifest | None:
+    """Return the manifest of the package of *target*, or None; raises `ManifestError`."""
+    path = beside(target, MANIFEST_FILE)
+    return Manifest.read(path) if path is not None else None

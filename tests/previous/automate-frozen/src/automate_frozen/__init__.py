@@ -1,0 +1,1 @@
+"""One plugin of each kind, as they were written against automate-kernel 0.1."""

@@ -1,0 +1,149 @@
+"""Attempts of steps: each is kept with its beginning, its duration, its worker and its error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from workers import until, working
+from automate_kernel import Call, Kernel
+from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.attempts import StepAttempt
+from automate_kernel.workflows.code import WorkflowContext
+from automate_sqlalchemy import SqlAlchemyStorage
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
+def storage(request: pytest.FixtureRequest) -> Storage:
+    if request.param == "memory":
+        return MemoryStorage()
+    return SqlAlchemyStorage(request.getfixturevalue(f"{request.param}_engine"))
+
+
+@pytest.fixture
+def kernel(storage: Storage) -> Iterator[Kernel]:
+    with Kernel(storage, discover=False, secrets={}) as kernel:
+        yield kernel
+
+
+def add(kernel: Kernel, *steps: dict[str, Any]) -> None:
+    kernel.add_workflow({"name": "flow", "trigger": {"type": "manual"}, "steps": list(steps)})
+
+
+def brief(attempts: list[StepAttempt]) -> list[tuple[str, int, str, str | None]]:
+    return [(each.step_id, each.attempt, each.status, each.error_code) for each in attempts]
+
+
+def flaky(kernel: Kernel, failures: int) -> None:
+    @kernel.action("work")
+    def work(call: Call) -> int:
+        if call.attempt <= failures:
+            raise ConnectionError("the shop hung up")
+        return call.attempt
+
+
+def test_all_attempts_are_kept(kernel: Kernel) -> None:
+    """Those that failed and the one that did not, in their order."""
+    flaky(kernel, 2)
+    retry = {"attempts": 3, "delay": 0}
+    add(kernel, {"id": "a", "action": "work", "retry": retry}, {"id": "b", "action": "work",
+        "on_failure": "continue"})  # fmt: skip
+    with working(kernel):
+        one = kernel.start("flow")
+        until(lambda: kernel.executions.get(one).status.finished)  # type: ignore[union-attr]
+    attempts = kernel.executions.attempts(one)
+    assert brief(attempts) == [
+        ("a", 1, "FAILED", "UNAVAILABLE"),
+        ("a", 2, "FAILED", "UNAVAILABLE"),
+        ("a", 3, "COMPLETED", None),
+        ("b", 1, "FAILED", "UNAVAILABLE"),
+    ]
+    assert len({each.worker_id for each in attempts}) == 1
+    assert attempts[0].worker_id
+    assert attempts[0].error is not None
+    assert "the shop hung up" in attempts[0].error
+    for each in attempts:
+        assert each.started_at is not None
+        assert each.duration_seconds is not None
+        assert 0 <= each.duration_seconds < 60
+
+
+def test_a_call_that_runs_has_a_worker_and_a_beginning(kernel: Kernel) -> None:
+    seen: list[StepAttempt] = []
+
+    @kernel.action("work")
+    def work(call: Call) -> None:
+        call.progress(1)
+        until(lambda: kernel.executions.attempts(call.execution_id or ""))
+        seen.extend(kernel.executions.attempts(call.execution_id or ""))
+
+    add(kernel, {"id": "a", "action": "work"})
+    kernel.run("flow")
+    (running,) = seen
+    assert (running.attempt, running.status, running.ended_at) == (1, "RUNNING", None)
+    assert running.worker_id
+    assert running.started_at is not None
+
+
+def test_an_attempt_that_is_lost_with_its_worker_is_kept() -> None:
+    """Each recovery notes the one that was in flight."""
+    clock = FakeClock()
+    with Kernel(MemoryStorage(clock), discover=False, secrets={}) as kernel:
+        flaky(kernel, 1)
+        add(kernel, {"id": "a", "action": "work", "retry": {"attempts": 3, "delay": 0}})
+        one = kernel.start("flow")
+        (item,) = kernel.outbox.claim_batch("worker-that-dies")
+        assert item.payload == {"execution_id": one}
+        clock.advance(kernel.outbox.lease_seconds + 1)
+        kernel.outbox.reap()
+        clock.advance(60)
+        kernel.run_until_idle()
+        # The clock stands still, and so can't tell which was earlier.
+        assert sorted(brief(kernel.executions.attempts(one))) == [
+            ("a", 1, "FAILED", "LEASE_EXPIRED"),
+            ("a", 2, "COMPLETED", None),
+        ]
+
+
+def test_a_resumed_execution_keeps_those_of_before(kernel: Kernel) -> None:
+    broken = [True]
+
+    @kernel.action("work")
+    def work() -> None:
+        if broken.pop():
+            raise ValueError("no")
+
+    add(kernel, {"id": "a", "action": "work"})
+    one = kernel.run("flow").id
+    broken.append(False)
+    kernel.executions.resume(one)
+    kernel.run_until_idle()
+    assert [each[1:3] for each in brief(kernel.executions.attempts(one))] == [
+        (1, "FAILED"),
+        (1, "COMPLETED"),
+    ]
+
+
+def test_elements_and_steps_of_code_have_attempts_too(kernel: Kernel) -> None:
+    flaky(kernel, 1)
+    again = {"attempts": 2, "delay": 0}
+    add(kernel, {"id": "a", "action": "work", "for_each": [1, 2], "retry": again})
+    one = kernel.run("flow").id
+    found = [(each.position, *each_brief) for each, each_brief in zip(
+        kernel.executions.attempts(one), brief(kernel.executions.attempts(one)), strict=True
+    )]  # fmt: skip
+    assert sorted(found) == [
+        (0, "a", 1, "FAILED", "UNAVAILABLE"), (0, "a", 2, "COMPLETED", None),
+        (1, "a", 1, "FAILED", "UNAVAILABLE"), (1, "a", 2, "COMPLETED", None),
+    ]  # fmt: skip
+
+    @kernel.workflow
+    async def in_code(ctx: WorkflowContext, payload: Any) -> Any:
+        return await ctx.call("work", retry=2)
+
+    one = kernel.run("in_code").id
+    assert [each[1:3] for each in brief(kernel.executions.attempts(one))] == [
+        (1, "FAILED"), (2, "COMPLETED"),
+    ]  # fmt: skip

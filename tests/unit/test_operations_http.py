@@ -1,0 +1,360 @@
+"""Operations by REST: an allow-list, a token, bounds, and problems that say whose fault it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from automate_kernel import Connector, Kernel, action, current_call
+from automate_kernel.connectors import options
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.http.app import webhook_app
+from automate_kernel.http.operations import ExposedOperations
+
+TOKEN, SECRET = "an-operations-token", "s3cr3t-of-the-host-9f"
+ALLOWED = ["chat.*", "chat.drop", "broken.x", "math.add", "missing.y"]
+
+
+class Chat(Connector):
+    key = "chat"
+    display_name = "Chat"
+    running = threading.Event()
+    go_on = threading.Event()
+
+    @action(read_only=True, title="Say")
+    def say(self, text: str, api_token: str = "") -> str:
+        """Say a text."""
+        call = current_call()
+        assert call is not None
+        return f"{text} {api_token} {call.tenant_id} {call.idempotency_key}"
+
+    @action
+    async def fail(self, code: str, api_token: str = "") -> None:
+        """Fail."""
+        raise AutomateError(code, f"no {api_token}", retry_after=7 if code[0] == "R" else None)
+
+    @action
+    def invalid_inside(self) -> None:
+        """Fail with the problems of another call."""
+        raise AutomateError("INVALID_ARGUMENT", "x", details={"problems": [{"field": "q"}]})
+
+    @action
+    def large(self, size: int) -> str:
+        """Give much."""
+        return "x" * size
+
+    @action
+    def wait(self) -> str:
+        """Wait."""
+        type(self).running.set()
+        type(self).go_on.wait(20)
+        return "done"
+
+    @action(destructive=True)
+    def drop(self) -> str:
+        """Drop."""
+        return "dropped"
+
+    @action(destructive=True)
+    def burn(self) -> str:
+        """Burn."""
+        return "burnt"
+
+    @action
+    def with_secret(self) -> str:
+        """Show a secret."""
+        return self.ctx.secrets.get("HOST")
+
+    @options("text")
+    def texts(self, search: str = "") -> list[str]:
+        return [f"{search}!", SECRET]
+
+
+class Broken(Connector):
+    key = "broken"
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        raise RuntimeError(f"can't start with {SECRET}")
+
+    @action
+    def x(self) -> None:
+        """Never."""
+
+
+class Private(Connector):
+    key = "private"
+    imported = 0
+
+    @classmethod
+    def operation_specs(cls) -> Any:
+        cls.imported += 1
+        return []
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    Private.imported = 0
+    Chat.running.clear()
+    Chat.go_on.clear()
+    plugins = [Chat, Broken, Private]
+    with Kernel(discover=False, plugins=plugins, secrets={"HOST": SECRET}) as kernel:
+        kernel.action("math.add")(add)
+        yield kernel
+        Chat.go_on.set()
+
+
+def add(a: int, b: int = 1) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def app_of(kernel: Kernel, **more: Any) -> Any:
+    exposed = ExposedOperations(kernel, ALLOWED, **{"seconds": 5.0, **more})
+    return webhook_app(kernel, operations=exposed, operations_token=TOKEN)
+
+
+def send(app: Any, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            content = body if isinstance(body, (bytes, type(None))) else json.dumps(body)
+            return await client.request(
+                method, path, content=content,
+                headers={"Authorization": f"Bearer {TOKEN}", **headers},
+            )  # fmt: skip
+
+    response = asyncio.run(ask())
+    assert SECRET not in response.text
+    return response
+
+
+def test_nothing_is_callable_by_default(kernel: Kernel) -> None:
+    """Without an allow-list the paths lead nowhere; without a token nobody gets in."""
+    assert send(webhook_app(kernel), "GET", "/operations").status_code == 404
+    exposed = ExposedOperations(kernel, [])
+    app = webhook_app(kernel, operations=exposed, operations_token=TOKEN)
+    assert send(app, "POST", "/operations/math.add", {"input": {"a": 1}}).status_code == 404
+    app = webhook_app(kernel, operations=ExposedOperations(kernel, ["math.add"]))
+    response = send(app, "POST", "/operations/math.add", {"input": {"a": 1}})
+    assert response.status_code == 403
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", "Bearer é"])
+def test_the_token_is_asked_for_everywhere(kernel: Kernel, header: str) -> None:
+    """Every path answers one and the same 401, before anything is looked up."""
+    paths = [
+        ("GET", "/operations"),
+        ("GET", "/operations/nothing.here"),
+        ("POST", "/operations/math.add"),
+        ("POST", "/operations/chat.say/choices/text"),
+    ]
+    value = header.encode("latin-1").decode("latin-1")
+    responses = [
+        send(app_of(kernel), method, path, Authorization=value.encode("ascii", "replace").decode())
+        for method, path in paths
+    ]
+    assert {each.status_code for each in responses} == {401}
+    assert len({each.content for each in responses}) == 1
+    assert responses[0].headers["www-authenticate"] == "Bearer"
+
+
+def test_the_list_has_schemas_and_hints(kernel: Kernel) -> None:
+    """What is allowed is listed, with what a form needs; plugins that can't be meant stay asleep."""
+    found = send(app_of(kernel), "GET", "/operations").json()["operations"]
+    by_name = {each["name"]: each for each in found}
+    assert "chat.drop" in by_name
+    assert "chat.burn" not in by_name
+    assert by_name["math.add"]["input_schema"]["required"] == ["a"]
+    say = by_name["chat.say"]
+    assert (say["title"], say["description"]) == ("Say", "Say a text.")
+    assert (say["read_only"], say["destructive"], say["choices"]) == (True, False, ["text"])
+    assert send(app_of(kernel), "GET", "/operations/chat.say").json() == say
+    assert Private.imported == 0
+
+
+def test_a_call_gets_its_tenant_and_key(kernel: Kernel) -> None:
+    """The output comes back; tenant and key reach the operation."""
+    body = {"input": {"text": "hi"}, "tenant_id": "acme"}
+    headers = {"Idempotency-Key": "k-1"}
+    response = send(app_of(kernel), "POST", "/operations/chat.say", body, **headers)
+    assert response.status_code == 200
+    first = response.json()["output"]
+    assert first.startswith("hi  acme ")
+    # The same key again is the same for the service; another one, or another tenant's, is not.
+    changes: list[dict[str, Any]] = [{}, {"idempotency_key": "k-2"}, {"tenant_id": "other"}]
+    keys = [
+        send(app_of(kernel), "POST", "/operations/chat.say", {**body, **change}, **headers)
+        .json()["output"]
+        .rpartition(" ")[2]
+        for change in changes
+    ]
+    assert keys[0] == first.rpartition(" ")[2]
+    assert len(set(keys)) == 3
+    assert send(app_of(kernel), "POST", "/operations/math.add", {"input": {"a": 4}}).json() == {
+        "output": 5
+    }
+
+
+@pytest.mark.parametrize("name", ["chat.burn", "chat.none", "private.x", "nobody.x", "missing.y"])
+def test_what_is_not_offered_is_not_there(kernel: Kernel, name: str) -> None:
+    """A destructive one that only a pattern names, an unknown one and a private one look alike."""
+    for method, path in (
+        ("GET", f"/operations/{name}"),
+        ("POST", f"/operations/{name}"),
+        ("POST", f"/operations/{name}/choices/x"),
+    ):
+        response = send(app_of(kernel), method, path, {} if method == "POST" else None)
+        assert response.status_code == 404
+        assert response.json()["detail"] == f"there is no operation {name!r} here"
+    assert Private.imported == 0
+
+
+def test_a_destructive_operation_is_named_in_full(kernel: Kernel) -> None:
+    """Then it is callable."""
+    assert send(app_of(kernel), "POST", "/operations/chat.drop").json() == {"output": "dropped"}
+
+
+def test_text_of_others_is_literal(kernel: Kernel) -> None:
+    """A reference to a secret and a template are just text."""
+    for text in ("$secret:HOST", "{{ secrets.HOST }}", "${secret:HOST}", "$env:PATH", "{{"):
+        body = {"input": {"text": text}}
+        response = send(app_of(kernel), "POST", "/operations/chat.say", body)
+        assert response.json()["output"].startswith(text)
+
+
+def test_secrets_come_back_from_nowhere(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the host's secrets, nor those that a caller has given, are in answers or logs."""
+    given = "caller-token-77aa11"
+    app = app_of(kernel)
+    body: Any = {"input": {"text": f"it is {given}", "api_token": given}}
+    assert given not in send(app, "POST", "/operations/chat.say", body).text
+    body = {"input": {"code": "INTERNAL", "api_token": given}}
+    response = send(app, "POST", "/operations/chat.fail", body)
+    assert (response.status_code, given in response.text) == (502, False)
+    send(app, "POST", "/operations/chat.with_secret", {})
+    response = send(app, "POST", "/operations/broken.x", {})
+    assert (response.status_code, response.json()["detail"]) == (
+        500,
+        "It failed. The log of the service says why.",
+    )
+    found = send(app, "POST", "/operations/chat.say/choices/text", {"search": "a"}).json()
+    assert found == {"choices": [{"value": "a!", "label": "a!"}]}
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{", "the body is refused"),
+        (b"[]", "the body must be an object"),
+        (b'{"inputs": {}}', "did you mean 'input'?"),
+        (b'{"input": []}', "input must be an object"),
+        (b'{"tenant_id": 5}', "tenant_id must be text"),
+        (b'{"input": {"a": 1}, "tenant_id": ""}', "tenant_id"),
+        (b'{"input": {"a": 1}, "idempotency_key": ""}', "idempotency_key"),
+        (b"[" * 100_000, "the body is refused"),
+    ],
+)
+def test_a_wrong_body_is_a_problem(kernel: Kernel, body: bytes, said: str) -> None:
+    """Problem details say what is wrong with the body."""
+    response = send(app_of(kernel), "POST", "/operations/math.add", body)
+    assert response.status_code in (400, 422)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert said in response.json()["detail"]
+
+
+def test_wrong_fields_are_pointed_at(kernel: Kernel) -> None:
+    """Each wrong field has its pointer, and no value is shown."""
+    body = {"input": {"a": "hunter2", "c": 1}}
+    response = send(app_of(kernel), "POST", "/operations/math.add", body)
+    assert response.status_code == 400
+    assert {each["pointer"] for each in response.json()["errors"]} == {"#/input/a", "#/input/c"}
+    assert "hunter2" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("UNAUTHENTICATED", 502),
+        ("PERMISSION_DENIED", 502),
+        ("NOT_FOUND", 422),
+        ("INVALID_ARGUMENT", 422),
+        ("RESOURCE_EXHAUSTED", 429),
+        ("UNAVAILABLE", 503),
+        ("DEADLINE_EXCEEDED", 504),
+        ("INTERNAL", 502),
+        ("ABORTED", 409),
+    ],
+)
+def test_a_failure_of_the_service_is_not_one_of_ours(
+    kernel: Kernel, code: str, status: int
+) -> None:
+    """A service's 401 isn't a 401 of ours; the code, and if to try again, are in the body."""
+    response = send(app_of(kernel), "POST", "/operations/chat.fail", {"input": {"code": code}})
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.json()["retryable"] is ErrorCodes(code).retryable
+    assert ("retry-after" in response.headers) is (code == "RESOURCE_EXHAUSTED")
+
+
+def test_problems_of_an_inner_call_are_not_the_callers(kernel: Kernel) -> None:
+    """Only a wrong input of the request itself is a 400."""
+    response = send(app_of(kernel), "POST", "/operations/chat.invalid_inside", {})
+    assert response.status_code == 422
+    assert "errors" not in response.json()
+
+
+def test_sizes_are_bounded(kernel: Kernel) -> None:
+    """A large body is refused before it is read, a large output before it is sent."""
+    app = app_of(kernel, max_output_bytes=1000)
+    assert send(app, "POST", "/operations/chat.large", {"input": {"size": 900}}).status_code == 200
+    response = send(app, "POST", "/operations/chat.large", {"input": {"size": 2000}})
+    assert (response.status_code, response.json()["retryable"]) == (429, False)
+    assert "ask for less" in response.json()["detail"]
+    body = b'{"input": {"text": "' + b"x" * 1_000_001 + b'"}}'
+    assert send(app, "POST", "/operations/chat.say", body).status_code == 413
+
+
+def test_time_is_bounded(kernel: Kernel) -> None:
+    """A call that takes too long ends for its client."""
+    started = time.monotonic()
+    response = send(app_of(kernel, seconds=0.2), "POST", "/operations/chat.wait", {})
+    assert (response.status_code, response.json()["code"]) == (504, "DEADLINE_EXCEEDED")
+    assert time.monotonic() - started < 5
+
+
+def test_the_number_of_calls_is_bounded(kernel: Kernel) -> None:
+    """Beyond it a call is turned away at once, and webhooks and probes go on."""
+    app = app_of(kernel, seconds=20.0)
+
+    async def flood() -> tuple[list[httpx.Response], httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://t", headers=headers, timeout=30
+        ) as client:
+            calls = [asyncio.create_task(client.post("/operations/chat.wait")) for _ in range(20)]
+            while sum(call.done() for call in calls) < 4:
+                await asyncio.sleep(0.01)
+            alive = await client.get("/healthz")
+            Chat.go_on.set()
+            return await asyncio.gather(*calls), alive
+
+    responses, alive = asyncio.run(flood())
+    statuses = sorted(each.status_code for each in responses)
+    assert statuses == [200] * 16 + [503] * 4
+    assert alive.status_code == 200
+    assert next(r for r in responses if r.status_code == 503).headers["retry-after"] == "1"
+
+
+def test_the_allow_list_is_checked(kernel: Kernel) -> None:
+    """An entry that is no name is a mistake in the settings."""
+    with pytest.raises(ConfigError, match="a list of names"):
+        ExposedOperations(kernel, [""])
+    assert ExposedOperations(kernel, "math.add").names() == ["math.add"]

@@ -1,0 +1,265 @@
+"""Manifests: what a package says of its plugins, read without an import, and what has drifted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.specifiers import SpecifierSet
+from pydantic import BaseModel, Field, SecretStr
+
+from automate_kernel.connectors import Connector, TriggerSpec, action
+from automate_kernel.plugins import compatibility
+from automate_kernel.plugins.description import describe, drift, pydantic_version
+from automate_kernel.plugins.discovery import _headers
+from automate_kernel.plugins.kinds import CONNECTOR, FILTER, SECRETS_BACKEND
+from automate_kernel.plugins.manifest import Manifest, ManifestError, beside, manifest_of
+from automate_kernel.secrets import EnvSecretsBackend
+from automate_kernel.webhooks import HmacSignature
+
+
+class ChatConfig(BaseModel):
+    token: SecretStr = Field(SecretStr("$secret:CHAT_TOKEN"), description="The bot's token.")
+
+
+class Chat(Connector):
+    """
+    Posts messages.
+
+    And more.
+    """
+
+    key = "chat"
+    display_name = "A chat"
+
+    @classmethod
+    def config_schema(cls) -> type[BaseModel]:
+        return ChatConfig
+
+    @classmethod
+    def triggers(cls) -> list[TriggerSpec]:
+        return [TriggerSpec("posted", signature=HmacSignature("$secret:HOOK", header="X-S"))]
+
+    @action(read_only=True)
+    def read(self, channel: str, limit: int = 10) -> dict[str, str]:
+        """Read a channel."""
+        return {}
+
+    @action(destructive=True)
+    def drop(self, channel: str) -> None:
+        """Delete a channel."""
+
+
+def about(plugin: Any = Chat, **changed: Any) -> dict[str, Any]:
+    return {**describe(CONNECTOR, "chat", "chat:Chat", plugin), **changed}
+
+
+def manifest(*plugins: Any, **changed: Any) -> Manifest:
+    values = {"distribution": "automate-chat", "version": "1.0", "pydantic": pydantic_version()}
+    return Manifest(**{**values, **changed}, plugins=plugins or (about(),))
+
+
+def test_a_description_has_what_a_host_shows() -> None:
+    """Names, hints, schemas, and the secrets that webhooks and the config's defaults name."""
+    found = about()
+    assert (found["title"], found["description"]) == ("A chat", "Posts messages.")
+    assert found["secrets"] == ["HOOK"]
+    read, drop = sorted(found["operations"], key=lambda each: each["name"], reverse=True)
+    assert (read["read_only"], read["idempotent"], read["destructive"]) == (True, True, False)
+    assert (drop["read_only"], drop["idempotent"], drop["destructive"]) == (False, False, True)
+    assert read["input"]["required"] == ["channel"]
+    assert found["triggers"][0]["event"] == "chat.posted"
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_secret_default_is_not_in_a_description() -> None:
+    """A schema masks what a SecretStr holds, and so does the manifest."""
+    assert "CHAT_TOKEN" not in json.dumps(about())
+
+
+def test_a_function_and_a_backend_are_described_by_their_parameters() -> None:
+    """Without an address or a value that differs from run to run."""
+
+    def shorten(value: str, length: int = 10, marker: object = object()) -> str:
+        """Shorten a text."""
+        return value
+
+    found = describe(FILTER, "shorten", "x:shorten", shorten)
+    assert found["parameters"] == ["value", "length=10", "marker=…"]
+    assert found["description"] == "Shorten a text."
+    assert "operations" not in describe(SECRETS_BACKEND, "env", "x:y", EnvSecretsBackend)
+
+
+def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """Byte for byte, too."""
+    file = tmp_path / "automate.json"
+    file.write_text(manifest().to_text(), "utf-8")
+    read = Manifest.read(file)
+    assert read == manifest()
+    assert read.to_text() == file.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("", "reinstall"),
+        ("[]", "reinstall"),
+        ('{"manifest": 1}', "reinstall"),
+        ('{"manifest": 2}', "install a newer automate-kernel"),
+        (
+            '{"manifest": 1, "distribution": "a", "version": "1", "pydantic": "2", "plugins": [1]}',
+            "reinstall",
+        ),
+        ("\ud83d".encode("utf-8", "surrogatepass").decode("latin-1"), "reinstall"),
+    ],
+    ids=["empty", "list", "bare", "newer", "odd plugins", "no json"],
+)
+def test_an_unreadable_manifest_says_what_to_do(tmp_path: Path, text: str, hint: str) -> None:
+    """One error for whatever is wrong with the file."""
+    file = tmp_path / "automate.json"
+    file.write_text(text, "utf-8")
+    with pytest.raises(ManifestError) as caught:
+        Manifest.read(file)
+    assert str(file) in caught.value.message
+    assert caught.value.hint is not None and caught.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["fresh", "loaded"])
+def test_a_manifest_is_found_without_an_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: bool
+) -> None:
+    """Of a package that would fail to import, and of a target deep in it."""
+    package = tmp_path / "manifested"
+    package.mkdir()
+    (package / "__init__.py").write_text("" if loaded else "raise SystemExit('imported')")
+    (package / "automate.json").write_text(manifest().to_text(), "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if loaded:
+        monkeypatch.setitem(sys.modules, "manifested", __import__("manifested"))
+    found = manifest_of("manifested.deep.below:Chat")
+    assert found is not None and found.entry("connector", "chat") == about()
+    assert ("manifested" in sys.modules) is loaded
+
+
+def test_what_is_no_package_has_no_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module, a name that leads nowhere, and a module that claims to have no origin."""
+    (tmp_path / "plain_module.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    odd = type(sys)("odd_module")
+    odd.__spec__ = None
+    monkeypatch.setitem(sys.modules, "odd_module", odd)
+    for target in ("plain_module:X", "nowhere_at_all:X", "odd_module:X", "__main__:X"):
+        assert manifest_of(target) is None
+        assert beside(target, "anything") is None
+
+
+def test_what_has_not_changed_has_not_drifted() -> None:
+    """The code says the same as its manifest."""
+    assert drift(manifest(), about()) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"title": "Another"}, ["title has changed"]),
+        ({"operations": []}, ["operations.read is no more", "operations.drop is no more"]),
+        ({"secrets": ["HOOK", "OTHER"]}, ["secrets has changed"]),
+        ({"more": 1}, ["more is new"]),
+    ],
+    ids=["title", "operations", "secrets", "new"],
+)
+def test_what_has_changed_is_named(changed: dict[str, Any], told: list[str]) -> None:
+    """Each part by its path."""
+    assert sorted(drift(manifest(), about(**changed))) == sorted(told)
+
+
+def test_a_field_that_became_required_is_named() -> None:
+    """By operation and schema."""
+
+    class Stricter(Chat):
+        """Posts messages."""
+
+        @action(read_only=True)
+        def read(self, channel: str, limit: int) -> dict[str, str]:
+            """Read a channel."""
+            return {}
+
+    told = drift(manifest(), about(Stricter))
+    assert "operations.read.input.required has changed" in told
+
+
+def test_a_plugin_that_the_manifest_does_not_know_is_named() -> None:
+    """The author added an entry point, and no more."""
+    assert drift(manifest(about(key="other")), about()) == ["connector chat is not in it"]
+
+
+def test_another_pydantic_words_schemas_otherwise() -> None:
+    """Of schemas that another version wrote only the fields count, and which are required."""
+    old = json.loads(json.dumps(about()))
+    for operation in old["operations"]:
+        operation["input"]["additionalProperties"] = True
+        operation["input"]["title"] = "Old"
+    assert drift(manifest(old, pydantic="2.0"), about()) == []
+    assert drift(manifest(old), about()) != []
+    old["operations"][0]["input"]["properties"].pop("channel")
+    assert len(drift(manifest(old, pydantic="2.0"), about())) == 1
+
+
+_NUMBERS = st.lists(st.integers(0, 12), min_size=1, max_size=4).map(
+    lambda ns: ".".join(map(str, ns))
+)
+_CLAUSES = st.lists(
+    st.tuples(st.sampled_from([">=", "<=", ">", "<"]), _NUMBERS), min_size=1, max_size=3
+)
+
+
+@given(version=_NUMBERS, clauses=_CLAUSES, space=st.sampled_from(["", " "]))
+def test_plain_versions_are_compared_as_packaging_does(
+    version: str, clauses: list[tuple[str, str]], space: str
+) -> None:
+    """The quick way, which imports nothing, and the whole of PEP 440 agree."""
+    specifier = f",{space}".join(f"{sign}{space}{number}" for sign, number in clauses)
+    quick = compatibility._satisfies_plainly(version, specifier)
+    assert quick is SpecifierSet(specifier).contains(version, prereleases=True)
+
+
+@pytest.mark.parametrize(
+    "specifier", ["", "~=1.0", "==1.*", ">=1.0a1", "!=1", ">=1;python_version>'3'", ">=1,"]
+)
+def test_other_versions_are_left_to_packaging(specifier: str) -> None:
+    """The quick way says that it doesn't know."""
+    assert compatibility._satisfies_plainly("1.0", specifier) is None
+    assert compatibility._satisfies_plainly("1.0.dev1", ">=1") is None
+
+
+@pytest.mark.parametrize(
+    ("requirement", "wanted"),
+    [
+        ("automate-kernel>=0.1,<2", ">=0.1,<2"),
+        ("automate-kernel<2,>=0.1", ">=0.1,<2"),
+        ("automate-kernel (<2,>=0.1)", ">=0.1,<2"),
+        ("Automate_Kernel >= 1", ">=1"),
+        ("automate-kernel[cli]>=1,<2", ">=1,<2"),
+        ("automate-kernel", ""),
+        ("automate-kernel>=1; extra == 'x'", ""),
+        ("automate-kernel-more>=3", ""),
+    ],
+)
+def test_the_requirement_on_the_kernel_is_read(requirement: str, wanted: str) -> None:
+    """In each form in which builders write it; one with a marker is for an extra."""
+    found = compatibility.requirement_on_kernel(["pydantic>=2", requirement])
+    assert found.replace(" ", "") == wanted
+
+
+def test_headers_end_where_the_readme_begins() -> None:
+    """A README with lines that look like headers changes nothing; names have no case."""
+    text = "Metadata-Version: 2.4\nNAME: a\nVersion: 1\nRequires-Dist: b>=1\n\nName: other\n"
+    assert _headers(text) == {"name": ["a"], "version": ["1"], "requires-dist": ["b>=1"]}
+    assert _headers(None) is None
