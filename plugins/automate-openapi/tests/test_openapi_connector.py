@@ -33,7 +33,7 @@ def test_names_come_from_ids_or_paths(tmp_path: Path) -> None:
     turned = dict(reversed(paths.items()))
     assert found == set(specs(connector(document(turned), tmp_path)))
     twice = {name for name in found if name.startswith("twice_")}
-    assert found - twice == {"issues/list_for_repo", "put_a", "get"}
+    assert found - twice == {"issues.list_for_repo", "put_a", "get"}
     assert len(twice) == 2
 
 

@@ -32,7 +32,7 @@ def test_one_action_does_not_make_the_others(github: Path, tmp_path: Path) -> No
     found = specs(made)
     tracemalloc.start()
     try:
-        found["issues/create"].validate({"owner": "a", "repo": "b", "title": "c"})
+        found["issues.create"].validate({"owner": "a", "repo": "b", "title": "c"})
         assert tracemalloc.get_traced_memory()[0] < 10_000_000
     finally:
         tracemalloc.stop()
@@ -43,12 +43,12 @@ def test_an_action_is_called(
     github: Path, tmp_path: Path, service: Service, auth: dict[str, dict[str, str]]
 ) -> None:
     made = connector(
-        github, tmp_path, auth=auth, pages={"issues/list*": {"by": "link"}}, **service.config
+        github, tmp_path, auth=auth, pages={"issues.list*": {"by": "link"}}, **service.config
     )
     service.answer([{"n": 1}], Link=f'<{service.url}/repos/a/b/issues?page=2>; rel="next"')
     service.answer([{"n": 2}])
     values = {"owner": "a", "repo": "b", "labels": "x,y", "max_items": 5}
-    assert call(made, "issues/list-for-repo", values) == [{"n": 1}, {"n": 2}]
+    assert call(made, "issues.list-for-repo", values) == [{"n": 1}, {"n": 2}]
     assert service.sent[0].target == "/repos/a/b/issues?labels=x%2Cy"
     with pytest.raises(AutomateError, match="'title' is required"):
-        call(made, "issues/create", {"owner": "a", "repo": "b"})
+        call(made, "issues.create", {"owner": "a", "repo": "b"})

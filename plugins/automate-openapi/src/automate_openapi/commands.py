@@ -10,6 +10,8 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_openapi.actions import Actions
 from automate_openapi.connector import OpenApiConnector
 
+_ONLY = option([], "Only these actions; * stands for any text. Repeatable.", "--only")
+
 app: Commands = Commands("openapi", "Work with connectors that come from OpenAPI documents.")
 
 
@@ -20,13 +22,13 @@ def _root() -> None:
 
 @app.called(
     "automate openapi freeze github > github_api.py",
-    "automate openapi freeze github --only 'issues/*' --only 'repos/get*' > github_api.py",
+    "automate openapi freeze github --only 'issues.*' --only 'repos.get*' > github_api.py",
     cls=TextCommand,
 )
 def freeze(
     context: Context,
     key: str = typer.Argument(..., help="The connector's key.", show_default=False),
-    only: list[str] = option([], "Only these actions; * stands for any text. Repeatable."),
+    only: list[str] = _ONLY,
 ) -> None:
     """
     Print a module with a typed method for each action of a connector.

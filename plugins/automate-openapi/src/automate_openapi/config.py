@@ -31,7 +31,7 @@ def _reporting(check: Any) -> AfterValidator:
 
 
 class _Table(BaseModel):
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class ActionHints(_Table):
@@ -62,6 +62,7 @@ class SchemeAuth(_Table):
     client_secret: str | None = None
     """The key of the client's secret."""
     scopes: list[str] = []
+    """The scopes to ask for."""
     token_url: str | None = None
     """The endpoint for tokens, in place of the document's."""
     type: Literal["bearer", "basic", "header", "query", "cookie", "oauth2"] | None = None
@@ -127,7 +128,9 @@ class OpenApiConfig(_Table):
 
     document: str = Field(min_length=1, examples=["petstore.yaml"])
     """The OpenAPI document, version 3.0 or 3.1: a file, or a URL. JSON or YAML."""
-    base_url: Annotated[str | None, _reporting(parse_base_url)] = None
+    base_url: Annotated[str | None, _reporting(parse_base_url)] = Field(
+        default=None, examples=["https://api.example.com/v1"]
+    )
     """The service's address, in place of the document's servers."""
     server: int = Field(default=0, ge=0)
     """Which of the document's servers to take, from 0."""
@@ -153,7 +156,9 @@ class OpenApiConfig(_Table):
     """What to do with an answer that doesn't fit the document."""
     files_from: str | None = None
     """The folder whose files may be sent. Without it a file is given as base64."""
-    idempotency_header: Annotated[str | None, _reporting(lambda v: check_headers({v: ""}))] = None
+    idempotency_header: Annotated[str | None, _reporting(lambda v: check_headers({v: ""}))] = Field(
+        default=None, examples=["Idempotency-Key"]
+    )
     """A header that the service knows a repeated request by, such as ``Idempotency-Key``."""
     allow_private_networks: Annotated[bool | list[str], _reporting(AddressPolicy.parse)] = False
     """Addresses that are not public and may be reached: networks, addresses, hosts; true for all
@@ -165,6 +170,7 @@ class OpenApiConfig(_Table):
     max_response_bytes: int = Field(default=5 * _MIB, ge=1_000, le=512 * _MIB)
     """The most bytes of an answer, unpacked."""
     max_redirects: int = Field(default=5, ge=0, le=20)
+    """The most redirects that a request follows."""
     max_document_bytes: int = Field(default=32 * _MIB, ge=1_000, le=256 * _MIB)
     """The most bytes of the document."""
     refresh_seconds: float = Field(default=3_600.0, ge=1, le=86_400 * 30)

@@ -68,7 +68,8 @@ class Document:
         """
         Follow the references of a parameter, a response and the like.
 
-        Returns the object and the document that it is in, by its place. Raises `BrokenReferenceError`.
+        Returns the object and the document that it is in, by its place. Raises
+        `BrokenReferenceError`.
         """
         for _ in range(_LONGEST_CHAIN):
             if not isinstance(node, Mapping):

@@ -35,9 +35,12 @@ def frozen_module(actions: Actions, *, key: str, only: Iterable[str] = ("*",)) -
     module = _Module(specs, key)
     methods = [module.method(spec) for spec in specs]
     title = _line(actions.document.title)
+    about = (
+        f"{title}, as typed methods.\n\nWritten by ``automate openapi freeze {key}``. Write it "
+        "again when the document has changed."
+    )
     body = [
-        f'"""\n{title}, as typed methods.\n\nWritten by ``automate openapi freeze {key}``. Write it '
-        'again when the document has changed.\n"""',
+        f'"""\n{about}\n"""',
         "# ruff: noqa",
         "",
         "from __future__ import annotations",
@@ -67,7 +70,7 @@ class _Module:
             self.name, "Any", "Literal", "NotRequired", "OpenApiConnector", "TypedDict", "Unpack",
             "cast",
         }  # fmt: skip
-        self._methods = {name for name in dir(OpenApiConnector)} | {"config", "ctx"}
+        self._methods = {*dir(OpenApiConnector), "config", "ctx"}
         self._definitions: dict[Direction, dict[str, Any]] = {
             "input": _definitions(spec.input_schema for spec in specs),
             "output": _definitions(spec.output_schema for spec in specs),

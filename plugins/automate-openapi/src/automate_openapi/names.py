@@ -14,7 +14,8 @@ from automate_kernel.operations.spec import NAME_PATTERN
 from automate_openapi.config import OpenApiConfig
 from automate_openapi.document import Document
 
-_UNFIT = re.compile(r"[^A-Za-z0-9_./-]+")
+_UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
+_DOTS = re.compile(r"[-_]*\.[-_.]*")
 _LONGEST = 120
 
 
@@ -53,7 +54,9 @@ def action_name(place: Place) -> str:
     if not isinstance(given, str) or not given.strip():
         words = re.sub(r"[{}]", "", place.path).replace("/", "_").strip("_")
         given = f"{place.method}_{words}" if words else place.method
-    name = _UNFIT.sub("_", given.strip())[:_LONGEST].strip("./-_") or place.method
+    # GitHub's issues/create becomes issues.create: workflows have names between dots.
+    name = _DOTS.sub(".", _UNFIT.sub("_", given.strip().replace("/", ".")))
+    name = name[:_LONGEST].strip(".-_") or place.method
     return name if NAME_PATTERN.fullmatch(name) else f"{place.method}_{_digest(place)}"
 
 
