@@ -354,13 +354,30 @@ def test_documents_of_one_host_may_refer_to_each_other(service: Service) -> None
 # -- addresses and credentials ---------------------------------------------------------------------
 
 
-def test_variables_make_the_address(tmp_path: Path) -> None:
-    made = connector(PETSTORE, tmp_path, server_variables={"region": "us"})
-    kernel_says = call_check(made)
-    assert "https://us.petstore.example/v2" in kernel_says
-    made = connector(PETSTORE, tmp_path, server_variables={"region": "evil.example/"})
-    with pytest.raises(ConfigError, match="'region' is not one of eu, us"):
-        call_check(made)
+def test_variables_make_the_address(tmp_path: Path, service: Service) -> None:
+    variables = {"host": {"default": "api", "enum": ["api", "127.0.0.1"]}, "stage": {}}
+    server = {"url": "http://{host}:{port}/{stage}", "variables": variables}
+    content = document({"/a": {"get": operation()}}, servers=[server])
+    port = service.url.rpartition(":")[2]
+    given = {"host": "127.0.0.1", "port": port, "stage": "v2"}
+    config = {"allow_private_networks": ["127.0.0.1"], "server_variables": given}
+    call(connector(content, tmp_path, **config), "get_a")
+    assert service.last.target == "/v2/a"
+    given["host"] = "evil.example"
+    with pytest.raises(ConfigError, match=r"'host' is not one of api, 127\.0\.0\.1"):
+        call(connector(content, tmp_path, **config), "get_a")
+    del given["stage"]
+    given["host"] = "127.0.0.1"
+    with pytest.raises(ConfigError, match="has the variable 'stage'"):
+        call(connector(content, tmp_path, **config), "get_a")
+
+
+def test_the_check_reaches_the_service(tmp_path: Path, service: Service) -> None:
+    """Without credentials; any answer will do."""
+    service.answer({}, 401)
+    made = connector(PETSTORE, tmp_path, auth={"token": {"secret": "T"}}, **service.config)
+    assert call_check(made).startswith("Pet store 2.0 at http://127.0.0.1:")
+    assert "authorization" not in service.last.headers
 
 
 def call_check(made: OpenApiConnector) -> str:

@@ -16,10 +16,12 @@ TOKEN_AUTH = {"token": {"secret": "T"}}
 
 class TestOpenApiConnector(ConnectorContract):
     supports_webhooks = False
-    example_inputs: ClassVar[Any] = {"getPet": {"petId": 7}, "addNote": {"body": "x"}}
+    example_inputs: ClassVar[Any] = {"getPet": {"petId": 7}}
+    bad_configs = ({"document": "/nowhere.yaml"},)
 
     @pytest.fixture
     def connector(self, service: Service) -> Connector:
+        service.answer({"id": 7, "name": "Rex"})
         return OpenApiConnector(
             {"document": str(PETSTORE), "auth": TOKEN_AUTH, **service.config},
             ctx=ConnectorContext(key="pets", secrets=Secrets()),

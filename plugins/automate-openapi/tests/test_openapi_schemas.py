@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 from automate_kernel.operations.schemas import compile_schema
-from automate_openapi.document import Document
+from automate_openapi.document import ApiDocument
 from automate_openapi.schemas import Schemas
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +40,7 @@ def closed(
     schema: Any, *, version: str = "3.0.3", direction: Any = "input", **components: Any
 ) -> Any:
     content = document({}, version=version, components={"schemas": components})
-    return Schemas(Document(content, "x")).closed(schema, "x", direction)
+    return Schemas(ApiDocument(content, "x")).closed(schema, "x", direction)
 
 
 @given(first=SCHEMAS, second=SCHEMAS, version=st.sampled_from(["3.0.0", "3.1.0"]), value=SCALARS)

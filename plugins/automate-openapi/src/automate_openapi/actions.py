@@ -14,9 +14,9 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.schemas import Check, compile_schema
 from automate_openapi.bodies import kind_of
 from automate_openapi.config import ActionHints, OpenApiConfig, PagesConfig
-from automate_openapi.document import BrokenReferenceError, Document, mapping
+from automate_openapi.document import ApiDocument, BrokenReferenceError, mapping
 from automate_openapi.inputs import Input, InputReader
-from automate_openapi.names import Place, places
+from automate_openapi.names import OperationPlace, places
 from automate_openapi.schemas import Schemas
 
 _MOST_DESCRIPTION, _MOST_TITLE, _SHOWN_PROBLEMS = 4_000, 200, 5
@@ -25,7 +25,7 @@ _SAFE, _REPEATABLE = ("get", "head", "options", "trace"), ("put", "delete")
 T = TypeVar("T")
 
 
-class _Nature(TypedDict):
+class _Effects(TypedDict):
     read_only: bool
     destructive: bool
     idempotent: bool
@@ -36,7 +36,7 @@ class ApiAction:
     """An operation of the document as an action."""
 
     spec: ActionSpec
-    place: Place
+    place: OperationPlace
     input: Input = field(default_factory=Input)
     pages: PagesConfig | None = None
     problem: str | None = None
@@ -57,7 +57,9 @@ class Actions(Mapping[str, ActionSpec]):
     A spec is made when it is asked for, and kept.
     """
 
-    def __init__(self, document: Document, config: OpenApiConfig, logger: logging.Logger) -> None:
+    def __init__(
+        self, document: ApiDocument, config: OpenApiConfig, logger: logging.Logger
+    ) -> None:
         self.document = document
         self._config, self._logger = config, logger
         self._schemas = Schemas(document)
@@ -83,7 +85,7 @@ class Actions(Mapping[str, ActionSpec]):
             found = self._made[name] = self._action(name, self._places[name])
         return found
 
-    def _action(self, name: str, place: Place) -> ApiAction:
+    def _action(self, name: str, place: OperationPlace) -> ApiAction:
         pages = last_fitting(self._config.pages, name) if place.method == "get" else None
         reader = InputReader(
             self.document,
@@ -116,7 +118,7 @@ class Actions(Mapping[str, ActionSpec]):
         )
         return ApiAction(spec, place, given, pages)
 
-    def _nature(self, name: str, place: Place) -> _Nature:
+    def _nature(self, name: str, place: OperationPlace) -> _Effects:
         hints = last_fitting(self._config.hints, name) or ActionHints()
         read_only = _either(hints.read_only, place.method in _SAFE and not hints.destructive)
         destructive = _either(hints.destructive, place.method == "delete")
@@ -127,7 +129,9 @@ class Actions(Mapping[str, ActionSpec]):
             "idempotent": idempotent,
         }
 
-    def _output(self, place: Place, *, listed: bool) -> tuple[dict[str, Any] | None, list[str]]:
+    def _output(
+        self, place: OperationPlace, *, listed: bool
+    ) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the schema of what comes back, or None if nothing is known of it."""
         if place.method == "head":
             return {"type": "null"}, []
@@ -193,7 +197,7 @@ def _text(value: Any) -> str:
     return " ".join(value.split()) if isinstance(value, str) else ""
 
 
-def _description(place: Place) -> str:
+def _description(place: OperationPlace) -> str:
     summary, more = (place.operation.get(word) for word in ("summary", "description"))
     words = [each.strip() for each in (summary, more) if isinstance(each, str) and each.strip()]
     text = "\n\n".join(dict.fromkeys(words))

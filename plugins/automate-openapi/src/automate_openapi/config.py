@@ -153,7 +153,7 @@ class OpenApiConfig(_Table):
     max_items: int = Field(default=10_000, ge=1, le=1_000_000)
     """The most items of a list that one call may ask for."""
     validate_output: Literal["warn", "error", "off"] = "warn"
-    """What to do with an answer that doesn't fit the document."""
+    """The consequence of an answer that doesn't fit the document: a warning, an error, none."""
     files_from: str | None = None
     """The folder whose files may be sent. Without it a file is given as base64."""
     idempotency_header: Annotated[str | None, _reporting(lambda v: check_headers({v: ""}))] = Field(

@@ -17,7 +17,7 @@ from automate_openapi.config import OpenApiConfig
 from automate_openapi.parameters import Pair, filled
 from automate_openapi.security import Security
 from automate_openapi.servers import base_url
-from automate_openapi.source import Source
+from automate_openapi.source import DocumentSource
 
 # With these the service says that it has done nothing.
 _REFUSED = frozenset({408, 409, 425, 429})
@@ -40,7 +40,7 @@ class OpenApiConnector(Connector):
     ) -> None:
         super().__init__(config, ctx=ctx)
         self._settings: OpenApiConfig = self.parse_config(config)
-        self._source = Source(self._settings, self.ctx.logger)
+        self._source = DocumentSource(self._settings, self.ctx.logger)
         self._pace = RateLimiter()
         self._lock = threading.Lock()
         self._known: tuple[Actions, Security] | None = None
@@ -72,9 +72,14 @@ class OpenApiConnector(Connector):
         return output
 
     async def check(self) -> str:
-        """Read the document, and say how many actions it has and where the service is."""
-        actions, _ = await self._current()
+        """Read the document, and reach the service, without credentials and with any answer."""
+        actions, security = await self._current()
         address = base_url(actions.document, self._settings)
+        try:
+            await self._client(security, address, ()).asend("HEAD", "/")
+        except AutomateError as error:
+            if "status" not in error.details:
+                raise
         return f"{actions.document.title} at {address} has {len(actions)} wanted action(s)"
 
     def close(self) -> None:
@@ -107,9 +112,8 @@ class OpenApiConnector(Connector):
                 await client.aclose()
         return known
 
-    def _client(self, actions: Actions, security: Security, action: ApiAction) -> ServiceClient:
-        address = base_url(actions.document, self._settings, action.place)
-        names = security.chosen(action.place)
+    def _client(self, security: Security, address: str, names: tuple[str, ...]) -> ServiceClient:
+        """Return the client for the service at *address* with the credentials *names*."""
         with self._lock:
             found = self._clients.get((address, names))
             if found is None:
@@ -135,7 +139,8 @@ class OpenApiConnector(Connector):
         self, action: ApiAction, actions: Actions, security: Security, values: dict[str, Any]
     ) -> Any:
         path, headers = _target(action, values)
-        client = self._client(actions, security, action)
+        address = base_url(actions.document, self._settings, action.place)
+        client = self._client(security, address, security.chosen(action.place))
         listed = action.input.max_items
         if listed is not None and listed in values and action.pages is not None:
             found = client.aitems(

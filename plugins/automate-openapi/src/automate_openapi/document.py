@@ -22,7 +22,7 @@ class BrokenReferenceError(Exception):
     """A reference that leads nowhere, in a circle, or to where it may not."""
 
 
-class Document:
+class ApiDocument:
     """
     The *content* of a document that was read from *place*, a file or URL.
 
@@ -172,7 +172,7 @@ def _loader() -> Any:
     """Return PyYAML's safe loader, which reads what JSON has, with text for keys."""
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-    class Loader(base):  # type: ignore[misc]
+    class JsonInYaml(base):  # type: ignore[misc]
         yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute
 
     def construct(loader: Any, node: Any) -> Iterator[dict[str, Any]]:
@@ -186,7 +186,7 @@ def _loader() -> Any:
                 )
             found[key.value] = loader.construct_object(value)
 
-    Loader.add_constructor("tag:yaml.org,2002:map", construct)
+    JsonInYaml.add_constructor("tag:yaml.org,2002:map", construct)
     for name, pattern, first in _SCALARS:
-        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{name}", re.compile(pattern), first)
-    return Loader
+        JsonInYaml.add_implicit_resolver(f"tag:yaml.org,2002:{name}", re.compile(pattern), first)
+    return JsonInYaml

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from automate_openapi.bodies import Body, concrete, file_schema, is_binary, kind_of, preferred
-from automate_openapi.document import BrokenReferenceError, Document, mapping
-from automate_openapi.names import Place
+from automate_openapi.document import ApiDocument, BrokenReferenceError, mapping
+from automate_openapi.names import OperationPlace
 from automate_openapi.parameters import STYLES, Parameter, template_names
 from automate_openapi.schemas import Closed, Schemas
 
@@ -39,9 +39,9 @@ class InputReader:
 
     def __init__(
         self,
-        document: Document,
+        document: ApiDocument,
         schemas: Schemas,
-        place: Place,
+        place: OperationPlace,
         *,
         files_from: str | None,
         max_items: int | None,

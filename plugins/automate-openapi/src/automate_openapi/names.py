@@ -12,7 +12,7 @@ from typing import Any
 
 from automate_kernel.operations.spec import NAME_PATTERN
 from automate_openapi.config import OpenApiConfig
-from automate_openapi.document import Document
+from automate_openapi.document import ApiDocument
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
 _DOTS = re.compile(r"[-_]*\.[-_.]*")
@@ -20,7 +20,7 @@ _LONGEST = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OperationPlace:
     """An operation's place in the document."""
 
     path: str
@@ -31,14 +31,14 @@ class Place:
     """The document that it is in."""
 
 
-def places(document: Document, config: OpenApiConfig) -> dict[str, Place]:
+def places(document: ApiDocument, config: OpenApiConfig) -> dict[str, OperationPlace]:
     """
     Return the places of the wanted actions by their names.
 
     Names that two operations would have end with a digest of method and path, each of them:
     so none takes over another's name when operations come, go or move.
     """
-    found = [Place(*each) for each in document.operations()]
+    found = [OperationPlace(*each) for each in document.operations()]
     names = [action_name(place) for place in found]
     claims = Counter(names)
     named = {
@@ -48,7 +48,7 @@ def places(document: Document, config: OpenApiConfig) -> dict[str, Place]:
     return {name: place for name, place in named.items() if _is_wanted(name, place, config)}
 
 
-def action_name(place: Place) -> str:
+def action_name(place: OperationPlace) -> str:
     """Return the name for an operation: its id, made fit."""
     given = place.operation.get("operationId")
     if not isinstance(given, str) or not given.strip():
@@ -60,12 +60,12 @@ def action_name(place: Place) -> str:
     return name if NAME_PATTERN.fullmatch(name) else f"{place.method}_{_digest(place)}"
 
 
-def _digest(place: Place) -> str:
+def _digest(place: OperationPlace) -> str:
     text = f"{place.method} {place.path}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
 
 
-def _is_wanted(name: str, place: Place, config: OpenApiConfig) -> bool:
+def _is_wanted(name: str, place: OperationPlace, config: OpenApiConfig) -> bool:
     tags = place.operation.get("tags")
     own = {each for each in tags if isinstance(each, str)} if isinstance(tags, list) else set()
     return (

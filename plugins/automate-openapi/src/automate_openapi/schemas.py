@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from automate_openapi.document import BrokenReferenceError, Document, mapping
+from automate_openapi.document import ApiDocument, BrokenReferenceError, mapping
 
 Direction = Literal["input", "output"]
 _TYPES = ("null", "boolean", "object", "array", "number", "string", "integer")
@@ -33,7 +33,7 @@ class Closed:
 
 
 @dataclass(slots=True)
-class _Part:
+class _SchemaPart:
     """One rewritten schema: the definitions that it refers to, by reference, and its problems."""
 
     schema: dict[str, Any] | bool = True
@@ -44,9 +44,9 @@ class _Part:
 class Schemas:
     """The schemas of a *document*. Each definition is rewritten once, for all that refer to it."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: ApiDocument) -> None:
         self._document = document
-        self._parts: dict[tuple[Direction, str], _Part] = {}
+        self._parts: dict[tuple[Direction, str], _SchemaPart] = {}
         self._names: dict[str, str] = {}
         self._taken: dict[str, str] = {}
 
@@ -56,11 +56,11 @@ class Schemas:
         schema = part.schema if isinstance(part.schema, dict) else {}
         return self.close(schema, part, direction)
 
-    def part(self, node: Any, base: str, direction: Direction) -> _Part:
+    def part(self, node: Any, base: str, direction: Direction) -> _SchemaPart:
         """Return the schema *node* rewritten, and without its definitions."""
         return _Rewriting(self._document, self.name_of, base, direction).done(node)
 
-    def close(self, schema: dict[str, Any], part: _Part, direction: Direction) -> Closed:
+    def close(self, schema: dict[str, Any], part: _SchemaPart, direction: Direction) -> Closed:
         """Return *schema*, made of *part*, with the definitions that it refers to."""
         problems = list(part.problems)
         definitions: dict[str, Any] = {}
@@ -93,14 +93,14 @@ class Schemas:
             self._names[reference] = found
         return found
 
-    def _definition(self, reference: str, direction: Direction) -> _Part:
+    def _definition(self, reference: str, direction: Direction) -> _SchemaPart:
         key = (direction, reference)
         found = self._parts.get(key)
         if found is None:
             try:
                 node = self._document.at(reference)
             except BrokenReferenceError as problem:
-                found = _Part({}, problems=[str(problem)])
+                found = _SchemaPart({}, problems=[str(problem)])
             else:
                 found = self.part(node, reference.partition("#")[0], direction)
             self._parts[key] = found
@@ -111,14 +111,14 @@ class _Rewriting:
     """The rewriting of one schema. A keyword that isn't as it should be is left out."""
 
     def __init__(
-        self, document: Document, name_of: Callable[[str], str], base: str, direction: Direction
+        self, document: ApiDocument, name_of: Callable[[str], str], base: str, direction: Direction
     ) -> None:
         self._document, self._name_of, self._base = document, name_of, base
         self._direction = direction
-        self._part = _Part()
+        self._part = _SchemaPart()
         self._nodes = 0
 
-    def done(self, node: Any) -> _Part:
+    def done(self, node: Any) -> _SchemaPart:
         self._part.schema = self._schema(node, 0)
         return self._part
 

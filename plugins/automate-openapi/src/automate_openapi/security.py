@@ -10,8 +10,8 @@ from automate_http import Auth, BasicAuth, BearerAuth, Credentials, HeaderAuth, 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.context import SecretReader
 from automate_openapi.config import OpenApiConfig, SchemeAuth
-from automate_openapi.document import BrokenReferenceError, Document, mapping
-from automate_openapi.names import Place
+from automate_openapi.document import ApiDocument, BrokenReferenceError, mapping
+from automate_openapi.names import OperationPlace
 
 _TOLD_HERE = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -64,7 +64,7 @@ class AllOf(Auth):
 class Security:
     """The security schemes of a *document* with the credentials of the *config*."""
 
-    def __init__(self, document: Document, config: OpenApiConfig) -> None:
+    def __init__(self, document: ApiDocument, config: OpenApiConfig) -> None:
         self._document, self._config = document, config
         components = mapping(document.content.get("components"))
         self._schemes = mapping(components.get("securitySchemes"))
@@ -76,7 +76,7 @@ class Security:
                     hint=f"it has: {known}; or describe it here with type",
                 )
 
-    def chosen(self, place: Place) -> tuple[str, ...]:
+    def chosen(self, place: OperationPlace) -> tuple[str, ...]:
         """
         Return the schemes to use for an action: of its alternatives the first that is configured.
 

@@ -9,13 +9,15 @@ from urllib.parse import urljoin, urlsplit
 
 from automate_kernel.errors import ConfigError
 from automate_openapi.config import OpenApiConfig
-from automate_openapi.document import Document, mapping
-from automate_openapi.names import Place
+from automate_openapi.document import ApiDocument, mapping
+from automate_openapi.names import OperationPlace
 
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
 
 
-def base_url(document: Document, config: OpenApiConfig, place: Place | None = None) -> str:
+def base_url(
+    document: ApiDocument, config: OpenApiConfig, place: OperationPlace | None = None
+) -> str:
     """
     Return the address for an action at *place*, without a slash at its end.
 
@@ -40,7 +42,7 @@ def _servers(holder: Mapping[str, Any]) -> Sequence[Any]:
     return found if isinstance(found, list) else []
 
 
-def _address(server: Mapping[str, Any], given: Mapping[str, str], document: Document) -> str:
+def _address(server: Mapping[str, Any], given: Mapping[str, str], document: ApiDocument) -> str:
     variables = mapping(server.get("variables"))
 
     def value(match: re.Match[str]) -> str:
@@ -62,7 +64,7 @@ def _address(server: Mapping[str, Any], given: Mapping[str, str], document: Docu
     return _VARIABLE.sub(value, str(server.get("url", "/")))
 
 
-def _trusted(address: str, document: Document) -> str:
+def _trusted(address: str, document: ApiDocument) -> str:
     from_web = urlsplit(document.place).scheme in ("http", "https")
     found = urlsplit(urljoin(document.place, address) if from_web else address)
     if found.scheme not in ("http", "https") or not found.hostname:

@@ -1,4 +1,4 @@
-"""Where a document comes from: a file, or a URL that is asked again by its ETag."""
+"""The source of a document: a file, or a URL that is asked again by its ETag."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from automate_http.guard import origin
 from automate_http.transports import Transports
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_openapi.config import OpenApiConfig
-from automate_openapi.document import Document, parse, references
+from automate_openapi.document import ApiDocument, parse, references
 
 _MOST_DOCUMENTS = 50
 _AGAIN_SECONDS = 60.0
@@ -32,13 +32,13 @@ _NOT_MODIFIED = 304
 class _Read:
     """A document that was read, and the marks by which a change is seen."""
 
-    document: Document
+    document: ApiDocument
     at: float
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
     etag: str | None = None
 
 
-class Source:
+class DocumentSource:
     """
     The document that the *config* names.
 
@@ -65,7 +65,7 @@ class Source:
                     hint="or name its private network in allow_private_networks",
                 )
 
-    async def document(self) -> Document:
+    async def document(self) -> ApiDocument:
         """Return the document, the same object while it hasn't changed. Raises `AutomateError`."""
         read = self._read
         if read is not None and self._is_fresh(read):
@@ -126,7 +126,7 @@ class Source:
                 self._check_count(others)
                 others[name] = read(name)
                 waiting += self._others(others[name], name)
-        return _Read(Document(content, place, others), self._clock(), marks)
+        return _Read(ApiDocument(content, place, others), self._clock(), marks)
 
     # -- URLs --------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class Source:
             waiting += self._others(others[url], url)
         # An ETag is of one document, so with others all are asked for again.
         with _may_pass():
-            document = Document(content, place, others)
+            document = ApiDocument(content, place, others)
         return _Read(document, self._clock(), etag=etag if not others else None)
 
     async def _get(self, url: str, etag: str | None) -> tuple[bytes, str | None] | None:
