@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,41 @@ def test_a_url_is_asked_again_by_its_etag(service: Service) -> None:
     service.answers.clear()
     service.answer(document({"/b": {"get": operation()}}))
     assert set(specs(made)) == {"get_b"}
+
+
+def test_many_threads_read_a_document_once(service: Service) -> None:
+    """Each on an event loop of its own."""
+    service.answer(document({"/a": {"get": operation()}}))
+    made = from_url(service, base_url=service.url)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: call(made, "get_a"), range(16)))
+    assert len(answers) == 16
+    assert [each.target for each in service.sent].count("/openapi.json") == 1
+
+
+def test_a_query_of_the_documents_url_is_not_shown(service: Service) -> None:
+    """It may hold a token."""
+    service.answer({"swagger": "2.0"})
+    made = from_url(service)
+    made = OpenApiConnector(
+        {**made.config, "document": f"{service.url}/x.json?token=abcdef"}, ctx=made.ctx
+    )
+    with pytest.raises(AutomateError, match=r"x\.json' is of Swagger") as caught:
+        specs(made)
+    assert "abcdef" not in str(caught.value)
+    assert service.last.target.endswith("?token=abcdef")
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path, service: Service) -> None:
+    folder = tmp_path / "a #1?%20b"
+    folder.mkdir()
+    parameter = {"name": "q", "in": "query", "schema": {"$ref": "#/components/schemas/Q"}}
+    content = document(
+        {"/a": {"get": operation(parameters=[parameter])}},
+        components={"schemas": {"Q": {"type": "string"}}},
+    )
+    made = connector(content, folder, **service.config)
+    assert specs(made)["get_a"].input_schema["$defs"] == {"Q": {"type": "string"}}
 
 
 def from_url(service: Service, **config: Any) -> OpenApiConnector:

@@ -65,7 +65,9 @@ class OpenApiConnector(Connector):
             raise uncallable(action, found.problem)
         try:
             output = await self._sent(found, actions, security, input_data)
-            check_output(found, output, self._settings.validate_output, self.ctx.logger)
+            # On a thread: of a large answer, or at the first call, it takes a while.
+            how = self._settings.validate_output
+            await asyncio.to_thread(check_output, found, output, how, self.ctx.logger)
         except AutomateError as error:
             self._judge(found, error)
             raise
@@ -98,19 +100,15 @@ class OpenApiConnector(Connector):
     async def _current(self) -> tuple[Actions, Security]:
         document = await self._source.document()
         known = self._known
-        if known is None or known[0].document is not document:
-            known = await asyncio.to_thread(
-                lambda: (
-                    Actions(document, self._settings, self.ctx.logger),
-                    Security(document, self._settings),
-                )
-            )
-            # Clients of before have the credentials and the address of another document.
-            self._known, before = known, known and self._clients
-            self._clients = {}
-            for client in before.values():
-                await client.aclose()
-        return known
+        if known is not None and known[0].document is document:
+            return known
+        actions = await asyncio.to_thread(Actions, document, self._settings, self.ctx.logger)
+        with self._lock:
+            if self._known is None or self._known[0].document is not document:
+                self._known = actions, Security(document, self._settings)
+                # These know another document's credentials. Requests on their way still end.
+                self._clients = {}
+            return self._known
 
     def _client(self, security: Security, address: str, names: tuple[str, ...]) -> ServiceClient:
         """Return the client for the service at *address* with the credentials *names*."""

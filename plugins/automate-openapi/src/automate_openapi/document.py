@@ -58,7 +58,7 @@ class ApiDocument:
 
     def at(self, absolute: str) -> Any:
         """Return what an `absolute` reference leads to. Raises `BrokenReferenceError`."""
-        place, _, pointer = absolute.partition("#")
+        place, _, pointer = absolute.rpartition("#")
         try:
             return value_at(self._roots[place], pointer)
         except LookupError:
@@ -77,7 +77,7 @@ class ApiDocument:
             if "$ref" not in node:
                 return node, base
             absolute = self.absolute(node["$ref"], base)
-            node, base = self.at(absolute), absolute.partition("#")[0]
+            node, base = self.at(absolute), absolute.rpartition("#")[0]
         raise BrokenReferenceError("a $ref leads in a circle")
 
     def operations(self) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any], str]]:
@@ -99,6 +99,11 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def shown(place: str) -> str:
+    """Return *place* for messages: of a URL without its query, which may hold a token."""
+    return repr(place.partition("?")[0] if place.startswith(("http:", "https:")) else place)
+
+
 def parse(text: bytes, place: str) -> Any:
     """Parse JSON or YAML, within bounds. Raises `ConfigError`."""
     try:
@@ -110,7 +115,7 @@ def parse(text: bytes, place: str) -> Any:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         line = error.lineno if isinstance(error, json.JSONDecodeError) else line and line + 1
         where = f", line {line}" if line else ""
-        raise ConfigError(f"the document {place!r} is no valid JSON or YAML{where}") from None
+        raise ConfigError(f"the document {shown(place)} is no valid JSON or YAML{where}") from None
     _check_size(found, place)
     return found
 
@@ -138,7 +143,7 @@ def _checked(content: Any, place: str) -> Mapping[str, Any]:
         problem, hint = "is of Swagger 2.0", "convert it to OpenAPI 3, with swagger2openapi, say"
     else:
         problem, hint = "is no OpenAPI document of version 3.0 or 3.1", "see its field 'openapi'"
-    raise ConfigError(f"the document {place!r} {problem}", hint=hint)
+    raise ConfigError(f"the document {shown(place)} {problem}", hint=hint)
 
 
 def _check_size(content: Any, place: str) -> None:
@@ -148,7 +153,9 @@ def _check_size(content: Any, place: str) -> None:
         node, depth = waiting.pop()
         nodes += 1
         if depth > _DEEPEST or nodes > _MOST_NODES:
-            raise ConfigError(f"the document {place!r} is too deep or, with its aliases, too large")
+            raise ConfigError(
+                f"the document {shown(place)} is too deep or, with its aliases, too large"
+            )
         if isinstance(node, (dict, list)):
             children = node.values() if isinstance(node, dict) else node
             waiting.extend((child, depth + 1) for child in children)

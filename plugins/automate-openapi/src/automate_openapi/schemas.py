@@ -87,7 +87,7 @@ class Schemas:
             last = reference.rpartition("/")[2]
             found = _UNFIT.sub("_", last)[:100] or "schema"
             own = reference.startswith(f"{self._document.place}#/components/schemas/")
-            if not own or found != last or reference.count("/", reference.index("#")) != 3:
+            if not own or found != last or reference.count("/", reference.rindex("#")) != 3:
                 digest = hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()
                 found = f"{found}_{digest[:8]}"
             self._names[reference] = found
@@ -102,7 +102,7 @@ class Schemas:
             except BrokenReferenceError as problem:
                 found = _SchemaPart({}, problems=[str(problem)])
             else:
-                found = self.part(node, reference.partition("#")[0], direction)
+                found = self.part(node, reference.rpartition("#")[0], direction)
             self._parts[key] = found
         return found
 

@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 from automate_kernel.errors import ConfigError
 from automate_openapi.config import OpenApiConfig
-from automate_openapi.document import ApiDocument, mapping
+from automate_openapi.document import ApiDocument, mapping, shown
 from automate_openapi.names import OperationPlace
 
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
@@ -31,7 +31,8 @@ def base_url(
     index = config.server if not own else 0
     if index >= len(servers):
         raise ConfigError(
-            f"the document {document.place!r} has {len(servers)} server(s), and no number {index}"
+            f"the document {shown(document.place)} has {len(servers)} server(s), "
+            f"and no number {index}"
         )
     found = _address(mapping(servers[index]), config.server_variables, document)
     return _trusted(found, document).rstrip("/")
@@ -51,7 +52,7 @@ def _address(server: Mapping[str, Any], given: Mapping[str, str], document: ApiD
         found = given.get(name, described.get("default"))
         if found is None:
             raise ConfigError(
-                f"the address of {document.place!r} has the variable {name!r}",
+                f"the address of {shown(document.place)} has the variable {name!r}",
                 hint="give it in server_variables, or all of the address as base_url",
             )
         allowed = described.get("enum")
@@ -69,12 +70,12 @@ def _trusted(address: str, document: ApiDocument) -> str:
     found = urlsplit(urljoin(document.place, address) if from_web else address)
     if found.scheme not in ("http", "https") or not found.hostname:
         raise ConfigError(
-            f"the document {document.place!r} has no whole address of its service",
+            f"the document {shown(document.place)} has no whole address of its service",
             hint="give it as base_url",
         )
     if from_web and (found.scheme, found.netloc) != urlsplit(document.place)[:2]:
         raise ConfigError(
-            f"the document {document.place!r} names a service on another host, "
+            f"the document {shown(document.place)} names a service on another host, "
             f"{found.hostname!r}, which would get your credentials",
             hint="if it is the right one, give its address as base_url",
         )

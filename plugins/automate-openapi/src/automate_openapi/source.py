@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 
+import anyio
 import httpx
 
 from automate_http import AddressPolicy, Guard
@@ -21,10 +23,11 @@ from automate_http.guard import origin
 from automate_http.transports import Transports
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_openapi.config import OpenApiConfig
-from automate_openapi.document import ApiDocument, parse, references
+from automate_openapi.document import ApiDocument, parse, references, shown
 
 _MOST_DOCUMENTS = 50
 _AGAIN_SECONDS = 60.0
+_LOOK_SECONDS = 0.01
 _NOT_MODIFIED = 304
 
 
@@ -54,6 +57,7 @@ class DocumentSource:
     ) -> None:
         self._config, self._logger, self._clock = config, logger, clock
         self._read: _Read | None = None
+        self._lock = threading.Lock()
         self.is_url = urlsplit(config.document).scheme in ("http", "https")
         guard = Guard(AddressPolicy.parse(config.allow_private_networks))
         self._transports = Transports(guard, ca_file=config.ca_file, owner="the document's client")
@@ -70,13 +74,22 @@ class DocumentSource:
         read = self._read
         if read is not None and self._is_fresh(read):
             return read.document
-        if not self.is_url:
-            # On a thread: it may be large.
-            found = await asyncio.to_thread(self._from_files)
-        else:
-            found = await self._refreshed(read)
-        self._read = found
-        return found.document
+        # Not asyncio's: an instance serves several event loops.
+        while not self._lock.acquire(blocking=False):  # noqa: ASYNC110
+            await anyio.sleep(_LOOK_SECONDS)
+        try:
+            read = self._read
+            if read is None or not self._is_fresh(read):
+                self._read = read = await self._again(read)
+            return read.document
+        finally:
+            self._lock.release()
+
+    async def _again(self, read: _Read | None) -> _Read:
+        if self.is_url:
+            return await self._refreshed(read)
+        # On a thread: it may be large.
+        return await asyncio.to_thread(self._from_files)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -199,7 +212,8 @@ class DocumentSource:
     def _check_length(self, text: bytes, place: str) -> None:
         if len(text) > self._config.max_document_bytes:
             raise ConfigError(
-                f"the document {place!r} is larger than {self._config.max_document_bytes:,} bytes",
+                f"the document {shown(place)} is larger than "
+                f"{self._config.max_document_bytes:,} bytes",
                 hint="raise max_document_bytes",
             )
 
