@@ -43,8 +43,8 @@ def openapi() -> str:
     read, one, every, actions, held, more = (median(each) for each in zip(*runs, strict=True))
     return (
         f"{document.stat().st_size / 1e6:.0f} MB, {actions:.0f} actions, {_RUNS} processes, medians"
-        f" of processor time: read {read:.0f} ms, one action {one:.1f} ms, all others {every:.0f} ms;"
-        f" the document takes {held:.0f} MiB, all actions {more:.0f} MiB more."
+        f" of processor time: read {read:.0f} ms, one action {one:.1f} ms, all others"
+        f" {every:.0f} ms; memory at its peak {held:.0f} MiB, with all actions {more:.0f} MiB more."
         f" To stay below {_TARGET_SECONDS:.0f} s."
     )
 
