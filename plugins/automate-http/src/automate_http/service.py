@@ -177,6 +177,17 @@ class ServiceClient:
             _Request(method, self._url(path, {}), {**self._headers, **named}, content)
         )
 
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Do the same as `asend`, and block until the answer is there."""
+        return self._run(self.asend(method, path, content=content, headers=headers))
+
     async def aget(
         self,
         path: str,

@@ -76,7 +76,9 @@ class OpenApiConnector(Connector):
     async def check(self) -> str:
         """Read the document, and reach the service, without credentials and with any answer."""
         actions, security = await self._current()
-        address = base_url(actions.document, self._settings)
+        # Some documents have their servers beside the operations.
+        first = next((actions.action(name).place for name in actions), None)
+        address = base_url(actions.document, self._settings, first)
         try:
             await self._client(security, address, ()).asend("HEAD", "/")
         except AutomateError as error:
