@@ -330,8 +330,9 @@ def from_url(service: Service, **config: Any) -> OpenApiConnector:
 
 def test_a_url_must_be_public_and_encrypted(service: Service) -> None:
     """Unless the config says otherwise."""
-    with pytest.raises(ConfigError, match="must be https"):
-        from_url(service, allow_private_networks=False)
+    for url in ("http://api.example.com/x.json", "HTTP://api.example.com/x.json"):
+        with pytest.raises(ConfigError, match="must be https"):
+            OpenApiConnector({"document": url})
     made = connector(PETSTORE, Path())
     secure = service.url.replace("http:", "https:")
     made = OpenApiConnector({"document": secure}, ctx=made.ctx)
@@ -491,6 +492,36 @@ def test_client_credentials_get_a_token(tmp_path: Path, service: Service) -> Non
     call(made, "get_x")
     assert [sent.target for sent in service.sent] == ["/token", "/x", "/x"]
     assert service.last.headers["authorization"] == "Bearer fresh"
+
+
+def test_what_fails_before_the_request_may_be_tried_again(tmp_path: Path, service: Service) -> None:
+    """The service got nothing, only the one that gives tokens."""
+    flows = {"clientCredentials": {"tokenUrl": f"{service.url}/token", "scopes": {}}}
+    content = document(
+        {"/x": {"post": operation()}},
+        components={"securitySchemes": {"o": {"type": "oauth2", "flows": flows}}},
+        security=[{"o": []}],
+    )
+    service.answers[:] = [(503, {}, b"")]
+    made = connector(content, tmp_path, auth={"o": {"client_id": "me"}}, **service.config)
+    with pytest.raises(AutomateError) as caught:
+        call(made, "post_x")
+    assert caught.value.retryable
+    assert {each.target for each in service.sent} == {"/token"}
+
+
+def test_credentials_stay_away_from_public_actions(tmp_path: Path, service: Service) -> None:
+    """Also those that the config describes itself, unless the document knows no schemes at all."""
+    paths = {"/x": {"get": operation(security=[])}}
+    auth = {"mine": {"type": "header", "name": "X-Key", "secret": "T"}}
+    schemes = {"securitySchemes": {"s": {"type": "http", "scheme": "bearer"}}}
+    call(
+        connector(document(paths, components=schemes), tmp_path, auth=auth, **service.config),
+        "get_x",
+    )
+    assert "x-key" not in service.last.headers
+    call(connector(document(paths), tmp_path, auth=auth, **service.config), "get_x")
+    assert service.last.headers["x-key"] == TOKEN
 
 
 def test_without_credentials_nothing_is_sent(tmp_path: Path, service: Service) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import yaml
 
@@ -101,7 +101,12 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 def shown(place: str) -> str:
     """Return *place* for messages: of a URL without its query, which may hold a token."""
-    return repr(place.partition("?")[0] if place.startswith(("http:", "https:")) else place)
+    return repr(place.partition("?")[0] if is_url(place) else place)
+
+
+def is_url(place: str) -> bool:
+    """Return True if a document's *place* is a URL, and no file."""
+    return urlsplit(place).scheme in ("http", "https")
 
 
 def parse(text: bytes, place: str) -> Any:

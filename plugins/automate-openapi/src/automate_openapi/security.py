@@ -10,7 +10,7 @@ from automate_http import Auth, BasicAuth, BearerAuth, Credentials, HeaderAuth, 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.context import SecretReader
 from automate_openapi.config import OpenApiConfig, SchemeAuth
-from automate_openapi.document import ApiDocument, BrokenReferenceError, mapping
+from automate_openapi.document import ApiDocument, BrokenReferenceError, is_url, mapping
 from automate_openapi.names import OperationPlace
 
 _TOLD_HERE = {
@@ -90,10 +90,11 @@ class Security:
             if names and all(name in self._config.auth for name in names):
                 return names
         described = tuple(n for n, each in self._config.auth.items() if n not in self._schemes)
-        if described:
+        optional = () in alternatives or not alternatives
+        if optional and self._schemes:
+            return ()  # its author knows schemes, and wants none here
+        if described or optional:
             return described
-        if () in alternatives or not alternatives:
-            return ()
         wanted = " or ".join(" with ".join(names) for names in alternatives)
         raise AutomateError(
             ErrorCodes.UNAUTHENTICATED,
@@ -145,7 +146,7 @@ class Security:
         url = given.token_url or flow.get("tokenUrl")
         if not isinstance(url, str):
             raise _wrong(name, "has no flow for client credentials; give token_url, or a secret")
-        from_web = urlsplit(self._document.place).scheme in ("http", "https")
+        from_web = is_url(self._document.place)
         hosts = {urlsplit(each).netloc for each in (base_url, self._document.place)}
         if given.token_url is None and from_web and urlsplit(url).netloc not in hosts:
             raise _wrong(name, "has its token_url on another host; if it is right, give it here")

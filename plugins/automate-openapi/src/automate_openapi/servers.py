@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 from automate_kernel.errors import ConfigError
 from automate_openapi.config import OpenApiConfig
-from automate_openapi.document import ApiDocument, mapping, shown
+from automate_openapi.document import ApiDocument, is_url, mapping, shown
 from automate_openapi.names import OperationPlace
 
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
@@ -66,7 +66,7 @@ def _address(server: Mapping[str, Any], given: Mapping[str, str], document: ApiD
 
 
 def _trusted(address: str, document: ApiDocument) -> str:
-    from_web = urlsplit(document.place).scheme in ("http", "https")
+    from_web = is_url(document.place)
     found = urlsplit(urljoin(document.place, address) if from_web else address)
     if found.scheme not in ("http", "https") or not found.hostname:
         raise ConfigError(

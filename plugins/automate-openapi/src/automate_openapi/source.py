@@ -20,10 +20,11 @@ from automate_http import AddressPolicy, Guard
 from automate_http.exchange import Bounds, exchange
 from automate_http.failures import failure_of
 from automate_http.guard import origin
+from automate_http.headers import is_header_text
 from automate_http.transports import Transports
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_openapi.config import OpenApiConfig
-from automate_openapi.document import ApiDocument, parse, references, shown
+from automate_openapi.document import ApiDocument, is_url, parse, references, shown
 
 _MOST_DOCUMENTS = 50
 _AGAIN_SECONDS = 60.0
@@ -58,12 +59,12 @@ class DocumentSource:
         self._config, self._logger, self._clock = config, logger, clock
         self._read: _Read | None = None
         self._lock = threading.Lock()
-        self.is_url = urlsplit(config.document).scheme in ("http", "https")
+        self._is_url = is_url(config.document)
         guard = Guard(AddressPolicy.parse(config.allow_private_networks))
         self._transports = Transports(guard, ca_file=config.ca_file, owner="the document's client")
-        if self.is_url:
+        if self._is_url:
             guard.check_url(httpx.URL(config.document))
-            if config.document.startswith("http:") and not config.allow_private_networks:
+            if urlsplit(config.document).scheme == "http" and not config.allow_private_networks:
                 raise ConfigError(
                     "document must be https: it says where your credentials go",
                     hint="or name its private network in allow_private_networks",
@@ -86,7 +87,7 @@ class DocumentSource:
             self._lock.release()
 
     async def _again(self, read: _Read | None) -> _Read:
-        if self.is_url:
+        if self._is_url:
             return await self._refreshed(read)
         # On a thread: it may be large.
         return await asyncio.to_thread(self._from_files)
@@ -101,7 +102,7 @@ class DocumentSource:
         return self._transports.empty
 
     def _is_fresh(self, read: _Read) -> bool:
-        if self.is_url:
+        if self._is_url:
             return self._clock() - read.at < self._config.refresh_seconds
         try:
             return all(_mark(name) == mark for name, mark in read.files.items())
@@ -196,7 +197,8 @@ class DocumentSource:
             return None
         if reply.status != httpx.codes.OK:
             raise failure_of(reply)
-        return reply.content, reply.headers.get("etag")
+        found = reply.headers.get("etag")
+        return reply.content, found if found and is_header_text(found) else None
 
     # -- both --------------------------------------------------------------------------------
 
