@@ -142,9 +142,6 @@ class Kernel:
     `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
     """
 
-    polls: Polls
-    """The polls that workflows listen to: find, pause, resume, start over."""
-
     def __init__(
         self,
         storage: Storage | None = None,
@@ -230,8 +227,8 @@ class Kernel:
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
         )
-        self.polls = Polls(self.storage, self.operations, self.workflows.events)
-        self._poller = Poller(self.polls, self.storage, self.outbox, self.operations, event_item)
+        self._polls = Polls(self.storage, self.operations, self.workflows.events)
+        self._poller = Poller(self._polls, self.storage, self.outbox, self.operations, event_item)
         self._failures = FailureNotices(self.outbox, self._notify_failed)
         self._handlers = HandlerRegistry()
         self._reported_at = 0.0
@@ -341,6 +338,11 @@ class Kernel:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def polls(self) -> Polls:
+        """The polls that workflows listen to: find, pause, resume, start over."""
+        return self._polls
 
     def close(self) -> None:
         """Close plugins, secrets backends, threads and connections that the storage opened."""

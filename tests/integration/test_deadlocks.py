@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
+from automate_kernel.errors import StorageError
 from automate_kernel.storage.tables import DEBOUNCE, OUTBOX
 from automate_sqlalchemy import SqlAlchemyStorage, metadata
 
@@ -53,10 +54,14 @@ class Rival:
                 if looks.execute(query).scalar():
                     break
             assert time.monotonic() < deadline, "the start does not wait"
-            time.sleep(0.01)
+            # The view is kept for as long as it is read more often than each tenth of a second.
+            time.sleep(0.15)
         self._connection.execute(sa.select(self._gates.c.id).with_for_update())
 
-    def end(self) -> None:
+    def __enter__(self) -> Rival:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._connection.rollback()
         self._connection.close()
 
@@ -66,13 +71,39 @@ def test_a_start_that_loses_a_deadlock_begins_again(
 ) -> None:
     """Its caller sees nothing of it."""
     first = kernel.start("w", {"n": 1})
-    rival, started = Rival(mariadb_engine), list[str]()
-    rival.lock_item()
+    started = list[str]()
     thread = threading.Thread(target=lambda: started.append(kernel.start("w", {"n": 2})))
-    thread.start()
-    rival.lock_gate()
-    rival.end()
+    with Rival(mariadb_engine) as rival:
+        rival.lock_item()
+        thread.start()
+        rival.lock_gate()
     thread.join(PATIENCE)
     assert started == [first]
     (execution,) = kernel.executions.find()
     assert execution.event.payload == {"n": 2}
+
+
+def test_the_hosts_own_transaction_is_not_repeated(
+    kernel: Kernel, mariadb_engine: sa.Engine
+) -> None:
+    """All of it is undone, and only the host knows what it had done: it gets the error."""
+    kernel.start("w", {"n": 1})
+    failures = list[StorageError]()
+
+    def start() -> None:
+        with mariadb_engine.connect() as connection, connection.begin():
+            try:
+                kernel.start("w", {"n": 2}, transaction=connection)
+            except StorageError as error:
+                failures.append(error)
+                raise
+
+    thread = threading.Thread(target=lambda: pytest.raises(StorageError, start))
+    with Rival(mariadb_engine) as rival:
+        rival.lock_item()
+        thread.start()
+        rival.lock_gate()
+    thread.join(PATIENCE)
+    assert [error.retryable for error in failures] == [True]
+    (execution,) = kernel.executions.find()
+    assert execution.event.payload == {"n": 1}

@@ -141,7 +141,8 @@ def test_timeouts_of_workflows_end_in_skipped_time() -> None:
 
 def test_schedules_fire_when_time_passes() -> None:
     """A pass of time fires the newest missed time of a schedule."""
-    kernel = make()
+    clock = FakeClock()
+    kernel = make(MemoryStorage(clock))
     kernel.add_workflow(
         {
             "name": "nightly",
@@ -149,7 +150,7 @@ def test_schedules_fire_when_time_passes() -> None:
             "steps": [{"id": "a", "action": "chat.say", "input": {"text": "hi"}}],
         }
     )
-    with WorkflowTest(kernel) as test:
+    with WorkflowTest(kernel, clock=clock) as test:
         chat = test.replace("chat.say")
         test.pass_time("1h")
         test.pass_time("3d")

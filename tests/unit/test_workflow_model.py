@@ -411,6 +411,7 @@ def test_an_execution_is_built_from_its_rows() -> None:
             "updated_at": now,
             "completed_at": now,
             "chain_id": None,
+            "labels": None,
             "successor_id": None,
         },
         runs,

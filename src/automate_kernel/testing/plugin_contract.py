@@ -151,14 +151,14 @@ class PluginContract:
 
     def test_examples_give_json(self, plugin: Plugin) -> None:
         """The output for each example is JSON of the promised type; no call blocks the loop."""
-        known = {spec.name: spec for spec in specs_of(plugin)}
+        specs = {spec.name: spec for spec in specs_of(plugin)}
         for name, example in self.example_inputs.items():
             result = plugin.call_operation(name, example)
             blocking: list[str] = []
             if inspect.isawaitable(result):
                 result, blocking = run_watched(result, seconds=self.blocking_seconds)
             require_json(result)
-            broken = broken_promise(known[name], result)
+            broken = broken_promise(specs[name], result)
             if broken is not None:
                 pytest.fail(broken, pytrace=False)
             if blocking:
@@ -166,12 +166,12 @@ class PluginContract:
 
     def test_annotations_agree_with_output_schemas(self, plugin: Plugin) -> None:
         """An operation isn't annotated with another model than its output schema."""
-        found = [contradiction(spec) for spec in plugin.operation_specs()]
+        found = [contradiction(spec) for spec in specs_of(plugin)]
         assert not list(filter(None, found))
 
     def test_options_are_those_of_fields(self, plugin: Plugin) -> None:
         """A method that gives options names a field, and takes the values of fields alone."""
-        specs = {spec.name: spec for spec in plugin.operation_specs()}
+        specs = {spec.name: spec for spec in specs_of(plugin)}
         for each in options_methods(type(plugin)):
             unknown = each.operations - specs.keys()
             assert not unknown, f"{each.method}() is for {sorted(unknown)}, which isn't there"

@@ -242,7 +242,8 @@ def test_a_well_project(alias: str) -> None:
     ok, found = doctor()
     assert ok, found
     assert set(found) == {
-        "versions", "settings", "database", "clock", "plugins", "workflows", "secrets", "workers",
+        "versions", "settings", "database", "clock", "plugins", "workflows", "secrets", "polls",
+        "workers",
     }  # fmt: skip
     assert {each["state"] for findings in found.values() for each in findings} == {"ok"}
     assert "Django" in found["versions"][0]["text"]
