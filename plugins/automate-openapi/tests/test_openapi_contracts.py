@@ -40,7 +40,7 @@ class TestAgainstHostileAnswers(HostileAnswersContract):
             "auth": self.auth,
             "validate_output": "error",
             "allow_private_networks": ["127.0.0.1"],
-            "timeout_seconds": 2,
+            "timeout_seconds": 4,
         }
 
 
@@ -75,7 +75,7 @@ class TestDocumentAgainstHostileAnswers(HostileAnswersContract):
         return {
             "document": f"{url}/openapi.json",
             "allow_private_networks": ["127.0.0.1"],
-            "timeout_seconds": 2,
+            "timeout_seconds": 4,
             "max_document_bytes": 1_000_000,
         }
 
