@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [million | waiting | plugins | report]`."""
+"""The command: `python -m benchmarks [million | waiting | plugins | openapi | report]`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from benchmarks.bench import QUICK, Sizes
 from benchmarks.contenders import NAMES
 from benchmarks.measures import MEASURES
 from benchmarks.million import million
+from benchmarks.openapi import openapi
 from benchmarks.plugins import plugins
 from benchmarks.report import publish, tables
 from benchmarks.results import Results
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "benchmarks", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    what = ("measure", "million", "waiting", "plugins", "report")
+    what = ("measure", "million", "waiting", "plugins", "openapi", "report")
     add("what", nargs="?", choices=what, default=what[0])
     add("--quick", action="store_true", help="less of everything, under three minutes")
     add("--only", type=_listed(tuple(MEASURES)), metavar="MEASURES", help=", ".join(MEASURES))
@@ -70,6 +71,9 @@ def main() -> None:
         return
     if options.what == "plugins":
         print(plugins(options.items or 100))
+        return
+    if options.what == "openapi":
+        print(openapi())
         return
     if options.what == "report":
         publish(Results.load(options.out or _RESULTS))

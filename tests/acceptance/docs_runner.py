@@ -15,7 +15,7 @@ What a block means is said by the first word after its fence:
             ``pip install -e ./FOLDER`` installs what the page has made; ``python manage.py shell`` makes the Python
             blocks that follow a session of that project
 ``yaml``    is loaded as a workflow; ``yaml steps`` and ``yaml trigger`` as a part of one; ``yaml
-            cases`` with a file as the cases of a test
+            cases`` with a file as the cases of a test; ``yaml openapi`` parses
 ``json``    parses
 ``toml``    parses; entry points must be of groups that exist, an ``automate.toml`` must load
 ``ini``     parses
@@ -209,6 +209,8 @@ class Page:
             from automate_kernel.workflow_tests.file import load_case_file
 
             load_case_file(Path(str(block.file)))
+        elif "openapi" in block.words:
+            assert isinstance(read_yaml(block.code)[0].value, dict)
         elif "steps" in block.words:
             steps = read_yaml(block.code)[0].value
             part = steps if isinstance(steps, dict) else {"steps": steps}

@@ -21,6 +21,7 @@ PACKAGES = (
     ROOT / "plugins" / "automate-compat",
     ROOT / "plugins" / "automate-llm",
     ROOT / "plugins" / "automate-mcp",
+    ROOT / "plugins" / "automate-openapi",
 )
 
 

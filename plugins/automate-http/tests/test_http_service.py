@@ -457,3 +457,55 @@ def test_a_kernels_secrets_are_used(server: Any, client: Any) -> None:
     assert server.last.headers["authorization"] == "Bearer swordfish-123456"
     with pytest.raises(AutomateError, match="no secrets"):
         client(auth=BearerAuth("T"), ctx=ConnectorContext(key="crm")).get("/me")
+
+
+def test_bytes_are_sent_and_the_reply_comes_as_it_is(server: Any, client: Any) -> None:
+    """From both kinds of action."""
+    server.answer("/v1/photo", 201, b"\x89PNG", Content_Type="image/png")
+    service = client(auth=BearerAuth("T"))
+    for reply in (
+        service.send("PUT", "/photo", content=b"\x00\x01", headers={"Content-Type": "a/b"}),
+        asyncio.run(service.asend("PUT", "/photo", content=b"\x00\x01")),
+    ):
+        assert (reply.status, reply.content) == (201, b"\x89PNG")
+        assert reply.headers["content-type"] == "image/png"
+    first = server.requests[0]
+    assert (first.method, first.body, first.headers["content-type"]) == ("PUT", b"\x00\x01", "a/b")
+    server.answer("/v1/photo", 404)
+    assert failure(lambda: service.send("GET", "/photo")).code == "NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("ids=a%2Cb,c&x=1", "ids=a%2Cb,c&x=1&key=k%26%20"),
+        ("key=old&x=1", "x=1&key=k%26%20"),
+        ("", "key=k%26%20"),
+    ],
+    ids=["kept", "replaced", "alone"],
+)
+def test_a_key_in_the_query_leaves_the_rest_as_it_is(
+    server: Any, client: Any, query: str, wanted: str
+) -> None:
+    """A service may tell a comma in an item from one between items."""
+    answer(server, "/v1/x", {})
+    secrets = ConnectorContext(key="crm", secrets=Secrets("k& "))
+    client(auth=QueryAuth("key", "T"), ctx=secrets).send("GET", f"/x?{query}")
+    assert server.last.path == f"/v1/x?{wanted}"
+
+
+def test_cookies_of_a_request_and_of_its_credentials_are_sent(server: Any, client: Any) -> None:
+    answer(server, "/v1/x", {})
+    service = client(auth=HeaderAuth("Cookie", "T"))
+    service.send("GET", "/x", headers={"Cookie": "flavour=oat"})
+    assert server.last.headers["cookie"] == f"flavour=oat; {TOKEN}"
+
+
+def test_each_page_is_asked_for_with_the_same_headers(server: Any, client: Any) -> None:
+    answer(server, "/v1/x", {"data": [1], "next": "b"})
+    service = client()
+    found = service.items(
+        "/x", pages=Cursor("next", items="data"), headers={"X-Trace": "t"}, max_items=1
+    )
+    assert list(found) == [1]
+    assert server.last.headers["x-trace"] == "t"

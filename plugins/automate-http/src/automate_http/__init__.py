@@ -11,6 +11,7 @@ from automate_http.addresses import AddressPolicy
 from automate_http.auth import Auth, BasicAuth, BearerAuth, Credentials, HeaderAuth, QueryAuth
 from automate_http.config import HttpConfig
 from automate_http.connector import HttpConnector
+from automate_http.exchange import Reply
 from automate_http.guard import Guard
 from automate_http.messages import (
     GetInput,
@@ -49,6 +50,7 @@ __all__ = [
     "PostInput",
     "QueryAuth",
     "RateLimiter",
+    "Reply",
     "RequestInput",
     "ServiceClient",
     "WebhookInput",

@@ -98,8 +98,13 @@ def _worded(request: httpx.Request) -> Iterator[None]:
         yield
     except httpx.TransportError as error:
         code, problem, retryable = _meaning(error)
+        # Without a connection nothing was sent, so nothing was done.
+        unsent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
         raise AutomateError(
-            code, f"{request.method} {origin(request.url)}: {problem}", retryable=retryable
+            code,
+            f"{request.method} {origin(request.url)}: {problem}",
+            retryable=retryable,
+            details={"sent": False} if unsent else None,
         ) from None
 
 

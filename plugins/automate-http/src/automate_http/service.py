@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -33,7 +33,7 @@ from automate_http.pages import Following, Page, Pages
 from automate_http.rate_limit import RateLimiter
 from automate_http.redirects import REDIRECTS
 from automate_http.transports import Transports
-from automate_http.urls import Query, Scalar, full_url, parse_base_url
+from automate_http.urls import Query, Scalar, full_url, parse_base_url, with_query
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import PluginContext, current_call
 from automate_kernel.operations.portal import Portal
@@ -157,6 +157,37 @@ class ServiceClient:
             )
         )  # fmt: skip
 
+    async def asend(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """
+        Send bytes, and return the reply as it is: for bodies and answers that are no JSON.
+
+        *path* is sent as it is written, with its query. Raises `AutomateError` for a status of 400
+        or more.
+        """
+        check_headers(headers or {})
+        named = {name.lower(): value for name, value in (headers or {}).items()}
+        return await self._answered(
+            _Request(method, self._url(path, {}), {**self._headers, **named}, content)
+        )
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Do the same as `asend`, and block until the answer is there."""
+        return self._run(self.asend(method, path, content=content, headers=headers))
+
     async def aget(
         self,
         path: str,
@@ -218,6 +249,7 @@ class ServiceClient:
         returns: type[T] | None = None,
         max_items: int | None = None,
         max_pages: int = 1_000,
+        headers: Mapping[str, str] | None = None,
         **parts: Scalar,
     ) -> AsyncIterator[T]:
         """
@@ -228,7 +260,11 @@ class ServiceClient:
         ``FAILED_PRECONDITION``: a list that is cut short in silence is worse than an error.
         """
         left = max_items
-        async for reply, found in self._pages(path, pages, query, max_pages, parts, max_items):
+        check_headers(headers or {})
+        named = {name.lower(): value for name, value in (headers or {}).items()}
+        url = self._url(_filled(path, parts), {**(query or {}), **pages.first()})
+        first = _Request("GET", url, {**self._headers, **named}, b"")
+        async for reply, found in self._pages(first, pages, max_pages, max_items):
             for item in found if left is None else found[:left]:
                 value: T = item if returns is None else as_type(item, returns, reply)
                 yield value
@@ -244,12 +280,13 @@ class ServiceClient:
         returns: type[T] | None = None,
         max_items: int | None = None,
         max_pages: int = 1_000,
+        headers: Mapping[str, str] | None = None,
         **parts: Scalar,
     ) -> Iterator[T]:
         """Do the same as `aitems`, and block for each page."""
         found = self.aitems(
             path, pages=pages, query=query, returns=returns, max_items=max_items,
-            max_pages=max_pages, **parts,
+            max_pages=max_pages, headers=headers, **parts,
         )  # fmt: skip
         end: Any = object()
 
@@ -260,22 +297,16 @@ class ServiceClient:
             yield item
 
     async def _pages(
-        self,
-        path: str,
-        pages: Pages,
-        query: Query | None,
-        max_pages: int,
-        parts: Mapping[str, Scalar],
-        most: int | None,
+        self, first: _Request, pages: Pages, max_pages: int, most: int | None
     ) -> AsyncIterator[tuple[Reply, list[Any]]]:
-        url = self._url(_filled(path, parts), {**(query or {}), **pages.first()})
+        url = first.url
         seen: set[str] = set()
         before = 0
         for position in range(max_pages):
             if str(url) in seen:
                 raise self._astray("leads to a page that was there before")
             seen.add(str(url))
-            reply = await self._answered(_Request("GET", url, self._headers, b""))
+            reply = await self._answered(replace(first, url=url))
             content = read_answer(reply, None)
             found = pages.items_of(content)
             yield reply, found
@@ -289,8 +320,7 @@ class ServiceClient:
 
     def _next_url(self, url: httpx.URL, following: Following) -> httpx.URL:
         if not isinstance(following, str):
-            query = {name: str(value) for name, value in (following or {}).items()}
-            return url.copy_merge_params(query)
+            return with_query(url, following or {})
         try:
             target = url.join(following).copy_with(fragment=None)
         except (httpx.InvalidURL, ValueError):
@@ -358,9 +388,11 @@ class ServiceClient:
             **used.headers,
             "accept-encoding": ACCEPT_ENCODING,
         }
+        if "cookie" in request.headers and "cookie" in used.headers:
+            headers["cookie"] = f"{request.headers['cookie']}; {used.headers['cookie']}"
         if request.content or request.method in ("POST", "PUT", "PATCH"):
             headers["content-length"] = str(len(request.content))
-        url = request.url.copy_merge_params(dict(used.query)) if used.query else request.url
+        url = with_query(request.url, used.query)
         sent = httpx.Request(request.method, url, headers=headers, content=request.content)
         reply = await exchange(self._transports.get(), sent, self._bounds)
         self._rate_limit.observe(reply.status, reply.headers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import unquote
+from urllib.parse import quote, unquote, unquote_plus, urlencode
 
 import httpx
 
@@ -33,9 +33,26 @@ def full_url(text: str, query: Query, base: httpx.URL | None) -> httpx.URL:
     url = _parse(text)
     if not url.scheme:
         url = _below(url, base)
-    if query:
-        url = url.copy_merge_params({name: _texts(value) for name, value in query.items()})
-    return url.copy_with(fragment=None)
+    return with_query(url, query).copy_with(fragment=None)
+
+
+def with_query(url: httpx.URL, query: Query) -> httpx.URL:
+    """
+    Return *url* with *query* in place of its own parameters of these names.
+
+    The others stay as they are written: a service may tell ``a,b`` from ``a%2Cb``.
+    """
+    if not query:
+        return url
+    path, _, before = url.raw_path.partition(b"?")
+    kept = [each for each in before.split(b"&") if each and _name_of(each) not in query]
+    pairs = [(name, text) for name, value in query.items() for text in _texts(value)]
+    added = urlencode(pairs, quote_via=quote).encode("ascii")
+    return url.copy_with(raw_path=path + b"?" + b"&".join([*kept, *([added] if added else [])]))
+
+
+def _name_of(pair: bytes) -> str:
+    return unquote_plus(pair.partition(b"=")[0].decode("ascii", "replace"))
 
 
 def _parse(text: str) -> httpx.URL:

@@ -1,0 +1,319 @@
+"""A module with typed methods, written from a document, for editors and type checkers."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from automate_kernel.connectors import ActionSpec
+from automate_openapi.actions import Actions
+from automate_openapi.connector import OpenApiConnector
+from automate_openapi.schemas import Direction
+
+_WORD = re.compile(r"[A-Za-z0-9]+")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_FIELD = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")
+_SCALARS = {
+    "string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None",
+}  # fmt: skip
+_MOST_TEXT = 90
+
+
+def frozen_module(actions: Actions, *, key: str, only: Iterable[str] = ("*",)) -> str:
+    """
+    Return the source of a module with a subclass of `OpenApiConnector` for *key*.
+
+    It has a typed method for each of the *actions* whose name fits a pattern of *only*. Text of the
+    document comes into it as literals and docstrings alone.
+    """
+    patterns = list(only)
+    wanted = [n for n in actions if any(fnmatchcase(n, pattern) for pattern in patterns)]
+    specs = [actions[name] for name in sorted(wanted)]
+    module = _Module(specs, key)
+    methods = [module.method(spec) for spec in specs]
+    title = _line(actions.document.title)
+    about = (
+        f"{title}, as typed methods.\n\nWritten by ``automate openapi freeze {key}``. Write it "
+        "again when the document has changed."
+    )
+    body = [
+        f'"""\n{about}\n"""',
+        "# ruff: noqa",
+        "",
+        "from __future__ import annotations",
+        "",
+        *module.imports([*module.classes, *methods]),
+        "",
+        "",
+        *[f"{each}\n\n" for each in module.classes],
+        f"class {module.name}(OpenApiConnector):",
+        f'    """{title}."""',
+        "",
+        f"    key = {_quoted(key)}",
+        f"    display_name = {_quoted(title)}",
+        "",
+        "\n\n".join(methods),
+    ]
+    return "\n".join(body).rstrip() + "\n"
+
+
+class _Module:
+    """The classes of a module, and the names in it that are taken."""
+
+    def __init__(self, specs: list[ActionSpec], key: str) -> None:
+        self.name = _camel(key) or "Api"
+        self.classes: list[str] = []
+        self._names = {
+            self.name, "Any", "Literal", "NotRequired", "OpenApiConnector", "TypedDict", "Unpack",
+            "cast",
+        }  # fmt: skip
+        self._methods = {*dir(OpenApiConnector), "config", "ctx"}
+        self._definitions: dict[Direction, dict[str, Any]] = {
+            "input": _definitions(spec.input_schema for spec in specs),
+            "output": _definitions(spec.output_schema for spec in specs),
+        }
+        self._different = _different(self._definitions["input"], self._definitions["output"])
+        self._made: dict[tuple[Direction, str], str] = {}
+        self._open: set[tuple[Direction, str]] = set()
+
+    def imports(self, parts: list[str]) -> list[str]:
+        """Return the import lines for the names that *parts* use."""
+        text = "\n".join(parts)
+
+        def used(*names: str) -> str:
+            return ", ".join(name for name in names if re.search(rf"\b{name}\b", text))
+
+        typing, extensions = (
+            used("Any", "Literal", "cast"),
+            used("NotRequired", "TypedDict", "Unpack"),
+        )
+        return [
+            *([f"from typing import {typing}", ""] if typing else []),
+            "from automate_openapi import OpenApiConnector",
+            *([f"from typing_extensions import {extensions}"] if extensions else []),
+        ]
+
+    def method(self, spec: ActionSpec) -> str:
+        """Return the source of the method for an action."""
+        name = self._free(_snake(spec.name) or "action", self._methods)
+        kind = _camel(spec.name)
+        given = spec.input_schema if isinstance(spec.input_schema, Mapping) else {}
+        output = spec.output_schema if isinstance(spec.output_schema, Mapping) else {}
+        returns = self._type(output, f"{kind}Output", "output")
+        if given.get("properties"):
+            takes = self._typed_dict(given, f"{kind}Input", "input")
+            signature, values = f"self, **values: Unpack[{takes}]", "dict(values)"
+        else:
+            signature, values = "self", "{}"
+        called = f"await self.call_action({_quoted(spec.name)}, {values})"
+        if returns == "None":
+            result = called
+        else:
+            result = (
+                f"return {called if returns == 'Any' else f'cast({_quoted(returns)}, {called})'}"
+            )
+        about = _line(spec.title or spec.description) or f"Call {spec.name}"
+        return (
+            f"    async def {name}({signature}) -> {returns}:\n"
+            f'        """{about.rstrip(".")}."""\n'
+            f"        {result}"
+        )
+
+    # -- types -------------------------------------------------------------------------------
+
+    def _type(self, schema: Any, name: str, direction: Direction) -> str:
+        if not isinstance(schema, Mapping):
+            return "Any"
+        if "$ref" in schema:
+            return self._referred(schema["$ref"], direction)
+        for word in ("anyOf", "oneOf"):
+            if word in schema:
+                return _union(
+                    self._type(each, f"{name}{number or ''}", direction)
+                    for number, each in enumerate(schema[word])
+                )
+        if "allOf" in schema:
+            return self._merged(schema, name, direction)
+        if "enum" in schema or "const" in schema:
+            values = schema.get("enum", [schema.get("const")])
+            if not all(isinstance(each, (str, int, type(None))) for each in values):
+                return "Any"
+            return _union(
+                "None" if each is None else f"Literal[{_literal(each)}]" for each in values
+            )
+        kinds = schema.get("type", "object" if "properties" in schema else None)
+        listed = kinds if isinstance(kinds, list) else [kinds]
+        return _union(self._of_kind(kind, schema, name, direction) for kind in listed)
+
+    def _of_kind(
+        self, kind: Any, schema: Mapping[str, Any], name: str, direction: Direction
+    ) -> str:
+        if kind == "array":
+            return f"list[{self._type(schema.get('items', {}), f'{name}Item', direction)}]"
+        if kind == "object":
+            if schema.get("properties"):
+                return self._typed_dict(schema, name, direction)
+            values = schema.get("additionalProperties", {})
+            return f"dict[str, {self._type(values, f'{name}Value', direction)}]"
+        return _SCALARS.get(kind, "Any")
+
+    def _referred(self, reference: str, direction: Direction) -> str:
+        name = reference.removeprefix("#/$defs/")
+        if direction == "input" and name in self._definitions["output"]:
+            direction = "input" if name in self._different else "output"
+        schema = self._definitions[direction].get(name)
+        key = (direction, name)
+        if key in self._made:
+            return self._made[key]
+        if not isinstance(schema, Mapping) or key in self._open:
+            return "Any"  # a circle of types without names
+        other = direction == "input" and name in self._definitions["output"]
+        wanted = _camel(name) + ("Input" if other else "")
+        if schema.get("type") == "object" and schema.get("properties"):
+            return self._typed_dict(schema, wanted, direction, key)
+        self._open.add(key)
+        try:
+            found = self._type(schema, wanted, direction)
+        finally:
+            self._open.discard(key)
+        return found
+
+    def _merged(self, schema: Mapping[str, Any], name: str, direction: Direction) -> str:
+        parts = [schema, *schema["allOf"]] if "properties" in schema else schema["allOf"]
+        if len(parts) == 1:
+            return self._type(parts[0], name, direction)
+        properties: dict[str, Any] = {}
+        required: set[str] = set()
+        for part in parts:
+            node, steps = part, 0
+            while isinstance(node, Mapping) and "$ref" in node and steps < 20:
+                node = self._definitions[direction].get(node["$ref"].removeprefix("#/$defs/"))
+                steps += 1
+            if not isinstance(node, Mapping) or ("properties" not in node and "type" in node):
+                return "Any"
+            properties |= node.get("properties", {})
+            required |= set(node.get("required", []))
+        joined = {"properties": properties, "required": sorted(required)}
+        return self._typed_dict(joined, name, direction) if properties else "Any"
+
+    def _typed_dict(
+        self,
+        schema: Mapping[str, Any],
+        name: str,
+        direction: Direction,
+        key: tuple[Direction, str] | None = None,
+    ) -> str:
+        """Write a class for the object, and return its name."""
+        found = self._free(name or "Item", self._names)
+        if key is not None:
+            self._made[key] = found
+        required = set(schema.get("required", []))
+        place = len(self.classes)
+        fields = {}
+        for field, each in schema["properties"].items():
+            kind = self._type(each, f"{found}{_camel(field)}", direction)
+            fields[field] = kind if field in required else f"NotRequired[{kind}]"
+        if all(_FIELD.fullmatch(each) and not keyword.iskeyword(each) for each in fields):
+            lines = [f"    {field}: {kind}" for field, kind in fields.items()]
+            text = "\n".join([f"class {found}(TypedDict):", *lines])
+        else:
+            # Names that are none of Python's.
+            lines = [
+                f"        {_quoted(field)}: {_quoted(kind)}," for field, kind in fields.items()
+            ]
+            text = "\n".join(
+                [f"{found} = TypedDict(", f"    {_quoted(found)},", "    {", *lines, "    },", ")"]
+            )
+        self.classes.insert(place, text)
+        return found
+
+    def _free(self, name: str, taken: set[str]) -> str:
+        if keyword.iskeyword(name) or name[:1].isdigit():
+            name = f"{name}_" if keyword.iskeyword(name) else f"_{name}"
+        free, number = name, 2
+        while free in taken:
+            free, number = f"{name}{number}", number + 1
+        taken.add(free)
+        return free
+
+
+def _definitions(schemas: Iterable[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for schema in schemas:
+        if isinstance(schema, Mapping):
+            found |= schema.get("$defs", {})
+    return found
+
+
+def _different(first: Mapping[str, Any], second: Mapping[str, Any]) -> set[str]:
+    """Return the definitions of both that differ, or refer to some that do."""
+    both = first.keys() & second.keys()
+    found = {name for name in both if first[name] != second[name]}
+    references = {name: set(_references(first[name])) for name in both}
+    while more := {n for n in both - found if references[n] & found}:
+        found |= more
+    return found
+
+
+def _references(schema: Any) -> Iterator[str]:
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Mapping):
+            reference = node.get("$ref")
+            if isinstance(reference, str):
+                yield reference.removeprefix("#/$defs/")
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+
+
+def _union(kinds: Iterable[str]) -> str:
+    parts = dict.fromkeys(part for kind in kinds for part in _alternatives(kind))
+    literals = [part[len("Literal[") : -1] for part in parts if part.startswith("Literal[")]
+    found = [part for part in parts if not part.startswith("Literal[")]
+    if "Any" in found or not parts:
+        return "Any"
+    if literals:
+        found.insert(0, f"Literal[{', '.join(literals)}]")
+    # None last, as people write it.
+    return " | ".join(sorted(found, key=lambda kind: kind == "None"))
+
+
+def _alternatives(kind: str) -> list[str]:
+    """Return *kind* without and with the null that it ends with."""
+    whole = kind.removesuffix(" | None")
+    return [whole, "None"] if whole != kind else [kind]
+
+
+def _words(text: str) -> list[str]:
+    return [word for part in _WORD.findall(text) for word in _HUMP.split(part) if word]
+
+
+def _camel(text: str) -> str:
+    return "".join(word[:1].upper() + word[1:] for word in _words(text))
+
+
+def _snake(text: str) -> str:
+    return "_".join(word.lower() for word in _words(text))
+
+
+def _quoted(text: str) -> str:
+    """Return *text* as a literal in double quotes."""
+    import json
+
+    return json.dumps(text)
+
+
+def _literal(value: Any) -> str:
+    return _quoted(value) if isinstance(value, str) else repr(value)
+
+
+def _line(text: str) -> str:
+    """Return *text* in one line that may stand in a docstring."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = line.replace("\\", "/").replace('"', "'")
+    return line if len(line) <= _MOST_TEXT else line[: _MOST_TEXT - 1].rstrip() + "…"

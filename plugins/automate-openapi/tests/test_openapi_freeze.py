@@ -1,0 +1,144 @@
+"""Frozen modules: clean for tools, and the same when they run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from automate_kernel import Kernel
+from automate_kernel.operations.portal import Portal
+from automate_openapi.freeze import frozen_module
+from openapi_support import PETSTORE, TOKEN, Service, connector, document, operation, specs
+
+USES = """
+from pets_api import GetPetInput, Pet, Pets
+from typing_extensions import assert_type
+
+
+async def use(pets: Pets) -> None:
+    wanted: GetPetInput = {"petId": 7, "X-Fields": ["id"]}
+    pet = await pets.get_pet(**wanted)
+    assert_type(pet, Pet)
+    assert_type(pet["id"], int)
+    assert_type(await pets.list_pets(kinds=["cat"]), list[Pet])
+    await pets.create_pet(name="Rex", parent={"name": "Max"})
+"""
+WRONG = """
+from pets_api import Pets
+
+
+async def use(pets: Pets) -> None:
+    await pets.get_pet(petId="7")
+    await pets.list_pets(kinds=["cow"])
+    await pets.create_pet()
+    await pets.create_pet(name="Rex", id=7)
+"""
+
+
+def freeze(key: str, source: Any, folder: Path, **options: Any) -> str:
+    return frozen_module(specs(connector(source, folder)), key=key, **options)  # type: ignore[arg-type]
+
+
+def check(folder: Path, *files: str) -> str:
+    """Return what mypy and ruff say about *files*."""
+    said = ""
+    for tool in (
+        ["mypy", "--strict", "--follow-imports=silent", "--no-error-summary", "--config-file="],
+        ["ruff", "check", "--isolated", "--output-format=concise", "--quiet"],
+    )[: 2 if files[0].endswith("_api.py") else 1]:
+        ran = subprocess.run(
+            [sys.executable, "-m", *tool, *files], capture_output=True, text=True, cwd=folder,
+            check=False, env={**os.environ, "MYPYPATH": "."},
+        )  # fmt: skip
+        said += ran.stdout + ran.stderr
+    return said
+
+
+def test_a_frozen_module_is_clean_and_knows_its_types(tmp_path: Path) -> None:
+    """For mypy at its strictest, and ruff."""
+    (tmp_path / "pets_api.py").write_text(freeze("pets", PETSTORE, tmp_path))
+    (tmp_path / "uses.py").write_text(USES)
+    assert check(tmp_path, "pets_api.py") == ""
+    assert check(tmp_path, "uses.py") == ""
+    (tmp_path / "wrong.py").write_text(WRONG)
+    found = check(tmp_path, "wrong.py")
+    assert [found.count(f"wrong.py:{line}: error") > 0 for line in (6, 7, 8, 9)] == [True] * 4
+
+
+def test_github_can_be_frozen(github: Path, tmp_path: Path) -> None:
+    """Thirty thousand lines, all of them clean."""
+    module = freeze("github", github, tmp_path)
+    assert module.count("    async def ") > 1_000
+    (tmp_path / "github_api.py").write_text(module)
+    assert check(tmp_path, "github_api.py") == ""
+
+
+def test_a_frozen_module_works_the_same(tmp_path: Path, service: Service) -> None:
+    """Its methods send what the actions send, and workflows find the actions."""
+    module = loaded(freeze("pets", PETSTORE, tmp_path, only=["*Pet"]), tmp_path)
+    config = {"document": str(PETSTORE), "auth": {"token": {"secret": "T"}}, **service.config}
+    service.answer({"id": 7, "name": "Rex"})
+    with Kernel(discover=False, config={"pets": config}, secrets={"T": TOKEN}) as kernel:
+        kernel.register(module.Pets)
+        pets, portal = kernel.connector("pets"), Portal()
+        assert portal.run(pets.get_pet(petId=7)) == kernel.invoke("pets.getPet", {"petId": 7})
+        portal.close()
+        assert service.sent[0].target == service.sent[1].target == "/pets/7"
+        assert kernel.invoke("pets.listPets", {}) == {"id": 7, "name": "Rex"}
+    assert not hasattr(module.Pets, "list_pets"), "only what was asked for is frozen"
+
+
+def loaded(text: str, folder: Path) -> Any:
+    path = folder / "frozen.py"
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location("frozen", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_text_of_a_document_is_never_code(tmp_path: Path) -> None:
+    """Whatever it says."""
+    evil = '"""\nimport os; os.abort()\n"""\\" + os.abort() + f"{os.abort()}'
+    name = {"name": evil, "in": "query", "schema": {"enum": [evil, None]}}
+    content = document({f"/{evil}": {"get": operation(
+        operationId=evil, summary=evil, description=evil, parameters=[name],
+    )}})  # fmt: skip
+    content["info"]["title"] = evil
+    module = loaded(freeze("class", content, tmp_path), tmp_path)
+    assert module.Class.key == "class"
+
+
+@pytest.mark.parametrize("name", ["check", "close", "class", "config", "1st", "own operations"])
+def test_a_method_takes_no_other_name_away(tmp_path: Path, name: str) -> None:
+    content = document({"/x": {"get": operation(operationId=name)}})
+    module = loaded(freeze("x", content, tmp_path), tmp_path)
+    own = [each for each in vars(module.X) if not each.startswith("__") and each != "key"]
+    assert len(own) == 2
+    assert not set(own) - {"display_name"} & set(dir(module.X.__base__))
+
+
+def test_the_command_prints_the_module(tmp_path: Path) -> None:
+    (tmp_path / "automate.toml").write_text(
+        'plugins = ["pets=automate_openapi:OpenApiConnector"]\n'
+        f'[config.pets]\ndocument = "{PETSTORE}"\n'
+    )
+    command = [sys.executable, "-m", "automate_kernel.cli", "openapi", "freeze"]
+    ran = subprocess.run(
+        [*command, "pets", "--only", "get*", "--only", "hasPet"],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == freeze("pets", PETSTORE, tmp_path, only=["get*", "hasPet"])
+    ran = subprocess.run(
+        [*command, "http"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert ran.returncode != 0
+    assert "doesn't come from an OpenAPI document" in ran.stderr

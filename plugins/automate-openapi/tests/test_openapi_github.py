@@ -1,0 +1,55 @@
+"""GitHub's own document: large, and used by many."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from automate_kernel import AutomateError
+from openapi_support import Service, call, connector, specs
+
+
+@pytest.fixture
+def auth() -> dict[str, dict[str, str]]:
+    """Its document has no security schemes."""
+    return {"token": {"type": "bearer", "secret": "T"}}
+
+
+def test_every_operation_is_an_action(
+    github: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More than a thousand, and none is checked less than the document says."""
+    found = specs(connector(github, tmp_path))
+    assert len(list(found.values())) > 1_000
+    assert all(spec.input_schema for spec in found.values())
+    assert caplog.text == ""
+
+
+def test_one_action_does_not_make_the_others(github: Path, tmp_path: Path) -> None:
+    """Its own memory is small beside the document's."""
+    made = connector(github, tmp_path)
+    found = specs(made)
+    found["repos.get"].validate({"owner": "a", "repo": "b"})  # what the first check ever imports
+    tracemalloc.start()
+    try:
+        found["issues.create"].validate({"owner": "a", "repo": "b", "title": "c"})
+        assert tracemalloc.get_traced_memory()[0] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(found._made) == 2
+
+
+def test_an_action_is_called(
+    github: Path, tmp_path: Path, service: Service, auth: dict[str, dict[str, str]]
+) -> None:
+    made = connector(
+        github, tmp_path, auth=auth, pages={"issues.list*": {"by": "link"}}, **service.config
+    )
+    service.answer([{"n": 1}], Link=f'<{service.url}/repos/a/b/issues?page=2>; rel="next"')
+    service.answer([{"n": 2}])
+    values = {"owner": "a", "repo": "b", "labels": "x,y", "max_items": 5}
+    assert call(made, "issues.list-for-repo", values) == [{"n": 1}, {"n": 2}]
+    assert service.sent[0].target == "/repos/a/b/issues?labels=x%2Cy"
+    with pytest.raises(AutomateError, match="'title' is required"):
+        call(made, "issues.create", {"owner": "a", "repo": "b"})
