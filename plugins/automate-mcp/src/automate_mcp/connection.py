@@ -37,8 +37,8 @@ _PATIENCE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _PING_SECONDS = 5.0
 _CLOSE_SECONDS = 8.0
-# Turns of the loop until the end of a process's output is noticed.
-_LOOKS = 5
+# Turns of the loop until the end of a process's output is noticed: it goes through half as many.
+_LOOKS = 12
 
 
 @dataclass(eq=False)
