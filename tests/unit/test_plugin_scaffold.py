@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import compileall
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from automate_kernel.authoring import scaffold
 from automate_kernel.authoring.example import ExampleFile
 from automate_kernel.authoring.scaffold import SCAFFOLD_KINDS, Scaffold
 from automate_kernel.errors import ConfigError
@@ -82,6 +85,20 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         Scaffold.named("acme", ["connector"]).write(tmp_path)
     assert (folder / "README.md").read_text() == "mine"
     assert not (folder / "src" / "automate_acme" / "connector.py").exists()
+
+
+def test_what_an_installer_compiles_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip compiles the templates' modules, and puts the results beside them."""
+    fresh = Scaffold.named("acme", ["connector"]).files()
+    installed = tmp_path / "templates"
+    shutil.copytree(
+        scaffold.template_folder(), installed, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    assert compileall.compile_dir(installed, quiet=1)
+    monkeypatch.setattr(scaffold, "template_folder", lambda: installed)
+    assert Scaffold.named("acme", ["connector"]).files() == fresh
 
 
 def test_several_kinds_share_a_distribution(tmp_path: Path) -> None:

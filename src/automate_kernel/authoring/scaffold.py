@@ -126,7 +126,9 @@ class Scaffold:
         found = {}
         for part in ("common", *self.kinds):
             folder = template_folder() / part
-            for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+            # An installer compiles the modules beside them.
+            given = (each for each in folder.rglob("*") if "__pycache__" not in each.parts)
+            for path in sorted(each for each in given if each.is_file()):
                 name = path.relative_to(folder).as_posix()
                 if part == "common" or "/" in name:
                     found[self._path(name)] = self.filled(path.read_text("utf-8"))
