@@ -24,10 +24,9 @@ A receiver gets the kernel as *sender* and keyword arguments:
 A worker calls receivers on a thread of their own, one after another, in the order of what happened.
 They get copies of the execution and the step, as these were then. A slow receiver holds up no
 execution, but the receivers after it. With ten thousand signals waiting (fewer of executions with
-hundreds of steps), executions wait too, and a worker that stops waits for its grace. A start that a
-schedule skips, and an execution that is given up, are announced by the thread that fires schedules
-and recovers items: a slow receiver holds these up. `Kernel.run` and `Kernel.run_until_idle` call
-receivers where they are. Hand long work on, as an item of the outbox for example.
+hundreds of steps), executions wait too, and a worker that stops waits for its grace. `Kernel.run`
+and `Kernel.run_until_idle` call receivers where they are. Hand long work on, as an item of the
+outbox for example.
 """
 
 from __future__ import annotations
