@@ -258,6 +258,25 @@ def test_the_requirement_on_the_kernel_is_read(requirement: str, wanted: str) ->
     assert found.replace(" ", "") == wanted
 
 
+@pytest.mark.parametrize(
+    "requirements",
+    [
+        ["automate-kernel>=0.1,<2"],
+        ["automate-kernel[cli]>=0.1,<2"],
+        ["automate-kernel[cli, yaml] (<2,>=0.1)"],
+        ["automate-kernel>=0.1,<2", "automate-kernel[testing]; extra == 'test'"],
+        ["automate-kernel>=0.1,<2", "automate-kernel-more>=3"],
+    ],
+    ids=["plain", "extra", "extras", "marker", "neighbour"],
+)
+def test_a_usual_requirement_is_read_without_packaging(
+    requirements: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its import would take longer than the scan of a hundred plugins."""
+    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
+    assert compatibility.requirement_on_kernel(requirements) == ">=0.1,<2"
+
+
 def test_headers_end_where_the_readme_begins() -> None:
     """A README with lines that look like headers changes nothing; names have no case."""
     text = "Metadata-Version: 2.4\nNAME: a\nVersion: 1\nRequires-Dist: b>=1\n\nName: other\n"

@@ -50,7 +50,7 @@ def requirement_on_kernel(requires: Iterable[str]) -> str:
     A requirement with a marker is left out: most often it holds for an extra only, and the
     installer of the distribution has applied it.
     """
-    named = [each for each in requires if normal_name(each.strip()).startswith(KERNEL)]
+    named = [each for each in requires if ";" not in each and _names_kernel(each)]
     if not named:
         return ""  # packaging is imported only where a plugin has a requirement to read
     if len(named) == 1 and (plain := _PLAIN_REQUIREMENT.fullmatch(named[0])):
@@ -64,10 +64,14 @@ def requirement_on_kernel(requires: Iterable[str]) -> str:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        if requirement.marker is None and normal_name(requirement.name) == KERNEL:
-            # Lower bounds first, as people write them.
-            specifiers += sorted(map(str, requirement.specifier), reverse=True)
+        # Lower bounds first, as people write them.
+        specifiers += sorted(map(str, requirement.specifier), reverse=True)
     return ",".join(specifiers)
+
+
+def _names_kernel(requirement: str) -> bool:
+    name = re.match(r"\s*([\w.-]+)", requirement)
+    return name is not None and normal_name(name[1]) == KERNEL
 
 
 def satisfies(version: str, specifier: str) -> bool:
@@ -88,11 +92,11 @@ def satisfies(version: str, specifier: str) -> bool:
     return allowed.contains(version, prereleases=True)
 
 
-# Nearly every plugin asks for `automate-kernel>=0.1,<2`. Read here, the start of an application
-# doesn't import packaging for it, which takes longer than the scan itself.
+# Nearly every plugin asks for `automate-kernel>=0.1,<2`, some with an extra. Read here, the start
+# of an application doesn't import packaging for it, which takes longer than the scan itself.
 _CLAUSE = r"\s*(?:>=|<=|>|<)\s*\d+(?:\.\d+)*\s*"
 _PLAIN_REQUIREMENT = re.compile(
-    rf"{KERNEL}\s*\(?(?P<clauses>{_CLAUSE}(?:,{_CLAUSE})*)\)?", re.IGNORECASE
+    rf"{KERNEL}\s*(?:\[[\w\s,.-]*\])?\s*\(?(?P<clauses>{_CLAUSE}(?:,{_CLAUSE})*)\)?", re.IGNORECASE
 )
 _PLAIN_SPECIFIER = re.compile(rf"{_CLAUSE}(?:,{_CLAUSE})*")
 _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
