@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import re
 from collections.abc import Iterable
 from enum import Enum
 from itertools import islice
@@ -203,6 +204,21 @@ class LeaseLostError(_WordedError):
     """The lease ran out or was taken over: another worker owns this item now."""
 
     default_code = ErrorCodes.ABORTED
+
+
+_SETUP = (ConfigError, SecretError, PluginError, StorageError)
+_SETUP_GROUP = re.compile(r"(Config|Secret\w*|Plugin|Storage)Error\b")
+
+
+def is_setup_fault(error: BaseException) -> bool:
+    """
+    Return True for a fault of the set-up: the config, a secret, a plugin or the database.
+
+    Its words are for the log, and never for a client.
+    """
+    # Of an error inside a call the invoker keeps the class's name in the group.
+    group = error.group if isinstance(error, AutomateError) else None
+    return isinstance(error, _SETUP) or bool(group and _SETUP_GROUP.match(group))
 
 
 def printed(value: object) -> str:

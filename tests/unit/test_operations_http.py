@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from automate_kernel import Connector, Kernel, action, current_call
-from automate_kernel.connectors import options
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.connectors import ActionSpec, options
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
 from automate_kernel.http.app import webhook_app
 from automate_kernel.http.operations import ExposedOperations
 
@@ -71,8 +71,15 @@ class Chat(Connector):
         """Show a secret."""
         return self.ctx.secrets.get("HOST")
 
+    @action
+    def store(self) -> None:
+        """Fail in the database."""
+        raise StorageError("no connection to db-7.internal")
+
     @options("text")
-    def texts(self, search: str = "") -> list[str]:
+    def texts(self, search: str = "", api_token: str = "") -> list[str]:
+        if search == "refused":
+            raise ConnectionError(f"no texts for {api_token}")
         return [f"{search}!", SECRET]
 
 
@@ -246,6 +253,10 @@ def test_secrets_come_back_from_nowhere(kernel: Kernel, caplog: pytest.LogCaptur
     )
     found = send(app, "POST", "/operations/chat.say/choices/text", {"search": "a"}).json()
     assert found == {"choices": [{"value": "a!", "label": "a!"}]}
+    body = {"search": "refused", "values": {"api_token": given}}
+    refused = send(app, "POST", "/operations/chat.say/choices/text", body)
+    assert (refused.status_code, given in refused.text) == (503, False)
+    assert "no texts for" in refused.text
     assert SECRET not in caplog.text
 
 
@@ -303,6 +314,33 @@ def test_a_failure_of_the_service_is_not_one_of_ours(
     assert ("retry-after" in response.headers) is (code == "RESOURCE_EXHAUSTED")
 
 
+def test_a_failure_of_the_database_is_in_the_log_alone(
+    kernel: Kernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the operation itself has met it."""
+    response = send(app_of(kernel), "POST", "/operations/chat.store", {})
+    assert (response.status_code, response.json()["code"]) == (500, "INTERNAL")
+    assert "db-7" not in response.text
+    assert "db-7" in caplog.text
+
+
+def test_a_service_is_asked_once_for_the_whole_list() -> None:
+    """However many operations it has."""
+    asked = []
+
+    class Listing(Connector):
+        key = "listing"
+
+        def own_operations(self) -> dict[str, ActionSpec]:
+            asked.append(1)
+            return {name: ActionSpec(name) for name in ("a", "b", "c")}
+
+    with Kernel(discover=False, plugins=[Listing], secrets={}) as kernel:
+        found = ExposedOperations(kernel, ["listing.*"]).described()
+    assert [each["name"] for each in found] == ["listing.a", "listing.b", "listing.c"]
+    assert len(asked) == 1
+
+
 def test_problems_of_an_inner_call_are_not_the_callers(kernel: Kernel) -> None:
     """Only a wrong input of the request itself is a 400."""
     response = send(app_of(kernel), "POST", "/operations/chat.invalid_inside", {})
@@ -357,4 +395,4 @@ def test_the_allow_list_is_checked(kernel: Kernel) -> None:
     """An entry that is no name is a mistake in the settings."""
     with pytest.raises(ConfigError, match="a list of names"):
         ExposedOperations(kernel, [""])
-    assert ExposedOperations(kernel, "math.add").names() == ["math.add"]
+    assert list(ExposedOperations(kernel, "math.add").specs()) == ["math.add"]

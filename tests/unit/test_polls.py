@@ -170,6 +170,10 @@ def test_nothing_is_polled_that_nobody_listens_to(open_kernel: Open, sheet: Shee
     kernel = open_kernel("sheet.*")
     kernel.run_until_idle()
     assert len(sheet.calls) == 1
+    (found,) = kernel.polls.find([("sheet.new_row", None)])
+    assert found.state == "ok"
+    assert kernel.polls.find([("sheet.*", None)]) == [found]
+    assert kernel.polls.find([("sheet.*", "acme"), ("other.event", None)]) == []
 
 
 def test_of_many_workers_one_polls(open_kernel: Open, sheet: Sheet, clock: FakeClock) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -32,14 +32,7 @@ from rest_framework.views import set_rollback
 from automate_django import conf
 from automate_django.kernel import current_kernel
 from automate_django.refusals import Refusal, refusal_of
-from automate_kernel.errors import (
-    AutomateError,
-    ConfigError,
-    ErrorCodes,
-    PluginError,
-    SecretError,
-    StorageError,
-)
+from automate_kernel.errors import AutomateError, ErrorCodes, is_setup_fault
 from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
@@ -75,8 +68,6 @@ _CODE_OF_STATUS = {
     429: "RESOURCE_EXHAUSTED",
     503: "UNAVAILABLE",
 }
-# These are about the server's own set-up, whatever their code is called.
-_OUR_FAULT = (ConfigError, SecretError, PluginError, StorageError)
 _FAILED = "It failed. The log of the service says why."
 _WHOLE = "non_field_errors"
 
@@ -86,7 +77,11 @@ class ParameterError(exceptions.ValidationError):
 
 
 class Problem(exceptions.APIException):
-    """An error with a status and a *code* of its own, and headers that go with it."""
+    """
+    An error with a status and a *code* of its own, and headers that go with it.
+
+    *errors* has the pointer and the detail of each wrong field of the body.
+    """
 
     def __init__(
         self,
@@ -95,8 +90,10 @@ class Problem(exceptions.APIException):
         *,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        errors: Iterable[Mapping[str, str]] = (),
     ) -> None:
         self.status_code = status
+        self.errors = [dict(each) for each in errors]
         self.problem_code = code
         self.headers = dict(headers or {})
         super().__init__(detail, code)
@@ -172,7 +169,7 @@ def _refused(exc: Exception, context: Mapping[str, Any]) -> Problem | None:
 
 def _of_kernel(error: AutomateError) -> Problem:
     status, detail, code = STATUS_OF_CODE[error.code], error.message, error.code.value
-    if isinstance(error, _OUR_FAULT):
+    if is_setup_fault(error):  # whatever its code is called
         status = 503 if error.retryable else 500
     if status == 503:
         detail, code = "Try again later.", "UNAVAILABLE"
@@ -216,6 +213,11 @@ def _body(error: exceptions.APIException) -> dict[str, Any]:
         body["errors"] = list(_errors(detail, (), where))
     else:
         body["detail"] = _clean(str(detail))
+        if errors := getattr(error, "errors", None):
+            body["errors"] = [
+                {name: _clean(text) for name, text in each.items()} | {"code": "invalid"}
+                for each in errors
+            ]
     return body
 
 

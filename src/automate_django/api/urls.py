@@ -35,6 +35,7 @@ _list: Any = {"get": "list"}
 _retrieve: Any = {"get": "retrieve"}
 # No transaction of the request's own: a call may take its time.
 _called = non_atomic_requests(OperationViewSet.as_view({"get": "retrieve", "post": "call"}))
+_choices = non_atomic_requests(OperationViewSet.as_view({"post": "choices"}))
 _CHOICES = "operations/<str:name>/choices/<str:field>"
 _STEP = "approvals/<str:execution_id>/<str:step>"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -42,7 +43,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *router.urls,
     path("operations", OperationViewSet.as_view(_list), name="operation-list"),
     path("operations/<str:name>", _called, name="operation-detail"),
-    path(_CHOICES, OperationViewSet.as_view({"post": "choices"}), name="operation-choices"),
+    path(_CHOICES, _choices, name="operation-choices"),
     path("approvals", ApprovalViewSet.as_view(_list), name="approval-list"),
     path(_STEP, ApprovalViewSet.as_view(_retrieve), name="approval-detail"),
     path(f"{_STEP}/approve", ApprovalViewSet.as_view({"post": "approve"}), name="approval-approve"),

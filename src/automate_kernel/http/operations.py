@@ -20,10 +20,8 @@ from automate_kernel.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
-    PluginError,
-    SecretError,
-    StorageError,
     did_you_mean,
+    is_setup_fault,
 )
 from automate_kernel.http.answers import HttpAnswer, HttpError
 from automate_kernel.kernel import Kernel
@@ -39,7 +37,6 @@ __all__ = ["ExposedOperations", "OperationProblem", "OutputTooLargeError"]
 
 logger: logging.Logger = get_logger(__name__)
 
-_SETUP = (ConfigError, SecretError, PluginError, StorageError)
 _STATUS: Mapping[ErrorCodes, int] = {
     ErrorCodes.RESOURCE_EXHAUSTED: 429,
     ErrorCodes.UNAVAILABLE: 503,
@@ -120,7 +117,7 @@ class OperationProblem:
 
         A fault of the set-up goes to the log, as *what*, and not into the answer.
         """
-        if not isinstance(error, AutomateError) or isinstance(error, _SETUP):
+        if not isinstance(error, AutomateError) or is_setup_fault(error):
             logger.error("%s: %s", what, error)
             return cls(500, "INTERNAL", _FAILED)
         detail = str(error)
@@ -193,21 +190,23 @@ class ExposedOperations:
                     return spec
         raise UnknownOperationError(message=f"there is no operation {name[:80]!r} here")
 
-    def names(self) -> list[str]:
-        """Return the names of the operations that are offered, in order."""
+    def specs(self) -> dict[str, OperationSpec]:
+        """Return the specs of the operations that are offered, by their names in order."""
         found: dict[str, OperationSpec] = {}
         for pattern in self.allowed:
             with _left_out(pattern):
                 found |= self.kernel.operations.matching(pattern)
-        return sorted(name for name, spec in found.items() if self.offers(name, spec))
+        return {name: found[name] for name in sorted(found) if self.offers(name, found[name])}
 
     def described(self) -> list[dict[str, Any]]:
         """Return the description of each operation that is offered."""
-        return [self.describe(name) for name in self.names()]
+        return [self._described(name, spec) for name, spec in self.specs().items()]
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return an operation's title, schemas and hints, and which fields have choices."""
-        spec = self.find(name)
+        return self._described(name, self.find(name))
+
+    def _described(self, name: str, spec: OperationSpec) -> dict[str, Any]:
         return {
             "name": name,
             "title": spec.title,
@@ -249,19 +248,11 @@ class ExposedOperations:
             check_text(idempotency_key, "idempotency_key", hint="leave it out for no key")
             asked = json.dumps([tenant_id, caller, name, idempotency_key])
             idempotency_key = hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
-        # While it is there, logs are redacted by it too.
-        hidden = Redactor(literal_secrets(given, spec.json_schema()))
-        try:
+        with _hiding(given, spec) as hidden:
             output = self.kernel.invoke(
                 name, given, timeout=self.seconds, tenant_id=tenant_id,
                 idempotency_key=idempotency_key, literal=True,
             )  # fmt: skip
-        except AutomateError as error:
-            error.message = hidden.redact(error.message)
-            error.hint = error.hint and hidden.redact(error.hint)
-            # What is wrong with the input of a call within this one is no fault of the request.
-            error.details.pop("problems", None)
-            raise
         output = hidden.redact_value(output, cut=False)
         size = len(json.dumps(output, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         if size > self.max_output_bytes:
@@ -283,11 +274,11 @@ class ExposedOperations:
         tenant_id: str | None = None,
     ) -> list[dict[str, Any]]:
         """Return what a field of an operation may be; see `Kernel.options`."""
-        self.find(name)
-        found = self.kernel.options(
-            name, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
-            timeout=min(self.seconds, 10.0),
-        )  # fmt: skip
+        with _hiding(values or {}, self.find(name)):
+            found = self.kernel.options(
+                name, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
+                timeout=min(self.seconds, 10.0),
+            )  # fmt: skip
         return [each.to_json() for each in found]
 
 
@@ -375,6 +366,21 @@ def _checked(allowed: Iterable[str]) -> tuple[str, ...]:
                 hint='for example ["slack.post_message", "http.*"]',
             )
     return given
+
+
+@contextmanager
+def _hiding(given: Any, spec: OperationSpec) -> Iterator[Redactor]:
+    """Keep the secrets in *given* out of logs and errors, and yield what takes them out."""
+    # While it is there, logs are redacted by it too.
+    hidden = Redactor(literal_secrets(given, spec.json_schema()))
+    try:
+        yield hidden
+    except AutomateError as error:
+        error.message = hidden.redact(error.message)
+        error.hint = error.hint and hidden.redact(error.hint)
+        # What is wrong with the input of a call within this one is no fault of the request.
+        error.details.pop("problems", None)
+        raise
 
 
 @contextmanager

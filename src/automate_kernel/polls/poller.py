@@ -99,9 +99,20 @@ class Polls:
                 found[made.id] = made
         return found
 
-    def find(self) -> list[Poll]:
-        """Find the polls that some workflow listens to, with their state."""
+    def find(self, listening: Iterable[tuple[str, str | None]] | None = None) -> list[Poll]:
+        """
+        Find the polls that some workflow listens to, with their state.
+
+        With *listening* only those of these events: pairs of a name, or a pattern, and a tenant.
+        """
         wanted = self.wanted()
+        if listening is not None:
+            pairs = list(listening)
+            wanted = {
+                key: each
+                for key, each in wanted.items()
+                if any(each.tenant_id == its and fnmatchcase(each.name, one) for one, its in pairs)
+            }
         with self._storage.begin(atomic=False) as rows:
             states = self.states(rows, wanted)
         found = [with_state(each, states.get(key)) for key, each in wanted.items()]

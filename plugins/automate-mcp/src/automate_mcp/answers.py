@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from mcp import types
 
-from automate_kernel.errors import (
-    AutomateError,
-    ConfigError,
-    ErrorCodes,
-    PluginError,
-    SecretError,
-    StorageError,
-)
+from automate_kernel.errors import AutomateError, ErrorCodes, is_setup_fault
 from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
 
-# Their words are about our own set-up. The kernel keeps their names in the group of an error.
-_SETUP = (ConfigError, SecretError, PluginError, StorageError)
-_SETUP_GROUP = re.compile(r"(Config|Secret\w*|Plugin|Storage)Error\b")
 _OURS = "it failed; the log of the server says why"
 
 
@@ -78,9 +67,7 @@ def failed(error: BaseException, what: str = "a call") -> types.CallToolResult:
 
 def _is_ours(error: AutomateError) -> bool:
     """Return True for a fault of our set-up, and for a bug, whose words may tell anything."""
-    if isinstance(error, _SETUP) or error.code is ErrorCodes.INTERNAL:
-        return True
-    return bool(error.group and _SETUP_GROUP.match(error.group))
+    return is_setup_fault(error) or error.code is ErrorCodes.INTERNAL
 
 
 def wrapped_schema(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:

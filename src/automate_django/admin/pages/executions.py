@@ -477,7 +477,8 @@ def _attempts(
     if step_id is not None:
         failed = [each for each in failed if (each.step_id, each.position) == (step_id, position)]
         rows = rows.filter(step_id=step_id, position=position)
-    # Without outputs, which may be large, and of a list with thousands of elements the last ones.
+    # Without outputs and errors, which may be large, and of a list with thousands of elements
+    # the last ones.
     latest = rows.filter(attempts__gt=0).order_by("-id").values(*_OF_ATTEMPTS)[:_MOST_LISTED]
     runs = [
         StepRun(execution_id=str(execution.pk), **{**row, "status": StepStatus(row["status"])})
@@ -487,8 +488,8 @@ def _attempts(
 
 
 _OF_ATTEMPTS = (
-    "step_id", "position", "status", "attempts", "error_code", "error_group", "error",
-    "started_at", "completed_at", "attempted_at", "worker_id",
+    "step_id", "position", "status", "attempts", "error_code", "started_at", "completed_at",
+    "attempted_at", "worker_id",
 )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from automate_kernel.operations.fields import (
 from automate_kernel.operations.spec import OperationSpec
 
 _PREFIX = "input."
-_MORE = "more"
+# No property is called that, where a schema that takes others has properties.
+_MORE = "*"
 _LONG = 200
 _LONG_NAMES = {"text", "body", "message", "content", "html", "comment", "prompt", "query"}
 _DATES = {"date": "date", "time": "time"}
@@ -130,7 +131,8 @@ class OperationField:
     @property
     def most(self) -> str:
         """The number of characters that it takes; empty if there is no limit."""
-        return _bound(self.field.schema, "maxLength") if self.field.kind == "text" else ""
+        one = self.field.kind == "text" and not self.field.many
+        return _bound(self.field.schema, "maxLength") if one else ""
 
 
 def _bound(schema: Mapping[str, Any], key: str) -> str:
@@ -144,12 +146,11 @@ class OperationForm:
     def __init__(self, spec: OperationSpec, dynamic: Iterable[str] = ()) -> None:
         schema = spec.json_schema()
         self.inputs: list[InputField] = input_fields(schema)
+        self._more: InputField | None = None
         if takes_more_fields(schema):
             description = "Further fields, as a JSON object." if self.inputs else ""
-            self.inputs.append(InputField((_MORE,), "json", title="Input", description=description))
-            self._more = self.inputs[-1]
-        else:
-            self._more = None  # type: ignore[assignment]
+            self._more = InputField((_MORE,), "json", title="Input", description=description)
+            self.inputs.append(self._more)
         self._dynamic = frozenset(dynamic)
 
     def blank(self) -> list[OperationField]:

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
+from django.db.transaction import non_atomic_requests
 from django.http import Http404, HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
@@ -53,9 +54,9 @@ class OperationPages(PageSection):
         """Show the operations by their plugins."""
         _require_caller(request)
         groups: dict[str, list[dict[str, Any]]] = {}
-        for each in exposed_operations("PAGES").described():
-            owner = each["name"].partition(".")[0] if "." in each["name"] else ""
-            shown = {**each, "url": self.url("automate_operation", each["name"])}
+        for name, spec in exposed_operations("PAGES").specs().items():
+            owner = name.partition(".")[0] if "." in name else ""
+            shown = {"name": name, "spec": spec, "url": self.url("automate_operation", name)}
             groups.setdefault(owner, []).append(shown)
         return self.page(request, "operations.html", "Operations", groups=sorted(groups.items()))
 
@@ -65,6 +66,9 @@ class OperationPages(PageSection):
         spec = _found(name)
         return self._page(request, name, spec, _form(name, spec).blank())
 
+    # No transaction of the request's own: a call may take its time, and its entry in the audit
+    # trail has to be there even if this process dies of it.
+    @non_atomic_requests
     def call_view(self, request: HttpRequest, name: str) -> TemplateResponse:
         """Look the choices of a field up, or call the operation and show its output."""
         _require_caller(request)
@@ -72,7 +76,7 @@ class OperationPages(PageSection):
         form, posted = _form(name, spec), dict(request.POST.lists())
         wanted = request.POST.get("choices")
         if wanted is not None:
-            return self._with_choices(request, name, spec, wanted)
+            return self._with_choices(request, name, spec, form, wanted)
         given, problems = form.read(posted)
         problem = None
         if problems:
@@ -84,12 +88,17 @@ class OperationPages(PageSection):
         if problem is not None:
             fields = form.sent(posted, problems)
             return self._page(request, name, spec, fields, problem=problem)
-        return self._called(request, name, spec, given)
+        return self._called(request, name, spec, form, given)
 
     def _called(
-        self, request: HttpRequest, name: str, spec: OperationSpec, given: dict[str, Any]
+        self,
+        request: HttpRequest,
+        name: str,
+        spec: OperationSpec,
+        form: OperationForm,
+        given: dict[str, Any],
     ) -> TemplateResponse:
-        form, posted = _form(name, spec), dict(request.POST.lists())
+        posted = dict(request.POST.lists())
         reach, shown = reach_of(request), masked_by_schema(given, spec.json_schema())
         try:
             spec.validate(given)
@@ -110,9 +119,14 @@ class OperationPages(PageSection):
         return self._page(request, name, spec, form.sent(posted), output=shown_json(output))
 
     def _with_choices(
-        self, request: HttpRequest, name: str, spec: OperationSpec, wanted: str
+        self,
+        request: HttpRequest,
+        name: str,
+        spec: OperationSpec,
+        form: OperationForm,
+        wanted: str,
     ) -> TemplateResponse:
-        form, posted = _form(name, spec), dict(request.POST.lists())
+        posted = dict(request.POST.lists())
         given, _ = form.read(posted)
         typed = given.pop(wanted, "")
         found: dict[str, Sequence[FieldOption]] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlencode
 
@@ -398,12 +397,10 @@ _DONE = {
 
 def _polls(row: ListedWorkflow, workflow: Workflow) -> list[Poll]:
     """Return the polls that the workflow listens to, as workers know them."""
-    events = [each.event for each in workflow.triggers if isinstance(each, EventTrigger)]
-    return [
-        each
-        for each in (get_kernel().polls.find() if events else [])
-        if each.tenant_id == row.tenant_id and any(fnmatchcase(each.name, one) for one in events)
+    events = [
+        (each.event, row.tenant_id) for each in workflow.triggers if isinstance(each, EventTrigger)
     ]
+    return get_kernel().polls.find(events) if events else []
 
 
 def _schedules(row: ListedWorkflow) -> list[Schedule]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from rest_framework.exceptions import ValidationError
 from rest_framework.response import Response
 
-from automate_django.api.bases.idempotency import LOCK_SECONDS
+from automate_django.api.bases.idempotency import LOCK_SECONDS, owner_of
 from automate_django.api.problems import Problem
 from automate_django.api.schema import described
 from automate_django.api.v1 import serializers
@@ -104,36 +103,16 @@ class OperationViewSet(Resource):
     @property
     def caller(self) -> str:
         """The client, so that two of them never share an idempotency key."""
-        from automate_django.api.bases.idempotency import owner_of
-
         return owner_of(self.request)
 
 
 def _refuse(error: AutomateError, name: str) -> NoReturn:
     """Raise the problem that *error* of an operation is."""
-    problem = OperationProblem.of(error, f"the operation {name[:80]}")
-    if problem.errors:
-        wrong: dict[str, Any] = {}
-        for each in problem.errors:
-            wrong.setdefault(each["pointer"].removeprefix("#/input").lstrip("/"), []).append(
-                each["detail"]
-            )
-        raise ValidationError({"input": _nested(wrong)}) from None
+    found = OperationProblem.of(error, f"the operation {name[:80]}")
     raise Problem(
-        problem.status, problem.detail, code=problem.code, headers=problem.headers
+        found.status,
+        "The request is not valid." if found.errors else found.detail,
+        code=found.code,
+        headers=found.headers,
+        errors=found.errors,
     ) from None
-
-
-def _nested(wrong: dict[str, Any]) -> Any:
-    """Return messages by pointers as REST framework nests them."""
-    if set(wrong) == {""}:
-        return wrong[""]
-    whole: dict[str, Any] = {}
-    for pointer, messages in wrong.items():
-        place = whole
-        *outer, last = pointer.split("/")
-        for part in outer:
-            inner = place.setdefault(part, {})
-            place = inner if isinstance(inner, dict) else place
-        place[last or "non_field_errors"] = messages
-    return whole

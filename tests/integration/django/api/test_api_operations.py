@@ -11,8 +11,9 @@ from automate_django.models import ApiToken, IdempotencyRecord
 from automate_kernel import Call, Connector, action
 from automate_kernel.connectors import options
 from automate_kernel.errors import AutomateError
+from automate_kernel.http.operations import ExposedOperations
 from django.contrib.auth.models import Permission, User
-from django.db import connection, transaction
+from django.db import connection
 from django.test import override_settings
 from rest_framework.test import APIClient
 
@@ -28,7 +29,7 @@ class Desk(Connector):
     def find(self, subject: str, call: Call, limit: int = 5) -> dict[str, Any]:
         """Find tickets."""
         CALLS.append((subject, call.tenant_id, call.idempotency_key))
-        return {"subject": subject, "tenant": call.tenant_id, "open": connection.in_atomic_block}
+        return {"subject": subject, "tenant": call.tenant_id}
 
     @action
     def fail(self, code: str) -> None:
@@ -165,7 +166,6 @@ def test_a_key_is_carried_out_once() -> None:
     first = call(client, "desk.find", input={"subject": "a"}, headers=key)
     again = call(client, "desk.find", input={"subject": "a"}, headers=key)
     assert first.json() == again.json()
-    assert first.json()["output"]["open"] is False
     assert again["Idempotency-Replayed"] == "true"
     assert len(CALLS) == 1
     reused = call(client, "desk.find", input={"subject": "b"}, headers=key)
@@ -209,6 +209,8 @@ def test_wrong_input_is_pointed_at() -> None:
     assert "hunter2" not in answer.content.decode()
     unknown = client.post(f"{API}/desk.find", {"inputs": {}}, format="json")
     assert unknown.json()["errors"][0]["pointer"] == "#/inputs"
+    escaped = call(client, "desk.find", input={"subject": "x", "a/b~c": 1}).json()["errors"]
+    assert [each["pointer"] for each in escaped] == ["#/input/a~1b~0c"]
     listed = client.post(f"{API}/desk.find", {"input": [1]}, format="json")
     assert listed.status_code == 400
     assert CALLS == []
@@ -238,9 +240,21 @@ def test_choices_of_a_field() -> None:
     assert client.post(f"{path}/subject", {"limit": 0}, format="json").status_code == 400
 
 
-def test_a_request_in_a_transaction_is_not_asked_for() -> None:
-    """With ATOMIC_REQUESTS too, a call holds no transaction."""
-    from django.urls import resolve
+@pytest.mark.parametrize("path", ["desk.find", "desk.find/choices/subject"])
+def test_no_transaction_is_held_while_a_service_is_asked(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """With ATOMIC_REQUESTS neither, with a key or without. The call itself has its own thread."""
+    held: list[bool] = []
 
-    assert "default" in resolve(f"{API}/desk.find").func._non_atomic_requests  # type: ignore[attr-defined]
-    assert transaction.get_autocommit()
+    def noted(self: Any, *args: Any, **options: Any) -> Any:
+        held.append(connection.in_atomic_block)
+        return []
+
+    monkeypatch.setattr(ExposedOperations, "call", noted)
+    monkeypatch.setattr(ExposedOperations, "choices", noted)
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    client = client_of("operations:*")
+    for headers in ({}, {"HTTP_IDEMPOTENCY_KEY": "k-3"}):
+        assert call(client, path, headers=headers).status_code == 200
+    assert held == [False, False]

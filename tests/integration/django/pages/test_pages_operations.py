@@ -22,6 +22,16 @@ class Address(BaseModel):
     zip: int = 1000
 
 
+FORWARD = {
+    "type": "object",
+    "properties": {
+        "more": {"type": "string"},
+        "to": {"type": "array", "items": {"type": "string", "maxLength": 9}},
+    },
+    "additionalProperties": True,
+}
+
+
 class Desk(Connector):
     key = "desk"
     display_name = "Desk"
@@ -50,6 +60,12 @@ class Desk(Connector):
         }  # fmt: skip
         CALLS.append((given, call.tenant_id, call.idempotency_key))
         return {**given, "host": self.ctx.secrets.get("PAGES"), "note": f"<b>{api_token}</b>"}
+
+    @action(input_schema=FORWARD)
+    def forward(self, fields: dict[str, Any]) -> str:
+        """Forward a ticket, with any fields."""
+        CALLS.append(fields)
+        return "forwarded"
 
     @action(read_only=True)
     def count(self) -> int:
@@ -221,6 +237,36 @@ def test_a_form_becomes_the_input(caller: Any, markup_of: Callable[[str], Any]) 
     assert "callers-token-90ab" not in text
     assert "&quot;subject&quot;: &quot;Help&quot;" in text
     assert "<b>" not in text.split('id="result"')[1].split("</section>")[0]
+
+
+def test_a_form_takes_further_fields(caller: Any) -> None:
+    """As one JSON object, beside a field of any name; a limit of one line isn't one of the list."""
+    page = text_of(caller.get(f"{BASE}desk.forward/"))
+    assert '<textarea rows="3" name="input.to" id' in page
+    values = {"input.more": "text", "input.to": "ann\nbob", "input.*": '{"level": 3}'}
+    assert send(caller, "desk.forward", **values).status_code == 200
+    assert CALLS == [{"more": "text", "to": ["ann", "bob"], "level": 3}]
+    refused = text_of(send(caller, "desk.forward", **{"input.*": "[1]"}))
+    assert "Input: must be a JSON object" in refused
+
+
+def test_a_call_holds_no_transaction(caller: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ATOMIC_REQUESTS neither: the entry in the audit trail is saved before the call."""
+    from automate_kernel.http.operations import ExposedOperations
+    from django.db import connection
+
+    held: list[bool] = []
+
+    def noted(self: Any, *args: Any, **options: Any) -> Any:
+        held.append(connection.in_atomic_block)
+        return []
+
+    monkeypatch.setattr(ExposedOperations, "call", noted)
+    monkeypatch.setattr(ExposedOperations, "choices", noted)
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    assert send(caller, "desk.count").status_code == 200
+    assert send(caller, "desk.open_ticket", choices="queue").status_code == 200
+    assert held and not any(held)
 
 
 def test_what_is_left_blank_is_the_default(caller: Any) -> None:
