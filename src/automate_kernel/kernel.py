@@ -375,11 +375,7 @@ class Kernel:
         `AutomateError`. A transactional operation has a transaction of its own, and no *timeout*.
         """
         call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
-        if not self.operations.is_transactional(operation):
-            return self.operations.invoke(operation, given, call=call, timeout=timeout)
-        with self.storage.begin() as rows:
-            call = replace(call, transaction=rows.native)
-            return self.operations.invoke(operation, given, call=call)
+        return self.perform(call, given, timeout=timeout)
 
     async def ainvoke(
         self,
@@ -392,14 +388,26 @@ class Kernel:
         literal: bool = False,
     ) -> Any:
         """`invoke` for asynchronous code."""
-        if self.operations.is_transactional(operation):
-            return await asyncio.to_thread(
-                self.invoke, operation, input, tenant_id=tenant_id,
-                idempotency_key=idempotency_key, literal=literal,
-            )  # fmt: skip
-        call = _call(operation, tenant_id, idempotency_key)
-        given = self._input(input, literal)
-        return await self.operations.ainvoke(operation, given, call=call, timeout=timeout)
+        call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
+        return await self.aperform(call, given, timeout=timeout)
+
+    def perform(self, call: Call, data: Any, *, timeout: float | None = None) -> Any:
+        """
+        Make *call* with *data* as its literal input, and return its output, as `invoke` does.
+
+        For code that calls for somebody else: it says by *call* for whom, and who hears of it.
+        """
+        if not self.operations.is_transactional(call.operation):
+            return self.operations.invoke(call.operation, data, call=call, timeout=timeout)
+        with self.storage.begin() as rows:
+            within = replace(call, transaction=rows.native)
+            return self.operations.invoke(call.operation, data, call=within)
+
+    async def aperform(self, call: Call, data: Any, *, timeout: float | None = None) -> Any:
+        """`perform` for asynchronous code."""
+        if self.operations.is_transactional(call.operation):
+            return await asyncio.to_thread(self.perform, call, data)
+        return await self.operations.ainvoke(call.operation, data, call=call, timeout=timeout)
 
     def _input(self, given: Any, literal: bool = False) -> Any:
         given = {} if given is None else given

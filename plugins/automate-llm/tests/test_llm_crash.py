@@ -1,4 +1,4 @@
-"""An agent that is killed before and after each of its commits, and inside a tool."""
+"""An agent that is killed before and after each commit, after each answer, and inside a tool."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def clerk(request: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["before", "after", "tool"])
+@pytest.mark.parametrize("when", ["before", "after", "answer", "tool"])
 def test_a_kill_repeats_no_saved_answer_and_no_refund(tmp_path, when):
     """Three answers and two tools, killed at each commit: what was saved is never paid or done again."""
     with scripted(clerk) as service:
@@ -36,9 +36,14 @@ def test_a_kill_repeats_no_saved_answer_and_no_refund(tmp_path, when):
         asked: dict[str, Counter[int]] = {}
         for path, request in zip(service.paths, service.requests, strict=True):
             asked.setdefault(path.split("/")[1], Counter())[answers_given(request)] += 1
+    once, lost = Counter([0, 1, 2]), ("before", "answer")
     places = json.loads((tmp_path / "result.json").read_text())
     # Each step has a commit; those of the start and the end come to it.
-    assert len(places) > 10 or when == "tool"
+    assert len(places) > 10 or when in ("answer", "tool")
+    assert places == [1, 2, 3, 4] or when != "answer"
+    if when == "answer":  # the one that was lost, and no other, has been asked for again
+        repeated = [sorted((asked[f"answer-{number}"] - once).elements()) for number in places]
+        assert repeated == [[0], [1], [2], []]
     unknown = 0
     for place in (f"{when}-{number}" for number in places):
         told = json.loads((tmp_path / place / "told.json").read_text())
@@ -53,7 +58,7 @@ def test_a_kill_repeats_no_saved_answer_and_no_refund(tmp_path, when):
             assert told["output"] == "refunded 40" and refunds == ["40"], (place, told)
         paid = asked[place]
         # Twice only the one answer that had come and was not saved yet.
-        assert set(paid) == {0, 1, 2} and sum(paid.values()) <= 3 + (when == "before"), place
+        assert set(paid) == {0, 1, 2} and sum(paid.values()) <= 3 + (when in lost), place
         assert len(set(told["steps"])) == len(told["steps"])
     # Between a beginning and its result there are one or two commits; a heartbeat may be another.
     assert unknown <= 3

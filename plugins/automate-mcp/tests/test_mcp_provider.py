@@ -172,7 +172,7 @@ def test_a_name_that_cant_be_written_is_mapped(make: Make) -> None:
     """And stays the same."""
     kernel = make()
     (name,) = [each for each in kernel.operations.matching("bad.odd*")]
-    assert name.startswith("bad.odd_name/with_nicode_")
+    assert name.startswith("bad.odd_name.with_nicode_")
     assert kernel.invoke(name)["result"] == "odd"
 
 

@@ -12,9 +12,11 @@ from automate_mcp.server import IDEMPOTENCY_KEY, mcp_server
 from automate_mcp.settings import Caller, ServeSettings
 from mcp_support import SECRET, Shop, run, until
 from mcp import Client, MCPError
+from pydantic import SecretStr
 
 from automate_kernel import AutomateError, Kernel
 from automate_kernel.errors import ErrorCodes
+from automate_kernel.secrets.logs import get_logger
 
 EVERYTHING = Caller("claude", None, frozenset({"*"}))
 
@@ -179,11 +181,41 @@ def test_a_cancelled_call_stops(kernel: Kernel, shop: Shop, mode: str) -> None:
 
 def test_a_call_knows_tenant_and_idempotency_key(kernel: Kernel, shop: Shop) -> None:
     """The tenant is the token's; the key comes in the request."""
-    caller = Caller("c", "acme", frozenset({"*"}))
-    result = call(kernel, "shop_keyed", {}, caller=caller, meta={IDEMPOTENCY_KEY: "once"})
-    assert result.structured_content == {"key": "once", "tenant": "acme"}
+    callers = [
+        Caller(name, tenant, frozenset({"*"}))
+        for name, tenant in [("c", "acme"), ("c", "acme"), ("d", "acme"), ("c", "other")]
+    ]
+    seen = [
+        call(kernel, "shop_keyed", {}, caller=each, meta={IDEMPOTENCY_KEY: "once"})
+        for each in callers
+    ]
+    assert [each.structured_content["tenant"] for each in seen] == [c.tenant_id for c in callers]
+    keys = [each.structured_content["key"] for each in seen]
+    # Of two clients with the same key none gets what the service did for the other.
+    assert keys[0] == keys[1] and len(set(keys)) == 3
     refused = call(kernel, "shop_keyed", {}, meta={IDEMPOTENCY_KEY: ["no text"]})
     assert refused.structured_content["error"]["code"] == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_clients_own_secret_is_in_no_error_output_or_log(
+    kernel: Kernel, caplog: pytest.LogCaptureFixture, fails: bool
+) -> None:
+    """It is a field that its schema calls a password."""
+
+    @kernel.action(name="login")
+    def login(password: SecretStr) -> str:
+        """Log in."""
+        text = f"logged in with {password.get_secret_value()}"
+        get_logger("automate_kernel.login").warning(text)
+        if fails:
+            raise AutomateError(ErrorCodes.FAILED_PRECONDITION, text, hint=text)
+        return text
+
+    result = call(kernel, "login", {"password": "correct-horse"}, operations=["login"])
+    assert result.is_error == fails and "logged in with" in str(result)
+    assert "correct-horse" not in str(result)
+    assert "logged in with" in caplog.text and "correct-horse" not in caplog.text
 
 
 def test_sizes_are_bounded(kernel: Kernel, shop: Shop) -> None:

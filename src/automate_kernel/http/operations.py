@@ -7,7 +7,6 @@ no template and no reference to a secret.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,12 +24,11 @@ from automate_kernel.errors import (
 )
 from automate_kernel.http.answers import HttpAnswer, HttpError
 from automate_kernel.kernel import Kernel
+from automate_kernel.operations.exposure import callers_key, hiding_secrets, is_allowed
 from automate_kernel.operations.fields import input_fields
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.item import check_text
-from automate_kernel.secrets import Redactor
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.secrets.masking import literal_secrets
 from automate_kernel.webhooks.request import BodyError, parse_json
 
 __all__ = ["ExposedOperations", "OperationProblem", "OutputTooLargeError"]
@@ -173,9 +171,7 @@ class ExposedOperations:
 
     def offers(self, name: str, spec: OperationSpec) -> bool:
         """Return True if the operation *name* is on the allow-list."""
-        if name in self.allowed:
-            return True
-        return not spec.destructive and any(fnmatchcase(name, each) for each in self.allowed)
+        return is_allowed(name, spec, self.allowed)
 
     def find(self, name: str) -> OperationSpec:
         """Return the spec of an operation; raises one and the same error for any other name."""
@@ -246,9 +242,10 @@ class ExposedOperations:
         spec.validate(given)
         if idempotency_key is not None:
             check_text(idempotency_key, "idempotency_key", hint="leave it out for no key")
-            asked = json.dumps([tenant_id, caller, name, idempotency_key])
-            idempotency_key = hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
-        with _hiding(given, spec) as hidden:
+            idempotency_key = callers_key(
+                idempotency_key, tenant_id=tenant_id, caller=caller, name=name
+            )
+        with hiding_secrets(given, spec.json_schema()) as hidden:
             output = self.kernel.invoke(
                 name, given, timeout=self.seconds, tenant_id=tenant_id,
                 idempotency_key=idempotency_key, literal=True,
@@ -274,7 +271,7 @@ class ExposedOperations:
         tenant_id: str | None = None,
     ) -> list[dict[str, Any]]:
         """Return what a field of an operation may be; see `Kernel.options`."""
-        with _hiding(values or {}, self.find(name)):
+        with hiding_secrets(values or {}, self.find(name).json_schema()):
             found = self.kernel.options(
                 name, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
                 timeout=min(self.seconds, 10.0),
@@ -366,21 +363,6 @@ def _checked(allowed: Iterable[str]) -> tuple[str, ...]:
                 hint='for example ["slack.post_message", "http.*"]',
             )
     return given
-
-
-@contextmanager
-def _hiding(given: Any, spec: OperationSpec) -> Iterator[Redactor]:
-    """Keep the secrets in *given* out of logs and errors, and yield what takes them out."""
-    # While it is there, logs are redacted by it too.
-    hidden = Redactor(literal_secrets(given, spec.json_schema()))
-    try:
-        yield hidden
-    except AutomateError as error:
-        error.message = hidden.redact(error.message)
-        error.hint = error.hint and hidden.redact(error.hint)
-        # What is wrong with the input of a call within this one is no fault of the request.
-        error.details.pop("problems", None)
-        raise
 
 
 @contextmanager

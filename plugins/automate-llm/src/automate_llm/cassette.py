@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic_ai.messages import ModelMessage, ModelResponse
-from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import RunContext
 
 from automate_kernel import AutomateError, ErrorCodes
 from automate_kernel.secrets import Redactor
@@ -71,21 +68,13 @@ class CassetteModel(WrapperModel):
             self._path.write_text(json.dumps(self._tape, indent=1, sort_keys=True) + "\n")
         return response_of(answers[number])
 
-    @asynccontextmanager
-    async def request_stream(
-        self,
-        messages: list[ModelMessage],
-        model_settings: ModelSettings | None,
-        model_request_parameters: ModelRequestParameters,
-        run_context: RunContext[Any] | None = None,
-    ) -> AsyncIterator[StreamedResponse]:
+    def request_stream(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: answers are kept whole."""
         raise AutomateError(
             ErrorCodes.UNIMPLEMENTED,
             "a recorded answer has no stream",
             hint="leave stream=True out",
         )
-        yield
 
     def _key(
         self,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import AgentRunError, UserError
@@ -217,20 +217,12 @@ class DurableModel(WrapperModel):
             self.wrapped, messages, model_settings, model_request_parameters
         )
 
-    @asynccontextmanager
-    async def request_stream(
-        self,
-        messages: list[ModelMessage],
-        model_settings: ModelSettings | None,
-        model_request_parameters: ModelRequestParameters,
-        run_context: RunContext[Any] | None = None,
-    ) -> AsyncIterator[Any]:
+    def request_stream(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: an agent that looks at events would see them again in each replay."""
         raise UserError(
             "a durable agent has no event stream of its own: DurableAgent(…, stream=True) shows"
             " the text as the progress of the step"
         )
-        yield
 
 
 class DurableToolset(WrapperToolset[Any]):

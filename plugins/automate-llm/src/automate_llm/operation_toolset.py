@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,12 +14,11 @@ from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
 from automate_kernel import AutomateError, ConfigError, ErrorCodes, Kernel, current_call
 from automate_kernel.operations.context import Call
+from automate_kernel.operations.exposure import is_allowed, tool_name
 from automate_kernel.operations.spec import OperationSpec
 from automate_llm.durable_run import current_run
 
 _ARGUMENTS: Any = TypeAdapter(dict[str, Any]).validator
-_LONGEST_NAME = 64
-_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 class OperationToolset(AbstractToolset[Any]):
@@ -91,21 +88,14 @@ class OperationToolset(AbstractToolset[Any]):
         around = current_call()
         call = Call(operation) if around is None else replace(around, operation=operation)
         try:
-            if self._kernel.operations.is_transactional(operation):
-                return await asyncio.to_thread(self._in_transaction, operation, tool_args, call)
             # Literally: text of a model is no template and no reference to a secret.
-            return await self._kernel.operations.ainvoke(operation, tool_args, call=call)
+            return await self._kernel.aperform(call, tool_args)
         except AutomateError as error:
             if error.code is ErrorCodes.INVALID_ARGUMENT:
                 raise ModelRetry(str(error)) from error
             if error.retryable:
                 raise
             raise ToolFailed(f"It failed: {error.code}: {error}") from error
-
-    def _in_transaction(self, operation: str, data: dict[str, Any], call: Call) -> Any:
-        with self._kernel.storage.begin() as rows:
-            within = replace(call, transaction=rows.native)
-            return self._kernel.operations.invoke(operation, data, call=within)
 
     async def _listed(self) -> Any:
         # On a thread: a plugin may ask its service.
@@ -121,10 +111,10 @@ class OperationToolset(AbstractToolset[Any]):
                     hint="`automate actions` lists them; a pattern must match one at least",
                 )
             for operation, spec in found.items():
-                if spec.destructive and operation != pattern:
-                    continue
-                if all(known["operation"] != operation for known in listed.values()):
-                    listed[_tool_name(operation, listed)] = _described(operation, spec)
+                if is_allowed(operation, spec, self._allowed) and all(
+                    known["operation"] != operation for known in listed.values()
+                ):
+                    listed[tool_name(operation, listed)] = _described(operation, spec)
         return listed
 
 
@@ -154,11 +144,3 @@ def _described(operation: str, spec: OperationSpec) -> dict[str, Any]:
             "destructive": spec.destructive,
         },
     }
-
-
-def _tool_name(operation: str, taken: Mapping[str, object]) -> str:
-    fit = _UNFIT.sub("_", operation)
-    if len(fit) > _LONGEST_NAME or fit in taken:
-        digest = hashlib.sha256(operation.encode()).hexdigest()[:8]
-        fit = f"{fit[: _LONGEST_NAME - 9]}_{digest}"
-    return fit

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from automate_llm.budgets import Ledger
 
-_CODE_OF_FINISH = "content_filter"
-
 
 class LlmProvider(BaseProvider):
     """
@@ -44,7 +42,8 @@ class LlmProvider(BaseProvider):
         super().__init__(config, ctx=ctx)
         self._settings: LlmConfig = self.parse_config(config)
         self._lock = threading.Lock()
-        self._models: dict[str, Any] = {}
+        self._models: dict[str, Model] = {}
+        self._embedders: dict[str, EmbeddingModel] = {}
 
     @classmethod
     def config_schema(cls) -> type[LlmConfig]:
@@ -61,6 +60,7 @@ class LlmProvider(BaseProvider):
     async def chat(self, given: ChatInput) -> ChatOutput:
         """Ask a language model, and return its text. The text is progress while it comes."""
         from pydantic_ai.direct import model_request_stream
+        from pydantic_ai.exceptions import ContentFilterError
 
         from automate_llm.model_answers import usage_of
         from automate_llm.models import settings_of
@@ -77,12 +77,8 @@ class LlmProvider(BaseProvider):
             text = await shown_text(stream)
         response = stream.get()
         reason = response.finish_reason
-        if reason == _CODE_OF_FINISH:
-            raise AutomateError(
-                ErrorCodes.FAILED_PRECONDITION,
-                "the service refused the content",
-                hint="change the prompt: the same one is refused again",
-            )
+        if reason == "content_filter":
+            raise ContentFilterError("the service refused the content")
         return ChatOutput(service=name, text=text, finish_reason=reason, **usage_of(response))
 
     @capability(read_only=True, output_schema=StructuredOutput)
@@ -98,10 +94,10 @@ class LlmProvider(BaseProvider):
         name, service = self._service(given.service)
         texts = [given.prompt, given.instructions or "", str(given.output_schema)]
         self._check_size([*texts, *_contents(given)])
-        agent = structured_agent(
-            self.model(name), given.output_schema, how=service.structured, retries=given.retries
-        )
         model = self.model(name)
+        agent = structured_agent(
+            model, given.output_schema, how=service.structured, retries=given.retries
+        )
         async with model:
             result = await agent.run(
                 given.prompt,
@@ -122,15 +118,15 @@ class LlmProvider(BaseProvider):
 
     @capability(read_only=True, output_schema=EmbedOutput)
     async def embed(self, given: EmbedInput) -> EmbedOutput:
-        """ChatTurn texts into vectors."""
+        """Turn texts into vectors."""
         name, service = self._service(given.service)
         self._check_size(given.texts)
         with self._lock:
-            model = self._models.get(f"embed {name}")
+            model = self._embedders.get(name)
             if model is None:
                 from automate_llm.models import embedding_model_of
 
-                model = self._models[f"embed {name}"] = embedding_model_of(service)
+                model = self._embedders[name] = embedding_model_of(service)
         result = await self._embedded(model, given)
         try:
             cost = float(result.cost().total_price)

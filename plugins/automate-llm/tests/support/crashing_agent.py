@@ -1,11 +1,12 @@
 """
-An agent in a process that kills itself: before or after the commit of a given number, or in a tool.
+An agent in a process that kills itself: before or after the commit of a given number, before the
+first commit after an answer of a given number, or in a tool.
 
     python crashing_agent.py URL FOLDER WHEN
 
-WHEN is ``before`` or ``after`` a commit, or ``tool``. It forks a child for each place to die at, and
-one that finishes the work; and writes the places to `FOLDER/result.json`. A child that has nothing
-left to die at is the last.
+WHEN is ``before`` or ``after`` a commit, ``answer`` or ``tool``. It forks a child for each place to
+die at, and one that finishes the work; and writes the places to `FOLDER/result.json`. A child that
+has nothing left to die at is the last.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 import sqlalchemy as sa
 from pydantic_ai import Agent
+from pydantic_ai.messages import ModelResponse
+from pydantic_ai.models.wrapper import WrapperModel
 
 from automate_kernel import Kernel, WorkflowContext
 from automate_llm import DurableAgent
@@ -38,24 +41,31 @@ def note(path: Path, line: str) -> None:
 
 
 def make(folder: Path, url: str, place: tuple[str, int] | None) -> tuple[Kernel, Any]:
-    """A kernel whose process dies at *place*: ``before`` or ``after`` commit *n*, or in a tool."""
+    """A kernel whose process dies at *place*, the kind and its number."""
     engine = sa.create_engine(f"sqlite:///{folder / 'run.sqlite3'}")
     storage = SqlAlchemyStorage(engine)
     if place is None or not (folder / "run.sqlite3").exists():
         storage.create_tables()
     kernel = Kernel(storage, discover=False, lease_seconds=0.3)
-    seen = {"commits": 0}
+    seen = {"commits": 0, "answers": 0}
     own = engine.dialect.do_commit
 
     def commit(connection: Any) -> None:
         seen["commits"] += 1
-        if place == ("before", seen["commits"]):
+        # Whichever thread's it is: the answer that has come is in no commit yet.
+        if place in {("before", seen["commits"]), ("answer", seen["answers"])}:
             die()
         own(connection)
         if place == ("after", seen["commits"]):
             die()
 
-    agent = Agent(scripted_model(url), name="clerk")
+    class Counted(WrapperModel):
+        async def request(self, *given: Any) -> ModelResponse:
+            answer = await super().request(*given)
+            seen["answers"] += 1
+            return answer
+
+    agent = Agent(Counted(scripted_model(url)), name="clerk")
 
     @agent.tool_plain(metadata={"idempotent": True})
     def find(number: int) -> str:

@@ -46,9 +46,9 @@ class ApprovedCalls:
         shown = json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True)
         cut = "" if len(shown) <= _MOST_SHOWN else "\n… (the execution's event has all of it)"
         payload = {"client": caller.name, "input": data, "shown": shown[:_MOST_SHOWN] + cut}
-        if key is not None:
-            key = f"{caller.name}:{key}"  # keys of clients are none of each other's business
-        return self._kernel.start(name, payload, tenant_id=caller.tenant_id, idempotency_key=key)
+        return self._kernel.start(
+            name, payload, tenant_id=caller.tenant_id, idempotency_key=caller.key_for(name, key)
+        )
 
     def _definition(self, name: str, operation: str) -> Mapping[str, Any]:
         given = self._settings.approval

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import anyio
@@ -310,7 +311,9 @@ class Connection:
         return Client(
             self._transport(session),
             message_handler=handle,
-            client_info=types.Implementation(name="automate-kernel", version=_version()),
+            client_info=types.Implementation(
+                name="automate-kernel", version=version("automate-kernel-mcp")
+            ),
             read_timeout_seconds=self._config.start_timeout_seconds,
             # The provider keeps the list of tools itself.
             cache=None,
@@ -355,9 +358,3 @@ async def _http_transport(config: McpConfig, url: str) -> AsyncIterator[Any]:
         ) as streams,
     ):
         yield streams
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("automate-kernel-mcp")

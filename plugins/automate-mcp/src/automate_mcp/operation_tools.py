@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mcp import types
@@ -14,6 +10,7 @@ from mcp import types
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import Call
+from automate_kernel.operations.exposure import hiding_secrets
 from automate_kernel.operations.schemas import compile_schema
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets.redaction import EnteringRedaction
@@ -21,21 +18,6 @@ from automate_mcp.answers import answer, failed, wrapped_schema
 from automate_mcp.approved_calls import ApprovedCalls
 from automate_mcp.progress import LiveReport, Send
 from automate_mcp.settings import Caller, ServeSettings
-
-_LONGEST_NAME = 64
-_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
-
-
-def tool_name(name: str, taken: Mapping[str, object]) -> str:
-    """
-    Return the name of a tool for *name*, in the letters that all clients take.
-
-    One that is *taken*, or too long, ends with a part of the hash of *name*.
-    """
-    fit = _UNFIT.sub("_", name)
-    if len(fit) > _LONGEST_NAME or fit in taken:
-        fit = f"{fit[: _LONGEST_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +61,18 @@ class OperationTool:
         if self.spec.destructive:
             return await self.approved.call(caller, self.operation, arguments, key, send)
         report = LiveReport(EnteringRedaction(self.kernel.redactor))
-        call = Call(self.operation, caller.tenant_id, idempotency_key=key, reports=report)
-        async with report.sending(send):
-            output = await self._perform(arguments, call)
+        call = Call(
+            self.operation, caller.tenant_id,
+            idempotency_key=caller.key_for(self.operation, key), reports=report,
+        )  # fmt: skip
+        timeout = self.settings.timeout_seconds
+        with hiding_secrets(arguments, self.spec.json_schema()) as hidden:
+            async with report.sending(send):
+                # Literally: text of a client is no template and no reference to a secret.
+                output = await self.kernel.aperform(call, arguments, timeout=timeout)
+        output = hidden.redact_value(output, cut=False)
         problem = self._misfit(output)
         return failed(problem) if problem else answer(output, most=self.settings.max_output_bytes)
-
-    async def _perform(self, arguments: dict[str, Any], call: Call) -> Any:
-        # Literally: text of a client is no template and no reference to a secret.
-        operations = self.kernel.operations
-        if operations.is_transactional(self.operation):
-            return await asyncio.to_thread(self._perform_in_transaction, arguments, call)
-        timeout = self.settings.timeout_seconds
-        return await operations.ainvoke(self.operation, arguments, call=call, timeout=timeout)
-
-    def _perform_in_transaction(self, arguments: dict[str, Any], call: Call) -> Any:
-        with self.kernel.storage.begin() as rows:
-            within = replace(call, transaction=rows.native)
-            return self.kernel.operations.invoke(self.operation, arguments, call=within)
 
     def _misfit(self, output: Any) -> AutomateError | None:
         """Return the error for an output that clients would refuse by the schema that they got."""

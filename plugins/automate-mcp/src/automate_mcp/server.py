@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import Any, Protocol
 
 from mcp import MCPError, types
@@ -14,11 +15,13 @@ from mcp.server import Server, ServerRequestContext
 
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean
+from automate_kernel.operations.exposure import is_allowed, tool_name
+from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets.logs import get_logger
 from automate_mcp.answers import failed
 from automate_mcp.approved_calls import ApprovedCalls
 from automate_mcp.executions import Executions
-from automate_mcp.operation_tools import OperationTool, tool_name
+from automate_mcp.operation_tools import OperationTool
 from automate_mcp.progress import Send
 from automate_mcp.settings import Caller, ServeSettings
 from automate_mcp.workflow_tools import StartTool, approval_tools, execution_tools
@@ -86,7 +89,7 @@ class Offers:
                 found[tool_name(f"start_{name}", found)] = tool_of_it
         for pattern in self._settings.operations:
             for name, spec in self._matching(pattern).items():
-                offered = self._settings.offers_operation(name, destructive=spec.destructive)
+                offered = is_allowed(name, spec, self._settings.operations)
                 known = (
                     each.operation for each in found.values() if isinstance(each, OperationTool)
                 )
@@ -96,7 +99,7 @@ class Offers:
                     )
         return found
 
-    def _matching(self, pattern: str) -> Mapping[str, Any]:
+    def _matching(self, pattern: str) -> Mapping[str, OperationSpec]:
         try:
             return self._kernel.operations.matching(pattern)
         except AutomateError as error:
@@ -134,7 +137,7 @@ def mcp_server(
 
     return Server(
         settings.name,
-        version=_version(),
+        version=version("automate-kernel-mcp"),
         instructions=_INSTRUCTIONS,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
@@ -203,9 +206,3 @@ def _key_in(ctx: ServerRequestContext[Any, Any]) -> str | None:
             f"{IDEMPOTENCY_KEY} is printable text of at most {_LONGEST_KEY} characters",
         )
     return key
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("automate-kernel-mcp")

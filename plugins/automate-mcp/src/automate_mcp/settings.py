@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from automate_kernel.errors import ConfigError
+from automate_kernel.operations.exposure import callers_key
 
 SCOPES = {
     "operations:call": "call operations",
@@ -46,6 +47,13 @@ class Caller:
         """Return True if it has *scope*, by name, as ``executions:*`` or as ``*``."""
         area = scope.partition(":")[0]
         return not self.scopes.isdisjoint({scope, f"{area}:*", "*"})
+
+    def key_for(self, name: str, key: str | None) -> str | None:
+        """Return the idempotency *key* of its own as what it calls or starts gets it."""
+        # Keys of clients are none of each other's business.
+        if key is None:
+            return None
+        return callers_key(key, tenant_id=self.tenant_id, caller=self.name, name=name)
 
 
 class _Rights(BaseModel):
@@ -136,12 +144,6 @@ class ServeSettings(BaseModel):
     own names: ``["mcp.example.com"]``."""
     allowed_origins: list[str] = []
     """The origins of web pages that may call it: ``["https://app.example.com"]``."""
-
-    def offers_operation(self, name: str, *, destructive: bool) -> bool:
-        """Return True if an operation is on the list; a destructive one needs its full name."""
-        if name in self.operations:
-            return True
-        return not destructive and any(fnmatchcase(name, each) for each in self.operations)
 
     def offers_workflow(self, name: str) -> bool:
         """Return True if a workflow is on the list; those of destructive calls never are."""

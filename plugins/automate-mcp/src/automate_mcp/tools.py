@@ -15,12 +15,12 @@ from mcp.types import Tool
 
 from automate_kernel.errors import AutomateError
 from automate_kernel.operations.schemas import compile_schema
-from automate_kernel.operations.spec import NAME_PATTERN
 from automate_kernel.providers import CapabilitySpec
 from automate_mcp.config import McpConfig, ToolHints
 
-_UNFIT = re.compile(r"[^A-Za-z0-9_./-]+")
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_NAME = 120
+_DIGEST = 6
 _MOST_SCHEMA = 256_000
 _MOST_DESCRIPTION = 8_000
 
@@ -53,15 +53,21 @@ def remote_tools(
 
 
 def capability_name(name: str) -> str:
-    """Return the name of the capability for a tool called *name*: often the same."""
-    fit = _UNFIT.sub("_", name).lstrip("./-")[:_LONGEST_NAME]
-    if not NAME_PATTERN.fullmatch(fit):
-        fit = "tool"
-    return fit if fit == name else f"{fit}_{_digest(name)}"
+    """
+    Return the name of the capability for a tool called *name*: often the same.
+
+    Workflows have names between dots, each of which begins with a letter or ``_``.
+    """
+    words = [_UNFIT.sub("_", each) for each in re.split("[./]", name) if each]
+    fit = ".".join(f"_{each}" if each[0] in "-0123456789" else each for each in words)
+    if fit and fit == name and len(fit) <= _LONGEST_NAME:
+        return fit
+    fit = fit[: _LONGEST_NAME - _DIGEST - 1].rstrip(".") or "tool"
+    return f"{fit}_{_digest(name)}"
 
 
 def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
 
 
 def _remote(tool: Tool, name: str, config: McpConfig, logger: logging.Logger) -> RemoteTool:

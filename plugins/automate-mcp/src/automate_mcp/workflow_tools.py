@@ -91,7 +91,7 @@ class StartTool:
             self.workflow.name,
             arguments.get("payload"),
             tenant_id=caller.tenant_id,
-            idempotency_key=None if key is None else f"{caller.name}:{key}",
+            idempotency_key=caller.key_for(self.workflow.name, key),
         )
         seconds = float(arguments.get("wait_seconds", 0))
         return await self.executions.wait(caller, execution_id, seconds, send)

@@ -1,0 +1,72 @@
+"""Operations that others may call: which ones, as what, by whose keys, without their secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+from automate_kernel.errors import AutomateError
+from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.secrets import Redactor
+from automate_kernel.secrets.masking import literal_secrets
+
+_LONGEST_TOOL, _DIGEST = 64, 8
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def is_allowed(name: str, spec: OperationSpec, allowed: Iterable[str]) -> bool:
+    """
+    Return True if one of *allowed* names an operation, or fits it as a pattern: ``slack.*``.
+
+    A destructive operation needs its full name.
+    """
+    return any(
+        name == each or (not spec.destructive and fnmatchcase(name, each)) for each in allowed
+    )
+
+
+def tool_name(name: str, taken: Container[str]) -> str:
+    """
+    Return the name of a tool for *name*, in the letters that all models and clients take.
+
+    One that is *taken*, or too long, ends with a part of the hash of *name*.
+    """
+    fit = _UNFIT.sub("_", name)
+    if len(fit) > _LONGEST_TOOL or fit in taken:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
+        fit = f"{fit[: _LONGEST_TOOL - _DIGEST - 1]}_{digest}"
+    return fit
+
+
+def callers_key(key: str, *, tenant_id: str | None, caller: str, name: str) -> str:
+    """
+    Return the key that what is called *name* gets for a caller's own idempotency *key*.
+
+    Of two callers with the same key, none gets the other's answer.
+    """
+    asked = json.dumps([tenant_id, caller, name, key])
+    return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@contextmanager
+def hiding_secrets(data: Any, schema: Mapping[str, Any] | None) -> Iterator[Redactor]:
+    """
+    Keep the secrets that *data* has by its *schema* out of the block's logs and `AutomateError`.
+
+    The redactor is for the output.
+    """
+    # While it is there, logs are redacted by it too.
+    hidden = Redactor(literal_secrets(data, schema))
+    try:
+        yield hidden
+    except AutomateError as error:
+        error.message = hidden.redact(error.message)
+        error.hint = error.hint and hidden.redact(error.hint)
+        # What is wrong with the input of a call within this one is no fault of the request.
+        error.details.pop("problems", None)
+        raise
