@@ -10,20 +10,12 @@ import pytest
 from workers import until, working
 from automate_kernel import Call, Kernel, current_call
 from automate_kernel.errors import PayloadError, WorkflowError
-from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.storage import Storage
 from automate_kernel.workflows.code import WorkflowContext
 from automate_kernel.workflows.definition.loader import loads
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
-from automate_sqlalchemy import SqlAlchemyStorage
 
 LABELS = {"customer": "{{ event.payload.customer }}", "kind": "order", "number": 7}
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
-def storage(request: pytest.FixtureRequest) -> Storage:
-    if request.param == "memory":
-        return MemoryStorage()
-    return SqlAlchemyStorage(request.getfixturevalue(f"{request.param}_engine"))
 
 
 @pytest.fixture
