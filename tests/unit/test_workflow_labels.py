@@ -176,6 +176,23 @@ def test_an_async_and_a_transactional_call_label_too(kernel: Kernel) -> None:
     assert got(kernel, one).labels == {"a": "1", "b": "2"}
 
 
+@pytest.mark.parametrize("transactional", [False, True])
+def test_labels_of_a_call_that_are_too_many_are_left_out(
+    kernel: Kernel, transactional: bool
+) -> None:
+    """All of them, and the call counts."""
+
+    @kernel.action("work", transactional=transactional)
+    def work(call: Call) -> None:
+        call.label(**{f"l{n}": n for n in range(8)})
+
+    add(kernel, {"id": "a", "action": "work"}, labels=LABELS)
+    execution = kernel.run("flow", {"customer": "ann"})
+    assert execution.status is ExecutionStatus.COMPLETED
+    assert got(kernel, execution.id).labels == {"customer": "ann", "kind": "order", "number": "7"}
+    assert found(kernel, "l1=1") == []
+
+
 def test_a_workflow_in_code_labels_its_execution(kernel: Kernel) -> None:
     """Before its next step begins; a replay changes nothing."""
     seen: list[Any] = []
