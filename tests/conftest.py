@@ -309,6 +309,23 @@ def mariadb_engine(_mariadb_tables: sa.Engine) -> sa.Engine:
     return _emptied(_mariadb_tables)
 
 
+# -- all of them ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
+def storage(request: pytest.FixtureRequest) -> Any:
+    """A storage of each kind, in turn, which is empty."""
+    from automate_kernel.storage import MemoryStorage
+    from automate_sqlalchemy import SqlAlchemyStorage
+
+    if request.param == "memory":
+        return MemoryStorage()
+    return SqlAlchemyStorage(request.getfixturevalue(f"{request.param}_engine"))
+
+
+# -- whatever the test ---------------------------------------------------------------------------
+
+
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
     """What a test does to the logging of the process ends with it: the command sets it up anew."""

@@ -11,6 +11,7 @@ from django.db import Error, InterfaceError, OperationalError, connections, rout
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport, inspect_schema, migrate_schema
@@ -152,15 +153,11 @@ class DjangoStorage:
             raise ConfigError("automate_django needs time zones", hint="set USE_TZ = True")
         return DjangoRows(connection, self._clock)
 
-    async def arun_in(self, transaction: Any, work: Callable[[DjangoRows], T]) -> T:
+    async def arun_in(self, transaction: Any, work: Callable[[Any], T]) -> T:
         """Run *work* in Django's synchronous thread, and in the ``atomic()`` block open there."""
         from asgiref.sync import sync_to_async
 
-        return await sync_to_async(self._work, thread_sensitive=True)(transaction, work)
-
-    def _work(self, transaction: Any, work: Callable[[DjangoRows], T]) -> T:
-        with self.begin(transaction) as rows:
-            return work(rows)
+        return await sync_to_async(write, thread_sensitive=True)(self, transaction, work)
 
     def wakeup(self, channel: str) -> Wakeup | None:
         """Return a LISTEN connection on PostgreSQL with psycopg 3; None elsewhere."""

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup, migration
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport
@@ -286,16 +287,12 @@ class SqlAlchemyStorage:
             raise StorageError(f"{type_name(transaction)} is no SQLAlchemy transaction", hint=hint)
         return SqlAlchemyRows(transaction, self._clock)
 
-    async def arun_in(self, transaction: Any, work: Callable[[SqlAlchemyRows], T]) -> T:
+    async def arun_in(self, transaction: Any, work: Callable[[Any], T]) -> T:
         """Run *work* in an ``AsyncSession`` or ``AsyncConnection``, or in a thread of its own."""
         if transaction is not None and hasattr(transaction, "run_sync"):
             result: T = await transaction.run_sync(lambda sync: work(self._rows(sync)))
             return result
-        return await asyncio.to_thread(self._work, transaction, work)
-
-    def _work(self, transaction: Any, work: Callable[[SqlAlchemyRows], T]) -> T:
-        with self.begin(transaction) as rows:
-            return work(rows)
+        return await asyncio.to_thread(write, self, transaction, work)
 
     def wakeup(self, channel: str) -> Wakeup | None:
         """Return a LISTEN connection on PostgreSQL with psycopg; None elsewhere."""

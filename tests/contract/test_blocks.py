@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.storage import MemoryStorage
 from automate_kernel.workflows.execution import ExecutionStatus
-from automate_sqlalchemy import SqlAlchemyStorage
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 WORKFLOW = {
@@ -47,13 +44,6 @@ WORKFLOW = {
     ],
     "output": "{{ steps.orders.output }}",
 }
-
-
-@pytest.fixture(params=["memory", "sqlite_engine", "postgresql_engine", "mariadb_engine"])
-def storage(request: pytest.FixtureRequest) -> Any:
-    if request.param == "memory":
-        return MemoryStorage()
-    return SqlAlchemyStorage(request.getfixturevalue(request.param))
 
 
 def test_a_nested_block_fails_goes_on_and_is_copied(storage: Any) -> None:

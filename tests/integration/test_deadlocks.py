@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
 from automate_kernel.errors import StorageError
-from automate_kernel.storage.tables import DEBOUNCE, OUTBOX
+from automate_kernel.storage.errors import DeadlockError
+from automate_kernel.storage.tables import DEBOUNCE, OUTBOX, SCHEDULE
 from automate_sqlalchemy import SqlAlchemyStorage, metadata
 
 PATIENCE = 20.0
@@ -107,3 +110,18 @@ def test_the_hosts_own_transaction_is_not_repeated(
     assert [error.retryable for error in failures] == [True]
     (execution,) = kernel.executions.find()
     assert execution.event.payload == {"n": 1}
+
+
+def test_asynchronous_work_that_loses_a_deadlock_begins_again(sqlite_engine: sa.Engine) -> None:
+    """As the synchronous does, with nothing left of the first time."""
+    storage, calls = SqlAlchemyStorage(sqlite_engine), list[int]()
+
+    def work(rows: Any) -> None:
+        calls.append(len(calls))
+        rows.insert(SCHEDULE, [{"id": f"s{len(calls)}", "last_fired_at": rows.now()}])
+        if len(calls) < 3:
+            raise DeadlockError("the database has undone it", retryable=True)
+
+    asyncio.run(storage.arun_in(None, work))
+    with storage.begin() as rows:
+        assert [row["id"] for row in rows.select(SCHEDULE, columns=("id",))] == ["s3"]

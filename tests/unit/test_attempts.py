@@ -12,14 +12,6 @@ from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.attempts import StepAttempt
 from automate_kernel.workflows.code import WorkflowContext
-from automate_sqlalchemy import SqlAlchemyStorage
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
-def storage(request: pytest.FixtureRequest) -> Storage:
-    if request.param == "memory":
-        return MemoryStorage()
-    return SqlAlchemyStorage(request.getfixturevalue(f"{request.param}_engine"))
 
 
 @pytest.fixture

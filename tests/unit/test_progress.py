@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ import sqlalchemy as sa
 from automate_kernel import Call, Kernel, current_call
 from automate_kernel.errors import PayloadError
 from automate_kernel.operations.context import calling
-from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.storage import Storage
 from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.engine import progress
@@ -27,13 +26,6 @@ KINDS = ("def", "async def")
 class Gate(threading.Event):
     def pass_(self) -> None:
         assert self.wait(PATIENCE), "it did not happen"
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
-def storage(request: pytest.FixtureRequest) -> Storage:
-    if request.param == "memory":
-        return MemoryStorage()
-    return SqlAlchemyStorage(request.getfixturevalue(f"{request.param}_engine"))
 
 
 @pytest.fixture

@@ -10,20 +10,12 @@ import pytest
 from workers import until, working
 from automate_kernel import Call, Kernel, current_call
 from automate_kernel.errors import PayloadError, WorkflowError
-from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.storage import Storage
 from automate_kernel.workflows.code import WorkflowContext
 from automate_kernel.workflows.definition.loader import loads
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
-from automate_sqlalchemy import SqlAlchemyStorage
 
 LABELS = {"customer": "{{ event.payload.customer }}", "kind": "order", "number": 7}
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
-def storage(request: pytest.FixtureRequest) -> Storage:
-    if request.param == "memory":
-        return MemoryStorage()
-    return SqlAlchemyStorage(request.getfixturevalue(f"{request.param}_engine"))
 
 
 @pytest.fixture
@@ -182,6 +174,23 @@ def test_an_async_and_a_transactional_call_label_too(kernel: Kernel) -> None:
         one = kernel.start("flow")
         until(lambda: got(kernel, one).status.finished)
     assert got(kernel, one).labels == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize("transactional", [False, True])
+def test_labels_of_a_call_that_are_too_many_are_left_out(
+    kernel: Kernel, transactional: bool
+) -> None:
+    """All of them, and the call counts."""
+
+    @kernel.action("work", transactional=transactional)
+    def work(call: Call) -> None:
+        call.label(**{f"l{n}": n for n in range(8)})
+
+    add(kernel, {"id": "a", "action": "work"}, labels=LABELS)
+    execution = kernel.run("flow", {"customer": "ann"})
+    assert execution.status is ExecutionStatus.COMPLETED
+    assert got(kernel, execution.id).labels == {"customer": "ann", "kind": "order", "number": "7"}
+    assert found(kernel, "l1=1") == []
 
 
 def test_a_workflow_in_code_labels_its_execution(kernel: Kernel) -> None:

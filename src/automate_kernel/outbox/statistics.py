@@ -108,9 +108,9 @@ class NamedCounts:
     buckets: dict[int, int] = field(default_factory=dict)
 
 
-def counts_by_name(numbers: NamedNumbers, most: int = MOST_NAMES) -> dict[str, NamedCounts]:
-    """Return *numbers* by their names, sorted; of more than *most* the last ones as `OTHERS`."""
-    names = set(sorted({name for name, _ in numbers if name != OTHERS})[:most])
+def counts_by_name(numbers: NamedNumbers) -> dict[str, NamedCounts]:
+    """Return *numbers* by their names, sorted; of too many the last ones as `OTHERS`."""
+    names = set(sorted({name for name, _ in numbers if name != OTHERS})[:MOST_NAMES])
     found: dict[str, NamedCounts] = {}
     for (name, part), number in numbers.items():
         one = found.setdefault(name if name in names else OTHERS, NamedCounts())

@@ -806,7 +806,11 @@ class Storage(Protocol):
         """Return True if `begin` joins the application's transaction, and opens none of our own."""
 
     async def arun_in(self, transaction: Any, work: Callable[[Rows], T]) -> T:
-        """Run *work* with `Rows`, as `begin` opens them, in an asynchronous transaction."""
+        """
+        Run *work* with `Rows`, as `begin` opens them, in an asynchronous transaction.
+
+        In a transaction of our own it may be run again after a deadlock.
+        """
 
     def wakeup(self, channel: str) -> Wakeup | None:
         """Return a `Wakeup` for the notices on *channel*, or None where workers can only poll."""

@@ -260,18 +260,18 @@ class Execution:
         """The keys by which it is found: the workflow's own and its event's, ten at most."""
         return joined_labels(self.own_labels, self.event.labels)
 
-    def set_labels(self, labels: Mapping[str, str]) -> dict[str, str]:
+    def changed_labels(self, labels: Mapping[str, str]) -> dict[str, str]:
         """
-        Set labels of its own, and return those that are new or have changed.
+        Return those of *labels* that are new, or have changed, beside its own.
 
         Raises `PayloadError` if they are too many.
         """
-        changed = {
-            name: value for name, value in labels.items() if self.own_labels.get(name) != value
-        }
-        checked_labels({**self.own_labels, **changed})
+        checked_labels({**self.own_labels, **labels})
+        return {name: value for name, value in labels.items() if self.own_labels.get(name) != value}
+
+    def set_labels(self, changed: Mapping[str, str]) -> None:
+        """Set labels of its own."""
         self.own_labels = {**self.own_labels, **changed}
-        return changed
 
     @property
     def duration_seconds(self) -> float | None:

@@ -30,7 +30,6 @@ from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import EXPIRED, MAX_DELAY_SECONDS, bounded_seconds
-from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
@@ -408,13 +407,8 @@ class TurnDraft:
 
     def label(self, labels: Mapping[str, str]) -> None:
         """Have *labels* saved with the turn; raises `PayloadError` if they are too many."""
-        saved = self._execution.own_labels
         # A replay sets one after the other to what it was once: only the last counts.
-        changed = {**self.turn.labels, **labels}
-        checked_labels({**saved, **changed})
-        self.turn.labels = {
-            name: value for name, value in changed.items() if saved.get(name) != value
-        }
+        self.turn.labels = self._execution.changed_labels({**self.turn.labels, **labels})
 
     def add(self, run: StepRun) -> None:
         """Let *run* be one of the execution's."""

@@ -69,7 +69,7 @@ from automate_kernel.storage.checkpoint import (
     save_checkpoints,
     save_progress,
 )
-from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.codec import NULL, JsonText
 from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
@@ -180,7 +180,6 @@ _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8").bytes
 _MAX_CRASHES = 10
 # Accepted already, at whose limit its id may be one thing too much.
 _MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
-_NO_OUTPUT = JsonText("null")
 _NO_LABELS: Mapping[str, str] = {}
 _MOST_REASON = 1000
 # So many executions are resumed in one transaction, so that nobody waits for it for long.
@@ -345,7 +344,7 @@ class Save:
 
 
 def change_status(
-    rows: Rows, execution: Execution, status: ExecutionStatus, output: JsonText = _NO_OUTPUT
+    rows: Rows, execution: Execution, status: ExecutionStatus, output: JsonText = NULL
 ) -> bool:
     """Set the status and the error of an execution that has not ended; return False if it had."""
     code, error, group = _stored_error(execution)

@@ -218,8 +218,9 @@ class Flow:
         else:
             turn = self._flow.send(([one for one in outcomes if one.begun], elapsed))
         for outcome in outcomes:
-            if outcome.labels:
-                self._label(turn, outcome.labels)
+            if changed := self.changed_labels(outcome):
+                self.execution.set_labels(changed)
+                turn.labels |= changed
         if turn.waits or turn.answered:
             self._note_waits(turn, now)
         if self.leaving:
@@ -236,12 +237,15 @@ class Flow:
                 wait.seen |= one.ids
                 self._inbox[key] = one.events
 
-    def _label(self, turn: Turn, labels: Mapping[str, str]) -> None:
-        """Set labels with *turn*; those that are one too many are left out with a warning."""
+    def changed_labels(self, outcome: CallOutcome) -> dict[str, str]:
+        """Return the labels that a call has changed; none, with a warning, if one is too many."""
+        if not outcome.labels:
+            return {}
         try:
-            turn.labels |= self.execution.set_labels(labels)
+            return self.execution.changed_labels(outcome.labels)
         except PayloadError as error:
             logger.warning("execution %s: %s", self.execution.id, error)
+            return {}
 
     def _note_waits(self, turn: Turn, now: float) -> None:
         for key in turn.answered:

@@ -23,7 +23,7 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.codec import NULL, JsonText
 from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.rows import Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, STEP
@@ -38,7 +38,7 @@ MAX_OUTPUT_BYTES = 64_000_000
 """The most bytes of JSON that an output in a store can have."""
 ROW_BYTES = 256_000
 """Outputs of more bytes of JSON are put in the store, if there is one."""
-NOT_HERE = JsonText("null")
+NOT_HERE: JsonText = NULL
 """The JSON in the row of an output that is in the store."""
 
 # So much of outputs is kept in memory for the templates of executions that a worker holds; beyond

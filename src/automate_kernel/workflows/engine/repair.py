@@ -13,7 +13,6 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
@@ -291,7 +290,6 @@ def copied_steps(rows: Rows, source_id: str, execution_id: str, gone: Forgotten)
         if gone.keeps(row):
             copy = {name: row[name] for name in columns}
             for name in ("output", "progress"):
-                value = copy[name]
-                copy[name] = JsonText("null") if value is None else encode_json(value, name)
+                copy[name] = encode_json(copy[name], name)
             copies.append({**copy, "id": new_id(), "execution_id": execution_id})
     return copies

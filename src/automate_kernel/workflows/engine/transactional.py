@@ -114,10 +114,7 @@ class TransactionalCall:
             and other.step.for_each is None
         ]
         turn = Turn([run, *decided])
-        known = self._flow.execution.own_labels
-        turn.labels = {
-            name: value for name, value in outcome.labels.items() if known.get(name) != value
-        }
+        turn.labels = self._flow.changed_labels(outcome)
         if outcome.encoded is not None:
             turn.outputs[run.key] = outcome.encoded
         save = self._flow.save_of(turn)
