@@ -28,7 +28,7 @@ from automate_mcp.config import McpConfig
 from automate_mcp.http import http_client
 from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import UNSURE, error_of
-from automate_mcp.stdio import ProcessServer, process_transport
+from automate_mcp.stdio import ProcessServer, is_gone, process_transport
 
 T = TypeVar("T")
 
@@ -38,8 +38,8 @@ _PATIENCE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _PING_SECONDS = 5.0
 _CLOSE_SECONDS = 8.0
-# Turns of the loop until the end of a process's output is noticed: it goes through half as many.
-_LOOKS = 12
+# Turns of the loop until the end of a process's output is noticed.
+_LOOKS = 5
 
 
 @dataclass(eq=False)
@@ -50,6 +50,8 @@ class _KeptSession:
     stop: anyio.Event = field(default_factory=anyio.Event)
     client: Client | None = None
     failure: BaseException | None = None
+    pid: int | None = None
+    """The number of the server's process, if it is one of ours."""
     ended: str | None = None
     """The reason why it can't be used any more."""
     used_at: float = field(default_factory=time.monotonic)
@@ -63,6 +65,10 @@ class _KeptSession:
         if self.client is None:
             raise RuntimeError("the session isn't open")
         return self.client
+
+    def started(self, pid: int) -> None:
+        """Note the number of the server's process."""
+        self.pid = pid
 
     def end(self, reason: str) -> None:
         """Let its task end, for the first *reason* that is given."""
@@ -182,6 +188,8 @@ class Connection:
                 # What has ended meanwhile is noticed before the call, and not in it.
                 await anyio.lowlevel.checkpoint()
             session = self._session
+            if session is not None and session.pid is not None and is_gone(session.pid):
+                session.end("it has ended")
             if session is not None and session.ended is None and await self._answers(session):
                 return session
             if session is not None:
@@ -331,6 +339,7 @@ class Connection:
                 cwd=config.cwd,
                 max_message_bytes=config.max_result_bytes,
                 log=self._log,
+                started=session.started,
                 ended=session.end,
             )
         )

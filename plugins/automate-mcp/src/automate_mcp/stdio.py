@@ -43,7 +43,8 @@ class ProcessServer:
     """
     A server to be started. *log* gets the lines of its standard error.
 
-    *ended* is called once with the reason when it can't be talked to any more.
+    *started* is called with the number of its process, and *ended* once with the reason when it
+    can't be talked to any more.
     """
 
     command: str
@@ -52,6 +53,7 @@ class ProcessServer:
     cwd: str | None = None
     max_message_bytes: int = 1_048_576
     log: Callable[[str], None]
+    started: Callable[[int], None]
     ended: Callable[[str], None]
 
 
@@ -63,6 +65,7 @@ async def process_transport(server: ProcessServer) -> AsyncIterator[Streams]:
     Raises `ConfigError` if there is no such program.
     """
     process = await _started(server)
+    server.started(process.pid)
     to_session, incoming = anyio.create_memory_object_stream[Incoming](0)
     outgoing, from_session = anyio.create_memory_object_stream[SessionMessage](0)
     try:
@@ -101,6 +104,15 @@ async def _started(server: ProcessServer) -> Process:
     except (OSError, ValueError) as error:
         kind = error.strerror if isinstance(error, OSError) else "an argument can't be passed"
         raise ConfigError(f"the program {server.command!r} can't be started: {kind}") from None
+
+
+def is_gone(pid: int) -> bool:
+    """Return True if the child *pid* has ended, also before the event loop has learnt of it."""
+    try:
+        # It stays for who waits for it.
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 async def _read(
