@@ -195,19 +195,25 @@ class ExposedOperations:
 
     def names(self) -> list[str]:
         """Return the names of the operations that are offered, in order."""
+        return [name for name, _ in self._offered()]
+
+    def _offered(self) -> list[tuple[str, OperationSpec]]:
+        """Return the operations that are offered, by their names in order."""
         found: dict[str, OperationSpec] = {}
         for pattern in self.allowed:
             with _left_out(pattern):
                 found |= self.kernel.operations.matching(pattern)
-        return sorted(name for name, spec in found.items() if self.offers(name, spec))
+        return [(name, found[name]) for name in sorted(found) if self.offers(name, found[name])]
 
     def described(self) -> list[dict[str, Any]]:
         """Return the description of each operation that is offered."""
-        return [self.describe(name) for name in self.names()]
+        return [self._described(name, spec) for name, spec in self._offered()]
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return an operation's title, schemas and hints, and which fields have choices."""
-        spec = self.find(name)
+        return self._described(name, self.find(name))
+
+    def _described(self, name: str, spec: OperationSpec) -> dict[str, Any]:
         return {
             "name": name,
             "title": spec.title,
