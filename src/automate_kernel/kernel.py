@@ -99,6 +99,7 @@ from automate_kernel.workflows.notices import ApprovalNotices
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from automate_kernel.operations.field_choices import ChoiceOptions
     from automate_kernel.operations.spec import OperationOptions
     from automate_kernel.workflows.events import StartOptions
 
@@ -445,46 +446,25 @@ class Kernel:
         return shown
 
     def options(
-        self,
-        operation: str,
-        field: str,
-        *,
-        search: str = "",
-        values: Mapping[str, Any] | None = None,
-        limit: int = 100,
-        tenant_id: str | None = None,
-        timeout: float = 10.0,
+        self, operation: str, field: str, **options: Unpack[ChoiceOptions]
     ) -> list[FieldOption]:
         """
         Return the choices of a *field* of an action or capability: the channels of a workspace.
 
         They are those of its schema, or of the plugin's method that
         `automate_kernel.connectors.options` marked, with *search* as the text that a person has
-        typed and *values* as the other fields, by name. An answer is kept for half a minute.
+        typed and *values* as the other fields, by name. There are *limit* of them at most, by
+        default 100; a method has a *timeout* of 10 seconds. An answer is kept for half a minute.
         Raises ``NOT_FOUND`` for a field without choices, ``FAILED_PRECONDITION`` where another
         field has to be chosen first, and the service's error, normalised.
         """
-        return self.choices.find(
-            operation, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
-            timeout=timeout,
-        )  # fmt: skip
+        return self.choices.find(operation, field, **options)
 
     async def aoptions(
-        self,
-        operation: str,
-        field: str,
-        *,
-        search: str = "",
-        values: Mapping[str, Any] | None = None,
-        limit: int = 100,
-        tenant_id: str | None = None,
-        timeout: float = 10.0,
+        self, operation: str, field: str, **options: Unpack[ChoiceOptions]
     ) -> list[FieldOption]:
         """`options` for asynchronous code."""
-        return await self.choices.afind(
-            operation, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
-            timeout=timeout,
-        )  # fmt: skip
+        return await self.choices.afind(operation, field, **options)
 
     def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
         """

@@ -229,6 +229,29 @@ def test_the_asynchronous_twin_does_the_same(kernel: Kernel) -> None:
     assert len(levels) == 2
 
 
+def test_parameters_that_name_no_field_are_left_empty() -> None:
+    """A method with ``*`` and ``**`` needs nothing to be chosen first."""
+
+    class Loose(Chat):
+        key = "loose"
+
+        @options("workspace")
+        def workspaces(self, *words: str, **fields: str) -> Any:
+            return [*words, *fields, "any"]
+
+    with Kernel(plugins=[Loose], discover=False) as kernel:
+        found = kernel.options("loose.post", "workspace", values={"channel": "C9"})
+    assert found == [FieldOption("any")]
+
+
+@pytest.mark.parametrize("ask", ["options", "aoptions"])
+def test_a_misspelt_option_is_an_error(kernel: Kernel, ask: str) -> None:
+    """As for any function."""
+    with pytest.raises(TypeError, match="serch"):
+        answer = getattr(kernel, ask)("chat.post", "workspace", serch="x")
+        asyncio.run(answer)
+
+
 def test_a_search_is_bounded(kernel: Kernel) -> None:
     """A text of any length isn't passed on."""
     with pytest.raises(AutomateError) as caught:

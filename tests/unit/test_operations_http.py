@@ -391,6 +391,31 @@ def test_the_number_of_calls_is_bounded(kernel: Kernel) -> None:
     assert next(r for r in responses if r.status_code == 503).headers["retry-after"] == "1"
 
 
+def test_a_cancelled_request_keeps_the_place_of_its_call(kernel: Kernel) -> None:
+    """Its call goes on: as many new ones beside it would be more than the bound."""
+    app = app_of(kernel, seconds=20.0)
+
+    async def flood() -> tuple[int, int]:
+        transport = httpx.ASGITransport(app)
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://t", headers=headers, timeout=30
+        ) as client:
+            calls = [asyncio.create_task(client.post("/operations/chat.wait")) for _ in range(17)]
+            while not any(call.done() for call in calls):
+                await asyncio.sleep(0.01)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            during = await client.get("/operations/math.add")
+            Chat.go_on.set()
+            while (after := await client.get("/operations/math.add")).status_code != 200:
+                await asyncio.sleep(0.01)
+            return during.status_code, after.status_code
+
+    assert asyncio.run(asyncio.wait_for(flood(), 30)) == (503, 200)
+
+
 def test_the_allow_list_is_checked(kernel: Kernel) -> None:
     """An entry that is no name is a mistake in the settings."""
     with pytest.raises(ConfigError, match="a list of names"):

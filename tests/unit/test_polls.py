@@ -21,6 +21,7 @@ from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from workers import until
 
 Open = Callable[..., Kernel]
 
@@ -237,6 +238,21 @@ def test_a_claim_that_ran_out_saves_nothing(
     assert started(quick) == ["a", "b"]
 
 
+def test_a_connector_that_exits_is_a_failure(
+    open_kernel: Open, sheet: Sheet, clock: FakeClock
+) -> None:
+    """It ends neither its host nor a worker's thread, which takes the next poll."""
+    kernel = open_kernel()
+    sheet.error = SystemExit("gone")
+    kernel.run_until_idle()
+    found = kernel.polls.find()[0]
+    assert (found.state, found.error_code) == ("failing", "INTERNAL")
+    for failures in (2, 3):
+        clock.advance(3_600)
+        assert kernel._poller.tick() == 1
+        until(lambda failures=failures: kernel.polls.find()[0].failures == failures)
+
+
 def test_failures_are_shown_and_come_less_often(
     open_kernel: Open, sheet: Sheet, clock: FakeClock
 ) -> None:
@@ -257,6 +273,9 @@ def test_failures_are_shown_and_come_less_often(
         waits.append((found.next_at - clock()).total_seconds())
     assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (60, 3_600)
+    assert kernel.polls.start_over("sheet.new_row") == 1
+    again = kernel.polls.find()[0]
+    assert (again.failures, again.error_code, again.error) == (0, None, None)
     sheet.error, sheet.rows = None, ["a"]
     clock.advance(3_600)
     assert started(kernel) == ["a"]

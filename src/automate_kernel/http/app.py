@@ -325,10 +325,13 @@ def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None)
                 text = "Too many calls are under way."
                 return OperationProblem(503, "UNAVAILABLE", text, True, 1.0).answer()
             try:
-                work = partial(answer, exposed, *arguments)
-                return await asyncio.get_running_loop().run_in_executor(threads, work)
-            finally:
+                call = threads.submit(answer, exposed, *arguments)
+            except BaseException:
                 places.release()
+                raise
+            # Not as this ends: of a request that is cancelled the call goes on.
+            call.add_done_callback(lambda _: places.release())
+            return await asyncio.wrap_future(call)
 
         return handle
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from automate_kernel.errors import SecretNotFoundError
-from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.secrets.handles import SecretReader
 from automate_kernel.secrets.logs import get_plugin_logger
 
@@ -74,7 +73,7 @@ class Call:
         is changed. Raises `PayloadError` if it can't be one. Outside a workflow nothing happens.
         """
         if self.reports is not None:
-            self.reports.label(checked_labels(labels))
+            self.reports.label(labels)
 
     @property
     def last_progress(self) -> Any:

@@ -9,10 +9,11 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import Call, calling
@@ -34,7 +35,24 @@ from automate_kernel.operations.fields import input_fields
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.plugin import Plugin
 
-__all__ = ["FieldChoices", "OptionsCache"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["ChoiceOptions", "FieldChoices", "OptionsCache"]
+
+
+class ChoiceOptions(TypedDict, total=False):
+    """
+    The options of a question for choices, as `Kernel.options` explains them.
+
+    By default there is no text and no other field, at most 100 choices come, and within 10 seconds.
+    """
+
+    search: str
+    values: Mapping[str, Any] | None
+    limit: int
+    tenant_id: str | None
+    timeout: float
 
 
 class OptionsCache:
@@ -120,69 +138,54 @@ class FieldChoices:
         return [each.name for each in fields if each.name in given]
 
     def find(
-        self,
-        operation: str,
-        field: str,
-        *,
-        search: str = "",
-        values: Mapping[str, Any] | None = None,
-        limit: int = 100,
-        tenant_id: str | None = None,
-        timeout: float = 10.0,
+        self, operation: str, field: str, **options: Unpack[ChoiceOptions]
     ) -> list[FieldOption]:
         """Return the choices; see `Kernel.options`."""
-        question = self._asked(operation, field, search, values or {}, limit, tenant_id)
+        question = self._asked(operation, field, **options)
         if isinstance(question, list):
             return question
-        try:
-            with calling(question.call), self._operations.secrets.session():
-                work = partial(question.perform, self._operations.plugin_of)
-                found, itself = self._operations.timed_calls.run(work, timeout)
-                if not isinstance(found, list):
-                    gathering = question.gathered(found)
-                    found = self._operations.portal.run(gathering, timeout)
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            raise
-        except BaseException as error:  # SystemExit too: a plugin must not end its host
-            raise self._operations.clean_error(error, question.about) from None
+        with self._asking(question) as work:
+            found, itself = self._operations.timed_calls.run(work, question.timeout)
+            if not isinstance(found, list):
+                gathering = question.gathered(found)
+                found = self._operations.portal.run(gathering, question.timeout)
         return self._kept(question, found, itself=itself)
 
     async def afind(
-        self,
-        operation: str,
-        field: str,
-        *,
-        search: str = "",
-        values: Mapping[str, Any] | None = None,
-        limit: int = 100,
-        tenant_id: str | None = None,
-        timeout: float = 10.0,
+        self, operation: str, field: str, **options: Unpack[ChoiceOptions]
     ) -> list[FieldOption]:
         """Do the same as `find`, without blocking the event loop."""
-        asked = partial(self._asked, operation, field, search, values or {}, limit, tenant_id)
+        asked = partial(self._asked, operation, field, **options)
         question = await asyncio.to_thread(asked)  # it may import the plugin
         if isinstance(question, list):
             return question
+        with self._asking(question) as work:
+            found, itself = await self._operations.timed_calls.arun(work, question.timeout)
+            if not isinstance(found, list):
+                found = await asyncio.wait_for(question.gathered(found), question.timeout)
+        return self._kept(question, found, itself=itself)
+
+    @contextmanager
+    def _asking(self, question: OptionsQuestion) -> Iterator[Callable[[], tuple[Any, bool]]]:
+        """Yield the call of the plugin's method; an error of the block comes out redacted."""
         try:
             with calling(question.call), self._operations.secrets.session():
-                work = partial(question.perform, self._operations.plugin_of)
-                found, itself = await self._operations.timed_calls.arun(work, timeout)
-                if not isinstance(found, list):
-                    found = await asyncio.wait_for(question.gathered(found), timeout)
+                yield partial(question.perform, self._operations.plugin_of)
         except (KeyboardInterrupt, asyncio.CancelledError):
             raise
         except BaseException as error:  # SystemExit too: a plugin must not end its host
             raise self._operations.clean_error(error, question.about) from None
-        return self._kept(question, found, itself=itself)
 
     def _asked(
         self,
         operation: str,
         field: str,
-        search: str,
-        values: Mapping[str, Any],
-        limit: int,
-        tenant_id: str | None,
+        *,
+        search: str = "",
+        values: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        tenant_id: str | None = None,
+        timeout: float = 10.0,
     ) -> OptionsQuestion | list[FieldOption]:
         """Return the question for a plugin, or its answer where that is known already."""
         if not isinstance(search, str) or len(search) > MOST_SEARCH:
@@ -203,8 +206,9 @@ class FieldChoices:
                 )
             return list(islice(searched(fixed, search), limit))
         needed = method.fields_needed(cls)
-        taken = {k: v for k, v in values.items() if k in needed and v not in (None, "")}
-        question = OptionsQuestion(operation, method, taken, search, limit, tenant_id)
+        given = (values or {}).items()
+        taken = {k: v for k, v in given if k in needed and v not in (None, "")}
+        question = OptionsQuestion(operation, method, taken, search, limit, tenant_id, timeout)
         known = self.cache.find(question.key)
         return question if known is None else known
 
@@ -236,12 +240,14 @@ class OptionsQuestion:
         search: str,
         limit: int,
         tenant_id: str | None,
+        timeout: float,
     ) -> None:
         self.operation = operation
         self.method = method
         self.values = values
         self.search = search
         self.limit = limit
+        self.timeout = timeout
         self.call = Call(operation, tenant_id)
         self.about = f"options of {operation!r}"
         self.key = options_key(operation, method.field, values, search, limit, tenant_id)

@@ -34,6 +34,8 @@ _LONGEST_LABEL = 200
 _LONGEST_VALUE = 2000
 _MARK = "__automate_options__"
 _OWN = ("search", "limit")
+# They name no field.
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _SCALARS = (str, int, float, bool)
 
 
@@ -101,9 +103,9 @@ class OptionsMethod:
         parameters = inspect.signature(function).parameters.values()
         given: dict[str, Any] = {}
         for each in parameters:
-            if each.kind is each.VAR_KEYWORD:
-                given.update({k: v for k, v in values.items() if k not in given})
-            elif each.name in _OWN:
+            if each.kind in _VARIADIC:
+                continue
+            if each.name in _OWN:
                 given[each.name] = search if each.name == "search" else limit
             elif each.name in values:
                 given[each.name] = values[each.name]
@@ -119,9 +121,7 @@ class OptionsMethod:
         """Return the names of the fields whose values the method takes."""
         parameters = list(inspect.signature(getattr(plugin, self.method)).parameters.values())[1:]
         return [
-            each.name
-            for each in parameters
-            if each.name not in _OWN and each.kind is not each.VAR_KEYWORD
+            each.name for each in parameters if each.name not in _OWN and each.kind not in _VARIADIC
         ]
 
 

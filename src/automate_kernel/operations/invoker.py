@@ -424,11 +424,11 @@ class Invoker:
                 revealed = await areveal(data, self.secrets)
             else:
                 revealed = self._shown(data)
+            report = _watched(call)
             if self.is_async(name):
                 result = perform(revealed)
-            elif timeout is not None or _watched(call) is not None:
+            elif timeout is not None or report is not None:
                 work = functools.partial(perform, revealed)
-                report = _watched(call)
                 result = await self.timed_calls.arun(work, timeout, key=_key(call), report=report)
             else:
                 result = await asyncio.to_thread(perform, revealed)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox.labels import checked_labels
+from automate_kernel.outbox.labels import Labels, checked_labels
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import Redaction, encode_json
 
@@ -63,8 +63,8 @@ class CallReport:
         )  # fmt: skip
         self.hear()
 
-    def label(self, labels: Mapping[str, str]) -> None:
-        """Take *labels* in; raises `PayloadError` if they are too many."""
+    def label(self, labels: Labels) -> None:
+        """Take *labels* in; raises `PayloadError` if they can't be labels, or are too many."""
         self.labels = checked_labels({**self.labels, **labels})
 
     # -- silence -----------------------------------------------------------------------------

@@ -124,12 +124,13 @@ class Polls:
 
     def pause(self, name: str, *, tenant_id: str | None = None) -> int:
         """Let the poll ``connector.poll`` rest; return 0 if it did already."""
-        return self._change(name, tenant_id, Where("paused_at", "eq", None), {"paused_at": Now()})
+        changes = {"paused_at": Now()}
+        return self._change(name, tenant_id, changes, Where("paused_at", "eq", None))
 
     def resume(self, name: str, *, tenant_id: str | None = None) -> int:
         """Let a paused poll go on from its cursor, at once; return 0 if it was not paused."""
         changes = {"paused_at": None, "next_at": Now()}
-        return self._change(name, tenant_id, Where("paused_at", "ne", None), changes)
+        return self._change(name, tenant_id, changes, Where("paused_at", "ne", None))
 
     def start_over(self, name: str, *, tenant_id: str | None = None) -> int:
         """
@@ -137,10 +138,13 @@ class Polls:
 
         Events that were emitted in the last 30 days are known by their ids, and not emitted again.
         """
-        changes = {"poll_cursor": None, "failures": 0, "next_at": Now(), "claim_token": None}
-        return self._change(name, tenant_id, Where("id", "ne", ""), changes)
+        changes = {
+            "poll_cursor": None, "failures": 0, "error_code": None, "error": None,
+            "next_at": Now(), "claim_token": None,
+        }  # fmt: skip
+        return self._change(name, tenant_id, changes)
 
-    def _change(self, name: str, tenant_id: str | None, where: Where, changes: Row) -> int:
+    def _change(self, name: str, tenant_id: str | None, changes: Row, *where: Where) -> int:
         connector, _, poll = name.partition(".")
         key = _id(connector, poll, tenant_id)
         wanted = self.wanted()
@@ -153,7 +157,7 @@ class Polls:
             )
         with self._storage.begin() as rows:
             begin(rows, [wanted[key]])
-            return rows.update(POLL, [Where("id", "eq", key), where], changes)
+            return rows.update(POLL, [Where("id", "eq", key), *where], changes)
 
     def _matching(self, pattern: str) -> list[tuple[str, PollSpec]]:
         """Return the polls whose events *pattern* means. Of other connectors nothing is loaded."""
@@ -275,7 +279,9 @@ class Poller:
             new = self._save(poll, row, result)
         except LeaseLostError:
             logger.warning("poll %s took longer than its claim; its result is dropped", poll.name)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit too: a plugin must not end its host
             self._fail(poll, row, error)
         else:
             if new:
@@ -329,7 +335,7 @@ class Poller:
                 self._outbox.enqueue_many(fresh, transaction=rows.native)
         return len(new)
 
-    def _fail(self, poll: Poll, row: Row, error: Exception) -> None:
+    def _fail(self, poll: Poll, row: Row, error: BaseException) -> None:
         clean = self._operations.clean_error(error, f"poll {poll.name!r}")
         failures = row["failures"] + 1
         wait = max(_backoff(poll.spec, failures), clean.retry_after or 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -71,7 +70,7 @@ class WritableFileSecretsBackend(FileSecretsBackend, WritableSecretsBackend):
             )
         with _worded(key):
             path = self._path(key)
-            draft = path.with_name(f".{key[:200]}.{secrets.token_hex(8)}.new")
+            draft = path.with_name(f".{key[:200]}.{os.urandom(8).hex()}.new")
             try:
                 handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(handle, "wb") as file:

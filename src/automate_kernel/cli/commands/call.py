@@ -108,12 +108,12 @@ def _complete_name(ctx: Any, incomplete: str) -> list[str]:
     with contextlib.suppress(Exception), _opened(ctx, ctx.params) as session:
         operations = session.in_memory(workflows=False).operations
         owner, dot, _ = incomplete.partition(".")
-        # Only the plugin that is named is imported.
-        cls = operations.plugin_class(f"{owner}.x") if owner in operations.owners() else None
-        names = [f"{owner}.{spec.name}" for spec in cls.operation_specs()] if dot and cls else []
-        names += operations.function_names()
+        names, owners = operations.function_names(), operations.owners()
         if not dot:
-            names += [f"{each}." for each in operations.owners()]
+            names += [f"{each}." for each in owners]
+        elif owner in owners and (cls := operations.plugin_class(f"{owner}.x")) is not None:
+            # Only the plugin that is named is imported.
+            names += [f"{owner}.{spec.name}" for spec in cls.operation_specs()]
         return sorted({each for each in names if each.startswith(incomplete)})
     return []
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
-import webbrowser
 from typing import TYPE_CHECKING
 
 from automate_kernel.cli.command import Commands, Context
 from automate_kernel.cli.inputs import argument, duration, flag, option
-from automate_kernel.cli.loopback import LoopbackReceiver
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.operations.account import Account
+    from automate_kernel.operations.plugin import Plugin
 
 app: Commands = Commands()
 
@@ -35,6 +33,12 @@ def connect(
 
     They go to the first secrets backend that can be written to.
     """
+    # Here, as they bring a server along, and other commands start without it.
+    import getpass
+    import webbrowser
+
+    from automate_kernel.cli.loopback import LoopbackReceiver
+
     kernel = context.session.in_memory(workflows=False)
     account = _account(kernel, key)
     kernel.secrets.writable  # noqa: B018 - better now than after a person's work
@@ -53,14 +57,14 @@ def connect(
 
 
 def _account(kernel: Kernel, key: str) -> Account:
-    kinds = (kernel.plugins.connectors, kernel.plugins.providers)
-    found = kernel.provider(key) if key in kinds[1] and key not in kinds[0] else None
-    account = (found or kernel.connector(key)).oauth()
+    connectors, providers = kernel.plugins.connectors, kernel.plugins.providers
+    is_provider = key in providers and key not in connectors
+    plugin: Plugin = kernel.provider(key) if is_provider else kernel.connector(key)
+    account = plugin.oauth()
     if account is None:
         raise AutomateError(
             ErrorCodes.FAILED_PRECONDITION,
             f"the plugin {key!r} is not connected to accounts",
             hint=f"its credentials are in its config, or in secrets: automate plugins show {key}",
         )
-    found_account: Account = account
-    return found_account
+    return account
