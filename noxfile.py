@@ -117,7 +117,8 @@ def pages(session: nox.Session) -> None:
     # Not below the repository: its settings, pytest's say, are not a reader's.
     scratch = Path(tempfile.mkdtemp(prefix="automate-pages-"))
     wheels = scratch / "wheels"
-    for package in (".", "plugins/automate-http"):
+    plugins = sorted(str(each.parent) for each in Path("plugins").glob("*/pyproject.toml"))
+    for package in (".", *plugins):
         session.run(
             "uv", "build", "--quiet", "--wheel", "--out-dir", str(wheels), package, external=True
         )

@@ -36,11 +36,16 @@ _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--full`` runs the fault tests at full length, and what is marked ``long``."""
+    """Add ``--full``, for what takes long, and ``--with-plugins``, for what needs that group."""
     parser.addoption(
         "--full",
         action="store_true",
         help="run tests/fault at full length, and what is marked long",
+    )
+    parser.addoption(
+        "--with-plugins",
+        action="store_true",
+        help="fail, and don't skip, what is marked plugins and lacks a package",
     )
 
 

@@ -219,6 +219,8 @@ def test_an_installed_plugin_is_shown_and_searched_without_an_import(
 def test_an_installed_plugin_is_checked_by_its_key(home: Home) -> None:
     """The command makes the suite of its kind; it needs no tests of the author."""
     home.install(ROOT / "plugins" / "automate-http")
+    # It is run in the application's folder, but not with the settings of its tests.
+    (home.folder / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     report = home.checked(home.folder, 0, "http", "--level", "complete")
     assert (report["distribution"], report["problems"]) == ("automate-http", [])
     page = home.automate("plugins", "docs", "http")

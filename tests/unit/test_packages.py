@@ -15,14 +15,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = (
-    ROOT,
-    ROOT / "plugins" / "automate-http",
-    ROOT / "plugins" / "automate-compat",
-    ROOT / "plugins" / "automate-llm",
-    ROOT / "plugins" / "automate-mcp",
-    ROOT / "plugins" / "automate-openapi",
-)
+PACKAGES = (ROOT, *(each.parent for each in sorted(ROOT.glob("plugins/*/pyproject.toml"))))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -246,7 +245,9 @@ def _connection(check: PluginCheck) -> Iterator[Fault]:
         if plugin.check is Plugin.check:
             continue  # said by `probe`
         try:
-            answer = _awaited(check.kernel.operations.instance(found.kind, found.key).check())
+            answer = check.kernel.operations.instance(found.kind, found.key).check()
+            if inspect.isawaitable(answer):  # on the loop where the plugin is closed, too
+                answer = check.kernel.operations.portal.run(answer)
         except Exception as error:
             problem = check.kernel.operations.clean_error(error, f"{found.kind} {found.key!r}")
             yield (
@@ -255,16 +256,6 @@ def _connection(check: PluginCheck) -> Iterator[Fault]:
             )
         else:
             check.notes.append(f"{found.key}: {check.kernel.redactor.redact(str(answer))}")
-
-
-def _awaited(answer: Any) -> Any:
-    if not inspect.isawaitable(answer):
-        return answer
-
-    async def wait() -> Any:
-        return await answer
-
-    return asyncio.run(wait())
 
 
 def _contract(check: PluginCheck) -> Iterator[Fault]:

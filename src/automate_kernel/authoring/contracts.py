@@ -42,10 +42,14 @@ _TESTED = {*_CONTRACTS, "secrets_backend", "outbox_store", "filter"}
 
 @dataclass
 class ContractRun:
-    """The outcomes of a run of tests by target; the ids of failed tests, each with its reason."""
+    """
+    The outcomes of a run of tests by target; the ids of failed tests, each with its reason.
+
+    *remedy* is that of a *problem* with the run itself, *advice* that of tests that failed.
+    """
 
     project: PluginProject
-    command: str = ""
+    advice: str = ""
     targets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
     problem: str | None = None
@@ -84,7 +88,7 @@ class ContractRun:
                 )
             elif bad:
                 counts = ", ".join(f"{count} {name}" for name, count in bad.items())
-                yield f"the contract of {found.kind} {found.key}: {counts}", self.command
+                yield f"the contract of {found.kind} {found.key}: {counts}", self.advice
 
     def test_faults(self) -> Iterator[tuple[str, str]]:
         """Yield the tests that failed."""
@@ -93,9 +97,9 @@ class ContractRun:
             alike.setdefault(reason, []).append(name)
         for reason, names in list(alike.items())[:_SHOWN]:
             others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            yield f"{names[0]}{others} failed: {redact_text(reason)[:_LONGEST]}", self.command
+            yield f"{names[0]}{others} failed: {redact_text(reason)[:_LONGEST]}", self.advice
         if left := [name for names in list(alike.values())[_SHOWN:] for name in names]:
-            yield f"{len(left)} more tests failed", self.command
+            yield f"{len(left)} more tests failed", self.advice
 
     def _run(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
         store = any(found.kind == "outbox_store" for found in self.project.found)
@@ -106,11 +110,13 @@ class ContractRun:
             return
         with tempfile.TemporaryDirectory(prefix="automate-check-") as scratch:
             folder, report = self.project.folder, Path(scratch) / "report.json"
-            if folder is None:
-                folder = Path(scratch)
-                _write_suites(folder, configs)
-            self.command = f"cd {folder} && pytest" if self.project.folder else "pytest"
             options = ["-q", "-p", _REPORTER, f"--contract-report={report}"]
+            if folder is not None:
+                self.advice = f"cd {folder} && pytest"
+            else:  # here, where the relative paths of an application's config lead somewhere
+                self.advice = "correct its config in automate.toml, or report it to its author"
+                _write_suites(Path(scratch), configs)
+                options.append(scratch)
             options += ["-p", "no:cacheprovider"]
             if find_spec("xdist") is not None:
                 options += ["-n", "0"]  # its workers would each write a report of their part
@@ -122,7 +128,7 @@ class ContractRun:
                     timeout=_PATIENCE_SECONDS,
                 )  # fmt: skip
             except subprocess.TimeoutExpired:
-                self.problem, self.remedy = "the tests did not end in 15 minutes", self.command
+                self.problem, self.remedy = "the tests did not end in 15 minutes", self.advice
                 return
             self._read(report, done.stdout + done.stderr)
 
@@ -130,13 +136,15 @@ class ContractRun:
         if not report.exists():
             lines = [line for line in printed.splitlines() if line.strip()]
             self.problem = f"the tests could not be run: {lines[-1] if lines else 'no output'}"
-            self.remedy = self.command
+            self.remedy = self.advice
             return
         found = json.loads(report.read_text("utf-8"))
         self.targets, self.failures = found["targets"], [tuple(each) for each in found["failures"]]
 
 
 def _write_suites(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    # The settings of the folder in which the command was called are not theirs.
+    (folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
     for number, (target, config) in enumerate(configs.items()):
         kind = "connector" if hasattr(load_target(target), "triggers") else "provider"
         text = _SUITE.format(

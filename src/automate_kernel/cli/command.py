@@ -150,6 +150,7 @@ class Commands(typer.Typer):
         more |= {"no_args_is_help": True, "rich_markup_mode": "rich"}
         if help is not None:  # else it is the callback's
             more["help"] = help
+            self.__doc__ = help  # by which a plugin's commands are described
         super().__init__(name=name, pretty_exceptions_enable=False, **more)
 
     def called(

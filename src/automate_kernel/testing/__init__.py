@@ -4,10 +4,7 @@ Contract suites for authors of plugins and outbox stores, a kit for tests of wor
 Subclass a contract in a test module, give it the fixtures that its docstring names, and pytest
 runs all its tests against your implementation::
 
-    from automate_kernel.testing import (
-        SecretsBackendContract,
-        WritableSecretsBackendContract,
-    )
+    from automate_kernel.testing import SecretsBackendContract
 
     class TestVault(SecretsBackendContract):
         @pytest.fixture

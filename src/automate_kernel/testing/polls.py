@@ -16,7 +16,6 @@ The contract of a poll, as tests that its author inherits.
 
 from __future__ import annotations
 
-import inspect
 import json
 from typing import Any, ClassVar
 
@@ -89,8 +88,7 @@ class PollContract:
 
     def _call(self, connector: Connector, cursor: Any) -> PollResult:
         spec = self._spec(connector)
-        result = getattr(connector, spec.attribute)(cursor)
-        return checked_result(spec, finished(result) if inspect.isawaitable(result) else result)
+        return checked_result(spec, finished(getattr(connector, spec.attribute)(cursor)))
 
     def _drained(self, connector: Connector, cursor: Any) -> tuple[list[str], Any]:
         """Return the ids of all that there is from *cursor* on, and the last cursor."""
