@@ -28,7 +28,7 @@ from automate_kernel.secrets import (
 pytest.importorskip("authlib", reason="uv run --group plugins pytest plugins")
 oauth2 = pytest.importorskip("oauthlib.oauth2", reason="uv run --group plugins pytest plugins")
 
-from automate_http import OAuth2, ServiceClient  # noqa: E402
+from automate_http import Credentials, OAuth2, ServiceClient  # noqa: E402
 
 SECRET = "client-secret-0123456789"
 KEY = "crm-account"
@@ -313,6 +313,30 @@ def test_a_refused_token_is_renewed_once(server: Any, secrets: SecretResolver) -
     assert server.grants == ["authorization_code", "refresh_token"]
 
 
+def test_a_refused_token_is_renewed_beside_other_credentials(
+    server: Any, secrets: SecretResolver
+) -> None:
+    """Such as an API key that the request carries too, and that comes first."""
+    auth = connect(server, secrets)
+    token = stored(secrets)["access_token"]
+    server.expire()
+    assert asyncio.run(auth.renew(secrets, Credentials(values=("an-api-key", token))))
+    assert stored(secrets)["access_token"] != token
+
+
+@pytest.mark.parametrize("lifetime", [10**400, "9" * 5_000], ids=["integer", "text"])
+def test_a_lifetime_that_no_clock_reaches_is_no_failure(
+    server: Any, secrets: SecretResolver, lifetime: Any
+) -> None:
+    auth = connect(server, secrets)
+    server.expire()
+    body = {"access_token": "t-123456", "expires_in": lifetime}
+    server.trouble = (200, json.dumps(body).encode())
+    token = stored(secrets)["access_token"]
+    assert asyncio.run(auth.renew(secrets, Credentials(values=(token,))))
+    assert stored(secrets)["access_token"] == "t-123456"
+
+
 def test_of_many_threads_one_renews(server: Any, secrets: SecretResolver) -> None:
     auth = connect(server, secrets)
     server.expire()
@@ -385,6 +409,26 @@ def test_a_holder_whose_lock_was_lost_undoes_nothing(server: Any, secrets: Secre
 
     auth._ask = meanwhile
     used = asyncio.run(auth.credentials(secrets))
+    assert asyncio.run(auth.renew(secrets, used))
+    assert stored(secrets)["access_token"] == "newer-token-123456"
+
+
+def test_who_connected_meanwhile_is_not_asked_to_connect_again(
+    server: Any, secrets: SecretResolver
+) -> None:
+    """The refusal is of a refresh token that a newer one has replaced."""
+    auth = connect(server, secrets)
+    newer = {**stored(secrets), "access_token": "newer-token-123456"}
+    used = asyncio.run(auth.credentials(secrets))
+    server.revoke()
+    ask = auth._ask
+
+    def meanwhile(*args: Any, **values: Any) -> Any:
+        reply = ask(*args, **values)
+        secrets.writable.set_secret(KEY, json.dumps(newer))
+        return reply
+
+    auth._ask = meanwhile
     assert asyncio.run(auth.renew(secrets, used))
     assert stored(secrets)["access_token"] == "newer-token-123456"
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import inspect
 import json
+import threading
+import warnings
+import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -442,6 +448,61 @@ def test_it_is_closed_from_anywhere(server: Any, client: Any) -> None:
     service.get("/me")
     asyncio.run(end())
     assert service.get("/me") == {}
+
+
+def test_it_closes_the_connections_of_plain_methods_too(server: Any, client: Any) -> None:
+    """All of them, from another loop than the one that they belong to."""
+    together = threading.Barrier(4)
+
+    def send(handler: Any) -> None:
+        together.wait(30)
+        handler.send_response(204)
+        handler.end_headers()
+
+    server.answers["/v1/me"] = send
+    service = client()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: service.get("/me"), range(4)))
+    asyncio.run(service.aclose())
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", ResourceWarning)
+        gc.collect()
+    assert [str(each.message) for each in found if "unclosed" in str(each.message)] == []
+
+
+def test_loops_that_have_ended_are_not_kept(server: Any, client: Any) -> None:
+    """A host that calls asyncio.run() for each action would gather them without end."""
+    answer(server, "/v1/me", {})
+    service = client()
+    loops: list[Any] = []
+
+    async def once() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await service.aget("/me")
+
+    for _ in range(3):
+        asyncio.run(once())
+    gc.collect()
+    assert [each() is not None for each in loops] == [False, False, True]
+
+
+def test_a_twin_has_the_signature_and_words_of_its_own(client: Any) -> None:
+    for plain, other in (
+        (ServiceClient.get, ServiceClient.aget),
+        (ServiceClient.post, ServiceClient.apost),
+        (ServiceClient.request, ServiceClient.arequest),
+        (ServiceClient.send, ServiceClient.asend),
+    ):
+        assert inspect.signature(plain) == inspect.signature(other)
+        assert (plain.__name__, f"a{plain.__name__}") == (other.__name__[1:], other.__name__)
+        assert other.__name__ in (plain.__doc__ or "")
+
+
+def test_a_replys_repr_shows_no_credential(server: Any, client: Any) -> None:
+    answer(server, "/v1/me", {"token": TOKEN})
+    reply = client(auth=QueryAuth("key", "T")).send("GET", "/me")
+    assert TOKEN in str(reply.url)
+    assert TOKEN not in repr(reply)
 
 
 def test_nothing_of_the_config_is_in_its_repr(client: Any) -> None:

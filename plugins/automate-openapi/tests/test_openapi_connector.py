@@ -170,6 +170,9 @@ def test_a_broken_action_leaves_the_others_alone(
 ) -> None:
     paths = {
         "/bad": {"get": operation(operationId="bad", parameters=[{"$ref": "#/nowhere"}])},
+        "/unread": {
+            "get": operation(operationId="unread", parameters=[{"$ref": "http://[x/y#/z"}])
+        },
         "/odd/{id}": {
             "get": operation(
                 operationId="odd",
@@ -182,11 +185,13 @@ def test_a_broken_action_leaves_the_others_alone(
     made = connector(document(paths), tmp_path, **service.config)
     with caplog.at_level(logging.WARNING):
         found = specs(made)
-        assert len(list(found.values())) == 3
+        assert len(list(found.values())) == 4
     assert "'odd' is checked less" in caplog.text
     assert "the path's 'id'" in caplog.text
     call(made, "good")
     call(made, "odd", {"id": "1", "q": "é"})
+    with pytest.raises(AutomateError, match=r"'unread' can't be called.*is no address"):
+        call(made, "unread")
     with pytest.raises(AutomateError, match=r"'bad' can't be called.*leads nowhere") as caught:
         call(made, "bad")
     assert not caught.value.retryable
@@ -407,6 +412,9 @@ def test_variables_make_the_address(tmp_path: Path, service: Service) -> None:
     given["host"] = "127.0.0.1"
     with pytest.raises(ConfigError, match="has the variable 'stage'"):
         call(connector(content, tmp_path, **config), "get_a")
+    unread = document({"/a": {"get": operation()}}, servers=[{"url": "http://[x"}])
+    with pytest.raises(ConfigError, match="no whole address"):
+        call(connector(unread, tmp_path, **config), "get_a")
 
 
 def test_the_check_reaches_the_service(tmp_path: Path, service: Service) -> None:

@@ -15,7 +15,7 @@ from automate_http.content import encode_body, encode_json, response_of
 from automate_http.exchange import Bounds, Reply, exchange
 from automate_http.failures import failure_of
 from automate_http.guard import Guard, Resolver, origin, resolve
-from automate_http.headers import check_headers, key_as_header
+from automate_http.headers import check_headers, checked_headers, key_as_header
 from automate_http.messages import (
     GetInput,
     HttpResponse,
@@ -24,14 +24,13 @@ from automate_http.messages import (
     WebhookInput,
     WebhookResult,
 )
-from automate_http.redirects import REDIRECTS
+from automate_http.redirects import REDIRECTS, SAFE_METHODS
 from automate_http.transports import Transports
 from automate_http.urls import full_url, parse_base_url
 from automate_kernel import Connector, ConnectorContext, action, current_call
 from automate_kernel.errors import AutomateError, ErrorCodes, SecretError
 from automate_kernel.webhooks import StandardWebhooksSignature
 
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _GONE = 410
 
 
@@ -98,7 +97,7 @@ class HttpConnector(Connector):
         body = encode_json(data.payload)
         signed = _signed(data, body)
         # The signature's headers last: a workflow's own must not replace them.
-        headers = {"content-type": "application/json", **_lower(data.headers), **signed}
+        headers = {"content-type": "application/json", **checked_headers(data.headers), **signed}
         reply = await self._exchange(
             self._request("POST", full_url(data.url, {}, self._base), headers, body),
             self._bounds(data.timeout_seconds, None, 0),
@@ -127,7 +126,7 @@ class HttpConnector(Connector):
 
     async def _respond(self, method: str, data: GetInput) -> HttpResponse:
         content, kind = encode_body(data) if isinstance(data, PostInput) else (b"", None)
-        headers = {**({"content-type": kind} if kind else {}), **_lower(data.headers)}
+        headers = {**({"content-type": kind} if kind else {}), **checked_headers(data.headers)}
         request = self._request(
             method, full_url(data.url, data.query, self._base), headers, content
         )
@@ -163,7 +162,7 @@ class HttpConnector(Connector):
 
     def _idempotency(self, method: str) -> dict[str, str]:
         call, name = current_call(), self._settings.idempotency_header
-        if method in _SAFE or name is None or call is None or call.idempotency_key is None:
+        if method in SAFE_METHODS or name is None or call is None or call.idempotency_key is None:
             return {}
         return {name.lower(): key_as_header(call.idempotency_key)}
 
@@ -218,8 +217,3 @@ def _at_most(name: str, wanted: float | None, most: float) -> float:
             hint=f"raise {name} in the config of the connector 'http'",
         )
     return wanted
-
-
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    check_headers(headers)
-    return {name.lower(): value for name, value in headers.items()}

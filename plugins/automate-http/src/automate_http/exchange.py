@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 import httpx
@@ -32,10 +32,11 @@ class Reply:
     """An answer that was read to its end. *method* and *url* are those of the last request."""
 
     method: str
-    url: httpx.URL
+    # A query can be a credential, and so can what a service answers.
+    url: httpx.URL = field(repr=False)
     status: int
-    headers: httpx.Headers
-    content: bytes
+    headers: httpx.Headers = field(repr=False)
+    content: bytes = field(repr=False)
 
 
 async def exchange(

@@ -50,6 +50,12 @@ def check_headers(headers: Mapping[str, str]) -> None:
             )
 
 
+def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return *headers* with names in lower case. See `check_headers`."""
+    check_headers(headers or {})
+    return {name.lower(): value for name, value in (headers or {}).items()}
+
+
 def is_header_text(value: str) -> bool:
     """Return True if *value* can stand in a header as it is."""
     # A line break would begin another header.

@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import json
 import logging
+import math
 import secrets as random
 import threading
 import time
@@ -189,16 +190,16 @@ class OAuth2(Auth):
 
     async def credentials(self, secrets: SecretReader) -> Credentials:
         """Return the access token, renewed if it is about to expire."""
-        return _sent(await asyncio.to_thread(self._current, secrets, None))
+        return _sent(await asyncio.to_thread(self._current, secrets, ()))
 
     async def renew(self, secrets: SecretReader, used: Credentials) -> bool:
         """Return True if there is another token than the one that was refused."""
-        refused = used.values[0]
-        tokens = await asyncio.to_thread(self._current, secrets, refused)
-        return tokens.access_token != refused
+        # The token is one of them: a request may carry other credentials beside it.
+        tokens = await asyncio.to_thread(self._current, secrets, used.values)
+        return tokens.access_token not in used.values
 
-    def _current(self, secrets: SecretReader, refused: str | None) -> Tokens:
-        """Return tokens to send, which are not *refused* if others can be had."""
+    def _current(self, secrets: SecretReader, refused: Sequence[str]) -> Tokens:
+        """Return tokens to send, which are none of those *refused* if others can be had."""
         if self._authorize_url is None:
             return self._own_tokens(secrets, refused)
         store = _store(secrets)
@@ -212,32 +213,35 @@ class OAuth2(Auth):
                 store, secrets, tokens, refused
             )  # fmt: skip
 
-    def _is_good(self, tokens: Tokens, refused: str | None) -> bool:
+    def _is_good(self, tokens: Tokens, refused: Sequence[str]) -> bool:
         if tokens.revoked:
             raise self._revoked(tokens)
-        return tokens.access_token != refused and tokens.is_fresh(self._skew, self._clock())
+        return tokens.access_token not in refused and tokens.is_fresh(self._skew, self._clock())
 
     def _renewed(
         self,
         store: WritableSecretsBackend,
         secrets: SecretReader,
         tokens: Tokens,
-        refused: str | None,
+        refused: Sequence[str],
     ) -> Tokens:
         if tokens.refresh_token is None:
-            if refused is None and tokens.is_fresh(0, self._clock()):
+            if not refused and tokens.is_fresh(0, self._clock()):
                 return tokens
             raise self._revoked(tokens)
         try:
             reply = self._ask(secrets, "refresh_token", refresh_token=tokens.refresh_token)
             if reply.status in _REFUSED and _error_in(reply) in {"invalid_grant", "access_denied"}:
-                self._keep_if_same(store, secrets, tokens, replace(tokens, revoked=True))
-                raise self._revoked(tokens)
+                ended = replace(tokens, revoked=True)
+                kept = self._keep_if_same(store, secrets, tokens, ended)
+                if kept.revoked:
+                    raise self._revoked(kept)
+                return kept
             if reply.status != 200:
                 raise self._worded(reply, secrets)
         except AutomateError as error:
             # The service that renews tokens is away, and this one is good for a moment more.
-            if error.retryable and refused is None and tokens.is_fresh(0, self._clock()):
+            if error.retryable and not refused and tokens.is_fresh(0, self._clock()):
                 return tokens
             raise
         new = self._tokens_in(reply)
@@ -260,7 +264,7 @@ class OAuth2(Auth):
         self._keep(store, secrets, new)
         return new
 
-    def _own_tokens(self, secrets: SecretReader, refused: str | None) -> Tokens:
+    def _own_tokens(self, secrets: SecretReader, refused: Sequence[str]) -> Tokens:
         tokens = self._own
         if tokens is not None and self._is_good(tokens, refused):
             return tokens
@@ -336,19 +340,16 @@ class OAuth2(Auth):
         access: Any = found.get("access_token")
         refresh: Any = found.get("refresh_token")
         kind = str(found.get("token_type") or "bearer").lower()
-        lifetime: Any = found.get("expires_in")
-        if isinstance(lifetime, str) and lifetime.isascii() and lifetime.isdigit():
-            lifetime = int(lifetime)  # some services send text
+        lifetime = _seconds(found.get("expires_in"))
         usable = _is_token(access) and (refresh is None or _is_token(refresh)) and kind == "bearer"
         if not usable:
             raise AutomateError(
                 ErrorCodes.UNAVAILABLE, f"{origin(self._token_url)} answered without a bearer token"
             )
-        known = isinstance(lifetime, (int, float)) and not isinstance(lifetime, bool)
         return Tokens(
             access,
             refresh or None,
-            self._clock() + max(0.0, float(lifetime)) if known else None,
+            self._clock() + lifetime if lifetime is not None else None,
             scope=str(found["scope"])[:4_096] if found.get("scope") else None,
         )
 
@@ -431,6 +432,19 @@ def _sent(tokens: Tokens) -> Credentials:
 
 def _is_token(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _LONGEST_TOKEN and value.isprintable()
+
+
+def _seconds(lifetime: Any) -> float | None:
+    """Return the seconds that a token is good for, or None where nothing usable is said."""
+    is_text = isinstance(lifetime, str) and lifetime.isascii() and lifetime.isdigit()
+    is_number = isinstance(lifetime, (int, float)) and not isinstance(lifetime, bool)
+    if not is_text and not is_number:  # some services send text
+        return None
+    try:
+        seconds = max(0.0, float(lifetime))
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return seconds if math.isfinite(seconds) else None
 
 
 def _json_in(reply: Reply) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from automate_http.guard import origin
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Another origin gets only these. Any other header may be a credential, whatever its name.
 _HARMLESS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 
@@ -27,9 +27,9 @@ def next_request(request: httpx.Request, response: httpx.Response) -> httpx.Requ
     same_origin = origin(target) == origin(request.url)
     if request.url.scheme == "https" and target.scheme != "https":
         raise _refused(request, "to a URL without encryption")
-    if response.status_code == 303 and request.method not in _SAFE:
+    if response.status_code == 303 and request.method not in SAFE_METHODS:
         return _request("GET", target, request, same_origin=same_origin, body=False)
-    if request.method in _SAFE:
+    if request.method in SAFE_METHODS:
         return _request(request.method, target, request, same_origin=same_origin, body=False)
     if response.status_code not in (307, 308):
         raise _refused(request, "in a way that drops its body")

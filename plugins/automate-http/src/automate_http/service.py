@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -23,15 +22,16 @@ from typing_extensions import TypeVar
 from automate_http.addresses import AddressPolicy
 from automate_http.answers import as_type, read_answer
 from automate_http.auth import Auth, Credentials
+from automate_http.blocking import blocking
 from automate_http.body import ACCEPT_ENCODING
 from automate_http.content import encode_form, encode_json
 from automate_http.exchange import Bounds, Reply, exchange
 from automate_http.failures import failure_of
 from automate_http.guard import Guard, Resolver, origin, resolve
-from automate_http.headers import check_headers, key_as_header
+from automate_http.headers import check_headers, checked_headers, key_as_header
 from automate_http.pages import Following, Page, Pages
 from automate_http.rate_limit import RateLimiter
-from automate_http.redirects import REDIRECTS
+from automate_http.redirects import REDIRECTS, SAFE_METHODS
 from automate_http.transports import Transports
 from automate_http.urls import Query, Scalar, full_url, parse_base_url, with_query
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -42,7 +42,6 @@ from automate_kernel.secrets import Redactor
 T = TypeVar("T", default=Any)
 Form = Mapping[str, Scalar | list[Scalar]]
 
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _MIB = 1024 * 1024
 _PART = re.compile(r"\{(\w+)\}")
 _UNAUTHORIZED, _SERVER_ERROR = 401, 500
@@ -54,7 +53,7 @@ class _Request:
 
     method: str
     url: httpx.URL
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     content: bytes = field(repr=False)
 
 
@@ -100,8 +99,7 @@ class ServiceClient:
         self._base = parse_base_url(base_url)
         self._ctx = ctx if ctx is not None else PluginContext(key="http")
         self._auth = auth
-        check_headers(headers or {})
-        self._headers = {name.lower(): value for name, value in (headers or {}).items()}
+        self._headers = checked_headers(headers)
         self._bounds = Bounds(timeout_seconds, max_response_bytes, max_redirects)
         self._idempotency_header = idempotency_header and idempotency_header.lower()
         self._rate_limit = rate_limit if rate_limit is not None else RateLimiter()
@@ -135,27 +133,10 @@ class ServiceClient:
         *json* may be a model. Raises `AutomateError` for a status of 400 or more, and for an answer
         that can't be read.
         """
-        return await self._call(method, path, query, json, form, returns, parts, headers or {})
+        return await self._call(method, path, query, json, form, returns, parts, headers)
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Query | None = None,
-        json: Any = None,
-        form: Form | None = None,
-        headers: Mapping[str, str] | None = None,
-        returns: type[T] | None = None,
-        **parts: Scalar,
-    ) -> T:
-        """Do the same as `arequest`, and block until the answer is there."""
-        return self._run(
-            self.arequest(
-                method, path, query=query, json=json, form=form, headers=headers, returns=returns,
-                **parts,
-            )
-        )  # fmt: skip
+    request = blocking(arequest)
+    """Do the same as `arequest`, and block until the answer is there."""
 
     async def asend(
         self,
@@ -171,22 +152,11 @@ class ServiceClient:
         *path* is sent as it is written, with its query. Raises `AutomateError` for a status of 400
         or more.
         """
-        check_headers(headers or {})
-        named = {name.lower(): value for name, value in (headers or {}).items()}
-        return await self._answered(
-            _Request(method, self._url(path, {}), {**self._headers, **named}, content)
-        )
+        named = {**self._headers, **checked_headers(headers)}
+        return await self._answered(_Request(method, self._url(path, {}), named, content))
 
-    def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        content: bytes = b"",
-        headers: Mapping[str, str] | None = None,
-    ) -> Reply:
-        """Do the same as `asend`, and block until the answer is there."""
-        return self._run(self.asend(method, path, content=content, headers=headers))
+    send = blocking(asend)
+    """Do the same as `asend`, and block until the answer is there."""
 
     async def aget(
         self,
@@ -199,16 +169,8 @@ class ServiceClient:
         """Get what is at *path*."""
         return await self._call("GET", path, query, None, None, returns, parts)
 
-    def get(
-        self,
-        path: str,
-        *,
-        query: Query | None = None,
-        returns: type[T] | None = None,
-        **parts: Scalar,
-    ) -> T:
-        """Do the same as `aget`, and block until the answer is there."""
-        return self._run(self.aget(path, query=query, returns=returns, **parts))
+    get = blocking(aget)
+    """Do the same as `aget`, and block until the answer is there."""
 
     async def apost(
         self,
@@ -223,20 +185,8 @@ class ServiceClient:
         """Send *json* or a *form* to *path*."""
         return await self._call("POST", path, query, json, form, returns, parts)
 
-    def post(
-        self,
-        path: str,
-        *,
-        query: Query | None = None,
-        json: Any = None,
-        form: Form | None = None,
-        returns: type[T] | None = None,
-        **parts: Scalar,
-    ) -> T:
-        """Do the same as `apost`, and block until the answer is there."""
-        return self._run(
-            self.apost(path, query=query, json=json, form=form, returns=returns, **parts)
-        )
+    post = blocking(apost)
+    """Do the same as `apost`, and block until the answer is there."""
 
     # -- lists -------------------------------------------------------------------------------
 
@@ -260,10 +210,9 @@ class ServiceClient:
         ``FAILED_PRECONDITION``: a list that is cut short in silence is worse than an error.
         """
         left = max_items
-        check_headers(headers or {})
-        named = {name.lower(): value for name, value in (headers or {}).items()}
+        named = {**self._headers, **checked_headers(headers)}
         url = self._url(_filled(path, parts), {**(query or {}), **pages.first()})
-        first = _Request("GET", url, {**self._headers, **named}, b"")
+        first = _Request("GET", url, named, b"")
         async for reply, found in self._pages(first, pages, max_pages, max_items):
             for item in found if left is None else found[:left]:
                 value: T = item if returns is None else as_type(item, returns, reply)
@@ -346,11 +295,10 @@ class ServiceClient:
         form: Form | None,
         returns: type[T] | None,
         parts: Mapping[str, Scalar],
-        headers: Mapping[str, str] = MappingProxyType({}),
+        headers: Mapping[str, str] | None = None,
     ) -> T:
         content, kind = _body(json, form)
-        check_headers(headers)
-        named = {name.lower(): value for name, value in headers.items()}
+        named = checked_headers(headers)
         request = _Request(
             method,
             self._url(_filled(path, parts), query or {}),
@@ -419,7 +367,12 @@ class ServiceClient:
 
     def _idempotency(self, request: _Request) -> dict[str, str]:
         call, name = current_call(), self._idempotency_header
-        if request.method in _SAFE or not name or call is None or call.idempotency_key is None:
+        if (
+            request.method in SAFE_METHODS
+            or not name
+            or call is None
+            or call.idempotency_key is None
+        ):
             return {}
         # An action may send several requests, which must not count as one.
         about = f"{call.idempotency_key}\n{request.method}\n{request.url}\n".encode(
@@ -443,8 +396,9 @@ class ServiceClient:
 
     async def aclose(self) -> None:
         """Close the connections. The client opens new ones if it is used again."""
-        await self._transports.aclose()
-        await asyncio.to_thread(self._portal.close)
+        await self._transports.aclose_here()
+        # Each loop closes its own: the portal ends when it is done with that.
+        await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """Do the same as `aclose`, and block until it is done; from anywhere."""

@@ -39,19 +39,28 @@ class Transports:
         with self._lock:
             transport = self._by_loop.get(loop)
             if transport is None:
+                # Their connections hold them, and nobody else closes these.
+                for ended in [each for each in self._by_loop if each.is_closed()]:
+                    del self._by_loop[ended]
                 transport = GuardedTransport(self._guard, ssl_context=self._ssl_context())
                 self._by_loop[loop] = transport
             return transport
 
+    async def aclose_here(self) -> None:
+        """Close the connections of this event loop."""
+        with self._lock:
+            transport = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if transport is not None:
+            await transport.aclose()
+
     async def aclose(self) -> None:
         """Close the connections of this event loop, and let other loops close theirs."""
+        await self.aclose_here()
         with self._lock:
-            transports = list(self._by_loop.items())
+            others = list(self._by_loop.items())
             self._by_loop.clear()
-        for loop, transport in transports:
-            if loop is asyncio.get_running_loop():
-                await transport.aclose()
-            elif loop.is_running():
+        for loop, transport in others:
+            if loop.is_running():
                 asyncio.run_coroutine_threadsafe(transport.aclose(), loop)
 
     def _ssl_context(self) -> ssl.SSLContext:

@@ -48,7 +48,10 @@ class ApiDocument:
         if not isinstance(reference, str) or len(reference) > 1_000:
             raise BrokenReferenceError("a $ref is no text")
         place, _, pointer = reference.partition("#")
-        found = urljoin(base, place) if place else base
+        try:
+            found = urljoin(base, place) if place else base
+        except ValueError:
+            raise BrokenReferenceError(f"$ref {reference[:100]!r} is no address") from None
         if found not in self._roots:
             raise BrokenReferenceError(
                 f"$ref {reference[:100]!r} leads to another document: bundle them into one, or "

@@ -67,7 +67,10 @@ def _address(server: Mapping[str, Any], given: Mapping[str, str], document: ApiD
 
 def _trusted(address: str, document: ApiDocument) -> str:
     from_web = is_url(document.place)
-    found = urlsplit(urljoin(document.place, address) if from_web else address)
+    try:
+        found = urlsplit(urljoin(document.place, address) if from_web else address)
+    except ValueError:  # brackets that hold no address
+        found = urlsplit("")
     if found.scheme not in ("http", "https") or not found.hostname:
         raise ConfigError(
             f"the document {shown(document.place)} has no whole address of its service",

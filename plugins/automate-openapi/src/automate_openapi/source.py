@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,12 @@ class DocumentSource:
     def _others(self, content: Any, place: str) -> list[str]:
         if not self._config.external_refs:
             return []
-        return list({urldefrag(urljoin(place, each)).url for each in references(content)})
+        found = set()
+        for each in references(content):
+            # One that is no address is the problem of the actions that need it.
+            with suppress(ValueError):
+                found.add(urldefrag(urljoin(place, each)).url)
+        return list(found)
 
     def _check_count(self, others: dict[str, Any]) -> None:
         if len(others) >= _MOST_DOCUMENTS:
