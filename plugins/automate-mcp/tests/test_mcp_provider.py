@@ -53,6 +53,10 @@ def children() -> list[psutil.Process]:
     ]
 
 
+def _runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 def _line(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
@@ -285,9 +289,11 @@ def test_one_that_was_killed_between_calls_is_started_again(make: Make, tmp_path
     """Nobody notices."""
     kernel = make()
     kernel.invoke("bad.add", {"a": 1, "b": 1})
-    for child in children():
+    killed = children()
+    for child in killed:
         child.kill()
-    until(lambda: not children())
+    # One that is about to end has no command line any more, and its pipes still.
+    until(lambda: not any(_runs(child) for child in killed))
     assert kernel.invoke("bad.add", {"a": 1, "b": 1}) == {"total": 2}
     assert starts(tmp_path) == 2
 
