@@ -215,9 +215,16 @@ def test_finished_work_is_committed_in_groups(store: RowsOutboxStore) -> None:
     one = store.enqueue("k")
     run = running(store, Handler("k", calls.append))
     begun.pass_()
+    put, ended_meanwhile = run.worker._acknowledger.put, list[None]()
+
+    def counted(ended: list[Any]) -> None:
+        results = len(ended)
+        put(ended)
+        ended_meanwhile.extend([None] * results)
+
+    run.worker._acknowledger.put = counted  # type: ignore[method-assign]
     more = [store.enqueue("k") for _ in range(6)]
-    until(lambda: len(calls) == 7)
-    until(lambda: run.worker._acknowledger.waiting == 6)
+    until(lambda: len(ended_meanwhile) == 6)
     first.set()
     until(lambda: ended(store, [one, *more]))
     run.stopped()
