@@ -21,6 +21,7 @@ _MIB = 1024 * 1024
 MOST_ANSWER_BYTES: int = 16 * _MIB
 """More than any answer that is no object: a page of a list, ten messages of 1 MiB."""
 _CHUNK = 65_536
+_SLOWEST_BYTES_A_SECOND = 65_536
 _MOST_CONNECTIONS = 50
 
 
@@ -29,8 +30,9 @@ class BoundedTransport:
     Sends the requests of a client; botocore asks it by its event ``before-send``.
 
     botocore itself bounds each single read, and reads an answer of any size. Here an answer has
-    *seconds* in all, and `MOST_ANSWER_BYTES` unless its reader streams it. Redirects aren't
-    followed, and proxies of the environment aren't used.
+    *seconds* in all and `MOST_ANSWER_BYTES`. An object that is streamed may have any size, which its
+    reader bounds, and a second more for each 64 KiB. Redirects aren't followed, and proxies of the
+    environment aren't used.
     """
 
     def __init__(self, *, seconds: float, verify: bool | str) -> None:
@@ -48,13 +50,15 @@ class BoundedTransport:
         # Else its session reads the body itself.
         request.stream_output = True
         response = self._session.send(request)
+        if 300 <= response.status_code < 400:
+            response.raw.close()
+            raise _redirected(response)
         encoding = response.headers.get("Content-Encoding", "identity")
         whole = not streamed or response.status_code >= 300
         response.raw = BoundedBody(
             response.raw,
             url=request.url,
-            # A stream takes the time that its reader gives it; each read has a bound.
-            until=begin + self._seconds if whole else None,
+            until=begin + self._seconds,
             most=MOST_ANSWER_BYTES if whole else None,
             expected=None if request.method == "HEAD" else _length(response.headers),
         )
@@ -73,10 +77,14 @@ class BoundedTransport:
 
 
 class BoundedBody:
-    """The body of an answer, read no further than *most* bytes, and not after *until*."""
+    """
+    The body of an answer, read no further than *most* bytes, and not after *until*.
+
+    Without *most* each 64 KiB give it another second.
+    """
 
     def __init__(
-        self, raw: Any, *, url: str, until: float | None, most: int | None, expected: int | None
+        self, raw: Any, *, url: str, until: float, most: int | None, expected: int | None
     ) -> None:
         self._raw, self._url = raw, url
         self._until, self._most, self._expected = until, most, expected
@@ -111,7 +119,8 @@ class BoundedBody:
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION, f"the answer is longer than {self._most} bytes"
             )
-        if self._until is not None and time.monotonic() > self._until:
+        more = 0.0 if self._most is not None else self._size / _SLOWEST_BYTES_A_SECOND
+        if time.monotonic() > self._until + more:
             self.close()
             raise AutomateError(
                 ErrorCodes.DEADLINE_EXCEEDED,
@@ -121,6 +130,17 @@ class BoundedBody:
         if not chunk and self._expected is not None and self._size < self._expected:
             raise ConnectionClosedError(endpoint_url=self._url, error="the answer was cut off")
         return chunk
+
+
+def _redirected(response: Any) -> AutomateError:
+    # botocore would ask on for the bucket's region, and for ever where a server has none.
+    region = response.headers.get("x-amz-bucket-region") or ""
+    known = region.replace("-", "").isalnum()
+    return AutomateError(
+        ErrorCodes.FAILED_PRECONDITION,
+        f"AWS answered with a redirect ({response.status_code})",
+        hint=f"set region to {region}" if known else "look at region and endpoint_url",
+    )
 
 
 def _length(headers: Any) -> int | None:

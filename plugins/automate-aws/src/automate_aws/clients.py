@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
+import botocore.loaders
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import (
@@ -107,7 +108,7 @@ class AwsClients:
     @cached_property
     def _session(self) -> Any:
         access = self._access
-        session = botocore.session.Session(profile=access.profile)
+        session = _new_session(access.profile)
         if access.access_key_id is not None and access.secret_access_key is not None:
             session.set_credentials(
                 access.access_key_id,
@@ -127,10 +128,22 @@ class AwsClients:
             role_arn=role_arn,
             extra_args=more,
         )
-        session = botocore.session.Session(profile=self._access.profile)
+        session = _new_session(self._access.profile)
         resolver = CredentialResolver([_RoleProvider(fetcher)])
         session.register_component("credential_provider", resolver)
         return session
+
+
+def _new_session(profile: str | None) -> Any:
+    session = botocore.session.Session(profile=profile)
+    session.register_component("data_loader", _loader())
+    return session
+
+
+@cache
+def _loader() -> Any:
+    # The descriptions of services take longest to read, and are the same for all.
+    return botocore.loaders.create_loader()
 
 
 class _RoleProvider(CredentialProvider):  # type: ignore[misc]  # botocore has no types

@@ -130,6 +130,11 @@ def failure_of(error: Exception, what: str) -> AutomateError:
     return AutomateError(ErrorCodes.INTERNAL, f"{what}: the answer can't be read ({kind})")
 
 
+def failure_code(name: str) -> ErrorCodes | None:
+    """Return the code for a service's own code of a failure, or None if it isn't known."""
+    return _CODES.get(name.rpartition("#")[2])
+
+
 def aws_code(error: BaseException) -> str:
     """Return the service's own code in *error*, such as ``NoSuchKey``, or nothing."""
     code = error.details.get("aws_code") if isinstance(error, AutomateError) else None
@@ -141,7 +146,7 @@ def _refusal(error: aws.ClientError, what: str) -> AutomateError:
     about = error.response.get("ResponseMetadata") or {}
     name, status = str(said.get("Code") or ""), about.get("HTTPStatusCode") or 0
     words = " ".join(str(said.get("Message") or "").split())[:500]
-    code = _CODES.get(name.rpartition("#")[2]) or _code_of(status)
+    code = failure_code(name) or _code_of(status)
     return AutomateError(
         code,
         f"{what}: {name or status}" + (f": {words}" if words else ""),
@@ -160,3 +165,11 @@ def _retry_after(headers: Mapping[str, Any]) -> float | None:
     text = str(headers.get("retry-after") or "")
     known = text.isascii() and text.isdigit() and len(text) < 8
     return min(float(text), _LONGEST_WAIT) if known else None
+
+
+def needed(answer: Mapping[str, Any], name: str, what: str) -> Any:
+    """Return a field without which *answer* is no answer; raise ``UNAVAILABLE`` if it isn't there."""
+    value = answer.get(name)
+    if value is None:
+        raise AutomateError(_AWAY, f"{what}: the answer has no {name}")
+    return value
