@@ -39,7 +39,10 @@ class TestS3ListAgainstHostileAnswers(TestS3AgainstHostileAnswers):
 class TestSqsAgainstHostileAnswers(_Hostile):
     plugin, operation = SqsConnector, "send_message"
     example_input: ClassVar[Any] = {"queue": "orders", "body": "hello"}
-    answer: ClassVar[Any] = {"MessageId": "m-1", "MD5OfMessageBody": "5d41402abc4b2a76b9719d911017c592"}
+    answer: ClassVar[Any] = {
+        "MessageId": "m-1",
+        "MD5OfMessageBody": "5d41402abc4b2a76b9719d911017c592",
+    }
 
     def config(self, url: str) -> dict[str, Any]:
         return {**super().config(url), "queues": {"orders": f"{url}/123456789012/orders"}}

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from automate_kernel.errors import ConfigError
 
 
 def is_loopback(host: str | None) -> bool:
@@ -44,16 +55,22 @@ class AwsAccess(BaseModel):
     profile: str | None = None
     """A profile of the shared AWS config files."""
     access_key_id: str | None = None
-    """The id of static keys. It is no secret: signed URLs show it."""
+    """The id of static keys. The kernel hides it too, so signed URLs need other credentials."""
     secret_access_key: SecretStr | None = None
     """The secret of static keys; write ``$secret:KEY``."""
     session_token: SecretStr | None = None
     """The token of static keys that are temporary; write ``$secret:KEY``."""
-    role_arn: str | None = Field(default=None, pattern=r"^arn:[\w-]+:iam::\d{12}:role/.+$")
+    role_arn: str | None = Field(
+        default=None,
+        pattern=r"^arn:[\w-]+:iam::\d{12}:role/.+$",
+        examples=["arn:aws:iam::123456789012:role/reader"],
+    )
     """A role to assume."""
     external_id: str | None = None
     """The external id that the role asks for."""
-    endpoint_url: Annotated[str | None, AfterValidator(_checked_endpoint)] = None
+    endpoint_url: Annotated[str | None, AfterValidator(_checked_endpoint)] = Field(
+        default=None, examples=["https://minio.example.org"]
+    )
     """Another address than AWS's own: MinIO, LocalStack, a VPC endpoint. The environment's
     AWS_ENDPOINT_URL is not read."""
     allow_plain_http: bool = False
@@ -78,6 +95,20 @@ class AwsAccess(BaseModel):
         if self.endpoint_url is not None:
             self.check_url(self.endpoint_url)
         return self
+
+    @classmethod
+    def of(cls, given: AwsAccess | Mapping[str, Any] | None) -> AwsAccess:
+        """Return *given* as access; raise `ConfigError`, which shows no values, if it can't be."""
+        if isinstance(given, AwsAccess):
+            return given
+        try:
+            return cls.model_validate(dict(given or {}))
+        except ValidationError as error:
+            found = error.errors(include_input=False, include_url=False, include_context=False)
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'access'}: {e['msg']}" for e in found
+        )
+        raise ConfigError(f"the access to AWS is wrong: {problems}")
 
     def check_url(self, url: str) -> None:
         """Raise `ValueError` for a URL that would send requests in the clear to other machines."""

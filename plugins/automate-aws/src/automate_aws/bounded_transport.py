@@ -30,9 +30,9 @@ class BoundedTransport:
     Sends the requests of a client; botocore asks it by its event ``before-send``.
 
     botocore itself bounds each single read, and reads an answer of any size. Here an answer has
-    *seconds* in all and `MOST_ANSWER_BYTES`. An object that is streamed may have any size, which its
-    reader bounds, and a second more for each 64 KiB. Redirects aren't followed, and proxies of the
-    environment aren't used.
+    *seconds* in all and `MOST_ANSWER_BYTES`. An object that is streamed may have any size, which
+    its reader bounds, and a second more for each 64 KiB. Redirects aren't followed, and proxies of
+    the environment aren't used.
     """
 
     def __init__(self, *, seconds: float, verify: bool | str) -> None:
@@ -66,7 +66,8 @@ class BoundedTransport:
             if encoding not in {"identity", "aws-chunked"}:
                 response.raw.close()
                 raise AutomateError(
-                    ErrorCodes.FAILED_PRECONDITION, "the answer of AWS is packed, and wasn't asked to be"
+                    ErrorCodes.FAILED_PRECONDITION,
+                    "the answer of AWS is packed, and wasn't asked to be",
                 )
             _ = response.content
         return response

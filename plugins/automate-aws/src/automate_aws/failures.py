@@ -168,7 +168,7 @@ def _retry_after(headers: Mapping[str, Any]) -> float | None:
 
 
 def needed(answer: Mapping[str, Any], name: str, what: str) -> Any:
-    """Return a field without which *answer* is no answer; raise ``UNAVAILABLE`` if it isn't there."""
+    """Return a field of *answer*; raise ``UNAVAILABLE`` if it isn't there: it can't be read."""
     value = answer.get(name)
     if value is None:
         raise AutomateError(_AWAY, f"{what}: the answer has no {name}")

@@ -69,9 +69,7 @@ class SqsConnector(Connector):
             for number, message in enumerate(given.messages)
         ]
         check_size(entries)
-        answer = self._sending(url).call(
-            "sqs", "send_message_batch", QueueUrl=url, Entries=entries
-        )
+        answer = self._sending(url).call("sqs", "send_message_batch", QueueUrl=url, Entries=entries)
         sent = {each["Id"]: each for each in answer.get("Successful") or ()}
         if len(sent) < len(entries):
             raise _partly(answer, len(sent), len(entries), again=is_fifo(url))
