@@ -27,7 +27,6 @@ from automate_kernel.testing.hostile_service import hostile_service
         ({"endpoint_url": "https://user:pass@minio.example"}, "more than"),
         ({"access_key_id": "A"}, "belong together"),
         ({"session_token": "t"}, "session_token"),
-        ({"access_key_id": "A", "secret_access_key": "s", "profile": "p"}, "not both"),
         ({"external_id": "x"}, "role_arn"),
         ({"role_arn": "my-role"}, "role_arn"),
         ({"regoin": "eu-central-1"}, "regoin"),

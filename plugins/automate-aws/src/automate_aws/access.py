@@ -88,8 +88,6 @@ class AwsAccess(BaseModel):
             raise ValueError("access_key_id and secret_access_key belong together")
         if self.session_token is not None and self.access_key_id is None:
             raise ValueError("session_token belongs to access_key_id and secret_access_key")
-        if self.access_key_id is not None and self.profile is not None:
-            raise ValueError("give access_key_id or profile, not both")
         if self.external_id is not None and self.role_arn is None:
             raise ValueError("external_id belongs to role_arn")
         if self.endpoint_url is not None:

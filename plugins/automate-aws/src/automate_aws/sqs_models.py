@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,7 +20,7 @@ class SqsConfig(AwsAccess):
         examples=[{"orders": "https://sqs.eu-central-1.amazonaws.com/123456789012/orders"}]
     )
     """The URLs of the queues that may be used, by names of your own."""
-    listen: list[str] = Field(default_factory=list, max_length=20)
+    listen: list[str] = Field(default_factory=list, max_length=20, examples=[["orders"]])
     """The names of the queues whose messages become events. A message is deleted from its queue
     once its event is saved."""
     bodies: Literal["json", "text"] = "json"
@@ -32,8 +33,6 @@ class SqsConfig(AwsAccess):
 
     @model_validator(mode="after")
     def _queues_fit(self) -> SqsConfig:
-        import re
-
         if wrong := [name for name, url in self.queues.items() if not re.match(_QUEUE_URL, url)]:
             raise ValueError(f"queues: the URL of {wrong[0]!r} is no URL of a queue")
         if unknown := [name for name in self.listen if name not in self.queues]:
