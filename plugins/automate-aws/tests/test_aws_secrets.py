@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
 import pytest
 from automate_aws import ParameterStoreBackend, SecretsManagerBackend
 from automate_aws.parameter_lock import ParameterLock
+from automate_aws.secret_names import parse_key
 from aws_support import REGION, SECRET_KEY, Aws
+from hypothesis import given
+from hypothesis import strategies as st
 
 from automate_kernel import (
     Kernel,
@@ -204,3 +208,26 @@ def test_a_kernel_reads_a_field_by_its_key(aws: Aws):
     assert kernel.invoke("crm.length", {"token": "$secret:{crm#token}"}) == 16
     problem = kernel.secrets.check(["nobody"]).problems[0].problem
     assert "aws secretsmanager create-secret" in problem
+
+
+NAME = re.compile(r"[a-z/]+")
+VALUES = st.text("AZaz09_.-", min_size=1, max_size=20)
+
+
+@given(
+    st.text("az/", min_size=1), st.none() | VALUES,
+    st.none() | st.text(min_size=1).filter(lambda text: "\n" not in text),
+)  # fmt: skip
+def test_a_key_comes_apart_as_it_was_put_together(name: str, value: str | None, field: str | None):
+    key = name + (f"?stage={value}" if value else "") + (f"#{field}" if field else "")
+    found = parse_key(key, NAME, "stage")
+    assert (found.name, found.value, found.field) == (name, value, field)
+
+
+@given(st.text())
+def test_no_key_names_what_its_backend_does_not_allow(key: str):
+    try:
+        found = parse_key(key, NAME, "stage")
+    except SecretNotFoundError:
+        return
+    assert NAME.fullmatch(found.name) and found.selector in {None, "stage"}

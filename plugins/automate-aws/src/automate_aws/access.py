@@ -71,7 +71,7 @@ class AwsAccess(BaseModel):
     endpoint_url: Annotated[str | None, AfterValidator(_checked_endpoint)] = Field(
         default=None, examples=["https://minio.example.org"]
     )
-    """Another address than AWS's own: MinIO, LocalStack, a VPC endpoint. The environment's
+    """Another address than AWS's own, for all services: MinIO, LocalStack. The environment's
     AWS_ENDPOINT_URL is not read."""
     allow_plain_http: bool = False
     """Let `endpoint_url` be http:// on other machines than this one."""

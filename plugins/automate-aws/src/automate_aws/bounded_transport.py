@@ -18,8 +18,8 @@ from urllib3.exceptions import ReadTimeoutError as Urllib3ReadTimeoutError
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 _MIB = 1024 * 1024
-MOST_ANSWER_BYTES: int = 16 * _MIB
-"""More than any answer that is no object: a page of a list, ten messages of 1 MiB."""
+MOST_ANSWER_BYTES: int = 32 * _MIB
+"""More than any answer that is no object: ten messages of 1 MiB, escaped as JSON."""
 _CHUNK = 65_536
 _SLOWEST_BYTES_A_SECOND = 65_536
 _MOST_CONNECTIONS = 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -17,8 +18,10 @@ from automate_aws.clients import AwsClients
 from automate_aws.failures import aws_code
 from automate_kernel.errors import AutomateError, SecretUnavailableError
 
+logger: logging.Logger = logging.getLogger(__name__)
+
 _FREE = "free"
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS, _MARGIN_SECONDS = 0.5, 5.0
 _local: dict[str, threading.Lock] = {}
 _local_guard = threading.Lock()
 
@@ -61,10 +64,17 @@ class ParameterLock:
                 yield
             finally:
                 # Once the lease has run out, it may be another's.
-                if time.monotonic() - since < self.lease_seconds - 5:
-                    self._write(_FREE)
+                if time.monotonic() - since < self.lease_seconds - _MARGIN_SECONDS:
+                    self._free()
         finally:
             mine.release()
+
+    def _free(self) -> None:
+        try:
+            self._write(_FREE)
+        except AutomateError as error:
+            # What the lock was for is done, and the lease runs out.
+            logger.warning("the lock %s could not be freed: %s", self.name, error)
 
     def _acquire(self, until: float) -> None:
         while not self._tried():

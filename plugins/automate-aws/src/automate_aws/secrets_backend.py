@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from automate_aws.access import AwsAccess
@@ -38,18 +38,11 @@ class AwsSecretsBackend(WritableSecretsBackend):
     def locked(self, key: str) -> Iterator[None]:
         """Hold a lock that processes on all machines share, for a minute at most."""
         name = hashlib.sha256(f"{self.name}:{self.prefix}{key}".encode()).hexdigest()[:32]
-        lock = ParameterLock(self._clients, self._lock_prefix + name).held()
-        with self._asking(key):
-            lock.__enter__()
-        failure: BaseException | None = None
-        try:
-            yield
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
+        lock = ParameterLock(self._clients, self._lock_prefix + name)
+        with ExitStack() as held:
             with self._asking(key):
-                lock.__exit__(None if failure is None else type(failure), failure, None)
+                held.enter_context(lock.held())
+            yield
 
     def close(self) -> None:
         """Close the connections."""

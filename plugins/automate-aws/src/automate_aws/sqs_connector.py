@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -89,19 +90,26 @@ class SqsConnector(Connector):
         """Messages of the queues in `listen`; each is deleted once its event is saved."""
         # The kernel saves a result's events and its cursor together, and gives the cursor back:
         # so the messages whose receipts are in it have their events, and can be deleted.
-        left = self._deleted(cursor or {})
+        receipts = self._deleted(cursor or {})
         events: list[PolledEvent] = []
-        receipts: Receipts = {}
+        failure: AutomateError | None = None
         listen = self._settings.listen
         for number, queue in enumerate(listen):
             # In turn, so that a busy queue takes no more than its share.
             share = (_MOST_MESSAGES - len(events)) // (len(listen) - number)
             most = _MOST_RECEIPT_CHARACTERS * (number + 1) // len(listen)
-            found, its = self._received(queue, share, most - _characters(receipts))
-            events += found
-            receipts[queue] = [*left.get(queue, ()), *its]
+            try:
+                for page in self._received(queue, share, most - _characters(receipts)):
+                    events += [event for event, _ in page]
+                    receipts.setdefault(queue, []).extend(receipt for _, receipt in page)
+            except AutomateError as error:
+                # Neither other queues nor what has come already have to wait for this one.
+                failure = error
+                self.ctx.logger.warning("the queue %s can't be read: %s", queue, error)
+        if failure is not None and not events:
+            raise failure
         return PollResult(
-            events, {queue: its for queue, its in receipts.items() if its}, more=bool(events)
+            events, {name: its for name, its in receipts.items() if its}, more=bool(events)
         )
 
     def check(self) -> str:
@@ -132,37 +140,43 @@ class SqsConnector(Connector):
 
     def _received(
         self, queue: str, most: int, most_characters: int
-    ) -> tuple[list[PolledEvent], list[str]]:
-        """Receive up to *most* messages; return their events and the receipts of these."""
+    ) -> Iterator[list[tuple[PolledEvent, str]]]:
+        """Receive up to *most* messages; yield pages of their events, each with its receipt."""
         settings = self._settings
-        events: dict[str, PolledEvent] = {}
-        receipts: list[str] = []
-        wait, left = settings.wait_seconds // len(settings.listen), most
-        while left > 0 and sum(map(len, receipts)) < most_characters:
+        wait, left, free = settings.wait_seconds // len(settings.listen), most, most_characters
+        while left > 0 and free > 0:
+            asked = min(left, _PAGE)
             answer = self._clients.call(
                 "sqs",
                 "receive_message",
                 QueueUrl=settings.queues[queue],
-                MaxNumberOfMessages=min(left, _PAGE),
+                MaxNumberOfMessages=asked,
                 WaitTimeSeconds=wait,
                 VisibilityTimeout=settings.visibility_seconds,
                 AttributeNames=["All"],
                 MessageAttributeNames=["All"],
             )
             messages = answer.get("Messages") or []
-            for each in messages:
-                event = event_of(each, queue, as_json=settings.bodies == "json")
-                if event is None:
-                    # It comes again, until the queue's own redrive policy puts it aside.
-                    text = "message %s of the queue %s is too long for an event; it stays there"
-                    self.ctx.logger.warning(text, each["MessageId"], queue)
-                    continue
-                events[event.id] = event
-                receipts.append(each["ReceiptHandle"])
-            if len(messages) < min(left, _PAGE):
-                break
+            page = self._events_of(messages, queue)
+            yield page
+            if len(messages) < asked:
+                return
+            free -= sum(len(receipt) for _, receipt in page)
             wait, left = 0, left - len(messages)
-        return list(events.values()), receipts
+
+    def _events_of(
+        self, messages: list[dict[str, Any]], queue: str
+    ) -> list[tuple[PolledEvent, str]]:
+        page = []
+        for each in messages:
+            event = event_of(each, queue, as_json=self._settings.bodies == "json")
+            if event is None:
+                # It comes again, until the queue's own redrive policy puts it aside.
+                text = "message %s of the queue %s is too long for an event; it stays there"
+                self.ctx.logger.warning(text, each["MessageId"], queue)
+                continue
+            page.append((event, each["ReceiptHandle"]))
+        return page
 
     def _deleted(self, receipts: Receipts) -> Receipts:
         """Delete messages; return the receipts of those for which it is to be tried again."""
@@ -172,8 +186,13 @@ class SqsConnector(Connector):
             if url is None:
                 continue  # nobody listens to it any more
             waiting = iter(its)
-            while page := list(islice(waiting, _PAGE)):
-                left.setdefault(queue, []).extend(self._deleted_page(url, page))
+            try:
+                while page := list(islice(waiting, _PAGE)):
+                    left.setdefault(queue, []).extend(self._deleted_page(url, page))
+            except AutomateError as error:
+                if error.code is not ErrorCodes.NOT_FOUND:
+                    raise
+                left.pop(queue, None)  # the queue is gone, with its messages
         return left
 
     def _deleted_page(self, url: str, receipts: list[str]) -> list[str]:
