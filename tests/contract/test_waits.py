@@ -20,7 +20,7 @@ from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, WAIT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.children import CANCEL
-from automate_kernel.workflows.engine.executions import ADVANCE
+from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -576,7 +576,7 @@ def test_a_checkpoint_whose_reply_is_lost_is_made_again(
     kernel = paying.kernel
     one = kernel.start("paying", {"order": 1})
     item = paying.claim()
-    real, times = kernel.executions.checkpoint, []
+    real, times = kernel.executions.checkpoints.save, []
 
     def twice(group: Any) -> Any:
         times.append(1)

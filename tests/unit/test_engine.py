@@ -222,7 +222,7 @@ def test_a_retry_that_is_due_while_its_execution_is_saved_is_made(
     """A long step is saved just as another one's retry becomes due: the retry doesn't wait."""
     tries: list[int] = []
     saving, go = threading.Event(), threading.Event()
-    checkpoint = kernel.executions.checkpoint
+    checkpoint = kernel.executions.checkpoints.save
 
     def slow(group: Any) -> set[str]:
         if any(str(run.status) == "RUNNING" for save in group for run in save.turn.saves):
@@ -448,7 +448,7 @@ def test_what_the_database_refuses_altogether_fails_alone(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, inline: bool
 ) -> None:
     """An error that can't be stored either fails its execution, after a few tries and no more."""
-    checkpoint, refusals = kernel.executions.checkpoint, 0
+    checkpoint, refusals = kernel.executions.checkpoints.save, 0
 
     def refuse(group: Any) -> set[str]:
         nonlocal refusals

@@ -118,7 +118,7 @@ class TransactionalCall:
         if outcome.encoded is not None:
             turn.outputs[run.key] = outcome.encoded
         save = self._flow.save_of(turn)
-        if save.item.id not in self._store.checkpoint([save], within=rows).items:
+        if save.item.id not in self._store.checkpoints.save([save], within=rows).items:
             raise LeaseLostError(f"the lease of item {save.item.id} is lost")
 
     def _is_saved(self) -> bool:
