@@ -16,7 +16,7 @@ from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
 from automate_kernel.testing.values import KEPT, same
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.turn import Turn
 from automate_kernel.workflows.engine.checkpoints import Save
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.listener import ExecutionListener

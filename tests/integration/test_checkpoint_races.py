@@ -12,7 +12,7 @@ from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.turn import Turn
 from automate_kernel.workflows.engine.checkpoints import Save
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.stored import end_from_outside

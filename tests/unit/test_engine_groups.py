@@ -16,7 +16,7 @@ from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import STEP
 from automate_kernel.storage import rows as rows_module
 from automate_kernel.workflows.engine import flow as flow_module
-from automate_kernel.workflows.engine.advance import CallOutcome
+from automate_kernel.workflows.engine.turn import CallOutcome
 from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage

@@ -22,7 +22,7 @@ from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.turn import Turn
 from automate_kernel.workflows.execution import (
     Event,
     Execution,

@@ -54,7 +54,6 @@ from automate_kernel.storage.tables import (
     OUTBOX,
 )
 from automate_kernel.storage.values import encode_json, storable
-from automate_kernel.workflows.engine.advance import Turn
 from automate_kernel.workflows.engine.children import (
     Child,
     cancel_items,
@@ -80,6 +79,7 @@ from automate_kernel.workflows.engine.stored import (
     stored_error,
     wake_up,
 )
+from automate_kernel.workflows.engine.turn import Turn
 from automate_kernel.workflows.engine.waits import OpenWait
 from automate_kernel.workflows.execution import (
     Execution,

@@ -41,7 +41,6 @@ from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.worker.suspects import begin_is_noted
-from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.announcer import Announcer
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
@@ -53,6 +52,7 @@ from automate_kernel.workflows.engine.runner import (
     Runner,
 )
 from automate_kernel.workflows.engine.stored import ADVANCE
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.waits import SIGNAL, Arrived
 from automate_kernel.workflows.execution import StepKey
 

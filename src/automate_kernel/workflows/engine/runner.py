@@ -42,7 +42,6 @@ from automate_kernel.workflows.engine.admission import (
     SkippedError,
     announce_skipped,
 )
-from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.children import (
     FindChild,
     lose_output,
@@ -57,6 +56,7 @@ from automate_kernel.workflows.engine.progress import ProgressWriter, StepReport
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 from automate_kernel.workflows.engine.stored import Loaded
 from automate_kernel.workflows.engine.transactional import TransactionalCall
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.waits import Arrived
 from automate_kernel.workflows.execution import (
     Event,

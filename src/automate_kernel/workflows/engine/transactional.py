@@ -22,9 +22,9 @@ from automate_kernel.storage.rows import Rows, Where
 from automate_kernel.storage.tables import OUTBOX, STEP
 from automate_kernel.worker.handler import should_stop
 from automate_kernel.worker.periodic import try_for
-from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.flow import Flow
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.execution import StepRun, StepStatus
 
 
