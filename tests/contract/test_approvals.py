@@ -570,7 +570,7 @@ def test_a_checkpoint_whose_reply_is_lost_asks_once(
             raise StorageError("the reply was lost")
         return saved
 
-    monkeypatch.setattr(store, "checkpoint", checkpoint)
+    monkeypatch.setattr(store.checkpoints, "save", checkpoint)
     one = world.ask(by=["ann"], notify=NOTIFY)
     world.later(60)
     assert not lost

@@ -74,7 +74,7 @@ def test_what_runs_beside_a_refused_output_is_not_made_again(
         calls.append("after")
         return "after"
 
-    monkeypatch.setattr(kernel.executions, "checkpoint", refuse)
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", refuse)
     add(
         kernel,
         {"id": "slow", "action": "slow", "needs": []},
@@ -127,7 +127,7 @@ def test_a_half_that_is_saved_stays_with_its_worker(
             raise StorageError("the database is down", retryable=False)
         return checkpoint(group)
 
-    monkeypatch.setattr(executions, "checkpoint", fail)
+    monkeypatch.setattr(executions.checkpoints, "save", fail)
     saved = runner.save(list(zip(flows, turns, strict=True)), until=lambda: True)
     results = [saved[flow.item.id] for flow in flows]
     assert [isinstance(each, StorageError) for each in results] == [False, False, True, True]
@@ -156,7 +156,7 @@ def test_outputs_are_saved_a_few_at_once_if_they_are_large(
         return "x" * 20_000
 
     barrier = threading.Barrier(10)
-    monkeypatch.setattr(kernel.executions, "checkpoint", measure)
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", measure)
     add(
         kernel,
         {"id": "a", "action": "work", "for_each": list(range(10)), "concurrency": 10},
@@ -277,7 +277,7 @@ def test_an_execution_that_is_alone_is_saved_by_the_thread_of_its_turns(
         if not alone:
             both.wait(PATIENCE)
 
-    monkeypatch.setattr(kernel.executions, "checkpoint", noted)
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", noted)
     met = {"alone": "{{ event.payload == 'alone' }}"}
     add(kernel, *({"id": name, "action": "meet", "input": met} for name in "abc"))
     with working(kernel):

@@ -227,7 +227,7 @@ def test_a_sub_workflow_that_is_not_saved_yet_is_not_missed(
         {"id": "sub", "workflow": "child", "needs": []},
     )
     monkeypatch.setattr(signals, "arrived", look)
-    monkeypatch.setattr(kernel.executions, "checkpoint", checkpoint)
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", checkpoint)
     with working(kernel):
         one = kernel.start("parent")
         until(lambda: status(kernel, one, "sub") is StepStatus.COMPLETED)

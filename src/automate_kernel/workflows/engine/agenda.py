@@ -1,4 +1,4 @@
-"""What of an execution may go on: its steps, the elements of lists, the runs that are due."""
+"""The parts of an execution that may go on: steps, elements of lists, runs that are due."""
 
 from __future__ import annotations
 

@@ -282,7 +282,7 @@ class Checkpoints:
         opened: AbstractContextManager[Rows]
         opened = self._storage.begin(atomic=atomic) if within is None else nullcontext(within)
         with opened as rows:
-            saved = self._save(rows, group, checkpoints)
+            saved = self._write(rows, group, checkpoints)
             held = saved.items
             if plain and len(held) == len(group):
                 return saved
@@ -404,7 +404,7 @@ class Checkpoints:
         """True if the items are in the tables that the executions are in."""
         return isinstance(self._outbox, RowsOutboxStore)
 
-    def _save(self, rows: Rows, group: Sequence[Save], checkpoints: Sequence[Checkpoint]) -> Saved:
+    def _write(self, rows: Rows, group: Sequence[Save], checkpoints: Sequence[Checkpoint]) -> Saved:
         if isinstance(self._outbox, RowsOutboxStore):
             saved = save_checkpoints(rows, checkpoints, self._outbox.lease_seconds)
             for save, one in zip(group, checkpoints, strict=True):
