@@ -118,4 +118,4 @@ class _Clients(AwsClients):
 
 
 TestArrival = Arrival.TestCase
-TestArrival.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestArrival.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

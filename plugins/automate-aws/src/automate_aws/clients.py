@@ -17,7 +17,7 @@ from botocore.credentials import (
 )
 
 from automate_aws.access import AwsAccess
-from automate_aws.bounded_transport import BoundedTransport
+from automate_aws.transport import AwsTransport
 from automate_aws.failures import worded
 from automate_aws.wire_log import guard_loggers, quiet
 
@@ -101,9 +101,9 @@ class AwsClients:
         )
 
     @cached_property
-    def _transport(self) -> BoundedTransport:
+    def _transport(self) -> AwsTransport:
         verify: bool | str = self._access.ca_file or True
-        return BoundedTransport(seconds=self._access.timeout_seconds, verify=verify)
+        return AwsTransport(seconds=self._access.timeout_seconds, verify=verify)
 
     @cached_property
     def _session(self) -> Any:

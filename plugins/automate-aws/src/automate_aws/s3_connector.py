@@ -13,22 +13,22 @@ from automate_aws.failures import aws_code, needed, worded
 from automate_aws.file_folder import FileFolder
 from automate_aws.object_content import CONTENT_TYPES, decoded, encoded
 from automate_aws.s3_models import (
-    CopyInput,
+    CopyObjectInput,
     DeletedObject,
     DownloadedFile,
-    DownloadInput,
-    GetInput,
+    DownloadFileInput,
+    GetObjectInput,
     ListedObject,
-    ListInput,
+    ListObjectsInput,
     ObjectContent,
     ObjectInfo,
     ObjectInput,
     ObjectList,
-    PutInput,
+    PutObjectInput,
     S3Config,
     SignedUrl,
-    SignInput,
-    UploadInput,
+    PresignUrlInput,
+    UploadFileInput,
     WrittenObject,
 )
 from automate_kernel import (
@@ -62,7 +62,7 @@ class S3Connector(Connector):
         return S3Config
 
     @action(read_only=True)
-    def get_object(self, given: GetInput) -> ObjectContent:
+    def get_object(self, given: GetObjectInput) -> ObjectContent:
         """Read an object as text, JSON or base64. One that is too long is refused unread."""
         with self._object(given, self._settings.max_bytes, "max_bytes") as (info, chunks):
             data = b"".join(chunks)
@@ -75,21 +75,21 @@ class S3Connector(Connector):
         return _info(place, self._clients.call("s3", "head_object", **place))
 
     @action(idempotent=True)
-    def put_object(self, given: PutInput) -> WrittenObject:
+    def put_object(self, given: PutObjectInput) -> WrittenObject:
         """Write an object. With a condition, a step that is tried again knows its own object."""
         data = encoded(given.content, given.encoding)
         self._check_size(len(data), self._settings.max_bytes, "max_bytes")
         return self._write(given, data, given.content_type or CONTENT_TYPES[given.encoding])
 
     @action(idempotent=True)
-    def upload_file(self, given: UploadInput) -> WrittenObject:
+    def upload_file(self, given: UploadFileInput) -> WrittenObject:
         """Write a file of this machine's folder to an object, without reading it into memory."""
         with self._files.reading(given.path) as (file, size):
             self._check_size(size, self._settings.max_file_bytes, "max_file_bytes")
             return self._write(given, file, given.content_type or CONTENT_TYPES["base64"])
 
     @action(idempotent=True)
-    def download_file(self, given: DownloadInput) -> DownloadedFile:
+    def download_file(self, given: DownloadFileInput) -> DownloadedFile:
         """Write an object to a file of this machine's folder, without reading it into memory."""
         self._files.path(given.path)  # refused before anything is asked for
         call, done = current_call(), 0
@@ -108,7 +108,7 @@ class S3Connector(Connector):
         return DownloadedFile(**info.model_dump(), path=given.path)
 
     @action(read_only=True)
-    def list_objects(self, given: ListInput) -> ObjectList:
+    def list_objects(self, given: ListObjectsInput) -> ObjectList:
         """List the keys of a bucket, a page at a time."""
         asked: dict[str, Any] = {
             "Bucket": self._bucket(given.bucket), "Prefix": given.prefix, "MaxKeys": given.limit
@@ -134,7 +134,7 @@ class S3Connector(Connector):
         return DeletedObject(bucket=place["Bucket"], key=given.key)
 
     @action(idempotent=True)
-    def copy_object(self, given: CopyInput) -> WrittenObject:
+    def copy_object(self, given: CopyObjectInput) -> WrittenObject:
         """Copy an object of at most 5 GiB within S3."""
         to = {"Bucket": self._bucket(given.to_bucket), "Key": given.to_key}
         answer = self._clients.call("s3", "copy_object", CopySource=self._place(given), **to)
@@ -145,7 +145,7 @@ class S3Connector(Connector):
         )
 
     @action(read_only=True)
-    def presign_url(self, given: SignInput) -> SignedUrl:
+    def presign_url(self, given: PresignUrlInput) -> SignedUrl:
         """Make a URL that reads or writes one object for a while. Whoever has it may use it."""
         seconds = min(given.expires_seconds, self._settings.max_url_seconds)
         operation = "get_object" if given.method == "get" else "put_object"
@@ -227,7 +227,7 @@ class S3Connector(Connector):
             yield chunk
 
     def _write(
-        self, given: PutInput | UploadInput, body: bytes | IO[bytes], content_type: str
+        self, given: PutObjectInput | UploadFileInput, body: bytes | IO[bytes], content_type: str
     ) -> WrittenObject:
         place = {"Bucket": self._bucket(given.bucket), "Key": given.key}
         metadata, mark = dict(given.metadata), _mark_of_call()
@@ -283,7 +283,7 @@ def _mark_of_call() -> str | None:
     return hashlib.sha256(call.idempotency_key.encode()).hexdigest()[:32]
 
 
-def _condition_failed(given: PutInput | UploadInput) -> AutomateError:
+def _condition_failed(given: PutObjectInput | UploadFileInput) -> AutomateError:
     if given.if_absent:
         return AutomateError(
             ErrorCodes.ALREADY_EXISTS, f"there is an object {given.key[:200]!r} already"

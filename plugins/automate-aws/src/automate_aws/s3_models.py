@@ -53,7 +53,7 @@ class ObjectInput(_S3Input):
     version_id: str | None = Field(default=None, description="A version of the object.")
 
 
-class GetInput(ObjectInput):
+class GetObjectInput(ObjectInput):
     """The input of ``get_object``."""
 
     encoding: Encoding = Field(
@@ -70,33 +70,33 @@ class _ConditionalInput(_S3Input):
     metadata: dict[str, str] = Field(default_factory=dict, description="Metadata of your own.")
 
 
-class PutInput(_ConditionalInput):
+class PutObjectInput(_ConditionalInput):
     """The input of ``put_object``."""
 
     content: Any = Field(description="Text, base64, or with `json` any JSON value.")
     encoding: Encoding = Field(default="text", description="The form of `content`.")
 
 
-class UploadInput(_ConditionalInput):
+class UploadFileInput(_ConditionalInput):
     """The input of ``upload_file``."""
 
     path: str = Field(description="The file, relative to `folder` of the config.")
 
 
-class DownloadInput(ObjectInput):
+class DownloadFileInput(ObjectInput):
     """The input of ``download_file``."""
 
     path: str = Field(description="The file to write, relative to `folder` of the config.")
 
 
-class CopyInput(ObjectInput):
+class CopyObjectInput(ObjectInput):
     """The input of ``copy_object``."""
 
     to_bucket: str | None = Field(default=None, description="By default the first of the config.")
     to_key: Key = Field(description="The new object's key.")
 
 
-class ListInput(BaseModel):
+class ListObjectsInput(BaseModel):
     """The input of ``list_objects``."""
 
     model_config = ConfigDict(extra="forbid")
@@ -110,7 +110,7 @@ class ListInput(BaseModel):
     token: str | None = Field(default=None, description="`next_token` of the page before.")
 
 
-class SignInput(ObjectInput):
+class PresignUrlInput(ObjectInput):
     """The input of ``presign_url``."""
 
     method: Literal["get", "put"] = Field(default="get", description="What the URL may do.")

@@ -9,7 +9,13 @@ from typing import Any
 from automate_aws.clients import AwsClients
 from automate_aws.failures import failure_code, needed
 from automate_aws.sqs_messages import check_size, entry_of, event_of, is_fifo
-from automate_aws.sqs_models import SendBatchInput, SendInput, SentBatch, SentMessage, SqsConfig
+from automate_aws.sqs_models import (
+    SendBatchInput,
+    SendMessageInput,
+    SentBatch,
+    SentMessage,
+    SqsConfig,
+)
 from automate_kernel import (
     AutomateError,
     Connector,
@@ -49,7 +55,7 @@ class SqsConnector(Connector):
         return SqsConfig
 
     @action
-    def send_message(self, given: SendInput) -> SentMessage:
+    def send_message(self, given: SendMessageInput) -> SentMessage:
         """Send a message. To a FIFO queue a step that is tried again sends it once."""
         url = self._url(given.queue)
         entry = entry_of(given, url)

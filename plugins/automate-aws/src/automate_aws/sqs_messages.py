@@ -8,7 +8,7 @@ import json
 from typing import Any
 from uuid import uuid4
 
-from automate_aws.sqs_models import Message
+from automate_aws.sqs_models import QueueMessage
 from automate_kernel import AutomateError, ErrorCodes, PayloadError, PolledEvent, current_call
 from automate_kernel.storage.values import encode_json
 
@@ -22,7 +22,7 @@ def is_fifo(url: str) -> bool:
     return url.endswith(".fifo")
 
 
-def entry_of(message: Message, url: str, number: int = 0) -> dict[str, Any]:
+def entry_of(message: QueueMessage, url: str, number: int = 0) -> dict[str, Any]:
     """Return *message* as SQS takes it; *number* is its place in a batch."""
     body = message.body
     text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, allow_nan=False)
@@ -79,7 +79,7 @@ def event_of(message: dict[str, Any], queue: str, *, as_json: bool) -> PolledEve
     return None
 
 
-def _order_of(message: Message, url: str, key: str | None, number: int) -> dict[str, str]:
+def _order_of(message: QueueMessage, url: str, key: str | None, number: int) -> dict[str, str]:
     if not is_fifo(url):
         return {} if message.group is None else {"MessageGroupId": message.group}
     if message.group is None:

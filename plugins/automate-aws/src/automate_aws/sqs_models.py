@@ -42,7 +42,7 @@ class SqsConfig(AwsAccess):
         return self
 
 
-class Message(BaseModel):
+class QueueMessage(BaseModel):
     """A message to be sent."""
 
     model_config = ConfigDict(extra="forbid")
@@ -65,7 +65,7 @@ class Message(BaseModel):
     )
 
 
-class SendInput(Message):
+class SendMessageInput(QueueMessage):
     """The input of ``send_message``."""
 
     queue: str = Field(description="The queue's name in the config.")
@@ -77,7 +77,7 @@ class SendBatchInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     queue: str = Field(description="The queue's name in the config.")
-    messages: list[Message] = Field(
+    messages: list[QueueMessage] = Field(
         min_length=1, max_length=10, description="The messages, in their order."
     )
 

@@ -25,7 +25,7 @@ _SLOWEST_BYTES_A_SECOND = 65_536
 _MOST_CONNECTIONS = 50
 
 
-class BoundedTransport:
+class AwsTransport:
     """
     Sends the requests of a client; botocore asks it by its event ``before-send``.
 
@@ -55,7 +55,7 @@ class BoundedTransport:
             raise _redirected(response)
         encoding = response.headers.get("Content-Encoding", "identity")
         whole = not streamed or response.status_code >= 300
-        response.raw = BoundedBody(
+        response.raw = AwsBody(
             response.raw,
             url=request.url,
             until=begin + self._seconds,
@@ -77,7 +77,7 @@ class BoundedTransport:
         self._session.close()
 
 
-class BoundedBody:
+class AwsBody:
     """
     The body of an answer, read no further than *most* bytes, and not after *until*.
 
