@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -15,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from aws_support import Aws  # noqa: E402
 
+from automate_kernel.testing.hostile_service import hostile_service  # noqa: E402
+
 
 @pytest.fixture(autouse=True)
 def no_credentials_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -23,6 +26,14 @@ def no_credentials_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packed() -> None:
+    """Have the large packed answer made once, which takes longer than a request may."""
+    with hostile_service(lambda method, path: {}) as service:
+        service.manner = "bomb"
+        urllib.request.urlopen(service.url).read(1)
 
 
 @pytest.fixture(scope="session")

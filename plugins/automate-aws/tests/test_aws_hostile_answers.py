@@ -14,7 +14,7 @@ class _Hostile(HostileAnswersContract):
         return {
             "endpoint_url": url, "region": "eu-central-1", "access_key_id": "AKIATEST",
             "secret_access_key": "$secret:AWS_KEY", "session_token": "$secret:AWS_TOKEN",
-            "timeout_seconds": 0.5, "max_attempts": 1,
+            "timeout_seconds": 1, "max_attempts": 1,
         }  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def test_no_failure_falls_through(kind: Any, manner: str, expected: type[SecretE
         service.manner = manner
         access = {
             "region": REGION, "access_key_id": "A", "secret_access_key": SECRET_KEY,
-            "endpoint_url": service.url, "max_attempts": 1, "timeout_seconds": 0.5,
+            "endpoint_url": service.url, "max_attempts": 1, "timeout_seconds": 1,
         }  # fmt: skip
         backends = [kind(access=access), MemorySecretsBackend({"key": "from-further-down"})]
         kernel = Kernel(discover=False, secrets=backends)

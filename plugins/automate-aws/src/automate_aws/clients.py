@@ -17,8 +17,8 @@ from botocore.credentials import (
 )
 
 from automate_aws.access import AwsAccess
-from automate_aws.transport import AwsTransport
 from automate_aws.failures import worded
+from automate_aws.transport import AwsTransport
 from automate_aws.wire_log import guard_loggers, quiet
 
 _ROLE_SESSION = "automate-kernel"

@@ -24,10 +24,10 @@ from automate_aws.s3_models import (
     ObjectInfo,
     ObjectInput,
     ObjectList,
+    PresignUrlInput,
     PutObjectInput,
     S3Config,
     SignedUrl,
-    PresignUrlInput,
     UploadFileInput,
     WrittenObject,
 )
