@@ -235,6 +235,7 @@ class SecretResolver:
                 hint=error.hint and self.redactor.redact(error.hint),
                 code=error.code,
                 retryable=error.retryable,
+                retry_after=error.retry_after,
             )
         if isinstance(error, PermissionError):
             return SecretDeniedError(f"backend {backend} refused to read secret {key!r}")
