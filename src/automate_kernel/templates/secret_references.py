@@ -42,7 +42,8 @@ def split(text: str) -> list[Piece]:
     Split *text* into plain text and references.
 
     A bare key has letters, digits and underscores, with single ``-``, ``.``, ``/`` or ``#`` between
-    them, as in ``app/database#password``. ``$$secret:`` and ``$$env:`` stand for the text with one ``$``.
+    them, as in ``app/database#password``. ``$$secret:`` and ``$$env:`` stand for the text with
+    one ``$``.
     """
     pieces: list[Piece] = []
     position = 0

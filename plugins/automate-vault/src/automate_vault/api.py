@@ -124,8 +124,8 @@ def as_mapping(value: Any) -> Mapping[str, Any]:
 
 def _answer(reply: Reply) -> Answer:
     if reply.status in _ELSEWHERE:
-        raise SecretUnavailableError(
-            "this node of Vault is a standby that forwards nothing",
+        raise SecretError(
+            "Vault answered with a redirect, as a standby does that forwards nothing",
             hint="let the address lead to the active node, by a load balancer or a DNS name",
         )
     if not reply.content:
@@ -138,7 +138,11 @@ def _answer(reply: Reply) -> Answer:
         # Of a proxy, or cut off. A 404 of this kind is nobody's word that there is no secret.
         raise SecretUnavailableError(f"Vault answered {reply.status} with no valid JSON object")
     if reply.status >= 400 and not {"errors", "data"} & content.keys():
-        raise SecretUnavailableError(f"the answer {reply.status} is not one of Vault's")
+        # No `SecretNotFoundError`: it is no word of Vault's that there is no such secret.
+        code = ErrorCodes.NOT_FOUND if reply.status == 404 else ErrorCodes.INVALID_ARGUMENT
+        raise SecretError(
+            f"the answer {reply.status} is not one of Vault's", code=code, hint="check its address"
+        )
     return Answer(reply.status, content)
 
 

@@ -147,7 +147,9 @@ class VaultBackend(SecretsBackend):
             answer = await self._ask("GET", f"sys/internal/ui/mounts/{mount}")
         except SecretDeniedError as error:
             hint = f"does the mount {mount!r} exist, and may this token read something below it?"
-            raise SecretDeniedError(error.message, code=error.code, hint=hint) from None
+            raise SecretDeniedError(
+                error.message, code=error.code, hint=error.hint or hint
+            ) from None
         if not answer.ok:
             raise self._problem(f"Vault doesn't know the mount {mount!r}", answer)
         if answer.data.get("type") not in _ENGINES:

@@ -31,10 +31,10 @@ class TokenLogin(_Model):
     """
     A token that somebody else has made.
 
-    That of a *token_file* is read again when it ends or is refused: Vault's agent keeps such a file.
+    A *token_file* is read again when its token ends or is refused: Vault's agent writes such files.
     """
 
-    method: Literal["token"] = "token"  # noqa: S105 - the method's name
+    method: Literal["token"] = "token"
     token: SecretStr | None = None
     token_file: Path | None = None
 

@@ -104,20 +104,24 @@ class TokenKeeper:
         body = await asyncio.to_thread(self._login.body)
         for each in body.values():
             self._api.redactor.add(each)
-        answer = await self._api.send("POST", f"auth/{self._login.mount}/login", body=body)
-        if not answer.ok:
+        try:
+            answer = await self._api.send("POST", f"auth/{self._login.mount}/login", body=body)
+            refusal = "" if answer.ok else answer.errors or str(answer.status)
+        except SecretDeniedError as error:
+            refusal = error.message
+        if refusal:
             raise SecretDeniedError(
                 f"Vault refused the {self._login.method} login at auth/{self._login.mount}: "
-                f"{self._api.redactor.redact(answer.errors) or answer.status}",
+                f"{self._api.redactor.redact(refusal)}",
                 code=ErrorCodes.UNAUTHENTICATED,
                 hint="check the role and its credentials",
             )
         auth = as_mapping(answer.content.get("auth"))
-        value = auth.get("client_token")
-        if not isinstance(value, str) or not value:
+        given = auth.get("client_token")
+        if not isinstance(given, str) or not given:
             raise SecretError("Vault answered a login without a token")
-        self._api.redactor.add(value)
-        return self._timed(value, auth.get("lease_duration"), auth.get("renewable"))
+        self._api.redactor.add(given)
+        return self._timed(given, auth.get("lease_duration"), auth.get("renewable"))
 
     async def _looked_up(self, value: str) -> Token | None:
         """Return the token with its times; None if it is gone, or may not look itself up."""

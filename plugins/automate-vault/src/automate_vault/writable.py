@@ -41,12 +41,10 @@ class WritableVaultBackend(VaultBackend, WritableSecretsBackend):
         self._portal.run(self._change(place, lambda fields: _without(fields, place.field)))
 
     def locked(self, key: str) -> AbstractContextManager[None]:
-        """Hold a lock that is kept beside the path; one of a process that died is free after 20 s."""
+        """Hold a lock, kept beside the path; that of a process which died is free after 20 s."""
         place = self._place(key)
         beside = SecretPath(place.mount, place.path + _LOCK, _HOLDER)
-        entry = _Entry(
-            self._portal, partial(self._current, beside), partial(self._replace, beside)
-        )
+        entry = _Entry(self._portal, partial(self._current, beside), partial(self._replace, beside))
         return LeaseLock(entry, key).held()
 
     def _place(self, key: str) -> SecretPath:
