@@ -35,7 +35,7 @@ def new_key_command(
     """
     Print a new key.
 
-    Put it in front of the table's keys, run automate secret-table rotate, and take the old one away.
+    Put it before the table's other keys, run automate secret-table rotate, and take those away.
     """
     context.out.note("keep it where the database's backups are not")
     typer.echo(new_key(key_id or datetime.now(timezone.utc).strftime("%Y-%m-%d")))

@@ -38,7 +38,7 @@ class KeyRing:
         return nonce + sealed
 
     def decrypt(self, name: str, key_id: str, sealed: bytes) -> str:
-        """Return the value. Raises `SecretDeniedError` without its key, `SecretError` if changed."""
+        """Return the value. Raises `SecretDeniedError` without its key, else `SecretError`."""
         key = self.keys.get(key_id)
         if key is None:
             raise SecretDeniedError(

@@ -100,7 +100,7 @@ class SecretTableBackend(WritableSecretsBackend):
     ) -> None:
         if (url is None) == (engine is None) or (keys is not None and keys_file is not None):
             raise ConfigError(
-                "the secret table needs one of url and engine, and one source of keys"
+                "a secret table has one of url and engine, and one source of keys"
             )
         self._owns_engine = engine is None
         self._engine = engine if engine is not None else _engine(str(url))
@@ -122,7 +122,7 @@ class SecretTableBackend(WritableSecretsBackend):
         if not value or len(value.encode()) > _MOST_BYTES or not 0 < len(key) <= _LONGEST_NAME:
             raise SecretError(
                 f"the value of secret {key[:80]!r} can't be kept in the table",
-                hint=f"it has 1 to {_MOST_BYTES} bytes, and its name 1 to {_LONGEST_NAME} characters",
+                hint=f"it has 1 to {_MOST_BYTES} bytes, its name 1 to {_LONGEST_NAME} characters",
             )
         ring = self._ring()
         row = _row(key, ring, value)
