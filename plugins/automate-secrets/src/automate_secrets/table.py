@@ -99,9 +99,7 @@ class SecretTableBackend(WritableSecretsBackend):
         engine: sa.Engine | None = None,
     ) -> None:
         if (url is None) == (engine is None) or (keys is not None and keys_file is not None):
-            raise ConfigError(
-                "a secret table has one of url and engine, and one source of keys"
-            )
+            raise ConfigError("a secret table has one of url and engine, and one source of keys")
         self._owns_engine = engine is None
         self._engine = engine if engine is not None else _engine(str(url))
         self._keys = keys if keys is not None else EnvSecretsBackend()
