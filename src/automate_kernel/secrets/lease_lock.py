@@ -16,7 +16,6 @@ from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
 
-__all__ = ["LeaseLock", "LockEntry", "LockState"]
 
 _FREE = ""
 

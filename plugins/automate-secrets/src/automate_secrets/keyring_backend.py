@@ -10,8 +10,6 @@ from automate_kernel.errors import (
 )
 from automate_kernel.secrets import SecretsBackend
 
-__all__ = ["KeyringBackend"]
-
 
 class KeyringBackend(SecretsBackend):
     """

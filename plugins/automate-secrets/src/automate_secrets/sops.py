@@ -21,13 +21,11 @@ from automate_kernel.errors import (
 )
 from automate_kernel.secrets import SecretsBackend
 
-__all__ = ["SopsBackend"]
-
 _MOST_BYTES = 4 * 1024 * 1024
 _MAC_MISMATCH, _NO_DATA_KEY = 51, 128  # exit codes of sops
 
 
-class _Stamp(NamedTuple):
+class _FileState(NamedTuple):
     """The state of a file, which changes whenever it is written or put in the place of another."""
 
     inode: int
@@ -68,7 +66,7 @@ class SopsBackend(SecretsBackend):
         self._program = found
         self._lock = threading.Lock()
         self._content: Mapping[str, Any] = {}
-        self._stamp: _Stamp | None = None
+        self._stamp: _FileState | None = None
 
     def get_secret(self, key: str) -> str:
         """Return the value; one that is no text as JSON."""
@@ -96,14 +94,14 @@ class SopsBackend(SecretsBackend):
                 self._content, self._stamp = self._decrypted(), stamp
             return self._content
 
-    def _read_stamp(self) -> _Stamp:
+    def _read_stamp(self) -> _FileState:
         try:
             found = self._file.stat()
         except OSError as error:
             reason = type(error).__name__
         else:
             if found.st_size <= _MOST_BYTES:
-                return _Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+                return _FileState(found.st_ino, found.st_size, found.st_mtime_ns)
             raise SecretError(f"{str(self._file)!r} is larger than {_MOST_BYTES} bytes")
         # No `SecretNotFoundError`: what is in a file that can't be read, nobody knows.
         raise SecretUnavailableError(f"{str(self._file)!r} can't be read: {reason}")

@@ -36,7 +36,6 @@ except ImportError as missing:
         name=missing.name,
     ) from missing
 
-__all__ = ["SecretRecord", "SecretTableBackend", "metadata"]
 
 _MOST_BYTES, _LONGEST_NAME, _BUSY_SECONDS = 65_536, 512, 30.0
 _KEYS = "SECRET_TABLE_KEYS"

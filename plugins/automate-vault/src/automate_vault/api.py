@@ -29,7 +29,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class VaultAnswer:
     """An answer of Vault's: a success, a 400 or a 404."""
 
     status: int
@@ -95,7 +95,7 @@ class VaultApi:
 
     async def send(
         self, method: str, path: str, *, token: str | None = None, body: Any = None
-    ) -> Answer:
+    ) -> VaultAnswer:
         """
         Send a request below ``/v1/`` and return its answer, which may be a 400 or a 404.
 
@@ -122,14 +122,14 @@ def as_mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _answer(reply: Reply) -> Answer:
+def _answer(reply: Reply) -> VaultAnswer:
     if reply.status in _ELSEWHERE:
         raise SecretError(
             "Vault answered with a redirect, as a standby does that forwards nothing",
             hint="let the address lead to the active node, by a load balancer or a DNS name",
         )
     if not reply.content:
-        return Answer(reply.status, {})
+        return VaultAnswer(reply.status, {})
     try:
         content = json.loads(reply.content)
     except (ValueError, RecursionError):
@@ -143,7 +143,7 @@ def _answer(reply: Reply) -> Answer:
         raise SecretError(
             f"the answer {reply.status} is not one of Vault's", code=code, hint="check its address"
         )
-    return Answer(reply.status, content)
+    return VaultAnswer(reply.status, content)
 
 
 def _secret_error(error: AutomateError) -> SecretError:

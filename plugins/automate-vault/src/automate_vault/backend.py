@@ -17,7 +17,7 @@ from automate_kernel.errors import (
 )
 from automate_kernel.operations.portal import Portal
 from automate_kernel.secrets import SecretsBackend
-from automate_vault.api import Answer, VaultApi, as_mapping
+from automate_vault.api import VaultAnswer, VaultApi, as_mapping
 from automate_vault.logins import Login, parse_login
 from automate_vault.paths import SecretPath, is_mount, parse_key
 from automate_vault.tokens import TokenKeeper
@@ -115,7 +115,7 @@ class VaultBackend(SecretsBackend):
             self._versions.pop(place.mount, None)
         return {}
 
-    async def _get(self, place: SecretPath, version: int) -> Answer:
+    async def _get(self, place: SecretPath, version: int) -> VaultAnswer:
         if version == 2:
             query = f"?version={place.version}" if place.version else ""
             return await self._ask("GET", f"{place.mount}/data/{place.quoted}{query}")
@@ -127,14 +127,14 @@ class VaultBackend(SecretsBackend):
             )
         return await self._ask("GET", f"{place.mount}/{place.quoted}")
 
-    def _require_absent(self, place: SecretPath, answer: Answer) -> None:
+    def _require_absent(self, place: SecretPath, answer: VaultAnswer) -> None:
         """Raise an error unless *answer* says that there is no such secret."""
         if answer.status == 404 and "no handler for route" not in answer.errors:
             return
         self._versions.pop(place.mount, None)
         raise self._problem(f"Vault can't read from the mount {place.mount!r}", answer)
 
-    def _problem(self, text: str, answer: Answer) -> SecretError:
+    def _problem(self, text: str, answer: VaultAnswer) -> SecretError:
         said = " ".join(self._api.redactor.redact(answer.errors).split())[:200]
         return SecretError(f"{text}: {answer.status} {said}".rstrip())
 
@@ -161,7 +161,7 @@ class VaultBackend(SecretsBackend):
         self._versions[mount] = version
         return version
 
-    async def _ask(self, method: str, path: str, body: Any = None) -> Answer:
+    async def _ask(self, method: str, path: str, body: Any = None) -> VaultAnswer:
         """Send a request with the token, and once more if that one is gone."""
         token = await self._keeper.token()
         try:

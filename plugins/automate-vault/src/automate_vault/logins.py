@@ -17,8 +17,6 @@ from pydantic import (
 
 from automate_kernel.errors import ConfigError, SecretUnavailableError
 
-__all__ = ["AppRoleLogin", "KubernetesLogin", "Login", "TokenLogin", "parse_login"]
-
 _MOST_BYTES = 65_536
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 

@@ -22,7 +22,7 @@ _SOONEST_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class VaultToken:
     """A token with its times, by the clock of this process; both None if it never ends."""
 
     value: str = field(repr=False)
@@ -53,7 +53,7 @@ class TokenKeeper:
         self._api, self._login = api, login
         self._clock, self._sleep = clock, sleep
         self._lock = asyncio.Lock()
-        self._token: Token | None = None
+        self._token: VaultToken | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def token(self) -> str:
@@ -96,11 +96,11 @@ class TokenKeeper:
             except SecretError as error:
                 logger.debug("the token was not revoked: %s", error.message)
 
-    async def _new(self) -> Token:
+    async def _new(self) -> VaultToken:
         if isinstance(self._login, TokenLogin):
             value = await asyncio.to_thread(self._login.read)
             self._api.redactor.add(value)
-            return await self._looked_up(value) or Token(value)
+            return await self._looked_up(value) or VaultToken(value)
         body = await asyncio.to_thread(self._login.body)
         for each in body.values():
             self._api.redactor.add(each)
@@ -123,7 +123,7 @@ class TokenKeeper:
         self._api.redactor.add(given)
         return self._timed(given, auth.get("lease_duration"), auth.get("renewable"))
 
-    async def _looked_up(self, value: str) -> Token | None:
+    async def _looked_up(self, value: str) -> VaultToken | None:
         """Return the token with its times; None if it is gone, or may not look itself up."""
         try:
             answer = await self._api.send("GET", "auth/token/lookup-self", token=value)
@@ -133,7 +133,7 @@ class TokenKeeper:
             return None
         return self._timed(value, answer.data.get("ttl"), answer.data.get("renewable"))
 
-    async def _renewed(self, token: Token) -> Token:
+    async def _renewed(self, token: VaultToken) -> VaultToken:
         again = not isinstance(self._login, TokenLogin) or self._login.token_file is not None
         try:
             if token.renewable:
@@ -154,13 +154,13 @@ class TokenKeeper:
         # It is good for a while. A login that fails now may work then.
         return replace(token, renew_at=self._clock() + _RETRY_SECONDS)
 
-    def _timed(self, value: str, seconds: Any, renewable: Any) -> Token:
+    def _timed(self, value: str, seconds: Any, renewable: Any) -> VaultToken:
         if not isinstance(seconds, (int, float)) or seconds <= 0:
-            return Token(value)  # root's never ends
+            return VaultToken(value)  # root's never ends
         now = self._clock()
         # Not all workers in the same moment.
         renew_at = now + seconds * random.uniform(0.6, 0.7)
-        return Token(value, renewable is True, float(seconds), renew_at, now + seconds)
+        return VaultToken(value, renewable is True, float(seconds), renew_at, now + seconds)
 
     async def _keep_renewed(self) -> None:
         while self._token is not None and self._token.renew_at is not None:
