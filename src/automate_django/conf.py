@@ -305,8 +305,8 @@ def _secrets_backend(entry: Any) -> Any:
             hint = "write {'BACKEND': 'myapp.secrets.VaultBackend', 'OPTIONS': {…}}"
             raise ConfigError(text, hint=hint)
         entry, arguments = entry["BACKEND"], entry.get("OPTIONS") or {}
-    if is_plugin_key(entry) and not arguments:
-        return entry
+    if is_plugin_key(entry):
+        return {"backend": entry, **arguments} if arguments else entry
     backend = load(entry, "AUTOMATE_SECRETS")
     if not isinstance(backend, type):
         return backend

@@ -125,7 +125,8 @@ class Kernel:
     or the key or dotted path of a class, which is called with the storage and ``lease_seconds``.
     *plugins* are classes or dotted paths; with *discover* the installed ones count too. *config*
     holds each plugin's configuration by its key; text in it may be ``$secret:KEY``. *secrets* are
-    backends, or a mapping for tests; by default the environment variables ``AUTOMATE_SECRET_…``.
+    backends, each itself, its key, or ``{"backend": key}`` with options beside it; or a mapping for
+    tests; by default the environment variables ``AUTOMATE_SECRET_…``.
     *workflows* are objects, files or folders; *workflow_source* supplies workflows that change
     while the kernel runs. *env_allow* names the environment variables that templates may read.
     *signing_keys* sign the links of approvals, each a text or ``$secret:KEY``: the first signs, all
@@ -271,7 +272,21 @@ class Kernel:
         if isinstance(secrets, Mapping):
             return [MemorySecretsBackend(secrets)]
         given = [secrets] if isinstance(secrets, (str, SecretsBackend)) else list(secrets)
-        return [self._made("secrets_backend", each, "needs arguments") for each in given]
+        return [self._secrets_backend(each) for each in given]
+
+    def _secrets_backend(self, given: Any) -> SecretsBackend:
+        options: Mapping[str, Any] = {}
+        if isinstance(given, Mapping):
+            options = {name: value for name, value in given.items() if name != "backend"}
+            given = given.get("backend")
+            if given is None:
+                raise ConfigError(
+                    "secrets: a table of options names no backend",
+                    hint='write {"backend": "vault", …}, with the key of an installed plugin',
+                )
+        trouble = "doesn't take these options" if options else "needs arguments"
+        made: SecretsBackend = self._made("secrets_backend", given, trouble, **options)
+        return made
 
     def _invoker(
         self, config: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]

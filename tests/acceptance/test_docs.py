@@ -253,7 +253,7 @@ def test_commands_in_prose_exist() -> None:
     theirs = {
         name
         for group in re.findall(r'"automate.commands"\]\n((?:\w.*\n)+)', "\n".join(plugins))
-        for name in re.findall(r"^(\w+) =", group, re.MULTILINE)
+        for name in re.findall(r"^([\w-]+) =", group, re.MULTILINE)
     }
     for page, words in told:
         if words[:1] == ["automate"] and words[1] in theirs:

@@ -16,7 +16,7 @@ from automate_kernel.cli.commands.config import shown
 from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.session import Session, host_of, load_app, set_up
 from automate_kernel.cli.settings import SETTINGS, load_settings, toml_lines
-from automate_kernel.errors import ConfigError, StorageError
+from automate_kernel.errors import ConfigError, PluginError, StorageError
 from automate_kernel.kernel import Kernel
 
 if sys.version_info >= (3, 11):
@@ -436,6 +436,13 @@ def test_secrets_backends_are_set_up_with_their_options(
     path = write(tmp_path, 'secrets = [{backend = "file", directory = "run"}, "env"]\n')
     kernel = Session(str(path)).build()
     assert (kernel.secrets.get("KEY"), kernel.secrets.get("OTHER")) == ("from-file", "from-env")
+
+
+def test_a_backend_of_a_plugin_takes_its_options_by_its_key(tmp_path: Path) -> None:
+    """The kernel finds it among the plugins."""
+    path = write(tmp_path, 'secrets = [{backend = "nosuch", address = "https://x"}]\n')
+    with pytest.raises(PluginError, match="no secrets backend 'nosuch'"):
+        Session(str(path)).build()
 
 
 @pytest.mark.parametrize("given", ['[{backend = "file"}]', '[{directory = "x"}]', "[3]"])

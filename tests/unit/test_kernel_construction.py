@@ -30,6 +30,20 @@ def test_what_is_no_storage_is_refused_at_once(storage):
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_secrets_backend_takes_options_beside_its_key(tmp_path):
+    """As in the settings; what is wrong with them is said without their values."""
+    (tmp_path / "TOKEN").write_text("of-a-file")
+    path = "automate_kernel.secrets.FileSecretsBackend"
+    with Kernel(secrets=[{"backend": path, "directory": tmp_path}]) as kernel:
+        assert kernel.secrets.get("TOKEN") == "of-a-file"
+        assert list(kernel.secrets.backends) == ["file"]
+    with pytest.raises(ConfigError, match="doesn't take these options") as caught:
+        Kernel(secrets=[{"backend": path, "folder": "hunter2"}])
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigError, match="names no backend"):
+        Kernel(secrets=[{"directory": tmp_path}])
+
+
 @pytest.mark.parametrize("given", ["sqlite:///{}", None])
 def test_a_storage_takes_a_url(tmp_path, given):
     """As text, or SQLAlchemy's own; its engine is closed with the kernel."""

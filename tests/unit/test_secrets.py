@@ -96,6 +96,14 @@ class Raising(SecretsBackend):
         return self.result
 
 
+def test_the_wait_that_a_backend_asks_for_is_kept():
+    """A step that is tried again waits for so long."""
+    error = SecretUnavailableError("too many", code="RESOURCE_EXHAUSTED", retry_after=120.0)
+    with pytest.raises(SecretUnavailableError) as caught:
+        SecretResolver(Raising(error)).get("K")
+    assert caught.value.retry_after == 120
+
+
 # --- the built-in backends -------------------------------------------------------------------
 
 

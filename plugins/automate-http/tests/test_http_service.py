@@ -532,7 +532,8 @@ def test_bytes_are_sent_and_the_reply_comes_as_it_is(server: Any, client: Any) -
         assert reply.headers["content-type"] == "image/png"
     first = server.requests[0]
     assert (first.method, first.body, first.headers["content-type"]) == ("PUT", b"\x00\x01", "a/b")
-    server.answer("/v1/photo", 404)
+    server.answer("/v1/photo", 404, b"which one?")
+    assert service.send("GET", "/photo", answers={404}).content == b"which one?"
     assert failure(lambda: service.send("GET", "/photo")).code == "NOT_FOUND"
 
 

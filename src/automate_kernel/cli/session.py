@@ -234,7 +234,7 @@ def _places(settings: Settings) -> ConfigPlaces:
     return ConfigPlaces(place, "{field} = {value}")
 
 
-def _backend(given: Any, folder: Path) -> SecretsBackend | str:
+def _backend(given: Any, folder: Path) -> SecretsBackend | str | dict[str, Any]:
     options = dict(given) if isinstance(given, dict) else {"backend": given}
     name = options.pop("backend", None)
     if not isinstance(name, str):
@@ -249,8 +249,9 @@ def _backend(given: Any, folder: Path) -> SecretsBackend | str:
         "file": FileSecretsBackend,
         "writable_file": WritableFileSecretsBackend,
     }
-    if name not in known and not options:
-        return name  # the kernel finds it among the plugins
+    if name not in known and not (options and {".", ":"} & set(name)):
+        # The kernel finds it among the plugins.
+        return {"backend": name, **options} if options else name
     cls = known[name] if name in known else load_target(normal_target(name))
     try:
         backend: SecretsBackend = cls(**options)

@@ -13,7 +13,7 @@ from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.plugins.kinds import Kind
 from automate_kernel.plugins.manifest import Manifest
 
-_REFERENCE = re.compile(r"\$secret:\{?([A-Za-z0-9_./-]+)")
+_REFERENCE = re.compile(r"\$secret:\{?([A-Za-z0-9_./#-]+)")
 
 
 def describe(kind: Kind, key: str, target: str, plugin: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from automate_kernel.secrets.backends import (
     SecretsBackend,
 )
 from automate_kernel.secrets.handles import Sealed, SecretRef, areveal, masked, reveal
+from automate_kernel.secrets.lease_lock import LeaseLock, LockEntry, LockState
 from automate_kernel.secrets.logs import RedactingFilter
 from automate_kernel.secrets.redaction import Redactor
 from automate_kernel.secrets.resolver import SecretReport, SecretResolver, SecretStatus
@@ -23,6 +24,9 @@ from automate_kernel.secrets.writable import WritableFileSecretsBackend, Writabl
 __all__ = [
     "EnvSecretsBackend",
     "FileSecretsBackend",
+    "LeaseLock",
+    "LockEntry",
+    "LockState",
     "MemorySecretsBackend",
     "RedactingFilter",
     "Redactor",

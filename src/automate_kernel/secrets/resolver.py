@@ -145,6 +145,11 @@ class SecretResolver:
         raise self._missing(key)
 
     @property
+    def backends(self) -> Mapping[str, SecretsBackend]:
+        """The backends by their names, in the order in which they are asked."""
+        return dict(self._backends)
+
+    @property
     def writable(self) -> WritableSecretsBackend:
         """The first backend that can be written to. Raises `ConfigError` if there is none."""
         for _, backend in self._backends:
@@ -235,6 +240,7 @@ class SecretResolver:
                 hint=error.hint and self.redactor.redact(error.hint),
                 code=error.code,
                 retryable=error.retryable,
+                retry_after=error.retry_after,
             )
         if isinstance(error, PermissionError):
             return SecretDeniedError(f"backend {backend} refused to read secret {key!r}")

