@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ from automate_kernel import AutomateError, ConfigError, Connector, Kernel
 from automate_kernel.connectors import PolledEvent, PollResult, poll
 from automate_kernel.errors import PluginError
 from automate_kernel.operations.context import current_call
-from automate_kernel.polls.spec import polls_of
+from automate_kernel.polls.spec import checked_result, polls_of
 from automate_kernel.storage import MemoryStorage, Where
 from automate_kernel.storage.tables import OUTBOX, POLL
 from automate_kernel.testing import FakeClock
@@ -310,6 +310,26 @@ def test_a_wrong_result_is_a_failure_and_changes_nothing(
     assert re.search(problem, found.error or "")
     assert started(kernel) == []
     kernel.close()
+
+
+def test_a_payload_that_does_not_fit_its_schema_is_a_failure() -> None:
+    """So what the catalogue says of an event holds; the error quotes no payload."""
+    schema = {"type": "object", "properties": {"number": {"type": "integer"}}}
+
+    class Counter(Connector):
+        key = "counter"
+        numbers: ClassVar[list[Any]] = [1]
+
+        @poll("counted", every="1m", payload_schema=schema)
+        def counted(self, cursor: Any) -> PollResult:
+            return PollResult([PolledEvent("a", {"number": each}) for each in self.numbers])
+
+    (spec,) = Counter.polls()
+    assert checked_result(spec, Counter().counted(None)).events[0].payload == {"number": 1}
+    Counter.numbers = ["a-private-text"]
+    with pytest.raises(PluginError, match="payload_schema: number: must be integer") as caught:
+        checked_result(spec, Counter().counted(None))
+    assert "a-private-text" not in str(caught.value)
 
 
 def test_a_paused_poll_rests(open_kernel: Open, sheet: Sheet, clock: FakeClock) -> None:

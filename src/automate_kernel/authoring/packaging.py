@@ -96,6 +96,9 @@ def _described(project: PluginProject, described: Described) -> Iterator[Fault]:
             if not trigger["description"]:
                 text = f"webhook {key}.{trigger['name']} has no description"
                 yield text, "give its TriggerSpec a description"
+        for poll in about.get("polls", ()):
+            if not poll["description"]:
+                yield f"poll {key}.{poll['name']} has no description", "give it a docstring"
         for name, one in (about.get("config") or {}).get("properties", {}).items():
             if not one.get("description"):
                 yield (
