@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
-from automate_kernel.errors import AutomateError
+from automate_kernel.errors import AutomateError, ErrorCodes, is_setup_fault
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets import Redactor
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.masking import literal_secrets
 
+logger: logging.Logger = get_logger(__name__)
+
+_OURS = "It failed. The log of the service says why."
 _LONGEST_TOOL, _DIGEST = 64, 8
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -51,6 +56,23 @@ def callers_key(key: str, *, tenant_id: str | None, caller: str, name: str) -> s
     """
     asked = json.dumps([tenant_id, caller, name, key])
     return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def shown_error(error: BaseException, what: str) -> AutomateError:
+    """
+    Return the error that a caller may see for *error*, through whichever door it came.
+
+    The words of a bug (``INTERNAL``) and of a fault of the set-up may tell anything: they go to
+    the log, as *what*. The caller gets ``UNAVAILABLE`` if another attempt may succeed, a secrets
+    backend being away, say, and ``INTERNAL`` if not.
+    """
+    known = error if isinstance(error, AutomateError) else None
+    if known is not None and not is_setup_fault(known) and known.code is not ErrorCodes.INTERNAL:
+        return known
+    logger.error("%s failed: %s", what, error)
+    if known is not None and known.retryable:
+        return AutomateError(ErrorCodes.UNAVAILABLE, _OURS, retry_after=known.retry_after)
+    return AutomateError(ErrorCodes.INTERNAL, _OURS, retryable=False)
 
 
 @contextmanager
