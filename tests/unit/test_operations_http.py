@@ -370,7 +370,7 @@ def test_a_service_that_lists_its_operations_and_is_away_is_no_404() -> None:
     ("error", "code", "retryable"),
     [
         (RuntimeError("the words of a bug"), "INTERNAL", False),
-        (AutomateError("INTERNAL", "the words of a bug"), "INTERNAL", False),
+        (AutomateError("INTERNAL", "the words of a bug"), "INTERNAL", True),
         (ConfigError("no such table: bug"), "INTERNAL", False),
         (SecretUnavailableError("the bug is in the vault"), "UNAVAILABLE", True),
     ],

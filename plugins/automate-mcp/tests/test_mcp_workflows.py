@@ -306,7 +306,9 @@ def test_a_secret_waits_for_nobody(kernel: Kernel) -> None:
     assert done == []
 
 
-def test_an_execution_is_looked_at_without_its_large_outputs(kernel: Kernel, monkeypatch) -> None:
+def test_an_execution_is_looked_at_without_its_large_outputs(
+    kernel: Kernel, shop: Shop, monkeypatch
+) -> None:
     """They are read once, at its end, and not at each look."""
     asked: list[bool] = []
     get = kernel.executions.get

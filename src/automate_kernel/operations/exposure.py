@@ -63,16 +63,18 @@ def shown_error(error: BaseException, what: str) -> AutomateError:
     Return the error that a caller may see for *error*, through whichever door it came.
 
     The words of a bug (``INTERNAL``) and of a fault of the set-up may tell anything: they go to
-    the log, as *what*. The caller gets ``UNAVAILABLE`` if another attempt may succeed, a secrets
-    backend being away, say, and ``INTERNAL`` if not.
+    the log, as *what*. The caller gets ``INTERNAL``, or ``UNAVAILABLE`` for a set-up that may
+    work later: a secrets backend is away, say.
     """
     known = error if isinstance(error, AutomateError) else None
-    if known is not None and not is_setup_fault(known) and known.code is not ErrorCodes.INTERNAL:
+    ours = known is None or is_setup_fault(known)
+    if known is not None and not ours and known.code is not ErrorCodes.INTERNAL:
         return known
     logger.error("%s failed: %s", what, error)
-    if known is not None and known.retryable:
-        return AutomateError(ErrorCodes.UNAVAILABLE, _OURS, retry_after=known.retry_after)
-    return AutomateError(ErrorCodes.INTERNAL, _OURS, retryable=False)
+    retryable = known is not None and known.retryable
+    code = ErrorCodes.UNAVAILABLE if ours and retryable else ErrorCodes.INTERNAL
+    wait = known.retry_after if known is not None else None
+    return AutomateError(code, _OURS, retryable=retryable, retry_after=wait)
 
 
 @contextmanager
