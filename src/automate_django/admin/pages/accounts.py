@@ -71,7 +71,7 @@ class AccountPages(PageSection):
         shown = [
             {
                 "of": each,
-                "error": shown_text(each.status and each.status.error, 500),
+                "error": shown_text(each.status.error if each.status else "", 500),
                 "problem": shown_text(each.problem, 500),
                 "connect_url": self.url("automate_account_connect", each.kind, each.key),
                 "disconnect_url": self.url("automate_account_disconnect", each.kind, each.key),
