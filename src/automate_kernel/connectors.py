@@ -27,13 +27,7 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, Secre
 from automate_kernel.operations.context import ConnectorContext
 from automate_kernel.operations.field_options import FieldOption, options
 from automate_kernel.operations.plugin import Plugin
-from automate_kernel.operations.schemas import (
-    Schema,
-    check_model,
-    compile_schema,
-    invalid,
-    is_model,
-)
+from automate_kernel.operations.schemas import Schema, invalid, schema_problems
 from automate_kernel.operations.spec import OperationSpec, decorating, marked_operations
 from automate_kernel.polls.spec import PolledEvent, PollResult, PollSpec, poll, polls_of
 from automate_kernel.secrets.logs import get_logger
@@ -146,13 +140,7 @@ class TriggerSpec:
     def check_payload(self, payload: Any) -> None:
         """Raise ``INVALID_ARGUMENT`` if *payload* does not fit `payload_schema`."""
         what = f"payload of {self.name!r}"
-        if is_model(self.payload_schema):
-            _, problems = check_model(self.payload_schema, payload)  # type: ignore[arg-type]
-        elif isinstance(self.payload_schema, Mapping):
-            problems = compile_schema(self.payload_schema, what)(payload)
-        else:
-            return
-        if problems:
+        if problems := schema_problems(self.payload_schema, payload, what):
             raise invalid(what, problems)
 
 

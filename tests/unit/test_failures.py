@@ -10,7 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.error_mapping import code_of_status, normalize, normalizing
+from automate_kernel.operations.error_mapping import (
+    code_of_status,
+    normalize,
+    normalizing,
+    retry_after_of,
+)
 
 
 class Response:
@@ -61,6 +66,27 @@ def test_the_service_says_when_to_try_again(value: str, seconds: float | None) -
     """A Retry-After in seconds is kept; anything else is not guessed at."""
     error = normalize(HTTPStatusError(Response(429, Retry_After=value)))
     assert error.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "1.5"}, 1.5),
+        ({"Retry-After": " 7 "}, 7.0),
+        ({"Retry-After": "999999999"}, 86_400.0),
+        ({"Retry-After": "Thu, 26 Nov 2026 10:02:00 GMT"}, None),
+        ({"Retry-After": "Thu, 26 Nov 2026 10:02:00 GMT", "Date": "Thu, 26 Nov 2026 10:00:00 GMT"},
+         120.0),
+        ({"Retry-After": "Thu, 26 Nov 2026 10:00:00 GMT", "Date": "Thu, 26 Nov 2026 10:02:00 GMT"},
+         0.0),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_a_wait_is_read_by_the_services_own_clock(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    """In both forms; a day at most."""
+    assert retry_after_of(headers) == seconds
 
 
 def test_a_client_error_is_not_tried_again() -> None:

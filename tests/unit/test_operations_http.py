@@ -13,9 +13,16 @@ import httpx
 import pytest
 from automate_kernel import Connector, Kernel, action, current_call
 from automate_kernel.connectors import ActionSpec, options
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    SecretUnavailableError,
+    StorageError,
+)
 from automate_kernel.http.app import webhook_app
-from automate_kernel.http.operations import ExposedOperations
+from automate_kernel.http.operations import ExposedOperations, OperationProblem
+from automate_kernel.operations.exposure import shown_error
 
 TOKEN, SECRET = "an-operations-token", "s3cr3t-of-the-host-9f"
 ALLOWED = ["chat.*", "chat.drop", "broken.x", "math.add", "missing.y"]
@@ -244,7 +251,7 @@ def test_secrets_come_back_from_nowhere(kernel: Kernel, caplog: pytest.LogCaptur
     assert given not in send(app, "POST", "/operations/chat.say", body).text
     body = {"input": {"code": "INTERNAL", "api_token": given}}
     response = send(app, "POST", "/operations/chat.fail", body)
-    assert (response.status_code, given in response.text) == (502, False)
+    assert (response.status_code, given in response.text) == (500, False)
     send(app, "POST", "/operations/chat.with_secret", {})
     response = send(app, "POST", "/operations/broken.x", {})
     assert (response.status_code, response.json()["detail"]) == (
@@ -300,7 +307,7 @@ def test_wrong_fields_are_pointed_at(kernel: Kernel) -> None:
         ("RESOURCE_EXHAUSTED", 429),
         ("UNAVAILABLE", 503),
         ("DEADLINE_EXCEEDED", 504),
-        ("INTERNAL", 502),
+        ("INTERNAL", 500),
         ("ABORTED", 409),
     ],
 )
@@ -319,7 +326,8 @@ def test_a_failure_of_the_database_is_in_the_log_alone(
 ) -> None:
     """Also where the operation itself has met it."""
     response = send(app_of(kernel), "POST", "/operations/chat.store", {})
-    assert (response.status_code, response.json()["code"]) == (500, "INTERNAL")
+    assert (response.status_code, response.json()["code"]) == (503, "UNAVAILABLE")
+    assert response.json()["retryable"]  # the database may be back by then
     assert "db-7" not in response.text
     assert "db-7" in caplog.text
 
@@ -339,6 +347,44 @@ def test_a_service_is_asked_once_for_the_whole_list() -> None:
         found = ExposedOperations(kernel, ["listing.*"]).described()
     assert [each["name"] for each in found] == ["listing.a", "listing.b", "listing.c"]
     assert len(asked) == 1
+
+
+def test_a_service_that_lists_its_operations_and_is_away_is_no_404() -> None:
+    """A client that gets 404 gives the operation up; 503 comes again."""
+
+    class Listing(Connector):
+        key = "listing"
+
+        def own_operations(self) -> dict[str, ActionSpec]:
+            raise AutomateError("UNAVAILABLE", "the service is away", retry_after=9)
+
+    with Kernel(discover=False, plugins=[Listing], secrets={}) as kernel:
+        exposed = ExposedOperations(kernel, ["listing.*"])
+        app = webhook_app(kernel, operations=exposed, operations_token=TOKEN)
+        response = send(app, "POST", "/operations/listing.a", {})
+        assert (response.status_code, response.headers["retry-after"]) == (503, "9")
+        assert send(app, "POST", "/operations/other.a", {}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "retryable"),
+    [
+        (RuntimeError("the words of a bug"), "INTERNAL", False),
+        (AutomateError("INTERNAL", "the words of a bug"), "INTERNAL", True),
+        (ConfigError("no such table: bug"), "INTERNAL", False),
+        (SecretUnavailableError("the bug is in the vault"), "UNAVAILABLE", True),
+    ],
+    ids=["exception", "internal", "config", "secrets away"],
+)
+def test_the_words_of_a_bug_and_of_the_set_up_are_for_the_log(
+    error: Exception, code: str, retryable: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By one rule for all doors; whether another attempt can help is told."""
+    shown = shown_error(error, "a call")
+    assert (shown.code.value, shown.retryable) == (code, retryable)
+    assert "bug" not in str(shown)
+    assert "bug" in caplog.text
+    assert OperationProblem.of(error, "a call").code == code
 
 
 def test_problems_of_an_inner_call_are_not_the_callers(kernel: Kernel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -65,3 +66,44 @@ def test_each_package_brings_its_licence_and_tells_what_it_is(package):
     assert (package / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert {"authors", "classifiers", "description", "keywords", "license"} <= project.keys()
     assert "Typing :: Typed" in project["classifiers"]
+
+
+PLUGINS = tuple(sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml")))
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
+def test_a_plugin_imports_the_kernel_and_the_plugins_that_it_declares(plugin: Path) -> None:
+    """Never an adapter of another host, or a plugin that its users may not have."""
+    owners = {
+        package.name: _called(folder)
+        for folder in PLUGINS
+        for package in (folder / "src").iterdir()
+        if package.is_dir()
+    }
+    project = tomllib.loads((plugin / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *sum(project.get("optional-dependencies", {}).values(), [])]
+    declared = {re.split(r"[\[<>=~!; ]", each)[0] for each in needed} | {project["name"]}
+    extras = {
+        "automate_sqlalchemy": any(
+            each.startswith("automate-kernel[sqlalchemy") for each in needed
+        ),
+        "automate_django": any(re.match(r"automate-kernel\[(django|api)", each) for each in needed),
+    }
+    for file in sorted((plugin / "src").rglob("*.py")):
+        for module in _imported(ast.parse(file.read_text("utf-8"))):
+            assert owners.get(module, project["name"]) in declared, f"{file} imports {module}"
+            assert extras.get(module, True), f"{file} imports {module}"
+
+
+def _called(folder: Path) -> str:
+    return str(tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"])
+
+
+def _imported(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {each.name.partition(".")[0] for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 from pydantic import BaseModel, Field, SecretStr
 
-from automate_kernel.connectors import Connector, TriggerSpec, action
+from automate_kernel.authoring.reference import reference_page
+from automate_kernel.connectors import (
+    Connector,
+    PollResult,
+    TriggerSpec,
+    action,
+    options,
+    poll,
+)
 from automate_kernel.plugins import compatibility
 from automate_kernel.plugins.description import describe, drift, pydantic_version
 from automate_kernel.plugins.discovery import _headers
@@ -75,6 +83,49 @@ def test_a_description_has_what_a_host_shows() -> None:
     assert read["input"]["required"] == ["channel"]
     assert found["triggers"][0]["event"] == "chat.posted"
     json.dumps(found, allow_nan=False)
+
+
+class Row(BaseModel):
+    number: int = Field(description="The row's number.")
+
+
+class Sheet(Chat):
+    """Rows of sheets."""
+
+    @action
+    def add(self, book: str, sheet: str) -> None:
+        """Add a row."""
+
+    @options("sheet", of="add")
+    def sheets(self, book: str, search: str = "") -> list[str]:
+        return []
+
+    @poll("row", every="5m", max_events=20, payload_schema=Row)
+    def rows(self, cursor: Any) -> PollResult:
+        """A row was added."""
+        return PollResult()
+
+
+def test_polls_and_dynamic_options_are_described() -> None:
+    """The page shows them, and a manifest that lacks one has drifted."""
+    found = about(Sheet)
+    (event,) = found["polls"]
+    assert (event["event"], event["every_seconds"]) == ("chat.row", 300.0)
+    assert event["payload"]["properties"]["number"]["type"] == "integer"
+    (add,) = (each for each in found["operations"] if each["name"] == "add")
+    assert add["options"] == [{"name": "sheet", "needs": ["book"]}]
+    page = reference_page("automate-chat", [found], None)
+    assert "Poll `row`" in page
+    assert "`chat.row`, 20 at most" in page
+    assert "The row's number." in page
+    assert "lists the choices of `sheet` for the values of `book`" in page
+    assert drift(manifest(about()), found)[-1] == "polls is new"
+
+
+def test_a_plugin_without_polls_and_options_has_no_such_parts() -> None:
+    """So the manifests of older versions say what the code says."""
+    assert "polls" not in about()
+    assert not any("options" in each for each in about()["operations"])
 
 
 def test_a_secret_default_is_not_in_a_description() -> None:

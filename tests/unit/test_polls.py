@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +13,8 @@ from automate_kernel import AutomateError, ConfigError, Connector, Kernel
 from automate_kernel.connectors import PolledEvent, PollResult, poll
 from automate_kernel.errors import PluginError
 from automate_kernel.operations.context import current_call
-from automate_kernel.polls.spec import polls_of
+from automate_kernel.polls.spec import checked_result, polls_of
+from automate_kernel.secrets import SecretsBackend
 from automate_kernel.storage import MemoryStorage, Where
 from automate_kernel.storage.tables import OUTBOX, POLL
 from automate_kernel.testing import FakeClock
@@ -310,6 +311,78 @@ def test_a_wrong_result_is_a_failure_and_changes_nothing(
     assert re.search(problem, found.error or "")
     assert started(kernel) == []
     kernel.close()
+
+
+def test_a_payload_that_does_not_fit_its_schema_is_a_failure() -> None:
+    """So what the catalogue says of an event holds; the error quotes no payload."""
+    schema = {"type": "object", "properties": {"number": {"type": "integer"}}}
+
+    class Counter(Connector):
+        key = "counter"
+        numbers: ClassVar[list[Any]] = [1]
+
+        @poll("counted", every="1m", payload_schema=schema)
+        def counted(self, cursor: Any) -> PollResult:
+            return PollResult([PolledEvent("a", {"number": each}) for each in self.numbers])
+
+    (spec,) = Counter.polls()
+    assert checked_result(spec, Counter().counted(None)).events[0].payload == {"number": 1}
+    Counter.numbers = ["a-private-text"]
+    with pytest.raises(PluginError, match="payload_schema: number: must be integer") as caught:
+        checked_result(spec, Counter().counted(None))
+    assert "a-private-text" not in str(caught.value)
+
+
+def test_a_plain_poll_that_takes_too_long_is_given_up(clock: FakeClock) -> None:
+    """Its thread is left alone, and the worker's is free again."""
+    go_on = threading.Event()
+
+    class Slow(Connector):
+        key = "slow"
+
+        @poll("row", every="1m", timeout_seconds=0.05)
+        def row(self, cursor: Any) -> PollResult:
+            go_on.wait(20)
+            return PollResult([PolledEvent("a")], "x")
+
+    with Kernel(MemoryStorage(clock), plugins=[Slow], discover=False, secrets={}) as kernel:
+        kernel.action("do.it")(do_it)
+        kernel.add_workflow({"name": "w", "trigger": {"type": "event", "event": "slow.row"},
+                             "steps": [{"id": "a", "action": "do.it", "input": {"row": 1}}]})  # fmt: skip
+        try:
+            kernel.run_until_idle()
+            found = kernel.polls.find()[0]
+            assert (found.state, found.error_code) == ("failing", "DEADLINE_EXCEEDED")
+        finally:
+            go_on.set()
+
+
+def test_a_poll_reads_a_secret_once(clock: FakeClock) -> None:
+    """All of one call sees one value, though it is rotated meanwhile."""
+    values = iter(["first-value-0001", "second-value-0002"])
+
+    class Rotating(SecretsBackend):
+        def get_secret(self, key: str) -> str:
+            return next(values)
+
+    seen: list[str] = []
+
+    class Reader(Connector):
+        key = "reader"
+
+        @poll("row", every="1m")
+        def row(self, cursor: Any) -> PollResult:
+            seen.extend(self.ctx.secrets.get("KEY") for _ in range(2))
+            return PollResult()
+
+    with Kernel(
+        MemoryStorage(clock), plugins=[Reader], discover=False, secrets=[Rotating()]
+    ) as kernel:
+        kernel.action("do.it")(do_it)
+        kernel.add_workflow({"name": "w", "trigger": {"type": "event", "event": "reader.row"},
+                             "steps": [{"id": "a", "action": "do.it", "input": {"row": 1}}]})  # fmt: skip
+        kernel.run_until_idle()
+    assert seen == ["first-value-0001"] * 2
 
 
 def test_a_paused_poll_rests(open_kernel: Open, sheet: Sheet, clock: FakeClock) -> None:

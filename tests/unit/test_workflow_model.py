@@ -237,6 +237,7 @@ class TestSteps:
         [
             ({"id": "a b"}, "pattern"),
             ({"action": "a..b"}, "pattern"),
+            ({"action": "2fa.check"}, "pattern"),
             ({"input": [1]}, "must be a mapping"),
             ({"input": {"x": float("nan")}}, "not a number that JSON has"),
             ({"input": {"x": "a\0b"}}, "NUL"),
@@ -425,3 +426,11 @@ def test_an_execution_is_built_from_its_rows() -> None:
     assert execution.step("a", 1) is runs[0]
     assert runs[0].id == "a"
     assert f"{StepStatus.RETRY} {StepStatus.RETRY.finished}" == "RETRY False"
+
+
+@pytest.mark.parametrize("name", ["github.2fa", "tools.repos/list/all", "api.v1.2.get_3"])
+def test_a_services_own_names_can_be_called(name: str) -> None:
+    """Their parts may begin with a digit, and hold slashes, as those of MCP servers do."""
+    step = {"id": "a", "action": name}
+    workflow = {"name": "w", "trigger": {"type": "manual"}, "steps": [step]}
+    assert Workflow.model_validate(workflow).steps[0].action == name

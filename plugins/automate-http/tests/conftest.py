@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -15,6 +17,7 @@ from automate_http import HttpConnector
 from automate_kernel.operations.context import Call, ConnectorContext, calling
 
 pytest.register_assert_rewrite("automate_kernel.testing")
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 # A busy machine is no failure: no example has to be ready within a time.
 hypothesis.settings.register_profile("plugin", deadline=None)

@@ -9,7 +9,7 @@ import automate_llm
 import pytest
 from llm_support import CITY, SECRET, calls, completion, kernel_for, says, scripted
 
-from automate_kernel import AutomateError, Kernel, ProviderContext
+from automate_kernel import AutomateError, ConfigError, Kernel, ProviderContext
 from automate_kernel.testing import ProviderContract
 from automate_llm import LlmProvider
 
@@ -182,3 +182,28 @@ def test_a_real_small_model_chats_and_obeys_a_schema(small_model):
     given = {"prompt": "Describe Paris.", "output_schema": CITY, "retries": 3}
     output = kernel.invoke("llm.structured", given)
     assert set(output["output"]) == {"name", "large"}
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "fits"),
+    [
+        ("http://models.example.com/v1", {}, False),
+        ("http://10.0.0.7:8000/v1", {"api_key": "$secret:API_KEY"}, False),
+        ("http://models.example.com/v1", {"allow_plain_http": True}, True),
+        ("https://models.example.com/v1", {}, True),
+        ("http://127.0.0.1:8000/v1", {}, True),
+        ("http://[::1]:8000/v1", {}, True),
+        ("http://localhost:8000/v1", {}, True),
+        ("http://localhost.example.com/v1", {}, False),
+    ],
+)
+def test_keys_and_prompts_are_sent_in_the_clear_to_this_machine_alone(
+    url: str, options: dict, fits: bool
+) -> None:
+    service = {"model": "openai-chat:m", "base_url": url, **options}
+    config = {"services": {"main": service}}
+    if fits:
+        LlmProvider.parse_config(config)
+    else:
+        with pytest.raises(ConfigError, match="https"):
+            LlmProvider.parse_config(config)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from automate_mcp.answers import answer, wrapped_schema
+from automate_mcp.asgi import BearerApp
 from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import failure_of
-from automate_mcp.settings import Token, TokenTable
+from automate_mcp.settings import Caller, Token, TokenTable
 from automate_mcp.tools import capability_name
 from hypothesis import given
 from hypothesis import strategies as st
@@ -170,3 +173,18 @@ def test_the_readme_runs(tmp_path: Path) -> None:
         [sys.executable, runner, readme], cwd=tmp_path, capture_output=True, text=True, timeout=200
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+
+
+def test_two_tenants_callers_of_one_name_are_two() -> None:
+    """The SDK lets only who began a session go on with it; it compares what is given here."""
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["user"].access_token.client_id)
+
+    callers = {"a": Caller("bot", "acme"), "b": Caller("bot", "other"), "c": Caller("bot")}
+    for token in callers:
+        headers = [(b"authorization", f"Bearer {token}".encode())]
+        scope = {"type": "http", "headers": headers}
+        asyncio.run(BearerApp(app, callers.get)(scope, None, None))
+    assert len(set(seen)) == 3

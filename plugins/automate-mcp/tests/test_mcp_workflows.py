@@ -13,7 +13,7 @@ from automate_mcp.server import IDEMPOTENCY_KEY, mcp_server
 from automate_mcp.settings import Caller, ServeSettings
 from mcp import Client, MCPError
 from mcp_support import SECRET, Shop, run
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from automate_kernel import Kernel, WorkflowContext
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -288,3 +288,37 @@ def test_text_of_a_client_is_no_template_in_the_approved_call(kernel: Kernel, sh
     kernel.approvals.approve(waiting.execution_id, waiting.step_id, by="ann")
     kernel.run_until_idle()
     assert said == [text]
+
+
+def test_a_secret_waits_for_nobody(kernel: Kernel) -> None:
+    """What waits for a person is stored, and shown to that person."""
+    done: list[str] = []
+
+    @kernel.action("door.open", destructive=True)
+    def open_door(password: SecretStr, door: str = "front") -> None:
+        done.append(door)
+
+    claude = Session(kernel, operations=["door.open"], wait_seconds=0)
+    told = claude.call("door_open", password="a-long-pass-phrase-31")
+    assert told["code"] == "FAILED_PRECONDITION"
+    assert "secret" in told["message"]
+    assert list(kernel.executions.find()) == []
+    assert done == []
+
+
+def test_an_execution_is_looked_at_without_its_large_outputs(
+    kernel: Kernel, shop: Shop, monkeypatch
+) -> None:
+    """They are read once, at its end, and not at each look."""
+    asked: list[bool] = []
+    get = kernel.executions.get
+
+    def counted(execution_id: str, **options: Any) -> Any:
+        asked.append(options.get("large_outputs", True))
+        return get(execution_id, **options)
+
+    monkeypatch.setattr(kernel.executions, "get", counted)
+    told = Session(kernel, wait_seconds=0.3).call("shop_refund", amount=40)
+    assert not told["finished"]
+    assert len(asked) > 1
+    assert not any(asked)

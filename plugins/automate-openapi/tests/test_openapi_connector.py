@@ -651,3 +651,19 @@ def test_a_list_is_gathered_from_its_pages(tmp_path: Path, service: Service) -> 
 def test_wrong_pages_are_a_mistake_of_the_config(pages: Any, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         OpenApiConnector({"document": "x", "pages": {"*": pages}})
+
+
+def test_a_token_url_that_can_not_be_read_is_a_fault_of_the_config(service: Service) -> None:
+    """And no bug of ours."""
+    flows = {"clientCredentials": {"tokenUrl": "https://[nowhere", "scopes": {}}}
+    content = document(
+        {"/x": {"get": operation()}},
+        components={"securitySchemes": {"o": {"type": "oauth2", "flows": flows}}},
+        security=[{"o": []}],
+    )
+    service.answer(content)
+    made = from_url(
+        service, auth={"o": {"client_id": "me", "client_secret": "T"}}, base_url=service.url
+    )
+    with pytest.raises(ConfigError, match="token_url on another host"):
+        call(made, "get_x")

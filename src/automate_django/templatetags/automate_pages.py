@@ -16,8 +16,10 @@ NOTHING = "\N{EN DASH}"
 register = template.Library()
 
 _TONES = {
-    **dict.fromkeys(("COMPLETED", "LOADED", "ALIVE"), "ok"),
-    **dict.fromkeys(("FAILED", "BROKEN", "LOST", "FAILING", "CONFLICT", "INCOMPATIBLE"), "bad"),
+    **dict.fromkeys(("COMPLETED", "LOADED", "ALIVE", "CONNECTED"), "ok"),
+    **dict.fromkeys(
+        ("FAILED", "BROKEN", "LOST", "FAILING", "CONFLICT", "INCOMPATIBLE", "ENDED"), "bad"
+    ),
     **dict.fromkeys(("RETRY", "WAITING", "PAUSED", "CANCELLING", "STOPPING"), "warn"),
     "RUNNING": "run",
 }

@@ -149,7 +149,11 @@ class PluginCheck:
                 yield found, plugin
 
     def config_of(self, found: Found, plugin: type[Plugin]) -> Mapping[str, Any]:
-        """Return the application's config of a plugin, or else one that it would take."""
+        """
+        Return the application's config of a plugin, or else one that it would take.
+
+        That is none at all, the model's own example, or one made up from its fields.
+        """
         if found.key in self.config:
             return dict(self.config[found.key])
         try:
@@ -204,7 +208,7 @@ def _specs(check: PluginCheck) -> Iterator[Fault]:
         text, _ = describe_failure(error)
         yield f"{found.kind} {found.key} can't be described: {text}", "correct its specs"
     for found, about in described.items():
-        for what in ("operations", "triggers"):
+        for what in ("operations", "triggers", "polls"):
             names = Counter(each["name"] for each in about.get(what, ()))
             for name in (name for name, count in names.items() if count > 1):
                 yield f"{found.key} has {name!r} twice in its {what}", "rename one of them"
@@ -220,7 +224,7 @@ def _schemas(about: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
     for operation in about.get("operations", ()):
         yield f"{operation['name']}.input", operation["input"]
         yield f"{operation['name']}.output", operation["output"] or {}
-    for trigger in about.get("triggers", ()):
+    for trigger in (*about.get("triggers", ()), *about.get("polls", ())):
         yield f"{trigger['name']}.payload", trigger["payload"] or {}
 
 

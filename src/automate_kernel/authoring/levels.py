@@ -63,8 +63,8 @@ REQUIREMENTS: dict[str, Requirement] = {
         Requirement(
             "made",
             PluginLevel.LOADS,
-            "Each connector and provider can be made with its config: yours, its defaults, or one"
-            " made up from its schema.",
+            "Each connector and provider can be made with its config: yours, its defaults, the"
+            " first of the `examples` of its model, or one made up from the fields.",
         ),
         Requirement(
             "connection",
@@ -94,7 +94,7 @@ REQUIREMENTS: dict[str, Requirement] = {
         Requirement(
             "described",
             PluginLevel.DOCUMENTED,
-            "Each plugin, operation, webhook and field of the config has a description.",
+            "Each plugin, operation, webhook, poll and field of the config has a description.",
         ),
         Requirement(
             "manifest",

@@ -19,6 +19,11 @@ Fault = tuple[str, str]
 Described = Sequence[Mapping[str, Any]]
 _WRITE_IT = "automate plugins manifest"
 _SHOWN_CHANGES = 4
+_DESCRIBED_PARTS = (
+    ("operations", "", "give it a docstring"),
+    ("triggers", "webhook ", "give its TriggerSpec a description"),
+    ("polls", "poll ", "give it a docstring"),
+)
 
 
 def _metadata(project: PluginProject, described: Described) -> Iterator[Fault]:
@@ -89,13 +94,10 @@ def _described(project: PluginProject, described: Described) -> Iterator[Fault]:
         key = about["key"]
         if not about["description"]:
             yield f"{about['kind']} {key} has no description", "give it a docstring"
-        for operation in about.get("operations", ()):
-            if not operation["description"]:
-                yield f"{key}.{operation['name']} has no description", "give it a docstring"
-        for trigger in about.get("triggers", ()):
-            if not trigger["description"]:
-                text = f"webhook {key}.{trigger['name']} has no description"
-                yield text, "give its TriggerSpec a description"
+        for part, noun, remedy in _DESCRIBED_PARTS:
+            for each in about.get(part, ()):
+                if not each["description"]:
+                    yield f"{noun}{key}.{each['name']} has no description", remedy
         for name, one in (about.get("config") or {}).get("properties", {}).items():
             if not one.get("description"):
                 yield (

@@ -68,6 +68,8 @@ def _plugin(plugin: Mapping[str, Any], level: int) -> Iterator[str]:
         yield from _operation(plugin["key"], operation, level + 1)
     for trigger in plugin.get("triggers", ()):
         yield from _trigger(trigger, level + 1)
+    for poll in plugin.get("polls", ()):
+        yield from _poll(poll, level + 1)
     if fields := _fields(plugin.get("config")):
         yield f"{'#' * (level + 1)} Config of `{plugin['key']}`"
         yield fields
@@ -89,6 +91,10 @@ def _operation(key: str, operation: Mapping[str, Any], level: int) -> Iterator[s
     if hints:
         yield f"It {' and '.join(hints)}."
     yield _fields(operation["input"]) or "It takes no input."
+    for options in operation.get("options", ()):
+        after = ", ".join(f"`{each}`" for each in options["needs"])
+        choices = f"The plugin lists the choices of `{options['name']}`"
+        yield f"{choices} for the values of {after}." if after else f"{choices}."
     if output := _fields(operation["output"]):
         yield "Output:"
         yield output
@@ -101,6 +107,14 @@ def _trigger(trigger: Mapping[str, Any], level: int) -> Iterator[str]:
     by = f"It is proved by the secret {proved}." if proved else "The connector itself verifies it."
     yield f"It gives the event `{trigger['event']}`. {by}"
     yield _fields(trigger["payload"])
+
+
+def _poll(poll: Mapping[str, Any], level: int) -> Iterator[str]:
+    yield f"{'#' * level} Poll `{poll['name']}`"
+    yield poll["description"]
+    every = f"Every {poll['every_seconds']:g} seconds"
+    yield f"{every} it gives the new events `{poll['event']}`, {poll['max_events']} at most."
+    yield _fields(poll["payload"])
 
 
 def _fields(schema: Mapping[str, Any] | None) -> str:

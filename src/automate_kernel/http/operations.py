@@ -15,16 +15,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from automate_kernel.errors import (
-    AutomateError,
-    ConfigError,
-    ErrorCodes,
-    did_you_mean,
-    is_setup_fault,
-)
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, did_you_mean
 from automate_kernel.http.answers import HttpAnswer, HttpError
 from automate_kernel.kernel import Kernel
-from automate_kernel.operations.exposure import callers_key, hiding_secrets, is_allowed
+from automate_kernel.operations.exposure import (
+    callers_key,
+    hiding_secrets,
+    is_allowed,
+    shown_error,
+)
 from automate_kernel.operations.fields import input_fields
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.item import check_text
@@ -45,6 +44,7 @@ _STATUS: Mapping[ErrorCodes, int] = {
     ErrorCodes.CANCELLED: 409,
     ErrorCodes.INVALID_ARGUMENT: 422,
     ErrorCodes.NOT_FOUND: 422,
+    ErrorCodes.INTERNAL: 500,
 }
 """The service's answer in the words of ours: its 401 or 404 says nothing of our own request."""
 _TITLES = {
@@ -60,7 +60,6 @@ _TITLES = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
-_FAILED = "It failed. The log of the service says why."
 
 
 class OutputTooLargeError(AutomateError):
@@ -113,11 +112,9 @@ class OperationProblem:
         """
         Return the problem of a call that raised *error*.
 
-        A fault of the set-up goes to the log, as *what*, and not into the answer.
+        What `shown_error` hides goes to the log, as *what*, and not into the answer.
         """
-        if not isinstance(error, AutomateError) or is_setup_fault(error):
-            logger.error("%s: %s", what, error)
-            return cls(500, "INTERNAL", _FAILED)
+        error = shown_error(error, what)
         detail = str(error)
         if problems := error.details.get("problems"):
             errors = tuple(
@@ -174,12 +171,18 @@ class ExposedOperations:
         return is_allowed(name, spec, self.allowed)
 
     def find(self, name: str) -> OperationSpec:
-        """Return the spec of an operation; raises one and the same error for any other name."""
+        """
+        Return the spec of an operation; raises one and the same error for any other name.
+
+        Where a service says which operations there are, and is away, raises that it is.
+        """
         # Before the look-up, which would import a plugin that nobody may use.
         if any(fnmatchcase(name, each) for each in self.allowed):
             try:
                 spec = self.kernel.operation(name)
             except AutomateError as error:
+                if error.retryable:
+                    raise
                 logger.info("%s", error)
             else:
                 if self.offers(name, spec):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
+from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["Account", "Consent"]
+__all__ = ["Account", "AccountStatus", "Consent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,36 @@ class Consent:
     url: str
     redirect_uri: str
     private: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def state(self) -> str:
+        """The state in `url`, which the answer to this question and to no other brings back."""
+        return state_in(self.url)
+
+
+def state_in(url: str) -> str:
+    """Return the one state in the query of *url*; empty without one, and where it has several."""
+    found = parse_qs(urlsplit(url).query).get("state", [])
+    return found[0] if len(found) == 1 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStatus:
+    """
+    The state of an account's connection, without its tokens.
+
+    *expires_at* is the end of the access token. With *renews* a new one is asked for by then, and
+    nobody has to do anything. *error* is the last failure to renew it; it ends with a success.
+    With *ended* the service takes the connection no more: a person has to connect it again.
+    """
+
+    connected: bool
+    connected_by: str = ""
+    connected_at: str = ""
+    expires_at: datetime | None = None
+    renews: bool = False
+    ended: bool = False
+    error: str = ""
 
 
 @runtime_checkable
@@ -41,3 +73,9 @@ class Account(Protocol):
         *by* names the person, for those who look who has to connect it again. Raises
         `AutomateError` for an answer to another question, and for a no.
         """
+
+    def status(self, secrets: Any) -> AccountStatus:
+        """Return the state of the connection; asks nobody but *secrets*."""
+
+    def disconnect(self, secrets: Any) -> None:
+        """Delete the tokens from *secrets*. The service isn't told."""

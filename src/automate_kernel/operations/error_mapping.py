@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["code_of_status", "is_bug", "normalize", "normalizing"]
+__all__ = ["code_of_status", "is_bug", "normalize", "normalizing", "retry_after_of"]
 
 MAX_TEXT = 500
 
@@ -31,6 +33,8 @@ _STATUS = {
 
 # By name: clients such as httpx and requests don't derive their errors from the built-in ones, and
 # before Python 3.11 asyncio's and futures' TimeoutError are classes of their own.
+_LONGEST_WAIT_SECONDS = 86_400.0
+_SECONDS = re.compile(r"[0-9]{1,17}(\.[0-9]{0,17})?")
 _TIMEOUTS = {"TimeoutError", "TimeoutException", "Timeout", "APITimeoutError"}
 # gaierror: the name of the host did not resolve, which passes more often than not.
 _CONNECTIONS = {"ConnectionError", "ConnectError", "NetworkError", "ProtocolError", "gaierror"} | {
@@ -66,12 +70,13 @@ def normalize(
     if isinstance(error, AutomateError):
         return error
     response = getattr(error, "response", None)
+    headers = getattr(response, "headers", None)
     text = _text(error, redact)
     kind = type(error).__name__
     return AutomateError(
         _code(error, response),
         (f"{what}: " if what else "") + (f"{kind}: {text}" if text else kind),
-        retry_after=_retry_after(response),
+        retry_after=retry_after_of(headers) if isinstance(headers, Mapping) else None,
     )
 
 
@@ -117,10 +122,23 @@ def _text(error: Exception, redact: Callable[[str], str]) -> str:
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
-def _retry_after(response: Any) -> float | None:
-    headers = getattr(response, "headers", None)
-    if not isinstance(headers, Mapping):
+def retry_after_of(headers: Mapping[str, Any]) -> float | None:
+    """
+    Return the seconds to wait by the ``Retry-After`` of an answer, a day at most; None without.
+
+    Seconds may have a fraction. A time is compared with the answer's own ``Date``: our clock and
+    the service's may be minutes apart.
+    """
+    text = _header(headers, "Retry-After")
+    if _SECONDS.fullmatch(text):
+        return min(float(text), _LONGEST_WAIT_SECONDS)
+    try:
+        until, now = (parsedate_to_datetime(each) for each in (text, _header(headers, "Date")))
+        seconds = (until - now).total_seconds()
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
-    value = str(headers.get("Retry-After") or headers.get("retry-after") or "")
-    # The other form, a date, depends on two clocks that agree.
-    return float(value) if value.isascii() and value.isdigit() and len(value) < 8 else None
+    return min(max(seconds, 0.0), _LONGEST_WAIT_SECONDS)
+
+
+def _header(headers: Mapping[str, Any], name: str) -> str:
+    return str(headers.get(name) or headers.get(name.lower()) or "").strip()

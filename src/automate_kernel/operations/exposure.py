@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
-from automate_kernel.errors import AutomateError
+from automate_kernel.errors import AutomateError, ErrorCodes, is_setup_fault
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets import Redactor
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.masking import literal_secrets
 
+logger: logging.Logger = get_logger(__name__)
+
+_OURS = "It failed. The log of the service says why."
 _LONGEST_TOOL, _DIGEST = 64, 8
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -51,6 +56,25 @@ def callers_key(key: str, *, tenant_id: str | None, caller: str, name: str) -> s
     """
     asked = json.dumps([tenant_id, caller, name, key])
     return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def shown_error(error: BaseException, what: str) -> AutomateError:
+    """
+    Return the error that a caller may see for *error*, through whichever door it came.
+
+    The words of a bug (``INTERNAL``) and of a fault of the set-up may tell anything: they go to
+    the log, as *what*. The caller gets ``INTERNAL``, or ``UNAVAILABLE`` for a set-up that may
+    work later: a secrets backend is away, say.
+    """
+    known = error if isinstance(error, AutomateError) else None
+    ours = known is None or is_setup_fault(known)
+    if known is not None and not ours and known.code is not ErrorCodes.INTERNAL:
+        return known
+    logger.error("%s failed: %s", what, error)
+    retryable = known is not None and known.retryable
+    code = ErrorCodes.UNAVAILABLE if ours and retryable else ErrorCodes.INTERNAL
+    wait = known.retry_after if known is not None else None
+    return AutomateError(code, _OURS, retryable=retryable, retry_after=wait)
 
 
 @contextmanager

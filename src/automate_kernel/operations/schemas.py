@@ -90,6 +90,13 @@ def check_model(model: type[BaseModel], data: Any) -> tuple[Any, list[FieldProbl
         return None, validation_problems(error, data)
 
 
+def schema_problems(schema: Schema, data: Any, what: str) -> list[FieldProblem]:
+    """Return the problems of *data* with a model or a JSON Schema; none without a schema."""
+    if is_model(schema):
+        return check_model(schema, data)[1]  # type: ignore[arg-type]
+    return compile_schema(schema, what)(data) if isinstance(schema, Mapping) else []
+
+
 def validation_problems(error: ValidationError, data: Any) -> list[FieldProblem]:
     """Return the problems that *error* found, without the values that pydantic would show."""
     found: list[FieldProblem] = []

@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from automate_kernel.operations.field_options import find_options
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.plugins.kinds import Kind
 from automate_kernel.plugins.manifest import Manifest
+from automate_kernel.polls.spec import PollSpec
 
 _REFERENCE = re.compile(r"\$secret:\{?([A-Za-z0-9_./#-]+)")
 
@@ -22,10 +24,12 @@ def describe(kind: Kind, key: str, target: str, plugin: Any) -> dict[str, Any]:
 
     Every plugin has ``kind``, ``key``, ``target``, ``title`` and ``description``. A connector or
     provider has ``config`` (a JSON Schema), ``secrets`` (the keys that its webhooks and its
-    config's defaults name), ``operations`` and ``triggers``; the others have ``parameters``.
+    config's defaults name), ``operations`` and ``triggers``, which are webhooks; the others have
+    ``parameters``. A connector with polls has ``polls``, and an operation whose choices the plugin
+    lists has ``options``: each the name of a field, and the fields that have to be chosen before.
     """
     title = getattr(plugin, "display_name", "") or getattr(plugin, "__name__", key)
-    about = {"kind": kind.name, "key": key, "target": target, "title": str(title)}
+    about: dict[str, Any] = {"kind": kind.name, "key": key, "target": target, "title": str(title)}
     about["description"] = _first_paragraph(plugin)
     if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
         return {**about, "parameters": _parameters(plugin)}
@@ -33,13 +37,15 @@ def describe(kind: Kind, key: str, target: str, plugin: Any) -> dict[str, Any]:
     triggers = [_trigger(key, spec) for spec in getattr(plugin, "triggers", list)()]
     secrets = {name for trigger in triggers for name in trigger["secrets"]}
     secrets |= set(_REFERENCE.findall(str(config)))
-    return {
-        **about,
+    about |= {
         "config": config,
         "secrets": sorted(secrets),
-        "operations": [_operation(spec) for spec in plugin.operation_specs()],
+        "operations": [_operation(spec, plugin) for spec in plugin.operation_specs()],
         "triggers": triggers,
     }
+    # Left out where there are none, so that manifests of plugins without polls stay as they are.
+    polls = [_poll(key, spec) for spec in getattr(plugin, "polls", list)()]
+    return {**about, "polls": polls} if polls else about
 
 
 def pydantic_version() -> str:
@@ -81,7 +87,7 @@ def _differences(then: Any, now: Any, place: str, *, exact: bool) -> Iterator[st
 
 
 def _named(value: Any) -> bool:
-    """Return True for the lists of operations and triggers."""
+    """Return True for the lists of operations, triggers, polls and options."""
     return isinstance(value, list) and all(
         isinstance(each, Mapping) and "name" in each for each in value
     )
@@ -96,28 +102,49 @@ def _outline(schema: Any) -> Any:
     }
 
 
-def _operation(spec: OperationSpec) -> dict[str, Any]:
-    return {
+def _operation(spec: OperationSpec, plugin: type[Plugin]) -> dict[str, Any]:
+    schema = spec.json_schema()
+    options = [
+        {"name": field, "needs": method.fields_needed(plugin)}
+        for field in schema.get("properties", ())
+        if (method := find_options(plugin, spec.name, field)) is not None
+    ]
+    described = {
         "name": spec.name,
         "title": spec.title,
         "description": spec.description,
         "idempotent": spec.idempotent,
         "read_only": spec.read_only,
         "destructive": spec.destructive,
-        "input": spec.json_schema(),
+        "input": schema,
         "output": spec.output_json_schema(),
     }
+    return {**described, "options": options} if options else described
 
 
 def _trigger(key: str, spec: Any) -> dict[str, Any]:
-    payload = json_schema_of(spec.payload_schema) if spec.payload_schema is not None else None
     return {
         "name": spec.name,
         "description": spec.description,
         "event": spec.event_name or f"{key}.{spec.name}",
         "secrets": list(getattr(spec.signature, "keys", ())),
-        "payload": payload,
+        "payload": _payload(spec),
     }
+
+
+def _poll(key: str, spec: PollSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "description": spec.description,
+        "event": f"{key}.{spec.name}",
+        "every_seconds": spec.every_seconds,
+        "max_events": spec.max_events,
+        "payload": _payload(spec),
+    }
+
+
+def _payload(spec: Any) -> dict[str, Any] | None:
+    return None if spec.payload_schema is None else json_schema_of(spec.payload_schema)
 
 
 def _first_paragraph(plugin: Any) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, PayloadError
@@ -290,10 +291,20 @@ class Poller:
     def _result(self, poll: Poll, cursor: Any) -> PollResult:
         instance = self._operations.instance("connector", poll.connector)
         method = getattr(instance, poll.spec.attribute)
-        with calling(Call(poll.name, tenant_id=poll.tenant_id)), normalizing(instance):
-            result = method(cursor)
-            if inspect.isawaitable(result):
-                result = self._operations.portal.run(result, poll.spec.timeout_seconds)
+        timeout = poll.spec.timeout_seconds
+        with (
+            calling(Call(poll.name, tenant_id=poll.tenant_id)),
+            normalizing(instance),
+            self._operations.secrets.session(),
+        ):
+            if inspect.iscoroutinefunction(method):
+                result = self._operations.portal.run(method(cursor), timeout)
+            else:  # on a thread, which is abandoned when its time is up
+                result = self._operations.timed_calls.run(
+                    partial(method, cursor), timeout, key=("poll", poll.id)
+                )
+                if inspect.isawaitable(result):
+                    result = self._operations.portal.run(result, timeout)
             return checked_result(poll.spec, result)
 
     def _save(self, poll: Poll, row: Row, result: PollResult) -> int:

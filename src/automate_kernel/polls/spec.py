@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from automate_kernel.errors import ConfigError, PluginError, type_name
+from automate_kernel.operations.schemas import Schema, schema_problems
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,8 +60,9 @@ class PollSpec:
     """
     One poll of a connector: its *name*, its method's *attribute*, the seconds between two calls.
 
-    Its events are called ``connector.name``. A call returns *max_events* at most, and takes
-    *timeout_seconds* at most.
+    Its events are called ``connector.name``, and their payloads fit *payload_schema*, a pydantic
+    model or a JSON Schema. A call returns *max_events* at most, and takes *timeout_seconds* at
+    most.
     """
 
     name: str
@@ -69,6 +71,7 @@ class PollSpec:
     max_events: int = 500
     timeout_seconds: float = 60.0
     description: str = field(default="", compare=False)
+    payload_schema: Schema = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         for problem, hint in self._problems():
@@ -91,12 +94,14 @@ def poll(
     every: str | float,
     max_events: int = 500,
     timeout_seconds: float = 60.0,
+    payload_schema: Schema = None,
 ) -> Callable[[F], F]:
     """
     Make a method of a connector a poll: ``@poll("new_row", every="1m")``.
 
     It is called with the cursor, None at the first time, and returns a `PollResult`. It may be
-    ``async``.
+    ``async``. With *payload_schema*, a pydantic model or a JSON Schema, the catalogue says what
+    the events hold, and a payload that doesn't fit is an error of the plugin.
     """
     # Here, as it brings pydantic along, and most connectors declare none.
     from automate_kernel.durations import parse_duration
@@ -111,7 +116,13 @@ def poll(
             raise TypeError("decorate a plain method; put this decorator innermost")
         words = (inspect.getdoc(function) or "").partition("\n\n")[0]
         spec = PollSpec(
-            name, function.__name__, seconds, max_events, timeout_seconds, " ".join(words.split())
+            name,
+            function.__name__,
+            seconds,
+            max_events,
+            timeout_seconds,
+            " ".join(words.split()),
+            payload_schema,
         )
         setattr(function, _MARK, spec)
         return function
@@ -155,4 +166,17 @@ def checked_result(spec: PollSpec, result: object) -> PollResult:
             f"the poll {spec.name!r} returned other things than events",
             hint="return PollResult([PolledEvent(id, payload)], cursor)",
         )
+    if spec.payload_schema is not None:
+        _check_payloads(spec, result.events)
     return result
+
+
+def _check_payloads(spec: PollSpec, events: Sequence[PolledEvent]) -> None:
+    for event in events:
+        problems = schema_problems(spec.payload_schema, event.payload, f"payload of {spec.name!r}")
+        if problems:
+            raise PluginError(
+                f"the poll {spec.name!r} returned a payload that doesn't fit its payload_schema: "
+                + "; ".join(str(each) for each in problems[:3]),
+                hint="correct the payload_schema, or what the method makes of the answer",
+            )

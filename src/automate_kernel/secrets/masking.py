@@ -192,6 +192,12 @@ def literal_secrets(value: Any, schema: Mapping[str, Any] | None) -> Iterator[st
         yield from {each for each in (text, bare) if strength_of(each) == "strong"}
 
 
+def holds_secrets(value: Any, schema: Mapping[str, Any] | None) -> bool:
+    """Return True if *value* has a secret of its own in it, by the names and the *schema*."""
+    schema = schema or {}
+    return any(True for _ in _literals(value, [schema], "", schema.get("$defs", {})))
+
+
 def _masked(value: Any, schemas: _Schemas, name: str, models: Mapping[str, Any]) -> Any:
     if value is None or isinstance(value, bool):
         return value

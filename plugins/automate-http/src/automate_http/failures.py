@@ -9,9 +9,9 @@ from typing import Any
 
 from automate_http.exchange import Reply
 from automate_http.guard import origin
-from automate_http.waits import header_wait, retry_after
+from automate_http.waits import header_wait
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.error_mapping import code_of_status
+from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 
 _READ, _READ_JSON, _SHOWN = 4_096, 65_536, 200
 _TOO_MANY = 429
@@ -32,7 +32,7 @@ def failure_of(reply: Reply, redact: Callable[[str], str] = str) -> AutomateErro
     else:
         code, hint = code_of_status(reply.status), None
     said = _excerpt(reply, redact)
-    wait = retry_after(reply.headers)
+    wait = retry_after_of(reply.headers)
     if wait is None and reply.status == _TOO_MANY:
         wait = header_wait(reply.headers)
     return AutomateError(

@@ -16,6 +16,7 @@ import secrets as random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
@@ -32,7 +33,7 @@ from automate_http.guard import Guard, origin
 from automate_http.transports import Transports
 from automate_http.urls import parse_base_url
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretNotFoundError
-from automate_kernel.operations.account import Consent
+from automate_kernel.operations.account import AccountStatus, Consent
 from automate_kernel.operations.context import SecretReader
 from automate_kernel.secrets import SecretResolver, WritableSecretsBackend
 from automate_kernel.secrets.logs import get_logger
@@ -42,7 +43,7 @@ logger: logging.Logger = get_logger(__name__)
 ClientAuthentication = Literal["client_secret_basic", "client_secret_post", "none"]
 
 _SECONDS, _MOST_BYTES = 30.0, 65_536
-_LONGEST_TOKEN = 16_384
+_LONGEST_TOKEN, _LONGEST_ERROR = 16_384, 500
 _REFUSED = frozenset({400, 401, 403})
 
 
@@ -58,6 +59,8 @@ class Tokens:
     connected_at: str = ""
     revoked: bool = False
     """True once the service refused the refresh token: a person has to connect again."""
+    error: str = ""
+    """The last failure to renew them, since the last success."""
 
     def __repr__(self) -> str:
         return f"<Tokens of {self.connected_by or 'nobody'}>"
@@ -186,6 +189,31 @@ class OAuth2(Auth):
             raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "the answer has no code")
         return found["code"][0]
 
+    def status(self, secrets: SecretReader) -> AccountStatus:
+        """Return the state of the connection, without a request to the service."""
+        try:
+            tokens = self._kept(_store(secrets), secrets)
+        except AutomateError as error:
+            if error.code != ErrorCodes.UNAUTHENTICATED:
+                raise
+            return AccountStatus(connected=False)
+        lapsed = tokens.refresh_token is None and not tokens.is_fresh(0, self._clock())
+        return AccountStatus(
+            connected=True,
+            connected_by=tokens.connected_by,
+            connected_at=tokens.connected_at,
+            expires_at=_moment(tokens.expires_at),
+            renews=tokens.refresh_token is not None and not tokens.revoked,
+            ended=tokens.revoked or lapsed,
+            error=tokens.error,
+        )
+
+    def disconnect(self, secrets: SecretReader) -> None:
+        """Delete the tokens. A renewal that is under way ends before."""
+        store = _store(secrets)
+        with store.locked(self._key):
+            store.delete_secret(self._key)
+
     # -- sending -----------------------------------------------------------------------------
 
     async def credentials(self, secrets: SecretReader) -> Credentials:
@@ -232,7 +260,7 @@ class OAuth2(Auth):
         try:
             reply = self._ask(secrets, "refresh_token", refresh_token=tokens.refresh_token)
             if reply.status in _REFUSED and _error_in(reply) in {"invalid_grant", "access_denied"}:
-                ended = replace(tokens, revoked=True)
+                ended = replace(tokens, revoked=True, error="the service has ended the connection")
                 kept = self._keep_if_same(store, secrets, tokens, ended)
                 if kept.revoked:
                     raise self._revoked(kept)
@@ -240,6 +268,7 @@ class OAuth2(Auth):
             if reply.status != 200:
                 raise self._worded(reply, secrets)
         except AutomateError as error:
+            self._note(store, secrets, tokens, error)
             # The service that renews tokens is away, and this one is good for a moment more.
             if error.retryable and not refused and tokens.is_fresh(0, self._clock()):
                 return tokens
@@ -253,6 +282,19 @@ class OAuth2(Auth):
             connected_at=tokens.connected_at,
         )
         return self._keep_if_same(store, secrets, tokens, new)
+
+    def _note(
+        self,
+        store: WritableSecretsBackend,
+        secrets: SecretReader,
+        tokens: Tokens,
+        error: AutomateError,
+    ) -> None:
+        """Keep the reason of a failure beside the *tokens*, for those who look at `status`."""
+        text = f"{error.code}: {error.message}"[:_LONGEST_ERROR]
+        if text != tokens.error:
+            with suppress(AutomateError):  # the failure itself is what is reported
+                self._keep_if_same(store, secrets, tokens, replace(tokens, error=text))
 
     def _keep_if_same(
         self, store: WritableSecretsBackend, secrets: SecretReader, before: Tokens, new: Tokens
@@ -445,6 +487,14 @@ def _seconds(lifetime: Any) -> float | None:
     except OverflowError:  # an integer of hundreds of digits
         return None
     return seconds if math.isfinite(seconds) else None
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    """Return the time of *seconds* since 1970, or None for one that no calendar has."""
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def _json_in(reply: Reply) -> Mapping[str, Any]:

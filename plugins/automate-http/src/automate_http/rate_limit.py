@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from automate_http.waits import header_wait, retry_after
+from automate_http.waits import header_wait
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.error_mapping import retry_after_of
 
 _ASKS_TO_WAIT = frozenset({429, 503})
 _MOST_KEYS = 1_000
@@ -74,7 +75,7 @@ class RateLimiter:
 
     def observe(self, status: int, headers: Mapping[str, str], key: str = "") -> None:
         """Heed the wait that an answer asks for. *headers* have names in lower case."""
-        wait = retry_after(headers) if status in _ASKS_TO_WAIT else None
+        wait = retry_after_of(headers) if status in _ASKS_TO_WAIT else None
         wait = wait if wait is not None else header_wait(headers)
         if wait:
             with self._lock:

@@ -12,21 +12,6 @@ _RESET = ("x-ratelimit-reset", "ratelimit-reset", "x-rate-limit-reset")
 _EPOCH_SECONDS, _EPOCH_MILLISECONDS = 1e9, 1e12
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of ``Retry-After``, a day at most. *headers* have lower-case names."""
-    text = headers.get("retry-after", "").strip()
-    if (seconds := _number(text)) is not None:
-        return min(seconds, _MAX_WAIT_SECONDS)
-    try:
-        # Against the server's own clock: ours may be minutes off.
-        seconds = (
-            parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("date", ""))
-        ).total_seconds()
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    return min(max(seconds, 0.0), _MAX_WAIT_SECONDS)
-
-
 def header_wait(headers: Mapping[str, str]) -> float | None:
     """Return the seconds until a limit that is used up is reset, or None while some is left."""
     remaining = _first(headers, _REMAINING)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -18,7 +20,10 @@ class LlmService(BaseModel):
     """The model as Pydantic AI names it: ``anthropic:…``, ``google:…``, ``openai:…``; a server that
     is compatible with OpenAI's is ``openai-chat:…`` with a `base_url`, and ``test`` is no model."""
     base_url: str | None = Field(default=None, pattern=r"^https?://")
-    """The address of the service, if it isn't the usual one."""
+    """The address of the service, if it isn't the usual one; https, but for this machine's own."""
+    allow_plain_http: bool = False
+    """Send requests over plain http to another machine, where all between can read them: for a
+    network of your own."""
     api_key: SecretStr | None = None
     """The key; better as ``$secret:KEY``. By default that of the service's environment variable."""
     max_tokens: int = Field(default=1_024, ge=1, le=1_000_000)
@@ -29,6 +34,24 @@ class LlmService(BaseModel):
     """Seconds for a request."""
     structured: Literal["tool", "native", "prompted"] = "tool"
     """The way to ask for structured output: a tool, the service's own JSON Schema, or words."""
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> LlmService:
+        if self.base_url is not None and not self.allow_plain_http:
+            url = urlsplit(self.base_url)
+            if url.scheme.lower() == "http" and not _is_loopback(url.hostname or ""):
+                raise ValueError(
+                    "base_url must be https: the key and the prompts would be readable; "
+                    "allow_plain_http lets it pass"
+                )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class LlmBudget(BaseModel):

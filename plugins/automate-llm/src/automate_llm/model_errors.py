@@ -11,7 +11,7 @@ from pydantic_ai.exceptions import (
 )
 
 from automate_kernel import AutomateError, ErrorCodes
-from automate_kernel.operations.error_mapping import code_of_status, normalize
+from automate_kernel.operations.error_mapping import code_of_status, normalize, retry_after_of
 
 _TOO_LONG = ("context_length", "context length", "context window", "maximum context", "too long")
 _REFUSED = ("content_filter", "content_policy", "content management policy")
@@ -93,7 +93,6 @@ def _refusal(text: str) -> AutomateError:
 def _retry_after(error: ModelAPIError) -> float | None:
     known = getattr(error, "retry_after", None)
     if known is None:
-        # Older releases have the header alone. Its other form, a date, depends on two clocks.
-        text = (getattr(error, "headers", None) or {}).get("retry-after", "")
-        known = float(text) if text.isascii() and text.isdigit() and len(text) < 8 else None
+        # Older releases have the header alone.
+        known = retry_after_of(getattr(error, "headers", None) or {})
     return None if known is None else min(max(float(known), 0.0), _LONGEST_WAIT)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from mcp import types
 
-from automate_kernel.errors import AutomateError, ErrorCodes, is_setup_fault
-from automate_kernel.secrets.logs import get_logger
-
-logger: logging.Logger = get_logger(__name__)
-
-_OURS = "it failed; the log of the server says why"
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.exposure import shown_error
 
 
 def answer(output: Any, *, most: int) -> types.CallToolResult:
@@ -43,12 +38,9 @@ def failed(error: BaseException, what: str = "a call") -> types.CallToolResult:
     """
     Return the result of a tool that failed, with the code, the hint, and if a retry can help.
 
-    A fault of our own set-up goes to the log, as *what*, and not to the client.
+    What `shown_error` hides goes to the log, as *what*, and not to the client.
     """
-    if not isinstance(error, AutomateError) or _is_ours(error):
-        logger.error("%s failed: %s", what, error)
-        retryable = isinstance(error, AutomateError) and error.retryable
-        error = AutomateError(ErrorCodes.INTERNAL, _OURS, retryable=retryable)
+    error = shown_error(error, what)
     told: dict[str, Any] = {
         "code": error.code.value,
         "message": error.message,
@@ -63,11 +55,6 @@ def failed(error: BaseException, what: str = "a call") -> types.CallToolResult:
         structured_content={"error": told},
         is_error=True,
     )
-
-
-def _is_ours(error: AutomateError) -> bool:
-    """Return True for a fault of our set-up, and for a bug, whose words may tell anything."""
-    return is_setup_fault(error) or error.code is ErrorCodes.INTERNAL
 
 
 def wrapped_schema(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:

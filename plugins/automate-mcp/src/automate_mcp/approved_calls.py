@@ -15,6 +15,8 @@ from typing import Any
 from mcp import types
 
 from automate_kernel import Kernel
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.secrets.masking import holds_secrets
 from automate_mcp.executions import Executions
 from automate_mcp.progress import Send
 from automate_mcp.settings import CALL_PREFIX, Caller, ServeSettings
@@ -33,13 +35,26 @@ class ApprovedCalls:
     async def call(
         self, caller: Caller, operation: str, data: dict[str, Any], key: str | None, send: Send
     ) -> types.CallToolResult:
-        """Ask for the approval of a call, and return its execution; its output if that ends."""
+        """
+        Ask for the approval of a call, and return its execution; its output if that ends.
+
+        Raises ``FAILED_PRECONDITION`` for an input with secrets: what waits is stored, and shown
+        to those who approve it.
+        """
         execution_id = await asyncio.to_thread(self._start, caller, operation, data, key)
         return await self._executions.wait(
             caller, execution_id, self._settings.wait_seconds, send, whole=False
         )
 
     def _start(self, caller: Caller, operation: str, data: dict[str, Any], key: str | None) -> str:
+        spec = self._kernel.operation(operation)
+        if holds_secrets(data, spec.json_schema()):
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"the input of {operation} has a secret in it, and a call that waits for a person "
+                "is stored",
+                hint="leave it out; the host can keep it in the config of the plugin",
+            )
         name = CALL_PREFIX + operation
         if name not in self._kernel.workflows:
             self._kernel.add_workflow(self._definition(name, operation))

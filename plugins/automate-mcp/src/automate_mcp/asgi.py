@@ -93,7 +93,9 @@ class BearerApp:
             await _refuse(send)
             return
         # Sessions belong to who began them: the SDK compares this.
-        user = AuthenticatedUser(AccessToken(token="", client_id=caller.name, scopes=[]))
+        # Of two tenants' callers with one name, neither may go on with the other's.
+        client = json.dumps([caller.tenant_id, caller.name])
+        user = AuthenticatedUser(AccessToken(token="", client_id=client, scopes=[]))
         await self._app({**scope, _CALLER: caller, "user": user}, receive, send)
 
 

@@ -14,7 +14,7 @@ _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 class ToolHints(BaseModel):
     """The host's own word on a tool, which counts more than the server's."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     read_only: bool | None = None
     """True if it changes nothing."""
@@ -29,7 +29,13 @@ class ToolHints(BaseModel):
 class McpConfig(BaseModel):
     """One server: a *command* to start, or the *url* of one that runs."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_extra={
+            "examples": [{"url": "https://mcp.example.com/mcp", "tools": ["read_*", "search"]}]
+        },
+    )
 
     command: str | None = None
     """The program of a server that speaks over its standard input and output."""

@@ -29,13 +29,14 @@ class Executions:
         self._kernel = kernel
         self._settings = settings
 
-    def find(self, caller: Caller, execution_id: str) -> Execution:
+    def find(self, caller: Caller, execution_id: str, *, large_outputs: bool = True) -> Execution:
         """
         Return an execution, or raise ``NOT_FOUND``: also for another tenant's.
 
-        A call that waits for an approval is its caller's own.
+        A call that waits for an approval is its caller's own. Without *large_outputs* those that
+        are kept apart are not read.
         """
-        found = self._kernel.executions.get(execution_id)
+        found = self._kernel.executions.get(execution_id, large_outputs=large_outputs)
         if (
             found is not None
             and found.tenant_id == caller.tenant_id
@@ -74,7 +75,9 @@ class Executions:
         """
         until, pause, steps = time.monotonic() + seconds, _FIRST_LOOK_SECONDS, -1
         while True:
-            execution = await asyncio.to_thread(self.find, caller, execution_id)
+            execution = await asyncio.to_thread(
+                self.find, caller, execution_id, large_outputs=False
+            )
             left = until - time.monotonic()
             if execution.status.finished or left <= 0:
                 break
@@ -84,6 +87,8 @@ class Executions:
                 await send(float(done + 1), None, f"{execution.name}: {execution.status.value}")
             await anyio.sleep(min(pause, left))
             pause = min(pause * 2, _LOOK_SECONDS)
+        if execution.status.finished:
+            execution = await asyncio.to_thread(self.find, caller, execution_id)
         told = await asyncio.to_thread(self.describe, execution)
         if not whole and execution.status.finished:
             if told["error"] is not None or execution.status.value != "COMPLETED":

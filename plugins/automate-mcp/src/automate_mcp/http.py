@@ -16,7 +16,7 @@ import httpx2
 from mcp.types import INTERNAL_ERROR
 
 from automate_kernel.errors import ErrorCodes
-from automate_kernel.operations.error_mapping import code_of_status
+from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 from automate_mcp.config import McpConfig
 
 MARK = "automate"
@@ -87,7 +87,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         if status >= 400 and status not in _PROTOCOL:
             code = code_of_status(status)
             # The request was refused before anything was done, but for faults of the server.
-            after = _retry_after(response)
+            after = retry_after_of(response.headers)
             text = f"it answered with HTTP status {status}"
             return _failed(request, status, code, text, retry_after=after, sent=status >= 500)
         headers = [
@@ -106,11 +106,6 @@ async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
     # In small pieces, also of what is packed: the size is counted as it grows.
     async for chunk in response.aiter_bytes(65_536):
         yield chunk
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    text = response.headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 8 else None
 
 
 def _failed(

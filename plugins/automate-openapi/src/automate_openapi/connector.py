@@ -45,6 +45,7 @@ class OpenApiConnector(Connector):
         self._lock = threading.Lock()
         self._known: tuple[Actions, Security] | None = None
         self._clients: dict[tuple[str, tuple[str, ...]], ServiceClient] = {}
+        self._retired: list[ServiceClient] = []
 
     @classmethod
     def config_schema(cls) -> type[OpenApiConfig]:
@@ -89,7 +90,8 @@ class OpenApiConnector(Connector):
     def close(self) -> None:
         """Close the connections. The next call opens new ones."""
         with self._lock:
-            clients, self._clients = list(self._clients.values()), {}
+            clients, self._clients = [*self._clients.values(), *self._retired], {}
+            self._retired = []
         for client in clients:
             client.close()
         if not self._source.empty:
@@ -105,12 +107,18 @@ class OpenApiConnector(Connector):
         if known is not None and known[0].document is document:
             return known
         actions = await asyncio.to_thread(Actions, document, self._settings, self.ctx.logger)
+        spent: list[ServiceClient] = []
         with self._lock:
             if self._known is None or self._known[0].document is not document:
                 self._known = actions, Security(document, self._settings)
-                # These know another document's credentials. Requests on their way still end.
+                # These know another document's credentials. Requests on their way still end: the
+                # connections are closed when the next document comes, or with the connector.
+                spent, self._retired = self._retired, list(self._clients.values())
                 self._clients = {}
-            return self._known
+            known = self._known
+        for client in spent:
+            await asyncio.to_thread(client.close)
+        return known
 
     def _client(self, security: Security, address: str, names: tuple[str, ...]) -> ServiceClient:
         """Return the client for the service at *address* with the credentials *names*."""

@@ -147,8 +147,8 @@ class Security:
         if not isinstance(url, str):
             raise _wrong(name, "has no flow for client credentials; give token_url, or a secret")
         from_web = is_url(self._document.place)
-        hosts = {urlsplit(each).netloc for each in (base_url, self._document.place)}
-        if given.token_url is None and from_web and urlsplit(url).netloc not in hosts:
+        hosts = {_host(each) for each in (base_url, self._document.place)}
+        if given.token_url is None and from_web and _host(url) not in hosts:
             raise _wrong(name, "has its token_url on another host; if it is right, give it here")
         return OAuth2(
             f"openapi.{name}",
@@ -170,6 +170,14 @@ def _key_auth(name: str, scheme: Mapping[str, Any], key: str) -> Auth:
     if place == "cookie":
         return CookieAuth(field, key)
     raise _wrong(name, "has its key in no known place")
+
+
+def _host(url: str) -> str | None:
+    """Return the host of *url* with its port; None if it can't be read."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:  # "https://[nowhere"
+        return None
 
 
 def _wrong(name: str, problem: str) -> ConfigError:

@@ -14,6 +14,7 @@ from django.urls import URLPattern
 from django.utils import timezone
 
 from automate_django.admin.pages.access import reach_of, uuid_of
+from automate_django.admin.pages.accounts import AccountPages
 from automate_django.admin.pages.base import Link, PageAdmin
 from automate_django.admin.pages.bulk_actions import BulkActionPages, allowed_actions
 from automate_django.admin.pages.dashboard import DashboardPages
@@ -112,7 +113,8 @@ class OutboxItemAdmin(PageAdmin):
     def pages(self) -> list[URLPattern]:
         """Return the pages below the outbox's own address."""
         parts = (
-            DashboardPages, BulkActionPages, KindPages, WorkerPages, PluginPages, OperationPages,
+            DashboardPages, BulkActionPages, KindPages, WorkerPages, PluginPages, AccountPages,
+            OperationPages,
         )  # fmt: skip
         return [
             self.get("figures/", self.figures_view, "automate_outbox_figures"),

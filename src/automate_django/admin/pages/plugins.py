@@ -61,6 +61,7 @@ class PluginPages(PageSection):
             total=len(listed),
             loaded=loaded,
             load_url=self.url("automate_plugins_load"),
+            accounts_url=self.url("automate_accounts"),
             unmatched=get_kernel().plugins.unmatched(),
         )
 

@@ -45,6 +45,7 @@ def connect(
     receiver = LoopbackReceiver(port)
     try:
         consent = account.begin(receiver.redirect_uri)
+        receiver.expect(consent.state)
         context.out.note(f"Open this page, and allow the access:\n{consent.url}")
         if not no_browser:
             webbrowser.open(consent.url)

@@ -126,7 +126,7 @@ def search(
     words: str = argument("Words that must all be in a name or a description.", metavar="WORD"),
 ) -> None:
     """
-    Find actions, capabilities, webhooks and other plugins by words, in the manifests of all.
+    Find actions, capabilities, webhooks, polls and other plugins by words, in the manifests of all.
 
     Nothing is imported. A plugin without a manifest is found by its key alone.
     """
@@ -161,7 +161,7 @@ def described_by(record: PluginRecord) -> tuple[Mapping[str, Any] | None, Automa
 
 
 def searchable(record: PluginRecord) -> Iterator[dict[str, str]]:
-    """Yield what can be found of a plugin: itself, its operations and its webhooks."""
+    """Yield what can be found of a plugin: itself, its operations, webhooks and polls."""
     about, _ = described_by(record)
     about = about or {"title": "", "description": "", "operations": [], "triggers": []}
     common = {"source": record.source}
@@ -173,7 +173,7 @@ def searchable(record: PluginRecord) -> Iterator[dict[str, str]]:
 
     yield row(record.kind, record.key, about["description"])
     operation = "action" if record.kind == "connector" else "capability"
-    for what, kind in (("operations", operation), ("triggers", "webhook")):
+    for what, kind in (("operations", operation), ("triggers", "webhook"), ("polls", "poll")):
         for each in about.get(what, ()):
             yield row(kind, f"{record.key}.{each['name']}", each["description"])
 
@@ -192,3 +192,5 @@ def _show_about(context: Context, about: Mapping[str, Any]) -> None:
     for spec in about.get("triggers", ()):
         needs = f"  needs {', '.join(spec['secrets'])}" if spec["secrets"] else ""
         out.line(f"trigger  {spec['name']}{needs}")
+    for spec in about.get("polls", ()):
+        out.line(f"poll  {spec['name']}  every {spec['every_seconds']:g} s")

@@ -47,8 +47,10 @@ Identifier = Annotated[
 ]
 """A step's id."""
 
+# Behind the plugin's key a service names its operations itself: `github.2fa`, `tools.repos/list`.
 OperationName = Annotated[
-    str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]*(\.[a-zA-Z_][a-zA-Z0-9_-]*)*$", max_length=200)
+    str,
+    Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]*(\.[a-zA-Z0-9_][a-zA-Z0-9_/-]*)*$", max_length=300),
 ]
 """The action that a step calls: ``connector.action``, or an action of the host."""
 
