@@ -58,8 +58,12 @@ class BoundedImap(imaplib.IMAP4):
         if answer != "OK" or self._received:
             raise self.abort("STARTTLS was refused or tampered with")
         self.sock = self._server.tls_context().wrap_socket(self.sock, server_hostname=self.host)
+        self.learn_capabilities()
+
+    def learn_capabilities(self) -> None:
+        """Ask for the capabilities: TLS and a login may have changed them."""
         self.untagged_responses.clear()
-        answer, found = self.capability()
+        _, found = self.capability()
         self.capabilities = tuple(found[-1].decode("ascii", "replace").upper().split())
 
     def read(self, size: int) -> bytes:
@@ -195,6 +199,7 @@ def imap_session(
         if server.tls == "starttls":
             client.upgrade()
         _login(client, server, secret, what)
+        client.learn_capabilities()
         yield ImapSession(client, what, redact)
         client.logout()
     except AutomateError:
