@@ -14,7 +14,7 @@ MIB = 1_048_576
 def smtp(config=None, **more):
     return lambda port: {
         "smtp": {"host": "127.0.0.1", "port": port, "tls": "none", **(config or {})},
-        "sender": USER, "timeout_seconds": 2, **more,
+        "sender": USER, "timeout_seconds": 0.4, **more,
     }  # fmt: skip
 
 
@@ -102,7 +102,6 @@ EARLY = ["greeting", "ehlo", "mail", "rcpt"]
 def test_smtp_that_hangs_up_before_the_mail_is_tried_again(stage):
     error = failure(conversation(stage), "mail.send", LETTER, smtp())
     assert (error.code, error.retryable) == ("UNAVAILABLE", True)
-    assert "may_be_sent" not in error.details
 
 
 @pytest.mark.parametrize("stage", EARLY)
@@ -112,9 +111,7 @@ def test_smtp_that_hangs_up_before_the_mail_is_tried_again(stage):
 )  # fmt: skip
 def test_smtp_that_talks_nonsense_before_the_mail_is_tried_again(stage, answer):
     error = failure(conversation(stage, answer), "mail.send", LETTER, smtp())
-    assert error.code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
-    assert error.retryable
-    assert "may_be_sent" not in error.details
+    assert (error.code, error.retryable) == ("UNAVAILABLE", True)
 
 
 @pytest.mark.parametrize("stage", ["data", "content"])
@@ -126,8 +123,8 @@ def test_smtp_that_leaves_it_open_is_not_tried_again(stage, answer):
     """Nobody knows whether the mail was taken, and the error says so by its code."""
     error = failure(conversation(stage, answer), "mail.send", LETTER, smtp())
     assert (error.code, error.retryable) == ("DEADLINE_EXCEEDED", False)
-    assert error.details["may_be_sent"] is True
-    assert error.details["message_id"] in str(error)
+    assert "did not say whether it took it" in str(error)
+    assert "@shop.example>" in str(error)
 
 
 @pytest.mark.parametrize("stage", [*EARLY, "data", "content"])
@@ -146,7 +143,6 @@ def test_smtp_replies_decide_about_the_next_try(stage, answer, code, retryable):
         pytest.skip("HELO follows")
     error = failure(conversation(stage, answer), "mail.send", LETTER, smtp())
     assert (error.code, error.retryable) == (code, retryable)
-    assert "may_be_sent" not in error.details
 
 
 @pytest.mark.parametrize(
@@ -175,7 +171,8 @@ def test_one_refused_receiver_is_an_error_and_nobody_gets_the_mail():
         conversation("rcpt", "550 unknown")(connection)
 
     error = failure(script, "mail.send", LETTER, smtp())
-    assert error.details == {"refused": {"bob@there.example": 550}}
+    assert (error.code, error.retryable) == ("FAILED_PRECONDITION", False)
+    assert "refused bob@there.example: 550 unknown" in str(error)
     assert b"DATA\r\n" not in heard
 
 
@@ -204,7 +201,7 @@ def imap(config=None, **more):
     return lambda port: {
         "imap": {"host": "127.0.0.1", "port": port, "tls": "none",
                  "user": USER, "secret": "MAIL_PASSWORD", **(config or {})},
-        "timeout_seconds": 2, "max_message_bytes": MIB, **more,
+        "timeout_seconds": 0.4, "max_message_bytes": MIB, **more,
     }  # fmt: skip
 
 

@@ -56,8 +56,14 @@ def login_failed(what: str, *, temporary: bool = False) -> AutomateError:
     )
 
 
-def transport_failure(what: str, error: BaseException) -> AutomateError:
-    """Return the error for a connection that failed: the certificate, the time, or the network."""
+def transport_failure(
+    what: str, error: BaseException, *, late: ErrorCodes = ErrorCodes.DEADLINE_EXCEEDED
+) -> AutomateError:
+    """
+    Return the error for a connection that failed: the certificate, the time, or the network.
+
+    *late* is the code if the time ran out.
+    """
     for each in _chain(error):
         if isinstance(each, ssl.SSLCertVerificationError):
             return AutomateError(
@@ -68,7 +74,7 @@ def transport_failure(what: str, error: BaseException) -> AutomateError:
     if any(
         isinstance(each, TimeoutError) or "Timeout" in type(each).__name__ for each in _chain(error)
     ):
-        return AutomateError(ErrorCodes.DEADLINE_EXCEEDED, f"{what} took too long to answer")
+        return AutomateError(late, f"{what} took too long to answer")
     if any(isinstance(each, ssl.SSLError) for each in _chain(error)):
         return AutomateError(
             ErrorCodes.UNAVAILABLE,

@@ -8,6 +8,7 @@ from email import message_from_bytes
 from email.errors import HeaderParseError, MessageError
 from email.header import decode_header
 from email.message import Message
+from email.parser import BytesHeaderParser
 from email.utils import getaddresses
 
 from pydantic import BaseModel, Field
@@ -68,7 +69,7 @@ def summary_of(mailbox: str, validity: int, words: bytes, header: bytes) -> Summ
     if uid is None:
         return None
     arrived = _ARRIVED.search(words)
-    message = message_from_bytes(header)
+    message = BytesHeaderParser().parsebytes(header)
     names = _addresses(message, "From") or [("", "")]
     return Summary(
         mailbox=mailbox,
@@ -142,7 +143,10 @@ def _decoded(part: Message, content: bytes) -> str:
 
 def _addresses(message: Message, name: str) -> list[tuple[str, str]]:
     # Before the encoded words are decoded: in one may stand a comma that is none of the list's.
-    pairs = getaddresses([_raw(message, name)])[:_MOST_ADDRESSES]
+    try:
+        pairs = getaddresses([_raw(message, name)])[:_MOST_ADDRESSES]
+    except RecursionError:  # a comment within a comment, a thousand times
+        return []
     return [(_readable(each), _storable(address)) for each, address in pairs if address]
 
 

@@ -39,7 +39,12 @@ class SmtpSession:
 
     async def check(self) -> None:
         """Connect, log in and leave."""
-        await self._bounded(self._connected_only())
+        client = self._client()
+        try:
+            await self._bounded(self._connect(client))
+            await _leave(client)
+        finally:
+            client.close()
 
     async def submit(self, posting: Posting, *, partial: bool = False) -> dict[str, str]:
         """
@@ -47,14 +52,20 @@ class SmtpSession:
 
         Unless it is *partial*, one refused receiver is an error, and nobody gets the mail. An error
         of which nobody knows whether the mail was taken has the code ``DEADLINE_EXCEEDED``, is not
-        tried again, and says so in its details: ``may_be_sent``.
+        tried again, and names the Message-ID. Time that ran out before is ``UNAVAILABLE``.
         """
+        client = self._client()
         try:
-            return await self._bounded(self._submit(posting, partial=partial))
-        except AutomateError as error:
+            refused = await self._bounded(self._submit(client, posting, partial=partial))
+            # Not within the time of the session: a mail that was taken must not look like a failure.
+            await _leave(client)
+            return refused
+        except AutomateError:
             if not self.handing_over:
                 raise
-            raise _unknown_outcome(self._what, posting.message_id) from error
+            raise _unknown_outcome(self._what, posting.message_id) from None
+        finally:
+            client.close()
 
     async def _bounded(self, work: Coroutine[None, None, T]) -> T:
         """Await *work* for as long as a session may take; let nothing but `AutomateError` out."""
@@ -65,7 +76,7 @@ class SmtpSession:
         except aiosmtplib.SMTPResponseException as error:
             raise self._refusal(error.code, error.message) from None
         except (OSError, asyncio.TimeoutError, EOFError) as error:
-            raise transport_failure(self._what, error) from None
+            raise transport_failure(self._what, error, late=ErrorCodes.UNAVAILABLE) from None
         except (aiosmtplib.SMTPException, ValueError) as error:
             words = said(str(error), self.redact)
             code = ErrorCodes.UNAVAILABLE
@@ -77,31 +88,21 @@ class SmtpSession:
             code,
             f"{self._what} answered {status}: {said(words, self.redact)}",
             retryable=retryable,
-            details={"status": status},
         )
 
-    async def _connected_only(self) -> None:
-        client = self._client()
-        try:
-            await self._connect(client)
-        finally:
-            await _leave(client)
-
-    async def _submit(self, posting: Posting, *, partial: bool) -> dict[str, str]:
-        client = self._client()
-        try:
-            await self._connect(client)
-            limit = client.esmtp_extensions.get("size", "")
-            if limit.isascii() and limit.isdigit() and 0 < int(limit[:18]) < len(posting.content):
-                raise too_large(int(limit[:18]))
-            await client.mail(posting.sender)
-            refused = await self._offer(client, posting)
-            if refused and (not partial or len(refused) == len(posting.receivers)):
-                raise self._refused_receivers(refused)
-            await self._hand_over(client, posting.content)
-            return {address: said(error.message, self.redact) for address, error in refused.items()}
-        finally:
-            await _leave(client)
+    async def _submit(
+        self, client: aiosmtplib.SMTP, posting: Posting, *, partial: bool
+    ) -> dict[str, str]:
+        await self._connect(client)
+        limit = client.esmtp_extensions.get("size", "")
+        if limit.isascii() and limit.isdigit() and 0 < int(limit[:18]) < len(posting.content):
+            raise too_large(int(limit[:18]))
+        await client.mail(posting.sender)
+        refused = await self._offer(client, posting)
+        if refused and (not partial or len(refused) == len(posting.receivers)):
+            raise self._refused_receivers(refused)
+        await self._hand_over(client, posting.content)
+        return {address: said(error.message, self.redact) for address, error in refused.items()}
 
     def _client(self) -> aiosmtplib.SMTP:
         server = self.server
@@ -166,7 +167,6 @@ class SmtpSession:
             f"{worst.code} {said(worst.message, self.redact)}",
             hint="nobody got the mail; deliver_to_accepted sends it to the others",
             retryable=retryable,
-            details={"refused": {address: error.code for address, error in refused.items()}},
         )
 
 
@@ -176,16 +176,12 @@ def _unknown_outcome(what: str, message_id: str) -> AutomateError:
         f"{what} got the mail {message_id} and did not say whether it took it",
         hint="look for its Message-ID at the receiver or in the folder of sent mail",
         retryable=False,
-        details={"may_be_sent": True, "message_id": message_id},
     )
 
 
 async def _leave(client: aiosmtplib.SMTP) -> None:
     """Say goodbye, for a second at most. The mail's fate is decided already."""
     try:
-        if client.is_connected:
-            await client.quit(timeout=_GOODBYE_SECONDS)
+        await client.quit(timeout=_GOODBYE_SECONDS)
     except (aiosmtplib.SMTPException, OSError, ValueError, asyncio.TimeoutError):
         pass
-    finally:
-        client.close()

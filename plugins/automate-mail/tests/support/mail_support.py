@@ -92,6 +92,7 @@ class Connection:
 def scripted(script: Callable[[Connection], None]) -> Iterator[int]:
     """Run *script* for each connection, and close it afterwards; give the port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
+
         def serve() -> None:
             while True:
                 try:
