@@ -6,6 +6,7 @@ from email import message_from_bytes
 from email.policy import default
 
 import httpx
+import pytest
 from automate_kernel import Kernel
 from automate_kernel.http.app import webhook_app
 from automate_kernel.storage import MemoryStorage
@@ -21,23 +22,14 @@ class TestMailConnector(ConnectorContract):
     supports_webhooks = False
     config = {"smtp": NOBODY, "sender": USER}
     bad_configs = ({}, config, {"imap": {**NOBODY, "user": "ada", "secret": "KEY"}})
+    example_inputs = {
+        "send": {"to": ["bob@there.example"], "text": "Hello"},
+        "search": {"subject": "Hello"},
+    }
 
-
-class TestMailConnectorOnAServer(ConnectorContract):
-    plugin_class = MailConnector
-    supports_webhooks = False
-    example_inputs = {"send": {"to": ["bob@there.example"], "text": "Hello"}, "search": {}}
-
-    def _make(self):
-        return self.made
-
-    def test_examples_give_json(self, plugin, mail_server):
-        self.made = mail_server.kernel().connector("mail")
-        super().test_examples_give_json(self.made)
-
-    @classmethod
-    def setup_class(cls):
-        cls.made = MailConnector({"smtp": NOBODY, "sender": USER})
+    @pytest.fixture
+    def connector(self, mail_server):
+        return mail_server.kernel().connector("mail")
 
 
 ASK = {

@@ -69,6 +69,12 @@ class Move(Place):
     target: HeaderText = Field(min_length=1, description="The mailbox to move it to.")
 
 
+class Moved(BaseModel):
+    """The place that a message went to."""
+
+    mailbox: str = Field(description="The mailbox. The message has another number there.")
+
+
 class Fetch(Place):
     """A message to read."""
 
@@ -147,13 +153,13 @@ class MailConnector(Connector):
         return changed[0] if changed else summary
 
     @action
-    def move(self, wanted: Move) -> None:
+    def move(self, wanted: Move) -> Moved:
         """Move one message to another mailbox."""
         target, uid = quoted(encoded_name(wanted.target)), str(wanted.uid)
         with self._opened(wanted, writable=True) as (session, _):
             if "MOVE" in session.capabilities:
                 session.command(f"the move to {wanted.target!r}", "MOVE", uid, target)
-                return
+                return Moved(mailbox=wanted.target)
             if "UIDPLUS" not in session.capabilities:
                 # A plain EXPUNGE would delete what others have marked.
                 raise AutomateError(
@@ -162,6 +168,7 @@ class MailConnector(Connector):
             session.command(f"the copy to {wanted.target!r}", "COPY", uid, target)
             session.command("the deletion", "STORE", uid, "+FLAGS.SILENT", r"(\Deleted)")
             session.command("the deletion", "EXPUNGE", uid)
+        return Moved(mailbox=wanted.target)
 
     @poll("arrived", every="1m", max_events=100)
     def arrived(self, cursor: Any) -> PollResult:

@@ -57,7 +57,7 @@ class SmtpSession:
         client = self._client()
         try:
             refused = await self._bounded(self._submit(client, posting, partial=partial))
-            # Not within the time of the session: a mail that was taken must not look like a failure.
+            # Outside the time of the session: a mail that was taken must not look like a failure.
             await _leave(client)
             return refused
         except AutomateError:
