@@ -14,7 +14,7 @@ MIB = 1_048_576
 def smtp(config=None, **more):
     return lambda port: {
         "smtp": {"host": "127.0.0.1", "port": port, "tls": "none", **(config or {})},
-        "sender": USER, "timeout_seconds": 0.4, **more,
+        "sender": USER, "timeout_seconds": 0.3, **more,
     }  # fmt: skip
 
 
@@ -201,7 +201,7 @@ def imap(config=None, **more):
     return lambda port: {
         "imap": {"host": "127.0.0.1", "port": port, "tls": "none",
                  "user": USER, "secret": "MAIL_PASSWORD", **(config or {})},
-        "timeout_seconds": 0.4, "max_message_bytes": MIB, **more,
+        "timeout_seconds": 0.3, "max_message_bytes": MIB, **more,
     }  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from automate_mail.addresses import HeaderText, MailAddress
 from automate_mail.letter import Letter
 
 
-class Approval(BaseModel):
-    """What `notify` knows of an approval, as ``{{ approval }}`` gives it."""
+class ApprovalRequest(BaseModel):
+    """The names that `notify` has of an approval, as ``{{ approval }}`` gives it."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -13,7 +13,7 @@ from automate_mail.addresses import MailAddress
 MEBIBYTE = 1_048_576
 
 
-class Server(BaseModel):
+class MailServer(BaseModel):
     """A mail server, and the account there."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,7 +38,7 @@ class Server(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> Server:
+    def _check(self) -> MailServer:
         if (self.user is None) != (self.secret is None):
             raise ValueError("a login needs both: user, and secret, the key of its secret")
         if self.tls == "none" and not _is_loopback(self.host):
@@ -66,8 +66,8 @@ class MailConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    smtp: Server | None = Field(None, description="The server that takes mail.")
-    imap: Server | None = Field(None, description="The server that keeps mail.")
+    smtp: MailServer | None = Field(None, description="The server that takes mail.")
+    imap: MailServer | None = Field(None, description="The server that keeps mail.")
     sender: MailAddress | None = Field(
         None, description="The address that mail is from: a@b.example, or Name <a@b.example>."
     )

@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field
 
 from automate_kernel import AutomateError, Call, Connector, ErrorCodes, PollResult, action, poll
 from automate_mail.addresses import HeaderText
-from automate_mail.approval import Approval
+from automate_mail.approval import ApprovalRequest
 from automate_mail.arrivals import arrivals, summaries
-from automate_mail.config import MailConfig, Server
+from automate_mail.config import MailConfig, MailServer
 from automate_mail.imap import ImapSession, encoded_name, imap_session, quoted
 from automate_mail.letter import Letter, Posting, posting_of
 from automate_mail.reading import FetchedMessage, Summary, message_of
@@ -37,14 +37,14 @@ class Sent(BaseModel):
     saved: bool = Field(description="True if a copy is in the folder of sent mail.")
 
 
-class Found(BaseModel):
+class FoundMessages(BaseModel):
     """The messages that a search found."""
 
     messages: list[Summary] = Field(description="The messages, the newest first.")
     total: int = Field(description="How many there are, also beyond the limit.")
 
 
-class Place(BaseModel):
+class MessagePlace(BaseModel):
     """A message by its place."""
 
     mailbox: HeaderText = Field("INBOX", min_length=1, description="The mailbox.")
@@ -54,7 +54,7 @@ class Place(BaseModel):
     )
 
 
-class Marks(Place):
+class Marks(MessagePlace):
     """Flags to set or to take away; the others stay as they are."""
 
     seen: bool | None = Field(None, description="Read, or not read.")
@@ -63,7 +63,7 @@ class Marks(Place):
     deleted: bool | None = Field(None, description="Marked for deletion, or not.")
 
 
-class Move(Place):
+class Move(MessagePlace):
     """A message and where it goes."""
 
     target: HeaderText = Field(min_length=1, description="The mailbox to move it to.")
@@ -75,7 +75,7 @@ class Moved(BaseModel):
     mailbox: str = Field(description="The mailbox. The message has another number there.")
 
 
-class Fetch(Place):
+class Fetch(MessagePlace):
     """A message to read."""
 
     contents: bool = Field(False, description="With the contents of its files, in base64.")
@@ -109,7 +109,9 @@ class MailConnector(Connector):
     @action
     async def ask_approval(
         self,
-        approval: Annotated[Approval, Field(description="What notify knows: {{ approval }}.")],
+        approval: Annotated[
+            ApprovalRequest, Field(description="What notify knows: {{ approval }}.")
+        ],
         call: Call,
         subject: Annotated[
             HeaderText | None, Field(description="The subject; by default the title.")
@@ -119,7 +121,7 @@ class MailConnector(Connector):
         return await self._send(approval.letter(subject), call.idempotency_key)
 
     @action(read_only=True)
-    def search(self, criteria: Criteria) -> Found:
+    def search(self, criteria: Criteria) -> FoundMessages:
         """Find messages in a mailbox."""
         words, literal = criteria.words()
         with self._imap() as session:
@@ -127,7 +129,7 @@ class MailConnector(Connector):
             uids = session.search(words, literal)
             newest = uids[::-1][: criteria.limit]
             found = summaries(session, criteria.mailbox, validity, newest)
-        return Found(messages=found, total=len(uids))
+        return FoundMessages(messages=found, total=len(uids))
 
     @action(read_only=True)
     def fetch(self, wanted: Fetch) -> FetchedMessage:
@@ -241,7 +243,7 @@ class MailConnector(Connector):
 
     @contextmanager
     def _imap(self) -> Iterator[ImapSession]:
-        server: Server | None = self._config.imap
+        server: MailServer | None = self._config.imap
         if server is None:
             raise _not_configured("imap")
         secret = self.ctx.secrets.get(server.secret) if server.secret else None
@@ -256,7 +258,7 @@ class MailConnector(Connector):
 
     @contextmanager
     def _opened(
-        self, place: Place, *, writable: bool = False
+        self, place: MessagePlace, *, writable: bool = False
     ) -> Iterator[tuple[ImapSession, Summary]]:
         """Open the message's mailbox, and find the message in it."""
         with self._imap() as session:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_mail.config import Server
+from automate_mail.config import MailServer
 from automate_mail.failures import login_failed, said, transport_failure
 
 _CHUNK = 65_536
@@ -31,7 +31,7 @@ class BoundedImap(imaplib.IMAP4):
     Its own reads wait anew for each byte that drips in, and take any size that a server names.
     """
 
-    def __init__(self, server: Server, *, timeout_seconds: float, max_bytes: int) -> None:
+    def __init__(self, server: MailServer, *, timeout_seconds: float, max_bytes: int) -> None:
         self._server = server
         self._deadline = time.monotonic() + timeout_seconds
         self._left = max_bytes
@@ -183,7 +183,7 @@ class ImapSession:
 
 @contextmanager
 def imap_session(
-    server: Server,
+    server: MailServer,
     secret: str | None,
     *,
     timeout_seconds: float,
@@ -227,7 +227,7 @@ def imap_session(
             client.shutdown()
 
 
-def _login(client: BoundedImap, server: Server, secret: str | None, what: str) -> None:
+def _login(client: BoundedImap, server: MailServer, secret: str | None, what: str) -> None:
     if server.user is None or secret is None:
         raise AutomateError(
             ErrorCodes.FAILED_PRECONDITION, f"{what} needs a login", hint="set user and secret"

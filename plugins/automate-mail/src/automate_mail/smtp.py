@@ -10,7 +10,7 @@ from typing import TypeVar
 import aiosmtplib
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_mail.config import Server
+from automate_mail.config import MailServer
 from automate_mail.failures import code_of_reply, login_failed, said, transport_failure
 from automate_mail.letter import Posting, too_large
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 class SmtpSession:
     """One connection, for one mail. `handing_over` is True while it is open who has the mail."""
 
-    server: Server
+    server: MailServer
     secret: str | None = field(repr=False)
     timeout_seconds: float
     redact: Callable[[str], str] = str
