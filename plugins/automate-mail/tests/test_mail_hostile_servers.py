@@ -183,6 +183,15 @@ def test_the_others_get_it_if_that_is_asked_for():
     assert sent["refused"] == {"bob@there.example": "unknown"}
 
 
+@pytest.mark.parametrize(
+    "answer", [None, drip, flood, long_silence], ids=["hang-up", "drip", "flood", "silence"]
+)
+def test_a_mail_that_was_taken_is_sent_whatever_the_server_says_at_the_end(answer):
+    with scripted(conversation("quit", answer)) as port:
+        sent = kernel_with(smtp()(port)).invoke("mail.send", LETTER)
+    assert sent["refused"] == {}
+
+
 def test_a_server_that_takes_less_is_not_sent_more():
     heard = []
 
