@@ -27,7 +27,9 @@ logger: logging.Logger = get_logger(__name__)
 _LINKS: dict[str, Decision | None] = {
     "link": None, "approve_link": "approve", "reject_link": "reject",
 }  # fmt: skip
-_READS_LINK = re.compile(r"""\bapproval\s*(\.\s*|\[\s*\\?["'])(approve_|reject_)?link""")
+_READS_LINK = re.compile(
+    r"""\bapproval\s*(\.\s*|\[\s*\\?["'])(approve_|reject_)?link|\{\{-?\s*approval\s*-?\}\}"""
+)
 # Nobody waits for it, but it must not keep its thread for ever.
 _SECONDS = 60.0
 _ELSEWHERE_SECONDS = 30.0

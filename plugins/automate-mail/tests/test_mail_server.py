@@ -1,0 +1,206 @@
+"""Mail on a real server: sent by SMTP, found and read by IMAP."""
+
+import base64
+from email import message_from_bytes
+from email.policy import default
+
+import pytest
+from automate_kernel import AutomateError
+from automate_kernel.testing import PollContract
+from automate_mail import MailConnector
+from automate_mail.reading import message_of  # noqa: F401
+from mail_support import PASSWORD, USER, kernel_with
+
+LETTER = {"to": ["Bob <bob@there.example>"], "subject": "Grüße", "text": "Hello\n.\nBob"}
+
+
+def only(server, mailbox="INBOX"):
+    (raw,) = server.raw(mailbox)
+    return message_from_bytes(raw, policy=default)
+
+
+def test_a_mail_arrives_as_it_was_written(mail_server, tmp_path):
+    (tmp_path / "bill.pdf").write_bytes(b"%PDF-1.7 bill")
+    kernel = mail_server.kernel(files_from=str(tmp_path))
+    letter = {
+        **LETTER,
+        "cc": ["carol@there.example"],
+        "bcc": ["dan@there.example"],
+        "html": "<p>Hello</p>",
+        "in_reply_to": f"<{'x' * 100}@there.example>",
+        "attachments": [
+            {"path": "bill.pdf", "content_type": "application/pdf"},
+            {"filename": "ä.txt", "base64": base64.b64encode(b"\x00\xff").decode()},
+        ],
+    }
+    sent = kernel.invoke("mail.send", letter)
+    message = only(mail_server)
+    assert message["Subject"] == "Grüße"
+    assert message["From"] == f"The shop <{USER}>"
+    assert message["To"] == "Bob <bob@there.example>"
+    assert message["Message-ID"] == sent["message_id"]
+    assert message["References"] == message["In-Reply-To"] == letter["in_reply_to"]
+    written = [(name, value) for name, value in message.items() if not name.startswith("X-")]
+    assert "dan" not in str(written)  # mail-devel notes the envelope's receivers itself
+    assert "Bcc" not in message
+    assert message.get_body(("plain",)).get_content().strip() == LETTER["text"]
+    assert [(each.get_filename(), each.get_content()) for each in message.iter_attachments()] == [
+        ("bill.pdf", b"%PDF-1.7 bill"),
+        ("ä.txt", b"\x00\xff"),
+    ]
+
+
+def test_a_repeat_has_the_same_message_id_and_other_receivers_another(mail_server):
+    kernel = mail_server.kernel()
+    ids = [
+        kernel.invoke("mail.send", letter, idempotency_key="step-1")["message_id"]
+        for letter in (LETTER, LETTER, {**LETTER, "to": ["eve@there.example"]})
+    ]
+    assert ids[0] == ids[1] != ids[2]
+    fresh = [kernel.invoke("mail.send", LETTER)["message_id"] for _ in range(2)]
+    assert len({*ids, *fresh}) == 4
+
+
+def test_what_is_among_the_sent_mail_is_not_sent_again(mail_server):
+    kernel = mail_server.kernel(sent={"mailbox": "Sent"})
+    with mail_server.client() as client:
+        client.create("Sent")
+    first = kernel.invoke("mail.send", LETTER, idempotency_key="step-2")
+    again = kernel.invoke("mail.send", LETTER, idempotency_key="step-2")
+    assert (first["already_sent"], first["saved"]) == (False, True)
+    assert (again["already_sent"], again["message_id"]) == (True, first["message_id"])
+    assert len(mail_server.raw("INBOX")) == len(mail_server.raw("Sent")) == 1
+
+
+def test_a_message_is_found_read_marked_and_moved(mail_server):
+    kernel = mail_server.kernel()
+    letter = {**LETTER, "html": "<b>x</b>",
+              "attachments": [{"filename": "a.bin", "base64": "AAE="}]}  # fmt: skip
+    sent = kernel.invoke("mail.send", letter)
+    kernel.invoke("mail.send", {**LETTER, "subject": 'Other "one"'})
+    for criteria in ({"subject": "Grüße"}, {"message_id": sent["message_id"]}):
+        found = kernel.invoke("mail.search", criteria)
+        assert [each["subject"] for each in found["messages"]] == ["Grüße"]
+    newest = kernel.invoke("mail.search", {"limit": 1})
+    assert (newest["total"], newest["messages"][0]["subject"]) == (2, 'Other "one"')
+
+    place = {name: found["messages"][0][name] for name in ("uid", "uid_validity")}
+    read = kernel.invoke("mail.fetch", {**place, "contents": True})
+    assert read["text"].strip() == "Hello\n.\nBob"
+    assert read["html"].strip() == "<b>x</b>"
+    assert [(a["filename"], a["base64"]) for a in read["attachments"]] == [("a.bin", "AAE=")]
+    assert "\\Seen" not in read["flags"]
+    assert not read["truncated"]
+
+    marked = kernel.invoke("mail.mark", {**place, "seen": True, "flagged": True})
+    assert {"\\Seen", "\\Flagged"} <= set(marked["flags"])
+    assert "\\Seen" not in kernel.invoke("mail.mark", {**place, "seen": False})["flags"]
+    with mail_server.client() as client:
+        client.create("Sent")
+    kernel.invoke("mail.move", {**place, "target": "Sent"})
+    assert len(mail_server.raw("Sent")) == len(mail_server.raw("INBOX")) == 1
+    with pytest.raises(AutomateError) as caught:
+        kernel.invoke("mail.fetch", place)
+    assert caught.value.code == "NOT_FOUND"
+    with pytest.raises(AutomateError) as caught:
+        kernel.invoke("mail.fetch", {"uid": 1, "uid_validity": place["uid_validity"] + 1})
+    assert caught.value.code == "FAILED_PRECONDITION"
+
+
+def test_a_large_message_is_cut(mail_server):
+    mail_server.put(b"Subject: big\r\n\r\n" + b"x" * 5_000)
+    kernel = mail_server.kernel(max_message_bytes=1_024)
+    uid = kernel.invoke("mail.search", {})["messages"][0]["uid"]
+    read = kernel.invoke("mail.fetch", {"uid": uid})
+    assert read["truncated"]
+    assert len(read["text"]) < 1_024 < read["size"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"port": 9}, "UNAVAILABLE"),
+        ({"secret": "WRONG"}, "UNAUTHENTICATED"),
+        ({"tls": "starttls", "ca_file": None}, "FAILED_PRECONDITION"),
+        ({"tls": "implicit", "ca_file": None, "port": "smtps"}, "FAILED_PRECONDITION"),
+        ({"tls": "implicit"}, "UNAVAILABLE"),
+    ],
+    ids=["nobody", "password", "untrusted", "untrusted-implicit", "no-tls-there"],
+)
+def test_smtp_that_can_not_be_used_says_why(mail_server, change, code):
+    config = mail_server.config(timeout_seconds=5)
+    if change.get("port") == "smtps":
+        change = {**change, "port": mail_server.smtps}
+    config["smtp"].update(change)
+    kernel = kernel_with(config, secrets={"WRONG": "another-password"})
+    with pytest.raises(AutomateError) as caught:
+        kernel.invoke("mail.send", LETTER)
+    assert caught.value.code == code
+    assert "password-" not in str(caught.value)
+    assert "another-password" not in str(caught.value)
+
+
+def test_implicit_tls(mail_server):
+    config = mail_server.config()
+    config["smtp"].update(tls="implicit", port=mail_server.smtps, host="localhost")
+    kernel_with(config).invoke("mail.send", LETTER)
+    assert len(mail_server.raw()) == 1
+
+
+def test_imap_refuses_a_wrong_password_without_showing_it(mail_server):
+    config = mail_server.config()
+    config["imap"]["secret"] = "WRONG"
+    with pytest.raises(AutomateError) as caught:
+        kernel_with(config, secrets={"WRONG": "another-word"}).invoke("mail.search", {})
+    assert (caught.value.code, caught.value.retryable) == ("UNAUTHENTICATED", False)
+    assert "another-word" not in str(caught.value)
+    assert PASSWORD not in repr(caught.value)
+
+
+def test_a_message_that_arrives_is_one_event_and_the_old_ones_are_none(mail_server):
+    mail_server.put(b"Subject: old\r\n\r\n")
+    connector = connector_for(mail_server)
+    first = connector.arrived(None)
+    assert not first.events
+    assert not connector.arrived(first.cursor).events
+    mail_server.put(b"Subject: new\r\nFrom: =?utf-8?q?M=C3=BCller=2C_A?= <a@b.example>\r\n\r\n")
+    result = connector.arrived(first.cursor)
+    (event,) = result.events
+    assert (event.payload["subject"], event.payload["sender"]) == ("new", "a@b.example")
+    assert event.payload["sender_name"] == "Müller, A"
+    assert not connector.arrived(result.cursor).events
+
+
+def test_a_mailbox_that_was_numbered_anew_goes_on_by_time(mail_server):
+    """Nothing that was an event already, or was there from the beginning, is one."""
+    mail_server.put(b"Subject: old\r\n\r\n")
+    connector = connector_for(mail_server)
+    cursor = connector.arrived(None).cursor
+    mail_server.put(b"Subject: seen\r\n\r\n")
+    cursor = connector.arrived(cursor).cursor
+    mail_server.put(b"Subject: new\r\n\r\n")
+    other = {**cursor, "uid_validity": cursor["uid_validity"] + 1, "uid": 1_000_000}
+    result = connector.arrived(other)
+    assert [each.payload["subject"] for each in result.events] == ["new"]
+    assert not connector.arrived(result.cursor).events
+
+
+class TestArrivals(PollContract):
+    poll = "arrived"
+
+    @pytest.fixture
+    def connector(self, mail_server):
+        return connector_for(mail_server)
+
+    @pytest.fixture(autouse=True)
+    def _server(self, mail_server):
+        self.server, self.count = mail_server, 0
+
+    def happen(self, connector):
+        self.count += 1
+        self.server.put(b"Subject: %d\r\n\r\n" % self.count)
+
+
+def connector_for(server):
+    kernel = server.kernel()
+    return kernel.connector("mail")
