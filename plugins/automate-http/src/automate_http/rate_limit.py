@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from automate_http.waits import header_wait, retry_after
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-_ASKS_TO_WAIT = frozenset({429, 503})
+_ASKS_TO_WAIT = frozenset({403, 429, 503})
 _MOST_KEYS = 1_000
 
 
@@ -28,7 +28,7 @@ class RateLimiter:
     The pace of requests in this process, for each *key* (a token, an account) on its own.
 
     At most *calls* go out in *per_seconds*, evenly; *burst* of them may go at once. Without *calls*
-    only the service's own answers count: after 429 or 503 with ``Retry-After``, and after
+    only the service's own answers count: after 403, 429 or 503 with ``Retry-After``, and after
     ``X-RateLimit-Remaining: 0`` with ``X-RateLimit-Reset``, the next request waits.
 
     A request that would wait longer than *max_wait_seconds* is not sent. It fails with
