@@ -108,7 +108,7 @@ class GitHubConnector(Connector):
         bounds: dict[str, Any] = {
             "base_url": settings.base_url,
             "headers": {
-                "accept": "application/vnd.github+json",
+                "accept": "application/vnd.github+json, application/json;q=0.9",
                 "x-github-api-version": settings.api_version,
             },
             **settings.model_dump(
