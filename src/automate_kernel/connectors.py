@@ -276,7 +276,7 @@ class Connector(Plugin):
         Return the signature scheme that proves requests for *trigger*, or None without one.
 
         By default it is the one in the `TriggerSpec`. Override it where the config says more, such
-        as the keys of the secrets; it differs from the spec's in nothing but these and the tolerance.
+        as the keys of the secrets. In all else it is the spec's.
         """
         return self.find_trigger(trigger).signature
 
