@@ -109,8 +109,6 @@ class StripeConnector(Connector):
             ca_file=settings.ca_file,
             timeout_seconds=settings.timeout_seconds,
             max_response_bytes=settings.max_response_bytes,
-            # Stripe never redirects, and a payment that is sent elsewhere is none.
-            max_redirects=0,
         )
 
     @classmethod
