@@ -122,7 +122,8 @@ def test_one_address_gets_all_events(kernel_with: Made) -> None:
     for payload in sent:
         received(kernel, signed(payload))
     kernel.run_until_idle()
-    found = {each.workflow: each.output for each in kernel.executions.page().items}
+    page = kernel.executions.page().executions
+    found = {each.workflow: kernel.executions.get(each.id).output for each in page}
     assert found == {f"on-{place}": payload for place, payload in enumerate(sent)}
 
 

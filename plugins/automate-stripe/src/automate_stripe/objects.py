@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class StripeObject(BaseModel):
@@ -17,7 +17,7 @@ class StripeObject(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
-    id: str
+    id: str = Field(examples=["pi_1A2b3C"])
     """The id, which begins with the kind: ``pi_…``."""
     livemode: bool | None = None
     """True if real money is meant."""
