@@ -1,4 +1,4 @@
-"""What the actions return: the fields that steps use, by GitHub's own names."""
+"""Outputs of the actions: the fields that steps use, by GitHub's own names."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 
-class _Answer(BaseModel):
+class _GitHubObject(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
 
-class User(_Answer):
+class User(_GitHubObject):
     """A person, an organization or an App."""
 
     login: str
     """The name by which GitHub knows it."""
 
 
-class Label(_Answer):
+class Label(_GitHubObject):
     """A label."""
 
     name: str
     """The name."""
 
 
-class Issue(_Answer):
+class Issue(_GitHubObject):
     """An issue, or a pull request as an issue."""
 
     number: int
@@ -56,7 +56,7 @@ class Issue(_Answer):
     """There only if it is a pull request."""
 
 
-class Comment(_Answer):
+class Comment(_GitHubObject):
     """A comment on an issue or a pull request."""
 
     id: int
@@ -71,7 +71,7 @@ class Comment(_Answer):
     """The time, in ISO 8601."""
 
 
-class Branch(_Answer):
+class Branch(_GitHubObject):
     """A branch of a pull request."""
 
     ref: str
@@ -80,7 +80,7 @@ class Branch(_Answer):
     """The newest commit."""
 
 
-class PullRequest(_Answer):
+class PullRequest(_GitHubObject):
     """A pull request."""
 
     number: int
@@ -115,7 +115,7 @@ class PullRequest(_Answer):
     """The time at which it was merged."""
 
 
-class ChangedFile(_Answer):
+class ChangedFile(_GitHubObject):
     """A file that a pull request changes."""
 
     filename: str
@@ -132,7 +132,7 @@ class ChangedFile(_Answer):
     """The path before it was renamed."""
 
 
-class Merge(_Answer):
+class Merge(_GitHubObject):
     """A pull request that is merged."""
 
     merged: bool
@@ -143,7 +143,7 @@ class Merge(_Answer):
     """GitHub's words."""
 
 
-class CommitStatus(_Answer):
+class CommitStatus(_GitHubObject):
     """A status of a commit."""
 
     id: int
@@ -154,7 +154,7 @@ class CommitStatus(_Answer):
     """The name, by which a later status replaces it."""
 
 
-class CheckRun(_Answer):
+class CheckRun(_GitHubObject):
     """A check of a commit."""
 
     id: int
@@ -169,7 +169,7 @@ class CheckRun(_Answer):
     """The page for people."""
 
 
-class File(_Answer):
+class File(_GitHubObject):
     """A file of a repository. Either *text* or *base64* is there."""
 
     path: str
@@ -184,7 +184,7 @@ class File(_Answer):
     """The content, if it is something else."""
 
 
-class Release(_Answer):
+class Release(_GitHubObject):
     """A release."""
 
     id: int

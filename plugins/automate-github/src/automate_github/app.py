@@ -53,7 +53,7 @@ class ClaimAuth(Auth):
         return Credentials({"authorization": f"Bearer {signed}"}, values=(signed,))
 
 
-class _Answer(BaseModel):
+class _InstallationToken(BaseModel):
     token: str = Field(min_length=1, max_length=4_096, pattern=r"^[!-~]+$")
     expires_at: AwareDatetime
 
@@ -122,7 +122,7 @@ class AppAuth(Auth):
                 "/app/installations/{id}/access_tokens",
                 id=self._app.installation_id,
                 json={name: value for name, value in wanted.items() if value},
-                returns=_Answer,
+                returns=_InstallationToken,
             )
         except AutomateError as error:
             # GitHub can't be asked, and the token is good for a moment more.

@@ -26,11 +26,11 @@ def _reporting(check: Any) -> AfterValidator:
     return AfterValidator(validate)
 
 
-class _Table(BaseModel):
+class _GitHubTable(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class AppConfig(_Table):
+class AppConfig(_GitHubTable):
     """A GitHub App that was installed in an account: its requests are made in its own name."""
 
     client_id: str = Field(min_length=1, examples=["Iv23liABCDEF"])
@@ -45,7 +45,7 @@ class AppConfig(_Table):
     """The permissions of a token, such as ``issues = "write"``; all that the App has if empty."""
 
 
-class WebhookFilter(_Table):
+class WebhookFilter(_GitHubTable):
     """The webhooks that count, of those that are proved. Each list that is given must fit."""
 
     repositories: list[str] | None = None
@@ -61,7 +61,7 @@ class WebhookFilter(_Table):
     """Logins of the people and Apps that caused the event."""
 
 
-class GitHubConfig(_Table):
+class GitHubConfig(_GitHubTable):
     """One account at GitHub, and the webhooks that it sends."""
 
     base_url: Annotated[str, _reporting(parse_base_url)] = "https://api.github.com"

@@ -70,7 +70,7 @@ class _Place(TypedDict):
     repo: str
 
 
-class _Content(BaseModel):
+class _FileContent(BaseModel):
     type: str
     path: str
     sha: str
@@ -79,13 +79,13 @@ class _Content(BaseModel):
     content: str | None = None
 
 
-class _Limit(BaseModel):
+class _HourlyLimit(BaseModel):
     limit: int
     remaining: int
 
 
-class _Limits(BaseModel):
-    rate: _Limit
+class _RateLimits(BaseModel):
+    rate: _HourlyLimit
 
 
 class GitHubConnector(Connector):
@@ -137,7 +137,7 @@ class GitHubConnector(Connector):
 
     async def check(self) -> str:
         """Ask for the rate limit, which any valid credentials may and which costs nothing."""
-        rate = (await self.client.aget("/rate_limit", returns=_Limits)).rate
+        rate = (await self.client.aget("/rate_limit", returns=_RateLimits)).rate
         return f"{rate.remaining:,} of {rate.limit:,} requests are left in this hour"
 
     def close(self) -> None:
@@ -520,7 +520,7 @@ class GitHubConnector(Connector):
         found = await self.client.aget(
             "/repos/{owner}/{repo}/contents/" + "/".join(f"{{{name}}}" for name in names),
             query={"ref": ref} if ref else None,
-            returns=_Content | list[Any],  # type: ignore[arg-type]
+            returns=_FileContent | list[Any],  # type: ignore[arg-type]
             **_place(repository), **names,
         )  # fmt: skip
         return _file_of(found)
@@ -616,7 +616,7 @@ def _place(repository: str) -> _Place:
     return {"owner": owner, "repo": name}
 
 
-def _file_of(found: _Content | list[Any]) -> File:
+def _file_of(found: _FileContent | list[Any]) -> File:
     if isinstance(found, list) or found.type != "file":
         raise AutomateError(ErrorCodes.FAILED_PRECONDITION, "the path is no file's")
     if found.encoding != "base64" or found.content is None:

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 
-class _Part(BaseModel):
+class _PayloadPart(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
 
-class Account(_Part):
+class Actor(_PayloadPart):
     """A person, an organization or an App."""
 
     login: str
@@ -27,7 +27,7 @@ class Account(_Part):
     """``User``, ``Organization`` or ``Bot``."""
 
 
-class RepositoryPart(_Part):
+class RepositoryPart(_PayloadPart):
     """The repository that an event happened in."""
 
     id: int
@@ -42,21 +42,21 @@ class RepositoryPart(_Part):
     """The branch that pull requests go to."""
 
 
-class InstallationPart(_Part):
+class InstallationPart(_PayloadPart):
     """The installation of the App that the webhook was sent to."""
 
     id: int
     """The number."""
 
 
-class WebhookEvent(_Part):
+class WebhookEvent(_PayloadPart):
     """Any event. The header ``X-GitHub-Event`` says which."""
 
     action: str | None = None
-    """What happened, for events that have several: ``opened``."""
+    """The change, for events that have several: ``opened``."""
     repository: RepositoryPart | None = None
     """The repository; an organization's own events have none."""
-    sender: Account | None = None
+    sender: Actor | None = None
     """The account that caused the event."""
     installation: InstallationPart | None = None
     """The installation, if an App gets the webhook."""
@@ -69,10 +69,10 @@ class _RepositoryEvent(WebhookEvent):
 
 class _ActionEvent(_RepositoryEvent):
     action: str
-    """What happened: ``opened``."""
+    """The change: ``opened``."""
 
 
-class CommitAuthor(_Part):
+class CommitAuthor(_PayloadPart):
     """The author of a commit, as the commit says."""
 
     name: str | None = None
@@ -83,7 +83,7 @@ class CommitAuthor(_Part):
     """The login, if GitHub knows it."""
 
 
-class Commit(_Part):
+class Commit(_PayloadPart):
     """A commit that was pushed."""
 
     id: str
@@ -121,14 +121,14 @@ class PushEvent(_RepositoryEvent):
     """The newest commit."""
 
 
-class LabelPart(_Part):
+class LabelPart(_PayloadPart):
     """A label."""
 
     name: str
     """The name."""
 
 
-class BranchPart(_Part):
+class BranchPart(_PayloadPart):
     """A branch of a pull request."""
 
     ref: str
@@ -137,7 +137,7 @@ class BranchPart(_Part):
     """The newest commit."""
 
 
-class PullRequestPart(_Part):
+class PullRequestPart(_PayloadPart):
     """A pull request."""
 
     number: int
@@ -152,7 +152,7 @@ class PullRequestPart(_Part):
     """True while it isn't ready."""
     merged: bool | None = None
     """True once it was merged."""
-    user: Account | None = None
+    user: Actor | None = None
     """The author; None if the account is gone."""
     head: BranchPart
     """The branch with the changes."""
@@ -171,7 +171,7 @@ class PullRequestEvent(_ActionEvent):
     """The pull request."""
 
 
-class ReviewPart(_Part):
+class ReviewPart(_PayloadPart):
     """A review."""
 
     id: int
@@ -180,7 +180,7 @@ class ReviewPart(_Part):
     """``approved``, ``changes_requested``, ``commented``, ``dismissed``."""
     body: str | None = None
     """The words."""
-    user: Account | None = None
+    user: Actor | None = None
     """The reviewer."""
 
 
@@ -193,7 +193,7 @@ class PullRequestReviewEvent(_ActionEvent):
     """The pull request."""
 
 
-class IssuePart(_Part):
+class IssuePart(_PayloadPart):
     """An issue; or a pull request, whose comments are an issue's."""
 
     number: int
@@ -204,7 +204,7 @@ class IssuePart(_Part):
     """The text."""
     state: str | None = None
     """``open`` or ``closed``."""
-    user: Account | None = None
+    user: Actor | None = None
     """The author; None if the account is gone."""
     labels: list[LabelPart] = []
     """The labels."""
@@ -223,14 +223,14 @@ class IssuesEvent(_ActionEvent):
     """The label, if it is about one."""
 
 
-class CommentPart(_Part):
+class CommentPart(_PayloadPart):
     """A comment."""
 
     id: int
     """The number."""
     body: str | None = None
     """The text."""
-    user: Account | None = None
+    user: Actor | None = None
     """The author."""
     html_url: str
     """The page for people."""
@@ -245,7 +245,7 @@ class IssueCommentEvent(_ActionEvent):
     """The comment."""
 
 
-class ReleasePart(_Part):
+class ReleasePart(_PayloadPart):
     """A release."""
 
     id: int
@@ -271,7 +271,7 @@ class ReleaseEvent(_ActionEvent):
     """The release."""
 
 
-class WorkflowRunPart(_Part):
+class WorkflowRunPart(_PayloadPart):
     """A run of a workflow of GitHub Actions."""
 
     id: int
@@ -299,7 +299,7 @@ class WorkflowRunEvent(_ActionEvent):
     """The run."""
 
 
-class CheckRunPart(_Part):
+class CheckRunPart(_PayloadPart):
     """A check of a commit."""
 
     id: int

@@ -19,11 +19,11 @@ from automate_stripe.objects import (
 T = TypeVar("T")
 
 
-class _Part(BaseModel):
+class _EventPart(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
 
-class EventData(_Part, Generic[T]):
+class EventData(_EventPart, Generic[T]):
     """The object that an event is about."""
 
     object: T
@@ -32,7 +32,7 @@ class EventData(_Part, Generic[T]):
     """The values before the change, for events with ``updated`` in their type."""
 
 
-class StripeEvent(_Part, Generic[T]):
+class StripeEvent(_EventPart, Generic[T]):
     """An event."""
 
     id: str
@@ -53,7 +53,7 @@ class StripeEvent(_Part, Generic[T]):
     """The object."""
 
 
-class RelatedObject(_Part):
+class RelatedObject(_EventPart):
     """The object that a thin event is about, to be asked for."""
 
     id: str
@@ -64,7 +64,7 @@ class RelatedObject(_Part):
     """The path in the API."""
 
 
-class ThinEvent(_Part):
+class ThinEvent(_EventPart):
     """An event of the API's second version: it has no object, only the place of one."""
 
     id: str
