@@ -259,6 +259,24 @@ class Connector(Plugin):
         """
         return False
 
+    def signature_for(self, trigger: str) -> Any | None:
+        """
+        Return the signature scheme that proves requests for *trigger*, or None without one.
+
+        By default it is the one in the `TriggerSpec`. Override it where the config says more, such
+        as the keys of the secrets. In all else it is the spec's.
+        """
+        return self.find_trigger(trigger).signature
+
+    def route_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> str:
+        """
+        Return the trigger whose event an accepted request is: by default the one that it came to.
+
+        Override it for a service that sends all of its events to one address. What it returns is
+        one of `triggers`, with the same signature scheme: the request isn't proved again.
+        """
+        return trigger
+
     def accepts_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> bool:
         """
         Return True if a request for *trigger* is proven.
@@ -267,8 +285,9 @@ class Connector(Plugin):
         ``True`` is a no: a stub that returns None, a coroutine, an exception. Raises only
         `SecretUnavailableError`: the proof can't be checked now.
         """
-        signature, ctx = self.find_trigger(trigger).signature, self._context()
+        ctx = self._context()
         try:
+            signature = self.signature_for(trigger)
             if signature is not None:
                 verdict = signature.verify(headers, raw_body, ctx.secrets)
             else:

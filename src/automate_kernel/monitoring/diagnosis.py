@@ -171,8 +171,15 @@ def _webhook_keys(kernel: Kernel, workflow: Workflow) -> list[str]:
             continue  # reported with the workflow's other problems
         for spec in specs:
             if fnmatchcase(spec.name, trigger.trigger):
-                keys += getattr(spec.signature, "keys", ())
+                keys += getattr(_signature(kernel, trigger.connector, spec), "keys", ())
     return keys
+
+
+def _signature(kernel: Kernel, connector: str, spec: TriggerSpec) -> Any:
+    try:
+        return kernel.connector(connector).signature_for(spec.name)
+    except AutomateError:  # reported with the plugin's own problems
+        return spec.signature
 
 
 State = Literal["ok", "warn", "fail"]

@@ -50,6 +50,7 @@ class WebhookReceiver:
         if not connector.accepts_webhook(trigger, headers, raw_body):
             logger.warning("webhook %s.%s refused: not proven", connector_key, trigger)
             raise WebhookRejectedError("the webhook was refused")
+        trigger, spec = self._routed(connector, trigger, headers, raw_body)
         payload, delivery_id = self._read(connector, spec, headers, raw_body)
         if isinstance(payload, Ignored):
             # Its texts are the connector's, which knows secrets, and they are logged and answered.
@@ -88,6 +89,16 @@ class WebhookReceiver:
         except AutomateError as error:
             logger.warning("webhook %s.%s refused: %s", connector_key, trigger, error)
             raise WebhookRejectedError("the webhook was refused") from None
+
+    def _routed(
+        self, connector: Any, trigger: str, headers: Any, raw_body: bytes
+    ) -> tuple[str, Any]:
+        """Return the trigger whose event a verified request is, and its spec."""
+        try:
+            spec = connector.find_trigger(connector.route_webhook(trigger, headers, raw_body))
+        except Exception as error:
+            raise self.operations.clean_error(error, f"webhook {trigger!r}") from None
+        return spec.name, spec
 
     def _read(
         self, connector: Any, spec: Any, headers: Any, raw_body: bytes

@@ -14,7 +14,9 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 
 _READ, _READ_JSON, _SHOWN = 4_096, 65_536, 200
-_TOO_MANY = 429
+_FORBIDDEN, _TOO_MANY, _UNAVAILABLE = 403, 429, 503
+# With these a service says that it has done nothing.
+_REFUSED = frozenset({408, 409, 425, _TOO_MANY})
 # Where services put their words, the most telling first; "error" and "errors" hold further ones.
 _WORDS = ("message", "error_description", "detail", "title", "error", "errors", "reason", "code")
 _DEEPEST = 4
@@ -33,8 +35,11 @@ def failure_of(reply: Reply, redact: Callable[[str], str] = str) -> AutomateErro
         code, hint = code_of_status(reply.status), None
     said = _excerpt(reply, redact)
     wait = retry_after_of(reply.headers)
-    if wait is None and reply.status == _TOO_MANY:
+    if wait is None and reply.status in (_FORBIDDEN, _TOO_MANY):
         wait = header_wait(reply.headers)
+    if reply.status == _FORBIDDEN and wait is not None:
+        # GitHub's way to say that there were too many requests.
+        code = ErrorCodes.RESOURCE_EXHAUSTED
     return AutomateError(
         code,
         f"{reply.method} {origin(reply.url)} answered {_phrase(reply.status)}"
@@ -42,6 +47,21 @@ def failure_of(reply: Reply, redact: Callable[[str], str] = str) -> AutomateErro
         hint=hint,
         retry_after=wait,
         details={"status": reply.status},
+    )
+
+
+def is_undone(error: AutomateError) -> bool:
+    """
+    Return True if the request that failed with *error* surely changed nothing.
+
+    Only then may a request be sent again that isn't idempotent.
+    """
+    status = error.details.get("status")
+    return (
+        error.details.get("sent") is False
+        or error.code is ErrorCodes.RESOURCE_EXHAUSTED
+        or status in _REFUSED
+        or (status == _UNAVAILABLE and error.retry_after is not None)
     )
 
 

@@ -12,7 +12,7 @@ from automate_http.waits import header_wait
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import retry_after_of
 
-_ASKS_TO_WAIT = frozenset({429, 503})
+_ASKS_TO_WAIT = frozenset({403, 429, 503})
 _MOST_KEYS = 1_000
 
 
@@ -29,7 +29,7 @@ class RateLimiter:
     The pace of requests in this process, for each *key* (a token, an account) on its own.
 
     At most *calls* go out in *per_seconds*, evenly; *burst* of them may go at once. Without *calls*
-    only the service's own answers count: after 429 or 503 with ``Retry-After``, and after
+    only the service's own answers count: after 403, 429 or 503 with ``Retry-After``, and after
     ``X-RateLimit-Remaining: 0`` with ``X-RateLimit-Reset``, the next request waits.
 
     A request that would wait longer than *max_wait_seconds* is not sent. It fails with

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from automate_http import RateLimiter, ServiceClient
+from automate_http import Auth, RateLimiter, ServiceClient
+from automate_http.failures import is_undone
 from automate_kernel.connectors import ActionSpec, Connector, ConnectorContext
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError
 from automate_kernel.operations.portal import Portal
 from automate_openapi.actions import Actions, ApiAction, uncallable
 from automate_openapi.answers import check_output, output_of
@@ -19,10 +20,6 @@ from automate_openapi.security import Security
 from automate_openapi.servers import base_url
 from automate_openapi.source import DocumentSource
 
-# With these the service says that it has done nothing.
-_REFUSED = frozenset({408, 409, 425, 429})
-_UNAVAILABLE = 503
-
 
 class OpenApiConnector(Connector):
     """
@@ -30,15 +27,22 @@ class OpenApiConnector(Connector):
 
     The document is read at the first call, or when somebody asks for the schemas. Register the
     class under a key for each service: ``plugins = ["github=automate_openapi:OpenApiConnector"]``.
+    A connector with credentials of its own that offers a document's operations too gives *auth*:
+    then it is sent with each request, and the config's ``auth`` with none.
     """
 
     key = "openapi"
     display_name = "OpenAPI"
 
     def __init__(
-        self, config: dict[str, Any] | None = None, *, ctx: ConnectorContext | None = None
+        self,
+        config: dict[str, Any] | None = None,
+        *,
+        ctx: ConnectorContext | None = None,
+        auth: Auth | None = None,
     ) -> None:
         super().__init__(config, ctx=ctx)
+        self._auth = auth
         self._settings: OpenApiConfig = self.parse_config(config)
         self._source = DocumentSource(self._settings, self.ctx.logger)
         self._pace = RateLimiter()
@@ -129,7 +133,7 @@ class OpenApiConnector(Connector):
                 found = self._clients[address, names] = ServiceClient(
                     address,
                     ctx=self.ctx,
-                    auth=security.auth(names, address),
+                    auth=self._auth or security.auth(names, address),
                     headers=config.headers,
                     timeout_seconds=config.timeout_seconds,
                     max_response_bytes=config.max_response_bytes,
@@ -148,7 +152,8 @@ class OpenApiConnector(Connector):
     ) -> Any:
         path, headers = _target(action, values)
         address = base_url(actions.document, self._settings, action.place)
-        client = self._client(security, address, security.chosen(action.place))
+        names = security.chosen(action.place) if self._auth is None else ()
+        client = self._client(security, address, names)
         listed = action.input.max_items
         if listed is not None and listed in values and action.pages is not None:
             found = client.aitems(
@@ -166,23 +171,13 @@ class OpenApiConnector(Connector):
     def _judge(self, action: ApiAction, error: AutomateError) -> None:
         """Let nobody repeat a call that isn't idempotent and may have been carried out."""
         repeatable = action.spec.idempotent or self._settings.idempotency_header is not None
-        if repeatable or not error.retryable or _is_undone(error):
+        if repeatable or not error.retryable or is_undone(error):
             return
         error.retryable = False
         error.hint = error.hint or (
             f"it is unknown whether {action.spec.name!r} was done: look, or set hints.idempotent "
             "if it may be done twice"
         )
-
-
-def _is_undone(error: AutomateError) -> bool:
-    status = error.details.get("status")
-    return (
-        error.details.get("sent") is False
-        or error.code is ErrorCodes.RESOURCE_EXHAUSTED
-        or status in _REFUSED
-        or (status == _UNAVAILABLE and error.retry_after is not None)
-    )
 
 
 def _target(action: ApiAction, values: Mapping[str, Any]) -> tuple[str, dict[str, str]]:

@@ -1,0 +1,98 @@
+"""The config of `GitHubConnector`: who asks, what of the API, and which webhooks count."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from automate_http import AddressPolicy
+from automate_http.urls import parse_base_url
+from automate_kernel.errors import AutomateError
+
+_MIB = 1024 * 1024
+
+
+def _reporting(check: Any) -> AfterValidator:
+    """Make pydantic report the errors of *check* with the field's name."""
+
+    def validate(value: Any) -> Any:
+        try:
+            check(value)
+        except AutomateError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    return AfterValidator(validate)
+
+
+class _GitHubTable(BaseModel):
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class AppConfig(_GitHubTable):
+    """A GitHub App that was installed in an account: its requests are made in its own name."""
+
+    client_id: str = Field(min_length=1, examples=["Iv23liABCDEF"])
+    """The App's client id, or its numeric id as text."""
+    installation_id: int = Field(ge=1)
+    """The installation's number, which is in the address of its settings page."""
+    private_key_secret: str = Field(default="GITHUB_APP_PRIVATE_KEY", min_length=1)
+    """The key of the secret with the App's private key, in PEM."""
+    repositories: list[str] = []
+    """The repositories, by name without the owner, that a token is good for; all if empty."""
+    permissions: dict[str, str] = {}
+    """The permissions of a token, such as ``issues = "write"``; all that the App has if empty."""
+
+
+class WebhookFilter(_GitHubTable):
+    """The webhooks that count, of those that are proved. Each list that is given must fit."""
+
+    repositories: list[str] | None = None
+    """Repositories as ``owner/name``; ``*`` stands for any text."""
+    actions: list[str] | None = None
+    """Actions, such as ``opened``. An event without an action doesn't count then."""
+    branches: list[str] | None = None
+    """
+    Branches: of a push and of checks the one that they are of, of a pull request the one that it
+    goes to. An event without a branch doesn't count then.
+    """
+    senders: list[str] | None = None
+    """Logins of the people and Apps that caused the event."""
+
+
+class GitHubConfig(_GitHubTable):
+    """One account at GitHub, and the webhooks that it sends."""
+
+    base_url: Annotated[str, _reporting(parse_base_url)] = "https://api.github.com"
+    """The API's address; of GitHub Enterprise Server ``https://HOST/api/v3``."""
+    token_secret: str = Field(default="GITHUB_TOKEN", min_length=1)
+    """The key of the secret with a token, which is used if there is no *app*."""
+    app: AppConfig | None = None
+    """The GitHub App to be, in place of a token."""
+    webhook_secrets: list[str] = Field(default=["GITHUB_WEBHOOK_SECRET"], min_length=1)
+    """The keys of the secrets that webhooks are signed with: two while one is replaced."""
+    webhooks: dict[str, WebhookFilter] = {}
+    """The webhooks that start something, by the event's name or pattern; each that fits counts."""
+    document: str | None = None
+    """GitHub's OpenAPI document, a file or a URL: its operations are actions too."""
+    document_actions: list[str] = ["*"]
+    """The document's operations to have, by name or pattern: ``issues.*``."""
+    api_version: str = Field(default="2022-11-28", pattern=r"^\d{4}-\d{2}-\d{2}$")
+    """The version of the API that requests ask for."""
+    allow_private_networks: Annotated[bool | list[str], _reporting(AddressPolicy.parse)] = False
+    """Addresses that are not public and may be reached: networks, addresses, hosts; true for all
+    private ones."""
+    ca_file: str | None = None
+    """A file of authorities to trust in place of the public ones, in PEM."""
+    timeout_seconds: float = Field(default=30.0, gt=0, le=3_600)
+    """The most seconds of a request."""
+    max_response_bytes: int = Field(default=10 * _MIB, ge=1_000, le=512 * _MIB)
+    """The most bytes of an answer, unpacked."""
+
+    @model_validator(mode="after")
+    def _no_values(self) -> GitHubConfig:
+        for key in (self.token_secret, *self.webhook_secrets):
+            if key.startswith(("ghp_", "gho_", "ghs_", "github_pat_")):
+                raise ValueError("a token stands where the key of a secret belongs")
+        return self

@@ -1,0 +1,64 @@
+"""The config of `StripeConnector`: keys, the mode, webhooks, bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from automate_http import AddressPolicy
+from automate_http.urls import parse_base_url
+from automate_kernel.errors import AutomateError
+
+_MIB = 1024 * 1024
+_VALUES = ("sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_")
+
+
+def _reporting(check: Any) -> AfterValidator:
+    """Make pydantic report the errors of *check* with the field's name."""
+
+    def validate(value: Any) -> Any:
+        try:
+            check(value)
+        except AutomateError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    return AfterValidator(validate)
+
+
+class StripeConfig(BaseModel):
+    """One account at Stripe, in one of its two modes."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    livemode: bool = False
+    """True where money is real. Without it live keys and live events are refused."""
+    api_key_secret: str = Field(default="STRIPE_API_KEY", min_length=1)
+    """The key of the secret with Stripe's API key; take a restricted one (``rk_``)."""
+    webhook_secrets: list[str] = Field(default=["STRIPE_WEBHOOK_SECRET"], min_length=1)
+    """The keys of the secrets that webhooks are signed with: two while one is rolled."""
+    tolerance_seconds: float = Field(default=300.0, gt=0, le=3_600)
+    """The most seconds that a webhook's signed time may be off."""
+    api_version: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}(\.[a-z]+)?$")
+    """The version of the API that requests ask for; without it the account's own."""
+    account: str | None = Field(default=None, pattern=r"^acct_[A-Za-z0-9]+$")
+    """The connected account to act for, of a platform."""
+    base_url: Annotated[str, _reporting(parse_base_url)] = "https://api.stripe.com"
+    """The API's address."""
+    allow_private_networks: Annotated[bool | list[str], _reporting(AddressPolicy.parse)] = False
+    """Addresses that are not public and may be reached: networks, addresses, hosts; true for all
+    private ones."""
+    ca_file: str | None = None
+    """A file of authorities to trust in place of the public ones, in PEM."""
+    timeout_seconds: float = Field(default=80.0, gt=0, le=3_600)
+    """The most seconds of a request. Stripe's own libraries take 80: banks are slow."""
+    max_response_bytes: int = Field(default=10 * _MIB, ge=1_000, le=512 * _MIB)
+    """The most bytes of an answer, unpacked."""
+
+    @model_validator(mode="after")
+    def _no_values(self) -> StripeConfig:
+        for key in (self.api_key_secret, *self.webhook_secrets):
+            if key.startswith(_VALUES):
+                raise ValueError("a secret's value stands where its key belongs")
+        return self

@@ -1,0 +1,424 @@
+"""The connector ``stripe``: payments, customers, invoices, subscriptions, and webhooks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+from automate_http import Cursor, ServiceClient
+from automate_http.failures import is_undone
+from automate_http.pages import Page, Pages
+from automate_kernel.connectors import Connector, ConnectorContext, TriggerSpec, action
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.context import current_call
+from automate_kernel.webhooks import Ignored, StripeSignature
+from automate_kernel.webhooks.signatures import read_field
+from automate_stripe.config import StripeConfig
+from automate_stripe.events import OBJECTS, StripeEvent, ThinEvent
+from automate_stripe.form import form_of
+from automate_stripe.key import KeyAuth
+from automate_stripe.objects import (
+    CheckoutSession,
+    Customer,
+    Invoice,
+    PaymentIntent,
+    Refund,
+    StripeObject,
+    Subscription,
+)
+
+T = TypeVar("T", bound=StripeObject)
+
+_ANY, _THIN = "events", "thin_events"
+_FORBIDDEN, _PAYMENT_REQUIRED = 403, 402
+_PAGE = 100
+
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,255}$", description="The id, of its kind.")]
+OptionalId = Annotated[
+    str | None, Field(pattern=r"^[A-Za-z0-9_]{1,255}$", description="The id, of its kind.")
+]
+Amount = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=99_999_999,
+        description="The amount in the currency's smallest unit: 1050 is 10.50 euros, or 1050 yen.",
+    ),
+]
+Currency = Annotated[
+    str,
+    Field(pattern=r"^[a-z]{3}$", description="The currency in three letters.", examples=["eur"]),
+]
+Metadata = Annotated[
+    dict[str, str] | None, Field(max_length=50, description="Your own texts, by name.")
+]
+Description = Annotated[str | None, Field(max_length=1_000, description="Words for people.")]
+Limit = Annotated[int, Field(ge=1, le=10_000, description="The most items to return.")]
+Search = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="A query in Stripe's language. What is new is found after a minute.",
+        examples=["email:'ada@example.com'"],
+    ),
+]
+Url = Annotated[str, Field(pattern=r"^https?://", description="The page that follows.")]
+
+
+class LineItem(BaseModel):
+    """Something that is bought."""
+
+    price: str = Field(pattern=r"^price_[A-Za-z0-9_]+$", description="The price's id.")
+    quantity: int = Field(default=1, ge=1, le=999_999, description="How many.")
+
+
+class _AfterLast(Pages):
+    """The next page begins after the last item's id."""
+
+    def following(self, page: Page) -> dict[str, str] | None:
+        items = self.items_of(page.content)
+        return {"starting_after": items[-1]["id"]} if page.content.get("has_more") else None
+
+
+class StripeConnector(Connector):
+    """
+    Payments, refunds, customers, invoices, checkout pages and subscriptions of Stripe.
+
+    Each request that changes something has an ``Idempotency-Key`` of its step: tried again, it is
+    done once. Stripe keeps a key for a day at least.
+    """
+
+    key = "stripe"
+    display_name = "Stripe"
+
+    def __init__(
+        self, config: dict[str, Any] | None = None, *, ctx: ConnectorContext | None = None
+    ) -> None:
+        super().__init__(config, ctx=ctx)
+        settings: StripeConfig = self.parse_config(config)
+        self._settings = settings
+        headers = {"stripe-version": settings.api_version, "stripe-account": settings.account}
+        self.client = ServiceClient(
+            settings.base_url,
+            ctx=self.ctx,
+            auth=KeyAuth(settings.api_key_secret, livemode=settings.livemode),
+            headers={name: value for name, value in headers.items() if value is not None},
+            idempotency_header="Idempotency-Key",
+            allow_private_networks=settings.allow_private_networks,
+            ca_file=settings.ca_file,
+            timeout_seconds=settings.timeout_seconds,
+            max_response_bytes=settings.max_response_bytes,
+        )
+
+    @classmethod
+    def config_schema(cls) -> type[StripeConfig]:
+        """Return the model of the config: keys, the mode, webhooks, bounds."""
+        return StripeConfig
+
+    async def check(self) -> str:
+        """Ask for one customer. A restricted key that may not see it is a good one too."""
+        mode = "live" if self._settings.livemode else "test"
+        try:
+            await self.client.aget("/v1/customers", query={"limit": 1})
+        except AutomateError as error:
+            if error.details.get("status") != _FORBIDDEN:
+                raise
+            return f"the {mode} key is valid; it may not list customers"
+        return f"the {mode} key is valid"
+
+    def close(self) -> None:
+        """Close the connections. The next call opens new ones."""
+        self.client.close()
+
+    def normalize_error(self, exc: Exception) -> Exception:
+        """Say that a card which was declined stays so: the same request has the same answer."""
+        if isinstance(exc, AutomateError) and exc.details.get("status") == _PAYMENT_REQUIRED:
+            exc.code, exc.retryable = ErrorCodes.FAILED_PRECONDITION, False
+            exc.hint = exc.hint or "ask the customer for another way to pay"
+        return super().normalize_error(exc)
+
+    # -- webhooks ----------------------------------------------------------------------------
+
+    @classmethod
+    def triggers(cls) -> list[TriggerSpec]:
+        """Return a trigger for each usual event, one for all at one address, and thin events."""
+        signature = StripeSignature()
+        models: dict[str, tuple[type[BaseModel], str]] = {
+            name: (StripeEvent[kind], f"An event {name}.")  # type: ignore[valid-type]
+            for name, kind in OBJECTS.items()
+        }
+        models[_ANY] = (
+            StripeEvent[dict[str, Any]],
+            "All events at one address. Those with a trigger of their own start that one.",
+        )
+        models[_THIN] = (ThinEvent, "Events of the API's second version, without their object.")
+        return [
+            TriggerSpec(
+                name,
+                payload_schema=model,
+                description=description,
+                signature=signature,
+                events=name if name in OBJECTS else None,
+                replay_guard="required",
+            )
+            for name, (model, description) in models.items()
+        ]
+
+    def signature_for(self, trigger: str) -> StripeSignature:
+        """Return Stripe's scheme with the secrets and the tolerance of the config."""
+        return StripeSignature(
+            self._settings.webhook_secrets, tolerance_seconds=self._settings.tolerance_seconds
+        )
+
+    def route_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> str:
+        """Return the trigger of the event in a request to ``events``, if there is one."""
+        if trigger != _ANY:
+            return trigger
+        if read_field(raw_body, "object") == "v2.core.event":
+            return _THIN
+        name = read_field(raw_body, "type")
+        return name if name in OBJECTS else trigger
+
+    def parse_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> Any:
+        """
+        Return the event, if it is one of the mode that the config says.
+
+        A live event is refused where test events are expected: Stripe sends it again, and shows
+        that it failed. A test event starts nothing where money is real; platforms get both.
+        """
+        payload = super().parse_webhook(trigger, headers, raw_body)
+        if payload["livemode"] is self._settings.livemode:
+            return payload
+        if self._settings.livemode:
+            return Ignored("a test event, and livemode is on")
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            "a live event came, and the config of 'stripe' says otherwise",
+            hint="set livemode in the connector's config if real money is meant",
+        )
+
+    # -- payments ----------------------------------------------------------------------------
+
+    @action(idempotent=True, destructive=True, title="Create a payment intent")
+    async def create_payment_intent(
+        self,
+        amount: Amount,
+        currency: Currency,
+        customer: OptionalId = None,
+        payment_method: OptionalId = None,
+        confirm: Annotated[bool, Field(description="True to take the money now.")] = False,
+        off_session: Annotated[
+            bool, Field(description="True if the customer isn't there to confirm it.")
+        ] = False,
+        description: Description = None,
+        metadata: Metadata = None,
+    ) -> PaymentIntent:
+        """Create a payment intent; with *confirm* the amount is taken."""
+        values: dict[str, Any] = {
+            "amount": amount, "currency": currency, "customer": customer,
+            "payment_method": payment_method, "description": description, "metadata": metadata,
+        }  # fmt: skip
+        if confirm:
+            values |= {"confirm": True, **({"off_session": True} if off_session else {})}
+        return await self._sent("POST", "/v1/payment_intents", values, PaymentIntent)
+
+    @action(read_only=True, title="Get a payment intent")
+    async def get_payment_intent(self, payment_intent: Id) -> PaymentIntent:
+        """Get a payment intent."""
+        return await self._got("/v1/payment_intents/{id}", payment_intent, PaymentIntent)
+
+    @action(idempotent=True, destructive=True, title="Refund a payment")
+    async def create_refund(
+        self,
+        payment_intent: OptionalId = None,
+        charge: OptionalId = None,
+        amount: Annotated[
+            int | None, Field(ge=1, description="The part to give back; all without it.")
+        ] = None,
+        reason: Annotated[
+            Literal["duplicate", "fraudulent", "requested_by_customer"] | None,
+            Field(description="The reason."),
+        ] = None,
+        metadata: Metadata = None,
+    ) -> Refund:
+        """Give back a payment, by its payment intent or its charge, or a part of it."""
+        if (payment_intent is None) == (charge is None):
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT, "give payment_intent or charge, and not both"
+            )
+        values = {
+            "payment_intent": payment_intent, "charge": charge, "amount": amount,
+            "reason": reason, "metadata": metadata,
+        }  # fmt: skip
+        return await self._sent("POST", "/v1/refunds", values, Refund)
+
+    @action(idempotent=True, title="Create a checkout page")
+    async def create_checkout_session(
+        self,
+        line_items: Annotated[
+            list[LineItem], Field(min_length=1, max_length=100, description="What is bought.")
+        ],
+        success_url: Url,
+        cancel_url: Url | None = None,
+        mode: Annotated[
+            Literal["payment", "subscription"], Field(description="Once, or again and again.")
+        ] = "payment",
+        customer: OptionalId = None,
+        client_reference_id: Annotated[
+            str | None, Field(max_length=200, description="Your own id of what is paid.")
+        ] = None,
+        metadata: Metadata = None,
+    ) -> CheckoutSession:
+        """Create a page on which a customer pays; its address is *url* in the answer."""
+        values = {
+            "line_items": [each.model_dump() for each in line_items], "mode": mode,
+            "success_url": success_url, "cancel_url": cancel_url, "customer": customer,
+            "client_reference_id": client_reference_id, "metadata": metadata,
+        }  # fmt: skip
+        return await self._sent("POST", "/v1/checkout/sessions", values, CheckoutSession)
+
+    @action(read_only=True, title="Get a checkout page")
+    async def get_checkout_session(self, session: Id) -> CheckoutSession:
+        """Get a checkout page, and see whether it was paid."""
+        return await self._got("/v1/checkout/sessions/{id}", session, CheckoutSession)
+
+    # -- customers and invoices --------------------------------------------------------------
+
+    @action(idempotent=True, title="Create a customer")
+    async def create_customer(
+        self,
+        email: Annotated[str | None, Field(max_length=512, description="The address.")] = None,
+        name: Annotated[str | None, Field(max_length=256, description="The name.")] = None,
+        description: Description = None,
+        metadata: Metadata = None,
+    ) -> Customer:
+        """Create a customer."""
+        values = {"email": email, "name": name, "description": description, "metadata": metadata}
+        return await self._sent("POST", "/v1/customers", values, Customer)
+
+    @action(read_only=True, title="Get a customer")
+    async def get_customer(self, customer: Id) -> Customer:
+        """Get a customer."""
+        return await self._got("/v1/customers/{id}", customer, Customer)
+
+    @action(read_only=True, title="List customers")
+    async def list_customers(
+        self,
+        email: Annotated[str | None, Field(description="The address, as it is written.")] = None,
+        limit: Limit = 100,
+    ) -> list[Customer]:
+        """List customers, the newest first."""
+        return await self._listed("/v1/customers", {"email": email}, Customer, limit)
+
+    @action(read_only=True, title="Search customers")
+    async def search_customers(self, query: Search, limit: Limit = 100) -> list[Customer]:
+        """Search customers."""
+        return await self._listed(
+            "/v1/customers/search", {"query": query}, Customer, limit, searched=True
+        )
+
+    @action(read_only=True, title="Get an invoice")
+    async def get_invoice(self, invoice: Id) -> Invoice:
+        """Get an invoice."""
+        return await self._got("/v1/invoices/{id}", invoice, Invoice)
+
+    @action(read_only=True, title="List invoices")
+    async def list_invoices(
+        self,
+        customer: OptionalId = None,
+        status: Annotated[
+            Literal["draft", "open", "paid", "uncollectible", "void"] | None,
+            Field(description="The status."),
+        ] = None,
+        limit: Limit = 100,
+    ) -> list[Invoice]:
+        """List invoices, the newest first."""
+        query = {"customer": customer, "status": status}
+        return await self._listed("/v1/invoices", query, Invoice, limit)
+
+    @action(read_only=True, title="Search invoices")
+    async def search_invoices(self, query: Search, limit: Limit = 100) -> list[Invoice]:
+        """Search invoices."""
+        return await self._listed(
+            "/v1/invoices/search", {"query": query}, Invoice, limit, searched=True
+        )
+
+    # -- subscriptions -----------------------------------------------------------------------
+
+    @action(read_only=True, title="Get a subscription")
+    async def get_subscription(self, subscription: Id) -> Subscription:
+        """Get a subscription."""
+        return await self._got("/v1/subscriptions/{id}", subscription, Subscription)
+
+    @action(idempotent=True, destructive=True, title="Cancel a subscription")
+    async def cancel_subscription(
+        self,
+        subscription: Id,
+        at_period_end: Annotated[
+            bool, Field(description="True to let the paid period end first.")
+        ] = True,
+    ) -> Subscription:
+        """
+        Cancel a subscription, with the period that is paid or at once.
+
+        One that has ended already is a success.
+        """
+        path = "/v1/subscriptions/{id}"
+        if at_period_end:
+            values = {"cancel_at_period_end": True}
+            return await self._sent("POST", path, values, Subscription, id=subscription)
+        try:
+            return await self._sent("DELETE", path, {}, Subscription, id=subscription)
+        except AutomateError as error:
+            # Stripe takes no idempotency keys with DELETE, and doesn't find what has ended.
+            if error.code is not ErrorCodes.NOT_FOUND:
+                raise
+            found = await self.get_subscription(subscription)
+            if found.status != "canceled":
+                raise
+            return found
+
+    # -- requests ----------------------------------------------------------------------------
+
+    async def _got(self, path: str, which: str, returns: type[T]) -> T:
+        return await self.client.aget(path, id=which, returns=returns)
+
+    async def _listed(
+        self,
+        path: str,
+        query: dict[str, str | None],
+        returns: type[T],
+        limit: int,
+        *,
+        searched: bool = False,
+    ) -> list[T]:
+        pages = Cursor("next_page", "page", items="data") if searched else _AfterLast("data")
+        given = {name: value for name, value in query.items() if value is not None}
+        found = self.client.aitems(
+            path,
+            pages=pages,
+            query={**given, "limit": min(limit, _PAGE)},
+            returns=returns,
+            max_items=limit,
+        )
+        return [each async for each in found]
+
+    async def _sent(
+        self, method: str, path: str, values: dict[str, Any], returns: type[T], **parts: Any
+    ) -> T:
+        """Send a request that changes something, which is tried again only with a key."""
+        try:
+            return await self.client.arequest(
+                method, path, form=form_of(values) or None, returns=returns, **parts
+            )
+        except AutomateError as error:
+            call = current_call()
+            keyed = call is not None and call.idempotency_key is not None
+            if error.retryable and not keyed and not is_undone(error):
+                error.retryable = False
+                error.hint = error.hint or (
+                    "it is unknown whether Stripe has done it: look there, or call it with an "
+                    "idempotency key, as a workflow's step does"
+                )
+            raise
