@@ -23,13 +23,15 @@ class WebhookReceipt:
     The outcome of a received webhook.
 
     A *duplicate* was accepted before: *item_id* is then the item of the first one. An *ignored*
-    webhook has no item. The sender sees a success in each case, or it would go on sending.
+    webhook has no item. The sender sees a success in each case, or it would go on sending: with
+    *answer* as the body, if its trigger has one.
     """
 
     accepted: bool
     item_id: str | None = None
     duplicate: bool = False
     ignored: Ignored | None = None
+    answer: Mapping[str, Any] | None = None
 
 
 class ReplayLedger:
