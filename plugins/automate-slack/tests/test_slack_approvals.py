@@ -255,14 +255,14 @@ def test_a_decision_stands_although_slack_can_not_show_it(slack: FakeSlack, kern
     """The click is tried again until the message shows it."""
     message = ask(kernel, slack)
     slack.fail("chat.update", 503)
-    send(kernel, slack.click(message, APPROVE, user="U0ANN"))
+    send(kernel, slack.click(message, APPROVE, user="U0ANN", typed={"automate_comment": "yes"}))
     assert output(kernel)["approved"] is True
     kernel.run_until_idle(patience=10)
-    assert "*Approved* by ann@example.com" in slack.messages("C0LAUNCH")[0]["text"]
+    assert "*Approved* by <@U0ANN>: yes" in slack.messages("C0LAUNCH")[0]["text"]
 
 
 def test_an_approval_of_a_list_names_its_element(slack: FakeSlack, kernel: Kernel) -> None:
-    """Each has a message of its own."""
+    """Each has a message of its own, the one after the other."""
     given = workflow()
     step = given["steps"][0]
     step["for_each"] = ["a", "b"]
@@ -271,9 +271,8 @@ def test_an_approval_of_a_list_names_its_element(slack: FakeSlack, kernel: Kerne
     kernel.add_workflow(given)
     kernel.start("announce", {"what": "x"})
     kernel.run_until_idle()
-    first, second = sorted(slack.messages("C0LAUNCH"), key=lambda each: str(each["text"]))
-    send(kernel, slack.click(second, REJECT, user="U0ANN"))
-    send(kernel, slack.click(first, APPROVE, user="U0ANN"))
+    for button in (APPROVE, REJECT):
+        send(kernel, slack.click(slack.messages("C0LAUNCH")[-1], button, user="U0ANN"))
     assert [each["approved"] for each in output(kernel)] == [True, False]
 
 

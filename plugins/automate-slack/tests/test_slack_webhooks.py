@@ -30,7 +30,7 @@ def answering(kernel: Kernel, trigger: str) -> None:
     kernel.add_workflow({
         "name": f"on-{trigger}",
         "trigger": {"type": "webhook", "connector": "slack", "trigger": trigger},
-        "steps": [],
+        "steps": [{"id": "rest", "sleep": "0s"}],
         "output": "{{ event.payload }}",
     })  # fmt: skip
 

@@ -18,7 +18,7 @@ from automate_kernel.operations.context import (
 from automate_slack.buttons import ApprovalButtons, Click, Place, escaped
 from automate_slack.messages import ApprovalAnswer, PostedMessage
 from automate_slack.people import People
-from automate_slack.posts import Posts
+from automate_slack.posts import Posts, repeated
 from automate_slack.web_api import WebApi
 
 __all__ = ["SlackApprovals"]
@@ -97,6 +97,7 @@ class SlackApprovals:
         waiting = await self._waiting(*where, place.tenant)
         if waiting is not None and waiting.asked != place.asked:
             return ApprovalAnswer(outcome="closed", message=_GONE)
+        by: str | None = None
         try:
             by = await self._people.name_of(click.user)
             roles = await self._people.roles_of(click.user, waiting.by if waiting else ())
@@ -107,7 +108,10 @@ class SlackApprovals:
                 )
             )
         except AutomateError as error:
-            return _refused(error, click)
+            made = {"by": by, "approved": click.decision == "approve"}
+            # By this click, it may well be: the worker died before it could show that.
+            if not (repeated() and error.details == made):
+                return _refused(error)
         words = _words(click.decision == "approve", f"<@{click.user}>", comment)
         return ApprovalAnswer.model_validate(
             {"outcome": _DONE[click.decision], "by": by, "message": words}
@@ -139,7 +143,7 @@ class SlackApprovals:
         return self._ctx.approvals
 
 
-def _refused(error: AutomateError, click: Click) -> ApprovalAnswer:
+def _refused(error: AutomateError) -> ApprovalAnswer:
     """Return the answer for a decision that was not made; raises what may be tried again."""
     if error.code is ErrorCodes.PERMISSION_DENIED:
         return ApprovalAnswer(outcome="refused", message=escaped(error.message))

@@ -11,7 +11,7 @@ from automate_slack.forms import value_at
 from automate_slack.messages import PostedMessage
 from automate_slack.web_api import WebApi
 
-__all__ = ["Posts"]
+__all__ = ["Posts", "repeated"]
 
 _EVENT_TYPE = "automate_step"
 _MOST_LOOKED_AT = 400
@@ -33,7 +33,7 @@ class Posts:
         """Post a message to *channel*, unless it is there already."""
         key = _key(channel, fields.get("thread_ts"))
         if key is not None:
-            if _repeated() and (found := await self._earlier(channel, key, fields)) is not None:
+            if repeated() and (found := await self._earlier(channel, key, fields)) is not None:
                 return found
             payload = {"event_type": _EVENT_TYPE, "event_payload": {"key": key}}
             fields["metadata"] = payload
@@ -85,7 +85,7 @@ class Posts:
         return None
 
 
-def _repeated() -> bool:
+def repeated() -> bool:
     """Return True if this step may have been run before, by a worker that died for example."""
     call, item = current_call(), current_item()
     return (call is not None and call.attempt > 1) or (item is not None and item.attempt_count > 1)
