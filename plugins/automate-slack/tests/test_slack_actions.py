@@ -83,9 +83,9 @@ def test_a_file_is_uploaded_and_shared(
     assert texts(slack, "C0NEWS") == ["look"]
 
 
-def test_a_file_goes_to_nobody_else(slack: FakeSlack, kernel: Kernel, monkeypatch: Any) -> None:
+def test_a_file_goes_to_nobody_else(slack: FakeSlack, kernel: Kernel) -> None:
     """Whatever address the answer has."""
-    monkeypatch.setattr(FakeSlack, "url", "https://evil.example/api")
+    slack.root = "https://evil.example"
     # The kernel was configured before: only the upload's address is the wrong one.
     with pytest.raises(AutomateError, match="isn't its own"):
         kernel.invoke("slack.upload_file", {"filename": "a", "text": "secret"})

@@ -47,9 +47,7 @@ def ask(kernel: Kernel, slack: FakeSlack, tenant: str | None = None, **approval:
 
 
 def send(kernel: Kernel, request: SlackRequest, tenant: str | None = None) -> None:
-    kernel.receive_webhook(
-        "slack", "interaction", request.headers, request.body, tenant_id=tenant
-    )
+    kernel.receive_webhook("slack", "interaction", request.headers, request.body, tenant_id=tenant)
     kernel.run_until_idle(patience=1)
 
 

@@ -16,7 +16,8 @@ from automate_kernel.http.app import webhook_app
 from automate_kernel.webhooks import WebhookReceipt
 from automate_slack.connector import SlackConnector
 from automate_slack.forms import read_command, read_interaction
-from automate_slack.testing import APP, FakeSlack, SlackRequest
+from automate_slack.fake_workspace import APP
+from automate_slack.testing import FakeSlack, SlackRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,7 +65,11 @@ def test_an_event_starts_a_workflow_once(slack: FakeSlack, kernel: Kernel) -> No
     for event_id in ("Ev1", "Ev2", "Ev1"):
         # A retry is signed anew, and has headers that say why it comes.
         again = slack.event(MENTION, event_id=event_id)
-        headers = {**again.headers, "X-Slack-Retry-Num": "1", "X-Slack-Retry-Reason": "http_timeout"}
+        headers = {
+            **again.headers,
+            "X-Slack-Retry-Num": "1",
+            "X-Slack-Retry-Reason": "http_timeout",
+        }
         receive(kernel, "event", SlackRequest(headers, again.body))
     found = payloads(kernel, "event")
     assert sorted(each["event_id"] for each in found) == ["Ev1", "Ev2"]

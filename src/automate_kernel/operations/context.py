@@ -155,6 +155,10 @@ class OpenApproval(Protocol):
         """The facts that people need to decide."""
 
     @property
+    def by(self) -> Sequence[str]:
+        """The people and roles (``role:NAME``) that may decide; without any, anybody may."""
+
+    @property
     def asked(self) -> str:
         """The id of this asking: a step that is run again asks anew."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from automate_kernel.errors import ConfigError
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
@@ -31,7 +32,7 @@ class WebhookReceipt:
     item_id: str | None = None
     duplicate: bool = False
     ignored: Ignored | None = None
-    answer: Mapping[str, Any] | None = None
+    answer: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
 class ReplayLedger:

@@ -77,9 +77,7 @@ class WebhookReceiver:
                 return WebhookReceipt(accepted=True, item_id=item.id, answer=spec.answer)
             first = self.ledger.item_of(rows, *delivery, tenant_id=tenant_id)
         logger.info("webhook %s.%s came again", connector_key, trigger)
-        return WebhookReceipt(
-            accepted=True, item_id=first, duplicate=True, answer=spec.answer
-        )
+        return WebhookReceipt(accepted=True, item_id=first, duplicate=True, answer=spec.answer)
 
     def _connector_for(self, connector_key: str, trigger: str) -> tuple[Any, Any]:
         try:

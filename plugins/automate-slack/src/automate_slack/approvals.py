@@ -103,9 +103,7 @@ class SlackApprovals:
             roles = await self._people.roles_of(click.user, waiting.by if waiting else ())
             decide = getattr(self._desk(), click.decision)
             await to_thread.run_sync(
-                partial(
-                    decide, *where, by=by, roles=roles, comment=comment, tenant_id=place.tenant
-                )
+                partial(decide, *where, by=by, roles=roles, comment=comment, tenant_id=place.tenant)
             )
         except AutomateError as error:
             made = {"by": by, "approved": click.decision == "approve"}

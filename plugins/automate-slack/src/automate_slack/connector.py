@@ -193,7 +193,9 @@ class SlackConnector(Connector):
         answer = await self._api.call("users.lookupByEmail", email=email)
         user = value_at(answer, "user")
         email_there = value_at(user, "profile", "email")
-        return User.model_validate({**(user if isinstance(user, dict) else {}), "email": email_there})
+        return User.model_validate(
+            {**(user if isinstance(user, dict) else {}), "email": email_there}
+        )
 
     @action(idempotent=True)
     async def open_conversation(

@@ -19,9 +19,7 @@ _TOKEN = _Failure(
     ErrorCodes.UNAUTHENTICATED,
     "put the bot's current token (xoxb-…, from OAuth & Permissions of your app) into the secret",
 )
-_INVITE = _Failure(
-    ErrorCodes.PERMISSION_DENIED, "invite the bot to the channel: /invite @your-app"
-)
+_INVITE = _Failure(ErrorCodes.PERMISSION_DENIED, "invite the bot to the channel: /invite @your-app")
 _AWAY = _Failure(ErrorCodes.UNAVAILABLE)
 _ABSENT = _Failure(ErrorCodes.NOT_FOUND)
 _ADMIN = _Failure(ErrorCodes.PERMISSION_DENIED, "an administrator of the workspace decides this")

@@ -36,7 +36,9 @@ ChannelId = Annotated[
 ]  # fmt: skip
 Timestamp = Annotated[
     str,
-    Field(pattern=r"^[0-9]{1,12}\.[0-9]{1,6}$", description="The ts of a message, as Slack has it."),
+    Field(
+        pattern=r"^[0-9]{1,12}\.[0-9]{1,6}$", description="The ts of a message, as Slack has it."
+    ),
 ]
 
 

@@ -84,7 +84,7 @@ class WebApi:
                 if not isinstance(each, dict):
                     raise AutomateError(
                         ErrorCodes.FAILED_PRECONDITION,
-                        f"Slack's {method} answered JSON of another shape: {items} holds no objects",
+                        f"Slack's {method} answered JSON of another shape: no objects in {items}",
                     )
                 yield each
 

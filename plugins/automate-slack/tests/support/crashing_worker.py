@@ -107,7 +107,9 @@ def child(work: Callable[[], None]) -> bool:
 def question(url: str, channel: str) -> dict[str, Any] | None:
     """The message with the buttons, as a person sees it."""
     headers = {"Authorization": f"Bearer {FakeSlack().token}"}
-    request = urllib.request.Request(f"{url}/conversations.history?channel={channel}", None, headers)
+    request = urllib.request.Request(
+        f"{url}/conversations.history?channel={channel}", None, headers
+    )
     with urllib.request.urlopen(request) as answer:
         found = json.load(answer)["messages"]
     return next((each for each in found if "blocks" in each), None)
@@ -153,9 +155,12 @@ def one(folder: Path, url: str, number: int) -> bool:
             click(kernel, url, channel)
         work_until(
             kernel,
-            lambda: all(each.status.finished for each in kernel.executions.find())
-            and status() == "COMPLETED"
-            and not kernel.outbox.find(status="RETRY") and not kernel.outbox.find(status="RUNNING"),
+            lambda: (
+                all(each.status.finished for each in kernel.executions.find())
+                and status() == "COMPLETED"
+                and not kernel.outbox.find(status="RETRY")
+                and not kernel.outbox.find(status="RUNNING")
+            ),
         )
 
     child(start)
