@@ -97,9 +97,9 @@ def test_channels_come_in_pages(slack: FakeSlack, kernel: Kernel) -> None:
     for number in range(5):
         slack.add_channel(f"C1{number}", f"room-{number}")
     slack.add_channel("C9", "old", archived=True)
-    names = [each["name"] for each in kernel.invoke("slack.list_channels")]
+    names = [each["name"] for each in kernel.invoke("slack.list_channels")["channels"]]
     assert names == ["general", "launch", "news", *(f"room-{number}" for number in range(5))]
-    assert len(kernel.invoke("slack.list_channels", {"limit": 3})) == 3
+    assert len(kernel.invoke("slack.list_channels", {"limit": 3})["channels"]) == 3
     found = kernel.options("slack.post_message", "channel", search="ROOM-3")
     assert [(each.value, each.label) for each in found] == [("C13", "#room-3")]
 

@@ -219,8 +219,8 @@ def test_an_event_that_was_made_up_proves_no_click(slack: FakeSlack, kernel: Ker
     seen: list[Any] = []
     with kernel.replace("slack.answer_approval", lambda **given: seen.append(given)):
         send(kernel, slack.click(message, APPROVE, user="U0ANN"))
-    click = seen[0] if seen else {"token": button}
-    for forged in ({"token": button}, {**click, "comment": "another"}, {"token": "x"}):
+    click = seen[0] if seen else {"proof": button}
+    for forged in ({"proof": button}, {**click, "comment": "another"}, {"proof": "x"}):
         with pytest.raises(AutomateError) as caught:
             kernel.invoke("slack.answer_approval", forged)
         assert caught.value.code is ErrorCodes.PERMISSION_DENIED
@@ -325,4 +325,4 @@ class Clicking(RuleBasedStateMachine):
 
 
 TestClicking = Clicking.TestCase
-TestClicking.settings = settings(max_examples=12, stateful_step_count=6, deadline=None)
+TestClicking.settings = settings(max_examples=8, stateful_step_count=6, deadline=None)

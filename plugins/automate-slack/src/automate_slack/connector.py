@@ -28,6 +28,7 @@ from automate_slack.messages import (
     Blocks,
     Channel,
     ChannelId,
+    ChannelList,
     Conversation,
     PostedMessage,
     SharedFile,
@@ -107,8 +108,10 @@ class SlackConnector(Connector):
         text: Text,
         blocks: Blocks | None = None,
         thread_ts: Timestamp | None = None,
-        reply_broadcast: bool = False,
-        unfurl_links: bool = True,
+        reply_broadcast: Annotated[
+            bool, Field(description="Show a reply in the channel too.")
+        ] = False,
+        unfurl_links: Annotated[bool, Field(description="Show previews of links.")] = True,
     ) -> PostedMessage:
         """
         Post a message to a channel, a thread or a person.
@@ -141,7 +144,7 @@ class SlackConnector(Connector):
         channel: ChannelId,
         ts: Timestamp,
         name: Annotated[str, Field(description="An emoji's name, such as thumbsup.")],
-    ) -> None:
+    ) -> PostedMessage:
         """Add a reaction to a message; one that is there already stays."""
         try:
             await self._api.call(
@@ -150,16 +153,19 @@ class SlackConnector(Connector):
         except AutomateError as error:
             if error.details.get("slack_error") != "already_reacted":
                 raise
+        return PostedMessage(channel=channel, ts=ts)
 
     @action
     async def upload_file(
         self,
-        filename: Annotated[str, Field(min_length=1, max_length=255)],
+        filename: Annotated[
+            str, Field(min_length=1, max_length=255, description="Its name, with the ending.")
+        ],
         text: Annotated[str | None, Field(description="The content as text.")] = None,
         base64: Annotated[str | None, Field(description="The content in base64.")] = None,
         channel: ChannelId | None = None,
-        title: str | None = None,
-        comment: str | None = None,
+        title: Annotated[str | None, Field(description="Its title; by default its name.")] = None,
+        comment: Annotated[str | None, Field(description="The message with it.")] = None,
         thread_ts: Timestamp | None = None,
     ) -> SharedFile:
         """
@@ -188,7 +194,9 @@ class SlackConnector(Connector):
     # -- channels and people -----------------------------------------------------------------
 
     @action(read_only=True)
-    async def find_user(self, email: str) -> User:
+    async def find_user(
+        self, email: Annotated[str, Field(description="The person's e-mail address.")]
+    ) -> User:
         """Find a person by e-mail."""
         answer = await self._api.call("users.lookupByEmail", email=email)
         user = value_at(answer, "user")
@@ -199,7 +207,10 @@ class SlackConnector(Connector):
 
     @action(idempotent=True)
     async def open_conversation(
-        self, users: Annotated[list[str], Field(min_length=1, max_length=8)]
+        self,
+        users: Annotated[
+            list[str], Field(min_length=1, max_length=8, description="Their ids (U…).")
+        ],
     ) -> Conversation:
         """Open a direct message with people, by their ids; it is the same one each time."""
         answer = await self._api.call("conversations.open", users=",".join(users))
@@ -208,21 +219,23 @@ class SlackConnector(Connector):
     @action(read_only=True)
     async def list_channels(
         self,
-        limit: Annotated[int, Field(ge=1, le=_MOST_CHANNELS)] = 1_000,
-        include_archived: bool = False,
-    ) -> list[Channel]:
+        limit: Annotated[
+            int, Field(ge=1, le=_MOST_CHANNELS, description="The most channels.")
+        ] = 1_000,
+        include_archived: Annotated[bool, Field(description="List archived ones too.")] = False,
+    ) -> ChannelList:
         """List the public channels, and the private ones that the bot is in."""
         found = self._api.items(
             "conversations.list", "channels", most=limit,
             exclude_archived=not include_archived, types="public_channel,private_channel",
         )  # fmt: skip
-        return [Channel.model_validate(each) async for each in found]
+        return ChannelList(channels=[Channel.model_validate(each) async for each in found])
 
     @options("channel")
     async def channels(self) -> list[FieldOption]:
         """Return the channels, by name."""
         found = await self.list_channels(limit=_MOST_CHANNELS)
-        return [FieldOption(each.id, f"#{each.name}") for each in found]
+        return [FieldOption(each.id, f"#{each.name}") for each in found.channels]
 
     # -- approvals ---------------------------------------------------------------------------
 
@@ -230,9 +243,15 @@ class SlackConnector(Connector):
     async def ask_approval(
         self,
         channel: ChannelId,
-        execution_id: str | None = None,
-        step_id: str | None = None,
-        position: int = -1,
+        execution_id: Annotated[
+            str | None, Field(description="The waiting execution; by default that of the call.")
+        ] = None,
+        step_id: Annotated[
+            str | None, Field(description="The waiting step; by default that of the call.")
+        ] = None,
+        position: Annotated[
+            int, Field(description="The place of the element within for_each; else -1.")
+        ] = -1,
     ) -> PostedMessage:
         """
         Post the question of a waiting approval with buttons to approve and to reject.
@@ -248,9 +267,12 @@ class SlackConnector(Connector):
     @action(idempotent=True)
     async def answer_approval(
         self,
-        token: str,
-        comment: str = "",
-        question: list[dict[str, Any]] = [],  # noqa: B006 - never changed
+        proof: Annotated[str, Field(description="The proof of the click.")],
+        comment: Annotated[str, Field(description="The comment that was typed.")] = "",
+        question: Annotated[
+            list[dict[str, Any]],
+            Field(max_length=50, description="The blocks of the question, which stay."),
+        ] = [],  # noqa: B006 - never changed
     ) -> ApprovalAnswer:
         """
         Decide on an approval as a click on one of its buttons says.
@@ -259,7 +281,7 @@ class SlackConnector(Connector):
         shows who has decided. A click that comes second, or by somebody who may not decide,
         decides nothing.
         """
-        return await self._approvals.answer(await self._buttons(), token, comment, question)
+        return await self._approvals.answer(await self._buttons(), proof, comment, question)
 
     async def _buttons(self) -> ApprovalButtons:
         return ApprovalButtons(await self.ctx.secrets.aget(SIGNING_SECRET))

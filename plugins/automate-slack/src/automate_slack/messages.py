@@ -11,6 +11,7 @@ __all__ = [
     "Blocks",
     "Channel",
     "ChannelId",
+    "ChannelList",
     "Conversation",
     "PostedMessage",
     "SharedFile",
@@ -76,6 +77,12 @@ class Channel(BaseModel):
     is_private: bool = False
     is_member: bool = False
     """True if the bot is in it."""
+
+
+class ChannelList(BaseModel):
+    """Channels of the workspace."""
+
+    channels: list[Channel]
 
 
 class Conversation(BaseModel):

@@ -56,7 +56,7 @@ class WebApi:
         self._client = ServiceClient(
             config.base_url,
             ctx=ctx,
-            auth=BearerAuth(config.token_secret),
+            auth=BearerAuth(config.account),
             timeout_seconds=config.timeout_seconds,
             allow_private_networks=config.allow_private_networks,
         )
@@ -119,7 +119,7 @@ class WebApi:
                 f"Slack's {method} answered JSON of another shape: no field 'ok'",
             )
         if not answer["ok"]:
-            raise failure_of(method, answer, self._config.token_secret)
+            raise failure_of(method, answer, self._config.account)
 
     async def aclose(self) -> None:
         """Close all connections."""
