@@ -15,8 +15,8 @@ from automate_kernel.operations.context import (
     PluginContext,
     current_call,
 )
-from automate_slack.buttons import ApprovalButtons, Click, Place, escaped
-from automate_slack.messages import ApprovalAnswer, PostedMessage
+from automate_slack.buttons import ApprovalButtons, AskedPlace, Click, escaped
+from automate_slack.messages import ClickOutcome, PostedMessage
 from automate_slack.people import People
 from automate_slack.posts import Posts, repeated
 from automate_slack.web_api import WebApi
@@ -63,7 +63,7 @@ class SlackApprovals:
                 f"buttons can't fill in the form of step {step_id!r}: {', '.join(needed)}",
                 hint="give the fields a default, or post {{ approval.link }} instead",
             )
-        place = Place(
+        place = AskedPlace(
             execution=execution_id, step=step_id, position=position, asked=waiting.asked,
             tenant=waiting.tenant_id,
         )  # fmt: skip
@@ -75,7 +75,7 @@ class SlackApprovals:
         proof: str,
         comment: str,
         question: Sequence[Mapping[str, Any]],
-    ) -> ApprovalAnswer:
+    ) -> ClickOutcome:
         """Decide as the click says, and show in the message who has decided."""
         click = buttons.read_click(proof, comment)
         answer = await self._decided(click, comment)
@@ -86,7 +86,7 @@ class SlackApprovals:
         await self._tell("chat.update", click, ts=click.ts, **message)
         return answer
 
-    async def _decided(self, click: Click, comment: str) -> ApprovalAnswer:
+    async def _decided(self, click: Click, comment: str) -> ClickOutcome:
         place, call = click.place, current_call()
         # The host says by the webhook's address whose Slack this is.
         if place.tenant != (call.tenant_id if call is not None else None):
@@ -96,7 +96,7 @@ class SlackApprovals:
         where = (place.execution, place.step, place.position)
         waiting = await self._waiting(*where, place.tenant)
         if waiting is not None and waiting.asked != place.asked:
-            return ApprovalAnswer(outcome="closed", message=_GONE)
+            return ClickOutcome(outcome="closed", message=_GONE)
         by: str | None = None
         try:
             by = await self._people.name_of(click.user)
@@ -111,7 +111,7 @@ class SlackApprovals:
             if not (repeated() and error.details == made):
                 return _refused(error)
         words = _words(click.decision == "approve", f"<@{click.user}>", comment)
-        return ApprovalAnswer.model_validate(
+        return ClickOutcome.model_validate(
             {"outcome": _DONE[click.decision], "by": by, "message": words}
         )
 
@@ -141,18 +141,18 @@ class SlackApprovals:
         return self._ctx.approvals
 
 
-def _refused(error: AutomateError) -> ApprovalAnswer:
+def _refused(error: AutomateError) -> ClickOutcome:
     """Return the answer for a decision that was not made; raises what may be tried again."""
     if error.code is ErrorCodes.PERMISSION_DENIED:
-        return ApprovalAnswer(outcome="refused", message=escaped(error.message))
+        return ClickOutcome(outcome="refused", message=escaped(error.message))
     if error.code is ErrorCodes.NOT_FOUND:
-        return ApprovalAnswer(outcome="closed", message=_GONE)
+        return ClickOutcome(outcome="closed", message=_GONE)
     if error.code is not ErrorCodes.FAILED_PRECONDITION:
         raise error
     by, approved = error.details.get("by"), error.details.get("approved")
     if not isinstance(by, str) or not isinstance(approved, bool):
-        return ApprovalAnswer(outcome="closed", message=_GONE)
-    return ApprovalAnswer(outcome="closed", by=by, message=_words(approved, escaped(by), ""))
+        return ClickOutcome(outcome="closed", message=_GONE)
+    return ClickOutcome(outcome="closed", by=by, message=_words(approved, escaped(by), ""))
 
 
 def _words(approved: bool, by: str, comment: str) -> str:

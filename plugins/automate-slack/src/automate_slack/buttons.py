@@ -14,7 +14,7 @@ from automate_kernel.operations.context import OpenApproval
 from automate_kernel.secrets.signing import Signer
 from automate_slack.forms import value_at
 
-__all__ = ["ApprovalButtons", "Click", "Place", "escaped"]
+__all__ = ["ApprovalButtons", "AskedPlace", "Click", "escaped"]
 
 _OWN = "automate_"
 _DECISIONS: Mapping[str, Literal["approve", "reject"]] = {
@@ -27,7 +27,7 @@ _MOST_COMMENT = 1_000
 _MOST_SHOWN = 2_900
 
 
-class Place(BaseModel):
+class AskedPlace(BaseModel):
     """One asking of one step: where a decision goes."""
 
     execution: str
@@ -40,7 +40,7 @@ class Place(BaseModel):
 class Click(BaseModel):
     """A person's click on a button, as Slack's signature has proved it."""
 
-    place: Place
+    place: AskedPlace
     decision: Literal["approve", "reject"]
     user: str
     channel: str
@@ -61,7 +61,7 @@ class ApprovalButtons:
         self._buttons = Signer([signing_secret], "automate.slack.button")
         self._clicks = Signer([signing_secret], "automate.slack.click")
 
-    def message(self, place: Place, approval: OpenApproval) -> dict[str, Any]:
+    def message(self, place: AskedPlace, approval: OpenApproval) -> dict[str, Any]:
         """Return the text and the blocks of the message that asks."""
         value = self._buttons.sign(place.model_dump())
         text = _cut(f"*{escaped(approval.title)}*")
@@ -107,7 +107,7 @@ class ApprovalButtons:
         comment = comment if isinstance(comment, str) else ""
         blocks = value_at(interaction, "message", "blocks")
         click = Click(
-            place=Place.model_validate(place),
+            place=AskedPlace.model_validate(place),
             decision=decision,
             user=str(value_at(interaction, "user", "id")),
             channel=str(value_at(interaction, "container", "channel_id")),

@@ -24,11 +24,11 @@ from automate_slack.config import SlackConfig
 from automate_slack.events import EventDelivery
 from automate_slack.forms import read_command, read_interaction, value_at
 from automate_slack.messages import (
-    ApprovalAnswer,
     Blocks,
     Channel,
     ChannelId,
     ChannelList,
+    ClickOutcome,
     Conversation,
     PostedMessage,
     SharedFile,
@@ -273,7 +273,7 @@ class SlackConnector(Connector):
             list[dict[str, Any]],
             Field(max_length=50, description="The blocks of the question, which stay."),
         ] = [],  # noqa: B006 - never changed
-    ) -> ApprovalAnswer:
+    ) -> ClickOutcome:
         """
         Decide on an approval as a click on one of its buttons says.
 

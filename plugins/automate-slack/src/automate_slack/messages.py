@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 __all__ = [
-    "ApprovalAnswer",
     "Blocks",
     "Channel",
     "ChannelId",
     "ChannelList",
+    "ClickOutcome",
     "Conversation",
     "PostedMessage",
     "SharedFile",
@@ -91,7 +91,7 @@ class Conversation(BaseModel):
     channel: str
 
 
-class ApprovalAnswer(BaseModel):
+class ClickOutcome(BaseModel):
     """The outcome of a click on a button of an approval."""
 
     outcome: Literal["approved", "rejected", "closed", "refused"]

@@ -65,13 +65,13 @@ class FakeSlack(Workspace):
         self.calls: list[tuple[str, dict[str, str]]] = []
         """The methods that were called, with their fields; refused ones too."""
         self._faults: dict[str, _Fault] = {}
-        self._server: _Server | None = None
+        self._server: _FakeSlackServer | None = None
 
     # -- running -----------------------------------------------------------------------------
 
     def start(self) -> FakeSlack:
         """Serve on 127.0.0.1 until `stop`."""
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _FakeSlackServer(("127.0.0.1", 0), _FakeSlackHandler)
         self._server.slack = self
         self.root = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -253,7 +253,7 @@ class FakeSlack(Workspace):
         return fault
 
 
-class _Server(ThreadingHTTPServer):
+class _FakeSlackServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
     slack: FakeSlack
@@ -262,9 +262,9 @@ class _Server(ThreadingHTTPServer):
         """Say nothing: clients may hang up."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _FakeSlackHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Server
+    server: _FakeSlackServer
 
     def do_GET(self) -> None:
         """Answer a method that reads."""
