@@ -21,8 +21,6 @@ from automate_slack.people import People
 from automate_slack.posts import Posts, repeated
 from automate_slack.web_api import WebApi
 
-__all__ = ["SlackApprovals"]
-
 _GONE = "This question waits no longer."
 _DONE = {"approve": "approved", "reject": "rejected"}
 

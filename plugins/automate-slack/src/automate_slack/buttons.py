@@ -14,8 +14,6 @@ from automate_kernel.operations.context import OpenApproval
 from automate_kernel.secrets.signing import Signer
 from automate_slack.forms import value_at
 
-__all__ = ["ApprovalButtons", "AskedPlace", "Click", "escaped"]
-
 _OWN = "automate_"
 _DECISIONS: Mapping[str, Literal["approve", "reject"]] = {
     f"{_OWN}approve": "approve",

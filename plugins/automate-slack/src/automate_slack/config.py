@@ -6,8 +6,6 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["SlackConfig"]
-
 
 class SlackConfig(BaseModel):
     """A Slack app in one workspace."""

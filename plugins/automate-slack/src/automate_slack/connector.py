@@ -40,8 +40,6 @@ from automate_slack.people import People
 from automate_slack.posts import Posts
 from automate_slack.web_api import WebApi
 
-__all__ = ["Interaction", "SlackConnector", "SlashCommand"]
-
 SIGNING_SECRET = "SLACK_SIGNING_SECRET"  # noqa: S105 - its key
 _MOST_CHANNELS = 10_000
 

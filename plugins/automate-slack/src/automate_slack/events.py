@@ -6,16 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 
-__all__ = [
-    "AppMention",
-    "ChannelCreated",
-    "EventDelivery",
-    "MemberJoined",
-    "MessageEvent",
-    "OtherEvent",
-    "ReactionEvent",
-]
-
 
 class _Event(BaseModel):
     model_config = ConfigDict(extra="allow")

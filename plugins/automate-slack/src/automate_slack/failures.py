@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["failure_of"]
-
 
 class _Failure(NamedTuple):
     code: ErrorCodes

@@ -10,8 +10,6 @@ from typing import Any
 
 from automate_slack.forms import value_at
 
-__all__ = ["APP", "TEAM", "Refused", "Workspace"]
-
 TOKEN = "xoxb-0000-a-token-of-the-fake-slack"  # noqa: S105 - of nothing
 APP, TEAM, BOT = "A0FAKEAPP", "T0FAKETEAM", "U0FAKEBOT"
 

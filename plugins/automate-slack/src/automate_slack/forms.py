@@ -9,8 +9,6 @@ from urllib.parse import parse_qsl
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.webhooks.request import BodyError, parse_json
 
-__all__ = ["read_command", "read_interaction"]
-
 _MOST_FIELDS = 100
 _COMMAND = (
     "command", "text", "user_id", "user_name", "channel_id", "channel_name", "team_id",

@@ -6,20 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-__all__ = [
-    "Blocks",
-    "Channel",
-    "ChannelId",
-    "ChannelList",
-    "ClickOutcome",
-    "Conversation",
-    "PostedMessage",
-    "SharedFile",
-    "Text",
-    "Timestamp",
-    "User",
-]
-
 Text = Annotated[
     str,
     Field(max_length=40_000, description="The text, in Slack's mrkdwn; with blocks, the notice."),

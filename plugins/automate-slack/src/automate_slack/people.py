@@ -10,8 +10,6 @@ from automate_slack.config import SlackConfig
 from automate_slack.forms import value_at
 from automate_slack.web_api import WebApi
 
-__all__ = ["People"]
-
 _ROLE = "role:"
 
 

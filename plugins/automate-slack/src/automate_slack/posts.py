@@ -11,8 +11,6 @@ from automate_slack.forms import value_at
 from automate_slack.messages import PostedMessage
 from automate_slack.web_api import WebApi
 
-__all__ = ["Posts", "repeated"]
-
 _EVENT_TYPE = "automate_step"
 _MOST_LOOKED_AT = 400
 _BLIND = (ErrorCodes.PERMISSION_DENIED, ErrorCodes.NOT_FOUND)

@@ -28,8 +28,6 @@ from automate_kernel.webhooks import SlackSignature
 from automate_slack.fake_workspace import APP, TEAM, Refused, Workspace
 from automate_slack.forms import value_at
 
-__all__ = ["FakeSlack", "SlackRequest"]
-
 SIGNING_SECRET = "8f742231b10e8888abcd99yyyzzz85a5"  # noqa: S105 - of nothing
 
 

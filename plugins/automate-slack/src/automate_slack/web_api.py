@@ -15,8 +15,6 @@ from automate_kernel.operations.context import PluginContext
 from automate_slack.config import SlackConfig
 from automate_slack.failures import failure_of
 
-__all__ = ["WebApi"]
-
 _PAGE = 200
 _UPLOAD_SECONDS = 120.0
 _MIB = 1024 * 1024
