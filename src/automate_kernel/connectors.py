@@ -81,6 +81,9 @@ class TriggerSpec:
     ``["push", "pull_request.*"]``), for schemes that know the name, or values of headers:
     ``{"X-GitHub-Event": "push"}``. Workflows see the headers in *keep_headers*, as
     ``event.headers["x-github-event"]``; a header that proves the sender can't be among them.
+
+    An event is answered with 202 and its item's id. With *answer*, a JSON object, it is answered
+    with 200 and this: for services that insist on 200, or show people what they get.
     """
 
     name: str
@@ -95,6 +98,7 @@ class TriggerSpec:
     )
     keep_headers: Sequence[str] = ()
     replay_guard: Literal["on", "required", "off"] = "on"
+    answer: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         for problem, hint in self._problems():

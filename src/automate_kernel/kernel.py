@@ -218,6 +218,7 @@ class Kernel:
             sender=self,
             leaves_events=lambda: precedence.leaves_events,
         )
+        self.operations.approvals = self.approvals
         notices = ApprovalNotices(
             self.executions, self.approvals, self.operations, self.workflows.program
         )

@@ -477,6 +477,14 @@ def test_each_of_those_asked_gets_a_link_of_their_own(world: World) -> None:
     assert token.partition(".")[0] not in stored
 
 
+def test_a_notice_for_a_place_that_all_read_is_sent_once(world: World) -> None:
+    """However many may decide; it names nobody."""
+    input_ = {"to": "{{ approval.to }}", "text": "{{ approval.title }} {{ approval.position }}"}
+    world.ask(by=["ann", "role:boss"], notify={"action": "mail", "input": input_, "once": True})
+    (mail,) = world.mails
+    assert (mail["to"], mail["text"]) == (None, "Pay? -1")
+
+
 def test_a_notice_that_fails_is_tried_again_without_asking_twice(local: World) -> None:
     """The approval waits all the same; an error that quotes the link doesn't give it away."""
     local.broken = [AutomateError(ErrorCodes.UNAVAILABLE, "it is down")]

@@ -562,7 +562,7 @@ def test_mistakes_in_a_file_have_their_lines_and_remedies() -> None:
         "w:11: steps.no.approval.approvers: there is no such field (here it is called 'by')",
         "w:13: steps.no.approval.form[0].kind: there is no such field (the fields are name, type,"
         " label, help, required, default, choices, max_length, minimum, maximum)",
-        "w:14: steps.no.approval.notify.when: there is no such field (the fields are action, input)",
+        "w:14: steps.no.approval.notify.when: there is no such field (the fields are action, input, once)",
         "w:15: steps.both: a step does one thing, not action and approval (make a step of each)",
     ]
     fine = text.replace("timeout: 3h", "name: Ask").replace("approvers", "by")

@@ -67,8 +67,8 @@ def answer_webhook(
     """
     Have a webhook received (by `Kernel.receive_webhook`), and return the answer for its sender.
 
-    202 if it was accepted, 200 if it had been before or starts nothing, and one and the same 401
-    for every proof that fails.
+    202 if it was accepted, 200 if it had been before, starts nothing, or its trigger has an answer
+    of its own, and one and the same 401 for every proof that fails.
     """
     try:
         receipt = receive(connector, trigger, headers, body, **options)
@@ -79,6 +79,8 @@ def answer_webhook(
     if receipt.ignored is not None:
         answer = receipt.ignored.answer
         return HttpAnswer(200, {"ignored": receipt.ignored.reason} if answer is None else answer)
+    if receipt.answer is not None:
+        return HttpAnswer(200, receipt.answer)
     accepted = {"id": receipt.item_id, "duplicate": receipt.duplicate}
     return HttpAnswer(200 if receipt.duplicate else 202, accepted)
 

@@ -24,7 +24,7 @@ from automate_kernel.errors import (
     nearest,
 )
 from automate_kernel.operations.config_places import ConfigPlaces
-from automate_kernel.operations.context import Call, calling, current_call
+from automate_kernel.operations.context import ApprovalDesk, Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize, normalizing
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
@@ -75,6 +75,7 @@ class Invoker:
     config: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any]
     compile_config: Callable[[Any], Any]
+    approvals: ApprovalDesk | None = field(default=None, init=False)
     places: ConfigPlaces = field(default_factory=ConfigPlaces, init=False)
     """The form in which the host writes the config of plugins, for errors about it."""
     portal: Portal = field(default_factory=Portal, init=False)
@@ -127,8 +128,9 @@ class Invoker:
         # Last: logging keeps each logger for ever, also that of a plugin which can't start.
         redact = self.redactor.redact
         ctx = cls.context_class(
-            key=key, secrets=self.secrets, settings=self.settings, redact=redact
-        )
+            key=key, secrets=self.secrets, settings=self.settings, redact=redact,
+            approvals=self.approvals,
+        )  # fmt: skip
         return construct(cls, config, ctx)
 
     def spec(self, name: str | OperationSpec) -> OperationSpec:

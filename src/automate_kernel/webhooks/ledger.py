@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from automate_kernel.errors import ConfigError
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
@@ -23,13 +24,15 @@ class WebhookReceipt:
     The outcome of a received webhook.
 
     A *duplicate* was accepted before: *item_id* is then the item of the first one. An *ignored*
-    webhook has no item. The sender sees a success in each case, or it would go on sending.
+    webhook has no item. The sender sees a success in each case, or it would go on sending: with
+    *answer* as the body, if its trigger has one.
     """
 
     accepted: bool
     item_id: str | None = None
     duplicate: bool = False
     ignored: Ignored | None = None
+    answer: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
 class ReplayLedger:

@@ -75,10 +75,10 @@ class WebhookReceiver:
                 rows, *delivery, item.id, tenant_id=tenant_id
             ):
                 self.outbox.enqueue_many([item], transaction=rows.native)
-                return WebhookReceipt(accepted=True, item_id=item.id)
+                return WebhookReceipt(accepted=True, item_id=item.id, answer=spec.answer)
             first = self.ledger.item_of(rows, *delivery, tenant_id=tenant_id)
         logger.info("webhook %s.%s came again", connector_key, trigger)
-        return WebhookReceipt(accepted=True, item_id=first, duplicate=True)
+        return WebhookReceipt(accepted=True, item_id=first, duplicate=True, answer=spec.answer)
 
     def _connector_for(self, connector_key: str, trigger: str) -> tuple[Any, Any]:
         try:

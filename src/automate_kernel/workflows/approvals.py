@@ -82,6 +82,8 @@ class PendingApproval:
     key: str = field(repr=False)
     decided_by: str | None = None
     """The person who has decided, until a worker takes the decision up."""
+    approved: bool | None = None
+    """The decision of this person."""
     notify: Notice | None = field(default=None, repr=False)
     """The call that tells people, of a workflow in code; others have it in their definition."""
 
@@ -273,7 +275,7 @@ class Approvals:
         """Write a decision into the wait's row, which is locked, and send its signal."""
         now = rows.now()
         if waiting.decided_by is not None:
-            raise _too_late(f"already decided by {waiting.decided_by}")
+            raise _already(waiting.decided_by, waiting.approved)
         if waiting.expires_at is not None and waiting.expires_at <= now:
             raise _too_late(f"the time to decide ended at {waiting.expires_at.isoformat()}")
         if not isinstance(comment, str) or len(comment) > MOST_COMMENT:
@@ -496,6 +498,7 @@ def _approval(row: Row, workflow: str) -> PendingApproval:
         key=row["key"],
         asked=str(details.get("asked", "")),
         decided_by=None if decision is None else str(decision["by"]),
+        approved=None if decision is None else decision["approved"],
         notify=Notice.model_validate(details["notify"]) if "notify" in details else None,
     )
 
@@ -511,7 +514,7 @@ def _none_waits(rows: Rows, where: Sequence[Where] | None) -> AutomateError:
     if steps and rows.select(EXECUTION, owned, columns=("id",)):
         output = steps[0]["output"]
         if isinstance(output, dict) and output.get("by"):
-            return _too_late(f"already decided by {output['by']}")
+            return _already(output["by"], output.get("approved"))
         return _too_late(f"it waits no longer: the step is {steps[0]['status']}")
     return AutomateError(
         ErrorCodes.NOT_FOUND, "no step waits for this approval",
@@ -524,6 +527,12 @@ def _not_theirs(waiting: PendingApproval, by: str) -> AutomateError:
         ErrorCodes.PERMISSION_DENIED,
         f"{by!r} may not decide this; it is for {', '.join(waiting.by)}",
     )
+
+
+def _already(by: str, approved: bool | None) -> AutomateError:
+    error = _too_late(f"already decided by {by}")
+    error.details = {"by": by, "approved": approved}
+    return error
 
 
 def _too_late(message: str) -> AutomateError:

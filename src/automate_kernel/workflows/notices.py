@@ -93,6 +93,7 @@ class ApprovalNotices:
             "title": waiting.title,
             "description": waiting.description,
             "expires_at": waiting.expires_at and waiting.expires_at.isoformat(),
+            "position": waiting.position,
         }
         # A host without a key may tell people without a link.
         if _READS_LINK.search(json.dumps(notice.input)):

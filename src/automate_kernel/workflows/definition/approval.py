@@ -120,8 +120,10 @@ class Notice(DefinitionModel):
     """``connector.action``, ``provider.capability``, or an action of the host."""
     input: StepInput = Field(default_factory=dict)
     """The action's fields. Templates see ``approval`` beside the usual names: its ``link``,
-    ``approve_link``, ``reject_link``, ``title``, ``description``, ``expires_at``, and ``to``, the
-    entry of `by` that is told."""
+    ``approve_link``, ``reject_link``, ``title``, ``description``, ``expires_at``, ``position`` (of
+    an element of ``for_each``, else -1), and ``to``, the entry of `by` that is told."""
+    once: bool = False
+    """True for a place that all of `by` read: the call is made once, and ``to`` is null."""
 
 
 class Approval(DefinitionModel):

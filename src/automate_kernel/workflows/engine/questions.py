@@ -49,7 +49,8 @@ def approval_wait(
     }
     items: list[NewItem] = []
     if approval.notify is not None:
-        items = [_notice(run, details["asked"], to, tenant_id) for to in details["by"] or [None]]
+        told = [] if approval.notify.once else details["by"]
+        items = [_notice(run, details["asked"], to, tenant_id) for to in told or [None]]
     key = approval_key(run.execution_id, run.step_id, run.position)
     return Wait(run, "approval", key, details, approval.timeout, items=items)
 

@@ -1,0 +1,98 @@
+"""Posts that are made once, although a step may be run again."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.context import PluginContext, current_call, current_item
+from automate_slack.forms import value_at
+from automate_slack.messages import PostedMessage
+from automate_slack.web_api import WebApi
+
+_EVENT_TYPE = "automate_step"
+_MOST_LOOKED_AT = 400
+_BLIND = (ErrorCodes.PERMISSION_DENIED, ErrorCodes.NOT_FOUND)
+
+
+class Posts:
+    """
+    Posts messages, and finds the one that an earlier attempt of the same step has posted.
+
+    Slack documents no idempotency key. Each message carries the step's key as metadata instead.
+    Where a step is run again, the newest messages of the channel are looked through for it.
+    """
+
+    def __init__(self, api: WebApi, ctx: PluginContext) -> None:
+        self._api, self._ctx = api, ctx
+
+    async def post(self, channel: str, **fields: Any) -> PostedMessage:
+        """Post a message to *channel*, unless it is there already."""
+        key = _key(channel, fields.get("thread_ts"))
+        if key is not None:
+            if repeated() and (found := await self._earlier(channel, key, fields)) is not None:
+                return found
+            payload = {"event_type": _EVENT_TYPE, "event_payload": {"key": key}}
+            fields["metadata"] = payload
+        answer = await self._api.call("chat.postMessage", channel=channel, **fields)
+        return PostedMessage.model_validate(answer)
+
+    async def _earlier(
+        self, channel: str, key: str, fields: dict[str, Any]
+    ) -> PostedMessage | None:
+        try:
+            place = await self._place(channel)
+            return None if place is None else await self._found(place, key, fields["thread_ts"])
+        except AutomateError as error:
+            if error.code not in _BLIND:
+                raise
+            # Not to post at all would turn each failure of Slack's into one for good.
+            self._ctx.logger.warning(
+                "a step runs again, and it can't be seen whether it has posted before: %s", error
+            )
+            return None
+
+    async def _found(self, place: str, key: str, thread_ts: str | None) -> PostedMessage | None:
+        method, where = "conversations.history", {"channel": place}
+        if thread_ts is not None:
+            method, where = "conversations.replies", {"channel": place, "ts": thread_ts}
+        messages = self._api.items(
+            method, "messages", most=_MOST_LOOKED_AT, include_all_metadata=True, **where
+        )
+        async for each in messages:
+            kind = value_at(each, "metadata", "event_type")
+            if kind == _EVENT_TYPE and value_at(each, "metadata", "event_payload", "key") == key:
+                return PostedMessage(channel=place, ts=str(each["ts"]))
+        return None
+
+    async def _place(self, channel: str) -> str | None:
+        """Return the id of the conversation that Slack takes *channel* for; None if unknown."""
+        if channel[:1] in "CGD" and channel.isalnum() and channel.isupper():
+            return channel
+        if channel[:1] in "UW" and channel.isalnum() and channel.isupper():
+            opened = await self._api.call("conversations.open", users=channel)
+            return str(value_at(opened, "channel", "id"))
+        listed = self._api.items(
+            "conversations.list", "channels", most=10_000, exclude_archived=True,
+            types="public_channel,private_channel",
+        )  # fmt: skip
+        async for each in listed:
+            if each.get("name") == channel.removeprefix("#"):
+                return str(each["id"])
+        return None
+
+
+def repeated() -> bool:
+    """Return True if this step may have been run before, by a worker that died for example."""
+    call, item = current_call(), current_item()
+    return (call is not None and call.attempt > 1) or (item is not None and item.attempt_count > 1)
+
+
+def _key(channel: str, thread_ts: str | None) -> str | None:
+    """Return the key of what this call posts to a place; None outside a step."""
+    call = current_call()
+    if call is None or call.idempotency_key is None:
+        return None
+    about = f"{call.operation}\n{call.idempotency_key}\n{channel}\n{thread_ts or ''}"
+    return hashlib.sha256(about.encode("utf-8", "surrogatepass")).hexdigest()[:32]

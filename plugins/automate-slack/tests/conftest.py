@@ -1,0 +1,37 @@
+"""A double of Slack, and a kernel that talks to it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+from automate_kernel import Kernel
+from automate_slack import APPROVALS
+from automate_slack.testing import FakeSlack
+
+pytest.register_assert_rewrite("automate_kernel.testing")
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+# A busy machine is no failure: no example has to be ready within a time.
+hypothesis.settings.register_profile("plugin", deadline=None)
+hypothesis.settings.load_profile("plugin")
+
+
+@pytest.fixture
+def slack() -> Iterator[FakeSlack]:
+    with FakeSlack() as slack:
+        slack.add_channel("C0LAUNCH", "launch")
+        slack.add_channel("C0NEWS", "news")
+        slack.add_user("U0ANN", "Ann@example.com")
+        slack.add_user("U0KIM", "kim@example.com")
+        yield slack
+
+
+@pytest.fixture
+def kernel(slack: FakeSlack) -> Iterator[Kernel]:
+    with Kernel(config={"slack": slack.config}, secrets=slack.secrets) as kernel:
+        kernel.add_workflow(APPROVALS)
+        yield kernel

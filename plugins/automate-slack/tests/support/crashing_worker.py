@@ -1,0 +1,181 @@
+"""
+A worker that kills itself before or after what people see of it, while a workflow asks in Slack.
+
+    python crashing_worker.py URL FOLDER
+
+The places to die at are each call of Slack that writes: before it, and after its answer, which
+then is in no commit. For each it forks a child that dies there, and others that finish the work;
+the channel of place n is Cn. A child that comes to its end is the last. The number of places goes
+to `FOLDER/result.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from automate_kernel import Kernel
+from automate_slack import APPROVALS, SlackConnector
+from automate_slack.testing import FakeSlack
+from automate_slack.web_api import WebApi
+from automate_sqlalchemy import SqlAlchemyStorage
+
+WORKFLOW = {
+    "name": "announce",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {
+            "id": "ask",
+            "approval": {
+                "title": "Announce?",
+                "by": ["ann@example.com", "role:owners"],
+                "notify": {
+                    "action": "slack.ask_approval",
+                    "once": True,
+                    "input": {"channel": "{{ event.payload.channel }}"},
+                },
+            },
+        },
+        {
+            "id": "tell",
+            "action": "slack.post_message",
+            "input": {"channel": "{{ event.payload.channel }}", "text": "out"},
+            "retry": {"attempts": 5, "delay": "50ms"},
+        },
+    ],
+}
+
+
+def make(folder: Path, url: str) -> Kernel:
+    engine = sa.create_engine(f"sqlite:///{folder / 'run.sqlite3'}")
+    storage = SqlAlchemyStorage(engine)
+    storage.create_tables()
+    config = {"base_url": url, "allow_private_networks": ["127.0.0.1"]}
+    kernel = Kernel(
+        storage, plugins=[SlackConnector], discover=False, lease_seconds=0.3,
+        config={"slack": config}, secrets=FakeSlack().secrets,
+    )  # fmt: skip
+    kernel.add_workflow(APPROVALS)
+    kernel.add_workflow(WORKFLOW)
+    return kernel
+
+
+def die_at(place: int) -> None:
+    """Let this process die at a place: odd ones are before a call that writes, even ones after."""
+    own, seen = WebApi.call, [0]
+
+    def step() -> None:
+        seen[0] += 1
+        if seen[0] == place:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def call(self: WebApi, method: str, **fields: Any) -> dict[str, Any]:
+        if not method.startswith("chat."):
+            return await own(self, method, **fields)
+        step()
+        answer = await own(self, method, **fields)
+        step()
+        return answer
+
+    WebApi.call = call  # type: ignore[method-assign]
+
+
+def child(work: Callable[[], None]) -> bool:
+    """Do *work* in a child; True if it came to its end."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    _, ended = os.waitpid(pid, 0)
+    if os.WIFEXITED(ended) and os.WEXITSTATUS(ended):
+        raise SystemExit("a child failed")
+    return os.WIFEXITED(ended)
+
+
+def question(url: str, channel: str) -> dict[str, Any] | None:
+    """The message with the buttons, as a person sees it."""
+    headers = {"Authorization": f"Bearer {FakeSlack().token}"}
+    request = urllib.request.Request(
+        f"{url}/conversations.history?channel={channel}", None, headers
+    )
+    with urllib.request.urlopen(request) as answer:
+        found = json.load(answer)["messages"]
+    return next((each for each in found if "blocks" in each), None)
+
+
+def click(kernel: Kernel, url: str, channel: str) -> None:
+    message = question(url, channel)
+    assert message is not None
+    request = FakeSlack().click(message, "automate_approve", user="U0ANN")
+    kernel.receive_webhook("slack", "interaction", request.headers, request.body)
+
+
+def work_until(kernel: Kernel, done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < end
+        kernel.outbox.reap()
+        kernel.run_until_idle(patience=0.1)
+        time.sleep(0.02)
+
+
+def one(folder: Path, url: str, number: int) -> bool:
+    """Die at the place *number*, and finish in another process; False if it came to its end."""
+    channel = f"C{number:04}"
+    folder.mkdir()
+
+    def start() -> None:
+        make(folder, url).start("announce", {"channel": channel})
+
+    def all_of_it(dies_at: int | None) -> None:
+        kernel = make(folder, url)
+        if dies_at is not None:
+            die_at(dies_at)
+
+        def status() -> str:
+            return kernel.executions.find(workflow="announce")[0].status.value
+
+        def waiting() -> bool:
+            return bool(kernel.approvals.pending().approvals) and question(url, channel) is not None
+
+        work_until(kernel, lambda: waiting() or status() == "COMPLETED")
+        if kernel.approvals.pending().approvals:
+            click(kernel, url, channel)
+        work_until(
+            kernel,
+            lambda: (
+                all(each.status.finished for each in kernel.executions.find())
+                and status() == "COMPLETED"
+                and not kernel.outbox.find(status="RETRY")
+                and not kernel.outbox.find(status="RUNNING")
+            ),
+        )
+
+    child(start)
+    ended = child(lambda: all_of_it(number))
+    child(lambda: all_of_it(None))
+    return not ended
+
+
+def main() -> None:
+    url, folder = sys.argv[1], Path(sys.argv[2])
+    number = 1
+    while one(folder / str(number), url, number):
+        number += 1
+    (folder / "result.json").write_text(json.dumps(number))
+
+
+if __name__ == "__main__":
+    main()
