@@ -16,7 +16,8 @@ from fsspec.asyn import sync
 from automate_files.config import FsspecConfig, S3Config
 from automate_files.paths import joined
 from automate_files.place import Entry, Kind, Place
-from automate_kernel import ConfigError, SecretReader
+from automate_kernel import ConfigError
+from automate_kernel.operations.context import SecretReader
 
 _NS = 1_000_000_000
 _PART = 1024 * 1024

@@ -21,7 +21,8 @@ from automate_files.config import SftpConfig
 from automate_files.failures import failure_of
 from automate_files.paths import joined, parent_of
 from automate_files.place import Entry, Kind, Place
-from automate_kernel import AutomateError, ConfigError, ErrorCodes, SecretReader
+from automate_kernel import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.operations.context import SecretReader
 
 T = TypeVar("T")
 
