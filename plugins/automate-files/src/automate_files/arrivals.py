@@ -58,7 +58,7 @@ class Arrivals:
         self._settled = not place.appears_whole if settled is None else settled
 
     def look(self, state: Mapping[str, Any] | None, most: int) -> Look:
-        """Return at most *most* arrivals since *state*, the oldest first; None at the first look."""
+        """Return at most *most* arrivals since *state*, which is None at the first look."""
         files = {_number(each): each for each in self._files()}
         now = Sketch(files)
         if state is None:

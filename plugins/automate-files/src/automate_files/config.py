@@ -104,7 +104,8 @@ class SftpConfig(_PlaceConfig):
         None, description="The name of the secret with the private key's passphrase."
     )
     host_key: str | None = Field(
-        None, description="The server's public key: `ssh-ed25519 AAAA…`, as `ssh-keyscan` prints it."
+        None,
+        description="The server's public key: `ssh-ed25519 AAAA…`, as `ssh-keyscan` prints it.",
     )
     known_hosts: str | None = Field(
         None, description="A file of known host keys; by default the user's own."
@@ -123,7 +124,9 @@ class FsspecConfig(_PlaceConfig):
     """Any file system of fsspec, as far as it goes: it may not be able to write atomically."""
 
     type: Literal["fsspec"] = Field("fsspec", description="`fsspec`.")
-    protocol: str = Field(pattern=r"^[a-z][a-z0-9+_-]*$", description="The protocol: `gcs`, `abfs`.")
+    protocol: str = Field(
+        pattern=r"^[a-z][a-z0-9+_-]*$", description="The protocol: `gcs`, `abfs`."
+    )
     root: str = Field("", description="The folder or bucket that is the root.")
     options: dict[str, Any] = Field(
         default_factory=dict, repr=False, description="The arguments of the file system's class."

@@ -83,7 +83,9 @@ class FilesConnector(Connector):
         offset: Annotated[int, Field(ge=0, description="The first byte.")] = 0,
         max_bytes: Annotated[
             int | None,
-            Field(gt=0, description="The most bytes of a part. By default all is read, or nothing."),
+            Field(
+                gt=0, description="The most bytes of a part. By default all is read, or nothing."
+            ),
         ] = None,
     ) -> FileContent:
         """Read a file, or a part of it."""
@@ -115,7 +117,9 @@ class FilesConnector(Connector):
         self,
         place: PlaceName,
         path: PathText,
-        text: Annotated[str | None, Field(description="The content as text, stored as UTF-8.")] = None,
+        text: Annotated[
+            str | None, Field(description="The content as text, stored as UTF-8.")
+        ] = None,
         base64: Annotated[str | None, Field(description="The content in Base64.")] = None,
         overwrite: Overwrite = False,
     ) -> Written:
@@ -130,12 +134,13 @@ class FilesConnector(Connector):
         self._must_fit(place, len(data), "the content")
         return self._write(place, path, data, overwrite=overwrite)
 
-    @action(read_only=True)
-    def list(
+    @action("list", read_only=True)
+    def list_files(
         self,
         place: PlaceName,
         pattern: Annotated[
-            str, Field(description="Which paths: `*`, `?` and `[a-z]` in a name, `**/` for folders.")
+            str,
+            Field(description="Which paths: `*`, `?` and `[a-z]` in a name, `**/` for folders."),
         ] = "*",
         limit: Annotated[int, Field(ge=1, le=_MOST_LISTED, description="The most files.")] = 1_000,
         after: Annotated[str | None, Field(description="The `after` of the page before.")] = None,
@@ -257,12 +262,12 @@ class FilesConnector(Connector):
         return FileInfo(place=place, path=path, kind="folder")
 
     @options("place")
-    def place_names(self) -> list[str]:  # type: ignore[valid-type]
+    def place_names(self) -> list[str]:
         """Return the names of the places."""
         return self._places.names
 
     @options("to_place")
-    def target_names(self) -> list[str]:  # type: ignore[valid-type]
+    def target_names(self) -> list[str]:
         """Return the names of the places."""
         return self._places.names
 
@@ -274,8 +279,8 @@ class FilesConnector(Connector):
         if cursor and cursor.get("at") in waiting:
             # The others were looked at a moment ago: too soon to say that a file has settled.
             waiting = waiting[waiting.index(cursor["at"]) :]
-        events: list[PolledEvent] = []  # type: ignore[valid-type]
-        failures: list[Exception] = []  # type: ignore[valid-type]
+        events: list[PolledEvent] = []
+        failures: list[Exception] = []
         at = None
         for name in waiting:
             try:
@@ -350,9 +355,7 @@ class FilesConnector(Connector):
                 changed = False
             return _written(place, where.stat(path), changed=changed)
 
-    def _look(
-        self, name: str, state: Any, most: int
-    ) -> tuple[list[PolledEvent], Any, bool]:  # type: ignore[valid-type]
+    def _look(self, name: str, state: Any, most: int) -> tuple[list[PolledEvent], Any, bool]:
         watch = self._settings.watches[name]
         with self._at(watch.place, f"be watched for {watch.pattern!r}") as where:
             look = Arrivals(where, watch, self.ctx.logger).look(state, most)

@@ -27,7 +27,7 @@ _BY_NUMBER: dict[int | None, tuple[ErrorCodes, str]] = {
     errno.EFBIG: (ErrorCodes.RESOURCE_EXHAUSTED, "the file would be too large"),
     errno.EMFILE: (ErrorCodes.RESOURCE_EXHAUSTED, "there are too many open files"),
     errno.ENFILE: (ErrorCodes.RESOURCE_EXHAUSTED, "there are too many open files"),
-    errno.ELOOP: (ErrorCodes.PERMISSION_DENIED, "it is a link, or in one, and links aren't followed"),
+    errno.ELOOP: (ErrorCodes.PERMISSION_DENIED, "links aren't followed, and it is one or in one"),
     errno.ENOTEMPTY: (ErrorCodes.FAILED_PRECONDITION, "the folder isn't empty"),
     errno.EROFS: (ErrorCodes.PERMISSION_DENIED, "it is read-only"),
     errno.ENAMETOOLONG: (ErrorCodes.INVALID_ARGUMENT, "the name is too long"),

@@ -250,7 +250,7 @@ class _library:  # noqa: N801 - it is used as a function
         if isinstance(error, (ImportError, ValueError)):
             raise ConfigError(
                 f"the place {self._place!r}: {error}",
-                hint="install the library: pip install 'automate-files[s3]', or that of the protocol",
+                hint="install the protocol's library; for S3: pip install 'automate-files[s3]'",
             ) from None
 
 

@@ -29,7 +29,9 @@ class LocalPlace(Place):
     def __init__(self, name: str, config: LocalConfig) -> None:
         super().__init__(name, max_entries=config.max_entries)
         if os.open not in os.supports_dir_fd or not _NO_LINK:
-            raise ConfigError(f"the place {name!r}: this system can't keep links from being followed")
+            raise ConfigError(
+                f"the place {name!r}: this system can't keep links from being followed"
+            )
         self._root = os.path.abspath(config.folder)  # noqa: PTH100
 
     def stat(self, path: str) -> Entry:
@@ -37,7 +39,7 @@ class LocalPlace(Place):
         if not path:
             return _entry("", os.stat(self._root))  # noqa: PTH116
         with self._folder_of(path) as (folder, name):
-            return _entry(path, os.stat(name, dir_fd=folder, follow_symlinks=False))  # noqa: PTH116
+            return _entry(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
 
     def entries(self, folder: str, most: int) -> list[Entry]:
         """Read a folder."""
@@ -45,7 +47,9 @@ class LocalPlace(Place):
         with self._opened(folder) as handle, os.scandir(handle) as entries:
             for each in entries:
                 with suppress(FileNotFoundError):  # deleted meanwhile
-                    found.append(_entry(joined(folder, each.name), each.stat(follow_symlinks=False)))
+                    found.append(
+                        _entry(joined(folder, each.name), each.stat(follow_symlinks=False))
+                    )
                 if len(found) > most:
                     break
         return found
@@ -75,7 +79,7 @@ class LocalPlace(Place):
                 _rename(unfinished, folder, name, folder, overwrite=overwrite)
             except BaseException:
                 with suppress(OSError):
-                    os.unlink(unfinished, dir_fd=folder)  # noqa: PTH108
+                    os.unlink(unfinished, dir_fd=folder)
                 raise
             os.fsync(folder)
 
@@ -91,7 +95,7 @@ class LocalPlace(Place):
     def delete(self, path: str) -> None:
         """Delete a file, a link or an empty folder."""
         with self._folder_of(path) as (folder, name):
-            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode  # noqa: PTH116
+            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
             remove = os.rmdir if stat.S_ISDIR(mode) else os.unlink
             remove(name, dir_fd=folder)
 
@@ -113,7 +117,7 @@ class LocalPlace(Place):
             for name in filter(None, path.split("/")):
                 if make:
                     with suppress(FileExistsError):
-                        os.mkdir(name, dir_fd=handle)  # noqa: PTH102
+                        os.mkdir(name, dir_fd=handle)
                 below = self._step(name, handle)
                 os.close(handle)
                 handle = below
@@ -127,7 +131,7 @@ class LocalPlace(Place):
             return os.open(name, _FOLDER | _NO_LINK, dir_fd=folder)
         except NotADirectoryError:
             # Linux says this of a link too.
-            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode  # noqa: PTH116
+            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
             if stat.S_ISLNK(mode):
                 raise OSError(errno.ELOOP, "a link") from None
             raise
@@ -135,19 +139,19 @@ class LocalPlace(Place):
 
 def _rename(old: str, old_folder: int, new: str, new_folder: int, *, overwrite: bool) -> None:
     if overwrite:
-        os.replace(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder)  # noqa: PTH105
+        os.replace(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder)
         return
-    mode = os.stat(old, dir_fd=old_folder, follow_symlinks=False).st_mode  # noqa: PTH116
+    mode = os.stat(old, dir_fd=old_folder, follow_symlinks=False).st_mode
     if not stat.S_ISREG(mode):
         # A folder can't have a second name. It replaces at most an empty folder.
         with suppress(FileNotFoundError):
-            os.stat(new, dir_fd=new_folder, follow_symlinks=False)  # noqa: PTH116
+            os.stat(new, dir_fd=new_folder, follow_symlinks=False)
             raise FileExistsError(errno.EEXIST, "it exists")
-        os.rename(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder)  # noqa: PTH104
+        os.rename(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder)
         return
     # A second name is refused if somebody has taken it meanwhile; a rename would replace theirs.
     os.link(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder, follow_symlinks=False)
-    os.unlink(old, dir_fd=old_folder)  # noqa: PTH108
+    os.unlink(old, dir_fd=old_folder)
 
 
 def _entry(path: str, found: os.stat_result) -> Entry:

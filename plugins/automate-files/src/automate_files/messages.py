@@ -16,10 +16,10 @@ class FileInfo(BaseModel):
 
     place: str = Field(description="The place's name.")
     path: str = Field(description="The path from the place's root.")
-    kind: Kind = Field("file", description="`file`, `folder`, `link` or `other`.")
-    size: int = Field(0, description="The bytes of a file.")
-    modified: datetime | None = Field(None, description="The time of its last change.")
-    etag: str | None = Field(None, description="The place's own mark of the content.")
+    kind: Kind = Field(default="file", description="`file`, `folder`, `link` or `other`.")
+    size: int = Field(default=0, description="The bytes of a file.")
+    modified: datetime | None = Field(default=None, description="The time of its last change.")
+    etag: str | None = Field(default=None, description="The place's own mark of the content.")
 
     @classmethod
     def of(cls, place: str, entry: Entry) -> FileInfo:
@@ -38,18 +38,20 @@ class FileContent(BaseModel):
 
     place: str = Field(description="The place's name.")
     path: str = Field(description="The path from the place's root.")
-    text: str | None = Field(None, description="The content as text.")
-    base64: str | None = Field(None, description="The content in Base64, if asked for so.")
+    text: str | None = Field(default=None, description="The content as text.")
+    base64: str | None = Field(default=None, description="The content in Base64, if asked for so.")
     offset: int = Field(description="The first byte.")
     size: int = Field(description="The bytes of this part.")
-    next_offset: int | None = Field(None, description="The byte to go on from; null at the end.")
+    next_offset: int | None = Field(
+        default=None, description="The byte to go on from; null at the end."
+    )
 
 
 class FileList(BaseModel):
     """A page of files, in the order of their paths."""
 
     files: list[FileInfo] = Field(description="The files.")
-    after: str | None = Field(None, description="The path to go on after; null at the end.")
+    after: str | None = Field(default=None, description="The path to go on after; null at the end.")
 
 
 class Written(FileInfo):

@@ -10,7 +10,13 @@ from typing import Any
 
 from automate_files.place import Place
 from automate_files.places import make_place, parse_place
-from automate_kernel import AutomateError, ErrorCodes, OutputStore, SecretNotFoundError, StorageError
+from automate_kernel import (
+    AutomateError,
+    ErrorCodes,
+    OutputStore,
+    SecretNotFoundError,
+    StorageError,
+)
 from automate_kernel.operations.context import SecretReader
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}/[A-Za-z0-9][A-Za-z0-9-]{0,63}")
@@ -33,7 +39,8 @@ class PlaceOutputStore(OutputStore):
     def __init__(
         self, config: Mapping[str, Any], *, secrets: SecretReader | Mapping[str, str] | None = None
     ) -> None:
-        reader = secrets if hasattr(secrets, "aget") else _Given(secrets or {})
+        given = secrets if secrets is not None else {}
+        reader = _Given(given) if isinstance(given, Mapping) else given
         self.place: Place = make_place("outputs", parse_place(config), reader)
         """The place."""
 

@@ -81,7 +81,7 @@ class Place(ABC):
     def mkdir(self, path: str) -> None:
         """Make a folder, and those above it; nothing happens if it is there."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - many have none
         """Close its connections."""
 
     def failure(self, error: Exception, what: str) -> Exception:

@@ -1,5 +1,6 @@
 """Sketches: sets of any size in a few kilobytes, of which the difference is exact."""
 
+# ruff: noqa: SLF001 - of other sketches
 from __future__ import annotations
 
 import base64
