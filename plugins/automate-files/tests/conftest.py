@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import fsspec
 import hypothesis
 import pytest
 
@@ -73,7 +74,9 @@ def local_config(tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture
 def memory_config() -> dict[str, Any]:
     """A place of a file system of fsspec."""
-    return {"type": "fsspec", "protocol": "memory", "root": f"/{uuid4().hex}"}
+    root = f"/{uuid4().hex}"
+    fsspec.filesystem("memory").mkdir(root)
+    return {"type": "fsspec", "protocol": "memory", "root": root}
 
 
 @pytest.fixture(params=["local", "s3", "sftp", "memory"])

@@ -169,7 +169,10 @@ class S3Place(FsspecPlace):
             return b""
 
         async def read() -> bytes:
-            size = int((await files._info(f"{bucket}/{key}"))["size"])  # noqa: SLF001
+            found = await files._info(f"{bucket}/{key}")  # noqa: SLF001
+            if found["type"] != "file":
+                raise IsADirectoryError(errno.EISDIR, "a folder")
+            size = int(found["size"])
             if offset >= size:
                 return b""
             asked = f"bytes={offset}-{min(offset + length, size) - 1}"

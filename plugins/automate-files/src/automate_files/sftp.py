@@ -26,7 +26,6 @@ from automate_kernel.operations.context import SecretReader
 T = TypeVar("T")
 
 _NS = 1_000_000_000
-_LOST = {ErrorCodes.UNAVAILABLE, ErrorCodes.DEADLINE_EXCEEDED}
 _KEYS: tuple[type[paramiko.PKey], ...] = (
     paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey,
 )  # fmt: skip
@@ -36,16 +35,17 @@ class SftpPlace(Place):
     """
     A folder of an SFTP server.
 
-    The server's host key is checked before anything is sent to it. All threads share a connection,
-    which is made at the first call, and anew after one that was lost. The secrets are read for each
-    connection. A path that the server finds outside of the root, through a link, is refused.
+    The server's host key is checked before anything is sent to it. A connection serves one call at a
+    time and is kept for the next; one that was lost is made anew. There are at most four. The
+    secrets are read for each connection. A path that the server finds outside of the root, through a link, is refused.
     """
 
     def __init__(self, name: str, config: SftpConfig, secrets: SecretReader) -> None:
         super().__init__(name, max_entries=config.max_entries)
         self._config, self._secrets = config, secrets
-        self._lock = threading.Lock()
-        self._connection: _Connection | None = None
+        # Paramiko's client mixes up the answers to calls of several threads.
+        self._free = threading.Semaphore(_MOST_CONNECTIONS)
+        self._idle: list[_Connection] = []
         if config.host_key is not None:
             _public_key(config.host_key)  # a wrong one is known before anything is called
 
@@ -131,28 +131,45 @@ class SftpPlace(Place):
         self._run(lambda it: it.make(path))
 
     def close(self) -> None:
-        """Close the connection."""
-        with self._lock:
-            connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        """Close the connections that aren't in use."""
+        while self._idle:
+            self._idle.pop().close()
 
     # -- the connection ----------------------------------------------------------------------
 
     def _run(self, call: Callable[[_Connection], T]) -> T:
         """Do *call* within the time limit; a connection that has failed isn't used again."""
-        with _deadline(self._config.timeout_seconds) as watch:
-            try:
-                connection = self._connected(watch)
-                watch.over(connection.close)
-                return call(connection)
-            except Exception as error:
-                found = self._explained(error, late=watch.late)
-                if isinstance(found, AutomateError) and found.code in _LOST:
-                    self.close()
-                if found is error:
-                    raise
-                raise found from error
+        seconds = self._config.timeout_seconds
+        if not self._free.acquire(timeout=seconds):
+            raise TimeoutError(errno.ETIMEDOUT, "all connections are in use")
+        try:
+            with _deadline(seconds) as watch:
+                return self._tried(call, watch)
+        finally:
+            self._free.release()
+
+    def _tried(self, call: Callable[[_Connection], T], watch: _Watch) -> T:
+        connection: _Connection | None = None
+        try:
+            connection = self._connected(watch)
+            watch.over(connection.close)
+            result = call(connection)
+        except Exception as error:
+            found = self._explained(error, late=watch.late)
+            if connection is not None:
+                # What the server refused is no fault of the connection.
+                self._keep(connection, lost=found is not error or isinstance(error, TimeoutError))
+            if found is error:
+                raise
+            raise found from error
+        self._keep(connection, lost=watch.late)
+        return result
+
+    def _keep(self, connection: _Connection, *, lost: bool) -> None:
+        if lost or not connection.alive:
+            connection.close()
+        else:
+            self._idle.append(connection)
 
     def _explained(self, error: Exception, *, late: bool) -> Exception:
         """Return *error*, or a better one where it is of the connection."""
@@ -169,10 +186,15 @@ class SftpPlace(Place):
         return error
 
     def _connected(self, watch: _Watch) -> _Connection:
-        with self._lock:
-            if self._connection is None or not self._connection.alive:
-                self._connection = self._connect(watch)
-            return self._connection
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break  # another thread has it
+            if connection.alive:
+                return connection
+            connection.close()
+        return self._connect(watch)
 
     def _connect(self, watch: _Watch) -> _Connection:
         config = self._config
@@ -232,7 +254,7 @@ class SftpPlace(Place):
         return password, _private_key(get(config.private_key_secret), passphrase)
 
 
-_SSH, _PART = 22, 32_768
+_SSH, _PART, _MOST_CONNECTIONS = 22, 32_768, 4
 
 
 class _Connection:
