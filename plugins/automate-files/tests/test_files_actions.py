@@ -23,7 +23,8 @@ class Files:
 
     def __call__(self, action: str, path: str | None = None, **input: Any) -> Any:
         named = {"path": path} if path is not None else {}
-        return self.kernel.invoke(f"files.{action}", {"place": "main", **named, **input})
+        given = {"place": "main", **named, **input}
+        return self.kernel.invoke(f"files.{action}", given, literal=True)
 
     def fails(self, code: str, action: str, path: str | None = None, **input: Any) -> AutomateError:
         with pytest.raises(AutomateError) as raised:

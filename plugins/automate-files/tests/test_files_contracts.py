@@ -91,9 +91,22 @@ class TestS3AgainstHostileAnswers(HostileAnswersContract):
         return {"places": {"bucket": bucket}}
 
 
-class TestS3ListAgainstHostileAnswers(TestS3AgainstHostileAnswers):
-    operation = "list"
-    example_input: ClassVar[Any] = {"place": "bucket"}
+@pytest.mark.parametrize("manner", ["huge", "bomb", "redirect_to_private_address"])
+def test_a_hostile_listing_is_refused(manner: str) -> None:
+    from automate_kernel import AutomateError
+    from automate_kernel.testing.hostile_service import hostile_service
+
+    with hostile_service(lambda method, path: {}) as service:
+        service.manner = manner
+        config = TestS3AgainstHostileAnswers().config(service.url)
+        kernel = Kernel(
+            plugins=[FilesConnector], discover=False, config={"files": config}, secrets={"S3": "canary-7Qm2xVb91tZk"}
+        )
+        with pytest.raises(AutomateError, match="refused") as raised:
+            kernel.invoke("files.list", {"place": "bucket"})
+        assert not raised.value.retryable
+        assert not service.reached
+        kernel.close()
 
 
 @pytest.mark.parametrize("kind", ["local", "s3", "sftp"])

@@ -54,6 +54,8 @@ class Arrivals:
     def __init__(self, place: Place, watch: Watch, logger: logging.Logger) -> None:
         self._place, self._watch, self._logger = place, watch, logger
         self._ignored = [compile_pattern(each) for each in watch.ignore]
+        # A state of another watch of this name says nothing of this one.
+        self._of = f"{fingerprint(watch.model_dump_json()):x}"
         settled = watch.settled
         self._settled = not place.appears_whole if settled is None else settled
 
@@ -61,7 +63,7 @@ class Arrivals:
         """Return at most *most* arrivals since *state*, which is None at the first look."""
         files = {_number(each): each for each in self._files()}
         now = Sketch(files)
-        if state is None:
+        if state is None or state["of"] != self._of:
             known = _Seen() if self._watch.existing else _Seen.of(files)
             last = _Seen()
             passed = None
@@ -70,7 +72,7 @@ class Arrivals:
             passed = tuple(state["passed"]) if state.get("passed") else None
         new = self._beside(files, now, known)
         if self._settled:
-            moving = self._moving(files, now, last, first=state is None)
+            moving = self._moving(files, now, last, first=last.sketch.size == 0)
             ready = new - moving
         else:
             ready = new
@@ -82,12 +84,13 @@ class Arrivals:
         if rest:
             # The sets stay as they are until the last page: what has passed is known by its place.
             assert page  # noqa: S101
-            same = {"known": known.to_json(), "last": last.to_json(), "passed": list(page[-1][:2])}
+            same = {"of": self._of, "known": known.to_json(), "last": last.to_json(), "passed": list(page[-1][:2])}
             return Look(found, same, more=True)
         missing = new - ready
         known_now = {number: each for number, each in files.items() if number not in missing}
         newest = max((each.modified for each in known_now.values()), default=-1)
         following = {
+            "of": self._of,
             "known": _Seen(now.without(missing), newest).to_json(),
             "last": (_Seen.of(files) if self._settled else _Seen()).to_json(),
         }

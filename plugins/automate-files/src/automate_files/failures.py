@@ -54,8 +54,12 @@ def failure_of(error: Exception, what: str) -> Exception:
 
     An exception of no known kind is returned as it is: the fault may be here.
     """
-    if isinstance(error, AutomateError):
-        return error
+    own = _own_of(error)
+    if own is not None:
+        return own
+    if isinstance(error, KeyError) and type(error).__module__ == "builtins":
+        # s3fs takes for granted what an answer has.
+        return AutomateError(ErrorCodes.UNAVAILABLE, f"{what}: its answer lacks what it must have")
     answered = _answer_of(error)
     if answered is not None:
         return _of_answer(answered, what)
@@ -64,6 +68,15 @@ def failure_of(error: Exception, what: str) -> Exception:
         return error
     code, words = found
     return AutomateError(code, f"{what}: {words}")
+
+
+def _own_of(error: BaseException | None) -> AutomateError | None:
+    """Return the `AutomateError` that *error* is, or that a library has wrapped."""
+    for _ in range(6):
+        if error is None or isinstance(error, AutomateError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _of_class(error: BaseException) -> tuple[ErrorCodes, str] | None:

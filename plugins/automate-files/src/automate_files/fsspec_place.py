@@ -169,16 +169,17 @@ class S3Place(FsspecPlace):
             return b""
 
         async def read() -> bytes:
-            found = await files._info(f"{bucket}/{key}")  # noqa: SLF001
-            if found["type"] != "file":
-                raise IsADirectoryError(errno.EISDIR, "a folder")
-            size = int(found["size"])
-            if offset >= size:
-                return b""
-            asked = f"bytes={offset}-{min(offset + length, size) - 1}"
-            answer = await files._call_s3(  # noqa: SLF001 - s3fs reads all that is answered
-                "get_object", Bucket=bucket, Key=key, Range=asked
-            )
+            asked = f"bytes={offset}-{offset + length - 1}"
+            try:
+                answer = await files._call_s3(  # noqa: SLF001 - s3fs reads all that is answered
+                    "get_object", Bucket=bucket, Key=key, Range=asked
+                )
+            except OSError as error:
+                if _status(error) == _NO_SUCH_RANGE:
+                    return b""
+                raise
+            if offset and answer["ResponseMetadata"]["HTTPStatusCode"] != _PARTIAL:
+                raise OSError(errno.EIO, "it gives no parts of objects")
             parts, left = [], length
             async with answer["Body"] as body:
                 while left > 0 and (part := await body.read(min(left, _PART))):
@@ -218,6 +219,8 @@ class S3Place(FsspecPlace):
             return self._client
 
     def _connect(self, secret: str | None, token: str | None) -> Any:
+        from automate_files.s3_session import BoundedSession
+
         config = self._s3
         with _library(self.name):
             files = fsspec.filesystem(
@@ -228,6 +231,7 @@ class S3Place(FsspecPlace):
                 endpoint_url=config.endpoint_url,
                 client_kwargs={"region_name": config.region} if config.region else {},
                 config_kwargs={
+                    "http_session_cls": BoundedSession,
                     "connect_timeout": config.timeout_seconds,
                     "read_timeout": config.timeout_seconds,
                     # The kernel decides about another try, and when.
@@ -255,6 +259,15 @@ class _library:  # noqa: N801 - it is used as a function
                 f"the place {self._place!r}: {error}",
                 hint="install the protocol's library; for S3: pip install 'automate-files[s3]'",
             ) from None
+
+
+_PARTIAL, _NO_SUCH_RANGE = 206, 416
+
+
+def _status(error: BaseException) -> int | None:
+    answer = getattr(error.__cause__, "response", None) or {}
+    status: int | None = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status
 
 
 def _of_listing(folder: str, found: dict[str, Any]) -> Entry:

@@ -12,8 +12,10 @@ from automate_files.place import Place
 from automate_files.places import make_place, parse_place
 from automate_kernel import (
     AutomateError,
+    ConfigError,
     ErrorCodes,
     OutputStore,
+    SecretError,
     SecretNotFoundError,
     StorageError,
 )
@@ -22,7 +24,9 @@ from automate_kernel.operations.context import SecretReader
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}/[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 _NS = 1_000_000_000
 _MOST_BYTES = 512 * 1024 * 1024
+# A place that isn't mounted, full, or refuses us for now: the outputs are there all the same.
 _PASSES = {
+    ErrorCodes.NOT_FOUND,
     ErrorCodes.UNAVAILABLE, ErrorCodes.DEADLINE_EXCEEDED, ErrorCodes.RESOURCE_EXHAUSTED,
     ErrorCodes.ABORTED, ErrorCodes.UNAUTHENTICATED, ErrorCodes.PERMISSION_DENIED,
 }  # fmt: skip
@@ -56,11 +60,12 @@ class PlaceOutputStore(OutputStore):
             try:
                 return self.place.read(path, 0, _MOST_BYTES)
             except FileNotFoundError:
-                raise AutomateError(
-                    ErrorCodes.NOT_FOUND,
-                    f"the output store has no {key!r}",
-                    hint="it was deleted, or this process has another place than its writer",
-                ) from None
+                self.place.entries("", 0)  # a place that isn't there may come back
+        raise AutomateError(
+            ErrorCodes.NOT_FOUND,
+            f"the output store has no {key!r}",
+            hint="it was deleted, or this process has another place than its writer",
+        )
 
     def delete(self, key: str) -> None:
         """Delete a file, and its folder once that is empty."""
@@ -91,9 +96,10 @@ class PlaceOutputStore(OutputStore):
             yield
         except Exception as error:
             found = self.place.failure(error, what)
-            if isinstance(found, AutomateError) and found.code in _PASSES:
+            passes = isinstance(found, AutomateError) and found.code in _PASSES
+            if passes and not isinstance(found, (ConfigError, SecretError)):
                 hint = "look at the place: is it there, may this process write to it, is it full?"
-                raise StorageError(found.message, hint=hint) from error
+                raise StorageError(str(found), hint=hint) from error
             if found is error:
                 raise
             raise found from error
@@ -123,4 +129,4 @@ def _path(key: str) -> str:
             ErrorCodes.INVALID_ARGUMENT, f"{key[:80]!r} can't be a key of an output store"
         )
     # Few folders in each: some file systems are slow with many thousands.
-    return f"{key[:2].lower()}/{key}"
+    return f"{key.partition('/')[0][:2].lower()}/{key}"

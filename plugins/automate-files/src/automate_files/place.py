@@ -110,7 +110,11 @@ class Place(ABC):
             try:
                 found = self.entries(entry.path, self.max_entries - seen)
             except FileNotFoundError:
-                continue  # deleted meanwhile
+                # Deleted meanwhile, or never there; without the root nothing can be said.
+                if entry.path:
+                    self.entries("", 0)
+                    continue
+                raise
             seen += len(found)
             if seen > self.max_entries:
                 raise AutomateError(
