@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import translate
 from typing import Any
 
 from automate_files.config import Watch
-from automate_files.paths import Pattern, compile_pattern
 from automate_files.place import Entry, Place
 from automate_files.sketch import Sketch, fingerprint
 
@@ -53,9 +54,9 @@ class Arrivals:
 
     def __init__(self, place: Place, watch: Watch, logger: logging.Logger) -> None:
         self._place, self._watch, self._logger = place, watch, logger
-        self._ignored = [compile_pattern(each) for each in watch.ignore]
+        self._ignores = re.compile("|".join(map(translate, watch.ignore)) or "(?!)").match
         # A state of another watch of this name says nothing of this one.
-        self._of = f"{fingerprint(watch.model_dump_json()):x}"
+        self._of = f"{fingerprint(watch.place, watch.pattern, watch.ignore):x}"
         settled = watch.settled
         self._settled = not place.appears_whole if settled is None else settled
 
@@ -98,8 +99,7 @@ class Arrivals:
 
     def _files(self) -> Iterable[Entry]:
         for each in self._place.walk(self._watch.pattern):
-            name = each.path.rpartition("/")[2]
-            if not any(_means(pattern, each.path, name) for pattern in self._ignored):
+            if not self._ignores(each.path.rpartition("/")[2]):
                 yield each
 
     def _beside(self, files: Mapping[int, Entry], now: Sketch, known: _Seen) -> set[int]:
@@ -140,6 +140,3 @@ def _only_in(files: Mapping[int, Entry], now: Sketch, before: _Seen) -> set[int]
 def _number(entry: Entry) -> int:
     return fingerprint(entry.path, entry.size, entry.modified, entry.etag)
 
-
-def _means(pattern: Pattern, path: str, name: str) -> bool:
-    return pattern.matches(path if "/" in pattern.text else name)

@@ -23,6 +23,12 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _name(value: str) -> str:
+    if "/" in _pattern(value):
+        raise ValueError("it is a pattern of names, without a folder")
+    return value
+
+
 def _folder(value: str) -> str:
     try:
         return check_folder(value)
@@ -147,7 +153,7 @@ class Watch(BaseModel):
     pattern: Annotated[str, AfterValidator(_pattern)] = Field(
         "*", description="The paths: `*` and `?` within a name, `**/` for all folders."
     )
-    ignore: list[Annotated[str, AfterValidator(_pattern)]] = Field(
+    ignore: list[Annotated[str, AfterValidator(_name)]] = Field(
         default=[".*", "*.part", "*.filepart", "*.tmp", "*~"],
         description="Names that are not looked at: those of files that are being written.",
     )

@@ -59,11 +59,14 @@ class LocalPlace(Place):
         with self._folder_of(path) as (folder, name):
             # Without waiting: a pipe that nobody writes to would keep this thread.
             handle = os.open(name, os.O_RDONLY | _NO_LINK | os.O_NONBLOCK, dir_fd=folder)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise OSError(errno.EISDIR, "it is no file")
-            file.seek(offset)
-            return file.read(length)
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                file.seek(offset)
+                return file.read(length)
+        finally:
+            os.close(handle)
 
     def write(self, path: str, parts: Iterable[bytes], *, overwrite: bool) -> None:
         """Write a file under another name, and give it its own once the disk has it."""

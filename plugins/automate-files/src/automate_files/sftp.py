@@ -92,7 +92,7 @@ class SftpPlace(Place):
             unfinished = posixpath.join(posixpath.dirname(full), f".{uuid4().hex}.part")
             try:
                 with it.sftp.open(unfinished, "wx") as file:
-                    file.set_pipelined(True)
+                    # Each part is confirmed. Sent ahead, Paramiko would lose what the server refuses.
                     for part in parts:
                         file.write(part)
                 it.rename(unfinished, full, overwrite=overwrite)
