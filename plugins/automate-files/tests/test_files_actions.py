@@ -19,7 +19,9 @@ class Files:
 
     def __init__(self, place: dict[str, Any], **more: dict[str, Any]) -> None:
         config = {"files": {"places": {"main": place, **more}}}
-        self.kernel = Kernel(plugins=[FilesConnector], discover=False, config=config, secrets=SECRETS)
+        self.kernel = Kernel(
+            plugins=[FilesConnector], discover=False, config=config, secrets=SECRETS
+        )
 
     def __call__(self, action: str, path: str | None = None, **input: Any) -> Any:
         named = {"path": path} if path is not None else {}
@@ -104,7 +106,13 @@ def test_lists_by_pattern_and_by_page(files: Files) -> None:
     for path in ("a.csv", "b.txt", "in/a.csv", "in/deep/a.csv", "in/deep/b.csv", "in.csv", "in-1"):
         files("write", path, text=path)
     assert files.paths("*.csv") == ["a.csv", "in.csv"]
-    assert files.paths("**/*.csv") == ["a.csv", "in.csv", "in/a.csv", "in/deep/a.csv", "in/deep/b.csv"]
+    assert files.paths("**/*.csv") == [
+        "a.csv",
+        "in.csv",
+        "in/a.csv",
+        "in/deep/a.csv",
+        "in/deep/b.csv",
+    ]
     assert files.paths("in/*") == ["in/a.csv"]
     assert files.paths("in/**") == ["in/a.csv", "in/deep/a.csv", "in/deep/b.csv"]
     assert files.paths("?.[a-c]*") == ["a.csv"]

@@ -247,6 +247,7 @@ def test_a_workflow_starts_once_for_each_file(tmp_path: Path) -> None:
 def test_a_changed_watch_begins_anew(tmp_path: Path) -> None:
     """Else all that its new pattern means would be news."""
     (tmp_path / "a.txt").write_text("")
+
     def arrived(pattern: str, cursor: Any) -> Any:
         config = {
             "places": {"here": {"type": "local", "folder": str(tmp_path)}},

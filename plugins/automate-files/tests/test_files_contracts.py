@@ -100,7 +100,10 @@ def test_a_hostile_listing_is_refused(manner: str) -> None:
         service.manner = manner
         config = TestS3AgainstHostileAnswers().config(service.url)
         kernel = Kernel(
-            plugins=[FilesConnector], discover=False, config={"files": config}, secrets={"S3": "canary-7Qm2xVb91tZk"}
+            plugins=[FilesConnector],
+            discover=False,
+            config={"files": config},
+            secrets={"S3": "canary-7Qm2xVb91tZk"},
         )
         with pytest.raises(AutomateError, match="refused") as raised:
             kernel.invoke("files.list", {"place": "bucket"})

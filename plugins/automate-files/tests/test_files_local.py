@@ -55,14 +55,18 @@ def test_a_link_is_not_followed(files: FilesConnector, root: Path) -> None:
     assert [each.name for each in outside.iterdir()] == ["secret.txt"]
 
 
-def test_writing_replaces_a_link_and_not_what_it_leads_to(files: FilesConnector, root: Path) -> None:
+def test_writing_replaces_a_link_and_not_what_it_leads_to(
+    files: FilesConnector, root: Path
+) -> None:
     (root / "file").symlink_to(root.parent / "outside" / "secret.txt")
     files.write("here", "file", text="mine", overwrite=True)
     assert (root.parent / "outside" / "secret.txt").read_text() == "secret"
     assert not (root / "file").is_symlink()
 
 
-def test_a_folder_that_becomes_a_link_at_the_wrong_moment(files: FilesConnector, root: Path) -> None:
+def test_a_folder_that_becomes_a_link_at_the_wrong_moment(
+    files: FilesConnector, root: Path
+) -> None:
     """Another process swaps a folder for a link over and over: nothing outside is ever touched."""
     outside, done = root.parent / "outside", threading.Event()
     (root / "real").mkdir()

@@ -170,7 +170,9 @@ class Refusing(asyncssh.SFTPServer):
     async def scandir(self, path: bytes) -> Any:
         if path.endswith(b"/endless"):
             for number in range(10**9):
-                yield asyncssh.SFTPName(b"%d" % number, attrs=asyncssh.SFTPAttrs(permissions=0o100644))
+                yield asyncssh.SFTPName(
+                    b"%d" % number, attrs=asyncssh.SFTPAttrs(permissions=0o100644)
+                )
         async for each in super().scandir(path):
             yield each
 
@@ -245,7 +247,9 @@ def test_with_openssh(tmp_path: Path) -> None:
         "AuthorizedKeysFile": tmp_path / "keys", "StrictModes": "no", "PidFile": "none",
         "Subsystem": "sftp internal-sftp", "PermitRootLogin": "prohibit-password",
     }  # fmt: skip
-    (tmp_path / "config").write_text("".join(f"{name} {value}\n" for name, value in options.items()))
+    (tmp_path / "config").write_text(
+        "".join(f"{name} {value}\n" for name, value in options.items())
+    )
     Path("/run/sshd").mkdir(exist_ok=True)
     server = subprocess.Popen([SSHD, "-D", "-e", "-f", tmp_path / "config"], stderr=subprocess.PIPE)
     try:

@@ -85,7 +85,12 @@ class Arrivals:
         if rest:
             # The sets stay as they are until the last page: what has passed is known by its place.
             assert page  # noqa: S101
-            same = {"of": self._of, "known": known.to_json(), "last": last.to_json(), "passed": list(page[-1][:2])}
+            same = {
+                "of": self._of,
+                "known": known.to_json(),
+                "last": last.to_json(),
+                "passed": list(page[-1][:2]),
+            }
             return Look(found, same, more=True)
         missing = new - ready
         known_now = {number: each for number, each in files.items() if number not in missing}
@@ -139,4 +144,3 @@ def _only_in(files: Mapping[int, Entry], now: Sketch, before: _Seen) -> set[int]
 
 def _number(entry: Entry) -> int:
     return fingerprint(entry.path, entry.size, entry.modified, entry.etag)
-
