@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
+import shutil
 import subprocess
 import sys
 import threading
@@ -75,17 +74,18 @@ def test_a_folder_that_becomes_a_link_at_the_wrong_moment(
     def swap() -> None:
         while not done.is_set():
             for one in ("real", "link"):
-                os.rename(root / one, root / "d")
-                os.rename(root / "d", root / one)
+                try:
+                    os.rename(root / one, root / "d")
+                    os.rename(root / "d", root / one)
+                except OSError:  # the plugin has made the folder itself
+                    shutil.rmtree(root / "d", ignore_errors=True)
 
     swapping = threading.Thread(target=swap)
     swapping.start()
-    seen = 0
     try:
-        for n in range(3000):
+        for n in range(500):
             try:
                 files.write("here", f"d/{n}", text="x")
-                seen += 1
             except AutomateError:
                 pass
             with pytest.raises(AutomateError):

@@ -60,7 +60,8 @@ class PollSpec:
     One poll of a connector: its *name*, its method's *attribute*, the seconds between two calls.
 
     Its events are called ``connector.name``. A call returns *max_events* at most, and takes
-    *timeout_seconds* at most.
+    *timeout_seconds* at most. *payload_schema*, JSON Schema or a model, describes their payload;
+    it is not checked.
     """
 
     name: str
@@ -69,6 +70,7 @@ class PollSpec:
     max_events: int = 500
     timeout_seconds: float = 60.0
     description: str = field(default="", compare=False)
+    payload_schema: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for problem, hint in self._problems():
@@ -91,12 +93,14 @@ def poll(
     every: str | float,
     max_events: int = 500,
     timeout_seconds: float = 60.0,
+    payload_schema: Any = None,
 ) -> Callable[[F], F]:
     """
     Make a method of a connector a poll: ``@poll("new_row", every="1m")``.
 
     It is called with the cursor, None at the first time, and returns a `PollResult`. It may be
-    ``async``.
+    ``async``. *payload_schema*, JSON Schema or a model, describes the payload of its events: a
+    plugin's example workflow is tried with one.
     """
     # Here, as it brings pydantic along, and most connectors declare none.
     from automate_kernel.durations import parse_duration
@@ -111,8 +115,9 @@ def poll(
             raise TypeError("decorate a plain method; put this decorator innermost")
         words = (inspect.getdoc(function) or "").partition("\n\n")[0]
         spec = PollSpec(
-            name, function.__name__, seconds, max_events, timeout_seconds, " ".join(words.split())
-        )
+            name, function.__name__, seconds, max_events, timeout_seconds,
+            " ".join(words.split()), payload_schema,
+        )  # fmt: skip
         setattr(function, _MARK, spec)
         return function
 

@@ -271,7 +271,13 @@ class FilesConnector(Connector):
         """Return the names of the places."""
         return self._places.names
 
-    @poll("arrived", every="30s", max_events=_MOST_ARRIVALS, timeout_seconds=300)
+    @poll(
+        "arrived",
+        every="30s",
+        max_events=_MOST_ARRIVALS,
+        timeout_seconds=300,
+        payload_schema=Arrival,
+    )
     def arrived(self, cursor: Any) -> PollResult:
         """Files of the watches in the config that are new or have changed."""
         states = dict(cursor["watches"]) if cursor else {}

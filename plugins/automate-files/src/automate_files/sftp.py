@@ -35,9 +35,9 @@ class SftpPlace(Place):
     """
     A folder of an SFTP server.
 
-    The server's host key is checked before anything is sent to it. A connection serves one call at a
-    time and is kept for the next; one that was lost is made anew. There are at most four. The
-    secrets are read for each connection. A path that the server finds outside of the root, through a link, is refused.
+    The server's host key is checked before anything is sent to it. A connection serves one call at
+    a time and is kept for the next; one that was lost is made anew. There are at most four. The
+    secrets are read for each connection. A path that a link leads out of the root is refused.
     """
 
     def __init__(self, name: str, config: SftpConfig, secrets: SecretReader) -> None:
@@ -92,7 +92,7 @@ class SftpPlace(Place):
             unfinished = posixpath.join(posixpath.dirname(full), f".{uuid4().hex}.part")
             try:
                 with it.sftp.open(unfinished, "wx") as file:
-                    # Each part is confirmed. Sent ahead, Paramiko would lose what the server refuses.
+                    # Each part is confirmed: of those sent ahead, Paramiko loses the refusals.
                     for part in parts:
                         file.write(part)
                 it.rename(unfinished, full, overwrite=overwrite)
@@ -205,6 +205,8 @@ class SftpPlace(Place):
         address = (config.host, config.port)
         sock = socket.create_connection(address, timeout=config.timeout_seconds)
         watch.over(sock.close)
+        # Each part of a file waits for its answer; without this 40 ms longer than it has to.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             client.connect(
                 config.host,
