@@ -41,8 +41,8 @@ class ExampleFile:
         Return what is wrong with the example where the installed plugins are; nothing is called.
 
         Every call is rendered, and compared with the input that its action takes. The event that
-        starts it is made up from the payload schema of its webhook or poll. If the operations of *plugin*
-        follow from its config, which an application has, the file is read and no more.
+        starts it is made up from the payload schema of its webhook or poll. If the operations of
+        *plugin* follow from its config, which an application has, the file is read and no more.
         """
         try:
             workflow = load_workflow(self.path)
