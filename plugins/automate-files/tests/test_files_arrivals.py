@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from automate_files import FilesConnector
 from automate_files.arrivals import Arrivals
-from automate_files.config import Watch
-from automate_files.place import Entry, Place
+from automate_files.config import FileWatch
+from automate_files.place import FileEntry, FilePlace
 from automate_files.sketch import Sketch, fingerprint
 from automate_kernel import Kernel
 from automate_kernel.connectors import ConnectorContext
@@ -50,15 +50,15 @@ def test_text_that_is_no_sketch_is_refused(text: str) -> None:
         pass
 
 
-class Shelf(Place):
+class Shelf(FilePlace):
     """A place whose files are as a test says."""
 
     def __init__(self) -> None:
         super().__init__("shelf", max_entries=1_000_000)
-        self.files: dict[str, Entry] = {}
+        self.files: dict[str, FileEntry] = {}
 
     def put(self, path: str, size: int = 1, modified: int = 1) -> None:
-        self.files[path] = Entry(path, "file", size, modified)
+        self.files[path] = FileEntry(path, "file", size, modified)
 
     def walk(self, pattern: str, *, after: str = "") -> Any:
         return iter(list(self.files.values()))
@@ -71,7 +71,7 @@ Shelf.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
 
 def look(shelf: Shelf, state: Any, most: int = 5_000, **watch: Any) -> tuple[list[str], Any, int]:
     """Return the paths of all pages, the state after them, and the state's characters at most."""
-    arrivals, paths, longest = Arrivals(shelf, Watch(place="shelf", **watch), LOGGER), [], 0
+    arrivals, paths, longest = Arrivals(shelf, FileWatch(place="shelf", **watch), LOGGER), [], 0
     while True:
         found = arrivals.look(state, most)
         state = json.loads(json.dumps(found.state))
@@ -174,8 +174,8 @@ def test_it_is_as_if_all_that_was_seen_were_remembered(
     acts: list[Any], most: int, existing: bool, settled: bool
 ) -> None:
     shelf, watch = Shelf(), {"existing": existing, "settled": settled}
-    known: set[Entry] | None = None
-    last: set[Entry] = set()
+    known: set[FileEntry] | None = None
+    last: set[FileEntry] = set()
     state = None
     for act in [*acts, ("look",), ("look",)]:
         if act[0] == "put":

@@ -106,6 +106,7 @@ class TestS3AgainstHostileAnswers(HostileAnswersContract):
 @pytest.mark.parametrize("manner", ["huge", "bomb", "redirect_to_private_address"])
 def test_a_hostile_listing_is_refused(manner: str) -> None:
     from automate_kernel import AutomateError
+
     with hostile_service(lambda method, path: {}) as service:
         service.manner = manner
         config = TestS3AgainstHostileAnswers().config(service.url)

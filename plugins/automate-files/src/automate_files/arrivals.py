@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any
 
-from automate_files.config import Watch
-from automate_files.place import Entry, Place
+from automate_files.config import FileWatch
+from automate_files.place import FileEntry, FilePlace
 from automate_files.sketch import Sketch, fingerprint
 
 
@@ -18,7 +18,7 @@ from automate_files.sketch import Sketch, fingerprint
 class Look:
     """The *files* that have arrived, the state for the next look, and whether it comes at once."""
 
-    files: list[Entry]
+    files: list[FileEntry]
     state: dict[str, Any]
     more: bool = False
 
@@ -31,7 +31,7 @@ class _Seen:
     newest: int = -1
 
     @classmethod
-    def of(cls, files: Mapping[int, Entry]) -> _Seen:
+    def of(cls, files: Mapping[int, FileEntry]) -> _Seen:
         return cls(Sketch(files), max((each.modified for each in files.values()), default=-1))
 
     @classmethod
@@ -52,7 +52,7 @@ class Arrivals:
     deleted leaves it by itself.
     """
 
-    def __init__(self, place: Place, watch: Watch, logger: logging.Logger) -> None:
+    def __init__(self, place: FilePlace, watch: FileWatch, logger: logging.Logger) -> None:
         self._place, self._watch, self._logger = place, watch, logger
         self._ignores = re.compile("|".join(map(translate, watch.ignore)) or "(?!)").match
         # A state of another watch of this name says nothing of this one.
@@ -102,12 +102,12 @@ class Arrivals:
         }
         return Look(found, following)
 
-    def _files(self) -> Iterable[Entry]:
+    def _files(self) -> Iterable[FileEntry]:
         for each in self._place.walk(self._watch.pattern):
             if not self._ignores(each.path.rpartition("/")[2]):
                 yield each
 
-    def _beside(self, files: Mapping[int, Entry], now: Sketch, known: _Seen) -> set[int]:
+    def _beside(self, files: Mapping[int, FileEntry], now: Sketch, known: _Seen) -> set[int]:
         """Return the numbers of the files that aren't known."""
         found = _only_in(files, now, known)
         if found is not None:
@@ -125,13 +125,15 @@ class Arrivals:
         return newer if gone > 0 else set(files)
 
     @staticmethod
-    def _moving(files: Mapping[int, Entry], now: Sketch, last: _Seen, *, first: bool) -> set[int]:
+    def _moving(
+        files: Mapping[int, FileEntry], now: Sketch, last: _Seen, *, first: bool
+    ) -> set[int]:
         """Return the numbers of the files that were not so at the last look."""
         found = set(files) if first else _only_in(files, now, last)
         return set(files) if found is None else found
 
 
-def _only_in(files: Mapping[int, Entry], now: Sketch, before: _Seen) -> set[int] | None:
+def _only_in(files: Mapping[int, FileEntry], now: Sketch, before: _Seen) -> set[int] | None:
     """Return the numbers of *files* that *before* hasn't, or None if they are too many to tell."""
     found = now.difference(before.sketch)
     if found is not None:
@@ -142,5 +144,5 @@ def _only_in(files: Mapping[int, Entry], now: Sketch, before: _Seen) -> set[int]
     return None if found is None else found[0] | newer
 
 
-def _number(entry: Entry) -> int:
+def _number(entry: FileEntry) -> int:
     return fingerprint(entry.path, entry.size, entry.modified, entry.etag)

@@ -144,7 +144,7 @@ PlaceConfig = Annotated[
 ]
 
 
-class Watch(BaseModel):
+class FileWatch(BaseModel):
     """Files whose arrival is an event."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
@@ -177,7 +177,7 @@ class FilesConfig(BaseModel):
         Field(default_factory=dict, description="The places by name; there are no others."),
     ]
     watches: Annotated[
-        dict[Annotated[str, Field(pattern=_NAME)], Watch],
+        dict[Annotated[str, Field(pattern=_NAME)], FileWatch],
         Field(
             default_factory=dict,
             max_length=_MOST_WATCHES,

@@ -23,7 +23,7 @@ from automate_files.messages import (
     Written,
 )
 from automate_files.paths import check_folder, check_path
-from automate_files.place import Entry, Place
+from automate_files.place import FileEntry, FilePlace
 from automate_files.places import Places
 from automate_kernel import (
     AutomateError,
@@ -320,7 +320,7 @@ class FilesConnector(Connector):
     # -- one place ---------------------------------------------------------------------------
 
     @contextmanager
-    def _at(self, place: str, what: str) -> Iterator[Place]:
+    def _at(self, place: str, what: str) -> Iterator[FilePlace]:
         """Give the place, and its errors their codes."""
         where = self._places.get(place)
         try:
@@ -368,18 +368,18 @@ class FilesConnector(Connector):
         return [_event(name, watch.place, each) for each in look.files], look.state, look.more
 
 
-def _event(watch: str, place: str, entry: Entry) -> PolledEvent:
+def _event(watch: str, place: str, entry: FileEntry) -> PolledEvent:
     parts = (watch, place, entry.path, entry.size, entry.modified, entry.etag)
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
     payload = Arrival(watch=watch, **FileInfo.of(place, entry).model_dump())
     return PolledEvent(digest, payload.model_dump(mode="json"))
 
 
-def _written(place: str, entry: Entry, *, changed: bool) -> Written:
+def _written(place: str, entry: FileEntry, *, changed: bool) -> Written:
     return Written(changed=changed, **FileInfo.of(place, entry).model_dump())
 
 
-def _parts(place: Place, path: str, entry: Entry) -> Iterator[bytes]:
+def _parts(place: FilePlace, path: str, entry: FileEntry) -> Iterator[bytes]:
     """Yield the content of a file, which must not be cut off meanwhile."""
     if entry.kind != "file":
         raise IsADirectoryError
@@ -392,7 +392,7 @@ def _parts(place: Place, path: str, entry: Entry) -> Iterator[bytes]:
         at += len(part)
 
 
-def _holds(place: Place, path: str, data: bytes) -> bool:
+def _holds(place: FilePlace, path: str, data: bytes) -> bool:
     entry = place.stat(path)
     if entry.kind != "file" or entry.size != len(data):
         return False

@@ -15,7 +15,7 @@ from fsspec.asyn import sync
 
 from automate_files.config import FsspecConfig, S3Config
 from automate_files.paths import joined
-from automate_files.place import Entry, Kind, Place
+from automate_files.place import FileEntry, FilePlace, Kind
 from automate_kernel import ConfigError
 from automate_kernel.operations.context import SecretReader
 
@@ -23,7 +23,7 @@ _NS = 1_000_000_000
 _PART = 1024 * 1024
 
 
-class FsspecPlace(Place):
+class FsspecPlace(FilePlace):
     """
     Any file system of fsspec.
 
@@ -38,11 +38,11 @@ class FsspecPlace(Place):
             self._root = f"/{self._root}"
         self._config = config
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> FileEntry:
         """Look at a file or folder."""
         return _entry(path, self._call("info", self._full(path)))
 
-    def entries(self, folder: str, most: int) -> list[Entry]:
+    def entries(self, folder: str, most: int) -> list[FileEntry]:
         """Read a folder; a file system of fsspec reads all of it."""
         full = self._full(folder)
         return [
@@ -139,7 +139,7 @@ class S3Place(FsspecPlace):
         self._client: Any = None
         self._client_of: tuple[str | None, str | None] | None = None
 
-    def entries(self, folder: str, most: int) -> list[Entry]:
+    def entries(self, folder: str, most: int) -> list[FileEntry]:
         """Read the objects and the common prefixes below a prefix, page by page."""
         bucket, _, key = self._full(folder).partition("/")
         files = self._files()
@@ -270,24 +270,26 @@ def _status(error: BaseException) -> int | None:
     return status
 
 
-def _of_listing(folder: str, found: dict[str, Any]) -> Entry:
+def _of_listing(folder: str, found: dict[str, Any]) -> FileEntry:
     key = found.get("Prefix") or found["Key"]
     path = joined(folder, key.rstrip("/").rpartition("/")[2])
     if "Prefix" in found:
-        return Entry(path, "folder")
+        return FileEntry(path, "folder")
     if key.endswith("/"):
-        return Entry(f"{path}/", "other")
+        return FileEntry(f"{path}/", "other")
     etag = str(found.get("ETag", "")).strip('"') or None
-    return Entry(path, "file", int(found["Size"]), _nanoseconds(found.get("LastModified")), etag)
+    return FileEntry(
+        path, "file", int(found["Size"]), _nanoseconds(found.get("LastModified")), etag
+    )
 
 
-def _entry(path: str, found: dict[str, Any]) -> Entry:
+def _entry(path: str, found: dict[str, Any]) -> FileEntry:
     kinds: dict[str, Kind] = {"file": "file", "directory": "folder", "link": "link"}
     kind = kinds.get(str(found.get("type")), "other")
     modified = next((found[name] for name in _TIMES if found.get(name) is not None), None)
     etag = str(found.get("ETag") or found.get("etag") or "").strip('"') or None
     size = int(found.get("size") or 0) if kind == "file" else 0
-    return Entry(path, kind, size, _nanoseconds(modified), etag if kind == "file" else None)
+    return FileEntry(path, kind, size, _nanoseconds(modified), etag if kind == "file" else None)
 
 
 _TIMES = ("LastModified", "mtime", "modified", "last_modified", "updated", "created")

@@ -11,14 +11,14 @@ from uuid import uuid4
 
 from automate_files.config import LocalConfig
 from automate_files.paths import joined, parent_of
-from automate_files.place import Entry, Kind, Place
+from automate_files.place import FileEntry, FilePlace, Kind
 from automate_kernel import ConfigError
 
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
-class LocalPlace(Place):
+class LocalPlace(FilePlace):
     """
     A folder of this machine.
 
@@ -34,14 +34,14 @@ class LocalPlace(Place):
             )
         self._root = os.path.abspath(config.folder)  # noqa: PTH100
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> FileEntry:
         """Look at a file or folder."""
         if not path:
             return _entry("", os.stat(self._root))  # noqa: PTH116
         with self._folder_of(path) as (folder, name):
             return _entry(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
 
-    def entries(self, folder: str, most: int) -> list[Entry]:
+    def entries(self, folder: str, most: int) -> list[FileEntry]:
         """Read a folder."""
         found = []
         with self._opened(folder) as handle, os.scandir(handle) as entries:
@@ -157,11 +157,11 @@ def _rename(old: str, old_folder: int, new: str, new_folder: int, *, overwrite: 
     os.unlink(old, dir_fd=old_folder)
 
 
-def _entry(path: str, found: os.stat_result) -> Entry:
+def _entry(path: str, found: os.stat_result) -> FileEntry:
     kind: Kind = (
         "folder" if stat.S_ISDIR(found.st_mode)
         else "file" if stat.S_ISREG(found.st_mode)
         else "link" if stat.S_ISLNK(found.st_mode)
         else "other"
     )  # fmt: skip
-    return Entry(path, kind, found.st_size if kind == "file" else 0, found.st_mtime_ns)
+    return FileEntry(path, kind, found.st_size if kind == "file" else 0, found.st_mtime_ns)

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 from pydantic import BaseModel, Field
 
-from automate_files.place import Entry, Kind
+from automate_files.place import FileEntry, Kind
 
 _NS = 1_000_000_000
 
@@ -22,7 +22,7 @@ class FileInfo(BaseModel):
     etag: str | None = Field(default=None, description="The place's own mark of the content.")
 
     @classmethod
-    def of(cls, place: str, entry: Entry) -> FileInfo:
+    def of(cls, place: str, entry: FileEntry) -> FileInfo:
         """Return the info of *entry*."""
         modified = (
             datetime.fromtimestamp(entry.modified / _NS, tz=timezone.utc)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from automate_files.place import Place
+from automate_files.place import FilePlace
 from automate_files.places import make_place, parse_place
 from automate_kernel import (
     AutomateError,
@@ -45,7 +45,7 @@ class PlaceOutputStore(OutputStore):
     ) -> None:
         given = secrets if secrets is not None else {}
         reader = _Given(given) if isinstance(given, Mapping) else given
-        self.place: Place = make_place("outputs", parse_place(config), reader)
+        self.place: FilePlace = make_place("outputs", parse_place(config), reader)
         """The place."""
 
     def put(self, key: str, data: bytes) -> None:

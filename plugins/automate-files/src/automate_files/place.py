@@ -15,7 +15,7 @@ Kind = Literal["file", "folder", "link", "other"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileEntry:
     """
     A file or folder as a place shows it.
 
@@ -30,7 +30,7 @@ class Entry:
     etag: str | None = None
 
 
-class Place(ABC):
+class FilePlace(ABC):
     """
     Files below a root that no path leaves.
 
@@ -49,11 +49,11 @@ class Place(ABC):
         """The most entries that one look may read."""
 
     @abstractmethod
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> FileEntry:
         """Return the entry of *path*; raise `FileNotFoundError` without one."""
 
     @abstractmethod
-    def entries(self, folder: str, most: int) -> list[Entry]:
+    def entries(self, folder: str, most: int) -> list[FileEntry]:
         """Return what is in *folder*: *most* entries, or one more if there are more."""
 
     @abstractmethod
@@ -88,7 +88,7 @@ class Place(ABC):
         """Return the error of a call that was to *what* (``read 'a.txt'``)."""
         return failure_of(error, f"the place {self.name!r} can't {what}")
 
-    def walk(self, pattern: str, *, after: str = "") -> Iterator[Entry]:
+    def walk(self, pattern: str, *, after: str = "") -> Iterator[FileEntry]:
         """
         Yield the files that match *pattern* and come after *after*, in the order of their paths.
 
@@ -97,7 +97,7 @@ class Place(ABC):
         """
         wanted = compile_pattern(pattern)
         seen = 0
-        waiting = [Entry(wanted.folder, "folder")]
+        waiting = [FileEntry(wanted.folder, "folder")]
         while waiting:
             entry = waiting.pop()
             if entry.kind == "file":
@@ -127,7 +127,7 @@ class Place(ABC):
             waiting += self._open(found, wanted.depth)
 
     @staticmethod
-    def _open(found: list[Entry], deepest: int | None) -> list[Entry]:
+    def _open(found: list[FileEntry], deepest: int | None) -> list[FileEntry]:
         """Return files and folders to go into, the last first: a folder as its content sorts."""
         kept = [
             each

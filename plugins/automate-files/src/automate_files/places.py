@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from automate_files.config import FsspecConfig, LocalConfig, PlaceConfig, S3Config, SftpConfig
-from automate_files.place import Place
+from automate_files.place import FilePlace
 from automate_kernel import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.context import SecretReader
 
@@ -25,7 +25,7 @@ def parse_place(config: Mapping[str, Any]) -> PlaceConfig:
     return checked
 
 
-def make_place(name: str, config: PlaceConfig, secrets: SecretReader) -> Place:
+def make_place(name: str, config: PlaceConfig, secrets: SecretReader) -> FilePlace:
     """Return the place of *config*; only now is its library imported."""
     if isinstance(config, LocalConfig):
         from automate_files.local import LocalPlace
@@ -52,7 +52,7 @@ class Places:
 
     def __init__(self, configs: Mapping[str, PlaceConfig], secrets: SecretReader) -> None:
         self._configs, self._secrets = dict(configs), secrets
-        self._made: dict[str, Place] = {}
+        self._made: dict[str, FilePlace] = {}
         self._lock = threading.Lock()
 
     @property
@@ -70,7 +70,7 @@ class Places:
             )
         return self._configs[name]
 
-    def get(self, name: str) -> Place:
+    def get(self, name: str) -> FilePlace:
         """Return the place *name*."""
         config = self.config(name)
         with self._lock:

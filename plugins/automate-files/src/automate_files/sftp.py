@@ -19,7 +19,7 @@ import paramiko
 from automate_files.config import SftpConfig
 from automate_files.failures import failure_of
 from automate_files.paths import joined, parent_of
-from automate_files.place import Entry, Kind, Place
+from automate_files.place import FileEntry, FilePlace, Kind
 from automate_kernel import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.context import SecretReader
 
@@ -31,7 +31,7 @@ _KEYS: tuple[type[paramiko.PKey], ...] = (
 )  # fmt: skip
 
 
-class SftpPlace(Place):
+class SftpPlace(FilePlace):
     """
     A folder of an SFTP server.
 
@@ -49,15 +49,15 @@ class SftpPlace(Place):
         if config.host_key is not None:
             _public_key(config.host_key)  # a wrong one is known before anything is called
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> FileEntry:
         """Look at a file or folder."""
         return self._run(lambda it: _entry(path, it.sftp.lstat(it.full(path))))
 
-    def entries(self, folder: str, most: int) -> list[Entry]:
+    def entries(self, folder: str, most: int) -> list[FileEntry]:
         """Read a folder."""
 
-        def read(it: _Connection) -> list[Entry]:
-            found: list[Entry] = []
+        def read(it: _Connection) -> list[FileEntry]:
+            found: list[FileEntry] = []
             for each in it.sftp.listdir_iter(it.inner(folder)):
                 if each.filename not in (".", ".."):
                     found.append(_entry(joined(folder, each.filename), each))
@@ -148,7 +148,7 @@ class SftpPlace(Place):
         finally:
             self._free.release()
 
-    def _tried(self, call: Callable[[_Connection], T], watch: _Watch) -> T:
+    def _tried(self, call: Callable[[_Connection], T], watch: _Alarm) -> T:
         connection: _Connection | None = None
         try:
             connection = self._connected(watch)
@@ -185,7 +185,7 @@ class SftpPlace(Place):
             )  # fmt: skip
         return error
 
-    def _connected(self, watch: _Watch) -> _Connection:
+    def _connected(self, watch: _Alarm) -> _Connection:
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -196,7 +196,7 @@ class SftpPlace(Place):
             connection.close()
         return self._connect(watch)
 
-    def _connect(self, watch: _Watch) -> _Connection:
+    def _connect(self, watch: _Alarm) -> _Connection:
         config = self._config
         password, key = self._credentials()
         client = paramiko.SSHClient()
@@ -338,7 +338,7 @@ class _Connection:
         raise FileExistsError(errno.EEXIST, "it exists")
 
 
-class _Watch:
+class _Alarm:
     """Ends a call that has no time left: `over` says how."""
 
     def __init__(self) -> None:
@@ -361,9 +361,9 @@ class _Watch:
 
 
 @contextmanager
-def _deadline(seconds: float) -> Iterator[_Watch]:
+def _deadline(seconds: float) -> Iterator[_Alarm]:
     """Bound the block: a server that sends a byte now and then never makes a read time out."""
-    watch = _Watch()
+    watch = _Alarm()
     timer = threading.Timer(seconds, watch.ring)
     timer.daemon = True
     timer.start()
@@ -425,7 +425,7 @@ def _file_size(found: paramiko.SFTPAttributes) -> int:
     return found.st_size or 0
 
 
-def _entry(path: str, found: paramiko.SFTPAttributes) -> Entry:
+def _entry(path: str, found: paramiko.SFTPAttributes) -> FileEntry:
     mode = found.st_mode or 0
     kind: Kind = (
         "folder" if stat.S_ISDIR(mode)
@@ -434,4 +434,4 @@ def _entry(path: str, found: paramiko.SFTPAttributes) -> Entry:
         else "other"
     )  # fmt: skip
     size = found.st_size or 0 if kind == "file" else 0
-    return Entry(path, kind, size, int(found.st_mtime or 0) * _NS)
+    return FileEntry(path, kind, size, int(found.st_mtime or 0) * _NS)

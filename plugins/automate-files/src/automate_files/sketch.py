@@ -33,7 +33,7 @@ class Sketch:
 
     def __init__(self, numbers: Iterable[int] = ()) -> None:
         self.size: int = 0
-        """How many numbers it has."""
+        """The count of its numbers."""
         self._counts = array("H", bytes(2 * _CELLS))
         self._numbers = array("Q", bytes(8 * _CELLS))
         self._checks = array("I", bytes(4 * _CELLS))
