@@ -16,7 +16,7 @@ from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.plugins.manifest import EXAMPLE_FILE, beside
 from automate_kernel.workflows import Workflow
 from automate_kernel.workflows.definition.loader import load_workflow
-from automate_kernel.workflows.definition.triggers import WebhookTrigger
+from automate_kernel.workflows.definition.triggers import EventTrigger, WebhookTrigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class ExampleFile:
         Return what is wrong with the example where the installed plugins are; nothing is called.
 
         Every call is rendered, and compared with the input that its action takes. The event that
-        starts it is made up from the payload schema of its webhook. If the operations of *plugin*
-        follow from its config, which an application has, the file is read and no more.
+        starts it is made up from the payload schema of its webhook or poll. If the operations of
+        *plugin* follow from its config, which an application has, the file is read and no more.
         """
         try:
             workflow = load_workflow(self.path)
@@ -73,7 +73,19 @@ def _problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
 
 def _payload(kernel: Kernel, workflow: Workflow) -> Any:
     for trigger in workflow.triggers:
-        if isinstance(trigger, WebhookTrigger):
-            spec = kernel.plugins.connectors.get(trigger.connector).find_trigger(trigger.trigger)
-            return example_of(json_schema_of(spec.payload_schema), "event.payload")
+        schema = _payload_schema(kernel, trigger)
+        if schema is not None:
+            return example_of(json_schema_of(schema), "event.payload")
     return {}
+
+
+def _payload_schema(kernel: Kernel, trigger: Any) -> Any:
+    """Return the schema of the events of *trigger*: those of a webhook or a poll have one."""
+    connectors = kernel.plugins.connectors
+    if isinstance(trigger, WebhookTrigger):
+        return connectors.get(trigger.connector).find_trigger(trigger.trigger).payload_schema
+    if not isinstance(trigger, EventTrigger):
+        return None
+    key, _, name = trigger.event.partition(".")
+    polls = connectors.get(key).polls() if key in connectors else []
+    return next((each.payload_schema for each in polls if each.name == name), None)

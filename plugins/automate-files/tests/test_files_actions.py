@@ -1,0 +1,255 @@
+"""Each action, at each kind of place."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from automate_files import FilesConnector
+from automate_kernel import AutomateError, Kernel
+from files_support import SECRETS
+
+
+class Files:
+    """Calls actions at the place ``main``."""
+
+    def __init__(self, place: dict[str, Any], **more: dict[str, Any]) -> None:
+        config = {"files": {"places": {"main": place, **more}}}
+        self.kernel = Kernel(
+            plugins=[FilesConnector], discover=False, config=config, secrets=SECRETS
+        )
+
+    def __call__(self, action: str, path: str | None = None, **input: Any) -> Any:
+        named = {"path": path} if path is not None else {}
+        given = {"place": "main", **named, **input}
+        return self.kernel.invoke(f"files.{action}", given, literal=True)
+
+    def fails(self, code: str, action: str, path: str | None = None, **input: Any) -> AutomateError:
+        with pytest.raises(AutomateError) as raised:
+            self(action, path, **input)
+        assert raised.value.code == code, raised.value
+        return raised.value
+
+    def paths(self, pattern: str = "**") -> list[str]:
+        return [each["path"] for each in self("list", pattern=pattern)["files"]]
+
+
+@pytest.fixture
+def files(place_config: dict[str, Any]) -> Iterator[Files]:
+    found = Files(place_config)
+    yield found
+    found.kernel.close()
+
+
+def test_a_file_comes_back_as_it_was_written(files: Files) -> None:
+    data = bytes(range(256)) * 9000
+    written = files("write", "a/b/c.bin", base64=base64.b64encode(data).decode())
+    assert (written["size"], written["changed"]) == (len(data), True)
+    content = files("read", "a/b/c.bin", encoding="base64")
+    assert base64.b64decode(content["base64"]) == data
+    assert content["next_offset"] is None
+    assert files("stat", "a/b/c.bin")["size"] == len(data)
+    assert files("checksum", "a/b/c.bin")["digest"] == hashlib.sha256(data).hexdigest()
+    assert files.paths() == ["a/b/c.bin"]
+
+
+def test_an_empty_file_and_odd_names(files: Files) -> None:
+    for path in ("empty", "ä ö/日本 #1?.txt", "a+b&c=d%20", "-rf", "~", "[x]"):
+        files("write", path, text="")
+        assert files("read", path)["text"] == ""
+        assert files("stat", path)["kind"] == "file"
+    assert len(files.paths()) == 6
+
+
+def test_nothing_is_replaced_unless_said(files: Files) -> None:
+    files("write", "a.txt", text="one")
+    assert files("write", "a.txt", text="one")["changed"] is False
+    files.fails("ALREADY_EXISTS", "write", "a.txt", text="two")
+    assert files("read", "a.txt")["text"] == "one"
+    files("write", "a.txt", text="two", overwrite=True)
+    assert files("read", "a.txt")["text"] == "two"
+    assert files.paths() == ["a.txt"]  # and nothing unfinished
+
+
+def test_parts_end_with_whole_characters(files: Files) -> None:
+    text = "aä€😀" * 3
+    files("write", "t", text=text)
+    found, at = "", 0
+    while at is not None:
+        part = files("read", "t", offset=at, max_bytes=5)
+        found += part["text"]
+        at = part["next_offset"]
+    assert found == text
+
+
+def test_what_is_no_text_is_an_error(files: Files) -> None:
+    files("write", "b", base64="/w==")
+    files.fails("FAILED_PRECONDITION", "read", "b")
+    assert files("read", "b", encoding="latin-1")["text"] == "ÿ"
+
+
+def test_sizes_are_bounded(place_config: dict[str, Any]) -> None:
+    files = Files({**place_config, "max_bytes": 10})
+    files.fails("INVALID_ARGUMENT", "write", "a", text="x" * 11)
+    files("write", "a", text="x" * 10)
+    assert files("read", "a")["size"] == 10
+    Files(place_config)("write", "a", text="x" * 11, overwrite=True)
+    assert "max_bytes" in str(files.fails("FAILED_PRECONDITION", "read", "a"))
+    assert files("read", "a", max_bytes=10)["next_offset"] == 10
+
+
+def test_lists_by_pattern_and_by_page(files: Files) -> None:
+    for path in ("a.csv", "b.txt", "in/a.csv", "in/deep/a.csv", "in/deep/b.csv", "in.csv", "in-1"):
+        files("write", path, text=path)
+    assert files.paths("*.csv") == ["a.csv", "in.csv"]
+    assert files.paths("**/*.csv") == [
+        "a.csv",
+        "in.csv",
+        "in/a.csv",
+        "in/deep/a.csv",
+        "in/deep/b.csv",
+    ]
+    assert files.paths("in/*") == ["in/a.csv"]
+    assert files.paths("in/**") == ["in/a.csv", "in/deep/a.csv", "in/deep/b.csv"]
+    assert files.paths("?.[a-c]*") == ["a.csv"]
+    assert files.paths("nowhere/*") == []
+    found, after = [], None
+    while True:
+        page = files("list", pattern="**", limit=2, **({"after": after} if after else {}))
+        found += [each["path"] for each in page["files"]]
+        after = page["after"]
+        if after is None:
+            break
+        assert len(page["files"]) == 2
+    assert found == files.paths("**") == sorted(found)
+    assert len(found) == 7
+
+
+def test_a_huge_listing_is_refused(place_config: dict[str, Any]) -> None:
+    files = Files({**place_config, "max_entries": 3})
+    for n in range(5):
+        files("write", f"{n}", text="")
+    error = files.fails("RESOURCE_EXHAUSTED", "list", pattern="*")
+    assert not error.retryable
+    assert "max_entries" in str(error)
+
+
+def test_copies_and_moves(files: Files) -> None:
+    files("write", "a", text="one")
+    files("copy", "a", to_path="x/b")
+    assert files("copy", "a", to_path="x/b")["changed"] is False
+    files("write", "c", text="two")
+    files.fails("ALREADY_EXISTS", "copy", "c", to_path="x/b")
+    files.fails("ALREADY_EXISTS", "move", "c", to_path="x/b")
+    files("move", "c", to_path="x/b", overwrite=True)
+    assert files("read", "x/b")["text"] == "two"
+    files("move", "a", to_path="y/z/a")
+    assert files.paths() == ["x/b", "y/z/a"]
+    files.fails("NOT_FOUND", "move", "a", to_path="y/z/b")
+    files.fails("INVALID_ARGUMENT", "move", "x/b", to_path="x/b")
+
+
+def test_between_places(place_config: dict[str, Any], tmp_path: Any) -> None:
+    (tmp_path / "other").mkdir()
+    files = Files(place_config, other={"type": "local", "folder": str(tmp_path / "other")})
+    files("write", "a", text="one")
+    files("copy", "a", to_path="b", to_place="other")
+    files("move", "a", to_path="c", to_place="other")
+    assert files.paths() == []
+    assert sorted(each.name for each in (tmp_path / "other").iterdir()) == ["b", "c"]
+
+
+def test_deletes(files: Files) -> None:
+    files("write", "f/a", text="one")
+    if files("stat", "f")["kind"] == "folder":
+        files.fails("FAILED_PRECONDITION", "delete", "f")
+    assert files("delete", "f/a")["deleted"] is True
+    assert files("delete", "f/a")["deleted"] is False
+    files.fails("NOT_FOUND", "delete", "f/a", missing_ok=False)
+
+
+def test_makes_folders(files: Files) -> None:
+    files("mkdir", "a/b")
+    files("mkdir", "a/b")
+    files("write", "a/b/c", text="")
+    assert files("stat", "a/b")["kind"] == "folder"
+
+
+def test_what_is_missing_is_not_found(files: Files) -> None:
+    for action in ("read", "stat", "checksum"):
+        error = files.fails("NOT_FOUND", action, "no/such")
+        assert not error.retryable
+    files.fails("NOT_FOUND", "copy", "no/such", to_path="x")
+
+
+def test_a_folder_is_no_file(files: Files) -> None:
+    files("write", "f/a", text="")
+    for action in ("read", "checksum"):
+        with pytest.raises(AutomateError) as raised:
+            files(action, "f")
+        assert raised.value.code in {"FAILED_PRECONDITION", "NOT_FOUND"}, raised.value
+        assert not raised.value.retryable
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../a", "a/../../b", "/etc/passwd", "a//b", "./a", "a/.", "", "a\0b", "a\nb", "..\\a", "a/",
+     "\ud800", "x" * 256, "a/" * 600 + "a", "‮a"],
+    ids=lambda path: ascii(path)[:20],
+)  # fmt: skip
+def test_no_path_leaves_its_place(files: Files, path: str) -> None:
+    for action, more in (("read", {}), ("write", {"text": "x"}), ("delete", {}), ("mkdir", {}),
+                         ("stat", {}), ("checksum", {}), ("copy", {"to_path": "b"}),
+                         ("move", {"to_path": "b"})):  # fmt: skip
+        files.fails("INVALID_ARGUMENT", action, path, **more)
+    files.fails("INVALID_ARGUMENT", "copy", "a", to_path=path)
+    if path:
+        files.fails("INVALID_ARGUMENT", "list", pattern=path)
+
+
+def test_a_read_only_place_stays_as_it_is(place_config: dict[str, Any]) -> None:
+    Files(place_config)("write", "a", text="one")
+    files = Files({**place_config, "read_only": True})
+    assert files("read", "a")["text"] == "one"
+    for action, more in (("write", {"text": "x"}), ("delete", {}), ("mkdir", {}),
+                         ("copy", {"to_path": "b"}), ("move", {"to_path": "b"})):  # fmt: skip
+        files.fails("PERMISSION_DENIED", action, "a", **more)
+    assert files.paths() == ["a"]
+
+
+def test_one_of_many_writers_wins(files: Files) -> None:
+    if "memory" in str(files.kernel.connector("files").config):
+        pytest.skip("it has nothing atomic")
+    done: list[str] = []
+
+    def write(number: int) -> None:
+        try:
+            files("write", "one", text=f"{number}" * 1000)
+            done.append(f"{number}" * 1000)
+        except AutomateError as error:
+            assert error.code == "ALREADY_EXISTS", error
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert done == [files("read", "one")["text"]]
+    assert files.paths() == ["one"]
+
+
+def test_an_unknown_place_is_named(files: Files) -> None:
+    with pytest.raises(AutomateError, match="there is no place 'attic'.*main"):
+        files.kernel.invoke("files.read", {"place": "attic", "path": "a"})
+
+
+def test_forms_offer_the_places(files: Files) -> None:
+    assert [each.value for each in files.kernel.options("files.read", "place")] == ["main"]
+
+
+def test_the_connection_test_sees_a_place_that_is_away(place_config: dict[str, Any]) -> None:
+    assert "1 place" in Files(place_config).kernel.connector("files").check()

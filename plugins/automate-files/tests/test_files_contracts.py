@@ -1,0 +1,164 @@
+"""The kernel's contracts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from automate_files import FilesConnector, PlaceOutputStore
+from automate_kernel import Connector, Kernel, OutputStore
+from automate_kernel.connectors import ConnectorContext
+from automate_kernel.testing import (
+    ConnectorContract,
+    HostileAnswersContract,
+    OutputStoreContract,
+    PollContract,
+)
+from automate_kernel.testing.hostile_service import hostile_service
+from files_support import SECRETS, Secrets, SftpServer
+
+HERE = {"place": "here"}
+
+
+class TestFilesConnector(ConnectorContract):
+    supports_webhooks = False
+    example_inputs: ClassVar[Any] = {
+        "write": {**HERE, "path": "a.txt", "text": "hello"},
+        "read": {**HERE, "path": "b.txt"},
+        "list": HERE,
+        "stat": {**HERE, "path": "b.txt"},
+        "checksum": {**HERE, "path": "b.txt"},
+        "copy": {**HERE, "path": "b.txt", "to_path": "c.txt"},
+        "move": {**HERE, "path": "b.txt", "to_path": "d.txt"},
+        "delete": {**HERE, "path": "b.txt"},
+        "mkdir": {**HERE, "path": "folder"},
+    }
+    bad_configs = ({"places": {"here": {"type": "local", "folder": "/nowhere/at/all"}}},)
+
+    @pytest.fixture
+    def connector(self, tmp_path: Path) -> Connector:
+        (tmp_path / "b.txt").write_text("hello")
+        places = {"here": {"type": "local", "folder": str(tmp_path)}}
+        return FilesConnector({"places": places}, ctx=ConnectorContext(key="files"))
+
+
+class TestArrivals(PollContract):
+    poll = "arrived"
+
+    @pytest.fixture
+    def connector(self, place_config: dict[str, Any]) -> Connector:
+        watches = {"in": {"place": "here", "pattern": "in/*", "settled": False}}
+        config = {"places": {"here": place_config}, "watches": watches}
+        self.count = 0
+        return FilesConnector(config, ctx=ConnectorContext(key="files", secrets=Secrets(**SECRETS)))
+
+    def happen(self, connector: Any) -> None:
+        self.count += 1
+        connector.write("here", f"in/{self.count}", text="x")
+
+
+class TestLocalOutputs(OutputStoreContract):
+    @pytest.fixture
+    def store(self, local_config: dict[str, Any]) -> OutputStore:
+        return PlaceOutputStore(local_config)
+
+
+class TestS3Outputs(OutputStoreContract):
+    @pytest.fixture
+    def store(self, s3_config: dict[str, Any]) -> OutputStore:
+        return PlaceOutputStore(s3_config, secrets=SECRETS)
+
+
+class TestSftpOutputs(OutputStoreContract):
+    @pytest.fixture
+    def store(self, sftp_config: dict[str, Any]) -> OutputStore:
+        return PlaceOutputStore(sftp_config, secrets=Secrets(**SECRETS))
+
+
+class TestS3AgainstHostileAnswers(HostileAnswersContract):
+    """Reading an object gives bytes as they are."""
+
+    plugin, operation = FilesConnector, "read"
+    example_input: ClassVar[Any] = {"place": "bucket", "path": "a.json"}
+    answer: ClassVar[Any] = {"id": 7}
+    reads_json = False
+    most_seconds = 40.0
+    served: Any = None
+
+    @pytest.fixture
+    def service(self) -> Any:
+        with hostile_service(self.answer_to) as service:
+            self.served = service
+            yield service
+
+    def config(self, url: str) -> dict[str, Any]:
+        endless = self.served is not None and self.served.manner in ("silent", "dripping")
+        bucket = {
+            "type": "s3", "bucket": "files", "endpoint_url": url, "region": "us-east-1",
+            "access_key_id": "AKIA", "access_key_secret": "S3",
+            # A busy machine may take its time with all that ends.
+            "timeout_seconds": 2 if endless else 30,
+        }  # fmt: skip
+        return {"places": {"bucket": bucket}}
+
+
+@pytest.mark.parametrize("manner", ["huge", "bomb", "redirect_to_private_address"])
+def test_a_hostile_listing_is_refused(manner: str) -> None:
+    from automate_kernel import AutomateError
+
+    with hostile_service(lambda method, path: {}) as service:
+        service.manner = manner
+        config = TestS3AgainstHostileAnswers().config(service.url)
+        kernel = Kernel(
+            plugins=[FilesConnector],
+            discover=False,
+            config={"files": config},
+            secrets={"S3": "canary-7Qm2xVb91tZk"},
+        )
+        with pytest.raises(AutomateError, match="refused") as raised:
+            kernel.invoke("files.list", {"place": "bucket"})
+        assert not raised.value.retryable
+        assert not service.reached
+        kernel.close()
+
+
+@pytest.mark.parametrize("kind", ["local", "s3", "sftp"])
+def test_outputs_of_a_workflow_live_in_a_place(kind: str, request: pytest.FixtureRequest) -> None:
+    store = PlaceOutputStore(request.getfixturevalue(f"{kind}_config"), secrets=SECRETS)
+    kernel = Kernel(discover=False, output_store=store)
+
+    @kernel.action("report.read")
+    def read() -> dict[str, Any]:
+        return {"rows": ["x" * 1000] * 2000}
+
+    kernel.add_workflow({
+        "name": "report", "trigger": {"type": "manual"},
+        "steps": [{"id": "read", "action": "report.read"}],
+    })  # fmt: skip
+    execution = kernel.run("report")
+    assert execution.status == "COMPLETED"
+    (key,) = store.keys(older_than_seconds=-60)
+    assert key.startswith(execution.id)
+    assert len(kernel.executions.output(execution.id, "read")["rows"]) == 2000
+
+
+def test_an_output_store_that_is_away_may_come_back(tmp_path: Path) -> None:
+    from automate_kernel import StorageError
+
+    store = PlaceOutputStore({"type": "local", "folder": str(tmp_path / "gone")})
+    with pytest.raises(StorageError):
+        store.put("a/b", b"1")
+
+
+def test_unfinished_outputs_are_deleted_in_time(sftp: SftpServer, sftp_config: Any) -> None:
+    import os
+
+    store = PlaceOutputStore(sftp_config, secrets=SECRETS)
+    store.put("ab1/c", b"1")
+    folder = sftp.root / sftp_config["folder"].strip("/") / "ab" / "ab1"
+    (folder / ".x.part").write_bytes(b"half")
+    assert list(store.keys(older_than_seconds=60)) == []
+    os.utime(folder / ".x.part", (0, 0))
+    assert list(store.keys(older_than_seconds=60)) == []
+    assert [each.name for each in folder.iterdir()] == ["c"]
