@@ -133,9 +133,7 @@ class Arrivals:
         return set(files) if found is None else found
 
 
-def _only_in(
-    files: Mapping[int, FileEntry], now: Sketch, before: _Seen
-) -> set[int] | None:
+def _only_in(files: Mapping[int, FileEntry], now: Sketch, before: _Seen) -> set[int] | None:
     """Return the numbers of *files* that *before* hasn't, or None if they are too many to tell."""
     found = now.difference(before.sketch)
     if found is not None:
