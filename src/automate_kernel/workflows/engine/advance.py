@@ -290,7 +290,7 @@ class StepCall:
     A call to make: the step, its run, and its input, in which secrets are handles.
 
     *spec* is that of a function which is no action. One that *recovers* may take longer than the
-    workflow.
+    workflow. *written* is the input with its templates.
     """
 
     step: Step
@@ -298,6 +298,7 @@ class StepCall:
     input: Any
     spec: OperationSpec | None = None
     recovers: bool = False
+    written: Any = None
 
     @property
     def operation(self) -> str | OperationSpec:
@@ -1088,7 +1089,7 @@ class _Flow:
         self._draft.add(run)
         if step.if_ is not None and not step.repeats:
             self._decided[run.key] = run
-        self._draft.turn.calls.append(StepCall(step, run, given))
+        self._draft.turn.calls.append(StepCall(step, run, given, written=step.input))
         return True
 
     # -- loops -------------------------------------------------------------------------------
