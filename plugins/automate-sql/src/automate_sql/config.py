@@ -57,7 +57,7 @@ class SqlConfig(BaseModel):
     )
     password_secret: str | None = Field(
         default=None,
-        description="The key of the secret that is the password, read for each call: it may rotate.",
+        description="The key of the secret that is the password, read for each call.",
     )
     allow_writes: bool = Field(
         default=False, description="Let `execute` and `execute_many` change the database."

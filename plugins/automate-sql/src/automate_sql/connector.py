@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
@@ -39,8 +39,8 @@ Sql = Annotated[
     str,
     Field(
         min_length=1,
-        description="One statement, with named parameters as in `WHERE id = :id`. A workflow writes "
-        "it as it is: a template in it is refused.",
+        description="One statement, with named parameters as in `WHERE id = :id`. A workflow "
+        "writes it as it is: a template in it is refused.",
         json_schema_extra={"x-written": True},
     ),
 ]
@@ -325,7 +325,7 @@ class SqlConnector(Connector):
             call.require_written(field, text)
         return Statement(text, self._database.dialect, allowed=allowed)
 
-    async def _reading(self, work: Callable[[Session], Any], values: Any = ()) -> Any:
+    async def _reading(self, work: Callable[[Session], Awaitable[T]], values: Any = ()) -> T:
         with self._failing(values):
             await self._read_password()
             seconds = self._settings.timeout_seconds

@@ -1,4 +1,4 @@
-"""Drivers and dialects: how each bounds time, refuses writes, and lets go of a running statement."""
+"""Drivers and dialects: how each bounds time, refuses writes, and ends a running statement."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import socket
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ def opened_url(url: sa.URL) -> sa.URL:
     """Return *url* so that a file of SQLite that isn't there is an error, not a new database."""
     if url.get_backend_name() != "sqlite" or "uri" in url.query:
         return url
-    path = quote(os.path.abspath(url.database or ""))
+    path = quote(str(Path(url.database or "").absolute()))
     return url.set(database=f"file:{path}", query={**url.query, "mode": "rw", "uri": "true"})
 
 

@@ -54,8 +54,8 @@ _NUMBERS: dict[int, ErrorCodes] = {
     1054: ErrorCodes.INVALID_ARGUMENT, 1064: ErrorCodes.INVALID_ARGUMENT,
     1146: ErrorCodes.INVALID_ARGUMENT,
 }  # fmt: skip
-# By the words of SQLite, which has no codes before Python 3.11.
-_SQLITE = (
+# By the words of SQLite, which has no codes before Python 3.11, and of drivers that connect.
+_WORDS = (
     ("readonly database", ErrorCodes.PERMISSION_DENIED),
     ("database is locked", ErrorCodes.ABORTED),
     ("table is locked", ErrorCodes.ABORTED),
@@ -66,6 +66,9 @@ _SQLITE = (
     ("disk is full", ErrorCodes.RESOURCE_EXHAUSTED),
     ("not a database", ErrorCodes.DATA_LOSS),
     ("malformed", ErrorCodes.DATA_LOSS),
+    ("no such", ErrorCodes.INVALID_ARGUMENT),
+    ("syntax error", ErrorCodes.INVALID_ARGUMENT),
+    ("authentication failed", ErrorCodes.UNAUTHENTICATED),
 )
 
 
@@ -109,22 +112,20 @@ def _code(original: BaseException, error: sa.exc.DBAPIError) -> ErrorCodes:
     if isinstance(number, int) and number in _NUMBERS:
         return _NUMBERS[number]
     words = str(original)
-    for word, code in _SQLITE:
-        if word in words:
-            return code
-    if error.connection_invalidated:
-        return ErrorCodes.UNAVAILABLE
-    if "authentication failed" in words:
-        return ErrorCodes.UNAUTHENTICATED
+    known = next((code for word, code in _WORDS if word in words), None)
+    if known is not None:
+        return known
+    return ErrorCodes.UNAVAILABLE if error.connection_invalidated else _by_class(error)
+
+
+def _by_class(error: sa.exc.DBAPIError) -> ErrorCodes:
     if isinstance(error, sa.exc.IntegrityError):
         return ErrorCodes.FAILED_PRECONDITION
     if isinstance(error, (sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.NotSupportedError)):
         return ErrorCodes.INVALID_ARGUMENT
-    if isinstance(error, sa.exc.OperationalError):
-        # SQLite reports a table that isn't there as one; a driver, each lost connection.
-        missing = "no such" in words or "syntax error" in words
-        return ErrorCodes.INVALID_ARGUMENT if missing else ErrorCodes.UNAVAILABLE
-    return ErrorCodes.INTERNAL
+    # Drivers report each lost connection as one.
+    lost = isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
+    return ErrorCodes.UNAVAILABLE if lost else ErrorCodes.INTERNAL
 
 
 def _state(original: BaseException) -> str | None:

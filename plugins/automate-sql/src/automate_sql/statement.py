@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -89,7 +90,7 @@ class Statement:
         if unknown := sorted(given - self.parameters):
             raise _refused(f"the statement has no parameters {', '.join(unknown)[:200]}")
         clause = self._clause
-        binds = []
+        binds: list[sa.BindParameter[Any]] = []
         for name, value in params.items():
             if name in self._lists:
                 if not isinstance(value, (list, tuple)):
@@ -102,7 +103,7 @@ class Statement:
 
 
 def _lists(tokens: list[Token]) -> frozenset[str]:
-    pairs = zip(tokens, tokens[1:], strict=False)
+    pairs = pairwise(tokens)
     return frozenset(
         after.text
         for before, after in pairs
@@ -111,7 +112,7 @@ def _lists(tokens: list[Token]) -> frozenset[str]:
 
 
 def _writes_a_file(words: list[str]) -> bool:
-    pairs = zip(words, words[1:], strict=False)
+    pairs = pairwise(words)
     return any(pair in (("INTO", "OUTFILE"), ("INTO", "DUMPFILE")) for pair in pairs)
 
 
@@ -193,9 +194,8 @@ class _Scanner:
         self._at += 1
         while self._at < len(self._text):
             char = self._text[self._at]
-            if escapes and char == "\\" and quote != "`":
-                self._at += 2
-            elif char == quote and self._text.startswith(quote * 2, self._at):
+            doubled = self._text.startswith(quote * 2, self._at)
+            if doubled or (escapes and char == "\\" and quote != "`"):
                 self._at += 2
             elif char == quote:
                 self._at += 1
@@ -208,7 +208,7 @@ class _Scanner:
         if not self._postgresql or not (found := _DOLLAR.match(self._text, self._at)):
             return False
         before = self._text[self._at - 1 : self._at]
-        if before.isalnum() or before in "_$" and before:
+        if before.isalnum() or (before and before in "_$"):
             return False
         self._at = found.end()
         self._until(found[0])

@@ -150,7 +150,7 @@ def _converted(value: Any, kind: type) -> Any:
     if not isinstance(value, str):
         return value
     if kind in (datetime, date, time):
-        return kind.fromisoformat(value)  # type: ignore[attr-defined]
+        return kind.fromisoformat(value)
     if kind in (Decimal, UUID, int):
         return kind(value)
     return value

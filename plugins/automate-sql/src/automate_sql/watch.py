@@ -91,9 +91,9 @@ class _ByNumber:
         if cursor is None:
             return PollResult(cursor=self._first())
         lag, settled = self._watch.lag_seconds, cursor["settled"]
-        if cursor["after"] is None and settled is not None:
-            if not self._now.is_over(settled[1], lag):
-                return PollResult(cursor=cursor)
+        begins = cursor["after"] is None and settled is not None
+        if begins and not self._now.is_over(settled[1], lag):
+            return PollResult(cursor=cursor)
         gaps = cursor["gaps"]
         late = self._late(gaps)
         new = self._rows(self._after(cursor["after"]), MOST_EVENTS - len(late))
