@@ -47,12 +47,6 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{file}"
 
 
-def _asyncpg(url: str) -> str:
-    # It takes a socket's folder as `host`, and none of libpq's other options.
-    parsed = sa.make_url(url).set(drivername="postgresql+asyncpg")
-    return parsed.render_as_string(hide_password=False)
-
-
 @pytest.fixture(params=list(DRIVERS))
 def database(request: pytest.FixtureRequest) -> Iterator[tuple[str, sa.Engine]]:
     """The URL with each driver, and an engine for what the test itself does."""

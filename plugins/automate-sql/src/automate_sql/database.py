@@ -170,7 +170,12 @@ class _AsyncPool(_Pool):
 
     async def open(self, deadline: float) -> Session:
         connection = self._engine.connect()
-        await _within(connection.start(), self.connect_deadline(deadline), "connect")
+        opening = asyncio.ensure_future(connection.start())
+        try:
+            await _connected(opening, self.connect_deadline(deadline))
+        except BaseException:
+            opening.cancel()
+            raise
         return _AsyncSession(connection, deadline)
 
     async def close(self) -> None:
@@ -184,23 +189,29 @@ class _AsyncSession:
         self._connection, self.deadline = connection, deadline
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        try:
-            return await _within(self._connection.run_sync(work, *arguments), self.deadline)
-        except (asyncio.CancelledError, _LateError):
-            # Nobody knows what is still on its way on this connection.
-            await asyncio.shield(self.drop())
-            raise
+        running = asyncio.ensure_future(self._connection.run_sync(work, *arguments))
+        return await _result(running, self.deadline, self._end)
 
     async def commit(self) -> None:
         await self.run(sa.Connection.commit)
 
     async def drop(self) -> None:
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._connection.invalidate(), _PATIENCE_SECONDS)
+        await _patiently(self._connection.invalidate())
 
     async def close(self) -> None:
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._connection.close(), _PATIENCE_SECONDS)
+        await _patiently(self._connection.close())
+
+    async def _end(self, running: asyncio.Future[Any]) -> None:
+        # First, as one driver waits for its thread when it is cancelled.
+        raw = _raw(self._connection.sync_connection)
+        drivers.interrupt(raw)
+        running.cancel()
+        await asyncio.wait({running}, timeout=_PATIENCE_SECONDS)
+        if not running.done():
+            drivers.cut(getattr(raw, "driver_connection", None))
+            await asyncio.wait({running}, timeout=_PATIENCE_SECONDS)
+        # Nobody knows what is still on its way on this connection.
+        await self.drop()
 
 
 class _ThreadPool(_Pool):
@@ -222,9 +233,7 @@ class _ThreadPool(_Pool):
         loop = asyncio.get_running_loop()
         opening = loop.run_in_executor(self.threads, self._engine.connect)
         try:
-            connection = await _within(
-                asyncio.shield(opening), self.connect_deadline(deadline), "connect"
-            )
+            connection = await _connected(opening, self.connect_deadline(deadline))
         except BaseException:
             opening.add_done_callback(_closed_when_done)
             raise
@@ -245,11 +254,7 @@ class _ThreadSession:
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._pool.threads, work, self._connection, *arguments)
-        try:
-            return await _within(asyncio.shield(running), self.deadline)
-        except (asyncio.CancelledError, _LateError):
-            await asyncio.shield(self._end(running))
-            raise
+        return await _result(running, self.deadline, self._end)
 
     async def commit(self) -> None:
         await self.run(sa.Connection.commit)
@@ -257,53 +262,71 @@ class _ThreadSession:
     async def drop(self) -> None:
         if not self._lost:
             self._lost = True
-            raw = self._raw()
+            raw = _raw(self._connection)
             await asyncio.get_running_loop().run_in_executor(None, drivers.cut, raw)
-            with contextlib.suppress(Exception):
-                await self._on_thread(self._connection.invalidate)
+            await self._on_thread(self._connection.invalidate)
 
     async def close(self) -> None:
-        with contextlib.suppress(Exception):
-            await self._on_thread(self._connection.close)
+        await self._on_thread(self._connection.close)
 
     async def _end(self, running: asyncio.Future[Any]) -> None:
         """Make *running* end: by the database's own means, or else by cutting the connection."""
-        loop, raw = asyncio.get_running_loop(), self._raw()
+        loop, raw = asyncio.get_running_loop(), _raw(self._connection)
         for means in (lambda: drivers.cancel(raw, self._pool.spare), lambda: drivers.cut(raw)):
             asked = loop.run_in_executor(None, means)
             await asyncio.wait({asked}, timeout=_PATIENCE_SECONDS)
             await asyncio.wait({running}, timeout=_PATIENCE_SECONDS)
             if running.done():
-                break
-        running.add_done_callback(_heard)
-        if running.done():
-            await self.drop()
-
-    def _raw(self) -> Any:
-        try:
-            return self._connection.connection.dbapi_connection
-        except Exception:
-            return None
+                await self.drop()
+                return
 
     async def _on_thread(self, work: Callable[[], object]) -> None:
         loop = asyncio.get_running_loop()
-        done = loop.run_in_executor(self._pool.threads, work)
-        await asyncio.wait_for(asyncio.shield(done), _PATIENCE_SECONDS)
+        await _patiently(loop.run_in_executor(self._pool.threads, work))
 
 
-class _LateError(AutomateError):
-    """The deadline has passed."""
-
-
-async def _within(work: Awaitable[T], deadline: float, what: str = "statement") -> T:
-    """Return the result of *work*, or raise ``DEADLINE_EXCEEDED`` at *deadline*."""
+async def _result(
+    running: asyncio.Future[T],
+    deadline: float,
+    end: Callable[[asyncio.Future[Any]], Awaitable[None]],
+) -> T:
+    """Return the result of *running*. At *deadline*, or if this is cancelled, *end* it."""
+    running.add_done_callback(_heard)
     try:
-        return await asyncio.wait_for(work, _left(deadline))
-    except asyncio.TimeoutError:
-        text = "the database has not answered in time"
-        if what == "connect":
-            raise AutomateError(ErrorCodes.UNAVAILABLE, f"{text}: no connection") from None
-        raise _LateError(ErrorCodes.DEADLINE_EXCEEDED, text) from None
+        # Not wait_for, which waits for what it has cancelled, however long.
+        await asyncio.wait({running}, timeout=_left(deadline))
+        if running.done():
+            return running.result()
+    except asyncio.CancelledError:
+        if not running.done():
+            await asyncio.shield(end(running))
+        raise
+    await end(running)
+    raise AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the database has not answered in time")
+
+
+async def _patiently(work: Awaitable[object]) -> None:
+    """Await *work* for some seconds; its failure is of no interest."""
+    doing = asyncio.ensure_future(work)
+    doing.add_done_callback(_heard)
+    await asyncio.wait({doing}, timeout=_PATIENCE_SECONDS)
+
+
+async def _connected(opening: asyncio.Future[T], deadline: float) -> T:
+    """Return the connection that is being opened, or raise ``UNAVAILABLE`` at *deadline*."""
+    opening.add_done_callback(_heard)
+    await asyncio.wait({opening}, timeout=_left(deadline))
+    if not opening.done():
+        raise AutomateError(ErrorCodes.UNAVAILABLE, "the database has not answered in time")
+    return opening.result()
+
+
+def _raw(connection: sa.Connection | None) -> Any:
+    """Return the driver's connection, or None if it is gone."""
+    try:
+        return None if connection is None else connection.connection.dbapi_connection
+    except Exception:
+        return None
 
 
 def _left(deadline: float) -> float:

@@ -83,9 +83,18 @@ def cancel(connection: Any, spare: sa.Engine) -> None:
             connection.cancel()
 
 
+def interrupt(connection: Any) -> None:
+    """End what SQLite runs for an asynchronous driver, which has no means of its own."""
+    inner: Any = getattr(getattr(connection, "driver_connection", None), "_conn", None)
+    with contextlib.suppress(Exception):
+        inner.interrupt()
+
+
 def cut(connection: Any) -> None:
     """Cut the network connection of a driver's *connection*, so that whoever waits for it wakes."""
     with contextlib.suppress(Exception):
+        if hasattr(connection, "terminate"):
+            connection.terminate()
         descriptor = _descriptor(connection)
         if descriptor is not None:
             # A duplicate: the driver closes its own, and may be at it.

@@ -82,10 +82,11 @@ def failure_of(error: Exception, values: Iterable[Any] = ()) -> AutomateError | 
         return AutomateError(ErrorCodes.RESOURCE_EXHAUSTED, "no connection was free in time")
     if isinstance(error, sa.exc.DBAPIError):
         original = error.orig if error.orig is not None else error
-        code = _code(original, error)
-        text = _text(original, values)
-        hint = _ALLOW if _is_read_only(original) else None
-        return AutomateError(code, f"the database says: {text}", hint=hint)
+        return _said(_code(original, error), original, values)
+    # Of asyncpg, while rows are fetched.
+    by_state = _by_state(error)
+    if by_state is not None:
+        return _said(by_state, error, values)
     if isinstance(error, sa.exc.NoSuchModuleError):
         return AutomateError(
             ErrorCodes.FAILED_PRECONDITION, "the dialect of the URL isn't installed"
@@ -103,19 +104,28 @@ def failure_of(error: Exception, values: Iterable[Any] = ()) -> AutomateError | 
     return None
 
 
+def _said(code: ErrorCodes, original: BaseException, values: Iterable[Any]) -> AutomateError:
+    hint = _ALLOW if _is_read_only(original) else None
+    return AutomateError(code, f"the database says: {_text(original, values)}", hint=hint)
+
+
 def _code(original: BaseException, error: sa.exc.DBAPIError) -> ErrorCodes:
-    state = _state(original)
-    for length in (5, 2):
-        if state and state[:length] in _STATES:
-            return _STATES[state[:length]]
     number = original.args[0] if original.args else None
     if isinstance(number, int) and number in _NUMBERS:
         return _NUMBERS[number]
+    code = _by_state(original)
+    if code is not None:
+        return code
     words = str(original)
     known = next((code for word, code in _WORDS if word in words), None)
     if known is not None:
         return known
     return ErrorCodes.UNAVAILABLE if error.connection_invalidated else _by_class(error)
+
+
+def _by_state(original: BaseException) -> ErrorCodes | None:
+    state = _state(original) or ""
+    return _STATES.get(state[:5]) or _STATES.get(state[:2])
 
 
 def _by_class(error: sa.exc.DBAPIError) -> ErrorCodes:
