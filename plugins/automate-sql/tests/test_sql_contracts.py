@@ -205,13 +205,13 @@ def test_a_password_from_the_secrets_is_read_for_each_connection(mariadb_url, ma
     """A wrong one is no reason to try again, and is not shown."""
     engine = sa.create_engine(mariadb_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE OR REPLACE USER ada@'%%' IDENTIFIED BY '{SECRET}'")
-        connection.exec_driver_sql("GRANT ALL ON *.* TO ada@'%%'")
+        connection.exec_driver_sql(f"CREATE OR REPLACE USER ada@localhost IDENTIFIED BY '{SECRET}'")
+        connection.exec_driver_sql("GRANT ALL ON *.* TO ada@localhost")
     url = sa.make_url(mariadb_url).set(username="ada").render_as_string(False)
     kernel = make(url, password_secret="PASSWORD")
     assert kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})["row_count"] == 1
     with engine.connect() as connection:
-        connection.exec_driver_sql("ALTER USER ada@'%%' IDENTIFIED BY 'another'")
+        connection.exec_driver_sql("ALTER USER ada@localhost IDENTIFIED BY 'another'")
     engine.dispose()
     kernel = make(url, password_secret="PASSWORD")
     with pytest.raises(AutomateError) as caught:

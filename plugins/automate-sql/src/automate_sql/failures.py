@@ -133,9 +133,9 @@ def _by_class(error: sa.exc.DBAPIError) -> ErrorCodes:
         return ErrorCodes.FAILED_PRECONDITION
     if isinstance(error, (sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.NotSupportedError)):
         return ErrorCodes.INVALID_ARGUMENT
-    # Drivers report each lost connection as one.
-    lost = isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
-    return ErrorCodes.UNAVAILABLE if lost else ErrorCodes.INTERNAL
+    # A lost connection is reported as one of these, and so is an answer in no protocol.
+    lost = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError)
+    return ErrorCodes.UNAVAILABLE if isinstance(error, lost) else ErrorCodes.INTERNAL
 
 
 def _state(original: BaseException) -> str | None:
