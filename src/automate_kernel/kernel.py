@@ -71,17 +71,15 @@ from automate_kernel.workflows.engine.announcer import Announcer
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
 from automate_kernel.workflows.engine.engine import Engine
-from automate_kernel.workflows.engine.executions import (
-    ADVANCE,
-    ExecutionStore,
-    keyed_execution_id,
-)
+from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.large_outputs import MAX_OUTPUT_BYTES
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.questions import NOTICE
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Schedules, Ticker
+from automate_kernel.workflows.engine.starts import keyed_execution_id
+from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.waits import SENT, SIGNAL, signal_item, signal_key, wait_key
 from automate_kernel.workflows.events import (
     event_item,
@@ -206,7 +204,7 @@ class Kernel:
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
-        self.executions.labels_of = self.workflows.labels
+        self.executions.starts.labels_of = self.workflows.labels
         precedence = Precedence(self.outbox.workers, self.workflows.marks, self.version)
         self._precedence = precedence
         self._runner = Runner(
@@ -631,7 +629,7 @@ class Kernel:
         return write(
             self.storage,
             transaction,
-            lambda rows: self.executions.start(
+            lambda rows: self.executions.starts.start(
                 rows, definition, event, priority=priority, delay=delay, run_at=run_at,
                 execution_id=execution_id, admission=admission,
             ),
@@ -1105,7 +1103,9 @@ class Kernel:
         item, begun = None, None
         if admission := self.workflows.admission(definition, event):
             with self.storage.begin() as rows:
-                execution_id = self.executions.start(rows, definition, event, admission=admission)
+                execution_id = self.executions.starts.start(
+                    rows, definition, event, admission=admission
+                )
         else:
             execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
         with self.executing_here(execution_id):

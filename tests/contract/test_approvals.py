@@ -15,7 +15,7 @@ from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.tables import SIGNAL, WAIT
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.executions import ADVANCE
+from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.questions import NOTICE
 from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Execution, StepStatus
@@ -560,7 +560,7 @@ def test_a_checkpoint_whose_reply_is_lost_asks_once(
     """Saved again, it enqueues no second notice."""
     from automate_kernel.errors import StorageError
 
-    store, real = world.kernel.executions, world.kernel.executions.checkpoint
+    store, real = world.kernel.executions, world.kernel.executions.checkpoints.save
     lost = [True]
 
     def checkpoint(group: Any) -> Any:
@@ -570,7 +570,7 @@ def test_a_checkpoint_whose_reply_is_lost_asks_once(
             raise StorageError("the reply was lost")
         return saved
 
-    monkeypatch.setattr(store, "checkpoint", checkpoint)
+    monkeypatch.setattr(store.checkpoints, "save", checkpoint)
     one = world.ask(by=["ann"], notify=NOTIFY)
     world.later(60)
     assert not lost

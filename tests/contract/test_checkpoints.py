@@ -91,7 +91,7 @@ class Scene:
         self.group: list[Checkpoint] = []
         for case in cases:
             with store.storage.begin() as rows:
-                execution_id = store.start(rows, WORKFLOW, Event(id=new_id(), name="w"))
+                execution_id = store.starts.start(rows, WORKFLOW, Event(id=new_id(), name="w"))
             (item,) = store.outbox.claim_batch("worker")
             with store.storage.begin() as rows:
                 if case.before is not None:

@@ -355,7 +355,7 @@ class KilledError(BaseException):
 
 def dying(kernel: Kernel, saves: int, *, late: bool) -> None:
     """Let *kernel* die at its checkpoint number *saves*, before it or (*late*) right after."""
-    save, left = kernel.executions.checkpoint, [saves]
+    save, left = kernel.executions.checkpoints.save, [saves]
 
     def checkpoint(group: Any) -> Any:
         left[0] -= 1
@@ -366,7 +366,7 @@ def dying(kernel: Kernel, saves: int, *, late: bool) -> None:
             raise KilledError
         return saved
 
-    kernel.executions.checkpoint = checkpoint  # type: ignore[method-assign]
+    kernel.executions.checkpoints.save = checkpoint  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -16,8 +16,9 @@ from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
 from automate_kernel.testing.values import KEPT, same
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.advance import Turn
-from automate_kernel.workflows.engine.executions import ExecutionStore, Save
+from automate_kernel.workflows.engine.turn import Turn
+from automate_kernel.workflows.engine.checkpoints import Save
+from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.execution import (
     Event,
@@ -67,7 +68,7 @@ def begin(store: ExecutionStore, **options: Any) -> tuple[OutboxItem, Execution]
     """An execution that runs, and its claimed item."""
     event = Event.from_json({"id": new_id(), "name": "e", **options})
     with store.storage.begin() as rows:
-        ((item, loaded),) = store.start_claimed(rows, [(WORKFLOW, event, 0)], "worker")
+        ((item, loaded),) = store.starts.start_claimed(rows, [(WORKFLOW, event, 0)], "worker")
     save(store, item, loaded.execution, [run(loaded.execution, "a", output=1)])
     loaded.execution.status = ExecutionStatus.RUNNING
     return item, loaded.execution
@@ -87,7 +88,7 @@ def save(
 ) -> bool:
     stored = execution.status is not ExecutionStatus.PENDING
     saves = [Save(item, execution, Turn(saves=list(runs), **turn), {}, stored)]
-    return bool(store.checkpoint(saves).items)
+    return bool(store.checkpoints.save(saves).items)
 
 
 def see(store: ExecutionStore, execution_id: str) -> Execution:
@@ -115,7 +116,7 @@ def test_what_runs_is_saved_while_it_is_cancelled(store: ExecutionStore) -> None
     assert item_of(store, execution).waiting_for == RECALL
     assert store.outbox.recall_requests("worker") == {item.id: item.lease_token}
     turn = Turn(saves=[run(execution, "b", output=2)])
-    saved = store.checkpoint([Save(item, execution, turn, {}, True)])
+    saved = store.checkpoints.save([Save(item, execution, turn, {}, True)])
     assert (saved.items, saved.steered) == ({item.id}, {item.id})
     late = [run(execution, "c")]
     assert not save(store, item, execution, late, end=ExecutionStatus.COMPLETED)
@@ -127,7 +128,7 @@ def test_what_runs_is_saved_while_it_is_cancelled(store: ExecutionStore) -> None
     put_back(store, item, ItemStatus.PENDING, 3600)
     (again,) = store.outbox.claim_batch("worker")
     assert again.id == item.id
-    loaded = store.load(execution.id)
+    loaded = store.checkpoints.load(execution.id)
     assert loaded is not None
     assert save(store, again, loaded.execution, late, end=ExecutionStatus.CANCELLED)
     assert see(store, execution.id).status is ExecutionStatus.CANCELLED
@@ -153,15 +154,15 @@ def test_a_paused_execution_is_parked(store: ExecutionStore) -> None:
     item, execution = begin(store)
     store.pause(execution.id)
     paused = see(store, execution.id)
-    assert store.is_held(paused)
-    store.park(item, paused)
+    assert store.checkpoints.is_held(paused)
+    store.checkpoints.park(item, paused)
     parked = item_of(store, execution)
     assert (parked.waiting_for, parked.attempt_count) == ("resume", 0)
     assert store.outbox.claim_batch("worker") == []
     assert store.unpause(execution.id)
     (again,) = store.outbox.claim_batch("worker")
     # Let go before it was parked: it is due.
-    store.park(again, paused)
+    store.checkpoints.park(again, paused)
     assert len(store.outbox.claim_batch("worker")) == 1
 
 
@@ -171,9 +172,9 @@ def test_a_workflow_is_paused_and_resumed(store: ExecutionStore) -> None:
     assert store.pauses.pause("w", "because", tenant_id="t1")
     assert store.outbox.recall_requests("worker") == {item.id: item.lease_token}
     found = see(store, execution.id)
-    assert store.is_held(found)
-    assert not store.is_held(see(store, second.id))
-    store.park(item, found)
+    assert store.checkpoints.is_held(found)
+    assert not store.checkpoints.is_held(see(store, second.id))
+    store.checkpoints.park(item, found)
     put_back(store, other, ItemStatus.PENDING, 0)
     assert [each.id for each in store.outbox.claim_batch("worker")] == [other.id]
     assert [each.reason for each in store.pauses.paused()] == ["because"]
@@ -280,7 +281,7 @@ def test_many_operators_and_a_worker_never_wait_for_each_other(
     def work() -> None:
         try:
             for number in range(10):
-                store.checkpoint(
+                store.checkpoints.save(
                     [
                         Save(item, execution, Turn(saves=[run(execution, f"s{number}")]), {}, True)
                         for item, execution in begun

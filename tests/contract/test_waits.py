@@ -20,7 +20,7 @@ from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, WAIT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.children import CANCEL
-from automate_kernel.workflows.engine.executions import ADVANCE
+from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -446,7 +446,7 @@ def wrap(
     monkeypatch.setattr(target, name, wrapped)
 
 
-@pytest.mark.parametrize("moment", ["checkpoint", "_park", "after"])
+@pytest.mark.parametrize("moment", ["save", "_park", "after"])
 def test_no_moment_loses_a_signal(
     paying: World, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -458,7 +458,7 @@ def test_no_moment_loses_a_signal(
         kernel.run_until_idle(kinds=["automate.event", SIGNAL_KIND])
 
     if moment != "after":
-        wrap(kernel.executions, moment, send, monkeypatch)
+        wrap(kernel.executions.checkpoints, moment, send, monkeypatch)
     one = paying.start("paying", {"order": 1})
     if moment == "after":
         send()
@@ -512,7 +512,7 @@ class _Death(BaseException):
     """The end of a process."""
 
 
-@pytest.mark.parametrize("moment", ["checkpoint", "_park", "signals.unseen", "signals.begin"])
+@pytest.mark.parametrize("moment", ["save", "_park", "_signals.unseen", "_signals.begin"])
 @pytest.mark.parametrize("signal_first", [True, False])
 def test_a_worker_that_dies_loses_nothing(
     paying: World, moment: str, signal_first: bool, monkeypatch: pytest.MonkeyPatch
@@ -529,7 +529,7 @@ def test_a_worker_that_dies_loses_nothing(
         kernel.emit("order.paid", {"order": 1})
         kernel.run_until_idle(kinds=["automate.event", SIGNAL_KIND])
     with monkeypatch.context() as patch:
-        target: Any = kernel.executions
+        target: Any = kernel.executions.checkpoints
         for name in moment.split(".")[:-1]:
             target = getattr(target, name)
         patch.setattr(target, moment.split(".")[-1], die)
@@ -576,7 +576,7 @@ def test_a_checkpoint_whose_reply_is_lost_is_made_again(
     kernel = paying.kernel
     one = kernel.start("paying", {"order": 1})
     item = paying.claim()
-    real, times = kernel.executions.checkpoint, []
+    real, times = kernel.executions.checkpoints.save, []
 
     def twice(group: Any) -> Any:
         times.append(1)
@@ -584,7 +584,7 @@ def test_a_checkpoint_whose_reply_is_lost_is_made_again(
             real(group)
         return real(group)
 
-    monkeypatch.setattr(kernel.executions, "checkpoint", twice)
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", twice)
     kernel._runner.handle_advance(item)
     monkeypatch.undo()
     assert (len(paying.rows(WAIT)), paying.step(one, "paid")) == (1, StepStatus.WAITING)
@@ -927,7 +927,7 @@ def test_a_parent_whose_worker_dies_starts_one_child(
     nested: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the checkpoint there is none; after it, the same one."""
-    for moment in ("_save", "_write_beside", "_park"):
+    for moment in ("_write", "_write_beside", "_park"):
         one = nested.kernel.start("parent", {"n": 1})
         item = nested.claim()
         with monkeypatch.context() as patch:
@@ -935,7 +935,7 @@ def test_a_parent_whose_worker_dies_starts_one_child(
             def die(*_: Any, **__: Any) -> None:
                 raise _Death
 
-            patch.setattr(nested.kernel.executions, moment, die)
+            patch.setattr(nested.kernel.executions.checkpoints, moment, die)
             with pytest.raises(_Death):
                 nested.kernel._runner.handle_advance(item)
         nested.clock.advance(60)

@@ -30,7 +30,8 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from automate_kernel.kernel import Kernel
-from automate_kernel.workflows.engine.executions import ExecutionStore, Save
+from automate_kernel.workflows.engine.checkpoints import Save
+from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_sqlalchemy import metadata
 from fault_kernel import Ledger, open_kernel
 from fault_orders import add_orders
@@ -96,7 +97,7 @@ def count_moments(engine: sa.Engine, die_at: int) -> list[int]:
 
 def die_around_checkpoint(store: ExecutionStore, before: int, after: int) -> None:
     """Kill this process right before checkpoint number *before*, or right after *after*."""
-    count, save = itertools.count(1), store.checkpoint
+    count, save = itertools.count(1), store.checkpoints.save
 
     def checkpoint(group: Sequence[Save], **within: Any) -> Any:
         number = next(count)
@@ -107,7 +108,7 @@ def die_around_checkpoint(store: ExecutionStore, before: int, after: int) -> Non
             os.kill(os.getpid(), signal.SIGKILL)
         return held
 
-    store.checkpoint = checkpoint  # type: ignore[method-assign]
+    store.checkpoints.save = checkpoint  # type: ignore[method-assign]
 
 
 def shift_clock(seconds: float) -> None:

@@ -12,8 +12,10 @@ from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.advance import Turn
-from automate_kernel.workflows.engine.executions import ExecutionStore, Save, end_from_outside
+from automate_kernel.workflows.engine.turn import Turn
+from automate_kernel.workflows.engine.checkpoints import Save
+from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.stored import end_from_outside
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -39,7 +41,7 @@ def begun(store: ExecutionStore) -> tuple[OutboxItem, Execution]:
     """An execution that runs, and its claimed item."""
     event = Event.from_json({"id": "01900000-0000-7000-8000-000000000001", "name": "e"})
     with store.storage.begin() as rows:
-        ((item, loaded),) = store.start_claimed(
+        ((item, loaded),) = store.starts.start_claimed(
             rows, [(Workflow.from_dict(WORKFLOW), event, 0)], "worker"
         )
     return item, loaded.execution
@@ -56,7 +58,7 @@ def test_a_step_of_an_execution_that_is_cancelled_meanwhile_does_not_run(
     held: list[set[str]] = []
 
     def save() -> None:
-        held.append(store.checkpoint([Save(item, execution, turn, {}, True)]).items)
+        held.append(store.checkpoints.save([Save(item, execution, turn, {}, True)]).items)
 
     saving = threading.Thread(target=save)
     with store.storage.begin() as rows:
@@ -85,7 +87,7 @@ def test_a_checkpoint_that_waited_for_a_take_over_writes_nothing(
     held: list[set[str]] = []
 
     def save() -> None:
-        held.append(store.checkpoint([Save(item, execution, turn, {}, True)]).items)
+        held.append(store.checkpoints.save([Save(item, execution, turn, {}, True)]).items)
 
     saving = threading.Thread(target=save)
     with store.storage.begin() as rows:

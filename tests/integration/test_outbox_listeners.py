@@ -45,7 +45,7 @@ def begin(engine: sa.Engine) -> Callable[[], tuple[str, str]]:
         store = kernel.executions
         event = Event.from_json({"id": _new_id(), "name": "order.created", "payload": {}})
         with store.storage.begin() as rows:
-            execution_id = store.start(rows, workflow, event)
+            execution_id = store.starts.start(rows, workflow, event)
         execution = store.get(execution_id)
         assert execution is not None and execution.item_id is not None
         return execution_id, execution.item_id

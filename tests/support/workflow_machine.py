@@ -22,7 +22,7 @@ from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP, WAIT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.worker import Worker
 from automate_kernel.workflows.engine.admission import SkippedError
-from automate_kernel.workflows.engine.executions import ADVANCE
+from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.execution import Execution, StepRun
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from made_workflows import FAILS, HOUR, Coded, Made, Part, families

@@ -24,7 +24,8 @@ from automate_kernel.templates import EnvironmentResolver, TemplateContext, Temp
 from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.engine import advance as engine_advance
-from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
+from automate_kernel.workflows.engine.advance import advance
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.execution import (
     Event,

@@ -13,7 +13,8 @@ from automate_kernel.workflows import loads
 from automate_kernel.workflows.definition.difference import differences_between
 from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.advance import CallOutcome, advance
+from automate_kernel.workflows.engine.advance import advance
+from automate_kernel.workflows.engine.turn import CallOutcome
 from automate_kernel.workflows.engine.program import WorkflowProgram, step_input
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 

@@ -21,7 +21,7 @@ from automate_kernel import (
     WorkflowContext,
 )
 from automate_kernel.operations.context import Call
-from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.flow import needs_saving
 from automate_kernel.workflows.engine.replay import CodeProgram
 from automate_kernel.workflows.execution import ExecutionStatus, StepKey, StepStatus

@@ -222,7 +222,7 @@ def test_a_retry_that_is_due_while_its_execution_is_saved_is_made(
     """A long step is saved just as another one's retry becomes due: the retry doesn't wait."""
     tries: list[int] = []
     saving, go = threading.Event(), threading.Event()
-    checkpoint = kernel.executions.checkpoint
+    checkpoint = kernel.executions.checkpoints.save
 
     def slow(group: Any) -> set[str]:
         if any(str(run.status) == "RUNNING" for save in group for run in save.turn.saves):
@@ -240,7 +240,7 @@ def test_a_retry_that_is_due_while_its_execution_is_saved_is_made(
     def long() -> None:
         assert go.wait(PATIENCE)
 
-    monkeypatch.setattr(kernel.executions, "checkpoint", slow)
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", slow)
     add(
         kernel, "w", {"id": "a", "action": "flaky", "needs": [], "retry": {"delay": 0.5, "jitter": False}},
         {"id": "b", "action": "long", "needs": []},
@@ -431,7 +431,7 @@ def test_the_async_calls_of_an_execution_that_is_given_back_are_cancelled(
     def defect(group: Any) -> set[str]:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(kernel.executions, "checkpoint", defect)
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", defect)
     steps = [{"id": name, "action": name, "needs": []} for name in ("wait", "work")]
     add(kernel, "w", *steps)
     one = kernel.start("w")
@@ -448,7 +448,7 @@ def test_what_the_database_refuses_altogether_fails_alone(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, inline: bool
 ) -> None:
     """An error that can't be stored either fails its execution, after a few tries and no more."""
-    checkpoint, refusals = kernel.executions.checkpoint, 0
+    checkpoint, refusals = kernel.executions.checkpoints.save, 0
 
     def refuse(group: Any) -> set[str]:
         nonlocal refusals
@@ -462,7 +462,7 @@ def test_what_the_database_refuses_altogether_fails_alone(
         if n == 5:
             raise ValueError("odd")
 
-    monkeypatch.setattr(kernel.executions, "checkpoint", refuse)
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", refuse)
     step = {"id": "a", "action": "work", "input": {"n": "{{ event.payload.n }}"}}
     add(kernel, "w", {**step, "retry": {"attempts": 1}})
     started = [kernel.start("w", {"n": n}) for n in range(10)]

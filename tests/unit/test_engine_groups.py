@@ -16,8 +16,8 @@ from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import STEP
 from automate_kernel.storage import rows as rows_module
 from automate_kernel.workflows.engine import flow as flow_module
-from automate_kernel.workflows.engine.advance import CallOutcome
-from automate_kernel.workflows.engine.executions import ADVANCE
+from automate_kernel.workflows.engine.turn import CallOutcome
+from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -50,7 +50,7 @@ def test_what_runs_beside_a_refused_output_is_not_made_again(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, inline: bool
 ) -> None:
     """The plain call that runs ends and is saved, before another worker may go on."""
-    checkpoint, go, calls = kernel.executions.checkpoint, threading.Event(), []
+    checkpoint, go, calls = kernel.executions.checkpoints.save, threading.Event(), []
 
     def refuse(group: Any) -> Any:
         if any(run.output == "odd" for save in group for run in save.turn.saves):
@@ -74,7 +74,7 @@ def test_what_runs_beside_a_refused_output_is_not_made_again(
         calls.append("after")
         return "after"
 
-    monkeypatch.setattr(kernel.executions, "checkpoint", refuse)
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", refuse)
     add(
         kernel,
         {"id": "slow", "action": "slow", "needs": []},
@@ -102,7 +102,7 @@ def test_a_half_that_is_saved_stays_with_its_worker(
 ) -> None:
     """A database that fails after the first half of a refused group takes the second back only."""
     runner, executions = kernel._runner, kernel.executions
-    checkpoint = executions.checkpoint
+    checkpoint = executions.checkpoints.save
 
     @kernel.action
     def work(n: int) -> int:
@@ -127,7 +127,7 @@ def test_a_half_that_is_saved_stays_with_its_worker(
             raise StorageError("the database is down", retryable=False)
         return checkpoint(group)
 
-    monkeypatch.setattr(executions, "checkpoint", fail)
+    monkeypatch.setattr(executions.checkpoints, "save", fail)
     saved = runner.save(list(zip(flows, turns, strict=True)), until=lambda: True)
     results = [saved[flow.item.id] for flow in flows]
     assert [isinstance(each, StorageError) for each in results] == [False, False, True, True]
@@ -144,7 +144,7 @@ def test_outputs_are_saved_a_few_at_once_if_they_are_large(
     """However many large outputs come together, a group stays within a bound."""
     monkeypatch.setattr(flow_module, "MOST_TEXT", 50_000)
     monkeypatch.setattr("automate_kernel.workflows.engine.engine.MOST_TEXT", 50_000)
-    checkpoint, sizes = kernel.executions.checkpoint, []
+    checkpoint, sizes = kernel.executions.checkpoints.save, []
 
     def measure(group: Any) -> Any:
         sizes.append(sum(len(t) for save in group for t in save.turn.outputs.values()))
@@ -156,7 +156,7 @@ def test_outputs_are_saved_a_few_at_once_if_they_are_large(
         return "x" * 20_000
 
     barrier = threading.Barrier(10)
-    monkeypatch.setattr(kernel.executions, "checkpoint", measure)
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", measure)
     add(
         kernel,
         {"id": "a", "action": "work", "for_each": list(range(10)), "concurrency": 10},
@@ -263,7 +263,7 @@ def test_an_execution_that_is_alone_is_saved_by_the_thread_of_its_turns(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No other thread is woken for it; beside another one the committer saves both."""
-    checkpoint, both = kernel.executions.checkpoint, threading.Barrier(2)
+    checkpoint, both = kernel.executions.checkpoints.save, threading.Barrier(2)
     saved: dict[str, set[str]] = {}
 
     def noted(group: Any) -> Any:
@@ -277,7 +277,7 @@ def test_an_execution_that_is_alone_is_saved_by_the_thread_of_its_turns(
         if not alone:
             both.wait(PATIENCE)
 
-    monkeypatch.setattr(kernel.executions, "checkpoint", noted)
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", noted)
     met = {"alone": "{{ event.payload == 'alone' }}"}
     add(kernel, *({"id": name, "action": "meet", "input": met} for name in "abc"))
     with working(kernel):

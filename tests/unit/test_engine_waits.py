@@ -201,7 +201,7 @@ def test_a_sub_workflow_that_is_not_saved_yet_is_not_missed(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look before the checkpoint that starts it finds nothing, and says nothing."""
-    release, looked, real = threading.Event(), threading.Event(), kernel.executions.checkpoint
+    release, looked, real = threading.Event(), threading.Event(), kernel.executions.checkpoints.save
     signals = kernel.executions.signals
     arrived = signals.arrived
 
@@ -227,7 +227,7 @@ def test_a_sub_workflow_that_is_not_saved_yet_is_not_missed(
         {"id": "sub", "workflow": "child", "needs": []},
     )
     monkeypatch.setattr(signals, "arrived", look)
-    monkeypatch.setattr(kernel.executions, "checkpoint", checkpoint)
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", checkpoint)
     with working(kernel):
         one = kernel.start("parent")
         until(lambda: status(kernel, one, "sub") is StepStatus.COMPLETED)

@@ -12,7 +12,8 @@ from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, Wor
 from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.advance import CallOutcome, advance
+from automate_kernel.workflows.engine.advance import advance
+from automate_kernel.workflows.engine.turn import CallOutcome
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 from automate_kernel.workflows.engine.program import step_input
 from automate_kernel.workflows.definition.model import Workflow

@@ -162,7 +162,7 @@ def test_a_stored_definition_goes_on() -> None:
     )
     event = Event(id="01890000-0000-7000-8000-00000000000e", name="w", type="manual")
     with kernel.storage.begin() as rows:
-        execution_id = kernel.executions.start(rows, stored, event)
+        execution_id = kernel.executions.starts.start(rows, stored, event)
     kernel.run_until_idle()
     execution = kernel.executions.get(execution_id)
     assert execution is not None

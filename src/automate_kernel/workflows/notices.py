@@ -59,7 +59,7 @@ class ApprovalNotices:
         waiting = self._approvals.get(*place)
         if waiting is None or waiting.decided_by is not None or waiting.asked != given["asked"]:
             return None
-        loaded = self._executions.load(waiting.execution_id)
+        loaded = self._executions.checkpoints.load(waiting.execution_id)
         if loaded is None:
             return None
         execution = loaded.execution

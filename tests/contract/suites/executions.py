@@ -22,7 +22,7 @@ from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.turn import Turn
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -30,12 +30,9 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
-from automate_kernel.workflows.engine.executions import (
-    ADVANCE,
-    ExecutionStore,
-    Save,
-    change_status,
-)
+from automate_kernel.workflows.engine.checkpoints import Save
+from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.stored import ADVANCE, change_status
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 
 LEASE_SECONDS = 30.0
@@ -109,7 +106,7 @@ class ExecutionStoreContract:
     def begin(self, store: ExecutionStore, workflow: Workflow, **options: object) -> str:
         """Begin an execution in a transaction of its own."""
         with store.storage.begin() as rows:
-            return store.start(rows, workflow, self.event(**options))
+            return store.starts.start(rows, workflow, self.event(**options))
 
     def claim(self, store: ExecutionStore, worker_id: str = "worker") -> OutboxItem:
         """The one wake-up that is due."""
@@ -145,7 +142,7 @@ class ExecutionStoreContract:
             for run in turn.saves
         }
         stored = execution.status is not ExecutionStatus.PENDING
-        return bool(store.checkpoint([Save(item, execution, turn, begun, stored)]).items)
+        return bool(store.checkpoints.save([Save(item, execution, turn, begun, stored)]).items)
 
     def save(
         self,
@@ -217,7 +214,7 @@ class ExecutionStoreContract:
 
         def begin_and_fail() -> None:
             with store.storage.begin() as rows:
-                store.start(rows, workflow, self.event())
+                store.starts.start(rows, workflow, self.event())
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
@@ -247,7 +244,7 @@ class ExecutionStoreContract:
         self.save(store, item, [self.run(execution_id, "count", position=1, **running)])
         clock.advance(2)
         self.save(store, item, [self.run(execution_id, "tell", output={"ts": [1, None]})])
-        loaded = store.load(execution_id)
+        loaded = store.checkpoints.load(execution_id)
         assert loaded is not None
         tell, count = loaded.execution.steps
         assert (tell.step_id, tell.status, tell.output) == (
@@ -271,7 +268,7 @@ class ExecutionStoreContract:
         self.save(store, item, [run], {("count", -1): 60.0})
         for passed, left in ((0, 60.0), (45, 15.0), (20, -5.0)):
             clock.advance(passed)
-            loaded = store.load(execution_id)
+            loaded = store.checkpoints.load(execution_id)
             assert loaded is not None
             assert loaded.waits["count", -1] == pytest.approx(left)
         seen = self.see(store, execution_id).steps[0]
@@ -307,8 +304,8 @@ class ExecutionStoreContract:
             store, late, Turn(saves=[self.run(execution_id, "count", output="late")])
         )
         assert not self.end(store, late, ExecutionStatus.COMPLETED, "late")
-        assert not store.holds(late)
-        assert store.holds(now)
+        assert not store.checkpoints.holds(late)
+        assert store.checkpoints.holds(now)
         assert self.see(store, execution_id).steps == []
         self.save(store, now, [self.run(execution_id, "count", output="now")])
         assert self.end(store, now, ExecutionStatus.COMPLETED, "now")
@@ -348,7 +345,7 @@ class ExecutionStoreContract:
         execution_id = self.begin(store, workflow, payload=value)
         item = self.claim(store)
         self.save(store, item, [self.run(execution_id, "count", output=value)])
-        loaded = store.load(execution_id)
+        loaded = store.checkpoints.load(execution_id)
         assert loaded is not None
         assert same(loaded.execution.event.payload, value)
         assert same(loaded.execution.steps[0].output, value)
@@ -467,7 +464,7 @@ class ExecutionStoreContract:
 
     def test_what_is_not_there(self, store: ExecutionStore) -> None:
         """An unknown id is nothing, and can't be steered."""
-        assert store.load(UNKNOWN_ID) is None
+        assert store.checkpoints.load(UNKNOWN_ID) is None
         assert store.get(UNKNOWN_ID) is None
         assert not store.cancel(UNKNOWN_ID)
         assert not store.resume(UNKNOWN_ID)
@@ -573,7 +570,7 @@ class ExecutionStoreContract:
         with store.storage.begin() as rows:
             assert change_status(rows, running, ExecutionStatus.CANCELLED)
         assert store.resume(execution_id, step_id="count")
-        before = store.load(execution_id)
+        before = store.checkpoints.load(execution_id)
         assert before is not None
         before.execution.item_id = item.id
         turn = Turn(saves=[self.run(execution_id, "count")])

@@ -36,8 +36,8 @@ from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine.execution_pages import ExecutionPage
-from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.engine.program import step_input
+from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus
 
 _LATELY = 1000

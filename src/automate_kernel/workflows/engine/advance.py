@@ -8,28 +8,19 @@ database, so the same decisions drive the threads of a worker, an event loop and
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import Counter
 from collections.abc import (
-    Callable,
     Collection,
     Generator,
     Iterable,
-    Iterator,
-    Mapping,
     MutableMapping,
     Sequence,
 )
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from heapq import heapify, heappop, heappush
-from operator import itemgetter
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
-from automate_kernel.operations.spec import OperationSpec
-from automate_kernel.outbox.failed_attempts import FailedAttempt
-from automate_kernel.outbox.item import EXPIRED, MAX_DELAY_SECONDS, bounded_seconds
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox.item import MAX_DELAY_SECONDS
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
@@ -40,11 +31,11 @@ from automate_kernel.workflows.definition.blocks import (
     list_of,
     list_path,
     plain_id,
-    round_of,
     top_id,
 )
 from automate_kernel.workflows.definition.model import Step
-from automate_kernel.workflows.engine.children import Child, FindChild
+from automate_kernel.workflows.engine.agenda import NO_AGENDA, Agenda, BlockScope, Elements, Waits
+from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.continuations import Successor
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.phases import (
@@ -57,463 +48,31 @@ from automate_kernel.workflows.engine.phases import (
     phase_names,
 )
 from automate_kernel.workflows.engine.program import (
-    Inside,
     TemplateView,
     WorkflowProgram,
     element_names,
     round_names,
 )
+from automate_kernel.workflows.engine.turn import (
+    CallOutcome,
+    StepCall,
+    Turn,
+    TurnDraft,
+)
 from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
-from automate_kernel.workflows.engine.waits import Wait
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
-    ExecutionStatus,
     StepKey,
     StepRun,
     StepStatus,
 )
-
-
-class Waits:
-    """The runs that wait for their retry, on a clock that only `pass_time` moves."""
-
-    def __init__(self, left: Mapping[StepKey, float]) -> None:
-        self._clock = 0.0
-        self._due = dict(left)
-        self._queue = [(due, key) for key, due in self._due.items()]
-        heapify(self._queue)
-
-    def __bool__(self) -> bool:
-        return bool(self._due)
-
-    def __iter__(self) -> Iterator[StepKey]:
-        return iter(self._due)
-
-    def pass_time(self, seconds: float) -> None:
-        """Move the clock on."""
-        self._clock += seconds
-
-    def add(self, key: StepKey, delay: float) -> None:
-        """Let *key* wait for *delay* seconds from now."""
-        self._due[key] = due = self._clock + delay
-        heappush(self._queue, (due, key))
-
-    def drop(self, key: StepKey) -> None:
-        """Let *key* wait no longer."""
-        self._due.pop(key, None)
-
-    def is_due(self, key: StepKey) -> bool:
-        """Return True if *key* waits for a time, and that has come."""
-        return key in self._due and not self.holds(key)
-
-    def holds(self, key: StepKey) -> bool:
-        """Return True if the time of *key* has not come."""
-        return self._due.get(key, self._clock) > self._clock
-
-    def take_due(self) -> list[StepKey]:
-        """Return the runs whose time has come since the last call."""
-        due = []
-        while self._queue and self._queue[0][0] <= self._clock:
-            at, key = heappop(self._queue)
-            if self._due.get(key) == at:
-                due.append(key)
-        return due
-
-    def until_next(self) -> float | None:
-        """Return the seconds until the next run is due; None if none waits."""
-        while self._queue and self._due.get(self._queue[0][1]) != self._queue[0][0]:
-            heappop(self._queue)
-        return self._queue[0][0] - self._clock if self._queue else None
-
-
-class Agenda:
-    """
-    The steps that may begin or go on, since all that they need has ended, in the workflow's order.
-
-    It counts the open needs of each step, so that a turn looks at none that has to wait.
-    """
-
-    def __init__(
-        self,
-        steps: Sequence[Step],
-        needs: Mapping[str, Sequence[str]],
-        ended: Callable[[str], bool],
-    ) -> None:
-        self._steps = {step.id: (place, step) for place, step in enumerate(steps)}
-        self._left: set[str] = set()
-        self._open: dict[str, int] = {}
-        self._followers: dict[str, list[str]] = {}
-        self._ready: list[tuple[int, Step]] = []
-        for place, step in self._steps.values():
-            if ended(step.id):
-                continue
-            self._left.add(step.id)
-            waited_for = [need for need in set(needs[step.id]) if not ended(need)]
-            for need in waited_for:
-                self._followers.setdefault(need, []).append(step.id)
-            if waited_for:
-                self._open[step.id] = len(waited_for)
-            else:
-                self._ready.append((place, step))
-
-    def ready(self) -> list[Step]:
-        """Return the steps whose needs have ended, and that have not ended themselves."""
-        return [step for _, step in self._ready]
-
-    def __bool__(self) -> bool:
-        return bool(self._left)
-
-    def end(self, step_id: str) -> None:
-        """Note that a step has ended."""
-        self._left.discard(step_id)
-        self._ready = [entry for entry in self._ready if entry[1].id != step_id]
-        for follower in self._followers.pop(step_id, ()):
-            self._open[follower] -= 1
-            if not self._open[follower]:
-                insort(self._ready, self._steps[follower], key=itemgetter(0))
-
-
-_NO_AGENDA = Agenda((), {}, bool)
-
-
-@dataclass(slots=True)
-class Elements:
-    """The elements of one step's ``for_each``: those that may begin, run, or have failed."""
-
-    values: list[Any]
-    ready: list[int] = field(default_factory=list)
-    begun: list[int] = field(default_factory=list)
-    """Those of a block that had begun before, and go on."""
-    calls: int = 0
-    """The calls in flight inside the elements of a block."""
-    running: int = 0
-    """Those that run, and those that wait for a signal or a sub-workflow."""
-    waiting: int = 0
-    unfinished: int = 0
-    failed: StepRun | None = None
-    stops: bool = True
-    """True if none begins once one has failed."""
-    round: int = 0
-    """The number of a loop's round: its only element."""
-    over: bool = False
-    """True for a loop that ends with this round."""
-
-    @classmethod
-    def of(
-        cls,
-        step_id: str,
-        values: list[Any],
-        runs: Mapping[StepKey, StepRun],
-        waits: Waits,
-        chosen: Sequence[int] | None = None,
-        begun: Collection[int] = (),
-    ) -> Elements:
-        """
-        Return the elements of a step; its *runs* may have come some way already.
-
-        With *chosen*, only the elements at these positions count, and all of them are tried. Of a
-        block, *begun* are the elements that steps inside have rows of.
-        """
-        elements = cls(values, stops=chosen is None)
-        for position in range(len(values)) if chosen is None else chosen:
-            key = (step_id, position)
-            run = runs.get(key)
-            if run is not None and run.status is StepStatus.COMPLETED:
-                continue
-            elements.unfinished += 1
-            if run is not None and run.status is StepStatus.WAITING:
-                elements.running += 1
-                elements.waiting += 1
-            elif run is not None and run.status is StepStatus.FAILED:
-                elements.note_failed(run)
-            elif position in begun:
-                elements.running += 1
-                elements.begun.append(position)
-            elif (run is None or not run.status.finished) and not waits.holds(key):
-                elements.ready.append(position)  # ascending, and so a heap
-        return elements
-
-    @classmethod
-    def of_loop(
-        cls,
-        step_id: str,
-        number: int,
-        runs: Mapping[StepKey, StepRun],
-        waits: Waits,
-        begun: Collection[int] = (),
-    ) -> Elements:
-        """Return the round of a loop that runs, or is the next one."""
-        elements = cls.of(step_id, [], runs, waits, (number,), begun)
-        elements.stops, elements.round = True, number
-        return elements
-
-    def next_round(self, number: int) -> None:
-        """Let round *number* begin."""
-        self.round, self.ready, self.unfinished = number, [number], 1
-
-    def note_failed(self, run: StepRun) -> None:
-        """Note a failed run; the first in the list counts, whichever failed first."""
-        if self.failed is None or run.position < self.failed.position:
-            self.failed = run
-
-    def take(self, limit: int) -> int | None:
-        """Return the position of the next element to begin, if fewer than *limit* run."""
-        if (self.failed is not None and self.stops) or self.running >= limit or not self.ready:
-            return None
-        return heappop(self.ready)
-
-    def put_back(self, position: int) -> None:
-        """Let the element at *position* begin again: its retry is due."""
-        heappush(self.ready, position)
-
-
-@dataclass(slots=True, eq=False)
-class BlockScope:
-    """The inside of a block that runs, for one element of it (or -1)."""
-
-    block: Step
-    position: int
-    inside: Inside
-    agenda: Agenda
-    around: BlockScope | None
-    failed: AutomateError | None = None
-    calls: int = 0
-    """The calls in flight in it, and in the blocks inside it."""
-    skipped: bool = False
-    """True for a switch without a case for its value."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepCall:
-    """
-    A call to make: the step, its run, and its input, in which secrets are handles.
-
-    *spec* is that of a function which is no action. One that *recovers* may take longer than the
-    workflow. *written* is the input with its templates.
-    """
-
-    step: Step
-    run: StepRun
-    input: Any
-    spec: OperationSpec | None = None
-    recovers: bool = False
-    written: Any = None
-
-    @property
-    def operation(self) -> str | OperationSpec:
-        """The operation that is called: an action's name, or a spec."""
-        return self.spec or self.action
-
-    @property
-    def action(self) -> str:
-        """The name of the action."""
-        return self.step.action or ""
-
-
-@dataclass(frozen=True, slots=True)
-class CallOutcome:
-    """
-    The outcome of a call: an output and its JSON, or an error whose text is redacted.
-
-    With *begun* False the call was not made.
-    """
-
-    call: StepCall
-    output: Any = None
-    error: AutomateError | None = None
-    encoded: JsonText | None = None
-    begun: bool = True
-    ref: str | None = None
-    """The key of the output in the output store, if it is there; *output* may be None then."""
-    held: int = 0
-    """The size of a large output that is kept in memory."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """The labels that the call has given its execution."""
-
-
-@dataclass(slots=True)
-class Turn:
-    """
-    Runs to save (and the execution, if *end* or *failed* is set), then calls to make.
-
-    With *wait* or *end* it is the last turn: nothing is in flight. *outputs* are those of runs in
-    *saves* that are encoded already. *delays* are the seconds until runs in *saves* are retried.
-    While calls are in flight, the next turn is due after *next_retry* seconds even if none of them
-    has ended. *failures* are attempts that have failed since the last turn, also of runs that have
-    begun another one by now.
-
-    *waits* are those that begin, beside the runs in *saves* that are WAITING; *answered* are the
-    runs that wait no longer. *children* are sub-workflows to start, *abandoned* the ids of those
-    to cancel.
-    """
-
-    saves: list[StepRun] = field(default_factory=list)
-    calls: list[StepCall] = field(default_factory=list)
-    outputs: dict[StepKey, JsonText] = field(default_factory=dict)
-    delays: dict[StepKey, float] = field(default_factory=dict)
-    next_retry: float | None = None
-    wait: float | None = None
-    end: ExecutionStatus | None = None
-    output: Any = None
-    encoded: JsonText | None = None
-    """The JSON of *output*."""
-    output_ref: str | None = None
-    """The key of *output* in the output store, if it is there."""
-    failed: AutomateError | None = None
-    failures: list[FailedAttempt] = field(default_factory=list)
-    waits: list[Wait] = field(default_factory=list)
-    answered: list[StepKey] = field(default_factory=list)
-    children: list[Child] = field(default_factory=list)
-    abandoned: list[str] = field(default_factory=list)
-    successor: Successor | None = None
-    """The execution that follows one which ends, continued as new."""
-    past: list[StepKey] = field(default_factory=list)
-    """Runs of a loop's rounds that are not kept any longer."""
-    size: int = 0
-    """The number of characters of all outputs in it, about."""
-    labels: dict[str, str] = field(default_factory=dict)
-    """The labels of the execution that have been set or changed."""
-    lack: UnknownHereError | None = None
-    """The reason why another worker has to go on, if the execution waits for one."""
-
-    @property
-    def last(self) -> bool:
-        """Return True if nothing follows in this wake-up."""
-        return self.end is not None or self.wait is not None
-
-
-class TurnDraft:
-    """
-    The turn that is being put together: what has become of an execution's runs since the last one.
-
-    A step may have thousands of elements: nothing here searches all of them.
-    """
-
-    def __init__(self, execution: Execution, waits: Waits) -> None:
-        self.turn: Turn = Turn()
-        """The turn so far."""
-        self.runs: dict[StepKey, StepRun] = {run.key: run for run in execution.steps}
-        """All runs of the execution."""
-        self._execution, self._waits = execution, waits
-        self._saved: set[StepKey] = set()
-
-    def take(self) -> Turn:
-        """Return the turn, and begin the next one."""
-        turn, self.turn = self.turn, Turn()
-        self._saved.clear()
-        if turn.labels:
-            self._execution.set_labels(turn.labels)
-        return turn
-
-    def label(self, labels: Mapping[str, str]) -> None:
-        """Have *labels* saved with the turn; raises `PayloadError` if they are too many."""
-        # A replay sets one after the other to what it was once: only the last counts.
-        self.turn.labels = self._execution.changed_labels({**self.turn.labels, **labels})
-
-    def add(self, run: StepRun) -> None:
-        """Let *run* be one of the execution's."""
-        if run.key not in self.runs:
-            self.runs[run.key] = run
-            self._execution.steps.append(run)
-
-    def save(self, run: StepRun) -> None:
-        """Have *run* saved with the turn."""
-        self.add(run)
-        if run.key not in self._saved:
-            self._saved.add(run.key)
-            self.turn.saves.append(run)
-
-    def forget(self, loop_id: str, before: int, kept: Collection[str]) -> None:
-        """
-        Forget the rounds of a loop that come *before* that number, with all inside them.
-
-        Runs of the steps *kept* stay.
-        """
-        past = {
-            key
-            for key in self.runs
-            if -1 < round_of(key, loop_id) < before and plain_id(key[0]) not in kept
-        }
-        for key in past:
-            del self.runs[key]
-        # Another list: who goes by the places of runs begins anew.
-        self._execution.steps = [run for run in self._execution.steps if run.key not in past]
-        self.turn.saves = [run for run in self.turn.saves if run.key not in past]
-        self.turn.past += sorted(past)
-
-    def keep_output(self, key: StepKey, encoded: JsonText) -> None:
-        """Note the JSON of an output that is saved with the turn."""
-        self.turn.outputs[key] = encoded
-        self.turn.size += len(encoded)
-
-    def retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
-        """Let *run* wait for its next attempt."""
-        delay = step.retry.delay_for(run.attempts)
-        if error.retry_after is not None:
-            delay = max(delay, bounded_seconds(error.retry_after))
-        run.status, run.output = StepStatus.RETRY, None
-        self._note_error(run, error)
-        self._waits.add(run.key, delay)
-        self.turn.delays[run.key] = delay
-        self.save(run)
-
-    def begin(self, run: StepRun, crashes: int, *, first: bool) -> None:
-        """
-        Count the attempt of *run* that begins now.
-
-        It is not saved: an attempt that kills its worker is counted by the claims of the item. The
-        one before is noted here, if it has done that.
-        """
-        before = attempts_of(run, crashes, first=first)
-        if before > run.attempts - (run.status is StepStatus.RUNNING):
-            self.turn.failures.append(lost_attempt(run, before))
-        run.attempts, run.status = before + 1, StepStatus.RUNNING
-
-    def end(
-        self, run: StepRun, status: StepStatus, output: Any, error: AutomateError | None
-    ) -> None:
-        """End *run*."""
-        run.status, run.output, run.output_ref = status, output, None
-        run.error_code = run.error = run.trace = run.error_group = None
-        if error is not None:
-            self._note_error(run, error)
-        self._waits.drop(run.key)
-        self.save(run)
-
-    def _note_error(self, run: StepRun, error: AutomateError) -> None:
-        run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
-        run.error_group = group_of(error)
-        self.turn.failures.append(run.failed_attempt())
-
 
 KEPT_ROUNDS = 10
 """Of a loop the rows of so many rounds are kept, and at times of twice as many."""
 
 # A loop without calls leaves the worker to others after so many rounds.
 _MOST_SPINS = 100
-
-
-def attempts_of(run: StepRun, crashes: int, *, first: bool) -> int:
-    """
-    Return the attempts that a run has had, with those that killed a worker.
-
-    *crashes* workers have died since the last checkpoint; what begins in the *first* turn was
-    running then.
-    """
-    if run.status is StepStatus.RUNNING:
-        # Written while it ran. Without a crash the worker gave it back, and that is free.
-        return max(run.attempts - 1 + min(1, crashes), crashes)
-    return run.attempts + crashes * first
-
-
-def lost_attempt(run: StepRun, attempt: int) -> FailedAttempt:
-    """Return the *attempt* of a run that has killed its worker, or outlived its lease."""
-    return FailedAttempt(
-        attempt=attempt, error_code=EXPIRED, error_group=EXPIRED,
-        error="its worker did not finish in time, or died", step_id=run.step_id,
-        position=run.position, started_at=run.attempted_at, worker_id=run.worker_id,
-    )  # fmt: skip
 
 
 def advance(
@@ -768,7 +327,7 @@ class _Flow:
     def _enter_ending(self) -> None:
         """Begin with the first phase that leads to this end."""
         self._phases = phase_names(self._ending, self._workflow, self._runs)
-        self._phase, self._agenda = NOTHING, _NO_AGENDA
+        self._phase, self._agenda = NOTHING, NO_AGENDA
         if self._ending is SUCCESS:
             self._enter(self._phases.pop(0))
 

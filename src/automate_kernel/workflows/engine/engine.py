@@ -41,10 +41,8 @@ from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.worker.suspects import begin_is_noted
-from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.announcer import Announcer
 from automate_kernel.workflows.engine.children import CANCEL
-from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.engine.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.runner import (
     EVENT,
@@ -53,6 +51,8 @@ from automate_kernel.workflows.engine.runner import (
     SEEN_SECONDS,
     Runner,
 )
+from automate_kernel.workflows.engine.stored import ADVANCE
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.waits import SIGNAL, Arrived
 from automate_kernel.workflows.execution import StepKey
 
@@ -520,7 +520,7 @@ class Engine:
     def _holds(self, driven: Driven) -> bool:
         """Renew the lease of *driven*; without the certainty that it is ours, it is lost."""
         try:
-            if self._runner.store.holds(driven.task.item):
+            if self._runner.store.checkpoints.holds(driven.task.item):
                 return True
         except Exception as error:
             logger.warning("execution %s: %s", driven.flow.execution.id, error)

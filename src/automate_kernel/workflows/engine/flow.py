@@ -21,13 +21,15 @@ from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.definition.blocks import block_of, inside, list_of, plain_id
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
+from automate_kernel.workflows.engine.advance import advance
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
+from automate_kernel.workflows.engine.checkpoints import Save
 from automate_kernel.workflows.engine.children import FindChild, unread_output
-from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.large_outputs import LargeOutputs
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.replay import CodeProgram
+from automate_kernel.workflows.engine.stored import Loaded
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.waits import Arrived, OpenWait
 from automate_kernel.workflows.execution import (
     Event,

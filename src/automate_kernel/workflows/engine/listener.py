@@ -14,15 +14,15 @@ from automate_kernel.outbox.rows_store import CHANNEL
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
 from automate_kernel.workflows.engine.children import outside_items
-from automate_kernel.workflows.engine.executions import (
+from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.repair import reopen
+from automate_kernel.workflows.engine.stored import (
     ADVANCE,
-    ExecutionStore,
     begin_cancelling,
     change_status,
     concurrency_of,
     end_from_outside,
     must_clean_up,
-    reopen,
     wake_up,
 )
 from automate_kernel.workflows.execution import Execution, ExecutionStatus

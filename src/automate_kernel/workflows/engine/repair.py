@@ -14,12 +14,13 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage.rows import Now, Row, Rows, Where
-from automate_kernel.storage.tables import EXECUTION, STEP, TABLES
+from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.blocks import block_of, lists_around, top_id
 from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.engine.phases import NOT_UNDONE
 from automate_kernel.workflows.engine.record import forgotten_on_resume, in_order
+from automate_kernel.workflows.engine.stored import definition_row, stored_workflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepKey, StepRun, StepStatus
 
 _COMPLETED = StepStatus.COMPLETED.value
@@ -293,3 +294,36 @@ def copied_steps(rows: Rows, source_id: str, execution_id: str, gone: Forgotten)
                 copy[name] = encode_json(copy[name], name)
             copies.append({**copy, "id": new_id(), "execution_id": execution_id})
     return copies
+
+
+def reopen(
+    rows: Rows,
+    row: Row,
+    item_id: str,
+    statuses: Sequence[ExecutionStatus],
+    step_id: str | None = None,
+    workflow: Workflow | None = None,
+) -> bool:
+    """
+    Let the ended execution of *row* wait for the item *item_id*; return False if it can't.
+
+    It must be in one of *statuses*. The steps that did not come to their end are forgotten, with
+    those that cleaned up, and those that were undone with all that follow from them. With *step_id*
+    that step and all that follow from it are forgotten too. With *workflow* it goes on with this
+    definition of it, and raises ``FAILED_PRECONDITION`` if that lacks a step that has completed.
+    """
+    known = stored_workflow(rows, row["definition_id"])
+    in_code = isinstance(known, CodeWorkflow)
+    gone = forgotten(rows, row["id"], known, step_id if workflow is None or in_code else None)
+    changes = reopening(item_id)
+    if workflow is not None:
+        if step_id is not None and not in_code:
+            gone.steps |= set(workflow.followers(step_id))
+        gone.steps |= {step.id for step in workflow.every_step() if step not in workflow.steps}
+        check_fits(rows, row["id"], known, workflow, gone)
+        rows.insert(DEFINITION, [definition_row(workflow)])
+        changes["definition_id"] = workflow.hash()
+    if not reopen_rows(rows, row, statuses, changes):
+        return False
+    gone.delete(rows, row["id"], known)
+    return True

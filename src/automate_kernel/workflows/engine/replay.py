@@ -49,14 +49,8 @@ from automate_kernel.workflows.code.routine import PlainRoutine, Routine, leave
 from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.definition.waits import SleepUntil
-from automate_kernel.workflows.engine.advance import (
-    CallOutcome,
-    StepCall,
-    Turn,
-    TurnDraft,
-    Waits,
-    within,
-)
+from automate_kernel.workflows.engine.advance import within
+from automate_kernel.workflows.engine.agenda import Waits
 from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.phases import note_not_undone
 from automate_kernel.workflows.engine.program import (
@@ -66,6 +60,7 @@ from automate_kernel.workflows.engine.program import (
     WorkflowProgram,
 )
 from automate_kernel.workflows.engine.record import LONGEST_PLACE, CallPlace, Path, Record
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn, TurnDraft
 from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
 from automate_kernel.workflows.execution import (
     Event,

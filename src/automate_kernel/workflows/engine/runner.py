@@ -42,20 +42,21 @@ from automate_kernel.workflows.engine.admission import (
     SkippedError,
     announce_skipped,
 )
-from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.children import (
     FindChild,
     lose_output,
     take_output,
     unread_output,
 )
-from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
+from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving, unended
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.progress import ProgressWriter, StepReport
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
+from automate_kernel.workflows.engine.stored import Loaded
 from automate_kernel.workflows.engine.transactional import TransactionalCall
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.waits import Arrived
 from automate_kernel.workflows.execution import (
     Event,
@@ -170,9 +171,9 @@ class Runner:
         event, starting, outcome = self._asked_for(item)
         plain, admitted = _by_conditions([(item, starting, event)])
         with self.store.storage.begin() as rows:
-            skipped = self.store.start_admitted(rows, admitted)
+            skipped = self.store.starts.start_admitted(rows, admitted)
             for workflow, _, priority in plain:
-                self.store.start(rows, workflow, event, priority=priority)
+                self.store.starts.start(rows, workflow, event, priority=priority)
             self.store.signals.pass_on(rows, [(event, item.priority)])
             self._finish_events(rows, item.lease_owner or "", [outcome])
         self._report_events(signals.emit, [event], skipped)
@@ -198,11 +199,11 @@ class Runner:
         held = [one for one in starts if pauses.holds(one[0].name, one[1].tenant_id)]
         starts = [one for one in starts if one not in held]
         ids, owner = list[str](), items[0].lease_owner or ""
-        with self.store.freed_if_lost(ids, owner), self.store.storage.begin() as rows:
+        with self.store.starts.freed_if_lost(ids, owner), self.store.storage.begin() as rows:
             for workflow, event, priority in held:
-                self.store.start(rows, workflow, event, priority=priority)
-            skipped = self.store.start_admitted(rows, admitted)
-            begun = self.store.start_claimed(rows, starts, owner) if starts else []
+                self.store.starts.start(rows, workflow, event, priority=priority)
+            skipped = self.store.starts.start_admitted(rows, admitted)
+            begun = self.store.starts.start_claimed(rows, starts, owner) if starts else []
             ids += [item.id for item, _ in begun]
             self.store.signals.pass_on(
                 rows,
@@ -230,7 +231,7 @@ class Runner:
         """Return an item's event, the workflows that it starts, and the item's outcome."""
         about = {**item.payload, "id": item.id, "tenant_id": item.tenant_id, "labels": item.labels}
         # Once more: the process that accepted it may know fewer secrets than this one.
-        event = self.store.redacted(Event.from_json(about))
+        event = self.store.starts.redacted(Event.from_json(about))
         starting: list[tuple[Workflow, Admission | None]] = []
         outcome = Outcome(item.id, token=item.lease_token)
         for entry in self._listening(event):
@@ -292,15 +293,15 @@ class Runner:
         definition can't be had stands the error, and of one that is paused that it was put back.
         """
         ids = [str(item.payload["execution_id"]) for item in items]
-        loaded = self.store.load_all(ids, now)
+        loaded = self.store.checkpoints.load_all(ids, now)
         opened: dict[str, Flow | AutomateError | OutcomeRecorded] = {}
         for item, execution_id in zip(items, ids, strict=True):
             one = loaded.get(execution_id)
             # Another item's to drive, if it was resumed since.
             if one is None or one.execution.status.finished or one.execution.item_id != item.id:
                 continue
-            if self.store.is_held(one.execution):
-                self.store.park(item, one.execution)
+            if self.store.checkpoints.is_held(one.execution):
+                self.store.checkpoints.park(item, one.execution)
                 opened[item.id] = OutcomeRecorded(None)
             else:
                 opened[item.id] = self._flow(item, one)
@@ -328,8 +329,8 @@ class Runner:
         """
         if self.store.pauses.holds(workflow.name, event.tenant_id):
             with self.store.storage.begin() as rows:
-                return self.store.start(rows, workflow, event), None, None
-        execution_id, item, loaded = self.store.start_new(workflow, event, owner)
+                return self.store.starts.start(rows, workflow, event), None, None
+        execution_id, item, loaded = self.store.starts.start_new(workflow, event, owner)
         if item is None or loaded is None:
             return execution_id, None, None
         self._begun[item.id] = loaded
@@ -384,7 +385,7 @@ class Runner:
 
     def put_output(self, flow: Flow, turn: Turn) -> None:
         """Put the output of the execution that *turn* ends in the output store."""
-        encoded, outputs = self.store.final_output(turn), self.store.outputs
+        encoded, outputs = self.store.checkpoints.final_output(turn), self.store.outputs
         if outputs.is_large(encoded):
             turn.output_ref = outputs.put(flow.execution.id, encoded, patience=self._patience)
 
@@ -479,11 +480,11 @@ class Runner:
     def hand_on(self, item: OutboxItem, lack: UnknownHereError) -> OutcomeRecorded:
         """Let another worker have an execution that can't even be opened here."""
         logger.warning("item %s is handed on: this worker %s", item.id, lack)
-        return OutcomeRecorded(self.store.hand_on(item, lack))
+        return OutcomeRecorded(self.store.checkpoints.hand_on(item, lack))
 
     def let_go(self, flow: Flow) -> None:
         """Raise `LeaseLostError` if the item is another's; else the execution has been ended."""
-        if not self.store.holds(flow.item):
+        if not self.store.checkpoints.holds(flow.item):
             raise LeaseLostError(f"the lease of item {flow.item.id} is lost")
 
     def _make(
@@ -632,7 +633,7 @@ class Runner:
         error stands for a turn of which the database accepts nothing. With *rest* the turns are the
         rest of what it has refused.
         """
-        checkpoint, now = self.store.checkpoint, time.monotonic()
+        checkpoint, now = self.store.checkpoints.save, time.monotonic()
         try:
             written = try_for(
                 self._patience, lambda: checkpoint([flow.save_of(turn) for flow, turn in group]),

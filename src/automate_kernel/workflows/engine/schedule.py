@@ -32,7 +32,8 @@ from automate_kernel.workflows.engine.admission import (
     SkippedError,
     announce_skipped,
 )
-from automate_kernel.workflows.engine.executions import ExecutionStore, execution_id_of
+from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.starts import execution_id_of
 from automate_kernel.workflows.events import scheduled_event
 from automate_kernel.workflows.execution import Event
 
@@ -512,7 +513,7 @@ class Schedules:
         with self._storage.begin() as rows:
             if rows.select(EXECUTION, known, columns=("id",)):
                 return False
-            self._executions.start(
+            self._executions.starts.start(
                 rows, schedule.workflow, event, admission=admission and admission.waiting()
             )
         return True
@@ -525,7 +526,7 @@ class Schedules:
         admission: Admission | None,
         run_at: datetime | None = None,
     ) -> str:
-        execution_id = self._executions.start(
+        execution_id = self._executions.starts.start(
             rows, schedule.workflow, event, run_at=run_at, admission=admission
         )
         its = [Where("id", "eq", schedule.key)]

@@ -22,7 +22,7 @@ from automate_kernel.outbox.statistics import (
 )
 from automate_kernel.storage.rows import Now, Rows
 from automate_kernel.storage.tables import EXECUTION_ACTIVITY
-from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.turn import Turn
 from automate_kernel.workflows.execution import (
     Execution,
     ExecutionStatus,

@@ -22,9 +22,9 @@ from automate_kernel.storage.rows import Rows, Where
 from automate_kernel.storage.tables import OUTBOX, STEP
 from automate_kernel.worker.handler import should_stop
 from automate_kernel.worker.periodic import try_for
-from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.flow import Flow
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.execution import StepRun, StepStatus
 
 
@@ -118,7 +118,7 @@ class TransactionalCall:
         if outcome.encoded is not None:
             turn.outputs[run.key] = outcome.encoded
         save = self._flow.save_of(turn)
-        if save.item.id not in self._store.checkpoint([save], within=rows).items:
+        if save.item.id not in self._store.checkpoints.save([save], within=rows).items:
             raise LeaseLostError(f"the lease of item {save.item.id} is lost")
 
     def _is_saved(self) -> bool:

@@ -1,0 +1,408 @@
+"""The beginning of executions: each once, in the host's transaction or claimed by who drives it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from automate_kernel.errors import AutomateError
+from automate_kernel.outbox import (
+    NewItem,
+    OutboxItem,
+    OutboxStore,
+    RowsOutboxStore,
+)
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import (
+    redacted_json,
+    seconds,
+)
+from automate_kernel.outbox.labels import (
+    add_labels,
+    joined_labels,
+    label_rows,
+    redacted_labels,
+)
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.tables import (
+    AWAITED,
+    DEFINITION,
+    EXECUTION,
+    LABEL,
+)
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json
+from automate_kernel.workflows.definition.admission import Debounce
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine import admission as admissions
+from automate_kernel.workflows.engine.admission import Admission, SkippedError
+from automate_kernel.workflows.engine.children import (
+    outside_items,
+)
+from automate_kernel.workflows.engine.signal_store import SignalStore
+from automate_kernel.workflows.engine.stored import (
+    GOING,
+    RUNNING,
+    Loaded,
+    begin_cancelling,
+    definition_row,
+    end_from_outside,
+    must_clean_up,
+    wake_up,
+)
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+)
+
+_NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8").bytes
+# Accepted already, at whose limit its id may be one thing too much.
+_MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
+_NO_LABELS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class NewExecution:
+    """An execution that is to begin, as its row, with the item that wakes it."""
+
+    workflow: Workflow
+    event: Event
+    row: Row
+    item: NewItem
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """All of its labels: the workflow's own, and its event's."""
+
+    @property
+    def label_rows(self) -> list[Row]:
+        """The rows by which it is found."""
+        return label_rows(self.id, "execution", self.labels, self.event.tenant_id)
+
+    @property
+    def id(self) -> str:
+        """The execution's id."""
+        return str(self.row["id"])
+
+    def loaded(self, item: OutboxItem) -> Loaded:
+        """Return the execution as it was begun a moment ago, with *item* claimed."""
+        nothing = dict.fromkeys(
+            (
+                "output",
+                "output_ref",
+                "error_code",
+                "error",
+                "error_group",
+                "completed_at",
+                "chain_id",
+                "successor_id",
+            )
+        )
+        texts, now = ((name, self.row[name]) for name in ("event", "labels")), item.created_at
+        read = {name: None if text is None else json.loads(text) for name, text in texts}
+        row = {**nothing, **self.row, **read, "created_at": now, "updated_at": now}
+        return Loaded(Execution.from_row(row), {}, now, new=True)
+
+
+def execution_id_of(event: Event, workflow: str) -> str:
+    """Return the id of the execution that *event* begins: the same one each time."""
+    return _uuid5(f"{event.id}\n{workflow}")
+
+
+def keyed_execution_id(workflow: str, tenant_id: str | None, idempotency_key: str) -> str:
+    """Return the id of the execution that a start with *idempotency_key* begins."""
+    about = json.dumps(["idempotency", workflow, tenant_id, idempotency_key])
+    return _uuid5(about)
+
+
+def _uuid5(name: str) -> str:
+    """Return what `uuid.uuid5` does, in less than half of its time."""
+    digest = hashlib.sha1(_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16]
+    value = int.from_bytes(digest, "big") & ~(0xF000 << 64 | 0xC000 << 48)
+    text = f"{value | 5 << 76 | 0x8000 << 48:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _new_execution(
+    workflow: Workflow,
+    event: Event,
+    priority: int,
+    redact: Redaction | None,
+    execution_id: str | None = None,
+    parent_id: str | None = None,
+    own: Mapping[str, str] = _NO_LABELS,
+) -> NewExecution:
+    # It follows from both: the same event starts the same workflow once.
+    execution_id = execution_id or execution_id_of(event, workflow.name)
+    item = wake_up(execution_id, new_id(), event.tenant_id, priority)
+    row = {
+        "id": execution_id,
+        "workflow": workflow.name,
+        "definition_id": workflow.hash(),
+        "status": ExecutionStatus.PENDING.value,
+        "event": encode_json(
+            event.to_json(), "payload", _MOST_EVENT_BYTES, inside=1, redact=redact
+        ),
+        "tenant_id": event.tenant_id,
+        "item_id": item.id,
+        "parent_id": parent_id,
+        "labels": encode_json(own, "labels") if own else None,
+        "created_at": Now(),
+        "updated_at": Now(),
+    }
+    labels = joined_labels(own, event.labels) if own else event.labels
+    return NewExecution(workflow, event, row, item, labels)
+
+
+def _no_labels(workflow: Workflow, event: Event) -> Mapping[str, str]:
+    return _NO_LABELS
+
+
+class ExecutionStarts:
+    """
+    Begins executions in the tables of *storage*, with the items of *outbox* that wake them.
+
+    *signals* is told for which events their steps will wait.
+    """
+
+    def __init__(self, storage: Storage, outbox: OutboxStore, signals: SignalStore) -> None:
+        self._storage, self._outbox, self._signals = storage, outbox, signals
+        self.labels_of: Callable[[Workflow, Event], Mapping[str, str]] = _no_labels
+        """Renders the labels that a workflow gives its executions."""
+
+    def start(
+        self,
+        rows: Rows,
+        workflow: Workflow,
+        event: Event,
+        *,
+        priority: int = 0,
+        delay: float | timedelta = 0.0,
+        run_at: datetime | None = None,
+        execution_id: str | None = None,
+        admission: Admission | None = None,
+    ) -> str:
+        """
+        Begin an execution of *workflow* for *event*, in the transaction of *rows*.
+
+        The same event starts the same workflow only once, since the id follows from both; so does
+        the same *execution_id*. The execution waits for *delay* seconds or until *run_at*.
+        *admission* has the workflow's own conditions on a start. Then the id may be that of an
+        execution that waits for the last of many events, and `SkippedError` is raised if as many
+        as may go on at once do.
+        """
+        new = self.new(workflow, event, priority, execution_id)
+        new.item.delay, new.item.run_at = delay, run_at
+        if admission is not None:
+            return self.admit(rows, new, admission)
+        if self.insert(rows, [new]):
+            self._outbox.enqueue_many([new.item], transaction=rows.native)
+        return new.id
+
+    def new(
+        self,
+        workflow: Workflow,
+        event: Event,
+        priority: int = 0,
+        execution_id: str | None = None,
+        parent_id: str | None = None,
+        own: Mapping[str, str] = _NO_LABELS,
+    ) -> NewExecution:
+        """Return an execution that is to begin, with its workflow's labels beside its *own*."""
+        if workflow.labels:
+            own = joined_labels(self.labels_of(workflow, event), own)
+        redact = self._outbox.redact
+        own = redacted_labels(own, redact) if own else own
+        return _new_execution(workflow, event, priority, redact, execution_id, parent_id, own)
+
+    def start_admitted(
+        self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int, Admission]]
+    ) -> list[tuple[Workflow, Event, SkippedError]]:
+        """
+        Begin executions as their conditions allow, and return those that were skipped.
+
+        Call it before anything else is written in the transaction of *rows*.
+        """
+        if not starts:
+            return []
+        # All at once and in order, so that two of these never wait for each other in a circle.
+        admissions.lock_gates(rows, admissions.gates_of([start[3] for start in starts]))
+        skipped = []
+        for workflow, event, priority, admission in starts:
+            try:
+                self.start(rows, workflow, event, priority=priority, admission=admission)
+            except SkippedError as error:
+                skipped.append((workflow, event, error))
+        return skipped
+
+    def admit(self, rows: Rows, new: NewExecution, admission: Admission) -> str:
+        """Begin *new* as its conditions allow; return its id, or that of one which waits for it."""
+        gates = admissions.lock_gates(rows, admission.gates)
+        if rows.select(EXECUTION, [Where("id", "eq", new.id)], columns=("id",)):
+            return new.id
+        if admission.debounce is not None:
+            waiting = self._postponed(rows, new, admission.debounce, gates[admission.debounce_gate])
+            if waiting is not None:
+                return waiting
+            new.item.delay, new.item.run_at = admission.debounce.for_, None
+        if admission.concurrency is not None:
+            self._make_room(rows, new, admission)
+        begins = admissions.begin_time(rows, admission, gates)
+        if begins is not None:
+            given = new.item.run_at or rows.now() + timedelta(seconds=seconds(new.item.delay))
+            new.item.delay, new.item.run_at = 0.0, max(begins, given)
+        # Another start of the same event may have been quicker, if it had no gate to pass.
+        if self.insert(rows, [new]):
+            self._outbox.enqueue_many([new.item], transaction=rows.native)
+            admissions.pass_gates(rows, admission, new.id)
+        return new.id
+
+    def _postponed(
+        self, rows: Rows, new: NewExecution, debounce: Debounce, gate: Row
+    ) -> str | None:
+        waiting = admissions.postpone(rows, debounce, gate, new.row["event"])
+        if waiting is not None:
+            its = [Where("subject_id", "eq", waiting)]
+            ids = [row["id"] for row in rows.select(LABEL, its, columns=("id",))]
+            rows.delete(LABEL, [Where("id", "in", sorted(ids))])
+            labels, tenant_id = new.labels, new.event.tenant_id
+            add_labels(rows, label_rows(waiting, "execution", labels, tenant_id))
+            if new.workflow.labels:
+                rows.update(EXECUTION, [Where("id", "eq", waiting)], {"labels": new.row["labels"]})
+        return waiting
+
+    def _make_room(self, rows: Rows, new: NewExecution, admission: Admission) -> None:
+        """Give *new* its concurrency key; skip it, or cancel older ones, if it is to be so."""
+        concurrency, key = admission.concurrency, admission.concurrency_key
+        if concurrency is None or key is None:
+            return
+        new.row["concurrency_key"] = new.item.concurrency_key = key
+        new.item.concurrency_limit, new.item.keeps_slot = concurrency.limit, True
+        if concurrency.when_full == "skip":
+            live = admissions.live_executions(rows, key, most=concurrency.limit)
+            if len(live) >= concurrency.limit:
+                raise SkippedError(new.workflow.name, live[0]["id"])
+        elif concurrency.when_full == "cancel_older":
+            live = admissions.live_executions(rows, key)
+            self.cancel_within(rows, live[: max(0, len(live) - concurrency.limit + 1)])
+
+    def cancel_within(self, rows: Rows, found: Sequence[Row]) -> None:
+        """Cancel executions in the transaction of *rows*; those that clean up do so first."""
+        if not found:
+            return
+        ids = [Where("id", "in", [row["id"] for row in found])]
+        # Those that are CANCELLING already are left to their clean-up.
+        going = [
+            row for row in rows.select(EXECUTION, ids, order_by=("id",))
+            if row["status"] in GOING
+        ]  # fmt: skip
+        cleaning = [row for row in going if must_clean_up(rows, row)]
+        ending = [row for row in going if row not in cleaning]
+        # Their items first, in the order in which a checkpoint locks both.
+        if cleaning:
+            self._outbox.recall([row["item_id"] for row in cleaning], transaction=rows.native)
+        item_ids = [row["item_id"] for row in ending]
+        if isinstance(self._outbox, RowsOutboxStore):
+            self._outbox.cancel_within(rows, item_ids)
+        else:
+            self._outbox.cancel(item_ids)
+        for row in cleaning:
+            begin_cancelling(rows, row)
+        for execution in map(Execution.from_row, ending):
+            if end_from_outside(rows, execution, ExecutionStatus.CANCELLED):
+                self.tell_of_end(rows, execution)
+
+    def tell_of_end(self, rows: Rows, execution: Execution) -> None:
+        """Tell the parent and the children of an execution that no worker has ended."""
+        if items := outside_items(rows, execution):
+            self._outbox.enqueue_many(items, transaction=rows.native)
+
+    def start_claimed(
+        self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int]], worker_id: str
+    ) -> list[tuple[OutboxItem, Loaded]]:
+        """
+        Begin executions that *worker_id* drives, of (workflow, event, priority) triples.
+
+        Returns those that are its own, with their items. Those that there were already are left
+        out, and all of them where their items must be claimed like any other: they wait then.
+        """
+        given = [self.new(*start) for start in starts]
+        outbox, items = self._outbox, [one.item for one in given]
+        # Not past those of other tenants: they would take more than their fair share.
+        if not isinstance(outbox, RowsOutboxStore) or not outbox.may_claim(rows, items):
+            outbox.enqueue_many(
+                [one.item for one in self.insert(rows, given)], transaction=rows.native
+            )
+            return []
+        for one in given:
+            one.row["status"] = RUNNING
+        new = self.insert(rows, given)
+        claimed = outbox.insert_claimed(rows, [one.item for one in new], worker_id) if new else []
+        return [(item, one.loaded(item)) for item, one in zip(claimed, new, strict=True)]
+
+    def start_new(
+        self, workflow: Workflow, event: Event, worker_id: str
+    ) -> tuple[str, OutboxItem | None, Loaded | None]:
+        """
+        Begin an execution for an event that nobody knows yet, driven by *worker_id*.
+
+        Returns its id; and its item and itself, unless the item must be claimed like any other.
+        """
+        new = self.new(workflow, event)
+        awaited = self._signals.registration(workflow.awaited)
+        beside = [
+            (DEFINITION, [definition_row(workflow)]), (EXECUTION, [new.row]),
+            (LABEL, new.label_rows), (AWAITED, awaited),
+        ]  # fmt: skip
+        # One statement, where the database has one for all of it.
+        atomic, outbox = not self._storage.supports_skip_locked, self._outbox
+        with (
+            self.freed_if_lost([new.item.id], worker_id),
+            self._storage.begin(atomic=atomic) as rows,
+        ):
+            if isinstance(outbox, RowsOutboxStore) and outbox.may_claim(
+                rows, [new.item], in_line=False
+            ):
+                new.row["status"] = RUNNING
+                (item,) = outbox.insert_claimed(rows, [new.item], worker_id, beside=beside)
+                return new.id, item, new.loaded(item)
+        with self._storage.begin() as rows:
+            return self.start(rows, workflow, event), None, None
+
+    @contextmanager
+    def freed_if_lost(self, item_ids: Sequence[str], worker_id: str) -> Iterator[None]:
+        """Release items that are claimed in the block if it fails: the reply alone may be lost."""
+        try:
+            yield
+        except BaseException:
+            # Nobody would drive their executions until the leases end.
+            with suppress(AutomateError):
+                self._outbox.release(item_ids, worker_id)
+            self._outbox.forget(item_ids)
+            raise
+
+    def insert(self, rows: Rows, given: Sequence[NewExecution]) -> Sequence[NewExecution]:
+        """Insert executions with their definitions; return those that were not there."""
+        definitions = {one.workflow.hash(): one.workflow for one in given}
+        rows.insert(DEFINITION, [definition_row(definitions[key]) for key in sorted(definitions)])
+        # Before any of their steps may cause such an event.
+        self._signals.register(rows, (each for one in given for each in one.workflow.awaited))
+        new = given
+        if rows.insert(EXECUTION, [one.row for one in given]) < len(given):
+            where = [Where("id", "in", sorted(one.id for one in given))]
+            found = rows.select(EXECUTION, where, columns=("id", "item_id"))
+            theirs = {row["item_id"] for row in found}
+            new = [one for one in given if one.item.id in theirs]
+        add_labels(rows, [row for one in new for row in one.label_rows])
+        return new
+
+    def redacted(self, event: Event) -> Event:
+        """Return *event*, or a copy whose payload lacks the secrets that are known here."""
+        redact = self._outbox.redact
+        if redact is None:
+            return event
+        payload = redacted_json(event.payload, "payload", redact, _MOST_EVENT_BYTES)
+        return event if payload is event.payload else replace(event, payload=payload)
