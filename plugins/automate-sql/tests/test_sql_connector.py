@@ -259,7 +259,7 @@ def test_a_slow_query_ends_in_time(database, make):
 
 def _running(engine):
     words = {
-        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'",
+        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND state = 'active'",
         "mysql": "SELECT count(*) FROM information_schema.processlist WHERE info = 'SELECT sleep(30)'",
     }[engine.dialect.name]
     with engine.connect() as connection:
@@ -314,9 +314,8 @@ def test_a_lost_connection_is_tried_again(database, make):
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE query = 'SELECT pg_sleep(30)' OR query LIKE 'DECLARE%SELECT pg_sleep(30)'".replace(
-                    "%", "%%"
-                )
+                " WHERE wait_event = 'PgSleep'"
+            )
             )
         else:
             pid = connection.exec_driver_sql(
