@@ -316,7 +316,6 @@ def test_a_lost_connection_is_tried_again(database, make):
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE wait_event = 'PgSleep'"
             )
-            )
         else:
             pid = connection.exec_driver_sql(
                 "SELECT id FROM information_schema.processlist WHERE info = 'SELECT sleep(30)'"
