@@ -8,7 +8,7 @@ as events. `CREATE_TABLE` is the table that keeps a call from being repeated.
 from __future__ import annotations
 
 from automate_sql.calls import CREATE_TABLE
-from automate_sql.config import SqlConfig, Watch
+from automate_sql.config import SqlConfig, TableWatch
 from automate_sql.connector import (
     ExecuteResult,
     ExportResult,
@@ -17,11 +17,10 @@ from automate_sql.connector import (
     SqlConnector,
     Tables,
 )
-from automate_sql.tables import Column, Description, ForeignKey
+from automate_sql.tables import Description, ForeignKey, TableColumn
 
 __all__ = [
     "CREATE_TABLE",
-    "Column",
     "Description",
     "ExecuteResult",
     "ExportResult",
@@ -30,6 +29,7 @@ __all__ = [
     "QueryResult",
     "SqlConfig",
     "SqlConnector",
+    "TableColumn",
+    "TableWatch",
     "Tables",
-    "Watch",
 ]

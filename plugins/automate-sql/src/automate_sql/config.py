@@ -19,7 +19,7 @@ def _checked_url(value: SecretStr) -> SecretStr:
     return value
 
 
-class Watch(BaseModel):
+class TableWatch(BaseModel):
     """The table whose new rows are events, and the column by which they are known to be new."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
@@ -69,7 +69,7 @@ class SqlConfig(BaseModel):
     files_to: str | None = Field(
         default=None, description="The folder that `export` writes its files in."
     )
-    watch: Watch | None = Field(default=None, description="The table of the poll `new_row`.")
+    watch: TableWatch | None = Field(default=None, description="The table of the poll `new_row`.")
     timeout_seconds: float = Field(
         default=30.0, gt=0, le=86_400, description="The most seconds of a call."
     )

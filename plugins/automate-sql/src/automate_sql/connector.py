@@ -24,12 +24,21 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_sql import tables
 from automate_sql.calls import CallsTable
 from automate_sql.config import SqlConfig
-from automate_sql.database import Database, Session
+from automate_sql.database import Database, DatabaseSession
 from automate_sql.failures import failure_of
 from automate_sql.files import Form, RowsFile, place_of
-from automate_sql.reading import BATCH, Cursor, Row, Rows, batches, bounded, read, too_many
+from automate_sql.reading import (
+    BATCH,
+    FittingRows,
+    OpenResult,
+    Row,
+    batches,
+    bounded,
+    read,
+    too_many,
+)
 from automate_sql.statement import READS, WRITES, Statement
-from automate_sql.tables import Description, Found
+from automate_sql.tables import Description, FoundTable
 from automate_sql.watch import MOST_EVENTS, poll_rows
 
 T = TypeVar("T")
@@ -130,7 +139,7 @@ class SqlConnector(Connector):
         settings = self._settings
         most = settings.max_rows if max_rows is None else min(max_rows, settings.max_rows)
 
-        async def work(session: Session) -> Rows:
+        async def work(session: DatabaseSession) -> FittingRows:
             return await read(
                 session, statement.bind(params), streams=statement.streams,
                 most_rows=most, most_bytes=settings.max_bytes,
@@ -155,13 +164,13 @@ class SqlConnector(Connector):
         most = min(max_rows, settings.max_rows)
 
         def select(connection: sa.Connection) -> sa.Select[Any]:
-            found = Found(connection, table)
+            found = FoundTable(connection, table)
             query = found.select(columns or (), key).order_by(found.column(key)).limit(most + 1)
             if after is None:
                 return query
             return query.where(found.column(key) > found.native(key, after))
 
-        async def work(session: Session) -> Rows:
+        async def work(session: DatabaseSession) -> FittingRows:
             query = await session.run(select)
             return await read(
                 session, query, streams=True, most_rows=most, most_bytes=settings.max_bytes
@@ -208,7 +217,7 @@ class SqlConnector(Connector):
         statement = self._statement("query", query, READS)
         path = place_of(self._settings.files_to, file)
 
-        async def work(session: Session) -> ExportResult:
+        async def work(session: DatabaseSession) -> ExportResult:
             target = await asyncio.to_thread(RowsFile, path, format)
             found = batches(session, statement.bind(params), streams=statement.streams)
             try:
@@ -233,7 +242,7 @@ class SqlConnector(Connector):
     async def describe(self, table: TableName) -> Description:
         """Return the columns and keys of a table."""
         return await self._reading(
-            lambda session: session.run(lambda c: Found(c, table).description())
+            lambda session: session.run(lambda c: FoundTable(c, table).description())
         )
 
     # -- writing -----------------------------------------------------------------------------
@@ -325,7 +334,9 @@ class SqlConnector(Connector):
             call.require_written(field, text)
         return Statement(text, self._database.dialect, allowed=allowed)
 
-    async def _reading(self, work: Callable[[Session], Awaitable[T]], values: Any = ()) -> T:
+    async def _reading(
+        self, work: Callable[[DatabaseSession], Awaitable[T]], values: Any = ()
+    ) -> T:
         with self._failing(values):
             await self._read_password()
             seconds = self._settings.timeout_seconds
@@ -381,7 +392,7 @@ class SqlConnector(Connector):
 
 
 def _returned(result: sa.CursorResult[Any], settings: SqlConfig) -> list[Row]:
-    taken, used, cursor = Rows(), 0, Cursor(result)
+    taken, used, cursor = FittingRows(), 0, OpenResult(result)
     while rows := cursor.fetch(BATCH):
         used = bounded(
             iter(rows), taken, most_rows=settings.max_rows, most_bytes=settings.max_bytes, used=used
@@ -391,7 +402,7 @@ def _returned(result: sa.CursorResult[Any], settings: SqlConfig) -> list[Row]:
     return taken.rows
 
 
-async def _commit(session: Session, *, known: bool) -> None:
+async def _commit(session: DatabaseSession, *, known: bool) -> None:
     """Commit. Where that fails and it isn't *known* what came of it, nobody may do it again."""
     try:
         await session.commit()

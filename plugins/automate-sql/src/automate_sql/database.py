@@ -33,7 +33,7 @@ class Password:
         self.value: str | None = None
 
 
-class Session(Protocol):
+class DatabaseSession(Protocol):
     """One transaction on one connection, with a deadline."""
 
     deadline: float
@@ -66,7 +66,7 @@ class Database:
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
 
     @contextlib.asynccontextmanager
-    async def session(self, *, writes: bool, seconds: float) -> AsyncIterator[Session]:
+    async def session(self, *, writes: bool, seconds: float) -> AsyncIterator[DatabaseSession]:
         """
         Open a transaction, read-only unless it *writes*, of which each run ends by the deadline.
 
@@ -139,7 +139,7 @@ class _Pool:
         finally:
             self._places.release()
 
-    async def open(self, deadline: float) -> Session:
+    async def open(self, deadline: float) -> DatabaseSession:
         """Return a session on a connection of the pool."""
         raise NotImplementedError
 
@@ -168,7 +168,7 @@ class _AsyncPool(_Pool):
         self._engine: AsyncEngine = create_async_engine(url, **self.options)
         self.give_password(self._engine.sync_engine)
 
-    async def open(self, deadline: float) -> Session:
+    async def open(self, deadline: float) -> DatabaseSession:
         connection = self._engine.connect()
         opening = asyncio.ensure_future(connection.start())
         try:
@@ -229,7 +229,7 @@ class _ThreadPool(_Pool):
         # One for each connection, and one for each that has to be let go of.
         self.threads = ThreadPoolExecutor(2 * config.pool_size, "automate-sql")
 
-    async def open(self, deadline: float) -> Session:
+    async def open(self, deadline: float) -> DatabaseSession:
         loop = asyncio.get_running_loop()
         opening = loop.run_in_executor(self.threads, self._engine.connect)
         try:

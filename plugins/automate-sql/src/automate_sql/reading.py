@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_sql.database import Session
+from automate_sql.database import DatabaseSession
 from automate_sql.values import json_columns, jsonable, parsed
 
 BATCH = 500
@@ -19,14 +19,14 @@ Row = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Rows:
+class FittingRows:
     """The rows that a call returns, as JSON. With *more* there are others."""
 
     rows: list[Row] = field(default_factory=list)
     more: bool = False
 
 
-class Cursor:
+class OpenResult:
     """An open result, whose rows come in batches."""
 
     def __init__(self, result: sa.CursorResult[Any]) -> None:
@@ -55,16 +55,16 @@ class Cursor:
         }
 
 
-def opened(connection: sa.Connection, clause: sa.Executable, *, streams: bool) -> Cursor | None:
+def opened(connection: sa.Connection, clause: sa.Executable, *, streams: bool) -> OpenResult | None:
     """Execute *clause*; return its rows, which stay at the server if it *streams*, or None."""
     if streams:
         connection = connection.execution_options(stream_results=True, max_row_buffer=BATCH)
     result = connection.execute(clause)
-    return Cursor(result) if result.returns_rows else None
+    return OpenResult(result) if result.returns_rows else None
 
 
 async def batches(
-    session: Session, clause: sa.Executable, *, streams: bool
+    session: DatabaseSession, clause: sa.Executable, *, streams: bool
 ) -> AsyncGenerator[list[Row], None]:
     """Yield the rows of *clause*, a batch at a time."""
     cursor = await session.run(lambda connection: opened(connection, clause, streams=streams))
@@ -80,7 +80,9 @@ async def batches(
             await session.drop()
 
 
-def bounded(rows: Iterator[Row], taken: Rows, *, most_rows: int, most_bytes: int, used: int) -> int:
+def bounded(
+    rows: Iterator[Row], taken: FittingRows, *, most_rows: int, most_bytes: int, used: int
+) -> int:
     """Put *rows* into *taken* as long as they fit; return the bytes that are used."""
     for row in rows:
         size = len(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")) + 1
@@ -100,10 +102,15 @@ def bounded(rows: Iterator[Row], taken: Rows, *, most_rows: int, most_bytes: int
 
 
 async def read(
-    session: Session, clause: sa.Executable, *, streams: bool, most_rows: int, most_bytes: int
-) -> Rows:
+    session: DatabaseSession,
+    clause: sa.Executable,
+    *,
+    streams: bool,
+    most_rows: int,
+    most_bytes: int,
+) -> FittingRows:
     """Return the rows of *clause* that fit the bounds. The others are not fetched."""
-    taken, used = Rows(), 0
+    taken, used = FittingRows(), 0
     found = batches(session, clause, streams=streams)
     try:
         async for rows in found:

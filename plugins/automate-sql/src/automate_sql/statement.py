@@ -33,7 +33,7 @@ _PARAMETER = re.compile(r"(?<![:\w\x5c]):(\w+)(?!:)")
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class SqlToken:
     """A word in capitals, a parameter's name, or another character, by its *kind*."""
 
     kind: str
@@ -102,7 +102,7 @@ class Statement:
         return clause.bindparams(*binds) if binds else clause
 
 
-def _lists(tokens: list[Token]) -> frozenset[str]:
+def _lists(tokens: list[SqlToken]) -> frozenset[str]:
     pairs = pairwise(tokens)
     return frozenset(
         after.text
@@ -127,7 +127,7 @@ class _Scanner:
         self._text, self._at = text, 0
         self._mysql, self._postgresql = dialect in _MYSQL, dialect == "postgresql"
 
-    def tokens(self) -> Iterator[Token]:
+    def tokens(self) -> Iterator[SqlToken]:
         text = self._text
         while self._at < len(text):
             char, rest = text[self._at], text[self._at : self._at + 2]
@@ -147,25 +147,25 @@ class _Scanner:
             else:
                 yield self._plain(char)
 
-    def _plain(self, char: str) -> Token:
+    def _plain(self, char: str) -> SqlToken:
         text = self._text
         if char == "\\" and text[self._at + 1 : self._at + 2] == ":":
             self._at += 2
-            return Token("other", ":")
+            return SqlToken("other", ":")
         if text.startswith("::", self._at):
             self._at += 2
-            return Token("other", "::")
+            return SqlToken("other", "::")
         if found := _PARAMETER.match(text, self._at):
             self._at = found.end()
-            return Token("parameter", found[1])
+            return SqlToken("parameter", found[1])
         if found := _WORD.match(text, self._at):
             self._at = found.end()
             if self._postgresql and found[0] in ("E", "e") and text.startswith("'", self._at):
                 self._quoted("'", escapes=True)
-                return Token("other", "'")
-            return Token("word", found[0].upper())
+                return SqlToken("other", "'")
+            return SqlToken("word", found[0].upper())
         self._at += 1
-        return Token("other", char)
+        return SqlToken("other", char)
 
     def _line_comment(self) -> None:
         after = self._text[self._at + 2 : self._at + 3]

@@ -17,7 +17,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean
 _MOST_NAMES = 1_000
 
 
-class Column(BaseModel):
+class TableColumn(BaseModel):
     """A column of a table."""
 
     name: str
@@ -38,12 +38,12 @@ class Description(BaseModel):
     """The columns and keys of a table."""
 
     table: str
-    columns: list[Column]
+    columns: list[TableColumn]
     primary_key: list[str]
     foreign_keys: list[ForeignKey]
 
 
-class Found:
+class FoundTable:
     """A table that is in the database, with its columns."""
 
     def __init__(self, connection: sa.Connection, name: str) -> None:
@@ -105,7 +105,7 @@ class Found:
         return Description(
             table=self.name,
             columns=[
-                Column(
+                TableColumn(
                     name=each["name"],
                     type=_type_name(each["type"], self._inspector.dialect),
                     nullable=bool(each["nullable"]),

@@ -21,9 +21,9 @@ import sqlalchemy as sa
 
 from automate_kernel.connectors import PolledEvent, PollResult
 from automate_kernel.errors import ConfigError
-from automate_sql.config import Watch
-from automate_sql.reading import Cursor, Row
-from automate_sql.tables import Found
+from automate_sql.config import TableWatch
+from automate_sql.reading import OpenResult, Row
+from automate_sql.tables import FoundTable
 
 MOST_EVENTS = 500
 _MOST_GAPS = 400
@@ -31,7 +31,7 @@ _LOOK_BACK = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class DatabaseMoment:
     """The database's time in seconds, and PostgreSQL's oldest and next transaction."""
 
     seconds: int
@@ -39,7 +39,7 @@ class Moment:
     following: int = 0
 
     @classmethod
-    def now(cls, connection: sa.Connection) -> Moment:
+    def now(cls, connection: sa.Connection) -> DatabaseMoment:
         """Ask the database."""
         name, ask = connection.dialect.name, connection.exec_driver_sql
         if name == "postgresql":
@@ -63,9 +63,9 @@ class Moment:
         return [self.seconds, self.following]
 
 
-def poll_rows(connection: sa.Connection, watch: Watch, cursor: Any) -> PollResult:
+def poll_rows(connection: sa.Connection, watch: TableWatch, cursor: Any) -> PollResult:
     """Return the rows that are new since *cursor*, in a read-only transaction."""
-    table = Found(connection, watch.table)
+    table = FoundTable(connection, watch.table)
     column = table.reflected[table.column(watch.column).name]
     if watch.key is not None:
         table.column(watch.key)
@@ -81,11 +81,11 @@ def poll_rows(connection: sa.Connection, watch: Watch, cursor: Any) -> PollResul
 class _ByNumber:
     """New rows by an integer key, and by the gaps between its values."""
 
-    def __init__(self, connection: sa.Connection, table: Found, watch: Watch) -> None:
+    def __init__(self, connection: sa.Connection, table: FoundTable, watch: TableWatch) -> None:
         self._connection, self._table, self._watch = connection, table, watch
         self._column = table.column(watch.column)
         # Before the rows are read: what commits in between is in the gaps.
-        self._now = Moment.now(connection)
+        self._now = DatabaseMoment.now(connection)
 
     def poll(self, cursor: Any) -> PollResult:
         if cursor is None:
@@ -159,7 +159,7 @@ class _ByNumber:
     def _rows(self, where: sa.ColumnElement[bool], most: int) -> list[Row]:
         query = self._table.select(self._watch.columns, self._watch.column).where(where)
         result = self._connection.execute(query.order_by(self._column).limit(most))
-        return Cursor(result).fetch(most)
+        return OpenResult(result).fetch(most)
 
     def _number(self, row: Row) -> int:
         return int(row[self._watch.column])
@@ -171,7 +171,7 @@ class _ByNumber:
 class _ByTime:
     """New rows by a time, which is older than the lag, and a key."""
 
-    def __init__(self, connection: sa.Connection, table: Found, watch: Watch) -> None:
+    def __init__(self, connection: sa.Connection, table: FoundTable, watch: TableWatch) -> None:
         self._connection, self._table, self._watch = connection, table, watch
         self._column, self._key = table.column(watch.column), table.column(watch.key or "")
         kind = table.reflected[watch.column]
@@ -191,7 +191,7 @@ class _ByTime:
             begin = self._watch.start == "beginning"
             return PollResult(cursor={"after": None if begin else [self._now(), None]})
         result = self._connection.execute(self._query(cursor["after"]))
-        rows = Cursor(result).fetch(MOST_EVENTS)
+        rows = OpenResult(result).fetch(MOST_EVENTS)
         watch, after = self._watch, cursor["after"]
         if rows:
             after = [rows[-1][watch.column], rows[-1][watch.key or ""]]
