@@ -208,12 +208,12 @@ def test_a_password_from_the_secrets_is_read_for_each_connection(mariadb_url, ma
         connection.exec_driver_sql(f"CREATE OR REPLACE USER ada@localhost IDENTIFIED BY '{SECRET}'")
         connection.exec_driver_sql("GRANT ALL ON *.* TO ada@localhost")
     url = sa.make_url(mariadb_url).set(username="ada").render_as_string(False)
-    kernel = make(url, password_secret="PASSWORD")
+    kernel = make(url, secret="PASSWORD")
     assert kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})["row_count"] == 1
     with engine.connect() as connection:
         connection.exec_driver_sql("ALTER USER ada@localhost IDENTIFIED BY 'another'")
     engine.dispose()
-    kernel = make(url, password_secret="PASSWORD")
+    kernel = make(url, secret="PASSWORD")
     with pytest.raises(AutomateError) as caught:
         kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})
     assert caught.value.code is ErrorCodes.UNAUTHENTICATED

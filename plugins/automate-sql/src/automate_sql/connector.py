@@ -386,7 +386,7 @@ class SqlConnector(Connector):
         raise failure
 
     async def _read_password(self) -> None:
-        secret = self._settings.password_secret
+        secret = self._settings.secret
         if secret is not None:
             self._database.password.value = await self.ctx.secrets.aget(secret)
 
