@@ -55,7 +55,7 @@ class SqlConfig(BaseModel):
     url: Annotated[SecretStr, AfterValidator(_checked_url)] = Field(
         description="SQLAlchemy's URL, of a synchronous or asynchronous driver."
     )
-    secret: str | None = Field(
+    secret: SecretStr | None = Field(
         default=None,
         description="The key of the secret that is the password, read for each call.",
     )

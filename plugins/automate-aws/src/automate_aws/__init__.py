@@ -1,0 +1,39 @@
+"""AWS: S3 and SQS as connectors, secrets in Secrets Manager and Parameter Store, outputs in S3."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from automate_aws.access import AwsAccess
+    from automate_aws.output_store import S3OutputStore
+    from automate_aws.parameter_store import ParameterStoreBackend
+    from automate_aws.s3_connector import S3Connector
+    from automate_aws.secrets_manager import SecretsManagerBackend
+    from automate_aws.sqs_connector import SqsConnector
+
+__all__ = [
+    "AwsAccess",
+    "ParameterStoreBackend",
+    "S3Connector",
+    "S3OutputStore",
+    "SecretsManagerBackend",
+    "SqsConnector",
+]
+
+_PLACES = {
+    "AwsAccess": "access",
+    "ParameterStoreBackend": "parameter_store",
+    "S3Connector": "s3_connector",
+    "S3OutputStore": "output_store",
+    "SecretsManagerBackend": "secrets_manager",
+    "SqsConnector": "sqs_connector",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Who needs one service does not wait for the others.
+    if name in _PLACES:
+        return getattr(import_module(f"automate_aws.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
