@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from automate_kernel.storage.migration import SchemaReport
     from automate_kernel.workflows.definition.model import Step, Workflow
     from automate_kernel.workflows.definition.triggers import WebhookTrigger
+
+
+_TEMPLATE = re.compile(r"\{\{|\{%|\{#|\$secret:|\$env:")
 
 
 def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
@@ -87,6 +91,11 @@ def _input_problems(
             if "{" not in name and "$" not in name and name not in known:
                 fields = ", ".join(known) or "none"
                 yield f"{place}.input.{name}: {action} has no such field (it has: {fields})"
+    for name, field in known.items():
+        text = given.get(name)
+        if field.get("x-written") and isinstance(text, str) and _TEMPLATE.search(text):
+            problem = "must be written as it is, without a template"
+            yield f"{place}.input.{name}: {action}: {problem} (give values by parameters)"
     for name in schema.get("required", ()):
         if name not in given and not any("{" in key for key in given):
             yield f"{place}.input: {action} needs the field {name!r}"

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
-from automate_kernel.errors import SecretNotFoundError
+from automate_kernel.errors import AutomateError, ErrorCodes, SecretNotFoundError
 from automate_kernel.secrets.handles import SecretReader
 from automate_kernel.secrets.logs import get_plugin_logger
 
@@ -56,6 +56,24 @@ class Call:
     transaction: Any = field(default=None, repr=False, compare=False)
     reports: CallReport | None = field(default=None, repr=False, compare=False)
     """The kernel's own side of `progress`; None outside a workflow."""
+    written: Any = field(default=None, repr=False, compare=False)
+    """The step's input as its author wrote it, with templates; None where none are rendered."""
+
+    def require_written(self, field: str, value: Any) -> None:
+        """
+        Raise ``INVALID_ARGUMENT`` unless *value* stands in the workflow as it is.
+
+        For an input *field* that data must not become part of, such as the text of a query. What
+        comes by another way than a workflow's templates was written by its caller, and passes.
+        """
+        if self.written is None:
+            return
+        if not isinstance(self.written, Mapping) or self.written.get(field) != value:
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"the field {field!r} is made by a template, and must be written as it is",
+                hint="write the text itself in the workflow, and give values by parameters",
+            )
 
     def progress(self, value: Any, message: str | None = None) -> None:
         """

@@ -81,8 +81,9 @@ class ApprovalNotices:
             element = program.elements(step, view)[waiting.position]
             extra |= element_names(view, element, waiting.position)
         call = Call(
-            notice.action, execution.tenant_id, execution.id, step.id, item.attempt_count, item.id
-        )
+            notice.action, execution.tenant_id, execution.id, step.id, item.attempt_count, item.id,
+            written=notice.input,
+        )  # fmt: skip
         self._call(notice, program.notice(step, view, extra), call, extra["approval"])
         return None
 

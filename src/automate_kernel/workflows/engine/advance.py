@@ -648,7 +648,7 @@ class _Flow:
         self._draft.add(run)
         if step.if_ is not None and not step.repeats:
             self._decided[run.key] = run
-        self._draft.turn.calls.append(StepCall(step, run, given))
+        self._draft.turn.calls.append(StepCall(step, run, given, written=step.input))
         return True
 
     # -- loops -------------------------------------------------------------------------------

@@ -760,6 +760,7 @@ def _about(execution: Execution, call: StepCall, report: StepReport) -> Call:
         # Of the step, not the attempt: a service that saw the first must know the second.
         f"{execution.id}:{run.step_id}:{run.position}",
         reports=report,
+        written=call.written,
     )
 
 

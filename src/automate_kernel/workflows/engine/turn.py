@@ -39,7 +39,7 @@ class StepCall:
     A call to make: the step, its run, and its input, in which secrets are handles.
 
     *spec* is that of a function which is no action. One that *recovers* may take longer than the
-    workflow.
+    workflow. *written* is the input with its templates.
     """
 
     step: Step
@@ -47,6 +47,7 @@ class StepCall:
     input: Any
     spec: OperationSpec | None = None
     recovers: bool = False
+    written: Any = None
 
     @property
     def operation(self) -> str | OperationSpec:

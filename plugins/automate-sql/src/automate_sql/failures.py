@@ -1,0 +1,176 @@
+"""Failures: the errors of drivers, with their codes and without the values that they quote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+
+_LONGEST = 500
+_SHORTEST_QUOTED = 2
+_ALLOW = "set allow_writes in the config, and use execute"
+
+# By SQLSTATE, the longest prefix first.
+_STATES: dict[str, ErrorCodes] = {
+    "08": ErrorCodes.UNAVAILABLE,
+    "22": ErrorCodes.INVALID_ARGUMENT,
+    "23505": ErrorCodes.ALREADY_EXISTS,
+    "23": ErrorCodes.FAILED_PRECONDITION,
+    "25006": ErrorCodes.PERMISSION_DENIED,
+    "28": ErrorCodes.UNAUTHENTICATED,
+    "3D": ErrorCodes.NOT_FOUND,
+    "40": ErrorCodes.ABORTED,
+    "42501": ErrorCodes.PERMISSION_DENIED,
+    "42": ErrorCodes.INVALID_ARGUMENT,
+    "53": ErrorCodes.RESOURCE_EXHAUSTED,
+    "54": ErrorCodes.INVALID_ARGUMENT,
+    "55P03": ErrorCodes.ABORTED,
+    "57014": ErrorCodes.DEADLINE_EXCEEDED,
+    "57": ErrorCodes.UNAVAILABLE,
+    "58": ErrorCodes.UNAVAILABLE,
+}
+# By the numbers of MySQL and MariaDB.
+_NUMBERS: dict[int, ErrorCodes] = {
+    1040: ErrorCodes.RESOURCE_EXHAUSTED, 1203: ErrorCodes.RESOURCE_EXHAUSTED,
+    1044: ErrorCodes.PERMISSION_DENIED, 1142: ErrorCodes.PERMISSION_DENIED,
+    1143: ErrorCodes.PERMISSION_DENIED, 1227: ErrorCodes.PERMISSION_DENIED,
+    1290: ErrorCodes.PERMISSION_DENIED, 1792: ErrorCodes.PERMISSION_DENIED,
+    1045: ErrorCodes.UNAUTHENTICATED, 1698: ErrorCodes.UNAUTHENTICATED,
+    1049: ErrorCodes.NOT_FOUND,
+    1062: ErrorCodes.ALREADY_EXISTS, 1586: ErrorCodes.ALREADY_EXISTS,
+    1048: ErrorCodes.FAILED_PRECONDITION, 1364: ErrorCodes.FAILED_PRECONDITION,
+    1451: ErrorCodes.FAILED_PRECONDITION, 1452: ErrorCodes.FAILED_PRECONDITION,
+    3819: ErrorCodes.FAILED_PRECONDITION, 4025: ErrorCodes.FAILED_PRECONDITION,
+    1205: ErrorCodes.ABORTED, 1213: ErrorCodes.ABORTED, 1020: ErrorCodes.ABORTED,
+    1317: ErrorCodes.DEADLINE_EXCEEDED, 1969: ErrorCodes.DEADLINE_EXCEEDED,
+    3024: ErrorCodes.DEADLINE_EXCEEDED,
+    1053: ErrorCodes.UNAVAILABLE, 1927: ErrorCodes.UNAVAILABLE,
+    2002: ErrorCodes.UNAVAILABLE, 2003: ErrorCodes.UNAVAILABLE, 2005: ErrorCodes.UNAVAILABLE,
+    2006: ErrorCodes.UNAVAILABLE, 2013: ErrorCodes.UNAVAILABLE, 2055: ErrorCodes.UNAVAILABLE,
+    1054: ErrorCodes.INVALID_ARGUMENT, 1064: ErrorCodes.INVALID_ARGUMENT,
+    1146: ErrorCodes.INVALID_ARGUMENT,
+}  # fmt: skip
+# By the words of SQLite, which has no codes before Python 3.11, and of drivers that connect.
+_WORDS = (
+    ("readonly database", ErrorCodes.PERMISSION_DENIED),
+    ("database is locked", ErrorCodes.ABORTED),
+    ("table is locked", ErrorCodes.ABORTED),
+    ("unable to open", ErrorCodes.NOT_FOUND),
+    ("UNIQUE constraint", ErrorCodes.ALREADY_EXISTS),
+    ("constraint failed", ErrorCodes.FAILED_PRECONDITION),
+    ("interrupted", ErrorCodes.DEADLINE_EXCEEDED),
+    ("disk is full", ErrorCodes.RESOURCE_EXHAUSTED),
+    ("not a database", ErrorCodes.DATA_LOSS),
+    ("malformed", ErrorCodes.DATA_LOSS),
+    ("no such", ErrorCodes.INVALID_ARGUMENT),
+    ("syntax error", ErrorCodes.INVALID_ARGUMENT),
+    ("authentication failed", ErrorCodes.UNAUTHENTICATED),
+)
+
+
+def failure_of(error: Exception, values: Iterable[Any] = ()) -> AutomateError | None:
+    """
+    Return the `AutomateError` for an *error* of SQLAlchemy or its driver; None for another.
+
+    The bound *values* are taken out of its text.
+    """
+    if isinstance(error, sa.exc.TimeoutError):
+        return AutomateError(ErrorCodes.RESOURCE_EXHAUSTED, "no connection was free in time")
+    if isinstance(error, sa.exc.DBAPIError):
+        original = error.orig if error.orig is not None else error
+        return _said(_code(original, error), original, values)
+    # Of asyncpg, while rows are fetched.
+    by_state = _by_state(error)
+    if by_state is not None:
+        return _said(by_state, error, values)
+    if isinstance(error, sa.exc.NoSuchModuleError):
+        return AutomateError(
+            ErrorCodes.FAILED_PRECONDITION, "the dialect of the URL isn't installed"
+        )
+    if isinstance(error, sa.exc.SQLAlchemyError):
+        return AutomateError(ErrorCodes.INVALID_ARGUMENT, f"SQLAlchemy: {type(error).__name__}")
+    if isinstance(error, ModuleNotFoundError):
+        return AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"the driver of the URL isn't installed: {error.name}",
+            hint=f"pip install {error.name}",
+        )
+    if isinstance(error, OSError):
+        return AutomateError(ErrorCodes.UNAVAILABLE, f"the database: {type(error).__name__}")
+    return None
+
+
+def _said(code: ErrorCodes, original: BaseException, values: Iterable[Any]) -> AutomateError:
+    hint = _ALLOW if _is_read_only(original) else None
+    return AutomateError(code, f"the database says: {_text(original, values)}", hint=hint)
+
+
+def _code(original: BaseException, error: sa.exc.DBAPIError) -> ErrorCodes:
+    number = original.args[0] if original.args else None
+    if isinstance(number, int) and number in _NUMBERS:
+        return _NUMBERS[number]
+    code = _by_state(original)
+    if code is not None:
+        return code
+    words = str(original)
+    known = next((code for word, code in _WORDS if word in words), None)
+    if known is not None:
+        return known
+    return ErrorCodes.UNAVAILABLE if error.connection_invalidated else _by_class(error)
+
+
+def _by_state(original: BaseException) -> ErrorCodes | None:
+    state = _state(original) or ""
+    return _STATES.get(state[:5]) or _STATES.get(state[:2])
+
+
+def _by_class(error: sa.exc.DBAPIError) -> ErrorCodes:
+    if isinstance(error, sa.exc.IntegrityError):
+        return ErrorCodes.FAILED_PRECONDITION
+    if isinstance(error, (sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.NotSupportedError)):
+        return ErrorCodes.INVALID_ARGUMENT
+    # A lost connection is reported as one of these, and so is an answer in no protocol.
+    lost = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError)
+    return ErrorCodes.UNAVAILABLE if isinstance(error, lost) else ErrorCodes.INTERNAL
+
+
+def _state(original: BaseException) -> str | None:
+    for name in ("sqlstate", "pgcode"):
+        value = getattr(original, name, None)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _is_read_only(original: BaseException) -> bool:
+    number = original.args[0] if original.args else None
+    return _state(original) == "25006" or number == 1792 or "readonly database" in str(original)
+
+
+def _text(original: BaseException, values: Iterable[Any]) -> str:
+    diagnosis = getattr(original, "diag", None)
+    text = getattr(diagnosis, "message_primary", None)
+    if not text:
+        number = original.args[0] if original.args else None
+        words = original.args[1:] if isinstance(number, int) and len(original.args) > 1 else ()
+        text = str(words[0] if words else original)
+    # The lines after the first quote rows, in PostgreSQL's DETAIL.
+    text = re.sub(r"^<class '[^']*'>: ", "", text.strip().partition("\n")[0])
+    for value in sorted({str(each) for each in _leaves(values)}, key=len, reverse=True):
+        if len(value) >= _SHORTEST_QUOTED:
+            text = text.replace(value, "…")
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _leaves(values: Iterable[Any]) -> Iterable[Any]:
+    for value in values:
+        if isinstance(value, dict):
+            yield from _leaves(value.values())
+        elif isinstance(value, (list, tuple)):
+            yield from _leaves(value)
+        elif value is not None and not isinstance(value, bool):
+            yield value

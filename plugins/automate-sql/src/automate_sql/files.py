@@ -1,0 +1,89 @@
+"""Files: rows of a query as JSON lines or CSV, of any number, whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_sql.reading import Row
+
+Form = Literal["jsonl", "csv"]
+
+
+def place_of(folder: str | None, name: str) -> Path:
+    """Return the path of the file *name* below *folder*; raises for one outside of it."""
+    if folder is None:
+        raise ConfigError("there is no folder for files", hint="set files_to in the config")
+    root = Path(folder).resolve()
+    path = (root / name).resolve()
+    if path == root or root not in path.parents or "\0" in name:
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT, "the file is outside of files_to", hint="give its name"
+        )
+    return path
+
+
+class RowsFile:
+    """
+    A file that is written row by row beside its place, and put there when it is whole.
+
+    Its methods block: they are for a thread.
+    """
+
+    def __init__(self, path: Path, form: Form) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, self._beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        self._file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+        self._lines: Callable[[Sequence[Row]], str] = _json_lines if form == "jsonl" else _Csv()
+        self.rows = 0
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Add *rows*."""
+        self._file.write(self._lines(rows))
+        self.rows += len(rows)
+
+    def finish(self) -> int:
+        """Put the file in its place, durably; return its size in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        size = Path(self._beside).stat().st_size
+        Path(self._beside).replace(self._path)
+        return size
+
+    def discard(self) -> None:
+        """Delete what was written, unless it is in its place."""
+        self._file.close()
+        Path(self._beside).unlink(missing_ok=True)
+
+
+def _json_lines(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in rows)
+
+
+class _Csv:
+    """Writes a header before the first row. NULL is an empty field; JSON is its text."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def __call__(self, rows: Sequence[Row]) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text)
+        for row in rows:
+            if not self._begun:
+                writer.writerow(row)
+                self._begun = True
+            writer.writerow(
+                json.dumps(each, ensure_ascii=False) if isinstance(each, (dict, list)) else each
+                for each in row.values()
+            )
+        return text.getvalue()

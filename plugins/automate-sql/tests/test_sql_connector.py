@@ -1,0 +1,327 @@
+"""The actions, with each driver on a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import threading
+import time
+
+import pytest
+from automate_kernel import AutomateError, ErrorCodes
+from automate_sql import CREATE_TABLE
+
+
+def refused(kernel, name, data):
+    with pytest.raises(AutomateError) as caught:
+        kernel.invoke(name, data)
+    return caught.value
+
+
+def count(engine):
+    with engine.connect() as connection:
+        return connection.exec_driver_sql("SELECT count(*) FROM item").scalar_one()
+
+
+def test_a_query_binds_its_parameters(database, make):
+    kernel = make(database[0])
+    found = kernel.invoke(
+        "sql.query",
+        {"query": "SELECT id, name FROM item WHERE name = :name", "params": {"name": "item 3"}},
+    )
+    assert found == {"rows": [{"id": 3, "name": "item 3"}], "row_count": 1, "more": False}
+    hostile = {"name": "x' OR '1'='1"}
+    found = kernel.invoke(
+        "sql.query", {"query": "SELECT id FROM item WHERE name = :name", "params": hostile}
+    )
+    assert found["rows"] == []
+
+
+def test_a_list_after_in_stands_for_its_elements(database, make):
+    kernel = make(database[0])
+    query = "SELECT id FROM item WHERE id IN :ids ORDER BY id"
+    for ids in ([2, 5], []):
+        found = kernel.invoke("sql.query", {"query": query, "params": {"ids": ids}})
+        assert [row["id"] for row in found["rows"]] == ids
+
+
+def test_numbers_stay_exact(database, make):
+    kernel = make(database[0])
+    row = kernel.invoke("sql.query", {"query": "SELECT price FROM item WHERE id = 3"})["rows"][0]
+    # SQLite has no decimals.
+    assert row["price"] == (3.5 if "sqlite" in database[0] else "3.50")
+    row = kernel.invoke("sql.query", {"query": "SELECT 9007199254740993 AS n"})["rows"][0]
+    assert row["n"] == 9007199254740993
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DELETE FROM item",
+        "SELECT 1; DELETE FROM item",
+        "SELECT 1 /* a */ ; -- b\n DELETE FROM item",
+        "COMMIT",
+        "PRAGMA query_only = 0",
+        "SET TRANSACTION READ WRITE",
+        "ATTACH DATABASE 'x' AS x",
+        "EXPLAIN ANALYZE DELETE FROM item",
+        "WITH x AS (SELECT 1) DELETE FROM item",
+        "WITH x AS (DELETE FROM item RETURNING id) SELECT * FROM x",
+        "SELECT * INTO other FROM item",
+        "SELECT 'x' INTO OUTFILE '/tmp/x'",
+    ],
+)
+def test_a_query_never_writes(database, make, text):
+    kernel = make(database[0], allow_writes=True)
+    try:
+        kernel.invoke("sql.query", {"query": text})
+    except AutomateError as error:
+        assert not error.retryable, error
+    else:
+        assert text.startswith("EXPLAIN")  # SQLite explains without doing it
+    assert count(database[1]) == 7
+
+
+def test_writes_need_the_config(database, make):
+    statement = {
+        "statement": "INSERT INTO item (id, name) VALUES (:id, :name)",
+        "params": {"id": 20, "name": "new"},
+    }
+    error = refused(make(database[0]), "sql.execute", statement)
+    assert error.code is ErrorCodes.PERMISSION_DENIED
+    assert "allow_writes" in str(error)
+    kernel = make(database[0], allow_writes=True)
+    assert kernel.invoke("sql.execute", statement) == {"row_count": 1, "rows": []}
+    changed = {
+        "statement": "UPDATE item SET name = :n WHERE id > :id",
+        "params": {"n": None, "id": 3},
+    }
+    assert kernel.invoke("sql.execute", changed)["row_count"] == 5
+    # A connection that has written is read-only again for the next query.
+    error = refused(kernel, "sql.query", {"query": "WITH x AS (SELECT 1) DELETE FROM item"})
+    assert count(database[1]) == 8
+
+
+def test_many_rows_are_one_transaction(database, make):
+    kernel = make(database[0], allow_writes=True)
+    statement = "INSERT INTO item (id, name) VALUES (:id, :name)"
+    rows = [{"id": 100 + n, "name": f"n{n}"} for n in range(10)]
+    assert (
+        kernel.invoke("sql.execute_many", {"statement": statement, "rows": rows})["row_count"] == 10
+    )
+    rows = [{"id": 200, "name": "fits"}, {"id": 201, "name": "item 1"}]
+    error = refused(kernel, "sql.execute_many", {"statement": statement, "rows": rows})
+    assert error.code is ErrorCodes.ALREADY_EXISTS
+    assert not error.retryable
+    assert "item 1" not in str(error)
+    assert count(database[1]) == 17
+
+
+def test_a_page_says_that_there_is_more(database, make):
+    kernel = make(database[0], max_rows=5)
+    query = "SELECT id FROM item WHERE id > :after ORDER BY id"
+    error = refused(kernel, "sql.query", {"query": query, "params": {"after": 0}})
+    assert error.code is ErrorCodes.RESOURCE_EXHAUSTED
+    assert not error.retryable
+    seen, after, more = [], 0, True
+    while more:
+        page = kernel.invoke(
+            "sql.query", {"query": query, "params": {"after": after}, "max_rows": 3}
+        )
+        seen += [row["id"] for row in page["rows"]]
+        after, more = seen[-1], page["more"]
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_bytes_are_bounded(database, make):
+    kernel = make(database[0], max_bytes=1_000)
+    many = "SELECT id, '" + "x" * 300 + "' AS text FROM item ORDER BY id"
+    page = kernel.invoke("sql.query", {"query": many, "max_rows": 100})
+    assert page["row_count"] == 3
+    assert page["more"]
+    wide = "SELECT '" + "x" * 2_000 + "' AS text"
+    assert not refused(kernel, "sql.query", {"query": wide, "max_rows": 1}).retryable
+
+
+def test_a_table_is_read_page_by_page(database, make):
+    kernel = make(database[0])
+    page = {"table": "item", "key": "name", "columns": ["id"], "max_rows": 4}
+    first = kernel.invoke("sql.page", page)
+    second = kernel.invoke("sql.page", {**page, "after": first["after"]})
+    assert [row["id"] for row in first["rows"] + second["rows"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert (first["more"], second["more"]) == (True, False)
+    error = refused(kernel, "sql.page", {**page, "key": "nam; DROP TABLE item"})
+    assert error.code is ErrorCodes.NOT_FOUND
+    assert "it has: id, name, price" in str(error)
+
+
+def test_tables_describe_themselves(database, make):
+    kernel = make(database[0])
+    assert "item" in kernel.invoke("sql.tables")["tables"]
+    found = kernel.invoke("sql.describe", {"table": "item"})
+    assert [each["name"] for each in found["columns"]] == ["id", "name", "price"]
+    assert found["primary_key"] == ["id"]
+    assert "item" in [each.value for each in kernel.options("sql.describe", "table")]
+    keys = kernel.options("sql.page", "key", values={"table": "item"})
+    assert [each.value for each in keys] == ["id", "name", "price"]
+    error = refused(kernel, "sql.describe", {"table": "itme"})
+    assert "did you mean 'item'?" in str(error)
+
+
+def test_an_export_has_all_rows(database, make, tmp_path):
+    kernel = make(database[0], files_to=str(tmp_path / "out"), max_rows=2)
+    export = {"query": "SELECT id, name FROM item ORDER BY id", "params": {}}
+    written = kernel.invoke("sql.export", {**export, "file": "items.jsonl"})
+    lines = (tmp_path / "out/items.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
+    assert written["rows"] == 7
+    kernel.invoke("sql.export", {**export, "file": "items.csv", "format": "csv"})
+    with (tmp_path / "out/items.csv").open(newline="") as file:
+        assert list(csv.reader(file))[:2] == [["id", "name"], ["1", "item 1"]]
+    refused(kernel, "sql.export", {**export, "file": "../items.csv"})
+    refused(kernel, "sql.export", {"query": "SELECT x FROM item", "file": "bad.csv"})
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == [
+        "items.csv",
+        "items.jsonl",
+    ]
+
+
+def test_a_stream_has_all_rows(database, make):
+    connector = make(database[0], max_rows=1).connector("sql")
+
+    async def read(most):
+        rows = connector.stream("SELECT id FROM item ORDER BY id")
+        found = []
+        async for row in rows:
+            found.append(row["id"])
+            if len(found) == most:
+                break
+        await rows.aclose()
+        again = await connector.query("SELECT 1 AS n", {})  # the connection is free again
+        assert again.rows == [{"n": 1}]
+        await connector.close()
+        return found
+
+    assert asyncio.run(read(100)) == [1, 2, 3, 4, 5, 6, 7]
+    assert asyncio.run(read(2)) == [1, 2]
+
+
+def test_a_call_is_done_once_with_a_table_of_calls(database, make):
+    url, engine = database
+    with engine.begin() as connection:
+        connection.exec_driver_sql(CREATE_TABLE)
+    kernel = make(url, allow_writes=True, calls_table="automate_calls")
+    add = {
+        "statement": "UPDATE item SET price = price + 1 WHERE id = :id",
+        "params": {"id": 1},
+    }
+    first = kernel.invoke("sql.execute", add, idempotency_key="step-1")
+    assert kernel.invoke("sql.execute", add, idempotency_key="step-1") == first
+    kernel.invoke("sql.execute", add, idempotency_key="step-2")
+    with engine.connect() as connection:
+        price = connection.exec_driver_sql("SELECT price FROM item WHERE id = 1").scalar_one()
+    assert float(price) == 3.5
+
+
+def test_a_failed_call_is_not_remembered(database, make):
+    url, engine = database
+    with engine.begin() as connection:
+        connection.exec_driver_sql(CREATE_TABLE)
+    kernel = make(url, allow_writes=True, calls_table="automate_calls")
+    taken = {
+        "statement": "INSERT INTO item (id, name) VALUES (:id, 'x')",
+        "params": {"id": 1},
+    }
+    for _ in range(2):
+        with pytest.raises(AutomateError) as caught:
+            kernel.invoke("sql.execute", taken, idempotency_key="k")
+        assert caught.value.code is ErrorCodes.ALREADY_EXISTS
+
+
+_SLOW = {
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
+    "postgresql": "SELECT pg_sleep(30)",
+    "mysql": "SELECT sleep(30)",
+}
+
+
+def test_a_slow_query_ends_in_time(database, make):
+    kernel = make(database[0], timeout_seconds=1)
+    begin = time.monotonic()
+    slow = _SLOW[database[1].dialect.name]
+    error = refused(kernel, "sql.query", {"query": slow})
+    assert error.code is ErrorCodes.DEADLINE_EXCEEDED, error
+    assert error.retryable
+    assert time.monotonic() - begin < 8
+    assert kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})["rows"] == [{"n": 1}]
+
+
+def _running(engine):
+    words = {
+        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND state = 'active'",
+        "mysql": "SELECT count(*) FROM information_schema.processlist WHERE info = 'SELECT sleep(30)'",
+    }[engine.dialect.name]
+    with engine.connect() as connection:
+        return connection.exec_driver_sql(words).scalar_one()
+
+
+def test_a_cancelled_query_ends_at_the_server(database, make):
+    url, engine = database
+    if engine.dialect.name == "sqlite":
+        pytest.skip("there is no server")
+    connector = make(url, timeout_seconds=60).connector("sql")
+
+    async def cancelled():
+        task = asyncio.create_task(connector.query(_SLOW[engine.dialect.name], {}))
+        while not await asyncio.to_thread(_running, engine):
+            await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await connector.close()
+
+    asyncio.run(cancelled())
+    deadline = time.monotonic() + 5
+    while _running(engine) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _running(engine)
+
+
+def test_a_wrong_statement_is_not_tried_again(database, make):
+    kernel = make(database[0])
+    for text in ("SELECT nothing FROM item", "SELECT * FROM nowhere", "SELECT FROM WHERE"):
+        error = refused(kernel, "sql.query", {"query": text})
+        assert error.code is ErrorCodes.INVALID_ARGUMENT, (text, error)
+        assert "\n" not in str(error)
+
+
+def test_a_lost_connection_is_tried_again(database, make):
+    url, engine = database
+    if engine.dialect.name == "sqlite":
+        pytest.skip("there is no connection to lose")
+    kernel = make(url, timeout_seconds=20)
+    found = []
+
+    def call():
+        found.append(refused(kernel, "sql.query", {"query": _SLOW[engine.dialect.name]}))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    while not _running(engine):
+        time.sleep(0.02)
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE wait_event = 'PgSleep'"
+            )
+        else:
+            pid = connection.exec_driver_sql(
+                "SELECT id FROM information_schema.processlist WHERE info = 'SELECT sleep(30)'"
+            ).scalar_one()
+            connection.exec_driver_sql(f"KILL {pid}")
+    thread.join(15)
+    assert found[0].code is ErrorCodes.UNAVAILABLE, found[0]
+    assert found[0].retryable
+    assert kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})["rows"] == [{"n": 1}]

@@ -1,0 +1,136 @@
+"""The reading of statements, and the rule that a workflow writes its queries as they are."""
+
+from __future__ import annotations
+
+import pytest
+from automate_kernel import AutomateError
+from automate_kernel.monitoring.diagnosis import workflow_problems
+from automate_sql.statement import READS, Statement
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect", "parameters"),
+    [
+        ("SELECT ':a', \"b:c\" -- ;", "postgresql", None),
+        ("SELECT a::int, :b FROM x WHERE c = :b;", "postgresql", {"b"}),
+        ("SELECT $x$ ; $x$, $$ ; $$ , :p", "postgresql", {"p"}),
+        ("SELECT E'\\'; DELETE' , :p", "postgresql", {"p"}),
+        ("SELECT '\\'; DELETE', :p", "mysql", {"p"}),
+        ("SELECT 1 # ; a\n, :p", "mysql", {"p"}),
+        ("SELECT /* ; /* ; */ ; */ :p", "postgresql", {"p"}),
+        ("SELECT 'it''s;', `a;b`, :p", "mysql", {"p"}),
+        ("SELECT '12:30', a[1:2], \\:x", "postgresql", set()),
+        ("select 1 ; ; -- the end", "sqlite", set()),
+    ],
+)
+def test_one_statement_is_read(text, dialect, parameters):
+    if parameters is None:
+        with pytest.raises(AutomateError, match="looks like a parameter"):
+            Statement(text, dialect, allowed=READS)
+    else:
+        assert Statement(text, dialect, allowed=READS).parameters == parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect"),
+    [
+        ("SELECT 1; SELECT 2", "sqlite"),
+        ("SELECT '\\'; DELETE FROM x; --'", "postgresql"),
+        ("SELECT $$a$$; DELETE FROM x", "postgresql"),
+        ("SELECT 1 /*! ; DELETE FROM x */", "mysql"),
+        ("SELECT 1 /*M! ; DELETE FROM x */", "mariadb"),
+        ("SELECT 1 --1; DELETE FROM x", "mysql"),
+        ("SELECT 'open", "sqlite"),
+        ("SELECT /* open", "sqlite"),
+        ("SELECT $a$ open", "postgresql"),
+        ("", "sqlite"),
+        ("-- nothing", "sqlite"),
+        ("SELECT 1\0", "sqlite"),
+        ("; DELETE FROM x", "sqlite"),
+    ],
+)
+def test_more_than_one_statement_is_refused(text, dialect):
+    with pytest.raises(AutomateError) as caught:
+        Statement(text, dialect, allowed=READS)
+    assert not caught.value.retryable
+
+
+@given(st.text(max_size=60), st.sampled_from(["postgresql", "mysql", "sqlite", "mssql"]))
+def test_any_text_is_read_or_refused(text, dialect):
+    """Nothing else is raised, and what is taken ends before a second statement."""
+    try:
+        Statement(f"SELECT {text}", dialect, allowed=READS)
+    except AutomateError:
+        pass
+
+
+@given(st.text(alphabet="ab;:'\"-/*\\ ", max_size=20))
+def test_a_quoted_text_hides_nothing(text):
+    quoted = text.replace("'", "''")
+    try:
+        Statement(f"SELECT '{quoted}'", "postgresql", allowed=READS)
+    except AutomateError as error:
+        assert "looks like a parameter" in str(error)
+    with pytest.raises(AutomateError):
+        Statement(f"SELECT '{quoted}'; DELETE FROM x", "postgresql", allowed=READS)
+
+
+def test_parameters_must_be_those_of_the_statement():
+    statement = Statement("SELECT :a, :b", "sqlite", allowed=READS)
+    for given_ in ({"a": 1}, {"a": 1, "b": 2, "c": 3}, {"a": 2**63, "b": 1}):
+        with pytest.raises(AutomateError):
+            statement.bind(given_)
+
+
+def workflow(query):
+    return {
+        "name": "find",
+        "trigger": {"type": "manual"},
+        "steps": [
+            {
+                "id": "find",
+                "action": "sql.query",
+                "input": {"query": query, "params": {"name": "{{ event.payload.name }}"}},
+            }
+        ],
+        "output": "{{ steps.find.output.rows }}",
+    }
+
+
+def test_a_query_made_by_a_template_is_refused(sqlite_url, make):
+    kernel = make(sqlite_url)
+    kernel.add_workflow(workflow("SELECT :name AS name"))
+    hostile = {"name": "'; DROP TABLE x; --"}
+    assert kernel.run("find", hostile).output == [hostile]
+    kernel.add_workflow(
+        {**workflow("SELECT '{{ event.payload.name }}' AS a, :name AS b"), "name": "made"}
+    )
+    execution = kernel.run("made", {"name": "Ada"})
+    assert execution.status == "FAILED"
+    assert "made by a template" in execution.error
+    # Also where the whole input is one.
+    whole = {**workflow("x"), "name": "whole"}
+    whole["steps"][0]["input"] = "{{ event.payload }}"
+    kernel.add_workflow(whole)
+    execution = kernel.run("whole", {"query": "SELECT 1", "params": {}})
+    assert "made by a template" in execution.error
+
+
+def test_a_query_made_by_a_template_is_found_before_it_runs(sqlite_url, make):
+    kernel = make(sqlite_url)
+    kernel.add_workflow(workflow("SELECT {{ event.payload.name }}"))
+    problems = workflow_problems(kernel, next(iter(kernel.workflows.entries())).workflow)
+    assert any("without a template" in each for each in problems), problems
+
+
+def test_code_may_give_any_text(sqlite_url, make):
+    kernel = make(sqlite_url)
+
+    @kernel.workflow
+    async def find(ctx, name: str) -> list:
+        found = await ctx.call("sql.query", query="SELECT :name AS name", params={"name": name})
+        return found["rows"]
+
+    assert kernel.run(find, "Ada").output == [{"name": "Ada"}]
