@@ -1,0 +1,98 @@
+"""The example of five plugins against real servers, killed before and after its commits."""
+
+from __future__ import annotations
+
+import imaplib
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.plugins
+
+SCRIPT = Path(__file__).parents[1] / "support/mortal_triage.py"
+USER, PASSWORD = "triage@shop.example", "mail-5577"
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def mail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+    """The ports of a real mail server: SMTP and IMAP."""
+    pytest.importorskip("mail_devel", reason="mail-devel needs Python 3.11")
+    smtp, imap, log = free_port(), free_port(), tmp_path_factory.mktemp("mail") / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mail_devel", "--host", "127.0.0.1", "--no-http",
+             "--user", USER, "--password", PASSWORD, "--smtp-port", str(smtp),
+             "--imap-port", str(imap)],
+            stdout=output, stderr=output,
+        )  # fmt: skip
+    end = time.monotonic() + 20
+    for port in (smtp, imap):
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < end, log.read_text()
+                time.sleep(0.05)
+    with imaplib.IMAP4("127.0.0.1", imap) as client:
+        client.login(USER, PASSWORD)
+        client.create("Sent")
+    yield smtp, imap
+    process.terminate()
+    process.wait(10)
+
+
+def subjects(port: int) -> Counter[str]:
+    """The subjects of the mails that have arrived."""
+    with imaplib.IMAP4("127.0.0.1", port) as client:
+        client.login(USER, PASSWORD)
+        client.select("INBOX", readonly=True)
+        _, data = client.fetch("1:*", "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")
+    return Counter(
+        each[1].decode().strip().removeprefix("Subject: ")
+        for each in data
+        if isinstance(each, tuple)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("when", "each"),
+    [
+        ("before", 6),
+        ("after", 7),
+        pytest.param("before", 1, marks=pytest.mark.long),
+        pytest.param("after", 1, marks=pytest.mark.long),
+    ],
+)
+def test_a_kill_at_any_commit_leaves_one_question_and_one_mail(
+    when: str, each: int, mail: tuple[int, int], tmp_path: Path
+) -> None:
+    """Webhook, MCP tool, model, approval in Slack, mail: each person is asked and told once."""
+    command = [sys.executable, str(SCRIPT), str(tmp_path), when, *map(str, (each, *mail))]
+    subprocess.run(command, check=True, timeout=290)
+    told = json.loads((tmp_path / "result.json").read_text())
+    assert len(told) > 30 / each
+    sent = subjects(mail[1])
+    for title, one in told.items():
+        assert one["status"] == "COMPLETED", (title, one)
+        assert one["posted"] == 1, (title, one)
+        assert sent[f"defect: {title}"] == 1, (title, one)
+    # An answer that has come and is not saved yet is the one that is paid for twice.
+    paid_twice = [title for title, one in told.items() if one["asked"] > 1]
+    assert all(one["asked"] in (1, 2) for one in told.values())
+    assert len(paid_twice) <= (1 if when == "before" else 0)
