@@ -228,6 +228,21 @@ def test_json_schema_is_published() -> None:
     assert OperationSpec("a").output_json_schema() is None
 
 
+def test_a_list_of_models_has_a_schema() -> None:
+    """What the annotation says is published, without an output_schema beside it."""
+
+    def totals(order: Order) -> list[Total]:
+        return []
+
+    def names() -> list[str]:
+        return []
+
+    listed = operation_from_function(totals).output_json_schema()
+    assert (listed["type"], listed["items"]) == ("array", {"$ref": "#/$defs/Total"})
+    assert listed["$defs"]["Total"]["required"] == ["amount"]
+    assert operation_from_function(names).output_json_schema() is None
+
+
 def whole(order: Order) -> Total:
     """
     Add up

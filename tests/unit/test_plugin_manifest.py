@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 from pydantic import BaseModel, Field, SecretStr
 
+from automate_kernel.authoring.check import _secrets
 from automate_kernel.authoring.reference import reference_page
 from automate_kernel.connectors import (
     Connector,
@@ -28,6 +30,7 @@ from automate_kernel.plugins.discovery import _headers
 from automate_kernel.plugins.kinds import CONNECTOR, FILTER, SECRETS_BACKEND
 from automate_kernel.plugins.manifest import Manifest, ManifestError, beside, manifest_of
 from automate_kernel.secrets import EnvSecretsBackend
+from automate_kernel.secrets.keys import SecretKey
 from automate_kernel.webhooks import HmacSignature
 
 
@@ -333,3 +336,21 @@ def test_headers_end_where_the_readme_begins() -> None:
     text = "Metadata-Version: 2.4\nNAME: a\nVersion: 1\nRequires-Dist: b>=1\n\nName: other\n"
     assert _headers(text) == {"name": ["a"], "version": ["1"], "requires-dist": ["b>=1"]}
     assert _headers(None) is None
+
+
+def test_a_key_of_a_secret_is_no_secret() -> None:
+    """What pages would show must be hidden, and what only names a secret need not."""
+
+    class Named(BaseModel):
+        token: str
+        api_key: SecretStr
+        token_secret: SecretKey = "CHAT_TOKEN"
+        webhook_secrets: list[SecretKey] = ["CHAT_HOOK"]
+        password_secret: SecretKey | None = None
+
+    about = {"config": Named.model_json_schema()}
+    found = type("Found", (), {"key": "chat"})()
+    check = SimpleNamespace(descriptions={found: about})
+    ((problem, remedy),) = _secrets(check)
+    assert problem.startswith("config.chat.token looks like a secret")
+    assert "SecretKey" in remedy

@@ -309,13 +309,14 @@ def _secrets(check: PluginCheck) -> Iterator[Fault]:
             if called.endswith(_SECRETIVE) and not _hides(one):
                 yield (
                     f"config.{found.key}.{name} looks like a secret, and pages would show it",
-                    f"write {name}: SecretStr (of pydantic)",
+                    f"write {name}: SecretStr (of pydantic), or SecretKey (of"
+                    " automate_kernel.secrets.keys) if it is the key of one",
                 )
 
 
 def _hides(schema: Mapping[str, Any]) -> bool:
-    return "password" in str(schema.get("format", "")) or any(
-        _hides(each) for each in schema.get("anyOf", ())
+    return schema.get("format") in {"password", "secret-key"} or any(
+        _hides(each) for each in (*schema.get("anyOf", ()), schema.get("items", {}))
     )
 
 

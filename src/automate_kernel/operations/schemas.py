@@ -48,6 +48,13 @@ def json_schema_of(schema: Schema, *, output: bool = False) -> dict[str, Any]:
     return dict(schema)
 
 
+def list_schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON Schema of a list of models, as they are put out."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(list[model]).json_schema(mode="serialization")  # type: ignore[valid-type]
+
+
 @lru_cache(maxsize=1)
 def open_model() -> type[BaseModel]:
     """Return the model that takes any object as it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from automate_kernel.errors import PluginError
 from automate_kernel.operations.context import Call
@@ -21,7 +21,8 @@ class Binding:
     A function and how to call it with validated input.
 
     *whole* names the parameter that takes all the input; otherwise *fields* maps parameters to
-    fields of the input model. *call* names the parameter that takes the `Call`.
+    fields of the input model. *call* names the parameter that takes the `Call`. *listed* is the
+    model of the elements, if the function returns a list of them.
     """
 
     function: Callable[..., Any]
@@ -30,6 +31,7 @@ class Binding:
     whole: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     call: str | None = None
+    listed: type[BaseModel] | None = None
 
     def __call__(self, value: Any, call: Call, *instance: Any) -> Any:
         """Call the function (as a method of *instance*, if there is one) with the input *value*."""
@@ -63,19 +65,24 @@ def bind(
     hints = type_hints(function)
     call = next((p.name for p in parameters if hints.get(p.name) is Call), None)
     rest = [p for p in parameters if p.name != call]
-    output = output_schema
-    if output is None and is_model(hints.get("return")):
-        output = hints["return"]
+    output, returned = output_schema, hints.get("return")
+    if output is None and is_model(returned):
+        output = returned
+    listed = None
+    if output is None and get_origin(returned) is list and is_model(get_args(returned)[0]):
+        (listed,) = get_args(returned)
     if input_schema is not None:
         if len(rest) != 1:
             raise _wrong(function, "has an input_schema, so it must take one parameter for it")
-        return Binding(function, input_schema, output, whole=rest[0].name, call=call)
+        return Binding(function, input_schema, output, whole=rest[0].name, call=call, listed=listed)
     if len(rest) == 1 and is_model(hints.get(rest[0].name)):
-        return Binding(function, hints[rest[0].name], output, whole=rest[0].name, call=call)
+        return Binding(
+            function, hints[rest[0].name], output, whole=rest[0].name, call=call, listed=listed
+        )
     if untyped:
         hints = {**dict.fromkeys((p.name for p in rest), Any), **hints}
     model, fields = _build_model(function, rest, hints)
-    return Binding(function, model, output, fields=fields, call=call)
+    return Binding(function, model, output, fields=fields, call=call, listed=listed)
 
 
 def type_hints(function: Callable[..., Any]) -> dict[str, Any]:

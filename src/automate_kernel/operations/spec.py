@@ -28,6 +28,7 @@ from automate_kernel.operations.schemas import (
     invalid,
     is_model,
     json_schema_of,
+    list_schema_of,
 )
 from automate_kernel.operations.signature import Binding, bind
 from automate_kernel.storage.values import UnstorableError, is_plain, plain_json
@@ -111,7 +112,8 @@ class OperationSpec:
     def output_json_schema(self) -> dict[str, Any] | None:
         """Return the JSON Schema of the output, or None if nothing is known of it."""
         if self.output_schema is None:
-            return None
+            listed = self.binding.listed if self.binding else None
+            return None if listed is None else list_schema_of(listed)
         return json_schema_of(self.output_schema, output=True)
 
     def validate(self, data: Any) -> Any:

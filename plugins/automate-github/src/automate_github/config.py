@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from automate_http import AddressPolicy
 from automate_http.urls import parse_base_url
 from automate_kernel.errors import AutomateError
+from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024
 
@@ -37,7 +38,7 @@ class AppConfig(_GitHubTable):
     """The App's client id, or its numeric id as text."""
     installation_id: int = Field(ge=1)
     """The installation's number, which is in the address of its settings page."""
-    private_key_secret: str = Field(default="GITHUB_APP_PRIVATE_KEY", min_length=1)
+    private_key_secret: SecretKey = Field(default="GITHUB_APP_PRIVATE_KEY")
     """The key of the secret with the App's private key, in PEM."""
     repositories: list[str] = []
     """The repositories, by name without the owner, that a token is good for; all if empty."""
@@ -66,11 +67,11 @@ class GitHubConfig(_GitHubTable):
 
     base_url: Annotated[str, _reporting(parse_base_url)] = "https://api.github.com"
     """The API's address; of GitHub Enterprise Server ``https://HOST/api/v3``."""
-    token_secret: str = Field(default="GITHUB_TOKEN", min_length=1)
+    token_secret: SecretKey = Field(default="GITHUB_TOKEN")
     """The key of the secret with a token, which is used if there is no *app*."""
     app: AppConfig | None = None
     """The GitHub App to be, in place of a token."""
-    webhook_secrets: list[str] = Field(default=["GITHUB_WEBHOOK_SECRET"], min_length=1)
+    webhook_secrets: list[SecretKey] = Field(default=["GITHUB_WEBHOOK_SECRET"], min_length=1)
     """The keys of the secrets that webhooks are signed with: two while one is replaced."""
     webhooks: dict[str, WebhookFilter] = {}
     """The webhooks that start something, by the event's name or pattern; each that fits counts."""

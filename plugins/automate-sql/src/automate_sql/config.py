@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar, Literal
 import sqlalchemy as sa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from automate_kernel.secrets.keys import SecretKey
+
 
 def _checked_url(value: SecretStr) -> SecretStr:
     try:
@@ -55,7 +57,7 @@ class SqlConfig(BaseModel):
     url: Annotated[SecretStr, AfterValidator(_checked_url)] = Field(
         description="SQLAlchemy's URL, of a synchronous or asynchronous driver."
     )
-    secret: SecretStr | None = Field(
+    secret: SecretKey | None = Field(
         default=None,
         description="The key of the secret that is the password, read for each call.",
     )

@@ -388,7 +388,7 @@ class SqlConnector(Connector):
     async def _read_password(self) -> None:
         secret = self._settings.secret
         if secret is not None:
-            self._database.password.value = await self.ctx.secrets.aget(secret.get_secret_value())
+            self._database.password.value = await self.ctx.secrets.aget(secret)
 
 
 def _returned(result: sa.CursorResult[Any], settings: SqlConfig) -> list[Row]:

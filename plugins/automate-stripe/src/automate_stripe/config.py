@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from automate_http import AddressPolicy
 from automate_http.urls import parse_base_url
 from automate_kernel.errors import AutomateError
+from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024
 _VALUES = ("sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_")
@@ -34,9 +35,9 @@ class StripeConfig(BaseModel):
 
     livemode: bool = False
     """True where money is real. Without it live keys and live events are refused."""
-    api_key_secret: str = Field(default="STRIPE_API_KEY", min_length=1)
+    api_key_secret: SecretKey = Field(default="STRIPE_API_KEY")
     """The key of the secret with Stripe's API key; take a restricted one (``rk_``)."""
-    webhook_secrets: list[str] = Field(default=["STRIPE_WEBHOOK_SECRET"], min_length=1)
+    webhook_secrets: list[SecretKey] = Field(default=["STRIPE_WEBHOOK_SECRET"], min_length=1)
     """The keys of the secrets that webhooks are signed with: two while one is rolled."""
     tolerance_seconds: float = Field(default=300.0, gt=0, le=3_600)
     """The most seconds that a webhook's signed time may be off."""
