@@ -309,15 +309,17 @@ def _secrets(check: PluginCheck) -> Iterator[Fault]:
             if called.endswith(_SECRETIVE) and not _hides(one):
                 yield (
                     f"config.{found.key}.{name} looks like a secret, and pages would show it",
-                    f"write {name}: SecretStr (of pydantic), or SecretKey (of"
-                    " automate_kernel.secrets.keys) if it is the key of one",
+                    f"write {name}: SecretStr, or SecretKey if it is the key of a secret",
                 )
 
 
 def _hides(schema: Mapping[str, Any]) -> bool:
-    return schema.get("format") in {"password", "secret-key"} or any(
-        _hides(each) for each in (*schema.get("anyOf", ()), schema.get("items", {}))
-    )
+    if schema.get("format") in {"password", "secret-key"}:
+        return True
+    inner = [*schema.get("anyOf", ())]
+    if "items" in schema:
+        inner.append(schema["items"])
+    return any(map(_hides, inner))
 
 
 def _probe(check: PluginCheck) -> Iterator[Fault]:
