@@ -286,10 +286,12 @@ class Connector(Plugin):
         Return True if a request for *trigger* is proven.
 
         The trigger's signature scheme decides, or `verify_webhook` where it has none. Anything but
-        ``True`` is a no: a stub that returns None, a coroutine, an exception. Raises only
-        `SecretUnavailableError`: the proof can't be checked now.
+        ``True`` is a no: a stub that returns None, a coroutine, an exception. Raises
+        `SecretUnavailableError` if the proof can't be checked now, and ``NOT_FOUND`` if there is no
+        such trigger.
         """
         ctx = self._context()
+        self.find_trigger(trigger)  # one that isn't there is nothing to verify against
         try:
             signature = self.signature_for(trigger)
             if signature is not None:

@@ -97,7 +97,6 @@ from automate_kernel.workflows.notices import ApprovalNotices
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from automate_kernel.operations.field_choices import ChoiceOptions
     from automate_kernel.operations.spec import OperationOptions
     from automate_kernel.workflows.events import StartOptions
 
@@ -460,7 +459,15 @@ class Kernel:
         return shown
 
     def options(
-        self, operation: str, field: str, **options: Unpack[ChoiceOptions]
+        self,
+        operation: str,
+        field: str,
+        *,
+        search: str = "",
+        values: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        tenant_id: str | None = None,
+        timeout: float = 10.0,
     ) -> list[FieldOption]:
         """
         Return the choices of a *field* of an action or capability: the channels of a workspace.
@@ -472,13 +479,27 @@ class Kernel:
         Raises ``NOT_FOUND`` for a field without choices, ``FAILED_PRECONDITION`` where another
         field has to be chosen first, and the service's error, normalised.
         """
-        return self.choices.find(operation, field, **options)
+        return self.choices.find(
+            operation, field,
+            search=search, values=values, limit=limit, tenant_id=tenant_id, timeout=timeout,
+        )  # fmt: skip
 
     async def aoptions(
-        self, operation: str, field: str, **options: Unpack[ChoiceOptions]
+        self,
+        operation: str,
+        field: str,
+        *,
+        search: str = "",
+        values: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        tenant_id: str | None = None,
+        timeout: float = 10.0,
     ) -> list[FieldOption]:
         """`options` for asynchronous code."""
-        return await self.choices.afind(operation, field, **options)
+        return await self.choices.afind(
+            operation, field,
+            search=search, values=values, limit=limit, tenant_id=tenant_id, timeout=timeout,
+        )  # fmt: skip
 
     def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
         """

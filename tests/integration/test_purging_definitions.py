@@ -60,7 +60,7 @@ def executions(storage: Storage) -> ExecutionStore:
 
 def start(rows: Rows, storage: Storage, version: int, number: int = 0) -> str:
     event = Event(id=f"01890000-0000-7000-8000-{number:012x}", name="e")
-    return executions(storage).start(rows, workflow(version), event)
+    return executions(storage).starts.start(rows, workflow(version), event)
 
 
 def unused(storage: Storage, *versions: int) -> None:

@@ -713,7 +713,7 @@ def test_many_executions_share_the_worker(kernel: Kernel) -> None:
 
 def test_an_output_is_encoded_once(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was checked as storable is stored as it is, however large it is."""
-    from automate_kernel.workflows.engine import executions, large_outputs
+    from automate_kernel.workflows.engine import checkpoints, large_outputs
 
     encoded: list[Any] = []
 
@@ -721,7 +721,7 @@ def test_an_output_is_encoded_once(kernel: Kernel, monkeypatch: pytest.MonkeyPat
         encoded.append(value)
         return encode_json(value, *args, **options)
 
-    monkeypatch.setattr(executions, "encode_json", noting)
+    monkeypatch.setattr(checkpoints, "encode_json", noting)
     monkeypatch.setattr(large_outputs, "encode_json", noting)
     kernel.action("do.it")(lambda: ["once"])
     define(kernel, step("a"))

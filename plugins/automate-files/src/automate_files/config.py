@@ -60,7 +60,7 @@ class LocalConfig(_PlaceConfig):
     folder: str = Field(min_length=1, description="The folder. No path and no link leaves it.")
 
 
-class S3Config(_PlaceConfig):
+class S3PlaceConfig(_PlaceConfig):
     """A bucket, or a part of it, at AWS or another service with the same interface."""
 
     type: Literal["s3"] = Field("s3", description="`s3`.")
@@ -84,7 +84,7 @@ class S3Config(_PlaceConfig):
     )
 
     @model_validator(mode="after")
-    def _keys_are_whole(self) -> S3Config:
+    def _keys_are_whole(self) -> S3PlaceConfig:
         if (self.access_key_id is None) != (self.access_key_secret is None):
             raise ValueError("access_key_id and access_key_secret come together")
         return self
@@ -140,7 +140,7 @@ class FsspecConfig(_PlaceConfig):
 
 
 PlaceConfig = Annotated[
-    LocalConfig | S3Config | SftpConfig | FsspecConfig, Field(discriminator="type")
+    LocalConfig | S3PlaceConfig | SftpConfig | FsspecConfig, Field(discriminator="type")
 ]
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import fsspec
 from fsspec.asyn import sync
 
-from automate_files.config import FsspecConfig, S3Config
+from automate_files.config import FsspecConfig, S3PlaceConfig
 from automate_files.paths import joined
 from automate_files.place import FileEntry, FilePlace, Kind
 from automate_kernel import ConfigError
@@ -30,7 +30,7 @@ class FsspecPlace(FilePlace):
     What it can do atomically is its own matter: most object stores write whole objects.
     """
 
-    def __init__(self, name: str, config: FsspecConfig | S3Config) -> None:
+    def __init__(self, name: str, config: FsspecConfig | S3PlaceConfig) -> None:
         super().__init__(name, max_entries=config.max_entries)
         self._timeout = config.timeout_seconds
         self._root = config.root.strip("/") if isinstance(config, FsspecConfig) else config.bucket
@@ -131,7 +131,7 @@ class S3Place(FsspecPlace):
 
     appears_whole: ClassVar[bool] = True
 
-    def __init__(self, name: str, config: S3Config, secrets: SecretReader) -> None:
+    def __init__(self, name: str, config: S3PlaceConfig, secrets: SecretReader) -> None:
         super().__init__(name, config)
         self._s3, self._secrets = config, secrets
         self._root = joined(config.bucket, config.prefix) if config.prefix else config.bucket

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from automate_files.config import FsspecConfig, LocalConfig, PlaceConfig, S3Config, SftpConfig
+from automate_files.config import FsspecConfig, LocalConfig, PlaceConfig, S3PlaceConfig, SftpConfig
 from automate_files.place import FilePlace
 from automate_kernel import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.context import SecretReader
@@ -42,7 +42,7 @@ def make_place(name: str, config: PlaceConfig, secrets: SecretReader) -> FilePla
             f"the place {name!r} needs a library that isn't installed: {error.name}",
             hint=f"pip install 'automate-files[{config.type}]'",
         ) from None
-    if isinstance(config, S3Config):
+    if isinstance(config, S3PlaceConfig):
         return S3Place(name, config, secrets)
     return FsspecPlace(name, config)
 
@@ -60,7 +60,7 @@ class Places:
         """The names, in the config's order."""
         return list(self._configs)
 
-    def config(self, name: str) -> LocalConfig | S3Config | SftpConfig | FsspecConfig:
+    def config(self, name: str) -> LocalConfig | S3PlaceConfig | SftpConfig | FsspecConfig:
         """Return the config of the place *name*; raise ``INVALID_ARGUMENT`` without one."""
         if name not in self._configs:
             raise AutomateError(

@@ -32,9 +32,9 @@ from automate_slack.messages import (
     Conversation,
     PostedMessage,
     SharedFile,
+    SlackUser,
     Text,
     Timestamp,
-    User,
 )
 from automate_slack.people import People
 from automate_slack.posts import Posts
@@ -194,12 +194,12 @@ class SlackConnector(Connector):
     @action(read_only=True)
     async def find_user(
         self, email: Annotated[str, Field(description="The person's e-mail address.")]
-    ) -> User:
+    ) -> SlackUser:
         """Find a person by e-mail."""
         answer = await self._api.call("users.lookupByEmail", email=email)
         user = value_at(answer, "user")
         email_there = value_at(user, "profile", "email")
-        return User.model_validate(
+        return SlackUser.model_validate(
             {**(user if isinstance(user, dict) else {}), "email": email_there}
         )
 

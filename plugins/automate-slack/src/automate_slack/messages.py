@@ -44,7 +44,7 @@ class SharedFile(BaseModel):
     permalink: str | None = None
 
 
-class User(BaseModel):
+class SlackUser(BaseModel):
     """A person, or a bot, of the workspace."""
 
     id: str
