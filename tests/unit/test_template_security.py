@@ -494,6 +494,15 @@ def test_the_limit_holds_for_the_tree_as_a_whole(tree):
     fails(tree, TemplateContext(extra={"b": "x" * 100_000}), own)
 
 
+def test_large_text_without_a_template_is_itself():
+    """A file's content has no bound here; a template, or a reference, in it has."""
+    text = "x$ {" * 50_000
+    assert engine.compile({"content": text}).render(CONTEXT) == {"content": text}
+    for mark in ("{{ 1 }}", "$secret:KEY", "$env:HOME"):
+        with pytest.raises(TemplateError, match="more than 65,536 characters"):
+            engine.compile(text + mark)
+
+
 def test_deep_trees_are_refused():
     """Of the author's, or of a value."""
     tree: Any = "x"

@@ -194,6 +194,7 @@ def _is_constant(part: _Part) -> bool:
 
 _Key = str | _Program | _ReferenceText
 _JINJA = re.compile(r"\{[{%#]")
+_MARKS = re.compile(r"\{[{%#]|\$(?:secret|env):")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -341,8 +342,10 @@ class _Compiler:
     def text(self, text: str, path: str) -> _Constant | _ReferenceText | _Program:
         limit = self._engine.limits.source
         if len(text) > limit:
+            if not _MARKS.search(text):
+                return _Constant(text)  # a file's content, say: nothing of it is compiled
             message = f"{path or 'template'}: it has more than {limit:,} characters"
-            raise TemplateError(message, hint="Limits.source bounds it")
+            raise TemplateError(message, hint="Limits.source bounds a template")
         try:
             if not _JINJA.search(text):
                 return self._marked(text, path)
