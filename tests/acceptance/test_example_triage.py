@@ -96,3 +96,11 @@ def test_a_kill_at_any_commit_leaves_one_question_and_one_mail(
     paid_twice = [title for title, one in told.items() if one["asked"] > 1]
     assert all(one["asked"] in (1, 2) for one in told.values())
     assert len(paid_twice) <= (1 if when == "before" else 0)
+
+
+def test_the_workflow_of_the_clicks_is_the_plugins() -> None:
+    """The example has a copy of it, to read."""
+    root = Path(__file__).parents[2]
+    copy = root / "examples/triage/workflows/slack-approvals.yaml"
+    own = root / "plugins/automate-slack/src/automate_slack/approvals.yaml"
+    assert copy.read_text() == own.read_text()

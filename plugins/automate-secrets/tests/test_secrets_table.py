@@ -175,6 +175,7 @@ def test_names_differ_by_case(table: Made) -> None:
         (f"{OLD} {OLD}", "number 2"),
         ("id:c2hvcnQ=", "number 1"),
     ],
+    ids=["none", "text", "twice", "short"],  # a key is another one in each process
 )
 def test_keys_that_can_not_be_read_are_not_shown(keys: str, problem: str) -> None:
     with pytest.raises(SecretError, match=problem) as caught:
