@@ -98,7 +98,7 @@ class TestS3AgainstHostileAnswers(HostileAnswersContract):
             "type": "s3", "bucket": "files", "endpoint_url": url, "region": "us-east-1",
             "access_key_id": "AKIA", "access_key_secret": "S3",
             # A busy machine may take its time with all that ends.
-            "timeout_seconds": 2 if endless else 30,
+            "timeout_seconds": 5 if endless else 30,
         }  # fmt: skip
         return {"places": {"bucket": bucket}}
 
