@@ -39,6 +39,7 @@ from automate_kernel.secrets.handles import masked, reveal, secret_keys
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
+from automate_kernel.secrets.writable import BUILT_IN
 from automate_kernel.storage import MemoryStorage, Rows, Storage
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.migration import require_schema
@@ -284,6 +285,8 @@ class Kernel:
                     "secrets: a table of options names no backend",
                     hint='write {"backend": "vault", …}, with the key of an installed plugin',
                 )
+        if isinstance(given, str):
+            given = BUILT_IN.get(given, given)
         trouble = "doesn't take these options" if options else "needs arguments"
         made: SecretsBackend = self._made("secrets_backend", given, trouble, **options)
         return made

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets import (
     EnvSecretsBackend,
@@ -510,3 +511,13 @@ def test_a_backend_that_fails_to_close_keeps_no_other_open(caplog):
     assert closed == [True]
     assert "sk_live_9d41b7c2" not in caplog.text
     assert "[secret] is still in use" in caplog.text
+
+
+def test_backends_have_their_keys_in_code_as_in_settings(tmp_path, monkeypatch):
+    """``secrets = ["env", {backend = "file", …}]`` of a settings file is the same list here."""
+    (tmp_path / "FROM_FILE").write_text("of-a-file-8812")
+    monkeypatch.setenv("FROM_ENV", "of-the-environment-8812")
+    backends = ["env", {"backend": "file", "directory": tmp_path}]
+    with Kernel(discover=False, secrets=backends) as kernel:
+        assert kernel.secrets.get("FROM_FILE") == "of-a-file-8812"
+        assert kernel.secrets.get("FROM_ENV") == "of-the-environment-8812"

@@ -17,13 +17,9 @@ from automate_kernel.cli.settings import Settings, load_settings
 from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
 from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.plugins.targets import describe_failure, load_target, normal_target
-from automate_kernel.secrets import (
-    EnvSecretsBackend,
-    FileSecretsBackend,
-    SecretsBackend,
-    WritableFileSecretsBackend,
-)
+from automate_kernel.secrets import SecretsBackend
 from automate_kernel.secrets.masking import strength_of
+from automate_kernel.secrets.writable import BUILT_IN
 from automate_kernel.storage import MemoryStorage, Storage
 
 if TYPE_CHECKING:
@@ -244,15 +240,10 @@ def _backend(given: Any, folder: Path) -> SecretsBackend | str | dict[str, Any]:
         )
     if name in _FOLDERS and isinstance(options.get("directory"), str):
         options["directory"] = folder / options["directory"]
-    known: dict[str, Any] = {
-        "env": EnvSecretsBackend,
-        "file": FileSecretsBackend,
-        "writable_file": WritableFileSecretsBackend,
-    }
-    if name not in known and not (options and {".", ":"} & set(name)):
+    if name not in BUILT_IN and not (options and {".", ":"} & set(name)):
         # The kernel finds it among the plugins.
         return {"backend": name, **options} if options else name
-    cls = known[name] if name in known else load_target(normal_target(name))
+    cls: Any = BUILT_IN[name] if name in BUILT_IN else load_target(normal_target(name))
     try:
         backend: SecretsBackend = cls(**options)
     except TypeError as error:

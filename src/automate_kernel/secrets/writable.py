@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +15,12 @@ from automate_kernel.errors import (
     SecretNotFoundError,
     SecretUnavailableError,
 )
-from automate_kernel.secrets.backends import FileSecretsBackend, SecretsBackend, is_file_name
+from automate_kernel.secrets.backends import (
+    EnvSecretsBackend,
+    FileSecretsBackend,
+    SecretsBackend,
+    is_file_name,
+)
 
 _LOCK_SECONDS, _LOOK_SECONDS = 60.0, 0.05
 _MAX_BYTES = 65_536
@@ -141,3 +146,11 @@ def _worded(key: str) -> Iterator[None]:
     except OSError as error:
         reason = type(error).__name__
         raise SecretUnavailableError(f"secret {key!r} can't be written: {reason}") from None
+
+
+BUILT_IN: Mapping[str, type[SecretsBackend]] = {
+    "env": EnvSecretsBackend,
+    "file": FileSecretsBackend,
+    "writable_file": WritableFileSecretsBackend,
+}
+"""The backends that need no plugin, by their keys in settings."""
