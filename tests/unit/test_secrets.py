@@ -516,7 +516,7 @@ def test_a_backend_that_fails_to_close_keeps_no_other_open(caplog):
 def test_backends_have_their_keys_in_code_as_in_settings(tmp_path, monkeypatch):
     """``secrets = ["env", {backend = "file", …}]`` of a settings file is the same list here."""
     (tmp_path / "FROM_FILE").write_text("of-a-file-8812")
-    monkeypatch.setenv("FROM_ENV", "of-the-environment-8812")
+    monkeypatch.setenv("AUTOMATE_SECRET_FROM_ENV", "of-the-environment-8812")
     backends = ["env", {"backend": "file", "directory": tmp_path}]
     with Kernel(discover=False, secrets=backends) as kernel:
         assert kernel.secrets.get("FROM_FILE") == "of-a-file-8812"
