@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -483,6 +484,18 @@ def test_a_notice_for_a_place_that_all_read_is_sent_once(world: World) -> None:
     world.ask(by=["ann", "role:boss"], notify={"action": "mail", "input": input_, "once": True})
     (mail,) = world.mails
     assert (mail["to"], mail["text"]) == (None, "Pay? -1")
+
+
+@pytest.mark.parametrize("written", ["{{ approval }}", "{{- approval -}}", "{{ approval | json }}"])
+def test_a_notice_that_hands_on_the_whole_approval_has_its_links(
+    local: World, written: str
+) -> None:
+    local.ask(by=["ann"], notify={"action": "note", "input": {"what": written}})
+    (told,) = local.called
+    about = json.loads(told) if isinstance(told, str) else told
+    assert about["to"] == "ann"
+    for name in ("link", "approve_link", "reject_link"):
+        assert about[name].startswith(f"{URL}/approvals/")
 
 
 def test_a_notice_that_fails_is_tried_again_without_asking_twice(local: World) -> None:

@@ -28,7 +28,7 @@ _LINKS: dict[str, Decision | None] = {
     "link": None, "approve_link": "approve", "reject_link": "reject",
 }  # fmt: skip
 _READS_LINK = re.compile(
-    r"""\bapproval\s*(\.\s*|\[\s*\\?["'])(approve_|reject_)?link|\{\{-?\s*approval\s*-?\}\}"""
+    r"""\bapproval\s*(\.\s*|\[\s*\\?["'])(approve_|reject_)?link|\{\{-?\s*approval\s*(\||-?\}\})"""
 )
 # Nobody waits for it, but it must not keep its thread for ever.
 _SECONDS = 60.0
