@@ -100,13 +100,9 @@ class World:
         return [item.payload["event"]["payload"] for item in items]
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
-def world(request: pytest.FixtureRequest) -> World:
-    clock = FakeClock()
-    if request.param == "memory":
-        return World(MemoryStorage(clock), clock)
-    engine: sa.Engine = request.getfixturevalue(f"{request.param}_engine")
-    return World(SqlAlchemyStorage(engine, clock=clock), clock)
+@pytest.fixture
+def world(clocked_storage: Storage, clock: FakeClock) -> World:
+    return World(clocked_storage, clock)
 
 
 @pytest.fixture
