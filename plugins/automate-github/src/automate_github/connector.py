@@ -28,7 +28,7 @@ from automate_github.events import EVENTS, WebhookEvent
 from automate_github.filters import refusal
 from automate_github.marks import mark_of, marked
 from automate_http import Auth, BearerAuth, NextLink, ServiceClient
-from automate_http.failures import is_undone
+from automate_http.failures import forbid_repeat
 from automate_kernel import Call, FieldOption
 from automate_kernel.connectors import (
     ActionSpec,
@@ -605,9 +605,8 @@ class GitHubConnector(Connector):
                 path, json=content, returns=returns, **_place(repository), **parts
             )
         except AutomateError as error:
-            if error.retryable and not sought and not is_undone(error):
-                error.retryable = False
-                error.hint = error.hint or "it is unknown whether GitHub has done it: look there"
+            if not sought:
+                forbid_repeat(error, "it is unknown whether GitHub has done it: look there")
             raise
 
 

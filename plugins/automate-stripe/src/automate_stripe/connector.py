@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from automate_http import Cursor, ServiceClient
-from automate_http.failures import is_undone
+from automate_http.failures import forbid_repeat
 from automate_http.pages import Page, Pages
 from automate_kernel.connectors import Connector, ConnectorContext, TriggerSpec, action
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -414,11 +414,10 @@ class StripeConnector(Connector):
             )
         except AutomateError as error:
             call = current_call()
-            keyed = call is not None and call.idempotency_key is not None
-            if error.retryable and not keyed and not is_undone(error):
-                error.retryable = False
-                error.hint = error.hint or (
+            if call is None or call.idempotency_key is None:
+                forbid_repeat(
+                    error,
                     "it is unknown whether Stripe has done it: look there, or call it with an "
-                    "idempotency key, as a workflow's step does"
+                    "idempotency key, as a workflow's step does",
                 )
             raise
