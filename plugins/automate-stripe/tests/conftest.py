@@ -1,4 +1,4 @@
-"""A service that records, and localstripe, a stateful double of Stripe from the package index."""
+"""A service to call, and localstripe, a stateful double of Stripe from the package index."""
 
 from __future__ import annotations
 
@@ -17,16 +17,10 @@ pytest.register_assert_rewrite("automate_kernel.testing")
 HERE = Path(__file__).parent
 sys.path[:0] = [
     str(HERE / "support"),
-    str(HERE.parents[1] / "automate-openapi" / "tests" / "support"),
+    str(HERE.parents[1] / "automate-http" / "tests" / "support"),
 ]
 
-from openapi_support import Service, recording_service  # noqa: E402
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    with recording_service() as found:
-        yield found
+from recording_service import service  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from automate_http.fields import AnswerBytes, BaseUrl, CaFile, PrivateNetworks
 from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024
+_VALUES = ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "-----BEGIN")
 
 
 class _GitHubTable(BaseModel):
@@ -74,7 +75,8 @@ class GitHubConfig(_GitHubTable):
 
     @model_validator(mode="after")
     def _no_values(self) -> GitHubConfig:
-        for key in (self.token_secret, *self.webhook_secrets):
-            if key.startswith(("ghp_", "gho_", "ghs_", "github_pat_")):
-                raise ValueError("a token stands where the key of a secret belongs")
+        app = [] if self.app is None else [self.app.private_key_secret]
+        for key in (self.token_secret, *self.webhook_secrets, *app):
+            if key.lstrip().startswith(_VALUES):
+                raise ValueError("a secret's value stands where its key belongs")
         return self

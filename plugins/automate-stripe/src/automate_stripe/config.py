@@ -10,7 +10,7 @@ from automate_http.fields import AnswerBytes, BaseUrl, CaFile, PrivateNetworks
 from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024
-_VALUES = ("sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_")
+_VALUES = ("sk_live_", "sk_test_", "rk_live_", "rk_test_", "sk_org_", "whsec_")
 
 
 class StripeConfig(BaseModel):
