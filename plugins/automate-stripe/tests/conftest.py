@@ -45,6 +45,8 @@ def localstripe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 if trial.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.05)
+        else:
+            pytest.fail(f"localstripe doesn't listen: {log.read_text()[-2000:]}")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

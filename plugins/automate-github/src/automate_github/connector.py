@@ -255,8 +255,8 @@ class GitHubConnector(Connector):
         """
         Create an issue.
 
-        In a workflow its text ends with a mark that isn't shown: another attempt of the step looks
-        for it among the newest issues, and creates none if it is there.
+        With an idempotency key, as a step has one, its text ends with a mark that isn't shown:
+        another attempt looks for it among the newest issues, and creates none if it is there.
         """
         mark = mark_of(call)
         if mark and may_be_made(call):
@@ -324,8 +324,8 @@ class GitHubConnector(Connector):
         """
         Comment on an issue or a pull request.
 
-        In a workflow the comment ends with a mark that isn't shown: another attempt of the step
-        looks for it, and adds no second comment.
+        With an idempotency key, as a step has one, it ends with a mark that isn't shown: another
+        attempt looks for it, and adds no second comment.
         """
         mark, path = mark_of(call), "/repos/{owner}/{repo}/issues/{number}/comments"
         if mark and may_be_made(call):
