@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +17,7 @@ sys.path[:0] = [
 ]
 
 from recording_service import service  # noqa: E402, F401
+from server_process import server_process  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -28,26 +25,7 @@ def localstripe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of localstripe, which runs in a process of its own."""
     if importlib.util.find_spec("localstripe") is None:
         pytest.skip("localstripe is missing: pip install localstripe")
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    program = str(HERE / "support" / "run_localstripe.py")
     log = tmp_path_factory.mktemp("localstripe") / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / "support" / "run_localstripe.py"), str(port)],
-            stdout=output, stderr=output,
-        )  # fmt: skip
-    try:
-        for _ in range(1_200):
-            if process.poll() is not None:
-                pytest.fail(f"localstripe ended: {log.read_text()[-2000:]}")
-            with closing(socket.socket()) as trial:
-                if trial.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        else:
-            pytest.fail(f"localstripe doesn't listen: {log.read_text()[-2000:]}")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
+    with server_process(lambda port: [sys.executable, program, str(port)], log) as url:
+        yield url
