@@ -76,7 +76,7 @@ class Invoker:
     settings: Mapping[str, Any]
     compile_config: Callable[[Any], Any]
     approvals: Any = field(default=None, init=False)
-    """What each plugin gets as ``ctx.approvals``."""
+    """The approvals that plugins have as ``ctx.approvals``."""
     places: ConfigPlaces = field(default_factory=ConfigPlaces, init=False)
     """The form in which the host writes the config of plugins, for errors about it."""
     portal: Portal = field(default_factory=Portal, init=False)
