@@ -65,7 +65,7 @@ class TokenKeeper:
             elif token.renew_at is not None and token.renew_at <= now:
                 token = await self._renewed(token)
             self._token = token
-            if self._task is None and token.renew_at is not None:
+            if token.renew_at is not None and (self._task is None or self._task.done()):
                 self._task = asyncio.create_task(self._keep_renewed())
             return token.value
 
@@ -171,4 +171,3 @@ class TokenKeeper:
                 text = self._api.redactor.redact(str(error))
                 logger.warning("there is no new token: %s", text)
                 await self._sleep(_RETRY_SECONDS)
-        self._task = None
