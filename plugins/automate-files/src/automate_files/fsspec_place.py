@@ -183,8 +183,8 @@ class S3Place(FsspecPlace):
                 raise
             if offset and answer["ResponseMetadata"]["HTTPStatusCode"] != _PARTIAL:
                 raise OSError(errno.EIO, "it gives no parts of objects")
-            parts, left = [], length
-            async with answer["Body"] as body:
+            parts, left, body = [], length, answer["Body"]
+            async with body:  # an older aiobotocore gives its raw answer here
                 while left > 0 and (part := await body.read(min(left, _PART))):
                     parts.append(part)
                     left -= len(part)
