@@ -115,7 +115,11 @@ class _ByNumber:
         if len(late) < _MOST_LATE:  # else there are more in the gaps, which have yet to be read
             gaps = [each for each in gaps if not self._now.is_over(each[2:], lag)]
         following = {"after": after, "gaps": gaps, "settled": settled}
-        return PollResult([self._event(each) for each in (*late, *taken)], following, more=full or len(late) == _MOST_LATE)
+        return PollResult(
+            [self._event(each) for each in (*late, *taken)],
+            following,
+            more=full or len(late) == _MOST_LATE,
+        )
 
     def _first(self) -> dict[str, Any]:
         last = self._connection.execute(sa.select(sa.func.max(self._column))).scalar_one()
