@@ -111,6 +111,47 @@ def test_what_imap_has_done_is_done_whatever_the_server_says_at_the_end(manner):
     assert time.monotonic() - begin < 10
 
 
+class OneMessage(ImapScript):
+    """A mailbox with one message, on a server that has the *extensions*."""
+
+    def __init__(self, extensions):
+        super().__init__()
+        self.extensions = extensions
+
+    def answer(self, connection, tag, words):
+        untagged = {
+            "CAPABILITY": [f"* CAPABILITY IMAP4rev1 {self.extensions}"],
+            "SELECT": ["* 1 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 6] x"],
+            "FETCH": ["* 1 FETCH (UID 5 FLAGS () RFC822.SIZE 9)"],
+        }
+        name = words[1] if words[0] == "UID" else words[0]
+        connection.say(*untagged.get(name, []), f"{tag} OK done")
+
+
+@pytest.mark.parametrize(
+    ("extensions", "commands"),
+    [
+        ("MOVE UIDPLUS", ['MOVE 5 "Done"']),
+        ("UIDPLUS", ['COPY 5 "Done"', r"STORE 5 +FLAGS.SILENT (\Deleted)", "EXPUNGE 5"]),
+        ("", None),
+    ],
+    ids=["move", "uidplus", "neither"],
+)
+def test_a_message_is_moved_alone_or_not_at_all(extensions, commands):
+    """Never by a plain EXPUNGE, which deletes what others have marked."""
+    script = OneMessage(extensions)
+    with scripted(script) as port:
+        kernel = imap(port, tls="none")
+        if commands is None:
+            with pytest.raises(AutomateError) as caught:
+                kernel.invoke("mail.move", {"uid": 5, "target": "Done"})
+            assert caught.value.code == "UNIMPLEMENTED"
+        else:
+            kernel.invoke("mail.move", {"uid": 5, "target": "Done"})
+    heard = [text for text, _ in script.heard if text.startswith("UID ") and "FETCH" not in text]
+    assert heard == [f"UID {each}" for each in commands or []]
+
+
 def test_smtp_sends_an_access_token():
     heard = []
 
