@@ -387,6 +387,25 @@ def test_the_words_of_a_bug_and_of_the_set_up_are_for_the_log(
     assert OperationProblem.of(error, "a call").code == code
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550e8400-e29b-41d4-a716-446655440000",
+        "pi_3MtwBwLkdIwHu7ix28a3tqPa",
+        "0f36a3a6e1a5d18b4b0bd0f2b1ea87e7c7a7d1b7",
+        "task-force-2026-report",
+        "reports/2026/c4d5e6f7a8b9c0d1e2f3.csv",
+        "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+        "https://ann:s3cr3t-pass@files.example.com",
+    ],
+)
+def test_ids_come_back_as_they_were_sent_and_credentials_do_not(kernel: Kernel, text: str) -> None:
+    """An id is as random as a key; only a field or a shape says that a text is secret."""
+    is_credential = text.startswith(("ghp_", "https"))
+    response = send(app_of(kernel), "POST", "/operations/chat.say", {"input": {"text": text}})
+    assert (text in response.json()["output"]) is not is_credential
+
+
 def test_problems_of_an_inner_call_are_not_the_callers(kernel: Kernel) -> None:
     """Only a wrong input of the request itself is a 400."""
     response = send(app_of(kernel), "POST", "/operations/chat.invalid_inside", {})
