@@ -51,6 +51,11 @@ class Chat(Connector):
         """Fail with the problems of another call."""
         raise AutomateError("INVALID_ARGUMENT", "x", details={"problems": [{"field": "q"}]})
 
+    @action("lists/open/all")
+    def open_lists(self) -> str:
+        """List lists: services have names of their own."""
+        return "all lists"
+
     @action
     def large(self, size: int) -> str:
         """Give much."""
@@ -404,6 +409,17 @@ def test_ids_come_back_as_they_were_sent_and_credentials_do_not(kernel: Kernel, 
     is_credential = text.startswith(("ghp_", "https"))
     response = send(app_of(kernel), "POST", "/operations/chat.say", {"input": {"text": text}})
     assert (text in response.json()["output"]) is not is_credential
+
+
+def test_a_name_may_hold_slashes(kernel: Kernel) -> None:
+    """As a service's own names do; written as they are, for proxies that look at paths."""
+    app, path = app_of(kernel), "/operations/chat.lists/open/all"
+    assert send(app, "GET", path).json()["name"] == "chat.lists/open/all"
+    assert send(app, "POST", path, {}).json() == {"output": "all lists"}
+    assert send(app, "POST", f"{path}/choices/none", {}).status_code == 422
+    assert send(app, "GET", "/operations/chat.lists%2Fopen%2Fall").status_code == 404
+    for wrong in ("/operations/", "/operations/chat.lists//open/all", "/operations/chat.say/x"):
+        assert send(app, "POST", wrong, {}).status_code == 404
 
 
 def test_problems_of_an_inner_call_are_not_the_callers(kernel: Kernel) -> None:
