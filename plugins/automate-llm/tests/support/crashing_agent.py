@@ -11,6 +11,7 @@ die at, and one that finishes the work, an hour later by its clock; and writes t
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -152,6 +153,7 @@ def main() -> None:
     # They import much, here once for all children.
     scripted_model(url)
     anyio.run(anyio.sleep, 0)
+    gc.freeze()  # else each child's collector copies all of it
     child(lambda: create(started, url))
     for number in range(1, 2 if when == "tool" else 100):
         base = f"{url.removesuffix('/v1')}/{when}-{number}/v1"
