@@ -169,8 +169,8 @@ class HttpApp:
         """
         Answer requests of *method* for a path of these *parts* by *handle*.
 
-        GET stands for HEAD too. A part of ``*`` is any one part, one of ``**`` any of them, at least
-        one. Without parts it is every path.
+        GET stands for HEAD too. A part of ``*`` is any one part, and one of ``**`` one or more of
+        them. Without parts it is every path.
         """
         self._routes.append((method, parts, handle))
 
@@ -318,12 +318,7 @@ def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None)
                 refused = OperationProblem(401, "UNAUTHENTICATED", "The token is not valid.")
                 answered = refused.answer()
                 return replace(answered, headers={**answered.headers, "WWW-Authenticate": "Bearer"})
-            parts, arguments = request.parts[1:], list[Any]()
-            if answer is answer_choices:
-                *parts, _, field = parts
-                arguments.append(field)
-            if parts:
-                arguments.insert(0, "/".join(parts))
+            arguments: list[Any] = _operation_in(request.parts, answer is answer_choices)
             if takes_body:
                 arguments.append(await request.body())
             if answer is answer_call:
@@ -348,6 +343,13 @@ def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None)
     app.add("POST", (*one, "choices", "*"), guarded(answer_choices, takes_body=True))
     app.add("GET", one, guarded(answer_operation, takes_body=False))
     app.add("POST", one, guarded(answer_call, takes_body=True))
+
+
+def _operation_in(parts: Sequence[str], has_field: bool) -> list[str]:
+    """Return the name of the operation in a path, which may hold slashes, and the field."""
+    if has_field:
+        return ["/".join(parts[1:-2]), parts[-1]]
+    return ["/".join(parts[1:])] if len(parts) > 1 else []
 
 
 def _bears(headers: WebhookHeaders, token: bytes) -> bool:
