@@ -51,6 +51,11 @@ class Chat(Connector):
         """Fail with the problems of another call."""
         raise AutomateError("INVALID_ARGUMENT", "x", details={"problems": [{"field": "q"}]})
 
+    @action("lists/open/all")
+    def open_lists(self) -> str:
+        """List lists: services have names of their own."""
+        return "all lists"
+
     @action
     def large(self, size: int) -> str:
         """Give much."""
@@ -385,6 +390,36 @@ def test_the_words_of_a_bug_and_of_the_set_up_are_for_the_log(
     assert "bug" not in str(shown)
     assert "bug" in caplog.text
     assert OperationProblem.of(error, "a call").code == code
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550e8400-e29b-41d4-a716-446655440000",
+        "pi_3MtwBwLkdIwHu7ix28a3tqPa",
+        "0f36a3a6e1a5d18b4b0bd0f2b1ea87e7c7a7d1b7",
+        "task-force-2026-report",
+        "reports/2026/c4d5e6f7a8b9c0d1e2f3.csv",
+        "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+        "https://ann:s3cr3t-pass@files.example.com",
+    ],
+)
+def test_ids_come_back_as_they_were_sent_and_credentials_do_not(kernel: Kernel, text: str) -> None:
+    """An id is as random as a key; only a field or a shape says that a text is secret."""
+    is_credential = text.startswith(("ghp_", "https"))
+    response = send(app_of(kernel), "POST", "/operations/chat.say", {"input": {"text": text}})
+    assert (text in response.json()["output"]) is not is_credential
+
+
+def test_a_name_may_hold_slashes(kernel: Kernel) -> None:
+    """As a service's own names do; written as they are, for proxies that look at paths."""
+    app, path = app_of(kernel), "/operations/chat.lists/open/all"
+    assert send(app, "GET", path).json()["name"] == "chat.lists/open/all"
+    assert send(app, "POST", path, {}).json() == {"output": "all lists"}
+    assert send(app, "POST", f"{path}/choices/none", {}).status_code == 422
+    assert send(app, "GET", "/operations/chat.lists%2Fopen%2Fall").status_code == 404
+    for wrong in ("/operations/", "/operations/chat.lists//open/all", "/operations/chat.say/x"):
+        assert send(app, "POST", wrong, {}).status_code == 404
 
 
 def test_problems_of_an_inner_call_are_not_the_callers(kernel: Kernel) -> None:

@@ -301,9 +301,28 @@ def test_a_secret_waits_for_nobody(kernel: Kernel) -> None:
     claude = Session(kernel, operations=["door.open"], wait_seconds=0)
     told = claude.call("door_open", password="a-long-pass-phrase-31")
     assert told["code"] == "FAILED_PRECONDITION"
-    assert "secret" in told["message"]
+    assert "a secret in password" in told["message"]
+    assert "leave it out" in told["hint"]
     assert list(kernel.executions.find()) == []
     assert done == []
+
+
+def test_an_id_is_no_secret(kernel: Kernel) -> None:
+    """Though it is as random as one: most of what can be destroyed has one."""
+    done: list[str] = []
+
+    @kernel.action("order.delete", destructive=True)
+    def delete_order(order: str) -> str:
+        done.append(order)
+        return order
+
+    claude = Session(kernel, operations=["order.delete"], wait_seconds=0)
+    claude.call("order_delete", order="550e8400-e29b-41d4-a716-446655440000")
+    kernel.run_until_idle()
+    (waiting,) = kernel.approvals.pending().approvals
+    kernel.approvals.approve(waiting.execution_id, waiting.step_id, by="ann")
+    kernel.run_until_idle()
+    assert done == ["550e8400-e29b-41d4-a716-446655440000"]
 
 
 def test_an_execution_is_looked_at_without_its_large_outputs(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from automate_http import ServiceClient
 from automate_kernel import AutomateError, ConfigError, Kernel
 from automate_openapi import OpenApiConnector
 from openapi_support import (
@@ -264,6 +265,38 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert specs(made) is specs(made)
     (tmp_path / "openapi.json").write_text(json.dumps(document({"/bb": {"get": operation()}})))
     assert set(specs(made)) == {"get_bb"}
+
+
+def test_clients_of_a_former_document_are_closed_later(
+    tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the document after the next, or with the connector: requests on their way still end."""
+    opened: list[ServiceClient] = []
+    closed: list[ServiceClient] = []
+
+    class Noted(ServiceClient):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            opened.append(self)
+
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr("automate_openapi.connector.ServiceClient", Noted)
+    made = connector(document({"/a": {"get": operation()}}), tmp_path, **service.config)
+    call(made, "get_a")
+    for number in (1, 2, 3):
+        changed = document({"/a": {"get": operation(description="x" * number)}})
+        (tmp_path / "openapi.json").write_text(json.dumps(changed))
+        call(made, "get_a")
+        assert len(opened) == number + 1
+        assert closed == opened[: number - 1]
+    made.close()
+    assert sorted(map(id, closed)) == sorted(map(id, opened))
+    assert len(service.sent) == 4
+    call(made, "get_a")
+    assert len(opened) == 5, "the next call opens new ones"
 
 
 def test_a_url_is_asked_again_by_its_etag(service: Service) -> None:

@@ -36,14 +36,15 @@ _retrieve: Any = {"get": "retrieve"}
 # No transaction of the request's own: a call may take its time.
 _called = non_atomic_requests(OperationViewSet.as_view({"get": "retrieve", "post": "call"}))
 _choices = non_atomic_requests(OperationViewSet.as_view({"post": "choices"}))
-_CHOICES = "operations/<str:name>/choices/<str:field>"
+# A name may hold slashes.
+_OPERATION = "operations/<path:name>"
 _STEP = "approvals/<str:execution_id>/<str:step>"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("events", EventViewSet.as_view(_post), name="events"),
     *router.urls,
     path("operations", OperationViewSet.as_view(_list), name="operation-list"),
-    path("operations/<str:name>", _called, name="operation-detail"),
-    path(_CHOICES, _choices, name="operation-choices"),
+    path(f"{_OPERATION}/choices/<str:field>", _choices, name="operation-choices"),
+    path(_OPERATION, _called, name="operation-detail"),
     path("approvals", ApprovalViewSet.as_view(_list), name="approval-list"),
     path(_STEP, ApprovalViewSet.as_view(_retrieve), name="approval-detail"),
     path(f"{_STEP}/approve", ApprovalViewSet.as_view({"post": "approve"}), name="approval-approve"),

@@ -169,7 +169,8 @@ class HttpApp:
         """
         Answer requests of *method* for a path of these *parts* by *handle*.
 
-        GET stands for HEAD too. A part of ``*`` is any one part. Without parts it is every path.
+        GET stands for HEAD too. A part of ``*`` is any one part, and one of ``**`` one or more of
+        them. Without parts it is every path.
         """
         self._routes.append((method, parts, handle))
 
@@ -277,6 +278,9 @@ def metrics_app(kernel: Kernel) -> HttpApp:
 
 
 def _leads(own: Sequence[str], given: Sequence[str]) -> bool:
+    if "**" in own:
+        at, spare = own.index("**"), len(given) - len(own)
+        own = (*own[:at], *["*"] * max(1, spare + 1), *own[at + 1 :])
     return len(own) == len(given) and all(
         part in ("*", other) for part, other in zip(own, given, strict=True)
     )
@@ -314,8 +318,7 @@ def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None)
                 refused = OperationProblem(401, "UNAUTHENTICATED", "The token is not valid.")
                 answered = refused.answer()
                 return replace(answered, headers={**answered.headers, "WWW-Authenticate": "Bearer"})
-            # operations, and in turn a name, the word choices and a field
-            arguments: list[Any] = request.parts[1::2]
+            arguments: list[Any] = _operation_in(request.parts, answer is answer_choices)
             if takes_body:
                 arguments.append(await request.body())
             if answer is answer_call:
@@ -335,11 +338,18 @@ def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None)
 
         return handle
 
-    one = ("operations", "*")
+    one = ("operations", "**")
     app.add("GET", ("operations",), guarded(answer_list, takes_body=False))
+    app.add("POST", (*one, "choices", "*"), guarded(answer_choices, takes_body=True))
     app.add("GET", one, guarded(answer_operation, takes_body=False))
     app.add("POST", one, guarded(answer_call, takes_body=True))
-    app.add("POST", (*one, "choices", "*"), guarded(answer_choices, takes_body=True))
+
+
+def _operation_in(parts: Sequence[str], has_field: bool) -> list[str]:
+    """Return the name of the operation in a path, which may hold slashes, and the field."""
+    if has_field:
+        return ["/".join(parts[1:-2]), parts[-1]]
+    return ["/".join(parts[1:])] if len(parts) > 1 else []
 
 
 def _bears(headers: WebhookHeaders, token: bytes) -> bool:

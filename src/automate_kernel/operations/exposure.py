@@ -16,7 +16,7 @@ from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets import Redactor
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.secrets.masking import literal_secrets
+from automate_kernel.secrets.masking import secrets_of_input
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -101,7 +101,7 @@ def hiding_secrets(data: Any, schema: Mapping[str, Any] | None) -> Iterator[Reda
     The redactor is for the output.
     """
     # While it is there, logs are redacted by it too.
-    hidden = Redactor(literal_secrets(data, schema))
+    hidden = Redactor(secrets_of_input(data, schema))
     try:
         yield hidden
     except AutomateError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -155,7 +155,11 @@ _TELLING = {
     "signature", "signing", "webhook", "webhooks",
 }  # fmt: skip
 _REFERENCE = re.compile(r"\$(secret|env):(\{[\w./-]+\}|[\w./-]+)")
-_ISSUED = re.compile(r"(?:sk|pk|rk|whsec|ghp|gho|glpat|xox[a-z]|AKIA|eyJ)[-_A-Za-z0-9]{8,}")
+# A word that only begins so, or ends so as "task-list" does, is none.
+_ISSUED = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:sk|pk|rk|whsec|gh[a-z]|github_pat|glpat|xox[a-z])[-_]|AKIA|eyJ)"
+    r"[-_A-Za-z0-9]{8,}"
+)
 _SCHEME = re.compile(r"(?:bearer|basic|token)\s+", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z0-9_+=-]{16,}")
 _BITS_OF_RANDOM = 3.3
@@ -186,16 +190,27 @@ def literal_secrets(value: Any, schema: Mapping[str, Any] | None) -> Iterator[st
 
     Only certain ones: a text that `masked_by_schema` hides may be honest words.
     """
-    schema = schema or {}
-    for text in _literals(value, [schema], "", schema.get("$defs", {})):
+    yield from _strong(_literals(value, schema, _looks_secret))
+
+
+def secrets_of_input(value: Any, schema: Mapping[str, Any] | None) -> Iterator[str]:
+    """
+    Yield the texts in the input of an operation that are secrets themselves.
+
+    A text that is only as random as one isn't: inputs are full of ids.
+    """
+    yield from _strong(_literals(value, schema, _is_credential))
+
+
+def secret_fields(value: Any, schema: Mapping[str, Any] | None) -> list[str]:
+    """Return the names of the fields of an operation's input that have a secret in them."""
+    return sorted({name for name, _ in _literals(value, schema, _is_credential)})
+
+
+def _strong(found: Iterator[tuple[str, str]]) -> Iterator[str]:
+    for _, text in found:
         bare = _SCHEME.sub("", text, count=1)
         yield from {each for each in (text, bare) if strength_of(each) == "strong"}
-
-
-def holds_secrets(value: Any, schema: Mapping[str, Any] | None) -> bool:
-    """Return True if *value* has a secret of its own in it, by the names and the *schema*."""
-    schema = schema or {}
-    return any(True for _ in _literals(value, [schema], "", schema.get("$defs", {})))
 
 
 def _masked(value: Any, schemas: _Schemas, name: str, models: Mapping[str, Any]) -> Any:
@@ -220,21 +235,29 @@ def _masked(value: Any, schemas: _Schemas, name: str, models: Mapping[str, Any])
 
 
 def _literals(
-    value: Any, schemas: _Schemas, name: str, models: Mapping[str, Any], *, named: bool = True
-) -> Iterator[str]:
-    forms = _forms(schemas, models)
-    if isinstance(value, Mapping):
-        for key, each in value.items():
-            known = any(key in form.get("properties", ()) for form in forms)
-            yield from _literals(each, _within(forms, key), str(key), models, named=known)
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _literals(each, _items(forms), name, models, named=named)
-    elif isinstance(value, str) and "$secret:" not in value and "{{" not in value:
-        # Of a mapping like that of headers not every value is a secret, though none is shown.
-        password = named and any(map(_is_password, forms))
-        if password or is_secret_name(name) or _looks_secret(value):
-            yield value
+    value: Any, schema: Mapping[str, Any] | None, looks_secret: Callable[[str], bool]
+) -> Iterator[tuple[str, str]]:
+    """Yield the texts that are secrets by name, schema or their looks, each with its name."""
+    models = (schema or {}).get("$defs", {})
+
+    def within(
+        value: Any, schemas: _Schemas, name: str, *, named: bool = True
+    ) -> Iterator[tuple[str, str]]:
+        forms = _forms(schemas, models)
+        if isinstance(value, Mapping):
+            for key, each in value.items():
+                known = any(key in form.get("properties", ()) for form in forms)
+                yield from within(each, _within(forms, key), str(key), named=known)
+        elif isinstance(value, (list, tuple)):
+            for each in value:
+                yield from within(each, _items(forms), name, named=named)
+        elif isinstance(value, str) and "$secret:" not in value and "{{" not in value:
+            # Of a mapping like that of headers not every value is a secret, though none is shown.
+            password = named and any(map(_is_password, forms))
+            if password or is_secret_name(name) or looks_secret(value):
+                yield name, value
+
+    return within(value, [schema or {}], "")
 
 
 def _is_password(form: Mapping[str, Any]) -> bool:
@@ -276,9 +299,12 @@ def _items(forms: _Schemas) -> _Schemas:
 
 def _looks_secret(text: str) -> bool:
     """Return True if *text* has the shape of a credential, or holds a word as random as one."""
-    if hide_shapes(text) != text or _ISSUED.search(text):
-        return True
-    return any(_is_random(word[0]) for word in _WORD.finditer(text))
+    return _is_credential(text) or any(_is_random(word[0]) for word in _WORD.finditer(text))
+
+
+def _is_credential(text: str) -> bool:
+    """Return True if *text* has the shape of a credential in it."""
+    return hide_shapes(text) != text or _ISSUED.search(text) is not None
 
 
 def _is_random(word: str) -> bool:

@@ -5,25 +5,30 @@ first commit after an answer of a given number, or in a tool.
     python crashing_agent.py URL FOLDER WHEN
 
 WHEN is ``before`` or ``after`` a commit, ``answer`` or ``tool``. It forks a child for each place to
-die at, and one that finishes the work; and writes the places to `FOLDER/result.json`. A child that
-has nothing left to die at is the last.
+die at, and one that finishes the work, an hour later by its clock; and writes the places to
+`FOLDER/result.json`. A child that has nothing left to die at is the last.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import shutil
 import signal
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import anyio
 import sqlalchemy as sa
 from pydantic_ai import Agent
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models.wrapper import WrapperModel
 
 from automate_kernel import Kernel, WorkflowContext
+from automate_kernel.testing.clock import FakeClock
 from automate_llm import DurableAgent
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -40,13 +45,12 @@ def note(path: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-def make(folder: Path, url: str, place: tuple[str, int] | None) -> tuple[Kernel, Any]:
+def make(
+    folder: Path, url: str, place: tuple[str, int] | None, clock: Any = None
+) -> tuple[Kernel, Any]:
     """A kernel whose process dies at *place*, the kind and its number."""
     engine = sa.create_engine(f"sqlite:///{folder / 'run.sqlite3'}")
-    storage = SqlAlchemyStorage(engine)
-    if place is None or not (folder / "run.sqlite3").exists():
-        storage.create_tables()
-    kernel = Kernel(storage, discover=False, lease_seconds=0.3)
+    kernel = Kernel(SqlAlchemyStorage(engine, clock=clock), discover=False)
     seen = {"commits": 0, "answers": 0}
     own = engine.dialect.do_commit
 
@@ -106,29 +110,31 @@ def child(work: Any) -> bool:
     return os.WIFEXITED(ended)
 
 
+def create(folder: Path, url: str) -> None:
+    """Start the execution, in a database of its own."""
+    folder.mkdir()
+    kernel, _ = make(folder, url, None)
+    kernel.storage.create_tables()  # type: ignore[attr-defined]
+    kernel.start("refunding", "refund order 7", idempotency_key="one")
+
+
 def one(folder: Path, url: str, place: tuple[str, int]) -> bool:
     """Die at *place*, and finish in another process; False if it came to its end before that."""
-    folder.mkdir()
-
-    def create() -> None:
-        make(folder, url, None)[0].start("refunding", "refund order 7", idempotency_key="one")
 
     def begin() -> None:
         kernel, _ = make(folder, url, place)
         kernel.run_until_idle()
 
     def finish() -> None:
-        import time
-
-        kernel, _ = make(folder, url, None)
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            kernel.outbox.reap()
+        # Leases of the dead end, and retries are due, without a wait.
+        clock = FakeClock(datetime.now(timezone.utc) + timedelta(hours=1))
+        kernel, _ = make(folder, url, None, clock)
+        for _ in range(20):
             kernel.run_until_idle()
             (execution,) = kernel.executions.find(workflow="refunding")
             if execution.status.finished:
                 break
-            time.sleep(0.05)
+            clock.advance(60)
         execution = kernel.executions.get(execution.id)
         told = {
             "status": execution.status.value, "error": execution.error, "output": execution.output,
@@ -136,7 +142,6 @@ def one(folder: Path, url: str, place: tuple[str, int]) -> bool:
         }  # fmt: skip
         (folder / "told.json").write_text(json.dumps(told))
 
-    child(create)
     ended = child(begin)
     child(finish)
     return not ended
@@ -144,11 +149,18 @@ def one(folder: Path, url: str, place: tuple[str, int]) -> bool:
 
 def main() -> None:
     url, folder, when = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    places = []
+    started, places = folder / "started", []
+    # They import much, here once for all children.
+    scripted_model(url)
+    anyio.run(anyio.sleep, 0)
+    gc.freeze()  # else each child's collector copies all of it
+    child(lambda: create(started, url))
     for number in range(1, 2 if when == "tool" else 100):
         base = f"{url.removesuffix('/v1')}/{when}-{number}/v1"
         places.append(number)
-        if not one(folder / f"{when}-{number}", base, (when, number)):
+        place = folder / f"{when}-{number}"
+        shutil.copytree(started, place)
+        if not one(place, base, (when, number)):
             break
     (folder / "result.json").write_text(json.dumps(places))
 

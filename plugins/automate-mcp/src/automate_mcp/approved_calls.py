@@ -16,7 +16,7 @@ from mcp import types
 
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.secrets.masking import holds_secrets
+from automate_kernel.secrets.masking import secret_fields
 from automate_mcp.executions import Executions
 from automate_mcp.progress import Send
 from automate_mcp.settings import CALL_PREFIX, Caller, ServeSettings
@@ -48,11 +48,11 @@ class ApprovedCalls:
 
     def _start(self, caller: Caller, operation: str, data: dict[str, Any], key: str | None) -> str:
         spec = self._kernel.operation(operation)
-        if holds_secrets(data, spec.json_schema()):
+        if fields := secret_fields(data, spec.json_schema()):
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
-                f"the input of {operation} has a secret in it, and a call that waits for a person "
-                "is stored",
+                f"the input of {operation} has a secret in {', '.join(fields)[:200]}, and a call "
+                "that waits for a person is stored",
                 hint="leave it out; the host can keep it in the config of the plugin",
             )
         name = CALL_PREFIX + operation

@@ -23,6 +23,7 @@ from automate_django.admin.pages.display import shown_text
 from automate_django.kernel import get_kernel
 from automate_kernel.errors import AutomateError
 from automate_kernel.operations.account import Account, AccountStatus, Consent, state_in
+from automate_kernel.operations.error_mapping import normalize
 from automate_kernel.operations.plugin import Plugin
 
 _KINDS = ("connector", "provider")
@@ -153,7 +154,7 @@ class AccountPages(PageSection):
         return request.build_absolute_uri(self.url("automate_account_callback"))
 
     def _back(self, request: HttpRequest, what: str, error: AutomateError) -> HttpResponse:
-        text = shown_text(": ".join(filter(None, (what, error.message))), 500)
+        text = shown_text(f"{what}: {error}", 500)
         messages.error(request, text.text)
         return self._to_list()
 
@@ -190,15 +191,15 @@ def _accounts() -> Iterator[PluginAccount]:
                 if registry.get(key).oauth is Plugin.oauth:
                     continue
                 account = kernel.operations.instance(kind, key).oauth()
-            except AutomateError as error:
-                yield PluginAccount(kind, key, problem=error.message)
+            except Exception as error:  # of a plugin, which takes no other's place on the page
+                yield PluginAccount(kind, key, problem=str(normalize(error)))
                 continue
             if account is None:
                 continue
             try:
                 yield PluginAccount(kind, key, account, account.status(kernel.secrets))
-            except AutomateError as error:
-                yield PluginAccount(kind, key, account, problem=error.message)
+            except Exception as error:
+                yield PluginAccount(kind, key, account, problem=str(normalize(error)))
 
 
 def _account(kind: str, key: str) -> Account:

@@ -12,6 +12,7 @@ from django.db.transaction import non_atomic_requests
 from django.http import Http404, HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
+from django.views.decorators.http import require_http_methods
 
 from automate_django.admin.pages.access import reach_of, record
 from automate_django.admin.pages.base import Link, PageSection
@@ -43,11 +44,11 @@ class OperationPages(PageSection):
 
     def urls(self) -> Sequence[URLPattern]:
         """Return the list, a form, and what it is sent to."""
-        one = "operations/<str:name>/"
+        one = require_http_methods(["GET", "HEAD", "POST"])(self.operation_view)
         return [
             self.owner.get("operations/", self.list_view, _LIST),
-            self.owner.get(one, self.form_view, "automate_operation"),
-            self.owner.post(f"{one}call/", self.call_view, "automate_operation_call"),
+            # A name may hold slashes.
+            self.owner.own_path("operations/<path:name>/", one, "automate_operation"),
         ]
 
     def list_view(self, request: HttpRequest) -> TemplateResponse:
@@ -69,6 +70,11 @@ class OperationPages(PageSection):
     # No transaction of the request's own: a call may take its time, and its entry in the audit
     # trail has to be there even if this process dies of it.
     @non_atomic_requests
+    def operation_view(self, request: HttpRequest, name: str) -> TemplateResponse:
+        """Show the form of an operation, or take what it sends."""
+        view = self.call_view if request.method == "POST" else self.form_view
+        return view(request, name)
+
     def call_view(self, request: HttpRequest, name: str) -> TemplateResponse:
         """Look the choices of a field up, or call the operation and show its output."""
         _require_caller(request)
@@ -172,7 +178,6 @@ class OperationPages(PageSection):
             confirmed=request.POST.get("confirmed") == "yes" and output is None,
             # A new one for each form that is shown: a call that is repeated is another call.
             key=key or uuid4().hex,
-            call_url=self.url("automate_operation_call", name),
             crumbs=[Link("Operations", self.url(_LIST))],
         )
         page.status_code = 422 if problem else 200

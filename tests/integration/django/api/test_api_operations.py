@@ -31,6 +31,11 @@ class Desk(Connector):
         CALLS.append((subject, call.tenant_id, call.idempotency_key))
         return {"subject": subject, "tenant": call.tenant_id}
 
+    @action("lists/open/all")
+    def open_lists(self, name: str = "") -> str:
+        """List lists: services have names of their own."""
+        return "all lists"
+
     @action
     def fail(self, code: str) -> None:
         """Fail."""
@@ -100,7 +105,7 @@ def test_nothing_is_offered_by_default() -> None:
 def test_the_list_has_schemas_and_hints() -> None:
     """A client learns what it may call and how; a destructive one has to be named in full."""
     found = {each["name"]: each for each in client_of("operations:read").get(API).json()}
-    assert set(found) == {"desk.fail", "desk.find", "desk.show"}
+    assert set(found) == {"desk.fail", "desk.find", "desk.lists/open/all", "desk.show"}
     one = found["desk.find"]
     assert (one["title"], one["read_only"], one["choices"]) == ("Find a ticket", True, ["subject"])
     assert one["input_schema"]["required"] == ["subject"]
@@ -238,6 +243,17 @@ def test_choices_of_a_field() -> None:
     assert found == [{"value": "a one", "label": "a one"}, {"value": "a two", "label": "a two"}]
     assert client.post(f"{path}/limit", {}, format="json").status_code == 422
     assert client.post(f"{path}/subject", {"limit": 0}, format="json").status_code == 400
+
+
+def test_a_name_may_hold_slashes() -> None:
+    """As a service's own names do."""
+    client = client_of("operations:*")
+    name = "desk.lists/open/all"
+    assert client.get(f"{API}/{name}").json()["name"] == name
+    assert call(client, name).json() == {"output": "all lists"}
+    choices = client.post(f"{API}/{name}/choices/name", {}, format="json")
+    assert choices.json()["code"] == "NOT_FOUND"
+    assert "name" in choices.json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["desk.find", "desk.find/choices/subject"])

@@ -254,9 +254,28 @@ def test_a_project_without_a_place_for_tokens_is_told_so(
     with override_settings(AUTOMATE_SECRETS=["automate_kernel.secrets.EnvSecretsBackend"]):
         page = operator.get(BASE).content.decode()
         assert "no secrets backend that can be written to" in page
+        assert "WritableFileSecretsBackend" in page, "the remedy"
         answer = operator.post(CONNECT)
         assert answer["Location"] == BASE
     assert server.grants == []
+
+
+def test_a_broken_plugin_hides_no_other(operator: Any) -> None:
+    """Its own row says what is wrong with it."""
+    from django.test import override_settings
+
+    class Odd(Crm):
+        key = "odd"
+
+        def oauth(self) -> OAuth2:
+            raise KeyError("nowhere")
+
+    with override_settings(AUTOMATE_CONNECTORS=[Crm, Odd], AUTOMATE_CONFIG={
+        key: {"url": "http://127.0.0.1:1"} for key in ("crm", "odd")
+    }):  # fmt: skip
+        page = operator.get(BASE).content.decode()
+    assert "not connected" in page
+    assert "KeyError: &#x27;nowhere&#x27;" in page
 
 
 def test_a_renewal_that_failed_is_shown(

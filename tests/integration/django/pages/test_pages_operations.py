@@ -67,6 +67,12 @@ class Desk(Connector):
         CALLS.append(fields)
         return "forwarded"
 
+    @action("lists/open/all")
+    def open_lists(self) -> str:
+        """List lists: services have names of their own."""
+        CALLS.append("lists")
+        return "all lists"
+
     @action(read_only=True)
     def count(self) -> int:
         """Count tickets."""
@@ -125,7 +131,7 @@ def caller(staff: Callable[..., Any]) -> Any:
 def send(client: Any, name: str, **values: Any) -> Any:
     """Fill the form in as a browser does, and send it."""
     data = {"input.subject": "Help", **values} if name == "desk.open_ticket" else values
-    return client.post(f"{BASE}{name}/call/", data)
+    return client.post(f"{BASE}{name}/", data)
 
 
 def text_of(response: Any) -> str:
@@ -143,7 +149,7 @@ def test_only_what_is_offered_is_there(caller: Any, markup_of: Callable[[str], A
     assert "can't be taken back" in page
     for name in ("desk.none", "http.get", "nobody.knows"):
         assert caller.get(f"{BASE}{name}/").status_code == 404
-        assert caller.post(f"{BASE}{name}/call/").status_code == 404
+        assert caller.post(f"{BASE}{name}/").status_code == 404
     with offered():
         page = text_of(caller.get(BASE))
         assert "No operations are offered here" in page
@@ -168,7 +174,7 @@ def test_it_takes_the_permission_and_a_tenant(
     client = staff(*permissions)
     assert client.get(BASE).status_code == status
     assert client.get(f"{BASE}desk.count/").status_code == status
-    assert client.post(f"{BASE}desk.count/call/").status_code == status
+    assert client.post(f"{BASE}desk.count/").status_code == status
     assert len(CALLS) == (status == 200)
 
 
@@ -185,8 +191,9 @@ def test_a_call_is_made_for_the_users_tenant(staff: Callable[..., Any]) -> None:
 def test_the_form_needs_csrf_and_post(staff: Callable[..., Any]) -> None:
     """A link or another site's form calls nothing."""
     client = staff("call_operation", "operate_outbox", enforce_csrf_checks=True)
-    assert client.post(f"{BASE}desk.count/call/").status_code == 403
-    assert client.get(f"{BASE}desk.count/call/").status_code == 405
+    assert client.post(f"{BASE}desk.count/").status_code == 403
+    assert client.get(f"{BASE}desk.count/", {"choices": ""}).status_code == 200
+    assert client.options(f"{BASE}desk.count/").status_code == 405
     assert CALLS == []
 
 
@@ -237,6 +244,14 @@ def test_a_form_becomes_the_input(caller: Any, markup_of: Callable[[str], Any]) 
     assert "callers-token-90ab" not in text
     assert "&quot;subject&quot;: &quot;Help&quot;" in text
     assert "<b>" not in text.split('id="result"')[1].split("</section>")[0]
+
+
+def test_a_name_may_hold_slashes(caller: Any) -> None:
+    """As a service's own names do."""
+    assert f'href="{BASE}desk.lists/open/all/"' in text_of(caller.get(BASE))
+    assert "List lists" in text_of(caller.get(f"{BASE}desk.lists/open/all/"))
+    assert "all lists" in text_of(send(caller, "desk.lists/open/all"))
+    assert CALLS == ["lists"]
 
 
 def test_a_form_takes_further_fields(caller: Any) -> None:
