@@ -159,15 +159,36 @@ def mariadb_engine(_mariadb_tables: sa.Engine) -> sa.Engine:
 # -- all of them ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
+STORAGES = ["memory", "sqlite", "postgresql", "mariadb"]
+
+
+@pytest.fixture(params=STORAGES)
 def storage(request: pytest.FixtureRequest) -> Any:
     """A storage of each kind, in turn, which is empty."""
+    return _storage(request)
+
+
+@pytest.fixture(params=STORAGES)
+def clocked_storage(request: pytest.FixtureRequest, clock: Any) -> Any:
+    """The same, by `clock`."""
+    return _storage(request, clock=clock)
+
+
+@pytest.fixture
+def clock() -> Any:
+    """A clock that only the test moves."""
+    from automate_kernel.testing.clock import FakeClock
+
+    return FakeClock()
+
+
+def _storage(request: pytest.FixtureRequest, **options: Any) -> Any:
     from automate_kernel.storage import MemoryStorage
     from automate_sqlalchemy import SqlAlchemyStorage
 
     if request.param == "memory":
-        return MemoryStorage()
-    return SqlAlchemyStorage(request.getfixturevalue(f"{request.param}_engine"))
+        return MemoryStorage(**options)
+    return SqlAlchemyStorage(request.getfixturevalue(f"{request.param}_engine"), **options)
 
 
 # -- whatever the test ---------------------------------------------------------------------------

@@ -325,8 +325,10 @@ class Kernel:
             return cls(*arguments, **options)
         except TypeError as error:
             name = getattr(cls, "__name__", cls)
+            # A call that does not fit is described by names; other texts may have values.
+            _, is_call, reason = str(error).partition("() ")
             raise ConfigError(
-                f"the {kind.replace('_', ' ')} {name} {trouble}",
+                f"the {kind.replace('_', ' ')} {name} {trouble}{is_call and f': {reason}'}",
                 hint="pass an instance instead of its key or path",
             ) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -99,13 +100,9 @@ class World:
         return [item.payload["event"]["payload"] for item in items]
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
-def world(request: pytest.FixtureRequest) -> World:
-    clock = FakeClock()
-    if request.param == "memory":
-        return World(MemoryStorage(clock), clock)
-    engine: sa.Engine = request.getfixturevalue(f"{request.param}_engine")
-    return World(SqlAlchemyStorage(engine, clock=clock), clock)
+@pytest.fixture
+def world(clocked_storage: Storage, clock: FakeClock) -> World:
+    return World(clocked_storage, clock)
 
 
 @pytest.fixture
@@ -483,6 +480,34 @@ def test_a_notice_for_a_place_that_all_read_is_sent_once(world: World) -> None:
     world.ask(by=["ann", "role:boss"], notify={"action": "mail", "input": input_, "once": True})
     (mail,) = world.mails
     assert (mail["to"], mail["text"]) == (None, "Pay? -1")
+
+
+@pytest.mark.parametrize("written", ["{{ approval }}", "{{- approval -}}", "{{ approval | json }}"])
+def test_a_notice_that_hands_on_the_whole_approval_has_its_links(
+    local: World, written: str
+) -> None:
+    local.ask(by=["ann"], notify={"action": "note", "input": {"what": written}})
+    (told,) = local.called
+    about = json.loads(told) if isinstance(told, str) else told
+    assert about["to"] == "ann"
+    for name in ("link", "approve_link", "reject_link"):
+        assert about[name].startswith(f"{URL}/approvals/")
+
+
+def test_a_notice_for_all_of_several_people_has_no_link(local: World) -> None:
+    """A link decides in the name of one."""
+    input_ = {"what": "{{ approval }}"}
+    local.ask(by=["ann", "role:boss"], notify={"action": "note", "input": input_, "once": True})
+    (told,) = local.called
+    assert (told["to"], told["title"]) == (None, "Pay?")
+    assert not [name for name in told if "link" in name]
+
+
+def test_a_link_in_a_notice_for_all_of_several_people_is_an_error(local: World) -> None:
+    input_ = {"what": "{{ approval.link }}"}
+    local.ask(by=["ann", "role:boss"], notify={"action": "note", "input": input_, "once": True})
+    (item,) = local.kernel.outbox.find(kind=NOTICE)
+    assert (local.called, "'link'" in (item.last_error or "")) == ([], True), item.last_error
 
 
 def test_a_notice_that_fails_is_tried_again_without_asking_twice(local: World) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from automate_kernel import (
     AutomateError,
     ErrorCodes,
@@ -18,11 +17,10 @@ from automate_kernel import (
     SyncWorkflowContext,
     WorkflowContext,
 )
-from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.storage import Storage
 from automate_kernel.storage.tables import WAIT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
-from automate_sqlalchemy import SqlAlchemyStorage
 
 DAY = 86_400.0
 Function = Callable[..., Any]
@@ -72,13 +70,9 @@ class World:
             return rows.select(WAIT)
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
-def world(request: pytest.FixtureRequest) -> World:
-    clock = FakeClock()
-    if request.param == "memory":
-        return World(MemoryStorage(clock), clock)
-    engine: sa.Engine = request.getfixturevalue(f"{request.param}_engine")
-    return World(SqlAlchemyStorage(engine, clock=clock), clock)
+@pytest.fixture
+def world(clocked_storage: Storage, clock: FakeClock) -> World:
+    return World(clocked_storage, clock)
 
 
 def test_a_workflow_goes_on_in_another_process_after_each_wait(world: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage import Storage
 from automate_kernel.storage.checkpoint import RECALL
 from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
@@ -43,12 +43,10 @@ WORKFLOW = Workflow.from_dict(
 DATABASES = ("postgresql_engine", "mariadb_engine")
 
 
-@pytest.fixture(params=["memory", "sqlite_engine", *DATABASES])
-def store(request: pytest.FixtureRequest) -> ExecutionStore:
+@pytest.fixture
+def store(storage: Storage) -> ExecutionStore:
     """Executions with their listener, in each kind of database."""
-    if request.param == "memory":
-        return made(MemoryStorage())
-    return made(SqlAlchemyStorage(request.getfixturevalue(request.param)))
+    return made(storage)
 
 
 @pytest.fixture(params=DATABASES)

@@ -12,18 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem
-from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.storage import Storage
 from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, WAIT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
-from automate_sqlalchemy import SqlAlchemyStorage
 
 COMPLETED, FAILED, CANCELLED = (
     ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED,
@@ -93,13 +91,9 @@ class World:
         return [one for one in found if one.parent_id == parent_id]
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])
-def world(request: pytest.FixtureRequest) -> World:
-    clock = FakeClock()
-    if request.param == "memory":
-        return World(MemoryStorage(clock), clock)
-    engine: sa.Engine = request.getfixturevalue(f"{request.param}_engine")
-    return World(SqlAlchemyStorage(engine, clock=clock), clock)
+@pytest.fixture
+def world(clocked_storage: Storage, clock: FakeClock) -> World:
+    return World(clocked_storage, clock)
 
 
 @pytest.fixture

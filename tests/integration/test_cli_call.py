@@ -70,9 +70,9 @@ class Chat(Connector):
         return data
 
     @action
-    def fail(self, how: str) -> None:
+    def fail(self, how: str, token: str) -> None:
         """Fail."""
-        raise {"down": ConnectionError, "bug": ZeroDivisionError}[how]("hunter2-hunter2")
+        raise {"down": ConnectionError, "bug": ZeroDivisionError}[how](token)
 
     @options("channel")
     def channels(self, search: str = "", level: str = "") -> list[tuple[str, str]]:
@@ -217,9 +217,10 @@ def test_a_destructive_operation_asks(run: Callable[..., Any]) -> None:
 
 def test_a_failure_has_its_code_and_exits_with_1(run: Callable[..., Any]) -> None:
     """The service's error is normalised; it says if another try may help."""
-    result = run("chat.fail", "--how", "down", code=1, words="UNAVAILABLE")
+    secret = ["--token", "$secret:CHAT"]
+    result = run("chat.fail", "--how", "down", *secret, code=1, words="UNAVAILABLE")
     assert "the same call may succeed later" in result.output
-    run("chat.fail", "--how", "bug", code=1, words="INTERNAL")
+    run("chat.fail", "--how", "bug", *secret, code=1, words="INTERNAL")
     run("chat.nothing", code=2, words="chat")
     run("nobody.knows", code=1, words="there is no action 'nobody.knows'")
 

@@ -166,7 +166,8 @@ def test_the_command_shows_them_without_an_import(site: Path, tmp_path: Path) ->
     assert {each["state"] for each in ours.values()} == {"DISCOVERED"}
     assert ours["many07"]["description"] == "One of many."
     found = json.loads(automate(site, tmp_path, "plugins", "search", "which one", "--json"))
-    assert len(found) == WELL - 1
+    # Other plugins, which may be installed too, have these words somewhere as well.
+    assert len([each for each in found if each["source"].startswith("many_")]) == WELL - 1
     assert "action  which()" in automate(site, tmp_path, "plugins", "show", "many07")
 
 

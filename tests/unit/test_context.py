@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
+import pytest
+
+from automate_kernel import Kernel
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.monitoring.diagnosis import workflow_problems
 from automate_kernel.operations.context import (
     Call,
     PluginContext,
@@ -66,3 +72,38 @@ def test_a_context_shows_no_secrets() -> None:
     ctx = PluginContext(key="x", secrets=Reader(), settings={"password": "hunter2"}, tenant_id="t")
     assert isinstance(ctx.secrets, SecretReader)
     assert repr(ctx) == "PluginContext(key='x', tenant_id='t')"
+
+
+QUERY = "SELECT :name"
+
+
+@pytest.mark.parametrize("written", [None, {"query": QUERY, "name": "{{ event.payload.name }}"}])
+def test_text_that_its_author_wrote_passes(written: Any) -> None:
+    """In a workflow, and where no template is rendered at all."""
+    Call("sql.query", written=written).require_written("query", QUERY)
+
+
+@pytest.mark.parametrize("written", [{"query": "SELECT '{{ x }}'"}, {}, "{{ event.payload }}"])
+def test_text_that_a_template_made_is_refused_without_a_word_of_it(written: Any) -> None:
+    """Data of an event must not become part of a query, not even the whole of it."""
+    with pytest.raises(AutomateError, match="'query' is made by a template") as caught:
+        Call("sql.query", written=written).require_written("query", QUERY)
+    assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+    assert QUERY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "mark", ["{{ 1 }}", "{% if 1 %}{% endif %}", "{# x #}", "$secret:K", "$env:HOME"]
+)
+def test_a_template_in_a_field_that_must_be_written_is_found_before_it_runs(mark: str) -> None:
+    """By the field's schema; a brace or a dollar alone is text."""
+    query = {"type": "string", "x-written": True}
+    schema = {"type": "object", "properties": {"query": query, "name": {"type": "string"}}}
+    with Kernel(discover=False, secrets={}, env_allow=["HOME"]) as kernel:
+        kernel.action("sql.query", input_schema=schema)(lambda given: None)
+        for name, text in (("good", "SELECT $1, '{}'"), ("bad", f"SELECT {mark}")):
+            step = {"id": "a", "action": "sql.query", "input": {"query": text, "name": mark}}
+            kernel.add_workflow({"name": name, "trigger": {"type": "manual"}, "steps": [step]})
+        assert workflow_problems(kernel, kernel.workflows["good"]) == []
+        (problem,) = workflow_problems(kernel, kernel.workflows["bad"])
+    assert problem.startswith("steps.a.input.query: sql.query: must be written as it is")

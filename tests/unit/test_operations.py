@@ -228,7 +228,7 @@ def test_json_schema_is_published() -> None:
     assert OperationSpec("a").output_json_schema() is None
 
 
-def test_a_list_of_models_has_a_schema() -> None:
+def test_a_list_of_models_and_none_have_a_schema() -> None:
     """What the annotation says is published, without an output_schema beside it."""
 
     def totals(order: Order) -> list[Total]:
@@ -237,10 +237,18 @@ def test_a_list_of_models_has_a_schema() -> None:
     def names() -> list[str]:
         return []
 
+    def nothing() -> None:
+        """Do something."""
+
+    def untold():  # type: ignore[no-untyped-def]
+        """Do something else."""
+
     listed = operation_from_function(totals).output_json_schema()
     assert (listed["type"], listed["items"]) == ("array", {"$ref": "#/$defs/Total"})
     assert listed["$defs"]["Total"]["required"] == ["amount"]
-    assert operation_from_function(names).output_json_schema() is None
+    assert operation_from_function(nothing).output_json_schema() == {"type": "null"}
+    for function in (names, untold):
+        assert operation_from_function(function).output_json_schema() is None
 
 
 def whole(order: Order) -> Total:

@@ -16,7 +16,8 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = (ROOT, *(each.parent for each in sorted(ROOT.glob("plugins/*/pyproject.toml"))))
+PLUGINS = tuple(sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml")))
+PACKAGES = (ROOT, *PLUGINS)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +67,6 @@ def test_each_package_brings_its_licence_and_tells_what_it_is(package):
     assert (package / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert {"authors", "classifiers", "description", "keywords", "license"} <= project.keys()
     assert "Typing :: Typed" in project["classifiers"]
-
-
-PLUGINS = tuple(sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml")))
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)

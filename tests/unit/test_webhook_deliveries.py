@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automate_kernel import AutomateError, Connector, ConfigError, ErrorCodes, Kernel, TriggerSpec
+from automate_kernel.errors import WebhookRejectedError
+from automate_kernel.http.answers import HttpAnswer, answer_webhook
 from automate_kernel.webhooks import (
     GitHubSignature,
     HmacSignature,
@@ -239,6 +241,46 @@ def test_slacks_challenge_is_answered_and_starts_nothing() -> None:
     assert items(kernel) == 0
     with pytest.raises(AutomateError, match="refused"):
         send(kernel, {}, body)
+
+
+@pytest.mark.parametrize("answer", [{}, {"text": "Got it."}])
+def test_an_event_is_answered_as_its_trigger_says(answer: dict[str, str]) -> None:
+    """Also one that comes again; what starts nothing is answered as ever."""
+    scheme = SlackSignature("HOOK")
+    kernel = kernel_with(TriggerSpec("push", signature=scheme, answer=answer))
+
+    def answered(body: bytes) -> HttpAnswer:
+        headers = scheme.sign(body, SECRET)
+        return answer_webhook(kernel.receive_webhook, "hub", "push", headers, body)
+
+    event = b'{"event_id": "Ev1"}'
+    assert [answered(event) for _ in range(2)] == [HttpAnswer(200, answer)] * 2
+    challenge = b'{"type": "url_verification", "challenge": "3eZb"}'
+    assert answered(challenge) == HttpAnswer(200, {"challenge": "3eZb"})
+    assert items(kernel) == 1
+
+
+def test_a_request_is_proved_as_the_connector_says_and_goes_where_it_says() -> None:
+    """The key of the secret is in its config, and one address takes all kinds of events."""
+    specs = [TriggerSpec("push", signature=GitHubSignature("OTHER")), TriggerSpec("paid")]
+    kernel = kernel_with(
+        specs[0],
+        triggers=classmethod(lambda cls: specs),
+        signature_for=lambda self, trigger: GitHubSignature("HOOK"),
+        route_webhook=lambda self, trigger, headers, body: json.loads(body)["kind"],
+    )
+    for kind, name in (("push", "hub.push"), ("paid", "hub.paid")):
+        body = json.dumps({"kind": kind}).encode()
+        receipt = send(kernel, GitHubSignature("HOOK").sign(body, SECRET), body)
+        (item,) = kernel.outbox.find(ids=[receipt.item_id])
+        assert item.payload["name"] == name
+    body = b'{"kind": "nosuch"}'
+    with pytest.raises(AutomateError, match="no trigger 'nosuch'"):
+        send(kernel, GitHubSignature("HOOK").sign(body, SECRET), body)
+    for trigger in ("push", "nosuch"):  # the proof comes first, and so does the trigger
+        with pytest.raises(WebhookRejectedError):
+            kernel.receive_webhook("hub", trigger, {}, b'{"kind": "paid"}')
+    assert items(kernel) == 2
 
 
 @pytest.mark.parametrize(

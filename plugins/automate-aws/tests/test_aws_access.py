@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from automate_aws.access import AwsAccess
 from automate_aws.clients import AwsClients
+from automate_aws.transport import AwsTransport
 from aws_support import REGION, SECRET_KEY, Aws
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ClientError
 
 from automate_kernel import AutomateError, ConfigError
@@ -149,6 +152,30 @@ def test_codes_of_the_services(said: str, status: int, code: str, retryable: boo
     }
     error = failure_of(ClientError(answer, "GetIt"), "s3 get_it")
     assert (error.code, error.retryable, error.retry_after) == (code, retryable, 7.0)
+
+
+@pytest.mark.parametrize(("sent", "late"), [(64 * 65_536, False), (7 * 65_536, True)])
+def test_a_file_that_is_sent_has_a_second_for_each_64_kib(
+    sent: int, late: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Its answer comes after all of it was sent, however long that took."""
+    now = [0.0]
+    monkeypatch.setattr("automate_aws.transport.time.monotonic", lambda: now[0])
+
+    class Session:
+        def send(self, request: AWSPreparedRequest) -> AWSResponse:
+            now[0] += 20
+            return AWSResponse(request.url, 200, {"Content-Length": "0"}, BytesIO())
+
+    transport = AwsTransport(seconds=10, verify=True)
+    transport._session = Session()
+    for name in ("Content-Length", "X-Amz-Decoded-Content-Length"):
+        request = AWSPreparedRequest("PUT", "http://127.0.0.1/", {name: str(sent)}, b"", False)
+        if late:
+            with pytest.raises(AutomateError, match="in time"):
+                transport(request)
+        else:
+            assert transport(request).content == b""
 
 
 def test_the_wire_log_shows_nothing_of_our_calls_and_all_of_others(

@@ -42,12 +42,15 @@ def test_a_difference_that_is_too_large_is_never_half_told() -> None:
         assert found is not None or count > 250
 
 
-@pytest.mark.parametrize("text", ["", "x", "ä" * 10, "0" * 7040])
+@pytest.mark.parametrize("text", ["", "x", "ä" * 10, "0" * 7039, "~" * 7040])
 def test_text_that_is_no_sketch_is_refused(text: str) -> None:
-    try:
-        Sketch.from_text(text).difference(Sketch())
-    except ValueError:
-        pass
+    with pytest.raises(ValueError, match="no sketch"):
+        Sketch.from_text(text)
+
+
+def test_a_sketch_has_one_length() -> None:
+    for count in (0, 1000):
+        assert len(Sketch(fingerprint(n) for n in range(count)).to_text()) == 7040
 
 
 class Shelf(FilePlace):
@@ -242,6 +245,24 @@ def test_a_workflow_starts_once_for_each_file(tmp_path: Path) -> None:
     assert after(31) == []
     (state,) = kernel.polls.find()
     assert state.state == "ok"
+
+
+def test_a_watch_for_which_there_is_no_room_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one before may fill a poll's events exactly."""
+    monkeypatch.setattr("automate_files.connector._MOST_ARRIVALS", 2)
+    place = {"type": "local", "folder": str(tmp_path)}
+    watch = {"place": "here", "settled": False, "existing": True}
+    watches = {name: {**watch, "pattern": f"*.{name}"} for name in ("a", "b")}
+    files = FilesConnector({"places": {"here": place}, "watches": watches})
+    for name in ("1.a", "2.a", "1.b"):
+        (tmp_path / name).write_text("")
+    first = files.arrived(None)
+    assert [each.payload["path"] for each in first.events] == ["1.a", "2.a"] and first.more
+    second = files.arrived(first.cursor)
+    assert [each.payload["path"] for each in second.events] == ["1.b"] and not second.more
+    assert caplog.text == ""
 
 
 def test_a_changed_watch_begins_anew(tmp_path: Path) -> None:

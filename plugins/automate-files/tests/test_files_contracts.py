@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from automate_files import FilesConnector, PlaceOutputStore
-from automate_kernel import Connector, Kernel, OutputStore
+from automate_files.failures import failure_of
+from automate_kernel import (
+    AutomateError,
+    ConfigError,
+    Connector,
+    Kernel,
+    OutputStore,
+    StorageError,
+)
 from automate_kernel.connectors import ConnectorContext
 from automate_kernel.testing import (
     ConnectorContract,
@@ -16,6 +26,7 @@ from automate_kernel.testing import (
     PollContract,
 )
 from automate_kernel.testing.hostile_service import hostile_service
+from botocore.exceptions import ClientError
 from files_support import SECRETS, Secrets, SftpServer
 
 HERE = {"place": "here"}
@@ -96,7 +107,7 @@ class TestS3AgainstHostileAnswers(HostileAnswersContract):
         endless = self.served is not None and self.served.manner in ("silent", "dripping")
         bucket = {
             "type": "s3", "bucket": "files", "endpoint_url": url, "region": "us-east-1",
-            "access_key_id": "AKIA", "access_key_secret": "S3",
+            "access_key_id": "AKIA", "access_key_secret": "S3", "session_token_secret": "TOKEN",
             # A busy machine may take its time with all that ends.
             "timeout_seconds": 5 if endless else 30,
         }  # fmt: skip
@@ -105,8 +116,6 @@ class TestS3AgainstHostileAnswers(HostileAnswersContract):
 
 @pytest.mark.parametrize("manner", ["huge", "bomb", "redirect_to_private_address"])
 def test_a_hostile_listing_is_refused(manner: str) -> None:
-    from automate_kernel import AutomateError
-
     with hostile_service(lambda method, path: {}) as service:
         service.manner = manner
         config = TestS3AgainstHostileAnswers().config(service.url)
@@ -114,7 +123,7 @@ def test_a_hostile_listing_is_refused(manner: str) -> None:
             plugins=[FilesConnector],
             discover=False,
             config={"files": config},
-            secrets={"S3": "canary-7Qm2xVb91tZk"},
+            secrets={"S3": "canary-7Qm2xVb91tZk", "TOKEN": "canary-9Rn3yWc82uAl"},
         )
         with pytest.raises(AutomateError, match="refused") as raised:
             kernel.invoke("files.list", {"place": "bucket"})
@@ -143,17 +152,59 @@ def test_outputs_of_a_workflow_live_in_a_place(kind: str, request: pytest.Fixtur
     assert len(kernel.executions.output(execution.id, "read")["rows"]) == 2000
 
 
-def test_an_output_store_that_is_away_may_come_back(tmp_path: Path) -> None:
-    from automate_kernel import StorageError
+def test_a_missing_library_is_named(s3_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "automate_files.s3_session", None)
+    with pytest.raises(ConfigError, match=r"automate-files\[s3\]"):
+        PlaceOutputStore(s3_config, secrets=SECRETS).put("a/b", b"1")
 
+
+def test_an_output_that_is_too_long_is_refused(
+    local_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not cut off."""
+    monkeypatch.setattr("automate_files.output_store._MOST_BYTES", 2)
+    store = PlaceOutputStore(local_config)
+    store.put("a/b", b"12")
+    store.put("a/c", b"123")
+    assert store.get("a/b") == b"12"
+    with pytest.raises(AutomateError, match="longer than 2 bytes"):
+        store.get("a/c")
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code", "wait"),
+    [
+        ("SlowDown", 503, "RESOURCE_EXHAUSTED", "7"),
+        ("RequestTimeout", 400, "DEADLINE_EXCEEDED", ""),
+        ("InvalidRequest", 400, "FAILED_PRECONDITION", "²"),
+        ("PreconditionFailed", 412, "ALREADY_EXISTS", "9" * 400),
+        ("404", 404, "NOT_FOUND", ""),
+        ("ExpiredToken", 400, "UNAUTHENTICATED", ""),
+        ("PermanentRedirect", 301, "FAILED_PRECONDITION", ""),
+        ("InternalError", 500, "UNAVAILABLE", ""),
+    ],
+)
+def test_codes_of_s3(name: str, status: int, code: str, wait: str) -> None:
+    error = OSError("s3fs has the answer as the cause")
+    error.__cause__ = ClientError(
+        {
+            "Error": {"Code": name, "Message": "m"},
+            "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {"retry-after": wait}},
+        },
+        "GetIt",
+    )
+    found = failure_of(error, "it can't")
+    assert isinstance(found, AutomateError)
+    assert (found.code, found.retry_after) == (code, 7.0 if wait == "7" else None)
+
+
+def test_an_output_store_that_is_away_may_come_back(tmp_path: Path) -> None:
     store = PlaceOutputStore({"type": "local", "folder": str(tmp_path / "gone")})
     with pytest.raises(StorageError):
         store.put("a/b", b"1")
 
 
 def test_unfinished_outputs_are_deleted_in_time(sftp: SftpServer, sftp_config: Any) -> None:
-    import os
-
     store = PlaceOutputStore(sftp_config, secrets=SECRETS)
     store.put("ab1/c", b"1")
     folder = sftp.root / sftp_config["folder"].strip("/") / "ab" / "ab1"

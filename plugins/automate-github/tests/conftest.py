@@ -1,4 +1,4 @@
-"""A service that records, and Prism with GitHub's own document."""
+"""A service to call, and Prism with GitHub's own document."""
 
 from __future__ import annotations
 
@@ -13,18 +13,13 @@ pytest.register_assert_rewrite("automate_kernel.testing")
 HERE = Path(__file__).parent
 sys.path[:0] = [
     str(HERE / "support"),
+    str(HERE.parents[1] / "automate-http" / "tests" / "support"),
     str(HERE.parents[1] / "automate-openapi" / "tests" / "support"),
 ]
 
 from github_support import cut_out  # noqa: E402
 from npm_parts import github_document, prism_for  # noqa: E402
-from openapi_support import Service, recording_service  # noqa: E402
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    with recording_service() as found:
-        yield found
+from recording_service import service  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from automate_kernel.authoring.example import ExampleFile
 from automate_kernel.operations.context import calling
 from automate_kernel.operations.portal import Portal
 from github_support import KEY, PUBLIC_KEY, SECRETS, TOKEN, pull_request, signed
-from openapi_support import Service
+from recording_service import Service
 
 Made = Callable[..., Kernel]
 ISSUE = {
@@ -163,10 +163,30 @@ def test_another_attempt_finds_what_the_first_has_made(
     assert [each.method for each in service.sent] == ["POST", "GET"]
 
 
+@pytest.mark.parametrize(("action", "given", "made"), MARKED)
+def test_a_caller_who_calls_again_with_the_same_key_finds_it_too(
+    kernel_with: Made, service: Service, action: str, given: Any, made: Any
+) -> None:
+    """The error lets it try again, and nobody counts the attempts of who is no workflow."""
+    kernel = kernel_with()
+    service.answer([])
+    service.answer({"message": "sorry"}, 502)
+    with pytest.raises(AutomateError) as caught:
+        kernel.invoke(f"github.{action}", given, idempotency_key="k")
+    assert caught.value.retryable
+    body = json.loads(service.last.body)["body"]
+    service.answers.clear()
+    service.answer([{**made, "body": body}])
+    assert kernel.invoke(f"github.{action}", given, idempotency_key="k")["body"] == body
+    assert [each.method for each in service.sent] == ["GET", "POST", "GET"]
+
+
 def attempt(connector: Connector, number: int, action: str, given: Any) -> Any:
     """Call *action* as the attempt *number* of a step."""
     portal = Portal()
-    call = Call(f"github.{action}", attempt=number, idempotency_key="key-of-the-step")
+    call = Call(
+        f"github.{action}", execution_id="e", attempt=number, idempotency_key="key-of-the-step"
+    )
     try:
         with calling(call):
             return portal.run(connector.call_action(action, given))
@@ -266,15 +286,32 @@ def test_an_operation_of_the_document_asks_for_the_document(kernel_with: Made) -
 
 
 def test_a_token_in_the_place_of_a_key_is_refused(kernel_with: Made) -> None:
-    with pytest.raises(AutomateError, match="key of a secret") as caught:
-        kernel_with(token_secret="ghp_abcdefghijkl").invoke("github.get_issue", PLACE)
-    assert "abcdefghijkl" not in str(caught.value)
+    for wrong in (
+        {"token_secret": "ghp_abcdefghijkl"},
+        {"app": {**APP, "private_key_secret": "-----BEGIN RSA PRIVATE KEY-----\nabcdefghijkl"}},
+    ):
+        with pytest.raises(AutomateError, match="where its key belongs") as caught:
+            kernel_with(**wrong).invoke("github.get_issue", PLACE)
+        assert "abcdefghijkl" not in str(caught.value)
 
 
 def test_the_connection_test_says_what_is_left(kernel_with: Made, service: Service) -> None:
     service.answer({"rate": {"limit": 5000, "remaining": 4990}})
     found = asyncio.run(kernel_with().connector("github").check())
     assert found == "4,990 of 5,000 requests are left in this hour"
+
+
+def test_the_connection_test_takes_a_server_without_limits(
+    kernel_with: Made, service: Service
+) -> None:
+    """As GitHub Enterprise Server is set up at first. Any other 404 is a wrong address."""
+    connector = kernel_with().connector("github")
+    service.answer({"message": "Rate limiting is not enabled."}, 404)
+    service.answer({"message": "Not Found"}, 404)
+    assert asyncio.run(connector.check()) == "requests are not limited"
+    with pytest.raises(AutomateError) as caught:
+        asyncio.run(connector.check())
+    assert caught.value.code is ErrorCodes.NOT_FOUND
 
 
 def test_the_example_runs(kernel_with: Made, service: Service) -> None:

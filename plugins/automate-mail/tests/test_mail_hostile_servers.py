@@ -11,10 +11,10 @@ LETTER = {"to": ["bob@there.example", "carol@there.example"], "text": "Hello"}
 MIB = 1_048_576
 
 
-def smtp(config=None, **more):
+def smtp(config=None):
     return lambda port: {
         "smtp": {"host": "127.0.0.1", "port": port, "tls": "none", **(config or {})},
-        "sender": USER, "timeout_seconds": 0.3, **more,
+        "sender": USER, "timeout_seconds": 0.3,
     }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def failure(script, operation, data, config):
     return caught.value
 
 
-def conversation(stage=None, answer=None, *, login=None):
+def conversation(stage=None, answer=None):
     """A server that plays well, but at *stage*: there it says *answer*, or hangs up."""
 
     def reply(connection, name, usual):
@@ -206,11 +206,11 @@ def test_a_server_that_takes_less_is_not_sent_more():
     assert len(heard) == 1 or heard[1] == b"QUIT\r\n"
 
 
-def imap(config=None, **more):
+def imap(config=None):
     return lambda port: {
         "imap": {"host": "127.0.0.1", "port": port, "tls": "none",
                  "user": USER, "secret": "MAIL_PASSWORD", **(config or {})},
-        "timeout_seconds": 0.3, "max_message_bytes": MIB, **more,
+        "timeout_seconds": 0.3, "max_message_bytes": MIB,
     }  # fmt: skip
 
 

@@ -8,7 +8,6 @@ import pytest
 from automate_kernel import AutomateError
 from automate_kernel.testing import PollContract
 from automate_mail import MailConnector
-from automate_mail.reading import message_of  # noqa: F401
 from mail_support import PASSWORD, USER, kernel_with
 
 LETTER = {"to": ["Bob <bob@there.example>"], "subject": "Grüße", "text": "Hello\n.\nBob"}
@@ -179,6 +178,19 @@ def test_a_mailbox_that_was_numbered_anew_goes_on_by_time(mail_server):
     mail_server.put(b"Subject: seen\r\n\r\n")
     cursor = connector.arrived(cursor).cursor
     mail_server.put(b"Subject: new\r\n\r\n")
+    other = {**cursor, "uid_validity": cursor["uid_validity"] + 1, "uid": 1_000_000}
+    result = connector.arrived(other)
+    assert [each.payload["subject"] for each in result.events] == ["new"]
+    assert not connector.arrived(result.cursor).events
+
+
+def test_an_old_message_with_a_higher_number_is_no_event(mail_server):
+    """As after a restore, which puts the messages back in another order."""
+    connector = connector_for(mail_server)
+    mail_server.put(b"Subject: seen\r\n\r\n")
+    cursor = connector.arrived(None).cursor
+    mail_server.put(b"Subject: new\r\n\r\n")
+    mail_server.put(b"Subject: old\r\n\r\n", date="01-Jan-2026 10:00:00 +0000")
     other = {**cursor, "uid_validity": cursor["uid_validity"] + 1, "uid": 1_000_000}
     result = connector.arrived(other)
     assert [each.payload["subject"] for each in result.events] == ["new"]

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 
 pytest.register_assert_rewrite("automate_kernel.testing")
-sys.path.insert(0, str(Path(__file__).parent / "support"))
+HERE = Path(__file__).parent
+sys.path[:0] = [
+    str(HERE / "support"),
+    str(HERE.parents[1] / "automate-http" / "tests" / "support"),
+]
 
 from npm_parts import github_document, prism_for  # noqa: E402
-from openapi_support import PETSTORE, Service, recording_service  # noqa: E402
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    with recording_service() as found:
-        yield found
+from openapi_support import PETSTORE  # noqa: E402
+from recording_service import service  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")

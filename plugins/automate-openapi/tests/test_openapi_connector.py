@@ -14,13 +14,13 @@ from automate_openapi import OpenApiConnector
 from openapi_support import (
     PETSTORE,
     TOKEN,
-    Service,
     call,
     connector,
     document,
     operation,
     specs,
 )
+from recording_service import Service
 
 
 def test_names_come_from_ids_or_paths(tmp_path: Path) -> None:

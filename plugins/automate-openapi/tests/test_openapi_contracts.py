@@ -9,7 +9,8 @@ from automate_kernel import Connector
 from automate_kernel.connectors import ConnectorContext
 from automate_kernel.testing import ConnectorContract, HostileAnswersContract
 from automate_openapi import OpenApiConnector
-from openapi_support import PETSTORE, Secrets, Service
+from openapi_support import PETSTORE, Secrets
+from recording_service import Service
 
 TOKEN_AUTH = {"token": {"secret": "T"}}
 

@@ -13,7 +13,8 @@ import pytest
 from automate_kernel import Kernel
 from automate_kernel.operations.portal import Portal
 from automate_openapi.freeze import frozen_module
-from openapi_support import PETSTORE, TOKEN, Service, connector, document, operation, specs
+from openapi_support import PETSTORE, TOKEN, connector, document, operation, specs
+from recording_service import Service
 
 USES = """
 from pets_api import GetPetInput, Pet, Pets

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from automate_kernel import AutomateError
-from openapi_support import Service, call, connector, specs
+from openapi_support import call, connector, specs
+from recording_service import Service
 
 
 @pytest.fixture

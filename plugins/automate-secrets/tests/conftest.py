@@ -1,4 +1,4 @@
-"""A Secret Service, age keys, and the commands of the project."""
+"""A Secret Service and age keys; the database servers are those of the kernel's own tests."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.register_assert_rewrite("automate_kernel.testing")
+sys.path.append(str(Path(__file__).parents[3] / "tests" / "support"))
+
+from database_servers import mariadb_server, postgresql_server  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +23,7 @@ def secret_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """GNOME's keyring on a message bus of its own."""
     for program in ("dbus-daemon", "gnome-keyring-daemon"):
         if shutil.which(program) is None:
-            pytest.skip(f"{program} is not there: apt-get install gnome-keyring dbus")
+            pytest.skip(f"{program} is not there: apt-get install gnome-keyring dbus-daemon")
     folder = tmp_path_factory.mktemp("keyring")
     bus = subprocess.Popen(
         ["dbus-daemon", "--session", "--nofork", "--print-address=1"],

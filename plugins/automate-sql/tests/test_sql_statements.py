@@ -125,6 +125,23 @@ def test_a_query_made_by_a_template_is_found_before_it_runs(sqlite_url, make):
     assert any("without a template" in each for each in problems), problems
 
 
+def test_another_action_may_give_any_text(sqlite_url, make):
+    """It is code that calls the connector, whatever the workflow gives to it."""
+    kernel = make(sqlite_url)
+
+    @kernel.action("report.make")
+    async def report(query: str) -> list:
+        found = await kernel.connector("sql").query(f"SELECT '{query}' AS name", {})
+        return found.rows
+
+    step = {"id": "make", "action": "report.make", "input": {"query": "{{ event.payload.name }}"}}
+    output = "{{ steps.make.output }}"
+    kernel.add_workflow(
+        {"name": "made", "trigger": {"type": "manual"}, "steps": [step], "output": output}
+    )
+    assert kernel.run("made", {"name": "Ada"}).output == [{"name": "Ada"}]
+
+
 def test_code_may_give_any_text(sqlite_url, make):
     kernel = make(sqlite_url)
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 import sqlalchemy as sa
-from automate_sql import SqlConnector
+from automate_sql import SqlConnector, TableWatch
+from automate_sql.watch import poll_rows
 
 
 @pytest.fixture
@@ -113,3 +114,72 @@ def test_rows_of_one_time_are_ordered_by_the_key(database):
 
     assert asyncio.run(poll(3600)) == [[], []]
     assert asyncio.run(poll(0)) == [["a", "b", "c"], []]
+
+
+def test_a_row_below_the_first_of_an_empty_table_is_not_left_out(polled):
+    poll, engine = polled
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM item")
+    _, cursor = poll(None)
+    late = engine.connect()
+    insert(late, 1)
+    with engine.begin() as connection:
+        insert(connection, 2)
+    found, cursor = poll(cursor)
+    assert found == [2]
+    late.commit()
+    late.close()
+    assert poll(cursor)[0] == [1]
+
+
+def test_a_gap_with_more_rows_than_fit_is_read_to_its_end(polled):
+    """Although it is over when the first of them are read."""
+    poll, engine = polled
+    _, cursor = poll(None)
+    late = engine.connect()
+    insert(late, *range(10, 610))
+    with engine.begin() as connection:
+        insert(connection, 610)
+    _, cursor = poll(cursor)
+    late.commit()
+    late.close()
+    found, cursor = poll(cursor, lag_seconds=0)
+    assert found == list(range(10, 610))
+
+
+def test_a_transaction_that_begins_during_a_poll_is_waited_for(postgresql_url):
+    """It takes its number, and a later number is committed, while the poll reads."""
+    engine = sa.create_engine(postgresql_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE IF EXISTS item")
+        connection.exec_driver_sql("CREATE TABLE item (id INTEGER PRIMARY KEY, name VARCHAR(100))")
+        insert(connection, 7)
+    watch = TableWatch(table="item", column="id", lag_seconds=0)
+    late, reader, statements = engine.connect(), sa.create_engine(postgresql_url), []
+
+    def poll(cursor):
+        with reader.connect() as connection:
+            result = poll_rows(connection, watch, cursor)
+        return [event.payload["id"] for event in result.events], result.cursor
+
+    _, cursor = poll(None)
+
+    @sa.event.listens_for(reader, "after_cursor_execute")
+    def interfere(_connection, _cursor, statement, *_):
+        if "pg_current_snapshot" in statement and not statements:
+            statements.append(statement)
+            insert(late, 8)
+            with engine.begin() as other:
+                insert(other, 9)
+
+    found, cursor = poll(cursor)
+    for _ in range(2):
+        more, cursor = poll(cursor)
+        found += more
+    late.commit()
+    late.close()
+    found += poll(cursor)[0]
+    for each in (engine, reader):
+        each.dispose()
+    assert statements
+    assert sorted(found) == [8, 9]

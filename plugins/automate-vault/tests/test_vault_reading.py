@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -150,6 +153,34 @@ def test_a_mount_that_is_not_there_is_no_missing_secret(vault: Made) -> None:
     with pytest.raises(SecretError) as caught:
         backend.get_secret("app")
     assert not isinstance(caught.value, SecretNotFoundError)
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("body", ["", '{"status": "ok"}', '{"data": null}'])
+def test_a_success_of_a_proxy_is_no_missing_secret(vault: Made, version: str, body: str) -> None:
+    """Else the next backend would be asked, while a page of maintenance is in the way."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            engine = {"data": {"type": "kv", "options": {"version": version}}}
+            vaults = {"sys/internal/ui/mounts/secret": engine, "auth/token/lookup-self": {}}
+            said = vaults.get(self.path.removeprefix("/v1/"))
+            content = (body if said is None else json.dumps(said)).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        backend = vault(address=f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(SecretError, match="no secret in it") as caught:
+            backend.get_secret("app")
+        assert not isinstance(caught.value, SecretNotFoundError)
+        server.shutdown()
 
 
 def test_another_kind_of_engine_is_refused(vault: Made) -> None:

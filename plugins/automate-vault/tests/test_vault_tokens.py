@@ -254,4 +254,8 @@ def test_a_pod_logs_in_with_its_service_account(bao: Bao, kubernetes: None, tmp_
         backend.get_secret("app")
     file.write_text(TokenReviews.good)  # Kubernetes rotates it
     assert backend.get_secret("app") == "value-of-app"
+    # The name of a role is no secret, and may be a word that stands in any log.
+    shown = backend._api.redactor.redact(f"the shop got {TokenReviews.good}")
+    assert shown.startswith("the shop got ")
+    assert TokenReviews.good not in shown
     backend.close()

@@ -16,10 +16,8 @@ from automate_kernel.cli.output import redact_logs
 from automate_kernel.cli.settings import Settings, load_settings
 from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
 from automate_kernel.operations.config_places import ConfigPlaces
-from automate_kernel.plugins.targets import describe_failure, load_target, normal_target
-from automate_kernel.secrets import SecretsBackend
+from automate_kernel.plugins.targets import describe_failure, load_target
 from automate_kernel.secrets.masking import strength_of
-from automate_kernel.secrets.writable import BUILT_IN
 from automate_kernel.storage import MemoryStorage, Storage
 
 if TYPE_CHECKING:
@@ -230,7 +228,8 @@ def _places(settings: Settings) -> ConfigPlaces:
     return ConfigPlaces(place, "{field} = {value}")
 
 
-def _backend(given: Any, folder: Path) -> SecretsBackend | str | dict[str, Any]:
+def _backend(given: Any, folder: Path) -> dict[str, Any]:
+    """Return a backend as a kernel takes it, with its folder seen from that of the settings."""
     options = dict(given) if isinstance(given, dict) else {"backend": given}
     name = options.pop("backend", None)
     if not isinstance(name, str):
@@ -240,20 +239,11 @@ def _backend(given: Any, folder: Path) -> SecretsBackend | str | dict[str, Any]:
         )
     if name in _FOLDERS and isinstance(options.get("directory"), str):
         options["directory"] = folder / options["directory"]
-    if name not in BUILT_IN and not (options and {".", ":"} & set(name)):
-        # The kernel finds it among the plugins.
-        return {"backend": name, **options} if options else name
-    cls: Any = BUILT_IN[name] if name in BUILT_IN else load_target(normal_target(name))
-    try:
-        backend: SecretsBackend = cls(**options)
-    except TypeError as error:
+    elif name in _FOLDERS:
         raise ConfigError(
-            f"secrets: the backend {name!r} doesn't take these options",
-            hint=f'{name} needs directory = "…"'
-            if name in _FOLDERS
-            else str(error).split(") ")[-1],
-        ) from None
-    return backend
+            f"secrets: the backend {name!r} reads a folder", hint=f'{name} needs directory = "…"'
+        )
+    return {"backend": name, **options}
 
 
 class HostSession(Session):

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -19,6 +18,7 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, did_y
 from automate_kernel.http.answers import HttpAnswer, HttpError
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.exposure import (
+    allowed_operations,
     callers_key,
     hiding_secrets,
     is_allowed,
@@ -191,11 +191,7 @@ class ExposedOperations:
 
     def specs(self) -> dict[str, OperationSpec]:
         """Return the specs of the operations that are offered, by their names in order."""
-        found: dict[str, OperationSpec] = {}
-        for pattern in self.allowed:
-            with _left_out(pattern):
-                found |= self.kernel.operations.matching(pattern)
-        return {name: found[name] for name in sorted(found) if self.offers(name, found[name])}
+        return allowed_operations(self.kernel.operations, self.allowed)
 
     def described(self) -> list[dict[str, Any]]:
         """Return the description of each operation that is offered."""
@@ -366,12 +362,3 @@ def _checked(allowed: Iterable[str]) -> tuple[str, ...]:
                 hint='for example ["slack.post_message", "http.*"]',
             )
     return given
-
-
-@contextmanager
-def _left_out(name: str) -> Iterator[None]:
-    """Log that an operation can't be described, and go on."""
-    try:
-        yield
-    except Exception as error:
-        logger.warning("the operation %s is left out: %s", name, error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from automate_kernel.errors import AutomateError, did_you_mean
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.plugins.manifest import manifest_of
 from automate_kernel.secrets.redaction import redact_text
+from automate_kernel.templates.engine import is_template
 
 if TYPE_CHECKING:
     from automate_kernel.connectors import TriggerSpec
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from automate_kernel.storage.migration import SchemaReport
     from automate_kernel.workflows.definition.model import Step, Workflow
     from automate_kernel.workflows.definition.triggers import WebhookTrigger
-
-
-_TEMPLATE = re.compile(r"\{\{|\{%|\{#|\$secret:|\$env:")
 
 
 def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
@@ -93,7 +90,7 @@ def _input_problems(
                 yield f"{place}.input.{name}: {action} has no such field (it has: {fields})"
     for name, field in known.items():
         text = given.get(name)
-        if field.get("x-written") and isinstance(text, str) and _TEMPLATE.search(text):
+        if field.get("x-written") and isinstance(text, str) and is_template(text):
             problem = "must be written as it is, without a template"
             yield f"{place}.input.{name}: {action}: {problem} (give values by parameters)"
     for name in schema.get("required", ()):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from automate_kernel.errors import AutomateError, ErrorCodes, SecretNotFoundError
@@ -19,11 +18,9 @@ if TYPE_CHECKING:
     from automate_kernel.outbox.item import OutboxItem
 
 __all__ = [
-    "ApprovalDesk",
     "Call",
     "ConnectorContext",
     "NoSecrets",
-    "OpenApproval",
     "PluginContext",
     "ProviderContext",
     "SecretReader",
@@ -161,84 +158,13 @@ class NoSecrets:
         return self.get(key)
 
 
-class OpenApproval(Protocol):
-    """The part of `PendingApproval` that a plugin needs to ask people for a decision."""
-
-    @property
-    def title(self) -> str:
-        """The question in one line."""
-
-    @property
-    def description(self) -> str | None:
-        """The facts that people need to decide."""
-
-    @property
-    def by(self) -> Sequence[str]:
-        """The people and roles (``role:NAME``) that may decide; without any, anybody may."""
-
-    @property
-    def asked(self) -> str:
-        """The id of this asking: a step that is run again asks anew."""
-
-    @property
-    def tenant_id(self) -> str | None:
-        """The tenant whose approval it is."""
-
-    @property
-    def expires_at(self) -> datetime | None:
-        """The end of the time to decide; None if there is none."""
-
-    @property
-    def decided_by(self) -> str | None:
-        """The person who has decided, until a worker takes the decision up."""
-
-    @property
-    def form(self) -> Sequence[Any]:
-        """The fields to fill in."""
-
-
-class ApprovalDesk(Protocol):
-    """The part of `Approvals` with which a plugin asks for decisions and passes them on."""
-
-    def get(
-        self, execution_id: str, step_id: str, position: int = -1, *, tenant_id: str | None = None
-    ) -> OpenApproval | None:
-        """Return what a step waits for, or None; see `Approvals.get`."""
-
-    def approve(
-        self,
-        execution_id: str,
-        step_id: str,
-        position: int = -1,
-        *,
-        by: str,
-        roles: Collection[str] = (),
-        comment: str = "",
-        tenant_id: str | None = None,
-    ) -> dict[str, Any]:
-        """Approve what a step waits for; see `Approvals.approve`."""
-
-    def reject(
-        self,
-        execution_id: str,
-        step_id: str,
-        position: int = -1,
-        *,
-        by: str,
-        roles: Collection[str] = (),
-        comment: str = "",
-        tenant_id: str | None = None,
-    ) -> dict[str, Any]:
-        """Reject what a step waits for; see `Approvals.reject`."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginContext:
     """
     The things that the host lends to one plugin instance.
 
     *settings* are the host's own, read-only. *redact* takes the secrets out of a text that leaves
-    the plugin. *approvals* are those that wait for people; without a kernel there are none.
+    the plugin. *approvals* are the kernel's `Approvals`; without a kernel there are none.
     `PluginContext(key="x")` is enough for a test.
     """
 
@@ -249,7 +175,7 @@ class PluginContext:
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     tenant_id: str | None = None
     redact: Callable[[str], str] = field(default=str, repr=False)
-    approvals: ApprovalDesk | None = field(default=None, repr=False)
+    approvals: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.logger is None:

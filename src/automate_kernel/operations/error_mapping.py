@@ -31,10 +31,11 @@ _STATUS = {
     504: ErrorCodes.DEADLINE_EXCEEDED,
 }
 
-# By name: clients such as httpx and requests don't derive their errors from the built-in ones, and
-# before Python 3.11 asyncio's and futures' TimeoutError are classes of their own.
 _LONGEST_WAIT_SECONDS = 86_400.0
 _SECONDS = re.compile(r"[0-9]{1,17}(\.[0-9]{0,17})?")
+
+# By name: clients such as httpx and requests don't derive their errors from the built-in ones, and
+# before Python 3.11 asyncio's and futures' TimeoutError are classes of their own.
 _TIMEOUTS = {"TimeoutError", "TimeoutException", "Timeout", "APITimeoutError"}
 # gaierror: the name of the host did not resolve, which passes more often than not.
 _CONNECTIONS = {"ConnectionError", "ConnectError", "NetworkError", "ProtocolError", "gaierror"} | {

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, is_setup_fault
+from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets import Redactor
 from automate_kernel.secrets.logs import get_logger
@@ -33,6 +34,21 @@ def is_allowed(name: str, spec: OperationSpec, allowed: Iterable[str]) -> bool:
     return any(
         name == each or (not spec.destructive and fnmatchcase(name, each)) for each in allowed
     )
+
+
+def allowed_operations(operations: Invoker, allowed: Iterable[str]) -> dict[str, OperationSpec]:
+    """
+    Return the operations that *allowed* names or fits, by their names in order.
+
+    Those that can't be described now are left out with a line in the log.
+    """
+    patterns, found = tuple(allowed), dict[str, OperationSpec]()
+    for pattern in patterns:
+        try:
+            found |= operations.matching(pattern)
+        except Exception as error:
+            logger.warning("the operations %r are left out: %s", pattern, error)
+    return {name: found[name] for name in sorted(found) if is_allowed(name, found[name], patterns)}
 
 
 def tool_name(name: str, taken: Container[str]) -> str:

@@ -24,7 +24,7 @@ from automate_kernel.errors import (
     nearest,
 )
 from automate_kernel.operations.config_places import ConfigPlaces
-from automate_kernel.operations.context import ApprovalDesk, Call, calling, current_call
+from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize, normalizing
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
@@ -75,7 +75,8 @@ class Invoker:
     config: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any]
     compile_config: Callable[[Any], Any]
-    approvals: ApprovalDesk | None = field(default=None, init=False)
+    approvals: Any = field(default=None, init=False)
+    """The approvals that plugins have as ``ctx.approvals``."""
     places: ConfigPlaces = field(default_factory=ConfigPlaces, init=False)
     """The form in which the host writes the config of plugins, for errors about it."""
     portal: Portal = field(default_factory=Portal, init=False)

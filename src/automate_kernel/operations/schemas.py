@@ -48,11 +48,11 @@ def json_schema_of(schema: Schema, *, output: bool = False) -> dict[str, Any]:
     return dict(schema)
 
 
-def list_schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON Schema of a list of models, as they are put out."""
+def schema_of_type(returned: Any) -> dict[str, Any]:
+    """Return the JSON Schema of what a function puts out that returns this type."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(list[model]).json_schema(mode="serialization")  # type: ignore[valid-type]
+    return TypeAdapter(returned).json_schema(mode="serialization")
 
 
 @lru_cache(maxsize=1)

@@ -21,8 +21,8 @@ class Binding:
     A function and how to call it with validated input.
 
     *whole* names the parameter that takes all the input; otherwise *fields* maps parameters to
-    fields of the input model. *call* names the parameter that takes the `Call`. *listed* is the
-    model of the elements, if the function returns a list of them.
+    fields of the input model. *call* names the parameter that takes the `Call`. *returns* is the
+    type of the output, where that and no *output_schema* says what it holds.
     """
 
     function: Callable[..., Any]
@@ -31,7 +31,7 @@ class Binding:
     whole: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     call: str | None = None
-    listed: type[BaseModel] | None = None
+    returns: Any = None
 
     def __call__(self, value: Any, call: Call, *instance: Any) -> Any:
         """Call the function (as a method of *instance*, if there is one) with the input *value*."""
@@ -68,21 +68,28 @@ def bind(
     output, returned = output_schema, hints.get("return")
     if output is None and is_model(returned):
         output = returned
-    listed = None
-    if output is None and get_origin(returned) is list and is_model(get_args(returned)[0]):
-        (listed,) = get_args(returned)
+    returns = returned if output is None and _says_all(returned) else None
     if input_schema is not None:
         if len(rest) != 1:
             raise _wrong(function, "has an input_schema, so it must take one parameter for it")
-        return Binding(function, input_schema, output, whole=rest[0].name, call=call, listed=listed)
+        return Binding(
+            function, input_schema, output, whole=rest[0].name, call=call, returns=returns
+        )
     if len(rest) == 1 and is_model(hints.get(rest[0].name)):
         return Binding(
-            function, hints[rest[0].name], output, whole=rest[0].name, call=call, listed=listed
+            function, hints[rest[0].name], output, whole=rest[0].name, call=call, returns=returns
         )
     if untyped:
         hints = {**dict.fromkeys((p.name for p in rest), Any), **hints}
     model, fields = _build_model(function, rest, hints)
-    return Binding(function, model, output, fields=fields, call=call, listed=listed)
+    return Binding(function, model, output, fields=fields, call=call, returns=returns)
+
+
+def _says_all(returned: Any) -> bool:
+    """Return True for None, and for a list of models."""
+    return returned is type(None) or (
+        get_origin(returned) is list and is_model(get_args(returned)[0])
+    )
 
 
 def type_hints(function: Callable[..., Any]) -> dict[str, Any]:

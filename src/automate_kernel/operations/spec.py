@@ -28,7 +28,7 @@ from automate_kernel.operations.schemas import (
     invalid,
     is_model,
     json_schema_of,
-    list_schema_of,
+    schema_of_type,
 )
 from automate_kernel.operations.signature import Binding, bind
 from automate_kernel.storage.values import UnstorableError, is_plain, plain_json
@@ -112,8 +112,8 @@ class OperationSpec:
     def output_json_schema(self) -> dict[str, Any] | None:
         """Return the JSON Schema of the output, or None if nothing is known of it."""
         if self.output_schema is None:
-            listed = self.binding.listed if self.binding else None
-            return None if listed is None else list_schema_of(listed)
+            returns = self.binding.returns if self.binding else None
+            return None if returns is None else schema_of_type(returns)
         return json_schema_of(self.output_schema, output=True)
 
     def validate(self, data: Any) -> Any:

@@ -19,9 +19,23 @@ from uuid import uuid4
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
 
-__all__ = ["FileOutputStore", "OutputStore"]
+__all__ = ["FileOutputStore", "OutputStore", "check_output_key", "is_output_key"]
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}/[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+
+
+def is_output_key(text: str) -> bool:
+    """Return True if *text* can be a key: ``NAME/NAME``, of letters, digits and hyphens."""
+    return _KEY.fullmatch(text) is not None
+
+
+def check_output_key(key: str) -> str:
+    """Return *key*; raise ``INVALID_ARGUMENT`` if it can't be one, and might lead elsewhere."""
+    if not is_output_key(key):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT, f"{key[:80]!r} can't be a key of an output store"
+        )
+    return key
 
 
 class OutputStore(ABC):
@@ -122,11 +136,7 @@ class FileOutputStore(OutputStore):
                 yield f"{path.parent.name}/{path.name}"
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT, f"{key[:80]!r} can't be a key of an output store"
-            )
-        group, _, name = key.partition("/")
+        group, _, name = check_output_key(key).partition("/")
         # Few folders in each: some file systems are slow with many thousands.
         return self.folder / group[:2].lower() / group / name
 

@@ -198,6 +198,11 @@ _MARKS = re.compile(r"\{[{%#]|\$(?:secret|env):")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
+def is_template(text: str) -> bool:
+    """Return True if *text* has to be compiled; any other, such as a file's, is its own value."""
+    return _MARKS.search(text) is not None
+
+
 class Template:
     """
     A compiled tree. `render` may be called from several threads.
@@ -340,10 +345,10 @@ class _Compiler:
         return name.value if isinstance(name, _Constant) else name, part
 
     def text(self, text: str, path: str) -> _Constant | _ReferenceText | _Program:
+        if not is_template(text):
+            return _Constant(text)
         limit = self._engine.limits.source
         if len(text) > limit:
-            if not _MARKS.search(text):
-                return _Constant(text)  # a file's content, say: nothing of it is compiled
             message = f"{path or 'template'}: it has more than {limit:,} characters"
             raise TemplateError(message, hint="Limits.source bounds a template")
         try:
@@ -355,8 +360,6 @@ class _Compiler:
         raise problem
 
     def _marked(self, text: str, path: str) -> _Constant | _ReferenceText:
-        if "$" not in text:
-            return _Constant(text)
         pieces = split(text)
         for piece in pieces:
             if isinstance(piece, SecretRef):

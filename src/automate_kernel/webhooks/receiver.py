@@ -46,7 +46,7 @@ class WebhookReceiver:
         tenant_id: str | None = None,
     ) -> WebhookReceipt:
         """Verify a webhook and accept it as an event; see `Kernel.receive_webhook`."""
-        connector, spec = self._connector_for(connector_key, trigger)
+        connector = self._connector_for(connector_key, trigger)
         if not connector.accepts_webhook(trigger, headers, raw_body):
             logger.warning("webhook %s.%s refused: not proven", connector_key, trigger)
             raise WebhookRejectedError("the webhook was refused")
@@ -80,15 +80,16 @@ class WebhookReceiver:
         logger.info("webhook %s.%s came again", connector_key, trigger)
         return WebhookReceipt(accepted=True, item_id=first, duplicate=True, answer=spec.answer)
 
-    def _connector_for(self, connector_key: str, trigger: str) -> tuple[Any, Any]:
+    def _connector_for(self, connector_key: str, trigger: str) -> Any:
         try:
             connector = self.operations.instance("connector", connector_key)
-            return connector, connector.find_trigger(trigger)
+            connector.find_trigger(trigger)
         except SecretUnavailableError:
             raise  # not the sender's fault: it should come again
         except AutomateError as error:
             logger.warning("webhook %s.%s refused: %s", connector_key, trigger, error)
             raise WebhookRejectedError("the webhook was refused") from None
+        return connector
 
     def _routed(
         self, connector: Any, trigger: str, headers: Any, raw_body: bytes

@@ -28,7 +28,7 @@ _LINKS: dict[str, Decision | None] = {
     "link": None, "approve_link": "approve", "reject_link": "reject",
 }  # fmt: skip
 _READS_LINK = re.compile(
-    r"""\bapproval\s*(\.\s*|\[\s*\\?["'])(approve_|reject_)?link|\{\{-?\s*approval\s*-?\}\}"""
+    r"""\bapproval\s*(\.\s*|\[\s*\\?["'])(approve_|reject_)?link|\{\{-?\s*approval\s*(\||-?\}\})"""
 )
 # Nobody waits for it, but it must not keep its thread for ever.
 _SECONDS = 60.0
@@ -96,9 +96,9 @@ class ApprovalNotices:
             "expires_at": waiting.expires_at and waiting.expires_at.isoformat(),
             "position": waiting.position,
         }
-        # A host without a key may tell people without a link.
-        if _READS_LINK.search(json.dumps(notice.input)):
-            by = to or _WITHOUT_TO
+        by = to or (None if waiting.by else _WITHOUT_TO)
+        # None can be for all of several people. A host without a key may tell them without a link.
+        if by is not None and _READS_LINK.search(json.dumps(notice.input)):
             place = (waiting.execution_id, waiting.step_id, waiting.position)
             for name, decision in _LINKS.items():
                 about[name] = self._approvals.link(*place, by=by, decision=decision)

@@ -19,7 +19,7 @@ from botocore.credentials import (
 from automate_aws.access import AwsAccess
 from automate_aws.failures import worded
 from automate_aws.transport import AwsTransport
-from automate_aws.wire_log import guard_loggers, quiet
+from automate_kernel.secrets.wire_log import guard_loggers, quiet
 
 _ROLE_SESSION = "automate-kernel"
 
@@ -80,7 +80,7 @@ class AwsClients:
             **{"region_name": access.region, **credentials},
         )
         client.meta.events.register_last("before-send", self._transport)
-        guard_loggers()
+        guard_loggers("botocore", "urllib3")
         return client
 
     @cached_property
@@ -92,7 +92,6 @@ class AwsClients:
             retries={"mode": "standard", "total_max_attempts": self._attempts},
             # Only the config says where requests go.
             ignore_configured_endpoint_urls=True,
-            signature_version=None,
             user_agent_extra="automate-aws/0.1",
             # Compatible stores know one host name for all buckets, and few of the checksums.
             s3={"addressing_style": "path"} if own else None,

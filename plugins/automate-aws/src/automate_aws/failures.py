@@ -10,7 +10,7 @@ from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.error_mapping import code_of_status
+from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 
 _DENIED = ErrorCodes.PERMISSION_DENIED
 _NO_LOGIN = ErrorCodes.UNAUTHENTICATED
@@ -86,7 +86,6 @@ _SETUP = (
     aws.NoRegionError, aws.InvalidRegionError, aws.ProfileNotFound, aws.ConfigParseError,
     aws.ConfigNotFound, aws.UnknownEndpointError, aws.EndpointProviderError,
 )  # fmt: skip
-_LONGEST_WAIT = 86_400.0
 
 
 @contextmanager
@@ -151,7 +150,7 @@ def _refusal(error: aws.ClientError, what: str) -> AutomateError:
         code,
         f"{what}: {name or status}" + (f": {words}" if words else ""),
         hint=_HINTS.get(name),
-        retry_after=_retry_after(about.get("HTTPHeaders") or {}),
+        retry_after=retry_after_of(about.get("HTTPHeaders") or {}),
         details={"status": status, "aws_code": name},
     )
 
@@ -159,12 +158,6 @@ def _refusal(error: aws.ClientError, what: str) -> AutomateError:
 def _code_of(status: int) -> ErrorCodes:
     # A redirect is not followed: the address or the region is wrong.
     return code_of_status(status) if status >= 400 else _UNFIT
-
-
-def _retry_after(headers: Mapping[str, Any]) -> float | None:
-    text = str(headers.get("retry-after") or "")
-    known = text.isascii() and text.isdigit() and len(text) < 8
-    return min(float(text), _LONGEST_WAIT) if known else None
 
 
 def needed(answer: Mapping[str, Any], name: str, what: str) -> Any:

@@ -13,9 +13,8 @@ from automate_aws.access import AwsAccess
 from automate_aws.clients import AwsClients
 from automate_aws.failures import aws_code, needed, worded
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
-from automate_kernel.storage.output_store import OutputStore
+from automate_kernel.storage.output_store import OutputStore, check_output_key, is_output_key
 
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}/[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 _PREFIX = re.compile(r"([A-Za-z0-9!_.*'()-]+/)*")
 _MOST_BYTES = 64 * 1024 * 1024  # the kernel puts 64,000,000 at most
 _CHUNK = 1024 * 1024
@@ -86,7 +85,7 @@ class S3OutputStore(OutputStore):
             for each in answer.get("Contents") or ():
                 key = each["Key"][len(self.prefix) :]
                 # Other objects are somebody else's.
-                if _KEY.fullmatch(key) and each["LastModified"] <= until:
+                if is_output_key(key) and each["LastModified"] <= until:
                     yield key
             token = answer.get("NextContinuationToken")
             if not token:
@@ -98,11 +97,7 @@ class S3OutputStore(OutputStore):
         self._clients.close()
 
     def _place(self, key: str) -> dict[str, str]:
-        if not _KEY.fullmatch(key):
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT, f"{key[:80]!r} can't be a key of an output store"
-            )
-        return {"Bucket": self.bucket, "Key": self.prefix + key}
+        return {"Bucket": self.bucket, "Key": self.prefix + check_output_key(key)}
 
     def __repr__(self) -> str:
         return f"S3OutputStore({self.bucket!r}, prefix={self.prefix!r})"

@@ -31,8 +31,8 @@ class AwsTransport:
 
     botocore itself bounds each single read, and reads an answer of any size. Here an answer has
     *seconds* in all and `MOST_ANSWER_BYTES`. An object that is streamed may have any size, which
-    its reader bounds, and a second more for each 64 KiB. Redirects aren't followed, and proxies of
-    the environment aren't used.
+    its reader bounds. Each 64 KiB of it, and of what is sent, give a second more. Redirects aren't
+    followed, and proxies of the environment aren't used.
     """
 
     def __init__(self, *, seconds: float, verify: bool | str) -> None:
@@ -58,7 +58,7 @@ class AwsTransport:
         response.raw = AwsBody(
             response.raw,
             url=request.url,
-            until=begin + self._seconds,
+            until=begin + self._seconds + _sent(request.headers) / _SLOWEST_BYTES_A_SECOND,
             most=MOST_ANSWER_BYTES if whole else None,
             expected=None if request.method == "HEAD" else _length(response.headers),
         )
@@ -144,6 +144,11 @@ def _redirected(response: Any) -> AutomateError:
     )
 
 
-def _length(headers: Any) -> int | None:
-    text = headers.get("Content-Length") or ""
+def _sent(headers: Any) -> int:
+    # What is sent in pieces, with its checksum at the end, has its length under another name.
+    return _length(headers, "X-Amz-Decoded-Content-Length") or _length(headers) or 0
+
+
+def _length(headers: Any, name: str = "Content-Length") -> int | None:
+    text = str(headers.get(name) or "")
     return int(text) if text.isascii() and text.isdigit() else None

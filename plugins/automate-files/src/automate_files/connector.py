@@ -39,6 +39,10 @@ from automate_kernel import (
 
 PlaceName = Annotated[str, Field(min_length=1, description="The place's name in the config.")]
 PathText = Annotated[str, Field(min_length=1, description="The path from the place's root.")]
+TargetPath = Annotated[str, Field(min_length=1, description="The new path.")]
+TargetPlace = Annotated[
+    str | None, Field(description="The place of the new path; by default the same.")
+]
 Overwrite = Annotated[bool, Field(description="True if a file that is there may be replaced.")]
 
 _PART = 1024 * 1024
@@ -184,10 +188,8 @@ class FilesConnector(Connector):
         self,
         place: PlaceName,
         path: PathText,
-        to_path: Annotated[str, Field(min_length=1, description="The path of the copy.")],
-        to_place: Annotated[
-            str | None, Field(description="The place of the copy; by default the same.")
-        ] = None,
+        to_path: TargetPath,
+        to_place: TargetPlace = None,
         overwrite: Overwrite = False,
     ) -> Written:
         """Copy a file, also to another place."""
@@ -205,10 +207,8 @@ class FilesConnector(Connector):
         self,
         place: PlaceName,
         path: PathText,
-        to_path: Annotated[str, Field(min_length=1, description="The new path.")],
-        to_place: Annotated[
-            str | None, Field(description="The new place; by default the same.")
-        ] = None,
+        to_path: TargetPath,
+        to_place: TargetPlace = None,
         overwrite: Overwrite = False,
     ) -> Written:
         """
@@ -289,10 +289,12 @@ class FilesConnector(Connector):
         failures: list[Exception] = []
         at = None
         for name in waiting:
+            room = _MOST_ARRIVALS - len(events)
+            if room == 0:
+                at = name  # the next poll, at once, begins with it
+                break
             try:
-                found, states[name], more = self._look(
-                    name, states.get(name), _MOST_ARRIVALS - len(events)
-                )
+                found, states[name], more = self._look(name, states.get(name), room)
             except Exception as error:
                 failures.append(error)
                 self.ctx.logger.warning("the watch %r failed: %s", name, error)

@@ -7,6 +7,7 @@ import errno
 import sys
 
 from automate_kernel import AutomateError, ErrorCodes
+from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 
 # The first that fits counts, so a class stands before its bases.
 _BY_CLASS: tuple[tuple[type[BaseException], ErrorCodes, str], ...] = (
@@ -37,15 +38,8 @@ _SIGN_IN = frozenset({
     "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch",
     "TokenRefreshRequired", "RequestTimeTooSkewed", "401",
 })  # fmt: skip
-_BY_STATUS = {
-    401: ErrorCodes.UNAUTHENTICATED,
-    403: ErrorCodes.PERMISSION_DENIED,
-    404: ErrorCodes.NOT_FOUND,
-    408: ErrorCodes.DEADLINE_EXCEEDED,
-    409: ErrorCodes.ABORTED,
-    412: ErrorCodes.ALREADY_EXISTS,
-    429: ErrorCodes.RESOURCE_EXHAUSTED,
-}
+# Where S3 means something else than HTTP does: 412 is the answer to a file that is there already.
+_BY_STATUS = {400: ErrorCodes.FAILED_PRECONDITION, 412: ErrorCodes.ALREADY_EXISTS}
 
 
 def failure_of(error: Exception, what: str) -> Exception:
@@ -112,16 +106,15 @@ def _of_answer(answer: dict[str, object], what: str) -> AutomateError:
         code = ErrorCodes.UNAUTHENTICATED
     elif name in {"SlowDown", "Throttling", "TooManyRequests"}:
         code = ErrorCodes.RESOURCE_EXHAUSTED
+    elif name == "RequestTimeout":  # with the status 400
+        code = ErrorCodes.DEADLINE_EXCEEDED
     elif status >= 500:
         code = ErrorCodes.UNAVAILABLE
     else:
-        code = _BY_STATUS.get(status, ErrorCodes.FAILED_PRECONDITION)
+        code = _BY_STATUS.get(status) or code_of_status(status)
     words = name if name and name.isascii() and name.isalnum() else "an error"
-    wait = str(headers.get("retry-after", ""))
     return AutomateError(
-        code,
-        f"{what}: it answers {words[:60]} ({status})",
-        retry_after=float(wait) if wait.isdigit() else None,
+        code, f"{what}: it answers {words[:60]} ({status})", retry_after=retry_after_of(headers)
     )
 
 

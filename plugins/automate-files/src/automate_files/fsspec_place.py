@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from automate_files.paths import joined
 from automate_files.place import FileEntry, FilePlace, Kind
 from automate_kernel import ConfigError
 from automate_kernel.operations.context import SecretReader
+from automate_kernel.secrets.wire_log import guard_loggers, quiet
 
 _NS = 1_000_000_000
 _PART = 1024 * 1024
@@ -117,7 +118,9 @@ class FsspecPlace(FilePlace):
 
     def _timed(self, files: Any, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         async def call() -> Any:
-            return await asyncio.wait_for(function(*args, **options), self._timeout)
+            # In the loop's thread: the debug log of S3's client shows session tokens.
+            with quiet():
+                return await asyncio.wait_for(function(*args, **options), self._timeout)
 
         return sync(files.loop, call)
 
@@ -180,8 +183,8 @@ class S3Place(FsspecPlace):
                 raise
             if offset and answer["ResponseMetadata"]["HTTPStatusCode"] != _PARTIAL:
                 raise OSError(errno.EIO, "it gives no parts of objects")
-            parts, left = [], length
-            async with answer["Body"] as body:
+            parts, left, body = [], length, answer["Body"]
+            async with body:  # an older aiobotocore gives its raw answer here
                 while left > 0 and (part := await body.read(min(left, _PART))):
                     parts.append(part)
                     left -= len(part)
@@ -219,10 +222,10 @@ class S3Place(FsspecPlace):
             return self._client
 
     def _connect(self, secret: str | None, token: str | None) -> Any:
-        from automate_files.s3_session import BoundedSession
-
         config = self._s3
         with _library(self.name):
+            from automate_files.s3_session import BoundedSession
+
             files = fsspec.filesystem(
                 "s3",
                 key=config.access_key_id,
@@ -240,25 +243,21 @@ class S3Place(FsspecPlace):
                 skip_instance_cache=True,
                 use_listings_cache=False,
             )
+        guard_loggers("aiobotocore", "botocore")
         files.retries = 1
         return files
 
 
-class _library:  # noqa: N801 - it is used as a function
-    """Says what to install, where the library of a protocol is missing."""
-
-    def __init__(self, place: str) -> None:
-        self._place = place
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if isinstance(error, (ImportError, ValueError)):
-            raise ConfigError(
-                f"the place {self._place!r}: {error}",
-                hint="install the protocol's library; for S3: pip install 'automate-files[s3]'",
-            ) from None
+@contextmanager
+def _library(place: str) -> Iterator[None]:
+    """Say what to install, where the library of a protocol is missing."""
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"the place {place!r}: {error}",
+            hint="install the protocol's library; for S3: pip install 'automate-files[s3]'",
+        ) from None
 
 
 _PARTIAL, _NO_SUCH_RANGE = 206, 416

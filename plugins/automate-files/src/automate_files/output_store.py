@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,10 +19,10 @@ from automate_kernel import (
     StorageError,
 )
 from automate_kernel.operations.context import SecretReader
+from automate_kernel.storage.output_store import check_output_key, is_output_key
 
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}/[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 _NS = 1_000_000_000
-_MOST_BYTES = 512 * 1024 * 1024
+_MOST_BYTES = 64 * 1024 * 1024  # the kernel puts 64,000,000 at most
 # A place that isn't mounted, full, or refuses us for now: the outputs are there all the same.
 _PASSES = {
     ErrorCodes.NOT_FOUND,
@@ -58,14 +57,21 @@ class PlaceOutputStore(OutputStore):
         path = _path(key)
         with self._doing("read"):
             try:
-                return self.place.read(path, 0, _MOST_BYTES)
+                data: bytes | None = self.place.read(path, 0, _MOST_BYTES + 1)
             except FileNotFoundError:
+                data = None
                 self.place.entries("", 0)  # a place that isn't there may come back
-        raise AutomateError(
-            ErrorCodes.NOT_FOUND,
-            f"the output store has no {key!r}",
-            hint="it was deleted, or this process has another place than its writer",
-        )
+        if data is None:
+            raise AutomateError(
+                ErrorCodes.NOT_FOUND,
+                f"the output store has no {key!r}",
+                hint="it was deleted, or this process has another place than its writer",
+            )
+        if len(data) > _MOST_BYTES:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION, f"the output is longer than {_MOST_BYTES} bytes"
+            )
+        return data
 
     def delete(self, key: str) -> None:
         """Delete a file, and its folder once that is empty."""
@@ -87,8 +93,12 @@ class PlaceOutputStore(OutputStore):
                 if name.startswith("."):
                     with suppress(FileNotFoundError):
                         self.place.delete(each.path)
-                elif _KEY.fullmatch(f"{group}/{name}"):
+                elif is_output_key(f"{group}/{name}"):
                     yield f"{group}/{name}"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.place.close()
 
     @contextmanager
     def _doing(self, what: str) -> Iterator[None]:
@@ -124,9 +134,6 @@ class _Given:
 
 
 def _path(key: str) -> str:
-    if not _KEY.fullmatch(key):
-        raise AutomateError(
-            ErrorCodes.INVALID_ARGUMENT, f"{key[:80]!r} can't be a key of an output store"
-        )
+    group = check_output_key(key).partition("/")[0]
     # Few folders in each: some file systems are slow with many thousands.
-    return f"{key.partition('/')[0][:2].lower()}/{key}"
+    return f"{group[:2].lower()}/{key}"

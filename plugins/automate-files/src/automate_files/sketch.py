@@ -75,7 +75,7 @@ class Sketch:
         return found[1], found[_COUNTS - 1]
 
     def to_text(self) -> str:
-        """Return it as text of about 7,500 characters."""
+        """Return it as text of 7,040 characters."""
         packed = _FORMAT.pack(self.size, *self._counts, *self._numbers, *self._checks)
         return base64.b85encode(packed).decode("ascii")
 

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from automate_http import AddressPolicy
-from automate_http.urls import parse_base_url
-from automate_kernel.errors import AutomateError
+from automate_http.fields import AnswerBytes, BaseUrl, CaFile, PrivateNetworks
 from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024
-
-
-def _reporting(check: Any) -> AfterValidator:
-    """Make pydantic report the errors of *check* with the field's name."""
-
-    def validate(value: Any) -> Any:
-        try:
-            check(value)
-        except AutomateError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    return AfterValidator(validate)
+_VALUES = ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "-----BEGIN")
 
 
 class _GitHubTable(BaseModel):
@@ -65,7 +51,7 @@ class WebhookFilter(_GitHubTable):
 class GitHubConfig(_GitHubTable):
     """One account at GitHub, and the webhooks that it sends."""
 
-    base_url: Annotated[str, _reporting(parse_base_url)] = "https://api.github.com"
+    base_url: BaseUrl = "https://api.github.com"
     """The API's address; of GitHub Enterprise Server ``https://HOST/api/v3``."""
     token_secret: SecretKey = Field(default="GITHUB_TOKEN")
     """The key of the secret with a token, which is used if there is no *app*."""
@@ -81,19 +67,16 @@ class GitHubConfig(_GitHubTable):
     """The document's operations to have, by name or pattern: ``issues.*``."""
     api_version: str = Field(default="2022-11-28", pattern=r"^\d{4}-\d{2}-\d{2}$")
     """The version of the API that requests ask for."""
-    allow_private_networks: Annotated[bool | list[str], _reporting(AddressPolicy.parse)] = False
-    """Addresses that are not public and may be reached: networks, addresses, hosts; true for all
-    private ones."""
-    ca_file: str | None = None
-    """A file of authorities to trust in place of the public ones, in PEM."""
+    allow_private_networks: PrivateNetworks = False
+    ca_file: CaFile = None
     timeout_seconds: float = Field(default=30.0, gt=0, le=3_600)
     """The most seconds of a request."""
-    max_response_bytes: int = Field(default=10 * _MIB, ge=1_000, le=512 * _MIB)
-    """The most bytes of an answer, unpacked."""
+    max_response_bytes: AnswerBytes = 10 * _MIB
 
     @model_validator(mode="after")
     def _no_values(self) -> GitHubConfig:
-        for key in (self.token_secret, *self.webhook_secrets):
-            if key.startswith(("ghp_", "gho_", "ghs_", "github_pat_")):
-                raise ValueError("a token stands where the key of a secret belongs")
+        app = [] if self.app is None else [self.app.private_key_secret]
+        for key in (self.token_secret, *self.webhook_secrets, *app):
+            if key.lstrip().startswith(_VALUES):
+                raise ValueError("a secret's value stands where its key belongs")
         return self

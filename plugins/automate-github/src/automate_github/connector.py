@@ -26,9 +26,9 @@ from automate_github.app import AppAuth
 from automate_github.config import GitHubConfig
 from automate_github.events import EVENTS, WebhookEvent
 from automate_github.filters import refusal
-from automate_github.marks import mark_of, marked
+from automate_github.marks import mark_of, marked, may_be_made
 from automate_http import Auth, BearerAuth, NextLink, ServiceClient
-from automate_http.failures import is_undone
+from automate_http.failures import forbid_repeat
 from automate_kernel import Call, FieldOption
 from automate_kernel.connectors import (
     ActionSpec,
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 _SECONDARY_WAIT_SECONDS = 60.0
 _ANY = "events"
-_NOT_ALLOWED, _CONFLICT = 405, 409
+_NOT_FOUND, _NOT_ALLOWED, _CONFLICT = 404, 405, 409
 
 Repository = Annotated[
     str,
@@ -137,7 +137,14 @@ class GitHubConnector(Connector):
 
     async def check(self) -> str:
         """Ask for the rate limit, which any valid credentials may and which costs nothing."""
-        rate = (await self.client.aget("/rate_limit", returns=_RateLimits)).rate
+        try:
+            rate = (await self.client.aget("/rate_limit", returns=_RateLimits)).rate
+        except AutomateError as error:
+            # GitHub Enterprise Server says so, unless its administrator has set limits.
+            unlimited = "rate limiting is not enabled" in error.message.lower()
+            if not unlimited or error.details.get("status") != _NOT_FOUND:
+                raise
+            return "requests are not limited"
         return f"{rate.remaining:,} of {rate.limit:,} requests are left in this hour"
 
     def close(self) -> None:
@@ -248,11 +255,11 @@ class GitHubConnector(Connector):
         """
         Create an issue.
 
-        In a workflow its text ends with a mark that isn't shown: another attempt of the step looks
-        for it among the newest issues, and creates none if it is there.
+        With an idempotency key, as a step has one, its text ends with a mark that isn't shown:
+        another attempt looks for it among the newest issues, and creates none if it is there.
         """
         mark = mark_of(call)
-        if mark and call.attempt > 1:
+        if mark and may_be_made(call):
             newest = await self.list_issues(repository, state="all", limit=100)
             for issue in newest:
                 if mark in (issue.body or ""):
@@ -317,11 +324,11 @@ class GitHubConnector(Connector):
         """
         Comment on an issue or a pull request.
 
-        In a workflow the comment ends with a mark that isn't shown: another attempt of the step
-        looks for it, and adds no second comment.
+        With an idempotency key, as a step has one, it ends with a mark that isn't shown: another
+        attempt looks for it, and adds no second comment.
         """
         mark, path = mark_of(call), "/repos/{owner}/{repo}/issues/{number}/comments"
-        if mark and call.attempt > 1:
+        if mark and may_be_made(call):
             found = self.client.aitems(
                 path, pages=NextLink(), query={"per_page": 100}, number=number, returns=Comment,
                 max_pages=100, **_place(repository),
@@ -605,9 +612,8 @@ class GitHubConnector(Connector):
                 path, json=content, returns=returns, **_place(repository), **parts
             )
         except AutomateError as error:
-            if error.retryable and not sought and not is_undone(error):
-                error.retryable = False
-                error.hint = error.hint or "it is unknown whether GitHub has done it: look there"
+            if not sought:
+                forbid_repeat(error, "it is unknown whether GitHub has done it: look there")
             raise
 
 

@@ -9,14 +9,19 @@ from automate_kernel.operations.context import Call
 
 def mark_of(call: Call) -> str | None:
     """
-    Return the mark of a step, a comment in HTML that GitHub doesn't show; None without a step.
+    Return the mark of a call, a comment in HTML that GitHub doesn't show; None without a key.
 
-    It is a hash of the step's key, and says nothing about it.
+    It is a hash of the call's idempotency key, which each step has, and says nothing about it.
     """
     if call.idempotency_key is None:
         return None
     digest = hashlib.sha256(f"automate\n{call.operation}\n{call.idempotency_key}".encode())
     return f"<!-- automate:{digest.hexdigest()[:32]} -->"
+
+
+def may_be_made(call: Call) -> bool:
+    """Return True if an earlier attempt may have been: outside a workflow nobody counts them."""
+    return call.attempt > 1 or call.execution_id is None
 
 
 def marked(text: str, mark: str | None) -> str:

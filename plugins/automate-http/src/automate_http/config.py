@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from automate_http.addresses import AddressPolicy
+from automate_http.fields import BaseUrl, CaFile, HeaderName, PrivateNetworks, checked_by
 from automate_http.headers import check_headers
-from automate_http.urls import parse_base_url
-from automate_kernel.errors import AutomateError
 
 _MIB = 1024 * 1024
-
-
-def _checked_by(check: Callable[[Any], object]) -> AfterValidator:
-    """Make pydantic report the errors of *check* with the field's name."""
-
-    def validate(value: Any) -> Any:
-        _report(check, value)
-        return value
-
-    return AfterValidator(validate)
-
-
-def _report(check: Callable[[Any], object], value: Any) -> None:
-    try:
-        if value is not None:
-            check(value)
-    except AutomateError as error:
-        raise ValueError(str(error)) from None
 
 
 def _check_values(headers: dict[str, SecretStr]) -> None:
@@ -42,11 +21,11 @@ class HttpConfig(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
-    base_url: Annotated[str | None, _checked_by(parse_base_url)] = Field(
+    base_url: BaseUrl | None = Field(
         default=None,
         description="The base of a relative URL. Needed for `headers`.",
     )
-    headers: Annotated[dict[str, SecretStr], _checked_by(_check_values)] = Field(
+    headers: Annotated[dict[str, SecretStr], checked_by(_check_values)] = Field(
         default_factory=dict,
         description="Sent with each request to the origin of `base_url`, and to no other.",
     )
@@ -54,12 +33,7 @@ class HttpConfig(BaseModel):
         default=None,
         description="If given, only these hosts are requested: names, or `*.example.com`.",
     )
-    allow_private_networks: Annotated[bool | list[str], _checked_by(AddressPolicy.parse)] = Field(
-        default=False,
-        description="Addresses that are not public: all private ones (true), or networks, "
-        "addresses and host names. Link-local ones, where clouds keep credentials, only by name "
-        "of their network.",
-    )
+    allow_private_networks: PrivateNetworks = False
     timeout_seconds: float = Field(
         default=30.0, gt=0, le=3600, description="The most seconds of a request in all."
     )
@@ -69,17 +43,12 @@ class HttpConfig(BaseModel):
     max_redirects: int = Field(
         default=5, ge=0, le=20, description="The most redirects that a request follows."
     )
-    idempotency_header: Annotated[str | None, _checked_by(lambda v: check_headers({v: ""}))] = (
-        Field(
-            default="Idempotency-Key",
-            description="The header that marks another attempt of a step, not a new request.",
-        )
+    idempotency_header: HeaderName | None = Field(
+        default="Idempotency-Key",
+        description="The header that marks another attempt of a step, not a new request.",
     )
-    ca_file: str | None = Field(
-        default=None,
-        description="A file of authorities to trust in place of the public ones, in PEM.",
-    )
-    user_agent: Annotated[str, _checked_by(lambda v: check_headers({"User-Agent": v}))] = Field(
+    ca_file: CaFile = None
+    user_agent: Annotated[str, checked_by(lambda v: check_headers({"User-Agent": v}))] = Field(
         default="automate-http/0.1", min_length=1, description="The program that asks."
     )
 

@@ -65,6 +65,13 @@ def is_undone(error: AutomateError) -> bool:
     )
 
 
+def forbid_repeat(error: AutomateError, hint: str) -> None:
+    """Let nobody send again what may have been carried out; *hint* says where to look."""
+    if error.retryable and not is_undone(error):
+        error.retryable = False
+        error.hint = error.hint or hint
+
+
 def _phrase(status: int) -> str:
     try:
         return f"{status} {HTTPStatus(status).phrase}"

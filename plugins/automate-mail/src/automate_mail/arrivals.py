@@ -38,11 +38,12 @@ def arrivals(session: ImapSession, mailbox: str, cursor: Any) -> PollResult:
         page, more = summaries(session, mailbox, validity, uids[:PAGE]), len(uids) > PAGE
         if not page and uids:
             return PollResult((), {**cursor, "uid": uids[:PAGE][-1]}, more=more)
-    if not page:
-        last = session.next_uid() - 1 if renumbered else cursor["uid"]
-        return PollResult((), {**cursor, "uid_validity": validity, "uid": last})
+    last = page[-1].uid if page else cursor["uid"]
+    if renumbered and not more:
+        # The numbers say nothing of the time: an old message may have a higher one than a new.
+        last = max(session.next_uid() - 1, *(each.uid for each in page))
     events = [PolledEvent(f"{validity}-{each.uid}", each.model_dump()) for each in page]
-    return PollResult(events, _cursor(validity, page[-1].uid, page, cursor), more=more)
+    return PollResult(events, _cursor(validity, last, page, cursor), more=more)
 
 
 def summaries(session: ImapSession, mailbox: str, validity: int, uids: list[int]) -> list[Summary]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from automate_kernel.secrets.keys import SecretKey
 from automate_mail.addresses import MailAddress
 
 MEBIBYTE = 1_048_576
@@ -30,7 +31,7 @@ class MailServer(BaseModel):
         None, description="A file of certificates to trust instead of the system's."
     )
     user: str | None = Field(None, description="The account; without one there is no login.")
-    secret: str | None = Field(
+    secret: SecretKey | None = Field(
         None, description="The key of the secret with the password or the access token."
     )
     auth: Literal["password", "xoauth2"] = Field(

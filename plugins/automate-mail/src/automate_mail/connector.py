@@ -89,7 +89,7 @@ class MailConnector(Connector):
 
     def __init__(self, config: dict[str, Any] | None = None, *, ctx: Any = None) -> None:
         super().__init__(config, ctx=ctx)
-        self._config = MailConfig.model_validate(dict(self.config))
+        self._config: MailConfig = self.parse_config(config)
 
     @classmethod
     def config_schema(cls) -> type[MailConfig]:

@@ -9,10 +9,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 
 _SHOWN = 200
 _SMTP_CODES = {
-    421: ErrorCodes.UNAVAILABLE,
-    450: ErrorCodes.UNAVAILABLE,
     452: ErrorCodes.RESOURCE_EXHAUSTED,
-    454: ErrorCodes.UNAVAILABLE,
     502: ErrorCodes.UNIMPLEMENTED,
     504: ErrorCodes.UNIMPLEMENTED,
     530: ErrorCodes.UNAUTHENTICATED,

@@ -6,10 +6,9 @@ import base64
 import imaplib
 import re
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -17,6 +16,7 @@ from automate_mail.config import MailServer
 from automate_mail.failures import login_failed, said, transport_failure
 
 _CHUNK = 65_536
+_GOODBYE_SECONDS = 1.0
 _OVERHEAD = 4 * 1_048_576  # lists of numbers, headers, and all that isn't the one large message
 
 
@@ -65,6 +65,12 @@ class BoundedImap(imaplib.IMAP4):
         self.untagged_responses.clear()
         _, found = self.capability()
         self.capabilities = tuple(found[-1].decode("ascii", "replace").upper().split())
+
+    def leave(self) -> None:
+        """Say goodbye, for a second at most. What was asked for is done already."""
+        self._deadline = min(self._deadline, time.monotonic() + _GOODBYE_SECONDS)
+        with suppress(Exception):
+            self.logout()
 
     def read(self, size: int) -> bytes:
         """Return *size* bytes, if that many may still come."""
@@ -201,7 +207,7 @@ def imap_session(
         _login(client, server, secret, what)
         client.learn_capabilities()
         yield ImapSession(client, what, redact)
-        client.logout()
+        client.leave()
     except AutomateError:
         raise
     except _TooMuchError:
@@ -211,9 +217,7 @@ def imap_session(
             hint="search for less, or raise max_message_bytes",
             retryable=False,
         ) from None
-    except (OSError, ssl.SSLError) as error:
-        raise transport_failure(what, error) from None
-    except imaplib.IMAP4.abort as error:
+    except (OSError, imaplib.IMAP4.abort) as error:
         # imaplib wraps what its socket raised while sending.
         raise transport_failure(what, error) from None
     except (imaplib.IMAP4.error, ValueError, IndexError, AttributeError, TypeError) as error:

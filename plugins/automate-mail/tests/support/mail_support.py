@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import imaplib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from automate_kernel import Kernel
@@ -50,9 +52,10 @@ class MailServer:
                     client.store("1:*", "+FLAGS", r"(\Deleted)")
                     client.expunge()
 
-    def put(self, raw: bytes, mailbox: str = "INBOX") -> None:
+    def put(self, raw: bytes, mailbox: str = "INBOX", date: str = "") -> None:
         with self.client() as client:
-            assert client.append(mailbox, "", "", raw)[0] == "OK"
+            when = f'"{date}"' if date else ""
+            assert client.append(mailbox, "", when, raw)[0] == "OK"
 
     def raw(self, mailbox: str = "INBOX") -> list[bytes]:
         with self.client() as client:
@@ -75,6 +78,13 @@ class Connection:
         self.socket = taken
         taken.settimeout(20)
         self._lines = taken.makefile("rb")
+
+    def encrypt(self, certificate: Path) -> None:
+        """Begin TLS as the server, with the cert.pem and key.pem of the folder *certificate*."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self._lines = self.socket.makefile("rb")
 
     def say(self, *lines: str | bytes) -> None:
         for line in lines:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -15,8 +15,7 @@ from mcp.server import Server, ServerRequestContext
 
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean
-from automate_kernel.operations.exposure import is_allowed, tool_name
-from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.operations.exposure import allowed_operations, tool_name
 from automate_kernel.secrets.logs import get_logger
 from automate_mcp.answers import failed
 from automate_mcp.approved_calls import ApprovedCalls
@@ -87,24 +86,13 @@ class Offers:
                     self._kernel, self._executions, self._settings, workflow.workflow
                 )
                 found[tool_name(f"start_{name}", found)] = tool_of_it
-        for pattern in self._settings.operations:
-            for name, spec in self._matching(pattern).items():
-                offered = is_allowed(name, spec, self._settings.operations)
-                known = (
-                    each.operation for each in found.values() if isinstance(each, OperationTool)
-                )
-                if offered and name not in known:
-                    found[tool_name(name, found)] = OperationTool(
-                        self._kernel, self._settings, self._approved, name, spec
-                    )
+        for name, spec in allowed_operations(
+            self._kernel.operations, self._settings.operations
+        ).items():
+            found[tool_name(name, found)] = OperationTool(
+                self._kernel, self._settings, self._approved, name, spec
+            )
         return found
-
-    def _matching(self, pattern: str) -> Mapping[str, OperationSpec]:
-        try:
-            return self._kernel.operations.matching(pattern)
-        except AutomateError as error:
-            logger.warning("the operations %r can't be offered now: %s", pattern, error)
-            return {}
 
 
 def mcp_server(

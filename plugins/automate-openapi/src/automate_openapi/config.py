@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from automate_http import AddressPolicy
+from automate_http.fields import (
+    AnswerBytes,
+    BaseUrl,
+    CaFile,
+    HeaderName,
+    PrivateNetworks,
+    checked_by,
+)
 from automate_http.headers import check_headers
 from automate_http.pages import Cursor, NextLink, Offset, PageNumber, Pages
-from automate_http.urls import parse_base_url
-from automate_kernel.errors import AutomateError
 
 _MIB = 1024 * 1024
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
-
-
-def _reporting(check: Any) -> AfterValidator:
-    """Make pydantic report the errors of *check* with the field's name."""
-
-    def validate(value: Any) -> Any:
-        try:
-            if value is not None:
-                check(value)
-        except AutomateError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    return AfterValidator(validate)
 
 
 class _Table(BaseModel):
@@ -128,9 +119,7 @@ class OpenApiConfig(_Table):
 
     document: str = Field(min_length=1, examples=["petstore.yaml"])
     """The OpenAPI document, version 3.0 or 3.1: a file, or a URL. JSON or YAML."""
-    base_url: Annotated[str | None, _reporting(parse_base_url)] = Field(
-        default=None, examples=["https://api.example.com/v1"]
-    )
+    base_url: BaseUrl | None = Field(default=None, examples=["https://api.example.com/v1"])
     """The service's address, in place of the document's servers."""
     server: int = Field(default=0, ge=0)
     """Which of the document's servers to take, from 0."""
@@ -146,7 +135,7 @@ class OpenApiConfig(_Table):
     """Your own word on actions, by name or pattern; the last that fits counts."""
     auth: dict[str, SchemeAuth] = {}
     """Credentials, by the names of the document's security schemes."""
-    headers: Annotated[dict[str, str], _reporting(check_headers)] = {}
+    headers: Annotated[dict[str, str], checked_by(check_headers)] = {}
     """Headers that are sent with each request, such as an API's version. No secrets."""
     pages: dict[str, PagesConfig] = {}
     """Lists in pages, by the name or pattern of their actions: these take ``max_items``."""
@@ -156,19 +145,13 @@ class OpenApiConfig(_Table):
     """The consequence of an answer that doesn't fit the document: a warning, an error, none."""
     files_from: str | None = None
     """The folder whose files may be sent. Without it a file is given as base64."""
-    idempotency_header: Annotated[str | None, _reporting(lambda v: check_headers({v: ""}))] = Field(
-        default=None, examples=["Idempotency-Key"]
-    )
+    idempotency_header: HeaderName | None = Field(default=None, examples=["Idempotency-Key"])
     """A header that the service knows a repeated request by, such as ``Idempotency-Key``."""
-    allow_private_networks: Annotated[bool | list[str], _reporting(AddressPolicy.parse)] = False
-    """Addresses that are not public and may be reached: networks, addresses, hosts; true for all
-    private ones."""
-    ca_file: str | None = None
-    """A file of authorities to trust in place of the public ones, in PEM."""
+    allow_private_networks: PrivateNetworks = False
+    ca_file: CaFile = None
     timeout_seconds: _Seconds = 30.0
     """The most seconds of a request."""
-    max_response_bytes: int = Field(default=5 * _MIB, ge=1_000, le=512 * _MIB)
-    """The most bytes of an answer, unpacked."""
+    max_response_bytes: AnswerBytes = 5 * _MIB
     max_redirects: int = Field(default=5, ge=0, le=20)
     """The most redirects that a request follows."""
     max_document_bytes: int = Field(default=32 * _MIB, ge=1_000, le=256 * _MIB)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from automate_http import Auth, RateLimiter, ServiceClient
-from automate_http.failures import is_undone
+from automate_http.failures import forbid_repeat
 from automate_kernel.connectors import ActionSpec, Connector, ConnectorContext
 from automate_kernel.errors import AutomateError
 from automate_kernel.operations.portal import Portal
@@ -170,14 +170,12 @@ class OpenApiConnector(Connector):
 
     def _judge(self, action: ApiAction, error: AutomateError) -> None:
         """Let nobody repeat a call that isn't idempotent and may have been carried out."""
-        repeatable = action.spec.idempotent or self._settings.idempotency_header is not None
-        if repeatable or not error.retryable or is_undone(error):
-            return
-        error.retryable = False
-        error.hint = error.hint or (
-            f"it is unknown whether {action.spec.name!r} was done: look, or set hints.idempotent "
-            "if it may be done twice"
-        )
+        if not action.spec.idempotent and self._settings.idempotency_header is None:
+            forbid_repeat(
+                error,
+                f"it is unknown whether {action.spec.name!r} was done: look, or set "
+                "hints.idempotent if it may be done twice",
+            )
 
 
 def _target(action: ApiAction, values: Mapping[str, Any]) -> tuple[str, dict[str, str]]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from server_process import server_process
 
 _GITHUB = "node_modules/@octokit/openapi/generated/api.github.com.json"
 
@@ -47,35 +46,12 @@ def github_document() -> Path:
 def prism_for(document: Path, folder: Path) -> Iterator[str]:
     """Run Prism, which answers *document* and refuses what doesn't fit it; gives its URL."""
     place = npm_folder("@stoplight/prism-cli@5", "node_modules/.bin/prism")
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = folder / "log"
-    command = [str(place / "node_modules/.bin/prism"), "mock", "-h", "127.0.0.1"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "-p", str(port), "--errors", str(document)], stdout=output, stderr=output
-        )
-    try:
-        _until_it_listens(process, port, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    prism = str(place / "node_modules/.bin/prism")
 
+    def command(port: int) -> list[str]:
+        return [
+            prism, "mock", "-h", "127.0.0.1", "-p", str(port), "--errors", str(document),
+        ]  # fmt: skip
 
-def _until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            pytest.fail(f"Prism ended: {log.read_text()[-2000:]}")
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail(f"Prism doesn't listen: {log.read_text()[-2000:]}")
+    with server_process(command, folder / "log") as url:
+        yield url

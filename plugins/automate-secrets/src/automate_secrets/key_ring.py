@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from automate_kernel.errors import SecretDeniedError, SecretError
+from automate_kernel.errors import ErrorCodes, SecretDeniedError, SecretError
 
 _KEY_BYTES, _NONCE_BYTES = 32, 12
-_ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64}):([A-Za-z0-9+/_=-]{43,44})")
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ENTRY = re.compile(rf"({_ID.pattern}):([A-Za-z0-9+/_=-]{{43,44}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,13 @@ def parse_key_ring(text: str) -> KeyRing:
 
 
 def new_key(key_id: str) -> str:
-    """Return a new key as `parse_key_ring` reads it."""
+    """Return a new key as `parse_key_ring` reads it. Raises `SecretError` for another id."""
+    if not _ID.fullmatch(key_id):
+        raise SecretError(
+            "this can't be the id of a key",
+            code=ErrorCodes.INVALID_ARGUMENT,
+            hint="an id has 1 to 64 letters, digits, points, underscores and hyphens, as 2027",
+        )
     return f"{key_id}:{base64.urlsafe_b64encode(os.urandom(_KEY_BYTES)).decode()}"
 
 

@@ -116,7 +116,7 @@ class SecretTableBackend(WritableSecretsBackend):
 
     def set_secret(self, key: str, value: str) -> None:
         """Encrypt the value with the first key, and write the row."""
-        if not value or len(value.encode()) > _MOST_BYTES or not 0 < len(key) <= _LONGEST_NAME:
+        if not _fits(key, value):
             raise SecretError(
                 f"the value of secret {key[:80]!r} can't be kept in the table",
                 hint=f"it has 1 to {_MOST_BYTES} bytes, its name 1 to {_LONGEST_NAME} characters",
@@ -276,6 +276,17 @@ class _LockRow:
 def _row(name: str, ring: KeyRing, value: str) -> dict[str, object]:
     now = datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
     return {"key_id": ring.primary, "sealed": ring.encrypt(name, value), "updated_at": now}
+
+
+def _fits(name: str, value: str) -> bool:
+    try:
+        return (
+            bool(name.encode())
+            and len(name) <= _LONGEST_NAME
+            and 0 < len(value.encode()) <= _MOST_BYTES
+        )
+    except UnicodeEncodeError:  # half a surrogate pair; the error has the value
+        return False
 
 
 def _digest(name: str) -> str:

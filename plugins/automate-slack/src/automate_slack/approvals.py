@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.context import (
-    ApprovalDesk,
-    OpenApproval,
-    PluginContext,
-    current_call,
-)
+from automate_kernel.operations.context import PluginContext, current_call
 from automate_slack.buttons import ApprovalButtons, AskedPlace, Click, escaped
 from automate_slack.messages import ClickOutcome, PostedMessage
 from automate_slack.people import People
 from automate_slack.posts import Posts, repeated
 from automate_slack.web_api import WebApi
+
+if TYPE_CHECKING:
+    from automate_kernel.workflows.approvals import Approvals, PendingApproval
 
 _GONE = "This question waits no longer."
 _DONE = {"approve": "approved", "reject": "rejected"}
@@ -99,7 +97,7 @@ class SlackApprovals:
         try:
             by = await self._people.name_of(click.user)
             roles = await self._people.roles_of(click.user, waiting.by if waiting else ())
-            decide = getattr(self._desk(), click.decision)
+            decide = getattr(self._approvals(), click.decision)
             await to_thread.run_sync(
                 partial(decide, *where, by=by, roles=roles, comment=comment, tenant_id=place.tenant)
             )
@@ -124,19 +122,20 @@ class SlackApprovals:
 
     async def _waiting(
         self, execution_id: str, step_id: str, position: int, tenant_id: str | None
-    ) -> OpenApproval | None:
-        find = partial(self._desk().get, execution_id, step_id, position, tenant_id=tenant_id)
+    ) -> PendingApproval | None:
+        find = partial(self._approvals().get, execution_id, step_id, position, tenant_id=tenant_id)
         waiting = await to_thread.run_sync(find)
         return None if waiting is None or waiting.tenant_id != tenant_id else waiting
 
-    def _desk(self) -> ApprovalDesk:
-        if self._ctx.approvals is None:
+    def _approvals(self) -> Approvals:
+        approvals: Approvals | None = self._ctx.approvals
+        if approvals is None:
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 "there are no approvals here",
                 hint="use the connector through a kernel",
             )
-        return self._ctx.approvals
+        return approvals
 
 
 def _refused(error: AutomateError) -> ClickOutcome:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.context import OpenApproval
 from automate_kernel.secrets.signing import Signer
 from automate_slack.forms import value_at
+
+if TYPE_CHECKING:
+    from automate_kernel.workflows.approvals import PendingApproval
 
 _OWN = "automate_"
 _DECISIONS: Mapping[str, Literal["approve", "reject"]] = {
@@ -59,7 +61,7 @@ class ApprovalButtons:
         self._buttons = Signer([signing_secret], "automate.slack.button")
         self._clicks = Signer([signing_secret], "automate.slack.click")
 
-    def message(self, place: AskedPlace, approval: OpenApproval) -> dict[str, Any]:
+    def message(self, place: AskedPlace, approval: PendingApproval) -> dict[str, Any]:
         """Return the text and the blocks of the message that asks."""
         value = self._buttons.sign(place.model_dump())
         text = _cut(f"*{escaped(approval.title)}*")

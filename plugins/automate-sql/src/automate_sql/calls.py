@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from automate_kernel import Call
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 CREATE_TABLE = """\
@@ -37,6 +38,14 @@ class CallsTable:
         columns = (sa.column("call_key", sa.String), sa.column("result", sa.Text))
         self._table = sa.table(table, *columns, schema=schema or None)
         self._key = key
+
+    @classmethod
+    def of(cls, name: str, call: Call) -> CallsTable | None:
+        """Return the *call* in the table *name*, or None if it has no key. Tenants share no key."""
+        key, tenant = call.idempotency_key, call.tenant_id
+        if key is None or tenant is None:
+            return None if key is None else cls(name, key)
+        return cls(name, json.dumps([tenant, key], ensure_ascii=False))
 
     def begin(self, connection: sa.Connection) -> bool:
         """

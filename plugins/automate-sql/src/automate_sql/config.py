@@ -52,7 +52,11 @@ class TableWatch(BaseModel):
 class SqlConfig(BaseModel):
     """One database, the things that may be done with it, and the bounds of each call."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"url": "sqlite:///shop.sqlite3"}]},
+    )
 
     url: Annotated[SecretStr, AfterValidator(_checked_url)] = Field(
         description="SQLAlchemy's URL, of a synchronous or asynchronous driver."

@@ -330,7 +330,8 @@ class SqlConnector(Connector):
 
     def _statement(self, field: str, text: str, allowed: frozenset[str]) -> Statement:
         call = current_call()
-        if call is not None:
+        # Not where the code of another operation calls this method: it wrote the text itself.
+        if call is not None and call.operation.startswith(f"{self.ctx.key}."):
             call.require_written(field, text)
         return Statement(text, self._database.dialect, allowed=allowed)
 
@@ -354,8 +355,8 @@ class SqlConnector(Connector):
                 "this database is read-only here",
                 hint="set allow_writes in the config",
             )
-        key, name = call.idempotency_key, settings.calls_table
-        once = CallsTable(name, key) if name is not None and key is not None else None
+        name = settings.calls_table
+        once = CallsTable.of(name, call) if name is not None else None
         seconds = settings.timeout_seconds
         with self._failing(values):
             await self._read_password()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,15 +24,18 @@ _STATES: dict[str, ErrorCodes] = {
     "25006": ErrorCodes.PERMISSION_DENIED,
     "28": ErrorCodes.UNAUTHENTICATED,
     "3D": ErrorCodes.NOT_FOUND,
+    "40003": ErrorCodes.UNAVAILABLE,
     "40": ErrorCodes.ABORTED,
     "42501": ErrorCodes.PERMISSION_DENIED,
     "42": ErrorCodes.INVALID_ARGUMENT,
+    "44": ErrorCodes.FAILED_PRECONDITION,
     "53": ErrorCodes.RESOURCE_EXHAUSTED,
     "54": ErrorCodes.INVALID_ARGUMENT,
     "55P03": ErrorCodes.ABORTED,
     "57014": ErrorCodes.DEADLINE_EXCEEDED,
     "57": ErrorCodes.UNAVAILABLE,
     "58": ErrorCodes.UNAVAILABLE,
+    "P0": ErrorCodes.FAILED_PRECONDITION,
 }
 # By the numbers of MySQL and MariaDB.
 _NUMBERS: dict[int, ErrorCodes] = {
@@ -44,15 +48,20 @@ _NUMBERS: dict[int, ErrorCodes] = {
     1062: ErrorCodes.ALREADY_EXISTS, 1586: ErrorCodes.ALREADY_EXISTS,
     1048: ErrorCodes.FAILED_PRECONDITION, 1364: ErrorCodes.FAILED_PRECONDITION,
     1451: ErrorCodes.FAILED_PRECONDITION, 1452: ErrorCodes.FAILED_PRECONDITION,
-    3819: ErrorCodes.FAILED_PRECONDITION, 4025: ErrorCodes.FAILED_PRECONDITION,
+    1644: ErrorCodes.FAILED_PRECONDITION, 3819: ErrorCodes.FAILED_PRECONDITION,
+    4025: ErrorCodes.FAILED_PRECONDITION,
     1205: ErrorCodes.ABORTED, 1213: ErrorCodes.ABORTED, 1020: ErrorCodes.ABORTED,
     1317: ErrorCodes.DEADLINE_EXCEEDED, 1969: ErrorCodes.DEADLINE_EXCEEDED,
     3024: ErrorCodes.DEADLINE_EXCEEDED,
     1053: ErrorCodes.UNAVAILABLE, 1927: ErrorCodes.UNAVAILABLE,
     2002: ErrorCodes.UNAVAILABLE, 2003: ErrorCodes.UNAVAILABLE, 2005: ErrorCodes.UNAVAILABLE,
     2006: ErrorCodes.UNAVAILABLE, 2013: ErrorCodes.UNAVAILABLE, 2055: ErrorCodes.UNAVAILABLE,
-    1054: ErrorCodes.INVALID_ARGUMENT, 1064: ErrorCodes.INVALID_ARGUMENT,
-    1146: ErrorCodes.INVALID_ARGUMENT,
+    # Wrong SQL and wrong values, for which the driver has the class of a lost connection, too.
+    **dict.fromkeys(
+        (1052, 1054, 1055, 1064, 1065, 1066, 1109, 1111, 1136, 1140, 1146, 1222, 1241, 1242, 1247,
+         1248, 1264, 1265, 1292, 1305, 1318, 1365, 1366, 1406, 1411, 1582, 1630, 1690),
+        ErrorCodes.INVALID_ARGUMENT,
+    ),
 }  # fmt: skip
 # By the words of SQLite, which has no codes before Python 3.11, and of drivers that connect.
 _WORDS = (
@@ -64,11 +73,15 @@ _WORDS = (
     ("constraint failed", ErrorCodes.FAILED_PRECONDITION),
     ("interrupted", ErrorCodes.DEADLINE_EXCEEDED),
     ("disk is full", ErrorCodes.RESOURCE_EXHAUSTED),
+    ("disk I/O error", ErrorCodes.UNAVAILABLE),
     ("not a database", ErrorCodes.DATA_LOSS),
     ("malformed", ErrorCodes.DATA_LOSS),
-    ("no such", ErrorCodes.INVALID_ARGUMENT),
-    ("syntax error", ErrorCodes.INVALID_ARGUMENT),
+    ("too many c", ErrorCodes.RESOURCE_EXHAUSTED),
     ("authentication failed", ErrorCodes.UNAUTHENTICATED),
+    ("no password supplied", ErrorCodes.UNAUTHENTICATED),
+    ("no pg_hba.conf entry", ErrorCodes.UNAUTHENTICATED),
+    ('FATAL:  role "', ErrorCodes.UNAUTHENTICATED),
+    ('FATAL:  database "', ErrorCodes.NOT_FOUND),
 )
 
 
@@ -120,6 +133,8 @@ def _code(original: BaseException, error: sa.exc.DBAPIError) -> ErrorCodes:
     known = next((code for word, code in _WORDS if word in words), None)
     if known is not None:
         return known
+    if isinstance(original, sqlite3.OperationalError):
+        return ErrorCodes.INVALID_ARGUMENT  # its "SQL logic error": no server could be away
     return ErrorCodes.UNAVAILABLE if error.connection_invalidated else _by_class(error)
 
 

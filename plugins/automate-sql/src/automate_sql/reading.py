@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_sql.database import DatabaseSession
-from automate_sql.values import json_columns, jsonable, parsed
+from automate_sql.values import jsonable
 
 BATCH = 500
 
@@ -41,7 +41,6 @@ class OpenResult:
             )
         # These read all that is still to come before they close a result.
         self.drains: bool = result.dialect.name in ("mysql", "mariadb")
-        self._json = json_columns(getattr(result.cursor, "description", None))
 
     def fetch(self, size: int) -> list[Row]:
         """Return the next rows, at most *size*; none at the end."""
@@ -49,10 +48,7 @@ class OpenResult:
 
     def _row(self, values: sa.Row[Any]) -> Row:
         pairs = zip(self.columns, values, strict=True)
-        return {
-            name: jsonable(parsed(value) if place in self._json else value)
-            for place, (name, value) in enumerate(pairs)
-        }
+        return {name: jsonable(value) for name, value in pairs}
 
 
 def opened(connection: sa.Connection, clause: sa.Executable, *, streams: bool) -> OpenResult | None:

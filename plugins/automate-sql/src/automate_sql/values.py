@@ -14,8 +14,6 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 _MOST_INTEGER = 2**63
-# PostgreSQL's numbers of the types json and jsonb: one driver reads them, another gives the text.
-_JSON_OIDS = (114, 3802)
 
 
 def jsonable(value: Any) -> Any:
@@ -51,18 +49,6 @@ def _duration(value: timedelta) -> str:
     sign, rest = ("-", -value) if value < timedelta(0) else ("", value)
     seconds, fraction = rest.seconds, f".{rest.microseconds:06d}" if rest.microseconds else ""
     return f"{sign}P{rest.days}DT{seconds // 3600}H{seconds // 60 % 60}M{seconds % 60}{fraction}S"
-
-
-def json_columns(description: Any) -> frozenset[int]:
-    """Return the places of the columns whose texts are JSON, by a cursor's *description*."""
-    return frozenset(
-        place for place, column in enumerate(description or ()) if column[1] in _JSON_OIDS
-    )
-
-
-def parsed(value: Any) -> Any:
-    """Return the value of a JSON column, which may still be its text."""
-    return json.loads(value) if isinstance(value, str) else value
 
 
 def bound(value: Any) -> Any:

@@ -26,6 +26,7 @@ from automate_sql.reading import OpenResult, Row
 from automate_sql.tables import FoundTable
 
 MOST_EVENTS = 500
+_MOST_LATE = MOST_EVENTS // 2
 _MOST_GAPS = 400
 _LOOK_BACK = 1_000
 
@@ -65,6 +66,9 @@ class DatabaseMoment:
 
 def poll_rows(connection: sa.Connection, watch: TableWatch, cursor: Any) -> PollResult:
     """Return the rows that are new since *cursor*, in a read-only transaction."""
+    if connection.dialect.name == "postgresql":
+        # One snapshot for the poll: what began after the moment was asked for shows no rows either.
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     table = FoundTable(connection, watch.table)
     column = table.reflected[table.column(watch.column).name]
     if watch.key is not None:
@@ -84,7 +88,6 @@ class _ByNumber:
     def __init__(self, connection: sa.Connection, table: FoundTable, watch: TableWatch) -> None:
         self._connection, self._table, self._watch = connection, table, watch
         self._column = table.column(watch.column)
-        # Before the rows are read: what commits in between is in the gaps.
         self._now = DatabaseMoment.now(connection)
 
     def poll(self, cursor: Any) -> PollResult:
@@ -109,9 +112,14 @@ class _ByNumber:
             taken.append(row)
             after = number
         full = len(late) + len(new) >= MOST_EVENTS and len(taken) == len(new)
-        gaps = [each for each in gaps if not self._now.is_over(each[2:], lag)]
+        if len(late) < _MOST_LATE:  # else there are more in the gaps, which have yet to be read
+            gaps = [each for each in gaps if not self._now.is_over(each[2:], lag)]
         following = {"after": after, "gaps": gaps, "settled": settled}
-        return PollResult([self._event(each) for each in (*late, *taken)], following, more=full)
+        return PollResult(
+            [self._event(each) for each in (*late, *taken)],
+            following,
+            more=full or len(late) == _MOST_LATE,
+        )
 
     def _first(self) -> dict[str, Any]:
         last = self._connection.execute(sa.select(sa.func.max(self._column))).scalar_one()
@@ -121,7 +129,8 @@ class _ByNumber:
         if last is None:
             return {"after": None, "gaps": [], "settled": None}
         # A row below the last may be on its way.
-        begin, gaps, before = int(last) - _LOOK_BACK, [], int(last) - _LOOK_BACK - 1
+        begin, gaps = int(last) - _LOOK_BACK, []
+        before = begin - 1
         its = sa.select(self._column).where(self._column >= begin).order_by(self._column)
         for number in self._connection.execute(its).scalars():
             if gap := self._gap(before, int(number), None):
@@ -133,7 +142,9 @@ class _ByNumber:
         """Return the numbers between two rows as a gap; those up to *base* are settled."""
         if base is not None:
             after = base if after is None else max(after, base)
-        if after is None or number - after <= 1:
+        if after is None:  # the first row of a table: one below it may be on its way
+            after = number - _LOOK_BACK - 1
+        if number - after <= 1:
             return None
         return [after + 1, number - 1, *self._now.noted()]
 
@@ -141,7 +152,7 @@ class _ByNumber:
         if not gaps:
             return []
         inside = sa.or_(*(self._column.between(low, high) for low, high, *_ in gaps))
-        return self._rows(inside, MOST_EVENTS // 2)
+        return self._rows(inside, _MOST_LATE)
 
     def _closed(self, gaps: list[list[int]], found: list[int]) -> list[list[int]]:
         """Return *gaps* without the numbers that were *found* in them."""

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from automate_http import AddressPolicy
-from automate_http.urls import parse_base_url
-from automate_kernel.errors import AutomateError
+from automate_http.fields import AnswerBytes, BaseUrl, CaFile, PrivateNetworks
 from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024
-_VALUES = ("sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_")
-
-
-def _reporting(check: Any) -> AfterValidator:
-    """Make pydantic report the errors of *check* with the field's name."""
-
-    def validate(value: Any) -> Any:
-        try:
-            check(value)
-        except AutomateError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    return AfterValidator(validate)
+_VALUES = ("sk_live_", "sk_test_", "rk_live_", "rk_test_", "sk_org_", "whsec_")
 
 
 class StripeConfig(BaseModel):
@@ -45,17 +30,13 @@ class StripeConfig(BaseModel):
     """The version of the API that requests ask for; without it the account's own."""
     account: str | None = Field(default=None, pattern=r"^acct_[A-Za-z0-9]+$")
     """The connected account to act for, of a platform."""
-    base_url: Annotated[str, _reporting(parse_base_url)] = "https://api.stripe.com"
+    base_url: BaseUrl = "https://api.stripe.com"
     """The API's address."""
-    allow_private_networks: Annotated[bool | list[str], _reporting(AddressPolicy.parse)] = False
-    """Addresses that are not public and may be reached: networks, addresses, hosts; true for all
-    private ones."""
-    ca_file: str | None = None
-    """A file of authorities to trust in place of the public ones, in PEM."""
+    allow_private_networks: PrivateNetworks = False
+    ca_file: CaFile = None
     timeout_seconds: float = Field(default=80.0, gt=0, le=3_600)
     """The most seconds of a request. Stripe's own libraries take 80: banks are slow."""
-    max_response_bytes: int = Field(default=10 * _MIB, ge=1_000, le=512 * _MIB)
-    """The most bytes of an answer, unpacked."""
+    max_response_bytes: AnswerBytes = 10 * _MIB
 
     @model_validator(mode="after")
     def _no_values(self) -> StripeConfig:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from automate_http import Cursor, ServiceClient
-from automate_http.failures import is_undone
-from automate_http.pages import Page, Pages
+from automate_http.failures import forbid_repeat
+from automate_http.pages import Page, Pages, field_of
 from automate_kernel.connectors import Connector, ConnectorContext, TriggerSpec, action
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import current_call
@@ -31,7 +31,7 @@ from automate_stripe.objects import (
 T = TypeVar("T", bound=StripeObject)
 
 _ANY, _THIN = "events", "thin_events"
-_FORBIDDEN, _PAYMENT_REQUIRED = 403, 402
+_BAD_REQUEST, _PAYMENT_REQUIRED, _FORBIDDEN, _NOT_FOUND = 400, 402, 403, 404
 _PAGE = 100
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,255}$", description="The id, of its kind.")]
@@ -63,7 +63,7 @@ Search = Annotated[
         examples=["email:'ada@example.com'"],
     ),
 ]
-Url = Annotated[str, Field(pattern=r"^https?://", description="The page that follows.")]
+_URL = r"^https?://"
 
 
 class LineItem(BaseModel):
@@ -77,8 +77,16 @@ class _AfterLast(Pages):
     """The next page begins after the last item's id."""
 
     def following(self, page: Page) -> dict[str, str] | None:
+        if not page.content.get("has_more"):
+            return None
         items = self.items_of(page.content)
-        return {"starting_after": items[-1]["id"]} if page.content.get("has_more") else None
+        last = field_of(items[-1], "id") if items else None
+        if not isinstance(last, str):
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                "Stripe's page says that more follows, and its last item has no id",
+            )
+        return {"starting_after": last}
 
 
 class StripeConnector(Connector):
@@ -259,8 +267,10 @@ class StripeConnector(Connector):
         line_items: Annotated[
             list[LineItem], Field(min_length=1, max_length=100, description="What is bought.")
         ],
-        success_url: Url,
-        cancel_url: Url | None = None,
+        success_url: Annotated[str, Field(pattern=_URL, description="The page after paying.")],
+        cancel_url: Annotated[
+            str | None, Field(pattern=_URL, description="The page for who goes back.")
+        ] = None,
         mode: Annotated[
             Literal["payment", "subscription"], Field(description="Once, or again and again.")
         ] = "payment",
@@ -364,15 +374,17 @@ class StripeConnector(Connector):
 
         One that has ended already is a success.
         """
-        path = "/v1/subscriptions/{id}"
-        if at_period_end:
-            values = {"cancel_at_period_end": True}
-            return await self._sent("POST", path, values, Subscription, id=subscription)
+        method, values = (
+            ("POST", {"cancel_at_period_end": True}) if at_period_end else ("DELETE", {})
+        )
         try:
-            return await self._sent("DELETE", path, {}, Subscription, id=subscription)
+            return await self._sent(
+                method, "/v1/subscriptions/{id}", values, Subscription, id=subscription
+            )
         except AutomateError as error:
-            # Stripe takes no idempotency keys with DELETE, and doesn't find what has ended.
-            if error.code is not ErrorCodes.NOT_FOUND:
+            # Stripe doesn't change what has ended, doesn't find it to delete it, and takes no
+            # idempotency keys with DELETE.
+            if error.details.get("status") not in (_BAD_REQUEST, _NOT_FOUND):
                 raise
             found = await self.get_subscription(subscription)
             if found.status != "canceled":
@@ -414,11 +426,10 @@ class StripeConnector(Connector):
             )
         except AutomateError as error:
             call = current_call()
-            keyed = call is not None and call.idempotency_key is not None
-            if error.retryable and not keyed and not is_undone(error):
-                error.retryable = False
-                error.hint = error.hint or (
+            if call is None or call.idempotency_key is None:
+                forbid_repeat(
+                    error,
                     "it is unknown whether Stripe has done it: look there, or call it with an "
-                    "idempotency key, as a workflow's step does"
+                    "idempotency key, as a workflow's step does",
                 )
             raise

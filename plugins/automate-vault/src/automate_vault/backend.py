@@ -107,7 +107,7 @@ class VaultBackend(SecretsBackend):
             version = await self._engine_version(place.mount)
             answer = await self._get(place, version)
             if answer.ok:
-                return as_mapping(answer.data.get("data")) if version == 2 else answer.data
+                return fields_of(answer, version)
             self._require_absent(place, answer)
             if not answer.warnings:
                 break
@@ -171,6 +171,17 @@ class VaultBackend(SecretsBackend):
                 raise
         token = await self._keeper.token()
         return await self._api.send(method, path, token=token, body=body)
+
+
+def fields_of(answer: VaultAnswer, version: int) -> Mapping[str, Any]:
+    """Return the fields in a success of an engine of that *version*."""
+    found = answer.data.get("data") if version == 2 else answer.content.get("data")
+    if isinstance(found, Mapping):
+        return found
+    # Of a proxy: nobody's word that there is no such secret.
+    raise SecretError(
+        f"the answer {answer.status} has no secret in it, as Vault's have", hint="check its address"
+    )
 
 
 def _variable(name: str, option: str) -> str:

@@ -18,6 +18,8 @@ from pydantic import (
 from automate_kernel.errors import ConfigError, SecretUnavailableError
 
 _MOST_BYTES = 65_536
+# What a login's request has beside its secret: such a name, `shop`, may stand in any log.
+NAMES = frozenset({"role", "role_id"})
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from automate_kernel.errors import ErrorCodes, SecretDeniedError, SecretError
 from automate_kernel.secrets.logs import get_logger
 from automate_vault.api import VaultApi, as_mapping
-from automate_vault.logins import Login, TokenLogin
+from automate_vault.logins import NAMES, Login, TokenLogin
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -65,7 +65,7 @@ class TokenKeeper:
             elif token.renew_at is not None and token.renew_at <= now:
                 token = await self._renewed(token)
             self._token = token
-            if self._task is None and token.renew_at is not None:
+            if token.renew_at is not None and (self._task is None or self._task.done()):
                 self._task = asyncio.create_task(self._keep_renewed())
             return token.value
 
@@ -102,8 +102,8 @@ class TokenKeeper:
             self._api.redactor.add(value)
             return await self._looked_up(value) or VaultToken(value)
         body = await asyncio.to_thread(self._login.body)
-        for each in body.values():
-            self._api.redactor.add(each)
+        for name in body.keys() - NAMES:
+            self._api.redactor.add(body[name])
         try:
             answer = await self._api.send("POST", f"auth/{self._login.mount}/login", body=body)
             refusal = "" if answer.ok else answer.errors or str(answer.status)
@@ -171,4 +171,3 @@ class TokenKeeper:
                 text = self._api.redactor.redact(str(error))
                 logger.warning("there is no new token: %s", text)
                 await self._sleep(_RETRY_SECONDS)
-        self._task = None

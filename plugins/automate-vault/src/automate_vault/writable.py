@@ -11,7 +11,7 @@ from automate_kernel.errors import ConfigError, ErrorCodes, SecretError, SecretU
 from automate_kernel.operations.portal import Portal
 from automate_kernel.secrets import LeaseLock, LockState, WritableSecretsBackend
 from automate_vault.api import as_mapping
-from automate_vault.backend import VaultBackend
+from automate_vault.backend import VaultBackend, fields_of
 from automate_vault.paths import SecretPath, parse_key
 
 _ATTEMPTS = 10
@@ -77,11 +77,13 @@ class WritableVaultBackend(VaultBackend, WritableSecretsBackend):
                 hint=f"vault kv enable-versioning {place.mount}, or name a mount of version 2",
             )
         answer = await self._get(place, 2)
-        if not answer.ok:
+        fields: Mapping[str, Any] = {}
+        if answer.ok:
+            fields = fields_of(answer, 2)
+        else:
             self._require_absent(place, answer)
         # That of a deleted secret is in the 404.
         version = as_mapping(answer.data.get("metadata")).get("version")
-        fields = as_mapping(answer.data.get("data"))
         return fields, version if isinstance(version, int) else 0
 
     async def _replace(

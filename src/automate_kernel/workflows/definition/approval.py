@@ -123,7 +123,8 @@ class Notice(DefinitionModel):
     ``approve_link``, ``reject_link``, ``title``, ``description``, ``expires_at``, ``position`` (of
     an element of ``for_each``, else -1), and ``to``, the entry of `by` that is told."""
     once: bool = False
-    """True for a place that all of `by` read: the call is made once, and ``to`` is null."""
+    """True for a place that all of `by` read: the call is made once, ``to`` is null, and there are
+    no links, as each is for one of them."""
 
 
 class Approval(DefinitionModel):

@@ -9,13 +9,7 @@ database, so the same decisions drive the threads of a worker, an event loop and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import (
-    Collection,
-    Generator,
-    Iterable,
-    MutableMapping,
-    Sequence,
-)
+from collections.abc import Collection, Generator, Iterable, MutableMapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -53,20 +47,9 @@ from automate_kernel.workflows.engine.program import (
     element_names,
     round_names,
 )
-from automate_kernel.workflows.engine.turn import (
-    CallOutcome,
-    StepCall,
-    Turn,
-    TurnDraft,
-)
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn, TurnDraft
 from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
-from automate_kernel.workflows.execution import (
-    Event,
-    Execution,
-    StepKey,
-    StepRun,
-    StepStatus,
-)
+from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
 
 KEPT_ROUNDS = 10
 """Of a loop the rows of so many rounds are kept, and at times of twice as many."""

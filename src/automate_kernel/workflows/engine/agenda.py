@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import (
-    Callable,
-    Collection,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from operator import itemgetter
@@ -17,14 +11,8 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError
 from automate_kernel.workflows.definition.model import Step
-from automate_kernel.workflows.engine.program import (
-    Inside,
-)
-from automate_kernel.workflows.execution import (
-    StepKey,
-    StepRun,
-    StepStatus,
-)
+from automate_kernel.workflows.engine.program import Inside
+from automate_kernel.workflows.execution import StepKey, StepRun, StepStatus
 
 
 class Waits:

@@ -31,43 +31,19 @@ from automate_kernel.outbox.failed_attempts import (
 )
 from automate_kernel.outbox.handover import NOTE, Handover
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import (
-    TRACE_HEADERS,
-    WAITING,
-    bounded_seconds,
-)
-from automate_kernel.outbox.labels import (
-    label_rows,
-    redacted_labels,
-    replace_labels,
-)
-from automate_kernel.storage.checkpoint import (
-    Checkpoint,
-    Saved,
-    save_checkpoints,
-    save_progress,
-)
+from automate_kernel.outbox.item import TRACE_HEADERS, WAITING, bounded_seconds
+from automate_kernel.outbox.labels import label_rows, redacted_labels, replace_labels
+from automate_kernel.storage.checkpoint import Checkpoint, Saved, save_checkpoints, save_progress
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import (
-    EXECUTION,
-    OUTBOX,
-)
+from automate_kernel.storage.tables import EXECUTION, OUTBOX
 from automate_kernel.storage.values import encode_json, storable
-from automate_kernel.workflows.engine.children import (
-    Child,
-    cancel_items,
-    end_items,
-)
-from automate_kernel.workflows.engine.continuations import (
-    Successor,
-)
+from automate_kernel.workflows.engine.children import Child, cancel_items, end_items
+from automate_kernel.workflows.engine.continuations import Successor
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE, LargeOutputs
 from automate_kernel.workflows.engine.pauses import WorkflowPauses
 from automate_kernel.workflows.engine.record import LONGEST_PLACE
-from automate_kernel.workflows.engine.repair import (
-    delete_runs,
-)
+from automate_kernel.workflows.engine.repair import delete_runs
 from automate_kernel.workflows.engine.signal_store import SignalStore
 from automate_kernel.workflows.engine.starts import ExecutionStarts, NewExecution
 from automate_kernel.workflows.engine.stored import (

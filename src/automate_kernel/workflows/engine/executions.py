@@ -1,5 +1,5 @@
 """
-The executions of a host: found, steered and purged.
+The executions of an application: found, steered and purged.
 
 `ExecutionStarts` begins them, and `Checkpoints` saves what a worker comes to.
 """
@@ -14,9 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox import (
-    OutboxStore,
-)
+from automate_kernel.outbox import OutboxStore
 from automate_kernel.outbox.failed_attempts import (
     ErrorGroup,
     FailedAttempt,
@@ -25,34 +23,20 @@ from automate_kernel.outbox.failed_attempts import (
 )
 from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.labels import (
-    MAX_LABELS,
-    MOST_LABELLED,
-    labelled_ids,
-)
+from automate_kernel.outbox.labels import MAX_LABELS, MOST_LABELLED, labelled_ids
 from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.outbox.retention import forget
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.storage.checkpoint import (
-    LIVE,
-)
+from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import (
-    EXECUTION,
-    EXECUTION_ACTIVITY,
-    STEP,
-    WAIT,
-)
+from automate_kernel.storage.tables import EXECUTION, EXECUTION_ACTIVITY, STEP, WAIT
 from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine import admission as admissions
 from automate_kernel.workflows.engine.checkpoints import Checkpoints
-from automate_kernel.workflows.engine.continuations import (
-    check_not_continued,
-    live_successor,
-)
+from automate_kernel.workflows.engine.continuations import check_not_continued, live_successor
 from automate_kernel.workflows.engine.definitions import purge_definitions
 from automate_kernel.workflows.engine.execution_pages import (
     ExecutionFilter,
@@ -87,27 +71,18 @@ from automate_kernel.workflows.engine.stored import (
     begin_cancelling,
     concurrency_of,
     end_from_outside,
-    equal,
     must_clean_up,
     step_runs,
     stored_workflow,
     wake_up,
 )
 from automate_kernel.workflows.engine.waits import WaitingFor
-from automate_kernel.workflows.execution import (
-    Execution,
-    ExecutionStatus,
-    StepRun,
-    StepStatus,
-)
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepRun, StepStatus
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = [
-    "SAME",
-    "ExecutionStore",
-]
+__all__ = ["SAME", "ExecutionStore"]
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -132,6 +107,11 @@ def _same_workflow(name: str, workflow: Workflow) -> Workflow:
     )
 
 
+def _equal(**values: Any) -> list[Where]:
+    """Return a condition for each of *values* that is not None."""
+    return [Where(name, "eq", value) for name, value in values.items() if value is not None]
+
+
 def _newest(rows: Rows, where: list[Where], limit: int) -> list[Execution]:
     found = rows.select(EXECUTION, where, order_by=("-created_at", "-id"), limit=limit)
     runs = step_runs(rows, [row["id"] for row in found])
@@ -140,10 +120,11 @@ def _newest(rows: Rows, where: list[Where], limit: int) -> list[Execution]:
 
 class ExecutionStore:
     """
-    The executions of a host: a worker saves them, people find and steer them.
+    The executions of an application: people find, steer and purge them.
 
-    *outbox* holds the items that wake them, in the same *storage*. Outputs that are too large for a
-    row are in *output_store*.
+    `starts` begins them, and with `checkpoints` a worker saves those that it drives. *outbox* holds
+    the items that wake them, in the same *storage*. Outputs that are too large for a row are in
+    *output_store*.
     """
 
     def __init__(
@@ -161,14 +142,16 @@ class ExecutionStore:
         self.pauses: WorkflowPauses = WorkflowPauses(storage, outbox)
         """The workflows of which no execution goes on."""
         self.starts: ExecutionStarts = ExecutionStarts(storage, outbox, self.signals)
-        """Begins executions."""
+        """Begins executions, in the caller's transaction or for the worker that drives them."""
         self.checkpoints: Checkpoints = Checkpoints(
             storage, outbox, starts=self.starts, signals=self.signals, pauses=self.pauses,
             outputs=self.outputs,
         )  # fmt: skip
-        """Saves those that a worker drives."""
+        """Reads and saves the executions that a worker drives."""
         self.on_cancelled: Callable[[Execution], object] = bool
         """Is called with an execution that `cancel` has ended."""
+
+    # -- finding -----------------------------------------------------------------------------
 
     def get(
         self, execution_id: str, *, tenant_id: str | None = None, large_outputs: bool = True
@@ -180,7 +163,7 @@ class ExecutionStore:
         without *large_outputs* they are None, and have an ``output_ref``.
         """
         with self.storage.begin(atomic=False) as rows:
-            found = rows.select(EXECUTION, equal(id=execution_id, tenant_id=tenant_id))
+            found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
             if not found:
                 return None
             runs = step_runs(rows, [execution_id]).get(execution_id, ())
@@ -237,7 +220,7 @@ class ExecutionStore:
         if it has ended.
         """
         ids = item_ids_of([execution_id])
-        found = rows.select(EXECUTION, [Where("id", "in", ids), *equal(tenant_id=tenant_id)])
+        found = rows.select(EXECUTION, [Where("id", "in", ids), *_equal(tenant_id=tenant_id)])
         if not found:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
         execution = Execution.from_row(found[0])
@@ -285,7 +268,7 @@ class ExecutionStore:
         limit: int = 50,
     ) -> list[Execution]:
         """Find executions that match, with their steps, the newest first."""
-        where = equal(
+        where = _equal(
             status=status and str(status),
             workflow=workflow,
             tenant_id=tenant_id,
@@ -308,7 +291,7 @@ class ExecutionStore:
 
         A label is ``order=4711``, or ``4711`` under any name. An index finds them.
         """
-        where = equal(status=status and str(status), workflow=workflow, tenant_id=tenant_id)
+        where = _equal(status=status and str(status), workflow=workflow, tenant_id=tenant_id)
         with self.storage.begin(atomic=False) as rows:
             known = labelled_ids(
                 rows, label, about="execution", tenant_id=tenant_id, limit=MOST_LABELLED
@@ -342,7 +325,7 @@ class ExecutionStore:
 
         The largest groups come first; `ErrorGroup.kind` is the workflow's name.
         """
-        failed = equal(status=ExecutionStatus.FAILED.value, workflow=workflow, tenant_id=tenant_id)
+        failed = _equal(status=ExecutionStatus.FAILED.value, workflow=workflow, tenant_id=tenant_id)
         with self.storage.begin(atomic=False) as rows:
             return error_groups(
                 rows, EXECUTION, failed, kind="workflow", newest="-created_at", limit=limit
@@ -354,6 +337,8 @@ class ExecutionStore:
             return None
         item = self.outbox.get(execution.item_id)
         return None if item is None else item.handover
+
+    # -- statistics --------------------------------------------------------------------------
 
     def stats(self) -> ExecutionStats:
         """
@@ -395,6 +380,8 @@ class ExecutionStore:
         with self.storage.begin() as rows:
             return rows.delete(EXECUTION_ACTIVITY, [Where("at", "lt", Now(-older_than_seconds))])
 
+    # -- operator commands -------------------------------------------------------------------
+
     def cancel(
         self, execution_id: str, *, tenant_id: str | None = None, force: bool = False
     ) -> bool:
@@ -408,11 +395,11 @@ class ExecutionStore:
         CANCELLED at once all the same. Of one that was continued as new, the execution that goes on
         is cancelled. With *tenant_id* another tenant's is not there.
         """
-        its = equal(id=execution_id, tenant_id=tenant_id)
+        its = _equal(id=execution_id, tenant_id=tenant_id)
         live: str | None = execution_id
         # It may be continued between two looks at it, but not for ever.
         for _ in range(_MOST_LINKS):
-            if live is None or self._cancel(equal(id=live, tenant_id=tenant_id), force=force):
+            if live is None or self._cancel(_equal(id=live, tenant_id=tenant_id), force=force):
                 return live is not None
             with self.storage.begin(atomic=False) as rows:
                 live = live_successor(rows, its)
@@ -459,7 +446,7 @@ class ExecutionStore:
                     EXECUTION, [live, its], order_by=("created_at",), limit=limit, columns=("id",)
                 )
         # An operator may have cancelled it meanwhile: twice would end it at once.
-        done = [self._cancel(equal(id=row["id"]), again=False) for row in found]
+        done = [self._cancel(_equal(id=row["id"]), again=False) for row in found]
         # One that has just ended may have been continued as new.
         return len(found) >= limit or not all(done)
 
@@ -495,7 +482,7 @@ class ExecutionStore:
         self, execution_id: str, tenant_id: str | None, able: Sequence[str], status: str
     ) -> bool:
         with self.storage.begin() as rows:
-            row = self._recalled(rows, equal(id=execution_id, tenant_id=tenant_id))
+            row = self._recalled(rows, _equal(id=execution_id, tenant_id=tenant_id))
             if row is None or row["status"] not in able:
                 return False
             its = Where("execution_id", "eq", execution_id)
@@ -545,7 +532,7 @@ class ExecutionStore:
         that cleans up runs again by itself: so a compensation that failed can be tried once more.
         Raises `WorkflowError` if there is no such step.
         """
-        its = equal(id=execution_id, tenant_id=tenant_id)
+        its = _equal(id=execution_id, tenant_id=tenant_id)
         with self.storage.begin() as rows:
             found = rows.select(EXECUTION, its)
             if not found:
@@ -616,7 +603,7 @@ class ExecutionStore:
         is no such execution, and `WorkflowError` if there is no such step.
         """
         with self.storage.begin() as rows:
-            found = rows.select(EXECUTION, equal(id=execution_id, tenant_id=tenant_id))
+            found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
             if not found:
                 raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
             first = Execution.from_row(found[0])
@@ -680,7 +667,7 @@ class ExecutionStore:
             start = rows.now()
         # Whatever fails anew while this goes on is not meant.
         until = Where("created_at", "lt" if created_before else "le", created_before or start)
-        where = equal(
+        where = _equal(
             status=ExecutionStatus.FAILED.value,
             workflow=workflow,
             tenant_id=tenant_id,
@@ -742,7 +729,7 @@ class ExecutionStore:
         definition: Workflow | None = None,
         tenant_id: str | None = None,
     ) -> bool:
-        found = rows.select(EXECUTION, equal(id=execution_id, tenant_id=tenant_id))
+        found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
         if not found:
             return False
         statuses = [ExecutionStatus.FAILED] if step_id is None else _ENDED
@@ -759,6 +746,8 @@ class ExecutionStore:
         )
         self.outbox.enqueue_many([item], transaction=rows.native)
         return True
+
+    # -- retention ---------------------------------------------------------------------------
 
     def purge(
         self,

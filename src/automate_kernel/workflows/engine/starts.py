@@ -11,38 +11,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from automate_kernel.errors import AutomateError
-from automate_kernel.outbox import (
-    NewItem,
-    OutboxItem,
-    OutboxStore,
-    RowsOutboxStore,
-)
+from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import (
-    redacted_json,
-    seconds,
-)
-from automate_kernel.outbox.labels import (
-    add_labels,
-    joined_labels,
-    label_rows,
-    redacted_labels,
-)
+from automate_kernel.outbox.item import redacted_json, seconds
+from automate_kernel.outbox.labels import add_labels, joined_labels, label_rows, redacted_labels
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import (
-    AWAITED,
-    DEFINITION,
-    EXECUTION,
-    LABEL,
-)
-from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json
+from automate_kernel.storage.tables import AWAITED, DEFINITION, EXECUTION, LABEL
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
 from automate_kernel.workflows.definition.admission import Debounce
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine import admission as admissions
 from automate_kernel.workflows.engine.admission import Admission, SkippedError
-from automate_kernel.workflows.engine.children import (
-    outside_items,
-)
+from automate_kernel.workflows.engine.children import outside_items
 from automate_kernel.workflows.engine.signal_store import SignalStore
 from automate_kernel.workflows.engine.stored import (
     GOING,
@@ -54,11 +34,7 @@ from automate_kernel.workflows.engine.stored import (
     must_clean_up,
     wake_up,
 )
-from automate_kernel.workflows.execution import (
-    Event,
-    Execution,
-    ExecutionStatus,
-)
+from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
 
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8").bytes
 # Accepted already, at whose limit its id may be one thing too much.
@@ -126,37 +102,6 @@ def _uuid5(name: str) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def _new_execution(
-    workflow: Workflow,
-    event: Event,
-    priority: int,
-    redact: Redaction | None,
-    execution_id: str | None = None,
-    parent_id: str | None = None,
-    own: Mapping[str, str] = _NO_LABELS,
-) -> NewExecution:
-    # It follows from both: the same event starts the same workflow once.
-    execution_id = execution_id or execution_id_of(event, workflow.name)
-    item = wake_up(execution_id, new_id(), event.tenant_id, priority)
-    row = {
-        "id": execution_id,
-        "workflow": workflow.name,
-        "definition_id": workflow.hash(),
-        "status": ExecutionStatus.PENDING.value,
-        "event": encode_json(
-            event.to_json(), "payload", _MOST_EVENT_BYTES, inside=1, redact=redact
-        ),
-        "tenant_id": event.tenant_id,
-        "item_id": item.id,
-        "parent_id": parent_id,
-        "labels": encode_json(own, "labels") if own else None,
-        "created_at": Now(),
-        "updated_at": Now(),
-    }
-    labels = joined_labels(own, event.labels) if own else event.labels
-    return NewExecution(workflow, event, row, item, labels)
-
-
 def _no_labels(workflow: Workflow, event: Event) -> Mapping[str, str]:
     return _NO_LABELS
 
@@ -165,7 +110,7 @@ class ExecutionStarts:
     """
     Begins executions in the tables of *storage*, with the items of *outbox* that wake them.
 
-    *signals* is told for which events their steps will wait.
+    *signals* learns for which events their steps will wait.
     """
 
     def __init__(self, storage: Storage, outbox: OutboxStore, signals: SignalStore) -> None:
@@ -216,7 +161,26 @@ class ExecutionStarts:
             own = joined_labels(self.labels_of(workflow, event), own)
         redact = self._outbox.redact
         own = redacted_labels(own, redact) if own else own
-        return _new_execution(workflow, event, priority, redact, execution_id, parent_id, own)
+        # It follows from both: the same event starts the same workflow once.
+        execution_id = execution_id or execution_id_of(event, workflow.name)
+        item = wake_up(execution_id, new_id(), event.tenant_id, priority)
+        row = {
+            "id": execution_id,
+            "workflow": workflow.name,
+            "definition_id": workflow.hash(),
+            "status": ExecutionStatus.PENDING.value,
+            "event": encode_json(
+                event.to_json(), "payload", _MOST_EVENT_BYTES, inside=1, redact=redact
+            ),
+            "tenant_id": event.tenant_id,
+            "item_id": item.id,
+            "parent_id": parent_id,
+            "labels": encode_json(own, "labels") if own else None,
+            "created_at": Now(),
+            "updated_at": Now(),
+        }
+        labels = joined_labels(own, event.labels) if own else event.labels
+        return NewExecution(workflow, event, row, item, labels)
 
     def start_admitted(
         self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int, Admission]]
@@ -287,9 +251,9 @@ class ExecutionStarts:
                 raise SkippedError(new.workflow.name, live[0]["id"])
         elif concurrency.when_full == "cancel_older":
             live = admissions.live_executions(rows, key)
-            self.cancel_within(rows, live[: max(0, len(live) - concurrency.limit + 1)])
+            self._cancel_within(rows, live[: max(0, len(live) - concurrency.limit + 1)])
 
-    def cancel_within(self, rows: Rows, found: Sequence[Row]) -> None:
+    def _cancel_within(self, rows: Rows, found: Sequence[Row]) -> None:
         """Cancel executions in the transaction of *rows*; those that clean up do so first."""
         if not found:
             return

@@ -1,4 +1,4 @@
-"""Executions as the database has them: their rows, and what changes these from outside."""
+"""Executions as the database has them: their rows, changes from outside, and their wake-up."""
 
 from __future__ import annotations
 
@@ -11,28 +11,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
-from automate_kernel.outbox import (
-    NewItem,
-)
+from automate_kernel.outbox import NewItem
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
-from automate_kernel.storage.checkpoint import (
-    LIVE,
-)
+from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.codec import NULL, JsonText
 from automate_kernel.storage.rows import Now, Row, Rows, Where
-from automate_kernel.storage.tables import (
-    DEFINITION,
-    EXECUTION,
-    STEP,
-    WAIT,
-)
+from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP, WAIT
 from automate_kernel.storage.values import storable
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.record import in_order
-from automate_kernel.workflows.engine.statistics import (
-    note_end,
-)
+from automate_kernel.workflows.engine.statistics import note_end
 from automate_kernel.workflows.engine.waits import Arrived, OpenWait
 from automate_kernel.workflows.execution import (
     Execution,
@@ -199,8 +188,3 @@ def step_runs(rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRu
     for row in rows.select(STEP, where, order_by=("id",)):
         runs.setdefault(row["execution_id"], []).append(StepRun.from_row(row))
     return {execution_id: list(in_order(its)) for execution_id, its in runs.items()}
-
-
-def equal(**values: Any) -> list[Where]:
-    """Return a condition for each of *values* that is not None."""
-    return [Where(name, "eq", value) for name, value in values.items() if value is not None]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Collection,
-    Mapping,
-)
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +12,7 @@ from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import EXPIRED, bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.workflows.definition.blocks import (
-    plain_id,
-    round_of,
-)
+from automate_kernel.workflows.definition.blocks import plain_id, round_of
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.agenda import Waits
 from automate_kernel.workflows.engine.children import Child
@@ -214,9 +208,9 @@ class TurnDraft:
         It is not saved: an attempt that kills its worker is counted by the claims of the item. The
         one before is noted here, if it has done that.
         """
-        before = attempts_of(run, crashes, first=first)
+        before = _attempts_of(run, crashes, first=first)
         if before > run.attempts - (run.status is StepStatus.RUNNING):
-            self.turn.failures.append(lost_attempt(run, before))
+            self.turn.failures.append(_lost_attempt(run, before))
         run.attempts, run.status = before + 1, StepStatus.RUNNING
 
     def end(
@@ -236,7 +230,7 @@ class TurnDraft:
         self.turn.failures.append(run.failed_attempt())
 
 
-def attempts_of(run: StepRun, crashes: int, *, first: bool) -> int:
+def _attempts_of(run: StepRun, crashes: int, *, first: bool) -> int:
     """
     Return the attempts that a run has had, with those that killed a worker.
 
@@ -249,7 +243,7 @@ def attempts_of(run: StepRun, crashes: int, *, first: bool) -> int:
     return run.attempts + crashes * first
 
 
-def lost_attempt(run: StepRun, attempt: int) -> FailedAttempt:
+def _lost_attempt(run: StepRun, attempt: int) -> FailedAttempt:
     """Return the *attempt* of a run that has killed its worker, or outlived its lease."""
     return FailedAttempt(
         attempt=attempt, error_code=EXPIRED, error_group=EXPIRED,

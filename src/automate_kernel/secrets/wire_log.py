@@ -1,4 +1,4 @@
-"""The debug log of botocore, which shows headers, bodies and so secrets: kept off for our calls."""
+"""The debug logs of client libraries, which show headers: kept off for a plugin's calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_calling: ContextVar[bool] = ContextVar("automate_aws_calling", default=False)
+_calling: ContextVar[bool] = ContextVar("automate_kernel_calling", default=False)
 
 
 class _NoWireLog(logging.Filter):
@@ -19,10 +19,11 @@ class _NoWireLog(logging.Filter):
 _FILTER = _NoWireLog()
 
 
-def guard_loggers() -> None:
-    """Have the loggers of botocore that exist now keep silent at level DEBUG within `quiet`."""
+def guard_loggers(*libraries: str) -> None:
+    """Have the loggers of *libraries* that exist now keep silent at level DEBUG within `quiet`."""
+    above = tuple(f"{each}." for each in libraries)
     for name in list(logging.root.manager.loggerDict):
-        if name.startswith(("botocore.", "urllib3.")):
+        if name.startswith(above) or name in libraries:
             # A filter on "botocore" itself would not see the records of its children.
             logging.getLogger(name).addFilter(_FILTER)
 

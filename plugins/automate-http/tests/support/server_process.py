@@ -1,0 +1,45 @@
+"""A server of somebody else's, run in a process of its own on this machine."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+_START_SECONDS, _END_SECONDS = 90, 10
+
+
+@contextmanager
+def server_process(command: Callable[[int], Sequence[str]], log: Path) -> Iterator[str]:
+    """Run the *command* for a free port, and give the URL once it listens; its words go to *log*."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command(port), stdout=output, stderr=output)
+    try:
+        _wait_for(process, port, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"it ended, or doesn't listen: {log.read_text()[-2000:]}")
+            time.sleep(0.05)

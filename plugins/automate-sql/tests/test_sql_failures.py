@@ -1,0 +1,194 @@
+"""The errors of real databases, and the decision whether to try again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+
+import pytest
+import sqlalchemy as sa
+from automate_kernel import AutomateError, ErrorCodes
+from automate_sql import CREATE_TABLE
+
+ADD = {"statement": "UPDATE item SET price = price + 1 WHERE id = :id", "params": {"id": 1}}
+
+
+def refused(kernel, name, data, **options):
+    with pytest.raises(AutomateError) as caught:
+        kernel.invoke(name, data, **options)
+    return caught.value
+
+
+def on_postgresql(engine):
+    if engine.dialect.name != "postgresql":
+        pytest.skip("its means are those of PostgreSQL")
+
+
+def execute(engine, *statements):
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT id FROM item a, item b",
+        "SELECT no_such_function(1)",
+        "SELECT id FROM item UNION SELECT id, name FROM item",
+        "SELECT 1 FROM",
+    ],
+    ids=["ambiguous", "function", "union", "syntax"],
+)
+def test_wrong_sql_is_not_tried_again(database, make, query):
+    error = refused(make(database[0]), "sql.query", {"query": query})
+    assert (error.code, error.retryable) == (ErrorCodes.INVALID_ARGUMENT, False), error
+
+
+_REFUSING = {
+    "sqlite": ["CREATE TRIGGER no BEFORE UPDATE ON item BEGIN SELECT RAISE(ABORT, 'closed'); END"],
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN RAISE EXCEPTION ''closed''; END'",
+        "CREATE TRIGGER no BEFORE UPDATE ON item FOR EACH ROW EXECUTE FUNCTION no()",
+    ],
+    "mysql": [
+        "CREATE TRIGGER no BEFORE UPDATE ON item FOR EACH ROW"
+        " SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'closed'"
+    ],
+}
+
+
+def test_what_a_trigger_refuses_is_not_tried_again(database, make):
+    url, engine = database
+    execute(engine, *_REFUSING[engine.dialect.name])
+    error = refused(make(url, allow_writes=True), "sql.execute", ADD)
+    assert (error.code, error.retryable) == (ErrorCodes.FAILED_PRECONDITION, False), error
+    assert "closed" in str(error)
+
+
+def _waits(engine):
+    words = {
+        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
+        "mysql": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+    }[engine.dialect.name]
+    with engine.connect() as connection:
+        return connection.exec_driver_sql(words).scalar_one()
+
+
+def wait_for(engine, number):
+    end = time.monotonic() + 20
+    while _waits(engine) != number:
+        assert time.monotonic() < end
+        time.sleep(0.12)  # InnoDB shows its transactions anew after 0.1 seconds without a look
+
+
+def touch(connection, *numbers):
+    for number in numbers:
+        connection.exec_driver_sql(f"UPDATE item SET price = 0 WHERE id = {number}")
+
+
+def test_a_deadlock_is_tried_again(database, make):
+    """The call takes row 1, waits for row 3, and then for row 2, whose owner waits for row 1."""
+    url, engine = database
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer")
+    kernel = make(url, allow_writes=True)
+    many = {"statement": ADD["statement"], "rows": [{"id": 1}, {"id": 3}, {"id": 2}]}
+    found = []
+    with engine.connect() as other, engine.connect() as gate:
+        if engine.dialect.name == "postgresql":
+            other.exec_driver_sql("SET LOCAL deadlock_timeout = '60s'")  # the call is the victim
+        touch(gate, 3)
+        touch(other, 2, 4, 5, 6, 7)
+        call = threading.Thread(
+            target=lambda: found.append(refused(kernel, "sql.execute_many", many))
+        )
+        call.start()
+        wait_for(engine, 1)
+        waiting = threading.Thread(target=partial(touch, other, 1))
+        waiting.start()
+        wait_for(engine, 2)
+        gate.commit()
+        call.join(20)
+        waiting.join(20)
+        other.rollback()
+    assert (found[0].code, found[0].retryable) == (ErrorCodes.ABORTED, True), found
+    assert kernel.invoke("sql.execute_many", many)["row_count"] == 3
+
+
+def test_a_serialization_failure_is_tried_again(database, make):
+    url, engine = database
+    on_postgresql(engine)
+    name = sa.make_url(url).database
+    execute(engine, f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    kernel, found = make(url, allow_writes=True), []
+    try:
+        with engine.connect() as other:
+            touch(other, 1)
+            call = threading.Thread(
+                target=lambda: found.append(refused(kernel, "sql.execute", ADD))
+            )
+            call.start()
+            wait_for(engine, 1)
+            other.commit()
+            call.join(20)
+        assert (found[0].code, found[0].retryable) == (ErrorCodes.ABORTED, True), found
+        assert kernel.invoke("sql.execute", ADD)["row_count"] == 1
+    finally:
+        execute(engine, f"ALTER DATABASE {name} RESET default_transaction_isolation")
+
+
+_DYING = (
+    "CREATE OR REPLACE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS"
+    " 'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END'",
+    "CREATE CONSTRAINT TRIGGER die AFTER UPDATE ON item DEFERRABLE INITIALLY DEFERRED"
+    " FOR EACH ROW EXECUTE FUNCTION die()",
+)
+
+
+def test_a_connection_that_is_lost_at_commit_is_not_tried_again(database, make):
+    """Nobody knows what came of it; with a table of calls another attempt is safe."""
+    url, engine = database
+    on_postgresql(engine)
+    execute(engine, *_DYING, CREATE_TABLE)
+    error = refused(make(url, allow_writes=True), "sql.execute", ADD)
+    assert (error.code, error.retryable) == (ErrorCodes.UNAVAILABLE, False), error
+    assert "it may be done" in str(error)
+    kernel = make(url, allow_writes=True, calls_table="automate_calls")
+    error = refused(kernel, "sql.execute", ADD, idempotency_key="step-1")
+    assert (error.code, error.retryable) == (ErrorCodes.UNAVAILABLE, True), error
+    execute(engine, "DROP TRIGGER die ON item")
+    assert kernel.invoke("sql.execute", ADD, idempotency_key="step-1")["row_count"] == 1
+    assert kernel.invoke("sql.execute", ADD, idempotency_key="step-1")["row_count"] == 1
+    with engine.connect() as connection:
+        price = connection.exec_driver_sql("SELECT price FROM item WHERE id = 1").scalar_one()
+    assert float(price) == 2.5
+
+
+def test_a_connection_that_is_refused_says_why(database, make):
+    url, engine = database
+    on_postgresql(engine)
+    missing = sa.make_url(url).set(database="no_such_database").render_as_string(False)
+    error = refused(make(missing), "sql.tables", {})
+    assert (error.code, error.retryable) == (ErrorCodes.NOT_FOUND, False), error
+    execute(engine, "DROP ROLE IF EXISTS ada", "CREATE ROLE ada LOGIN CONNECTION LIMIT 0")
+    for user, code in (
+        ("ada", ErrorCodes.RESOURCE_EXHAUSTED),
+        ("nobody", ErrorCodes.UNAUTHENTICATED),
+    ):
+        other = sa.make_url(url).set(username=user).render_as_string(False)
+        error = refused(make(other), "sql.tables", {})
+        assert error.code is code, error
+
+
+def test_a_key_of_one_tenant_is_none_of_another(database, make):
+    url, engine = database
+    execute(engine, CREATE_TABLE)
+    kernel = make(url, allow_writes=True, calls_table="automate_calls")
+    for tenant in ("a", "b", None, "a"):
+        kernel.invoke("sql.execute", ADD, idempotency_key="order-7", tenant_id=tenant)
+    with engine.connect() as connection:
+        price = connection.exec_driver_sql("SELECT price FROM item WHERE id = 1").scalar_one()
+    assert float(price) == 4.5
