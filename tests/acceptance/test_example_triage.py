@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import imaplib
 import json
+import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,12 +15,15 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.plugins
 
-SCRIPT = Path(__file__).parents[1] / "support/mortal_triage.py"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples/triage"
+SCRIPT = ROOT / "tests/support/mortal_triage.py"
 USER, PASSWORD = "triage@shop.example", "mail-5577"
 
 
@@ -103,9 +109,31 @@ def test_a_kill_at_any_commit_leaves_one_question_and_one_mail(
     assert len(paid_twice) <= (1 if when == "before" else 0)
 
 
+def test_it_is_set_up_as_its_readme_says(tmp_path: Path) -> None:
+    """The settings, the workflows, the secrets and the team's own tool."""
+    pytest.importorskip("automate_mcp")
+    project = shutil.copytree(EXAMPLE, tmp_path / "triage")
+    secrets = re.findall(r"AUTOMATE_SECRET_\w+", (project / "README.md").read_text())
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": path, **{name: f"a value for {name}" for name in secrets}}
+
+    def automate(*arguments: str) -> Any:
+        command = [sys.executable, "-m", "automate_kernel.cli", *arguments, "--json"]
+        return json.loads(
+            subprocess.run(
+                command, cwd=project, env=environment, check=True, capture_output=True, timeout=120
+            ).stdout
+        )
+
+    found = automate("doctor")["findings"]
+    assert {each["text"] for each in found if each["check"] == "workflows"} == {"2 are valid"}
+    assert not [each for each in found if each["state"] != "ok"]
+    owner = automate("call", "team.owner_of", "--repository", "shop/tea", "--yes")
+    assert owner["name"] == "Ann"
+
+
 def test_the_workflow_of_the_clicks_is_the_plugins() -> None:
     """The example has a copy of it, to read."""
-    root = Path(__file__).parents[2]
-    copy = root / "examples/triage/workflows/slack-approvals.yaml"
-    own = root / "plugins/automate-slack/src/automate_slack/approvals.yaml"
+    copy = EXAMPLE / "workflows/slack-approvals.yaml"
+    own = ROOT / "plugins/automate-slack/src/automate_slack/approvals.yaml"
     assert copy.read_text() == own.read_text()

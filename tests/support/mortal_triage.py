@@ -4,8 +4,9 @@ The example in processes that kill themselves: before or after the commit of a g
     python mortal_triage.py FOLDER WHEN EACH SMTP_PORT IMAP_PORT
 
 WHEN is ``before`` or ``after``. For one commit in EACH there is a process that dies there, and
-another one that finishes the work. `FOLDER/result.json` says what became of each; a process that came to its
-end before it had to die is the last. Slack and the language model are doubles on this machine.
+another one that finishes the work. `FOLDER/result.json` says what became of each; a process that
+came to its end before it had to die is the last. Slack and the language model are doubles on this
+machine.
 """
 
 from __future__ import annotations
@@ -13,13 +14,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
-import signal
 import sys
 import time
-import tomllib
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +27,10 @@ from automate_mail import MailConnector
 from automate_mcp import McpProvider
 from automate_slack import SlackConnector
 from automate_slack.testing import FakeSlack
+from mortal_process import die_at_commit, ends
 
 from automate_kernel import Kernel
+from automate_kernel.cli.settings import load_settings
 from automate_sqlalchemy import SqlAlchemyStorage
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +49,7 @@ class World:
 
     def config(self, title: str) -> dict[str, Any]:
         """The example's own settings, with the addresses of what runs here."""
-        config = tomllib.loads((EXAMPLE / "automate.toml").read_text())["config"]
+        config: dict[str, Any] = load_settings(EXAMPLE / "automate.toml", environ={})["config"]
         config["team"] |= {"command": sys.executable, "args": [str(EXAMPLE / "team.py")]}
         base_url = f"{self.model.removesuffix('/v1')}/{title}/v1"
         config["llm"]["services"]["triage"] |= {"model": "openai-chat:double", "base_url": base_url}
@@ -75,18 +73,8 @@ class World:
         kernel.register(McpProvider, key="team")
         for file in sorted((EXAMPLE / "workflows").glob("*.yaml")):
             kernel.add_workflow(file)
-        own, commits = engine.dialect.do_commit, 0
-
-        def commit(connection: Any) -> None:
-            nonlocal commits
-            commits += 1
-            if place == ("before", commits):
-                os.kill(os.getpid(), signal.SIGKILL)
-            own(connection)
-            if place == ("after", commits):
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        engine.dialect.do_commit = commit  # type: ignore[method-assign]
+        if place is not None:
+            die_at_commit(engine, *place)
         return kernel
 
     def go(self, kernel: Kernel, title: str) -> None:
@@ -133,24 +121,6 @@ def issue(title: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def child(work: Callable[[], None]) -> bool:
-    """Do *work* in a child; True if it came to its end."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    _, ended = os.waitpid(pid, 0)
-    if os.WIFEXITED(ended) and os.WEXITSTATUS(ended):
-        raise SystemExit("a child failed")
-    return os.WIFEXITED(ended)
-
-
 def one(world: World, folder: Path, place: tuple[str, int]) -> bool:
     """Die at *place*, and finish in another process; False if it came to its end before that."""
     folder.mkdir()
@@ -174,9 +144,9 @@ def one(world: World, folder: Path, place: tuple[str, int]) -> bool:
         told = {"status": execution.status.value, "steps": steps}
         (folder / "told.json").write_text(json.dumps(told))
 
-    ended = child(begin)
-    child(finish)
-    return not ended
+    died = not ends(begin)
+    assert ends(finish)
+    return died
 
 
 def main() -> None:
@@ -200,6 +170,8 @@ def main() -> None:
             }
             if not died:
                 break
+        else:
+            raise SystemExit("there are more commits than places")
     (folder / "result.json").write_text(json.dumps(told))
 
 

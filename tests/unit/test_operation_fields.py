@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 
 import pytest
 from automate_kernel.operations.fields import (
+    field_description,
     FieldTextError,
     InputField,
     assembled,
@@ -94,6 +95,23 @@ def test_words_for_people() -> None:
     assert FIELDS["speed"].type_words == "one of slow, fast, 3"
     assert FIELDS["tags"].type_words == "list of text"
     assert FIELDS["day"].type_words == "text (date)"
+
+
+def test_a_field_that_may_be_null_is_described_by_its_value() -> None:
+    described = Annotated[str, Field(description="The page  that follows.")]
+
+    class Model(BaseModel):
+        plain: described  # type: ignore[valid-type]
+        optional: Optional[described] = None  # type: ignore[valid-type]
+        own: Annotated[Optional[described], Field(description="Its own.")] = None  # type: ignore[valid-type]
+        either: Union[described, int, None] = None  # type: ignore[valid-type]
+
+    found = {
+        name: field_description(each)
+        for name, each in Model.model_json_schema()["properties"].items()
+    }
+    value = "The page that follows."
+    assert found == {"plain": value, "optional": value, "own": "Its own.", "either": ""}
 
 
 def test_secrets_are_known_by_format_and_name() -> None:

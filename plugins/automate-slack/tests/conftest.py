@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import hypothesis
 import pytest
 from automate_kernel import Kernel
 from automate_slack import APPROVALS
 from automate_slack.testing import FakeSlack
-
-pytest.register_assert_rewrite("automate_kernel.testing")
-sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 # A busy machine is no failure: no example has to be ready within a time.
 hypothesis.settings.register_profile("plugin", deadline=None)

@@ -83,9 +83,14 @@ def test_a_file_is_uploaded_and_shared(
     assert texts(slack, "C0NEWS") == ["look"]
 
 
-def test_a_file_goes_to_nobody_else(slack: FakeSlack, kernel: Kernel) -> None:
+@pytest.mark.parametrize(
+    "address",
+    ["https://evil.example", "https://x.slack.com:y@evil.example", "https://evil.example#.slack.com",
+     "https://slack.com.evil.example", "http://files.slack.com"],
+)  # fmt: skip
+def test_a_file_goes_to_nobody_else(slack: FakeSlack, kernel: Kernel, address: str) -> None:
     """Whatever address the answer has."""
-    slack.root = "https://evil.example"
+    slack.root = address
     # The kernel was configured before: only the upload's address is the wrong one.
     with pytest.raises(AutomateError, match="isn't its own"):
         kernel.invoke("slack.upload_file", {"filename": "a", "text": "secret"})

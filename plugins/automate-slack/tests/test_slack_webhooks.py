@@ -76,7 +76,8 @@ def test_an_event_starts_a_workflow_once(slack: FakeSlack, kernel: Kernel) -> No
     assert all(each["event"] == MENTION and "token" not in each for each in found)
 
 
-@pytest.mark.parametrize("seconds", [-301, 301])
+# A request from the future ages into the five minutes while a busy machine gets to it.
+@pytest.mark.parametrize("seconds", [-301, 360])
 @pytest.mark.parametrize("trigger", ["event", "interaction", "command"])
 def test_an_old_request_is_refused(
     slack: FakeSlack, kernel: Kernel, trigger: str, seconds: int

@@ -15,6 +15,7 @@ from automate_kernel.authoring.packaging import PACKAGING
 from automate_kernel.authoring.project import PluginProject
 from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.operations.example import example_of
+from automate_kernel.operations.fields import field_description
 from automate_kernel.operations.plugin import Plugin, create
 from automate_kernel.operations.schemas import compile_schema
 from automate_kernel.plugins.description import describe
@@ -274,7 +275,7 @@ def _inputs(check: PluginCheck) -> Iterator[Fault]:
     for found, about in check.descriptions.items():
         for operation in about.get("operations", ()):
             for name, one in operation["input"].get("properties", {}).items():
-                if not one.get("description"):
+                if not field_description(one):
                     yield (
                         f"{found.key}.{operation['name']}: the field {name!r} has no description",
                         f'write {name}: Annotated[…, Field(description="…")]',

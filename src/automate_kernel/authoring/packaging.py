@@ -10,6 +10,7 @@ from typing import Any
 from automate_kernel.authoring.example import ExampleFile, has_own_operations
 from automate_kernel.authoring.project import PluginProject
 from automate_kernel.errors import AutomateError
+from automate_kernel.operations.fields import field_description
 from automate_kernel.plugins.compatibility import requirement_on_kernel
 from automate_kernel.plugins.description import drift
 from automate_kernel.plugins.manifest import Manifest, manifest_of, package_folders
@@ -99,7 +100,7 @@ def _described(project: PluginProject, described: Described) -> Iterator[Fault]:
                 if not each["description"]:
                     yield f"{noun}{key}.{each['name']} has no description", remedy
         for name, one in (about.get("config") or {}).get("properties", {}).items():
-            if not one.get("description"):
+            if not field_description(one):
                 yield (
                     f"config.{key}.{name} has no description",
                     f'write {name}: … = Field(…, description="…")',

@@ -7,6 +7,7 @@ from typing import Any
 
 from automate_kernel.errors import ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status
+from automate_kernel.operations.fields import field_description
 
 _KINDS = {
     "connector": "Connector",
@@ -125,10 +126,9 @@ def _fields(schema: Mapping[str, Any] | None) -> str:
     rows = ["| Field | Type | Default | |", "|---|---|---|---|"]
     for name, field in schema["properties"].items():
         default = "required" if name in required else _default(field)
-        about = " ".join(str(field.get("description", "")).split())
         # That it may be left out is said by the column of defaults.
         kind = type_words(field, schema).removesuffix(" or null")
-        cells = (f"`{name}`", kind, default, about)
+        cells = (f"`{name}`", kind, default, field_description(field))
         rows.append("| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |")
     return "\n".join(rows)
 

@@ -190,6 +190,13 @@ def takes_more_fields(schema: _Schema) -> bool:
     return bool(more) if more is not None else not schema.get("properties")
 
 
+def field_description(schema: _Schema) -> str:
+    """Return the description of a field, or else of the only value that it takes beside null."""
+    some = [each for each in schema.get("anyOf", ()) if not _is_null(each)]
+    inner = some[0] if len(some) == 1 and isinstance(some[0], Mapping) else {}
+    return " ".join(str(schema.get("description") or inner.get("description") or "").split())
+
+
 def assembled(values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
     """Return the object that has each of *values* at its path; inner objects are made."""
     whole: dict[str, Any] = {}
@@ -253,7 +260,7 @@ class _Reader:
             within_optional=len(path) > 1 and not within,
             # pydantic's own title is the name again.
             title="" if title.lower() == path[-1].replace("_", " ").lower() else title,
-            description=" ".join(str(schema.get("description") or "").split()),
+            description=field_description(schema),
             default=schema.get("default"),
             has_default="default" in schema,
             choices=choices,

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 class SlackConfig(BaseModel):
     """A Slack app in one workspace."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     account: str = "SLACK_BOT_TOKEN"
-    """The key of the secret with the bot's token, ``xoxb-…``."""
+    """The key of the secret with the bot's token (xoxb-…)."""
     base_url: str = "https://slack.com/api"
     """The address of Slack's Web API."""
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
@@ -24,4 +24,4 @@ class SlackConfig(BaseModel):
     """Slack users, by id or e-mail, and the names that approvals know them by. Others are known
     by their e-mail or, without one, by their id."""
     roles: dict[str, list[str]] = {}
-    """Roles of approvals, each with its users (``U…``) and user groups (``S…``) in Slack."""
+    """Roles of approvals, each with its users (U…) and user groups (S…) in Slack."""

@@ -30,6 +30,7 @@ from automate_slack.messages import (
     ChannelList,
     ClickOutcome,
     Conversation,
+    MessageChannel,
     PostedMessage,
     SharedFile,
     SlackUser,
@@ -127,7 +128,7 @@ class SlackConnector(Connector):
 
     @action(idempotent=True)
     async def update_message(
-        self, channel: ChannelId, ts: Timestamp, text: Text, blocks: Blocks | None = None
+        self, channel: MessageChannel, ts: Timestamp, text: Text, blocks: Blocks | None = None
     ) -> PostedMessage:
         """Change a message that the bot has posted."""
         # Without blocks the old ones would stay, and hide the text.
@@ -139,7 +140,7 @@ class SlackConnector(Connector):
     @action(idempotent=True)
     async def add_reaction(
         self,
-        channel: ChannelId,
+        channel: MessageChannel,
         ts: Timestamp,
         name: Annotated[str, Field(description="An emoji's name, such as thumbsup.")],
     ) -> PostedMessage:

@@ -21,6 +21,13 @@ ChannelId = Annotated[
         description="The channel's id (C…); a user's id (U…) or e-mail for a direct message.",
     ),
 ]  # fmt: skip
+MessageChannel = Annotated[
+    str,
+    Field(
+        min_length=1, max_length=250,
+        description="The id of the message's channel, as the output of its post has it.",
+    ),
+]  # fmt: skip
 Timestamp = Annotated[
     str,
     Field(

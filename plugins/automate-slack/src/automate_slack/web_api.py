@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -17,7 +18,7 @@ from automate_slack.failures import failure_of
 
 _PAGE = 200
 _UPLOAD_SECONDS = 120.0
-_MIB = 1024 * 1024
+_SLACKS_ORIGIN = re.compile(r"https://[a-z0-9.-]+\.slack(-gov)?\.com(:[0-9]+)?")
 
 
 class _Answer(BaseModel):
@@ -88,14 +89,15 @@ class WebApi:
 
     async def upload(self, url: str, content: bytes) -> None:
         """Send *content* to the *url* that Slack has given for it; never the token."""
-        origin, slashes, rest = url.partition("://")
+        scheme, _, rest = url.partition("://")
         host, _, path = rest.partition("/")
-        if not slashes or not self._is_slacks(f"{origin}://{host}"):
+        origin = f"{scheme}://{host}"
+        if not self._is_slacks(origin):
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION, "Slack gave an upload address that isn't its own"
             )
         client = ServiceClient(
-            f"{origin}://{host}",
+            origin,
             ctx=self._ctx,
             timeout_seconds=max(self._config.timeout_seconds, _UPLOAD_SECONDS),
             max_redirects=1,
@@ -127,8 +129,8 @@ class WebApi:
         own = self._config.base_url
         if own == origin or own.startswith(f"{origin}/"):
             return True
-        host = origin.removeprefix("https://").partition(":")[0]
-        return origin.startswith("https://") and host.endswith((".slack.com", ".slack-gov.com"))
+        # All of it: https://x.slack.com:y@evil.example is another's.
+        return _SLACKS_ORIGIN.fullmatch(origin) is not None
 
 
 def _text(value: Any) -> str:

@@ -12,8 +12,6 @@ to `FOLDER/result.json`.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import time
 import urllib.request
@@ -27,6 +25,9 @@ from automate_slack import APPROVALS, SlackConnector
 from automate_slack.testing import FakeSlack
 from automate_slack.web_api import WebApi
 from automate_sqlalchemy import SqlAlchemyStorage
+
+sys.path.append(str(Path(__file__).parents[4] / "tests" / "support"))
+from mortal_process import die, ends  # noqa: E402
 
 WORKFLOW = {
     "name": "announce",
@@ -75,7 +76,7 @@ def die_at(place: int) -> None:
     def step() -> None:
         seen[0] += 1
         if seen[0] == place:
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
 
     async def call(self: WebApi, method: str, **fields: Any) -> dict[str, Any]:
         if not method.startswith("chat."):
@@ -86,22 +87,6 @@ def die_at(place: int) -> None:
         return answer
 
     WebApi.call = call  # type: ignore[method-assign]
-
-
-def child(work: Callable[[], None]) -> bool:
-    """Do *work* in a child; True if it came to its end."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    _, ended = os.waitpid(pid, 0)
-    if os.WIFEXITED(ended) and os.WEXITSTATUS(ended):
-        raise SystemExit("a child failed")
-    return os.WIFEXITED(ended)
 
 
 def question(url: str, channel: str) -> dict[str, Any] | None:
@@ -163,10 +148,10 @@ def one(folder: Path, url: str, number: int) -> bool:
             ),
         )
 
-    child(start)
-    ended = child(lambda: all_of_it(number))
-    child(lambda: all_of_it(None))
-    return not ended
+    assert ends(start)
+    died = not ends(lambda: all_of_it(number))
+    assert ends(lambda: all_of_it(None))
+    return died
 
 
 def main() -> None:

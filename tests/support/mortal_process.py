@@ -1,0 +1,55 @@
+"""
+Processes that kill themselves at a place of their work, for scripts that have others finish it.
+
+A script forks a process for each place, so that what they need is imported once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+
+def die() -> None:
+    """Kill this process, as the system does that has no memory left: nothing is cleaned up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ends(work: Callable[[], object]) -> bool:
+    """Do *work* in a forked process; True if it came to its end, False if it has killed itself."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)  # without the cleaning up that belongs to the parent
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code not in (0, -signal.SIGKILL):
+        raise SystemExit(f"a process failed with {code}")
+    return code == 0
+
+
+def die_at_commit(engine: sa.Engine, when: str, number: int) -> None:
+    """Let this process die ``before`` or ``after`` the commit of that *number*, from 1."""
+    own, commits = engine.dialect.do_commit, 0
+
+    def commit(connection: Any) -> None:
+        nonlocal commits
+        commits += 1
+        place = commits
+        if (when, number) == ("before", place):
+            die()
+        own(connection)
+        if (when, number) == ("after", place):
+            die()
+
+    engine.dialect.do_commit = commit  # type: ignore[method-assign]
