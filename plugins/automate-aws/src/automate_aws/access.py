@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -18,14 +17,7 @@ from pydantic import (
 )
 
 from automate_kernel.errors import ConfigError
-
-
-def is_loopback(host: str | None) -> bool:
-    """Return True if *host* is this machine."""
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
-    except ValueError:
-        return False
+from automate_kernel.hosts import is_loopback
 
 
 def _checked_endpoint(url: str | None) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from automate_kernel.hosts import is_loopback
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -39,19 +40,12 @@ class LlmService(BaseModel):
     def _encrypted(self) -> LlmService:
         if self.base_url is not None and not self.allow_plain_http:
             url = urlsplit(self.base_url)
-            if url.scheme.lower() == "http" and not _is_loopback(url.hostname or ""):
+            if url.scheme.lower() == "http" and not is_loopback(url.hostname or ""):
                 raise ValueError(
                     "base_url must be https: the key and the prompts would be readable; "
                     "allow_plain_http lets it pass"
                 )
         return self
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class LlmBudget(BaseModel):

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import shutil
-import signal
 import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -32,12 +30,9 @@ from automate_kernel.testing.clock import FakeClock
 from automate_llm import DurableAgent
 from automate_sqlalchemy import SqlAlchemyStorage
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[4] / "tests" / "support")]
 from llm_support import scripted_model  # noqa: E402
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+from mortal_process import die, ends  # noqa: E402
 
 
 def note(path: Path, line: str) -> None:
@@ -94,22 +89,6 @@ def make(
     return kernel, refunding
 
 
-def child(work: Any) -> bool:
-    """Do *work* in a child; True if it came to its end."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    _, ended = os.waitpid(pid, 0)
-    if os.WIFEXITED(ended) and os.WEXITSTATUS(ended):
-        raise SystemExit("a child failed")
-    return os.WIFEXITED(ended)
-
-
 def create(folder: Path, url: str) -> None:
     """Start the execution, in a database of its own."""
     folder.mkdir()
@@ -142,8 +121,9 @@ def one(folder: Path, url: str, place: tuple[str, int]) -> bool:
         }  # fmt: skip
         (folder / "told.json").write_text(json.dumps(told))
 
-    ended = child(begin)
-    child(finish)
+    ended = ends(begin)
+    if not ends(finish):
+        raise SystemExit("what finishes the work was killed")
     return not ended
 
 
@@ -154,7 +134,7 @@ def main() -> None:
     scripted_model(url)
     anyio.run(anyio.sleep, 0)
     gc.freeze()  # else each child's collector copies all of it
-    child(lambda: create(started, url))
+    ends(lambda: create(started, url))
     for number in range(1, 2 if when == "tool" else 100):
         base = f"{url.removesuffix('/v1')}/{when}-{number}/v1"
         places.append(number)

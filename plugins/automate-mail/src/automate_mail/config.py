@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from automate_kernel.hosts import is_loopback
 from automate_kernel.secrets.keys import SecretKey
 from automate_mail.addresses import MailAddress
 
@@ -42,7 +42,7 @@ class MailServer(BaseModel):
     def _check(self) -> MailServer:
         if (self.user is None) != (self.secret is None):
             raise ValueError("a login needs both: user, and secret, the key of its secret")
-        if self.tls == "none" and not _is_loopback(self.host):
+        if self.tls == "none" and not is_loopback(self.host):
             raise ValueError('tls = "none" is for this machine alone; use "implicit" or "starttls"')
         return self
 
@@ -91,10 +91,3 @@ class MailConfig(BaseModel):
         if self.sent is not None and self.imap is None:
             raise ValueError("sent needs imap, the server with that folder")
         return self
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

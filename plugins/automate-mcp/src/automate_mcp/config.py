@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from automate_kernel.hosts import is_loopback
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -85,14 +86,5 @@ def _check_url(text: str) -> None:
     url = urlsplit(text)
     if url.scheme not in ("http", "https") or not url.hostname or url.username or url.fragment:
         raise ValueError("url must be like https://mcp.example.com/mcp, without a password in it")
-    if url.scheme == "http" and not _is_loopback(url.hostname):
+    if url.scheme == "http" and not is_loopback(url.hostname):
         raise ValueError("url must be https: what it answers, and the token, would be readable")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

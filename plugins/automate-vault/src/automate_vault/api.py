@@ -17,6 +17,7 @@ from automate_kernel.errors import (
     SecretError,
     SecretUnavailableError,
 )
+from automate_kernel.hosts import is_loopback
 from automate_kernel.operations.context import PluginContext
 from automate_kernel.secrets import Redactor
 
@@ -25,7 +26,6 @@ _ANSWERS = frozenset({400, 404})
 _ELSEWHERE = frozenset({301, 302, 303, 307, 308})
 # A node that is behind (412), or a standby that doesn't serve this (472, 473).
 _NOT_NOW = frozenset({412, 472, 473})
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class VaultApi:
         allow_http: bool,
     ) -> None:
         parts = urlsplit(address)
-        if parts.scheme == "http" and not allow_http and parts.hostname not in _LOOPBACK:
+        if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
             raise ConfigError(
                 "the address of Vault is not https",
                 hint="tokens need encryption; allow_http = true if something else encrypts",
