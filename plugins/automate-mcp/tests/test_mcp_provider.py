@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,25 @@ def test_an_endless_line_ends_the_session_and_fills_no_memory(make: Make) -> Non
     assert "more than 100,000 bytes" in str(error)
     assert psutil.Process().memory_info().rss - before < 50_000_000
     assert kernel.invoke("bad.add", {"a": 1, "b": 1}) == {"total": 2}
+
+
+def test_a_lost_session_leaves_no_process_when_all_is_closed_at_once(make: Make) -> None:
+    """Its process is ended first, although another session would have taken its place."""
+    kernel = make(max_result_bytes=100_000)
+    error_of(lambda: kernel.invoke("bad.endless_line"))
+    kernel.close()
+    assert children() == []
+
+
+def test_a_server_that_is_still_starting_is_ended_too(make: Make, tmp_path: Path) -> None:
+    """Whoever closes the provider doesn't wait for it to come up."""
+    kernel = make(env={"SLOW_START": "1"})
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(kernel.invoke, "bad.add", {"a": 1, "b": 1})
+        until(lambda: starts(tmp_path) == 1)
+        kernel.provider("bad").close()
+        assert children() == []
+        assert isinstance(call.exception(30), AutomateError)
 
 
 def test_a_huge_result_is_refused(make: Make) -> None:

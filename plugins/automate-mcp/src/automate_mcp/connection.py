@@ -106,6 +106,8 @@ class Connection:
         self._portal: BlockingPortal | None = None
         self._opening: anyio.Lock | None = None
         self._session: _KeptSession | None = None
+        # With those that are being opened, and those that were lost and whose processes still end.
+        self._kept: set[_KeptSession] = set()
 
     async def use(
         self,
@@ -235,6 +237,8 @@ class Connection:
     async def _open(self) -> _KeptSession:
         session = _KeptSession()
         session.task = asyncio.get_running_loop().create_task(self._keep(session))
+        self._kept.add(session)
+        session.task.add_done_callback(lambda _: self._kept.discard(session))
         try:
             with anyio.fail_after(self._config.start_timeout_seconds):
                 await session.ready.wait()
@@ -345,17 +349,26 @@ class Connection:
         )
 
     async def _end_session(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
+        self._session = None
+        for session in self._kept:
             session.end("it was closed")
-            await self._finish(session)
+            if session.task is not None and not session.ready.is_set():
+                session.task.cancel()  # it waits for the server's first answer
+        await self._ended({each.task for each in self._kept if each.task is not None})
 
     async def _finish(self, session: _KeptSession) -> None:
         session.stop.set()
         if session.task is not None:
-            with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
-                await asyncio.wait([session.task])
-            session.task.cancel()
+            await self._ended({session.task})
+
+    async def _ended(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Wait until *tasks*, which were told to stop, have; then cancel them."""
+        if not tasks:
+            return
+        with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+            await asyncio.wait(tasks)
+        for task in tasks:
+            task.cancel()
 
 
 @asynccontextmanager
