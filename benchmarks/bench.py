@@ -13,12 +13,14 @@ from benchmarks.contender import Contender, Database, Purpose
 from benchmarks.counter import Counter
 from benchmarks.databases import Databases
 from benchmarks.environments import Environment
-from benchmarks.machine import Noise, cpu_seconds, tree_cpu_seconds
+from benchmarks.machine import Noise, cpu_seconds, resident_mb, tree_cpu_seconds
 from benchmarks.processes import FailedError, Producer, Seat, workers
 
 _LAST_COMMIT_SECONDS = 15.0
 _WARM_UP_SECONDS = 30.0
 _SETTLED_SECONDS = 0.5
+_SAMPLE_SECONDS = 0.05
+_WATCHED_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Sizes:
     filled_patience: float = 20.0
     wait_items: int = 60_000
     workflow_seconds: float = 2.0
+    elements: int = 10_000
     idle_seconds: float = 1.5
     most: int | None = None
     """No run takes more items than this."""
@@ -55,6 +58,7 @@ QUICK = Sizes(
     filled_patience=5.0,
     wait_items=20_000,
     workflow_seconds=0.5,
+    elements=2_000,
     idle_seconds=0.7,
 )
 
@@ -215,6 +219,24 @@ class Bench:
         client = sum(map(cpu_seconds, pids))
         done = self.counter.count
         return done, client, tree_cpu_seconds(self._postmaster) if self._postmaster else 0.0
+
+    def watch(self, pid: int, items: int) -> tuple[int, float, float]:
+        """
+        Wait until all *items* are handled by the worker *pid*.
+
+        Returns the most that were in flight, and its memory at 10 % of them and at the end.
+        """
+        most, early = 0, 0.0
+        deadline = time.monotonic() + _WATCHED_SECONDS
+        while (count := self.counter.count) < items:
+            if time.monotonic() > deadline:
+                raise FailedError(f"{count:,} of {items:,} were handled")
+            most = max(most, self.counter.begun - count)
+            if count >= items / 10 and not early:
+                early = resident_mb(pid)
+            time.sleep(_SAMPLE_SECONDS)
+        late = resident_mb(pid)
+        return most, early or late, late
 
     @staticmethod
     def _claimed(entrant: Entrant, what: str) -> str:

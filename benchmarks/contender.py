@@ -117,3 +117,6 @@ class Contender(Protocol):
 
     def start_workflows(self, count: int) -> None:
         """Have *count* such workflows wait for a worker."""
+
+    def start_elements(self, count: int) -> None:
+        """Have one workflow wait for a worker, with a step for each of *count* elements."""

@@ -26,6 +26,18 @@ _THREE_STEPS = {
     "trigger": {"type": "manual"},
     "steps": [{"id": f"step{number}", "action": "bench.noop"} for number in range(3)],
 }
+_ELEMENTS = {
+    "name": "elements",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {
+            "id": "each",
+            "for_each": "{{ event.payload.numbers }}",
+            "concurrency": 50,
+            "action": "bench.noop",
+        }
+    ],
+}
 _SLEEPING = {
     "name": "sleeping",
     "trigger": {"type": "manual"},
@@ -50,7 +62,7 @@ class Ours(Contender):
         {
             "drain-1", "drain-2", "enqueue", "enqueue-within", "bulk", "pick-up", "finished",
             "future", "wait", "wait-long", "memory", "import", "workflows-each", "workflows",
-            "sqlite-enqueue", "sqlite-drain",
+            "elements", "sqlite-enqueue", "sqlite-drain",
         }
     )  # fmt: skip
     pace: ClassVar = {"drain": 20_000, "sqlite": 20_000}
@@ -81,7 +93,7 @@ class Ours(Contender):
 
             self._kernel = Kernel(self.storage())
             self._kernel.action("bench.noop")(_step)
-            for workflow in (_THREE_STEPS, _SLEEPING, _WAITING):
+            for workflow in (_THREE_STEPS, _ELEMENTS, _SLEEPING, _WAITING):
                 self._kernel.add_workflow(workflow)
         return self._kernel
 
@@ -169,6 +181,9 @@ class Ours(Contender):
             with self.transaction() as transaction:
                 for number in range(start, min(start + BATCH, count)):
                     self.kernel().start("three", payload(number), transaction=transaction)
+
+    def start_elements(self, count: int) -> None:
+        self.kernel().start("elements", {"numbers": list(range(count))})
 
     def start_waiting(self, name: str, count: int) -> None:
         """Start *count* executions that wait."""

@@ -12,7 +12,6 @@ from benchmarks.machine import resident_mb
 from benchmarks.measures.base import Measure, Values
 from benchmarks.processes import FailedError, workers
 
-_SAMPLE_SECONDS = 0.05
 _RESIDENT = """
 import os
 with open("/proc/self/statm") as file:
@@ -81,7 +80,7 @@ def _wait(bench: Bench, entrant: Entrant, sizes: Sizes, *, purpose: Purpose = "w
     with workers(seat, 1, purpose) as (pid,):
         bench.noise.start()
         bench.counter.open_gate()
-        in_flight, early, late = _watch(bench, pid, items)
+        in_flight, early, late = bench.watch(pid, items)
         bench.wait_for_commit(entrant, seat.database)
         # The first handler was counted when it ended.
         seconds = (time.monotonic_ns() - bench.counter.first) / 1e9 + WAIT_SECONDS[purpose]
@@ -92,20 +91,6 @@ def _wait(bench: Bench, entrant: Entrant, sizes: Sizes, *, purpose: Purpose = "w
         "resident_mb": late,
         "growth": late / early,
     }
-
-
-def _watch(bench: Bench, pid: int, items: int) -> tuple[int, float, float]:
-    most, early = 0, 0.0
-    deadline = time.monotonic() + 120
-    while (count := bench.counter.count) < items:
-        if time.monotonic() > deadline:
-            raise FailedError(f"{count:,} of {items:,} were handled")
-        most = max(most, bench.counter.begun - count)
-        if count >= items / 10 and not early:
-            early = resident_mb(pid)
-        time.sleep(_SAMPLE_SECONDS)
-    late = resident_mb(pid)
-    return most, early or late, late
 
 
 PICK_UP = Measure("pick-up", "from commit to handler", "ms", _pick_up)

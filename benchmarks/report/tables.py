@@ -30,6 +30,12 @@ _WORKFLOWS = (
     ("each, ms", "workflows-each", "each_ms"),
     ("waiting, 1 worker", "workflows", "per_second"),
 )
+_ELEMENTS = (
+    ("elements/s", "elements", "per_second"),
+    ("client CPU, µs", "elements", "client_cpu_us"),
+    ("worker, MB", "elements", "resident_mb"),
+    ("growth from 10 %", "elements", "growth"),
+)
 _WAIT = (
     ("50 ms: items/s", "wait", "per_second"),
     ("in flight", "wait", "in_flight"),
@@ -50,6 +56,7 @@ def tables(results: Results) -> str:
         _filled(results),
         _table("SQLite, synchronous=FULL, items a second", results, _SQLITE),
         _table("Durable workflows of 3 steps that do nothing, a second", results, _WORKFLOWS),
+        _table("`for_each` of one workflow, 50 elements at a time", results, _ELEMENTS),
         _table("An `async def` handler that waits, 1 worker process", results, _WAIT),
         _notes(results),
     ]

@@ -68,6 +68,16 @@ def test_rows_that_are_finished_or_due_later_are_left_alone(run):
     assert results["summary"]["pick-up"]["ours"]["p50_ms"]["median"] > 0
 
 
+def test_the_elements_of_one_workflow_are_measured(run):
+    """Each of them is called once, and the table shows their rate and the growth of memory."""
+    results, printed = run("--contenders", "ours", "--only", "elements")
+    assert not [sample for sample in results["samples"] if "failed" in sample]
+    figures = results["summary"]["elements"]["ours"]
+    assert figures["per_second"]["median"] > 0
+    assert 0.9 < figures["growth"]["median"] < 1.5
+    assert "| `for_each` of one workflow, 50 elements at a time | elements/s |" in printed
+
+
 def test_a_contender_that_cannot_be_installed_is_named(run, monkeypatch, tmp_path):
     """A peer that is missing says why, and the others are measured."""
     monkeypatch.setenv("AUTOMATE_BENCH_CACHE", str(tmp_path))
