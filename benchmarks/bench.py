@@ -36,6 +36,7 @@ class Sizes:
     wait_items: int = 60_000
     workflow_seconds: float = 2.0
     elements: int = 10_000
+    async_steps: int = 1_500
     idle_seconds: float = 1.5
     most: int | None = None
     """No run takes more items than this."""
@@ -59,6 +60,7 @@ QUICK = Sizes(
     wait_items=20_000,
     workflow_seconds=0.5,
     elements=2_000,
+    async_steps=500,
     idle_seconds=0.7,
 )
 

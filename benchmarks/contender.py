@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import quote
 
-Purpose = Literal["drain", "pick-up", "wait", "wait-long", "workflows"]
+Purpose = Literal["drain", "pick-up", "wait", "wait-long", "workflows", "async-steps"]
 """What a worker is started for: each contender then uses the settings that suit it best."""
 Filling = Literal["finished", "future"]
 
@@ -15,6 +15,8 @@ BATCH = 1000
 """How many items a producer hands over at once, where the contender takes several."""
 WAIT_SECONDS: Mapping[str, float] = {"wait": 0.05, "wait-long": 0.5}
 """For these purposes, how long the handler does nothing."""
+STEP_SECONDS = 1.0
+"""How long the step of an execution of *async-steps* does nothing."""
 
 _PAD = "x" * 160
 
@@ -117,6 +119,9 @@ class Contender(Protocol):
 
     def start_workflows(self, count: int) -> None:
         """Have *count* such workflows wait for a worker."""
+
+    def start_async_steps(self, count: int) -> None:
+        """Have *count* workflows wait for a worker, each with a step that does nothing for long."""
 
     def start_elements(self, count: int) -> None:
         """Have one workflow wait for a worker, with a step for each of *count* elements."""

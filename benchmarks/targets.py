@@ -83,6 +83,13 @@ def _hosts(results: Results) -> float | None:
     return min(known) / max(known) if len(known) == len(rates) else None
 
 
+def _workflows_hosts(results: Results) -> float | None:
+    return _ratio(
+        results.median("workflows", "ours-django", "per_second"),
+        results.median("workflows", _OURS, "per_second"),
+    )
+
+
 def _ratio(ours: float | None, other: float | None) -> float | None:
     return ours / other if ours and other else None
 
@@ -104,6 +111,19 @@ TARGETS = (
     Target("beside future rows, of the empty table", 0.90, _of_empty("future")),
     Target("SQLite: enqueue one, of the best peer", 0.9, _of_best("sqlite-enqueue")),
     Target("SQLite: drain, of the best peer", 12, _of_best("sqlite-drain")),
+    Target("workflows that wait, of dbos", 12, _of("workflows", "dbos")),
+    Target("the same on SQLite", 12, _of("sqlite-workflows", "dbos")),
+    Target("the same, Django of SQLAlchemy", 0.85, _workflows_hosts),
+    Target(
+        "workflows one after another, of the limit",
+        1.5,
+        _of("workflows-each", _LIMIT, "each_ms"),
+        True,
+    ),
+    Target("for_each: elements a second", 2000, _own("elements", "per_second"), unit=""),
+    Target("the same: growth of memory", 1.2, _own("elements", "growth"), True),
+    Target("1,500 async steps of 1 s", 5, _own("async-steps", "seconds"), True, "s"),
+    Target("the same: growth of memory", 1.2, _own("async-steps", "growth"), True),
     Target("idle memory, of the bare imports", 1.3, _own("memory", "of_bare"), True),
     Target("handler that waits 50 ms: items a second", 8000, _own("wait", "per_second"), unit=""),
     Target("the same: growth of memory", 1.2, _own("wait", "growth"), True),

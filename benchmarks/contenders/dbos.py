@@ -12,6 +12,9 @@ from benchmarks.contender import Contender, Filling, Purpose, payload
 
 _VERSION = "benchmark"
 _BATCH = 500
+_UNFINISHED_SQLITE = (
+    "SELECT EXISTS (SELECT 1 FROM workflow_status WHERE status IN ('ENQUEUED', 'PENDING'))"
+)
 
 
 class Dbos(Contender):
@@ -23,7 +26,7 @@ class Dbos(Contender):
     offers = frozenset(
         {
             "drain-1", "drain-2", "enqueue", "bulk", "pick-up", "finished", "memory", "import",
-            "workflows-each", "workflows", "sqlite-enqueue", "sqlite-drain",
+            "workflows-each", "workflows", "sqlite-enqueue", "sqlite-drain", "sqlite-workflows",
         }
     )  # fmt: skip
     packages = ("dbos", "SQLAlchemy", "psycopg")
@@ -32,8 +35,8 @@ class Dbos(Contender):
     unfinished: ClassVar = {
         "postgresql": "SELECT EXISTS (SELECT FROM dbos.workflow_status"
         " WHERE status IN ('ENQUEUED', 'PENDING'))",
-        "sqlite": "SELECT EXISTS (SELECT 1 FROM workflow_status"
-        " WHERE status IN ('ENQUEUED', 'PENDING'))",
+        "sqlite": _UNFINISHED_SQLITE,
+        "sqlite-workflows": _UNFINISHED_SQLITE,
         "workflows": "SELECT EXISTS (SELECT FROM dbos.workflow_status"
         " WHERE status IN ('ENQUEUED', 'PENDING'))",
     }

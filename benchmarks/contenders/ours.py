@@ -8,7 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks import counter
-from benchmarks.contender import BATCH, WAIT_SECONDS, Contender, Filling, Purpose, payload
+from benchmarks.contender import (
+    BATCH,
+    STEP_SECONDS,
+    WAIT_SECONDS,
+    Contender,
+    Filling,
+    Purpose,
+    payload,
+)
 
 if TYPE_CHECKING:
     from automate_kernel import Kernel
@@ -21,6 +29,7 @@ _UNFINISHED = (
     "SELECT EXISTS (SELECT 1 FROM automate_outbox"
     " WHERE waiting_for = 'worker' OR lease_expires_at IS NOT NULL)"
 )
+_UNENDED = "SELECT EXISTS (SELECT 1 FROM automate_execution WHERE completed_at IS NULL)"
 _THREE_STEPS = {
     "name": "three",
     "trigger": {"type": "manual"},
@@ -38,6 +47,11 @@ _ELEMENTS = {
         }
     ],
 }
+_ASYNC_STEP = {
+    "name": "async-step",
+    "trigger": {"type": "manual"},
+    "steps": [{"id": "step", "action": "bench.wait"}],
+}
 _SLEEPING = {
     "name": "sleeping",
     "trigger": {"type": "manual"},
@@ -47,7 +61,7 @@ _WAITING = {
     "name": "waiting",
     "trigger": {"type": "manual"},
     "steps": [
-        {"id": "rung", "wait_for": {"event": "bell", "match": {"n": "{{ event.payload.n }}"}}}
+        {"id": "rung", "wait_for": {"event": "bell", "match": {"id": "{{ event.payload.id }}"}}}
     ],
 }
 
@@ -62,14 +76,15 @@ class Ours(Contender):
         {
             "drain-1", "drain-2", "enqueue", "enqueue-within", "bulk", "pick-up", "finished",
             "future", "wait", "wait-long", "memory", "import", "workflows-each", "workflows",
-            "elements", "sqlite-enqueue", "sqlite-drain",
+            "elements", "async-steps", "sqlite-enqueue", "sqlite-drain", "sqlite-workflows",
         }
     )  # fmt: skip
-    pace: ClassVar = {"drain": 20_000, "sqlite": 20_000}
+    pace: ClassVar = {"drain": 20_000, "sqlite": 20_000, "workflows": 1500}
     unfinished: ClassVar = {
         "postgresql": _UNFINISHED,
         "sqlite": _UNFINISHED,
-        "workflows": "SELECT EXISTS (SELECT FROM automate_execution WHERE completed_at IS NULL)",
+        "workflows": _UNENDED,
+        "sqlite-workflows": _UNENDED,
     }
     claimed: ClassVar = {"postgresql": _CLAIMED, "sqlite": _CLAIMED}
     _kernel: Kernel | None = None
@@ -93,7 +108,8 @@ class Ours(Contender):
 
             self._kernel = Kernel(self.storage())
             self._kernel.action("bench.noop")(_step)
-            for workflow in (_THREE_STEPS, _ELEMENTS, _SLEEPING, _WAITING):
+            self._kernel.action("bench.wait")(_async_step)
+            for workflow in (_THREE_STEPS, _ELEMENTS, _ASYNC_STEP, _SLEEPING, _WAITING):
                 self._kernel.add_workflow(workflow)
         return self._kernel
 
@@ -134,6 +150,8 @@ class Ours(Contender):
         if purpose in WAIT_SECONDS:
             kernel.handler("noop")(counter.waiting(WAIT_SECONDS[purpose]))
             options = {"async_slots": 5000}
+        elif purpose == "async-steps":
+            options = {"slots": 4}
         elif self.variant == "async":
             kernel.handler("noop")(_anoop)
         else:
@@ -177,27 +195,27 @@ class Ours(Contender):
             kernel.run("three", payload(number))
 
     def start_workflows(self, count: int) -> None:
-        for start in range(0, count, BATCH):
-            with self.transaction() as transaction:
-                for number in range(start, min(start + BATCH, count)):
-                    self.kernel().start("three", payload(number), transaction=transaction)
+        self.start_waiting("three", count)
+
+    def start_async_steps(self, count: int) -> None:
+        self.start_waiting("async-step", count)
 
     def start_elements(self, count: int) -> None:
         self.kernel().start("elements", {"numbers": list(range(count))})
 
     def start_waiting(self, name: str, count: int) -> None:
-        """Start *count* executions that wait."""
+        """Start *count* executions, which wait for a worker, or then for something else."""
         for start in range(0, count, BATCH):
             with self.transaction() as transaction:
                 for number in range(start, min(start + BATCH, count)):
-                    self.kernel().start(name, {"n": number}, transaction=transaction)
+                    self.kernel().start(name, payload(number), transaction=transaction)
 
     def ring(self, count: int) -> None:
         """Emit an event for each of the executions that wait for one."""
         for start in range(0, count, BATCH):
             with self.transaction() as transaction:
                 for number in range(start, min(start + BATCH, count)):
-                    self.kernel().emit("bell", {"n": number}, transaction=transaction)
+                    self.kernel().emit("bell", {"id": number}, transaction=transaction)
 
     def purge(self, seconds: float) -> int:
         """Delete what finished that long ago."""
@@ -220,3 +238,7 @@ async def _anoop(item: Any) -> None:
 
 def _step() -> None:
     counter.tick()
+
+
+async def _async_step() -> None:
+    await counter.waiting(STEP_SECONDS)(None)

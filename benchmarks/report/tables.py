@@ -29,12 +29,19 @@ _WORKFLOWS = (
     ("one after another", "workflows-each", "per_second"),
     ("each, ms", "workflows-each", "each_ms"),
     ("waiting, 1 worker", "workflows", "per_second"),
+    ("the same, SQLite FULL", "sqlite-workflows", "per_second"),
 )
 _ELEMENTS = (
     ("elements/s", "elements", "per_second"),
     ("client CPU, µs", "elements", "client_cpu_us"),
     ("worker, MB", "elements", "resident_mb"),
     ("growth from 10 %", "elements", "growth"),
+)
+_ASYNC_STEPS = (
+    ("seconds", "async-steps", "seconds"),
+    ("in flight", "async-steps", "in_flight"),
+    ("worker, MB", "async-steps", "resident_mb"),
+    ("growth from 10 %", "async-steps", "growth"),
 )
 _WAIT = (
     ("50 ms: items/s", "wait", "per_second"),
@@ -57,6 +64,7 @@ def tables(results: Results) -> str:
         _table("SQLite, synchronous=FULL, items a second", results, _SQLITE),
         _table("Durable workflows of 3 steps that do nothing, a second", results, _WORKFLOWS),
         _table("`for_each` of one workflow, 50 elements at a time", results, _ELEMENTS),
+        _table("1,500 executions of an `async def` step of 1 s, 4 threads", results, _ASYNC_STEPS),
         _table("An `async def` handler that waits, 1 worker process", results, _WAIT),
         _notes(results),
     ]

@@ -68,6 +68,17 @@ def test_rows_that_are_finished_or_due_later_are_left_alone(run):
     assert results["summary"]["pick-up"]["ours"]["p50_ms"]["median"] > 0
 
 
+def test_executions_on_sqlite_and_those_with_a_long_step_are_measured(run):
+    """The steps that wait do so side by side, on a worker with four threads."""
+    results, printed = run(
+        "--contenders", "ours", "--only", "sqlite-workflows,async-steps", "--items", "60"
+    )  # fmt: skip
+    assert not [sample for sample in results["samples"] if "failed" in sample]
+    assert results["summary"]["sqlite-workflows"]["ours"]["per_second"]["median"] > 0
+    assert results["summary"]["async-steps"]["ours"]["in_flight"]["median"] > 4
+    assert "| 1,500 async steps of 1 s | ≤ 5.00 s |" in printed
+
+
 def test_the_elements_of_one_workflow_are_measured(run):
     """Each of them is called once, and the table shows their rate and the growth of memory."""
     results, printed = run("--contenders", "ours", "--only", "elements")
