@@ -503,13 +503,6 @@ def test_a_notice_for_all_of_several_people_has_no_link(local: World) -> None:
     assert not [name for name in told if "link" in name]
 
 
-def test_a_link_in_a_notice_for_all_of_several_people_is_an_error(local: World) -> None:
-    input_ = {"what": "{{ approval.link }}"}
-    local.ask(by=["ann", "role:boss"], notify={"action": "note", "input": input_, "once": True})
-    (item,) = local.kernel.outbox.find(kind=NOTICE)
-    assert (local.called, "'link'" in (item.last_error or "")) == ([], True), item.last_error
-
-
 def test_a_notice_that_fails_is_tried_again_without_asking_twice(local: World) -> None:
     """The approval waits all the same; an error that quotes the link doesn't give it away."""
     local.broken = [AutomateError(ErrorCodes.UNAVAILABLE, "it is down")]

@@ -578,6 +578,40 @@ def test_mistakes_in_a_file_have_their_lines_and_remedies() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "by", "refused"),
+    [
+        ("{{ approval.link }}", ["ann"], "approval.link"),
+        (
+            "go to {{ approval['reject_link'] }}",
+            "{{ event.payload.people }}",
+            "approval.reject_link",
+        ),
+        # These can be rendered.
+        ("{{ approval }} {{ approval.title }}", ["ann"], None),
+        ("{{ approval.link | default('the office') }}", ["ann"], None),
+        ("{{ approval.link }}", [], None),
+        ("{{ approval.link }}", None, None),
+    ],
+)
+def test_a_link_in_a_notice_for_all_of_several_people_is_refused(
+    text: str, by: Any, refused: str | None
+) -> None:
+    """A link decides in the name of one. It would fail when it is sent."""
+    notify = {"action": "mail.send", "input": {"text": text}, "once": by is not None}
+    approval = {"title": "?", "by": by or ["ann"], "notify": notify}
+    if by == []:
+        del approval["by"]
+    steps = [{"id": "ok", "approval": approval}]
+    definition = {"name": "w", "trigger": {"type": "manual"}, "steps": steps}
+    if refused is None:
+        assert loads(json.dumps(definition), "json").name == "w"
+        return
+    with pytest.raises(WorkflowError, match=r"with once: true the call is for all of by") as caught:
+        loads(json.dumps(definition), "json")
+    assert refused in str(caught.value)
+
+
 def test_the_schema_of_definitions_has_approvals() -> None:
     """For editors and for other languages."""
     schema = workflow_json_schema()

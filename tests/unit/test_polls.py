@@ -157,8 +157,7 @@ def test_pages_come_one_after_the_other(open_kernel: Open, sheet: Sheet, clock: 
     """Without a wait in between, and each saved before the next."""
     kernel = open_kernel()
     sheet.rows, sheet.page = list(range(7)), 3
-    for _ in range(3):
-        kernel.run_until_idle()
+    kernel.run_until_idle()
     assert started(kernel) == list(range(7))
     assert [cursor for cursor, _ in sheet.calls] == [None, {"at": 3}, {"at": 6}]
 

@@ -178,9 +178,9 @@ def test_an_async_and_a_transactional_call_label_too(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("transactional", [False, True])
 def test_labels_of_a_call_that_are_too_many_are_left_out(
-    kernel: Kernel, transactional: bool
+    kernel: Kernel, transactional: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All of them, and the call counts."""
+    """All of them, and the call counts; a warning says so once."""
 
     @kernel.action("work", transactional=transactional)
     def work(call: Call) -> None:
@@ -191,6 +191,22 @@ def test_labels_of_a_call_that_are_too_many_are_left_out(
     assert execution.status is ExecutionStatus.COMPLETED
     assert got(kernel, execution.id).labels == {"customer": "ann", "kind": "order", "number": "7"}
     assert found(kernel, "l1=1") == []
+    assert len([each for each in caplog.messages if "labels" in each]) == 1
+
+
+def test_transactional_calls_beside_each_other_keep_all_labels(kernel: Kernel) -> None:
+    """Each was saved in a transaction of its own, which knew nothing of the others'."""
+
+    @kernel.action("work", transactional=True)
+    def work(call: Call, name: str) -> None:
+        call.label(**{name: 1})
+
+    names = ("a", "b", "c")
+    steps = [{"id": f"s{n}", "action": "work", "input": {"name": n}, "needs": []} for n in names]
+    add(kernel, *steps)
+    one = kernel.run("flow").id
+    assert got(kernel, one).labels == dict.fromkeys(names, "1")
+    assert found(kernel, *[f"{name}=1" for name in names]) == [one]
 
 
 def test_a_workflow_in_code_labels_its_execution(kernel: Kernel) -> None:

@@ -8,7 +8,7 @@ import json
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -218,11 +218,14 @@ class Poller:
         return len(claimed)
 
     def run_due(self) -> int:
-        """Call the polls that are due in this thread; for tests and scripts."""
-        claimed = self._claim(None)
-        for each, row in claimed:
-            self._call(each, row)
-        return len(claimed)
+        """Call the polls that are due in this thread, page after page; for tests and scripts."""
+        calls, claimed = 0, self._claim(None)
+        while claimed:
+            calls += len(claimed)
+            more = {each.id for each, row in claimed if self._call(each, row)}
+            # Only these: the time of another may have come meanwhile, again and again.
+            claimed = self._claim(None, more) if more else []
+        return calls
 
     def close(self) -> None:
         """Let the threads end, each after its call."""
@@ -244,8 +247,12 @@ class Poller:
 
     # -- claiming ----------------------------------------------------------------------------
 
-    def _claim(self, most: int | None) -> list[tuple[Poll, Row]]:
+    def _claim(
+        self, most: int | None, ids: Collection[str] | None = None
+    ) -> list[tuple[Poll, Row]]:
         wanted = self._polls.wanted()
+        if ids is not None:
+            wanted = {key: each for key, each in wanted.items() if key in ids}
         if not wanted:
             return []
         with self._storage.begin(atomic=False) as rows:
@@ -274,7 +281,8 @@ class Poller:
 
     # -- one call ----------------------------------------------------------------------------
 
-    def _call(self, poll: Poll, row: Row) -> None:
+    def _call(self, poll: Poll, row: Row) -> bool:
+        """Call a claimed poll and save its result; return True if it has more at once."""
         try:
             result = self._result(poll, row["poll_cursor"])
             new = self._save(poll, row, result)
@@ -287,6 +295,8 @@ class Poller:
         else:
             if new:
                 logger.info("poll %s: %d new events", poll.name, new)
+            return result.more
+        return False
 
     def _result(self, poll: Poll, cursor: Any) -> PollResult:
         instance = self._operations.instance("connector", poll.connector)

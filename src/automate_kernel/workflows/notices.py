@@ -15,8 +15,8 @@ from automate_kernel.outbox import OutboxItem
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.worker.handler import Snooze
-from automate_kernel.workflows.approvals import Approvals, Decision, PendingApproval
-from automate_kernel.workflows.definition.approval import Approval, Notice
+from automate_kernel.workflows.approvals import Approvals, PendingApproval
+from automate_kernel.workflows.definition.approval import LINKS, Approval, Notice
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.program import TemplateView, WorkflowProgram, element_names
@@ -24,9 +24,6 @@ from automate_kernel.workflows.execution import Execution, StepKey, StepRun
 
 logger: logging.Logger = get_logger(__name__)
 
-_LINKS: dict[str, Decision | None] = {
-    "link": None, "approve_link": "approve", "reject_link": "reject",
-}  # fmt: skip
 _READS_LINK = re.compile(
     r"""\bapproval\s*(\.\s*|\[\s*\\?["'])(approve_|reject_)?link|\{\{-?\s*approval\s*(\||-?\}\})"""
 )
@@ -100,7 +97,7 @@ class ApprovalNotices:
         # None can be for all of several people. A host without a key may tell them without a link.
         if by is not None and _READS_LINK.search(json.dumps(notice.input)):
             place = (waiting.execution_id, waiting.step_id, waiting.position)
-            for name, decision in _LINKS.items():
+            for name, decision in LINKS.items():
                 about[name] = self._approvals.link(*place, by=by, decision=decision)
         return about
 
@@ -108,7 +105,7 @@ class ApprovalNotices:
         try:
             self._operations.invoke(notice.action, given, call=call, timeout=_SECONDS)
         except AutomateError as error:
-            raise _without_links(error, [about[name] for name in _LINKS if name in about]) from None
+            raise _without_links(error, [about[name] for name in LINKS if name in about]) from None
 
 
 def _without_links(error: AutomateError, links: list[str]) -> AutomateError:

@@ -37,6 +37,11 @@ from automate_kernel.workflows.definition.fields import (
     refused,
 )
 
+LINKS: dict[str, Literal["approve", "reject"] | None] = {
+    "link": None, "approve_link": "approve", "reject_link": "reject",
+}  # fmt: skip
+"""The links that a notice sees below ``approval``, and what each decides."""
+
 MOST_FIELDS = 50
 MOST_PEOPLE = 100
 MOST_TITLE = 500
@@ -123,8 +128,9 @@ class Notice(DefinitionModel):
     ``approve_link``, ``reject_link``, ``title``, ``description``, ``expires_at``, ``position`` (of
     an element of ``for_each``, else -1), and ``to``, the entry of `by` that is told."""
     once: bool = False
-    """True for a place that all of `by` read: the call is made once, ``to`` is null, and there are
-    no links, as each is for one of them."""
+    """True for a place that all of `by` read: the call is made once, and ``to`` is null. If `by`
+    names people there are no links, as each is for one of them: a workflow that reads one is
+    refused."""
 
 
 class Approval(DefinitionModel):

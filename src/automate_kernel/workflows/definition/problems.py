@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.admission import START_FIELDS
-from automate_kernel.workflows.definition.approval import Approval, FormField, Notice
+from automate_kernel.workflows.definition.approval import LINKS, Approval, FormField, Notice
 from automate_kernel.workflows.definition.blocks import list_of, lists_around, local_id
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.fields import RetryPolicy
@@ -30,7 +30,12 @@ from automate_kernel.workflows.definition.structure import (
     ancestors,
     kind_of,
 )
-from automate_kernel.workflows.definition.template_names import Place, name_problems, names_read
+from automate_kernel.workflows.definition.template_names import (
+    NamesRead,
+    Place,
+    name_problems,
+    names_read,
+)
 from automate_kernel.workflows.definition.triggers import TRIGGERS
 from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 
@@ -423,6 +428,7 @@ class _Visible:
             if problem:
                 yield problem
         yield from name_problems(read, place, self._all)
+        yield from _link_problems(read, place)
 
     def _known_at(self, place: Place) -> list[str]:
         """Return the ids in the list of the step at *place*, in those around, and inside it."""
@@ -482,3 +488,15 @@ class _Visible:
         """Return the block that has a step called *step_id* inside, if any has."""
         inner = (each for each in self._before if "." in each and local_id(each) == step_id)
         return next((list_of(each) for each in inner), None)
+
+
+def _link_problems(read: NamesRead, place: Place) -> Iterator[_Words]:
+    """Find the links in a notice that can have none: it is one for all of several people."""
+    asked = place.step.approval if place.step is not None else None
+    if asked is None or asked.notify is None or not (asked.notify.once and asked.by):
+        return
+    links = [("approval", name) for name in LINKS]
+    for path in read.paths:
+        if path[:2] in links and "notify" in place.path and read.expects(*path[:2]):
+            text = f"{'.'.join(path[:2])} is not there: with once: true the call is for all of by"
+            yield f"{text}, and a link is for one of them", "take once out, or take by out"

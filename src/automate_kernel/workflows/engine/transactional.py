@@ -70,7 +70,7 @@ class TransactionalCall:
         self._made = None
         try:
             with self._store.storage.begin() as rows:
-                outcome = self._made = self._called(rows)
+                outcome = self._made = self._labelled(self._called(rows))
                 self._save(rows, outcome)
         except StorageError as error:
             if self._made is None:
@@ -103,6 +103,12 @@ class TransactionalCall:
                     raise
             raise
 
+    def _labelled(self, outcome: CallOutcome) -> CallOutcome:
+        """Return *outcome* with the labels that are saved with it, and warned of once."""
+        beside = self._flow.execution.own_labels
+        changed = self._flow.changed_labels(outcome)
+        return replace(outcome, labels=changed, labels_beside=beside)
+
     def _save(self, rows: Rows, outcome: CallOutcome) -> None:
         run = _as(self._call.run, StepStatus.COMPLETED, outcome)
         # Conditional steps that run keep their decision, whatever is saved beside them.
@@ -114,7 +120,7 @@ class TransactionalCall:
             and other.step.for_each is None
         ]
         turn = Turn([run, *decided])
-        turn.labels = self._flow.changed_labels(outcome)
+        turn.labels = dict(outcome.labels)
         if outcome.encoded is not None:
             turn.outputs[run.key] = outcome.encoded
         save = self._flow.save_of(turn)
