@@ -8,6 +8,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+from hashlib import sha256
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,13 +18,14 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from automate_kernel import AutomateError, ConfigError
-from automate_kernel.operations.account import Account, AccountStatus
-from automate_kernel.operations.context import ConnectorContext
+from automate_kernel.operations.account import Account, AccountStatus, tenant_account_key
+from automate_kernel.operations.context import Call, ConnectorContext, calling
 from automate_kernel.secrets import (
     MemorySecretsBackend,
     SecretResolver,
     WritableFileSecretsBackend,
 )
+from automate_kernel.secrets.backends import is_file_name
 
 pytest.importorskip("authlib", reason="uv run --group plugins pytest plugins")
 pytest.importorskip("oauthlib.oauth2", reason="uv run --group plugins pytest plugins")
@@ -247,14 +249,15 @@ def test_a_holder_whose_lock_was_lost_undoes_nothing(server: Any, secrets: Secre
     """A backend whose locks can end leaves the tokens of who came later."""
     auth = connect(server, secrets)
     newer = {**stored(secrets), "access_token": "newer-token-123456"}
-    ask = auth._ask
+    own = auth.for_tenant(None)
+    ask = own._ask
 
     def meanwhile(*args: Any, **values: Any) -> Any:
         reply = ask(*args, **values)
         secrets.writable.set_secret(KEY, json.dumps(newer))
         return reply
 
-    auth._ask = meanwhile
+    own._ask = meanwhile
     used = asyncio.run(auth.credentials(secrets))
     assert asyncio.run(auth.renew(secrets, used))
     assert stored(secrets)["access_token"] == "newer-token-123456"
@@ -268,14 +271,15 @@ def test_who_connected_meanwhile_is_not_asked_to_connect_again(
     newer = {**stored(secrets), "access_token": "newer-token-123456"}
     used = asyncio.run(auth.credentials(secrets))
     server.revoke()
-    ask = auth._ask
+    own = auth.for_tenant(None)
+    ask = own._ask
 
     def meanwhile(*args: Any, **values: Any) -> Any:
         reply = ask(*args, **values)
         secrets.writable.set_secret(KEY, json.dumps(newer))
         return reply
 
-    auth._ask = meanwhile
+    own._ask = meanwhile
     assert asyncio.run(auth.renew(secrets, used))
     assert stored(secrets)["access_token"] == "newer-token-123456"
 
@@ -333,6 +337,93 @@ def test_the_state_of_a_connection_is_told_without_its_tokens(
     auth.disconnect(secrets)
     auth.disconnect(secrets)
     assert auth.status(secrets) == AccountStatus(connected=False)
+
+
+def called(tenant_id: str | None) -> Any:
+    return calling(Call("crm.me", tenant_id))
+
+
+def connect_tenant(server: Any, secrets: SecretResolver, auth: OAuth2, tenant: str) -> str:
+    """Connect the tenant's account, and return its access token."""
+    mine = auth.for_tenant(tenant)
+    consent = mine.begin("http://127.0.0.1:8400/callback")
+    mine.finish(consent, browse(consent.url), secrets, by=tenant)
+    return str(json.loads(secrets.writable.get_secret(mine.key))["access_token"])
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_call_takes_the_account_of_its_tenant(
+    server: Any, secrets: SecretResolver, asynchronous: bool
+) -> None:
+    """And no other's: a tenant without one has none, though the application has."""
+    auth = connect(server, secrets)
+    of_acme = connect_tenant(server, secrets, auth, "acme")
+    of_nova = connect_tenant(server, secrets, auth, "Nova & Söhne")
+    own = stored(secrets)["access_token"]
+
+    def me(tenant: str | None) -> str:
+        service = client(server, auth, secrets)
+        with called(tenant):
+            found = asyncio.run(service.aget("/me")) if asynchronous else service.get("/me")
+        assert found == {"me": "ada"}
+        return str(server.last_token)
+
+    assert [me("acme"), me("Nova & Söhne"), me(None), me("acme")] == [
+        of_acme, of_nova, own, of_acme,
+    ]  # fmt: skip
+    served = server.served
+    with pytest.raises(AutomateError) as caught:
+        me("other's")
+    assert (caught.value.code, caught.value.retryable) == ("UNAUTHENTICATED", False)
+    hint = "automate connect PLUGIN --tenant 'other'\"'\"'s'"
+    assert 'of the tenant "other\'s" is not connected' in str(caught.value)
+    assert hint in str(caught.value)
+    assert server.served == served
+
+
+def test_a_shared_account_is_for_tenants_without_one(server: Any, secrets: SecretResolver) -> None:
+    """One whose own was ended does not fall back to it."""
+    auth = connect(server, secrets, shared=True)
+    of_acme = connect_tenant(server, secrets, auth, "acme")
+    service = client(server, auth, secrets)
+    for tenant, token in (("acme", of_acme), ("nova", stored(secrets)["access_token"])):
+        with called(tenant):
+            service.get("/me")
+        assert server.last_token == token
+    mine = auth.for_tenant("acme")
+    kept = json.loads(secrets.writable.get_secret(mine.key))
+    secrets.writable.set_secret(mine.key, json.dumps({**kept, "revoked": True}))
+    with called("acme"), pytest.raises(AutomateError, match="has ended the connection"):
+        service.get("/me")
+    mine.disconnect(secrets)
+    with called("acme"):
+        assert service.get("/me") == {"me": "ada"}
+
+
+def test_a_refused_token_of_a_tenant_renews_its_own(server: Any, secrets: SecretResolver) -> None:
+    auth = connect(server, secrets)
+    connect_tenant(server, secrets, auth, "acme")
+    before = stored(secrets)
+    server.expire()
+    with called("acme"):
+        client(server, auth, secrets).get("/me")
+    assert stored(secrets) == before
+    assert server.grants[-1] == "refresh_token"
+
+
+@pytest.mark.parametrize(
+    "tenants",
+    [
+        ("a/../b", "a.b", "A", "a", "ä", ""),
+        ("x" * 300, "x" * 301),
+        ("acme", sha256(b"acme").hexdigest()),
+    ],
+)
+def test_no_two_tenants_share_a_secret(tenants: tuple[str, ...]) -> None:
+    """Whatever their ids are; on a disk that makes no difference of letters' size, too."""
+    keys = {tenant_account_key(KEY, tenant).casefold() for tenant in tenants}
+    assert len(keys) == len(tenants)
+    assert all(is_file_name(key) for key in keys)
 
 
 def test_an_account_that_was_never_connected_says_so(server: Any, secrets: SecretResolver) -> None:
@@ -426,11 +517,13 @@ kernel = Kernel(plugins=[Crm], discover=False, secrets=secrets)
 """
 
 
-def test_a_command_connects_a_plugin(server: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tenant", [None, "acme"])
+def test_a_command_connects_a_plugin(server: Any, tmp_path: Path, tenant: str | None) -> None:
     """From the page to the stored token, and an action that works in another process."""
     (tmp_path / "crm_app.py").write_text(APP.format(url=server.url, key=KEY, secret=SECRET))
     (tmp_path / "automate.toml").write_text('app = "crm_app:kernel"\n')
     command = [sys.executable, "-m", "automate_kernel.cli", "connect", "crm"]
+    command += ["--tenant", tenant] if tenant is not None else []
     process = subprocess.Popen(
         [*command, "--no-browser", "--by", "grace", "--wait", "60s"],
         cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -446,11 +539,15 @@ def test_a_command_connects_a_plugin(server: Any, tmp_path: Path) -> None:
         assert httpx.get(back).status_code == 200
         printed = process.stdout.read() + process.stderr.read()
         assert process.wait(30) == 0, printed
-    kept = json.loads((tmp_path / "tokens" / KEY).read_text())
-    assert "crm is connected" in printed
+    key, whose = (
+        (KEY, "crm") if tenant is None else (f"{KEY}.tenant.acme", "crm of the tenant acme")
+    )
+    kept = json.loads((tmp_path / "tokens" / key).read_text())
+    assert f"{whose} is connected" in printed
     assert kept["connected_by"] == "grace"
     assert kept["access_token"] not in printed
-    call = "from crm_app import kernel; print(kernel.invoke('crm.me')); kernel.close()"
+    asked = f"kernel.invoke('crm.me', tenant_id={tenant!r})"
+    call = f"from crm_app import kernel; print({asked}); kernel.close()"
     done = subprocess.run(
         [sys.executable, "-c", call], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )

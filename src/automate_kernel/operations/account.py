@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["Account", "AccountStatus", "Consent"]
+__all__ = ["Account", "AccountStatus", "Consent", "tenant_account_key"]
+
+# Shorter than a digest, so that no tenant is called as another's digest; small letters, for disks
+# that take two spellings for one name.
+_PLAIN_TENANT = re.compile(r"[a-z0-9_-]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,13 @@ def state_in(url: str) -> str:
     return found[0] if len(found) == 1 else ""
 
 
+def tenant_account_key(key: str, tenant_id: str) -> str:
+    """Return the key of the secret with the tokens of one tenant's account; no two share one."""
+    if _PLAIN_TENANT.fullmatch(tenant_id):
+        return f"{key}.tenant.{tenant_id}"
+    return f"{key}.tenant.{sha256(tenant_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
 @dataclass(frozen=True, slots=True)
 class AccountStatus:
     """
@@ -57,11 +70,18 @@ class AccountStatus:
 
 @runtime_checkable
 class Account(Protocol):
-    """The account of one plugin; `automate_http.OAuth2` is one."""
+    """
+    The account of one plugin; `automate_http.OAuth2` is one.
+
+    `Plugin.oauth` returns the application's own. Calls of a tenant take that of `for_tenant`.
+    """
 
     @property
     def key(self) -> str:
         """The key of the secret in which its tokens are kept."""
+
+    def for_tenant(self, tenant_id: str | None) -> Account:
+        """Return the account of a tenant, with a `key` of its own; for None the application's."""
 
     def begin(self, redirect_uri: str) -> Consent:
         """Return the question whose answer the browser brings to *redirect_uri*."""

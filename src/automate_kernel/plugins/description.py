@@ -27,6 +27,7 @@ def describe(kind: Kind, key: str, target: str, plugin: Any) -> dict[str, Any]:
     config's defaults name), ``operations`` and ``triggers``, which are webhooks; the others have
     ``parameters``. A connector with polls has ``polls``, and an operation whose choices the plugin
     lists has ``options``: each the name of a field, and the fields that have to be chosen before.
+    One that may be connected to an account has ``account``.
     """
     title = getattr(plugin, "display_name", "") or getattr(plugin, "__name__", key)
     about: dict[str, Any] = {"kind": kind.name, "key": key, "target": target, "title": str(title)}
@@ -43,6 +44,8 @@ def describe(kind: Kind, key: str, target: str, plugin: Any) -> dict[str, Any]:
         "operations": [_operation(spec, plugin) for spec in plugin.operation_specs()],
         "triggers": triggers,
     }
+    if plugin.oauth is not Plugin.oauth:
+        about["account"] = True
     # Left out where there are none, so that manifests of plugins without polls stay as they are.
     polls = [_poll(key, spec) for spec in getattr(plugin, "polls", list)()]
     return {**about, "polls": polls} if polls else about

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from automate_kernel.errors import PluginError
+from automate_kernel.plugins.records import PluginRecord
 from automate_kernel.storage.values import read_json
 
 MANIFEST_FILE = "automate.json"
@@ -71,6 +72,12 @@ class Manifest:
                 return plugin
         return None
 
+    def has_account(self, kind: str, target: str) -> bool | None:
+        """Return True if a plugin may be connected to an account; None for one not described."""
+        # By its target: one class may serve several keys.
+        found = [one for one in self.plugins if (one["kind"], one["target"]) == (kind, target)]
+        return any(one.get("account") is True for one in found) if found else None
+
     def to_text(self) -> str:
         """Return the text of the file; the order of entry points makes no difference to it."""
         data = {
@@ -112,3 +119,15 @@ def manifest_of(target: str) -> Manifest | None:
     """Return the manifest of the package of *target*, or None; raises `ManifestError`."""
     path = beside(target, MANIFEST_FILE)
     return Manifest.read(path) if path is not None else None
+
+
+def installed_manifest(record: PluginRecord) -> Manifest | None:
+    """
+    Return the manifest that describes a plugin, or None; raises `ManifestError`.
+
+    One of another version than the distribution's describes nothing.
+    """
+    manifest = manifest_of(record.target)
+    if manifest is None or record.version not in (None, manifest.version):
+        return None
+    return manifest

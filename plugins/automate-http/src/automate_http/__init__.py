@@ -22,6 +22,7 @@ from automate_http.messages import (
     WebhookResult,
 )
 from automate_http.oauth import OAuth2
+from automate_http.oauth_account import OAuthAccount, OAuthServer
 from automate_http.pages import Cursor, NextLink, Offset, Page, PageNumber, Pages
 from automate_http.rate_limit import RateLimiter
 from automate_http.service import ServiceClient
@@ -43,6 +44,8 @@ __all__ = [
     "HttpResponse",
     "NextLink",
     "OAuth2",
+    "OAuthAccount",
+    "OAuthServer",
     "Offset",
     "Page",
     "PageNumber",

@@ -106,6 +106,7 @@ class AuthorizationServer:
         self.trouble: tuple[int, bytes] | None = None
         self.denies = False
         self.served = 0
+        self.last_token = ""
         self.gate: threading.Event | None = None
         server = self
 
@@ -133,6 +134,7 @@ class AuthorizationServer:
                     return self.reply(*server.oauth.create_token_response(*request))
                 valid, _ = server.oauth.verify_request(*request, [])
                 server.served += valid
+                server.last_token = self.headers.get("Authorization", "").partition(" ")[2]
                 self.reply({}, json.dumps({"me": "ada"}), 200 if valid else 401)
 
             do_GET = do_POST = handle_any

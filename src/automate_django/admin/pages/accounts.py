@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.cache import cache
 from django.db.transaction import non_atomic_requests
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
 from django.utils.cache import add_never_cache_headers
@@ -25,6 +26,8 @@ from automate_kernel.errors import AutomateError
 from automate_kernel.operations.account import Account, AccountStatus, Consent, state_in
 from automate_kernel.operations.error_mapping import normalize
 from automate_kernel.operations.plugin import Plugin
+from automate_kernel.plugins.manifest import ManifestError, installed_manifest
+from automate_kernel.plugins.records import PluginRecord, PluginState
 
 _KINDS = ("connector", "provider")
 _SESSION_KEY = "automate_consents"
@@ -46,7 +49,8 @@ class AccountPages(PageSection):
     """
     The accounts of the plugins, by OAuth 2: their state, and the buttons to connect and end them.
 
-    An account is the application's, for all tenants, so the pages are for operators. A service's
+    Each is connected once for the application, and once for each tenant. The pages are for
+    operators, who choose whose accounts they see by the tenant in the page's address. A service's
     answer counts once, in the session that asked, for the user who asked, within ten minutes.
     Tokens go to the secrets, and are shown by no page.
     """
@@ -69,6 +73,7 @@ class AccountPages(PageSection):
     def list_view(self, request: HttpRequest) -> TemplateResponse:
         """Show the accounts, with the address that a service has to know."""
         require_operator(request)
+        tenant = _tenant(request.GET)
         shown = [
             {
                 "of": each,
@@ -77,13 +82,15 @@ class AccountPages(PageSection):
                 "connect_url": self.url("automate_account_connect", each.kind, each.key),
                 "disconnect_url": self.url("automate_account_disconnect", each.kind, each.key),
             }
-            for each in _accounts()
+            for each in _accounts(tenant)
         ]
         page = self.page(
             request,
             "accounts.html",
             "Accounts",
             accounts=shown,
+            tenant=tenant,
+            list_url=self.url("automate_accounts"),
             callback_url=self._callback_url(request),
             crumbs=[Link("Plugins", self.url("automate_plugins"))],
         )
@@ -93,15 +100,17 @@ class AccountPages(PageSection):
     def connect_view(self, request: HttpRequest, kind: str, key: str) -> HttpResponse:
         """Send the browser to the service, and keep what proves its answer in the session."""
         require_operator(request)
+        tenant = _tenant(request.POST)
         try:
-            account = _account(kind, key)
+            account = _account(kind, key, tenant)
             get_kernel().secrets.writable  # noqa: B018 - better now than after a person's work
             consent = account.begin(self._callback_url(request))
         except AutomateError as error:
-            return self._back(request, f"The account of {key} can't be connected", error)
+            return self._back(request, tenant, f"{_whose(key, tenant)} can't be connected", error)
         kept = {
             "kind": kind,
             "key": key,
+            "tenant": tenant,
             "user": str(request.user.pk),
             "until": time.time() + _CONSENT_SECONDS,
             "url": consent.url,
@@ -122,44 +131,52 @@ class AccountPages(PageSection):
             messages.error(
                 request, "This answers no question that was asked here: begin again with Connect."
             )
-            return self._to_list()
-        key, consent = kept["key"], Consent(kept["url"], kept["redirect_uri"], kept["private"])
+            return self._to_list(None)
+        key, tenant = kept["key"], kept["tenant"]
+        consent, whose = (
+            Consent(kept["url"], kept["redirect_uri"], kept["private"]),
+            _whose(key, tenant),
+        )
         try:
-            account = _account(kept["kind"], key)
+            account = _account(kept["kind"], key, tenant)
             answer = request.build_absolute_uri()
             by = request.user.get_username()
             account.finish(consent, answer, get_kernel().secrets, by=by)
         except AutomateError as error:
-            record(request, "connect_failed", about=key, plugin=key, code=str(error.code))
-            return self._back(request, f"The account of {key} was not connected", error)
-        record(request, "connect", about=key, plugin=key, secret=account.key)
-        messages.success(request, f"The account of {key} is connected.")
-        return self._to_list()
+            about = {"plugin": key, "tenant": tenant, "code": str(error.code)}
+            record(request, "connect_failed", about=key, **about)
+            return self._back(request, tenant, f"{whose} was not connected", error)
+        record(request, "connect", about=key, plugin=key, tenant=tenant, secret=account.key)
+        messages.success(request, f"{whose} is connected.")
+        return self._to_list(tenant)
 
     def disconnect_view(self, request: HttpRequest, kind: str, key: str) -> HttpResponse:
         """Delete the tokens of an account."""
         require_operator(request)
+        tenant = _tenant(request.POST)
+        whose = _whose(key, tenant)
         try:
-            account = _account(kind, key)
+            account = _account(kind, key, tenant)
             account.disconnect(get_kernel().secrets)
         except AutomateError as error:
-            return self._back(request, f"The account of {key} was not disconnected", error)
-        record(request, "disconnect", about=key, plugin=key, secret=account.key)
-        messages.success(
-            request, f"The account of {key} is disconnected: its tokens were deleted here."
-        )
-        return self._to_list()
+            return self._back(request, tenant, f"{whose} was not disconnected", error)
+        record(request, "disconnect", about=key, plugin=key, tenant=tenant, secret=account.key)
+        messages.success(request, f"{whose} is disconnected: its tokens were deleted here.")
+        return self._to_list(tenant)
 
     def _callback_url(self, request: HttpRequest) -> str:
         return request.build_absolute_uri(self.url("automate_account_callback"))
 
-    def _back(self, request: HttpRequest, what: str, error: AutomateError) -> HttpResponse:
+    def _back(
+        self, request: HttpRequest, tenant: str | None, what: str, error: AutomateError
+    ) -> HttpResponse:
         text = shown_text(f"{what}: {error}", 500)
         messages.error(request, text.text)
-        return self._to_list()
+        return self._to_list(tenant)
 
-    def _to_list(self) -> HttpResponse:
-        back = HttpResponseRedirect(self.url("automate_accounts"))
+    def _to_list(self, tenant: str | None) -> HttpResponse:
+        query = f"?{urlencode({'tenant': tenant})}" if tenant is not None else ""
+        back = HttpResponseRedirect(self.url("automate_accounts") + query)
         # The code is in this page's address: nobody else may learn it from there.
         back["Referrer-Policy"] = "no-referrer"
         add_never_cache_headers(back)
@@ -182,15 +199,28 @@ def _take(request: HttpRequest) -> Any:
     return kept if is_first and mine else None
 
 
-def _accounts() -> Iterator[PluginAccount]:
+def _tenant(given: QueryDict) -> str | None:
+    """Return the tenant that is asked for; None for the application."""
+    return given.get("tenant", "").strip() or None
+
+
+def _whose(key: str, tenant: str | None) -> str:
+    return f"The account of {key}" + (f" for the tenant {tenant}" if tenant is not None else "")
+
+
+def _accounts(tenant: str | None) -> Iterator[PluginAccount]:
     kernel = get_kernel()
     for kind in _KINDS:
         registry = kernel.plugins.registry(kind)
-        for key in sorted(registry):
+        for known in sorted(registry.records(), key=lambda one: one.key):
+            key = known.key
+            if not known.usable:
+                continue
             try:
-                if registry.get(key).oauth is Plugin.oauth:
+                if not _may_have_account(known) or registry.get(key).oauth is Plugin.oauth:
                     continue
                 account = kernel.operations.instance(kind, key).oauth()
+                account = account.for_tenant(tenant) if account is not None else None
             except Exception as error:  # of a plugin, which takes no other's place on the page
                 yield PluginAccount(kind, key, problem=str(normalize(error)))
                 continue
@@ -202,7 +232,18 @@ def _accounts() -> Iterator[PluginAccount]:
                 yield PluginAccount(kind, key, account, problem=str(normalize(error)))
 
 
-def _account(kind: str, key: str) -> Account:
+def _may_have_account(record: PluginRecord) -> bool:
+    """Return False for a plugin that needs no import to say that it has no account."""
+    if record.state is PluginState.LOADED:
+        return True  # its class says it
+    try:
+        manifest = installed_manifest(record)
+    except ManifestError:
+        return True
+    return manifest is None or manifest.has_account(record.kind, record.target) is not False
+
+
+def _account(kind: str, key: str, tenant: str | None) -> Account:
     """Return the account of a plugin; raises ``Http404`` where there is none."""
     kernel = get_kernel()
     if kind not in _KINDS or key not in kernel.plugins.registry(kind):
@@ -210,4 +251,4 @@ def _account(kind: str, key: str) -> Account:
     account: Account | None = kernel.operations.instance(kind, key).oauth()
     if account is None:
         raise Http404("This plugin is not connected to accounts.")
-    return account
+    return account.for_tenant(tenant)

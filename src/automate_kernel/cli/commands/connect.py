@@ -18,12 +18,14 @@ app: Commands = Commands()
 
 @app.called(
     "automate connect crm",
+    "automate connect crm --tenant acme   # for the calls of this tenant",
     "automate connect crm --port 8400   # where the service knows one redirect URI only",
 )
 def connect(
     context: Context,
     key: str = argument("The plugin's key."),
     port: int = option(0, "The port of 127.0.0.1 for the answer; 0 is any.", min=0, max=65_535),
+    tenant: str | None = option(None, "The tenant whose account it is; else the application's."),
     by: str | None = option(None, "Your name, for those who have to connect it again."),
     wait: str = option("5m", "Wait so long for the answer.", metavar="DURATION"),
     no_browser: bool = flag("--no-browser", "Only print the page's address."),
@@ -38,9 +40,12 @@ def connect(
     import webbrowser
 
     from automate_kernel.cli.loopback import LoopbackReceiver
+    from automate_kernel.outbox.item import check_text
 
+    if tenant is not None:
+        check_text(tenant, "tenant_id")
     kernel = context.session.in_memory(workflows=False)
-    account = _account(kernel, key)
+    account = _account(kernel, key, tenant)
     kernel.secrets.writable  # noqa: B018 - better now than after a person's work
     receiver = LoopbackReceiver(port)
     try:
@@ -53,11 +58,12 @@ def connect(
     finally:
         receiver.close()
     account.finish(consent, answer, kernel.secrets, by=by or getpass.getuser())
-    context.out.data({"connected": key, "secret": account.key})
-    context.out.line(f"{key} is connected. Its tokens are in the secret {account.key}.")
+    context.out.data({"connected": key, "tenant": tenant, "secret": account.key})
+    whose = f"{key} of the tenant {tenant}" if tenant is not None else key
+    context.out.line(f"{whose} is connected. Its tokens are in the secret {account.key}.")
 
 
-def _account(kernel: Kernel, key: str) -> Account:
+def _account(kernel: Kernel, key: str, tenant: str | None) -> Account:
     connectors, providers = kernel.plugins.connectors, kernel.plugins.providers
     is_provider = key in providers and key not in connectors
     plugin: Plugin = kernel.provider(key) if is_provider else kernel.connector(key)
@@ -68,4 +74,4 @@ def _account(kernel: Kernel, key: str) -> Account:
             f"the plugin {key!r} is not connected to accounts",
             hint=f"its credentials are in its config, or in secrets: automate plugins show {key}",
         )
-    return account
+    return account.for_tenant(tenant)

@@ -15,7 +15,7 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.plugins import PluginRecord, Plugins
 from automate_kernel.plugins.description import describe
 from automate_kernel.plugins.discovery import misspelt
-from automate_kernel.plugins.manifest import manifest_of
+from automate_kernel.plugins.manifest import installed_manifest
 
 app: Commands = Commands("plugins", "Look at connectors, providers and other plugins; make one.")
 
@@ -146,18 +146,12 @@ def search(
 
 
 def described_by(record: PluginRecord) -> tuple[Mapping[str, Any] | None, AutomateError | None]:
-    """
-    Return what the manifest says of a plugin, or None; and the error of one that can't be read.
-
-    A manifest of another version than the distribution's says nothing.
-    """
+    """Return what the manifest says of a plugin, or None; and why it can't be read."""
     try:
-        manifest = manifest_of(record.target)
+        manifest = installed_manifest(record)
     except AutomateError as error:
         return None, error
-    if manifest is None or record.version not in (None, manifest.version):
-        return None, None
-    return manifest.entry(record.kind, record.key), None
+    return (manifest.entry(record.kind, record.key) if manifest is not None else None), None
 
 
 def searchable(record: PluginRecord) -> Iterator[dict[str, str]]:

@@ -89,9 +89,9 @@ def operator(staff: Callable[..., Any]) -> Any:
     return staff("operate_outbox", **HOST)
 
 
-def begin(client: Any) -> str:
+def begin(client: Any, tenant: str = "") -> str:
     """Press the button, and return the service's page."""
-    answer = client.post(CONNECT)
+    answer = client.post(CONNECT, {"tenant": tenant})
     assert answer.status_code == 302
     return str(answer["Location"])
 
@@ -103,8 +103,8 @@ def consent(url: str) -> str:
     return f"{back.path}?{back.query}"
 
 
-def tokens(tmp_path: Path) -> Any:
-    file = tmp_path / "tokens" / "crm-account"
+def tokens(tmp_path: Path, tenant: str = "") -> Any:
+    file = tmp_path / "tokens" / f"crm-account{tenant and f'.tenant.{tenant}'}"
     return json.loads(file.read_text()) if file.exists() else None
 
 
@@ -143,6 +143,38 @@ def test_an_operator_connects_and_disconnects_an_account(
     assert operator.post(DISCONNECT).status_code == 302
     assert tokens(tmp_path) is None
     assert "not connected" in operator.get(BASE).content.decode()
+
+
+def test_each_tenant_has_an_account_of_its_own(
+    operator: Any, server: AuthorizationServer, tmp_path: Path, markup_of: Callable[[str], Any]
+) -> None:
+    """The page of one shows and changes no other's, nor the application's."""
+    operator.get(consent(begin(operator)))
+    assert "not connected" in operator.get(BASE, {"tenant": "acme"}).content.decode()
+    done = operator.get(consent(begin(operator, "acme")))
+    assert done["Location"] == f"{BASE}?tenant=acme"
+    own, of_acme = tokens(tmp_path), tokens(tmp_path, "acme")
+    assert own["access_token"] != of_acme["access_token"]
+    page = operator.get(done["Location"]).content.decode()
+    assert markup_of(page).wrong == []
+    assert "The account of crm for the tenant acme is connected." in page
+
+    operator.post(DISCONNECT, {"tenant": "acme"})
+    assert tokens(tmp_path, "acme") is None
+    assert tokens(tmp_path) == own
+    assert operator.get(BASE, {"tenant": "<b>"}).content.decode().count("<b>") == 0
+
+
+def test_looking_imports_no_plugin_whose_manifest_names_no_account(operator: Any) -> None:
+    """The page is as quick as there are few accounts."""
+    from automate_django.kernel import get_kernel
+    from django.test import override_settings
+
+    with override_settings(AUTOMATE_PLUGINS={"DISCOVER": True}):
+        assert "not connected" in operator.get(BASE).content.decode()
+        states = {one.key: one.state for one in get_kernel().plugins.records("connector")}
+    loaded = sorted(key for key, state in states.items() if state == "LOADED")
+    assert (loaded, states["http"]) == (["crm", "plain"], "DISCOVERED")
 
 
 def test_an_answer_counts_once(operator: Any, server: AuthorizationServer, tmp_path: Path) -> None:
