@@ -79,3 +79,37 @@ def test_a_nested_block_fails_goes_on_and_is_copied(storage: Any) -> None:
     assert kernel.executions.resume(execution.id, step_id="orders")
     kernel.run_until_idle(patience=10)
     assert sorted(done) == sorted(["end", *wanted])
+
+
+def test_a_list_of_an_objects_keys_stays_as_it_began(clocked_storage: Any, clock: Any) -> None:
+    """
+    No element is done twice, and none left out, where the database has an order of its own.
+
+    After each element the execution is read again, by a process that has seen nothing.
+    """
+    keys, nap = ["zz", "a", "ü", "mmm"], {"id": "nap", "sleep": "1h"}
+    done: list[str] = []
+
+    def note(what: str) -> None:
+        done.append(what)
+
+    def begin() -> Kernel:
+        kernel = Kernel(clocked_storage, discover=False, secrets={})
+        kernel.action(note)
+        kernel.action("give")(lambda: {"inside": [dict.fromkeys(keys, 1)]})
+        for name, of in (("output", "steps.give.output.inside[0]"), ("event", "event.payload")):
+            each = {"id": "each", "action": "note", "input": {"what": "{{ item }}"}}
+            block = {"id": "all", "for_each": "{{ %s | list }}" % of, "steps": [each, nap]}
+            give = {"id": "give", "action": "give"}
+            kernel.add_workflow(
+                {"name": name, "trigger": {"type": "manual"}, "steps": [give, block]}
+            )
+        return kernel
+
+    for name in ("output", "event"):
+        begin().run(name, dict.fromkeys(keys, 1), patience=0)
+        for _ in keys:
+            clock.advance(3601)
+            begin().run_until_idle()
+        assert sorted(done) == sorted(keys), name
+        del done[:]

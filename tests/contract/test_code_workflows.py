@@ -117,6 +117,26 @@ def test_a_workflow_goes_on_in_another_process_after_each_wait(world: World) -> 
     assert world.waits() == []
 
 
+def test_what_an_object_gives_comes_in_the_same_order_again(world: World) -> None:
+    """A database may have an order of its own for keys."""
+
+    def prices() -> dict[str, int]:
+        return {"zz": 1, "a": 2, "mmm": 3}
+
+    async def flow(ctx: WorkflowContext, stock: dict[str, int]) -> None:
+        for sku in [*await ctx.step(prices), *stock]:
+            await ctx.step(world.note, sku, name="note")
+            await ctx.sleep("1h")
+
+    world.deploy(flow)
+    started = world.kernel.run("flow", {"yy": 1, "b": 2}, patience=0)
+    for _ in range(5):
+        world.deploy(flow)
+        world.later(3601)
+    assert world.see(started.id).status is ExecutionStatus.COMPLETED
+    assert sorted(world.called) == ["a", "b", "mmm", "yy", "zz"]
+
+
 def test_an_event_that_came_a_moment_earlier_counts(world: World) -> None:
     """The source names it, so it is kept from the execution's start."""
 

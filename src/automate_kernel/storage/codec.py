@@ -61,6 +61,26 @@ def _in_full(match: re.Match[str]) -> str:
     return f"{whole}{fraction}{'0' * (int(exponent) - len(fraction))}.0"
 
 
+def with_sorted_keys(value: Any) -> Any:
+    """
+    Return the JSON *value* with the keys of its objects in the order that jsonb gives them.
+
+    What is read again must come in the order in which it was seen first: else a list that was made
+    of an object's keys is another one after a restart.
+    """
+    if isinstance(value, dict):
+        keys = sorted(value, key=_key_order) if len(value) > 1 else value
+        return {key: with_sorted_keys(value[key]) for key in keys}
+    if isinstance(value, (list, tuple)):
+        return [with_sorted_keys(each) for each in value]
+    return value
+
+
+def _key_order(key: str) -> tuple[int, bytes]:
+    data = key.encode()
+    return len(data), data
+
+
 def encode(dialect: Dialect, column: Column, value: Any) -> Any:
     """Return *value* as the driver takes it."""
     if value is None and not (column.type == "json" and not column.null):

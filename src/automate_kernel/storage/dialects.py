@@ -20,6 +20,8 @@ class Dialect:
     skip_locked: bool = False
     row_locks: bool = True
     notifies: bool = False
+    sorts_keys: bool = False
+    """It gives the keys of a JSON object back in an order of its own: `codec.with_sorted_keys`."""
     conflict: str = " ON CONFLICT DO NOTHING"
     """The clause by which an INSERT skips an existing key and nothing else; empty without one."""
     now: str = ""
@@ -42,6 +44,7 @@ DIALECTS: dict[str, Dialect] = {
         arrays=True,
         skip_locked=True,
         notifies=True,
+        sorts_keys=True,
         now="statement_timestamp()",
         now_plus="statement_timestamp() + {} * interval '1 second'",
         casts={"id": "uuid", "json": "jsonb", "time": "timestamptz", "int": "integer"},

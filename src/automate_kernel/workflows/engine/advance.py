@@ -69,6 +69,7 @@ def advance(
     now: datetime | None = None,
     find_child: FindChild | None = None,
     most_output: int = MAX_PAYLOAD_BYTES,
+    sorts_keys: bool = False,
 ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
     """
     Bring *execution* as far as it goes now. Send outcomes, and the seconds since the last turn.
@@ -79,11 +80,14 @@ def advance(
     *arrived* has what has come for runs that wait: each turn takes it out, and the driver puts in
     what comes meanwhile. *now* is the database's time, and *find_child* finds the workflows of
     steps that start one. *most_output* is the size in bytes that the output of the workflow may
-    have. The execution is changed along the way, so that it always shows what the turns yielded so
-    far have saved, and the calls that run.
+    have. With *sorts_keys* the database gives the keys of objects back in an order of its own. The
+    execution is changed along the way, so that it always shows what the turns yielded so far have
+    saved, and the calls that run.
     """
     inbox = {} if arrived is None else arrived
-    flow = _Flow(program, execution, waits, left, crashes, inbox, now, find_child, most_output)
+    flow = _Flow(
+        program, execution, waits, left, crashes, inbox, now, find_child, most_output, sorts_keys
+    )
     turn = flow.next_turn()
     flow.first = False
     while not turn.last:
@@ -109,6 +113,7 @@ class _Flow:
         now: datetime | None,
         find_child: FindChild | None,
         most_output: int,
+        sorts_keys: bool,
     ) -> None:
         self.first = True
         self._most_output = most_output
@@ -122,7 +127,7 @@ class _Flow:
         retrying = (run.key for run in execution.steps if run.status is StepStatus.RETRY)
         timed = (key for key in self._open if key in waits)
         self._waits = Waits({key: waits.get(key, 0.0) for key in (*retrying, *timed)})
-        self._draft = TurnDraft(execution, self._waits)
+        self._draft = TurnDraft(execution, self._waits, sorts_keys=sorts_keys)
         self._runs = self._draft.runs
         self._left = left
         self._in_flight: set[StepKey] = set()

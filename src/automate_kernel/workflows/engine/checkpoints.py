@@ -214,6 +214,7 @@ class Checkpoints:
                     Execution.from_row(row, runs.get(row["id"], ())),
                     _waits(runs.get(row["id"], ()), now),
                     now,
+                    sorts_keys=rows.dialect.sorts_keys,
                 )
                 for row in found
             }

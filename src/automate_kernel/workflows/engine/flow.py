@@ -19,6 +19,7 @@ from automate_kernel.errors import PayloadError, UnknownHereError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.codec import with_sorted_keys
 from automate_kernel.workflows.definition.blocks import block_of, inside, list_of, plain_id
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import advance
@@ -70,6 +71,7 @@ class Flow:
         self._recovery = program.recovery
         self._reads = program.reads
         self._outputs, self._large = outputs or LargeOutputs(), 0
+        self._sorts_keys = loaded.sorts_keys
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""
         self.context: Context = copy_context()
@@ -101,7 +103,7 @@ class Flow:
         self._flow = drive(
             loaded.execution, waits=loaded.waits, left=left, crashes=max(0, item.attempt_count - 1),
             arrived=self._inbox, now=loaded.now, find_child=find_child,
-            most_output=self._outputs.most,
+            most_output=self._outputs.most, sorts_keys=loaded.sorts_keys,
         )  # fmt: skip
         self._since = self._learnt
         self.recalled: bool = False
@@ -173,6 +175,10 @@ class Flow:
     def keeps(self, call: StepCall) -> bool:
         """Return True if some template may read the output of *call*."""
         return call.step.id in self._reads
+
+    def as_read(self, output: Any) -> Any:
+        """Return an *output* from the output store as one from the database would be."""
+        return with_sorted_keys(output) if self._sorts_keys else output
 
     def hold(self, size: int) -> None:
         """Count a large output of *size* bytes, which is kept in memory until `leave`."""

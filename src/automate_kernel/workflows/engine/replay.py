@@ -149,11 +149,12 @@ class CodeProgram(WorkflowProgram):
         now: datetime | None = None,
         find_child: FindChild | None = None,
         most_output: int = MAX_PAYLOAD_BYTES,
+        sorts_keys: bool = False,
     ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
         """Bring *execution* as far as it goes now, as `advance` does."""
         inbox = {} if arrived is None else arrived
         time = now or datetime.now(timezone.utc)
-        driver = _Driver(self, execution, waits, left, crashes, inbox, time, find_child)
+        driver = _Driver(self, execution, waits, left, crashes, inbox, time, find_child, sorts_keys)
         driver.most_output = most_output
         try:
             turn = driver.next_turn()
@@ -243,6 +244,7 @@ class _Driver:
         inbox: MutableMapping[StepKey, Sequence[Event]],
         now: datetime,
         find_child: FindChild | None,
+        sorts_keys: bool,
     ) -> None:
         self.first = True
         self.most_output = MAX_PAYLOAD_BYTES
@@ -256,7 +258,7 @@ class _Driver:
             or (run.status is StepStatus.WAITING and run.key in waits)
         )  # fmt: skip
         self._waits = Waits({key: waits.get(key, 0.0) for key in timed})
-        self._draft = TurnDraft(execution, self._waits)
+        self._draft = TurnDraft(execution, self._waits, sorts_keys=sorts_keys)
         self._runs = self._draft.runs
         self._view = program.view(execution, self._runs)
         self._waiting = WaitingSteps(program, execution, find_child)

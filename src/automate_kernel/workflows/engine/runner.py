@@ -359,7 +359,7 @@ class Runner:
         """Read the large outputs that templates need, once an execution has been loaded."""
         for run in flow.unread:
             data = self.store.outputs.fetch(run.output_ref or "")
-            run.output = json.loads(data)
+            run.output = flow.as_read(json.loads(data))
             flow.hold(len(data))
         self._copy_outputs(flow, flow.unread_ends)
 

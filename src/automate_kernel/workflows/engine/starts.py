@@ -15,6 +15,8 @@ from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, RowsOutboxS
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import redacted_json, seconds
 from automate_kernel.outbox.labels import add_labels, joined_labels, label_rows, redacted_labels
+from automate_kernel.storage.codec import with_sorted_keys
+from automate_kernel.storage.dialects import Dialect
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import AWAITED, DEFINITION, EXECUTION, LABEL
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
@@ -63,7 +65,7 @@ class NewExecution:
         """The execution's id."""
         return str(self.row["id"])
 
-    def loaded(self, item: OutboxItem) -> Loaded:
+    def loaded(self, item: OutboxItem, dialect: Dialect) -> Loaded:
         """Return the execution as it was begun a moment ago, with *item* claimed."""
         nothing = dict.fromkeys(
             (
@@ -79,8 +81,10 @@ class NewExecution:
         )
         texts, now = ((name, self.row[name]) for name in ("event", "labels")), item.created_at
         read = {name: None if text is None else json.loads(text) for name, text in texts}
+        if dialect.sorts_keys:
+            read = with_sorted_keys(read)
         row = {**nothing, **self.row, **read, "created_at": now, "updated_at": now}
-        return Loaded(Execution.from_row(row), {}, now, new=True)
+        return Loaded(Execution.from_row(row), {}, now, new=True, sorts_keys=dialect.sorts_keys)
 
 
 def execution_id_of(event: Event, workflow: str) -> str:
@@ -305,7 +309,9 @@ class ExecutionStarts:
             one.row["status"] = RUNNING
         new = self.insert(rows, given)
         claimed = outbox.insert_claimed(rows, [one.item for one in new], worker_id) if new else []
-        return [(item, one.loaded(item)) for item, one in zip(claimed, new, strict=True)]
+        return [
+            (item, one.loaded(item, rows.dialect)) for item, one in zip(claimed, new, strict=True)
+        ]
 
     def start_new(
         self, workflow: Workflow, event: Event, worker_id: str
@@ -332,7 +338,7 @@ class ExecutionStarts:
             ):
                 new.row["status"] = RUNNING
                 (item,) = outbox.insert_claimed(rows, [new.item], worker_id, beside=beside)
-                return new.id, item, new.loaded(item)
+                return new.id, item, new.loaded(item, rows.dialect)
         with self._storage.begin() as rows:
             return self.start(rows, workflow, event), None, None
 

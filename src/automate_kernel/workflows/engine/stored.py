@@ -59,6 +59,8 @@ class Loaded:
     """The signals that have come for them."""
     new: bool = False
     """True if it was begun a moment ago, by who drives it: it is RUNNING, and nothing is saved."""
+    sorts_keys: bool = False
+    """True if the database gives the keys of an object back in an order of its own."""
 
 
 def stored_workflow(rows: Rows, definition_id: str) -> Workflow:

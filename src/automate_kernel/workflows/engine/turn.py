@@ -11,7 +11,7 @@ from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import EXPIRED, bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
-from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.codec import JsonText, with_sorted_keys
 from automate_kernel.workflows.definition.blocks import plain_id, round_of
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.agenda import Waits
@@ -135,12 +135,12 @@ class TurnDraft:
     A step may have thousands of elements: nothing here searches all of them.
     """
 
-    def __init__(self, execution: Execution, waits: Waits) -> None:
+    def __init__(self, execution: Execution, waits: Waits, *, sorts_keys: bool = False) -> None:
         self.turn: Turn = Turn()
         """The turn so far."""
         self.runs: dict[StepKey, StepRun] = {run.key: run for run in execution.steps}
         """All runs of the execution."""
-        self._execution, self._waits = execution, waits
+        self._execution, self._waits, self._sorts_keys = execution, waits, sorts_keys
         self._saved: set[StepKey] = set()
 
     def take(self) -> Turn:
@@ -219,7 +219,9 @@ class TurnDraft:
         self, run: StepRun, status: StepStatus, output: Any, error: AutomateError | None
     ) -> None:
         """End *run*."""
-        run.status, run.output, run.output_ref = status, output, None
+        # As the next worker will read it.
+        run.output = with_sorted_keys(output) if self._sorts_keys else output
+        run.status, run.output_ref = status, None
         run.error_code = run.error = run.trace = run.error_group = None
         if error is not None:
             self._note_error(run, error)
