@@ -16,6 +16,9 @@ The settings, all of them optional.
     workflows and of modules that hold some.
 ``AUTOMATE_CONFIG``
     The config of plugins by key: ``{"slack": {"token": "$secret:SLACK_TOKEN"}}``.
+``AUTOMATE_COMMANDS``
+    The settings of commands that plugins bring, by the commands' names: ``manage.py automate mcp``
+    reads ``{"mcp": {…}}``.
 ``AUTOMATE_ENV_ALLOW``
     The environment variables that templates may read as ``$env:NAME``. None by default.
 ``AUTOMATE_OUTBOX``
@@ -25,7 +28,8 @@ The settings, all of them optional.
     work on PostgreSQL, behind a pooler in transaction mode. ``RETENTION_SECONDS``: the age at
     which COMPLETED items are deleted, 0 for at once. ``FAILED_RETENTION_SECONDS``: the same for
     FAILED and CANCELLED items, which are kept by default. ``OUTPUTS``: the folder of outputs that
-    are too large for a row, or an ``OutputStore``; all processes share it.
+    are too large for a row, an ``OutputStore``, or ``{"STORE": key, "OPTIONS": {…}}`` with the key
+    of a plugin; all processes share it.
 ``AUTOMATE_WORKER``
     The defaults of ``manage.py automate_worker``. ``PROCESSES``: 1. ``SLOTS``: calls at once in a
     process, 10. ``GRACE_SECONDS``: the time that a stopping worker gives to running calls, 30.
@@ -115,6 +119,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "AUTOMATE_SECRETS": {},
     "AUTOMATE_WORKFLOWS": {},
     "AUTOMATE_CONFIG": {},
+    "AUTOMATE_COMMANDS": {},
     "AUTOMATE_ENV_ALLOW": {},
     "AUTOMATE_OUTBOX": {
         "USING": None,
@@ -297,14 +302,31 @@ def is_plugin_key(entry: Any) -> bool:
     return isinstance(entry, str) and not {".", ":"} & set(entry)
 
 
+def output_store() -> Any:
+    """Return ``AUTOMATE_OUTBOX["OUTPUTS"]`` as a kernel takes it."""
+    given = option("AUTOMATE_OUTBOX", "OUTPUTS")
+    if not isinstance(given, Mapping):
+        return given
+    name, options = _with_options(given, "STORE", "AUTOMATE_OUTBOX['OUTPUTS']", "'s3'")
+    return {**options, "store": name}
+
+
+def _with_options(
+    entry: Mapping[str, Any], name: str, place: str, example: str
+) -> tuple[Any, Mapping[str, Any]]:
+    """Return what an entry with ``OPTIONS`` names by its key *name*, and these options."""
+    if set(entry) - {name, "OPTIONS"} or name not in entry:
+        text = f"{place}: an entry has other keys than {name} and OPTIONS"
+        raise ConfigError(text, hint=f"write {{'{name}': {example}, 'OPTIONS': {{…}}}}")
+    return entry[name], entry.get("OPTIONS") or {}
+
+
 def _secrets_backend(entry: Any) -> Any:
     arguments: Mapping[str, Any] = {}
     if isinstance(entry, Mapping):
-        if set(entry) - {"BACKEND", "OPTIONS"} or "BACKEND" not in entry:
-            text = "AUTOMATE_SECRETS: an entry has other keys than BACKEND and OPTIONS"
-            hint = "write {'BACKEND': 'myapp.secrets.VaultBackend', 'OPTIONS': {…}}"
-            raise ConfigError(text, hint=hint)
-        entry, arguments = entry["BACKEND"], entry.get("OPTIONS") or {}
+        entry, arguments = _with_options(
+            entry, "BACKEND", "AUTOMATE_SECRETS", "'myapp.secrets.VaultBackend'"
+        )
     if is_plugin_key(entry):
         return {"backend": entry, **arguments} if arguments else entry
     backend = load(entry, "AUTOMATE_SECRETS")

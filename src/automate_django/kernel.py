@@ -97,7 +97,7 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         lease_seconds=float(_outbox("LEASE_SECONDS")),
         retention_seconds=_outbox("RETENTION_SECONDS"),
         failed_retention_seconds=_outbox("FAILED_RETENTION_SECONDS"),
-        output_store=_outbox("OUTPUTS"),
+        output_store=conf.output_store(),
         listed={
             "provider": conf.listed("AUTOMATE_PROVIDERS"),
             "connector": conf.listed("AUTOMATE_CONNECTORS"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,7 +44,7 @@ from automate_kernel.secrets.writable import BUILT_IN
 from automate_kernel.storage import MemoryStorage, Rows, Storage
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.migration import require_schema
-from automate_kernel.storage.output_store import FileOutputStore, OutputStore
+from automate_kernel.storage.output_store import FileOutputStore, LateOutputStore, OutputStore
 from automate_kernel.storage.values import encode_json
 from automate_kernel.templates import (
     EnvironmentResolver,
@@ -137,7 +138,8 @@ class Kernel:
     `PluginError`. *version* is that of the host's own code (``"2026.11.2"``): while workers with
     different workflows run side by side, those of the latest version decide what events start;
     without versions those that were started last. *output_store* keeps outputs that are too large
-    for a row: an `OutputStore`, or a folder that all processes share. *lease_seconds*,
+    for a row: an `OutputStore`, a folder that all processes share, or ``{"store": key}`` with
+    options beside it, as for *secrets*; a text in them may be ``$secret:KEY``. *lease_seconds*,
     *retention_seconds* and *failed_retention_seconds* are for an outbox that the kernel makes; see
     `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
     """
@@ -165,7 +167,7 @@ class Kernel:
         signing_keys: Iterable[str] = (),
         public_url: str | None = None,
         version: str | None = None,
-        output_store: OutputStore | str | Path | None = None,
+        output_store: OutputStore | str | Path | Mapping[str, Any] | None = None,
     ) -> None:
         self.version: str | None = version if version is None else _version(version)
         """The version of the host's own code."""
@@ -183,9 +185,9 @@ class Kernel:
         """The environment variables that templates may read."""
         self.filters: FilterRegistry = FilterRegistry(default_filters)
         """The template filters of this kernel."""
-        kept, outputs = (retention_seconds, failed_retention_seconds), _output_store(output_store)
-        self.templates: TemplateEngine = TemplateEngine(self.filters, limits=_limits(outputs))
+        self.templates: TemplateEngine = TemplateEngine(self.filters, limits=_limits(output_store))
         """Compiles and renders templates."""
+        kept, outputs = (retention_seconds, failed_retention_seconds), self._outputs(output_store)
         self.outbox: OutboxStore = self._store(outbox, lease_seconds, *kept)
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
         self.operations: Invoker = self._invoker(config or {}, settings or {})
@@ -312,6 +314,56 @@ class Kernel:
         store.retention_seconds, store.failed_retention_seconds = kept
         return store
 
+    def _outputs(
+        self, given: OutputStore | str | Path | Mapping[str, Any] | None
+    ) -> OutputStore | None:
+        if given is None or isinstance(given, OutputStore):
+            return given
+        if isinstance(given, (str, Path)):
+            return FileOutputStore(given)
+        if isinstance(given, Mapping):
+            return self._named_outputs(given)
+        raise ConfigError(
+            f"an output store can't be {type_name(given)}",
+            hint="pass a folder, a subclass of OutputStore's instance, or"
+            ' {"store": KEY} with its options',
+        )
+
+    def _named_outputs(self, given: Mapping[str, Any]) -> OutputStore:
+        """Return the output store of a plugin: made now, or later if it needs secrets for that."""
+        options, name = {**given}, given.get("store")
+        options.pop("store", None)
+        if not isinstance(name, str):
+            raise ConfigError(
+                "the output store's options name no store",
+                hint='write {"store": "s3", …}, with the key of an installed plugin',
+            )
+        cls = self.plugins.named("output_store", name)
+        rendered = {
+            # In Python an option may be anything: a path, an object.
+            each: self._render_config(value, f"output_store.{each}")
+            if isinstance(value, (str, list, tuple, Mapping))
+            else value
+            for each, value in options.items()
+        }
+        signature = inspect.signature(cls)
+        # One that reads secrets itself, at each connection, sees the new value of a rotated one.
+        reader = {"secrets": self.secrets} if "secrets" in signature.parameters else {}
+        try:
+            signature.bind(**{**reader, **options})
+        except TypeError as error:
+            raise ConfigError(
+                f"the output store {name!r} doesn't take these options: {error}",
+                hint=f"it takes: {', '.join(signature.parameters)}",
+            ) from None
+
+        def make() -> OutputStore:
+            made: OutputStore = cls(**{**reader, **reveal(rendered, self.secrets)})
+            return made
+
+        keys = frozenset(secret_keys(rendered))
+        return LateOutputStore(make, keys) if keys else make()
+
     def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
         stored = self.executions.definition
         return Catalogue(self.templates, self._context, stored, source, self.operations)
@@ -343,8 +395,8 @@ class Kernel:
             self.redactor.add(each)
         return found
 
-    def _render_config(self, config: Any) -> Any:
-        return self.templates.compile(config, "config").render(TemplateContext(env=self.env))
+    def _render_config(self, config: Any, place: str = "config") -> Any:
+        return self.templates.compile(config, place).render(TemplateContext(env=self.env))
 
     def _context(self, event: Any, execution: Any, steps: Any, extra: Any) -> TemplateContext:
         return TemplateContext(event, execution, steps, self.env, extra)
@@ -364,13 +416,14 @@ class Kernel:
         return self._polls
 
     def close(self) -> None:
-        """Close plugins, secrets backends, threads and connections that the storage opened."""
+        """Close plugins, secrets backends, the output store, threads and the storage's own."""
         self._announcer.stop(_ANNOUNCED_SECONDS)
         self._runner.close()
         self._poller.close()
         if not self._runner.activity.idle:
             self._report_executions()
         self.operations.close()
+        self.executions.outputs.close()
         self.secrets.close()
         self.storage.close()
 
@@ -1291,18 +1344,7 @@ class Kernel:
         return total
 
 
-def _output_store(given: OutputStore | str | Path | None) -> OutputStore | None:
-    if given is None or isinstance(given, OutputStore):
-        return given
-    if isinstance(given, (str, Path)):
-        return FileOutputStore(given)
-    raise ConfigError(
-        f"an output store can't be {type_name(given)}",
-        hint="pass a folder, or an instance of a subclass of OutputStore",
-    )
-
-
-def _limits(outputs: OutputStore | None) -> Limits:
+def _limits(outputs: Any) -> Limits:
     # A step's large output can be the input of the next one.
     return Limits() if outputs is None else Limits(passed=MAX_OUTPUT_BYTES)
 

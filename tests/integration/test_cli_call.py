@@ -271,6 +271,18 @@ def test_names_and_options_are_completed(
     assert completed("nobody.knows", "--ch") == ["--choices"]
 
 
+def test_one_kernel_is_made_for_a_call(run: Callable[..., Any], tmp_path: Path) -> None:
+    """The application's code sees one kernel, and a call that needs no tables makes none."""
+    counted = "def automate_configure(kernel):\n    open('kernels', 'a').write('x')\n"
+    with (tmp_path / "callapp.py").open("a") as file:
+        file.write(f"\n\nthe_rest = automate_configure\n\n\n{counted}    the_rest(kernel)\n")
+    run("chat.say", "--text", "hi")
+    assert (tmp_path / "kernels").read_text() == "x"
+    assert not (tmp_path / "automate.sqlite3").exists()
+    run("shop.order", "--number", "7")
+    assert (tmp_path / "kernels").read_text() == "xx"
+
+
 def test_an_application_has_it_on_its_own_kernel(capsys: pytest.CaptureFixture[str]) -> None:
     """`app_for`, and so manage.py, calls operations of the kernel that it is given."""
     with Kernel(discover=False, secrets={}) as kernel:

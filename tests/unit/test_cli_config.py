@@ -16,7 +16,7 @@ from automate_kernel.cli.commands.config import shown
 from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.session import Session, host_of, load_app, set_up
 from automate_kernel.cli.settings import SETTINGS, load_settings, toml_lines
-from automate_kernel.errors import ConfigError, PluginError, StorageError
+from automate_kernel.errors import ConfigError, PluginError, SecretNotFoundError, StorageError
 from automate_kernel.kernel import Kernel
 
 if sys.version_info >= (3, 11):
@@ -452,3 +452,41 @@ def test_a_secrets_backend_that_cannot_be_made_is_told(tmp_path: Path, given: st
     with pytest.raises(ConfigError, match="secrets: ") as caught:
         Session(str(path)).build()
     assert caught.value.hint
+
+
+# -- the output store ----------------------------------------------------------------------------
+
+
+STORE = '[output_store]\nstore = "automate_kernel:FileOutputStore"\nfolder = "$secret:FOLDER"\n'
+
+
+def test_an_output_store_is_named_with_its_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands that only look at rows reach it too, and read its secrets only when they need it."""
+    write(tmp_path, STORE)
+    monkeypatch.chdir(tmp_path)
+    session = Session()
+    stores = [kernel.executions.outputs.store for kernel in (session.plain, session.in_memory())]
+    with pytest.raises(SecretNotFoundError, match="FOLDER"):
+        stores[0].put("a/b", b"1")
+    monkeypatch.setenv("AUTOMATE_SECRET_FOLDER", str(tmp_path / "outputs"))
+    stores[0].put("a/b", b"1")
+    assert stores[1].get("a/b") == b"1"
+    session.close()
+
+
+def test_a_folder_and_an_output_store_are_one_too_many(tmp_path: Path) -> None:
+    """Both places are named."""
+    file = write(tmp_path, f'output_folder = "outputs"\n{STORE}')
+    with pytest.raises(
+        ConfigError, match=r"toml:1\) and output_store \(automate.toml:2\) are both"
+    ):
+        Session(str(file)).in_memory()
+
+
+def test_an_output_store_is_shown_without_its_secrets() -> None:
+    """What is called a key or a token is hidden, and so is what nobody knows."""
+    given = {"store": "s3", "bucket": "b", "access": {"secret_access_key": "hunter2-hunter2"}}
+    assert "hunter2" not in str(shown(SETTINGS["output_store"], given))
+    assert shown(SETTINGS["output_store"], given)["bucket"] == "b"

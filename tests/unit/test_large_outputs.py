@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from automate_kernel import Kernel, WorkflowContext
@@ -14,9 +14,12 @@ from automate_kernel.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
+    SecretUnavailableError,
     StorageError,
     TemplateError,
 )
+from automate_kernel.monitoring.diagnosis import secret_uses
+from automate_kernel.secrets import MemorySecretsBackend
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.output_store import FileOutputStore, OutputStore
 from automate_kernel.storage.rows import Where
@@ -458,6 +461,104 @@ def test_a_folder_is_a_store(tmp_path: Path, clock: FakeClock) -> None:
     assert [f"{each.parent.name}/{each.name}" for each in files] == [row["output_ref"]]
     with pytest.raises(ConfigError, match="can't be an int"):
         Kernel(discover=False, output_store=3)  # type: ignore[arg-type]
+
+
+def test_a_kernel_closes_its_store(clock: FakeClock) -> None:
+    """Its connections end with the kernel; a store that fails at that keeps nothing else open."""
+    closed = []
+
+    class Closing(Store):
+        def close(self) -> None:
+            closed.append("store")
+            raise OSError("it is gone")
+
+    class Storage(MemoryStorage):
+        def close(self) -> None:
+            closed.append("storage")
+
+    made(Storage(clock), Closing()).close()
+    assert closed == ["store", "storage"]
+
+
+# -- a store by its name -----------------------------------------------------------------------------
+
+
+class Bucket(Store):
+    """A store with options, one of them secret."""
+
+    made: ClassVar[list[tuple[str, str | None, Any]]] = []
+
+    def __init__(self, bucket: str, key: str | None = None, *, secrets: Any = None) -> None:
+        super().__init__()
+        if bucket == "Bad":
+            raise ConfigError("a bucket is in lower case")
+        self.made.append((bucket, key, secrets))
+
+
+def named(secrets: Any = None, **given: Any) -> Kernel:
+    Bucket.made.clear()
+    given.setdefault("store", f"{__name__}:Bucket")
+    return Kernel(MemoryStorage(), discover=False, secrets=secrets or {}, output_store=given)
+
+
+def test_a_plugin_s_store_gets_its_options() -> None:
+    """It is made with the kernel, by its path or its key; it may read the kernel's secrets."""
+    with named(bucket="outputs") as kernel:
+        assert Bucket.made == [("outputs", None, kernel.secrets)]
+        assert isinstance(kernel.executions.outputs.store, Bucket)
+        assert kernel.executions.outputs.most == MAX_OUTPUT_BYTES
+    with Kernel(
+        discover=False,
+        listed={"output_store": {"mine": f"{__name__}:Bucket"}},
+        output_store={"store": "mine", "bucket": "other"},
+    ):
+        assert Bucket.made[-1][0] == "other"
+
+
+def test_a_store_with_secrets_is_made_at_its_first_use() -> None:
+    """A vault that is away stops no kernel, and is an error that may pass."""
+
+    class Vault(MemorySecretsBackend):
+        away = True
+
+        def get_secret(self, key: str) -> str:
+            if self.away:
+                raise SecretUnavailableError("the vault is away")
+            return super().get_secret(key)
+
+    vault = Vault({"KEY": "hunter2-hunter2"})
+    with named([vault], bucket="b", key="$secret:KEY") as kernel:
+        store = kernel.executions.outputs.store
+        assert store is not None
+        assert secret_uses(kernel, {}) == {"KEY": ["output_store"]}
+        with pytest.raises(StorageError, match="the vault is away"):
+            store.put("a/b", b"1")
+        assert Bucket.made == []
+        vault.away = False
+        store.put("a/b", b"1")
+        assert (store.get("a/b"), [*store.keys(older_than_seconds=0)]) == (b"1", ["a/b"])
+        store.delete("a/b")
+        assert [made[:2] for made in Bucket.made] == [("b", "hunter2-hunter2")]
+        assert kernel.redactor.redact("hunter2-hunter2") != "hunter2-hunter2"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"store": None, "bucket": "b"}, "name no store"),
+        ({"store": "s4", "bucket": "b"}, "there is no output store 's4'"),
+        ({"store": "no.such:Store"}, "can't be imported: ModuleNotFoundError"),
+        ({"store": "automate_kernel:Kernel"}, "no subclass of OutputStore"),
+        ({"bukket": "b"}, "missing a required argument: 'bucket' .it takes: bucket, key, secrets"),
+        ({"bucket": "b", "bukket": "$secret:KEY"}, "unexpected keyword argument 'bukket'"),
+        ({"key": "$secret:KEY"}, "missing a required argument: 'bucket'"),
+        ({"bucket": "Bad"}, "a bucket is in lower case"),
+    ],
+)
+def test_a_store_that_can_not_be_had_is_refused_at_once(given: dict[str, Any], says: str) -> None:
+    """Not when the first large output comes, days later."""
+    with pytest.raises(AutomateError, match=says):
+        named(**given)
 
 
 # -- what templates read ---------------------------------------------------------------------------

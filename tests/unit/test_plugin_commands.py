@@ -13,6 +13,7 @@ COMMAND = """
 import typer
 
 from automate_kernel.cli.command import Commands, Context
+from automate_kernel.cli.session import HostSession
 from automate_kernel.errors import ConfigError
 
 print("imported")
@@ -25,7 +26,13 @@ def at(context: Context, name: str) -> None:
     settings = context.session.settings["commands"].get("wave", {})
     if name == "nobody":
         raise ConfigError("nobody is there", hint="name somebody")
-    context.out.line(f"{settings.get('with', 'hand')} for {name} on {context.session.settings['database']}")
+    context.out.line(f"{settings.get('with', 'hand')} for {name} on {place(context.session)}")
+
+
+def place(session):
+    own = isinstance(session, HostSession)
+    assert not own or session.kernel is session.whole is session.in_memory()
+    return "the application's" if own else session.settings["database"]
 
 
 @app.called("automate wave back")
@@ -47,9 +54,10 @@ def run(tmp_path: Path):
     )
     (site / "waves.py").write_text(COMMAND)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
+        program = ["-m", "automate_kernel.cli"] if code is None else ["-c", code]
         return subprocess.run(
-            [sys.executable, "-m", "automate_kernel.cli", *arguments],
+            [sys.executable, *program, *arguments],
             capture_output=True, text=True, timeout=60, cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(site), "TERM": "dumb", "COLUMNS": "100"},
         )  # fmt: skip
@@ -98,6 +106,36 @@ def test_a_broken_command_is_an_error_of_its_own(run, name, says):
     assert "error: " in failed.stderr and says in failed.stderr
     assert "Traceback" not in failed.stderr
     assert run("wave", "back").returncode == 0
+
+
+HOSTED = """
+import sys
+from automate_kernel import Kernel
+from automate_kernel.cli import app_for
+
+kernel = Kernel(secrets={}, disabled=sys.argv[1].split(",") if sys.argv[1] else ())
+run = app_for(lambda: kernel, name="shopctl", commands={"wave": {"with": "flag"}})
+try:
+    sys.exit(run(sys.argv[2:]))
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def test_an_application_has_them_on_its_own_kernel(run):
+    """`app_for` gives their settings, leaves the common options out, and names the program."""
+
+    def hosted(*arguments, disabled=""):
+        return run(disabled, *arguments, code=HOSTED)
+
+    shown = hosted("--help").stdout
+    assert "Of the plugin waves 1.0." in shown and "imported" not in shown
+    assert hosted("wave", "at", "Ada").stdout.endswith("flag for Ada on the application's\n")
+    assert "shopctl wave at Ada" in (told := hosted("wave", "at", "--help").stdout)
+    assert "--database" not in told
+    assert hosted("wave", "at", "nobody").stderr.startswith("ConfigError: nobody is there")
+    assert "PluginError: command 'broken'" in hosted("broken").stderr
+    assert "ConfigError: No such command" in hosted("wave", "back", disabled="waves").stderr
 
 
 @pytest.mark.parametrize("disabled", ["wave", "waves"])

@@ -126,3 +126,19 @@ def test_a_workflow_passes_a_large_output_on(aws: Aws):
     kernel.executions.purge(older_than_seconds=0)
     assert list(store.keys(older_than_seconds=-60)) == []
     kernel.close()
+
+
+def test_the_kernel_makes_it_by_its_key(aws: Aws):
+    access = {
+        "region": aws.access.region,
+        "endpoint_url": aws.access.endpoint_url,
+        "access_key_id": aws.access.access_key_id,
+        "secret_access_key": "$secret:OUTPUTS",
+    }
+    given = {"store": "s3", "bucket": aws.bucket(), "access": access}
+    with Kernel(secrets={"OUTPUTS": SECRET_KEY}, output_store=given) as kernel:
+        store = kernel.executions.outputs.store
+        assert store is not None
+        store.put(KEY, b"1")
+        assert store.get(KEY) == b"1"
+        assert SECRET_KEY not in repr(store)

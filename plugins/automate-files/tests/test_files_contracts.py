@@ -152,6 +152,17 @@ def test_outputs_of_a_workflow_live_in_a_place(kind: str, request: pytest.Fixtur
     assert len(kernel.executions.output(execution.id, "read")["rows"]) == 2000
 
 
+@pytest.mark.parametrize("kind", ["local", "s3", "sftp"])
+def test_the_kernel_makes_it_by_its_key(kind: str, request: pytest.FixtureRequest) -> None:
+    """With the secrets of the kernel, which the place reads by their names."""
+    config = request.getfixturevalue(f"{kind}_config")
+    with Kernel(secrets=SECRETS, output_store={"store": "files", "config": config}) as kernel:
+        store = kernel.executions.outputs.store
+        assert isinstance(store, PlaceOutputStore)
+        store.put("a/b", b"1")
+        assert store.get("a/b") == b"1"
+
+
 def test_a_missing_library_is_named(s3_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "automate_files.s3_session", None)
     with pytest.raises(ConfigError, match=r"automate-files\[s3\]"):

@@ -14,6 +14,7 @@ _KINDS = {
     "provider": "Provider",
     "secrets_backend": "Secrets backend",
     "outbox_store": "Outbox store",
+    "output_store": "Output store",
     "filter": "Template filter",
     "hook": "Hook",
     "command": "Command",

@@ -41,6 +41,7 @@ SCAFFOLD_KINDS: dict[str, ScaffoldKind] = {
         ScaffoldKind("secrets", "secrets_backend", "automate_acme.backend:AcmeBackend"),
         ScaffoldKind("filter", "filter", "automate_acme.filters:acme"),
         ScaffoldKind("store", "outbox_store", "automate_acme.store:AcmeOutboxStore"),
+        ScaffoldKind("outputs", "output_store", "automate_acme.outputs:AcmeOutputStore"),
     )
 }
 

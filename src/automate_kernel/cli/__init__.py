@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from automate_kernel.cli.version import version_line
 from automate_kernel.errors import ConfigError
@@ -32,20 +32,25 @@ def main() -> None:
 
 
 def app_for(
-    kernel_factory: Callable[[], Kernel], *, name: str = "automate", colour: bool = True
+    kernel_factory: Callable[[], Kernel],
+    *,
+    name: str = "automate",
+    colour: bool = True,
+    commands: Mapping[str, Any] | None = None,
 ) -> Callable[[Sequence[str]], int]:
     """
     Return the commands for operators on a kernel of your own, as a function of their arguments.
 
     They are ``call``, ``outbox``, ``executions``, ``approvals``, ``schedules``, ``polls``,
-    ``find``, ``top``, ``db`` and ``workflow``. The function prints to standard output and returns
+    ``find``, ``top``, ``db`` and ``workflow``, and those of the kernel's plugins, whose settings
+    are in *commands* by name. The function prints to standard output and returns
     an exit code; a command that fails raises an `AutomateError`. *name* is how users call it.
     Raises `ConfigError` where the extra ``cli`` isn't installed.
     """
     with _libraries():
         from automate_kernel.cli.app import hosted
         from automate_kernel.cli.command import mounted
-    return mounted(hosted, kernel_factory, name=name, colour=colour)
+    return mounted(hosted, kernel_factory, name=name, colour=colour, commands=commands)
 
 
 @contextmanager

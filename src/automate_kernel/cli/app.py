@@ -33,6 +33,7 @@ app: Commands = Commands(
     "Exit codes: 0 done, 1 the work failed, 2 wrong usage or configuration.",
 )
 hosted: Commands = Commands(
+    cls=RootCommands,
     help="Look at the outbox and executions of this application, and change them.",
     add_completion=False,
 )

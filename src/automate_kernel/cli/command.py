@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -162,15 +162,20 @@ class Commands(typer.Typer):
 
 
 def mounted(
-    app: typer.Typer, kernel_factory: Callable[[], Kernel], *, name: str, colour: bool
+    app: typer.Typer,
+    kernel_factory: Callable[[], Kernel],
+    *,
+    name: str,
+    colour: bool,
+    commands: Mapping[str, Any] | None = None,
 ) -> Callable[[Sequence[str]], int]:
     """Return *app* on the kernel of a host, whose users call it *name*; see `app_for`."""
     command = typer.main.get_command(app)
-    _adopt(command, name)
+    adopt(command, name)
 
     def run(arguments: Sequence[str]) -> int:
         try:
-            session = HostSession(kernel_factory, colour=colour)
+            session = HostSession(kernel_factory, colour=colour, commands=commands)
             code = command.main(list(arguments), name, standalone_mode=False, obj=session)
             return int(code or 0)
         except Exception as error:
@@ -183,13 +188,13 @@ def mounted(
     return run
 
 
-def _adopt(command: Any, name: str) -> None:
+def adopt(command: Any, name: str) -> None:
     """Take out the options for which the host has its own, and let examples begin with *name*."""
     command.params = [each for each in command.params if each.name not in TextCommand.common]
     command.epilog = re.sub(r"\bautomate (?=\w)", f"{name} ", command.epilog or "")
     if isinstance(command, TyperGroup):
         for each in command.commands.values():
-            _adopt(each, name)
+            adopt(each, name)
 
 
 _FAILED = 1

@@ -53,9 +53,17 @@ def open_storage(
     if is_sqlite:
         _set_up_sqlite(engine)
     storage = SqlAlchemyStorage(engine, listen=listen)
-    if create or (create is None and is_sqlite and storage.check_schema().empty):
+    if create:
         storage.create_tables()
+    elif create is None:
+        create_missing_tables(storage)
     return storage
+
+
+def create_missing_tables(storage: Any) -> None:
+    """Make the tables of *storage* if it is a SQLite file that has none."""
+    if storage.engine.dialect.name == "sqlite" and storage.check_schema().empty:
+        storage.create_tables()
 
 
 def _not_installed(what: str, package: str) -> AutomateError:

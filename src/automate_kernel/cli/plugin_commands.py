@@ -8,8 +8,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from automate_kernel.cli.command import reporting
+from automate_kernel.cli.command import adopt, reporting
 from automate_kernel.cli.output import log_to_stderr
+from automate_kernel.cli.session import HostSession
 from automate_kernel.cli.settings import load_settings
 from automate_kernel.errors import ConfigError, PluginError, type_name
 from automate_kernel.plugins.kinds import COMMAND
@@ -42,6 +43,8 @@ class RootCommands(TyperGroup):
 
 
 def _registry(ctx: Any) -> Registry[Any]:
+    if isinstance(ctx.obj, HostSession):
+        return ctx.obj.plain.plugins.registry(COMMAND.name)
     try:
         settings = load_settings(ctx.params.get("config"))
     except ConfigError:
@@ -77,9 +80,14 @@ class _PluginCommand(TyperCommand):
         command.name = self.name
         return command
 
-    def make_context(self, *arguments: Any, **options: Any) -> Any:
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
         """Import the plugin, and return the context of its command."""
-        with reporting(debug=False):
-            log_to_stderr("error", brief=True)
-            real = self._real
-        return real.make_context(*arguments, **options)
+        if isinstance(parent.obj, HostSession):
+            adopt(self._real, parent.info_name)
+        else:
+            with reporting(debug=False):
+                log_to_stderr("error", brief=True)
+                self._real  # noqa: B018  (imported, or reported)
+        return self._real.make_context(info_name, args, parent=parent, **extra)

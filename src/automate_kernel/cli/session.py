@@ -11,23 +11,24 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.automation import Automation
-from automate_kernel.cli.database import open_storage
+from automate_kernel.cli.database import create_missing_tables, open_storage
 from automate_kernel.cli.output import redact_logs
-from automate_kernel.cli.settings import Settings, load_settings
+from automate_kernel.cli.settings import Settings, Value, default_values, load_settings
 from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
 from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.plugins.targets import describe_failure, load_target
 from automate_kernel.secrets.masking import strength_of
 from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.storage.output_store import LateOutputStore, OutputStore
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
-    "database", "outbox", "output_folder", "plugins", "secrets", "config", "env_allow", "discover",
-    "strict", "disabled", "winners", "worker.lease_seconds", "worker.listen", "worker.version",
-    "signing_keys", "public_url",
+    "database", "outbox", "output_folder", "output_store", "plugins", "secrets", "config",
+    "env_allow", "discover", "strict", "disabled", "winners", "worker.lease_seconds",
+    "worker.listen", "worker.version", "signing_keys", "public_url",
 )  # fmt: skip
 
 
@@ -111,6 +112,7 @@ class Session:
             version=settings["worker.version"],
             retention_seconds=settings["worker.retention_seconds"],
             failed_retention_seconds=settings["worker.failed_retention_seconds"],
+            output_store=self._outputs(),
             **{name: settings[name] for name in names},
         )
         if self.app is not None:
@@ -124,15 +126,20 @@ class Session:
         """The kernel with its secrets, which signing keys may be, and without workflows."""
         return self.build(workflows=False)
 
-    def for_calls(self, *, tables: bool) -> Kernel:
+    @property
+    def for_calls(self) -> Kernel:
         """
-        Return the kernel on the database, without workflows, for calls of operations.
+        The kernel on the database, without workflows, for calls of operations.
 
-        The tables of a SQLite file are made only with *tables*: most calls need no database.
+        The tables of a SQLite file are not made, since most calls need none: see `create_tables`.
         """
-        if not tables:
-            self._create = False
+        self._create = False
         return self.signing
+
+    def create_tables(self) -> None:
+        """Make the tables of `for_calls`, if they are missing in a SQLite file of ours."""
+        if "storage" in self.__dict__:  # else it is an application's own
+            create_missing_tables(self.storage)
 
     def in_memory(self, *, workflows: bool = True) -> Kernel:
         """Return a kernel with everything, except that it keeps nothing; see `build`."""
@@ -165,9 +172,19 @@ class Session:
             own = None  # one can look at the database though the host's code is broken
         if own is not None:
             return own
-        outbox = self.settings["outbox"]
+        outbox, outputs = self.settings["outbox"], self._outputs()
         discover = outbox is not None and self.settings["discover"]
-        return self._made(self.storage, secrets={}, outbox=outbox, discover=discover)
+        if isinstance(outputs, dict):
+            outputs = LateOutputStore(self._whole_outputs)
+        return self._made(
+            self.storage, secrets={}, outbox=outbox, discover=discover, output_store=outputs
+        )
+
+    def _whole_outputs(self) -> OutputStore:
+        """Return the output store of a plugin, made by a kernel with plugins and secrets."""
+        store = self.signing.executions.outputs.store
+        assert store is not None  # noqa: S101 - the settings name one
+        return store
 
     @cached_property
     def whole(self) -> Kernel:
@@ -179,14 +196,24 @@ class Session:
     def _own(self) -> Kernel | None:
         return host_of(self.app) if self.app is not None else None
 
+    def _outputs(self) -> Path | dict[str, Any] | OutputStore | None:
+        """Return the output store of the settings, as a kernel takes it."""
+        folder, table = (self.settings.values[each] for each in ("output_folder", "output_store"))
+        if folder.value is not None and table.value:
+            raise ConfigError(
+                f"output_folder ({folder.source}) and output_store ({table.source}) are both set",
+                hint="take one of them out: a folder is one store, and a plugin's another",
+            )
+        if folder.value is not None:
+            return self.settings.folder / str(folder.value)
+        return dict(table.value) or None
+
     def _made(self, storage: Storage, **options: Any) -> Kernel:
         """Return a new kernel, whose secrets and database password are kept out of all output."""
         from automate_kernel.kernel import Kernel
 
         lease_seconds = self.settings["worker.lease_seconds"]
-        folder = self.settings["output_folder"]
-        outputs = None if folder is None else self.settings.folder / folder
-        kernel = Kernel(storage, lease_seconds=lease_seconds, output_store=outputs, **options)
+        kernel = Kernel(storage, lease_seconds=lease_seconds, **options)
         kernel.operations.places = _places(self.settings)
         self._kernels.append(kernel)
         # A driver's error may show the password.
@@ -250,31 +277,44 @@ class HostSession(Session):
     """
     The session of a command on the kernel of another program, which *make* gives at first use.
 
-    Without *colour* its output is plain in terminals, too.
+    Without *colour* its output is plain in terminals, too. *commands* has the settings of commands
+    of plugins by their names.
     """
 
-    def __init__(self, make: Callable[[], Kernel], *, colour: bool = True) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Kernel],
+        *,
+        colour: bool = True,
+        commands: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self._make = make
         self.colour = colour
+        self._commands = dict(commands or {})
 
     @cached_property
     def plain(self) -> Kernel:
         """The host's kernel."""
         return self._make()
 
-    def in_memory(self, *, workflows: bool = True) -> Kernel:
-        """Return the host's kernel, for looking at what it has."""
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of commands; all others have their defaults: the kernel has its own."""
+        return Settings({**default_values(), "commands": Value(self._commands)}, Path.cwd())
+
+    def build(self, storage: Storage | None = None, *, workflows: bool = True) -> Kernel:
+        """Return the host's kernel: `kernel`, `signing` and the others are that one, too."""
         return self.plain
+
+    @property
+    def storage(self) -> Storage:
+        """The storage of the host's kernel."""
+        return self.plain.storage
 
     @property
     def whole(self) -> Kernel:
         """The host's kernel."""
-        return self.plain
-
-    @property
-    def signing(self) -> Kernel:
-        """The host's kernel, too."""
         return self.plain
 
 

@@ -83,6 +83,9 @@ _OPERATIONS = (
 )
 _CALLS = "Clients that send it may call these; without it nobody may. Better as $secret:KEY."
 _OUTPUTS = "The folder of outputs that are too large for a row; all processes share it."
+_STORE = """\
+Another place for them: store = the key of a plugin, or the dotted path of your own, with its
+options beside it; better as $secret:KEY what is secret."""
 _SIGNING = (
     "Keys of 32 characters that sign links of approvals; better as $secret:KEY. The first signs."
 )
@@ -95,6 +98,7 @@ _ALL = (
     Setting("database", "text", "sqlite:///automate.sqlite3", "A SQLAlchemy URL."),
     Setting("outbox", "text", None, "The key or dotted path of an outbox store of your own."),
     Setting("output_folder", "text", None, _OUTPUTS),
+    Setting("output_store", "table", {}, _STORE.replace("\n", " ")),
     Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
     Setting("plugins", "list", [], _PLUGINS),
     Setting("discover", "bool", True, "Use installed plugins."),
@@ -187,6 +191,11 @@ def problem_with(setting: Setting, value: Any) -> str | None:
     return None
 
 
+def default_values() -> dict[str, Value]:
+    """Return every setting as it is where nobody sets it."""
+    return {name: Value(setting.default) for name, setting in SETTINGS.items()}
+
+
 CONFIG_VARIABLE = "AUTOMATE_CONFIG_FILE"
 _OWN = "automate.toml"
 _SHARED = "pyproject.toml"
@@ -212,7 +221,7 @@ def load_settings(
     environ = os.environ if environ is None else environ
     folder = Path.cwd() if folder is None else folder
     found = _chosen(file or environ.get(CONFIG_VARIABLE) or None, folder)
-    values = {name: Value(setting.default) for name, setting in SETTINGS.items()}
+    values = default_values()
     if found is not None:
         values.update(_from_file(found))
     values.update(_from_environment(environ))

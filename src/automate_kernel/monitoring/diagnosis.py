@@ -14,6 +14,7 @@ from automate_kernel.errors import AutomateError, did_you_mean
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.plugins.manifest import manifest_of
 from automate_kernel.secrets.redaction import redact_text
+from automate_kernel.storage.output_store import LateOutputStore
 from automate_kernel.templates.engine import is_template
 
 if TYPE_CHECKING:
@@ -160,6 +161,8 @@ def secret_uses(
                 given = kernel.templates.compile(step.approval.notify.input)
                 add(given.secret_keys, f"{workflow.name}: {place}.approval.notify")
         add(_webhook_keys(kernel, workflow), f"{workflow.name}: webhook")
+    if isinstance(store := kernel.executions.outputs.store, LateOutputStore):
+        add(store.secret_keys, "output_store")
     references = kernel.approvals.signer.references
     add(kernel.templates.compile(references).secret_keys, "signing_keys")
     for key, options in config.items():

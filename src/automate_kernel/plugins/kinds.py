@@ -98,13 +98,27 @@ SECRETS_BACKEND = Kind(
 OUTBOX_STORE = Kind(
     "outbox_store", ("automate.outbox_stores",), "automate_kernel.outbox:OutboxStore"
 )
+OUTPUT_STORE = Kind(
+    "output_store",
+    ("automate.output_stores",),
+    "automate_kernel.storage.output_store:OutputStore",
+)
 FILTER = Kind("filter", ("automate.filters",), key_pattern=r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 HOOK = Kind("hook", ("automate.hooks",), key_pattern=_ANY_NAME)
 COMMAND = Kind("command", ("automate.commands",), of_kernels=False)
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
-    for kind in (PROVIDER, CONNECTOR, SECRETS_BACKEND, OUTBOX_STORE, FILTER, HOOK, COMMAND)
+    for kind in (
+        PROVIDER,
+        CONNECTOR,
+        SECRETS_BACKEND,
+        OUTBOX_STORE,
+        OUTPUT_STORE,
+        FILTER,
+        HOOK,
+        COMMAND,
+    )
 }
 
 GROUPS: dict[str, Kind] = {group: kind for kind in KINDS.values() for group in kind.groups}

@@ -99,10 +99,25 @@ class Plugins:
         return self.registry(kind).get(key)
 
     def named(self, kind: str, name: str) -> Any:
-        """Return the plugin of *kind* whose key is *name*, or the class at that dotted path."""
-        if name in self.registry(kind) or not {".", ":"} & set(name):
-            return self.get(kind, name)
-        return load_target(normal_target(name))
+        """
+        Return the plugin of *kind* whose key is *name*, or the class at that dotted path.
+
+        Raises `PluginError`, with the remedy, if it can't be had or is none of that kind.
+        """
+        registry = self.registry(kind)
+        if name in registry or not {".", ":"} & set(name):
+            return registry.get(name)
+        try:
+            found = load_target(normal_target(name))
+        except (KeyboardInterrupt, PluginError):
+            raise
+        except BaseException as error:  # SystemExit too: a plugin must not end its host
+            raise PluginError(
+                f"the {registry.kind} {name!r} can't be imported: {describe_failure(error)[0]}",
+                hint="correct the path, or install what it needs",
+            ) from error
+        registry.kind.require_fit(found, name)
+        return found
 
     def keys(self, kind: str) -> list[str]:
         """Return the usable keys of *kind*."""

@@ -10,16 +10,23 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
 
-__all__ = ["FileOutputStore", "OutputStore", "check_output_key", "is_output_key"]
+__all__ = [
+    "FileOutputStore",
+    "LateOutputStore",
+    "OutputStore",
+    "check_output_key",
+    "is_output_key",
+]
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}/[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 
@@ -61,6 +68,14 @@ class OutputStore(ABC):
     @abstractmethod
     def keys(self, *, older_than_seconds: float) -> Iterator[str]:
         """Yield the keys that were put longer ago than that, in any order."""
+
+    def close(self) -> None:  # noqa: B027 - many have none
+        """
+        Give back connections; a kernel calls it as it is closed.
+
+        It may be called twice, and the next call of another method opens them again: kernels of
+        one application, one after another, may have the same store.
+        """
 
 
 class FileOutputStore(OutputStore):
@@ -142,6 +157,56 @@ class FileOutputStore(OutputStore):
 
     def __repr__(self) -> str:
         return f"FileOutputStore({str(self.folder)!r})"
+
+
+class LateOutputStore(OutputStore):
+    """
+    An output store that *make* returns at its first use: only then are its secrets read.
+
+    *secret_keys* are the keys of these secrets.
+    """
+
+    def __init__(
+        self, make: Callable[[], OutputStore], secret_keys: frozenset[str] = frozenset()
+    ) -> None:
+        self.secret_keys: frozenset[str] = secret_keys
+        """The keys of the secrets that it needs."""
+        self._make = make
+        self._made: OutputStore | None = None
+        self._lock = threading.Lock()
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep *data* in the store that is made."""
+        self._store().put(key, data)
+
+    def get(self, key: str) -> bytes:
+        """Return the bytes in the store that is made."""
+        return self._store().get(key)
+
+    def delete(self, key: str) -> None:
+        """Delete a key in the store that is made."""
+        self._store().delete(key)
+
+    def keys(self, *, older_than_seconds: float) -> Iterator[str]:
+        """Yield the keys of the store that is made."""
+        return self._store().keys(older_than_seconds=older_than_seconds)
+
+    def close(self) -> None:
+        """Close the store, if it was made."""
+        if self._made is not None:
+            self._made.close()
+
+    def _store(self) -> OutputStore:
+        with self._lock:
+            if self._made is None:
+                try:
+                    self._made = self._make()
+                except AutomateError as error:
+                    if not error.retryable:
+                        raise
+                    # What may pass is a `StorageError` here: the secrets backend is away.
+                    raise StorageError(error.message, hint=error.hint) from error
+            return self._made
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -20,6 +20,7 @@ _CONTRACTS = {
     "PluginContract": "plugin",
     "SecretsBackendContract": "backend",
     "OutboxStoreContract": "store",
+    "OutputStoreContract": "store",
     "FilterContract": "plugin",
 }
 """The base class of each contract, with the fixture that is the plugin."""

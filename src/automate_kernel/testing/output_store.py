@@ -78,6 +78,16 @@ class OutputStoreContract:
             store.delete(each)
         assert list(store.keys(older_than_seconds=-60.0)) == []
 
+    def test_what_is_closed_opens_again(self, store: OutputStore, key: str) -> None:
+        """Closing it twice is no error, and another kernel may have the same store."""
+        store.close()
+        store.put(key, b"1")
+        store.close()
+        store.close()
+        assert store.get(key) == b"1"
+        store.close()
+        assert list(store.keys(older_than_seconds=-60.0)) == [key]
+
     def test_threads_share_it(self, store: OutputStore) -> None:
         """Calls of steps end on many threads, some in the same execution."""
         group, kept, errors = str(uuid4()), dict[str, bytes](), list[BaseException]()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -15,8 +16,12 @@ import pytest
 import typer
 from automate_django import get_kernel
 from automate_django.models import OutboxItem
+from automate_kernel import FileOutputStore
 from automate_kernel.cli.app import hosted
+from automate_kernel.cli.command import Commands, Context
+from automate_kernel.errors import ConfigError
 from django.core.management import CommandError, call_command, execute_from_command_line
+from django.test import override_settings
 from django.utils import timezone
 
 PROJECT = Path(__file__).parents[2] / "django_project"
@@ -201,3 +206,58 @@ def test_without_the_libraries_of_the_command_line() -> None:
     assert done.returncode == 0, done.stderr
     assert "0 items recovered" in done.stdout
     assert "pip install 'automate-kernel[cli]'" in done.stdout
+
+
+# -- commands of plugins -------------------------------------------------------------------------
+
+
+def test_a_plugins_command_runs_on_the_projects_kernel(sqlite: str) -> None:
+    """Its settings are Django's, its errors those of manage.py, and no file is read."""
+    wave = Commands("wave", "Wave at people.")
+
+    @wave.callback()
+    def root() -> None:
+        """Wave at people."""
+
+    @wave.called("automate wave at Ada")
+    def at(context: Context, name: str) -> None:
+        """Wave at somebody."""
+        assert context.session.kernel is get_kernel()
+        if name == "nobody":
+            raise ConfigError("nobody is there", hint="name somebody")
+        context.out.data({"waves": context.session.settings["commands"]["wave"], "at": name})
+
+    def run(*arguments: str) -> str:
+        out = io.StringIO()
+        call_command("automate", *arguments, stdout=out)
+        return out.getvalue()
+
+    with override_settings(AUTOMATE_COMMANDS={"wave": {"with": "flag"}}):
+        get_kernel().plugins.register(wave, "command", key="wave")
+        assert json.loads(run("wave", "at", "Ada", "--json")) == {
+            "waves": {"with": "flag"}, "at": "Ada"
+        }  # fmt: skip
+        assert "Of the plugin register." in run("--help")
+        assert "manage.py automate wave at Ada" in run("wave", "at", "--help")
+        with pytest.raises(CommandError, match="nobody is there") as raised:
+            run("wave", "at", "nobody")
+        assert raised.value.returncode == 2
+        with pytest.raises(CommandError, match="No such option"):
+            run("wave", "at", "Ada", "--database", "sqlite:///x")
+
+
+def test_a_plugins_output_store_is_named_in_the_settings(sqlite: str, tmp_path: Path) -> None:
+    """With its options; a wrong one is an error of the check."""
+    store = {"STORE": "automate_kernel.FileOutputStore", "OPTIONS": {"folder": tmp_path}}
+    with override_settings(AUTOMATE_OUTBOX={"OUTPUTS": store}):
+        found = get_kernel().executions.outputs.store
+        assert isinstance(found, FileOutputStore) and found.folder == tmp_path
+    for wrong, says in (
+        ({**store, "OPTIONS": {"foldr": 1}}, "doesn't take these options"),
+        ({"BACKEND": "s3"}, r"AUTOMATE_OUTBOX\['OUTPUTS'\]: an entry has other keys than STORE"),
+    ):
+        with (
+            override_settings(AUTOMATE_OUTBOX={"OUTPUTS": wrong}),
+            pytest.raises(CommandError, match=says),
+        ):
+            call_command("check")

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser, OutputWrapper
 
+from automate_django import conf
 from automate_django.kernel import get_kernel
 from automate_django.management.base import command_errors
 
@@ -41,8 +42,13 @@ class Command(BaseCommand):
             redirect_stdout(out),
             redirect_stderr(errors),
         ):
-            colour = not options.get("no_color")
-            code = app_for(get_kernel, name="manage.py automate", colour=colour)(arguments)
+            run = app_for(
+                get_kernel,
+                name="manage.py automate",
+                colour=not options.get("no_color"),
+                commands=conf.options("AUTOMATE_COMMANDS"),
+            )
+            code = run(arguments)
         if code:
             sys.exit(code)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app: Commands = plugins.app
 """The same commands as those that look at plugins."""
 
-_KINDS = "connector, provider, secrets, filter or store"
+_KINDS = "connector, provider, secrets, filter, store or outputs"
 _LEVELS = "loads, tested, documented or complete"
 _PLACE = "The plugin's folder, or the key of an installed one."
 

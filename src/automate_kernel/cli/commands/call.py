@@ -154,7 +154,9 @@ def call(
     fails, and with 2 if its input is wrong.
     """
     session, out = context.session, context.out
-    kernel = session.in_memory(workflows=False)
+    looking = dry_run or choices is not None
+    # An action may emit, or write in its transaction.
+    kernel = session.in_memory(workflows=False) if looking else session.for_calls
     spec = kernel.operation(operation)
     command: Any = context.command
     made = InputOptions(spec, command.own_options)
@@ -170,9 +172,10 @@ def call(
         return
     if spec.destructive:
         confirm(f"{operation} can't be taken back. Call it?", yes=yes)
-    # Not the one above: an action may emit, or write in its transaction.
+    if spec.transactional:
+        session.create_tables()
     output = _called(
-        session.for_calls(tables=spec.transactional),
+        kernel,
         operation,
         given,
         tenant_id=tenant,

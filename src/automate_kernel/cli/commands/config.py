@@ -18,6 +18,8 @@ app: Commands = Commands()
 # The options of our own backends, none of which is a secret.
 _BACKEND = {"properties": {name: {"type": "string"} for name in ("backend", "directory", "prefix")}}
 
+_STORE = {"properties": {name: {"type": "string"} for name in ("store", "bucket", "prefix")}}
+
 
 @app.called(
     "automate config",
@@ -76,6 +78,8 @@ def shown(
             key: masked_by_schema(options, known.get(key), "" if isinstance(options, dict) else key)
             for key, options in value.items()
         }
+    if setting.name == "output_store":
+        return masked_by_schema(value, _STORE)
     if setting.name == "secrets":
         return [
             each if isinstance(each, str) else masked_by_schema(each, _BACKEND) for each in value

@@ -60,6 +60,15 @@ class LargeOutputs:
         self._held = 0
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """Close the store. A failure is logged: the rest of a kernel is closed after it."""
+        if self.store is None:
+            return
+        try:
+            self.store.close()
+        except Exception:
+            logger.exception("closing the output store failed")
+
     @property
     def most(self) -> int:
         """The most bytes of JSON that an output can have."""
