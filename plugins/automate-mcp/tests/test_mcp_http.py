@@ -11,9 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-import uvicorn
 from automate_mcp import Caller, McpProvider, ServeSettings, mcp_app
-from mcp_support import SECRET, Shop, until
+from mcp_support import SECRET, Serving, Shop, until
 
 from automate_kernel import AutomateError, Kernel
 from automate_kernel.errors import ConfigError, ErrorCodes
@@ -26,30 +25,6 @@ def client(url: str, **config: Any) -> Kernel:
     kernel = Kernel(discover=False, config={"far": given}, secrets={"TOKEN": TOKEN})
     kernel.register(McpProvider, key="far")
     return kernel
-
-
-class Serving:
-    """An ASGI application on a port of this machine, that can be stopped and started again."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/mcp"
-        self._socket.close()
-
-    def start(self) -> None:
-        config = uvicorn.Config(
-            self._make(), port=self.port, log_config=None, timeout_graceful_shutdown=1
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        until(lambda: self._server.started)
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(20)
 
 
 @pytest.fixture

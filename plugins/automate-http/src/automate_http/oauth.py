@@ -36,13 +36,14 @@ class OAuth2(Auth):
     got. *client_secret* is the key of a secret; a client without one is public.
 
     Without *token_url* and *client_id*, *discover* finds the server for a redirect URI when a
-    person connects an account.
+    person connects an account. *plugin* is the key of the plugin, for the hint of errors.
     """
 
     def __init__(
         self,
         key: str,
         *,
+        plugin: str | None = None,
         token_url: str | None = None,
         client_id: str | None = None,
         client_secret: str | None = None,
@@ -62,6 +63,7 @@ class OAuth2(Auth):
         if token_url is not None and client_id is not None:
             server = OAuthServer(token_url, client_id, authorize_url, tuple(scopes))
         self._client = OAuthClient(
+            plugin=plugin,
             server=server,
             discover=discover,
             client_secret=client_secret,

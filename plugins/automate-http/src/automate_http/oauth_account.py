@@ -69,6 +69,7 @@ class OAuthServer:
 class OAuthClient:
     """The settings that the accounts of all tenants share; see `automate_http.OAuth2`."""
 
+    plugin: str | None
     server: OAuthServer | None
     discover: Callable[[str], OAuthServer] | None
     client_secret: str | None
@@ -503,6 +504,9 @@ class OAuthAccount(Auth):
     def _how_to_connect(self) -> str:
         # Quoted: a tenant's id may be any text, and people copy this line.
         tenant = f" --tenant {shlex.quote(self._tenant_id)}" if self._tenant_id is not None else ""
+        plugin = self._client.plugin
+        if plugin is not None:
+            return f"automate connect {plugin}{tenant}"
         return f"automate connect PLUGIN{tenant}, for the plugin that uses {self._name!r}"
 
     def _server_of(self, told: Mapping[str, Any] | None) -> OAuthServer:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from automate_mcp.config import McpConfig, ToolHints
+from automate_mcp.config import McpConfig, OAuthSettings, ToolHints
 from automate_mcp.provider import McpProvider
-from automate_mcp.settings import Caller, ServeSettings, Token
+from automate_mcp.settings import Authorization, Caller, ServeSettings, Token
 
 if TYPE_CHECKING:
     from automate_mcp.asgi import mcp_app
 
 __all__ = [
+    "Authorization",
     "Caller",
     "McpConfig",
     "McpProvider",
+    "OAuthSettings",
     "ServeSettings",
     "Token",
     "ToolHints",

@@ -6,17 +6,22 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from mcp.server import ServerRequestContext
+from mcp.server.auth.handlers.metadata import ProtectedResourceMetadataHandler
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.routes import build_resource_metadata_url, cors_middleware
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.auth import ProtectedResourceMetadata
+from pydantic import AnyHttpUrl
 
 from automate_kernel import Kernel
-from automate_kernel.errors import ConfigError
+from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.secrets.logs import get_logger
 from automate_mcp.server import mcp_server
-from automate_mcp.settings import Caller, ServeSettings, TokenTable
+from automate_mcp.settings import SCOPES, Authorization, Caller, ServeSettings, TokenTable
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -41,19 +46,22 @@ def mcp_app(
     """
     Return the ASGI application that offers *settings* of *kernel* at *path*.
 
-    Each request needs a bearer token: one of the settings, or one for which *find_caller* returns
-    a `Caller`. That is called on a thread. Requests with another ``Host`` or ``Origin`` than the
-    settings allow are refused. The lifespan of the server has to reach it. The kernel stays the
-    caller's to close. Raises `ConfigError` if there is no token at all.
+    Each request needs a bearer token: one of the settings, one of the authorization server that
+    they name, or one for which *find_caller*, in place of the settings' tokens, returns a `Caller`.
+    That is called on a thread. With an authorization server the metadata of this resource is served
+    too, below ``/.well-known/oauth-protected-resource``. Requests with another ``Host`` or
+    ``Origin`` than the settings allow are refused. The lifespan of the server has to reach it. The
+    kernel stays the caller's to close. Raises `ConfigError` if there is no token at all.
     """
-    if find_caller is None:
-        table = TokenTable(settings.tokens, kernel.secrets.get)
-        if not len(table):
-            raise ConfigError(
-                "the HTTP server has no tokens, so nobody could use it",
-                hint='add [[commands.mcp.tokens]] with name, token = "$secret:KEY" and scopes',
-            )
-        find_caller = table.caller
+    finders = [find_caller or _token_finder(kernel, settings)]
+    if settings.authorization is not None:
+        from automate_mcp.access_tokens import AccessTokens
+
+        finders.append(AccessTokens(settings.authorization).caller)
+
+    def find(token: str) -> Caller | None:
+        return next((found for each in finders if (found := each(token)) is not None), None)
+
     app = mcp_server(kernel, settings, _caller_of).streamable_http_app(
         streamable_http_path=path,
         max_request_body_size=settings.max_input_bytes + _MORE_BYTES,
@@ -66,15 +74,39 @@ def mcp_app(
             ],
         ),
     )
-    return BearerApp(app, find_caller)
+    return BearerApp(app, find, settings.authorization)
+
+
+def _token_finder(kernel: Kernel, settings: ServeSettings) -> FindCaller:
+    table = TokenTable(settings.tokens, kernel.secrets.get)
+    if not len(table) and settings.authorization is None:
+        raise ConfigError(
+            "the HTTP server has no tokens, so nobody could use it",
+            hint='add [[commands.mcp.tokens]] with name, token = "$secret:KEY" and scopes,'
+            " or [commands.mcp.authorization]",
+        )
+    return table.caller
 
 
 class BearerApp:
-    """Lets requests with a valid bearer token through to *app*, with the caller in their scope."""
+    """
+    Lets requests with a valid bearer token through to *app*, with the caller in their scope.
 
-    def __init__(self, app: Any, find_caller: FindCaller) -> None:
+    With an *authorization* server it serves the metadata of this resource, which needs no token.
+    """
+
+    def __init__(
+        self, app: Any, find_caller: FindCaller, authorization: Authorization | None = None
+    ) -> None:
         self._app = app
         self._find_caller = find_caller
+        self._metadata_path, self._metadata_url, self._metadata = "", "", None
+        if authorization is not None:
+            self._metadata = _metadata_of(authorization)
+            self._metadata_url = str(
+                build_resource_metadata_url(AnyHttpUrl(authorization.resource))
+            )
+            self._metadata_path = urlsplit(self._metadata_url).path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass the lifespan on."""
@@ -85,18 +117,48 @@ class BearerApp:
             return
         import anyio.to_thread
 
+        if self._metadata is not None and scope["path"] == self._metadata_path:
+            await self._metadata(scope, receive, send)
+            return
         token = _token_in(scope)
         caller = None
-        if token is not None:
-            caller = await anyio.to_thread.run_sync(self._find_caller, token)
+        try:
+            if token is not None:
+                caller = await anyio.to_thread.run_sync(self._find_caller, token)
+        except AutomateError as error:
+            if not error.retryable:
+                raise
+            # Not 401: a client would ask its person to log in again.
+            await _answer(send, 503, "temporarily_unavailable", "Tokens can't be checked now.")
+            return
         if caller is None:
-            await _refuse(send)
+            await self._refuse(send, is_wrong=token is not None)
             return
         # Sessions belong to who began them: the SDK compares this.
         # Of two tenants' callers with one name, neither may go on with the other's.
         client = json.dumps([caller.tenant_id, caller.name])
         user = AuthenticatedUser(AccessToken(token="", client_id=client, scopes=[]))
         await self._app({**scope, _CALLER: caller, "user": user}, receive, send)
+
+    async def _refuse(self, send: Send, *, is_wrong: bool) -> None:
+        told = ['error="invalid_token"'] if is_wrong else []
+        if self._metadata is not None:
+            told.append(f'resource_metadata="{self._metadata_url}"')
+        challenge = f"Bearer {', '.join(told)}".strip()
+        await _answer(send, 401, "invalid_token", "The token is not valid.", challenge)
+
+
+def _metadata_of(authorization: Authorization) -> Any:
+    """Return the application that answers with the metadata of this resource (RFC 9728)."""
+    # Of text, not of URL objects: those would add a slash, and clients compare the issuer exactly.
+    told = ProtectedResourceMetadata.model_validate(
+        {
+            "resource": authorization.resource,
+            "authorization_servers": [authorization.issuer],
+            "scopes_supported": list(SCOPES),
+        }
+    )
+    return cors_middleware(ProtectedResourceMetadataHandler(told).handle, ["GET", "OPTIONS"])
 
 
 def _token_in(scope: Scope) -> str | None:
@@ -107,12 +169,13 @@ def _token_in(scope: Scope) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
-async def _refuse(send: Send) -> None:
-    body = json.dumps({"error": "invalid_token", "error_description": "The token is not valid."})
-    headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
-    headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
-    await send({"type": "http.response.body", "body": body.encode()})
+async def _answer(send: Send, status: int, error: str, text: str, challenge: str = "") -> None:
+    body = json.dumps({"error": error, "error_description": text}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if challenge:
+        headers.append((b"www-authenticate", challenge.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _caller_of(ctx: ServerRequestContext[Any, Any]) -> Caller:

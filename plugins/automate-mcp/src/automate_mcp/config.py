@@ -27,6 +27,35 @@ class ToolHints(BaseModel):
     """Seconds for a call of this tool."""
 
 
+class OAuthSettings(BaseModel):
+    """The account at a server that demands OAuth 2.1. ``{}`` is enough for most servers."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    client_id: str | None = None
+    """A client that was registered by hand; else this one registers itself."""
+    client_secret: str | None = None
+    """The key of the secret of such a client, if it has one."""
+    scopes: list[str] = []
+    """The scopes to ask for; by default those that the server names."""
+    shared: bool = False
+    """Let tenants that have connected no account use the application's."""
+    allow_private_networks: bool | list[str] = False
+    """Private addresses, or names, at which the server and its authorization server may be."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> OAuthSettings:
+        if self.client_secret is not None and self.client_id is None:
+            raise ValueError("client_secret goes with a client_id")
+        return self
+
+    def networks_for(self, url: str) -> bool | list[str]:
+        """Return the private addresses that may be asked for a server at *url*."""
+        host = urlsplit(url).hostname or ""
+        # Who names this machine means it.
+        return self.allow_private_networks or ([host] if is_loopback(host) else False)
+
+
 class McpConfig(BaseModel):
     """One server: a *command* to start, or the *url* of one that runs."""
 
@@ -54,6 +83,8 @@ class McpConfig(BaseModel):
     """Sent to it as a bearer token; better as ``$secret:KEY``."""
     headers: dict[str, SecretStr] = {}
     """Headers that are sent with each request."""
+    oauth: OAuthSettings | None = None
+    """For a server that demands OAuth: connect an account with ``automate connect``."""
     tools: list[str] = Field(examples=[["read_*", "search"]])
     """The tools that may be called, by the server's names; ``*`` stands for any text."""
     trust_annotations: bool = False
@@ -73,12 +104,14 @@ class McpConfig(BaseModel):
         if (self.command is None) == (self.url is None):
             raise ValueError("give either command or url")
         mine: dict[str, Any] = {"args": self.args, "env": self.env, "cwd": self.cwd}
-        theirs: dict[str, Any] = {"token": self.token, "headers": self.headers}
+        theirs: dict[str, Any] = {"token": self.token, "headers": self.headers, "oauth": self.oauth}
         for name, value in (theirs if self.url is None else mine).items():
-            if value:
+            if value is not None and value not in ([], {}):
                 raise ValueError(f"{name} is for a {'url' if self.url is None else 'command'}")
         if self.url is not None:
             _check_url(self.url)
+        if self.oauth is not None and self.token is not None:
+            raise ValueError("give either token or oauth")
         return self
 
 

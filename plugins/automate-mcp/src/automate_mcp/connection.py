@@ -28,6 +28,7 @@ from automate_mcp.config import McpConfig
 from automate_mcp.http import http_client
 from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import UNSURE, error_of
+from automate_mcp.signing import RequestSigning
 from automate_mcp.stdio import ProcessServer, is_gone, process_transport
 
 T = TypeVar("T")
@@ -81,7 +82,8 @@ class Connection:
     The session with the server of *config*, opened at the first `use`. *key* names it in errors.
 
     *changed* is called when the server has other tools than before, also after it was lost. *log*
-    gets the lines that a process writes to its standard error.
+    gets the lines that a process writes to its standard error. *signing* is for a server with
+    accounts.
     """
 
     def __init__(
@@ -93,8 +95,11 @@ class Connection:
         changed: Callable[[], None],
         log: Callable[[str], None],
         logger: logging.Logger,
+        signing: RequestSigning | None = None,
     ) -> None:
         self._key = key
+        self._signing = signing
+        self._users = 0
         self._config = config
         self._environment = environment
         self._changed = changed
@@ -123,8 +128,19 @@ class Connection:
         after a loss during the work it is worth another attempt only if that is *idempotent*.
         Work that *proves* that the server does what it is for ends its pauses.
         """
-        future = self._running_portal().start_task_soon(self._use, work, idempotent, proves)
-        return await asyncio.wrap_future(future)
+        with self._guard:
+            self._users += 1
+        try:
+            future = self._running_portal().start_task_soon(self._use, work, idempotent, proves)
+            return await asyncio.wrap_future(future)
+        finally:
+            with self._guard:
+                self._users -= 1
+
+    @property
+    def busy(self) -> bool:
+        """True while somebody uses it."""
+        return self._users > 0
 
     def close(self) -> None:
         """End the session and its process. The next `use` opens another."""
@@ -334,7 +350,7 @@ class Connection:
     def _transport(self, session: _KeptSession) -> AbstractAsyncContextManager[Any]:
         config = self._config
         if config.url is not None:
-            return _http_transport(config, config.url)
+            return _http_transport(config, config.url, self._signing)
         return process_transport(
             ProcessServer(
                 command=config.command or "",
@@ -372,9 +388,11 @@ class Connection:
 
 
 @asynccontextmanager
-async def _http_transport(config: McpConfig, url: str) -> AsyncIterator[Any]:
+async def _http_transport(
+    config: McpConfig, url: str, signing: RequestSigning | None
+) -> AsyncIterator[Any]:
     async with (
-        http_client(config) as client,
+        http_client(config, signing) as client,
         streamable_http_client(
             url, http_client=client, max_sse_event_size=config.max_result_bytes
         ) as streams,

@@ -15,9 +15,10 @@ from typing import Any
 import httpx2
 from mcp.types import INTERNAL_ERROR
 
-from automate_kernel.errors import ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 from automate_mcp.config import McpConfig
+from automate_mcp.signing import RequestSigning
 
 MARK = "automate"
 """The key of our own data in an error."""
@@ -25,14 +26,14 @@ MARK = "automate"
 _PROTOCOL = frozenset({400, 404, 405, 406})
 
 
-def http_client(config: McpConfig) -> httpx2.AsyncClient:
+def http_client(config: McpConfig, signing: RequestSigning | None = None) -> httpx2.AsyncClient:
     """Return the client for the URL of *config*; no proxy or certificate of the environment."""
     headers = {name: value.get_secret_value() for name, value in config.headers.items()}
     if config.token is not None:
         headers["Authorization"] = f"Bearer {config.token.get_secret_value()}"
     return httpx2.AsyncClient(
         transport=BoundedTransport(
-            httpx2.AsyncHTTPTransport(trust_env=False), config.max_result_bytes
+            httpx2.AsyncHTTPTransport(trust_env=False), config.max_result_bytes, signing
         ),
         headers=headers,
         trust_env=False,
@@ -42,17 +43,33 @@ def http_client(config: McpConfig) -> httpx2.AsyncClient:
 
 
 class BoundedTransport(httpx2.AsyncBaseTransport):
-    """Sends requests by *inner*, and takes answers of at most *most* bytes."""
+    """Sends requests by *inner*, with *signing*; takes answers of at most *most* bytes."""
 
-    def __init__(self, inner: httpx2.AsyncBaseTransport, most: int) -> None:
+    def __init__(
+        self,
+        inner: httpx2.AsyncBaseTransport,
+        most: int,
+        signing: RequestSigning | None = None,
+    ) -> None:
         self._inner = inner
         self._most = most
+        self._signing = signing
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Return the response; that to a POST is an error of JSON-RPC if the request failed."""
         try:
-            response = await self._inner.handle_async_request(request)
+            response = await self._answered(request)
             return await self._taken(request, response)
+        except AutomateError as error:  # of the account
+            return _failed(
+                request,
+                401,
+                error.code,
+                error.message,
+                hint=error.hint,
+                retryable=error.retryable,
+                sent=False,
+            )
         except httpx2.TransportError as error:
             if request.method != "POST":
                 raise
@@ -68,6 +85,18 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
                 f"the connection failed: {type(error).__name__}",
                 sent=not never_sent,
             )
+
+    async def _answered(self, request: httpx2.Request) -> httpx2.Response:
+        if self._signing is None:
+            return await self._inner.handle_async_request(request)
+        used = await self._signing.sign(request)
+        response = await self._inner.handle_async_request(request)
+        if response.status_code != 401:
+            return response
+        await response.aclose()
+        if await self._signing.renew(used):
+            await self._signing.sign(request)
+        return await self._inner.handle_async_request(request)
 
     async def _taken(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
         if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
@@ -89,7 +118,10 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
             # The request was refused before anything was done, but for faults of the server.
             after = retry_after_of(response.headers)
             text = f"it answered with HTTP status {status}"
-            return _failed(request, status, code, text, retry_after=after, sent=status >= 500)
+            hint = self._signing.hint if self._signing and status in (401, 403) else None
+            return _failed(
+                request, status, code, text, hint=hint, retry_after=after, sent=status >= 500
+            )
         headers = [
             (name, value)
             for name, value in response.headers.raw
@@ -114,6 +146,7 @@ def _failed(
     code: ErrorCodes,
     text: str,
     *,
+    hint: str | None = None,
     retryable: bool | None = None,
     retry_after: float | None = None,
     sent: bool = True,
@@ -123,6 +156,7 @@ def _failed(
         "retryable": code.retryable if retryable is None else retryable,
         "retry_after": retry_after,
         "sent": sent,
+        "hint": hint,
     }
     error = {"code": INTERNAL_ERROR, "message": text, "data": {MARK: data}}
     body = json.dumps({"jsonrpc": "2.0", "id": None, "error": error})

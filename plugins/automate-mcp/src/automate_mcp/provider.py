@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel import BaseProvider, CapabilitySpec, ProviderContext, current_call
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_mcp.config import McpConfig
+from automate_mcp.signing import RequestSigning, accounts_of
 
 if TYPE_CHECKING:
     from mcp import Client
-    from mcp.types import Tool
 
+    from automate_http import OAuth2, OAuthAccount
     from automate_mcp.connection import Connection
-    from automate_mcp.tools import RemoteTool
+    from automate_mcp.tool_server import ToolServer
 
-_MOST_TOOLS = 2_000
-_MOST_PAGES = 100
+# Each has a session, on a thread of its own; the oldest that nobody uses makes room.
+_MOST_ACCOUNTS = 50
 
 
 class McpProvider(BaseProvider):
@@ -38,9 +39,9 @@ class McpProvider(BaseProvider):
         super().__init__(config, ctx=ctx)
         self._settings: McpConfig = self.parse_config(config)
         self._lock = threading.Lock()
-        self._tools: Mapping[str, RemoteTool] | None = None
-        self._changes = 0
-        self._made: Connection | None = None
+        self._accounts: OAuth2 | None = None
+        # By the keys of accounts, which are those of tenants.
+        self._servers: dict[str, ToolServer] = {}
 
     @classmethod
     def config_schema(cls) -> type[McpConfig]:
@@ -49,11 +50,12 @@ class McpProvider(BaseProvider):
 
     async def own_operations(self) -> Mapping[str, CapabilitySpec]:
         """Return the specs of the allowed tools; the server is asked after it told of a change."""
-        return {name: tool.spec for name, tool in (await self._allowed()).items()}
+        return {name: tool.spec for name, tool in (await (await self._server()).allowed()).items()}
 
     async def execute_capability(self, name: str, input_data: dict[str, Any]) -> Any:
         """Call a tool. Its progress is the step's, and a cancelled step cancels it."""
-        tools = await self._allowed()
+        server = await self._server()
+        tools = await server.allowed()
         tool = tools.get(name)
         if tool is None:
             self.find_own(name, {each: known.spec for each, known in tools.items()})
@@ -70,9 +72,7 @@ class McpProvider(BaseProvider):
             )
 
         try:
-            result = await (await self._connection()).use(
-                ask, idempotent=tool.spec.idempotent, proves=True
-            )
+            result = await server.connection.use(ask, idempotent=tool.spec.idempotent, proves=True)
         except RuntimeError:
             # The SDK's, which quotes the result: it doesn't fit the schema that goes with it.
             raise AutomateError(
@@ -89,59 +89,74 @@ class McpProvider(BaseProvider):
 
     async def check(self) -> str:
         """Connect, list the tools, and say how many of them are allowed."""
+        server = await self._server()
 
         async def ask(client: Client) -> str:
-            found = await _listed(client)
-            info = client.server_info
-            server = f"{info.name} {info.version}".strip() if info else "the server"
-            allowed = len(self._remote(found))
-            return f"{server} has {len(found)} tool(s), {allowed} of them allowed"
+            from automate_mcp.tool_server import listed_tools
 
-        return await (await self._connection()).use(ask)
+            found = await listed_tools(client)
+            info = client.server_info
+            named = f"{info.name} {info.version}".strip() if info else "the server"
+            allowed = len(server.allowed_of(found))
+            return f"{named} has {len(found)} tool(s), {allowed} of them allowed"
+
+        return await server.connection.use(ask)
+
+    def oauth(self) -> OAuth2 | None:
+        """Return the account at the server's authorization server, if the config has ``oauth``."""
+        settings, url = self._settings.oauth, self._settings.url
+        if settings is None or url is None:
+            return None
+        if self._accounts is None:
+            self._accounts = accounts_of(self.ctx.key, url, settings)
+        return self._accounts
 
     def close(self) -> None:
-        """End the session, and the process of the server."""
+        """End the sessions, and the process of the server."""
         with self._lock:
-            made, self._made, self._tools = self._made, None, None
-        if made is not None:
-            made.close()
+            servers, self._servers = self._servers, {}
+        for server in servers.values():
+            server.connection.close()
 
-    async def _allowed(self) -> Mapping[str, RemoteTool]:
-        tools, changes = self._tools, self._changes
-        if tools is None:
-            tools = self._remote(await (await self._connection()).use(_listed))
-            if changes == self._changes:  # none came while they were read
-                self._tools = tools
-        return tools
+    async def _server(self) -> ToolServer:
+        """Return the server as the account of the current call sees it."""
+        accounts = self.oauth()
+        account = None
+        if accounts is not None:
+            account = await asyncio.to_thread(accounts.for_call, self.ctx.secrets)
+            # Here, where its error says how to connect the account, and not in a session.
+            await account.credentials(self.ctx.secrets)
+        # On a thread: the SDK takes its time to be imported, and a session to be closed.
+        made = self._servers.get(account.key if account is not None else "")
+        return made if made is not None else await asyncio.to_thread(self._made, account)
 
-    def _remote(self, found: list[Tool]) -> Mapping[str, RemoteTool]:
-        from automate_mcp.tools import remote_tools
-
-        return remote_tools(found, self._settings, self.ctx.logger)
-
-    def _tools_changed(self) -> None:
-        self._changes += 1
-        self._tools = None
-
-    async def _connection(self) -> Connection:
-        made = self._made
-        # On a thread: the SDK takes its time to be imported.
-        return made if made is not None else await asyncio.to_thread(self._connect)
-
-    def _connect(self) -> Connection:
+    def _made(self, account: OAuthAccount | None) -> ToolServer:
         from automate_mcp.connection import Connection
+        from automate_mcp.tool_server import ToolServer
 
+        def connect(changed: Callable[[], None]) -> Connection:
+            return Connection(
+                self.ctx.key,
+                self._settings,
+                environment=self._environment,
+                changed=changed,
+                log=self._log,
+                logger=self.ctx.logger,
+                signing=RequestSigning(account, self.ctx.secrets) if account is not None else None,
+            )
+
+        key = account.key if account is not None else ""
+        ended: list[ToolServer] = []
         with self._lock:
-            if self._made is None:
-                self._made = Connection(
-                    self.ctx.key,
-                    self._settings,
-                    environment=self._environment,
-                    changed=self._tools_changed,
-                    log=self._log,
-                    logger=self.ctx.logger,
-                )
-            return self._made
+            if key not in self._servers:
+                idle = [name for name, one in self._servers.items() if not one.connection.busy]
+                surplus = max(0, len(self._servers) - _MOST_ACCOUNTS + 1)
+                ended = [self._servers.pop(name) for name in idle[:surplus]]
+                self._servers[key] = ToolServer(self._settings, self.ctx.logger, connect)
+            found = self._servers[key]
+        for server in ended:
+            server.connection.close()
+        return found
 
     def _environment(self) -> dict[str, str]:
         inherited = {n: os.environ[n] for n in self._settings.inherit_env if n in os.environ}
@@ -150,23 +165,3 @@ class McpProvider(BaseProvider):
 
     def _log(self, line: str) -> None:
         self.ctx.logger.info("the server of %r: %s", self.ctx.key, self.ctx.redact(line))
-
-
-async def _listed(client: Client) -> list[Tool]:
-    """Return all tools of a server, page by page."""
-    found: list[Tool] = []
-    cursor: str | None = None
-    for _ in range(_MOST_PAGES):
-        page = await client.list_tools(cursor=cursor)
-        found += page.tools
-        cursor = page.next_cursor
-        if cursor is None:
-            return found
-        if len(found) > _MOST_TOOLS:
-            break
-    raise AutomateError(
-        ErrorCodes.RESOURCE_EXHAUSTED,
-        f"the server lists more than {_MOST_TOOLS:,} tools",
-        hint="its list may have no end: ask its author",
-        retryable=False,
-    )

@@ -86,8 +86,9 @@ def error_of(error: MCPError, what: str, *, idempotent: bool) -> AutomateError:
     Where the call may have been carried out, only an *idempotent* one is worth another attempt.
     """
     ours: Any = error.data.get(MARK) if isinstance(error.data, dict) else None
-    text, told = _short(error.message), _code_in(ours)
+    text, told, hint = _short(error.message), _code_in(ours), None
     if told is not None:
+        hint = _short(str(ours["hint"])) if ours.get("hint") else None
         code, sent = told, ours.get("sent") is not False
         retryable, after = ours.get("retryable") is True, ours.get("retry_after")
     else:
@@ -97,7 +98,7 @@ def error_of(error: MCPError, what: str, *, idempotent: bool) -> AutomateError:
     return AutomateError(
         code,
         f"{what}: {text}",
-        hint=UNSURE if unsure else None,
+        hint=UNSURE if unsure else hint,
         retryable=retryable and not unsure,
         retry_after=_seconds(after),
     )

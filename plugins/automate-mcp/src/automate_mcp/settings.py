@@ -8,11 +8,13 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from automate_kernel.errors import ConfigError
+from automate_kernel.hosts import is_loopback
 from automate_kernel.operations.exposure import callers_key
 
 SCOPES = {
@@ -30,6 +32,10 @@ CALL_PREFIX = "mcp.call."
 
 _LEAST_TOKEN = 20
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
+# Those with public keys alone: a shared key would let this server make tokens out.
+_Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+]  # fmt: skip
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 _Bytes = Annotated[int, Field(ge=1_000, le=1 << 30)]
 
@@ -111,6 +117,42 @@ class ApprovalSettings(BaseModel):
     """A call that tells people: ``{action = "mail.send", input = {…}}``."""
 
 
+class Authorization(BaseModel):
+    """An authorization server, whose tokens the HTTP server takes if they are made out to it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    issuer: str
+    """Its URL, as its tokens name it in ``iss``."""
+    resource: str
+    """The URL by which clients reach this server; tokens name it in ``aud``."""
+    audience: list[str] = []
+    """The values of ``aud`` that are taken, if not *resource*."""
+    jwks_url: str | None = None
+    """The URL of its keys; by default what its metadata says."""
+    algorithms: Annotated[list[_Algorithm], Field(min_length=1)] = ["RS256", "ES256", "EdDSA"]
+    """The signatures that are taken."""
+    name_claim: str = "sub"
+    """The claim with the caller's name."""
+    scope_claim: str = "scope"
+    """The claim with the caller's scopes, those of this server: a list, or text."""
+    tenant_claim: str | None = None
+    """The claim with the caller's tenant. A token without it is refused then."""
+    roles_claim: str | None = None
+    """The claim with the caller's roles for approvals."""
+
+    @field_validator("issuer", "resource", "jwks_url")
+    @classmethod
+    def _is_url(cls, text: str | None) -> str | None:
+        if text is not None:
+            url = urlsplit(text)
+            fits = url.hostname and not url.username and not url.query and not url.fragment
+            plain = url.scheme == "http" and is_loopback(url.hostname)
+            if not fits or not (url.scheme == "https" or plain):
+                raise ValueError("it must be like https://mcp.example.com/mcp")
+        return text
+
+
 class ServeSettings(BaseModel):
     """The settings in ``[commands.mcp]``. Nothing is offered unless it is named."""
 
@@ -125,6 +167,8 @@ class ServeSettings(BaseModel):
     """The workflows that can be started and looked at: names, or patterns."""
     tokens: list[Token] = []
     """The bearer tokens of the HTTP server."""
+    authorization: Authorization | None = None
+    """An authorization server whose tokens the HTTP server takes, beside or without *tokens*."""
     local: Local = Field(default_factory=Local)
     """The rights of a client on standard input and output."""
     approval: ApprovalSettings = Field(default_factory=ApprovalSettings)

@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import uvicorn
 from pydantic import BaseModel
 
 from automate_kernel import AutomateError, Kernel
@@ -133,3 +136,27 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 def json_of(result: Any) -> Any:
     """The JSON that a tool of ours answered in its text."""
     return json.loads(result.content[0].text)
+
+
+class Serving:
+    """An ASGI application on a port of this machine, that can be stopped and started again."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        self._socket.close()
+
+    def start(self) -> None:
+        config = uvicorn.Config(
+            self._make(), port=self.port, log_config=None, timeout_graceful_shutdown=1
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        until(lambda: self._server.started)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
