@@ -2,11 +2,20 @@
 
 import json
 import re
+import threading
+from collections import Counter
 
 import pytest
 import sqlalchemy as sa
+from workers import until, working
+from automate_kernel import Kernel
 from automate_kernel.outbox import NewItem, Outcome
-from automate_sqlalchemy import OptimisticClaimOutboxStore, SkipLockedClaimOutboxStore
+from automate_sqlalchemy import (
+    OptimisticClaimOutboxStore,
+    SkipLockedClaimOutboxStore,
+    SqlAlchemyStorage,
+)
+from automate_sqlalchemy.storage import SqlAlchemyRows
 
 EXTRA = 20_000
 READY = 50
@@ -121,3 +130,48 @@ def test_sqlite_claims_through_the_index_of_ready_items(sqlite_engine, kinds):
         used |= {name for step in steps for name in re.findall(r"INDEX (automate_\w+)", step)}
     # In the index of tenants' items it looks whether there are any.
     assert used - {"automate_outbox_shared"} == {"automate_outbox_ready", "automate_outbox_later"}
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """What is sent to the database: the number of statements, and of the rows that come back."""
+    counted, lock = Counter(), threading.Lock()
+
+    def count(method):
+        def run(self, sql, parameters, *, fetch):
+            found = method(self, sql, parameters, fetch=fetch)
+            with lock:
+                counted["statements"] += 1
+                counted["rows"] += len(found) if fetch else 0
+            return found
+
+        return run
+
+    for kind in (SqlAlchemyRows, *SqlAlchemyRows.__subclasses__()):
+        monkeypatch.setattr(kind, "run", count(kind.run))
+    return counted
+
+
+@pytest.mark.parametrize("engine", ["sqlite_engine", "postgresql_engine"])
+def test_the_end_of_a_child_costs_the_same_however_many_there_are(request, engine, read):
+    """A parent is not read anew, with all its steps, for each sub-workflow that ends."""
+    kernel = Kernel(SqlAlchemyStorage(request.getfixturevalue(engine)), discover=False, secrets={})
+    child, over = [{"id": "nap", "sleep": 0}], threading.Event()
+    kernel.action("over")(over.set)
+    each = {
+        "id": "each", "for_each": "{{ event.payload }}", "concurrency": 20, "workflow": "child",
+    }  # fmt: skip
+    for name, steps in (("child", child), ("parent", [each, {"id": "over", "action": "over"}])):
+        kernel.add_workflow({"name": name, "trigger": {"type": "manual"}, "steps": steps})
+    costs = {}
+    for count in (300, 900):
+        with working(kernel, poll_seconds=0.5):
+            read.clear()
+            one = kernel.start("parent", list(range(count)))
+            assert over.wait(120)
+            over.clear()
+            costs[count] = {name: number / count for name, number in read.items()}
+            until(lambda: kernel.executions.get(one).status == "COMPLETED")
+    # Without that, the larger one reads twice as many rows for each of its children.
+    for name, cost in costs[900].items():
+        assert cost < 1.3 * costs[300][name], costs

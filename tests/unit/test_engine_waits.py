@@ -205,9 +205,9 @@ def test_a_sub_workflow_that_is_not_saved_yet_is_not_missed(
     signals = kernel.executions.signals
     arrived = signals.arrived
 
-    def look(rows: Any, waiting: Any) -> Any:
+    def look(rows: Any, waiting: Any, **how: Any) -> Any:
         looked.set()
-        return arrived(rows, waiting)
+        return arrived(rows, waiting, **how)
 
     def checkpoint(group: Any) -> Any:
         if any(save.turn.children for save in group):

@@ -90,7 +90,8 @@ def advance(
     )
     turn = flow.next_turn()
     flow.first = False
-    while not turn.last:
+    # Who stays with an execution that waits goes on; the others leave it there.
+    while turn.end is None:
         outcomes, elapsed = yield turn
         flow.pass_time(elapsed)
         for outcome in outcomes:

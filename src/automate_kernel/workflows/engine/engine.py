@@ -70,14 +70,20 @@ _QUICK_SECONDS = 0.0001
 _LONG_SECONDS = 1.0
 # A timer that rings so much later than another is the same.
 _SAME_SECONDS = 0.001
+# An execution with many steps stays here for so long after the last signal that has come for it: to
+# read it again for each of them would cost more the more it has. So many may stay at once.
+_STAY_SECONDS = 2.0
+_MOST_STAYING = 50
+# The pause between two looks while signals come for those that stay.
+_SOON_SECONDS = 0.05
 
 
 class Driven:
     """An execution in the engine: its task, its flow, and what waits for its next turn."""
 
     __slots__ = (
-        "arrived", "calls", "come", "due", "flow", "given_up", "result", "saving", "stops", "task",
-        "woken",
+        "arrived", "calls", "come", "due", "flow", "given_up", "result", "saving", "stays_until",
+        "stops", "task", "woken",
     )  # fmt: skip
 
     def __init__(self, task: Task, flow: Flow) -> None:
@@ -95,6 +101,8 @@ class Driven:
         self.result: Result = None
         self.due: float | None = None
         """The time of its timer, if it has one."""
+        self.stays_until: float | None = None
+        """The time until which it stays although all of it waits; None while it need not."""
         self.woken: bool = False
         """True if it was to have a turn while it was being saved."""
         self.calls: dict[int, asyncio.Task[CallOutcome]] = {}
@@ -146,6 +154,8 @@ class Engine:
         self._started = False
         self._stopped = threading.Event()
         self._looks = False
+        # Set when there may be a signal for an execution that stays.
+        self._told = threading.Event()
         self._begin: dict[str, Callable[[Sequence[Task]], None]] = {
             EVENT: self._begin_events, SIGNAL: self._deliver, CANCEL: self._run_each,
         }  # fmt: skip
@@ -249,6 +259,8 @@ class Engine:
             return
         for task in tasks:
             task.started_at = began
+        if self._staying():
+            self._told.set()
         self._end([(task, OutcomeRecorded()) for task in tasks])
 
     def _run_each(self, tasks: Sequence[Task]) -> None:
@@ -316,6 +328,7 @@ class Engine:
     def stop(self) -> None:
         """End the threads; what is still held is released by the worker."""
         self._stopped.set()
+        self._told.set()
         for driven in list(self._driven):
             self._give_up(driven)
             self._forget(driven)
@@ -436,6 +449,9 @@ class Engine:
             turn = self._turn(driven, outcomes, come)
             if self._setup.stopping() or flow.recalled:
                 flow.pause(turn)
+            elif self._stays(driven, turn, told=bool(come)):
+                left = (driven.stays_until or 0.0) - time.monotonic()
+                turn.next_retry, turn.wait = min(turn.wait or 0.0, max(0.0, left)), None
             if flow.waiting and not self._looks:
                 self._looks = True
                 self._start_thread("signals", self._look)
@@ -445,6 +461,26 @@ class Engine:
             self._call(driven, turn)
             if not driven.arrived:
                 return
+
+    def _stays(self, driven: Driven, turn: Turn, *, told: bool) -> bool:
+        """Return True if *driven*, all of which waits, is not put back: more is soon to come."""
+        until, driven.stays_until = driven.stays_until, None
+        if turn.wait is None or turn.lack is not None:
+            return False
+        if not (driven.flow.waiting and driven.flow.is_long):
+            return False
+        now = time.monotonic()
+        if until is None and len(self._staying()) >= _MOST_STAYING:
+            return False
+        if told or until is None:
+            until = now + _STAY_SECONDS
+        if now >= until:
+            return False
+        driven.stays_until = until
+        return True
+
+    def _staying(self) -> list[Driven]:
+        return [driven for driven in list(self._driven) if driven.stays_until is not None]
 
     def _save(self, driven: Driven, turn: Turn) -> None:
         """Have *turn* saved: by the committer, or here if no other execution is held up by it."""
@@ -722,7 +758,14 @@ class Engine:
 
     def _look(self) -> None:
         """Look for signals that executions wait for beside their calls; it starts at the first."""
-        while not self._stopped.wait(LOOK_SECONDS):
+        pause = LOOK_SECONDS
+        while not self._stopped.is_set():
+            self._told.wait(pause)
+            self._told.clear()
+            if self._setup.stopping():
+                for driven in self._staying():
+                    self._ready.put((driven, ()))
+            pause = min(LOOK_SECONDS, 2 * pause)
             waiting = {
                 driven.flow.execution.id: driven
                 for driven in list(self._driven)
@@ -738,6 +781,8 @@ class Engine:
             for execution_id, its in come.items():
                 driven = waiting[execution_id]
                 driven.come = {**driven.come, **its}
+                if driven.stays_until is not None:
+                    pause = _SOON_SECONDS
                 self._ready.put((driven, ()))
 
     # -- overruns ----------------------------------------------------------------------------

@@ -46,6 +46,7 @@ logger: logging.Logger = get_logger(__name__)
 _ABOUT_SECONDS = 0.02
 # Of a block that goes on, and of a loop that may pause.
 _BEGUN = (StepStatus.RUNNING, StepStatus.WAITING)
+_MANY_RUNS = 200
 _NOTHING: Mapping[StepKey, Arrived] = {}
 
 
@@ -242,7 +243,8 @@ class Flow:
     def _take_in(self, arrived: Mapping[StepKey, Arrived]) -> None:
         for key, one in arrived.items():
             wait = self.waiting.get(key)
-            if wait is not None:
+            # What was looked for in the meantime may be the end of an attempt before.
+            if wait is not None and wait is one.wait:
                 # Of what is seen by the turn that follows, the database is not asked again.
                 wait.seen |= one.ids
                 self._inbox[key] = one.events
@@ -313,6 +315,11 @@ class Flow:
             return timeout
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)
+
+    @property
+    def is_long(self) -> bool:
+        """True if it costs much to read it again: it has many runs."""
+        return len(self.execution.steps) >= _MANY_RUNS
 
     @property
     def is_late(self) -> bool:

@@ -159,7 +159,7 @@ class CodeProgram(WorkflowProgram):
         try:
             turn = driver.next_turn()
             driver.first = False
-            while not turn.last:
+            while turn.end is None:
                 outcomes, elapsed = yield turn
                 driver.pass_time(elapsed)
                 for outcome in outcomes:

@@ -274,7 +274,7 @@ class Runner:
             for flow in flows
         }
         with self.store.storage.begin(atomic=False) as rows:
-            found = self.store.signals.arrived(rows, waiting)
+            found = self.store.signals.arrived(rows, waiting, told=True)
         for flow in flows:
             its = found.get(flow.execution.id, {})
             come = {key: one.events for key, one in its.items()}

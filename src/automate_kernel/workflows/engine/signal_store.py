@@ -233,10 +233,18 @@ class SignalStore:
         }
 
     def arrived(
-        self, rows: Rows, waiting: Mapping[str, tuple[Execution, Mapping[StepKey, OpenWait]]]
+        self,
+        rows: Rows,
+        waiting: Mapping[str, tuple[Execution, Mapping[StepKey, OpenWait]]],
+        *,
+        told: bool = False,
     ) -> dict[str, dict[StepKey, Arrived]]:
-        """Return the signals that have not been looked at, by the keys of *waiting* and by step."""
-        waits = [one for _, its in waiting.values() for one in its.values()]
+        """
+        Return the signals that have not been looked at, by the keys of *waiting* and by step.
+
+        The ends of sub-workflows are read where they stand. With *told* only those are of which a
+        signal tells: for a look that follows others, however many go on.
+        """
         found = _signals(rows, [(one, list(its.values())) for one, its in waiting.values()])
         new = {
             (name, key): _new_to(one, execution, found)
@@ -244,14 +252,16 @@ class SignalStore:
             for key, one in its.items()
         }
         # Of the others only the news counts: their ends and decisions are read where they stand.
-        told = {
+        heard = {
             each
             for (name, key), ids in new.items()
             if waiting[name][1][key].about not in ("workflow", "approval")
             for each in ids
         }
-        events = _events(rows, told)
-        ends = _ends(rows, waits)
+        events = _events(rows, heard)
+        ends = _ends(rows, (
+            waiting[name][1][key] for (name, key), ids in new.items() if ids or not told
+        ))  # fmt: skip
         decisions = _decisions(rows, waiting.values())
         arrived: dict[str, dict[StepKey, Arrived]] = {}
         for (name, key), ids in new.items():
@@ -268,7 +278,7 @@ class SignalStore:
                 come = decisions.get((waiting[name][0].id, *key), [])
                 over = (waiting[name][0].id, *key) in decisions
             if ids or come or over:
-                arrived.setdefault(name, {})[key] = Arrived(come, set(ids))
+                arrived.setdefault(name, {})[key] = Arrived(one, come, set(ids))
         return arrived
 
     def awaited_ends(self, rows: Rows, executions: Mapping[str, str]) -> set[str]:

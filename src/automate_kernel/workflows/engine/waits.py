@@ -141,8 +141,9 @@ class OpenWait:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Signals that have come for a wait: their events, and the ids of their rows."""
+    """Signals that have come for a *wait*: their events, and the ids of their rows."""
 
+    wait: OpenWait
     events: list[Event] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
 
