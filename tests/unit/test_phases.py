@@ -96,21 +96,22 @@ def test_a_compensation_sees_the_output_that_it_undoes() -> None:
 
 
 def test_elements_are_undone_one_by_one() -> None:
-    """Each completed element of a list is undone, with its item, index and output."""
+    """Each completed element of a list is undone, the last first, with its item and output."""
     text = "{{ item }} {{ index }} {{ output }}"
     world = World(
         workflow(
-            undoable("a", for_each=["x", "y", "z"], concurrency=3, undo={"input": {"t": text}}),
+            undoable("a", for_each=["x", "y", "z"], undo={"input": {"t": text}}),
             on_failure=[step("mend")],
         )
     )
     world.finish("a", "X", 0)
-    world.finish("a", "Z", 2)
-    world.finish("a", fails(), 1)
-    assert world.in_flight == ["a.compensate[0]", "a.compensate[2]"]
-    assert world.input("a.compensate", 2) == {"t": "z 2 Z"}
+    world.finish("a", "Y", 1)
+    world.finish("a", fails(), 2)
+    assert world.in_flight == ["a.compensate[1]"]
+    assert world.input("a.compensate", 1) == {"t": "y 1 Y"}
+    world.finish("a.compensate", None, 1)
+    assert world.in_flight == ["a.compensate[0]"]
     world.finish("a.compensate", None, 0)
-    world.finish("a.compensate", None, 2)
     assert world.status("a.compensate") is StepStatus.COMPLETED
     assert world.in_flight == ["mend"]
 
@@ -135,9 +136,9 @@ def test_an_element_that_cannot_be_undone_stops_no_other() -> None:
     for position in range(3):
         world.finish("a", None, position)
     world.finish("b", fails())
-    world.finish("a.compensate", fails(), 0)
-    world.finish("a.compensate", None, 1)
     world.finish("a.compensate", None, 2)
+    world.finish("a.compensate", None, 1)
+    world.finish("a.compensate", fails(), 0)
     assert world.status("a.compensate") is StepStatus.FAILED
     assert "not undone: 'a' (element 0: it broke)" in str(world.row.error)
 

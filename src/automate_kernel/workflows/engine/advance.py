@@ -559,6 +559,8 @@ class _Flow:
                 )
             begun = self._begun.get(step.id, ())
             elements = Elements.of(step.id, values, self._runs, self._waits, chosen, begun)
+            if chosen is not None:
+                elements.turn_round()
             self._elements[step.id] = elements
         return elements
 

@@ -124,6 +124,7 @@ class Elements:
 
     values: list[Any]
     ready: list[int] = field(default_factory=list)
+    """Those that may begin, as a heap: their positions, which are negated if *backwards*."""
     begun: list[int] = field(default_factory=list)
     """Those of a block that had begun before, and go on."""
     calls: int = 0
@@ -135,6 +136,8 @@ class Elements:
     failed: StepRun | None = None
     stops: bool = True
     """True if none begins once one has failed."""
+    backwards: bool = False
+    """True if the last in the list begins first."""
     round: int = 0
     """The number of a loop's round: its only element."""
     over: bool = False
@@ -193,6 +196,10 @@ class Elements:
         """Let round *number* begin."""
         self.round, self.ready, self.unfinished = number, [number], 1
 
+    def turn_round(self) -> None:
+        """Let the last in the list begin first."""
+        self.backwards, self.ready = True, [-position for position in reversed(self.ready)]
+
     def note_failed(self, run: StepRun) -> None:
         """Note a failed run; the first in the list counts, whichever failed first."""
         if self.failed is None or run.position < self.failed.position:
@@ -202,11 +209,12 @@ class Elements:
         """Return the position of the next element to begin, if fewer than *limit* run."""
         if (self.failed is not None and self.stops) or self.running >= limit or not self.ready:
             return None
-        return heappop(self.ready)
+        position = heappop(self.ready)
+        return -position if self.backwards else position
 
     def put_back(self, position: int) -> None:
         """Let the element at *position* begin again: its retry is due."""
-        heappush(self.ready, position)
+        heappush(self.ready, -position if self.backwards else position)
 
 
 @dataclass(slots=True, eq=False)
