@@ -112,7 +112,8 @@ def test_a_workflow_goes_on_in_another_process_after_each_wait(world: World) -> 
     assert found.output["paid"] == 2 and 3 <= found.output["days"] < 3.1
     assert world.called == [1.0, "zwei ü", {"n": None}]
     assert [run.place and run.place.split(" ", 1)[1] for run in found.steps] == [
-        "(call 1.1)", "(call 1.2)", "(call 2)", "(call 3)", "(call 4)", "(call 5)", "(call 6)",
+        "(call 1.1)", "(call 1.2)", "(call 2, value)", "(call 3, sleep)", "(call 4, event)",
+        "(call 5)", "(call 6, value)",
     ]  # fmt: skip
     assert world.waits() == []
 

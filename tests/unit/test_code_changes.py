@@ -127,6 +127,54 @@ def test_code_that_calls_something_else_is_an_error_that_names_both_lines(
     assert (mended.output, calls) == (["a", "b"], ["b"])
 
 
+KINDS: dict[str, Callable[[WorkflowContext], Any]] = {
+    "sleep": lambda ctx: ctx.sleep("1h", name="x"),
+    "workflow": lambda ctx: ctx.child("other", name="x"),
+    "signal": lambda ctx: ctx.wait_for(signal="s", name="x"),
+    "event": lambda ctx: ctx.wait_for("e", name="x"),
+    "approval": lambda ctx: ctx.approve("Really?", name="x"),
+    "start": lambda ctx: ctx.start("other", name="x"),
+    "call": lambda ctx: ctx.step(a, name="x"),
+}
+
+
+@pytest.mark.parametrize("now", KINDS)
+@pytest.mark.parametrize("before", [kind for kind in KINDS if kind not in ("start", "call")])
+def test_a_wait_that_becomes_another_kind_of_call_is_an_error(
+    storage: MemoryStorage, before: str, now: str
+) -> None:
+    """It waits no longer for what the code doesn't ask for, and its answer is not taken for one."""
+
+    async def other(ctx: WorkflowContext) -> None:
+        await ctx.wait_for(signal="never")
+
+    def with_kind(kind: str) -> Kernel:
+        async def flow(ctx: WorkflowContext) -> None:
+            await ctx.wait_for(signal="go")
+            await KINDS[kind](ctx)
+
+        kernel = deployed(storage, flow)
+        kernel.workflow(other)
+        return kernel
+
+    old = with_kind(before)
+    execution_id = old.start("flow")
+    old.signal(execution_id, "go")
+    old.run_until_idle()
+    new = with_kind(now)
+    # Any wake-up replays it.
+    new.executions.pause(execution_id)
+    new.executions.unpause(execution_id)
+    new.run_until_idle()
+    found = new.executions.get(execution_id)
+    assert found is not None
+    if before == now:
+        assert found.status is ExecutionStatus.RUNNING
+    else:
+        assert found.error_code == "FAILED_PRECONDITION" and calls == []
+        assert f"(call 2, {before}); now x at " in str(found.error)
+
+
 def test_code_that_ends_without_a_recorded_call_is_an_error(storage: MemoryStorage) -> None:
     broken.add("b")
     execution = deployed(storage, a_then_b).run("flow")
@@ -357,11 +405,15 @@ def test_what_was_undone_and_dealt_with_is_history(storage: MemoryStorage) -> No
     st.text(max_size=30).filter(lambda text: "\n" not in text and "\r" not in text),
     st.lists(st.integers(1, 10**6), min_size=1, max_size=6),
     st.booleans(),
+    st.sampled_from(["", "sleep", "workflow"]),
 )
-def test_a_place_is_read_as_it_was_written(line: str, path: list[int], undoes: bool) -> None:
-    place = CallPlace(line, tuple(path), undoes)
+def test_a_place_is_read_as_it_was_written(
+    line: str, path: list[int], undoes: bool, kind: str
+) -> None:
+    place = CallPlace(line, tuple(path), undoes, kind)
     read = CallPlace.read(str(place))
     assert read is not None and (read.path, read.undoes) == (place.path, undoes)
+    assert read.kind == kind
 
 
 @pytest.mark.parametrize("text", [None, "", "flows.py:12", "flows.py:12 (call )", "x (call 1.a)"])

@@ -97,6 +97,16 @@ class StepRequest(Pending[T]):
     spec: OperationSpec | None = None
     recovers: bool = False
 
+    @property
+    def kind(self) -> str:
+        """The kind of thing that it waits for; empty for the call of an operation."""
+        waited = self.options.get("wait_for")
+        if waited is not None:
+            return "event" if waited.event is not None else "signal"
+        if "workflow" in self.options:
+            return "workflow" if self.options.get("wait", True) else "start"
+        return next((kind for kind in ("sleep", "approval") if kind in self.options), "")
+
     def step(self, step_id: str) -> Step:
         """Return the step that the engine runs."""
         try:

@@ -23,7 +23,9 @@ Path = tuple[int, ...]
 LONGEST_PLACE = 200
 """The most characters of a place."""
 
-_PLACE = re.compile(r"(?P<line>.*) \((?P<what>call|undo) (?P<path>[0-9]+(?:\.[0-9]+)*)\)")
+_PLACE = re.compile(
+    r"(?P<line>.*) \((?P<what>call|undo) (?P<path>[0-9]+(?:\.[0-9]+)*)(?:, (?P<kind>[a-z]+))?\)"
+)
 _REMEDY = (
     "bring the calls back in their old order, guard the new ones with ctx.patched() or"
     " ctx.version(), or give the changed workflow another version; then resume the execution"
@@ -32,15 +34,21 @@ _REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class CallPlace:
-    """The line that makes a call, and the call's number. One that *undoes* is a compensation."""
+    """
+    The line that makes a call, and the call's number. One that *undoes* is a compensation.
+
+    Its *kind* is empty if it calls an operation; else it says what the call waits for or notes.
+    """
 
     line: str
     path: Path
     undoes: bool = False
+    kind: str = ""
 
     def __str__(self) -> str:
         what = "undo" if self.undoes else "call"
-        return f"{self.line} ({what} {'.'.join(map(str, self.path))})"
+        kind = f", {self.kind}" if self.kind else ""
+        return f"{self.line} ({what} {'.'.join(map(str, self.path))}{kind})"
 
     @classmethod
     def read(cls, text: str | None) -> CallPlace | None:
@@ -49,7 +57,7 @@ class CallPlace:
         if match is None:
             return None
         path = tuple(map(int, match["path"].split(".")))
-        return cls(match["line"], path, match["what"] == "undo")
+        return cls(match["line"], path, match["what"] == "undo", match["kind"] or "")
 
 
 class Placed(Protocol):
@@ -89,7 +97,7 @@ class Record:
         """Return the error if the record has another call in this one's place."""
         self._left.discard(place.path)
         recorded, known = self._by_path.get(place.path), self._by_step.get(step_id)
-        if recorded is not None and recorded[0] != step_id:
+        if recorded is not None and (recorded[0], recorded[1].kind) != (step_id, place.kind):
             return _changed(recorded[0], recorded[1], f"{step_id} at {place}")
         if recorded is None and known is not None:
             return _changed(step_id, known, f"{step_id} at {place}")

@@ -371,7 +371,7 @@ class _Driver:
     def now(self, line: str) -> datetime:
         """Return the time, and record it."""
         scope = self._running()
-        place = CallPlace(line, scope.next_path())
+        place = CallPlace(line, scope.next_path(), kind="value")
         time = self._mark(scope, scope.step_id("now"), place, self._time.isoformat())
         return datetime.fromisoformat(time)
 
@@ -396,7 +396,7 @@ class _Driver:
             if self._record.reaches(scope.path, path[-1]):
                 self._versions[change] = 1
             else:
-                place = CallPlace(line, path)
+                place = CallPlace(line, path, kind="value")
                 self._versions[change] = self._mark(scope, step_id, place, newest)
         return self._versions[change]
 
@@ -516,7 +516,7 @@ class _Driver:
             return
         request.asked = True
         self._unawaited.pop(request, None)
-        place = CallPlace(request.place, path, request.recovers)
+        place = CallPlace(request.place, path, request.recovers, request.kind)
         run = self._run(scope, scope.step_id(request.name), place)
         one = self._open[run.key] = _Open(request, run, place, receive)
         if run.status.finished:
