@@ -217,11 +217,24 @@ def test_prometheus_counts_attempts_by_action_and_waits_by_reason(kernel: Kernel
     assert histogram(page, "automate_wait_seconds", reason="time")[1] >= 0.01
     assert sample(page, "automate_waiting_steps", reason="signal") == 1
     assert sample(page, "automate_waiting_steps", reason="approval") == 0
+    drives = {"kind": "automate.advance"}
+    assert sample(page, "automate_outbox_waiting", **drives, reason="time") == 1
+    assert sample(page, "automate_outbox_waiting", **drives, reason="resume") == 0
+    assert "automate_workflow_paused{" not in page
     kernel.signal(waiting, "go")
     kernel.run_until_idle(patience=5)
     page = exporter.render()
     assert sample(page, "automate_waits_total", reason="signal", outcome="completed") == 1
     assert sample(page, "automate_action_attempts_total", **about, outcome="failed") == 1
+    kernel.executions.pauses.pause("waiting")
+    kernel.executions.pauses.pause("waiting", tenant_id="acme")
+    kernel.start("waiting")
+    kernel.run_until_idle()
+    stats, items = kernel.executions.stats(), kernel.outbox.stats()
+    assert (stats.paused, items.waiting) == ({"waiting": 2}, {"automate.advance": {"resume": 1}})
+    paused = Exporter(kernel).render()
+    assert sample(paused, "automate_workflow_paused", workflow="waiting") == 2
+    assert sample(paused, "automate_outbox_waiting", **drives, reason="resume") == 1
     (order,) = [each for each in kernel.executions.activity() if each.workflow == "order"]
     assert order.by_action["shop.each"].outcomes == {"completed": 2, "retried": 2, "failed": 1}
 

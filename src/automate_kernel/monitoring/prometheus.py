@@ -22,7 +22,7 @@ from automate_kernel.monitoring.overview import (
     ThrottledStats,
     workers_by_state,
 )
-from automate_kernel.outbox.item import ItemStatus
+from automate_kernel.outbox.item import WAITING_FOR, ItemStatus
 from automate_kernel.outbox.queries import OutboxStats
 from automate_kernel.outbox.statistics import (
     NamedCounts,
@@ -51,6 +51,9 @@ _BOUNDS: dict[float, str] = {
 } | {inf: "+Inf"}
 _TEXTS = {
     "automate_outbox_items": "Items in the outbox.",
+    "automate_outbox_waiting": (
+        "Items that wait: for a worker, a time (a retry, a sleep, a signal), a key or a resume."
+    ),
     "automate_outbox_oldest_due_seconds": "How late the oldest due item is; 0 if none is due.",
     "automate_outbox_paused": "Kinds that are paused.",
     "automate_workers": (
@@ -65,6 +68,7 @@ _TEXTS = {
     "automate_outbox_run_seconds": "How long handlers ran.",
     "automate_outbox_wait_seconds": "How long items were due before they were begun.",
     "automate_executions": "Executions that have not ended, and FAILED ones that are kept.",
+    "automate_workflow_paused": "Pauses of workflows, of all tenants and of single ones.",
     "automate_executions_started_total": "Executions that a worker began, or began again.",
     "automate_executions_ended_total": "Executions that ended.",
     "automate_execution_seconds": "How long executions took, from creation to end.",
@@ -149,6 +153,12 @@ def _write_items(page: _Page, stats: OutboxStats) -> None:
         for status in ItemStatus
     )
     page.write("automate_outbox_items", items)
+    waiting = (
+        ({"kind": kind, "reason": reason}, of.get(reason, 0))
+        for kind, of in stats.waiting.items()
+        for reason in WAITING_FOR
+    )
+    page.write("automate_outbox_waiting", waiting)
     page.write("automate_outbox_oldest_due_seconds", [({}, stats.oldest_due_seconds or 0)])
     page.write("automate_outbox_paused", (({"kind": kind}, 1) for kind in stats.paused))
 
@@ -182,6 +192,8 @@ def _write_executions(
     page.write("automate_executions", standing)
     waiting = (({"reason": each}, stats.waiting.get(each, 0)) for each in REASONS[1:])
     page.write("automate_waiting_steps", waiting)
+    paused = (({"workflow": name}, number) for name, number in stats.paused.items())
+    page.write("automate_workflow_paused", paused)
     by_name = [({"workflow": one.workflow}, one) for one in totals]
     page.write("automate_executions_started_total", ((w, one.started) for w, one in by_name))
     ended = ("completed", "failed", "cancelled")

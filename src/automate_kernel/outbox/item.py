@@ -123,6 +123,7 @@ class ItemStatus(str, Enum):
 
 _PENDING = ItemStatus.PENDING.value
 WAITING = (_PENDING, ItemStatus.RETRY.value)
+WAITING_FOR = ("worker", "time", "key", "resume")
 FINISHED = (ItemStatus.COMPLETED.value, ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
 
 

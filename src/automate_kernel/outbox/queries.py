@@ -10,7 +10,7 @@ from uuid import UUID
 
 from automate_kernel.outbox.fair_share import any_ready, ready_groups, ready_kinds
 from automate_kernel.outbox.handover import CODES, LONGEST_SECONDS
-from automate_kernel.outbox.item import ItemStatus, OutboxItem, owner_begun, scoped_key
+from automate_kernel.outbox.item import WAITING, ItemStatus, OutboxItem, owner_begun, scoped_key
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.rows import Now, Operator, Row, Rows, Where
@@ -63,12 +63,14 @@ class OutboxStats:
     The number of items by kind and state, and the lateness of the oldest due item.
 
     *late* is the lateness by kind, in seconds, for kinds with a due item; a store may leave it out.
+    *waiting* has the numbers of waiting items by kind and by what they wait for, likewise.
     """
 
     counts: dict[str, dict[str, int]]
     oldest_due_seconds: float | None
     paused: tuple[str, ...] = ()
     late: dict[str, float] = field(default_factory=dict)
+    waiting: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def total(self, status: ItemStatus | str) -> int:
         """Return the number of items in *status*, of all kinds."""
@@ -262,11 +264,18 @@ def _due_ranges(rows: Rows, given: Mapping[str, Where], rest: list[Where]) -> li
 def read_stats(rows: Rows) -> OutboxStats:
     """Count items per kind and state, and read lateness and paused kinds."""
     counts: dict[str, dict[str, int]] = {}
-    for row in rows.count(OUTBOX, ("kind", "status")):
-        counts.setdefault(row["kind"], {})[row["status"]] = row["n"]
+    waiting: dict[str, dict[str, int]] = {}
+    for row in rows.count(OUTBOX, ("kind", "status", "waiting_for")):
+        its, of = counts.setdefault(row["kind"], {}), row["waiting_for"]
+        its[row["status"]] = its.get(row["status"], 0) + row["n"]
+        if row["status"] in WAITING and of is not None:
+            found = waiting.setdefault(row["kind"], {})
+            found[of] = found.get(of, 0) + row["n"]
     paused = tuple(sorted(paused_kinds(rows)))
     late = late_kinds(rows)
-    return OutboxStats(dict(sorted(counts.items())), max(late.values(), default=None), paused, late)
+    return OutboxStats(
+        dict(sorted(counts.items())), max(late.values(), default=None), paused, late, waiting
+    )
 
 
 def next_due(rows: Rows) -> float | None:

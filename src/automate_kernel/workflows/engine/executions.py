@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -354,7 +355,8 @@ class ExecutionStore:
         for row in found:
             counts.setdefault(row["workflow"], {})[row["status"]] = row["n"]
         waiting = {row["about"]: row["n"] for row in waits}
-        return ExecutionStats(dict(sorted(counts.items())), waiting)
+        paused = Counter(one.workflow for one in self.pauses.paused())
+        return ExecutionStats(dict(sorted(counts.items())), waiting, dict(sorted(paused.items())))
 
     def activity(self, *, seconds: float = 3600.0) -> list[ExecutionCounts]:
         """

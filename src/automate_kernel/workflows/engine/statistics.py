@@ -55,6 +55,8 @@ class ExecutionStats:
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     waiting: Mapping[str, int] = field(default_factory=dict)
     """The steps that wait for an ``event``, a ``signal``, an ``approval`` or a ``workflow``."""
+    paused: Mapping[str, int] = field(default_factory=dict)
+    """The pauses of workflows that are paused: one each, or one for each tenant."""
 
     def total(self, status: ExecutionStatus | str) -> int:
         """Return the number of executions in *status*, of all workflows."""
