@@ -135,6 +135,29 @@ def test_an_error_of_slack_says_whether_to_try_again(
         kernel.invoke("slack.list_channels")
 
 
+@pytest.mark.parametrize("answer", [{}, {"user": [], "channel": 7, "files": {"0": 1}, "ts": None}])
+@pytest.mark.parametrize(
+    ("action", "given"),
+    [
+        ("post_message", {"channel": "C0NEWS", "text": "x"}),
+        ("post_message", {"channel": "kim@example.com", "text": "x"}),
+        ("update_message", {"channel": "C0NEWS", "ts": "1.1", "text": "x"}),
+        ("upload_file", {"filename": "a", "text": "x"}),
+        ("find_user", {"email": "kim@example.com"}),
+        ("open_conversation", {"users": ["U0KIM"]}),
+    ],
+)
+def test_an_answer_without_what_was_asked_for_is_no_bug(
+    slack: FakeSlack, kernel: Kernel, monkeypatch: Any, action: str, given: Any, answer: Any
+) -> None:
+    """Proxies and doubles answer so; nothing of it is taken for an id."""
+    monkeypatch.setattr(slack, "call", lambda *_: answer)
+    with pytest.raises(AutomateError) as caught:
+        kernel.invoke(f"slack.{action}", given)
+    assert (caught.value.code, caught.value.retryable) == (ErrorCodes.FAILED_PRECONDITION, False)
+    assert "None" not in str(slack.calls[-1])
+
+
 def test_a_scope_that_is_missing_is_named(slack: FakeSlack, kernel: Kernel) -> None:
     """It is what has to be added."""
     slack.scopes.remove("reactions:write")
@@ -193,6 +216,35 @@ def test_a_reply_whose_answer_was_lost_is_found_in_its_thread(
     kernel.start("post")
     kernel.run_until_idle(patience=5)
     assert texts(slack, "C0NEWS") == ["one", "out"]
+
+
+def test_a_reply_is_found_in_a_long_thread(slack: FakeSlack, kernel: Kernel) -> None:
+    """Slack lists a thread from its beginning: the end counts, wherever it is."""
+    first = kernel.invoke("slack.post_message", {"channel": "C0NEWS", "text": "one"})
+    with slack.lock:
+        slack.posted["C0NEWS"] += [
+            {"ts": slack.new_ts(), "text": "word", "thread_ts": first["ts"]} for _ in range(1_234)
+        ]
+    posting(kernel, thread_ts=first["ts"])
+    slack.lose_answer("chat.postMessage")
+    kernel.start("post")
+    kernel.run_until_idle(patience=5)
+    assert texts(slack, "C0NEWS").count("out") == 1
+
+
+def test_a_post_that_is_not_among_the_newest_messages_is_made_and_the_log_says_so(
+    slack: FakeSlack, kernel: Kernel, caplog: Any
+) -> None:
+    """A message too many rather than none."""
+    with slack.lock:
+        slack.posted["C0NEWS"] += [{"ts": slack.new_ts(), "text": "word"} for _ in range(1_000)]
+    posting(kernel)
+    slack.fail("chat.postMessage", 503)
+    kernel.start("post")
+    with caplog.at_level(logging.WARNING):
+        kernel.run_until_idle(patience=5)
+    assert texts(slack, "C0NEWS").count("out") == 1
+    assert "among the 1000 messages looked at" in caplog.text
 
 
 def test_a_post_that_slack_refused_is_made(slack: FakeSlack, kernel: Kernel) -> None:

@@ -39,7 +39,7 @@ from automate_slack.messages import (
 )
 from automate_slack.people import People
 from automate_slack.posts import Posts
-from automate_slack.web_api import WebApi
+from automate_slack.web_api import WebApi, shaped
 
 SIGNING_SECRET = "SLACK_SIGNING_SECRET"  # noqa: S105 - its key
 _MOST_CHANNELS = 10_000
@@ -132,10 +132,9 @@ class SlackConnector(Connector):
     ) -> PostedMessage:
         """Change a message that the bot has posted."""
         # Without blocks the old ones would stay, and hide the text.
-        answer = await self._api.call(
-            "chat.update", channel=channel, ts=ts, text=text, blocks=blocks or []
+        return await self._api.call_for(
+            PostedMessage, "chat.update", channel=channel, ts=ts, text=text, blocks=blocks or []
         )
-        return PostedMessage.model_validate(answer)
 
     @action(idempotent=True)
     async def add_reaction(
@@ -188,7 +187,7 @@ class SlackConnector(Connector):
             initial_comment=comment,
             thread_ts=thread_ts,
         )
-        return SharedFile.model_validate(value_at(answer, "files", 0))
+        return shaped(SharedFile, "files.completeUploadExternal", value_at(answer, "files", 0))
 
     # -- channels and people -----------------------------------------------------------------
 
@@ -200,9 +199,8 @@ class SlackConnector(Connector):
         answer = await self._api.call("users.lookupByEmail", email=email)
         user = value_at(answer, "user")
         email_there = value_at(user, "profile", "email")
-        return SlackUser.model_validate(
-            {**(user if isinstance(user, dict) else {}), "email": email_there}
-        )
+        found = {**(user if isinstance(user, dict) else {}), "email": email_there}
+        return shaped(SlackUser, "users.lookupByEmail", found)
 
     @action(idempotent=True)
     async def open_conversation(
@@ -212,8 +210,12 @@ class SlackConnector(Connector):
         ],
     ) -> Conversation:
         """Open a direct message with people, by their ids; it is the same one each time."""
-        answer = await self._api.call("conversations.open", users=",".join(users))
-        return Conversation(channel=str(value_at(answer, "channel", "id")))
+        place = ("channel", "id")
+        return Conversation(
+            channel=await self._api.call_for_text(
+                place, "conversations.open", users=",".join(users)
+            )
+        )
 
     @action(read_only=True)
     async def list_channels(
@@ -228,7 +230,9 @@ class SlackConnector(Connector):
             "conversations.list", "channels", most=limit,
             exclude_archived=not include_archived, types="public_channel,private_channel",
         )  # fmt: skip
-        return ChannelList(channels=[Channel.model_validate(each) async for each in found])
+        return ChannelList(
+            channels=[shaped(Channel, "conversations.list", each) async for each in found]
+        )
 
     @options("channel")
     async def channels(self) -> list[FieldOption]:

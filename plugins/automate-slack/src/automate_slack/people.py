@@ -53,8 +53,7 @@ class People:
         found = self._users.get(channel, channel)
         if "@" not in found[1:]:
             return found
-        answer = await self._api.call("users.lookupByEmail", email=found)
-        return str(value_at(answer, "user", "id"))
+        return await self._api.call_for_text(("user", "id"), "users.lookupByEmail", email=found)
 
     async def _has(self, user_id: str, members: Iterable[str]) -> bool:
         for each in members:
@@ -62,13 +61,14 @@ class People:
                 return True
             if each.startswith("S"):
                 answer = await self._api.call("usergroups.users.list", usergroup=each)
-                if user_id in (value_at(answer, "users") or ()):
+                users = value_at(answer, "users")
+                if isinstance(users, list) and user_id in users:
                     return True
         return False
 
     async def _own_team(self) -> str:
         if self._team is None:
-            self._team = str((await self._api.call("auth.test"))["team_id"])
+            self._team = await self._api.call_for_text(("team_id",), "auth.test")
         return self._team
 
 

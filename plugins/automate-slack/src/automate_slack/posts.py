@@ -8,11 +8,12 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import PluginContext, current_call, current_item
 from automate_slack.forms import value_at
-from automate_slack.messages import PostedMessage
-from automate_slack.web_api import WebApi
+from automate_slack.messages import Channel, PostedMessage
+from automate_slack.web_api import WebApi, shaped
 
 _EVENT_TYPE = "automate_step"
-_MOST_LOOKED_AT = 400
+# A channel shows its newest messages first, a thread its oldest: there the end has to be reached.
+_MOST_MESSAGES, _MOST_REPLIES = 1_000, 10_000
 _BLIND = (ErrorCodes.PERMISSION_DENIED, ErrorCodes.NOT_FOUND)
 
 
@@ -21,7 +22,8 @@ class Posts:
     Posts messages, and finds the one that an earlier attempt of the same step has posted.
 
     Slack documents no idempotency key. Each message carries the step's key as metadata instead.
-    Where a step is run again, the newest messages of the channel are looked through for it.
+    Where a step is run again, the newest 1,000 messages of the channel are looked through for it,
+    or the first 10,000 replies of the thread.
     """
 
     def __init__(self, api: WebApi, ctx: PluginContext) -> None:
@@ -35,8 +37,9 @@ class Posts:
                 return found
             payload = {"event_type": _EVENT_TYPE, "event_payload": {"key": key}}
             fields["metadata"] = payload
-        answer = await self._api.call("chat.postMessage", channel=channel, **fields)
-        return PostedMessage.model_validate(answer)
+        return await self._api.call_for(
+            PostedMessage, "chat.postMessage", channel=channel, **fields
+        )
 
     async def _earlier(
         self, channel: str, key: str, fields: dict[str, Any]
@@ -54,16 +57,23 @@ class Posts:
             return None
 
     async def _found(self, place: str, key: str, thread_ts: str | None) -> PostedMessage | None:
-        method, where = "conversations.history", {"channel": place}
+        method, most, where = "conversations.history", _MOST_MESSAGES, {"channel": place}
         if thread_ts is not None:
-            method, where = "conversations.replies", {"channel": place, "ts": thread_ts}
+            method, most = "conversations.replies", _MOST_REPLIES
+            where["ts"] = thread_ts
         messages = self._api.items(
-            method, "messages", most=_MOST_LOOKED_AT, include_all_metadata=True, **where
+            method, "messages", most=most, include_all_metadata=True, **where
         )
+        looked_at = 0
         async for each in messages:
+            looked_at += 1
             kind = value_at(each, "metadata", "event_type")
             if kind == _EVENT_TYPE and value_at(each, "metadata", "event_payload", "key") == key:
-                return PostedMessage(channel=place, ts=str(each["ts"]))
+                return shaped(PostedMessage, method, {**each, "channel": place})
+        if looked_at >= most:
+            self._ctx.logger.warning(
+                "a step runs again, and hasn't posted before among the %d messages looked at", most
+            )
         return None
 
     async def _place(self, channel: str) -> str | None:
@@ -71,15 +81,16 @@ class Posts:
         if channel[:1] in "CGD" and channel.isalnum() and channel.isupper():
             return channel
         if channel[:1] in "UW" and channel.isalnum() and channel.isupper():
-            opened = await self._api.call("conversations.open", users=channel)
-            return str(value_at(opened, "channel", "id"))
+            return await self._api.call_for_text(
+                ("channel", "id"), "conversations.open", users=channel
+            )
         listed = self._api.items(
             "conversations.list", "channels", most=10_000, exclude_archived=True,
             types="public_channel,private_channel",
         )  # fmt: skip
         async for each in listed:
             if each.get("name") == channel.removeprefix("#"):
-                return str(each["id"])
+                return shaped(Channel, "conversations.list", each).id
         return None
 
 

@@ -6,15 +6,18 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from automate_http import BearerAuth, Cursor, ServiceClient
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import PluginContext
 from automate_slack.config import SlackConfig
 from automate_slack.failures import failure_of
+from automate_slack.forms import value_at
+
+T = TypeVar("T", bound=BaseModel)
 
 _PAGE = 200
 _UPLOAD_SECONDS = 120.0
@@ -69,6 +72,17 @@ class WebApi:
         self.require_ok(method, content)
         return content
 
+    async def call_for(self, returns: type[T], method: str, **fields: Any) -> T:
+        """Return the answer to *method* as *returns*, or raise ``FAILED_PRECONDITION``."""
+        return shaped(returns, method, await self.call(method, **fields))
+
+    async def call_for_text(self, place: tuple[str, ...], method: str, **fields: Any) -> str:
+        """Return the text at a *place* of the answer to *method*."""
+        found = value_at(await self.call(method, **fields), *place)
+        if not isinstance(found, str) or not found:
+            raise _other_shape(method, f"no text at {'.'.join(place)}")
+        return found
+
     async def items(
         self, method: str, items: str, *, most: int, **fields: Any
     ) -> AsyncIterator[dict[str, Any]]:
@@ -81,10 +95,7 @@ class WebApi:
         async with aclosing(found):  # type: ignore[type-var]
             async for each in found:
                 if not isinstance(each, dict):
-                    raise AutomateError(
-                        ErrorCodes.FAILED_PRECONDITION,
-                        f"Slack's {method} answered JSON of another shape: no objects in {items}",
-                    )
+                    raise _other_shape(method, f"no objects in {items}")
                 yield each
 
     async def upload(self, url: str, content: bytes) -> None:
@@ -114,10 +125,7 @@ class WebApi:
     def require_ok(self, method: str, answer: Any) -> None:
         """Raise Slack's error unless *answer* says that all went well."""
         if not isinstance(answer, Mapping) or not isinstance(answer.get("ok"), bool):
-            raise AutomateError(
-                ErrorCodes.FAILED_PRECONDITION,
-                f"Slack's {method} answered JSON of another shape: no field 'ok'",
-            )
+            raise _other_shape(method, "no field 'ok'")
         if not answer["ok"]:
             raise failure_of(method, answer, self._config.account)
 
@@ -131,6 +139,23 @@ class WebApi:
             return True
         # All of it: https://x.slack.com:y@evil.example is another's.
         return _SLACKS_ORIGIN.fullmatch(origin) is not None
+
+
+def shaped(returns: type[T], method: str, content: Any) -> T:
+    """Return what *method* answered as *returns*; raise ``FAILED_PRECONDITION`` if it isn't one."""
+    try:
+        return returns.model_validate(content)
+    except ValidationError as error:
+        wrong = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    # The words of the validation would be a bug's: this is Slack's, or a proxy's.
+    raise _other_shape(method, f"{'.'.join(map(str, wrong['loc']))[:80]}: {wrong['type']}")
+
+
+def _other_shape(method: str, problem: str) -> AutomateError:
+    return AutomateError(
+        ErrorCodes.FAILED_PRECONDITION,
+        f"Slack's {method} answered JSON of another shape: {problem}",
+    )
 
 
 def _text(value: Any) -> str:
