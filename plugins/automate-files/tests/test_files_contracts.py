@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
+import fsspec
 import pytest
 from automate_files import FilesConnector, PlaceOutputStore
+from automate_files.config import S3PlaceConfig
 from automate_files.failures import failure_of
+from automate_files.fsspec_place import S3Place
 from automate_kernel import (
     AutomateError,
     ConfigError,
@@ -112,6 +115,57 @@ class TestS3AgainstHostileAnswers(HostileAnswersContract):
             "timeout_seconds": 5 if endless else 30,
         }  # fmt: skip
         return {"places": {"bucket": bucket}}
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("http://minio.example:9000", "use https://"),
+        ("http://169.254.169.254", "use https://"),
+        ("http://localhost.evil.example", "use https://"),
+        ("http://127.0.0.1@evil.example", "more than a scheme"),
+        ("https://key:canary@s3.example", "more than a scheme"),
+        ("ftp://127.0.0.1", "it is no address"),
+        ("https://", "it is no address"),
+        ("http://127.0.0.1:9000", None),
+        ("http://[::1]:9000", None),
+        ("http://localhost", None),
+        ("https://minio.example", None),
+    ],
+)
+def test_objects_go_in_the_clear_to_this_machine_only(url: str, wrong: str | None) -> None:
+    """The content isn't encrypted by the signature, and a temporary key's token neither."""
+    config = {"type": "s3", "bucket": "files", "endpoint_url": url}
+    if wrong is None:
+        PlaceOutputStore(config)
+        return
+    with pytest.raises(ConfigError, match=wrong) as raised:
+        PlaceOutputStore(config)
+    assert "canary" not in str(raised.value)
+    if wrong == "use https://":
+        PlaceOutputStore({**config, "allow_plain_http": True})
+
+
+def test_the_environment_does_not_decide_where_objects_go(
+    s3_config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither an endpoint nor a proxy of it; fsspec's own settings there neither."""
+    elsewhere = "http://127.0.0.1:9"  # where nobody listens
+    (tmp_path / "config").write_text(f"[default]\nendpoint_url = {elsewhere}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "HTTP_PROXY", "http_proxy",
+                 "HTTPS_PROXY", "https_proxy", "ALL_PROXY"):  # fmt: skip
+        monkeypatch.setenv(name, elsewhere)
+    given = {"endpoint_url": elsewhere, "use_ssl": False, "anon": True, "key": "AKIAOTHER"}
+    monkeypatch.setitem(fsspec.config.conf, "s3", given)
+    store = PlaceOutputStore(s3_config, secrets=SECRETS)
+    store.put("a/b", b"1")
+    assert store.get("a/b") == b"1"
+    keys = {"access_key_id": "AKIA", "access_key_secret": "S3_SECRET"}
+    aws = S3PlaceConfig(bucket="files", region="eu-central-1", **keys)
+    files = S3Place("aws", aws, Secrets(**SECRETS))._files()  # noqa: SLF001 - where would it go?
+    client = fsspec.asyn.sync(files.loop, files.set_session)
+    assert client.meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
 
 
 @pytest.mark.parametrize("manner", ["huge", "bomb", "redirect_to_private_address"])

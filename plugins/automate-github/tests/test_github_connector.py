@@ -241,6 +241,59 @@ def test_a_pull_request_that_was_merged_before_is_a_success(
     assert not caught.value.retryable
 
 
+@pytest.mark.parametrize(
+    ("status", "words", "given", "seen", "retryable"),
+    [
+        (405, "Base branch was modified. Review and try the merge again.", {}, {}, True),
+        (405, "Base branch was modified. Review and try the merge again.",
+         {"sha": "b" * 40}, {}, True),
+        (405, "Base branch was modified.", {}, {"state": "closed"}, False),
+        (405, "Pull Request is not mergeable", {}, {"mergeable": None}, True),
+        (405, "Pull Request is not mergeable", {}, {"mergeable": False}, False),
+        (409, "Head branch was modified.", {}, {}, True),
+        (409, "Head branch was modified.", {"sha": "b" * 40}, {}, False),
+    ],
+)  # fmt: skip
+def test_a_merge_that_github_asks_to_try_again_is_tried_again(
+    kernel_with: Made, service: Service, status: int, words: str, given: Any, seen: Any,
+    retryable: bool,
+) -> None:  # fmt: skip
+    """Where others merge at the same time; a commit that nobody looked at stays out."""
+    service.answer({"message": words}, status)
+    service.answer({
+        **ISSUE, "merged": False, "mergeable": True, "head": {"ref": "fast", "sha": "c" * 40},
+        "base": {"ref": "main", "sha": "a" * 40}, **seen,
+    })  # fmt: skip
+    with pytest.raises(AutomateError, match=words) as caught:
+        kernel_with().invoke("github.merge_pull_request", {**PLACE, **given})
+    expected = ErrorCodes.ABORTED if retryable else ErrorCodes.FAILED_PRECONDITION
+    assert (caught.value.code, caught.value.retryable) == (expected, retryable)
+
+
+def test_the_limit_of_a_token_holds_for_all_that_have_it(
+    kernel_with: Made, service: Service
+) -> None:
+    """Two kernels of one process; of an App too, whose token is another one in each."""
+    kernels = kernel_with(), kernel_with(), kernel_with(app=APP), kernel_with(app=APP)
+    service.answer({"message": "API rate limit"}, 403, Retry_After="42")
+    with pytest.raises(AutomateError):
+        kernels[0].invoke("github.get_issue", PLACE)
+    with pytest.raises(AutomateError) as caught:
+        kernels[1].invoke("github.get_issue", PLACE)
+    assert caught.value.code is ErrorCodes.RESOURCE_EXHAUSTED
+    assert len(service.sent) == 1
+    service.answers.clear()
+    service.answer(token("ghs_one"))
+    service.answer({"message": "API rate limit"}, 403, Retry_After="42")
+    with pytest.raises(AutomateError, match="API rate limit"):
+        kernels[2].invoke("github.get_issue", PLACE)
+    service.answers.clear()
+    service.answer(token("ghs_two"))
+    with pytest.raises(AutomateError, match="leaves no room"):
+        kernels[3].invoke("github.get_issue", PLACE)
+    assert [each.method for each in service.sent] == ["GET", "POST", "GET", "POST"]
+
+
 def test_lists_come_in_pages(kernel_with: Made, service: Service) -> None:
     service.answer([ISSUE, ISSUE], Link=f'<{service.url}/repositories/1/issues?page=2>; rel="next"')
     service.answer([ISSUE])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import inspect
 import json
 import threading
@@ -247,7 +248,8 @@ def test_a_wait_is_taken_from_a_date_or_a_reset(server: Any, client: Any) -> Non
             handler.end_headers()
 
         server.answers["/v1/me"] = send
-        assert failure(lambda: client().get("/me")).retry_after == wait
+        found = failure(lambda: client(rate_limit=RateLimiter()).get("/me"))
+        assert found.retry_after == wait
 
 
 def test_json_that_is_none_may_be_tried_again(server: Any, client: Any) -> None:
@@ -422,6 +424,39 @@ def test_the_services_own_limit_is_heeded() -> None:
     assert caught.value.retry_after == 30.0
     clock.now += 30
     assert limit.reserve() == 0.0
+
+
+def test_a_limit_of_a_part_of_the_service_stops_nothing_else() -> None:
+    """As GitHub's of its search: the step that searches gets the wait by its error."""
+    limit = RateLimiter(clock=Clock())
+    used_up = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "60"}
+    limit.observe(403, {**used_up, "x-ratelimit-resource": "search"})
+    assert limit.reserve() == 0.0
+    limit.observe(403, {**used_up, "x-ratelimit-resource": "core"})
+    with pytest.raises(AutomateError):
+        limit.reserve()
+
+
+def test_clients_with_the_same_credentials_share_what_the_service_allows(
+    server: Any, client: Any
+) -> None:
+    """A service counts the requests of a token, and not those of an object."""
+    server.answer("/v1/me", 429, Retry_After="60")
+    failure(lambda: client(auth=BearerAuth("TOKEN")).get("/me"))
+    answer(server, "/v1/me", {"id": 1})
+    error = failure(lambda: client(auth=BearerAuth("TOKEN")).get("/me"))
+    assert (error.code, len(server.requests)) == ("RESOURCE_EXHAUSTED", 1)
+    another = ConnectorContext(key="crm", secrets=Secrets("tok-of-somebody-else"))
+    assert client(auth=BearerAuth("TOKEN"), ctx=another).get("/me") == {"id": 1}
+    with_its_own = client(auth=BearerAuth("TOKEN"), rate_limit=RateLimiter())
+    assert with_its_own.get("/me") == {"id": 1}
+
+
+def test_what_is_kept_of_a_token_shows_nothing_of_it() -> None:
+    used = asyncio.run(BearerAuth("TOKEN").credentials(Secrets()))
+    assert used.limit_key() == asyncio.run(BearerAuth("TOKEN").credentials(Secrets())).limit_key()
+    assert TOKEN not in used.limit_key()
+    assert used.limit_key() != hashlib.blake2b(TOKEN.encode(), digest_size=16).hexdigest()
 
 
 def test_after_a_429_nothing_is_sent_until_the_service_allows_it(server: Any, client: Any) -> None:

@@ -11,10 +11,14 @@ LETTER = {"to": ["bob@there.example", "carol@there.example"], "text": "Hello"}
 MIB = 1_048_576
 
 
-def smtp(config=None):
+# For servers that leave a client waiting, and for those that answer, on a machine that is busy.
+SHORT, LONG = 0.3, 8.0
+
+
+def smtp(config=None, seconds=LONG):
     return lambda port: {
         "smtp": {"host": "127.0.0.1", "port": port, "tls": "none", **(config or {})},
-        "sender": USER, "timeout_seconds": 0.3,
+        "sender": USER, "timeout_seconds": seconds,
     }  # fmt: skip
 
 
@@ -110,7 +114,7 @@ def test_smtp_that_hangs_up_before_the_mail_is_tried_again(stage):
     ids=["drip", "flood", "silence", "garbage", "999", "minus"],
 )  # fmt: skip
 def test_smtp_that_talks_nonsense_before_the_mail_is_tried_again(stage, answer):
-    error = failure(conversation(stage, answer), "mail.send", LETTER, smtp())
+    error = failure(conversation(stage, answer), "mail.send", LETTER, smtp(seconds=SHORT))
     assert (error.code, error.retryable) == ("UNAVAILABLE", True)
 
 
@@ -121,7 +125,7 @@ def test_smtp_that_talks_nonsense_before_the_mail_is_tried_again(stage, answer):
 )  # fmt: skip
 def test_smtp_that_leaves_it_open_is_not_tried_again(stage, answer):
     """Nobody knows whether the mail was taken, and the error says so by its code."""
-    error = failure(conversation(stage, answer), "mail.send", LETTER, smtp())
+    error = failure(conversation(stage, answer), "mail.send", LETTER, smtp(seconds=SHORT))
     assert (error.code, error.retryable) == ("DEADLINE_EXCEEDED", False)
     assert "did not say whether it took it" in str(error)
     assert "@shop.example>" in str(error)
@@ -206,11 +210,11 @@ def test_a_server_that_takes_less_is_not_sent_more():
     assert len(heard) == 1 or heard[1] == b"QUIT\r\n"
 
 
-def imap(config=None):
+def imap(config=None, seconds=LONG):
     return lambda port: {
         "imap": {"host": "127.0.0.1", "port": port, "tls": "none",
                  "user": USER, "secret": "MAIL_PASSWORD", **(config or {})},
-        "timeout_seconds": 0.3, "max_message_bytes": MIB,
+        "timeout_seconds": seconds, "max_message_bytes": MIB,
     }  # fmt: skip
 
 
@@ -264,7 +268,7 @@ STAGES = ["greeting", "capability", "login", "examine", "search", "fetch"]
     ids=["hang-up", "drip", "flood", "literal", "lines", "silence", "garbage", "half", "plus"],
 )  # fmt: skip
 def test_imap_that_fails_has_a_code(stage, answer):
-    error = failure(mailbox(stage, answer), "mail.search", {}, imap())
+    error = failure(mailbox(stage, answer), "mail.search", {}, imap(seconds=SHORT))
     assert error.code in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
     assert error.retryable is (error.code != "RESOURCE_EXHAUSTED")
 

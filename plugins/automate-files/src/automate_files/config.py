@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from automate_files.paths import check_folder, compile_pattern
 from automate_kernel import AutomateError
+from automate_kernel.hosts import is_loopback
 
 _MIB = 1024 * 1024
 # The cursor of a poll has 65,536 characters, and each watch takes a quarter of them at most.
@@ -34,6 +36,17 @@ def _folder(value: str) -> str:
         return check_folder(value)
     except AutomateError as error:
         raise ValueError(error.message) from None
+
+
+def _endpoint(url: str | None) -> str | None:
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("it is no address: write https://HOST or https://HOST:PORT")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("it has more than a scheme, a host, a port and a path")
+    return url
 
 
 class _PlaceConfig(BaseModel):
@@ -70,8 +83,13 @@ class S3PlaceConfig(_PlaceConfig):
         "", description="The folder in the bucket that is the root; the bucket itself if empty."
     )
     region: str | None = Field(None, description="The region, such as `eu-central-1`.")
-    endpoint_url: str | None = Field(
-        None, pattern=r"^https?://", description="The address of a service other than AWS."
+    endpoint_url: Annotated[str | None, AfterValidator(_endpoint)] = Field(
+        None,
+        description="The address of a service other than AWS. Those of the environment and of "
+        "AWS's files aren't read, and proxies of the environment aren't used.",
+    )
+    allow_plain_http: bool = Field(
+        False, description="Let `endpoint_url` be http:// on other machines than this one."
     )
     access_key_id: str | None = Field(
         None, description="The access key's id. Without one the machine's own role is used."
@@ -87,6 +105,13 @@ class S3PlaceConfig(_PlaceConfig):
     def _keys_are_whole(self) -> S3PlaceConfig:
         if (self.access_key_id is None) != (self.access_key_secret is None):
             raise ValueError("access_key_id and access_key_secret come together")
+        return self
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> S3PlaceConfig:
+        parts = urlsplit(self.endpoint_url or "https:")
+        if parts.scheme == "http" and not (self.allow_plain_http or is_loopback(parts.hostname)):
+            raise ValueError("endpoint_url: use https://, or say allow_plain_http: true")
         return self
 
 

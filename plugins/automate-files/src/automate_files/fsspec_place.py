@@ -226,8 +226,12 @@ class S3Place(FsspecPlace):
         with _library(self.name):
             from automate_files.s3_session import BoundedSession
 
+            # All that decides where the secrets go is given: what isn't, fsspec and botocore take
+            # from the environment.
             files = fsspec.filesystem(
                 "s3",
+                anon=False,
+                use_ssl=True,
                 key=config.access_key_id,
                 secret=secret,
                 token=token,
@@ -235,6 +239,8 @@ class S3Place(FsspecPlace):
                 client_kwargs={"region_name": config.region} if config.region else {},
                 config_kwargs={
                     "http_session_cls": BoundedSession,
+                    "ignore_configured_endpoint_urls": True,
+                    "proxies": {},
                     "connect_timeout": config.timeout_seconds,
                     "read_timeout": config.timeout_seconds,
                     # The kernel decides about another try, and when.

@@ -50,7 +50,8 @@ class ClaimAuth(Auth):
                 f"the secret {self._app.private_key_secret!r} is no private key",
                 hint="it is the whole .pem file that GitHub made for the App",
             ) from None
-        return Credentials({"authorization": f"Bearer {signed}"}, values=(signed,))
+        header = {"authorization": f"Bearer {signed}"}
+        return Credentials(header, values=(signed,), account=f"app {self._app.client_id}")
 
 
 class _InstallationToken(BaseModel):
@@ -91,7 +92,9 @@ class AppAuth(Auth):
         """Return the installation's token, renewed if it is about to expire."""
         # On a thread: one asks and the others wait, whatever loops they are on.
         token = await asyncio.to_thread(self._current, secrets, ())
-        return Credentials({"authorization": f"Bearer {token.value}"}, values=(token.value,))
+        header = {"authorization": f"Bearer {token.value}"}
+        account = f"installation {self._app.installation_id}"
+        return Credentials(header, values=(token.value,), account=account)
 
     async def renew(self, secrets: SecretReader, used: Credentials) -> bool:
         """Return True if there is another token than the one that was refused."""

@@ -48,6 +48,7 @@ T = TypeVar("T")
 _SECONDARY_WAIT_SECONDS = 60.0
 _ANY = "events"
 _NOT_FOUND, _NOT_ALLOWED, _CONFLICT = 404, 405, 409
+_MOVED = "base branch was modified"
 
 Repository = Annotated[
     str,
@@ -439,12 +440,15 @@ class GitHubConnector(Connector):
         except AutomateError as error:
             if error.details.get("status") not in (_NOT_ALLOWED, _CONFLICT):
                 raise
-            # Waiting changes neither: not mergeable, or another commit than the one looked at.
+            # Whether another try helps is seen below: it decides, even if that can't be read.
             error.code, error.retryable = ErrorCodes.FAILED_PRECONDITION, False
             found = await self.get_pull_request(repository, number)
-            if not found.merged or sha not in (None, found.head.sha):
-                raise
-            return Merge(merged=True, sha=found.merge_commit_sha, message="it was merged before")
+            if found.merged and sha in (None, found.head.sha):
+                before = "it was merged before"
+                return Merge(merged=True, sha=found.merge_commit_sha, message=before)
+            if _passes(error, found, sha):
+                error.code, error.retryable = ErrorCodes.ABORTED, True
+            raise
 
     # -- commits, checks, workflows ----------------------------------------------------------
 
@@ -615,6 +619,17 @@ class GitHubConnector(Connector):
             if not sought:
                 forbid_repeat(error, "it is unknown whether GitHub has done it: look there")
             raise
+
+
+def _passes(refused: AutomateError, found: PullRequest, sha: str | None) -> bool:
+    """Return True if a merge that GitHub *refused* may go well in a moment."""
+    if found.merged or found.state != "open":
+        return False
+    if refused.details.get("status") == _CONFLICT:
+        # A commit has come meanwhile, which nobody has looked at if one was named.
+        return sha is None
+    # GitHub: "Base branch was modified. Review and try the merge again."; null: it doesn't know yet.
+    return _MOVED in refused.message.lower() or found.mergeable is None
 
 
 def _place(repository: str) -> _Place:

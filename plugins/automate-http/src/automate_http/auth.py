@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import secrets as random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from automate_kernel.operations.context import SecretReader
+
+_SALT = random.token_bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +19,22 @@ class Credentials:
     """
     The headers and query parameters that prove who asks.
 
-    *values* are the secrets in them, which no error may show.
+    *values* are the secrets in them, which no error may show. *account* names the one whom the
+    service counts requests for, where the values change and it doesn't.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
     values: tuple[str, ...] = field(default=(), repr=False)
+    account: str = ""
+
+    def limit_key(self) -> str:
+        """Return a key for the limits of the account; it shows nothing of the values."""
+        about = self.account or "\n".join(self.values)
+        if not about:
+            return ""
+        known = about.encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(known, key=_SALT, digest_size=16).hexdigest()
 
 
 class Auth(ABC):

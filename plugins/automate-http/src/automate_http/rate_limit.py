@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from automate_http.waits import header_wait
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -14,6 +15,8 @@ from automate_kernel.operations.error_mapping import retry_after_of
 
 _ASKS_TO_WAIT = frozenset({403, 429, 503})
 _MOST_KEYS = 1_000
+# GitHub's word for all that has no limit of its own, as its search has.
+_WHOLE = "core"
 
 
 @dataclass(slots=True)
@@ -30,7 +33,8 @@ class RateLimiter:
 
     At most *calls* go out in *per_seconds*, evenly; *burst* of them may go at once. Without *calls*
     only the service's own answers count: after 403, 429 or 503 with ``Retry-After``, and after
-    ``X-RateLimit-Remaining: 0`` with ``X-RateLimit-Reset``, the next request waits.
+    ``X-RateLimit-Remaining: 0`` with ``X-RateLimit-Reset``, the next request waits. What is used up
+    of a part of the service alone, as ``X-RateLimit-Resource`` names it, stops no other request.
 
     A request that would wait longer than *max_wait_seconds* is not sent. It fails with
     ``RESOURCE_EXHAUSTED`` and the time to try again, and its worker is free.
@@ -76,7 +80,8 @@ class RateLimiter:
     def observe(self, status: int, headers: Mapping[str, str], key: str = "") -> None:
         """Heed the wait that an answer asks for. *headers* have names in lower case."""
         wait = retry_after_of(headers) if status in _ASKS_TO_WAIT else None
-        wait = wait if wait is not None else header_wait(headers)
+        if wait is None and headers.get("x-ratelimit-resource", _WHOLE) == _WHOLE:
+            wait = header_wait(headers)
         if wait:
             with self._lock:
                 pace = self._pace(key)
@@ -99,3 +104,17 @@ class RateLimiter:
         }
         # Keys without end are a mistake; forgetting a pace costs a 429 at worst.
         self._paces = busy if len(busy) < _MOST_KEYS else {}
+
+
+_shared: WeakValueDictionary[str, RateLimiter] = WeakValueDictionary()
+_sharing = threading.Lock()
+
+
+def limiter_of(address: str) -> RateLimiter:
+    """Return the limiter that the clients of the service at *address* share in this process."""
+    # A service counts the requests of a token, whatever objects they come from.
+    with _sharing:
+        found = _shared.get(address)
+        if found is None:
+            found = _shared[address] = RateLimiter()
+        return found

@@ -30,7 +30,7 @@ from automate_http.failures import failure_of
 from automate_http.guard import Guard, Resolver, origin, resolve
 from automate_http.headers import check_headers, checked_headers, key_as_header
 from automate_http.pages import Following, Page, Pages
-from automate_http.rate_limit import RateLimiter
+from automate_http.rate_limit import RateLimiter, limiter_of
 from automate_http.redirects import REDIRECTS, SAFE_METHODS
 from automate_http.transports import Transports
 from automate_http.urls import Query, Scalar, full_url, parse_base_url, with_query
@@ -76,6 +76,9 @@ class ServiceClient:
     query. *auth* reads its secrets from *ctx* for each request. Connections are kept until
     `close` or `aclose`, so make one client for each instance of a plugin.
 
+    The waits that a service asks for are those of all clients in the process with its address and
+    the same credentials. A *rate_limit* of your own is for the clients that you give it to.
+
     With *idempotency_header* a request that changes something carries a key, which is the same
     when a later attempt of the step sends the same request again.
     """
@@ -102,7 +105,8 @@ class ServiceClient:
         self._headers = checked_headers(headers)
         self._bounds = Bounds(timeout_seconds, max_response_bytes, max_redirects)
         self._idempotency_header = idempotency_header and idempotency_header.lower()
-        self._rate_limit = rate_limit if rate_limit is not None else RateLimiter()
+        self._own_limit = rate_limit is not None
+        self._rate_limit = rate_limit or limiter_of(str(self._base))
         guard = Guard(AddressPolicy.parse(allow_private_networks), None, resolver)
         guard.check_url(self._base)
         self._transports = Transports(
@@ -322,13 +326,14 @@ class ServiceClient:
         raise self._failure(reply, used)
 
     async def _attempt(self, request: _Request) -> tuple[Reply, Credentials]:
-        wait = self._rate_limit.reserve()
-        if wait > 0:
-            await anyio.sleep(wait)
         used = Credentials()
         if self._auth is not None:
             used = await self._auth.credentials(self._ctx.secrets)
             check_headers(used.headers)
+        limited = "" if self._own_limit else used.limit_key()
+        wait = self._rate_limit.reserve(limited)
+        if wait > 0:
+            await anyio.sleep(wait)
         headers = {
             "accept": "application/json, */*;q=0.5",
             "user-agent": f"automate-{self._ctx.key}",
@@ -344,7 +349,7 @@ class ServiceClient:
         url = with_query(request.url, used.query)
         sent = httpx.Request(request.method, url, headers=headers, content=request.content)
         reply = await exchange(self._transports.get(), sent, self._bounds)
-        self._rate_limit.observe(reply.status, reply.headers)
+        self._rate_limit.observe(reply.status, reply.headers, limited)
         return reply, used
 
     def _failure(self, reply: Reply, used: Credentials) -> AutomateError:

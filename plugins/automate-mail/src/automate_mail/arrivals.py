@@ -20,30 +20,56 @@ def arrivals(session: ImapSession, mailbox: str, cursor: Any) -> PollResult:
 
     The cursor is UIDVALIDITY and the last UID, and when the newest message came. Once the server
     has numbered the mailbox anew, which UIDVALIDITY tells, the UID says nothing, and the time goes
-    on: messages that came later are new, and of those in the very same second those that aren't
-    known.
+    on for the messages that are there: those that came later are new, and of those in the very
+    same second those that aren't known. ``old`` keeps that time until they all were looked at.
     """
     validity = session.open_mailbox(mailbox)
     if not isinstance(cursor, dict):
         last = session.next_uid() - 1
         newest = summaries(session, mailbox, validity, session.search(["UID", "*"])[-1:])
         return PollResult((), _cursor(validity, last, newest, None))
-    renumbered = cursor["uid_validity"] != validity
-    if renumbered:
-        page, more = _after_renumbering(session, mailbox, validity, cursor)
-    else:
-        after = cursor["uid"]
-        # N:* has the newest message in any case.
-        uids = [uid for uid in session.search(["UID", f"{after + 1}:*"]) if uid > after]
-        page, more = summaries(session, mailbox, validity, uids[:PAGE]), len(uids) > PAGE
-        if not page and uids:
-            return PollResult((), {**cursor, "uid": uids[:PAGE][-1]}, more=more)
-    last = page[-1].uid if page else cursor["uid"]
-    if renumbered and not more:
-        # The numbers say nothing of the time: an old message may have a higher one than a new.
-        last = max(session.next_uid() - 1, *(each.uid for each in page))
+    if cursor["uid_validity"] != validity:
+        # A second time, before the first one was gone through, goes by the first time as well.
+        known = cursor.get("old") or cursor
+        old = {"at": known["at"], "known": known["known"], "until": session.next_uid() - 1}
+        cursor = {**cursor, "uid_validity": validity, "uid": 0, "old": old}
+    uids = _unseen(session, cursor)
+    looked_at, more = uids[:PAGE], len(uids) > PAGE
+    page = summaries(session, mailbox, validity, looked_at)
+    page = [each for each in page if _is_new(each, cursor.get("old"))]
+    last = looked_at[-1] if looked_at else cursor["uid"]
+    following = _cursor(validity, last, page, cursor)
+    if old := cursor.get("old"):
+        if more:
+            following["old"] = old
+        else:
+            following["uid"] = max(last, old["until"])
     events = [PolledEvent(f"{validity}-{each.uid}", each.model_dump()) for each in page]
-    return PollResult(events, _cursor(validity, last, page, cursor), more=more)
+    return PollResult(events, following, more=more)
+
+
+def _unseen(session: ImapSession, cursor: dict[str, Any]) -> list[int]:
+    """Return the numbers after that of the cursor, without those that are surely old."""
+    after, old = cursor["uid"], cursor.get("old")
+    found: list[int] = []
+    if old and after < old["until"]:
+        day = day_of(old["at"])
+        # A day more: SINCE goes by the server's zone, and the time by its own.
+        since = ["SINCE", imap_date(day - timedelta(days=1))] if day is not None else []
+        found = session.search(["UID", f"{after + 1}:{old['until']}", *since])
+        after = old["until"]
+    # N:* has the newest message in any case.
+    return found + [uid for uid in session.search(["UID", f"{after + 1}:*"]) if uid > after]
+
+
+def _is_new(summary: Summary, old: dict[str, Any] | None) -> bool:
+    """Return True unless a message of an *old* numbering came before its time, or is known."""
+    if old is None or summary.uid > old["until"]:
+        return True
+    at, came = _moment(old["at"]), _moment(summary.arrived)
+    if at is None or came is None or came > at:
+        return True
+    return came == at and _digest(summary) not in old["known"]
 
 
 def summaries(session: ImapSession, mailbox: str, validity: int, uids: list[int]) -> list[Summary]:
@@ -56,26 +82,6 @@ def summaries(session: ImapSession, mailbox: str, validity: int, uids: list[int]
         if each is not None:
             found[each.uid] = each
     return [found[uid] for uid in uids if uid in found]
-
-
-def _after_renumbering(
-    session: ImapSession, mailbox: str, validity: int, cursor: dict[str, Any]
-) -> tuple[list[Summary], bool]:
-    """Return the first page of those that came after the cursor's time, by their new numbers."""
-    at, day = _moment(cursor["at"]), day_of(cursor["at"])
-    # A day more: SINCE goes by the server's zone, and the time by its own.
-    since = ["SINCE", imap_date(day - timedelta(days=1))] if day is not None else ["ALL"]
-    new: list[Summary] = []
-    uids = session.search(since)
-    for begin in range(0, len(uids), PAGE):
-        for each in summaries(session, mailbox, validity, uids[begin : begin + PAGE]):
-            came = _moment(each.arrived)
-            later = at is None or came is None or came > at
-            if later or (came == at and _digest(each) not in cursor["known"]):
-                new.append(each)
-        if len(new) > PAGE:
-            return new[:PAGE], True
-    return new, False
 
 
 def _cursor(

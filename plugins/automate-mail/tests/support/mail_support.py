@@ -52,10 +52,11 @@ class MailServer:
                     client.store("1:*", "+FLAGS", r"(\Deleted)")
                     client.expunge()
 
-    def put(self, raw: bytes, mailbox: str = "INBOX", date: str = "") -> None:
+    def put(self, *raws: bytes, mailbox: str = "INBOX", date: str = "") -> None:
         with self.client() as client:
             when = f'"{date}"' if date else ""
-            assert client.append(mailbox, "", when, raw)[0] == "OK"
+            for raw in raws:
+                assert client.append(mailbox, "", when, raw)[0] == "OK"
 
     def raw(self, mailbox: str = "INBOX") -> list[bytes]:
         with self.client() as client:

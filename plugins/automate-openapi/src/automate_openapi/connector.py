@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from automate_http import Auth, RateLimiter, ServiceClient
+from automate_http import Auth, ServiceClient
 from automate_http.failures import forbid_repeat
 from automate_kernel.connectors import ActionSpec, Connector, ConnectorContext
 from automate_kernel.errors import AutomateError
@@ -45,7 +45,6 @@ class OpenApiConnector(Connector):
         self._auth = auth
         self._settings: OpenApiConfig = self.parse_config(config)
         self._source = DocumentSource(self._settings, self.ctx.logger)
-        self._pace = RateLimiter()
         self._lock = threading.Lock()
         self._known: tuple[Actions, Security] | None = None
         self._clients: dict[tuple[str, tuple[str, ...]], ServiceClient] = {}
@@ -141,7 +140,6 @@ class OpenApiConnector(Connector):
                     allow_private_networks=config.allow_private_networks,
                     ca_file=config.ca_file,
                     idempotency_header=config.idempotency_header,
-                    rate_limit=self._pace,
                 )
             return found
 
