@@ -23,6 +23,7 @@ from automate_kernel.errors import (
 from automate_kernel.http.app import webhook_app
 from automate_kernel.http.operations import ExposedOperations, OperationProblem
 from automate_kernel.operations.exposure import shown_error
+from automate_kernel.secrets import Redactor
 
 TOKEN, SECRET = "an-operations-token", "s3cr3t-of-the-host-9f"
 ALLOWED = ["chat.*", "chat.drop", "broken.x", "math.add", "missing.y"]
@@ -390,6 +391,35 @@ def test_the_words_of_a_bug_and_of_the_set_up_are_for_the_log(
     assert "bug" not in str(shown)
     assert "bug" in caplog.text
     assert OperationProblem.of(error, "a call").code == code
+
+
+def test_the_log_has_the_place_of_a_bug_once_and_no_secret(
+    kernel: Kernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller sees nothing of it, so the operator has to."""
+    hidden = Redactor(["canary-7Qm2xVb91tZk"])
+
+    def broken(token: str) -> None:
+        raise RuntimeError(f"refused {token}")
+
+    try:
+        broken("canary-7Qm2xVb91tZk")
+    except RuntimeError as error:
+        shown_error(error, "a call")
+    assert "in broken" in caplog.text
+    assert 'raise RuntimeError(f"refused {token}")' in caplog.text
+    assert hidden.redact(caplog.text) == caplog.text
+    caplog.clear()
+
+    @kernel.action("broken.now")
+    def now() -> None:
+        broken("x")
+
+    app = webhook_app(
+        kernel, operations=ExposedOperations(kernel, ["broken.*"]), operations_token=TOKEN
+    )
+    assert send(app, "POST", "/operations/broken.now", {}).status_code == 500
+    assert caplog.text.count("in broken") == 1
 
 
 @pytest.mark.parametrize(

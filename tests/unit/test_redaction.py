@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.secrets import RedactingFilter, Redactor, SecretRef
-from automate_kernel.secrets.masking import strength_of
+from automate_kernel.secrets.masking import literal_secrets, secret_fields, strength_of
 
 VALUE = "p/s+w?rd=&\"'ö€😀\\ \nline-two"
 
@@ -288,6 +288,36 @@ def test_exceptions_become_text():
             raise RuntimeError(VALUE)
 
     assert VALUE not in redactor.redact_exception(Unprintable())
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "secret"),
+    [
+        ("token_name", "deploy bot", False),
+        ("tokenName", "deploy-bot", False),
+        ("key_id", "k-2024", False),
+        ("api_key_label", "for the shop", False),
+        ("password_type", "argon2", False),
+        ("api_token", "deploy bot", True),
+        ("token_name_value", "deploy bot", True),
+        ("session_id", "8f14e45fceea167a5a36dedd4bea2543", True),
+        ("secret_id", "84896a0c-1347-aa90-a4f6-aca8b7558780", True),
+        ("access_key_id", "AKIAIOSFODNN7EXAMPLE", True),
+        ("token_name", "ghp_16C7e42F292c6912E7710c838347Ae178B4a", True),
+        ("password", "deploy bot", True),
+    ],
+)
+def test_the_name_of_a_secret_is_no_secret(field, text, secret):
+    """Where it doesn't look like one: an id may be as good as a password."""
+    schema = {"properties": {field: {"type": "string"}}}
+    assert secret_fields({"input": {field: text}}, schema) == ([field] if secret else [])
+    assert secret_fields([{field: text}], None) == ([field] if secret else [])
+    assert list(literal_secrets({field: text}, schema)) == ([text] if secret else [])
+
+
+def test_a_password_by_its_schema_is_one_whatever_its_name():
+    schema = {"properties": {"key_id": {"type": "string", "format": "password"}}}
+    assert secret_fields({"key_id": "k-2024"}, schema) == ["key_id"]
 
 
 def test_threads_may_add_and_redact_at_once():

@@ -25,7 +25,8 @@ class TestAgainstHostileAnswers(HostileAnswersContract):
     answer: ClassVar[Any] = ISSUE
 
     def config(self, url: str) -> dict[str, Any]:
-        return {"base_url": url, "allow_private_networks": ["127.0.0.1"], "timeout_seconds": 2}
+        here = {"base_url": url, "allow_private_networks": ["127.0.0.1"]}
+        return {**here, "timeout_seconds": self.timeout_seconds}
 
 
 class TestLabelsAgainstHostileAnswers(TestAgainstHostileAnswers):

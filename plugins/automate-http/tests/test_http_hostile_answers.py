@@ -14,27 +14,6 @@ from automate_kernel.testing.hostile_service import HostileService, hostile_serv
 from pydantic import BaseModel
 
 
-# Only a service that never ends its answer needs a client that is soon at its limit. A busy machine
-# may take its time with the others, within the suite's own limit.
-ENDLESS = frozenset({"silent", "dripping"})
-
-
-class HostileAnswers(HostileAnswersContract):
-    """The suite, with a time limit for the plugin that fits the answer."""
-
-    served: HostileService | None = None
-
-    @pytest.fixture
-    def service(self) -> Iterator[HostileService]:
-        with hostile_service(self.answer_to) as service:
-            self.served = service
-            yield service
-
-    @property
-    def timeout_seconds(self) -> float:
-        return 2 if self.served is not None and self.served.manner in ENDLESS else 30
-
-
 class User(BaseModel):
     id: int
     name: str
@@ -77,7 +56,7 @@ class CrmWithKey(Crm):
     auth = QueryAuth("key", "CRM_KEY")
 
 
-class TestCrmAgainstHostileAnswers(HostileAnswers):
+class TestCrmAgainstHostileAnswers(HostileAnswersContract):
     plugin, operation, example_input = Crm, "get_user", {"id": 7}
     answer = {"id": 7, "name": "Ada"}
 
@@ -97,7 +76,7 @@ class TestKeyInQueryAgainstHostileAnswers(TestCrmAgainstHostileAnswers):
     plugin = CrmWithKey
 
 
-class TestHttpConnectorAgainstHostileAnswers(HostileAnswers):
+class TestHttpConnectorAgainstHostileAnswers(HostileAnswersContract):
     plugin, operation, example_input = HttpConnector, "get", {"url": "users/7"}
     reads_json = False
 

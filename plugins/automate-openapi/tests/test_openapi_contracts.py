@@ -41,7 +41,7 @@ class TestAgainstHostileAnswers(HostileAnswersContract):
             "auth": self.auth,
             "validate_output": "error",
             "allow_private_networks": ["127.0.0.1"],
-            "timeout_seconds": 4,
+            "timeout_seconds": self.timeout_seconds,
         }
 
 
@@ -76,7 +76,7 @@ class TestDocumentAgainstHostileAnswers(HostileAnswersContract):
         return {
             "document": f"{url}/openapi.json",
             "allow_private_networks": ["127.0.0.1"],
-            "timeout_seconds": 4,
+            "timeout_seconds": self.timeout_seconds,
             "max_document_bytes": 1_000_000,
         }
 

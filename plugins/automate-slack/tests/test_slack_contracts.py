@@ -58,7 +58,7 @@ class HostileSlack(HostileAnswersContract):
         return {
             "base_url": f"{url}/api",
             "allow_private_networks": ["127.0.0.1"],
-            "timeout_seconds": 2.5,
+            "timeout_seconds": self.timeout_seconds,
         }
 
 

@@ -94,4 +94,4 @@ class TestHostileAnswers(HostileAnswersContract):
         return {"data": {"data": {"password": "hunter2-hunter2"}, "metadata": {"version": 1}}}
 
     def config(self, url: str) -> dict[str, Any]:
-        return {"address": url, "timeout_seconds": 2}
+        return {"address": url, "timeout_seconds": self.timeout_seconds}

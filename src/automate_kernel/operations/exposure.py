@@ -17,6 +17,7 @@ from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets import Redactor
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.masking import secrets_of_input
+from automate_kernel.secrets.tracebacks import log_error, trace_of
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -79,14 +80,16 @@ def shown_error(error: BaseException, what: str) -> AutomateError:
     Return the error that a caller may see for *error*, through whichever door it came.
 
     The words of a bug (``INTERNAL``) and of a fault of the set-up may tell anything: they go to
-    the log, as *what*. The caller gets ``INTERNAL``, or ``UNAVAILABLE`` for a set-up that may
-    work later: a secrets backend is away, say.
+    the log, as *what*, with files and lines, and without secrets. The caller gets ``INTERNAL``, or
+    ``UNAVAILABLE`` for a set-up that may work later: a secrets backend is away, say.
     """
     known = error if isinstance(error, AutomateError) else None
     ours = known is None or is_setup_fault(known)
     if known is not None and not ours and known.code is not ErrorCodes.INTERNAL:
         return known
-    logger.error("%s failed: %s", what, error)
+    # That of a call is in the log already, by the call's own name.
+    trace = trace_of(error, str) if known is None or known.trace is None else None
+    log_error(logger, logging.ERROR, "%s failed: %s", what, error, trace=trace)
     retryable = known is not None and known.retryable
     code = ErrorCodes.UNAVAILABLE if ours and retryable else ErrorCodes.INTERNAL
     wait = known.retry_after if known is not None else None

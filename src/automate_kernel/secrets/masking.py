@@ -71,6 +71,8 @@ _WITH = {
     "master", "private", "recovery", "service", "session", "shared", "signing", "ssh", "user",
     "webhook",
 }  # fmt: skip
+# A name that ends with one of these is that of what a secret is called, and not of its value.
+_TOLD = {"alias", "id", "ids", "kind", "label", "name", "names", "type"}
 _SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 
 # Deeper than anything that can be stored, and shallow enough for a recursion.
@@ -203,7 +205,11 @@ def secrets_of_input(value: Any, schema: Mapping[str, Any] | None) -> Iterator[s
 
 
 def secret_fields(value: Any, schema: Mapping[str, Any] | None) -> list[str]:
-    """Return the names of the fields of an operation's input that have a secret in them."""
+    """
+    Return the names of the fields of an operation's input that have a secret in them.
+
+    A field that is called ``…_name`` or ``…_id`` has the name of one, unless it looks like one.
+    """
     return sorted({name for name, _ in _literals(value, schema, _is_credential)})
 
 
@@ -254,10 +260,21 @@ def _literals(
         elif isinstance(value, str) and "$secret:" not in value and "{{" not in value:
             # Of a mapping like that of headers not every value is a secret, though none is shown.
             password = named and any(map(_is_password, forms))
-            if password or is_secret_name(name) or looks_secret(value):
+            secret = is_secret_name(name) and not _is_told(name, value)
+            if password or secret or looks_secret(value):
                 yield name, value
 
     return within(value, [schema or {}], "")
+
+
+def _is_told(name: str, text: str) -> bool:
+    """
+    Return True if *text* only says which secret is meant: ``token_name``, ``key_id``.
+
+    Never one that looks like a secret itself: some ids are credentials, as those of sessions are.
+    """
+    words = [word for word in _SPLIT.split(name) if word]
+    return bool(words) and words[-1].lower() in _TOLD and not _looks_secret(text)
 
 
 def _is_password(form: Mapping[str, Any]) -> bool:

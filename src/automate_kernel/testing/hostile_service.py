@@ -28,10 +28,12 @@ class HostileService:
     """
     A server of HTTP whose next answers are one of `ANSWERS`, by its name.
 
-    *answer_to* returns the right answer, as JSON, to a method and a path.
+    *answer_to* returns the right answer to a method and a path: what JSON is made of, or bytes,
+    which are sent as they are, as *content_type*.
     """
 
     answer_to: Callable[[str, str], Any]
+    content_type: str = "application/json"
     manner: str = "right"
     url: str = ""
     elsewhere: str = ""
@@ -73,7 +75,7 @@ class _AnyRequest(BaseHTTPRequestHandler):
 
     def send(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
-        headers.setdefault("Content_Type", "application/json")
+        headers.setdefault("Content_Type", self.server.service.content_type)
         headers.setdefault("Content_Length", str(len(body)))
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -85,7 +87,11 @@ class _AnyRequest(BaseHTTPRequestHandler):
         """Fail, and repeat what was sent, as some services do."""
         sent = f"{self.path} {' '.join(self.headers.values())}"
         body = {"message": f"refused: {sent}", "error": {"message": sent, "code": status}}
-        self.send(status, json.dumps(body).encode(), **headers)
+        self.send(status, json.dumps(body).encode(), Content_Type="application/json", **headers)
+
+    def right_answer(self) -> bytes:
+        found = self.server.service.answer_to(self.command, self.path)
+        return found if isinstance(found, bytes) else json.dumps(found).encode()
 
     def end_connection(self) -> None:
         self.close_connection = True
@@ -98,8 +104,15 @@ class _Elsewhere(_AnyRequest):
 
 
 def _right(handler: _AnyRequest) -> None:
-    found = handler.server.service.answer_to(handler.command, handler.path)
-    handler.send(200, json.dumps(found).encode())
+    handler.send(200, handler.right_answer())
+
+
+def _truncated(handler: _AnyRequest) -> None:
+    if handler.server.service.content_type == "application/json":
+        handler.send(200, b'{"id": 7, "items": [{"na')
+    else:
+        answer = handler.right_answer()
+        handler.send(200, answer[: len(answer) // 2])
 
 
 def _refusal(status: int, **headers: str) -> Answer:
@@ -166,8 +179,10 @@ ANSWERS: dict[str, Answer] = {
     "unavailable": _refusal(503),
     "silent": _silent,
     "dripping": _dripping,
-    "truncated_json": lambda handler: handler.send(200, b'{"id": 7, "items": [{"na'),
-    "page_for_people": lambda handler: handler.send(200, b"<html>Please log in</html>"),
+    "truncated": _truncated,
+    "page_for_people": lambda handler: handler.send(
+        200, b"<html>Please log in<br></html>", Content_Type="text/html"
+    ),
     "other_shape": lambda handler: handler.send(200, b'[["nobody", {"expects": "this"}]]'),
     "cut_off": _cut,
     "hung_up": _AnyRequest.end_connection,
@@ -179,9 +194,11 @@ ANSWERS: dict[str, Answer] = {
 
 
 @contextmanager
-def hostile_service(answer_to: Callable[[str, str], Any]) -> Iterator[HostileService]:
+def hostile_service(
+    answer_to: Callable[[str, str], Any], content_type: str = "application/json"
+) -> Iterator[HostileService]:
     """Serve at a free port of 127.0.0.1, and at one of 127.0.0.2 where there is such an address."""
-    service = HostileService(answer_to)
+    service = HostileService(answer_to, content_type)
     listeners = [_listen(service, "127.0.0.1", _AnyRequest)]
     service.url = f"http://127.0.0.1:{listeners[0].server_address[1]}"
     try:

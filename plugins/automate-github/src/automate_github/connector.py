@@ -628,7 +628,7 @@ def _passes(refused: AutomateError, found: PullRequest, sha: str | None) -> bool
     if refused.details.get("status") == _CONFLICT:
         # A commit has come meanwhile, which nobody has looked at if one was named.
         return sha is None
-    # GitHub: "Base branch was modified. Review and try the merge again."; null: it doesn't know yet.
+    # GitHub: "Base branch was modified. Review and try the merge again."; None: it has yet to look.
     return _MOVED in refused.message.lower() or found.mergeable is None
 
 
