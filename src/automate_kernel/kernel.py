@@ -259,7 +259,7 @@ class Kernel:
         for key in self.plugins.filters.keys():  # noqa: SIM118  (a registry is no mapping)
             self.filters.announce(key, partial(self.plugins.filters.get, key))
         # Before the workflows, whose templates may use a filter that is made here.
-        self.plugins.hook.automate_configure(kernel=self)
+        self.plugins.hooks.configure(self)
         if strict:
             self.plugins.load_all()
         for workflow in workflows:

@@ -22,6 +22,7 @@ from automate_kernel.errors import (
     ConfigError,
     ErrorCodes,
     PayloadError,
+    PluginError,
     StorageError,
     WebhookRejectedError,
 )
@@ -746,6 +747,24 @@ def test_workflow_files_may_use_the_filters_of_a_plugin(tmp_path: Path) -> None:
     file.write_text(json.dumps({"name": "loud", "trigger": {"type": "manual"}, "steps": [step]}))
     kernel = kernel_on(listed={"hook": [Plugin]}, workflows=[file])
     assert [workflow.name for workflow in kernel.workflows] == ["loud"]
+
+
+@pytest.mark.parametrize("error", [SystemExit("3"), ValueError("no colour")])
+def test_a_hook_that_fails_to_configure_is_named(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its remedy; one that ends the process would end it without a word."""
+
+    class Plugin:
+        @hookimpl
+        def automate_configure(self, kernel: Kernel) -> None:
+            raise error
+
+    with pytest.raises(PluginError if isinstance(error, SystemExit) else ValueError) as raised:
+        kernel_on(listed={"hook": {"loud": Plugin}})
+    said = f"{raised.value} {caplog.text}"
+    assert "hook 'loud' failed in automate_configure: " in said
+    assert "disabled=['hook:loud']" in said
 
 
 def twins(owner):

@@ -97,7 +97,7 @@ def test_a_plugin_takes_no_command_of_the_program(run):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("broken", "waves_that"), ("nothing", "of a plugin is a str")]
+    ("name", "says"), [("broken", "waves_that"), ("nothing", "os:sep is a str, and no command")]
 )
 def test_a_broken_command_is_an_error_of_its_own(run, name, says):
     """With the reason, and no traceback; the others work."""

@@ -70,6 +70,13 @@ def test_a_name_of_no_use_is_refused(name: str) -> None:
     assert caught.value.hint
 
 
+def test_a_word_of_python_is_refused_as_such() -> None:
+    """The rule of letters and digits wouldn't say what is wrong."""
+    with pytest.raises(ConfigError, match="is a word of Python") as caught:
+        Scaffold.named("class", ["connector"])
+    assert "class-plugin" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize("kinds", [["conector"], ["connector", "provider"]])
 def test_kinds_of_no_use_are_refused(kinds: list[str]) -> None:
     """One that there isn't, and two that would share their names."""

@@ -70,11 +70,16 @@ class Scaffold:
         """Return the plugin called *name*; raises `ConfigError` for a name or kinds of no use."""
         words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
         key = re.sub(r"[-_.\s]+", "_", words).strip("_").lower().removeprefix("automate_")
-        if not _NAME.fullmatch(key) or len(key) > _MOST_LETTERS or keyword.iskeyword(key):
+        if not _NAME.fullmatch(key) or len(key) > _MOST_LETTERS:
             raise ConfigError(
                 f"{name!r} is no name for a plugin",
-                hint=f"use at most {_MOST_LETTERS} letters and digits, with a letter first: acme,"
-                " acme-mail",
+                hint=f"use at most {_MOST_LETTERS} letters of a to z and digits, with a letter"
+                " first: acme, acme-mail",
+            )
+        if keyword.iskeyword(key):
+            raise ConfigError(
+                f"{name!r} is a word of Python, and no name for a plugin",
+                hint=f"choose another, such as {key}-plugin",
             )
         if key in ("kernel", "sqlalchemy", "django"):
             raise ConfigError(f"automate-{key} is ours", hint="choose another name")

@@ -12,7 +12,7 @@ from automate_kernel.cli.command import adopt, reporting
 from automate_kernel.cli.output import log_to_stderr
 from automate_kernel.cli.session import HostSession
 from automate_kernel.cli.settings import load_settings
-from automate_kernel.errors import ConfigError, PluginError, type_name
+from automate_kernel.errors import ConfigError
 from automate_kernel.plugins.kinds import COMMAND
 from automate_kernel.plugins.records import PluginRecord, Policy
 from automate_kernel.plugins.registry import Registry
@@ -69,14 +69,7 @@ class _PluginCommand(TyperCommand):
 
     @cached_property
     def _real(self) -> Any:
-        found = self._registry.get(str(self.name))
-        if not isinstance(found, typer.Typer):
-            raise PluginError(
-                f"the command {self.name!r} of a plugin is {type_name(found)}",
-                hint="its entry point names a typer.Typer, such as automate_kernel.cli.command"
-                ".Commands",
-            )
-        command = typer.main.get_command(found)
+        command = typer.main.get_command(self._registry.get(str(self.name)))
         command.name = self.name
         return command
 

@@ -15,17 +15,18 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from automate_kernel.errors import PluginError, did_you_mean
+from automate_kernel.errors import AutomateError, PluginError, did_you_mean
+from automate_kernel.plugins.targets import describe_failure
 from automate_kernel.secrets.logs import get_logger
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
 
-    from automate_kernel.errors import AutomateError
     from automate_kernel.operations.context import Call
     from automate_kernel.outbox.item import NewItem, OutboxItem
     from automate_kernel.plugins.registry import Registry
@@ -139,6 +140,35 @@ class Hooks:
         with self._lock:
             if self._manager is not None:
                 self._admit(self._manager, key, plugin)
+
+    def configure(self, kernel: Any) -> None:
+        """
+        Call ``automate_configure`` of every receiver, and name the one that fails.
+
+        A kernel that is set up in part must not run, so what it raises goes on; ``SystemExit``
+        becomes a `PluginError`, or the application would end without a word.
+        """
+        try:
+            self.hook.automate_configure(kernel=kernel)
+        except (KeyboardInterrupt, AutomateError):
+            raise
+        except BaseException as error:
+            name = self._failed_in(error)
+            text = f"hook {name!r} failed in automate_configure: {describe_failure(error)[0]}"
+            remedy = f"correct it, or switch it off with disabled=['hook:{name}']"
+            if isinstance(error, Exception):
+                logger.error("%s; %s", text, remedy)
+                raise
+            raise PluginError(text, hint=remedy) from error
+
+    def _failed_in(self, error: BaseException) -> str:
+        """Return the key of the receiver of ``automate_configure`` that raised *error*."""
+        codes = {
+            getattr(each.function, "__code__", None): each.plugin_name
+            for each in self.hook.automate_configure.get_hookimpls()
+        }
+        frames = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+        return next((codes[code] for code in frames if code in codes), "of a plugin")
 
     def notify(self, name: str, **arguments: Any) -> list[Exception]:
         """

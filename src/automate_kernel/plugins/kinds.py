@@ -57,6 +57,17 @@ class Kind:
                 f"{target} is no subclass of {base.__name__}: it is {what}",
                 hint=f"derive the class from {base.__module__}.{base.__name__}; register classes",
             )
+        if lacking := sorted(getattr(plugin, "__abstractmethods__", ())):
+            raise PluginError(
+                f"{target} can't be made: it lacks {', '.join(lacking)}",
+                hint="write the methods that its base class leaves to it",
+            )
+        if self.name == "command" and not isinstance(plugin, load_target("typer:Typer")):
+            raise PluginError(
+                f"{target} is {type_name(plugin)}, and no command",
+                hint="its entry point names a typer.Typer, such as automate_kernel.cli.command"
+                ".Commands",
+            )
         if self.name == "filter" and not callable(plugin):
             raise PluginError(f"{target} can't be called", hint="a filter is a function")
         needs = getattr(plugin, "automate_requires", "")

@@ -47,7 +47,7 @@ class Manifest:
     def read(cls, path: Path) -> Manifest:
         """Read the file *path*; raises `ManifestError`."""
         try:
-            data = read_json(path.read_text("utf-8"))
+            data = read_json(path.read_bytes().decode())
             if data["manifest"] != _FORMAT:
                 raise ManifestError(
                     f"{path} is a manifest of format {data['manifest']!r}, and this is {_FORMAT}",

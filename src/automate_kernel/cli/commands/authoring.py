@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,9 @@ def new(
     files = [each for each in files if (folder / each).is_file()]
     out.data({**data, "key": scaffold.name, "kinds": list(scaffold.kinds), "files": files})
     out.line(f"made {shown}: {len(files)} files")
-    out.line(f"  pip install -e {shown}   (or: uv pip install -e {shown})")
-    out.line(f"  cd {shown}")
+    path = shlex.quote(str(shown))
+    out.line(f"  pip install -e {path}   (or: uv pip install -e {path})")
+    out.line(f"  cd {path}")
     out.line("  pytest")
     out.line("  automate plugins manifest && automate plugins check")
 

@@ -78,7 +78,7 @@ def _checks(
     yield "program", lambda: [Finding("program", "ok", version_line())]
     yield "settings", lambda: _settings(context)
     yield "database", lambda: _database(context)
-    yield "plugins", lambda: plugin_findings(kernel())
+    yield "plugins", lambda: _plugins(kernel())
     yield "workflows", lambda: _workflows(session.workflow_paths(), kernel())
     yield "secrets", lambda: secret_findings(kernel(), _uses(context, kernel()))
     yield "polls", lambda: _polls(context, idle_seconds)
@@ -91,6 +91,11 @@ def _checks(
             idle_seconds=idle_seconds,
         ),
     )
+
+
+def _plugins(kernel: Kernel) -> list[Finding]:
+    kernel.plugins.registry("command").load_all()  # no kernel imports them
+    return plugin_findings(kernel)
 
 
 def _polls(context: Context, idle_seconds: float) -> list[Finding]:
