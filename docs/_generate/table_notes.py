@@ -74,6 +74,8 @@ PENDING ─▶ RUNNING ─┬▶ COMPLETED
     "told by.",
     "automate_poll": "The polls of connectors: where each goes on from, and how it fares; see "
     "[Poll a service](../howto/poll-a-service.md).",
+    "automate_budget": "What an execution, or a tenant in a day, has spent of a budget; see "
+    "[Budgets](../howto/language-models.md#budgets).",
     "automate_debounce": "The executions of debounced workflows that wait for the last event.",
     "automate_worker": "The workers that run, as they last reported; see "
     "[Observe it](../howto/observe.md).",
@@ -268,6 +270,16 @@ COLUMN_NOTES = {
     ("automate_poll", "error_code"): "the code of the last failure",
     ("automate_poll", "error"): "its message, without secrets",
     ("automate_poll", "created_at"): "when a workflow listened to it first",
+    (
+        "automate_budget",
+        "id",
+    ): "SHA-256 over the name and the execution, or the name, the day and the tenant",
+    ("automate_budget", "name"): "the key of the plugin whose budget it is",
+    ("automate_budget", "tenant_id"): "the tenant; null for all that have none",
+    ("automate_budget", "execution_id"): "the execution that no other waits for; null for a day",
+    ("automate_budget", "spent"): "amounts by their units",
+    ("automate_budget", "reserved"): "the amounts of calls that go on, and until when at most",
+    ("automate_budget", "ends_at"): "the end of the day; null for an execution",
     ("automate_debounce", "id"): "SHA-256 over workflow, tenant and key",
     ("automate_debounce", "execution_id"): "the execution that waits",
     ("automate_debounce", "created_at"): "when it began to wait",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from automate_kernel.automation import Automation
+from automate_kernel.budgets import Budgets
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.field_choices import FieldChoices
@@ -196,6 +197,8 @@ class Kernel:
         """Runs of workflows: get, find, cancel, resume."""
         self.approvals: Approvals = self._approvals(signing_keys, public_url)
         """The steps that wait for a person: find, approve, reject, make a link."""
+        self.budgets: Budgets = Budgets(self.storage)
+        """What executions and tenants have spent of budgets, in language models for example."""
         self.workflows: Catalogue = self._catalogue(workflow_source)
         """The workflows of this kernel, by name."""
         self.schedules: Schedules = Schedules(self.workflows, self.executions, sender=self)
@@ -220,7 +223,7 @@ class Kernel:
             sender=self,
             leaves_events=lambda: precedence.leaves_events,
         )
-        self.operations.approvals = self.approvals
+        self.operations.approvals, self.operations.budgets = self.approvals, self.budgets
         notices = ApprovalNotices(
             self.executions, self.approvals, self.operations, self.workflows.program
         )

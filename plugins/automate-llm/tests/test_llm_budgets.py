@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import sqlalchemy as sa
 from llm_support import completion, says, scripted
+from pydantic_ai import Agent, ImageUrl
 
 from automate_kernel import AutomateError, Kernel
-from automate_llm import LlmProvider
-from automate_llm.budgets import Amount, Ledger
-from automate_llm.config import LlmBudget, LlmBudgets
+from automate_llm import LlmProvider, add_agents
+from automate_sqlalchemy import SqlAlchemyStorage
 
 TOKENS = {"tenant_day": {"tokens": 1_000}}
 
 
-def kernel_with(url: str, budgets: dict[str, Any], **service: Any) -> Kernel:
+def kernel_with(
+    url: str, budgets: dict[str, Any], storage: Any = None, **service: Any
+) -> Kernel:
     main = {
         "model": "openai-chat:gpt-4o", "base_url": url, "api_key": "k", "max_tokens": 100, **service
     }  # fmt: skip
     config = {"llm": {"services": {"main": main}, "budgets": budgets}}
-    return Kernel(discover=False, plugins=[LlmProvider], config=config)
+    return Kernel(storage, discover=False, plugins=[LlmProvider], config=config)
 
 
 def test_a_request_that_could_pass_the_budget_is_not_made():
@@ -64,7 +64,7 @@ def test_an_execution_has_its_own():
         for _ in range(2):
             service.requests.clear()
             execution = kernel.run("w")
-            assert "for this execution" in execution.error
+            assert f"for the execution {execution.id}" in execution.error
             assert 0 < len(service.requests) < 9
 
 
@@ -92,30 +92,67 @@ def test_what_a_service_refused_costs_nothing():
         assert len(service.requests) == 20
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 100)), max_size=40))
-def test_no_order_of_requests_passes_the_budget(requests):
-    """Reservations stand side by side, and are settled in any order."""
-    ledger = Ledger(LlmBudgets(tenant_day=LlmBudget(tokens=1_000)))
-    spent, open_ = 0, []
-    for most, percent in requests:
-        if percent % 3 == 0 and open_:
-            accounts, reserved, real = open_.pop(percent % len(open_))
-            ledger.settle(accounts, Amount(reserved), Amount(real))
-            spent += real
-        try:
-            accounts = ledger.reserve(Amount(most))
-        except AutomateError:
-            continue
-        open_.append((accounts, most, most * percent // 100))
-        assert spent + sum(reserved for _, reserved, _ in open_) <= 1_000
+def test_a_refusal_says_what_was_spent_and_when_it_renews():
+    with scripted(lambda _: says("x")) as service:
+        kernel = kernel_with(service.url, {"tenant_day": {"tokens": 500}})
+        kernel.invoke("llm.chat", {"prompt": "x"}, tenant_id="acme")
+        with pytest.raises(AutomateError) as caught:
+            kernel.invoke("llm.chat", {"prompt": "x" * 400}, tenant_id="acme")
+    told = str(caught.value)
+    assert "budget of 500 tokens for the tenant 'acme' today" in told and "25 are spent" in told
+    (account,) = kernel.budgets.find("llm", tenant_id="acme")
+    assert f"{account.ends_at:%Y-%m-%d} 00:00 UTC" in told
+    assert account.spent["tokens"] == 25 and not account.reserved
 
 
-def test_a_new_day_begins_at_nothing():
-    now = [datetime(2026, 11, 26, 23, 59, tzinfo=timezone.utc)]
-    ledger = Ledger(LlmBudgets(tenant_day=LlmBudget(tokens=100)), clock=lambda: now[0])
-    ledger.reserve(Amount(90))
-    with pytest.raises(AutomateError):
-        ledger.reserve(Amount(90))
-    now[0] = datetime(2026, 11, 27, tzinfo=timezone.utc)
-    ledger.reserve(Amount(90))
+def test_a_new_process_goes_on_where_the_last_one_was(tmp_path):
+    def process(url: str) -> Kernel:
+        engine = sa.create_engine(f"sqlite:///{tmp_path / 'x.sqlite3'}")
+        storage = SqlAlchemyStorage(engine)
+        storage.create_tables()
+        return kernel_with(url, {"tenant_day": {"tokens": 400}}, storage=storage)
+
+    with scripted(lambda _: says("x")) as service:
+        made = 0
+        with pytest.raises(AutomateError, match="budget"):
+            for _ in range(50):
+                with process(service.url) as kernel:
+                    kernel.invoke("llm.chat", {"prompt": "x"})
+                made += 1
+    assert 0 < made < 10 and len(service.requests) == made
+
+
+def test_an_agent_in_a_sub_workflow_spends_of_the_budget_of_the_whole():
+    with scripted(lambda _: says("x")) as service:
+        kernel = kernel_with(service.url, {"execution": {"tokens": 500}})
+        add_agents(kernel)
+        agent = {"workflow": "llm.agent", "input": {"prompt": "x"}}
+        steps = [{"id": f"s{n}", **agent} for n in range(9)]
+        kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps})
+        execution = kernel.run("w")
+        assert execution.error_code == "RESOURCE_EXHAUSTED", execution.error
+        assert 0 < len(service.requests) < 9
+        (account,) = kernel.budgets.find(execution_id=execution.id)
+        assert account.spent["tokens"] == 25 * len(service.requests)
+        kernel.executions.purge(older_than_seconds=0)
+        kernel.executions.purge(older_than_seconds=0)
+        assert kernel.budgets.find(execution_id=execution.id) == []
+
+
+def test_an_agent_of_ones_own_asks_for_no_longer_answer_than_was_reserved():
+    with scripted(lambda _: says("x")) as service:
+        kernel = kernel_with(service.url, TOKENS)
+        Agent(kernel.provider("llm").model()).run_sync("x")
+        assert service.requests[0]["max_completion_tokens"] == 100
+        with pytest.raises(AutomateError, match="BinaryContent"):
+            Agent(kernel.provider("llm").model()).run_sync(["x", ImageUrl("https://example.com/a")])
+        assert len(service.requests) == 1
+
+
+def test_a_request_whose_answer_was_lost_counts_in_full():
+    with scripted(lambda _: (200, {}, b"{")) as service:
+        kernel = kernel_with(service.url, TOKENS)
+        with pytest.raises(AutomateError):
+            kernel.invoke("llm.structured", {"prompt": "x", "output_schema": {"type": "object"}})
+    (account,) = kernel.budgets.find()
+    assert account.spent["tokens"] > 100 and not account.reserved

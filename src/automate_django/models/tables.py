@@ -460,3 +460,19 @@ class WorkflowDebounce(_KernelTable):
     created_at = models.DateTimeField()
 
     Meta = _meta(tables.DEBOUNCE)
+
+
+class SpendingBudget(_KernelTable):
+    """The amounts that an execution, or a tenant in a day, has spent of a budget."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    name = models.CharField(max_length=200)
+    tenant_id = models.CharField(max_length=200, null=True)
+    execution_id = models.UUIDField(null=True)
+    spent = models.JSONField()
+    reserved = models.JSONField()
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+    ends_at = models.DateTimeField(null=True)
+
+    Meta = _meta(tables.BUDGET)

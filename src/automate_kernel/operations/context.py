@@ -14,6 +14,7 @@ from automate_kernel.secrets.handles import SecretReader
 from automate_kernel.secrets.logs import get_plugin_logger
 
 if TYPE_CHECKING:
+    from automate_kernel.budgets import Budgets
     from automate_kernel.operations.reports import CallReport
     from automate_kernel.outbox.item import OutboxItem
 
@@ -164,7 +165,8 @@ class PluginContext:
     The things that the host lends to one plugin instance.
 
     *settings* are the host's own, read-only. *redact* takes the secrets out of a text that leaves
-    the plugin. *approvals* are the kernel's `Approvals`; without a kernel there are none.
+    the plugin. *approvals* are the kernel's `Approvals`, and *budgets* its
+    `Budgets`; without a kernel there are none.
     `PluginContext(key="x")` is enough for a test.
     """
 
@@ -176,6 +178,7 @@ class PluginContext:
     tenant_id: str | None = None
     redact: Callable[[str], str] = field(default=str, repr=False)
     approvals: Any = field(default=None, repr=False)
+    budgets: Budgets | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.logger is None:

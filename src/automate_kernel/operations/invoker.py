@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
+from automate_kernel.budgets import Budgets
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
@@ -77,6 +78,8 @@ class Invoker:
     compile_config: Callable[[Any], Any]
     approvals: Any = field(default=None, init=False)
     """The approvals that plugins have as ``ctx.approvals``."""
+    budgets: Budgets | None = field(default=None, init=False)
+    """The budgets that plugins have as ``ctx.budgets``."""
     places: ConfigPlaces = field(default_factory=ConfigPlaces, init=False)
     """The form in which the host writes the config of plugins, for errors about it."""
     portal: Portal = field(default_factory=Portal, init=False)
@@ -130,7 +133,7 @@ class Invoker:
         redact = self.redactor.redact
         ctx = cls.context_class(
             key=key, secrets=self.secrets, settings=self.settings, redact=redact,
-            approvals=self.approvals,
+            approvals=self.approvals, budgets=self.budgets,
         )  # fmt: skip
         return construct(cls, config, ctx)
 

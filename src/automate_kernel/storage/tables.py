@@ -96,6 +96,7 @@ SIGNAL = "automate_signal"
 AWAITED = "automate_awaited"
 POLL = "automate_poll"
 DEBOUNCE = "automate_debounce"
+BUDGET = "automate_budget"
 SCHEMA = "automate_schema"
 
 VERSION = 2
@@ -449,6 +450,22 @@ _ALL = (
         Column("execution_id", "id"),
         # The time of the first event; of a rate limit, when its bucket would be full again.
         Column("created_at", "time"),
+    ),
+    _table(
+        BUDGET,
+        # SHA-256 over its name and the execution, or the day and the tenant.
+        Column("id", "text", _KEY),
+        # The key of the plugin whose budget it is.
+        Column("name", "text", _NAME),
+        Column("tenant_id", "text", _NAME, null=True),
+        # The execution that no other waits for; null for a day.
+        Column("execution_id", "id", null=True),
+        # Amounts by unit; and those of calls that go on, each until when at the longest.
+        *_columns("json", "spent reserved"),
+        *_columns("time", "created_at updated_at"),
+        Column("ends_at", "time", null=True),
+        _index("automate_budget_execution", "execution_id", execution_id=None),
+        _index("automate_budget_ended", "ends_at", ends_at=None),
     ),
     _table(
         SCHEMA,

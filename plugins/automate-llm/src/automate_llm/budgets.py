@@ -1,20 +1,22 @@
 """
 Budgets of tokens and money, which refuse a request before they are passed.
 
-A request reserves the most that it can cost, and is settled by its answer. The counts are this
-process's own: other workers have their own, and a new process begins with none.
+A request reserves the most that it can cost, and is settled by its answer. The counts are the
+kernel's, in the application's database: all workers share them.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
+import anyio
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
@@ -24,24 +26,28 @@ from pydantic_ai.tools import RunContext
 from pydantic_ai.usage import RequestUsage
 
 from automate_kernel import AutomateError, ErrorCodes, current_call
+from automate_kernel.budgets import Budget, Budgets, Reservation
 from automate_llm.config import LlmBudget, LlmBudgets
 from automate_llm.model_answers import cost_of
 
-# Executions that are counted: of those that were not heard of for longest the count is forgotten.
-_MOST_COUNTED = 10_000
+# A request ends within it, and what a dead process has reserved is free again after it.
+_LONGEST_SECONDS = 3_600.0
+# Quotes within a text are escaped, so this is no text.
+_ELSEWHERE = re.compile(rb'"kind":"(?:image-url|audio-url|document-url|video-url|uploaded-file)"')
+_TOKENS, _DOLLARS = "tokens", "US dollars"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Amount:
     """Tokens and US dollars."""
 
     tokens: int = 0
-    usd: float = 0.0
+    usd: Decimal = Decimal(0)
 
-    def add(self, other: Amount, sign: int = 1) -> None:
-        """Add *other*, or take it away with -1."""
-        self.tokens += sign * other.tokens
-        self.usd += sign * other.usd
+    @property
+    def by_unit(self) -> dict[str, int | Decimal]:
+        """The amounts by the words of the kernel's budgets."""
+        return {_TOKENS: self.tokens, _DOLLARS: self.usd}
 
 
 @dataclass(slots=True)
@@ -54,17 +60,16 @@ class Spending:
         """Note the usage that an *answer* states; without one it stays the most that it may be."""
         usage, cost = answer.usage, cost_of(answer)
         if tokens := usage.input_tokens + usage.output_tokens:
-            self.spent = Amount(tokens, self.spent.usd if cost is None else float(cost))
+            self.spent = Amount(tokens, self.spent.usd if cost is None else cost)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Ledger:
-    """The amounts that executions and tenants have spent here, and have reserved."""
+    """The budgets of the provider *name*, which *store* counts."""
 
     budgets: LlmBudgets
-    clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
-    _spent: OrderedDict[str, Amount] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    store: Budgets
+    name: str
 
     @property
     def counts_money(self) -> bool:
@@ -80,90 +85,68 @@ class Ledger:
 
         Raises ``FAILED_PRECONDITION`` if there is a budget of money, and the price is unknown.
         """
-        amount = Amount(tokens=input_tokens + output_tokens)
-        if self.counts_money:
-            usage = RequestUsage(input_tokens=input_tokens, output_tokens=output_tokens)
-            price = cost_of(ModelResponse([], usage=usage, model_name=model, provider_name=system))
-            if price is None:
-                raise AutomateError(
-                    ErrorCodes.FAILED_PRECONDITION,
-                    f"the price of the model {model!r} is unknown, so no budget of money can hold",
-                    hint="give a budget of tokens instead",
-                )
-            amount.usd = float(price)
-        return amount
+        tokens = input_tokens + output_tokens
+        if not self.counts_money:
+            return Amount(tokens)
+        usage = RequestUsage(input_tokens=input_tokens, output_tokens=output_tokens)
+        price = cost_of(ModelResponse([], usage=usage, model_name=model, provider_name=system))
+        if price is None:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"the price of the model {model!r} is unknown, so no budget of money can hold",
+                hint="give a budget of tokens instead",
+            )
+        return Amount(tokens, price)
 
-    @contextmanager
-    def spending(self, most: Amount) -> Iterator[Spending]:
+    @asynccontextmanager
+    async def spending(self, most: Amount) -> AsyncIterator[Spending]:
         """
         Reserve *most* for a request, and settle it by what the block notes.
 
-        An error that the service itself answers costs nothing. Any other end, a lost connection
-        say, counts as *most*: nobody knows whether it was paid.
+        Raises ``RESOURCE_EXHAUSTED`` if a budget could be passed. An error that the service itself
+        answers costs nothing. Any other end, a lost connection say, counts as *most*: nobody knows
+        whether it was paid.
         """
-        accounts = self.reserve(most)
+        # On a thread: the database may let one wait.
+        reservation = await asyncio.to_thread(
+            partial(
+                self.store.reserve, self._current(), most.by_unit, seconds=_LONGEST_SECONDS + 60
+            )
+        )
         noted = Spending(most)
         try:
-            yield noted
+            with anyio.fail_after(_LONGEST_SECONDS):
+                yield noted
         except ModelHTTPError:
             noted.spent = Amount()
             raise
         finally:
-            self.settle(accounts, most, noted.spent)
+            await self._settled(reservation, noted.spent)
 
-    def reserve(self, most: Amount) -> list[str]:
-        """
-        Reserve *most* for the current call, and return the accounts that it is reserved on.
+    async def _settled(self, reservation: Reservation, spent: Amount) -> None:
+        # A call that is cancelled waits for nothing more, and is settled all the same.
+        work = asyncio.to_thread(self.store.settle, reservation, spent.by_unit)
+        await asyncio.shield(asyncio.ensure_future(work))
 
-        Raises ``RESOURCE_EXHAUSTED`` if a budget could be passed; then nothing is reserved.
-        """
-        accounts = self._accounts()
-        with self._lock:
-            for key, what, budget in accounts:
-                _check(self._spent.get(key, Amount()), most, budget, what)
-            for key, _, _ in accounts:
-                self._spent.setdefault(key, Amount()).add(most)
-                self._spent.move_to_end(key)
-            while len(self._spent) > _MOST_COUNTED:
-                self._spent.popitem(last=False)
-        return [key for key, _, _ in accounts]
-
-    def settle(self, accounts: list[str], reserved: Amount, spent: Amount) -> None:
-        """Replace what was *reserved* by what was *spent*."""
-        with self._lock:
-            for key in accounts:
-                amount = self._spent.get(key)
-                if amount is not None:
-                    amount.add(reserved, -1)
-                    amount.add(spent)
-
-    def _accounts(self) -> list[tuple[str, str, LlmBudget]]:
+    def _current(self) -> list[Budget]:
+        """Return the budgets that the current call counts for."""
         call = current_call()
         found = []
         if self.budgets.execution is not None and call is not None and call.execution_id:
-            key = f"execution {call.execution_id}"
-            found.append((key, "this execution", self.budgets.execution))
+            limits = _limits(self.budgets.execution)
+            found.append(Budget(name=self.name, limits=limits, execution_id=call.execution_id))
         if self.budgets.tenant_day is not None:
-            tenant = (call.tenant_id if call is not None else None) or ""
-            key = f"{self.clock():%Y-%m-%d} {tenant}"
-            what = f"the tenant {tenant!r} today" if tenant else "today"
-            found.append((key, what, self.budgets.tenant_day))
+            tenant = call.tenant_id if call is not None else None
+            limits = _limits(self.budgets.tenant_day)
+            found.append(Budget(name=self.name, limits=limits, tenant_id=tenant or None))
         return found
 
 
-def _check(spent: Amount, most: Amount, budget: LlmBudget, what: str) -> None:
-    for unit, used, more, limit in (
-        ("tokens", spent.tokens, most.tokens, budget.tokens),
-        ("US dollars", spent.usd, most.usd, budget.usd),
-    ):
-        if limit is not None and used + more > limit:
-            raise AutomateError(
-                ErrorCodes.RESOURCE_EXHAUSTED,
-                f"the budget of {limit:,} {unit} for {what} has {limit - used:,.6g} left, and the"
-                f" request may take {more:,.6g}",
-                hint="raise the budget, send less, or lower max_tokens",
-                retryable=False,
-            )
+def _limits(budget: LlmBudget) -> dict[str, int | Decimal]:
+    # By way of its text: 0.1 is meant, and not the float that is next to it.
+    usd = None if budget.usd is None else Decimal(str(budget.usd))
+    both = {_TOKENS: budget.tokens, _DOLLARS: usd}
+    return {unit: limit for unit, limit in both.items() if limit is not None}
 
 
 class BudgetedModel(WrapperModel):
@@ -181,8 +164,9 @@ class BudgetedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         """Return the answer to *messages*, if the budgets allow it."""
+        model_settings = self._bounded(model_settings)
         most = self._most(messages, model_settings, model_request_parameters)
-        with self._ledger.spending(most) as spending:
+        async with self._ledger.spending(most) as spending:
             answer = await self.wrapped.request(messages, model_settings, model_request_parameters)
             spending.note(answer)
         return answer
@@ -196,25 +180,46 @@ class BudgetedModel(WrapperModel):
         run_context: RunContext[Any] | None = None,
     ) -> AsyncIterator[StreamedResponse]:
         """Stream the answer to *messages*, if the budgets allow it."""
+        model_settings = self._bounded(model_settings)
         most = self._most(messages, model_settings, model_request_parameters)
-        with self._ledger.spending(most) as spending:
+        async with self._ledger.spending(most) as spending:
             async with self.wrapped.request_stream(
                 messages, model_settings, model_request_parameters, run_context
             ) as stream:
                 yield stream
             spending.note(stream.get())
 
+    def _bounded(self, settings: ModelSettings | None) -> ModelSettings:
+        """Return *settings* with a bound for the answer: what is reserved must be the most."""
+        given: Any = dict(settings or {})
+        given["max_tokens"] = given.get("max_tokens") or self._max_tokens
+        bounded: ModelSettings = given
+        return bounded
+
     def _most(
         self,
         messages: list[ModelMessage],
-        settings: ModelSettings | None,
+        settings: ModelSettings,
         parameters: ModelRequestParameters,
     ) -> Amount:
         """Return the most that a request can take: no token is shorter than a byte."""
-        sent = len(ModelMessagesTypeAdapter.dump_json(messages))
+        dumped = ModelMessagesTypeAdapter.dump_json(messages)
+        if _ELSEWHERE.search(dumped):
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                "a file that a message only refers to may have any number of tokens,"
+                " so no budget can hold",
+                hint="send its bytes: BinaryContent",
+            )
+        sent = len(dumped) + _size(getattr(parameters, "output_object", None))
+        sent += _size(getattr(parameters, "prompted_output_template", None))
         for tool in (*parameters.function_tools, *parameters.output_tools):
-            sent += len(str(tool.parameters_json_schema)) + len(tool.description or "")
-        answer = int((settings or {}).get("max_tokens") or self._max_tokens)
+            sent += _size(tool.name) + _size(tool.parameters_json_schema) + _size(tool.description)
+        answer = int(settings["max_tokens"])
         return self._ledger.amount(
             self.wrapped.model_name, self.wrapped.system, input_tokens=sent, output_tokens=answer
         )
+
+
+def _size(sent: Any) -> int:
+    return 0 if sent is None else len(str(sent).encode())

@@ -60,12 +60,12 @@ class LlmBudget(BaseModel):
 
 
 class LlmBudgets(BaseModel):
-    """The budgets of one process; each process counts its own."""
+    """The budgets of a provider, which all workers count together in the application's database."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     execution: LlmBudget | None = None
-    """For one execution."""
+    """For one execution and its sub-workflows."""
     tenant_day: LlmBudget | None = None
     """For one tenant and one day in UTC; calls without a tenant have one together."""
 

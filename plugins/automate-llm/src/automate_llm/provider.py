@@ -7,7 +7,14 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from automate_kernel import AutomateError, BaseProvider, ErrorCodes, ProviderContext, capability
+from automate_kernel import (
+    AutomateError,
+    BaseProvider,
+    ConfigError,
+    ErrorCodes,
+    ProviderContext,
+    capability,
+)
 from automate_llm.config import (
     ChatInput,
     ChatOutput,
@@ -159,7 +166,8 @@ class LlmProvider(BaseProvider):
 
         name, system = model.model_name, model.system
         size = sum(len(text.encode()) for text in given.texts)
-        with self._ledger.spending(self._ledger.amount(name, system, input_tokens=size)) as noted:
+        most = self._ledger.amount(name, system, input_tokens=size)
+        async with self._ledger.spending(most) as noted:
             result = await model.embed(given.texts, input_type=given.purpose)
             if tokens := result.usage.input_tokens:
                 spent = self._ledger.amount(name, system, input_tokens=tokens)
@@ -177,9 +185,14 @@ class LlmProvider(BaseProvider):
     def _ledger(self) -> Ledger | None:
         if self._settings.budgets is None:
             return None
+        if self.ctx.budgets is None:
+            raise ConfigError(
+                "budgets are counted by a kernel, and this provider has none",
+                hint="take it from the kernel: kernel.provider('llm')",
+            )
         from automate_llm.budgets import Ledger
 
-        return Ledger(self._settings.budgets)
+        return Ledger(self._settings.budgets, self.ctx.budgets, self.ctx.key)
 
     def model_settings(self, service: str | None = None) -> ModelSettings:
         """Return the settings of requests to a service: its bounds."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from automate_kernel.budgets import forget_budgets
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.outbox.failed_attempts import (
@@ -816,6 +817,7 @@ class ExecutionStore:
             keys = self.outputs.keys_of(rows, ids)
             rows.delete(STEP, [Where("execution_id", "in", ids)])
             forget(rows, ids)
+            forget_budgets(rows, ids)
             deleted = rows.delete(EXECUTION, [Where("id", "in", ids)])
         self.outputs.delete(keys)
         return deleted
