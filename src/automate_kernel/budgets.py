@@ -22,18 +22,18 @@ from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import BUDGET, EXECUTION
 
-__all__ = ["Budget", "BudgetAccount", "Budgets", "Reservation"]
+__all__ = ["BudgetAccount", "Budgets", "Reservation", "SpendingLimit"]
 
 _KEPT_SECONDS = 30 * 86_400.0
 _MOST_PURGED = 1_000
 _MOST_FOUND = 1_000
 
 Amounts = Mapping[str, "int | Decimal"]
-"""Amounts by their units, as people read them: ``{"tokens": 500, "US dollars": Decimal("0.02")}``."""
+"""Amounts by their units, as people read them: ``{"tokens": 500, "US dollars": 2}``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class SpendingLimit:
     """
     The most that may be spent: *limits* by their units.
 
@@ -81,7 +81,7 @@ class Budgets:
         self._storage = storage
 
     def reserve(
-        self, budgets: Sequence[Budget], most: Amounts, *, seconds: float = 3_600.0
+        self, budgets: Sequence[SpendingLimit], most: Amounts, *, seconds: float = 3_600.0
     ) -> Reservation:
         """
         Reserve *most* on each of *budgets*, for so many *seconds* at the longest.
@@ -128,12 +128,12 @@ def forget_budgets(rows: Rows, execution_ids: Sequence[str]) -> None:
 class _Claim:
     """One budget, with the execution and the day that it is for."""
 
-    budget: Budget
+    budget: SpendingLimit
     execution_id: str | None
     day: datetime | None
 
     @classmethod
-    def of(cls, rows: Rows, budget: Budget, now: datetime) -> _Claim:
+    def of(cls, rows: Rows, budget: SpendingLimit, now: datetime) -> _Claim:
         if budget.execution_id is not None:
             return cls(budget, _root_of(rows, budget.execution_id), None)
         return cls(budget, None, now.replace(hour=0, minute=0, second=0, microsecond=0))
@@ -190,7 +190,7 @@ class _Claim:
 
 
 def _reserved(
-    rows: Rows, *, budgets: Sequence[Budget], most: Amounts, seconds: float
+    rows: Rows, *, budgets: Sequence[SpendingLimit], most: Amounts, seconds: float
 ) -> tuple[Reservation, bool]:
     """Reserve *most*; return the reservation, and True if a budget was opened for it."""
     now = rows.now()

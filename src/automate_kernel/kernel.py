@@ -197,8 +197,6 @@ class Kernel:
         """Runs of workflows: get, find, cancel, resume."""
         self.approvals: Approvals = self._approvals(signing_keys, public_url)
         """The steps that wait for a person: find, approve, reject, make a link."""
-        self.budgets: Budgets = Budgets(self.storage)
-        """What executions and tenants have spent of budgets, in language models for example."""
         self.workflows: Catalogue = self._catalogue(workflow_source)
         """The workflows of this kernel, by name."""
         self.schedules: Schedules = Schedules(self.workflows, self.executions, sender=self)
@@ -223,7 +221,8 @@ class Kernel:
             sender=self,
             leaves_events=lambda: precedence.leaves_events,
         )
-        self.operations.approvals, self.operations.budgets = self.approvals, self.budgets
+        self._budgets = self.operations.budgets = Budgets(self.storage)
+        self.operations.approvals = self.approvals
         notices = ApprovalNotices(
             self.executions, self.approvals, self.operations, self.workflows.program
         )
@@ -412,6 +411,11 @@ class Kernel:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def budgets(self) -> Budgets:
+        """The budgets of plugins, such as that of language models: what was spent of each."""
+        return self._budgets
 
     @property
     def polls(self) -> Polls:

@@ -16,9 +16,7 @@ from automate_sqlalchemy import SqlAlchemyStorage
 TOKENS = {"tenant_day": {"tokens": 1_000}}
 
 
-def kernel_with(
-    url: str, budgets: dict[str, Any], storage: Any = None, **service: Any
-) -> Kernel:
+def kernel_with(url: str, budgets: dict[str, Any], storage: Any = None, **service: Any) -> Kernel:
     main = {
         "model": "openai-chat:gpt-4o", "base_url": url, "api_key": "k", "max_tokens": 100, **service
     }  # fmt: skip

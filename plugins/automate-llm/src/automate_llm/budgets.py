@@ -26,7 +26,7 @@ from pydantic_ai.tools import RunContext
 from pydantic_ai.usage import RequestUsage
 
 from automate_kernel import AutomateError, ErrorCodes, current_call
-from automate_kernel.budgets import Budget, Budgets, Reservation
+from automate_kernel.budgets import Budgets, Reservation, SpendingLimit
 from automate_llm.config import LlmBudget, LlmBudgets
 from automate_llm.model_answers import cost_of
 
@@ -128,17 +128,19 @@ class Ledger:
         work = asyncio.to_thread(self.store.settle, reservation, spent.by_unit)
         await asyncio.shield(asyncio.ensure_future(work))
 
-    def _current(self) -> list[Budget]:
+    def _current(self) -> list[SpendingLimit]:
         """Return the budgets that the current call counts for."""
         call = current_call()
         found = []
         if self.budgets.execution is not None and call is not None and call.execution_id:
             limits = _limits(self.budgets.execution)
-            found.append(Budget(name=self.name, limits=limits, execution_id=call.execution_id))
+            found.append(
+                SpendingLimit(name=self.name, limits=limits, execution_id=call.execution_id)
+            )
         if self.budgets.tenant_day is not None:
             tenant = call.tenant_id if call is not None else None
             limits = _limits(self.budgets.tenant_day)
-            found.append(Budget(name=self.name, limits=limits, tenant_id=tenant or None))
+            found.append(SpendingLimit(name=self.name, limits=limits, tenant_id=tenant or None))
         return found
 
 

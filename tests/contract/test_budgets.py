@@ -1,0 +1,148 @@
+"""Budgets: on every storage no order of calls passes one, whoever dies or waits in between."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from automate_kernel import AutomateError, Kernel
+from automate_kernel.budgets import SpendingLimit, Budgets, Reservation
+from automate_kernel.operations.context import Call
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.testing.clock import FakeClock
+from hypothesis import given
+from hypothesis import strategies as st
+
+ACME = SpendingLimit(name="llm", limits={"tokens": 1_000}, tenant_id="acme")
+
+
+@given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 100)), max_size=40))
+def test_no_order_of_calls_passes_the_budget(calls: list[tuple[int, int]]) -> None:
+    """Reservations stand side by side, and are settled in any order."""
+    budgets = Budgets(MemoryStorage())
+    spent, open_ = 0, list[tuple[Reservation, int, int]]()
+    for most, percent in calls:
+        if percent % 3 == 0 and open_:
+            reservation, _, real = open_.pop(percent % len(open_))
+            budgets.settle(reservation, {"tokens": real})
+            spent += real
+        fits = spent + sum(held for _, held, _ in open_) + most <= 1_000
+        try:
+            reservation = budgets.reserve([ACME], {"tokens": most})
+        except AutomateError:
+            assert not fits
+            continue
+        assert fits
+        open_.append((reservation, most, most * percent // 100))
+
+
+def test_threads_that_ask_at_once_get_what_there_is_and_no_more(storage: Any) -> None:
+    budgets, whole = (
+        Budgets(storage),
+        SpendingLimit(name="llm", limits={"US dollars": Decimal("1.0")}),
+    )
+    granted: list[Reservation] = []
+    ready = threading.Barrier(8)
+
+    def ask() -> None:
+        ready.wait()
+        for number in range(12):
+            try:
+                granted.append(budgets.reserve([ACME, whole], {"US dollars": Decimal("0.02")}))
+            except AutomateError as error:
+                assert error.code == "RESOURCE_EXHAUSTED", error
+            if number % 4 == 3 and granted:
+                budgets.settle(granted[-1], {"US dollars": Decimal("0.02")})
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(granted) == 50
+
+
+def test_a_refusal_reserves_nothing_and_says_what_is_spent(storage: Any) -> None:
+    budgets = Budgets(storage)
+    small = SpendingLimit(name="llm", limits={"tokens": 100}, tenant_id="beta")
+    budgets.settle(budgets.reserve([ACME], {"tokens": 600}), {"tokens": 580})
+    budgets.reserve([ACME], {"tokens": 100})
+    for asked in ([small, ACME], [ACME, small]):
+        with pytest.raises(AutomateError) as caught:
+            budgets.reserve(asked, {"tokens": 350})
+        assert caught.value.code == "RESOURCE_EXHAUSTED" and not caught.value.retryable
+    with pytest.raises(AutomateError) as caught:
+        budgets.reserve([ACME], {"tokens": 321})
+    text = str(caught.value)
+    assert "budget of 1,000 tokens for the tenant 'acme' today" in text
+    assert "580 are spent, 100 are reserved" in text and "may take 321" in text
+    budgets.reserve([ACME], {"tokens": 320})
+    (acme,) = budgets.find("llm", tenant_id="acme")
+    assert (acme.spent, acme.reserved) == ({"tokens": 580}, {"tokens": 420})
+    assert acme.ends_at is not None and f"renews at {acme.ends_at:%Y-%m-%d} 00:00 UTC" in text
+
+
+def test_what_the_dead_have_reserved_is_given_back_in_time(
+    clocked_storage: Any, clock: FakeClock
+) -> None:
+    budgets = Budgets(clocked_storage)
+    clock.advance(datetime(2126, 11, 26, 12, tzinfo=timezone.utc) - clock())
+    late = budgets.reserve([ACME], {"tokens": 900}, seconds=60)
+    clock.advance(59)
+    with pytest.raises(AutomateError, match="900 are reserved"):
+        budgets.reserve([ACME], {"tokens": 200})
+    clock.advance(2)
+    own = budgets.reserve([ACME], {"tokens": 200})
+    # It was not dead: what it has spent counts all the same, and once.
+    budgets.settle(late, {"tokens": 850})
+    (account,) = budgets.find()
+    assert (account.spent, account.reserved) == ({"tokens": 850}, {"tokens": 200})
+    budgets.settle(own, {"tokens": 10})
+    (account,) = budgets.find()
+    assert (account.spent, account.reserved) == ({"tokens": 860}, {})
+
+
+def test_a_new_day_begins_at_nothing_and_old_days_go(
+    clocked_storage: Any, clock: FakeClock
+) -> None:
+    budgets = Budgets(clocked_storage)
+    clock.advance(datetime(2126, 11, 26, 23, 59, tzinfo=timezone.utc) - clock())
+    over_midnight = budgets.reserve([ACME], {"tokens": 900})
+    with pytest.raises(AutomateError):
+        budgets.reserve([ACME], {"tokens": 900})
+    clock.advance(60)
+    budgets.reserve([ACME], {"tokens": 900})
+    budgets.settle(over_midnight, {"tokens": 800})
+    new, old = budgets.find(tenant_id="acme")
+    assert new.spent == {} and old.spent == {"tokens": 800}
+    clock.advance(40 * 86_400)
+    budgets.reserve([ACME], {"tokens": 900})
+    assert len(budgets.find()) == 1
+    # A call may end when nobody knows of its day any more.
+    budgets.settle(over_midnight, {"tokens": 800})
+
+
+def test_an_execution_and_its_sub_workflows_have_one_budget() -> None:
+    kernel = Kernel(discover=False)
+
+    @kernel.action("spend")
+    def spend(call: Call) -> None:
+        budget = SpendingLimit(name="x", limits={"calls": 3}, execution_id=call.execution_id)
+        kernel.budgets.settle(kernel.budgets.reserve([budget], {"calls": 1}), {"calls": 1})
+
+    manual: dict[str, Any] = {"trigger": {"type": "manual"}}
+    steps = [{"id": "a", "action": "spend"}, {"id": "b", "action": "spend"}]
+    kernel.add_workflow({"name": "low", **manual, "steps": steps})
+    steps = [{"id": "own", "action": "spend"}, *({"id": n, "workflow": "low"} for n in "xy")]
+    kernel.add_workflow({"name": "high", **manual, "steps": steps})
+    first, second = kernel.run("high"), kernel.run("low")
+    assert first.error_code == "RESOURCE_EXHAUSTED" and second.status == "COMPLETED"
+    assert f"the execution {first.id}" in str(first.error) and "not renew" in str(first.error)
+    (account,) = kernel.budgets.find(execution_id=first.id)
+    assert account.spent == {"calls": 3}
+    for _ in range(3):  # sub-workflows go before those that wait for them
+        kernel.executions.purge(older_than_seconds=0)
+    assert kernel.budgets.find() == []
