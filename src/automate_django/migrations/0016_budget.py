@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import django.db.models.deletion
 from django.db import migrations, models
 
 from automate_django.values import compare_exactly, keep_text
@@ -27,12 +28,22 @@ class Migration(migrations.Migration):
                 ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
                 ("name", models.CharField(max_length=200)),
                 ("tenant_id", models.CharField(max_length=200, null=True)),
-                ("execution_id", models.UUIDField(null=True)),
                 ("spent", models.JSONField()),
                 ("reserved", models.JSONField()),
                 ("created_at", models.DateTimeField()),
                 ("updated_at", models.DateTimeField()),
                 ("ends_at", models.DateTimeField(null=True)),
+                (
+                    "execution",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="budgets",
+                        to="automate_django.workflowexecution",
+                    ),
+                ),
             ],
             options={"db_table": "automate_budget"},
         ),
@@ -40,7 +51,7 @@ class Migration(migrations.Migration):
             model_name="spendingbudget",
             index=models.Index(
                 condition=models.Q(("execution_id__isnull", False)),
-                fields=["execution_id"],
+                fields=["execution"],
                 name="automate_budget_execution",
             ),
         ),

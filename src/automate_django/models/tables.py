@@ -468,7 +468,7 @@ class SpendingBudget(_KernelTable):
     id = models.CharField(max_length=64, primary_key=True)
     name = models.CharField(max_length=200)
     tenant_id = models.CharField(max_length=200, null=True)
-    execution_id = models.UUIDField(null=True)
+    execution = models.ForeignKey(WorkflowExecution, null=True, related_name="budgets", **_LOOSE)
     spent = models.JSONField()
     reserved = models.JSONField()
     created_at = models.DateTimeField()
