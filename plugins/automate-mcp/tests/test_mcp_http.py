@@ -95,6 +95,49 @@ def test_a_server_that_was_restarted_is_found_again(served: Serving) -> None:
                 time.sleep(0.2)
 
 
+class Older:
+    """The application *app*, of which only the older protocol with its sessions is known."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        messages, body = [], b""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            more = True
+            while more:
+                messages.append(await receive())
+                body += messages[-1].get("body", b"")
+                more = messages[-1].get("more_body", False)
+        if b'"server/discover"' in body:
+            error = {"code": -32601, "message": "no such method"}
+            answer = {"jsonrpc": "2.0", "id": json.loads(body)["id"], "error": error}
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+            return
+
+        async def again() -> Any:
+            return messages.pop(0) if messages else await receive()
+
+        await self._app(scope, again, send)
+
+
+def test_a_session_that_a_server_forgot_is_opened_again(kernel: Kernel, shop: Shop) -> None:
+    """The server was restarted; the call that meets it is made, whatever its tool does."""
+    settings = ServeSettings(operations=["shop.*"])
+    caller = Caller("client", "acme", frozenset({"*"}))
+    serving = Serving(lambda: Older(mcp_app(kernel, settings, find_caller=lambda _: caller)))
+    serving.start()
+    with client(serving.url) as far:
+        far.invoke("far.shop_keyed")
+        for _ in range(2):
+            serving.stop()
+            serving.start()
+            assert far.invoke("far.shop_keyed")["structured"]["tenant"] == "acme"
+    serving.stop()
+
+
 class Hostile(BaseHTTPRequestHandler):
     """Answers the handshake rightly, and a call as the test says."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,15 @@ from typing import Any
 import pytest
 from automate_mcp.answers import answer, wrapped_schema
 from automate_mcp.asgi import BearerApp
+from automate_mcp.config import McpConfig
 from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import failure_of
 from automate_mcp.settings import Caller, Token, TokenTable
-from automate_mcp.tools import capability_name
-from hypothesis import given
+from automate_mcp.tools import capability_name, remote_tools, without_patterns
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcp import types
+from mcp.types import Tool
 from pydantic import TypeAdapter
 
 from automate_kernel.errors import ConfigError, ErrorCodes
@@ -99,6 +102,7 @@ SCHEMAS = st.sampled_from([
 ])  # fmt: skip
 
 
+@settings(deadline=None)  # the first one imports what checks schemas
 @given(SCHEMAS, st.sampled_from([{"a": 1}, [1, 2], "x"]))
 def test_what_fits_a_schema_fits_what_clients_are_told(schema: dict, output: object) -> None:
     """Whether it is an object or not."""
@@ -188,3 +192,34 @@ def test_two_tenants_callers_of_one_name_are_two() -> None:
         scope = {"type": "http", "headers": headers}
         asyncio.run(BearerApp(app, callers.get)(scope, None, None))
     assert len(set(seen)) == 3
+
+
+def test_a_schema_loses_its_patterns_alone() -> None:
+    """A field may be called so, and data may look so."""
+    schema = {
+        "properties": {
+            "pattern": {"type": "string", "pattern": "^(a+)+$"},
+            "kind": {"enum": [{"pattern": "x"}], "default": {"pattern": "x"}},
+        },
+        "required": ["pattern"],
+        "additionalProperties": {"patternProperties": {"^a": {}}, "additionalProperties": False},
+        "anyOf": [{"propertyNames": {"pattern": "^(a+)+$"}}],
+        "$defs": {"patternProperties": {"items": {"pattern": "x"}}},
+    }
+    assert without_patterns(schema) == {
+        "properties": {
+            "pattern": {"type": "string"},
+            "kind": {"enum": [{"pattern": "x"}], "default": {"pattern": "x"}},
+        },
+        "required": ["pattern"],
+        "additionalProperties": {},
+        "anyOf": [{"propertyNames": {}}],
+        "$defs": {"patternProperties": {"items": {}}},
+    }
+
+
+def test_a_tool_that_is_listed_twice_is_there_once() -> None:
+    """The pages of a list that changes may overlap."""
+    tool = Tool(name="act", input_schema={"type": "object"})
+    found = remote_tools([tool, tool], McpConfig(command="x", tools=["*"]), logging.getLogger())
+    assert list(found) == ["act"]

@@ -193,6 +193,15 @@ def test_a_result_that_its_own_schema_refuses_is_an_error(make: Make) -> None:
     assert "4711" not in str(error)
 
 
+def test_patterns_of_a_server_are_not_run_here(make: Make) -> None:
+    """One can hold all threads of the process for as long as its author likes."""
+    kernel = make()
+    slow = "a" * 18 + "!"
+    assert kernel.invoke("bad.patterned", {"code": slow}) == {"total": 19}
+    schema = kernel.operation("bad.patterned").json_schema()
+    assert schema["properties"] == {"code": {"type": "string"}}
+
+
 def test_the_process_sees_only_what_the_config_names(make: Make, monkeypatch: Any) -> None:
     """Not the secrets of the host, and no HOME."""
     monkeypatch.setenv("HOST_PASSWORD", "hunter2-of-the-host")

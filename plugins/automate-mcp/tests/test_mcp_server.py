@@ -14,7 +14,7 @@ from mcp_support import SECRET, Shop, run, until
 from mcp import Client, MCPError
 from pydantic import SecretStr
 
-from automate_kernel import AutomateError, Kernel
+from automate_kernel import AutomateError, Call, Kernel
 from automate_kernel.errors import ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 
@@ -216,6 +216,28 @@ def test_a_clients_own_secret_is_in_no_error_output_or_log(
     assert result.is_error == fails and "logged in with" in str(result)
     assert "correct-horse" not in str(result)
     assert "logged in with" in caplog.text and "correct-horse" not in caplog.text
+
+
+def test_a_clients_own_secret_is_in_no_progress(kernel: Kernel) -> None:
+    """What is told while the call runs is kept in transcripts, too."""
+
+    @kernel.action(name="login")
+    async def login(password: SecretStr, call: Call) -> str:
+        """Log in."""
+        call.progress(0.5, f"logging in with {password.get_secret_value()}")
+        return "done"
+
+    told: list[str | None] = []
+
+    async def tell(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message)
+
+    async def ask() -> None:
+        async with Client(server(kernel, operations=["login"])) as client:
+            await client.call_tool("login", {"password": "correct-horse"}, progress_callback=tell)
+
+    run(ask())
+    assert told == ["logging in with [secret]"]
 
 
 def test_sizes_are_bounded(kernel: Kernel, shop: Shop) -> None:

@@ -25,7 +25,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_mcp.config import McpConfig
-from automate_mcp.http import http_client
+from automate_mcp.http import MARK, http_client
 from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import UNSURE, error_of
 from automate_mcp.signing import RequestSigning
@@ -39,6 +39,7 @@ _PATIENCE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _PING_SECONDS = 5.0
 _CLOSE_SECONDS = 8.0
+_UNKNOWN = "the server has ended the session"
 # Turns of the loop until the end of a process's output is noticed.
 _LOOKS = 5
 
@@ -171,7 +172,16 @@ class Connection:
     ) -> T:
         session = await self._live_session()
         try:
-            result = await work(session.live)
+            try:
+                result = await work(session.live)
+            except MCPError as error:
+                if not _is_unknown(error):
+                    raise
+                # The server was restarted, say. It did nothing: the call is made in a new session.
+                session.end(_UNKNOWN)
+                self._forget(session)
+                session = await self._live_session()
+                result = await work(session.live)
         except MCPError as error:
             raise self._failed(session, error, idempotent=idempotent) from None
         session.used_at, session.suspect = time.monotonic(), False
@@ -297,6 +307,8 @@ class Connection:
         """Hold the session open until it is told to stop, or lost."""
         try:
             async with self._client(session) as client:
+                # Its own check runs the regular expressions of the server's schemas.
+                setattr(client.session, "validate_tool_result", _unchecked)  # noqa: B010
                 session.client = client
                 if self._listens(client):
                     session.ready.set()
@@ -385,6 +397,16 @@ class Connection:
             await asyncio.wait(tasks)
         for task in tasks:
             task.cancel()
+
+
+def _is_unknown(error: MCPError) -> bool:
+    """Return True if the server knows the session no more, and so has done nothing."""
+    ours = error.data.get(MARK) if isinstance(error.data, dict) else None
+    return isinstance(ours, dict) and ours.get("lost") is True
+
+
+async def _unchecked(name: str, result: types.CallToolResult) -> None:
+    """Leave the check of a result to the provider."""
 
 
 @asynccontextmanager

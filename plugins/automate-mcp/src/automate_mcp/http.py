@@ -22,6 +22,7 @@ from automate_mcp.signing import RequestSigning
 
 MARK = "automate"
 """The key of our own data in an error."""
+_SESSION = "mcp-session-id"
 # The session's own to understand: a method that isn't there, a session that has ended.
 _PROTOCOL = frozenset({400, 404, 405, 406})
 
@@ -113,6 +114,10 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         finally:
             await response.aclose()
         status = response.status_code
+        if status == 404 and _SESSION in request.headers:
+            # By the protocol it knows the session no more, and has looked at nothing else.
+            text = "it has ended the session"
+            return _failed(request, 503, ErrorCodes.UNAVAILABLE, text, sent=False, lost=True)
         if status >= 400 and status not in _PROTOCOL:
             code = code_of_status(status)
             # The request was refused before anything was done, but for faults of the server.
@@ -150,6 +155,7 @@ def _failed(
     retryable: bool | None = None,
     retry_after: float | None = None,
     sent: bool = True,
+    lost: bool = False,
 ) -> httpx2.Response:
     data: dict[str, Any] = {
         "code": code.value,
@@ -157,6 +163,7 @@ def _failed(
         "retry_after": retry_after,
         "sent": sent,
         "hint": hint,
+        "lost": lost,
     }
     error = {"code": INTERNAL_ERROR, "message": text, "data": {MARK: data}}
     body = json.dumps({"jsonrpc": "2.0", "id": None, "error": error})

@@ -67,7 +67,11 @@ class OperationTool:
         )  # fmt: skip
         timeout = self.settings.timeout_seconds
         with hiding_secrets(arguments, self.spec.json_schema()) as hidden:
-            async with report.sending(send):
+
+            async def send_hidden(value: float, total: float | None, text: str | None) -> None:
+                await send(value, total, text and hidden.redact(text))
+
+            async with report.sending(send_hidden):
                 # Literally: text of a client is no template and no reference to a secret.
                 output = await self.kernel.aperform(call, arguments, timeout=timeout)
         output = hidden.redact_value(output, cut=False)

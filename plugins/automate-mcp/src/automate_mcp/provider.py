@@ -71,20 +71,19 @@ class McpProvider(BaseProvider):
                 tool.name, input_data, tool.timeout_seconds, progress_callback=tell
             )
 
-        try:
-            result = await server.connection.use(ask, idempotent=tool.spec.idempotent, proves=True)
-        except RuntimeError:
-            # The SDK's, which quotes the result: it doesn't fit the schema that goes with it.
+        result = await server.connection.use(ask, idempotent=tool.spec.idempotent, proves=True)
+        from automate_mcp.results import failure_of, output_of
+
+        if result.is_error:
+            raise failure_of(result, tool.name)
+        structured = result.structured_content
+        if tool.typed and (structured is None or (tool.check and tool.check(structured))):
             raise AutomateError(
                 ErrorCodes.DATA_LOSS,
                 f"the result of the tool {tool.name!r} doesn't fit its own schema",
                 hint="the tool has been called; report it to the author of the server",
                 retryable=False,
-            ) from None
-        from automate_mcp.results import failure_of, output_of
-
-        if result.is_error:
-            raise failure_of(result, tool.name)
+            )
         return output_of(result, typed=tool.typed, most=self._settings.max_result_bytes)
 
     async def check(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 from mcp.types import Tool
 
 from automate_kernel.errors import AutomateError
-from automate_kernel.operations.schemas import compile_schema
+from automate_kernel.operations.schemas import Check, compile_schema
 from automate_kernel.providers import CapabilitySpec
 from automate_mcp.config import McpConfig, ToolHints
 
@@ -22,6 +22,11 @@ _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_NAME = 120
 _DIGEST = 6
 _MOST_SCHEMA = 256_000
+# The words of JSON Schema whose values are schemas by names of the author's, and those with data.
+_NAMED_SCHEMAS = frozenset(
+    {"properties", "$defs", "definitions", "dependentSchemas", "dependencies"}
+)
+_DATA = frozenset({"const", "enum", "default", "examples"})
 _MOST_DESCRIPTION = 8_000
 
 
@@ -33,6 +38,8 @@ class RemoteTool:
     spec: CapabilitySpec
     typed: bool
     """True if its output is what its own schema says."""
+    check: Check | None
+    """Finds what its output has against its schema, as far as that is used."""
     timeout_seconds: float
 
 
@@ -41,7 +48,11 @@ def remote_tools(
 ) -> dict[str, RemoteTool]:
     """Return the allowed ones of *tools*, by the names of their capabilities."""
     found: dict[str, RemoteTool] = {}
+    seen: set[str] = set()
     for tool in tools:
+        if tool.name in seen:
+            continue  # told twice: pages may overlap
+        seen.add(tool.name)
         if not any(fnmatchcase(tool.name, pattern) for pattern in config.tools):
             continue
         name = capability_name(tool.name)
@@ -83,7 +94,9 @@ def _remote(tool: Tool, name: str, config: McpConfig, logger: logging.Logger) ->
         **_nature(tool, hints, trusted=config.trust_annotations),
     )
     typed = tool.output_schema is not None
-    return RemoteTool(tool.name, spec, typed, hints.timeout_seconds or config.timeout_seconds)
+    check = compile_schema(output, f"output of {name!r}") if output is not None else None
+    seconds = hints.timeout_seconds or config.timeout_seconds
+    return RemoteTool(tool.name, spec, typed, check, seconds)
 
 
 class _Nature(TypedDict):
@@ -114,14 +127,38 @@ def _nature(tool: Tool, hints: ToolHints, *, trusted: bool) -> _Nature:
 def _schema(
     schema: Mapping[str, Any] | None, what: str, logger: logging.Logger
 ) -> Mapping[str, Any] | None:
-    """Return a schema as it is; None for one that can't be used, which the server checks alone."""
+    """Return a schema without patterns; None for one that the server alone can check."""
     if schema is None:
         return None
     try:
         if len(json.dumps(schema)) > _MOST_SCHEMA:
             raise ValueError("it is too large")
-        compile_schema(schema, what)({})
+        usable: Mapping[str, Any] = without_patterns(schema)
+        compile_schema(usable, what)({})
     except (AutomateError, ValueError, re.error, RecursionError, TypeError) as error:
         logger.warning("the schema of the %s isn't used: %s", what, type(error).__name__)
         return None
-    return schema
+    return usable
+
+
+def without_patterns(schema: Any) -> Any:
+    """
+    Return *schema* without regular expressions, which its server checks alone.
+
+    A stranger's can take for ever, and no other thread of the process runs meanwhile.
+    """
+    if isinstance(schema, list):
+        return [without_patterns(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    left_out = {"pattern", "patternProperties"}
+    if "patternProperties" in schema:
+        # They are about what the patterns leave over, which nobody knows then.
+        left_out |= {"additionalProperties", "unevaluatedProperties"}
+    kept: dict[str, Any] = {}
+    for name, value in schema.items():
+        if name in _NAMED_SCHEMAS and isinstance(value, Mapping):
+            kept[name] = {each: without_patterns(inner) for each, inner in value.items()}
+        elif name not in left_out:
+            kept[name] = value if name in _DATA else without_patterns(value)
+    return kept

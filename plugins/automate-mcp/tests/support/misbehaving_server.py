@@ -153,11 +153,24 @@ def wrong() -> Sum:
     return Sum(total=4711)
 
 
+@server.tool()
+def patterned(code: str) -> Sum:
+    """Have a pattern in both schemas that takes very long to refuse a text."""
+    return Sum(total=len(code))
+
+
 for tool in server._tool_manager.list_tools():
     if tool.name == "wrong":
         # What it tells of itself, not what it checks.
         tool.fn_metadata.output_schema = {
             "type": "object", "properties": {"total": {"type": "string"}}, "required": ["total"]
+        }  # fmt: skip
+    if tool.name == "patterned":
+        slow = {"type": "string", "pattern": "^(a+)+$"}
+        tool.parameters = {"type": "object", "properties": {"code": slow}}
+        tool.fn_metadata.output_schema = {
+            "type": "object", "properties": {"total": {"type": "integer"}},
+            "patternProperties": {"^(t|ta|o|to|al?)+x$": {}}, "additionalProperties": False,
         }  # fmt: skip
 
 
