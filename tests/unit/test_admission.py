@@ -338,13 +338,14 @@ def test_the_newest_takes_the_place_of_older_ones(open_kernel: Open) -> None:
     assert claim(kernel) == [third]
 
 
-def test_cancel_older_of_many(open_kernel: Open, clock: FakeClock) -> None:
-    """With a limit of two the oldest goes, whatever it waits for."""
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_cancel_older_of_many(open_kernel: Open, clock: FakeClock, seconds: int) -> None:
+    """With a limit of two the oldest goes, whatever it waits for, also of those of one moment."""
     kernel = open_kernel(concurrency={"limit": 2, "when_full": "cancel_older"})
     ids = []
     for _ in range(5):
         ids.append(kernel.start("w", delay=3600))
-        clock.advance(1)
+        clock.advance(seconds)
     assert [see(kernel, each).status.value for each in ids] == ["CANCELLED"] * 3 + ["PENDING"] * 2
 
 

@@ -191,7 +191,8 @@ def live_executions(rows: Rows, key: str, *, most: int | None = None) -> list[Ro
     """Return ids and items of the executions with this key that have not ended, oldest first."""
     return rows.select(
         EXECUTION, [Where("concurrency_key", "eq", key), Where("status", "in", LIVE)],
-        order_by=("created_at", "id"), limit=most, columns=("id", "item_id"),
+        # Those of one moment in the order of their starts: items have ids that ascend.
+        order_by=("created_at", "item_id"), limit=most, columns=("id", "item_id"),
     )  # fmt: skip
 
 
