@@ -5,6 +5,8 @@ import tracemalloc
 
 import pytest
 from automate_kernel import AutomateError
+from automate_kernel.secrets import Redactor
+from automate_mail.failures import said
 from mail_support import PASSWORD, USER, kernel_with, scripted
 
 LETTER = {"to": ["bob@there.example", "carol@there.example"], "text": "Hello"}
@@ -257,6 +259,11 @@ def endless_lines(connection):
         connection.say(b"* 1 FETCH (FLAGS ())\r\n" * 1_000)
 
 
+def long_refusal(connection):
+    connection.say(b"* NO x " * 600_000 + b"\r\n")
+    long_silence(connection)
+
+
 STAGES = ["greeting", "capability", "login", "examine", "search", "fetch"]
 
 
@@ -280,6 +287,20 @@ def test_imap_that_fails_has_a_code(stage, answer):
 def test_imap_that_says_no(stage, code):
     error = failure(mailbox(stage, f"TAG NO {PASSWORD} no\x07"), "mail.search", {}, imap())
     assert (error.code, error.retryable) == (code, False)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_server_says_at_length_is_cut_before_it_is_looked_at(stage):
+    """Megabytes of words took hundreds of megabytes, and seconds in which nothing else ran."""
+    error = failure(mailbox(stage, long_refusal), "mail.search", {}, imap(seconds=2))
+    assert error.code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+    assert error.retryable
+
+
+def test_the_words_of_a_server_show_no_secret_at_the_place_where_they_are_cut():
+    for before in range(170, 202):
+        shown = said("x" * before + PASSWORD, Redactor([PASSWORD]).redact)
+        assert PASSWORD[:4] not in shown
 
 
 def test_what_is_said_before_tls_is_refused():

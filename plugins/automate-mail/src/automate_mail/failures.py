@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-_SHOWN = 200
+_READ, _SHOWN = 4_096, 200
 _SMTP_CODES = {
     452: ErrorCodes.RESOURCE_EXHAUSTED,
     502: ErrorCodes.UNIMPLEMENTED,
@@ -31,9 +31,11 @@ def code_of_reply(status: int) -> tuple[ErrorCodes, bool]:
 
 def said(text: str | bytes, redact: Callable[[str], str]) -> str:
     """Return a server's words for people: redacted, on one line, and short."""
+    # A server may say megabytes, and each of the steps below needs many times as much.
+    text = text[:_READ]
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    text = redact(text)  # before it is cut: half a secret is not recognised
+    text = redact(text)  # before it is cut to what is shown: half a secret is not recognised
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
