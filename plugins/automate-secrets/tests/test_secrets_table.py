@@ -205,6 +205,36 @@ def test_without_keys_nothing_seems_to_be_missing(table: Made, url: str, tmp_pat
     of_file.close()
 
 
+@pytest.mark.parametrize("sealed", ["'a text'", "x''", "x'0102'"])
+def test_a_row_that_was_broken_outside_stops_no_rotation_of_others(
+    tmp_path: Path, sealed: str
+) -> None:
+    """Whoever can write to the database keeps no old key alive that way."""
+    url = f"sqlite:///{tmp_path / 'app.sqlite3'}"
+    keys = MemorySecretsBackend({"SECRET_TABLE_KEYS": OLD})
+    backend = SecretTableBackend(url, keys=keys)
+    backend.create()
+    for name in ("a", "b", "c"):
+        backend.set_secret(name, f"value-of-{name}")
+    with sa.create_engine(url).begin() as connection:
+        connection.exec_driver_sql(f"UPDATE automate_secret SET sealed = {sealed} WHERE name = 'a'")  # noqa: S608
+    with pytest.raises(SecretError, match="'a' was changed outside"):
+        backend.get_secret("a")
+    both = SecretTableBackend(url, keys=MemorySecretsBackend({"SECRET_TABLE_KEYS": f"{NEW} {OLD}"}))
+    with pytest.raises(SecretError, match="'a' was changed outside"):
+        both.rotate()
+    new = SecretTableBackend(url, keys=MemorySecretsBackend({"SECRET_TABLE_KEYS": NEW}))
+    assert [new.get_secret(name) for name in ("b", "c")] == ["value-of-b", "value-of-c"]
+    for each in (backend, both, new):
+        each.close()
+
+
+def test_keys_in_the_config_are_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigError, match="keys_file") as caught:
+        SecretTableBackend("sqlite://", keys=OLD)  # type: ignore[arg-type]
+    assert OLD[5:] not in str(caught.value)
+
+
 def test_a_wrong_url_shows_no_password() -> None:
     with pytest.raises(ConfigError) as caught:
         SecretTableBackend("nosuch://user:canary@host/db")

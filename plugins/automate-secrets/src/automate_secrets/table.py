@@ -99,6 +99,12 @@ class SecretTableBackend(WritableSecretsBackend):
     ) -> None:
         if (url is None) == (engine is None) or (keys is not None and keys_file is not None):
             raise ConfigError("a secret table has one of url and engine, and one source of keys")
+        if keys is not None and not isinstance(keys, SecretsBackend):
+            # Not shown: it may be the keys themselves.
+            raise ConfigError(
+                "the keys of a secret table are no part of its config: keys is a secrets backend",
+                hint=f"put them into a keys_file, or into the secret {_KEYS!r}",
+            )
         self._owns_engine = engine is None
         self._engine = engine if engine is not None else _engine(str(url))
         self._keys = keys if keys is not None else EnvSecretsBackend()
@@ -106,13 +112,18 @@ class SecretTableBackend(WritableSecretsBackend):
 
     def get_secret(self, key: str) -> str:
         """Read and decrypt the row."""
-        with self._connected() as connection:
-            row = connection.execute(
-                sa.select(_secrets.c.key_id, _secrets.c.sealed).where(_secrets.c.id == _digest(key))
-            ).first()
-        if row is None:
-            raise SecretNotFoundError(key)
-        return self._ring().decrypt(key, row.key_id, bytes(row.sealed))
+        which = sa.select(_secrets.c.key_id, _secrets.c.sealed).where(_secrets.c.id == _digest(key))
+        try:
+            with self._connected() as connection:
+                row = connection.execute(which).first()
+            if row is None:
+                raise SecretNotFoundError(key)
+            sealed = bytes(row.sealed)
+        except TypeError:  # SQLite takes a text into a column of bytes
+            raise SecretError(
+                f"secret {key[:80]!r} was changed outside", hint="set the secret again"
+            ) from None
+        return self._ring().decrypt(key, row.key_id, sealed)
 
     def set_secret(self, key: str, value: str) -> None:
         """Encrypt the value with the first key, and write the row."""
@@ -170,12 +181,21 @@ class SecretTableBackend(WritableSecretsBackend):
         """
         Encrypt with the first key what another one has encrypted, and return how many there were.
 
-        Readers and writers go on meanwhile. Afterwards the other keys can be taken away.
+        Readers and writers go on meanwhile. Afterwards the other keys can be taken away. A secret
+        that can't be read stops no other one: its error is raised at the end.
         """
-        ring, count = self._ring(), 0
+        ring, count, problem = self._ring(), 0, None
         for record in self.records():
-            if record.key_id != ring.primary:
+            if record.key_id == ring.primary:
+                continue
+            try:
                 count += self._rotate_one(record, ring)
+            except SecretUnavailableError:
+                raise
+            except SecretError as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
         return count
 
     def _rotate_one(self, record: SecretRecord, ring: KeyRing) -> bool:

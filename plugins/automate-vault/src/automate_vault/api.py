@@ -21,6 +21,7 @@ from automate_kernel.hosts import is_loopback
 from automate_kernel.operations.context import PluginContext
 from automate_kernel.secrets import Redactor
 
+_READ = 4_096
 _MOST_BYTES = 2 * 1024 * 1024  # a secret of Vault's has at most 1 MiB
 _ANSWERS = frozenset({400, 404})
 _ELSEWHERE = frozenset({301, 302, 303, 307, 308})
@@ -49,7 +50,7 @@ class VaultAnswer:
     def errors(self) -> str:
         """Vault's words for what is wrong."""
         errors = self.content.get("errors")
-        return "; ".join(map(str, errors)) if isinstance(errors, list) else ""
+        return "; ".join(map(str, errors))[:_READ] if isinstance(errors, list) else ""
 
     @property
     def warnings(self) -> bool:
