@@ -18,7 +18,7 @@ whole index."""
 
 TABLE_NOTES = {
     "automate_outbox": """\
-One unit of work each: an event, an execution's wake-up, or an item of the host's own.
+One unit of work each: an event, an execution's wake-up, or an item of the application's own.
 
 ```text
 PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
@@ -154,7 +154,7 @@ COLUMN_NOTES = {
     ("automate_outbox", "id"): "UUIDv7, made by the client",
     ("automate_outbox", "kind"): "which handler it is for",
     ("automate_outbox", "payload"): "the handler's data, at most 1,000,000 bytes of JSON",
-    ("automate_outbox", "headers"): "the host's own, such as a trace context",
+    ("automate_outbox", "headers"): "the application's own, such as a trace context",
     ("automate_outbox", "status"): "see the drawing",
     ("automate_outbox", "waiting_for"): "what a waiting item waits for: `worker` (ready to be "
     "claimed), `time` (not due), `key` (its ordering or concurrency key is busy), `resume` (its "

@@ -25,7 +25,7 @@ __all__ = ["OptimisticClaimOutboxStore", "OutboxReaper", "SkipLockedClaimOutboxS
 
 
 class _DjangoOutboxStore(outbox.RowsOutboxStore):
-    """A store in which the open ``atomic()`` block is the host's transaction."""
+    """A store in which the open ``atomic()`` block is the application's transaction."""
 
     storage: DjangoStorage
 

@@ -37,7 +37,7 @@ class DjangoRows(Rows):
         self.native = connection
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
-        """Run one statement through a cursor of the host's connection."""
+        """Run one statement through a cursor of the application's connection."""
         try:
             with self.native.cursor() as cursor:
                 cursor.execute(sql, parameters)
@@ -64,7 +64,7 @@ class DjangoStorage:
     """
     The kernel's tables in a Django database.
 
-    Inside an ``atomic()`` block of the host everything joins that block, and is committed or
+    Inside an ``atomic()`` block of the application everything joins that block, and is committed or
     rolled back with it; a *transaction* need not be given. *using* is the database's alias; by
     default the database router chooses. Without *listen* workers poll on PostgreSQL too: behind a
     pooler in transaction mode, say.

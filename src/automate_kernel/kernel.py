@@ -171,7 +171,7 @@ class Kernel:
         output_store: OutputStore | str | Path | Mapping[str, Any] | None = None,
     ) -> None:
         self.version: str | None = version if version is None else _version(version)
-        """The version of the host's own code."""
+        """The version of the application's own code."""
         self.storage: Storage = _storage_for(storage, outbox)
         """The place of all data."""
         self.plugins: Plugins = Plugins(discover, strict, disabled, winners, settings=listed)
@@ -202,7 +202,7 @@ class Kernel:
         self.schedules: Schedules = Schedules(self.workflows, self.executions, sender=self)
         """The schedules of workflows: find, pause, resume, trigger, backfill."""
         self.purges: list[Callable[..., int]] = []
-        """Deletions of the host's own: called with ``older_than_seconds`` and ``limit``."""
+        """Deletions of the application's own: called with ``older_than_seconds`` and ``limit``."""
         self._wire()
         self._set_up(workflows, strict=strict)
 
@@ -605,7 +605,7 @@ class Kernel:
         labels: Labels | None = None,
     ) -> str:
         """
-        Accept the event *name* in the host's *transaction*, and return its id.
+        Accept the event *name* in the application's *transaction*, and return its id.
 
         The event exists exactly if the transaction commits; without one, when this returns. With
         SQLAlchemy *transaction* is a ``Session`` or a ``Connection``; in Django it is left out. A
@@ -815,7 +815,7 @@ class Kernel:
         idempotency_key: str | None = None,
     ) -> str:
         """
-        Send the signal *name* to one execution, in the host's *transaction*; return its id.
+        Send the signal *name* to one execution, in the application's *transaction*; return its id.
 
         A step ``wait_for: {signal: name}`` of that execution takes it, also one that begins later.
         Of one that was continued as new, the execution that goes on has it.

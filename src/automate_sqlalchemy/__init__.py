@@ -1,4 +1,4 @@
-"""automate-kernel on SQLAlchemy: the host's engine, session and migrations."""
+"""automate-kernel on SQLAlchemy: the application's engine, session and migrations."""
 
 try:
     import sqlalchemy as _sqlalchemy  # noqa: F401

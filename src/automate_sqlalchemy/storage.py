@@ -207,7 +207,7 @@ class SqlAlchemyStorage:
     """
     The kernel's tables in the database of a SQLAlchemy engine, or of a URL.
 
-    For a URL an engine is made, which `close` disposes of; a given engine stays the host's.
+    For a URL an engine is made, which `close` disposes of; a given engine stays the application's.
     *transaction*, wherever the kernel takes one, is a ``Session``, ``scoped_session`` or
     ``Connection``; with ``aemit`` an ``AsyncSession`` or ``AsyncConnection``. Listening for
     new items on PostgreSQL holds one connection of the engine's pool per worker. Without *listen*
@@ -346,7 +346,7 @@ class SqlAlchemyStorage:
         return shown(self.engine.url)
 
     def close(self) -> None:
-        """Dispose of the engine if it was made here, of a URL; another is the host's."""
+        """Dispose of the engine if it was made here, of a URL; another is the application's."""
         if self._own:
             self.engine.dispose()
 

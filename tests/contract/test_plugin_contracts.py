@@ -178,9 +178,43 @@ def test_a_connector_that_accepts_anything_fails() -> None:
 
 
 def test_a_contract_without_its_plugin_says_what_to_write() -> None:
-    """Not an error from somewhere within."""
-    with pytest.raises(pytest.fail.Exception, match="say plugin_class = …"):
+    """And where: a fixture of the module's doesn't replace the contract's own."""
+    where = "say plugin_class = …, or override the fixture `connector` in class ConnectorContract"
+    with pytest.raises(pytest.fail.Exception, match=where):
         CONTRACT._make()
+
+
+def test_a_plugin_that_is_not_made_says_why_once() -> None:
+    """The advice to give a config stands only where the config is the reason."""
+
+    class Needy(Greeter):
+        def __init__(self, config: Any = None, *, ctx: Any = None) -> None:
+            raise ConfigError("it needs a library")
+
+    class NeedyContract(ProviderContract):
+        plugin_class = Needy
+
+    with pytest.raises(pytest.fail.Exception) as caught:
+        NeedyContract()._make()
+    assert str(caught.value) == "it needs a library"
+    assert caught.value.__context__ is None
+
+    class WrongContract(ProviderContract):
+        plugin_class = Greeter
+        config: ClassVar = {"greeting": 1}
+
+    with pytest.raises(pytest.fail.Exception, match="say config = {…} in class WrongContract"):
+        WrongContract()._make()
+
+
+def test_an_example_of_what_is_not_there_is_named() -> None:
+    """The action of a scaffold was replaced, and its example stayed."""
+
+    class StaleContract(ProviderContract):
+        example_inputs: ClassVar = {"send": {}}
+
+    with pytest.raises(pytest.fail.Exception, match="has 'send', and the operations are: greet, l"):
+        StaleContract().test_examples_give_json(create(Greeter, {}, ProviderContext(key="greeter")))
 
 
 def shout(value: str, mark: str = "!") -> str:

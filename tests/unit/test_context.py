@@ -56,6 +56,12 @@ def test_tasks_and_threads_have_their_own() -> None:
     assert found == [None]
 
 
+def test_a_mapping_is_no_reader_of_secrets() -> None:
+    """It would fail only where the plugin reads a secret, with an error of Python's."""
+    with pytest.raises(TypeError, match=r"Kernel\(secrets={…}\)"):
+        PluginContext(key="x", secrets={"KEY": "value"})  # type: ignore[arg-type]
+
+
 def test_a_context_shows_no_secrets() -> None:
     """Its repr names the plugin and the tenant, and nothing that the host lent."""
 

@@ -94,6 +94,14 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert not (folder / "src" / "automate_acme" / "connector.py").exists()
 
 
+@pytest.mark.parametrize("kind", SCAFFOLD_KINDS)
+def test_the_readme_is_true_of_the_files(tmp_path: Path, kind: str) -> None:
+    """It speaks of an example only where there is one."""
+    folder = Scaffold.named("acme", [kind]).write(tmp_path)
+    example = (folder / "src" / "automate_acme" / "example.yaml").exists()
+    assert ("example.yaml" in (folder / "README.md").read_text()) is example
+
+
 def test_what_an_installer_compiles_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

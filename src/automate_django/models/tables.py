@@ -229,7 +229,7 @@ class OutboxFailure(_KernelTable):
 
 
 class OutboxLabel(_KernelTable):
-    """A label of the host's that finds an item or an execution."""
+    """A label of the application's that finds an item or an execution."""
 
     id = models.UUIDField(primary_key=True)
     name = models.CharField(max_length=64)

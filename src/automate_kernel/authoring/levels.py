@@ -67,6 +67,12 @@ REQUIREMENTS: dict[str, Requirement] = {
             " first of the `examples` of its model, or one made up from the fields.",
         ),
         Requirement(
+            "dependencies",
+            PluginLevel.LOADS,
+            "The distributions whose modules the package imports at once are dependencies, or come"
+            " with one.",
+        ),
+        Requirement(
             "connection",
             PluginLevel.LOADS,
             "With `--test-connection`: the plugin's `check()` reaches its service.",
@@ -89,7 +95,8 @@ REQUIREMENTS: dict[str, Requirement] = {
         Requirement(
             "readme",
             PluginLevel.DOCUMENTED,
-            "The README says how to install it, and names each plugin's key.",
+            "The README says how to install it, and names each plugin's key, and no operation that"
+            " isn't there.",
         ),
         Requirement(
             "described",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
+from automate_kernel.authoring.dependencies import distributions_brought_by, imports_of
 from automate_kernel.authoring.example import ExampleFile, has_own_operations
 from automate_kernel.authoring.project import PluginProject
 from automate_kernel.errors import AutomateError
 from automate_kernel.operations.fields import field_description
-from automate_kernel.plugins.compatibility import requirement_on_kernel
+from automate_kernel.plugins.compatibility import normal_name, requirement_on_kernel
 from automate_kernel.plugins.description import drift
 from automate_kernel.plugins.manifest import Manifest, manifest_of, package_folders
 from automate_kernel.plugins.targets import load_target
@@ -79,6 +81,10 @@ def _readme(project: PluginProject, described: Described) -> Iterator[Fault]:
     for about in described:
         if about["key"] not in text:
             yield f"the README does not name {about['key']!r}", "say what it is for"
+        if about["kind"] in ("connector", "provider"):
+            plugin = load_target(about["target"])
+            for name in () if has_own_operations(plugin) else _named_by_nobody(text, about):
+                yield f"the README names {name}, which isn't there", "write what there is"
 
 
 def _readme_text(project: PluginProject) -> str:
@@ -88,6 +94,15 @@ def _readme_text(project: PluginProject) -> str:
     if project.installed is None:
         return ""
     return str(project.installed.metadata.json.get("description") or "")
+
+
+def _named_by_nobody(text: str, about: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what *text* calls an operation or event of a plugin, and isn't one."""
+    parts = ("operations", "triggers", "polls")
+    known = {each["name"] for part in parts for each in about.get(part, ())}
+    for name in dict.fromkeys(re.findall(rf"`{re.escape(about['key'])}\.([a-z0-9_]+)`", text)):
+        if name not in known:
+            yield f"{about['key']}.{name}"
 
 
 def _described(project: PluginProject, described: Described) -> Iterator[Fault]:
@@ -147,7 +162,22 @@ def _example(project: PluginProject, described: Described) -> Iterator[Fault]:
             yield f"the example does not run: {problem}", f"correct {example.path}"
 
 
+def _dependencies(project: PluginProject, described: Described) -> Iterator[Fault]:
+    if project.installed is None:
+        return
+    brought, owned = distributions_brought_by(project.installed), packages_distributions()
+    for module, file in imports_of(project.packages()):
+        owners = {normal_name(name) for name in owned.get(module, ())}
+        if owners and not owners & brought:
+            name = min(owners)
+            yield (
+                f"{file} imports {module}, and no dependency brings {name}",
+                f'add "{name}" to dependencies in pyproject.toml, and install it again',
+            )
+
+
 PACKAGING: dict[str, Callable[[PluginProject, Described], Iterator[Fault]]] = {
+    "dependencies": _dependencies,
     "metadata": _metadata,
     "typed": _typed,
     "readme": _readme,

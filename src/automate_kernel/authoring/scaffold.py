@@ -17,6 +17,7 @@ from automate_kernel.plugins.targets import load_target
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MOST_LETTERS = 24
+_ON_THE_EXAMPLE = " `example.yaml` shows a workflow; `check` and the tests see that it runs."
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,8 @@ class Scaffold:
             found["pyproject.toml"] = found["pyproject.toml"].replace("[cli]", "[cli,testing]")
         if example := self._example():
             found[f"src/{self.package}/example.yaml"] = example
+        else:
+            found["README.md"] = found["README.md"].replace(_ON_THE_EXAMPLE, "")
         return found
 
     def filled(self, template: str) -> str:

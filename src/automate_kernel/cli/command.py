@@ -169,7 +169,7 @@ def mounted(
     colour: bool,
     commands: Mapping[str, Any] | None = None,
 ) -> Callable[[Sequence[str]], int]:
-    """Return *app* on the kernel of a host, whose users call it *name*; see `app_for`."""
+    """Return *app* on the kernel of an application, whose users call it *name*; see `app_for`."""
     command = typer.main.get_command(app)
     adopt(command, name)
 

@@ -1,7 +1,7 @@
 """
 The ASGI application: webhooks, events, approvals, probes and metrics, in no framework.
 
-Serve it alone (``automate serve``) or mount it in a host's own application::
+Serve it alone (``automate serve``) or mount it in your own application::
 
     app = FastAPI()
     app.mount("/automate", webhook_app(kernel))

@@ -10,7 +10,7 @@ leads to is in the trace of the code that emitted it, whichever process does it:
 
 .. code-block:: text
 
-    POST /orders                            the host's own span
+    POST /orders                            the application's own span
     └─ enqueue automate.event               producer
        └─ process automate.event            consumer, on a worker
           └─ enqueue automate.advance

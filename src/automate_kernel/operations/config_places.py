@@ -15,7 +15,7 @@ __all__ = ["ConfigPlaces"]
 @dataclass(frozen=True, slots=True)
 class ConfigPlaces:
     """
-    The form in which a host writes the config of a plugin.
+    The form in which an application writes the config of a plugin.
 
     *config* is a format of ``{key}``, the plugin's, and ``{entries}``; *entry* one of ``{field}``
     and ``{value}``. The defaults are those of a `Kernel` that is made in Python.

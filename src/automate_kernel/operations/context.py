@@ -162,7 +162,7 @@ class NoSecrets:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginContext:
     """
-    The things that the host lends to one plugin instance.
+    The things that the application lends to one plugin instance.
 
     *settings* are the host's own, read-only. *redact* takes the secrets out of a text that leaves
     the plugin. *approvals* are the kernel's `Approvals`, and *budgets* its
@@ -171,7 +171,7 @@ class PluginContext:
     """
 
     key: str
-    # Never in the repr: a reader may hold values, and settings are the host's.
+    # Never in the repr: a reader may hold values, and settings are the application's.
     secrets: SecretReader = field(default_factory=NoSecrets, repr=False)
     logger: logging.Logger = field(default=None, repr=False)  # type: ignore[assignment]
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -181,6 +181,12 @@ class PluginContext:
     budgets: Budgets | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.secrets, SecretReader):
+            # A mapping has a `get` too, and would fail only where a plugin reads a secret.
+            raise TypeError(
+                f"secrets={type(self.secrets).__name__} is no reader of secrets with get and aget;"
+                ' a kernel makes a plugin with a mapping: Kernel(secrets={…}).connector("key")'
+            )
         if self.logger is None:
             object.__setattr__(self, "logger", get_plugin_logger(self.key))
 

@@ -81,7 +81,7 @@ class Invoker:
     budgets: Budgets | None = field(default=None, init=False)
     """The budgets that plugins have as ``ctx.budgets``."""
     places: ConfigPlaces = field(default_factory=ConfigPlaces, init=False)
-    """The form in which the host writes the config of plugins, for errors about it."""
+    """The form in which the application writes the config of plugins, for errors about it."""
     portal: Portal = field(default_factory=Portal, init=False)
     replacements: Replacements = field(default_factory=Replacements, init=False)
     timed_calls: TimedCalls = field(default_factory=TimedCalls, init=False)
@@ -95,7 +95,7 @@ class Invoker:
     # -- finding -----------------------------------------------------------------------------
 
     def add(self, spec: OperationSpec) -> None:
-        """Add a function of the host as an operation."""
+        """Add a function of the application as an operation."""
         if spec.name in self._functions:
             raise AutomateError(
                 ErrorCodes.ALREADY_EXISTS, f"there is an action {spec.name!r} already"
@@ -218,7 +218,7 @@ class Invoker:
         return cls.find_operation(operation), None
 
     def function_names(self) -> list[str]:
-        """Return the names of the host's own functions, in order."""
+        """Return the names of the application's own functions, in order."""
         return sorted(self._functions)
 
     def owners(self) -> list[str]:
@@ -284,7 +284,7 @@ class Invoker:
             return False
 
     def is_transactional(self, name: str | OperationSpec) -> bool:
-        """Return True if the operation *name* writes in the host's transaction."""
+        """Return True if the operation *name* writes in the application's transaction."""
         try:
             return self.spec_at_hand(name).transactional
         except AutomateError:

@@ -1,4 +1,4 @@
-"""Reliable work in the host's own database: enqueue, claim, finish, recover."""
+"""Reliable work in the application's own database: enqueue, claim, finish, recover."""
 
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.handover import Handover

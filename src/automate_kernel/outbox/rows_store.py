@@ -130,7 +130,7 @@ class _Lease:
 
 class RowsOutboxStore(OutboxStore):
     """
-    The outbox in a host's database.
+    The outbox in an application's database.
 
     *backoff* delays items whose worker died. *listeners* hear, in the same transaction, of items
     that end as FAILED or CANCELLED or are to wait again.
@@ -190,7 +190,7 @@ class RowsOutboxStore(OutboxStore):
     # -- enqueueing --------------------------------------------------------------------------
 
     def enqueue_many(self, items: Iterable[NewItem], *, transaction: Any = None) -> list[str]:
-        """Accept items in the host's transaction; see `OutboxStore.enqueue_many`."""
+        """Accept items in the application's transaction; see `OutboxStore.enqueue_many`."""
         # Before a transaction is opened: what can't be stored must not leave a lock behind.
         new, fresh, labels = _new_rows(self.announced(items), self.redact)
         atomic = len(new) > 1 or not fresh or bool(labels)

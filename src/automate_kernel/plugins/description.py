@@ -20,7 +20,7 @@ _REFERENCE = re.compile(r"\$secret:\{?([A-Za-z0-9_./#-]+)")
 
 def describe(kind: Kind, key: str, target: str, plugin: Any) -> dict[str, Any]:
     """
-    Return what a host shows of *plugin*, as a JSON object.
+    Return what an application shows of *plugin*, as a JSON object.
 
     Every plugin has ``kind``, ``key``, ``target``, ``title`` and ``description``. A connector or
     provider has ``config`` (a JSON Schema), ``secrets`` (the keys that its webhooks and its

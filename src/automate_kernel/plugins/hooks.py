@@ -1,5 +1,5 @@
 """
-Hooks: the points at which any number of plugins, and the host, may join in.
+Hooks: the points at which any number of plugins, and the application, may join in.
 
 Keyed plugins live in registries; pluggy is for what has many receivers. A hook plugin is a module
 or an object with functions marked `hookimpl`::

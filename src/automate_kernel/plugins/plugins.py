@@ -1,4 +1,4 @@
-"""All plugins of a host, behind one object."""
+"""All plugins of an application, behind one object."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Listed = Iterable[str] | Mapping[str, str]
 
 class Plugins:
     """
-    The plugins of a host, of every kind.
+    The plugins of an application, of every kind.
 
     *settings* holds, by kind, the paths that the host lists (or paths by key). With *discover* the
     installed ones count too. The other arguments are the `Policy`.

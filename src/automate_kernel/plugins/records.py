@@ -7,7 +7,7 @@ The record of a plugin: its key, its source and its state.
         │          └─fails─▶ BROKEN
         ├─ needs another automate-kernel ─▶ INCOMPATIBLE
         ├─ another one claims its key ────▶ CONFLICT
-        └─ the host switched it off ──────▶ DISABLED
+        └─ the application switched it off ──────▶ DISABLED
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class PluginRecord:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """
-    The host's decisions about plugins.
+    The application's decisions about plugins.
 
     *disabled* holds keys (``slack``), keys of one kind (``connector:slack``) or names of
     distributions. *winners* gives a contested key, with or without its kind, to a target or a
@@ -103,7 +103,7 @@ class Policy:
         disabled: Iterable[str] = (),
         winners: Mapping[str, str] | None = None,
     ) -> Policy:
-        """Return the policy of a host's settings."""
+        """Return the policy of an application's settings."""
         if isinstance(disabled, str):
             disabled = (disabled,)  # or each letter would be a name
         return cls(strict, frozenset(disabled), dict(winners or {}))

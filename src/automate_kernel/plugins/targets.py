@@ -82,7 +82,7 @@ def is_being_imported(target: str) -> bool:
 def remedy_for(
     error: BaseException, *, kind: str, key: str, origin: str, distribution: str | None = None
 ) -> str:
-    """Return advice for the host about a plugin that did not load."""
+    """Return advice for the application about a plugin that did not load."""
     off = f"or switch it off with disabled=['{kind}:{key}']"
     if isinstance(error, ModuleNotFoundError):
         extra = extra_with(error.name, distribution)

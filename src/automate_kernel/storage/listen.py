@@ -1,4 +1,4 @@
-"""PostgreSQL's LISTEN as a `Wakeup`, on any psycopg 3 connection that a host can open."""
+"""PostgreSQL's LISTEN as a `Wakeup`, on any psycopg 3 connection that an application can open."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def check_output_key(key: str) -> str:
 
 class OutputStore(ABC):
     """
-    A place for bytes that all processes of the host reach: a shared folder, a bucket.
+    A place for bytes that all processes of the application reach: a shared folder, a bucket.
 
     Keys are ``NAME/NAME``, of letters, digits and hyphens; each is put once. Methods may be called
     from several threads. A failure that may pass (the network) is a `StorageError`.

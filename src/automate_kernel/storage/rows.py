@@ -389,7 +389,7 @@ class Rows:
     """
 
     native: Any = None
-    """The host's own handle on this transaction, for a handler that writes in it."""
+    """The application's own handle on this transaction, for a handler that writes in it."""
 
     def __init__(self, dialect: Dialect, style: str, clock: Clock | None = None) -> None:
         self.dialect = dialect

@@ -96,7 +96,8 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     """Return the line of a failure that says most: the exception, or what pytest prints last."""
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is not None:
-        return next(iter(str(crash.message).splitlines()), "")
+        first, *rest = str(crash.message).splitlines() or [""]
+        return f"{first} {rest[0].strip()}" if first.endswith(":") and rest else first
     lines = [line for line in str(report.longrepr).splitlines() if line.strip()]
     collecting = isinstance(report, pytest.CollectReport)
     return lines[-1 if collecting else 0].removeprefix("E   ").strip() if lines else ""

@@ -259,7 +259,10 @@ class HostileAnswersContract:
         calling.start()
         calling.join(self.most_seconds)
         seconds = time.monotonic() - begin
-        assert found, f"it was not done after {seconds:.1f} seconds: bound the whole request's time"
+        assert found, (
+            f"it was not done after {seconds:.1f} seconds: bound the whole request's time, and"
+            " return a config() with a time-out well below most_seconds"
+        )
         return found[0]
 
     def _called(self, kernel: Kernel, operation: str) -> _Outcome:

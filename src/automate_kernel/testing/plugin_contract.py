@@ -8,7 +8,7 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 
@@ -61,6 +61,15 @@ def require_json_schema(schema: Any) -> None:
     ).check_schema(schema)
 
 
+def fail_for_fixture(name: str, test: str, otherwise: str = "") -> NoReturn:
+    """Fail, and say where the fixture *name* of the class *test* belongs."""
+    pytest.fail(
+        f"{otherwise}override the fixture `{name}` in class {test}"
+        f" (it takes precedence over a fixture `{name}` outside of the class)",
+        pytrace=False,
+    )
+
+
 class AnySecret:
     """A reader of secrets in which every key has the same made-up value, good for each scheme."""
 
@@ -96,15 +105,19 @@ class PluginContract:
 
     def _make(self) -> Any:
         """Return an instance of *plugin_class*."""
-        cls = self.plugin_class
-        name = self.kind.name
+        cls, test = self.plugin_class, type(self).__name__
         if cls is None:
-            pytest.fail(f"say plugin_class = …, or override the fixture `{name}`", pytrace=False)
+            fail_for_fixture(self.kind.name, test, "say plugin_class = …, or ")
+        failure = None
         try:
             return create(cls, self.config, cls.context_class(key=cls.key, secrets=AnySecret()))
         except ConfigError as error:
-            test = type(self).__name__
-            pytest.fail(f"{error}; say config = {{…}} in class {test}", pytrace=False)
+            failure = str(error)
+        try:
+            cls.parse_config(self.config)
+        except ConfigError:
+            failure += f"; say config = {{…}} in class {test}"
+        pytest.fail(failure, pytrace=False)  # outside of `except`, or pytest says it twice
 
     @pytest.fixture
     def plugin(self, request: pytest.FixtureRequest) -> Plugin:
@@ -153,6 +166,10 @@ class PluginContract:
         """The output for each example is JSON of the promised type; no call blocks the loop."""
         specs = {spec.name: spec for spec in specs_of(plugin)}
         for name, example in self.example_inputs.items():
+            if name not in specs:
+                known = ", ".join(sorted(specs)) or "none"
+                text = f"example_inputs has {name!r}, and the operations are: {known}"
+                pytest.fail(text, pytrace=False)
             result = plugin.call_operation(name, example)
             blocking: list[str] = []
             if inspect.isawaitable(result):

@@ -23,7 +23,7 @@ import pytest
 
 from automate_kernel.connectors import Connector, PollResult, PollSpec
 from automate_kernel.polls.spec import checked_result
-from automate_kernel.testing.plugin_contract import finished, require_json
+from automate_kernel.testing.plugin_contract import fail_for_fixture, finished, require_json
 
 __all__ = ["PollContract"]
 
@@ -42,7 +42,7 @@ class PollContract:
     @pytest.fixture
     def connector(self) -> Connector:
         """Make the connector under test."""
-        raise NotImplementedError("override the fixture `connector`")
+        fail_for_fixture("connector", type(self).__name__)
 
     def happen(self, connector: Connector) -> None:
         """Let one thing happen at the service that is an event of the poll."""

@@ -96,7 +96,7 @@ class PendingApproval:
         return person or any(f"{ROLE}{role}" in self.by for role in roles)
 
     def form_schema(self) -> dict[str, Any]:
-        """Return the JSON Schema of the form, for a user interface of the host's own."""
+        """Return the JSON Schema of the form, for a user interface of the application's own."""
         return form_json_schema(self.form)
 
 
@@ -126,7 +126,7 @@ class Approvals:
     The approvals of a host: people find and decide them, with an account or by a signed link.
 
     *signer* makes the links, below *public_url*. Each call is checked against the approval's ``by``
-    list; who the caller is, and which roles they have, is the host's to know.
+    list; who the caller is, and which roles they have, is the application's to know.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class Approvals:
         tenant_id: str | None = None,
     ) -> dict[str, Any]:
         """
-        Approve what a step waits for, in the host's *transaction*; return the step's output.
+        Approve what a step waits for, in the application's *transaction*; return the step's output.
 
         *by* is the person, with *roles* by their plain names. *position* is that of an element of
         ``for_each``. Raises ``NOT_FOUND`` if the step doesn't wait for an approval,

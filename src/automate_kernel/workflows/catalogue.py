@@ -59,7 +59,7 @@ class SuppliedWorkflow:
 
 class WorkflowSource(Protocol):
     """
-    A source of workflows that change while the host runs: its database, say.
+    A source of workflows that change while the application runs: its database, say.
 
     Both methods may be called from any thread, inside a transaction of the host or outside. Their
     errors reach the caller that asked for a workflow. An event is then tried again later, since to
@@ -244,11 +244,11 @@ class Catalogue:
 
     @property
     def changing(self) -> bool:
-        """Return True if more workflows may come while the host runs."""
+        """Return True if more workflows may come while the application runs."""
         return self._source is not None
 
     def look_again(self) -> None:
-        """Ask the source at the next use; for a host that knows of a change."""
+        """Ask the source at the next use; for an application that knows of a change."""
         self._check_at = 0.0
 
     def _find(self, name: str, tenant_id: str | None) -> Entry | None:

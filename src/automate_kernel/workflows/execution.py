@@ -151,7 +151,7 @@ class StepRun:
     A step with ``for_each`` has a run per element, at *position* 0, 1, …; any other step has one
     run, at -1. *attempts* counts at the start of a call, so an attempt that kills its worker
     counts. *place* is the line that calls it, in a workflow that is code. With *output_ref* the
-    output is in the host's output store, and *output* is None until it is read.
+    output is in the application's output store, and *output* is None until it is read.
     """
 
     execution_id: str

@@ -194,7 +194,7 @@ class SoftDelete(Audited):
         return [*(super().get_exclude(request, obj) or ()), *self._marks(declared=False)]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """Return the read-only fields, and the marks where the host shows them."""
+        """Return the read-only fields, and the marks where the application shows them."""
         readonly = super().get_readonly_fields(request, obj)
         return list(dict.fromkeys([*readonly, *self._marks(declared=True)]))
 

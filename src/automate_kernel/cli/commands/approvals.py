@@ -191,7 +191,7 @@ def link(
     """
     Print the link by which somebody decides without an account. It works once.
 
-    It needs the setting signing_keys. automate serve answers it, or the host's own application.
+    It needs the setting signing_keys. automate serve answers it, or your own application.
     """
     words: dict[str | None, Decision | None] = {
         None: None, "approve": "approve", "reject": "reject",

@@ -13,7 +13,7 @@ app: Commands = Commands(
     "db", "Make the tables in the database, check them, and migrate them to this release."
 )
 hosted: Commands = Commands("db", "Check the kernel's tables, and mend their indexes.")
-"""The commands for tables that a host's own migrations make."""
+"""The commands for tables that an application's own migrations make."""
 
 _SQL = flag("--sql", "Show the SQL and run nothing.")
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _NAME = argument("The workflow's name.")
 app: Commands = Commands("workflow", "Check, test, show, pause and resume workflows.")
 hosted: Commands = Commands("workflow", "Pause and resume workflows.")
-"""The commands for workflows that the host's kernel has."""
+"""The commands for workflows that the application's kernel has."""
 
 
 @app.called(

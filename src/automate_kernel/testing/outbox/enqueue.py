@@ -134,7 +134,7 @@ class EnqueueContract(StoreHooks):
         assert store.enqueue_many([]) == []
 
     def test_commit_makes_the_item_exist(self, store: OutboxStore) -> None:
-        """An item that is enqueued in the host's transaction is there after its commit."""
+        """An item that is enqueued in the application's transaction is there after its commit."""
         self.need("transactions")
         with self.transaction(store) as transaction:
             item_id = store.enqueue("k", 1, transaction=transaction)
@@ -155,7 +155,7 @@ class EnqueueContract(StoreHooks):
         assert [item.payload for item in store.find()] == ["first"]
 
     def test_taken_idempotency_key_leaves_the_transaction_usable(self, store: OutboxStore) -> None:
-        """A duplicate is no error of the host's transaction, which goes on."""
+        """A duplicate is no error of the application's transaction, which goes on."""
         self.need("transactions")
         first = store.enqueue("k", "first", idempotency_key="key")
         with self.transaction(store) as transaction:

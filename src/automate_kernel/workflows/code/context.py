@@ -76,7 +76,7 @@ class Driver(Protocol):
         """The execution's tenant."""
 
     def find(self, function: Callable[..., Any]) -> OperationSpec | None:
-        """Return the spec of an action of the host that was made from *function*."""
+        """Return the spec of an action of the application that was made from *function*."""
 
     def workflow(self, function: Callable[..., Any]) -> WorkflowFunction:
         """Return the workflow that was made of *function*; raises ``NOT_FOUND``."""

@@ -93,9 +93,9 @@ def _written(value: Any, spec: OperationSpec) -> Any:
 
 class StepFunction:
     """
-    A function that steps call: an operation without a name of the host's.
+    A function that steps call: an operation without a name of the application's.
 
-    *registered* is its spec, if it is an action of the host too.
+    *registered* is its spec, if it is an action of the application too.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class StepFunction:
         self.name: str = name_of(function)
         """The name of its steps."""
         self.registered: bool = registered is not None
-        """True if the host knows it by its spec's name."""
+        """True if the application knows it by its spec's name."""
         self.spec: OperationSpec = registered or step_operation(function)
         """The operation that it is."""
         binding = cast("Binding", self.spec.binding)
@@ -171,7 +171,7 @@ def step_function(
     """
     Return *function* as a step's, and the arguments that a `functools.partial` of it has.
 
-    *find* returns the spec of an action of the host that was made from a function.
+    *find* returns the spec of an action of the application that was made from a function.
     """
     arguments: tuple[Any, ...] = ()
     named: dict[str, Any] = {}

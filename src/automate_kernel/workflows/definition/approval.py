@@ -152,7 +152,7 @@ class Approval(DefinitionModel):
                                   {"type": "string"}]}),
     ] = ()  # fmt: skip
     """Those who may decide: people, and roles as ``role:NAME``; or a template that gives such a
-    list. Without it anybody may whom the host lets in."""
+    list. Without it anybody may whom the application lets in."""
     form: Annotated[Sequence[FormField], Field(max_length=MOST_FIELDS), AfterValidator(tuple)] = ()
     """The fields that come with an approval."""
     timeout: Annotated[Duration, Field(gt=0)] | None = None
@@ -251,7 +251,7 @@ def form_model(fields: Sequence[FormField]) -> type[BaseModel]:
 
 
 def form_json_schema(fields: Sequence[FormField]) -> dict[str, Any]:
-    """Return the JSON Schema of a form, for a user interface of the host's own."""
+    """Return the JSON Schema of a form, for a user interface of the application's own."""
     return form_model(fields).model_json_schema(by_alias=True)
 
 

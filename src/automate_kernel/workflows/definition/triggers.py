@@ -79,7 +79,7 @@ class WebhookTrigger(_Trigger):
 
 
 class ManualTrigger(_Trigger):
-    """A trigger by a person or the host's code, which asks for this workflow by its name."""
+    """A trigger by a person or the application's code, which asks for this workflow by its name."""
 
     type: Literal["manual"] = "manual"
 

@@ -99,7 +99,7 @@ class Flow:
         self.reasons: dict[StepKey, str] = _reasons(loaded)
         """The reasons of the waits that go on, also of those for a time."""
         self.in_code: bool = isinstance(program, CodeProgram)
-        """True if its turns run a function of the host's."""
+        """True if its turns run a function of the application's."""
         drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
         self._flow = drive(
             loaded.execution, waits=loaded.waits, left=left, crashes=max(0, item.attempt_count - 1),

@@ -1,5 +1,5 @@
 """
-Large outputs: those that are too large for a row are in the host's output store.
+Large outputs: those that are too large for a row are in the application's output store.
 
 ::
 

@@ -62,7 +62,7 @@ class Precedence:
     The place of this process among the workers, as of its last `look`.
 
     *workers* lists those that report. *known* gives the marks of the workflows that events start
-    here, and *version* is the one of the host's code.
+    here, and *version* is the one of the application's code.
     """
 
     workers: Callable[[], Sequence[WorkerInfo]]

@@ -80,7 +80,7 @@ _NO_LOOP = "no running event loop"
 
 
 class HostOperations(Protocol):
-    """The host's actions, as a workflow in code needs them."""
+    """The application's actions, as a workflow in code needs them."""
 
     def of_function(self, function: Callable[..., Any]) -> OperationSpec | None:
         """Return the spec of an action that was made from *function*, or None."""
@@ -342,7 +342,7 @@ class _Driver:
         return self._execution.tenant_id
 
     def find(self, function: Callable[..., Any]) -> OperationSpec | None:
-        """Return the spec of an action of the host that was made from *function*."""
+        """Return the spec of an action of the application that was made from *function*."""
         return self._program.operations.of_function(function)
 
     def workflow(self, function: Callable[..., Any]) -> WorkflowFunction:

@@ -104,7 +104,7 @@ class Calls(Protocol):
         """Return True if *name* is an ``async def``."""
 
     def is_transactional(self, name: str) -> bool:
-        """Return True if *name* writes in the host's transaction."""
+        """Return True if *name* writes in the application's transaction."""
 
     def absence(self, name: str) -> UnknownHereError | None:
         """Return the reason why *name* can't be called here, or None if it can."""

@@ -1,5 +1,5 @@
 """
-Signals in the host's database: kept for those that wait, and for those that soon will.
+Signals in the application's database: kept for those that wait, and for those that soon will.
 
 None is missed. A wait is committed before its execution is parked, and the one who parks it looks
 for signals after the change of its item. A signal is committed before the look for waits, and the

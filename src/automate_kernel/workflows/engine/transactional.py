@@ -30,9 +30,9 @@ from automate_kernel.workflows.execution import StepRun, StepStatus
 
 class TransactionalCall:
     """
-    One call of a step in a transaction of the host's database, in which it is saved as well.
+    One call of a step in a transaction of the application's database, in which it is saved as well.
 
-    *invoke* makes the call in a transaction, which the host's framework knows.
+    *invoke* makes the call in a transaction, which the application's framework knows.
     """
 
     def __init__(
