@@ -164,10 +164,10 @@ class PluginContext:
     """
     The things that the application lends to one plugin instance.
 
-    *settings* are the host's own, read-only. *redact* takes the secrets out of a text that leaves
-    the plugin. *approvals* are the kernel's `Approvals`, and *budgets* its
-    `Budgets`; without a kernel there are none.
-    `PluginContext(key="x")` is enough for a test.
+    *settings* are the application's own, read-only. *redact* takes the secrets out of a text that
+    leaves the plugin. *approvals* are the kernel's `Approvals`, and *budgets* its `Budgets`;
+    without a kernel there are none. `PluginContext(key="x")` is enough for a test. One that reads
+    secrets has its plugin made by a kernel: ``Kernel(secrets={"KEY": "value"}).connector("x")``.
     """
 
     key: str

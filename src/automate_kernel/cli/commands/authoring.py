@@ -51,7 +51,9 @@ def new(
     out.data({**data, "key": scaffold.name, "kinds": list(scaffold.kinds), "files": files})
     out.line(f"made {shown}: {len(files)} files")
     path = shlex.quote(str(shown))
-    out.line(f"  pip install -e {path}   (or: uv pip install -e {path})")
+    # The contract of a store needs hypothesis.
+    what = f"-e {path}" + " 'automate-kernel[testing]'" * ("store" in scaffold.kinds)
+    out.line(f"  pip install {what}   (or: uv pip install {what})")
     out.line(f"  cd {path}")
     out.line("  pytest")
     out.line("  automate plugins manifest && automate plugins check")
