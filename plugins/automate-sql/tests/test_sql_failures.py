@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+import sys
 import threading
 import time
 from functools import partial
 
 import pytest
 import sqlalchemy as sa
-from automate_kernel import AutomateError, ErrorCodes
-from automate_sql import CREATE_TABLE
+from automate_kernel import AutomateError, ErrorCodes, Kernel
+from automate_sql import CREATE_TABLE, SqlConnector
 
 ADD = {"statement": "UPDATE item SET price = price + 1 WHERE id = :id", "params": {"id": 1}}
 
@@ -192,3 +194,19 @@ def test_a_key_of_one_tenant_is_none_of_another(database, make):
     with engine.connect() as connection:
         price = connection.exec_driver_sql("SELECT price FROM item WHERE id = 1").scalar_one()
     assert float(price) == 4.5
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 can't set the limit")
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+@pytest.mark.parametrize("query", ["SELECT zeroblob(900000000)", "SELECT hex(zeroblob(400000000))"])
+def test_a_query_on_sqlite_does_not_fill_the_memory(tmp_path, driver, query):
+    """It is made in the worker's own process, which another server isn't."""
+    sqlite3.connect(tmp_path / "a.db").execute("CREATE TABLE item (id INTEGER)")
+    config = {"sql": {"url": f"{driver}:///{tmp_path / 'a.db'}"}}
+    with Kernel(plugins=[SqlConnector], discover=False, config=config) as kernel:
+        with pytest.raises(AutomateError, match="too big") as caught:
+            kernel.invoke("sql.query", {"query": query})
+        assert (caught.value.code, caught.value.retryable) == ("INVALID_ARGUMENT", False)
+        with pytest.raises(AutomateError, match="malformed JSON") as caught:
+            kernel.invoke("sql.query", {"query": "SELECT json('{bad')"})
+        assert caught.value.code == "INVALID_ARGUMENT"

@@ -6,6 +6,8 @@ import contextlib
 import math
 import os
 import socket
+import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +17,7 @@ import sqlalchemy as sa
 from automate_sql.config import SqlConfig
 
 _CANCEL_SECONDS = 2.0
+_MOST_BYTES = 64 * 1024 * 1024
 _MYSQL = ("mysql", "mariadb")
 
 
@@ -44,8 +47,17 @@ def connect_args(url: sa.URL, config: SqlConfig) -> dict[str, Any]:
     if driver in ("mysqldb", "aiomysql", "asyncmy", "mysqlconnector"):
         return {"connect_timeout": math.ceil(connect)}
     if driver in ("pysqlite", "aiosqlite"):
-        return {"timeout": min(whole, 5.0)}
+        return {"timeout": min(whole, 5.0), "factory": _BoundedConnection}
     return {}
+
+
+class _BoundedConnection(sqlite3.Connection):
+    """A connection to SQLite, which makes no value of a gigabyte in this process's memory."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if sys.version_info >= (3, 11):  # older ones can't set it
+            self.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
 
 
 def begin(connection: sa.Connection, *, writes: bool, seconds: float) -> None:

@@ -75,7 +75,7 @@ _WORDS = (
     ("disk is full", ErrorCodes.RESOURCE_EXHAUSTED),
     ("disk I/O error", ErrorCodes.UNAVAILABLE),
     ("not a database", ErrorCodes.DATA_LOSS),
-    ("malformed", ErrorCodes.DATA_LOSS),
+    ("disk image is malformed", ErrorCodes.DATA_LOSS),
     ("too many c", ErrorCodes.RESOURCE_EXHAUSTED),
     ("authentication failed", ErrorCodes.UNAUTHENTICATED),
     ("no password supplied", ErrorCodes.UNAUTHENTICATED),
