@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 
-from automate_kernel import Kernel
+from automate_kernel import Connector, Kernel
+from automate_kernel.connectors import action
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring.diagnosis import workflow_problems
 from automate_kernel.operations.context import (
@@ -113,3 +115,41 @@ def test_a_template_in_a_field_that_must_be_written_is_found_before_it_runs(mark
         assert workflow_problems(kernel, kernel.workflows["good"]) == []
         (problem,) = workflow_problems(kernel, kernel.workflows["bad"])
     assert problem.startswith("steps.a.input.query: sql.query: must be written as it is")
+
+
+class Library(Connector):
+    key = "library"
+    display_name = "Library"
+
+    @action(read_only=True)
+    def find(self, query: Annotated[str, Field(json_schema_extra={"x-written": True})]) -> str:
+        return query
+
+    @action(read_only=True)
+    def by_title(self, title: str) -> str:
+        return str(self.call_operation("find", {"query": f"title = {title}"}))
+
+
+@pytest.mark.parametrize("kind", ["connector", "function"])
+def test_the_mark_alone_refuses_what_a_template_made(kind: str) -> None:
+    """An author who marks a field need not check it."""
+    with Kernel(plugins=[Library], discover=False, secrets={}) as kernel:
+        schema = {"properties": {"query": {"type": "string", "x-written": True}}}
+        kernel.action("find", input_schema=schema)(lambda given: given["query"])
+        name = "library.find" if kind == "connector" else "find"
+        outputs = []
+        for workflow, query in (("fixed", "a = :b"), ("made", "a = '{{ event.payload.b }}'")):
+            step = {"id": "s", "action": name, "input": {"query": query}}
+            kernel.add_workflow({"name": workflow, "trigger": {"type": "manual"}, "steps": [step]})
+            execution = kernel.run(workflow, {"b": "' OR 1 = 1"})
+            outputs.append(execution.error or execution.step("s").output)
+    assert outputs[0] == "a = :b" and "must be written in the workflow" in outputs[1]
+
+
+def test_code_that_calls_an_operation_has_written_its_input_itself() -> None:
+    """In a workflow as outside."""
+    with Kernel(plugins=[Library], discover=False, secrets={}) as kernel:
+        step = {"id": "s", "action": "library.by_title", "input": {"title": "{{ 'x' }}"}}
+        kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": [step]})
+        assert kernel.run("w").step("s").output == "title = x"
+        assert kernel.invoke("library.find", {"query": "a"}) == "a"

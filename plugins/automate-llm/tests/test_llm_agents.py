@@ -513,3 +513,39 @@ def test_what_a_durable_agent_refuses(kernel):
         DurableAgent(Agent(model), kernel, approval={"who": "ann"})
     execution = kernel.run(running(kernel, Agent(name="bare")), "go")
     assert "has no model" in execution.error
+
+
+@pytest.mark.parametrize("door", ["code", "yaml", "no workflow"])
+def test_what_a_model_made_was_not_written_by_the_workflow(door, tmp_path):
+    """A query is code: no agent makes one up, whichever way it was begun."""
+    import sqlite3
+
+    from automate_llm import LlmProvider, add_agents
+    from automate_sql import SqlConnector
+
+    database = tmp_path / "shop.sqlite3"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE item (name TEXT)")
+    config = {
+        "sql": {"url": f"sqlite:///{database}"},
+        "llm": {"services": {"main": {"model": "test"}}},
+    }
+    kernel = Kernel(discover=False, plugins=[SqlConnector, LlmProvider], config=config)
+    written = kernel.invoke("sql.query", {"query": "SELECT name FROM item"})
+    assert written["rows"] == []
+    model, asked = answering([("sql_query", {"query": "SELECT name FROM item"})], "done")
+    if door == "yaml":
+        kernel.provider("llm")._models["main"] = model
+        add_agents(kernel, ["sql.query"])
+        task = {"prompt": "list all", "tools": ["sql.query"]}
+        step = {"id": "a", "workflow": "llm.agent", "input": task}
+        kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": [step]})
+        assert kernel.run("w").status == "COMPLETED"
+    else:
+        tools = OperationToolset(kernel, ["sql.query"])
+        agent = Agent(model, name="desk", toolsets=[tools])
+        if door == "code":
+            assert kernel.run(running(kernel, agent), "list all").output == "done"
+        else:
+            agent.run_sync("list all")
+    assert "must be written in the workflow" in told(asked)[0]

@@ -55,21 +55,24 @@ class Call:
     reports: CallReport | None = field(default=None, repr=False, compare=False)
     """The kernel's own side of `progress`; None outside a workflow."""
     written: Any = field(default=None, repr=False, compare=False)
-    """The step's input as its author wrote it, with templates; None where none are rendered."""
+    """The step's input as its author wrote it, with templates; None where none are
+    rendered, and nothing for the arguments that an agent's model made."""
 
     def require_written(self, field: str, value: Any) -> None:
         """
         Raise ``INVALID_ARGUMENT`` unless *value* stands in the workflow as it is.
 
         For an input *field* that data must not become part of, such as the text of a query. What
-        comes by another way than a workflow's templates was written by its caller, and passes.
+        an agent's model made is refused too. What comes by another way than templates and models
+        was written by its caller, and passes.
         """
         if self.written is None:
             return
         if not isinstance(self.written, Mapping) or self.written.get(field) != value:
             raise AutomateError(
                 ErrorCodes.INVALID_ARGUMENT,
-                f"the field {field!r} is made by a template, and must be written as it is",
+                f"the field {field!r} is made by a template or a model, and must be written in the"
+                " workflow as it is",
                 hint="write the text itself in the workflow, and give values by parameters",
             )
 

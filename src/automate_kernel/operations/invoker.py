@@ -527,6 +527,7 @@ def name_of(operation: str | OperationSpec) -> str:
 
 
 def _call_function(spec: OperationSpec, data: Any) -> Any:
+    spec.require_written(data, spec.name)
     result = spec.call(data)
     return _dumped(spec, result) if _is_awaitable(result) else spec.dump(result)
 

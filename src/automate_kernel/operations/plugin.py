@@ -229,6 +229,7 @@ class Plugin:
         *,
         raw: bool,
     ) -> Any:
+        spec.require_written(input_data, f"{self._context().key}.{spec.name}")
         value = spec.validate(input_data)
         with normalizing(self):
             if raw or not self.is_own_operation(spec.name):

@@ -71,6 +71,7 @@ class OperationSpec:
     transactional: bool = field(default=False, kw_only=True)
     binding: Binding | None = field(default=None, repr=False, compare=False, kw_only=True)
     _check: Check | None = field(default=None, init=False, repr=False, compare=False)
+    _written: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME_PATTERN.fullmatch(self.name):
@@ -136,6 +137,27 @@ class OperationSpec:
         if problems:
             raise invalid(f"input of {self.name!r}", problems)
         return value
+
+    def require_written(self, data: Any, operation: str) -> None:
+        """
+        Refuse fields that are marked ``x-written`` and that a template or a model made.
+
+        It counts in the call of *operation* alone, which is this one's full name: what the code of
+        another operation hands on, it has written itself.
+        """
+        call = current_call()
+        if call is None or call.written is None or call.operation != operation:
+            return
+        if self._written is None:
+            fields: Mapping[str, Any] = self.json_schema().get("properties", {})
+            marked = (
+                name
+                for name, known in fields.items()
+                if isinstance(known, Mapping) and known.get("x-written")
+            )
+            object.__setattr__(self, "_written", tuple(marked))
+        for name in self._written or ():
+            call.require_written(name, data.get(name) if isinstance(data, Mapping) else data)
 
     def call(self, data: Any, *instance: Any) -> Any:
         """

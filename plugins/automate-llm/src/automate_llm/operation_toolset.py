@@ -85,8 +85,8 @@ class OperationToolset(AbstractToolset[Any]):
     ) -> Any:
         """Call an operation. The model is told of what it can mend, and of what is final."""
         operation = str((tool.tool_def.metadata or {})["operation"])
-        around = current_call()
-        call = Call(operation) if around is None else replace(around, operation=operation)
+        # Nothing of the arguments stands in the workflow, whatever the step around has.
+        call = replace(current_call() or Call(operation), operation=operation, written={})
         try:
             # Literally: text of a model is no template and no reference to a secret.
             return await self._kernel.aperform(call, tool_args)
