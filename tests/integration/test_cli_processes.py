@@ -259,6 +259,21 @@ def test_run_reads_standard_input_and_survives_a_closed_pipe(project: Project) -
     assert done.stderr == ""
 
 
+def test_a_terminal_without_our_characters_is_shown_something(tmp_path: Path) -> None:
+    """Not an error: neither for what we print nor for a name in another alphabet."""
+    (tmp_path / "tee.yaml").write_text(
+        "name: tee\ndescription: 茶\ntrigger: {type: manual}\nsteps: [{id: brew, sleep: 1ms}]\n",
+        "utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "automate_kernel.cli", "workflow", "validate", "tee.yaml"],
+        text=True, capture_output=True, timeout=DEADLINE, cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("\\u2713 tee\n")
+
+
 def test_the_command_line_starts_without_what_it_does_not_need() -> None:
     """Help and version load no database library, no server and no workflow engine."""
     code = (

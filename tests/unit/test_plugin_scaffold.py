@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from automate_kernel.authoring import scaffold
 from automate_kernel.authoring.example import ExampleFile
+from automate_kernel.authoring.project import PluginProject
 from automate_kernel.authoring.scaffold import SCAFFOLD_KINDS, Scaffold
+from automate_kernel.cli.app import app
 from automate_kernel.errors import ConfigError
 from automate_kernel.plugins.manifest import Manifest
 from automate_kernel.workflows.definition.loader import load_workflow
@@ -75,6 +78,16 @@ def test_a_word_of_python_is_refused_as_such() -> None:
     with pytest.raises(ConfigError, match="is a word of Python") as caught:
         Scaffold.named("class", ["connector"])
     assert "class-plugin" in str(caught.value.hint)
+
+
+def test_commands_to_copy_are_right_for_a_folder_with_spaces(tmp_path: Path) -> None:
+    """Those that the new plugin is installed with, and those of the check."""
+    parent = tmp_path / "my code"
+    made = CliRunner().invoke(app, ["plugins", "new", "acme", "--directory", str(parent)])
+    folder = parent / "automate-acme"
+    assert f"pip install -e '{folder}'" in made.stdout
+    assert f"cd '{folder}'" in made.stdout
+    assert f"pip install -e '{folder}'" in PluginProject.at(folder).install_hint
 
 
 @pytest.mark.parametrize("kinds", [["conector"], ["connector", "provider"]])

@@ -97,11 +97,9 @@ class PluginCheck:
         """Look at everything, and return what was found."""
         problems: list[CheckProblem] = []
         for requirement in REQUIREMENTS.values():
-            look = _OWN.get(requirement.name)
-            faults = look(self) if look is not None else self._packaging(requirement.name)
             problems += [
                 CheckProblem(requirement.name, requirement.level, text, remedy)
-                for text, remedy in faults
+                for text, remedy in self._faults(requirement.name)
             ]
             if requirement.name == "imported" and problems:
                 break  # the rest would be consequences
@@ -162,7 +160,19 @@ class PluginCheck:
         except ConfigError:
             made_up: Mapping[str, Any] = example_of(plugin.config_json_schema(), "config")
             return made_up
+        except Exception:  # noqa: S110  (`made` says what is wrong)
+            pass
         return {}
+
+    def _faults(self, requirement: str) -> list[Fault]:
+        look = _OWN.get(requirement)
+        try:
+            return list(look(self) if look is not None else self._packaging(requirement))
+        except AutomateError:
+            raise
+        except Exception as error:  # of the plugin's own code, which is asked for what it has
+            text = f"it can't be looked at: {describe_failure(error)[0]}"
+            return [(text, "correct the plugin's code that raises it")]
 
     def _packaging(self, name: str) -> Iterator[Fault]:
         yield from PACKAGING[name](self.project, list(self.descriptions.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -112,7 +113,7 @@ class ContractRun:
             folder, report = self.project.folder, Path(scratch) / "report.json"
             options = ["-q", "-p", _REPORTER, f"--contract-report={report}"]
             if folder is not None:
-                self.advice = f"cd {folder} && pytest"
+                self.advice = f"cd {shlex.quote(str(folder))} && pytest"
             else:  # here, where the relative paths of an application's config lead somewhere
                 self.advice = "correct its config in automate.toml, or report it to its author"
                 _write_suites(Path(scratch), configs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -123,7 +124,8 @@ class PluginProject:
     @property
     def install_hint(self) -> str:
         """The command that installs the folder here."""
-        return f"pip install -e {self.folder or self.name}   (or: uv pip install -e …)"
+        place = shlex.quote(str(self.folder or self.name))
+        return f"pip install -e {place}   (or: uv pip install -e …)"
 
     def packages(self) -> list[str]:
         """Return the top-level packages of its plugins."""

@@ -18,6 +18,9 @@ __all__ = ["app_for", "main"]
 
 def main() -> None:
     """Run the command line, and exit with its exit code."""
+    if hasattr(sys.stdout, "reconfigure"):
+        # A terminal that knows no ✓ gets \u2713, which is what JSON calls it, too.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.argv[1:] == ["--version"]:
         # Asked for by scripts, at every start: it needs nothing else.
         print(version_line())
