@@ -349,6 +349,16 @@ class TestFunctions:
         refused(spec, {"sides": 1})
         assert spec.json_schema()["properties"]["sides"]["description"] == "how many"
 
+    def test_a_default_of_none_leaves_the_words_of_a_field(self) -> None:
+        """The schema is the same on each Python: what `Annotated` says stands at the field itself."""
+
+        def roll(sides: Annotated[int | None, Field(description="how many")] = None) -> None:
+            pass
+
+        sides = operation_from_function(roll).json_schema()["properties"]["sides"]
+        assert sides["description"] == "how many"
+        assert sides["anyOf"] == [{"type": "integer"}, {"type": "null"}]
+
     @pytest.mark.parametrize(
         ("function", "problem"),
         [

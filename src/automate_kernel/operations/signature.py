@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from automate_kernel.errors import PluginError
@@ -97,8 +99,13 @@ def type_hints(function: Callable[..., Any]) -> dict[str, Any]:
     hinted = inspect.unwrap(function)
     if not inspect.isroutine(hinted):
         hinted = type(hinted).__call__  # an object that can be called
+    names = None
+    if sys.version_info < (3, 11):
+        # There a default of None would hide in an Optional what an annotation says of the field.
+        names = getattr(hinted, "__globals__", {})
+        hinted = SimpleNamespace(__annotations__=getattr(hinted, "__annotations__", {}))
     try:
-        return get_type_hints(hinted, include_extras=True)
+        return get_type_hints(hinted, names, include_extras=True)
     except NameError as error:
         raise _wrong(
             function,
