@@ -61,7 +61,9 @@ def test_a_host_key_that_is_none_is_a_wrong_config(sftp: SftpServer) -> None:
 @pytest.mark.parametrize("passphrase", [None, "open sesame 91t"])
 def test_a_private_key_is_enough(sftp: SftpServer, passphrase: str | None) -> None:
     key = sftp.user_key.export_private_key("openssh", passphrase=passphrase).decode()
-    more = {"passphrase_secret": "PHRASE"} if passphrase else {}
+    more: dict[str, Any] = {"passphrase_secret": "PHRASE"} if passphrase else {}
+    # To open a key takes much work, on purpose, and a busy machine longer than that.
+    more["timeout_seconds"] = 60
     config = sftp.config(password_secret=None, private_key_secret="KEY", **more)
     connector(config, KEY=key, PHRASE=passphrase or "").list_files("main")
 
