@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["tests", "django", "lint", "typing"]
+nox.options.sessions = ["tests", "plugins", "django", "lint", "typing"]
 # A Python that is not there is not brought: its sessions are skipped, loudly.
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 if pyenv := shutil.which("pyenv"):
@@ -55,11 +55,23 @@ LOWEST_TESTS = (
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The test suite, with the locked versions."""
+    _sync(session)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def plugins(session: nox.Session) -> None:
+    """The tests of all plugins, or of `-- plugins/automate-llm`, with the locked versions."""
+    _sync(session, "--group=plugins")
+    session.run("pytest", *(session.posargs or ["plugins"]))
+
+
+def _sync(session: nox.Session, *options: str) -> None:
+    """Make the session's environment what the lock says."""
     session.run_install(
-        "uv", "sync", "--locked", f"--python={session.virtualenv.location}",
+        "uv", "sync", "--locked", f"--python={session.virtualenv.location}", *options,
         env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location},
     )  # fmt: skip
-    session.run("pytest", *session.posargs)
 
 
 @nox.session
@@ -85,10 +97,7 @@ def django(session: nox.Session, django: str, drf: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, types and the direction of imports."""
-    session.run_install(
-        "uv", "sync", "--locked", f"--python={session.virtualenv.location}",
-        env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location},
-    )  # fmt: skip
+    _sync(session)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
