@@ -5,6 +5,8 @@ Runs every code block of one documentation page, in order: `python docs_runner.p
 left out, and so is our path. It goes on after a block that fails, and prints how many blocks did as the
 page says. `nox -s pages` does this with the page's own install line in a fresh environment.
 
+`--forks=ADDRESS` has the programs of pages forked by `warm_forks`, where they need no shell.
+
 What a block means is said by the first word after its fence:
 
 =========== ===================================================================================
@@ -44,6 +46,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 import types
@@ -59,6 +62,7 @@ if str(ROOT / "tests" / "support") not in sys.path:
     sys.path.append(str(ROOT / "tests" / "support"))
 
 import processes  # noqa: E402
+import warm_forks  # noqa: E402
 
 _PATIENCE_SECONDS = 90.0
 _PROGRAMS = [str(Path(sys.executable).parent)]
@@ -289,14 +293,10 @@ class Page:
             return ""
         if "^C" in expected:
             return _interrupted(ready, expected)
-        done = subprocess.run(
-            ready, shell=True, executable="/bin/bash", env=environment(), text=True,
-            capture_output=True, timeout=_PATIENCE_SECONDS, check=False,
-        )  # fmt: skip
-        printed = done.stdout + done.stderr
+        code, printed = _ended(ready)
         wanted = next((int(l.split()[-1]) for l in expected if l.startswith("exit status ")), 0)
-        if done.returncode != wanted:
-            raise DocumentationError(f"{command!r} ended with {done.returncode}:\n{printed}")
+        if code != wanted:
+            raise DocumentationError(f"{command!r} ended with {code}:\n{printed}")
         expect([line for line in expected if not line.startswith("exit status ")], printed)
         return printed
 
@@ -430,6 +430,36 @@ def environment() -> dict[str, str]:
     path = os.pathsep.join([*_PROGRAMS, os.environ.get("PATH", "")])
     plain = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "100", "PYTHONUNBUFFERED": "1"}
     return {**kept, **plain, "PATH": path, "PYTHONPATH": os.getcwd()}
+
+
+def _ended(command: str) -> tuple[int, str]:
+    """How *command* ended, and what it printed."""
+    address = next((word.partition("=")[2] for word in sys.argv if "--forks=" in word), "")
+    arguments = _of_python(command) if address else None
+    if arguments is None:
+        done = subprocess.run(
+            command, shell=True, executable="/bin/bash", env=environment(), text=True,
+            capture_output=True, timeout=_PATIENCE_SECONDS, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        code = warm_forks.run(
+            address, arguments, environment(), output, errors,
+            folder=Path.cwd(), seconds=_PATIENCE_SECONDS,
+        )  # fmt: skip
+        output.seek(0)
+        errors.seek(0)
+        return code, output.read() + errors.read()
+
+
+def _of_python(command: str) -> list[str] | None:
+    """What ``python`` is given for *command*; None if that needs a shell or another environment."""
+    words = shlex.split(command, comments=True)
+    if len(_PROGRAMS) > 1 or re.search(r"[|&;<>$`*?~()\\]", re.sub("'[^']*'", "", command)):
+        return None
+    if words[0] == "automate":
+        return ["-m", "automate_kernel.cli", *words[1:]]
+    return words[1:] if words[0] == "python" and words[1].endswith(".py") else None
 
 
 def _interrupted(command: str, expected: list[str]) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import inspect
-import os
 import re
-import signal
-import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, requires
 from pathlib import Path
 
-import processes
 import pytest
+import warm_forks
 from packaging.requirements import Requirement
 
 HERE = Path(__file__).resolve().parent
@@ -26,6 +23,16 @@ PAGES = sorted(
         *ROOT.joinpath("docs").rglob("*.md"),
         *ROOT.joinpath("plugins").glob("*/README.md"),
     ]
+)
+# By pages and their programs: each would take longer to import them than for its own work.
+IMPORTED_ONCE = (
+    "automate_kernel.cli.app",
+    "automate_kernel.cli.session",
+    "automate_kernel.kernel",
+    "automate_sqlalchemy",
+    "django.core.management",
+    "django.db.models",
+    "yaml",
 )
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
@@ -75,8 +82,23 @@ def _not_installed(page: Path) -> list[str]:
     return missing
 
 
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where pages and their programs are forked, with what most of them import."""
+    folder = tmp_path_factory.mktemp("forks")
+    environment = runner.environment() | {"PYTHONPATH": ""}
+    with warm_forks.serving(folder / "socket", IMPORTED_ONCE, environment) as address:
+        yield address
+
+
 @pytest.mark.parametrize("name", [_marked(name) for name in NAMES])
-def test_code_blocks_run(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_code_blocks_run(
+    name: str,
+    forks: str,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> None:
     """Every code block of the page runs, and prints what the page says."""
     if missing := _not_installed(ROOT / name):
         lacking = f"needs {', '.join(missing)}"
@@ -85,14 +107,15 @@ def test_code_blocks_run(name: str, tmp_path: Path, request: pytest.FixtureReque
         if not marked or request.config.getoption("--with-plugins"):
             pytest.fail(lacking)
         pytest.skip(f"{lacking}: uv run --group plugins pytest --with-plugins -m plugins")
-    with processes.running(
-        [sys.executable, HERE / "docs_runner.py", ROOT / name],
-        cwd=tmp_path, env=runner.environment() | {"PYTHONPATH": ""}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        # Whatever a page that failed has started and not stopped ends with it.
-        printed, _ = process.communicate(timeout=280)
-    assert process.returncode == 0, printed[-8000:]
+    arguments = [str(HERE / "docs_runner.py"), f"--forks={forks}", str(ROOT / name)]
+    with (tmp_path_factory.mktemp("printed") / "output").open("w+") as output:
+        code = warm_forks.run(
+            forks, arguments, runner.environment() | {"PYTHONPATH": ""}, output, output,
+            folder=tmp_path, seconds=280,
+        )  # fmt: skip
+        output.seek(0)
+        printed = output.read()
+    assert code == 0, printed[-8000:]
 
 
 @pytest.mark.parametrize("name", NAMES)
