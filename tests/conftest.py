@@ -48,11 +48,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what is marked ``long``, and say so, unless it is asked for."""
-    if not config.getoption("--full"):
-        for item in items:
-            if item.get_closest_marker("long"):
-                item.add_marker(pytest.mark.skip(reason="takes long: --full runs it"))
+    """Skip what is marked ``long``, and say so, unless it is asked for; then it has the time."""
+    for item in items:
+        if not item.get_closest_marker("long"):
+            continue
+        if not config.getoption("--full"):
+            item.add_marker(pytest.mark.skip(reason="takes long: --full runs it"))
+        elif not item.get_closest_marker("timeout"):
+            # A busy machine needs many times what an idle one does.
+            item.add_marker(pytest.mark.timeout(1500))
 
 
 @pytest.fixture
