@@ -203,7 +203,7 @@ def test_a_message_is_deleted_only_after_its_event_is_saved(
 
     def away(self: Any, service: str, operation: str, /, **parameters: Any) -> Any:
         if operation == "delete_message_batch":
-            deleted.append(len(came))
+            deleted.append(len(kernel.outbox.find(kind="automate.event")))
             if len(deleted) < 3:
                 raise AutomateError("UNAVAILABLE", "the network is away")
         return call(self, service, operation, **parameters)
