@@ -32,7 +32,9 @@ class LlmService(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=2)
     """The freedom of its answers; by default as the service has it."""
     timeout_seconds: _Seconds = 120.0
-    """Seconds for a request."""
+    """Seconds for a request, until the end of its answer."""
+    max_answer_bytes: int = Field(default=16 << 20, ge=1_000, le=1 << 30)
+    """The most bytes of an answer."""
     structured: Literal["tool", "native", "prompted"] = "tool"
     """The way to ask for structured output: a tool, the service's own JSON Schema, or words."""
 

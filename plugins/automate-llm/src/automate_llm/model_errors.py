@@ -16,6 +16,8 @@ from automate_kernel.operations.error_mapping import code_of_status, normalize, 
 _TOO_LONG = ("context_length", "context length", "context window", "maximum context", "too long")
 _REFUSED = ("content_filter", "content_policy", "content management policy")
 _NO_MONEY = ("insufficient_quota", "billing")
+# How Pydantic AI calls an answer that is not the service's; what a model wrote is called otherwise.
+_UNREADABLE = "Invalid response from"
 _LONGEST_WAIT = 86_400.0
 
 
@@ -25,8 +27,8 @@ def normal_error(error: Exception) -> AutomateError:
 
     The text holds the service's own words only where they are needed: a body may quote the prompt.
     """
-    if isinstance(error, AutomateError):
-        return error
+    if (own := _own(error)) is not None:
+        return own
     if isinstance(error, UsageLimitExceeded):
         return AutomateError(
             ErrorCodes.RESOURCE_EXHAUSTED,
@@ -39,6 +41,9 @@ def normal_error(error: Exception) -> AutomateError:
     if isinstance(error, ModelAPIError):
         return _of_service(error)
     if isinstance(error, UnexpectedModelBehavior):
+        if error.message.startswith(_UNREADABLE):
+            text = "the service's answer can't be read; a proxy's page, perhaps"
+            return AutomateError(ErrorCodes.UNAVAILABLE, text)
         return AutomateError(
             ErrorCodes.FAILED_PRECONDITION,
             f"the model did not answer as it should: {error.message}",
@@ -47,6 +52,13 @@ def normal_error(error: Exception) -> AutomateError:
     if isinstance(error, UserError):
         return AutomateError(ErrorCodes.INVALID_ARGUMENT, str(error))
     return normalize(error)
+
+
+def _own(error: BaseException | None) -> AutomateError | None:
+    """Return the error of our own HTTP client, which the services' libraries wrap in theirs."""
+    while error is not None and not isinstance(error, AutomateError):
+        error = error.__cause__
+    return error
 
 
 def _of_service(error: ModelAPIError) -> AutomateError:

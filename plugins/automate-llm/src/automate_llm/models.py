@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from pydantic_ai.embeddings import EmbeddingModel
 
     from automate_llm.config import LlmService
+    from automate_llm.http_client import HttpClients
 
 
-def model_of(service: LlmService) -> Model:
+def model_of(service: LlmService, clients: HttpClients) -> Model:
     """Return the model of a *service*; raises `ConfigError` if it can't be made."""
-    factory = _provider_factory(service)
+    factory = _provider_factory(service, clients)
     made: Model = _made(service, lambda: infer_model(service.model, factory))
     return made
 
 
-def embedding_model_of(service: LlmService) -> EmbeddingModel:
+def embedding_model_of(service: LlmService, clients: HttpClients) -> EmbeddingModel:
     """Return the model that embeds; raises `ConfigError` if it can't be made."""
     from pydantic_ai.embeddings import infer_embedding_model
 
     name = service.model.replace("openai-chat:", "openai:", 1)
-    factory = _provider_factory(service)
+    factory = _provider_factory(service, clients)
     made: EmbeddingModel = _made(
         service, lambda: infer_embedding_model(name, provider_factory=factory)
     )
@@ -65,7 +66,7 @@ def _made(service: LlmService, make: Callable[[], Any]) -> Any:
         ) from None
 
 
-def _provider_factory(service: LlmService) -> Callable[[str], Any]:
+def _provider_factory(service: LlmService, clients: HttpClients) -> Callable[[str], Any]:
     def provider(name: str) -> Any:
         given: dict[str, Any] = {}
         if service.api_key is not None:
@@ -73,6 +74,8 @@ def _provider_factory(service: LlmService) -> Callable[[str], Any]:
         if service.base_url is not None:
             given["base_url"] = service.base_url
         cls: Any = infer_provider_class(name)
+        if (http_client := clients.client_for(cls, service)) is not None:
+            given["http_client"] = http_client
         made = cls(**given)
         # Releases of Pydantic AI for Python 3.10 have no setting for it.
         client: Any = getattr(made, "client", None)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pydantic_ai.settings import ModelSettings
 
     from automate_llm.budgets import Ledger
+    from automate_llm.http_client import HttpClients
 
 
 class LlmProvider(BaseProvider):
@@ -133,7 +134,7 @@ class LlmProvider(BaseProvider):
             if model is None:
                 from automate_llm.models import embedding_model_of
 
-                model = self._embedders[name] = embedding_model_of(service)
+                model = self._embedders[name] = embedding_model_of(service, self._clients)
         result = await self._embedded(model, given)
         try:
             cost = float(result.cost().total_price)
@@ -156,7 +157,8 @@ class LlmProvider(BaseProvider):
         with self._lock:
             made = self._models.get(name)
             if made is None:
-                made = self._models[name] = self._within_budgets(model_of(config), config)
+                plain = model_of(config, self._clients)
+                made = self._models[name] = self._within_budgets(plain, config)
         return made
 
     async def _embedded(self, model: EmbeddingModel, given: EmbedInput) -> EmbeddingResult:
@@ -193,6 +195,16 @@ class LlmProvider(BaseProvider):
         from automate_llm.budgets import Ledger
 
         return Ledger(self._settings.budgets, self.ctx.budgets, self.ctx.key)
+
+    @cached_property
+    def _clients(self) -> HttpClients:
+        from automate_llm.http_client import HttpClients
+
+        return HttpClients()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._clients.aclose()
 
     def model_settings(self, service: str | None = None) -> ModelSettings:
         """Return the settings of requests to a service: its bounds."""

@@ -1,0 +1,173 @@
+"""
+The HTTP client of a service: its answers are bounded, in bytes and in time, and not redirected.
+
+The libraries of the services read answers of any size, for as long as a byte comes now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import threading
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from automate_kernel import AutomateError, ErrorCodes
+
+if TYPE_CHECKING:
+    from automate_llm.config import LlmService
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS = 10.0
+_PLAIN = ("", "identity")
+
+
+class HttpClients:
+    """The HTTP clients that a provider has made for its services."""
+
+    def __init__(self) -> None:
+        self._transports: list[_Transport] = []
+
+    def client_for(self, provider: type, service: LlmService) -> Any:
+        """Return a client for Pydantic AI's *provider*, or None if it takes none."""
+        taken = inspect.signature(provider).parameters.get("http_client")
+        if taken is None:
+            return None
+        library = _library_of(str(taken.annotation))
+        made: Any = type("_BoundedTransport", (_Transport, library.AsyncBaseTransport), {})
+        transport = made(library, service)
+        self._transports.append(transport)
+        # A packed answer has no size that could be bounded before it is unpacked.
+        return library.AsyncClient(
+            transport=transport,
+            headers={"Accept-Encoding": "identity"},
+            timeout=library.Timeout(service.timeout_seconds, connect=_CONNECT_SECONDS),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections of all of them."""
+        for transport in self._transports:
+            await transport.aclose()
+
+
+def _library_of(annotation: str) -> Any:
+    """Return httpx2, or httpx where a provider has not moved there or Python is too old for it."""
+    if not annotation.startswith("httpx."):
+        with suppress(ImportError):
+            return importlib.import_module("httpx2")
+    return importlib.import_module("httpx")
+
+
+class _Transport:
+    """
+    A transport of *library* over one client for each event loop.
+
+    Connections belong to the loop that opened them. The clients below it take proxies and
+    certificates from the environment, as those of the services' libraries do.
+    """
+
+    def __init__(self, library: Any, service: LlmService) -> None:
+        self._library, self._service = library, service
+        self._stream: Any = type("_BoundedStream", (_Stream, library.AsyncByteStream), {})
+        self._lock = threading.Lock()
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Return the response; raises `AutomateError` if it is none to be read."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._service.timeout_seconds
+        response = await _until(deadline, self._client().send(request, stream=True))
+        if problem := _problem(response):
+            await response.aclose()
+            raise problem
+        return self._library.Response(
+            response.status_code,
+            headers=response.headers,
+            stream=self._stream(response, deadline, self._service.max_answer_bytes),
+            extensions=response.extensions,
+            request=request,
+        )
+
+    def _client(self) -> Any:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            found = self._by_loop.get(loop)
+            if found is None:
+                found = self._by_loop[loop] = self._library.AsyncClient()
+            return found
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop, and let other loops close theirs."""
+        with self._lock:
+            clients = list(self._by_loop.items())
+            self._by_loop.clear()
+        for loop, client in clients:
+            if loop is asyncio.get_running_loop():
+                await client.aclose()
+            elif loop.is_running():
+                asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+
+
+class _Stream:
+    """The body of *response*: at most *most* bytes of it, until *deadline* by the loop's clock."""
+
+    def __init__(self, response: Any, deadline: float, most: int) -> None:
+        self._response, self._deadline, self._most = response, deadline, most
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size, chunks = 0, self._response.aiter_raw()
+        while True:
+            try:
+                chunk = await _until(self._deadline, _next_of(chunks))
+            except StopAsyncIteration:
+                return
+            size += len(chunk)
+            if size > self._most:
+                raise AutomateError(
+                    ErrorCodes.FAILED_PRECONDITION,
+                    f"the service's answer is larger than {self._most:,} bytes",
+                    hint="ask for less, or raise max_answer_bytes of the service",
+                )
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+def _problem(response: Any) -> AutomateError | None:
+    """Return why an answer is not even read, if that is so."""
+    if 300 <= response.status_code < 400:
+        return AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"the service answered {response.status_code}, a redirect, which is not followed",
+            hint="give the base_url that it leads to, if you trust it",
+        )
+    if response.headers.get("content-encoding", "").strip().lower() not in _PLAIN:
+        return AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            "the service's answer is compressed, which it was asked not to do",
+            hint="check the base_url, and the proxy if there is one",
+        )
+    return None
+
+
+async def _next_of(chunks: Any) -> bytes:
+    """Return the next of *chunks*; raises `StopAsyncIteration` after the last."""
+    found: bytes = await chunks.__anext__()
+    return found
+
+
+async def _until(deadline: float, work: Awaitable[T]) -> T:
+    left = deadline - asyncio.get_running_loop().time()
+    try:
+        return await asyncio.wait_for(work, max(left, 0.0))
+    except (asyncio.TimeoutError, TimeoutError):
+        raise AutomateError(
+            ErrorCodes.DEADLINE_EXCEEDED,
+            "the service's answer took too long",
+            hint="ask for less, or raise timeout_seconds of the service",
+        ) from None
