@@ -45,7 +45,8 @@ class Machine(RuleBasedStateMachine):
     @initialize(
         made=families(),
         repairs=st.lists(
-            st.tuples(st.sampled_from(["resume", "resume", "fork"]), st.integers(0, 9)), max_size=4
+            st.tuples(st.sampled_from(["resume", "clean", "fork", "clean"]), st.integers(0, 9)),
+            max_size=6,
         ),
     )
     def begin(self, made: dict[str, Made | Coded], repairs: list[tuple[str, int]]) -> None:
@@ -63,6 +64,7 @@ class Machine(RuleBasedStateMachine):
         self.decided: defaultdict[str, dict[Key, dict[str, bool]]] = defaultdict(dict)
         self.cancelled: set[str] = set()
         self.mended: dict[str, Made] = {}
+        self.healed: defaultdict[str, set[str]] = defaultdict(set)
         self.kept: dict[str, Kept] = {}
         self.reopened: Counter[str] = Counter()
         self.former: set[str] = set()
@@ -127,7 +129,9 @@ class Machine(RuleBasedStateMachine):
             self.check_place(execution)
         self.calls[at] += 1
         note("begin")
-        if plan == FAILS or self.calls[at] <= plan:
+        if (plan == FAILS and step_id not in self.healed[call.execution_id]) or (
+            self.calls[at] <= plan
+        ):
             note("end")
             raise AutomateError(ErrorCodes.UNAVAILABLE, "the other side is down")
         return note
@@ -167,7 +171,8 @@ class Machine(RuleBasedStateMachine):
         limit = None if isinstance(made, Coded) else made.concurrency
         when_full = "queue" if isinstance(made, Coded) else made.when_full
         going = [one for one in self.live() if one.name == name and lane_of(one) == lane]
-        going.sort(key=lambda one: (one.created_at, one.id))
+        # Items have their ids in the order in which they are made.
+        going.sort(key=lambda one: (one.created_at, one.item_id))
         full = limit is not None and len(going) >= limit
         try:
             self.started.append(self.operator.start(name, {"key": key, "lane": lane}))
@@ -246,7 +251,7 @@ class Machine(RuleBasedStateMachine):
         steer = {
             "answer": self.answer, "cancel": self.stop, "pause": self.pause, "retry": self.retry,
         }  # fmt: skip
-        repair = {"resume": self.resume, "fork": self.fork}
+        repair = {"resume": self.resume, "fork": self.fork, "clean": self.clean_up_again}
 
         def act() -> None:
             found = self.live() if what in steer else self.repairable(what)
@@ -341,7 +346,16 @@ class Machine(RuleBasedStateMachine):
         return [
             one for one in found
             if one.status.finished and self.reopened[one.id] < _MOST_REOPENED
+            and (what != "clean" or self.not_cleaned_up(one))
         ]  # fmt: skip
+
+    def not_cleaned_up(self, one: Execution) -> list[StepRun]:
+        """Find the steps that were to clean up, and have failed."""
+        made = self.made_of(one)
+        if isinstance(made, Coded):
+            return []
+        own = {step.id for step in made.steps}
+        return [run for run in one.steps if str(run.status) == "FAILED" and run.step_id not in own]
 
     def resume(self, one: Execution, number: int) -> None:
         """Let an execution go on after its end: as it is, from a step, or with another definition."""
@@ -379,26 +393,49 @@ class Machine(RuleBasedStateMachine):
             own = {step.id for step in made.steps}
         failed = [
             run for run in one.steps
-            if str(run.status) == "FAILED" and plain_key(run)[0] in own and run.position < 0
+            if str(run.status) == "FAILED" and plain_key(run)[0] in own
         ]  # fmt: skip
         if failed:
             run = failed[number % len(failed)]
-            assert self.operator.executions.retry_step(one.id, run.step_id)
+            assert self.operator.executions.retry_step(one.id, run.step_id, run.position)
             self.goes_on(one, made, plain_key(run)[0], retried=True)
 
     def resume_mended(self, one: Execution, number: int) -> None:
         """Correct the calls that fail, and add a step; or lose one that has completed."""
         made = self.made_of(one)
         assert isinstance(made, Made)
-        mended = made.mended()
+        mended, executions = made.mended(), self.operator.executions
+        if number % 2:
+            step_id = self.some_step(one, made, number)
+            assert executions.resume(one.id, step_id=step_id, definition=mended.workflow())
+            self.goes_on(one, made, step_id)
+            self.mended[one.id] = mended
+            return
         if one.status != "FAILED":
             return
-        executions = self.operator.executions
         if number == 9 and (done := list(kept_after(made, runs_of(one), None))):
             self.lose_a_step(one, mended, done[0][0])
         assert executions.resume(one.id, definition=mended.workflow())
         self.goes_on(one, made, None)
         self.mended[one.id] = mended
+
+    def clean_up_again(self, one: Execution, number: int) -> None:
+        """Try a step that cleans up once more, which has failed: what ails it may be healed."""
+        made, failed = self.made_of(one), self.not_cleaned_up(one)
+        assert isinstance(made, Made)
+        own = {step.id for step in made.steps}
+        run, cancelled = failed[number % len(failed)], one.id in self.cancelled
+        if number % 3:
+            self.healed[one.id].add(run.step_id)
+        self.logs[one.id].append((AGAIN, ""))
+        assert self.operator.executions.retry_step(one.id, run.step_id, run.position)
+        self.goes_on(one, made, None)
+        # Its own steps stay as they are, however they have ended.
+        self.kept[one.id] = {
+            key: (str(its.status), its.output) for key, its in runs_of(one).items() if key[0] in own
+        }
+        if cancelled:
+            self.cancelled.add(one.id)
 
     def lose_a_step(self, one: Execution, made: Made, step_id: str) -> None:
         run = one.step(step_id)
@@ -437,16 +474,18 @@ class Machine(RuleBasedStateMachine):
         if step_id is None:
             return
         key, self.forks = f"f{self.forks}", self.forks + 1
+        corrected = made.mended() if isinstance(made, Made) and number % 3 == 2 else None
         copy = self.operator.executions.fork(
-            one.id, step_id, payload={"key": key, "lane": lane_of(one)}
-        )
+            one.id, step_id, payload={"key": key, "lane": lane_of(one)},
+            definition=corrected and corrected.workflow(),
+        )  # fmt: skip
         self.started.append(copy)
         kept = kept_after(made, runs_of(one), step_id.partition("@")[0])
         self.kept[copy] = kept
         self.decided[copy] = {step: dict(people) for step, people in self.decided[one.id].items()}
         self.sent_to_copy(one, key)
-        if isinstance(made, Made) and one.id in self.mended:
-            self.mended[copy] = made
+        if isinstance(made, Made) and (corrected or one.id in self.mended):
+            self.mended[copy] = corrected or made
 
     def sent_to_copy(self, one: Execution, key: str) -> None:
         """Let a copy have what the original has taken."""
@@ -591,6 +630,7 @@ class Machine(RuleBasedStateMachine):
             key_of(one), self.made_of(one), str(one.status), one.output, one.error,
             runs_of(one), cancelled=one.id in self.cancelled, kept=self.kept.get(one.id, {}),
             sent=self.sent, decided=self.decided[one.id], log=self.logs[one.id],
+            healed=self.healed[one.id],
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ steps race (one fails while another runs, or somebody cancels), it says what may
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,8 @@ class Observed:
     """The people who have decided an approval, and whether they approved."""
     log: Sequence[tuple[str, str]] = ()
     """What calls began and ended, each with its step's id, in their order."""
+    healed: Collection[str] = ()
+    """The steps that clean up and were to fail, and have been healed since."""
 
 
 @dataclass(frozen=True)
@@ -396,7 +398,7 @@ class _Judge(_Fates):
         for step in steps:
             run = self.runs.get((step.id, -1))
             status = None if run is None else str(run.status)
-            failing = step.calls and step.plan == FAILS
+            failing = step.calls and step.plan == FAILS and step.id not in self.seen.healed
             expected = {FAILED if failing else COMPLETED} if runs else {None}
             if interrupted:
                 # Cancelled while it cleaned up after success or a failure.
@@ -414,7 +416,8 @@ class _Judge(_Fates):
                 if (run := self.runs.get((step.id, position))) is not None
                 and run.status == COMPLETED
             ]  # fmt: skip
-            expected = COMPLETED if step.undo != FAILS else FAILED
+            succeeds = step.undo != FAILS or undo in self.seen.healed
+            expected = COMPLETED if succeeds else FAILED
             for position in positions if not none else ():
                 run = self.runs.get((undo, position))
                 assert run is not None, self._about("not undone", step.id, position)

@@ -585,6 +585,25 @@ def test_elements_that_were_undone_run_again(shop: Shop) -> None:
     assert (shop.status(one), shop.done) == (COMPLETED, ["x", "b"])
 
 
+def test_an_execution_that_goes_on_shows_no_end(shop: Shop) -> None:
+    """Its output, its error and the time of its end are those of the end before."""
+    shop.add(step("a"), step("b"), output="{{ steps.b.output }}")
+    one = shop.begun()
+    ended = shop.get(one)
+    assert (ended.status, ended.output) == (COMPLETED, "b done")
+    assert shop.kernel.executions.resume(one, step_id="b")
+    found = shop.get(one)
+    assert found.status is ExecutionStatus.PENDING
+    assert (found.output, found.error, found.completed_at) == (None, None, None)
+    shop.fails("b")
+    shop.kernel.run_until_idle()
+    assert shop.status(one) is FAILED
+    assert shop.kernel.executions.resume(one)
+    found = shop.get(one)
+    assert (found.error, found.error_code, found.error_group) == (None, None, None)
+    assert found.completed_at is None
+
+
 def test_resuming_on_a_corrected_definition(shop: Shop) -> None:
     """Finished steps stay, the corrected ones run, and pages show the new definition."""
     shop.add(step("a"), step("b", input={"what": "{{ event.payload.wrong }}"}))
