@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import pytest
@@ -12,7 +12,7 @@ from automate_mcp.server import IDEMPOTENCY_KEY, mcp_server
 from automate_mcp.settings import Caller, ServeSettings
 from mcp_support import SECRET, Shop, run, until
 from mcp import Client, MCPError
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from automate_kernel import AutomateError, Call, Kernel
 from automate_kernel.errors import ErrorCodes
@@ -144,6 +144,19 @@ def test_a_clients_text_is_no_reference_to_a_secret(kernel: Kernel, shop: Shop) 
         result = call(kernel, "shop_token", {"text": text})
         assert result.structured_content["said"] == text
         assert SECRET not in str(result)
+
+
+def test_a_client_writes_no_text_that_an_author_has_to_write(kernel: Kernel) -> None:
+    """The text of a query is code, and a client's is a model's, most likely."""
+    asked = []
+
+    def find(query: Annotated[str, Field(json_schema_extra={"x-written": True})]) -> None:
+        asked.append(query)
+
+    kernel.action("shop.query")(find)
+    answer = call(kernel, "shop_query", {"query": "DROP TABLE orders"})
+    assert answer.is_error and "'query' is made by a template or a model" in answer.content[0].text
+    assert not asked
 
 
 def test_progress_is_told_while_a_call_runs(kernel: Kernel, shop: Shop, mode: str) -> None:

@@ -64,6 +64,8 @@ class OperationTool:
         call = Call(
             self.operation, caller.tenant_id,
             idempotency_key=caller.key_for(self.operation, key), reports=report,
+            # A model's words, most likely: nothing of it was written by an author.
+            written={},
         )  # fmt: skip
         timeout = self.settings.timeout_seconds
         with hiding_secrets(arguments, self.spec.json_schema()) as hidden:
