@@ -279,10 +279,10 @@ def test_commands_in_prose_exist() -> None:
         for name in re.findall(r"^([\w-]+) =", group, re.MULTILINE)
     }
     for page, words in told:
-        if words[:1] == ["automate"] and words[1] in theirs:
-            continue  # told by the plugin's own pages
         if words[:2] == ["manage.py", "automate"]:
             words = words[1:]  # the same commands on the project's kernel
+        if words[:1] == ["automate"] and words[1] in theirs:
+            continue  # told by the plugin's own pages
         depth = 2 if words[0] == "manage.py" else 1
         while " ".join(words[: depth + 1]) in sections and depth < len(words):
             depth += 1

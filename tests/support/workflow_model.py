@@ -326,7 +326,10 @@ class _Judge(_Fates):
 
     @property
     def _finally_fails(self) -> bool:
-        return any(step.plan == FAILS and step.calls for step in self.made.finally_)
+        return any(
+            step.plan == FAILS and step.calls and step.id not in self.seen.healed
+            for step in self.made.finally_
+        )
 
     def check_status(self) -> None:
         status, about = self.seen.status, self._about(self.fates)

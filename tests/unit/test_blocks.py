@@ -301,7 +301,7 @@ def test_a_block_is_undone_as_a_whole(shop: Shop) -> None:
     shop.broken = {"last"}
     execution = shop.kernel.run("w", ["a", "b"])
     assert execution.status is FAILED
-    assert shop.done[-2:] == ["undo a charge a done", "undo b charge b done"]
+    assert shop.done[-2:] == ["undo b charge b done", "undo a charge a done"]
     shop.broken = set()
     assert shop.kernel.executions.resume(execution.id)
     shop.kernel.run_until_idle()
