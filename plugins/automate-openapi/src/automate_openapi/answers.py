@@ -35,7 +35,11 @@ def check_output(
     how: Literal["warn", "error", "off"],
     logger: logging.Logger,
 ) -> None:
-    """Compare *output* with the document. Raises ``FAILED_PRECONDITION`` for ``error``."""
+    """
+    Compare *output* with the document. For ``error`` it raises ``FAILED_PRECONDITION``.
+
+    For text in place of anything else it is ``UNAVAILABLE``: a page of a proxy, perhaps.
+    """
     check = action.output_check if how != "off" else None
     problems = check(output) if check is not None else []
     if not problems:
@@ -46,6 +50,12 @@ def check_output(
     if how == "warn":
         logger.warning("%s", text)
         return
+    if isinstance(output, str):
+        raise AutomateError(
+            ErrorCodes.UNAVAILABLE,
+            text,
+            hint="see who answers there: a login page or a proxy's has no JSON",
+        )
     raise AutomateError(
         ErrorCodes.FAILED_PRECONDITION,
         text,
