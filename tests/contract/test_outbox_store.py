@@ -33,6 +33,7 @@ from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import (
     ItemStatus,
     NewItem,
+    Outcome,
     OptimisticClaimOutboxStore,
     RowsOutboxStore,
     SkipLockedClaimOutboxStore,
@@ -56,6 +57,19 @@ class RowsContract(OutboxStoreContract):
 
     def open(self, storage: Storage) -> RowsOutboxStore:
         return self.store_class(storage, lease_seconds=LEASE_SECONDS)
+
+    def test_a_retry_of_what_was_put_back_elsewhere_is_no_lost_lease(
+        self, store: RowsOutboxStore
+    ) -> None:
+        """It waits again, as was asked, though this store takes its attempts for spent."""
+        store.enqueue("k", max_attempts=1)
+        (item,) = store.claim_batch("worker")
+        back = Outcome(item.id, ItemStatus.PENDING, token=item.lease_token)
+        assert self.another(store).acknowledge("worker", [back]) == set()
+        late = Outcome(item.id, ItemStatus.RETRY, 0.0, "UNAVAILABLE", "down", item.lease_token)
+        assert store.acknowledge("worker", [late]) == set()
+        found = store.get(item.id)
+        assert found is not None and found.status is ItemStatus.PENDING
 
     def another(self, store: RowsOutboxStore) -> RowsOutboxStore:
         return self.open(store.storage)

@@ -579,10 +579,9 @@ class RowsOutboxStore(OutboxStore):
         ):
             cancelled = _changes(lease, outcome, ItemStatus.CANCELLED)
             if not again or not rows.update(OUTBOX, fenced, cancelled):
-                recorded = [status]
-                if again:
-                    waits = _WAITS_AGAIN if status in _WAITS_AGAIN else (status,)
-                    recorded = [*waits, ItemStatus.CANCELLED]
+                # Its attempts may be spent by what this store knows of the claim; one that was put
+                # back since has them again.
+                recorded = [status, *_WAITS_AGAIN, ItemStatus.CANCELLED] if again else [status]
                 lost = _not_finished(rows, [item_id], lease.token, *recorded)
                 return None if lost else status
             status = ItemStatus.CANCELLED

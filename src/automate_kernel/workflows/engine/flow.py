@@ -228,10 +228,9 @@ class Flow:
             turn = self._flow.send(([one for one in outcomes if one.begun], elapsed))
         for outcome in outcomes:
             if changed := self.changed_labels(outcome):
-                saved = outcome.labels_beside is self.execution.own_labels
                 self.execution.set_labels(changed)
-                # Beside others than it has by now, they were saved without some.
-                turn.labels |= {} if saved else changed
+                # Those of a transactional call too: what was saved beside it knew nothing of it.
+                turn.labels |= changed
         if turn.waits or turn.answered:
             self._note_waits(turn, now)
         if self.leaving:

@@ -104,10 +104,8 @@ class TransactionalCall:
             raise
 
     def _labelled(self, outcome: CallOutcome) -> CallOutcome:
-        """Return *outcome* with the labels that are saved with it, and warned of once."""
-        beside = self._flow.execution.own_labels
-        changed = self._flow.changed_labels(outcome)
-        return replace(outcome, labels=changed, labels_beside=beside)
+        """Return *outcome* with the labels that are saved with it: of others it warns once."""
+        return replace(outcome, labels=self._flow.changed_labels(outcome))
 
     def _save(self, rows: Rows, outcome: CallOutcome) -> None:
         run = _as(self._call.run, StepStatus.COMPLETED, outcome)

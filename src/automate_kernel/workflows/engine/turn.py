@@ -73,8 +73,6 @@ class CallOutcome:
     """The size of a large output that is kept in memory."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """The labels that the call has given its execution."""
-    labels_beside: Mapping[str, str] | None = None
-    """The execution's own labels beside which *labels* are saved already; None if they are not."""
 
 
 @dataclass(slots=True)
