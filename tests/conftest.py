@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import shutil
 import sqlite3
@@ -57,6 +58,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elif not item.get_closest_marker("timeout"):
             # A busy machine needs many times what an idle one does.
             item.add_marker(pytest.mark.timeout(1500))
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection look at the tests again: there are half a million objects of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
