@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.bench import Bench, Entrant, Sizes
-from benchmarks.contender import STEP_SECONDS
+from benchmarks.contender import STEP_SECONDS, Purpose
 from benchmarks.machine import cpu_seconds
 from benchmarks.measures.base import Measure, Values
 from benchmarks.processes import workers
@@ -53,48 +54,60 @@ def _waiting(
     }
 
 
-def _elements(bench: Bench, entrant: Entrant, sizes: Sizes) -> Values:
-    """One workflow with one step for each of many elements; its memory is watched from 10 % on."""
+@dataclass(frozen=True)
+class _Watched:
+    """How one worker fared with executions: the seconds since its first step was counted."""
+
+    seconds: float
+    cpu_seconds: float
+    in_flight: int
+    early_mb: float
+    late_mb: float
+
+
+def _watched(
+    bench: Bench, entrant: Entrant, count: int, start: str, purpose: Purpose = "workflows"
+) -> _Watched:
+    """Let a worker do *count* steps that *start* begins; memory is watched from 10 % of them on."""
     producer, seat = bench.producer(entrant, "postgresql"), bench.seat(entrant, "postgresql")
-    count = sizes.bounded(sizes.elements)
     producer.call("reset")
-    producer.call("start_elements", count)
+    producer.call(start, count)
     bench.databases.settle(seat.database)
-    with workers(seat, 1, "workflows") as (pid,):
+    with workers(seat, 1, purpose) as (pid,):
         bench.noise.start()
         used = cpu_seconds(pid)
         bench.counter.open_gate()
-        _, early, late = bench.watch(pid, count)
+        in_flight, early, late = bench.watch(pid, count)
         bench.wait_for_commit(entrant, seat.database, "workflows")
         seconds = (time.monotonic_ns() - bench.counter.first) / 1e9
         used = cpu_seconds(pid) - used
     producer.call("reset")
+    return _Watched(seconds, used, in_flight, early, late)
+
+
+def _elements(bench: Bench, entrant: Entrant, sizes: Sizes) -> Values:
+    """One workflow with one step for each of many elements."""
+    count = sizes.bounded(sizes.elements)
+    watched = _watched(bench, entrant, count, "start_elements")
     return {
-        "per_second": count / seconds,
-        "client_cpu_us": used / count * 1e6,
-        "resident_mb": late,
-        "growth": late / early,
+        "per_second": count / watched.seconds,
+        "client_cpu_us": watched.cpu_seconds / count * 1e6,
+        "resident_mb": watched.late_mb,
+        "growth": watched.late_mb / watched.early_mb,
     }
 
 
 def _async_steps(bench: Bench, entrant: Entrant, sizes: Sizes) -> Values:
-    """Workflows with an ``async def`` step that waits; memory is watched from 10 % of them on."""
-    producer, seat = bench.producer(entrant, "postgresql"), bench.seat(entrant, "postgresql")
+    """Workflows with an ``async def`` step that waits."""
     count = sizes.bounded(sizes.async_steps)
-    producer.call("reset")
-    producer.call("start_async_steps", count)
-    bench.databases.settle(seat.database)
-    with workers(seat, 1, "async-steps") as (pid,):
-        bench.noise.start()
-        bench.counter.open_gate()
-        in_flight, early, late = bench.watch(pid, count)
-        bench.wait_for_commit(entrant, seat.database, "workflows")
-        # The first step was counted when it ended.
-        seconds = (time.monotonic_ns() - bench.counter.first) / 1e9 + STEP_SECONDS
-    producer.call("reset")
+    watched = _watched(bench, entrant, count, "start_async_steps", "async-steps")
     return {
-        "seconds": seconds, "in_flight": in_flight, "resident_mb": late, "growth": late / early,
-    }  # fmt: skip
+        # The first step was counted when it ended.
+        "seconds": watched.seconds + STEP_SECONDS,
+        "in_flight": watched.in_flight,
+        "resident_mb": watched.late_mb,
+        "growth": watched.late_mb / watched.early_mb,
+    }
 
 
 WORKFLOWS_EACH = Measure(

@@ -1,8 +1,9 @@
-"""Names and addresses of machines."""
+"""Names and addresses of machines and services."""
 
 from __future__ import annotations
 
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 
 def is_loopback(host: str | None) -> bool:
@@ -13,3 +14,18 @@ def is_loopback(host: str | None) -> bool:
         return host.lower() == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def check_endpoint(url: str) -> str:
+    """
+    Return *url*, the address of a service, without a slash at its end.
+
+    Raises `ValueError`, for a validator of pydantic, if it is none of http or https, or if it has
+    more than a scheme, a host, a port and a path: a password, say.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("it is no address: write https://HOST or https://HOST:PORT")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("it has more than a scheme, a host, a port and a path")
+    return url.rstrip("/")

@@ -56,15 +56,15 @@ class Call:
     """The kernel's own side of `progress`; None outside a workflow."""
     written: Any = field(default=None, repr=False, compare=False)
     """The step's input as its author wrote it, with templates; None where none are
-    rendered, and nothing for the arguments that an agent's model made."""
+    rendered, and nothing for arguments that an agent's model or a client of MCP made."""
 
     def require_written(self, field: str, value: Any) -> None:
         """
         Raise ``INVALID_ARGUMENT`` unless *value* stands in the workflow as it is.
 
         For an input *field* that data must not become part of, such as the text of a query. What
-        an agent's model made is refused too. What comes by another way than templates and models
-        was written by its caller, and passes.
+        an agent's model made, or a client of MCP, is refused too. What comes by another way was
+        written by its caller, and passes.
         """
         if self.written is None:
             return

@@ -74,16 +74,11 @@ class Plugins:
         if isinstance(plugin, str) and key is None and "=" in plugin:
             key, _, plugin = (part.strip() for part in plugin.partition("="))
         if kind is None:
-            try:
-                if isinstance(plugin, str):
-                    plugin = load_target(normal_target(plugin))
-            except (KeyboardInterrupt, PluginError):
-                raise
-            except BaseException as error:  # SystemExit too: a plugin must not end its host
-                raise PluginError(
-                    f"{plugin!r} can't be registered: {describe_failure(error)[0]}",
-                    hint="correct the path, or say the kind= to have it imported at first use",
-                ) from error
+            if isinstance(plugin, str):
+                plugin = _imported(
+                    plugin, f"{plugin!r} can't be registered",
+                    "correct the path, or say the kind= to have it imported at first use",
+                )  # fmt: skip
             kind = kind_of_class(plugin).name
         registry = self.registry(kind)
         if kind == "hook" and not isinstance(plugin, str):
@@ -107,15 +102,10 @@ class Plugins:
         registry = self.registry(kind)
         if name in registry or not {".", ":"} & set(name):
             return registry.get(name)
-        try:
-            found = load_target(normal_target(name))
-        except (KeyboardInterrupt, PluginError):
-            raise
-        except BaseException as error:  # SystemExit too: a plugin must not end its host
-            raise PluginError(
-                f"the {registry.kind} {name!r} can't be imported: {describe_failure(error)[0]}",
-                hint="correct the path, or install what it needs",
-            ) from error
+        found = _imported(
+            name, f"the {registry.kind} {name!r} can't be imported",
+            "correct the path, or install what it needs",
+        )  # fmt: skip
         registry.kind.require_fit(found, name)
         return found
 
@@ -174,3 +164,13 @@ class Plugins:
 
     def __repr__(self) -> str:
         return f"<Plugins{' strict' if self.policy.strict else ''}>"
+
+
+def _imported(path: str, problem: str, hint: str) -> Any:
+    """Return the class at a dotted *path*; its failure is a `PluginError` with *problem*."""
+    try:
+        return load_target(normal_target(path))
+    except (KeyboardInterrupt, PluginError):
+        raise
+    except BaseException as error:  # SystemExit too: a plugin must not end its application
+        raise PluginError(f"{problem}: {describe_failure(error)[0]}", hint=hint) from error

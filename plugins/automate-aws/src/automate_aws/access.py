@@ -17,18 +17,7 @@ from pydantic import (
 )
 
 from automate_kernel.errors import ConfigError
-from automate_kernel.hosts import is_loopback
-
-
-def _checked_endpoint(url: str | None) -> str | None:
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("it is no address: write https://HOST or https://HOST:PORT")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("it has more than a scheme, a host, a port and a path")
-    return url.rstrip("/")
+from automate_kernel.hosts import check_endpoint, is_loopback
 
 
 class AwsAccess(BaseModel):
@@ -60,7 +49,7 @@ class AwsAccess(BaseModel):
     """A role to assume."""
     external_id: str | None = None
     """The external id that the role asks for."""
-    endpoint_url: Annotated[str | None, AfterValidator(_checked_endpoint)] = Field(
+    endpoint_url: Annotated[str, AfterValidator(check_endpoint)] | None = Field(
         default=None, examples=["https://minio.example.org"]
     )
     """Another address than AWS's own, for all services: MinIO, LocalStack. The environment's

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from automate_files.paths import check_folder, compile_pattern
 from automate_kernel import AutomateError
-from automate_kernel.hosts import is_loopback
+from automate_kernel.hosts import check_endpoint, is_loopback
 
 _MIB = 1024 * 1024
 # The cursor of a poll has 65,536 characters, and each watch takes a quarter of them at most.
@@ -36,17 +36,6 @@ def _folder(value: str) -> str:
         return check_folder(value)
     except AutomateError as error:
         raise ValueError(error.message) from None
-
-
-def _endpoint(url: str | None) -> str | None:
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("it is no address: write https://HOST or https://HOST:PORT")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("it has more than a scheme, a host, a port and a path")
-    return url
 
 
 class _PlaceConfig(BaseModel):
@@ -83,7 +72,7 @@ class S3PlaceConfig(_PlaceConfig):
         "", description="The folder in the bucket that is the root; the bucket itself if empty."
     )
     region: str | None = Field(None, description="The region, such as `eu-central-1`.")
-    endpoint_url: Annotated[str | None, AfterValidator(_endpoint)] = Field(
+    endpoint_url: Annotated[str, AfterValidator(check_endpoint)] | None = Field(
         None,
         description="The address of a service other than AWS. Those of the environment and of "
         "AWS's files aren't read, and proxies of the environment aren't used.",

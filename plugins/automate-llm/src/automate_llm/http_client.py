@@ -119,10 +119,11 @@ class _Stream:
         self._response, self._deadline, self._most = response, deadline, most
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size, chunks = 0, self._response.aiter_raw()
+        size = 0
+        chunks: AsyncIterator[bytes] = self._response.aiter_raw()
         while True:
             try:
-                chunk = await _until(self._deadline, _next_of(chunks))
+                chunk = await _until(self._deadline, chunks.__anext__())
             except StopAsyncIteration:
                 return
             size += len(chunk)
@@ -153,12 +154,6 @@ def _problem(response: Any) -> AutomateError | None:
             hint="check the base_url, and the proxy if there is one",
         )
     return None
-
-
-async def _next_of(chunks: Any) -> bytes:
-    """Return the next of *chunks*; raises `StopAsyncIteration` after the last."""
-    found: bytes = await chunks.__anext__()
-    return found
 
 
 async def _until(deadline: float, work: Awaitable[T]) -> T:

@@ -94,9 +94,14 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         response = await self._inner.handle_async_request(request)
         if response.status_code != 401:
             return response
+        try:
+            if not await self._signing.renew(used):
+                return response  # asked again with the same token, it would say the same
+        except BaseException:
+            await response.aclose()
+            raise
         await response.aclose()
-        if await self._signing.renew(used):
-            await self._signing.sign(request)
+        await self._signing.sign(request)
         return await self._inner.handle_async_request(request)
 
     async def _taken(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
