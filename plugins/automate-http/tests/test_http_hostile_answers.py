@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -116,6 +118,11 @@ class CarelessSuite(HostileAnswersContract):
 def service() -> Any:
     with hostile_service(lambda method, path: {}) as found:
         yield found
+    # What a careless plugin still reads is no later test's memory.
+    for thread in threading.enumerate():
+        if thread.name == "automate-hostile-answers":
+            thread.join(20)
+            assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
@@ -129,6 +136,7 @@ def test_a_careless_plugin_fails(
     service.manner = manner
     with pytest.raises(AssertionError, match=problem):
         CarelessSuite()._outcome(caplog, service.url)
+    assert not tracemalloc.is_tracing(), "later tests would measure this one's memory"
 
 
 def test_a_redirect_that_a_careless_plugin_follows_is_found(

@@ -21,9 +21,9 @@ import threading
 import time
 import traceback
 import tracemalloc
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -41,6 +41,7 @@ _MOST_REDIRECTS = 50
 _WAIT_SECONDS = 120.0
 _AWAY = {ErrorCodes.UNAVAILABLE, ErrorCodes.INTERNAL}
 _ENDLESS = {"silent", "dripping"}
+_CALLING = "automate-hostile-answers"
 _SHORT_SECONDS, _LONG_SECONDS = 2.0, 30.0
 _LATE = {ErrorCodes.DEADLINE_EXCEEDED, ErrorCodes.UNAVAILABLE}
 
@@ -92,12 +93,12 @@ class _AnySecret(SecretsBackend):
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """The end of a call: its error or its output, its memory at the most, all that is shown."""
+    """The end of a call: its error or its output, all that is shown, its memory at the most."""
 
     error: AutomateError | None
     output: Any
-    peak_bytes: int
     shown: str
+    peak_bytes: int = 0
 
 
 class HostileAnswersContract:
@@ -253,24 +254,23 @@ class HostileAnswersContract:
 
     def _timed(self, kernel: Kernel, operation: str) -> _Outcome:
         found: list[_Outcome] = []
-        calling = threading.Thread(target=lambda: found.append(self._called(kernel, operation)))
-        calling.daemon = True
-        begin = time.monotonic()
-        calling.start()
-        calling.join(self.most_seconds)
-        seconds = time.monotonic() - begin
+        calling = threading.Thread(
+            target=lambda: found.append(self._called(kernel, operation)), name=_CALLING, daemon=True
+        )
+        # Memory is traced from here, for a call that isn't done in time ends long after this test.
+        with _traced() as peak:
+            begin = time.monotonic()
+            calling.start()
+            calling.join(self.most_seconds)
+            seconds = time.monotonic() - begin
+            peak_bytes = peak()
         assert found, (
             f"it was not done after {seconds:.1f} seconds: bound the whole request's time, and"
             " return a config() with a time-out well below most_seconds"
         )
-        return found[0]
+        return replace(found[0], peak_bytes=peak_bytes)
 
     def _called(self, kernel: Kernel, operation: str) -> _Outcome:
-        tracing = tracemalloc.is_tracing()
-        if not tracing:
-            tracemalloc.start(1)
-        tracemalloc.reset_peak()
-        before = tracemalloc.get_traced_memory()[0]
         output: Any = None
         error: AutomateError | None = None
         shown = ""
@@ -280,11 +280,7 @@ class HostileAnswersContract:
         except AutomateError as caught:
             error = caught
             shown = "".join(traceback.format_exception(caught)) + repr(caught) + str(vars(caught))
-        finally:
-            peak = tracemalloc.get_traced_memory()[1] - before
-            if not tracing:
-                tracemalloc.stop()
-        return _Outcome(error, output, peak, shown + self._repr_of(kernel))
+        return _Outcome(error, output, shown + self._repr_of(kernel))
 
     def _repr_of(self, kernel: Kernel) -> str:
         for find in (kernel.connector, kernel.provider):
@@ -294,6 +290,21 @@ class HostileAnswersContract:
                 continue
             return repr(found) + str(found)
         return ""
+
+
+@contextmanager
+def _traced() -> Iterator[Callable[[], int]]:
+    """Trace memory for the block; give what tells the most bytes that were taken in it so far."""
+    tracing = tracemalloc.is_tracing()
+    if not tracing:
+        tracemalloc.start(1)
+    try:
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        yield lambda: tracemalloc.get_traced_memory()[1] - before
+    finally:
+        if not tracing:
+            tracemalloc.stop()
 
 
 def _around(text: str, found: str) -> str:

@@ -128,6 +128,7 @@ def _dripping(handler: _AnyRequest) -> None:
     handler.send(200, b"[", Content_Length="1000000")
     while not handler.server.service.stopping.wait(_DRIP_SECONDS):
         handler.wfile.write(b" ")
+    handler.end_connection()
 
 
 def _cut(handler: _AnyRequest) -> None:
@@ -151,6 +152,8 @@ def _huge(handler: _AnyRequest) -> None:
     handler.end_headers()
     handler.end_connection()
     for _ in range(_HUGE_BYTES // len(_CHUNK)):
+        if handler.server.service.stopping.is_set():
+            return
         handler.wfile.write(_CHUNK)
 
 
