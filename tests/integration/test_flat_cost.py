@@ -4,6 +4,8 @@ import json
 import re
 import threading
 from collections import Counter
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -36,7 +38,7 @@ def _fill(engine, store):
         connection.exec_driver_sql("ANALYZE")
 
 
-def _statements(engine, work):
+def _all_statements(engine, work):
     """What *work* sends, with its parameters."""
     sent = []
 
@@ -48,8 +50,12 @@ def _statements(engine, work):
         work()
     finally:
         sa.event.remove(engine, "before_cursor_execute", note)
-    # Pauses and limits are in tables of their own, and read once in a while.
-    return [one for one in sent if '"automate_outbox"' in one[0]]
+    return sent
+
+
+def _statements(engine, work):
+    """What *work* sends about items. Pauses and limits are read once in a while."""
+    return [one for one in _all_statements(engine, work) if '"automate_outbox"' in one[0]]
 
 
 def _nodes(plan):
@@ -92,6 +98,36 @@ def test_claims_are_few_statements(postgresql_engine):
     assert len(first) == 2  # what has become due, and the claim
     assert len(second) == 2  # whether tenants have some, and the claim
     assert len(third) == 1
+
+
+def test_the_order_in_which_kinds_are_named_costs_nothing(postgresql_engine):
+    """A worker's pools take turns: what one order has shown counts for the others."""
+    store = SkipLockedClaimOutboxStore(postgresql_engine, control_seconds=600)
+    store.storage.create_tables()
+    store.enqueue_many(NewItem(kind, n) for kind in ("a", "b") for n in range(READY))
+    for _ in range(2):
+        store.claim_batch("worker", 2, kinds=["a", "b"])
+    claim = partial(store.claim_batch, "worker", 2, kinds=["b", "a"])
+    assert len(_statements(postgresql_engine, claim)) == 1
+
+
+def test_an_item_that_comes_alone_waits_for_no_look_at_pauses_and_limits(
+    postgresql_engine, monkeypatch
+):
+    """They are looked at by the claims that find nothing, before what is known of them is old."""
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
+    for module in ("rows_store", "limits", "fair_share"):
+        monkeypatch.setattr(f"automate_kernel.outbox.{module}.time", clock)
+    store = SkipLockedClaimOutboxStore(postgresql_engine, control_seconds=10)
+    store.storage.create_tables()
+    for clock.now in range(1, 100):
+        store.enqueue("noop", clock.now)
+        claimed = []
+        sent = _all_statements(postgresql_engine, lambda: claimed.extend(_claim(store)))
+        assert len(claimed) == 1
+        if clock.now > 1:
+            assert len(sent) == 1
+        assert not _claim(store)
 
 
 @pytest.mark.parametrize("work", ROUTINE.values(), ids=ROUTINE)

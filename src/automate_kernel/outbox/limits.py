@@ -176,10 +176,16 @@ class KindLimits:
         self._known_until = 0.0
         return lifted
 
-    def limited(self, rows: Rows, kinds: Collection[str] | None) -> list[str]:
-        """Return those of *kinds* (all if None) that have a limit, as far as is known."""
+    def limited(
+        self, rows: Rows, kinds: Collection[str] | None, *, early: bool = False
+    ) -> list[str]:
+        """
+        Return those of *kinds* (all if None) that have a limit, as far as is known.
+
+        Look at the table again *early*: when half the time is over for which it is known.
+        """
         now = time.monotonic()
-        if now >= self._known_until:
+        if now >= self._known_until - early * self._control_seconds / 2:
             self._known = {row["kind"]: Limit.of(row) for row in rows.select(LIMIT)}
             self._known_until = now + self._control_seconds
             refresh = self._control_seconds / 20

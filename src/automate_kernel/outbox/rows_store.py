@@ -269,6 +269,8 @@ class RowsOutboxStore(OutboxStore):
             "skip_locked": self.skip_locked,
             "changes": claim_changes(worker_id, token, self.lease_seconds),
         }
+        # In one order: a worker names the same kinds in several, as its pools take turns.
+        kinds = None if kinds is None else sorted(kinds)
         of_kinds = None if kinds is None else tuple(kinds)
         full, full_at = self._next_full_claim.get(of_kinds, (True, 0.0))
         claimed: list[Row] = []
@@ -312,12 +314,13 @@ class RowsOutboxStore(OutboxStore):
 
         In one transaction: who leaves a key must see who wants it, and an item with a key is
         claimed, and let in or put to wait. Where there seem to be no keys, such a claim follows
-        when there is nothing else, and once in a while.
+        when there is nothing else, and once in a while. So it is also the one that looks at pauses
+        and limits, before their time: the next item to come, alone, waits for no such look.
         """
         with self.storage.begin() as rows:
-            take = partial(self._take, rows, claim, keys, self._paused_kinds(rows))
+            take = partial(self._take, rows, claim, keys, self._paused_kinds(rows, early=True))
             self._promote(rows)
-            if limited := self._limits.limited(rows, kinds):
+            if limited := self._limits.limited(rows, kinds, early=True):
                 return self._limits.claim(rows, limited, kinds, limit, self._share, take)
             return take(kinds, limit, self._share)
 
@@ -353,9 +356,10 @@ class RowsOutboxStore(OutboxStore):
             columns=("next_attempt_at",),
         )
 
-    def _paused_kinds(self, rows: Rows) -> frozenset[str]:
+    def _paused_kinds(self, rows: Rows, *, early: bool = False) -> frozenset[str]:
+        """Return the kinds that are paused, as far as is known; look *early* at half the time."""
         now = time.monotonic()
-        if now >= self._paused_until:
+        if now >= self._paused_until - early * self._control_seconds / 2:
             self._paused = queries.paused_kinds(rows)
             self._paused_until = now + self._control_seconds
         return self._paused
