@@ -80,7 +80,10 @@ def extend_kernel(extension: Callable[[Kernel], None]) -> None:
         _extensions.append(extension)
 
 
-_PLACES = ConfigPlaces("write it in the settings: AUTOMATE_CONFIG = {{{key!r}: {{{entries}}}}}")
+_PLACES = ConfigPlaces(
+    "write it in the settings: AUTOMATE_CONFIG = {{{key!r}: {{{entries}}}}}",
+    stands="it stands in the settings: AUTOMATE_CONFIG[{key!r}]",
+)
 
 
 def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -904,10 +904,13 @@ class Kernel:
         """A line for each key of *config* that no connector and no provider has."""
         return self.plugins.unused_config(self.operations.config)
 
-    def plugin_problems(self) -> dict[tuple[str, str], AutomateError]:
+    def plugin_problems(
+        self, among: Collection[str] | None = None
+    ) -> dict[tuple[str, str], AutomateError]:
         """
         Return the errors that keep connectors and providers from being used, by kind and key.
 
+        With *among* only those keys are looked at.
         Each is imported and made with its config and the secrets in it. Its actions, capabilities
         and triggers are read; no service is called. Other plugins are imported; `Plugins.records`
         shows those that can't be.
@@ -916,6 +919,8 @@ class Kernel:
         self.plugins.load_all()
         for kind in ("connector", "provider"):
             for key in self.plugins.keys(kind):
+                if among is not None and key not in among:
+                    continue
                 try:
                     _read_specs(self.operations.instance(kind, key))
                 except KeyboardInterrupt:

@@ -149,7 +149,7 @@ class TestPlainSchemas:
         [
             ({}, "'channel' is required"),
             ({"channel": 3}, "channel: must be string"),
-            ({"channel": "C", "txt": "x"}, "'txt' is unknown (known: channel, text, tags)"),
+            ({"channel": "C", "txt": "x"}, "'txt' is unknown (did you mean 'text'?)"),
             ({"channel": "C", "tags": ["a", "c"]}, "tags.1: must be one of 'a', 'b'"),
             ({"channel": "C", "tags": "a"}, "tags: must be array"),
         ],

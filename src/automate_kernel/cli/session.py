@@ -251,8 +251,10 @@ _FOLDERS = {"file", "writable_file"}
 def _places(settings: Settings) -> ConfigPlaces:
     file = settings.file.name if settings.file is not None else "automate.toml"
     table = "tool.automate.config" if file == "pyproject.toml" else "config"
-    place = f"write it in {file}, below [{table}.{{key}}]: {{entries}}"
-    return ConfigPlaces(place, "{field} = {value}")
+    place = f"in {file}, below [{table}.{{key}}]"
+    return ConfigPlaces(
+        f"write it {place}: {{entries}}", "{field} = {value}", stands=f"it stands {place}"
+    )
 
 
 def _backend(given: Any, folder: Path) -> dict[str, Any]:

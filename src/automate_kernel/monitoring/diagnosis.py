@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from automate_kernel.errors import AutomateError, did_you_mean
+from automate_kernel.errors import AutomateError, ConfigError, did_you_mean
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.plugins.manifest import manifest_of
 from automate_kernel.secrets.redaction import redact_text
@@ -255,9 +255,9 @@ def schema_findings(storage: Storage) -> list[Finding]:
 
 def plugin_findings(kernel: Kernel) -> list[Finding]:
     """
-    Return the plugins that don't load, unreadable manifests, and config for unknown plugins.
+    Return the plugins that don't load, unreadable manifests, and config that is wrong.
 
-    It imports all plugins.
+    It imports all plugins, and makes those that have config.
     """
     records, found = kernel.plugins.load_all(), []
     for each in records:
@@ -276,6 +276,11 @@ def plugin_findings(kernel: Kernel) -> list[Finding]:
         found.append(Finding("plugins", "warn", text, "correct disabled or winners"))
     remedy = "correct the key, or install the plugin"
     found += [Finding("plugins", "warn", text, remedy) for text in kernel.unused_config]
+    found += [
+        Finding("plugins", "fail", error.message, error.hint)
+        for error in kernel.plugin_problems(kernel.operations.config).values()
+        if isinstance(error, ConfigError)  # a secret that is missing is reported with the others
+    ]
     found += [Finding("plugins", "warn", str(wrong), wrong.remedy) for wrong in misspelt()]
     return found or [Finding("plugins", "ok", f"{len(records)} load")]
 

@@ -18,11 +18,13 @@ class ConfigPlaces:
     The form in which an application writes the config of a plugin.
 
     *config* is a format of ``{key}``, the plugin's, and ``{entries}``; *entry* one of ``{field}``
-    and ``{value}``. The defaults are those of a `Kernel` that is made in Python.
+    and ``{value}``; *stands* says where the config of ``{key}`` is. The defaults are those of a
+    `Kernel` that is made in Python.
     """
 
     config: str = "pass it to the kernel: config={{{key!r}: {{{entries}}}}}"
     entry: str = '"{field}": {value}'
+    stands: str = "it is passed to the kernel, in config[{key!r}]"
 
     def hint(self, key: str, fields: Sequence[str]) -> str:
         """Return the line that gives *fields* of the plugin *key* a value."""
@@ -32,10 +34,12 @@ class ConfigPlaces:
     def located(self, error: ConfigError, key: str) -> ConfigError:
         """Return *error*, of a plugin's config, with the place where its wrong fields stand."""
         problems: Sequence[Mapping[str, Any]] = error.details.get("problems", ())
-        fields = [each["field"].partition(".")[0] or _named(each["message"]) for each in problems]
-        wanted = list(dict.fromkeys(filter(None, fields)))
-        if error.hint is None and wanted:
-            error.hint = self.hint(key, wanted)
+        wanted = [each for each in problems if not _is_unknown(each["message"])]
+        fields = [each["field"].partition(".")[0] or _named(each["message"]) for each in wanted]
+        if error.hint is None and any(fields):
+            error.hint = self.hint(key, list(dict.fromkeys(filter(None, fields))))
+        elif error.hint is None and len(wanted) < len(problems):
+            error.hint = self.stands.format(key=key)
         return error
 
     def needed(self, error: SecretNotFoundError, what: str) -> SecretNotFoundError:
@@ -43,6 +47,11 @@ class ConfigPlaces:
         return SecretNotFoundError(
             error.key, f"{error.message}, and {what} needs it", hint=error.hint
         )
+
+
+def _is_unknown(message: str) -> bool:
+    """Return True if the message is about a field that isn't there to be set."""
+    return "is unknown (" in message
 
 
 def _named(message: str) -> str:

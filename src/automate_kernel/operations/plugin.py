@@ -11,6 +11,7 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, Plugi
 from automate_kernel.operations.context import PluginContext
 from automate_kernel.operations.error_mapping import normalize, normalizing
 from automate_kernel.operations.schemas import (
+    FieldProblem,
     Schema,
     compile_schema,
     invalid,
@@ -20,6 +21,7 @@ from automate_kernel.operations.schemas import (
     validation_problems,
 )
 from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.operations.unknown_fields import ignored_fields
 from automate_kernel.secrets.tracebacks import log_error, mark
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ class Plugin:
             try:
                 return schema.model_validate(data)  # type: ignore[union-attr]
             except ValidationError as error:
-                problems = validation_problems(error, data)
+                problems = validation_problems(error, data, schema)  # type: ignore[arg-type]
         elif isinstance(schema, Mapping):
             problems = compile_schema(schema, cls.key)(data)
         if problems:
@@ -264,8 +266,15 @@ def create(cls: type[P], config: Mapping[str, Any] | None, ctx: PluginContext) -
 
 
 def complete_config(cls: type[Plugin], config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return *config* checked, and completed with the defaults of the plugin *cls*."""
+    """
+    Return *config* checked, and completed with the defaults of the plugin *cls*.
+
+    An option that its model doesn't know is wrong, unless the model says ``extra="ignore"`` or
+    ``extra="allow"``: pydantic's default would pass over a misspelt one.
+    """
     parsed = cls.parse_config(config)
+    if problems := [FieldProblem(*each) for each in ignored_fields(parsed, config)]:
+        raise invalid(f"the config of {cls._title()}", problems, ConfigError)
     complete: dict[str, Any]
     complete = parsed if isinstance(parsed, dict) else parsed.model_dump(by_alias=True)
     return complete

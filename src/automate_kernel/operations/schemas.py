@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.operations.unknown_fields import fields_at, unknown
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -94,7 +95,7 @@ def check_model(model: type[BaseModel], data: Any) -> tuple[Any, list[FieldProbl
     try:
         return model.model_validate_json(text, strict=True), []
     except pydantic_core.ValidationError as error:
-        return None, validation_problems(error, data)
+        return None, validation_problems(error, data, model)
 
 
 def schema_problems(schema: Schema, data: Any, what: str) -> list[FieldProblem]:
@@ -104,14 +105,22 @@ def schema_problems(schema: Schema, data: Any, what: str) -> list[FieldProblem]:
     return compile_schema(schema, what)(data) if isinstance(schema, Mapping) else []
 
 
-def validation_problems(error: ValidationError, data: Any) -> list[FieldProblem]:
-    """Return the problems that *error* found, without the values that pydantic would show."""
+def validation_problems(
+    error: ValidationError, data: Any, model: type[BaseModel] | None = None
+) -> list[FieldProblem]:
+    """
+    Return the problems that *error* found, without the values that pydantic would show.
+
+    With *model*, the one for which *data* was meant, an unknown field has the nearest known one.
+    """
     found: list[FieldProblem] = []
     for entry in error.errors(include_input=False, include_url=False):
-        message = entry["msg"]
-        if entry["type"] not in _valueless_errors():
+        message, place = entry["msg"], entry["loc"]
+        if model is not None and entry["type"] == "extra_forbidden":
+            message = unknown(fields_at(model, place[:-1]), place[-1])
+        elif entry["type"] not in _valueless_errors():
             message = _without_values(message, data)
-        found.append(FieldProblem(".".join(map(str, entry["loc"])), message))
+        found.append(FieldProblem(".".join(map(str, place)), message))
     return found
 
 
@@ -196,7 +205,7 @@ def _wording(keyword: str, wanted: Any, data: Any, schema: Mapping[str, Any]) ->
     if keyword == "additionalProperties" and wanted is False:
         known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
         return [
-            f"{str(name)!r} is unknown (known: {', '.join(known) or 'none'})"
+            f"{str(name)!r} {unknown(known, name)}"
             for name in data
             if name not in known and not any(re.search(each, str(name)) for each in patterns)
         ]
