@@ -10,12 +10,15 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
+from automate_kernel.secrets.redaction import EnteringRedaction, Redactor
 from automate_kernel.storage import Storage
 from automate_kernel.storage.checkpoint import RECALL
 from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
 from automate_kernel.testing.values import KEPT, same
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine import pauses
+from automate_kernel.workflows.engine.pauses import WorkflowPauses
 from automate_kernel.workflows.engine.turn import Turn
 from automate_kernel.workflows.engine.checkpoints import Save
 from automate_kernel.workflows.engine.executions import ExecutionStore
@@ -179,6 +182,72 @@ def test_a_workflow_is_paused_and_resumed(store: ExecutionStore) -> None:
     assert store.outbox.stats().paused == ()
     assert store.pauses.resume("w", tenant_id="t1")
     assert [each.id for each in store.outbox.claim_batch("worker")] == [item.id]
+
+
+def test_of_several_pauses_one_ends(store: ExecutionStore) -> None:
+    """Those of other workflows, tenants and kinds stay, and each is listed for its tenant."""
+    store.outbox.pause("mail")
+    for workflow, tenant_id in (("w", "t1"), ("w", "t2"), ("w", None), ("v", None)):
+        assert store.pauses.pause(workflow, tenant_id=tenant_id)
+        assert not store.pauses.pause(workflow, tenant_id=tenant_id)
+    assert store.pauses.resume("w", tenant_id="t1")
+    assert not store.pauses.resume("w", tenant_id="t1")
+
+    def paused(**options: Any) -> list[tuple[str, str | None]]:
+        return [(one.workflow, one.tenant_id) for one in store.pauses.paused(**options)]
+
+    assert paused() == [("v", None), ("w", None), ("w", "t2")]
+    assert paused(tenant_id="t1") == [("v", None), ("w", None)]
+    assert store.outbox.stats().paused == ("mail",)
+    for workflow, tenant_id in (("w", None), ("w", "t2"), ("v", None)):
+        assert store.pauses.resume(workflow, tenant_id=tenant_id)
+    assert paused() == []
+    assert store.outbox.stats().paused == ("mail",)
+
+
+def test_a_pause_of_another_process_is_seen_within_a_second(store: ExecutionStore) -> None:
+    """So is its end; between two looks the database is not asked."""
+    now = [100.0]
+    ours = WorkflowPauses(store.storage, store.outbox, clock=lambda: now[0])
+    assert not ours.holds("w", None)
+    store.pauses.pause("w")
+    assert not ours.holds("w", None)
+    now[0] += 1.0
+    assert (ours.holds("w", None), ours.holds("w", "t1"), ours.holds("v", None)) == (
+        True,
+        True,
+        False,
+    )
+    store.pauses.resume("w")
+    assert ours.holds("w", None)
+    now[0] += 1.0
+    assert not ours.holds("w", None)
+
+
+def test_all_executions_of_a_workflow_go_on(
+    store: ExecutionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: they are told in small batches."""
+    monkeypatch.setattr(pauses, "_BATCH", 2)
+    begun = [begin(store) for _ in range(5)]
+    store.pauses.pause("w")
+    assert len(store.outbox.recall_requests("worker")) == 5
+    for item, execution in begun:
+        store.checkpoints.park(item, execution)
+    assert store.outbox.claim_batch("worker") == []
+    store.pauses.resume("w")
+    assert len(store.outbox.claim_batch("worker", limit=10)) == 5
+
+
+def test_the_reason_of_a_pause_holds_no_secret(storage: Storage) -> None:
+    """What the outbox takes out of payloads is taken out of it too."""
+    outbox = RowsOutboxStore(storage)
+    outbox.redact = EnteringRedaction(Redactor(["hunter2-and-more"]))
+    store = ExecutionStore(storage, outbox)
+    store.pauses.pause("w", "its password hunter2-and-more has leaked")
+    (paused,) = store.pauses.paused()
+    assert "hunter2" not in paused.reason
+    assert paused.reason.endswith("has leaked")
 
 
 def test_the_wake_up_that_is_cancelled(store: ExecutionStore) -> None:

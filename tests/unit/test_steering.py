@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -769,6 +770,50 @@ def test_a_step_under_finally_is_retried(shop: Shop) -> None:
     assert shop.kernel.executions.retry_step(one, "close")
     shop.kernel.run_until_idle()
     assert (shop.status(one), shop.done) == (COMPLETED, ["a", "close"])
+
+
+@pytest.mark.parametrize("cleaners", [CLEANERS, {"finally": CLEANERS["finally"]}])
+def test_what_was_cancelled_while_it_closed_stays_so(
+    shop: Shop, clock: FakeClock, cleaners: dict[str, Any]
+) -> None:
+    """Its own steps had come to their end by then, and a step under finally is retried."""
+    (last,) = cleaners["finally"]
+    shop.add(step("a"), **{**cleaners, "finally": [{**last, "retry": RETRY}]})
+    shop.fails("close", ErrorCodes.UNAVAILABLE)
+    one = shop.begun()
+    assert shop.kernel.executions.cancel(one)
+    shop.fails("close")
+    clock.advance(3600)
+    shop.kernel.run_until_idle()
+    assert shop.status(one) is CANCELLED
+    shop.broken.clear()
+    assert shop.kernel.executions.retry_step(one, "close")
+    shop.kernel.run_until_idle()
+    assert (shop.status(one), shop.done[-1]) == (CANCELLED, "close")
+
+
+@pytest.mark.parametrize("undoes", [True, False])
+def test_what_was_undone_is_no_success(tmp_path: Path, undoes: bool) -> None:
+    """Its steps have completed, but its output found no place: that it would now comes too late."""
+    storage = MemoryStorage()
+    with Kernel(storage, discover=False, secrets={}) as kernel:
+        shop = Shop(kernel)
+        workflow = shop.add(
+            undoable("a") if undoes else step("a"),
+            output=["{{ event.payload }}"] * 2,
+            **({"finally": CLEANERS["finally"]} if undoes else CLEANERS),
+        )
+        shop.fails("close")
+        one = shop.begun("x" * 600_000)
+        assert (shop.status(one), shop.get(one).error_code) == (FAILED, "INVALID_ARGUMENT")
+        assert shop.done == ["a", "undo a" if undoes else "mend"]
+    with Kernel(storage, discover=False, secrets={}, output_store=tmp_path) as kernel:
+        shop = Shop(kernel)
+        kernel.add_workflow(workflow)
+        assert kernel.run("w", "x" * 600_000).status is COMPLETED
+        assert kernel.executions.retry_step(one, "close")
+        kernel.run_until_idle()
+        assert (shop.status(one), shop.done) == (FAILED, ["a", "close", "close"])
 
 
 def test_elements_run_again_in_their_own_execution_alone(shop: Shop) -> None:

@@ -410,6 +410,23 @@ class ExecutionStoreContract:
         assert execution.completed_at is not None
         assert execution.duration_seconds is not None
 
+    def test_past_rounds_go(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """Those that are named, of this execution: no other step, position or execution's."""
+        one = self.begin(store, workflow)
+        item = self.claim(store)
+        other = self.begin(store, workflow, id=new_id())
+        keys = [("a", -1), ("a", 0), ("b", -1), ("c", -1), ("c", 0), ("c", 1)]
+        # More than one statement names.
+        many = [("many", position) for position in range(-1, 1002)]
+        for execution_id, its in ((one, item), (other, self.claim(store))):
+            runs = [self.run(execution_id, name, position=place) for name, place in (*keys, *many)]
+            self.save(store, its, runs)
+        past = [("a", -1), ("c", 0), *many[:-1]]
+        assert self.checkpoint(store, item, Turn(past=past))
+        left = [("a", 0), ("b", -1), ("c", -1), ("c", 1), many[-1]]
+        assert sorted(run.key for run in self.see(store, one).steps) == left
+        assert len(self.see(store, other).steps) == len(keys) + len(many)
+
     def test_it_ends_once(self, store: ExecutionStore, workflow: Workflow) -> None:
         """What has ended stays as it ended."""
         execution_id = self.begin(store, workflow)

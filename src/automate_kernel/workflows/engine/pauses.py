@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,10 +35,12 @@ def _key(workflow: str, tenant_id: str | None) -> str:
 
 
 class WorkflowPauses:
-    """The pauses of workflows by their names, in the database."""
+    """The pauses of workflows by their names, in the database; *clock* returns seconds."""
 
-    def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
-        self._storage, self._outbox = storage, outbox
+    def __init__(
+        self, storage: Storage, outbox: OutboxStore, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._storage, self._outbox, self._clock = storage, outbox, clock
         self._known: frozenset[str] = frozenset()
         self._known_until = 0.0
 
@@ -79,7 +81,7 @@ class WorkflowPauses:
     def paused(self, *, tenant_id: str | None = None) -> list[PausedWorkflow]:
         """List the paused workflows by name; with *tenant_id* those that are for this tenant."""
         with self._storage.begin(atomic=False) as rows:
-            found = rows.select(PAUSE, order_by=("kind",))
+            found = rows.select(PAUSE)
         pauses = []
         for row in found:
             if row["kind"].startswith(WORKFLOW_PAUSE):
@@ -87,16 +89,15 @@ class WorkflowPauses:
                 if tenant_id is None or tenant in ("", tenant_id):
                     reason = row["reason"] or ""
                     pauses.append(PausedWorkflow(name, tenant or None, reason, row["created_at"]))
-        return pauses
+        return sorted(pauses, key=lambda one: (one.workflow, one.tenant_id or ""))
 
     def holds(self, workflow: str, tenant_id: str | None) -> bool:
         """Return True if *workflow* seems to be paused: what is remembered may be a second old."""
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._known_until:
             with self._storage.begin(atomic=False) as rows:
                 found = rows.select(PAUSE, columns=("kind",))
-            names = (row["kind"] for row in found)
-            self._known = frozenset(name for name in names if name.startswith(WORKFLOW_PAUSE))
+            self._known = frozenset(row["kind"] for row in found)
             self._known_until = now + _REMEMBERED_SECONDS
         return bool(self._known) and not self._known.isdisjoint(_keys(workflow, tenant_id))
 

@@ -228,7 +228,8 @@ def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> di
     """
     its = Where("execution_id", "eq", row["id"])
     found = rows.select(STEP, [its], columns=("step_id", "position", "status"))
-    succeeded = _succeeded(workflow, found)
+    cancelled = row["status"] == ExecutionStatus.CANCELLED.value
+    succeeded = not cancelled and _succeeded(workflow, found)
     last = sorted(step.id for step in workflow.finally_)
     if workflow.has_blocks:
         Forgotten(set(last)).delete_inside(rows, its, [step_id])
@@ -241,7 +242,6 @@ def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> di
         return {}
     error = str(row["error"] or "")
     left = error.partition(NOT_UNDONE)[0].removesuffix("; ") or None
-    cancelled = row["status"] == ExecutionStatus.CANCELLED.value
     status = ExecutionStatus.CANCELLING if cancelled else ExecutionStatus.RUNNING
     return {
         "status": status.value,
