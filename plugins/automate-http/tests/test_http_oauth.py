@@ -552,3 +552,23 @@ def test_a_command_connects_a_plugin(server: Any, tmp_path: Path, tenant: str | 
         [sys.executable, "-c", call], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "{'me': 'ada'}\n", done.stderr
+
+
+def test_a_command_looks_for_the_clients_secret_before_anybody_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the secret, the account and the remedy; no page is printed."""
+    from automate_kernel.cli.app import app
+    from typer.testing import CliRunner
+
+    text = APP.format(url="http://127.0.0.1:9", key=KEY, secret="")
+    (tmp_path / "crm_less.py").write_text(text.replace("{\"CRM_SECRET\": ''}", "{}"))
+    (tmp_path / "automate.toml").write_text('app = "crm_less:kernel"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    done = CliRunner().invoke(app, ["connect", "crm", "--wait", "1ms"])
+    assert done.exit_code == 1
+    assert "secret 'CRM_SECRET' was not found" in done.output
+    assert f"the account '{KEY}' needs it" in done.output
+    assert "hint: add 'CRM_SECRET' to the mapping of secrets" in done.output
+    assert "Open this page" not in done.output

@@ -10,7 +10,9 @@ from hashlib import sha256
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["Account", "AccountStatus", "Consent", "tenant_account_key"]
+from automate_kernel.errors import SecretNotFoundError
+
+__all__ = ["Account", "AccountStatus", "Consent", "require_client", "tenant_account_key"]
 
 # Shorter than a digest, so that no tenant is called as another's digest; small letters, for disks
 # that take two spellings for one name.
@@ -73,7 +75,8 @@ class Account(Protocol):
     """
     The account of one plugin; `automate_http.OAuth2` is one.
 
-    `Plugin.oauth` returns the application's own. Calls of a tenant take that of `for_tenant`.
+    `Plugin.oauth` returns the application's own. Calls of a tenant take that of `for_tenant`. One
+    whose `finish` reads secrets may have their keys as its ``needs``: they are looked for first.
     """
 
     @property
@@ -99,3 +102,18 @@ class Account(Protocol):
 
     def disconnect(self, secrets: Any) -> None:
         """Delete the tokens from *secrets*. The service isn't told."""
+
+
+def require_client(account: Account, secrets: Any) -> None:
+    """
+    Raise `AutomateError` if `Account.finish` would fail whatever a person answers.
+
+    Its secrets are looked for in *secrets*, and a backend that takes the tokens.
+    """
+    secrets.writable  # noqa: B018 - it raises
+    for key in getattr(account, "needs", ()):
+        try:
+            secrets.get(key)
+        except SecretNotFoundError as error:
+            problem = f"{error.message}, and the account {account.key!r} needs it"
+            raise SecretNotFoundError(key, problem, hint=error.hint) from None

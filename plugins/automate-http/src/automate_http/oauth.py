@@ -87,6 +87,11 @@ class OAuth2(Auth):
         """The key of the secret in which the application's tokens are kept."""
         return self._application.key
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The keys of the secrets that `finish` reads: that of the client, if it has one."""
+        return self._application.needs
+
     def for_tenant(self, tenant_id: str | None) -> OAuthAccount:
         """Return the account of a tenant, whoever calls; for None the application's."""
         if tenant_id is None or not self._client.is_persons:

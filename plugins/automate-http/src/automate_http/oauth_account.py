@@ -170,6 +170,12 @@ class OAuthAccount(Auth):
             )
         return self
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The keys of the secrets that `finish` reads: that of the client, if it has one."""
+        secret = self._client.client_secret
+        return () if secret is None else (secret,)
+
     def is_kept(self, secrets: SecretReader) -> bool:
         """Return True if it was connected, and not disconnected since."""
         try:

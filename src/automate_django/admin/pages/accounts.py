@@ -23,7 +23,13 @@ from automate_django.admin.pages.base import Link, PageSection
 from automate_django.admin.pages.display import shown_text
 from automate_django.kernel import get_kernel
 from automate_kernel.errors import AutomateError
-from automate_kernel.operations.account import Account, AccountStatus, Consent, state_in
+from automate_kernel.operations.account import (
+    Account,
+    AccountStatus,
+    Consent,
+    require_client,
+    state_in,
+)
 from automate_kernel.operations.error_mapping import normalize
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.plugins.manifest import ManifestError, installed_manifest
@@ -103,7 +109,7 @@ class AccountPages(PageSection):
         tenant = _tenant(request.POST)
         try:
             account = _account(kind, key, tenant)
-            get_kernel().secrets.writable  # noqa: B018 - better now than after a person's work
+            require_client(account, get_kernel().secrets)  # better now than after a person's work
             consent = account.begin(self._callback_url(request))
         except AutomateError as error:
             return self._back(request, tenant, f"{_whose(key, tenant)} can't be connected", error)

@@ -33,20 +33,22 @@ def connect(
     """
     Connect a plugin to an account at its service, in a browser, and store the tokens.
 
-    They go to the first secrets backend that can be written to.
+    They go to the first secrets backend that can be written to. The secret of the client is looked
+    for before anybody is asked.
     """
     # Here, as they bring a server along, and other commands start without it.
     import getpass
     import webbrowser
 
     from automate_kernel.cli.loopback import LoopbackReceiver
+    from automate_kernel.operations.account import require_client
     from automate_kernel.outbox.item import check_text
 
     if tenant is not None:
         check_text(tenant, "tenant_id")
     kernel = context.session.in_memory(workflows=False)
     account = _account(kernel, key, tenant)
-    kernel.secrets.writable  # noqa: B018 - better now than after a person's work
+    require_client(account, kernel.secrets)  # better now than after a person's work
     receiver = LoopbackReceiver(port)
     try:
         consent = account.begin(receiver.redirect_uri)

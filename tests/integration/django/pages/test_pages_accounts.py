@@ -292,6 +292,18 @@ def test_a_project_without_a_place_for_tokens_is_told_so(
     assert server.grants == []
 
 
+def test_a_missing_secret_of_the_client_is_told(
+    operator: Any, server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a person's work, too."""
+    monkeypatch.delenv("AUTOMATE_SECRET_CRM_SECRET")
+    assert operator.post(CONNECT)["Location"] == BASE
+    page = operator.get(BASE).content.decode()
+    assert "CRM_SECRET" in page
+    assert "set the environment variable" in page
+    assert server.grants == []
+
+
 def test_a_broken_plugin_hides_no_other(operator: Any) -> None:
     """Its own row says what is wrong with it."""
     from django.test import override_settings
