@@ -618,6 +618,7 @@ def test_doctor_finds_nothing_and_then_finds_it_all(
     project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each check fails by itself, and the others are still made."""
+    project.run("db", "create")
     report = project.data("doctor")
     assert report["ok"] is True
     assert {each["state"] for each in report["findings"]} == {"ok"}
@@ -932,9 +933,49 @@ def test_the_sql_of_the_shown_migration_migrates(project, old_tables) -> None:
 
 def test_looking_at_a_file_without_tables_makes_none(project) -> None:
     """Neither db check nor --sql does; db create does."""
+    sqlite3.connect(project.folder / "automate.sqlite3").close()
     assert "has none" in project.run("db", "check", code=1).output
     assert 'CREATE TABLE "automate_outbox"' in project.run("db", "create", "--sql").stdout
     assert len(project.data("db", "create")["created"]) == len(TABLES)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "told"),
+    [
+        ("doctor", 0, "automate.sqlite3: there is no file"),
+        ("executions ls", 0, "no executions"),
+        ("executions show x", 1, "there is no execution 'x'"),
+        ("approvals ls", 0, "nothing waits"),
+        ("approvals link x s --by ann", 2, "where links lead to"),
+        ("schedules ls", 0, "no workflow has a schedule"),
+        ("polls ls", 0, "no workflow listens"),
+        ("outbox ls", 0, "no items"),
+        ("outbox stats", 0, "the outbox is empty"),
+        ("outbox limits", 0, "no kind is limited"),
+        ("outbox workers", 0, "no worker"),
+        ("outbox errors", 0, ""),
+        ("outbox requeue x", 1, "there is no item"),
+        ("workflow paused", 0, "no workflow is paused"),
+        ("find a=b", 0, "nothing has"),
+        ("top --once", 0, "no worker is running"),
+        ("db check", 1, "automate.sqlite3: no version is recorded"),
+        ("db create --sql", 0, "CREATE TABLE"),
+        ("db migrate --sql", 0, "CREATE TABLE"),
+    ],
+)
+def test_a_look_makes_no_file(project, line: str, code: int, told: str) -> None:
+    """Where there is none, there is nothing to be seen, and nothing is left behind."""
+    assert told in project.run(*line.split(), code=code).output
+    assert not list(project.folder.glob("*.sqlite3*"))
+
+
+@pytest.mark.parametrize(
+    "line", ["emit a.b {}", "outbox pause k", "outbox limit k --concurrency 1", "db migrate"]
+)
+def test_the_first_row_makes_the_file(project, line: str) -> None:
+    """With its tables."""
+    project.run(*line.split())
+    assert project.data("db", "check")["ok"]
 
 
 def test_executions_are_counted_and_resumed_by_filter(project) -> None:

@@ -104,6 +104,7 @@ class TextCommand(TyperCommand):
         ctx.debug = bool(given["debug"] or before.get("debug"))
         flags = {"database": database} if database else {}
         ctx.session = Session(given["config"] or before.get("config"), flags)
+        ctx.session.note = ctx.out.note
         with reporting(debug=ctx.debug):
             log_to_stderr("debug" if ctx.debug else "error", brief=not ctx.debug)
             try:

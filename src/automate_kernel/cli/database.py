@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
 
@@ -13,7 +14,13 @@ if TYPE_CHECKING:
 
     from automate_sqlalchemy import SqlAlchemyStorage
 
+Making = Literal["tables", "file", "stand-in", "nothing"]
+"""
+The thing to make of a SQLite file that is missing: the file with its tables, or without them; in
+its stead an empty database in memory that has them; or one that hasn't.
+"""
 BUSY_SECONDS = 30.0
+_STAND_IN = "automate_stand_in"
 _DRIVERS = {
     "psycopg": "automate-kernel[postgresql]",
     "psycopg2": "automate-kernel[postgresql], and write postgresql+psycopg://",
@@ -23,23 +30,28 @@ _DRIVERS = {
 
 
 def open_storage(
-    text: str, *, folder: Path, listen: bool = True, create: bool | None = None
+    text: str, *, folder: Path, listen: bool = True, making: Making = "tables"
 ) -> SqlAlchemyStorage:
     """
     Return the storage at the URL *text*; a relative SQLite file is below *folder*.
 
-    The tables are made if *create* is true; if it is None, in SQLite files that have none. Raises
-    `ConfigError` for an invalid URL and `StorageError` for an unusable database.
+    Raises `ConfigError` for an invalid URL and `StorageError` for an unusable database.
     """
     try:
         import sqlalchemy
     except ImportError:
         raise _not_installed("SQLAlchemy", "automate-kernel[cli]") from None
+    from sqlalchemy.pool import StaticPool
+
     from automate_sqlalchemy import SqlAlchemyStorage
 
     url = _url(text, folder)
     is_sqlite = url.get_backend_name() == "sqlite"
     options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {}
+    in_memory = is_sqlite and making in ("stand-in", "nothing") and _is_missing(url.database or "")
+    if in_memory:
+        marked = {_STAND_IN: True}
+        options = {"creator": _memory, "poolclass": StaticPool, "execution_options": marked}
     try:
         engine = sqlalchemy.create_engine(url, pool_pre_ping=not is_sqlite, **options)
     except ImportError as error:
@@ -53,11 +65,25 @@ def open_storage(
     if is_sqlite:
         _set_up_sqlite(engine)
     storage = SqlAlchemyStorage(engine, listen=listen)
-    if create:
-        storage.create_tables()
-    elif create is None:
+    if making == "tables" or (making == "stand-in" and in_memory):
         create_missing_tables(storage)
     return storage
+
+
+def is_stand_in(storage: Any) -> bool:
+    """Return True for an empty database in memory that stands for a file which isn't there."""
+    engine = getattr(storage, "engine", None)
+    return engine is not None and _STAND_IN in engine.get_execution_options()
+
+
+def _memory() -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", check_same_thread=False)
+
+
+def _is_missing(file: str) -> bool:
+    """Return True for a file that isn't there, and could be made."""
+    path = Path(file)
+    return not file.startswith("file:") and not path.exists() and os.access(path.parent, os.W_OK)
 
 
 def create_missing_tables(storage: Any) -> None:

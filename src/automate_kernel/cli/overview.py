@@ -38,7 +38,8 @@ def top(
     reaches the database. Without a terminal it prints a line for each look, and with --json a
     document.
     """
-    kernel, out = context.session.plain, context.out
+    # One that goes on looking sees what others will store: in the file, which it makes.
+    kernel, out = context.session.plain if once else context.session.storing, context.out
     look, where = observing(kernel), kernel.storage.describe()
     if once:
         found = look()

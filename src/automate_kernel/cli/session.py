@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.automation import Automation
-from automate_kernel.cli.database import create_missing_tables, open_storage
+from automate_kernel.cli.database import Making, create_missing_tables, is_stand_in, open_storage
 from automate_kernel.cli.output import redact_logs
 from automate_kernel.cli.settings import Settings, Value, default_values, load_settings
 from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
@@ -43,7 +43,8 @@ class Session:
         self.file = file
         self.flags: dict[str, Any] = dict(flags or {})
         self._kernels: list[Kernel] = []
-        self._create: bool | None = None
+        self._making: Making = "tables"
+        self.note: Callable[[str], None] | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments with which a worker process makes its own session."""
@@ -70,21 +71,28 @@ class Session:
 
     @cached_property
     def storage(self) -> Storage:
-        """The database, opened; the tables of a SQLite file are made, unless `bare` asks for it."""
+        """The database, opened; a SQLite file and its tables are made, unless one only looks."""
         given = self.settings.values["database"]
         typed = given.source.startswith(("--", "AUTOMATE_"))
-        return open_storage(
+        storage = open_storage(
             given.value,
             folder=Path.cwd() if typed else self.settings.folder,
             listen=self.settings["worker.listen"],
-            create=self._create,
+            making=self._making,
         )
+        if self.note is not None and is_stand_in(storage):
+            self.note(f"{storage.describe()}: there is no file yet, so nothing is stored")
+        return storage
 
-    @property
-    def bare(self) -> Storage:
-        """The storage of `plain`; the tables of a SQLite file are not made."""
-        self._create = False
-        return self.plain.storage
+    def look(self) -> Session:
+        """Return this session, which makes no SQLite file and no tables from now on."""
+        self._making = "stand-in"
+        return self
+
+    def bare(self, *, file: bool = False) -> Storage:
+        """Return the storage of `plain` as it is: its tables aren't made, and its *file* may be."""
+        self._making = "file" if file else "nothing"
+        return self._plain.storage
 
     @cached_property
     def kernel(self) -> Kernel:
@@ -133,7 +141,7 @@ class Session:
 
         The tables of a SQLite file are not made, since most calls need none: see `create_tables`.
         """
-        self._create = False
+        self._making = "file"
         return self.signing
 
     def create_tables(self) -> None:
@@ -157,13 +165,24 @@ class Session:
             self._add_workflows(kernel)
         return kernel
 
-    @cached_property
+    @property
     def plain(self) -> Kernel:
         """
         A kernel for looking at stored rows and changing them, without plugins and workflows.
 
-        So a broken plugin or workflow keeps nobody from looking.
+        So a broken plugin or workflow keeps nobody from looking. Where there is no SQLite file,
+        there are no rows, and none is made.
         """
+        self.look()
+        return self._plain
+
+    @property
+    def storing(self) -> Kernel:
+        """The same as `plain`, for the first rows too: a SQLite file and its tables are made."""
+        return self._plain
+
+    @cached_property
+    def _plain(self) -> Kernel:
         try:
             own = self._own()
         except ConfigError:
@@ -296,8 +315,7 @@ class HostSession(Session):
         self._commands = dict(commands or {})
 
     @cached_property
-    def plain(self) -> Kernel:
-        """The host's kernel."""
+    def _plain(self) -> Kernel:
         return self._make()
 
     @cached_property

@@ -198,7 +198,7 @@ def link(
     }  # fmt: skip
     if decision not in words:
         raise ConfigError("--decision is approve or reject")
-    made = context.session.signing.approvals.link(
+    made = context.session.look().signing.approvals.link(
         execution_id, step, position, by=by, roles=roles or (), decision=words[decision],
         base_url=base_url, tenant_id=tenant,
     )  # fmt: skip

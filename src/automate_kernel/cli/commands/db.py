@@ -18,8 +18,8 @@ hosted: Commands = Commands("db", "Check the kernel's tables, and mend their ind
 _SQL = flag("--sql", "Show the SQL and run nothing.")
 
 
-def _storage(context: Context) -> Any:
-    storage: Any = context.session.bare
+def _storage(context: Context, *, file: bool = False) -> Any:
+    storage: Any = context.session.bare(file=file)
     if not hasattr(storage, "check_schema"):
         raise AutomateError(
             ErrorCodes.FAILED_PRECONDITION,
@@ -40,7 +40,7 @@ def create(context: Context, sql: bool = _SQL) -> None:
     Where you have migrations of your own, let them do it: automate_sqlalchemy.metadata is for
     Alembic, and Django brings its own. For SQLite files this happens by itself.
     """
-    storage = _storage(context)
+    storage = _storage(context, file=not sql)
     report = storage.check_schema()
     missing = [each for each in report.differences if each.kind == "table"]
     if sql:
@@ -125,7 +125,7 @@ def mend(context: Context, sql: bool = _SQL) -> None:
 
 
 def _migrate(context: Context, *, sql: bool, options: dict[str, Any]) -> None:
-    storage, out = _storage(context), context.out
+    storage, out = _storage(context, file=not sql), context.out
     report = storage.check_schema()
     if sql:
         _show_sql(context, report.place, list(report.script))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from automate_kernel.cli.command import Commands, Context, WorkFailedError
+from automate_kernel.cli.database import is_stand_in
 from automate_kernel.cli.inputs import duration, option
 from automate_kernel.cli.output import Columns, attributes, rows_of
 from automate_kernel.cli.version import version_line
@@ -100,7 +101,7 @@ def _plugins(kernel: Kernel) -> list[Finding]:
 
 def _polls(context: Context, idle_seconds: float) -> list[Finding]:
     session = context.session
-    kernel = session.build(workflows=False)
+    kernel = session.look().build(workflows=False)
     for path in session.workflow_paths():
         with suppress(AutomateError):  # reported with the workflows
             kernel.add_workflow(path)
@@ -121,6 +122,9 @@ def _database(context: Context) -> list[Finding]:
     if isinstance(storage, MemoryStorage):
         remedy = "give the kernel a storage, or workers in other processes see nothing"
         return [Finding("database", "warn", "app keeps everything in memory", remedy)]
+    if is_stand_in(storage):
+        remedy = "name the right one, or begin: the first event, worker or db create makes it"
+        return [Finding("database", "warn", f"{storage.describe()}: there is no file", remedy)]
     found = schema_findings(storage)
     failed = any(each.state == "fail" for each in found)
     return found if failed else [*found, clock_finding(storage)]

@@ -247,7 +247,7 @@ def emit(
     Prints the event's id.
     """
     content = _payload(given, payload, file)
-    kernel = context.session.plain
+    kernel = context.session.storing
     require_shared(kernel)
     event_id = kernel.emit(
         name,

@@ -48,11 +48,12 @@ def stats(
     """Count the items of each kind by state, and show the delay of the oldest due one."""
     if every is not None and not watch:
         raise ConfigError("how often to look is for --watch", hint=f"add it: --watch {every:g}")
-    look, out = context.session.plain.outbox.stats, context.out
+    out = context.out
     if watch:
+        look = context.session.storing.outbox.stats
         overview.Watch(out, look, _picture, _line, _data).run(every or 2.0)
         return
-    found = look()
+    found = context.session.plain.outbox.stats()
     out.data(_data(found))
     out.table(("KIND", *_STATES), _rows(found), empty="the outbox is empty")
     for text, style in _below(found):
@@ -393,7 +394,7 @@ def limit(
     number, per_seconds = _rate(rate)
     options: dict[str, Any] = {"concurrency": concurrency, "rate": number}
     options |= {"per_seconds": per_seconds, "burst": burst}
-    context.session.plain.outbox.limit(kind, **options)
+    context.session.storing.outbox.limit(kind, **options)
     context.out.data({"kind": kind, **options})
     context.out.line(f"{kind} is limited; {context.named('outbox unlimit')} {kind} lifts it")
 
@@ -451,7 +452,7 @@ def pause(
     reason: str = option("", "The reason, which is shown to others."),
 ) -> None:
     """Stop all workers from claiming items of a kind, until resume."""
-    context.session.plain.outbox.pause(kind, reason)
+    context.session.storing.outbox.pause(kind, reason)
     context.out.data({"kind": kind, "paused": True})
     context.out.line(f"{kind} is paused; {context.named('outbox resume')} {kind} lets it go on")
 

@@ -42,7 +42,7 @@ def poll_data(poll: Poll) -> dict[str, Any]:
 @app.called("automate polls ls", "automate polls ls --json")
 def ls(context: Context) -> None:
     """List the polls that workflows listen to, with their state and their last error."""
-    found = context.session.whole.polls.find()
+    found = context.session.look().whole.polls.find()
     context.out.listing(found, _COLUMNS, "no workflow listens to a poll", poll_data)
 
 

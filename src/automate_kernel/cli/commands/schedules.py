@@ -50,7 +50,7 @@ def ls(
     workflow: str | None = argument("A workflow's name.", None, metavar="[WORKFLOW]"),
 ) -> None:
     """List the schedules of the configured workflows, with their next and last times."""
-    found = context.session.whole.schedules.find(workflow)
+    found = context.session.look().whole.schedules.find(workflow)
     context.out.listing(found, _COLUMNS, "no workflow has a schedule", schedule_data)
 
 

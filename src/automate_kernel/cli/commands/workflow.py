@@ -253,7 +253,7 @@ def diff(
     if after is None:
         kernel = session.in_memory(workflows=not is_path(before))
         new = find_workflow(kernel, before)
-        stored = newest_definition(session.bare, new.name)
+        stored = newest_definition(session.bare(), new.name)
         if stored is None:
             raise ConfigError(
                 f"no execution of {new.name!r} is stored to compare with",
@@ -289,7 +289,7 @@ def _definition(context: Context, given: str) -> Workflow:
     if re.fullmatch(r"[0-9a-f]{6,64}", given):
         from automate_kernel.workflows.engine.definitions import find_definition
 
-        return find_definition(context.session.bare, given)
+        return find_definition(context.session.bare(), given)
     return find_workflow(context.session.in_memory(), given)
 
 
@@ -300,7 +300,7 @@ def _pinned(session: Session, workflow: Workflow, *, files: bool) -> int | None:
     from automate_kernel.workflows.engine.definitions import pinned_executions
 
     try:
-        return pinned_executions(session.bare, workflow)
+        return pinned_executions(session.bare(), workflow)
     except (ConfigError, StorageError):
         return None
 
@@ -335,7 +335,7 @@ def pause(
 
     What runs ends and is saved. Events still start executions, which wait.
     """
-    context.session.plain.workflows.pause(workflow, reason, tenant_id=tenant)
+    context.session.storing.workflows.pause(workflow, reason, tenant_id=tenant)
     context.out.data({"workflow": workflow, "tenant_id": tenant, "paused": True})
     go_on = f"{context.named('workflow resume')} {workflow}"
     context.out.line(f"{workflow} is paused; {go_on} lets it go on")
