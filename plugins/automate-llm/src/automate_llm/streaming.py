@@ -23,7 +23,8 @@ async def shown_text(stream: StreamedResponse) -> str:
         else:
             continue
         if call is not None:
-            call.progress({"text": end_of(text), "characters": len(text)})
+            # An answer that a crash has cut begins anew, in other words: who looks has to know.
+            call.progress({"text": end_of(text), "characters": len(text), "attempt": call.attempt})
     return text
 
 

@@ -1,12 +1,15 @@
 """
-An agent in a process that kills itself: before or after the commit of a given number, before the
-first commit after an answer of a given number, or in a tool.
+Agents in a process that kills itself: before or after the commit of a given number, before the
+first commit after an answer of a given number, after a part of an answer was shown, or in a tool.
 
-    python crashing_agent.py URL FOLDER WHEN
+    python crashing_agent.py URL FOLDER SHAPE WHEN
 
-WHEN is ``before`` or ``after`` a commit, ``answer`` or ``tool``. It forks a child for each place to
-die at, and one that finishes the work, an hour later by its clock; and writes the places to
-`FOLDER/result.json`. A child that has nothing left to die at is the last.
+SHAPE is what the agent stands in: a workflow of its own (``alone``), two runs side by side
+(``gather``), or a sub-workflow (``child``); or what it has: tools of an MCP server (``mcp``), or
+answers that are shown while they come (``stream``). WHEN is ``before`` or ``after`` a commit,
+``answer``, ``part`` or ``tool``. It forks a child for each place to die at, and one that finishes
+the work, an hour later by its clock; and writes the places to `FOLDER/result.json`. A child that
+has nothing left to die at is the last.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import gc
 import json
 import shutil
 import sys
+import threading
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -25,100 +29,168 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models.wrapper import WrapperModel
 
-from automate_kernel import Kernel, WorkflowContext
+from automate_kernel import Call, Kernel, WorkflowContext
 from automate_kernel.testing.clock import FakeClock
-from automate_llm import DurableAgent
+from automate_llm import DurableAgent, OperationToolset
 from automate_sqlalchemy import SqlAlchemyStorage
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[4] / "tests" / "support")]
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(Path(__file__).parents[4] / "tests" / "support")]
 from llm_support import scripted_model  # noqa: E402
 from mortal_process import die, ends  # noqa: E402
+from refund_desk import find_order, refund_order  # noqa: E402
+
+SERVER = HERE / "refund_desk.py"
+ORDERS = {"gather": [7, 8]}
+"""The orders that are refunded, one by each run of the agent."""
 
 
-def note(path: Path, line: str) -> None:
-    with open(path, "a") as file:
-        file.write(line + "\n")
+class Mortal:
+    """A process that dies at *place*, the kind and its number."""
+
+    def __init__(self, place: tuple[str, int] | None) -> None:
+        self.place = place
+        self.seen = {"commits": 0, "answers": 0, "parts": 0}
+        self._shown = threading.Event()
+
+    def watch(self, engine: sa.Engine) -> None:
+        """Die at commits to *engine*, and at reports of progress."""
+        own, report = engine.dialect.do_commit, Call.progress
+
+        def commit(connection: Any) -> None:
+            self.seen["commits"] += 1
+            # Whichever thread's it is: the answer that has come is in no commit yet.
+            if self.place in {("before", self.seen["commits"]), ("answer", self.seen["answers"])}:
+                die()
+            own(connection)
+            if threading.current_thread().name == "automate-progress":
+                self._shown.set()
+            if self.place == ("after", self.seen["commits"]):
+                die()
+
+        def progress(call: Call, *given: Any) -> None:
+            self.seen["parts"] += 1
+            last = self.place == ("part", self.seen["parts"])
+            if last:
+                self._shown.clear()
+            report(call, *given)
+            if last:
+                self._shown.wait(10)
+                die()
+
+        engine.dialect.do_commit = commit  # type: ignore[method-assign]
+        Call.progress = progress  # type: ignore[method-assign]
+
+    def counted(self, url: str) -> WrapperModel:
+        """The model behind *url*, whose answers are counted."""
+        seen = self.seen
+
+        class Counted(WrapperModel):
+            async def request(self, *given: Any) -> ModelResponse:
+                answer = await super().request(*given)
+                seen["answers"] += 1
+                return answer
+
+        return Counted(scripted_model(url))
+
+
+def agent_of(kernel: Kernel, folder: Path, shape: str, mortal: Mortal, url: str) -> Agent:
+    if shape == "mcp":
+        from automate_mcp import McpProvider
+
+        kernel.register(McpProvider, key="desk")
+        tools = OperationToolset(kernel, ["desk.find", "desk.refund"])
+        return Agent(mortal.counted(url), name="clerk", toolsets=[tools])
+    agent = Agent(mortal.counted(url), name="clerk")
+
+    @agent.tool_plain(metadata={"idempotent": True})
+    def desk_find(number: int) -> str:
+        return find_order(folder, number)
+
+    @agent.tool_plain
+    def desk_refund(number: int) -> str:
+        return refund_order(folder, number, die if mortal.place == ("tool", 1) else None)
+
+    return agent
 
 
 def make(
-    folder: Path, url: str, place: tuple[str, int] | None, clock: Any = None
-) -> tuple[Kernel, Any]:
+    folder: Path, url: str, shape: str, place: tuple[str, int] | None, clock: Any = None
+) -> Kernel:
     """A kernel whose process dies at *place*, the kind and its number."""
     engine = sa.create_engine(f"sqlite:///{folder / 'run.sqlite3'}")
-    kernel = Kernel(SqlAlchemyStorage(engine, clock=clock), discover=False)
-    seen = {"commits": 0, "answers": 0}
-    own = engine.dialect.do_commit
-
-    def commit(connection: Any) -> None:
-        seen["commits"] += 1
-        # Whichever thread's it is: the answer that has come is in no commit yet.
-        if place in {("before", seen["commits"]), ("answer", seen["answers"])}:
-            die()
-        own(connection)
-        if place == ("after", seen["commits"]):
-            die()
-
-    class Counted(WrapperModel):
-        async def request(self, *given: Any) -> ModelResponse:
-            answer = await super().request(*given)
-            seen["answers"] += 1
-            return answer
-
-    agent = Agent(Counted(scripted_model(url)), name="clerk")
-
-    @agent.tool_plain(metadata={"idempotent": True})
-    def find(number: int) -> str:
-        note(folder / "find", str(number))
-        return f"order {number} costs 40"
-
-    @agent.tool_plain
-    def refund(amount: int) -> str:
-        note(folder / "refund", str(amount))
-        if place == ("tool", 1):
-            die()
-        return f"refunded {amount}"
-
-    durable = DurableAgent(agent, kernel)
+    environment = {"DEADLY": "1"} if place == ("tool", 1) else {}
+    server = {
+        "command": sys.executable, "args": [str(SERVER)], "cwd": str(folder), "tools": ["*"],
+        "env": environment,
+        "hints": {"find": {"read_only": True}, "refund": {"destructive": False}},
+    }  # fmt: skip
+    storage = SqlAlchemyStorage(engine, clock=clock)
+    kernel = Kernel(storage, discover=False, config={"desk": server})
+    mortal = Mortal(place)
+    agent = agent_of(kernel, folder, shape, mortal, url)
+    durable = DurableAgent(agent, kernel, stream=shape == "stream")
 
     @kernel.workflow
-    async def refunding(ctx: WorkflowContext, prompt: str) -> str:
-        return (await durable.run(ctx, prompt)).output
+    async def refunding(ctx: WorkflowContext, number: int) -> str:
+        return (await durable.run(ctx, f"refund order {number}")).output
+
+    @kernel.workflow
+    async def desk(ctx: WorkflowContext) -> list[str]:
+        if shape == "child":
+            return [await ctx.child(refunding, 7)]
+        prompts = [f"refund order {number}" for number in ORDERS.get(shape, [7])]
+        if len(prompts) == 1:
+            return [(await durable.run(ctx, prompts[0])).output]
+        runs = await ctx.gather(*[durable.run(ctx, prompt) for prompt in prompts])
+        return [each.output for each in runs]
 
     if place is not None:
-        engine.dialect.do_commit = commit  # type: ignore[method-assign]
-    return kernel, refunding
+        mortal.watch(engine)
+    return kernel
 
 
-def create(folder: Path, url: str) -> None:
+def create(folder: Path, url: str, shape: str) -> None:
     """Start the execution, in a database of its own."""
     folder.mkdir()
-    kernel, _ = make(folder, url, None)
+    kernel = make(folder, url, shape, None)
     kernel.storage.create_tables()  # type: ignore[attr-defined]
-    kernel.start("refunding", "refund order 7", idempotency_key="one")
+    kernel.start("desk", idempotency_key="one")
 
 
-def one(folder: Path, url: str, place: tuple[str, int]) -> bool:
+def told_of(kernel: Kernel) -> dict[str, Any]:
+    """What there is to see of the executions."""
+    found = [kernel.executions.get(each.id) for each in kernel.executions.find()]
+    (main,) = [each for each in found if each.workflow == "desk"]
+    return {
+        "status": main.status.value, "error": main.error, "output": main.output,
+        "steps": [[run.step_id for run in each.steps] for each in found],
+        "shown": {
+            run.step_id: run.progress["value"]
+            for each in found for run in each.steps if run.progress
+        },
+    }  # fmt: skip
+
+
+def one(folder: Path, url: str, shape: str, place: tuple[str, int]) -> bool:
     """Die at *place*, and finish in another process; False if it came to its end before that."""
 
     def begin() -> None:
-        kernel, _ = make(folder, url, place)
+        kernel = make(folder, url, shape, place)
         kernel.run_until_idle()
 
     def finish() -> None:
         # Leases of the dead end, and retries are due, without a wait.
         clock = FakeClock(datetime.now(timezone.utc) + timedelta(hours=1))
-        kernel, _ = make(folder, url, None, clock)
-        for _ in range(20):
-            kernel.run_until_idle()
-            (execution,) = kernel.executions.find(workflow="refunding")
-            if execution.status.finished:
-                break
-            clock.advance(60)
-        execution = kernel.executions.get(execution.id)
-        told = {
-            "status": execution.status.value, "error": execution.error, "output": execution.output,
-            "steps": [run.step_id for run in execution.steps],
-        }  # fmt: skip
+        with make(folder, url, shape, None, clock) as kernel:
+            told = {"before": told_of(kernel)}
+            for _ in range(20):
+                kernel.run_until_idle()
+                (execution,) = kernel.executions.find(workflow="desk")
+                if execution.status.finished:
+                    break
+                clock.advance(60)
+            told["after"] = told_of(kernel)
         (folder / "told.json").write_text(json.dumps(told))
 
     ended = ends(begin)
@@ -128,19 +200,22 @@ def one(folder: Path, url: str, place: tuple[str, int]) -> bool:
 
 
 def main() -> None:
-    url, folder, when = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    url, folder, shape, when = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]
     started, places = folder / "started", []
     # They import much, here once for all children.
     scripted_model(url)
+    if shape == "mcp":
+        import automate_mcp.provider
+        import mcp  # noqa: F401
     anyio.run(anyio.sleep, 0)
     gc.freeze()  # else each child's collector copies all of it
-    ends(lambda: create(started, url))
+    ends(lambda: create(started, url, shape))
     for number in range(1, 2 if when == "tool" else 100):
         base = f"{url.removesuffix('/v1')}/{when}-{number}/v1"
         places.append(number)
         place = folder / f"{when}-{number}"
         shutil.copytree(started, place)
-        if not one(place, base, (when, number)):
+        if not one(place, base, shape, (when, number)):
             break
     (folder / "result.json").write_text(json.dumps(places))
 

@@ -26,8 +26,8 @@ def says(text: str, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": text, **more}
 
 
-def calls(*tools: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    """An answer that calls tools."""
+def calls(*tools: tuple[str, dict[str, Any]], text: str | None = None) -> dict[str, Any]:
+    """An answer that calls tools, after some text."""
     listed = [
         {
             "id": f"call_{name}_{number}", "type": "function",
@@ -35,7 +35,7 @@ def calls(*tools: tuple[str, dict[str, Any]]) -> dict[str, Any]:
         }
         for number, (name, arguments) in enumerate(tools)
     ]  # fmt: skip
-    return {"role": "assistant", "content": None, "tool_calls": listed}
+    return {"role": "assistant", "content": text, "tool_calls": listed}
 
 
 def answers_given(request: dict[str, Any]) -> int:
@@ -82,6 +82,8 @@ class ScriptedService:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        # A client that was killed is no news.
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -125,6 +127,8 @@ def streamed(body: dict[str, Any]) -> bytes:
     parts = [
         chunk({"role": "assistant", "content": text[n : n + 5]}) for n in range(0, len(text), 5)
     ]
+    for number, each in enumerate(choice["message"].get("tool_calls") or ()):
+        parts.append(chunk({"tool_calls": [{"index": number, **each}]}))
     parts.append(chunk({}, choice["finish_reason"], usage=body["usage"]))
     return b"".join([*parts, b"data: [DONE]\n\n"])
 
