@@ -24,7 +24,7 @@ from pydantic_ai.models.test import TestModel
 
 from automate_kernel import AutomateError, ConfigError, Kernel, WorkflowContext
 from automate_kernel.operations.context import Call
-from automate_llm import DurableAgent, OperationToolset
+from automate_llm import DurableAgent, LlmProvider, OperationToolset, add_agents
 
 
 def answering(*answers: Any) -> tuple[FunctionModel, list[Any]]:
@@ -515,37 +515,66 @@ def test_what_a_durable_agent_refuses(kernel):
     assert "has no model" in execution.error
 
 
+WRITTEN = {"type": "string", "x-written": True}
+
+
+def counting(kernel: Kernel, name: str, *required: str) -> list[dict[str, Any]]:
+    """An operation with a text of its author's, and the inputs that it was called with."""
+    called: list[dict[str, Any]] = []
+    fields = {"table": {"type": "string"}, "where": WRITTEN}
+    schema = {"type": "object", "properties": fields, "required": list(required)}
+
+    @kernel.action(name, input_schema=schema, read_only=True)
+    def count(given: dict[str, Any]) -> int:
+        called.append(given)
+        return 4
+
+    return called
+
+
 @pytest.mark.parametrize("door", ["code", "yaml", "no workflow"])
-def test_what_a_model_made_was_not_written_by_the_workflow(door, tmp_path):
-    """A query is code: no agent makes one up, whichever way it was begun."""
-    import sqlite3
-
-    from automate_llm import LlmProvider, add_agents
-    from automate_sql import SqlConnector
-
-    database = tmp_path / "shop.sqlite3"
-    with sqlite3.connect(database) as connection:
-        connection.execute("CREATE TABLE item (name TEXT)")
-    config = {
-        "sql": {"url": f"sqlite:///{database}"},
-        "llm": {"services": {"main": {"model": "test"}}},
-    }
-    kernel = Kernel(discover=False, plugins=[SqlConnector, LlmProvider], config=config)
-    written = kernel.invoke("sql.query", {"query": "SELECT name FROM item"})
-    assert written["rows"] == []
-    model, asked = answering([("sql_query", {"query": "SELECT name FROM item"})], "done")
+def test_what_a_model_made_was_not_written_by_the_workflow(door):
+    """A query is code: no agent makes one up, though it wasn't offered, whichever way it was begun."""
+    config = {"llm": {"services": {"main": {"model": "test"}}}}
+    kernel = Kernel(discover=False, plugins=[LlmProvider], config=config)
+    called = counting(kernel, "sql.count")
+    model, asked = answering([("sql_count", {"table": "item", "where": "1 = 1"})], "done")
     if door == "yaml":
         kernel.provider("llm")._models["main"] = model
-        add_agents(kernel, ["sql.query"])
-        task = {"prompt": "list all", "tools": ["sql.query"]}
+        add_agents(kernel, ["sql.count"])
+        task = {"prompt": "count all", "tools": ["sql.count"]}
         step = {"id": "a", "workflow": "llm.agent", "input": task}
         kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": [step]})
         assert kernel.run("w").status == "COMPLETED"
     else:
-        tools = OperationToolset(kernel, ["sql.query"])
+        tools = OperationToolset(kernel, ["sql.count"])
         agent = Agent(model, name="desk", toolsets=[tools])
         if door == "code":
-            assert kernel.run(running(kernel, agent), "list all").output == "done"
+            assert kernel.run(running(kernel, agent), "count all").output == "done"
         else:
-            agent.run_sync("list all")
-    assert "must be written in the workflow" in told(asked)[0]
+            agent.run_sync("count all")
+    assert "must be written in the workflow" in told(asked)[0] and called == []
+
+
+def test_what_an_author_has_to_write_is_offered_to_no_model(kernel):
+    """A pattern passes over what no model can call; a list that names it is wrong."""
+    called = counting(kernel, "sql.count", "table")
+    counting(kernel, "sql.find", "where")
+    model, asked = answering([("sql_count", {"table": "orders"})], "done")
+    agent = Agent(model, name="a", toolsets=[OperationToolset(kernel, ["sql.*"])])
+    assert kernel.run(running(kernel, agent), "go").output == "done"
+    assert called == [{"table": "orders"}]
+    (tool,) = asked[0][1].function_tools
+    assert tool.name == "sql_count" and list(tool.parameters_json_schema["properties"]) == ["table"]
+    with pytest.raises(ConfigError, match=r"'sql.find' can't be a tool.*'where'"):
+        OperationToolset(kernel, ["sql.*", "sql.find"])
+    with pytest.raises(ConfigError, match="can't be a tool"):
+        add_agents(kernel, ["sql.find"])
+
+
+def test_an_operation_that_no_model_can_call_is_found_though_it_comes_late(kernel):
+    """It is looked for again when the tools are listed."""
+    model, _ = answering("done")
+    agent = Agent(model, name="a", toolsets=[OperationToolset(kernel, ["sql.late"])])
+    counting(kernel, "sql.late", "where")
+    assert "can't be a tool" in kernel.run(running(kernel, agent), "go").error

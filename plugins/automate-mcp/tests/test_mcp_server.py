@@ -15,7 +15,7 @@ from mcp import Client, MCPError
 from pydantic import Field, SecretStr
 
 from automate_kernel import AutomateError, Call, Kernel
-from automate_kernel.errors import ErrorCodes
+from automate_kernel.errors import ConfigError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 
 EVERYTHING = Caller("claude", None, frozenset({"*"}))
@@ -146,17 +146,40 @@ def test_a_clients_text_is_no_reference_to_a_secret(kernel: Kernel, shop: Shop) 
         assert SECRET not in str(result)
 
 
-def test_a_client_writes_no_text_that_an_author_has_to_write(kernel: Kernel) -> None:
+Written = Annotated[str, Field(json_schema_extra={"x-written": True})]
+
+
+def test_what_an_author_has_to_write_is_offered_to_no_client(kernel: Kernel) -> None:
     """The text of a query is code, and a client's is a model's, most likely."""
     asked = []
 
-    def find(query: Annotated[str, Field(json_schema_extra={"x-written": True})]) -> None:
+    def find(query: Written) -> None:
         asked.append(query)
 
+    def count(table: str, where: Written = "1 = 1") -> str:
+        asked.append(where)
+        return f"{table}: 4"
+
     kernel.action("shop.query")(find)
-    answer = call(kernel, "shop_query", {"query": "DROP TABLE orders"})
-    assert answer.is_error and "'query' is made by a template or a model" in answer.content[0].text
-    assert not asked
+    kernel.action("shop.count")(count)
+
+    async def tools() -> dict[str, Any]:
+        async with Client(server(kernel)) as client:
+            return {each.name: each.input_schema for each in (await client.list_tools()).tools}
+
+    listed = run(tools())
+    assert "shop_query" not in listed
+    assert list(listed["shop_count"]["properties"]) == ["table"]
+    assert call(kernel, "shop_count", {"table": "orders"}).structured_content == {
+        "result": "orders: 4"
+    }
+    answer = call(kernel, "shop_count", {"table": "orders", "where": "DROP TABLE orders"})
+    assert answer.is_error and "'where' is made by a template or a model" in answer.content[0].text
+    with pytest.raises(MCPError, match="no tool"):
+        call(kernel, "shop_query", {"query": "DROP TABLE orders"})
+    assert asked == ["1 = 1"]
+    with pytest.raises(ConfigError, match=r"'shop.query' can't be a tool.*'query'"):
+        server(kernel, operations=["shop.query"])
 
 
 def test_progress_is_told_while_a_call_runs(kernel: Kernel, shop: Shop, mode: str) -> None:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes, is_setup_fault
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, is_setup_fault
 from automate_kernel.operations.invoker import Invoker
-from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
 from automate_kernel.secrets import Redactor
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.masking import secrets_of_input
@@ -50,6 +50,47 @@ def allowed_operations(operations: Invoker, allowed: Iterable[str]) -> dict[str,
         except Exception as error:
             logger.warning("the operations %r are left out: %s", pattern, error)
     return {name: found[name] for name in sorted(found) if is_allowed(name, found[name], patterns)}
+
+
+def model_schema(spec: OperationSpec) -> dict[str, Any] | None:
+    """
+    Return the JSON Schema of the input that a model may give; None if it can never call *spec*.
+
+    A field that an author has to write (``x-written``) is refused when it comes from a model. So it
+    is left out, and the whole operation with it if the field is required.
+    """
+    schema, written = spec.json_schema(), spec.written_fields
+    if not written:
+        return schema
+    if any(name in written for name in schema.get("required", ())):
+        return None
+    fields: Mapping[str, Any] = schema["properties"]
+    kept = {name: field for name, field in fields.items() if name not in written}
+    return {**schema, "properties": kept}
+
+
+def check_tools(operations: Invoker, allowed: Iterable[str]) -> None:
+    """
+    Raise `ConfigError` if one of *allowed* is the name of an operation that no model can call.
+
+    Names of what is not there yet are passed over, and so are patterns.
+    """
+    for name in (each for each in allowed if NAME_PATTERN.fullmatch(each)):
+        try:
+            spec = operations.spec_at_hand(name)
+        except AutomateError:
+            continue
+        check_tool(name, spec)
+
+
+def check_tool(name: str, spec: OperationSpec) -> None:
+    """Raise `ConfigError` if no model can call the operation *name*."""
+    if model_schema(spec) is None:
+        fields = ", ".join(map(repr, spec.written_fields))
+        raise ConfigError(
+            f"the operation {name!r} can't be a tool: an author has to write its {fields}",
+            hint="take it off the list; offer an action of your own that calls it with its text",
+        )
 
 
 def tool_name(name: str, taken: Container[str]) -> str:

@@ -138,6 +138,19 @@ class OperationSpec:
             raise invalid(f"input of {self.name!r}", problems)
         return value
 
+    @property
+    def written_fields(self) -> tuple[str, ...]:
+        """The fields of the input that are marked ``x-written``: an author has to write them."""
+        if self._written is None:
+            fields: Mapping[str, Any] = self.json_schema().get("properties", {})
+            marked = (
+                name
+                for name, known in fields.items()
+                if isinstance(known, Mapping) and known.get("x-written")
+            )
+            object.__setattr__(self, "_written", tuple(marked))
+        return self._written or ()
+
     def require_written(self, data: Any, operation: str) -> None:
         """
         Refuse fields that are marked ``x-written`` and that a template or a model made.
@@ -148,15 +161,7 @@ class OperationSpec:
         call = current_call()
         if call is None or call.written is None or call.operation != operation:
             return
-        if self._written is None:
-            fields: Mapping[str, Any] = self.json_schema().get("properties", {})
-            marked = (
-                name
-                for name, known in fields.items()
-                if isinstance(known, Mapping) and known.get("x-written")
-            )
-            object.__setattr__(self, "_written", tuple(marked))
-        for name in self._written or ():
+        for name in self.written_fields:
             call.require_written(name, data.get(name) if isinstance(data, Mapping) else data)
 
     def call(self, data: Any, *instance: Any) -> Any:

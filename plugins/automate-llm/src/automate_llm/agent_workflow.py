@@ -13,6 +13,7 @@ from pydantic_ai.run import AgentRunResult
 from pydantic_ai.tools import RunContext, ToolDefinition
 
 from automate_kernel import AutomateError, ErrorCodes, Kernel, WorkflowContext
+from automate_kernel.operations.exposure import check_tools
 from automate_llm.durable_agent import DurableAgent
 from automate_llm.model_answers import usage_of_all
 from automate_llm.operation_toolset import OperationToolset
@@ -50,8 +51,10 @@ def add_agents(
 
     *operations* names all that an agent may ever call, as for `OperationToolset`; a task chooses
     among them. *approval* is that of `DurableAgent`. *provider* is the key of the `LlmProvider`.
+    Raises `ConfigError` for an operation that no model can call.
     """
     allowed = tuple(operations)
+    check_tools(kernel.operations, allowed)
 
     async def agent(ctx: WorkflowContext, task: AgentTask) -> dict[str, Any]:
         """Run an agent with instructions, tools, an output schema and bounds."""

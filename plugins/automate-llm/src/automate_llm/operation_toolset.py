@@ -14,7 +14,13 @@ from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
 from automate_kernel import AutomateError, ConfigError, ErrorCodes, Kernel, current_call
 from automate_kernel.operations.context import Call
-from automate_kernel.operations.exposure import is_allowed, tool_name
+from automate_kernel.operations.exposure import (
+    check_tool,
+    check_tools,
+    is_allowed,
+    model_schema,
+    tool_name,
+)
 from automate_kernel.operations.spec import OperationSpec
 from automate_llm.durable_run import current_run
 
@@ -26,8 +32,10 @@ class OperationToolset(AbstractToolset[Any]):
     The operations of *kernel* that *allowed* names, as tools: ``["orders.*", "mail.send"]``.
 
     Names, schemas, descriptions and hints come from the specs. A destructive operation needs its
-    full name in *allowed*, and an approval before each call. Secrets are resolved in the kernel,
-    and taken out of what the model sees.
+    full name in *allowed*, and an approval before each call. A field that an author has to write
+    (``x-written``) is left out, and an operation that requires one; raises `ConfigError` if
+    *allowed* names such an operation in full. Secrets are resolved in the kernel, and taken out of
+    what the model sees.
     """
 
     def __init__(
@@ -43,6 +51,7 @@ class OperationToolset(AbstractToolset[Any]):
                 "the allowed operations are a list of names or patterns",
                 hint='OperationToolset(kernel, ["orders.*"])',
             )
+        check_tools(kernel.operations, allowed)
         self._kernel = kernel
         self._allowed = tuple(allowed)
         self._max_retries = max_retries
@@ -111,10 +120,14 @@ class OperationToolset(AbstractToolset[Any]):
                     hint="`automate actions` lists them; a pattern must match one at least",
                 )
             for operation, spec in found.items():
-                if is_allowed(operation, spec, self._allowed) and all(
-                    known["operation"] != operation for known in listed.values()
+                if not is_allowed(operation, spec, self._allowed) or any(
+                    known["operation"] == operation for known in listed.values()
                 ):
-                    listed[tool_name(operation, listed)] = _described(operation, spec)
+                    continue
+                if operation in self._allowed:
+                    check_tool(operation, spec)
+                if (schema := model_schema(spec)) is not None:
+                    listed[tool_name(operation, listed)] = _described(operation, spec, schema)
         return listed
 
 
@@ -132,8 +145,7 @@ class _ListedOperations(OperationToolset):
         return self._tools
 
 
-def _described(operation: str, spec: OperationSpec) -> dict[str, Any]:
-    schema = spec.json_schema()
+def _described(operation: str, spec: OperationSpec, schema: dict[str, Any]) -> dict[str, Any]:
     return {
         "operation": operation,
         "description": spec.description or spec.title or operation,

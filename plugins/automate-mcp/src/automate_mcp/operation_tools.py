@@ -29,6 +29,8 @@ class OperationTool:
     approved: ApprovedCalls
     operation: str
     spec: OperationSpec
+    schema: dict[str, Any]
+    """The schema of the input that a client may give."""
 
     scope = "operations:call"
 
@@ -37,12 +39,11 @@ class OperationTool:
         spec, about = self.spec, self.spec.description
         if spec.destructive:
             about = f"{about}\n\nA person has to approve the call first.".strip()
-        schema = spec.json_schema()
         return types.Tool(
             name=name,
             title=spec.title or self.operation,
             description=about or None,
-            input_schema={"type": "object", **schema},
+            input_schema={"type": "object", **self.schema},
             output_schema=None if spec.destructive else wrapped_schema(spec.output_json_schema()),
             annotations=types.ToolAnnotations(
                 title=spec.title or self.operation,

@@ -15,7 +15,12 @@ from mcp.server import Server, ServerRequestContext
 
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean
-from automate_kernel.operations.exposure import allowed_operations, tool_name
+from automate_kernel.operations.exposure import (
+    allowed_operations,
+    check_tools,
+    model_schema,
+    tool_name,
+)
 from automate_kernel.secrets.logs import get_logger
 from automate_mcp.answers import failed
 from automate_mcp.approved_calls import ApprovedCalls
@@ -51,9 +56,14 @@ class Offer(Protocol):
 
 
 class Offers:
-    """The tools that *settings* offer of *kernel*."""
+    """
+    The tools that *settings* offer of *kernel*.
+
+    Raises `ConfigError` if they name an operation that no client can call.
+    """
 
     def __init__(self, kernel: Kernel, settings: ServeSettings) -> None:
+        check_tools(kernel.operations, settings.operations)
         self._kernel = kernel
         self._settings = settings
         self._executions = Executions(kernel, settings)
@@ -89,9 +99,10 @@ class Offers:
         for name, spec in allowed_operations(
             self._kernel.operations, self._settings.operations
         ).items():
-            found[tool_name(name, found)] = OperationTool(
-                self._kernel, self._settings, self._approved, name, spec
-            )
+            if (schema := model_schema(spec)) is not None:
+                found[tool_name(name, found)] = OperationTool(
+                    self._kernel, self._settings, self._approved, name, spec, schema
+                )
         return found
 
 
