@@ -183,6 +183,17 @@ def test_an_unreadable_manifest_says_what_to_do(tmp_path: Path, text: str, hint:
     assert caught.value.hint is not None and caught.value.hint.startswith(hint)
 
 
+def test_a_class_is_described_under_each_of_its_keys() -> None:
+    """By the path of its entry point, and by that of its module; another class isn't."""
+    made = manifest(about(account=True), about(key="talk", title="Talk"))
+    here = {"key": "team-chat", "target": "chat.deep:Chat"}
+    assert made.of_class("connector", **here) == {**about(account=True), **here}
+    assert (made.of_class("connector", "talk", "chat:Chat") or {})["title"] == "Talk"
+    assert made.has_account("connector", "chat.deep:Chat") is True
+    assert made.of_class("connector", "chat", "chat:Other") is None
+    assert made.of_class("provider", "chat", "chat:Chat") is None
+
+
 @pytest.mark.parametrize("loaded", [False, True], ids=["fresh", "loaded"])
 def test_a_manifest_is_found_without_an_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: bool

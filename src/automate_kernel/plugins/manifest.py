@@ -74,11 +74,25 @@ class Manifest:
                 return plugin
         return None
 
+    def of_class(self, kind: str, key: str, target: str) -> Mapping[str, Any] | None:
+        """
+        Return the description of the plugin at *target*, with its *key*, or None.
+
+        One class may serve several keys, and may be reached by several paths in its package.
+        """
+        name = target.rpartition(":")[2]
+        found = [
+            each
+            for each in self.plugins
+            if each["kind"] == kind and each["target"].rpartition(":")[2] == name
+        ]
+        found = [each for each in found if each["key"] == key] or found
+        return {**found[0], "key": key, "target": target} if found else None
+
     def has_account(self, kind: str, target: str) -> bool | None:
         """Return True if a plugin may be connected to an account; None for one not described."""
-        # By its target: one class may serve several keys.
-        found = [one for one in self.plugins if (one["kind"], one["target"]) == (kind, target)]
-        return any(one.get("account") is True for one in found) if found else None
+        found = self.of_class(kind, "", target)
+        return found.get("account") is True if found is not None else None
 
     def to_text(self) -> str:
         """Return the text of the file; the order of entry points makes no difference to it."""

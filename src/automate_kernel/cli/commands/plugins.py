@@ -151,7 +151,9 @@ def described_by(record: PluginRecord) -> tuple[Mapping[str, Any] | None, Automa
         manifest = installed_manifest(record)
     except AutomateError as error:
         return None, error
-    return (manifest.entry(record.kind, record.key) if manifest is not None else None), None
+    if manifest is None:
+        return None, None
+    return manifest.of_class(record.kind, record.key, record.target), None
 
 
 def searchable(record: PluginRecord) -> Iterator[dict[str, str]]:
