@@ -26,20 +26,61 @@ class Odd(Connector):
 """
 
 
-def test_code_that_fails_as_it_is_asked_is_a_finding(tmp_path: Path) -> None:
-    """With the error and a remedy, in place of an error of the command."""
+BLOCKING = """
+import time
+
+from automate_kernel import Connector, action
+
+
+class Odd(Connector):
+    key = "odd"
+    display_name = "Odd"
+
+    @action
+    async def wait(self) -> int:
+        time.sleep(1)
+        return "not a number"
+"""
+
+
+def checked(tmp_path: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Install a plugin by its metadata, and check it by its key."""
     info = tmp_path / "site" / "odd-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[automate.connectors]\nodd = oddly:Odd\n")
-    (tmp_path / "site" / "oddly.py").write_text(CONNECTOR)
-    done = subprocess.run(
-        [sys.executable, "-m", "automate_kernel.cli", "plugins", "check", "odd", "--json"],
+    (tmp_path / "site" / "oddly.py").write_text(code)
+    return subprocess.run(
+        [sys.executable, "-m", "automate_kernel.cli", "plugins", "check", "odd", *options],
         capture_output=True, text=True, timeout=120, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
     )  # fmt: skip
+
+
+def test_parts_that_nothing_looks_at_are_named(tmp_path: Path) -> None:
+    """An installed plugin's operations are not called: what they return and block isn't known."""
+    printed = checked(tmp_path, BLOCKING).stdout
+    assert "tested: no problems; not looked at: contract, tests" in printed
+    assert "not looked at (contract): the output of odd.wait, and blocking calls" in printed
+    assert "automate plugins check FOLDER" in printed
+
+
+def test_no_level_is_without_problems_that_was_not_looked_at(tmp_path: Path) -> None:
+    """A plugin that can't be imported has nothing that could be looked at."""
+    done = checked(tmp_path, "import nowhere_at_all")
+    assert done.returncode == 1
+    assert (
+        "tested: not looked at\ndocumented: not looked at\ncomplete: not looked at" in done.stdout
+    )
+    assert "the plugin is not imported" in done.stdout
+
+
+def test_code_that_fails_as_it_is_asked_is_a_finding(tmp_path: Path) -> None:
+    """With the error and a remedy, in place of an error of the command."""
+    done = checked(tmp_path, CONNECTOR, "--json")
     assert done.returncode == 1, done.stderr
     report = json.loads(done.stdout)
     assert report["level"] == "broken"
+    assert [each["requirement"] for each in report["not_looked_at"]] == ["tests"]
     (found,) = [each for each in report["problems"] if each["requirement"] == "specs"]
     assert "ZeroDivisionError" in found["problem"] and found["remedy"]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Fault = tuple[str, str]
 """A problem and its remedy."""
 
+_NOT_IMPORTED = ("the plugin is not imported", "mend that first")
 _SECRETIVE = ("token", "password", "passwd", "secret", "api_key", "apikey", "private_key")
 
 
@@ -53,12 +54,17 @@ class CheckProblem:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """The result of a check. *notes* are what was found beside the problems."""
+    """
+    The result of a check. *notes* are what was found beside the problems.
+
+    *unseen* are the parts that nothing looked at, each with the way to have it looked at.
+    """
 
     name: str
     version: str
     plugins: list[str]
     problems: list[CheckProblem]
+    unseen: list[CheckProblem]
     notes: list[str]
 
     @property
@@ -74,6 +80,7 @@ class CheckReport:
             "plugins": self.plugins,
             "level": self.level.word,
             "problems": [each.to_json() for each in self.problems],
+            "not_looked_at": [each.to_json() for each in self.unseen],
             "notes": self.notes,
         }
 
@@ -96,16 +103,19 @@ class PluginCheck:
     def report(self) -> CheckReport:
         """Look at everything, and return what was found."""
         problems: list[CheckProblem] = []
-        for requirement in REQUIREMENTS.values():
-            problems += [
-                CheckProblem(requirement.name, requirement.level, text, remedy)
-                for text, remedy in self._faults(requirement.name)
-            ]
-            if requirement.name == "imported" and problems:
-                break  # the rest would be consequences
+        unseen: list[CheckProblem] = []
+        is_imported = True
+        for name, requirement in REQUIREMENTS.items():
+            faults = self._faults(name) if is_imported else []
+            problems += [CheckProblem(name, requirement.level, *each) for each in faults]
+            # The rest would be consequences.
+            gaps = list(self._gaps(name)) if is_imported else [_NOT_IMPORTED]
+            unseen += [CheckProblem(name, requirement.level, *each) for each in gaps]
+            is_imported = is_imported and not (name == "imported" and problems)
         plugins = [f"{each.kind} {each.key}" for each in self.project.found]
-        name = self.project.name
-        return CheckReport(name, self.project.version, plugins, problems, self.notes)
+        return CheckReport(
+            self.project.name, self.project.version, plugins, problems, unseen, self.notes
+        )
 
     @cached_property
     def loaded(self) -> dict[Found, Any]:
@@ -173,6 +183,20 @@ class PluginCheck:
         except Exception as error:  # of the plugin's own code, which is asked for what it has
             text = f"it can't be looked at: {describe_failure(error)[0]}"
             return [(text, "correct the plugin's code that raises it")]
+
+    def _gaps(self, requirement: str) -> Iterator[Fault]:
+        """Yield the parts of a requirement that nothing looks at, each with the remedy."""
+        if requirement == "connection" and not self.test_connection:
+            if any(plugin.check is not Plugin.check for _, plugin in self.callable_plugins):
+                yield "no service is asked", "add --test-connection"
+        elif requirement == "contract":
+            operations = {
+                each.target: [one["name"] for one in about.get("operations", ())]
+                for each, about in self.descriptions.items()
+            }
+            yield from self.contract_run.contract_gaps(operations)
+        elif requirement == "tests" and self.project.folder is None:
+            yield "an installed plugin comes without its tests", self.project.folder_hint
 
     def _packaging(self, name: str) -> Iterator[Fault]:
         yield from PACKAGING[name](self.project, list(self.descriptions.values()))

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +45,7 @@ _TESTED = {*_CONTRACTS, "secrets_backend", "outbox_store", "output_store", "filt
 class ContractRun:
     """
     The outcomes of a run of tests by target; the ids of failed tests, each with its reason.
+    *called* has the operations that a contract calls with an example, by target.
 
     *remedy* is that of a *problem* with the run itself, *advice* that of tests that failed.
     """
@@ -52,6 +53,7 @@ class ContractRun:
     project: PluginProject
     advice: str = ""
     targets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    called: Mapping[str, Sequence[str]] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
     problem: str | None = None
     remedy: str = ""
@@ -90,6 +92,21 @@ class ContractRun:
             elif bad:
                 counts = ", ".join(f"{count} {name}" for name, count in bad.items())
                 yield f"the contract of {found.kind} {found.key}: {counts}", self.advice
+
+    def contract_gaps(self, operations: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+        """Yield the parts of contracts that nothing tried; *operations* are those by target."""
+        for found in () if self.problem is not None else self.project.found:
+            if self.project.folder is None and found.kind in _TESTED - {*_CONTRACTS}:
+                text = f"the contract of {found.kind} {found.key}: only its own tests can make one"
+                yield text, self.project.folder_hint
+            elif found.kind in _CONTRACTS:
+                called = self.called.get(target_of(load_target(found.target)), ())
+                names = [name for name in operations.get(found.target, ()) if name not in called]
+                if names:
+                    listed = f"{found.key}.{', '.join(names)}"
+                    text = f"the output of {listed}, and blocking calls: nothing calls them"
+                    here = "add them to the example_inputs of the contract's class"
+                    yield text, self.project.folder_hint if self.project.folder is None else here
 
     def test_faults(self) -> Iterator[tuple[str, str]]:
         """Yield the tests that failed."""
@@ -140,7 +157,8 @@ class ContractRun:
             self.remedy = self.advice
             return
         found = json.loads(report.read_text("utf-8"))
-        self.targets, self.failures = found["targets"], [tuple(each) for each in found["failures"]]
+        self.targets, self.called = found["targets"], found["called"]
+        self.failures = [tuple(each) for each in found["failures"]]
 
 
 def _write_suites(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:

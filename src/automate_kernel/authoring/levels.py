@@ -81,7 +81,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             "contract",
             PluginLevel.TESTED,
             "The contract suite of each plugin's kind passes. A project's own tests run it; for an"
-            " installed connector or provider the command does.",
+            " installed connector or provider the command does, and calls none of its operations.",
         ),
         Requirement("tests", PluginLevel.TESTED, "All tests of the project pass."),
         Requirement(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.plugins.compatibility import normal_name
@@ -126,6 +128,15 @@ class PluginProject:
         """The command that installs the folder here."""
         place = shlex.quote(str(self.folder or self.name))
         return f"pip install -e {place}   (or: uv pip install -e …)"
+
+    @property
+    def folder_hint(self) -> str:
+        """The command that checks more of an installed distribution: that of its folder."""
+        text = self.installed.read_text("direct_url.json") if self.installed is not None else None
+        origin = json.loads(text) if text else {}
+        is_here = origin.get("dir_info", {}).get("editable") is True
+        folder = unquote(urlsplit(origin["url"]).path) if is_here else "FOLDER"
+        return f"automate plugins check {shlex.quote(folder)}, where its project and its tests are"
 
     def packages(self) -> list[str]:
         """Return the top-level packages of its plugins."""

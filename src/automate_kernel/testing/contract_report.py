@@ -67,7 +67,14 @@ class _ContractReport:
         for cls, outcomes in self._outcomes.items():
             if cls in self._targets:
                 targets.setdefault(self._targets[cls], Counter()).update(outcomes)
-        report = {"targets": targets, "failures": self._failures}
+        called: dict[str, set[str]] = {}
+        for cls, target in self._targets.items():
+            called.setdefault(target, set()).update(getattr(cls, "example_inputs", ()))
+        report = {
+            "targets": targets,
+            "called": {target: sorted(names) for target, names in called.items()},
+            "failures": self._failures,
+        }
         self._path.write_text(json.dumps(report), "utf-8")
 
     def _count(self, item: pytest.Item, outcome: str) -> None:

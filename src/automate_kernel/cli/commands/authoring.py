@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from automate_kernel.cli.inputs import argument, flag, option
 from automate_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from automate_kernel.authoring.check import CheckReport
+    from automate_kernel.authoring.check import CheckProblem, CheckReport
+    from automate_kernel.authoring.levels import PluginLevel
 
 app: Commands = plugins.app
 """The same commands as those that look at plugins."""
@@ -74,7 +76,8 @@ def check(
     Check a plugin, and print the level that it has reached, with the remedy for each problem.
 
     The level is computed: nobody can claim one. It runs the project's tests. With a key it looks at
-    what is installed. Exits with 1 below --level.
+    what is installed, without tests, and calls no operation. It says what it has not looked at.
+    Exits with 1 below --level.
     """
     from automate_kernel.authoring.check import PluginCheck
     from automate_kernel.authoring.levels import PluginLevel
@@ -99,14 +102,34 @@ def _show_report(context: Context, report: CheckReport) -> None:
     out.line(f"{report.name} {report.version}: {', '.join(report.plugins) or 'no plugins'}")
     for level in list(levels)[1:]:
         missed = [each for each in report.problems if each.level is level]
-        out.line(f"{level.word}: {len(missed) or 'no'} problem{'s' * (len(missed) != 1)}")
+        out.line(f"{level.word}: {_result(report, level, len(missed))}")
         for each in missed:
             out.line(f"  {each.requirement}: {each.text}", "red")
             out.line(f"    {each.remedy}")
+    for (text, remedy), names in _alike(report.unseen).items():
+        out.line(f"not looked at ({', '.join(names)}): {text}", "yellow")
+        out.line(f"  {remedy}")
     for note in report.notes:
         out.line(note)
     style = "green" if report.level is levels.COMPLETE else None
     out.line(f"level {report.level.value} of {len(levels) - 1}: {report.level.word}", style)
+
+
+def _result(report: CheckReport, level: PluginLevel, missed: int) -> str:
+    """Return the words for the result of a level: problems, and parts that nothing looked at."""
+    unseen = [each.requirement for each in report.unseen if each.level is level]
+    if not missed and any(each.requirement == "imported" for each in report.problems):
+        return "not looked at"
+    beside = f"; not looked at: {', '.join(dict.fromkeys(unseen))}" if unseen else ""
+    return f"{missed or 'no'} problem{'s' * (missed != 1)}{beside}"
+
+
+def _alike(unseen: Sequence[CheckProblem]) -> dict[tuple[str, str], list[str]]:
+    """Return the requirements that nothing looked at, by the reason and the remedy."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for each in unseen:
+        found.setdefault((each.text, each.remedy), []).append(each.requirement)
+    return found
 
 
 @app.called("automate plugins manifest", "automate plugins manifest ./automate-acme --check")
