@@ -15,13 +15,14 @@ import pytest
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem
+from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Storage
 from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, WAIT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 
 COMPLETED, FAILED, CANCELLED = (
     ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED,
@@ -295,6 +296,61 @@ def test_a_tenant_hears_of_its_own_events_alone(paying: World) -> None:
     paying.kernel.emit("order.paid", {"order": 1}, tenant_id="a")
     paying.run()
     assert {t for t, each in ids.items() if paying.status(each) is COMPLETED} == {"a"}
+
+
+def test_events_that_come_together_answer_their_own_waits(paying: World) -> None:
+    """One with another name has the same field, and one with this name lacks it."""
+    first, second = (paying.start("paying", {"order": number}) for number in (1, 2))
+    with paying.kernel.storage.begin() as rows:
+        for name, payload in (("order.paid", {"order": 1}), ("order.sent", {"order": 2})):
+            paying.kernel.emit(name, payload, transaction=rows.native)
+    paying.run()
+    assert (paying.status(first), paying.status(second)) == (COMPLETED, RUNNING)
+    paid = {"order": 2}
+    events = [
+        Event(id=new_id(), name="order.sent", payload={**paid, "by": "ship"}),
+        Event(id=new_id(), name="order.paid", payload={"note": 2}),
+        Event(id=new_id(), name="order.paid", payload=paid),
+    ]
+    with paying.kernel.storage.begin() as rows:
+        paying.kernel.executions.signals.pass_on(rows, [(event, 0) for event in events])
+    paying.run()
+    assert (paying.status(second), paying.called) == (COMPLETED, [{"order": 1}, {"order": 2}])
+
+
+def test_an_event_counts_for_those_that_were_there(paying: World) -> None:
+    """Not for one that began later and waits for the same, though both are read together."""
+    first = paying.start("paying", {"order": 1})
+    paying.kernel.executions.pause(first)
+    paying.later(1)
+    paying.kernel.emit("order.paid", {"order": 1})
+    paying.run()
+    assert paying.kernel.outbox.claim_batch("x", kinds=[ADVANCE]) == [], "no signal ends a pause"
+    paying.later(1)
+    second = paying.start("paying", {"order": 1})
+    loaded = paying.kernel.executions.checkpoints.load_all([first, second])
+    assert [len(one.arrived) for one in (loaded[first], loaded[second])] == [1, 0]
+
+
+def test_an_event_counts_once_in_a_chain(world: World) -> None:
+    """What the one before has taken doesn't answer the one that goes on."""
+
+    @world.kernel.action
+    def spend_time(n: int) -> None:
+        world.called.append(n)
+        world.clock.advance(1)
+
+    world.add("chain", {"id": "paid", "wait_for": PAID},
+              {"id": "note", "action": "spend_time", "input": {"n": "{{ event.payload.n }}"}},
+              {"id": "next", "continue_as_new": {"order": 1, "n": "{{ event.payload.n + 1 }}"}}
+              )  # fmt: skip
+    world.start("chain", {"order": 1, "n": 0})
+    for number in range(3):
+        world.later(1)
+        assert len(world.called) == number
+        world.kernel.emit("order.paid", {"order": 1})
+        world.run()
+    assert world.called == [0, 1, 2]
 
 
 def test_events_that_nobody_waits_for_are_not_kept(paying: World) -> None:
@@ -766,6 +822,53 @@ def test_a_sub_workflow_that_nobody_waits_for(nested: World) -> None:
     child = nested.see(started.output["execution_id"])
     assert (nested.status(one), child.status, child.parent_id) == (COMPLETED, RUNNING, None)
     assert nested.kernel.executions.cancel(one) is False
+
+
+def test_a_tenants_sub_workflow_is_the_tenants(nested: World) -> None:
+    """So are the items that tell of its end, and that cancel it."""
+    nested.add("starter", {"id": "sub", "workflow": "child", "wait": False, "input": {"n": 1}})
+    nested.add("broken", {"id": "sub", "workflow": "child", "input": {"n": 1}},
+               {"id": "nap", "sleep": "1h", "needs": []}, {"id": "bad", "action": "fail",
+                                                          "needs": ["nap"]})  # fmt: skip
+    nested.start("starter", tenant_id="t1")
+    ended, given_up, broken = (
+        nested.start(name, {"n": 1}, tenant_id="t1") for name in ("parent", "parent", "broken")
+    )
+    found = nested.kernel.executions.find(limit=100)
+    assert {one.name for one in found} == {"starter", "parent", "broken", "child"}
+    assert {(one.event.tenant_id, one.tenant_id) for one in found} == {("t1", "t1")}
+    (child,) = nested.children(ended)
+    nested.kernel.signal(child.id, "go")
+    nested.kernel.run_until_idle(kinds=[SIGNAL_KIND])
+    nested.kernel.run_until_idle(kinds=[ADVANCE])
+    assert nested.claim(SIGNAL_KIND).tenant_id == "t1"
+    nested.clock.advance(3601)
+    nested.kernel.executions.cancel(given_up)
+    nested.kernel.run_until_idle(kinds=[ADVANCE])
+    assert nested.status(broken) is FAILED
+    cancelling = nested.kernel.outbox.claim_batch("x", kinds=[CANCEL])
+    assert [item.tenant_id for item in cancelling] == ["t1", "t1"]
+
+
+def test_one_that_nobody_waits_for_may_start_itself_without_an_end(world: World) -> None:
+    """No row of executions that wait for each other grows by that."""
+    world.add("again", {"id": "sub", "workflow": "again", "wait": False,
+                        "if": "{{ event.payload.n < 60 }}",
+                        "input": {"n": "{{ event.payload.n + 1 }}"}})  # fmt: skip
+    world.start("again", {"n": 0})
+    assert [row["status"] for row in world.rows(EXECUTION)] == ["COMPLETED"] * 61
+
+
+@pytest.mark.parametrize("depth", ["999", "deep", "\u0663", "-1"])
+def test_a_header_of_an_event_is_no_depth(nested: World, depth: str) -> None:
+    """Strangers may write what they like there."""
+    nested.add("started", {"id": "sub", "workflow": "child", "input": {"n": 1}},
+               trigger={"type": "event", "event": "order.created"})  # fmt: skip
+    nested.kernel.emit("order.created", headers={"depth": depth})
+    nested.run()
+    nested.start("parent", event=Event(id=new_id(), name="parent", type="manual",
+                                       payload={"n": 1}, headers={"depth": depth}))  # fmt: skip
+    assert len(nested.kernel.executions.find(workflow="child")) == (1 if depth == "999" else 2)
 
 
 @pytest.mark.parametrize("cancelled", [True, False])

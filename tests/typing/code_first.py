@@ -48,6 +48,13 @@ async def fulfil(ctx: WorkflowContext, order: Order) -> str:
     assert_type(await ctx.wait_for("paid", timeout="2d", on_timeout="continue"), Event | None)
     assert_type(await ctx.child(fulfil, order), str)
     assert_type(await ctx.start(fulfil, order), str)
+    await ctx.child(fulfil, 3)  # type: ignore[arg-type]
+    await ctx.child(fulfil)  # type: ignore[arg-type]
+    await ctx.start(fulfil, "no order")  # type: ignore[arg-type]
+    assert_type(await ctx.child(plainly, order, retry=3, timeout="5s"), int)
+    assert_type(await ctx.child("named", {"id": 1}, name="it"), Any)
+    assert_type(await ctx.child(alone), Any)
+    assert_type(await ctx.start("named", 3, name="it"), str)
     with ctx.compensate(price, order):
         await ctx.sleep("3d")
     await ctx.step(price, "no order")  # type: ignore[arg-type]
@@ -64,6 +71,8 @@ def plainly(ctx: SyncWorkflowContext, order: Order) -> int:
     assert_type(ctx.gather(ctx.later(price, order), ctx.later(send, order)), tuple[float, bytes])
     assert_type(ctx.wait_for("paid"), Event)
     assert_type(ctx.child(fulfil, order), str)
+    ctx.child(fulfil, 3)  # type: ignore[arg-type]
+    ctx.start(fulfil, 3)  # type: ignore[arg-type]
     assert_type(ctx.child("named", {}), Any)
     ctx.step(price, "no order")  # type: ignore[arg-type]
     return 1

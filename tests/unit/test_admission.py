@@ -427,6 +427,16 @@ def test_the_key_is_of_one_tenant(open_kernel: Open) -> None:
     assert {see(kernel, each).status for each in ids} == {ExecutionStatus.PENDING}
 
 
+def test_the_key_is_of_one_workflow(open_kernel: Open) -> None:
+    """Another one with an equal key is not in the way, though it is of the same customer."""
+    limits: dict[str, Any] = {"concurrency": {"key": CUSTOMER, "when_full": "cancel_older"}}
+    kernel = open_kernel(**limits)
+    other = {"name": "v", "trigger": {"type": "manual"}, "steps": [{"id": "a", "action": "do.it"}]}
+    kernel.add_workflow({**other, **limits})
+    ids = [kernel.start(name, {"customer": 1}) for name in ("w", "v")]
+    assert {see(kernel, each).status for each in ids} == {ExecutionStatus.PENDING}
+
+
 def test_a_key_that_can_not_be_rendered(open_kernel: Open) -> None:
     """It fails the start, or the event's item, and nothing of it is begun."""
     kernel = open_kernel(concurrency={"key": CUSTOMER})

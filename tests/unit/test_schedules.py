@@ -403,6 +403,15 @@ def test_a_backfill_of_times_that_must_not_overlap(
     assert statuses(kernel) == {"PENDING": 6}
 
 
+def test_a_backfill_is_not_debounced(open_kernel: Open, clock: FakeClock) -> None:
+    """Each time was asked for: none takes the place of the one before, and none waits."""
+    kernel = open_kernel({"every": "1h"}, debounce={"for": "1d"})
+    clock.advance(3 * 3600)
+    assert kernel.schedules.backfill("w", BEGIN, clock()) == 4
+    kernel.run_until_idle()
+    assert statuses(kernel) == {"COMPLETED": 4}
+
+
 def test_a_backfill_asks_the_if(open_kernel: Open, clock: FakeClock) -> None:
     """Times that the condition refuses are left out."""
     kernel = open_kernel({"every": "1h", "if": "{{ event.occurred_at[11:13] != '02' }}"})

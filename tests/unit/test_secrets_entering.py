@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from automate_kernel import Kernel, signals
+from automate_kernel import Call, Kernel, signals
 from automate_kernel.connectors import Connector, TriggerSpec, action
 from automate_kernel.errors import AutomateError, PayloadError
 from automate_kernel.outbox import NewItem
@@ -75,6 +75,9 @@ WAYS = {
     "enqueue text": lambda k: k.outbox.enqueue("mail", f"the key is {SECRET}"),
     "webhook": lambda k: k.receive_webhook("shop", "order", {}, json.dumps(PAYLOAD).encode()),
     "pause": lambda k: k.outbox.pause("mail", f"no {SECRET}"),
+    "pause of a workflow": lambda k: k.executions.pauses.pause("note", f"no {SECRET}"),
+    "signal": lambda k: k.signal(k.start("note"), "go", PAYLOAD),
+    "labels": lambda k: k.emit("order.created", labels={"key": SECRET}),
 }
 
 
@@ -118,6 +121,37 @@ def test_a_worker_that_knows_more_than_the_sender_takes_it_out() -> None:
         kernel.run_until_idle()
         (execution,) = kernel.executions.find()
         assert execution.event.payload == {"k": "[secret]"}
+
+
+def test_a_secret_that_is_learned_on_the_way_goes_no_further() -> None:
+    """It was accepted when no process knew it: outputs, labels and questions don't repeat it."""
+    with Kernel(secrets={"KEY": SECRET}, discover=False) as kernel:
+
+        @kernel.action("app.look")
+        def look(token: str, call: Call) -> None:
+            kernel.secrets.get("KEY")
+            call.label(token=token)
+
+        asked = {"title": "with {{ event.payload.token }}?", "by": ["ann"], "timeout": "1d"}
+        steps = [
+            {"id": "look", "action": "app.look", "input": {"token": "{{ event.payload.token }}"}},
+            {"id": "ask", "approval": asked},
+        ]
+        output = "{{ event.payload.token }}"
+        kernel.add_workflow(
+            {"name": "w", "trigger": {"type": "manual"}, "steps": steps, "output": output}
+        )
+        one = kernel.start("w", {"token": SECRET})
+        kernel.run_until_idle()
+        (waiting,) = kernel.executions.waits(one)
+        assert "[secret]" in str(waiting.details)
+        kernel.approvals.approve(one, "ask", by="ann")
+        kernel.run_until_idle()
+        execution = kernel.executions.get(one)
+        assert execution is not None
+        assert (execution.output, execution.labels) == ("[secret]", {"token": "[secret]"})
+        with kernel.storage.begin() as rows:
+            assert SECRET not in str(rows.select("automate_label"))
 
 
 def test_two_kernels_on_one_outbox_both_take_theirs_out() -> None:

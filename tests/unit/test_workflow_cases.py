@@ -119,7 +119,7 @@ def test_each_difference_is_told(folder: Path) -> None:
               - chat.say: {text: Order of 121, channel: a}
             outputs: {tell: {sad: 1}, extra: {said: 1}, each: []}
             output: 5
-            skipped: [extra, nobody]
+            skipped: [extra]
             attempts: {tell: 2}
         """,
     ) == [
@@ -133,8 +133,27 @@ def test_each_difference_is_told(folder: Path) -> None:
         "outputs.extra.said: expected 1, got true",
         'outputs.each: expected 0 elements, got 1: [{"total": 1200}]',
         "skipped: expected step 'extra' SKIPPED, got COMPLETED",
-        "skipped: expected step 'nobody' SKIPPED, got nothing of it",
         "attempts.tell: expected 2, got 1",
+    ]
+
+
+def test_a_step_that_can_not_be_is_told(folder: Path) -> None:
+    """What is expected of it, that it made no attempt say, would hold for ever."""
+    found = problems(
+        folder,
+        """\
+        - name: mistyped
+          payload: {total: 120, lines: []}
+          expect:
+            attempts: {extar: 0}
+            failed: [tell, "tell.inside"]
+            outputs: {nothing: 1}
+        """,
+    )
+    assert found == [
+        "outputs: the workflow has no step 'nothing' (it has total, tell, extra, each)",
+        "failed: the workflow has no step 'tell.inside' (it has total, tell, extra, each)",
+        "attempts: the workflow has no step 'extar' (did you mean 'extra'?)",
     ]
 
 
@@ -301,6 +320,8 @@ def test_people_decide_while_it_runs(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("case: []", "order.test.yaml:1: case: there is no such field (did you mean 'cases'?)"),
+        ("name: order", "order.test.yaml:1: name: there is no such field (take it out)"),
+        ("replace: {a.b: {wen: 1}}", "a.b[0].wen: there is no such field (did you mean 'when'?)"),
         ("cases: []", ":1: cases: must not be empty"),
         ("cases: [{}]", "order.test.yaml:1: cases[0].name: is missing (add it)"),
         ("cases:\n  - name: a\n    expct: {}", ":3: cases[0].expct: there is no such field"),

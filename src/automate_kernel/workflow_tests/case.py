@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from automate_kernel.durations import Duration
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.replacement import ReplacedCall
 from automate_kernel.workflow_tests.kit import WorkflowTest
@@ -23,7 +23,7 @@ from automate_kernel.workflows.definition.fields import (
     PlainText,
     refused,
 )
-from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.events import triggering_event
 from automate_kernel.workflows.execution import (
     Event,
@@ -162,6 +162,17 @@ class Expected(DefinitionModel):
                     raise refused("call", "a call is one action with its input", hint,
                                   at=(name, index))  # fmt: skip
         return self
+
+    def unknown_steps(self, workflow: Workflow) -> Iterator[str]:
+        """Yield a line for each step that no execution of *workflow* can have."""
+        if isinstance(workflow, CodeWorkflow):
+            return
+        for field_ in ("outputs", "skipped", "failed", "attempts"):
+            for step_id in getattr(self, field_):
+                if not workflow.has(step_id):
+                    known = [each.id for _, each in workflow.walk()]
+                    hint = did_you_mean(step_id, known) or f"it has {', '.join(known)}"
+                    yield f"{field_}: the workflow has no step {step_id!r} ({hint})"
 
     def problems(self, execution: Execution, calls: Sequence[ReplacedCall]) -> Iterator[str]:
         """Yield a line for each thing that is otherwise."""
@@ -347,7 +358,8 @@ def run_case(
     began = time.monotonic()
     try:
         with WorkflowTest(kernel) as test:
-            problems = list(_problems(case, test, workflow, replace, real))
+            problems = list(case.expect.unknown_steps(workflow))
+            problems = problems or list(_problems(case, test, workflow, replace, real))
     except AutomateError as error:
         problems = [str(error)]
     return CaseResult(case.name, problems, time.monotonic() - began, line)

@@ -55,10 +55,11 @@ class _Content(DefinitionModel):
     cases: Sequence[Case] = Field(min_length=1)
 
 
-_MODELS: tuple[type[BaseModel], ...] = (
-    _Content, Case, GivenEvent, Answer, FakeError, Expected, Then, Emitted, Decided,
-)  # fmt: skip
-_FIELDS = sorted({name for model in _MODELS for name in model.model_fields})
+# By the name that leads to them. What stands under the name of an action is an answer.
+_MODELS: dict[str, type[BaseModel]] = {
+    "cases": Case, "event": GivenEvent, "error": FakeError, "expect": Expected, "then": Then,
+    "emit": Emitted, "decide": Decided,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,13 @@ def _workflow_of(path: Path, given: str | None, document: Document) -> Path | st
     raise invalid([LocatedProblem(str(path), None, "", message, hint)], str(path))
 
 
+def _fields_beside(path: FieldPath) -> Iterable[str]:
+    """Return the names of the fields that may stand where *path* leads to."""
+    around = [part for part in path[:-1] if isinstance(part, str)]
+    model = _MODELS.get(around[-1], Answer) if around else _Content
+    return model.model_fields
+
+
 def _problem(error: Any) -> DefinitionProblem:
     # Of a union pydantic names the branch too, which is no key.
     path: FieldPath = tuple(
@@ -184,7 +192,7 @@ def _problem(error: Any) -> DefinitionProblem:
     )
     context, key = error.get("ctx", {}), str(path[-1]) if path else ""
     if error["type"] == "extra_forbidden":
-        hint = did_you_mean(key, _FIELDS) or "take it out"
+        hint = did_you_mean(key, _fields_beside(path)) or "take it out"
         return DefinitionProblem(path, "there is no such field", hint)
     if error["type"] == "missing":
         return DefinitionProblem(path, "is missing", "add it")

@@ -8,7 +8,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    overload,
+)
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -39,10 +49,20 @@ if TYPE_CHECKING:
     Ts = TypeVarTuple("Ts")
 
 T = TypeVar("T")
+P = TypeVar("P")
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+
+
+class ChildOptions(TypedDict, total=False):
+    """The options of a sub-workflow."""
+
+    name: str | None
+    retry: int | RetryPolicy | None
+    timeout: float | str | None
+
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 _FIRST_VERSION = 1
@@ -368,22 +388,30 @@ class WorkflowContext(BaseWorkflowContext):
     @overload
     def child(
         self,
-        workflow: Callable[[Any, Any], Awaitable[T]] | Callable[[Any], Awaitable[T]],
-        payload: Any = None,
-        *,
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
+        workflow: Callable[[Any, P], Awaitable[T]],
+        payload: P,
+        **options: Unpack[ChildOptions],
     ) -> Awaitable[T]: ...
     @overload
     def child(
         self,
-        workflow: str | Callable[..., Any],
+        workflow: Callable[[Any], Awaitable[T]],
+        payload: None = None,
+        **options: Unpack[ChildOptions],
+    ) -> Awaitable[T]: ...
+    @overload
+    def child(
+        self,
+        workflow: Callable[[Any, P], T],
+        payload: P,
+        **options: Unpack[ChildOptions],
+    ) -> Awaitable[T]: ...
+    @overload
+    def child(
+        self,
+        workflow: str | Callable[[Any], Any],
         payload: Any = None,
-        *,
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
+        **options: Unpack[ChildOptions],
     ) -> Awaitable[Any]: ...
     def child(
         self,
@@ -402,6 +430,18 @@ class WorkflowContext(BaseWorkflowContext):
         options = {"retry": retry, "timeout": timeout}
         return self._noted(_child(self._driver, workflow, payload, sys._getframe(1), name, options))
 
+    @overload
+    def start(
+        self, workflow: Callable[[Any, P], Any], payload: P, *, name: str | None = None
+    ) -> Awaitable[str]: ...
+    @overload
+    def start(
+        self,
+        workflow: str | Callable[[Any], Any],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+    ) -> Awaitable[str]: ...
     def start(
         self,
         workflow: str | Callable[..., Any],
@@ -604,22 +644,30 @@ class SyncWorkflowContext(BaseWorkflowContext):
     @overload
     def child(
         self,
-        workflow: Callable[[Any, Any], Awaitable[T]] | Callable[[Any], Awaitable[T]],
-        payload: Any = None,
-        *,
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
+        workflow: Callable[[Any, P], Awaitable[T]],
+        payload: P,
+        **options: Unpack[ChildOptions],
     ) -> T: ...
     @overload
     def child(
         self,
-        workflow: str | Callable[..., Any],
+        workflow: Callable[[Any], Awaitable[T]],
+        payload: None = None,
+        **options: Unpack[ChildOptions],
+    ) -> T: ...
+    @overload
+    def child(
+        self,
+        workflow: Callable[[Any, P], T],
+        payload: P,
+        **options: Unpack[ChildOptions],
+    ) -> T: ...
+    @overload
+    def child(
+        self,
+        workflow: str | Callable[[Any], Any],
         payload: Any = None,
-        *,
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
+        **options: Unpack[ChildOptions],
     ) -> Any: ...
     def child(
         self,
@@ -640,6 +688,18 @@ class SyncWorkflowContext(BaseWorkflowContext):
             _child(self._driver, workflow, payload, sys._getframe(1), name, options)
         )
 
+    @overload
+    def start(
+        self, workflow: Callable[[Any, P], Any], payload: P, *, name: str | None = None
+    ) -> str: ...
+    @overload
+    def start(
+        self,
+        workflow: str | Callable[[Any], Any],
+        payload: Any = None,
+        *,
+        name: str | None = None,
+    ) -> str: ...
     def start(
         self,
         workflow: str | Callable[..., Any],
