@@ -236,8 +236,12 @@ def describe_error(error: BaseException) -> str:
 
 
 def type_name(value: object) -> str:
-    """Return the type of *value* with its article, for a message: ``a list``, ``an int``."""
-    name = type(value).__name__
+    """
+    Return the type of *value* with its article, for a message: ``a list``, ``an int``.
+
+    A class of ours whose name says nothing to people has words for it as its ``in_words``.
+    """
+    name = getattr(type(value), "in_words", type(value).__name__)
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 

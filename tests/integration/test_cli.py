@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sqlite3
 import sys
 from pathlib import Path
@@ -976,6 +977,54 @@ def test_the_first_row_makes_the_file(project, line: str) -> None:
     """With its tables."""
     project.run(*line.split())
     assert project.data("db", "check")["ok"]
+
+
+FORM = """\
+name: ask
+trigger: {type: manual}
+steps:
+  - id: ask
+    approval:
+      title: May it go?
+      form:
+        - {name: n, type: integer, required: true, minimum: 2.5}
+        - {name: t, max_length: 3}
+        - {name: f, type: number, maximum: 4}
+        - {name: b, type: boolean}
+        - {name: d, type: date}
+        - {name: c, type: choice, choices: [red, blue]}
+        - {name: o, type: choice, choices: [red, blue], default: blue}
+"""
+WRONG = '{"t": "long", "f": 9, "b": "perhaps", "d": 5, "c": "green", "o": "x"}'
+
+
+def test_a_wrong_form_is_told_what_would_be_right(project) -> None:
+    """Each kind of field has an example in the hint, which is taken as it is printed."""
+    (project.folder / "workflows" / "ask.yaml").write_text(FORM)
+    ids = project.run("start", "ask").stdout.split()[0], "ask", "--by", "ann"
+    project.run("worker", "--until-idle")
+    for form in ([], ["--form", "n=3"], ["--form", "[3]"], ["--form", "{}"]):
+        told = project.run("approvals", "approve", *ids, *form, code=2).output
+        assert "hint: for example --form '{\"n\": 3}'" in told
+    told = project.run("approvals", "approve", *ids, "--form", WRONG, code=2).output
+    (given,) = shlex.split(told.partition("--form ")[2])
+    right = json.loads(given)
+    assert list(right) == ["n", "t", "f", "b", "d", "c", "o"]
+    done = project.data("approvals", "approve", *ids, "--form", given)
+    assert done["form"] == right
+
+
+def test_a_secret_in_an_output_is_refused_in_plain_words(project) -> None:
+    """By validate, and where it runs all the same; no type of ours is named."""
+    flow = project.folder / "workflows" / "order.yaml"
+    said = 'output: {at: "Bearer {{ secrets.CHAT_TOKEN }}"}'
+    flow.write_text(WORKFLOW.replace('output: {sum: "{{ steps.total.output }}"}', said))
+    (project.folder / "event.json").write_text(EVENT)
+    told = project.run("workflow", "validate", code=2).output
+    assert "output: it is stored, and no secret is: take CHAT_TOKEN out" in told
+    told = project.run("run", "order-notify", "--event", "event.json", code=1).output
+    assert "at is a secret (none is stored: name it in the input of the action" in told
+    assert "SecretRef" not in told and "Sealed" not in told
 
 
 def test_executions_are_counted_and_resumed_by_filter(project) -> None:

@@ -59,6 +59,22 @@ def test_a_definition_labels_its_executions(kernel: Kernel) -> None:
     assert found(kernel, "kind=mine") == []
 
 
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (1.5, "labels.a: must be text or a whole number, not a decimal number (put it in quotes)"),
+        (True, "labels.a: must be text or a whole number, not true or false"),
+        (None, "labels.a: must be text or a whole number, not nothing"),
+        ([1], "labels.a: must be text or a whole number, not a list"),
+    ],
+)
+def test_a_value_that_can_be_no_label_is_one_problem(value: Any, problem: str) -> None:
+    """It is refused where it is written, in one line."""
+    with pytest.raises(WorkflowError) as caught:
+        add(Kernel(discover=False), labels={"a": value})
+    assert str(caught.value).splitlines()[1:] == [f"  workflow: {problem}"]
+
+
 def test_a_debounced_execution_has_the_labels_of_the_last_event(kernel: Kernel) -> None:
     add(
         kernel, trigger={"type": "event", "event": "e"}, labels=LABELS,

@@ -62,7 +62,7 @@ def read_json(source: str, option: str | None = None) -> Any:
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"{where} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}",
-            hint="put text in double quotes: '\"text\"'" if option else None,
+            hint="""text is '"text"', and an object '{"name": 1}'""" if option else None,
         ) from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where} is not JSON: {error}") from None

@@ -31,12 +31,13 @@ def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
     """
     Return the problems of a well-formed workflow on this kernel, each in a line.
 
-    They are about unknown actions and webhooks, fields that an action lacks or doesn't have, and
-    environment variables that aren't allowed.
+    They are about unknown actions and webhooks, fields that an action lacks or doesn't have,
+    secrets in what is stored, and environment variables that aren't allowed.
     """
     return [
         *_trigger_problems(kernel, workflow),
         *_step_problems(kernel, workflow),
+        *_secret_problems(kernel, workflow),
         *_env_problems(kernel, workflow),
     ]
 
@@ -97,6 +98,14 @@ def _input_problems(
     for name in schema.get("required", ()):
         if name not in given and not any("{" in key for key in given):
             yield f"{place}.input: {action} needs the field {name!r}"
+
+
+def _secret_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
+    outputs = [("", workflow.output)]
+    outputs += [(f"{place}.", step.output) for place, step in _steps(workflow)]
+    for place, output in outputs:
+        if keys := sorted(kernel.templates.compile(output).secret_keys):
+            yield f"{place}output: it is stored, and no secret is: take {', '.join(keys)} out"
 
 
 def _webhooks(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, ClassVar, NoReturn, Protocol, runtime_checkable
 
 from automate_kernel.errors import SecretError
 
@@ -25,6 +25,9 @@ class _Opaque:
     """Neither iterable nor serialisable, and the same under every way of printing it."""
 
     __slots__ = ()
+
+    in_words: ClassVar[str] = "secret"
+    """The name of the type in messages for people."""
 
     def __repr__(self) -> str:
         return str(self)

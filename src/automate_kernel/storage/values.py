@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from automate_kernel.errors import PayloadError, type_name
+from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.storage.codec import JsonText, json_text
 
 MAX_PAYLOAD_BYTES = 1_000_000
@@ -262,6 +263,8 @@ def text_problem(text: str) -> tuple[str, str] | None:
 def _foreign(value: Any) -> tuple[str, str]:
     """Return the reason to refuse a value of another type, and a value to pass in its place."""
     hint = next((hint for types, hint in _INSTEAD if isinstance(value, types)), _USUAL)
+    if isinstance(value, (SecretRef, Sealed)):
+        return "is a secret", "none is stored: name it in the input of the action that needs it"
     return f"is {type_name(value)}, which JSON has not", hint
 
 

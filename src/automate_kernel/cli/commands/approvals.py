@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Collection, Sequence
+from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.cli import inputs
@@ -9,11 +13,12 @@ from automate_kernel.cli.command import Commands, Context, DataCommand
 from automate_kernel.cli.inputs import LIMIT, TENANT, argument, option
 from automate_kernel.cli.output import Columns, ago, as_json, attributes, rows_of, time_of
 from automate_kernel.cli.records import brief, step_name
-from automate_kernel.errors import ConfigError
+from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.secrets.redaction import redact_shown
 
 if TYPE_CHECKING:
     from automate_kernel.workflows.approvals import Decision, PendingApproval
+    from automate_kernel.workflows.definition.approval import FormField
 
 app: Commands = Commands("approvals", "Look at the steps that wait for a person, and decide.")
 
@@ -160,17 +165,51 @@ def _decide(
     form: str | None,
     tenant: str | None,
 ) -> None:
-    given = None if form is None else inputs.read_json(form, "--form")
-    decide = getattr(context.session.plain.approvals, decision)
-    output = decide(
-        execution_id, step, position, by=by, roles=roles or (), comment=comment, form=given,
-        tenant_id=tenant,
-    )  # fmt: skip
+    approvals = context.session.plain.approvals
+    try:
+        given = None if form is None else inputs.read_json(form, "--form")
+        if form is not None and not isinstance(given, dict):
+            raise ConfigError("--form is no JSON object")
+        output = getattr(approvals, decision)(
+            execution_id, step, position, by=by, roles=roles or (), comment=comment, form=given,
+            tenant_id=tenant,
+        )  # fmt: skip
+    except AutomateError as error:
+        wrong: dict[str, str] = error.details.get("fields", {})
+        asked = approvals.get(execution_id, step, position, tenant_id=tenant)
+        if asked is not None and (wrong or isinstance(error, ConfigError)):
+            error.hint = _how_to_fill(asked.form, wrong)
+        raise
     context.out.data(output)
     done = "approved" if output["approved"] else "rejected"
     context.out.line(f"{step} {done} by {by}")
     if output["form"]:
         context.out.line(as_json(redact_shown(output["form"])))
+
+
+def _how_to_fill(form: Sequence[FormField], wrong: Collection[str]) -> str:
+    """Return the option that would be right for the *wrong* fields, or for all that are needed."""
+    if not form:
+        return "the step has no form: leave --form out"
+    needed = [each for each in form if each.required]
+    fields = [each for each in form if each.name in wrong] or needed or form
+    values = {each.name: _good_value(each) for each in fields}
+    return f"for example --form {shlex.quote(json.dumps(values, ensure_ascii=False))}"
+
+
+def _good_value(field: FormField) -> Any:
+    if field.default is not None:
+        return field.default
+    number = next((each for each in (field.minimum, field.maximum) if each is not None), 1)
+    whole = floor(number) if field.minimum is None else ceil(number)
+    return {
+        "text": "text"[: field.max_length],
+        "number": number,
+        "integer": whole,
+        "boolean": True,
+        "date": "2026-01-31",
+        "choice": next(iter(field.choices), None),
+    }[field.type]
 
 
 @app.called(

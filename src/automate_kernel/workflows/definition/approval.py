@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
+from math import ceil, floor
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -228,8 +229,8 @@ def _annotation(field: FormField) -> Any:
     if field.type == "number":
         return Annotated[float, Field(ge=least, le=most, allow_inf_nan=False)]
     if field.type == "integer":
-        bounds = Field(ge=-_WHOLE if least is None else least, le=_WHOLE if most is None else most)
-        return Annotated[int, bounds]
+        bottom = -_WHOLE if least is None else ceil(least)
+        return Annotated[int, Field(ge=bottom, le=_WHOLE if most is None else floor(most))]
     if field.type == "choice":
         return Literal[tuple(field.choices)]
     return {"boolean": bool, "date": Annotated[date, BeforeValidator(_text_date)]}[field.type]
