@@ -617,6 +617,38 @@ def test_large_outputs_inside_blocks(kernel: Kernel, store: Store) -> None:
     assert again.status is ExecutionStatus.COMPLETED, again.error
 
 
+@pytest.mark.parametrize("in_worker", [True, False])
+def test_large_outputs_that_blocks_render(kernel: Kernel, store: Store, in_worker: bool) -> None:
+    """They are put in the store too: of elements, of rounds, and of the blocks around them."""
+    make = {**MAKE, "input": {"size": MAX_PAYLOAD_BYTES + 10}}
+    text = {"text": "{{ steps.make.output.text }}"}
+    inner = {"id": "inner", "steps": [make], "output": text}
+    add(
+        kernel,
+        {"id": "all", "for_each": [1, 2], "steps": [inner]},
+        {"id": "loop", "while": "{{ index < 2 }}", "steps": [make], "output": text},
+        {"id": "end", "action": "measure", "input": {"text": "{{ steps.all.output[1].text }}"}},
+        {"id": "last", "action": "measure", "input": {"text": "{{ steps.loop.output.text }}"}},
+    )
+    execution = run_in_worker(kernel) if in_worker else kernel.run("flow")
+    assert execution.status is ExecutionStatus.COMPLETED, execution.error
+    rows = {run.key: run for run in stored(kernel, execution.id).steps}
+    assert {rows[key, -1].output for key in ("end", "last")} == {MAX_PAYLOAD_BYTES + 10}
+    refs = [rows[key].output_ref for key in (
+        ("all[0].inner", -1), ("all", 0), ("all[1].inner", -1), ("all", 1), ("loop", 1),
+    )]  # fmt: skip
+    assert None not in refs
+    assert rows["loop", -1].output_ref == refs[-1] != rows["loop", 0].output_ref
+    assert (refs[0], refs[2]) == (refs[1], refs[3])
+    assert kernel.executions.resume(execution.id, step_id="end")
+    kernel.run_until_idle()
+    again = stored(kernel, execution.id)
+    assert again.status is ExecutionStatus.COMPLETED, again.error
+    while kernel.executions.purge(older_than_seconds=0):
+        pass
+    assert store.kept == {}
+
+
 # -- sub-workflows ---------------------------------------------------------------------------------
 
 HUGE = MAX_PAYLOAD_BYTES + 10

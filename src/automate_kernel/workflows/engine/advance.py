@@ -79,7 +79,7 @@ def advance(
     since it was saved last: what begins at once was running then, and has had so many attempts.
     *arrived* has what has come for runs that wait: each turn takes it out, and the driver puts in
     what comes meanwhile. *now* is the database's time, and *find_child* finds the workflows of
-    steps that start one. *most_output* is the size in bytes that the output of the workflow may
+    steps that start one. *most_output* is the size in bytes that an output which is rendered may
     have. With *sorts_keys* the database gives the keys of objects back in an order of its own. The
     execution is changed along the way, so that it always shows what the turns yielded so far have
     saved, and the calls that run.
@@ -739,7 +739,11 @@ class _Flow:
         """Let a loop complete with the output of its last round."""
         own, last = self._run(step, -1), self._runs.get((step.id, rounds - 1))
         self._end_run(own, StepStatus.COMPLETED, output=None if last is None else last.output)
-        own.output_ref = None if last is None else last.output_ref
+        if last is not None:
+            own.output_ref = last.output_ref
+            encoded = self._draft.turn.outputs.get(last.key)
+            if encoded is not None:
+                self._draft.keep_output(own.key, encoded)
         self._drop_block(step)
 
     # -- blocks ------------------------------------------------------------------------------
@@ -923,7 +927,8 @@ class _Flow:
         if self._program.output_ref(scope.block, scope.inside) is not None:
             self._draft.turn.outputs[scope.block.id, scope.position] = NOT_HERE
             return output
-        encoded = encode_json(output, f"output of step {scope.block.id!r}")
+        name = f"output of step {scope.block.id!r}"
+        encoded = encode_json(output, name, self._most_output)
         self._draft.keep_output((scope.block.id, scope.position), encoded)
         return output
 

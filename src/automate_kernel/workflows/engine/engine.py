@@ -485,7 +485,7 @@ class Engine:
     def _save(self, driven: Driven, turn: Turn) -> None:
         """Have *turn* saved: by the committer, or here if no other execution is held up by it."""
         driven.saving = turn
-        if self._runner.has_large_output(driven.flow, turn):
+        if self._runner.has_large_output(turn):
             self._steps.put(driven, None)
         elif len(self._driven) == 1:
             # Waking the committer, and being woken by it, would take as long as the statement.

@@ -379,15 +379,31 @@ class Runner:
             take_output(event, copy, json.loads(text) if read else None)
             flow.hold(len(text) if read else 0)
 
-    def has_large_output(self, flow: Flow, turn: Turn) -> bool:
-        """Return True if *turn* ends an execution whose output is for the output store."""
-        return turn.encoded is not None and self.store.outputs.is_large(turn.encoded)
+    def has_large_output(self, turn: Turn) -> bool:
+        """Return True if *turn* has an output of a block or of the execution for the store."""
+        is_large = self.store.outputs.is_large
+        return is_large(turn.encoded or NOT_HERE) or any(map(is_large, turn.outputs.values()))
 
     def put_output(self, flow: Flow, turn: Turn) -> None:
-        """Put the output of the execution that *turn* ends in the output store."""
-        encoded, outputs = self.store.checkpoints.final_output(turn), self.store.outputs
-        if outputs.is_large(encoded):
-            turn.output_ref = outputs.put(flow.execution.id, encoded, patience=self._patience)
+        """Put the outputs of blocks, and that of the execution that *turn* ends, in the store."""
+        outputs, keys = self.store.outputs, dict[str, str]()
+
+        def put(text: JsonText) -> str:
+            # A loop has the output of its last round.
+            if text not in keys:
+                keys[text] = outputs.put(flow.execution.id, text, patience=self._patience)
+            return keys[text]
+
+        for run in turn.saves:
+            text = turn.outputs.get(run.key, NOT_HERE)
+            if outputs.is_large(text):
+                run.output_ref, turn.outputs[run.key] = put(text), NOT_HERE
+                turn.size -= len(text)
+                flow.hold(len(text))
+        if turn.encoded is not None:
+            text = self.store.checkpoints.final_output(turn)
+            if outputs.is_large(text):
+                turn.output_ref = put(text)
 
     @property
     def _patience(self) -> float:
@@ -438,7 +454,7 @@ class Runner:
 
     def _saved(self, flow: Flow, turn: Turn) -> Turn | None:
         """Save one turn; return what was accepted, or None if the execution has been ended."""
-        if self.has_large_output(flow, turn):
+        if self.has_large_output(turn):
             self.put_output(flow, turn)
         saved = self.save([(flow, turn)], until=should_stop).get(flow.item.id)
         if isinstance(saved, AutomateError):
