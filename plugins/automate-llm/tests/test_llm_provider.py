@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,41 @@ def test_keys_and_prompts_are_sent_in_the_clear_to_this_machine_alone(
     else:
         with pytest.raises(ConfigError, match="https"):
             LlmProvider.parse_config(config)
+
+
+@pytest.mark.parametrize("sort", ["none", "refusing", "ignoring"])
+def test_a_service_whose_answers_nothing_bounds_is_refused(sort, monkeypatch):
+    """Its library has a client of its own; whether it is refused is no question of its name."""
+
+    class Without:
+        def __init__(self, *, api_key: str, base_url: str) -> None:
+            self.client = threading.Lock()
+
+    class Refusing(Without):
+        def __init__(self, *, http_client: Any = None, **given: Any) -> None:
+            raise ValueError("`http_client` is ignored, please use another")
+
+    class Ignoring(Without):
+        def __init__(self, *, http_client: Any = None, **given: Any) -> None:
+            super().__init__(**given)
+
+    made = {"none": Without, "refusing": Refusing, "ignoring": Ignoring}[sort]
+    monkeypatch.setattr("automate_llm.models.infer_provider_class", lambda name: made)
+    with scripted(lambda _: says("hi")) as service:
+        kernel = kernel_for(service.url)
+        for operation, given in (("chat", {"prompt": "x"}), ("embed", {"texts": ["x"]})):
+            with pytest.raises(ConfigError, match="a client of its own"):
+                kernel.invoke(f"llm.{operation}", given)
+        assert service.requests == []
+
+
+def test_bedrock_is_refused(monkeypatch):
+    """boto3 reads an answer of any size, for as long as a byte comes now and then."""
+    pytest.importorskip("boto3")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    config = {"llm": {"services": {"main": {"model": "bedrock:amazon.nova-lite-v1:0"}}}}
+    with (
+        Kernel(discover=False, plugins=[LlmProvider], config=config) as kernel,
+        pytest.raises(ConfigError, match="'bedrock' can't be used: its library has a client"),
+    ):
+        kernel.provider("llm").check()

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from automate_llm.http_client import HttpClients
 
 
+# The libraries that send everything by the client that they are given, which has been tried. Others
+# (boto3, gRPC, aiohttp) have a client of their own, which reads answers of any size.
+_BOUNDED = frozenset({"anthropic", "cohere", "google", "groq", "mistralai", "openai"})
+_LOCAL = "sentence-transformers"  # asks no service
+
+
 def model_of(service: LlmService, clients: HttpClients) -> Model:
     """Return the model of a *service*; raises `ConfigError` if it can't be made."""
     factory = _provider_factory(service, clients)
@@ -74,13 +80,37 @@ def _provider_factory(service: LlmService, clients: HttpClients) -> Callable[[st
         if service.base_url is not None:
             given["base_url"] = service.base_url
         cls: Any = infer_provider_class(name)
-        if (http_client := clients.client_for(cls, service)) is not None:
-            given["http_client"] = http_client
-        made = cls(**given)
+        if name == _LOCAL:
+            return cls(**given)
+        client = clients.client_for(cls, service)
+        if client is None:
+            raise _unbounded(name)
+        try:
+            made = cls(**given, http_client=client)
+        except ValueError as error:
+            # One that has the parameter, and refuses it.
+            raise (_unbounded(name) if "http_client" in str(error) else error) from None
+        if not _sends_by(made, client):
+            raise _unbounded(name)
         # Releases of Pydantic AI for Python 3.10 have no setting for it.
-        client: Any = getattr(made, "client", None)
-        if hasattr(client, "max_retries"):
-            client.max_retries = 0
+        if hasattr(made.client, "max_retries"):
+            made.client.max_retries = 0
         return made
 
     return provider
+
+
+def _sends_by(provider: Any, client: Any) -> bool:
+    """Return True if it is known that *provider* sends everything by *client*."""
+    own = provider.client
+    libraries = {each.__module__.partition(".")[0] for each in type(own).__mro__}
+    return own is client or not libraries.isdisjoint(_BOUNDED)
+
+
+def _unbounded(name: str) -> ConfigError:
+    return ConfigError(
+        f"the service {name!r} can't be used: its library has a client of its own, whose answers"
+        " nothing bounds in size and time",
+        hint="take a service that is compatible with OpenAI's, or make a model of your own for an"
+        " agent",
+    )
