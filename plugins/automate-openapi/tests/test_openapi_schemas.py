@@ -75,9 +75,32 @@ def test_every_schema_compiles(first: Any, second: Any, version: str, value: Any
         ),
         ({"type": "string", "example": "x", "xml": {}, "x-more": 1}, {"type": "string"}),
         ({"type": "string", "pattern": "\\p{L}+"}, {"type": "string"}),
+        ({"type": "string", "pattern": "^(?!x)"}, {"type": "string"}),
+        ({"type": "string", "pattern": "^(a+)+$"}, {"type": "string", "pattern": "^(a+)+$"}),
+        (
+            {"patternProperties": {"^(?=x)": {}, "^y": {}}, "additionalProperties": False},
+            {"patternProperties": {"^y": {}}},
+        ),
+        (
+            {"patternProperties": {"^y": {}}, "additionalProperties": False},
+            {"patternProperties": {"^y": {}}, "additionalProperties": False},
+        ),
         ({"type": "file"}, {}),
     ],
-    ids=["type", "enum", "allOf", "exclusive", "inclusive", "extras", "pattern", "unknown_type"],
+    ids=[
+        "type",
+        "enum",
+        "allOf",
+        "exclusive",
+        "inclusive",
+        "extras",
+        "pattern",
+        "look-ahead",
+        "hungry",
+        "names",
+        "all_names",
+        "unknown_type",
+    ],
 )
 def test_dialect_of_3_0(given: Any, wanted: Any) -> None:
     """Becomes that of 2020-12."""

@@ -6,13 +6,13 @@ Plugin authors write both. A model is the better authority: it also gives typed 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.operations.patterns import NOT_LINEAR, find_pattern, linear
 from automate_kernel.operations.unknown_fields import fields_at, unknown
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
     """
     Return a check for a plain JSON Schema, of the draft that it names.
 
-    Raises `PluginError` for a wrong schema. Its messages use the schema's words alone.
+    Raises `PluginError` for a wrong schema, and for one with a pattern that can't be matched in
+    linear time. Its messages use the schema's words alone.
     """
     try:
         import jsonschema
@@ -167,14 +168,20 @@ def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
         ) from error
     chosen = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
-        chosen.check_schema(schema)
+        bounded = linear(chosen, schema)
     except jsonschema.SchemaError as error:
+        draft = "check it against the JSON Schema draft that it names"
         raise PluginError(
             f"the JSON Schema for {what} is wrong at {'.'.join(map(str, error.path)) or 'its top'}",
-            hint="check it against the JSON Schema draft that it names",
+            hint=NOT_LINEAR if error.validator == "format" else draft,
+        ) from None
+    except ValueError as error:
+        raise PluginError(
+            f"the JSON Schema for {what} {error}, which nothing bounds in time",
+            hint="write additionalProperties in its place",
         ) from None
     # With a closed registry: the default one fetches a `$ref` over the network.
-    validator = chosen(schema, registry=REGISTRY)
+    validator = bounded(schema, registry=REGISTRY)
     return lambda data: _problems(validator, data, what)
 
 
@@ -207,7 +214,7 @@ def _wording(keyword: str, wanted: Any, data: Any, schema: Mapping[str, Any]) ->
         return [
             f"{str(name)!r} {unknown(known, name)}"
             for name in data
-            if name not in known and not any(re.search(each, str(name)) for each in patterns)
+            if name not in known and not any(find_pattern(each, str(name)) for each in patterns)
         ]
     if keyword == "enum":
         return ["must be one of " + ", ".join(map(repr, wanted))]

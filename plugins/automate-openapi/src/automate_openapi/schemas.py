@@ -2,7 +2,8 @@
 The schemas of a document as JSON Schema 2020-12, each with the definitions that it needs.
 
 What a schema may not have is left out with a note, so that the rest always compiles: of the public
-documents one in forty has a pattern that isn't Python's, or a type that doesn't exist.
+documents one in forty has a pattern that isn't Python's, or a type that doesn't exist. A pattern
+that can't be matched in linear time is left out too, and so is ``unevaluatedProperties``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from automate_kernel.operations import patterns
 from automate_openapi.document import ApiDocument, BrokenReferenceError, mapping
 
 Direction = Literal["input", "output"]
@@ -145,6 +147,7 @@ class _Rewriting:
         for keyword, value in node.items():
             self._keyword(found, keyword, value, depth)
         self._bounds(found, node)
+        self._without_rest(found, node)
         if node.get("readOnly") is True or node.get("writeOnly") is True:
             found |= {k: True for k in ("readOnly", "writeOnly") if node.get(k) is True}
         self._without_others(found, node)
@@ -184,10 +187,19 @@ class _Rewriting:
         elif keyword == "pattern" and isinstance(value, str) and self._is_pattern(value):
             found["pattern"] = value
 
+    def _without_rest(self, found: dict[str, Any], node: Mapping[str, Any]) -> None:
+        """Leave out what is about other properties, if a pattern of some has been left out."""
+        given, kept = node.get("patternProperties"), found.get("patternProperties", {})
+        if isinstance(given, Mapping) and len(kept) < len(given):
+            found.pop("additionalProperties", None)
+
     def _is_pattern(self, text: str) -> bool:
         if is_pattern(text):
             return True
-        self._note(f"the pattern {text[:60]!r} is not one of Python's, and isn't checked")
+        self._note(
+            f"the pattern {text[:60]!r} isn't checked: it is none of Python's, or can't be matched"
+            " in linear time"
+        )
         return False
 
     def _type(self, found: dict[str, Any], value: Any) -> None:
@@ -257,14 +269,14 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_pattern(text: str) -> bool:
-    """Return True if *text* is a regular expression of Python's too."""
+    """Return True if *text* is a regular expression of Python's too, and bounded in time."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             re.compile(text)
     except (re.error, RecursionError, OverflowError):
         return False
-    return len(text) <= _LONGEST
+    return patterns.is_pattern(text)
 
 
 def _is_number(value: Any) -> bool:
@@ -319,7 +331,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 _BOUNDS = ("exclusiveMinimum", "exclusiveMaximum")
 _ONE = (
     "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames",
-    "unevaluatedItems", "unevaluatedProperties", "contentSchema",
+    "unevaluatedItems", "contentSchema",
 )  # fmt: skip
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _MAPS = ("properties", "patternProperties", "dependentSchemas")
