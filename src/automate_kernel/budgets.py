@@ -50,7 +50,7 @@ class SpendingLimit:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An amount that is reserved on several budgets until it is settled, or its time is over."""
+    """An amount that is reserved on several budgets until it is settled."""
 
     id: str
     accounts: tuple[str, ...]
@@ -58,7 +58,11 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetAccount:
-    """The amounts that were *spent* of one budget, and those that are *reserved* now."""
+    """
+    The amounts that were *spent* of one budget, and those that are *reserved* now.
+
+    A reservation that was not settled in its time is spent.
+    """
 
     name: str
     execution_id: str | None
@@ -73,8 +77,8 @@ class Budgets:
     """
     The budgets of all plugins, in the tables of *storage*.
 
-    A reservation that nobody settles, because its process died, is given back when its time is
-    over. Days and times are those of the database's clock.
+    A reservation that nobody settles, because its process died, counts as spent when its time is
+    over: nobody knows whether it was paid. Days and times are those of the database's clock.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -96,7 +100,7 @@ class Budgets:
         return reservation
 
     def settle(self, reservation: Reservation, spent: Amounts) -> None:
-        """Replace what was reserved by what was *spent*; counted even if its time is over."""
+        """Replace what was reserved by what was *spent*, also if its time is over."""
         write(self._storage, None, partial(_settled, reservation=reservation, spent=spent))
 
     def find(
@@ -201,7 +205,7 @@ def _reserved(
     reservation = Reservation(str(uuid4()), tuple(sorted(claims)))
     until = (now + timedelta(seconds=seconds)).isoformat()
     for key in reservation.accounts:
-        held = _held(found[key], now)
+        held = dict(found[key]["reserved"])
         held[reservation.id] = {"until": until, "most": _texts(most)}
         rows.update(BUDGET, [Where("id", "eq", key)], {"reserved": held, "updated_at": Now()})
     opened = any(not row["spent"] and not row["reserved"] for row in found.values())
@@ -209,10 +213,9 @@ def _reserved(
 
 
 def _settled(rows: Rows, *, reservation: Reservation, spent: Amounts) -> None:
-    now = rows.now()
     chosen = [Where("id", "in", reservation.accounts)]
     for row in rows.select(BUDGET, chosen, order_by=("id",), lock=True):
-        held = _held(row, now)
+        held = dict(row["reserved"])
         held.pop(reservation.id, None)
         changes = {
             "spent": _texts(_sum(_amounts(row["spent"]), spent)),
@@ -254,25 +257,22 @@ def _purge(rows: Rows) -> None:
     rows.delete(BUDGET, [Where("id", "in", sorted(row["id"] for row in found))])
 
 
-def _held(row: Row, now: datetime) -> dict[str, Row]:
-    """Return the reservations in *row* whose time is not over, by their ids."""
-    return {
-        key: each
-        for key, each in row["reserved"].items()
-        if datetime.fromisoformat(each["until"]) > now
-    }
-
-
 def _account_of(row: Row, now: datetime) -> BudgetAccount:
-    reserved: Mapping[str, Decimal] = {}
-    for each in _held(row, now).values():
-        reserved = _sum(reserved, _amounts(each["most"]))
+    spent = _amounts(row["spent"])
+    reserved: dict[str, Decimal] = {}
+    for each in row["reserved"].values():
+        most = _amounts(each["most"])
+        if datetime.fromisoformat(each["until"]) > now:
+            reserved = _sum(reserved, most)
+        else:
+            # Its process has died, or settles it late. It is kept apart for that.
+            spent = _sum(spent, most)
     return BudgetAccount(
         name=row["name"],
         execution_id=row["execution_id"],
         tenant_id=row["tenant_id"],
         ends_at=row["ends_at"],
-        spent=_amounts(row["spent"]),
+        spent=spent,
         reserved=reserved,
     )
 

@@ -85,24 +85,28 @@ def test_a_refusal_reserves_nothing_and_says_what_is_spent(storage: Any) -> None
     assert acme.ends_at is not None and f"renews at {acme.ends_at:%Y-%m-%d} 00:00 UTC" in text
 
 
-def test_what_the_dead_have_reserved_is_given_back_in_time(
+def test_what_the_dead_have_reserved_counts_as_spent(
     clocked_storage: Any, clock: FakeClock
 ) -> None:
+    """Nobody knows whether they have paid it, and no budget holds that counts less than was paid."""
     budgets = Budgets(clocked_storage)
     clock.advance(datetime(2126, 11, 26, 12, tzinfo=timezone.utc) - clock())
-    late = budgets.reserve([ACME], {"tokens": 900}, seconds=60)
+    late = budgets.reserve([ACME], {"tokens": 700}, seconds=60)
+    budgets.reserve([ACME], {"tokens": 200}, seconds=60)
     clock.advance(59)
-    with pytest.raises(AutomateError, match="900 are reserved"):
+    with pytest.raises(AutomateError, match="0 are spent, 900 are reserved"):
         budgets.reserve([ACME], {"tokens": 200})
     clock.advance(2)
-    own = budgets.reserve([ACME], {"tokens": 200})
-    # It was not dead: what it has spent counts all the same, and once.
-    budgets.settle(late, {"tokens": 850})
+    with pytest.raises(AutomateError, match="900 are spent, 0 are reserved"):
+        budgets.reserve([ACME], {"tokens": 200})
+    own = budgets.reserve([ACME], {"tokens": 100})
+    # One was not dead: what it says in the end counts in the place of what it might have spent.
+    budgets.settle(late, {"tokens": 50})
     (account,) = budgets.find()
-    assert (account.spent, account.reserved) == ({"tokens": 850}, {"tokens": 200})
+    assert (account.spent, account.reserved) == ({"tokens": 250}, {"tokens": 100})
     budgets.settle(own, {"tokens": 10})
     (account,) = budgets.find()
-    assert (account.spent, account.reserved) == ({"tokens": 860}, {})
+    assert (account.spent, account.reserved) == ({"tokens": 260}, {})
 
 
 def test_a_new_day_begins_at_nothing_and_old_days_go(

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +16,7 @@ from llm_support import completion, says, scripted
 from pydantic_ai import Agent, ImageUrl
 
 from automate_kernel import AutomateError, Kernel
+from automate_kernel.testing.clock import FakeClock
 from automate_llm import LlmProvider, add_agents
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -118,6 +125,49 @@ def test_a_new_process_goes_on_where_the_last_one_was(tmp_path):
                     kernel.invoke("llm.chat", {"prompt": "x"})
                 made += 1
     assert 0 < made < 10 and len(service.requests) == made
+
+
+_DYING = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from test_llm_budgets import stored_kernel
+stored_kernel(sys.argv[1], sys.argv[2]).invoke("llm.chat", {"prompt": "x"})
+"""
+
+
+def stored_kernel(url: str, path: str, clock: Any = None) -> Kernel:
+    storage = SqlAlchemyStorage(sa.create_engine(f"sqlite:///{path}"), clock=clock)
+    storage.create_tables()
+    return kernel_with(url, TOKENS, storage=storage)
+
+
+def test_what_a_process_may_have_paid_before_it_was_killed_is_never_given_back(tmp_path):
+    """It dies while its answer is on the way; hours later that answer still counts."""
+    path, pids = str(tmp_path / "x.sqlite3"), list[int]()
+
+    def kill(_: dict[str, Any]) -> dict[str, Any]:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return says("x")
+
+    with scripted(kill) as service:
+        here = str(Path(__file__).parent)
+        command = [sys.executable, "-c", _DYING, service.url, path, here]
+        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": f"{here}/support"})
+        pids.append(process.pid)
+        assert process.wait(60) == -signal.SIGKILL and len(service.requests) == 1
+        pids.clear()
+        clock = FakeClock(datetime.now(timezone.utc))
+        with stored_kernel(service.url, path, clock) as kernel:
+            (account,) = kernel.budgets.find("llm")
+            reserved = account.reserved["tokens"]
+            assert reserved > 100 and not account.spent
+            clock.advance(2 * 3_600)
+            (account,) = kernel.budgets.find("llm")
+            assert account.spent["tokens"] == reserved and not account.reserved
+            # Another attempt counts beside it.
+            kernel.invoke("llm.chat", {"prompt": "x"})
+            assert sum(each.spent["tokens"] for each in kernel.budgets.find("llm")) == reserved + 25
 
 
 def test_an_agent_in_a_sub_workflow_spends_of_the_budget_of_the_whole():

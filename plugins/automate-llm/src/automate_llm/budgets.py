@@ -30,7 +30,7 @@ from automate_kernel.budgets import Budgets, Reservation, SpendingLimit
 from automate_llm.config import LlmBudget, LlmBudgets
 from automate_llm.model_answers import cost_of
 
-# A request ends within it, and what a dead process has reserved is free again after it.
+# A request ends within it. What is reserved for longer is a dead process's, and counts as spent.
 _LONGEST_SECONDS = 3_600.0
 # Quotes within a text are escaped, so this is no text.
 _ELSEWHERE = re.compile(rb'"kind":"(?:image-url|audio-url|document-url|video-url|uploaded-file)"')
