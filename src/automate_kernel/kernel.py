@@ -492,27 +492,31 @@ class Kernel:
         given = {} if given is None else given
         return given if literal else self._render_config(given)
 
-    def operation(self, name: str) -> OperationSpec:
+    def operation(self, name: str, *, tenant_id: str | None = None) -> OperationSpec:
         """
         Return the spec of the action or capability *name*; raises ``NOT_FOUND``.
 
-        For one that a service lists, the service is asked: see `Plugin.own_operations`.
+        For one that a service lists, the service is asked, with the account of the tenant if one
+        is named: see `Plugin.own_operations`.
         """
-        return self.operations.spec(name)
+        return self.operations.spec(name, tenant_id=tenant_id)
 
     @cached_property
     def choices(self) -> FieldChoices:
         """The choices of the fields of actions and capabilities."""
         return FieldChoices(self.operations)
 
-    def preview(self, operation: str, input: Any = None) -> dict[str, Any]:
+    def preview(
+        self, operation: str, input: Any = None, *, tenant_id: str | None = None
+    ) -> dict[str, Any]:
         """
         Return the checked input with which `invoke` would call *operation*, and call nothing.
 
         Defaults are filled in; secrets aren't read, and stand as ``[secret KEY]``. Raises
         ``INVALID_ARGUMENT`` that names each wrong field, and ``NOT_FOUND``.
         """
-        spec, given = self.operations.spec(operation), self._input(input)
+        spec = self.operations.spec(operation, tenant_id=tenant_id)
+        given = self._input(input)
         shown: dict[str, Any] = masked(given)
         try:
             shown = spec.dump(spec.validate(shown))

@@ -15,9 +15,11 @@ from automate_kernel import (
     ProviderContext,
     action,
     capability,
+    current_call,
 )
 from automate_kernel.connectors import ActionSpec
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.http.operations import ExposedOperations
 from automate_kernel.monitoring.diagnosis import workflow_problems
 from automate_kernel.operations.spec import OperationSpec, operation_from_function
 from automate_kernel.testing.providers import ProviderContract
@@ -201,3 +203,34 @@ def test_one_class_serves_several_keys(kernel):
     assert list(kernel.operations.matching("third.*")) == ["third.fixed"]
     with pytest.raises(AutomateError, match="provider 'other' has no capability 'first'"):
         kernel.invoke("other.first", {"value": 1})
+
+
+class OfTenants(BaseProvider):
+    """A service that shows each of its clients other operations."""
+
+    key = "tenants"
+    display_name = "Of tenants"
+
+    async def own_operations(self) -> Mapping[str, OperationSpec]:
+        call = current_call()
+        whose = call.tenant_id if call is not None else None
+        return {f"of_{whose}": CapabilitySpec(f"of_{whose}", NUMBER, read_only=True)}
+
+    async def execute_capability(self, name: str, input_data: dict[str, int]) -> object:
+        return self.find_own(name, await self.own_operations()).name
+
+
+def test_a_tenants_are_asked_for_with_its_account():
+    """Whoever asks for one tenant: to call, to check an input, to choose, over HTTP."""
+    with Kernel(plugins=[OfTenants], discover=False) as kernel:
+        name, given = "tenants.of_acme", {"value": 1}
+        assert kernel.operation(name, tenant_id="acme").name == "of_acme"
+        assert kernel.preview(name, given, tenant_id="acme") == given
+        assert kernel.invoke(name, given, tenant_id="acme") == "of_acme"
+        with pytest.raises(AutomateError, match="has no choices"):
+            kernel.options(name, "value", tenant_id="acme")
+        exposed = ExposedOperations(kernel, ["tenants.*"])
+        assert exposed.call(name, given, tenant_id="acme") == "of_acme"
+        for refused in (kernel.operation, kernel.preview, kernel.invoke):
+            with pytest.raises(AutomateError, match="it has: of_None"):
+                refused(name)

@@ -170,7 +170,7 @@ class ExposedOperations:
         """Return True if the operation *name* is on the allow-list."""
         return is_allowed(name, spec, self.allowed)
 
-    def find(self, name: str) -> OperationSpec:
+    def find(self, name: str, *, tenant_id: str | None = None) -> OperationSpec:
         """
         Return the spec of an operation; raises one and the same error for any other name.
 
@@ -179,7 +179,7 @@ class ExposedOperations:
         # Before the look-up, which would import a plugin that nobody may use.
         if any(fnmatchcase(name, each) for each in self.allowed):
             try:
-                spec = self.kernel.operation(name)
+                spec = self.kernel.operation(name, tenant_id=tenant_id)
             except AutomateError as error:
                 if error.retryable:
                     raise
@@ -236,7 +236,7 @@ class ExposedOperations:
         clients with the same key none gets the other's answer. Secrets in *data* by the schema
         are in no log, error or output. Raises `AutomateError`.
         """
-        spec = self.find(name)
+        spec = self.find(name, tenant_id=tenant_id)
         given = {} if data is None else data
         spec.validate(given)
         if idempotency_key is not None:
@@ -270,7 +270,8 @@ class ExposedOperations:
         tenant_id: str | None = None,
     ) -> list[dict[str, Any]]:
         """Return what a field of an operation may be; see `Kernel.options`."""
-        with hiding_secrets(values or {}, self.find(name).json_schema()):
+        spec = self.find(name, tenant_id=tenant_id)
+        with hiding_secrets(values or {}, spec.json_schema()):
             found = self.kernel.options(
                 name, field, search=search, values=values, limit=limit, tenant_id=tenant_id,
                 timeout=min(self.seconds, 10.0),

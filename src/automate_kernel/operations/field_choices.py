@@ -193,7 +193,7 @@ class FieldChoices:
                 ErrorCodes.INVALID_ARGUMENT, f"search is no text of up to {MOST_SEARCH} characters"
             )
         limit = max(1, min(limit, MOST_OPTIONS))
-        fixed = require_field(self._operations.spec(operation), field)
+        fixed = require_field(self._operations.spec(operation, tenant_id=tenant_id), field)
         cls = self._operations.plugin_class(operation)
         name = operation.partition(".")[2]
         method = None if cls is None else find_options(cls, name, field)

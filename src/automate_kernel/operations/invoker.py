@@ -8,6 +8,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
@@ -137,18 +138,20 @@ class Invoker:
         )  # fmt: skip
         return construct(cls, config, ctx)
 
-    def spec(self, name: str | OperationSpec) -> OperationSpec:
+    def spec(self, name: str | OperationSpec, *, tenant_id: str | None = None) -> OperationSpec:
         """
         Return an operation's spec. A spec is its own.
 
         It needs no instance of a plugin, except for one of `Plugin.own_operations`: its service is
-        asked, or its document read. Raises ``NOT_FOUND`` with the names that there are.
+        asked, or its document read, with the account of the tenant if one is named. Raises
+        ``NOT_FOUND`` with the names that there are.
         """
         spec, owner = self._at_hand(name)
         if owner is None:
             return spec
         plugin: Plugin = self.instance(*owner)
-        return plugin.find_own(spec.name.partition(".")[2], self.own_operations(*owner))
+        own = self.own_operations(*owner, tenant_id=tenant_id)
+        return plugin.find_own(spec.name.partition(".")[2], own)
 
     def spec_at_hand(self, name: str | OperationSpec) -> OperationSpec:
         """
@@ -159,15 +162,19 @@ class Invoker:
         """
         return self._at_hand(name)[0]
 
-    def own_operations(self, kind: str, key: str) -> Mapping[str, OperationSpec]:
+    def own_operations(
+        self, kind: str, key: str, *, tenant_id: str | None = None
+    ) -> Mapping[str, OperationSpec]:
         """
         Return the operations that follow from a plugin's config, by their names in it.
 
-        Raises `AutomateError` if its service can't be asked, or this is the portal's loop.
+        A plugin takes its account from the call, so one is made up for the tenant. Raises
+        `AutomateError` if its service can't be asked, or this is the portal's loop.
         """
         plugin: Plugin = self.instance(kind, key)
+        asking = nullcontext() if tenant_id is None else calling(Call(key, tenant_id))
         try:
-            with normalizing(plugin):
+            with asking, normalizing(plugin):
                 own = plugin.own_operations()
                 return self.portal.run(own, _ASK_SECONDS) if inspect.isawaitable(own) else own
         except AutomateError as error:

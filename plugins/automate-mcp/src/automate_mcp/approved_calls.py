@@ -47,7 +47,7 @@ class ApprovedCalls:
         )
 
     def _start(self, caller: Caller, operation: str, data: dict[str, Any], key: str | None) -> str:
-        spec = self._kernel.operation(operation)
+        spec = self._kernel.operation(operation, tenant_id=caller.tenant_id)
         if fields := secret_fields(data, spec.json_schema()):
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,

@@ -157,7 +157,7 @@ def call(
     looking = dry_run or choices is not None
     # An action may emit, or write in its transaction.
     kernel = session.in_memory(workflows=False) if looking else session.for_calls
-    spec = kernel.operation(operation)
+    spec = kernel.operation(operation, tenant_id=tenant)
     command: Any = context.command
     made = InputOptions(spec, command.own_options)
     given = _merged(_whole(input), made.read(context.args))
@@ -166,7 +166,7 @@ def call(
         columns: Columns = {"VALUE": "value", "LABEL": "label"}
         out.listing(found, columns, "there is nothing to choose from", _option_data)
         return
-    checked = _checked(context, kernel, operation, given)
+    checked = _checked(context, kernel, operation, given, tenant)
     if dry_run:
         _show_input(out, operation, spec, checked)
         return
@@ -226,10 +226,12 @@ def _merged(whole: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]
     return whole
 
 
-def _checked(context: Context, kernel: Kernel, operation: str, given: Mapping[str, Any]) -> Any:
+def _checked(
+    context: Context, kernel: Kernel, operation: str, given: Mapping[str, Any], tenant: str | None
+) -> Any:
     """Return the checked input, secrets unread; raises the error for wrong usage."""
     try:
-        return kernel.preview(operation, given)
+        return kernel.preview(operation, given, tenant_id=tenant)
     except AutomateError as error:
         if error.code is not ErrorCodes.INVALID_ARGUMENT:
             raise
