@@ -51,7 +51,8 @@ class Sketch:
         """
         Return the numbers that only this set has, and those that only *other* has.
 
-        None if they are too many to be found.
+        None if they are too many to be found, or two of them are in the same three cells: of 300
+        different numbers two are in one case of fifty.
         """
         left = self._copy()
         for at in range(_CELLS):
