@@ -324,6 +324,7 @@ def test_one_of_two_schedules(open_kernel: Open, clock: FakeClock) -> None:
     with pytest.raises(AutomateError, match="no schedule with the number 5") as raised:
         kernel.schedules.pause("w", number=5)
     assert raised.value.code is ErrorCodes.NOT_FOUND
+    assert raised.value.hint == "it has 0 (every 10m), 1 (every 1h)"
     with pytest.raises(AutomateError, match="no schedule"):
         kernel.schedules.resume("w", tenant_id="another")
 
@@ -427,6 +428,7 @@ def test_what_no_backfill_can_be(open_kernel: Open, clock: FakeClock) -> None:
         (BEGIN, clock(), "more than 1000 times"),
         (BEGIN, clock() + timedelta(seconds=1), "future"),
         (BEGIN.replace(tzinfo=None), clock(), "time zone"),
+        (BEGIN, BEGIN - timedelta(seconds=1), "can't end before"),
     ):
         with pytest.raises(AutomateError, match=message) as raised:
             kernel.schedules.backfill("w", start, end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage, Rows, Where
 from automate_kernel.storage.tables import SCHEDULE
 from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.engine.schedule import Schedule, Ticker
 from automate_kernel.workflows.execution import ExecutionStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -237,3 +239,21 @@ def test_a_schedule_keeps_to_the_conditions_of_its_workflow(
         kernel._ticker.tick()
         clock.advance(600)
     assert len(kernel.executions.find(workflow="alone")) == 1
+
+
+def test_a_pause_between_two_times_that_are_due(open_kernel: Open, clock: FakeClock) -> None:
+    """It holds from its commit on, though the ticker has looked at the schedule before."""
+    kernel = open_kernel(every="10m", catch_up=True)
+    kernel._ticker.tick()
+    clock.advance(3600)
+
+    def fire(rows: Rows, schedule: Schedule, moment: datetime) -> Callable[[], None]:
+        return pause
+
+    def pause() -> None:
+        assert kernel.schedules.pause("w") == 1
+
+    ticker = Ticker(kernel.storage, kernel.schedules.all, fire)
+    assert [ticker.tick(), ticker.tick()] == [1, 0]
+    assert kernel.schedules.resume("w") == 1
+    assert kernel._ticker.tick() == 5

@@ -54,7 +54,8 @@ class SkippedError(AutomateError):
         super().__init__(
             ErrorCodes.FAILED_PRECONDITION,
             f"workflow {workflow!r} was not started: execution {running} has not ended",
-            hint="start it again later, or let starts wait with when_full: queue",
+            hint="start it again later, or let starts wait: with when_full: queue in its"
+            " concurrency, or overlap: queue in its schedule",
             retryable=False,
         )
 

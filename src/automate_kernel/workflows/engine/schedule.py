@@ -453,11 +453,11 @@ class Schedules:
         A time for which there is an execution makes none again: repeat a backfill that was cut
         short. What a schedule's ``if`` refuses is left out. Nothing is skipped or debounced:
         what may not go on at once queues. *progress* gets the number of times so far after each.
-        Raises ``INVALID_ARGUMENT`` if there are more than *limit* times, or *end* is not over yet;
-        then none is fired.
+        Raises ``INVALID_ARGUMENT`` if there are more than *limit* times, or *end* is before *start*
+        or not over yet; then none is fired.
         """
         chosen = self._chosen(workflow, tenant_id, number)
-        start, end = _checked_time(start, "start"), _checked_time(end, "end")
+        start, end = _checked_range(start, end)
         with self._storage.begin(atomic=False) as rows:
             if end > rows.now():
                 raise AutomateError(
@@ -550,11 +550,13 @@ class Schedules:
         found = [each for each, _ in stored if number in (None, each.number)]
         if not found:
             which = "" if number is None else f" with the number {number}"
-            names = sorted({each.workflow.name for each in known})
-            hint = f"there are schedules of {', '.join(names)}" if names else None
+            names = ", ".join(sorted({each.workflow.name for each in known}))
+            numbers = ", ".join(f"{each.number} ({each.about})" for each, _ in stored)
+            hint = f"there are schedules of {names}" if names else None
             raise AutomateError(
-                ErrorCodes.NOT_FOUND, f"workflow {workflow!r} has no schedule{which}", hint=hint
-            )
+                ErrorCodes.NOT_FOUND, f"workflow {workflow!r} has no schedule{which}",
+                hint=f"it has {numbers}" if numbers else hint,
+            )  # fmt: skip
         return found
 
 
@@ -576,6 +578,17 @@ def _between(
         if moment > end:
             return
         yield moment
+
+
+def _checked_range(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    start, end = _checked_time(start, "start"), _checked_time(end, "end")
+    if end < start:
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"a backfill from {start:%Y-%m-%d %H:%M} can't end before, at {end:%Y-%m-%d %H:%M}",
+            hint="pass the earlier time first",
+        )
+    return start, end
 
 
 def _checked_time(moment: datetime, name: str) -> datetime:
