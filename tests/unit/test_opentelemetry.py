@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -315,6 +316,29 @@ def test_executions_and_steps_are_measured(traced: Traced) -> None:
         if point.attributes == {"automate.workflow": "broken", "automate.status": "FAILED"}
     ]  # fmt: skip
     assert [point.value for point in standing] == [1]
+
+
+def test_the_page_names_what_is_exported(traced: Traced) -> None:
+    """Every metric and every attribute of the kernel's own, and no other."""
+    kernel = traced.kernel
+
+    @kernel.action("users.fail")
+    def fail() -> None:
+        raise AutomateError(ErrorCodes.UNAVAILABLE, "no")
+
+    step = {"id": "a", "action": "users.fail", "retry": {"attempts": 2, "delay": 0}}
+    kernel.add_workflow({"name": "broken", "trigger": {"type": "manual"}, "steps": [step]})
+    kernel.run("broken")
+    names = {key for span in traced.spans.get_finished_spans() for key in span.attributes or ()}
+    data = traced.metrics.get_metrics_data()
+    assert data is not None
+    for metric in data.resource_metrics[0].scope_metrics[0].metrics:
+        names.add(metric.name)
+        names.update(key for point in metric.data.data_points for key in point.attributes)
+    page = Path(__file__).parents[2].joinpath("docs/howto/observe.md").read_text()
+    section = page[page.index("## Traces") :]
+    written = set(re.findall(r"`((?:automate|error)\.[a-z_.]+)`", section))
+    assert written == {name for name in names if not name.startswith("messaging.")}
 
 
 def test_a_second_call_changes_nothing(traced: Traced) -> None:
