@@ -9,7 +9,7 @@ import shlex
 import sqlite3
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -1025,6 +1025,24 @@ def test_a_secret_in_an_output_is_refused_in_plain_words(project) -> None:
     told = project.run("run", "order-notify", "--event", "event.json", code=1).output
     assert "at is a secret (none is stored: name it in the input of the action" in told
     assert "SecretRef" not in told and "Sealed" not in told
+
+
+def test_ctrl_c_while_it_loads_ends_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the exit code of an interruption, as later on."""
+    from automate_kernel.cli import main
+
+    class Loading(ModuleType):
+        @property
+        def app(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "automate_kernel.cli.app", Loading("app"))
+    monkeypatch.setattr(sys, "argv", ["automate", "worker"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert (caught.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
 
 def test_executions_are_counted_and_resumed_by_filter(project) -> None:

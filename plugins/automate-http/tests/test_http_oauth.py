@@ -572,3 +572,22 @@ def test_a_command_looks_for_the_clients_secret_before_anybody_is_asked(
     assert f"the account '{KEY}' needs it" in done.output
     assert "hint: add 'CRM_SECRET' to the mapping of secrets" in done.output
     assert "Open this page" not in done.output
+
+
+def test_a_command_tries_to_write_before_anybody_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens that can't be kept are known to be so before a person's work."""
+    from automate_kernel.cli.app import app
+    from typer.testing import CliRunner
+
+    text = APP.format(url="http://127.0.0.1:9", key=KEY, secret=SECRET)
+    (tmp_path / "crm_locked.py").write_text(text)
+    (tmp_path / "automate.toml").write_text('app = "crm_locked:kernel"\n')
+    (tmp_path / "tokens").write_text("a file where the folder should be")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    done = CliRunner().invoke(app, ["connect", "crm", "--wait", "1ms"])
+    assert done.exit_code == 1
+    assert f"secret '{KEY}' can't be written: File exists" in done.output
+    assert "Open this page" not in done.output

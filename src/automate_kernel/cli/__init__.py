@@ -28,10 +28,13 @@ def main() -> None:
     try:
         with _libraries():
             from automate_kernel.cli.app import app
+        app(prog_name="automate")
     except ConfigError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         raise SystemExit(2) from None
-    app(prog_name="automate")
+    except KeyboardInterrupt:  # before a command runs, which has its own words for it
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def app_for(

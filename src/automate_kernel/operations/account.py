@@ -108,9 +108,10 @@ def require_client(account: Account, secrets: Any) -> None:
     """
     Raise `AutomateError` if `Account.finish` would fail whatever a person answers.
 
-    Its secrets are looked for in *secrets*, and a backend that takes the tokens.
+    Its secrets are looked for in *secrets*, and a backend that takes the tokens and can write now.
     """
-    secrets.writable  # noqa: B018 - it raises
+    with secrets.writable.locked(account.key):
+        pass
     for key in getattr(account, "needs", ()):
         try:
             secrets.get(key)

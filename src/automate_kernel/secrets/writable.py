@@ -144,7 +144,7 @@ def _worded(key: str) -> Iterator[None]:
     except PermissionError:
         raise SecretDeniedError(f"the file of secret {key!r} can't be written") from None
     except OSError as error:
-        reason = type(error).__name__
+        reason = error.strerror or type(error).__name__
         raise SecretUnavailableError(f"secret {key!r} can't be written: {reason}") from None
 
 
