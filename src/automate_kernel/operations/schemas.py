@@ -12,7 +12,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
-from automate_kernel.operations.patterns import NOT_LINEAR, find_pattern, linear
+from automate_kernel.operations.schema_bounds import (
+    NOT_LINEAR,
+    TooManyStepsError,
+    bounded,
+    bounded_steps,
+    find_pattern,
+)
 from automate_kernel.operations.unknown_fields import fields_at, unknown
 
 if TYPE_CHECKING:
@@ -168,7 +174,7 @@ def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
         ) from error
     chosen = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
-        bounded = linear(chosen, schema)
+        checking = bounded(chosen, schema)
     except jsonschema.SchemaError as error:
         draft = "check it against the JSON Schema draft that it names"
         raise PluginError(
@@ -181,7 +187,7 @@ def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
             hint="write additionalProperties in its place",
         ) from None
     # With a closed registry: the default one fetches a `$ref` over the network.
-    validator = bounded(schema, registry=REGISTRY)
+    validator = checking(schema, registry=REGISTRY)
     return lambda data: _problems(validator, data, what)
 
 
@@ -189,9 +195,15 @@ def _problems(validator: Any, data: Any, what: str) -> list[FieldProblem]:
     from referencing.exceptions import Unresolvable
 
     try:
-        errors = list(validator.iter_errors(data))
+        with bounded_steps(data):
+            errors = list(validator.iter_errors(data))
     except Unresolvable as error:
         raise PluginError(f"the JSON Schema for {what} has a reference to {error.ref!r}") from None
+    except (TooManyStepsError, RecursionError):
+        raise PluginError(
+            f"the JSON Schema for {what} takes too many steps to check it",
+            hint="look for references that go in circles, or to each other in several ways",
+        ) from None
     problems = [
         FieldProblem(".".join(map(str, error.absolute_path)), message)
         for error in errors

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from automate_kernel.operations import patterns
+from automate_kernel.operations import schema_bounds
 from automate_openapi.document import ApiDocument, BrokenReferenceError, mapping
 
 Direction = Literal["input", "output"]
@@ -276,7 +276,7 @@ def is_pattern(text: str) -> bool:
             re.compile(text)
     except (re.error, RecursionError, OverflowError):
         return False
-    return patterns.is_pattern(text)
+    return schema_bounds.is_pattern(text)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Regular expressions in JSON Schemas: no text makes one take long, wherever it stands."""
+"""Checks by JSON Schemas end in time: whatever the schema, and whatever the data."""
 
 from __future__ import annotations
 
@@ -85,3 +85,55 @@ def test_names_that_no_pattern_can_account_for_in_time_are_refused() -> None:
     schema = {"patternProperties": {"^x": True}, "unevaluatedProperties": False}
     with pytest.raises(PluginError, match="unevaluatedProperties beside patternProperties"):
         compile_schema(schema, "input")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {
+            "$ref": "#/$defs/a0",
+            "$defs": {
+                **{f"a{n}": {"anyOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(60)},
+                "a60": {"type": "null"},
+            },
+        },
+        {"$ref": "#"},
+    ],
+    ids=["doubling", "circle"],
+)
+def test_references_that_never_end_are_an_error(schema: dict[str, Any]) -> None:
+    """Sixty of them, of which each refers twice to the next one, are as good as endless."""
+    with pytest.raises(PluginError, match="takes too many steps"):
+        compile_schema(schema, "input")(1)
+
+
+@pytest.mark.timeout(60)
+def test_whether_many_elements_are_unique_is_found_in_linear_time() -> None:
+    """Objects can't be sorted; comparing each with each other takes minutes for some thousands."""
+    check = compile_schema({"uniqueItems": True}, "input")
+    many = [{"number": number, "tags": [number]} for number in range(20_000)]
+    assert check(many) == []
+    assert [str(each) for each in check([*many, dict(many[7])])] == [
+        "does not satisfy uniqueItems True"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "unique"),
+    [
+        ([1, True], True), ([0, False], True), ([1, 1.0], False), (["1", 1], True),
+        ([[1], [True]], True), ([{"a": 1}, {"a": 1.0}], False), ([{"a": 1}, {"b": 1}], True),
+        ([{"a": 1, "b": 2}, {"b": 2, "a": 1}], False), ([[], {}], True), ([None, None], False),
+        ([2**64, float(2**64)], False), ("aa", True),
+    ],
+)  # fmt: skip
+def test_elements_are_unique_as_json_has_it(data: Any, unique: bool) -> None:
+    """A number is one however it is written, and true is none."""
+    assert (compile_schema({"uniqueItems": True}, "input")(data) == []) is unique
+
+
+def test_large_data_has_the_steps_that_it_needs() -> None:
+    """They grow with it."""
+    lines = {"type": "array", "items": {"anyOf": [{"type": "null"}, {"type": "integer"}] * 4}}
+    assert compile_schema(lines, "input")(list(range(40_000))) == []

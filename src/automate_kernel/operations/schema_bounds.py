@@ -1,14 +1,21 @@
 """
-Regular expressions of JSON Schemas, which are matched in a time that is linear in the text.
+Bounds in time for checks by JSON Schemas, which may be a stranger's, and so may the data.
 
-The library of JSON Schema takes those of Python. A few characters of such a pattern, ``^(a+)+$``,
-make a search of hours in thirty characters of text, and no other thread runs meanwhile. Pydantic's
-engine never goes back in the text, and refuses a pattern whose automaton takes more than 10 MiB.
+Regular expressions are matched in a time that is linear in the text. The library takes Python's. A
+few characters of such a pattern, ``^(a+)+$``, make a search of hours in thirty characters of text,
+and no other thread runs meanwhile. Pydantic's engine never goes back in the text, and refuses a
+pattern whose automaton takes more than 10 MiB.
+
+Each schema that is looked at for a value is a step, and a check has only so many: a few references
+to each other, two from each, make more of them than there are atoms. And whether the elements of a
+list are unique is found by their hashes, where the library compares each one with each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +27,23 @@ NOT_LINEAR = (
 
 _LONGEST = 2_000
 _MOST_KEPT = 128
+_STEPS, _STEPS_PER_VALUE = 200_000, 30
+
+_left: ContextVar[list[int]] = ContextVar("automate_schema_steps")
+
+
+class TooManyStepsError(Exception):
+    """A check took more steps than a check may."""
+
+
+@contextmanager
+def bounded_steps(data: Any) -> Iterator[None]:
+    """Bound the steps of a check of *data* in the block, by `TooManyStepsError`."""
+    token = _left.set([_STEPS + _STEPS_PER_VALUE * sum(1 for _ in _nodes(data))])
+    try:
+        yield
+    finally:
+        _left.reset(token)
 
 
 def is_pattern(text: str) -> bool:
@@ -49,30 +73,32 @@ def _compiled(pattern: str) -> Callable[[str], bool]:
         raise ValueError(NOT_LINEAR) from None
 
 
-def linear(chosen: Any, schema: Mapping[str, Any]) -> Any:
+def bounded(chosen: Any, schema: Mapping[str, Any]) -> Any:
     """
-    Return the validator class *chosen* of jsonschema, for patterns that are matched in linear time.
+    Return the validator class *chosen* of jsonschema with bounds, for use in `bounded_steps`.
 
-    Raises `jsonschema.SchemaError` if *schema* is wrong or has others, and `ValueError` if it can't
-    be checked in linear time for another reason.
+    Raises `jsonschema.SchemaError` if *schema* is wrong or has patterns that can't be matched in
+    linear time, and `ValueError` if nothing bounds it for another reason.
     """
     from jsonschema import FormatChecker
 
     checker = FormatChecker()
     checker.checks("regex")(lambda value: not isinstance(value, str) or is_pattern(value))
     chosen.check_schema(schema, format_checker=checker)
-    if {"patternProperties", "unevaluatedProperties"} <= set(_words(schema)):
+    if {"patternProperties", "unevaluatedProperties"} <= {
+        word for each in _nodes(schema) if isinstance(each, Mapping) for word in each
+    }:
         # There the library matches patterns itself, and can't be told to do it otherwise.
         raise ValueError("has unevaluatedProperties beside patternProperties")
     return _extended(chosen)
 
 
-def _words(schema: Any) -> Iterator[str]:
-    waiting = [schema]
+def _nodes(data: Any) -> Iterator[Any]:
+    waiting = [data]
     while waiting:
         each = waiting.pop()
+        yield each
         if isinstance(each, Mapping):
-            yield from each
             waiting.extend(each.values())
         elif isinstance(each, (list, tuple)):
             waiting.extend(each)
@@ -80,19 +106,30 @@ def _words(schema: Any) -> Iterator[str]:
 
 @lru_cache(maxsize=16)
 def _extended(chosen: Any) -> Any:
-    import attrs
     from jsonschema import validators
 
     keywords = {
         "pattern": _pattern,
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,
+        "uniqueItems": _unique_items,
     }
     known = {name: check for name, check in keywords.items() if name in chosen.VALIDATORS}
     made: Any = validators.extend(chosen, validators=known)
-    # Its own takes the library's class for a schema within that names its draft.
-    made.evolve = attrs.evolve
+    made.evolve = _evolved
     return made
+
+
+def _evolved(validator: Any, **changes: Any) -> Any:
+    """Return *validator* for a schema within its own; the library calls it for each."""
+    import attrs
+
+    left = _left.get()
+    left[0] -= 1
+    if left[0] < 0:
+        raise TooManyStepsError
+    # The library's own takes another class for a schema that names its draft.
+    return attrs.evolve(validator, **changes)
 
 
 def _pattern(validator: Any, pattern: str, data: Any, schema: Any) -> Iterator[Any]:
@@ -127,3 +164,22 @@ def _additional_properties(validator: Any, inner: Any, data: Any, schema: Any) -
             yield from validator.descend(data[name], inner, path=name)
     elif not inner and more:
         yield ValidationError("there are additional properties")
+
+
+def _unique_items(validator: Any, wanted: Any, data: Any, schema: Any) -> Iterator[Any]:
+    from jsonschema import ValidationError
+
+    if wanted and validator.is_type(data, "array") and len(set(map(_key, data))) < len(data):
+        yield ValidationError("the elements are not unique")
+
+
+def _key(value: Any) -> Any:
+    """Return what two values have in common if they are equal in JSON, and else have not."""
+    if isinstance(value, Mapping):
+        return "object", frozenset((name, _key(each)) for name, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return "array", tuple(map(_key, value))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    # As text: who chooses numbers can choose their hashes.
+    return type(value).__name__, repr(value)
