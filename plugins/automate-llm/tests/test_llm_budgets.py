@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import threading
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,12 @@ from llm_support import completion, says, scripted
 from pydantic_ai import Agent, ImageUrl
 
 from automate_kernel import AutomateError, Kernel
+from automate_kernel.budgets import Budgets
+from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
 from automate_llm import LlmProvider, add_agents
+from automate_llm.budgets import Amount, Ledger
+from automate_llm.config import LlmBudget, LlmBudgets
 from automate_sqlalchemy import SqlAlchemyStorage
 
 TOKENS = {"tenant_day": {"tokens": 1_000}}
@@ -204,3 +210,34 @@ def test_a_request_whose_answer_was_lost_counts_in_full():
             kernel.invoke("llm.structured", {"prompt": "x", "output_schema": {"type": "object"}})
     (account,) = kernel.budgets.find()
     assert account.spent["tokens"] > 100 and not account.reserved
+
+
+def test_a_call_that_is_cancelled_before_its_request_has_spent_nothing():
+    """The database lets it wait, and reserves when nobody waits any more."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    class Slow(Budgets):
+        def reserve(self, *given: Any, **named: Any) -> Any:
+            begun.set()
+            assert goes_on.wait(30)
+            return super().reserve(*given, **named)
+
+    budgets = Slow(MemoryStorage())
+    limits = LlmBudgets(tenant_day=LlmBudget(tokens=1_000))
+    ledger = Ledger(limits, budgets, "llm")
+
+    async def spend() -> None:
+        async with ledger.spending(Amount(900)):
+            pytest.fail("it was cancelled before")
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(spend())
+        await asyncio.to_thread(begun.wait, 30)
+        task.cancel()
+        goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    (account,) = budgets.find()
+    assert (account.spent.get("tokens", 0), account.reserved) == (0, {})

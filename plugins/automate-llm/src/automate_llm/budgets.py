@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -107,12 +107,7 @@ class Ledger:
         answers costs nothing. Any other end, a lost connection say, counts as *most*: nobody knows
         whether it was paid.
         """
-        # On a thread: the database may let one wait.
-        reservation = await asyncio.to_thread(
-            partial(
-                self.store.reserve, self._current(), most.by_unit, seconds=_LONGEST_SECONDS + 60
-            )
-        )
+        reservation = await self._reserved(most)
         noted = Spending(most)
         try:
             with anyio.fail_after(_LONGEST_SECONDS):
@@ -122,6 +117,26 @@ class Ledger:
             raise
         finally:
             await self._settled(reservation, noted.spent)
+
+    async def _reserved(self, most: Amount) -> Reservation:
+        # On a thread: the database may let one wait.
+        work = asyncio.ensure_future(
+            asyncio.to_thread(
+                partial(
+                    self.store.reserve, self._current(), most.by_unit, seconds=_LONGEST_SECONDS + 60
+                )
+            )
+        )
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The thread goes on, and reserves for a request that is never made.
+            await asyncio.shield(asyncio.ensure_future(self._given_back(work)))
+            raise
+
+    async def _given_back(self, work: asyncio.Future[Reservation]) -> None:
+        with suppress(Exception):  # then nothing was reserved
+            await self._settled(await work, Amount())
 
     async def _settled(self, reservation: Reservation, spent: Amount) -> None:
         # A call that is cancelled waits for nothing more, and is settled all the same.
