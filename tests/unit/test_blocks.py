@@ -98,6 +98,10 @@ def problems(steps: str) -> list[str]:
             "w:4: steps.a.steps.b.compensate: a step inside a block is not undone by itself (give"
             " it to the block, or make the block a workflow of its own)",
         ),
+        (
+            "  - {id: a, switch: [{if: true, steps: [{id: b, action: x.y}]}]}",
+            "w:4: steps.a.switch: a switch is a template that gives a value (for example",
+        ),
         ("  - {id: a, switch: x}", "w:4: steps.a: a switch has cases (add them: cases: {express:"),
         (
             "  - {id: a, action: x.y, output: 1}",

@@ -270,6 +270,30 @@ def test_events_come_while_it_runs(folder: Path) -> None:
     assert result.passed
 
 
+def test_an_event_that_comes_is_of_the_tenant(tmp_path: Path) -> None:
+    """As the workflow waits for its tenant's events alone; another tenant can be named."""
+    (tmp_path / "pay.yaml").write_text(
+        "name: pay\ntrigger: {type: event, event: order.created}\nsteps:\n"
+        "  - {id: paid, wait_for: {event: order.paid, timeout: 1d, on_timeout: continue}}\n"
+        'output: "{{ steps.paid.output is not none }}"\n'
+    )
+    (tmp_path / "pay.test.yaml").write_text(
+        """\
+        cases:
+          - name: its own
+            event: {tenant_id: acme}
+            then: [{emit: {name: order.paid}}]
+            expect: {output: true}
+          - name: nobody's
+            event: {tenant_id: acme}
+            then: [{emit: {name: order.paid, tenant_id: null}}]
+            expect: {output: false}
+        """
+    )
+    results = list(load_case_file(tmp_path / "pay.test.yaml").run(lambda: Kernel(discover=False)))
+    assert [result.problems for result in results] == [[], []]
+
+
 def test_people_decide_while_it_runs(tmp_path: Path) -> None:
     """As by an account; a decision that nobody waits for is a problem of the case."""
     (tmp_path / "refund.yaml").write_text(

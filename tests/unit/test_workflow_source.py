@@ -246,6 +246,30 @@ def test_schedules_of_a_source_fire(kernel: Kernel, shelf: Shelf, clock: FakeClo
     assert tick(kernel) == 0
 
 
+def test_what_is_done_to_one_schedule_leaves_the_others_alone(
+    kernel: Kernel, shelf: Shelf, clock: FakeClock
+) -> None:
+    """Of other tenants, of nobody, and of a definition that can't run."""
+    every = {"type": "schedule", "every": "10m"}
+    for name, tenant_id in (("w", "a"), ("w", "b"), ("v", None)):
+        shelf.put(name, {**definition("x", every), "name": name}, tenant_id)
+    shelf.put("broken", {**definition("x", every), "name": "broken", "output": "{{ nothing("})
+    assert tick(kernel) == 0
+    counts = [len(kernel.schedules.find(tenant_id=each)) for each in ("a", "b", None, "c")]
+    assert (counts, len(kernel.schedules.find())) == ([1, 1, 1, 0], 3)
+    assert kernel.schedules.pause("w", tenant_id="a") == 1
+    clock.advance(600)
+    assert tick(kernel) == 2
+    one = kernel.schedules.trigger("w", tenant_id="b")
+    begun = {each.tenant_id: each.execution_id for each in kernel.schedules.find()}
+    assert begun.pop("b") == one
+    assert one not in begun.values()
+    clock.advance(600)
+    with kernel.storage.begin() as rows:
+        forget_schedules(rows, kernel.schedules.find(tenant_id="b")[0].workflow, "b")
+    assert tick(kernel) == 1
+
+
 def test_a_changed_schedule_counts_from_its_change(
     kernel: Kernel, shelf: Shelf, clock: FakeClock
 ) -> None:

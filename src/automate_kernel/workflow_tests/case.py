@@ -94,6 +94,7 @@ class Emitted(DefinitionModel):
     name: PlainText
     payload: JsonTree = None
     tenant_id: str | None = None
+    """By default that of the event which starts it."""
 
 
 class Decided(DefinitionModel):
@@ -394,7 +395,9 @@ def _problems(
         if each.after is not None:
             test.pass_time(each.after)
         if each.emit is not None:
-            test.emit(each.emit.name, each.emit.payload, tenant_id=each.emit.tenant_id)
+            given = "tenant_id" in each.emit.model_fields_set
+            tenant_id = each.emit.tenant_id if given else event.tenant_id
+            test.emit(each.emit.name, each.emit.payload, tenant_id=tenant_id)
         if each.decide is not None:
             each.decide.make(test.kernel, execution.id)
     yield from case.expect.problems(test.finish(execution), test.calls)

@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -70,9 +71,12 @@ def _check_input(value: Any) -> Any:
     raise refused("step_input", "the input must be a mapping of the action's fields", hint)
 
 
-def _check_condition(value: Any) -> Any:
+def _check_condition(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, bool) or (isinstance(value, str) and value.strip()):
         return value
+    if info.field_name == "switch":
+        hint = 'for example "{{ event.payload.kind }}", with the steps for each value in cases'
+        raise refused("condition", "a switch is a template that gives a value", hint)
     hint = 'for example "{{ event.payload.total > 100 }}"'
     raise refused("condition", "a condition is a template, true or false", hint)
 
