@@ -395,8 +395,8 @@ def _problems(
         if each.after is not None:
             test.pass_time(each.after)
         if each.emit is not None:
-            given = "tenant_id" in each.emit.model_fields_set
-            tenant_id = each.emit.tenant_id if given else event.tenant_id
+            named = "tenant_id" in each.emit.model_fields_set
+            tenant_id = each.emit.tenant_id if named else event.tenant_id
             test.emit(each.emit.name, each.emit.payload, tenant_id=tenant_id)
         if each.decide is not None:
             each.decide.make(test.kernel, execution.id)
