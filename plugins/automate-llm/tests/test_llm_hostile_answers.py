@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, ClassVar
 
+import httpx
+
 # Imported here, or the time and memory of that would count for the first call.
 import openai  # noqa: F401
 import pydantic_ai.embeddings.openai
@@ -134,3 +136,22 @@ def test_one_provider_answers_on_any_event_loop() -> None:
             output = asyncio.run(kernel.ainvoke("llm.embed", {"texts": ["hello"]}))
             assert output["embeddings"] == [[0.5, 0.25]]
         assert kernel.invoke("llm.embed", {"texts": ["hello"]})["input_tokens"] == 1
+
+
+def test_no_request_is_logged_by_the_client(caplog: pytest.LogCaptureFixture) -> None:
+    """Its address may hold a secret, and it would stand there twice; others' lines stay."""
+    answer = TestEmbeddingsAgainstHostileAnswers.answer
+    with scripted(lambda _: (200, {}, answer)) as service:
+        url = service.url.removesuffix("/v1").replace("://", "://$secret:USER@")
+        with (
+            Kernel(
+                plugins=[LlmProvider], discover=False, config={"llm": config(url)},
+                secrets={"API_KEY": "canary-of-a-key", "USER": "canary-of-a-user"},
+            ) as kernel,
+            caplog.at_level("DEBUG"),
+        ):  # fmt: skip
+            kernel.invoke("llm.embed", {"texts": ["hello"]})
+    assert [each for each in caplog.records if each.name.startswith(("httpx", "httpcore"))] == []
+    with scripted(lambda _: (200, {}, answer)) as service, caplog.at_level("INFO"):
+        httpx.post(f"{service.url}/embeddings", json={})
+    assert [each.name for each in caplog.records].count("httpx") == 1

@@ -1,4 +1,4 @@
-"""The debug logs of client libraries, which show headers: kept off for a plugin's calls."""
+"""The logs of client libraries, which show headers and addresses: kept off for a plugin's calls."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_calling: ContextVar[bool] = ContextVar("automate_kernel_calling", default=False)
+_silent: ContextVar[int] = ContextVar("automate_kernel_silent", default=logging.NOTSET)
 
 
 class _NoWireLog(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return False for the debug records of our calls. Those of the host's own calls stay."""
-        return record.levelno > logging.DEBUG or not _calling.get()
+        """Return False for low records of our calls. Those of the application's own calls stay."""
+        return record.levelno > _silent.get()
 
 
 _FILTER = _NoWireLog()
 
 
 def guard_loggers(*libraries: str) -> None:
-    """Have the loggers of *libraries* that exist now keep silent at level DEBUG within `quiet`."""
+    """Have the loggers of *libraries* that exist now keep silent within `quiet`."""
     above = tuple(f"{each}." for each in libraries)
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(above) or name in libraries:
@@ -29,10 +29,10 @@ def guard_loggers(*libraries: str) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the debug records of this thread's or task's calls out of the log."""
-    token = _calling.set(True)
+def quiet(level: int = logging.DEBUG) -> Iterator[None]:
+    """Keep this thread's or task's records up to *level* out of the log."""
+    token = _silent.set(level)
     try:
         yield
     finally:
-        _calling.reset(token)
+        _silent.reset(token)

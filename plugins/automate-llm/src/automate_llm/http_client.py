@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from automate_kernel import AutomateError, ErrorCodes
+from automate_kernel.secrets.wire_log import guard_loggers, quiet
 
 if TYPE_CHECKING:
     from automate_llm.config import LlmService
@@ -41,8 +43,10 @@ class HttpClients:
         made: Any = type("_BoundedTransport", (_Transport, library.AsyncBaseTransport), {})
         transport = made(library, service)
         self._transports.append(transport)
+        guard_loggers(library.__name__, "httpcore", "httpcore2")
+        client: Any = type("_QuietClient", (_Quiet, library.AsyncClient), {})
         # A packed answer has no size that could be bounded before it is unpacked.
-        return library.AsyncClient(
+        return client(
             transport=transport,
             headers={"Accept-Encoding": "identity"},
             timeout=library.Timeout(service.timeout_seconds, connect=_CONNECT_SECONDS),
@@ -60,6 +64,19 @@ def _library_of(annotation: str) -> Any:
         with suppress(ImportError):
             return importlib.import_module("httpx2")
     return importlib.import_module("httpx")
+
+
+class _Quiet:
+    """
+    A client that logs no request: the base URL may hold a secret.
+
+    There would be two lines for each, as another client is below it.
+    """
+
+    async def send(self, *request: Any, **options: Any) -> Any:
+        """Send a request, as the library's client does."""
+        with quiet(logging.INFO):
+            return await super().send(*request, **options)  # type: ignore[misc]
 
 
 class _Transport:
