@@ -313,6 +313,28 @@ def test_a_failure_that_was_dealt_with_stays(storage: MemoryStorage) -> None:
     assert (found.output, calls) == (["c", "b"], ["a", "c", "b", "b"])
 
 
+def test_a_copy_keeps_a_failure_that_was_dealt_with(storage: MemoryStorage) -> None:
+    """It goes the way that the original went, from the step on that it is to run."""
+
+    async def flow(ctx: WorkflowContext) -> list[str]:
+        try:
+            found = await ctx.step(a)
+        except StepFailedError:
+            found = await ctx.step(c)
+        return [found, await ctx.step(b)]
+
+    broken.add("a")
+    kernel = deployed(storage, flow)
+    execution = kernel.run("flow")
+    broken.clear()
+    calls.clear()
+    copy = kernel.executions.fork(execution.id, "b")
+    kernel.run_until_idle()
+    found = kernel.executions.get(copy)
+    assert found is not None
+    assert (found.output, calls) == (["c", "b"], ["b"])
+
+
 def test_members_that_failed_run_again_and_the_others_do_not(storage: MemoryStorage) -> None:
     async def two(ctx: WorkflowContext) -> list[str]:
         return [await ctx.step(a), await ctx.step(b)]
