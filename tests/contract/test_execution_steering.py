@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.redaction import EnteringRedaction, Redactor
@@ -182,6 +183,16 @@ def test_a_workflow_is_paused_and_resumed(store: ExecutionStore) -> None:
     assert store.outbox.stats().paused == ()
     assert store.pauses.resume("w", tenant_id="t1")
     assert [each.id for each in store.outbox.claim_batch("worker")] == [item.id]
+
+
+def test_the_pause_of_a_workflow_is_none_of_a_kind(store: ExecutionStore) -> None:
+    """They are kept in one table; by a kind's name a workflow would be paused, and never woken."""
+    store.pauses.pause("w")
+    for command in (store.outbox.pause, store.outbox.resume):
+        with pytest.raises(PayloadError, match="names a workflow") as refused:
+            command("workflow:w")
+        assert "automate workflow pause w" in str(refused.value.hint)
+    assert [one.workflow for one in store.pauses.paused()] == ["w"]
 
 
 def test_of_several_pauses_one_ends(store: ExecutionStore) -> None:

@@ -11,7 +11,13 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    LeaseLostError,
+    PayloadError,
+    StorageError,
+)
 from automate_kernel.outbox import (
     concurrency_keys,
     failed_attempts,
@@ -62,7 +68,7 @@ from automate_kernel.storage.checkpoint import RECALL
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
-from automate_kernel.storage.tables import LABEL, OUTBOX, PAUSE, WORKER
+from automate_kernel.storage.tables import LABEL, OUTBOX, PAUSE, WORKER, WORKFLOW_PAUSE
 from automate_kernel.storage.values import Redaction, storable
 
 if TYPE_CHECKING:
@@ -799,6 +805,7 @@ class RowsOutboxStore(OutboxStore):
 
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind* until `resume`."""
+        _check_no_workflow(kind)
         check_text(kind, "kind")
         if self.redact is not None:
             reason = self.redact(reason)
@@ -809,6 +816,7 @@ class RowsOutboxStore(OutboxStore):
 
     def resume(self, kind: str) -> None:
         """Claim items of *kind* again."""
+        _check_no_workflow(kind)
         parked = [Where("kind", "eq", kind), Where("waiting_for", "eq", "resume")]
         with self.storage.begin() as rows:
             rows.delete(PAUSE, [Where("kind", "eq", kind)])
@@ -963,6 +971,17 @@ def _inserted_item(row: Row, now: datetime, until: datetime) -> OutboxItem:
     nothing = dict.fromkeys(("last_error_code", "last_error", "completed_at"))
     content = {name: json.loads(row[name]) for name in ("payload", "headers")}
     return OutboxItem.from_row({**nothing, **row, **times, **content, "lease_expires_at": until})
+
+
+def _check_no_workflow(kind: str) -> None:
+    """Refuse as a kind what the table of pauses has for a workflow."""
+    if isinstance(kind, str) and kind.startswith(WORKFLOW_PAUSE):
+        name = kind.removeprefix(WORKFLOW_PAUSE)
+        raise PayloadError(
+            f"{kind!r} names a workflow, and no kind of items can be paused by such a name",
+            hint=f"pause or resume the workflow: kernel.workflows.pause({name!r}), or"
+            f" automate workflow pause {name}",
+        )
 
 
 def _put_back(rows: Rows, taken: list[Row], waiting_for: str) -> None:
