@@ -362,6 +362,7 @@ def test_people_decide_while_it_runs(tmp_path: Path) -> None:
             ":1: replace.a.b[0]: it has an output and an error",
         ),
         ("- a", "it must be a mapping"),
+        (ORDER, "it is a workflow, not a file with cases (write its cases in"),
         ("cases: [{name: a}]\n---\ncases: [{name: a}]", "holds 2 documents, not one"),
         ("workflow: ordr.yaml\ncases: [{name: a}]", "did you mean 'order.yaml'"),
     ],

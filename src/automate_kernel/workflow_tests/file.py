@@ -140,6 +140,10 @@ def load_case_file(path: Path) -> CaseFile:
         problems.append(DefinitionProblem((), f"holds {len(documents)} documents, not one"))
     elif not problems and not isinstance(document.value, Mapping):
         problems.append(DefinitionProblem((), "it must be a mapping", "it needs cases"))
+    elif not problems and "steps" in document.value and "cases" not in document.value:
+        beside = f"{path.stem}{_SUFFIXES[0]}"
+        hint = f"write its cases in {beside} beside it, and pass that file"
+        problems.append(DefinitionProblem((), "it is a workflow, not a file with cases", hint))
     if not problems:
         try:
             return _made(path, _Content.model_validate(document.value), document)
