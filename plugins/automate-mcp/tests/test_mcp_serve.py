@@ -246,8 +246,9 @@ def test_everything_over_http(project: Path, http: Callable[..., str], mode: str
             assert hidden.structured_content["error"]["code"] == "NOT_FOUND"
 
     run(talk(), 90)
-    until((project / "refunds").exists)
-    assert (project / "refunds").read_text() == "5\n"
+    refunds = project / "refunds"
+    until(lambda: refunds.exists() and refunds.read_text() != "")
+    assert refunds.read_text() == "5\n"
     assert_without_secrets(transcript)
 
 
