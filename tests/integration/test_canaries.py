@@ -45,7 +45,7 @@ def at(place):
     return f"at-{place} {KNOWN[place]} end"
 
 
-class Config(BaseModel):
+class Config(BaseModel, extra="ignore"):
     signer: SecretStr
 
 

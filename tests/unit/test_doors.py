@@ -82,7 +82,7 @@ def by_command(kernel: Kernel, name: Any, options: dict[str, Any]) -> None:
     from automate_kernel.cli.commands.events import emit
 
     class Session:
-        plain = kernel
+        storing = kernel
 
     class Context:
         session = Session()

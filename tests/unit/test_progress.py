@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from automate_kernel import Call, Kernel, current_call
 from automate_kernel.errors import PayloadError
 from automate_kernel.operations.context import calling
-from automate_kernel.storage import Storage
+from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.engine import progress
@@ -197,6 +197,31 @@ def test_a_retry_goes_on_from_the_last_progress(kernel: Kernel, kind: str, worke
         one = kernel.run("flow").id
     assert known == [None, {"cursor": 41}]
     assert seen(kernel, one)["value"] == {"cursor": 42}
+
+
+def test_what_is_reported_last_is_there_when_the_step_has_ended() -> None:
+    """Though the thread that writes once in a second has it in hand, and comes to it later."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(MemoryStorage):
+        def begin(self, transaction: Any = None, *, atomic: bool = True) -> Any:
+            if threading.current_thread().name == "automate-progress":
+                begun.set()
+                assert go_on.wait(30)
+            return super().begin(transaction, atomic=atomic)
+
+    with Kernel(Slow(), discover=False, secrets={}) as kernel:
+
+        @kernel.action
+        def work(call: Call) -> None:
+            call.progress("the last")
+            assert begun.wait(30)
+
+        add(kernel, STEP_A)
+        try:
+            assert seen(kernel, kernel.run("flow").id)["value"] == "the last"
+        finally:
+            go_on.set()
 
 
 def test_another_worker_knows_what_a_dead_one_reported(storage: Storage) -> None:

@@ -46,6 +46,8 @@ class StepReport(CallReport):
         self.item, self.run = item, run
         self.attempt: int = run.attempts
         self.begun: float = time.monotonic()
+        self.written: str | None = None
+        """What stands in the row, as far as is known."""
         self._writer = writer
 
     def report(self, value: Any, message: str | None) -> None:
@@ -89,12 +91,11 @@ class ProgressWriter:
         threading.Thread(target=self._serve, name="automate-progress", daemon=True).start()
 
     def flush(self, report: StepReport) -> None:
-        """Write *report* now, unless that is done."""
+        """Write *report* now, unless that is done; that the thread has begun to is not enough."""
         with self._lock:
-            if report not in self._new:
-                return
-            del self._new[report]
-        self._write([report])
+            self._new.pop(report, None)
+        if report.written != report.latest:
+            self._write([report])
 
     def close(self) -> None:
         """End the thread."""
@@ -111,9 +112,12 @@ class ProgressWriter:
             self._closed.wait(SECONDS)
 
     def _write(self, reports: Sequence[StepReport]) -> None:
+        latest = [one.latest for one in reports]  # or older than what is written: then it is again
         try:
             with self._storage.begin() as rows:
                 self._save(rows, reports)
+            for report, value in zip(reports, latest, strict=True):
+                report.written = value
         except Exception as error:
             # The work goes on, whether anybody sees it or not.
             logger.warning("the progress of %d calls can't be written: %s", len(reports), error)
