@@ -369,7 +369,7 @@ def stripping(budget: Budget, value: Any, chars: Any = None, *_: Any, **__: Any)
     found = budget.measure(value)
     many = isinstance(chars, str) and len(chars) > 32
     more = 60.0 * len(chars) if isinstance(chars, str) else 0.0
-    return (250.0 if many else 10.0) * found.chars + 100.0 * found.nodes + more
+    return (400.0 if many else 10.0) * found.chars + 100.0 * found.nodes + more
 
 
 def digits(budget: Budget, value: Any, *_: Any, **__: Any) -> float:
