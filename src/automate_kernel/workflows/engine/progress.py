@@ -47,7 +47,7 @@ class StepReport(CallReport):
         self.attempt: int = run.attempts
         self.begun: float = time.monotonic()
         self.written: str | None = None
-        """What stands in the row, as far as is known."""
+        """The progress that stands in the row, as far as is known."""
         self._writer = writer
 
     def report(self, value: Any, message: str | None) -> None:
