@@ -294,18 +294,18 @@ def test_other_triggers_are_the_same_code(storage: MemoryStorage) -> None:
 # -- resuming --------------------------------------------------------------------------------------
 
 
+async def a_or_c_then_b(ctx: WorkflowContext) -> list[str]:
+    try:
+        found = await ctx.step(a)
+    except StepFailedError:
+        found = await ctx.step(c)
+    return [found, await ctx.step(b)]
+
+
 def test_a_failure_that_was_dealt_with_stays(storage: MemoryStorage) -> None:
     """To run it again could lead elsewhere than the record does."""
-
-    async def flow(ctx: WorkflowContext) -> list[str]:
-        try:
-            found = await ctx.step(a)
-        except StepFailedError:
-            found = await ctx.step(c)
-        return [found, await ctx.step(b)]
-
     broken.update("ab")
-    kernel = deployed(storage, flow)
+    kernel = deployed(storage, a_or_c_then_b)
     execution = kernel.run("flow")
     assert calls == ["a", "c", "b"]
     broken.clear()
@@ -315,16 +315,8 @@ def test_a_failure_that_was_dealt_with_stays(storage: MemoryStorage) -> None:
 
 def test_a_copy_keeps_a_failure_that_was_dealt_with(storage: MemoryStorage) -> None:
     """It goes the way that the original went, from the step on that it is to run."""
-
-    async def flow(ctx: WorkflowContext) -> list[str]:
-        try:
-            found = await ctx.step(a)
-        except StepFailedError:
-            found = await ctx.step(c)
-        return [found, await ctx.step(b)]
-
     broken.add("a")
-    kernel = deployed(storage, flow)
+    kernel = deployed(storage, a_or_c_then_b)
     execution = kernel.run("flow")
     broken.clear()
     calls.clear()

@@ -73,6 +73,18 @@ def test_a_pattern_that_is_not_linear_is_refused_where_it_stands(pattern: str) -
         assert "linear time" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("draft", ["03", "04", "06", "07"])
+def test_a_pattern_of_names_is_refused_in_old_drafts_too(draft: str) -> None:
+    """Some of them say nothing of the form of those."""
+    schema = {
+        "$schema": f"http://json-schema.org/draft-{draft}/schema#",
+        "properties": {"x": {"patternProperties": {"(a)\\1": {}}}},
+    }
+    with pytest.raises(PluginError, match=r"is wrong at .*patternProperties") as caught:
+        compile_schema(schema, "input")
+    assert "linear time" in str(caught.value.hint)
+
+
 def test_patterns_mean_what_they_do_in_json_schema() -> None:
     """They are found anywhere in a text; the end is the end, and no line break before it."""
     check = compile_schema({"pattern": "b$"}, "input")

@@ -80,14 +80,20 @@ def bounded(chosen: Any, schema: Mapping[str, Any]) -> Any:
     Raises `jsonschema.SchemaError` if *schema* is wrong or has patterns that can't be matched in
     linear time, and `ValueError` if nothing bounds it for another reason.
     """
-    from jsonschema import FormatChecker
+    from jsonschema import FormatChecker, SchemaError
 
-    checker = FormatChecker()
+    checker = FormatChecker(["regex"])
     checker.checks("regex")(lambda value: not isinstance(value, str) or is_pattern(value))
     chosen.check_schema(schema, format_checker=checker)
-    if {"patternProperties", "unevaluatedProperties"} <= {
-        word for each in _nodes(schema) if isinstance(each, Mapping) for word in each
-    }:
+    words: set[str] = set()
+    for each in _nodes(schema):
+        if isinstance(each, Mapping):
+            words.update(each)
+            patterns = each.get("patternProperties")
+            # Drafts before the sixth have no format for the keys.
+            if isinstance(patterns, Mapping) and not all(map(is_pattern, patterns)):
+                raise SchemaError(NOT_LINEAR, validator="format", path=["patternProperties"])
+    if {"patternProperties", "unevaluatedProperties"} <= words:
         # There the library matches patterns itself, and can't be told to do it otherwise.
         raise ValueError("has unevaluatedProperties beside patternProperties")
     return _extended(chosen)
