@@ -535,7 +535,8 @@ class Machine(RuleBasedStateMachine):
             if not coming:
                 self.check_nothing_lost(one, about)
         rows = {(row["execution_id"], row["step_id"], row["position"]) for row in self.rows(WAIT)}
-        assert rows <= waiting
+        left = {execution_id for execution_id, *_ in rows - waiting}
+        assert not left, [self.told(one) for one in self.all() if one.id in left]
 
     def queues(self, one: Execution) -> bool:
         """Return True if it waits for its place, and others have as many as there are."""
