@@ -545,6 +545,54 @@ def test_a_signal_while_the_item_is_being_parked(
     assert paying.status(one) is COMPLETED
 
 
+def test_a_wait_is_over_though_its_execution_may_not_end_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paused in the moment in which its last step is answered: nothing waits any longer."""
+    world.add("last", {"id": "paid", "wait_for": {"event": "go"}})
+    one, store = world.start("last"), world.kernel.executions
+    world.kernel.emit("go")
+    world.kernel.run_until_idle(kinds=["automate.event", SIGNAL_KIND])
+    wrap(store.checkpoints, "save", lambda: store.pause(one), monkeypatch)
+    world.run()
+    assert (world.status(one), world.step(one, "paid")) == ("PAUSED", "COMPLETED")
+    assert (world.rows(WAIT), store.waits(one)) == ([], [])
+    store.unpause(one)
+    world.run()
+    assert world.status(one) is COMPLETED
+
+
+def test_a_failure_in_a_pause_cancels_the_sub_workflow(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that waited for it has ended: nobody would end it later."""
+    world.add("child", {"id": "paid", "wait_for": {"event": "never"}})
+    world.add(
+        "parent", {"id": "sub", "workflow": "child", "needs": []},
+        {"id": "go", "wait_for": {"event": "go"}, "needs": []},
+        {"id": "bad", "action": "fail", "needs": ["go"]},
+    )  # fmt: skip
+    one, store = world.start("parent"), world.kernel.executions
+    (child,) = world.children(one)
+    real = store.checkpoints.save
+
+    def save(group: Any, **options: Any) -> Any:
+        if any(each.turn.end is not None for each in group):
+            store.pause(one)
+        return real(group, **options)
+
+    world.kernel.emit("go")
+    with monkeypatch.context() as patch:
+        patch.setattr(store.checkpoints, "save", save)
+        world.run()
+    assert world.status(one) == "PAUSED"
+    assert world.status(child.id) is CANCELLED
+    store.unpause(one)
+    world.run()
+    assert world.status(one) is FAILED
+    assert world.rows(WAIT) == []
+
+
 def test_a_signal_that_does_not_fit_wakes_once(world: World) -> None:
     """What was looked at is not looked at again: the execution waits, and spins not."""
     world.add("picky", {"id": "a", "wait_for": {"event": "x", "if": "{{ signal.payload == 2 }}"}})

@@ -235,7 +235,7 @@ class Flow:
             self._note_waits(turn, now)
         if self.leaving:
             # What it would end with follows from a state that was not saved as it is here.
-            turn.end = turn.output = turn.encoded = turn.successor = None
+            turn = turn.unended()
             self.pause(turn)
         return turn
 
@@ -383,14 +383,6 @@ class Flow:
             if turn.successor is not None:
                 self.execution.successor_id = turn.successor.id
         return first
-
-
-def unended(turn: Turn) -> Turn:
-    """Return what is to be saved of a last *turn* if the execution can't end with it yet."""
-    return Turn(
-        saves=turn.saves, outputs=turn.outputs, delays=turn.delays, failed=turn.failed,
-        failures=turn.failures, labels=turn.labels, wait=0.0,
-    )  # fmt: skip
 
 
 def _reasons(loaded: Loaded) -> dict[StepKey, str]:

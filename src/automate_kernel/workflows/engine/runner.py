@@ -49,7 +49,7 @@ from automate_kernel.workflows.engine.children import (
     unread_output,
 )
 from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving, unended
+from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.progress import ProgressWriter, StepReport
@@ -671,7 +671,7 @@ class Runner:
                 self._report(flow, turn, began=flow.saved(turn, written.at))
         # Paused or cancelled just now: what its calls gave is kept, and it is taken up anew.
         refused = [
-            (flow, unended(turn)) for flow, turn in group
+            (flow, turn.unended()) for flow, turn in group
             if turn.end is not None and flow.item.id not in saved
         ]  # fmt: skip
         if refused:
@@ -804,7 +804,7 @@ def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     flow.pause(turn)
     left = Turn(
         delays=turn.delays, wait=None if flow.running else 0.0, failed=turn.failed,
-        answered=turn.answered, abandoned=turn.abandoned,
+        failures=turn.failures, answered=turn.answered, abandoned=turn.abandoned, past=turn.past,
     )  # fmt: skip
     failing = {step.id for step in flow.workflow.steps if step.on_failure == "fail"}
     blamed = None

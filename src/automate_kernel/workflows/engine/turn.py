@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from automate_kernel.errors import AutomateError, UnknownHereError
@@ -124,6 +124,14 @@ class Turn:
     def last(self) -> bool:
         """Return True if nothing follows in this wake-up."""
         return self.end is not None or self.wait is not None
+
+    def unended(self) -> Turn:
+        """Return what is left of it if the execution can't end yet: it is taken up anew."""
+        # All but the end: a wait that is over, say, goes with the step that has waited.
+        return replace(
+            self, wait=self.wait if self.end is None else 0.0,
+            end=None, output=None, encoded=None, output_ref=None, successor=None,
+        )  # fmt: skip
 
 
 class TurnDraft:
