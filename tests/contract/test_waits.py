@@ -19,6 +19,7 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Storage
 from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, WAIT
 from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.engine import signal_store
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
@@ -332,25 +333,122 @@ def test_an_event_counts_for_those_that_were_there(paying: World) -> None:
     assert [len(one.arrived) for one in (loaded[first], loaded[second])] == [1, 0]
 
 
-def test_an_event_counts_once_in_a_chain(world: World) -> None:
-    """What the one before has taken doesn't answer the one that goes on."""
-
-    @world.kernel.action
-    def spend_time(n: int) -> None:
-        world.called.append(n)
-        world.clock.advance(1)
-
+@pytest.fixture
+def chain(world: World) -> World:
+    """A world with a workflow that takes one event, and continues itself as new."""
     world.add("chain", {"id": "paid", "wait_for": PAID},
-              {"id": "note", "action": "spend_time", "input": {"n": "{{ event.payload.n }}"}},
-              {"id": "next", "continue_as_new": {"order": 1, "n": "{{ event.payload.n + 1 }}"}}
+              {"id": "note", "action": "note", "input": {"what": "{{ event.payload.n }}"}},
+              {"id": "next", "continue_as_new":
+                  {"order": "{{ event.payload.order }}", "n": "{{ event.payload.n + 1 }}"}}
               )  # fmt: skip
-    world.start("chain", {"order": 1, "n": 0})
+    return world
+
+
+def test_an_event_counts_once_in_a_chain(chain: World) -> None:
+    """What the one before has taken doesn't answer the one that goes on."""
+    chain.start("chain", {"order": 1, "n": 0})
     for number in range(3):
-        world.later(1)
-        assert len(world.called) == number
-        world.kernel.emit("order.paid", {"order": 1})
-        world.run()
-    assert world.called == [0, 1, 2]
+        assert len(chain.called) == number
+        chain.kernel.emit("order.paid", {"order": 1})
+        chain.run()
+    assert chain.called == [0, 1, 2]
+
+
+def test_a_chain_misses_no_event(chain: World) -> None:
+    """Those that came while an execution before was busy, in one moment or in several."""
+    one = chain.start("chain", {"order": 1, "n": 0})
+    chain.kernel.executions.pause(one)
+    for seconds in (0, 0, 1, 0, 1):
+        chain.later(seconds)
+        chain.kernel.emit("order.paid", {"order": 1})
+        chain.run()
+    chain.kernel.emit("order.paid", {"order": 2})
+    chain.kernel.executions.unpause(one)
+    chain.run()
+    assert chain.called == [0, 1, 2, 3, 4]
+    chain.later(1)
+    chain.kernel.emit("order.paid", {"order": 1})
+    chain.run()
+    assert chain.called == [0, 1, 2, 3, 4, 5]
+
+
+def test_events_before_a_chain_answer_none_of_it(chain: World) -> None:
+    """They count from the beginning of its first execution."""
+    chain.start("chain", {"order": 2, "n": 9})
+    chain.kernel.emit("order.paid", {"order": 1})
+    chain.run()
+    chain.later(1)
+    chain.start("chain", {"order": 1, "n": 0})
+    for _ in range(2):
+        chain.kernel.emit("order.paid", {"order": 1})
+        chain.run()
+    assert chain.called == [0, 1]
+
+
+def test_a_chain_forgets_keys_that_were_taken_long_ago(
+    chain: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It remembers so many, and no event of another comes twice."""
+    monkeypatch.setattr(signal_store, "_MOST_KEYS", 2)
+    chain.add("orders", {"id": "paid", "wait_for": PAID},
+              {"id": "note", "action": "note", "input": {"what": "{{ event.payload.order }}"}},
+              {"id": "next", "continue_as_new": {"order": "{{ (event.payload.order + 1) % 5 }}"}}
+              )  # fmt: skip
+    chain.start("orders", {"order": 0})
+    for number in range(12):
+        chain.later(1)
+        chain.kernel.emit("order.paid", {"order": number % 5})
+        chain.run()
+    assert chain.called == [number % 5 for number in range(12)]
+    (last,) = chain.kernel.executions.find(status="RUNNING")
+    assert last.events_taken is not None
+    assert len(last.events_taken) == 2
+
+
+def test_what_a_chain_may_still_take_is_kept(chain: World) -> None:
+    """Though no execution that goes on is as old."""
+    one = chain.start("chain", {"order": 1, "n": 0})
+    chain.kernel.executions.pause(one)
+    for _ in range(2):
+        chain.kernel.emit("order.paid", {"order": 1})
+        chain.run()
+    chain.later(7200)
+    chain.kernel.executions.unpause(one)
+    chain.kernel._runner.handle_advance(chain.claim())
+    assert chain.called == [0]
+    assert chain.kernel.executions.signals.purge() == 0
+    chain.run()
+    assert chain.called == [0, 1]
+
+
+def test_a_chain_keeps_no_events_for_ever(chain: World) -> None:
+    """Of what came before the execution before, an hour."""
+    chain.add("once", {"id": "paid", "wait_for": PAID, "if": "{{ event.payload.n == 2 }}"},
+              {"id": "nap", "sleep": "10h"},
+              {"id": "next", "if": "{{ event.payload.n < 2 }}", "continue_as_new":
+                  {"order": 1, "n": "{{ event.payload.n + 1 }}"}}
+              )  # fmt: skip
+    chain.start("once", {"order": 1, "n": 0})
+    chain.kernel.emit("order.paid", {"order": 1})
+    chain.run()
+    chain.later(36_001)
+    chain.later(36_001)
+    (last,) = chain.kernel.executions.find(status="RUNNING")
+    assert chain.step(last.id, "paid") is StepStatus.WAITING
+    assert chain.kernel.executions.signals.purge() == 1
+    chain.kernel.emit("order.paid", {"order": 1})
+    chain.run()
+    assert chain.step(last.id, "paid") is StepStatus.COMPLETED
+
+
+@pytest.mark.parametrize("output", [{"source": "signal"}, {"id": [1], "name": "x"}, {"id": "1"}])
+def test_an_action_that_returns_what_looks_like_an_event(world: World, output: Any) -> None:
+    """It has taken none: what it gives is data."""
+    world.add("looks", {"id": "a", "action": "note", "input": {"what": output}},
+              {"id": "next", "if": "{{ event.payload < 2 }}",
+               "continue_as_new": "{{ event.payload + 1 }}"})  # fmt: skip
+    world.start("looks", 0)
+    assert world.called == [output] * 3
 
 
 def test_events_that_nobody_waits_for_are_not_kept(paying: World) -> None:

@@ -309,6 +309,8 @@ class WorkflowExecution(_KernelTable):
     output_ref = models.TextField(null=True)
     chain_id = models.UUIDField(null=True)
     successor_id = models.UUIDField(null=True)
+    events_since = models.DateTimeField(null=True)
+    events_taken = models.JSONField(null=True)
     labels = models.JSONField(null=True)
 
     Meta = _meta(tables.EXECUTION)

@@ -258,6 +258,10 @@ _ALL = (
         Column("output_ref", "longtext", null=True),
         # The first of those that continue each other as new, and the next one.
         *_columns("id", "chain_id successor_id", null=True),
+        # The time from which events count for one that continues another, and what those before
+        # it have taken.
+        Column("events_since", "time", null=True),
+        Column("events_taken", "json", null=True),
         # Those that the workflow itself has set, beside its event's.
         Column("labels", "json", null=True),
         _index("automate_execution_recent", "created_at"),

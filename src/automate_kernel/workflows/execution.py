@@ -228,6 +228,10 @@ class Execution:
     """The first execution of its chain, of one that continues another."""
     successor_id: str | None = None
     """The execution that has continued this one as new."""
+    events_since: datetime | None = None
+    """The time from which events count, of one that continues another; else its own beginning."""
+    events_taken: dict[str, Any] | None = None
+    """The events that those before it have taken, by key: the last time, and its signals."""
     output: Any = None
     error_code: str | None = None
     error: str | None = None

@@ -335,9 +335,11 @@ class Checkpoints:
         """Begin the execution that follows one which has ended; return the item that wakes it."""
         its = [Where("id", "eq", save.execution.id)]
         rows.update(EXECUTION, its, {"successor_id": successor.id})
-        self._signals.leave_to_successor(rows, save.execution)
-        new = self._starts.insert(rows, [self._successor(save, successor)])
-        return [one.item for one in new]
+        new = self._successor(save, successor)
+        since, taken = self._signals.leave_to_successor(rows, save.execution)
+        new.row["events_since"] = since
+        new.row["events_taken"] = encode_json(taken, "events that were taken")
+        return [one.item for one in self._starts.insert(rows, [new])]
 
     def _successor(self, save: Save, successor: Successor) -> NewExecution:
         """Return the execution that goes on in the place of that of *save*."""

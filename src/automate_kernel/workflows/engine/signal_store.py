@@ -9,9 +9,12 @@ one who looks waits for whoever parks an item. So one of the two sees the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
+from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import OutboxItem, OutboxStore, Outcome, RowsOutboxStore
 from automate_kernel.outbox.item import WAITING, waiting_changes
 from automate_kernel.outbox.rows_store import CHANNEL
@@ -45,7 +48,10 @@ Awaited = tuple[str, str]
 _WOKEN_AT_ONCE = 200
 _PURGED_AT_ONCE = 500
 _KEPT_SECONDS = 3600.0
-
+# Of so many keys a chain remembers what it has taken.
+_MOST_KEYS = 100
+# Databases keep times no finer than this.
+_MOMENT = timedelta(microseconds=1)
 
 _PARKED = (Where("status", "in", WAITING), Where("waiting_for", "eq", "time"))
 # So many values stand in one condition: SQLite takes 32,766 parameters.
@@ -193,16 +199,52 @@ class SignalStore:
         for ids in _parts(wait_id(execution_id, *key) for execution_id, key in ended):
             rows.delete(WAIT, [Where("id", "in", ids)])
 
-    def leave_to_successor(self, rows: Rows, execution: Execution) -> None:
-        """Delete the signals that an execution has taken; one that continues it has the others."""
-        outputs = [run.output for run in execution.steps if isinstance(run.output, dict)]
-        taken = {one["id"]: one["name"] for one in outputs if one.get("source") == SENT}
-        keys = sorted({signal_key(execution, name) for name in taken.values()})
+    def leave_to_successor(
+        self, rows: Rows, execution: Execution
+    ) -> tuple[datetime, dict[str, Any]]:
+        """
+        Leave what an execution has not taken to the one that continues it.
+
+        Its own signals that it has taken are deleted. Events may answer others, too: of those, the
+        time from which they count for the successor is returned, and what was taken since then.
+        """
+        events = list(_event_outputs(execution))
+        sent = {one.id for one in events if one.source == SENT}
+        keys = sorted({signal_key(execution, one.name) for one in events if one.source == SENT})
         for part in _parts(keys):
             found = rows.select(SIGNAL, [Where("key", "in", part)], columns=("id", "event"))
-            ids = [row["id"] for row in found if row["event"]["id"] in taken]
+            ids = [row["id"] for row in found if row["event"]["id"] in sent]
             for some in _parts(ids):
                 rows.delete(SIGNAL, [Where("id", "in", some)])
+        found = self._taken_events(rows, [one for one in events if one.source != SENT])
+        taken = _with_taken(execution.events_taken or {}, found)
+        since = self._since_for_successor(rows, execution, found)
+        taken = {key: its for key, its in taken.items() if datetime.fromisoformat(its[0]) >= since}
+        # Of a key that is forgotten, events count from the last one on that was taken.
+        for key in sorted(taken, key=lambda each: str(taken[each][0]))[:-_MOST_KEYS]:
+            since = datetime.fromisoformat(taken.pop(key)[0]) + _MOMENT
+        return since, taken
+
+    def _since_for_successor(
+        self, rows: Rows, execution: Execution, taken: Sequence[Row]
+    ) -> datetime:
+        # Not from the first of a chain on, which goes on for years: nothing could be purged.
+        now = rows.now()
+        times = [now - timedelta(seconds=_KEPT_SECONDS), execution.created_at or now]
+        since: datetime = min([*times, *(row["received_at"] for row in taken)])
+        return max(since, _events_since(execution) or since)
+
+    def _taken_events(self, rows: Rows, events: Sequence[Event]) -> list[Row]:
+        """Return the signals that have brought *events*, in the order in which they came."""
+        names = sorted({one.name for one in events})
+        awaited = rows.select(AWAITED, [Where("name", "in", names)], columns=("name", "field"))
+        pairs = [(row["name"], row["field"]) for row in awaited]
+        ids = {
+            signal_id(item.id or "", item.payload["key"])
+            for event in events for item in signal_items_of(event, pairs)
+        }  # fmt: skip
+        found = _select(rows, SIGNAL, ids, ("id", "key", "received_at"))
+        return sorted(found, key=itemgetter("received_at"))
 
     def open(self, rows: Rows, execution_ids: Sequence[str]) -> dict[str, dict[StepKey, OpenWait]]:
         """Return the waits of executions, which go on."""
@@ -313,6 +355,17 @@ class SignalStore:
                             order_by=("created_at",), limit=1, columns=("created_at",),
                         )  # fmt: skip
                         before += [Where("received_at", "lt", row["created_at"]) for row in oldest]
+                        # And of the chains the one that has the oldest to take.
+                        chains = rows.select(
+                            EXECUTION, [
+                                Where("status", "eq", status.value),
+                                Where("events_since", "lt", Now(-age)),
+                            ],
+                            order_by=("events_since",), limit=1, columns=("events_since",),
+                        )  # fmt: skip
+                        before += [
+                            Where("received_at", "lt", row["events_since"]) for row in chains
+                        ]
                 found = rows.select(
                     SIGNAL, before, order_by=("received_at",), limit=_PURGED_AT_ONCE,
                     columns=("id",),
@@ -345,16 +398,52 @@ def _since(execution: Execution) -> datetime | None:
     return execution.created_at if execution.chain_id is None else None
 
 
+def _event_outputs(execution: Execution) -> Iterator[Event]:
+    """Yield the events that steps have taken; an action may return one, too."""
+    for run in execution.steps:
+        if isinstance(run.output, dict):
+            with suppress(PayloadError):
+                yield Event.from_json(run.output)
+
+
+def _events_since(execution: Execution) -> datetime | None:
+    """Return the time from which events count: those that its predecessors have left, too."""
+    return execution.events_since or execution.created_at
+
+
+def _with_taken(known: Mapping[str, Any], found: Sequence[Row]) -> dict[str, Any]:
+    """Return what is *known* to be taken, and the signals *found*, which came in this order."""
+    taken = dict(known)
+    for row in found:
+        (time, ids), at = _last_taken(taken, row["key"]), row["received_at"]
+        if time is None or at > time:
+            ids = []
+        if time is None or at >= time:
+            taken[row["key"]] = [at.isoformat(), [*ids, row["id"]]]
+    return taken
+
+
+def _last_taken(taken: Mapping[str, Any], key: str) -> tuple[datetime | None, list[str]]:
+    """Return the time of the last event with *key* that was taken, and the signals of that time."""
+    time, ids = taken.get(key) or (None, [])
+    return time and datetime.fromisoformat(time), ids
+
+
 def _new_to(
     wait: OpenWait, execution: Execution, found: Mapping[str, list[Row]]
 ) -> dict[str, datetime]:
     """Return the signals that have come for *wait* and were not looked at: their ids and times."""
-    since = _since(execution) if wait.about == "signal" else execution.created_at
-    return {
+    since = _since(execution) if wait.about == "signal" else _events_since(execution)
+    new = {
         row["id"]: row["received_at"]
         for row in found.get(wait.key, ())
         if row["id"] not in wait.seen and (since is None or row["received_at"] >= since)
     }
+    time, ids = _last_taken(execution.events_taken or {}, wait.key)
+    if time is not None:
+        # Those of one moment come in an order that time doesn't tell.
+        new = {one: at for one, at in new.items() if at >= time and one not in ids}
+    return new
 
 
 def _event_json(item: OutboxItem) -> Any:

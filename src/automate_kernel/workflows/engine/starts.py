@@ -77,6 +77,8 @@ class NewExecution:
                 "completed_at",
                 "chain_id",
                 "successor_id",
+                "events_since",
+                "events_taken",
             )
         )
         texts, now = ((name, self.row[name]) for name in ("event", "labels")), item.created_at
