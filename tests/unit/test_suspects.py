@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from automate_kernel.kernel import Kernel
-from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
+from automate_kernel.outbox import Backoff, ItemStatus, NewItem, OutboxItem, RowsOutboxStore
 from automate_kernel.outbox.item import EXPIRED
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.worker.handler import Handler
@@ -55,7 +55,7 @@ def work(store: Noting, *handlers: Handler, ids: Sequence[str]) -> None:
     worker = Worker(store, handlers, poll_seconds=0.02)
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
-    until(lambda: all(status(store, one).value not in ("PENDING", "RUNNING") for one in ids))
+    until(lambda: all(status(store, one).value in ("COMPLETED", "FAILED") for one in ids))
     worker.stop()
     thread.join(PATIENCE)
     assert not thread.is_alive()
@@ -159,29 +159,88 @@ TASKS = st.builds(
 )
 
 
+def dies(each: Task) -> bool:
+    """Return True for one whose last worker died."""
+    return each.item.last_error_code == EXPIRED and each.item.attempt_count > 1
+
+
+def is_last(each: Task) -> bool:
+    """Return True for one that has its last attempt after deaths."""
+    return dies(each) and each.item.attempt_count >= max(3, each.item.max_attempts)
+
+
 @given(st.lists(st.one_of(st.lists(TASKS, max_size=5), st.integers(0, 9)), max_size=12))
 def test_a_last_attempt_after_deaths_is_alone(rounds: list[Any]) -> None:
-    """Whatever comes and ends, no other suspect is beside it; and nothing else ever waits."""
+    """Whatever comes and ends, nothing else is beside it; and nothing else ever waits."""
     suspects, held = Suspects(), list[Task]()
     for one in rounds:
         if isinstance(one, int):
             if held:
                 suspects.ended([(held.pop(one % len(held)), None)])
             continue
-        waiting = suspects.admit(one)
-        for each in waiting:
-            assert each.item.last_error_code == EXPIRED
-            assert each.item.attempt_count > 1
-        held += [
-            each for each in one
-            if each not in waiting and each.item.last_error_code == EXPIRED
-            and each.item.attempt_count > 1
-        ]  # fmt: skip
-        last = [each for each in held if each.item.attempt_count >= max(3, each.item.max_attempts)]
-        assert len(held) == 1 or not last
+        waiting = suspects.admit(one, beside=len(held))
+        alone = [each for each in held if is_last(each)]
+        assert all(alone or dies(each) for each in waiting)
+        held += [each for each in one if each not in waiting]
+        assert len(held) == 1 or not any(map(is_last, held))
+        assert (suspects.alone_seconds() > 0) == any(map(is_last, held))
         if waiting:
             assert len(held) > 0, "it waits for nobody"
         for (_, outcome), each in zip(suspects.wait(waiting), waiting, strict=True):
             assert outcome.status is ItemStatus.PENDING
             assert outcome.item_id == each.item.id
             assert outcome.next_attempt <= 20.0
+
+
+def test_one_that_is_to_be_alone_waits_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where something always runs it begins at last, beside no other suspect."""
+    suspects, fresh, last = Suspects(), task(1, 5, None), task(5, 5, EXPIRED)
+    assert suspects.admit([last], beside=1) == [last]
+    monkeypatch.setattr("automate_kernel.worker.suspects.time.monotonic", lambda: time_later(11.0))
+    assert suspects.admit([fresh, last], beside=1) == []
+    assert suspects.admit([task(2, 5, EXPIRED)], beside=3) != []
+
+
+def test_one_that_takes_long_lets_others_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is new begins then; what may kill, too, waits for its end."""
+    suspects, fresh, suspect = Suspects(), task(1, 5, None), task(2, 5, EXPIRED)
+    last = task(5, 5, EXPIRED)
+    assert suspects.admit([last]) == []
+    assert suspects.admit([fresh]) == [fresh]
+    monkeypatch.setattr("automate_kernel.worker.suspects.time.monotonic", lambda: time_later(11.0))
+    assert suspects.admit([fresh, suspect]) == [suspect]
+    assert suspects.cleared(last)
+    assert suspects.admit([suspect]) == []
+
+
+_REAL = time.monotonic
+
+
+def time_later(seconds: float) -> float:
+    return _REAL() + seconds
+
+
+def test_nothing_is_claimed_beside_one_that_is_alone() -> None:
+    """The worker takes the rest up at its end."""
+    store = Noting(backoff=Backoff(0.0, 0.0))
+    ran: list[str] = []
+    beside: list[ItemStatus] = []
+
+    def handle(item: OutboxItem) -> None:
+        ran.append(item.id)
+        if item.id == last:
+            ids.extend(store.enqueue_many(NewItem("k") for _ in range(5)))
+            threading.Event().wait(0.2)  # in which a worker would begin them
+            beside.extend(status(store, one) for one in ids)
+
+    last, ids = store.enqueue("k", max_attempts=3), list[str]()
+    for _ in range(2):
+        store.lease_seconds = 0.01
+        store.claim_ahead("dead")
+        store.begin([last], "dead")
+        until(lambda: store.reap().retried)
+    store.lease_seconds = 30.0
+    work(store, Handler("k", handle), ids=[last])
+    work(store, Handler("k", handle), ids=ids)
+    assert ran == [last, *ids]
+    assert beside == [ItemStatus.PENDING] * 5

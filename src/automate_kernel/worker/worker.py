@@ -133,7 +133,7 @@ class Claimer:
 
     def _claim_for(self, kinds: Mapping[Pool, Sequence[str]], limit: int) -> int:
         """Claim *limit* for the first of these pools, and of it for the others what they have."""
-        if self._stopping.is_set():
+        if self._stopping.is_set() or self._suspects.alone_seconds() > 0:
             return 0
         pools = list(kinds)
         wanted = [kind for its in kinds.values() for kind in its]
@@ -152,14 +152,14 @@ class Claimer:
                 self._resting.discard(pool)
             else:
                 self._resting.add(pool)
-        waiting: list[Task] = []
-        for _, tasks in started:
-            self._in_flight.add(tasks)
-            waiting += self._suspects.admit(tasks)
+        every = [task for _, tasks in started for task in tasks]
+        waiting = self._suspects.admit(every, beside=len(self._in_flight))
+        self._in_flight.add(every)
         if waiting:
             self._wait(waiting)
+        held_up = set(waiting)
         for pool, tasks in started:
-            pool.start([one for one in tasks if one not in waiting] if waiting else tasks)
+            pool.start([one for one in tasks if one not in held_up] if held_up else tasks)
         if surplus:
             hand_back = partial(self._store.release, surplus, self._worker_id)
             keep_trying(hand_back, self._stopping, "handing back")
@@ -388,7 +388,7 @@ class Worker:
             stopping=self._stopping.is_set,
             room=self._on_freed,
             begins=self._note_begin,
-            progressed=self._suspects.cleared,
+            progressed=self._progressed,
             patience=lambda: self._patience,
             look_again=self._wake,
             relieve=self._start_fetcher,
@@ -467,6 +467,9 @@ class Worker:
         idle = _SHORTEST_POLL
         while not self._stopping.is_set():
             self._freed.clear()
+            if (seconds := self._suspects.alone_seconds()) > 0:
+                self._freed.wait(seconds)
+                continue
             self._kept_back = self._claimer.keyed
             claimed = keep_trying(self._claim, self._stopping, "claiming") or 0
             if not self._plain.in_place.run_here():
@@ -581,6 +584,10 @@ class Worker:
 
     def _let_wait(self, tasks: Sequence[Task]) -> None:
         self._acknowledger.put(self._suspects.wait(tasks))
+
+    def _progressed(self, task: Task) -> None:
+        if self._suspects.cleared(task):
+            self._on_freed()
 
     def _failed(self, task: Task, error: BaseException) -> Result:
         return self._runner.failed(self._by_kind[task.item.kind], task.item, error)
