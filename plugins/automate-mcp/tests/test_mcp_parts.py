@@ -17,14 +17,14 @@ from automate_mcp.config import McpConfig
 from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import failure_of
 from automate_mcp.settings import Caller, Token, TokenTable
-from automate_mcp.tools import capability_name, remote_tools, without_patterns
+from automate_mcp.tools import RemoteTool, capability_name, remote_tools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcp import types
 from mcp.types import Tool
 from pydantic import TypeAdapter
 
-from automate_kernel.errors import ConfigError, ErrorCodes
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.exposure import tool_name
 from automate_kernel.operations.schemas import compile_schema
 from automate_kernel.operations.spec import NAME_PATTERN
@@ -194,28 +194,39 @@ def test_two_tenants_callers_of_one_name_are_two() -> None:
     assert len(set(seen)) == 3
 
 
-def test_a_schema_loses_its_patterns_alone() -> None:
-    """A field may be called so, and data may look so."""
-    schema = {
-        "properties": {
-            "pattern": {"type": "string", "pattern": "^(a+)+$"},
-            "kind": {"enum": [{"pattern": "x"}], "default": {"pattern": "x"}},
-        },
-        "required": ["pattern"],
-        "additionalProperties": {"patternProperties": {"^a": {}}, "additionalProperties": False},
-        "anyOf": [{"propertyNames": {"pattern": "^(a+)+$"}}],
-        "$defs": {"patternProperties": {"items": {"pattern": "x"}}},
-    }
-    assert without_patterns(schema) == {
-        "properties": {
-            "pattern": {"type": "string"},
-            "kind": {"enum": [{"pattern": "x"}], "default": {"pattern": "x"}},
-        },
-        "required": ["pattern"],
-        "additionalProperties": {},
-        "anyOf": [{"propertyNames": {}}],
-        "$defs": {"patternProperties": {"items": {}}},
-    }
+def test_a_servers_schema_keeps_the_patterns_that_mean_the_same_here() -> None:
+    """Others are for the server to check. They are no reason to refuse what it takes."""
+    (tool,) = offered(
+        {
+            "type": "object",
+            "properties": {
+                "day": {"pattern": r"^\d{4}-\d{2}$"},
+                "name": {"pattern": "^(?=a)"},
+                "kind": {"oneOf": [{"pattern": r"\Aa"}, {"pattern": r"\Ab"}]},
+            },
+        }
+    )
+    spec = tool.spec
+    assert spec.json_schema()["properties"]["day"] == {"pattern": r"^\d{4}-\d{2}$"}
+    assert spec.json_schema()["properties"]["name"] == {}
+    assert spec.validate({"day": "2026-11", "name": "b", "kind": "b"})
+    with pytest.raises(AutomateError, match="day: does not satisfy pattern"):
+        spec.validate({"day": "November"})
+
+
+@pytest.mark.timeout(60)
+def test_a_servers_patterns_cost_only_so_much_together() -> None:
+    """The rest of them is left to the server. Each alone would be fine."""
+    patterns = [rf"^\w{{200}}{number}$" for number in range(200)]
+    tools = offered(*({"properties": {"x": {"pattern": each}}} for each in patterns))
+    kept = [tool for tool in tools if tool.spec.json_schema()["properties"]["x"]]
+    assert len(tools) == 200 and len(kept) == 4
+
+
+def offered(*schemas: dict[str, Any]) -> list[RemoteTool]:
+    tools = [Tool(name=f"act{n}", input_schema=schema) for n, schema in enumerate(schemas)]
+    config = McpConfig(command="x", tools=["*"])
+    return list(remote_tools(tools, config, logging.getLogger()).values())
 
 
 def test_a_tool_that_is_listed_twice_is_there_once() -> None:

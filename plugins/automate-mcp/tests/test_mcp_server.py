@@ -81,6 +81,29 @@ def test_a_tool_has_the_schemas_and_hints_of_its_spec(kernel: Kernel, shop: Shop
     assert tools["shop_big"].output_schema["properties"]["result"]["type"] == "string"
 
 
+def test_a_client_gets_no_pattern_that_it_reads_otherwise(kernel: Kernel) -> None:
+    """It may not even compile it, and then the tool can't be used there."""
+
+    output = {"type": "string", "pattern": r"(?i)^a\z"}
+
+    @kernel.action("shop.note", output_schema=output)
+    def note(
+        day: Annotated[str, Field(pattern=r"^\d{4}$")],
+        text: Annotated[str, Field(pattern="(?i)^a")],
+    ) -> str:
+        return text
+
+    tool = tools_of(kernel)["shop_note"]
+    assert tool.input_schema["properties"]["day"]["pattern"] == r"^\d{4}$"
+    assert "pattern" not in tool.input_schema["properties"]["text"]
+    assert "pattern" not in tool.output_schema["properties"]["result"]
+    assert call(kernel, "shop_note", {"day": "2026", "text": "A"}).structured_content == {
+        "result": "A"
+    }
+    refused = call(kernel, "shop_note", {"day": "2026", "text": "b"})
+    assert refused.is_error and "text" in str(refused.structured_content)
+
+
 def test_only_named_operations_are_there(kernel: Kernel, shop: Shop) -> None:
     """A pattern doesn't reach a destructive one; and what isn't offered is as what isn't there."""
     tools = tools_of(kernel, operations=["shop.*"])

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openapi_support import document
 
+from automate_kernel.operations.schemas import compile_schema
+
 KEYWORDS = [
     "type", "properties", "items", "required", "enum", "pattern", "minimum", "maximum", "nullable",
     "exclusiveMinimum", "exclusiveMaximum", "allOf", "anyOf", "oneOf", "not", "$ref", "format",
@@ -74,8 +76,10 @@ def test_every_schema_compiles(first: Any, second: Any, version: str, value: Any
             {"type": "integer", "maximum": 9},
         ),
         ({"type": "string", "example": "x", "xml": {}, "x-more": 1}, {"type": "string"}),
-        ({"type": "string", "pattern": "\\p{L}+"}, {"type": "string"}),
+        ({"pattern": "^\\p{L}+$"}, {"pattern": "^\\p{L}+$"}),
         ({"type": "string", "pattern": "^(?!x)"}, {"type": "string"}),
+        ({"oneOf": [{"pattern": "^(?!x)"}, {"pattern": "x"}]}, {"anyOf": [{}, {"pattern": "x"}]}),
+        ({"not": {"pattern": "^(?!x)"}}, {}),
         ({"type": "string", "pattern": "^(a+)+$"}, {"type": "string", "pattern": "^(a+)+$"}),
         (
             {"patternProperties": {"^(?=x)": {}, "^y": {}}, "additionalProperties": False},
@@ -96,6 +100,8 @@ def test_every_schema_compiles(first: Any, second: Any, version: str, value: Any
         "extras",
         "pattern",
         "look-ahead",
+        "one of two",
+        "not",
         "hungry",
         "names",
         "all_names",
@@ -152,8 +158,25 @@ def test_what_is_left_out_is_named() -> None:
     found = closed({"properties": {"a": {"pattern": "["}, "b": {"$ref": "#/nowhere"}}})
     assert found.schema == {"properties": {"a": {}, "b": {}}}
     assert len(found.problems) == 2
-    assert "'['" in found.problems[0]
-    assert "leads nowhere" in found.problems[1]
+    assert "leads nowhere" in found.problems[0]
+    assert "'['" in found.problems[1]
+
+
+def test_patterns_are_left_out_in_definitions_too() -> None:
+    """With what refers to them and would refuse more without them."""
+    found = closed(
+        {"not": {"$ref": "#/components/schemas/Name"}, "items": {"pattern": "a"}},
+        Name={"pattern": "(a)\\1"},
+    )
+    assert found.schema == {"items": {"pattern": "a"}, "$defs": {"Name": {}}}
+    assert len(found.problems) == 1 and "linear time" in found.problems[0]
+
+
+def test_patterns_that_are_too_much_together_are_left_out() -> None:
+    """So that the schema still compiles."""
+    found = closed({"anyOf": [{"pattern": f"\\w{{200}}{number}"} for number in range(9)]})
+    compile_schema(found.schema, "input")
+    assert len(found.problems) == 5
 
 
 def test_a_schema_without_end_is_cut() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, is_setup_fault
 from automate_kernel.operations.invoker import Invoker
+from automate_kernel.operations.portable_schemas import portable
 from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
 from automate_kernel.secrets import Redactor
 from automate_kernel.secrets.logs import get_logger
@@ -57,9 +58,10 @@ def model_schema(spec: OperationSpec) -> dict[str, Any] | None:
     Return the JSON Schema of the input that a model may give; None if it can never call *spec*.
 
     A field that an author has to write (``x-written``) is refused when it comes from a model. So it
-    is left out, and the whole operation with it if the field is required.
+    is left out, and the whole operation with it if the field is required. So is a pattern that does
+    not mean the same to all clients; the operation itself checks it.
     """
-    schema, written = spec.json_schema(), spec.written_fields
+    schema, written = portable(spec.json_schema()), spec.written_fields
     if not written:
         return schema
     if any(name in written for name in schema.get("required", ())):

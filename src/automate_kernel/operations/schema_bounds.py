@@ -1,10 +1,8 @@
 """
 Bounds in time for checks by JSON Schemas, which may be a stranger's, and so may the data.
 
-Regular expressions are matched in a time that is linear in the text. The library takes Python's. A
-few characters of such a pattern, ``^(a+)+$``, make a search of hours in thirty characters of text,
-and no other thread runs meanwhile. Pydantic's engine never goes back in the text, and refuses a
-pattern whose automaton takes more than 10 MiB.
+Regular expressions are matched in a time that is linear in the text (`patterns`), where the library
+takes Python's.
 
 Each schema that is looked at for a value is a step, and a check has only so many: a few references
 to each other, two from each, make more of them than there are atoms. And whether the elements of a
@@ -13,20 +11,14 @@ list are unique is found by their hashes, where the library compares each one wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
-NOT_LINEAR = (
-    "a pattern is matched in linear time: it has no look-around, no reference to what it has"
-    " found, and no more than 2,000 characters"
-)
-"""The hint for a pattern that can't be used."""
+from automate_kernel.operations.patterns import NOT_LINEAR, PatternBudget, find_pattern
 
-_LONGEST = 2_000
-_MOST_KEPT = 128
 _STEPS, _STEPS_PER_VALUE = 200_000, 30
 
 _left: ContextVar[list[int]] = ContextVar("automate_schema_steps")
@@ -46,44 +38,17 @@ def bounded_steps(data: Any) -> Iterator[None]:
         _left.reset(token)
 
 
-def is_pattern(text: str) -> bool:
-    """Return True if *text* is a regular expression that is matched in linear time."""
-    try:
-        _compiled(text)
-    except ValueError:
-        return False
-    return True
-
-
-def find_pattern(pattern: str, text: str) -> bool:
-    """Return True if *pattern* is found in *text*; raises `ValueError` if it is none."""
-    return _compiled(pattern)(text)
-
-
-@lru_cache(maxsize=_MOST_KEPT)
-def _compiled(pattern: str) -> Callable[[str], bool]:
-    from pydantic_core import SchemaError, SchemaValidator, core_schema
-
-    if len(pattern) > _LONGEST:
-        raise ValueError(NOT_LINEAR)
-    try:
-        schema = core_schema.str_schema(pattern=pattern, regex_engine="rust-regex")
-        return SchemaValidator(schema).isinstance_python
-    except SchemaError:
-        raise ValueError(NOT_LINEAR) from None
-
-
 def bounded(chosen: Any, schema: Mapping[str, Any]) -> Any:
     """
     Return the validator class *chosen* of jsonschema with bounds, for use in `bounded_steps`.
 
     Raises `jsonschema.SchemaError` if *schema* is wrong or has patterns that can't be matched in
-    linear time, and `ValueError` if nothing bounds it for another reason.
+    linear time, or are too much together, and `ValueError` if nothing bounds it for another reason.
     """
     from jsonschema import FormatChecker, SchemaError
 
-    checker = FormatChecker(["regex"])
-    checker.checks("regex")(lambda value: not isinstance(value, str) or is_pattern(value))
+    checker, budget = FormatChecker(["regex"]), PatternBudget()
+    checker.checks("regex")(lambda value: not isinstance(value, str) or budget.takes(value))
     chosen.check_schema(schema, format_checker=checker)
     words: set[str] = set()
     for each in _nodes(schema):
@@ -91,7 +56,7 @@ def bounded(chosen: Any, schema: Mapping[str, Any]) -> Any:
             words.update(each)
             patterns = each.get("patternProperties")
             # Drafts before the sixth have no format for the keys.
-            if isinstance(patterns, Mapping) and not all(map(is_pattern, patterns)):
+            if isinstance(patterns, Mapping) and not all(map(budget.takes, patterns)):
                 raise SchemaError(NOT_LINEAR, validator="format", path=["patternProperties"])
     if {"patternProperties", "unevaluatedProperties"} <= words:
         # There the library matches patterns itself, and can't be told to do it otherwise.

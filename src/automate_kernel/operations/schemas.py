@@ -12,13 +12,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
-from automate_kernel.operations.schema_bounds import (
-    NOT_LINEAR,
-    TooManyStepsError,
-    bounded,
-    bounded_steps,
-    find_pattern,
-)
+from automate_kernel.operations.patterns import NOT_LINEAR, find_pattern
+from automate_kernel.operations.schema_bounds import TooManyStepsError, bounded, bounded_steps
 from automate_kernel.operations.unknown_fields import fields_at, unknown
 
 if TYPE_CHECKING:

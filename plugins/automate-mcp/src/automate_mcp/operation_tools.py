@@ -11,6 +11,7 @@ from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.exposure import hiding_secrets
+from automate_kernel.operations.portable_schemas import portable
 from automate_kernel.operations.schemas import compile_schema
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets.redaction import EnteringRedaction
@@ -44,7 +45,7 @@ class OperationTool:
             title=spec.title or self.operation,
             description=about or None,
             input_schema={"type": "object", **self.schema},
-            output_schema=None if spec.destructive else wrapped_schema(spec.output_json_schema()),
+            output_schema=None if spec.destructive else self._output_schema(),
             annotations=types.ToolAnnotations(
                 title=spec.title or self.operation,
                 read_only_hint=spec.read_only,
@@ -81,9 +82,12 @@ class OperationTool:
         problem = self._misfit(output)
         return failed(problem) if problem else answer(output, most=self.settings.max_output_bytes)
 
+    def _output_schema(self) -> dict[str, Any] | None:
+        return portable(wrapped_schema(self.spec.output_json_schema()))
+
     def _misfit(self, output: Any) -> AutomateError | None:
         """Return the error for an output that clients would refuse by the schema that they got."""
-        schema = wrapped_schema(self.spec.output_json_schema())
+        schema = self._output_schema()
         if schema is None:
             return None
         structured = output if isinstance(output, dict) else {"result": output}

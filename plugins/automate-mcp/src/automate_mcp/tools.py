@@ -14,6 +14,8 @@ from typing import Any, TypedDict
 from mcp.types import Tool
 
 from automate_kernel.errors import AutomateError
+from automate_kernel.operations.patterns import PatternBudget
+from automate_kernel.operations.portable_schemas import is_portable, without_patterns
 from automate_kernel.operations.schemas import Check, compile_schema
 from automate_kernel.providers import CapabilitySpec
 from automate_mcp.config import McpConfig, ToolHints
@@ -22,11 +24,6 @@ _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_NAME = 120
 _DIGEST = 6
 _MOST_SCHEMA = 256_000
-# The words of JSON Schema whose values are schemas by names of the author's, and those with data.
-_NAMED_SCHEMAS = frozenset(
-    {"properties", "$defs", "definitions", "dependentSchemas", "dependencies"}
-)
-_DATA = frozenset({"const", "enum", "default", "examples"})
 _MOST_DESCRIPTION = 8_000
 
 
@@ -49,6 +46,7 @@ def remote_tools(
     """Return the allowed ones of *tools*, by the names of their capabilities."""
     found: dict[str, RemoteTool] = {}
     seen: set[str] = set()
+    schemas = _Schemas(logger)
     for tool in tools:
         if tool.name in seen:
             continue  # told twice: pages may overlap
@@ -59,7 +57,7 @@ def remote_tools(
         if name in found:
             name = f"{name[:_LONGEST_NAME]}_{_digest(tool.name)}"
         if found.get(name) is None:
-            found[name] = _remote(tool, name, config, logger)
+            found[name] = _remote(tool, name, config, schemas)
     return found
 
 
@@ -81,13 +79,13 @@ def _digest(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
 
 
-def _remote(tool: Tool, name: str, config: McpConfig, logger: logging.Logger) -> RemoteTool:
+def _remote(tool: Tool, name: str, config: McpConfig, schemas: _Schemas) -> RemoteTool:
     hints = config.hints.get(tool.name, ToolHints())
-    output = _schema(tool.output_schema, f"output of {name!r}", logger)
+    output = schemas.usable(tool.output_schema, f"output of {name!r}")
     # The names of fields as the schema says, not as the object of the SDK has them.
     spec = CapabilitySpec(
         name,
-        input_schema=_schema(tool.input_schema, f"input of {name!r}", logger),
+        input_schema=schemas.usable(tool.input_schema, f"input of {name!r}"),
         output_schema=output,
         title=(tool.title or (tool.annotations and tool.annotations.title) or "")[:200],
         description=(tool.description or "")[:_MOST_DESCRIPTION],
@@ -124,41 +122,26 @@ def _nature(tool: Tool, hints: ToolHints, *, trusted: bool) -> _Nature:
     }
 
 
-def _schema(
-    schema: Mapping[str, Any] | None, what: str, logger: logging.Logger
-) -> Mapping[str, Any] | None:
-    """Return a schema without patterns; None for one that the server alone can check."""
-    if schema is None:
-        return None
-    try:
-        if len(json.dumps(schema)) > _MOST_SCHEMA:
-            raise ValueError("it is too large")
-        usable: Mapping[str, Any] = without_patterns(schema)
-        compile_schema(usable, what)({})
-    except (AutomateError, ValueError, re.error, RecursionError, TypeError) as error:
-        logger.warning("the schema of the %s isn't used: %s", what, type(error).__name__)
-        return None
-    return usable
+class _Schemas:
+    """The schemas of one server's tools, with the patterns that mean the same here and there."""
 
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._budget = PatternBudget()
 
-def without_patterns(schema: Any) -> Any:
-    """
-    Return *schema* without regular expressions, which its server checks alone.
+    def usable(self, schema: Mapping[str, Any] | None, what: str) -> Mapping[str, Any] | None:
+        """Return a schema that we can check; None for one that the server alone can check."""
+        if schema is None:
+            return None
+        try:
+            if len(json.dumps(schema)) > _MOST_SCHEMA:
+                raise ValueError("it is too large")
+            usable: Mapping[str, Any] = without_patterns(schema, self._takes)
+            compile_schema(usable, what)({})
+        except (AutomateError, ValueError, re.error, RecursionError, TypeError) as error:
+            self._logger.warning("the schema of the %s isn't used: %s", what, type(error).__name__)
+            return None
+        return usable
 
-    A stranger's can take for ever, and no other thread of the process runs meanwhile.
-    """
-    if isinstance(schema, list):
-        return [without_patterns(each) for each in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    left_out = {"pattern", "patternProperties"}
-    if "patternProperties" in schema:
-        # They are about what the patterns leave over, which nobody knows then.
-        left_out |= {"additionalProperties", "unevaluatedProperties"}
-    kept: dict[str, Any] = {}
-    for name, value in schema.items():
-        if name in _NAMED_SCHEMAS and isinstance(value, Mapping):
-            kept[name] = {each: without_patterns(inner) for each, inner in value.items()}
-        elif name not in left_out:
-            kept[name] = value if name in _DATA else without_patterns(value)
-    return kept
+    def _takes(self, pattern: str) -> bool:
+        return is_portable(pattern, self._budget.takes)

@@ -10,6 +10,7 @@ from typing import Any
 from mcp import types
 
 from automate_kernel import Kernel
+from automate_kernel.operations.portable_schemas import portable
 from automate_kernel.operations.schemas import compile_schema, invalid
 from automate_kernel.workflows.definition.model import Workflow
 from automate_mcp.answers import answer
@@ -78,7 +79,7 @@ class StartTool:
             "required": ["payload"] if payload else [],
             "additionalProperties": False,
         }  # fmt: skip
-        return {**schema, "$defs": defs} if defs else schema
+        return portable({**schema, "$defs": defs} if defs else schema)
 
     async def call(
         self, caller: Caller, arguments: dict[str, Any], key: str | None, send: Send

@@ -2,26 +2,27 @@
 The schemas of a document as JSON Schema 2020-12, each with the definitions that it needs.
 
 What a schema may not have is left out with a note, so that the rest always compiles: of the public
-documents one in forty has a pattern that isn't Python's, or a type that doesn't exist. A pattern
-that can't be matched in linear time is left out too, and so is ``unevaluatedProperties``.
+documents one in forty has a pattern that can't be matched in linear time, or a type that doesn't
+exist. ``unevaluatedProperties`` is left out too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from automate_kernel.operations import schema_bounds
+from automate_kernel.operations.patterns import PatternBudget
+from automate_kernel.operations.portable_schemas import without_patterns
 from automate_openapi.document import ApiDocument, BrokenReferenceError, mapping
 
 Direction = Literal["input", "output"]
 _TYPES = ("null", "boolean", "object", "array", "number", "string", "integer")
 _DEEPEST, _MOST_NODES, _MOST_DEFINITIONS, _LONGEST = 60, 20_000, 3_000, 2_000
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
+_NOT_LINEAR = "it can't be matched in linear time"
 # Which side never has the property, by the property's own word.
 _OTHERS = {"input": "readOnly", "output": "writeOnly"}
 
@@ -50,7 +51,7 @@ class Schemas:
         self._document = document
         self._parts: dict[tuple[Direction, str], _SchemaPart] = {}
         self._names: dict[str, str] = {}
-        self._taken: dict[str, str] = {}
+        self._budget, self._all_taken = PatternBudget(), True
 
     def closed(self, node: Any, base: str, direction: Direction) -> Closed:
         """Return the schema *node*, which is in the document *base*, with all that it needs."""
@@ -60,7 +61,7 @@ class Schemas:
 
     def part(self, node: Any, base: str, direction: Direction) -> _SchemaPart:
         """Return the schema *node* rewritten, and without its definitions."""
-        return _Rewriting(self._document, self.name_of, base, direction).done(node)
+        return _Rewriting(self._document, self, base, direction).done(node)
 
     def close(self, schema: dict[str, Any], part: _SchemaPart, direction: Direction) -> Closed:
         """Return *schema*, made of *part*, with the definitions that it refers to."""
@@ -80,7 +81,24 @@ class Schemas:
             waiting += found.references
         if definitions:
             schema = {**schema, "$defs": dict(sorted(definitions.items()))}
+        if not self._all_taken:
+            schema = self._bounded(schema, problems)
         return Closed(schema, list(dict.fromkeys(problems)))
+
+    def has_pattern(self, pattern: str) -> None:
+        """Note a pattern. Most documents have none that can't be used; nothing is searched then."""
+        self._all_taken = self._budget.takes(pattern) and self._all_taken
+
+    def _bounded(self, schema: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+        budget = PatternBudget()
+
+        def takes(pattern: str) -> bool:
+            taken = budget.takes(pattern)
+            if not taken:
+                problems.append(f"the pattern {pattern[:60]!r} isn't checked: {_NOT_LINEAR}")
+            return taken
+
+        return without_patterns(schema, takes)
 
     def name_of(self, reference: str) -> str:
         """Return the name among ``$defs`` of what a *reference* leads to."""
@@ -113,9 +131,9 @@ class _Rewriting:
     """The rewriting of one schema. A keyword that isn't as it should be is left out."""
 
     def __init__(
-        self, document: ApiDocument, name_of: Callable[[str], str], base: str, direction: Direction
+        self, document: ApiDocument, schemas: Schemas, base: str, direction: Direction
     ) -> None:
-        self._document, self._name_of, self._base = document, name_of, base
+        self._document, self._schemas, self._base = document, schemas, base
         self._direction = direction
         self._part = _SchemaPart()
         self._nodes = 0
@@ -146,8 +164,10 @@ class _Rewriting:
                 node = {key: node[key] for key in ("description", "nullable") if key in node}
         for keyword, value in node.items():
             self._keyword(found, keyword, value, depth)
+        for pattern in (*found.get("patternProperties", ()), found.get("pattern")):
+            if pattern is not None:
+                self._schemas.has_pattern(pattern)
         self._bounds(found, node)
-        self._without_rest(found, node)
         if node.get("readOnly") is True or node.get("writeOnly") is True:
             found |= {k: True for k in ("readOnly", "writeOnly") if node.get(k) is True}
         self._without_others(found, node)
@@ -161,7 +181,7 @@ class _Rewriting:
             self._note(str(problem))
             return None
         self._part.references[absolute] = None
-        return f"#/$defs/{self._name_of(absolute)}"
+        return f"#/$defs/{self._schemas.name_of(absolute)}"
 
     def _keyword(self, found: dict[str, Any], keyword: str, value: Any, depth: int) -> None:
         check = _CHECKS.get(keyword)
@@ -176,31 +196,14 @@ class _Rewriting:
             found[keyword] = [self._schema(each, depth + 1) for each in value]
         elif keyword in _MAPS and isinstance(value, Mapping):
             found[keyword] = {
-                str(name): self._schema(each, depth + 1)
-                for name, each in value.items()
-                if keyword != "patternProperties" or self._is_pattern(str(name))
+                str(name): self._schema(each, depth + 1) for name, each in value.items()
             }
         elif keyword == "type":
             self._type(found, value)
         elif keyword == "items":
             self._items(found, value, depth)
-        elif keyword == "pattern" and isinstance(value, str) and self._is_pattern(value):
+        elif keyword == "pattern" and isinstance(value, str):
             found["pattern"] = value
-
-    def _without_rest(self, found: dict[str, Any], node: Mapping[str, Any]) -> None:
-        """Leave out what is about other properties, if a pattern of some has been left out."""
-        given, kept = node.get("patternProperties"), found.get("patternProperties", {})
-        if isinstance(given, Mapping) and len(kept) < len(given):
-            found.pop("additionalProperties", None)
-
-    def _is_pattern(self, text: str) -> bool:
-        if is_pattern(text):
-            return True
-        self._note(
-            f"the pattern {text[:60]!r} isn't checked: it is none of Python's, or can't be matched"
-            " in linear time"
-        )
-        return False
 
     def _type(self, found: dict[str, Any], value: Any) -> None:
         types = value if isinstance(value, list) else [value]
@@ -266,17 +269,6 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
     if any(word in schema for word in ("allOf", "anyOf", "oneOf", "const")):
         return {"anyOf": [schema, {"type": "null"}]}
     return schema
-
-
-def is_pattern(text: str) -> bool:
-    """Return True if *text* is a regular expression of Python's too, and bounded in time."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            re.compile(text)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    return schema_bounds.is_pattern(text)
 
 
 def _is_number(value: Any) -> bool:
