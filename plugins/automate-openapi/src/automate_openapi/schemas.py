@@ -85,9 +85,11 @@ class Schemas:
             schema = self._bounded(schema, problems)
         return Closed(schema, list(dict.fromkeys(problems)))
 
-    def has_pattern(self, pattern: str) -> None:
-        """Note a pattern. Most documents have none that can't be used; nothing is searched then."""
-        self._all_taken = self._budget.takes(pattern) and self._all_taken
+    def note_patterns(self, schema: Mapping[str, Any]) -> None:
+        """Note if one can't be used. Most documents have none; nothing is searched then."""
+        for pattern in (*schema.get("patternProperties", ()), schema.get("pattern")):
+            if pattern is not None:
+                self._all_taken = self._budget.takes(pattern) and self._all_taken
 
     def _bounded(self, schema: dict[str, Any], problems: list[str]) -> dict[str, Any]:
         budget = PatternBudget()
@@ -164,9 +166,7 @@ class _Rewriting:
                 node = {key: node[key] for key in ("description", "nullable") if key in node}
         for keyword, value in node.items():
             self._keyword(found, keyword, value, depth)
-        for pattern in (*found.get("patternProperties", ()), found.get("pattern")):
-            if pattern is not None:
-                self._schemas.has_pattern(pattern)
+        self._schemas.note_patterns(found)
         self._bounds(found, node)
         if node.get("readOnly") is True or node.get("writeOnly") is True:
             found |= {k: True for k in ("readOnly", "writeOnly") if node.get(k) is True}
