@@ -10,6 +10,10 @@ from automate_kernel import Connector, Kernel, action
 from automate_kernel.cli.session import Session
 from automate_kernel.errors import ConfigError
 from automate_kernel.monitoring.diagnosis import plugin_findings
+from automate_kernel.operations.plugin import complete_config
+from automate_kernel.operations.schemas import compile_schema
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import (
     AliasChoices,
     AliasPath,
@@ -193,6 +197,89 @@ def test_without_a_model_anything_is_taken() -> None:
     with Kernel(discover=False, plugins=[Free], config={"free": {"any": 1}}) as kernel:
         assert kernel.invoke("free.shown") == {"any": 1}
     assert refused({"type": "object"}, {"any": 1}) == ""
+
+
+def schema_of(model: Any) -> dict[str, Any]:
+    return plugin_of(model).config_json_schema()
+
+
+def test_the_published_schema_is_closed_where_a_misspelt_option_is_an_error() -> None:
+    """A form or an editor finds the slip before the kernel does, in models inside it too."""
+
+    class Plain(BaseModel):
+        server: Server = Server()
+        servers: list[Server] = []
+
+    schema = schema_of(Plain)
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["Server"]["additionalProperties"] is False
+
+
+def test_a_model_that_takes_more_has_an_open_schema() -> None:
+    """One that says so, that reads for itself, or that has a field with two names."""
+
+    class Ignoring(BaseModel):
+        model_config = ConfigDict(extra="ignore")
+
+    class Allowing(BaseModel):
+        model_config = ConfigDict(extra="allow")
+
+    class Translating(BaseModel):
+        @model_validator(mode="before")
+        @classmethod
+        def translated(cls, data: Any) -> Any:
+            return data
+
+    class Both(BaseModel):
+        model_config = ConfigDict(populate_by_name=True)
+        sender: str = Field(alias="from")
+
+    class Splitting(BaseModel):
+        server: Annotated[Server, BeforeValidator(lambda given: given)] = Server()
+
+    for model in (Ignoring, Allowing, Translating, Both, Quiet):
+        assert schema_of(model).get("additionalProperties") is not False, model
+    schema = schema_of(Splitting)
+    assert schema["additionalProperties"] is False
+    assert "additionalProperties" not in schema["$defs"]["Server"]
+
+
+SERVER = st.sampled_from([{}, {"port": 2}, {"prot": 2}])
+OPTIONS = {
+    "timeout_seconds": st.just(3), "tiemout": st.just(3), "server": SERVER,
+    "named": st.dictionaries(st.sampled_from("ab"), SERVER), "rooted": st.lists(SERVER, max_size=2),
+    "split": SERVER, "from": st.just("x"), "from_address": st.just("x"),
+}  # fmt: skip
+
+
+@settings(max_examples=30)
+@given(st.fixed_dictionaries({}, optional=OPTIONS), st.booleans())
+def test_the_schema_refuses_the_options_that_the_kernel_refuses(
+    config: dict[str, Any], two_names: bool
+) -> None:
+    """And no others: where it can't say which names a field has, it is open."""
+
+    class Split(BaseModel):
+        port: int = 1
+
+    class Options(BaseModel):
+        timeout_seconds: int = 5
+        server: Server = Server()
+        named: dict[str, Server] = {}
+        rooted: Servers = Servers([])
+        split: Annotated[Split, BeforeValidator(lambda given: {"port": 1})] = Split()
+
+    class Named(Options):
+        sender: str = Field("a", validation_alias=AliasChoices("from", "from_address"))
+
+    model = Named if two_names else Options
+    found = compile_schema(schema_of(model), "config")(config)
+    try:
+        complete_config(plugin_of(model), config)
+    except ConfigError:
+        assert found or two_names
+    else:
+        assert found == []
 
 
 def test_the_place_is_named_on_the_command_line(

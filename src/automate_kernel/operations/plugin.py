@@ -21,7 +21,7 @@ from automate_kernel.operations.schemas import (
     validation_problems,
 )
 from automate_kernel.operations.spec import OperationSpec
-from automate_kernel.operations.unknown_fields import ignored_fields
+from automate_kernel.operations.unknown_fields import config_schema_of, ignored_fields
 from automate_kernel.secrets.tracebacks import log_error, mark
 
 if TYPE_CHECKING:
@@ -140,8 +140,15 @@ class Plugin:
 
     @classmethod
     def config_json_schema(cls) -> dict[str, Any]:
-        """Return the JSON Schema of the configuration, for forms and documentation."""
-        return json_schema_of(cls.config_schema())
+        """
+        Return the JSON Schema of the configuration, for forms and documentation.
+
+        It is closed (``additionalProperties: false``) where a misspelt option is an error.
+        """
+        schema: Schema = cls.config_schema()
+        if is_model(schema):
+            return config_schema_of(schema)  # type: ignore[arg-type]
+        return json_schema_of(schema)
 
     @classmethod
     def parse_config(cls, config: Mapping[str, Any] | None) -> Any:

@@ -49,6 +49,43 @@ def ignored_fields(parsed: Any, data: Any, place: str = "") -> Iterator[tuple[st
             yield from ignored_fields(parsed[key], data[key], f"{place}{key}.")
 
 
+def config_schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """
+    Return the JSON Schema of a config that *model* describes, closed where `ignored_fields` are.
+
+    Pydantic's own says ``additionalProperties: false`` of models with ``extra="forbid"`` alone.
+    """
+    from pydantic.json_schema import GenerateJsonSchema
+
+    reshaped = set(_reshaped_models(model, set()))
+
+    class ClosingSchema(GenerateJsonSchema):
+        def model_schema(self, schema: Any) -> dict[str, Any]:
+            found, each = super().model_schema(schema), schema["cls"]
+            names = [name for field in each.model_fields for name in _accepted(each, field)]
+            # A second name of a field is not among the properties.
+            named = set(names) <= found.get("properties", {}).keys()
+            if named and each not in reshaped and not _reads_more(each):
+                found.setdefault("additionalProperties", False)
+            return found
+
+    return model.model_json_schema(schema_generator=ClosingSchema)
+
+
+def _reshaped_models(
+    model: type[BaseModel], seen: set[tuple[type[BaseModel], bool]], inside: bool = False
+) -> Iterator[type[BaseModel]]:
+    """Yield the models of fields whose value code of the author's may make out of another one."""
+    if (model, inside) in seen:
+        return
+    seen.add((model, inside))
+    if inside:
+        yield model
+    for name, field in model.model_fields.items():
+        for each in _models_in(field.annotation):
+            yield from _reshaped_models(each, seen, inside or _reshapes(model, name))
+
+
 def fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     """Return the names of the fields of the models that stand at *path* in *model*."""
     models = [model]
