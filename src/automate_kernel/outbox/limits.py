@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from operator import itemgetter
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import FairShare, ready_kinds
 from automate_kernel.outbox.item import check_text
+from automate_kernel.outbox.remembered import Remembered
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import LIMIT, OUTBOX
 
@@ -138,8 +140,7 @@ class KindLimits:
     def __init__(self, storage: Storage, *, control_seconds: float, skip_locked: bool) -> None:
         self._storage, self._skip_locked = storage, skip_locked
         self._control_seconds = control_seconds
-        self._known: Mapping[str, Limit] = {}
-        self._known_until = 0.0
+        self._known: Remembered[Mapping[str, Limit]] = Remembered(control_seconds)
         # By the monotonic clock.
         self._free_at: Mapping[str, float] = {}
         # Of its own for each kind, since a backlog behind a limit says nothing of other kinds; and
@@ -150,7 +151,7 @@ class KindLimits:
     def set(self, limit: Limit) -> None:
         """Set the limit of a kind, whatever it was."""
         self._set(limit, [])
-        self._known_until = 0.0
+        self._known.forget()
 
     def declare(self, limits: Iterable[Limit], kinds: Iterable[str]) -> None:
         """Set limits that the code declares; see `OutboxStore.declare_limits`."""
@@ -161,7 +162,7 @@ class KindLimits:
             gone.discard(limit.kind)
         with self._storage.begin() as rows:
             rows.delete(LIMIT, [Where("kind", "in", sorted(gone)), declared])
-        self._known_until = 0.0
+        self._known.forget()
 
     def _set(self, limit: Limit, only: Sequence[Where]) -> None:
         with self._storage.begin() as rows:
@@ -173,7 +174,7 @@ class KindLimits:
         """Lift the limit of *kind*; False if it had none."""
         with self._storage.begin(atomic=False) as rows:
             lifted = bool(rows.delete(LIMIT, [Where("kind", "eq", kind)]))
-        self._known_until = 0.0
+        self._known.forget()
         return lifted
 
     def limited(
@@ -184,21 +185,20 @@ class KindLimits:
 
         Look at the table again *early*: when half the time is over for which it is known.
         """
-        now = time.monotonic()
-        if now >= self._known_until - early * self._control_seconds / 2:
-            self._known = {row["kind"]: Limit.of(row) for row in rows.select(LIMIT)}
-            self._known_until = now + self._control_seconds
-            refresh = self._control_seconds / 20
-            self._share_of = {
-                kind: self._share_of.get(kind) or FairShare(refresh) for kind in self._known
-            }
+        known = self._known.get(partial(self._read, rows), early=early)
         if self._free_at:
             self._free_at = {
                 kind: at
                 for kind, at in self._free_at.items()
                 if kinds is not None and kind not in kinds
             }
-        return [kind for kind in self._known if kinds is None or kind in kinds]
+        return [kind for kind in known if kinds is None or kind in kinds]
+
+    def _read(self, rows: Rows) -> Mapping[str, Limit]:
+        known = {row["kind"]: Limit.of(row) for row in rows.select(LIMIT)}
+        refresh = self._control_seconds / 20
+        self._share_of = {kind: self._share_of.get(kind) or FairShare(refresh) for kind in known}
+        return known
 
     def claim(
         self,

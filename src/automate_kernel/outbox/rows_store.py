@@ -60,6 +60,7 @@ from automate_kernel.outbox.operator_commands import (
     recall,
 )
 from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
+from automate_kernel.outbox.remembered import Remembered
 from automate_kernel.outbox.retention import Retention, forget
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.store import OutboxStore
@@ -176,8 +177,7 @@ class RowsOutboxStore(OutboxStore):
         )
         self._share = FairShare(control_seconds / 20)
         self._leases: dict[str, _Lease] = {}
-        self._paused: frozenset[str] = frozenset()
-        self._paused_until = 0.0
+        self._paused: Remembered[frozenset[str]] = Remembered(control_seconds)
         # Per choice of kinds, since a worker has several pools: whether the next claim is a full
         # one, and from when on one that finds something makes the next a full one.
         self._next_full_claim: dict[tuple[str, ...] | None, tuple[bool, float]] = {}
@@ -364,11 +364,7 @@ class RowsOutboxStore(OutboxStore):
 
     def _paused_kinds(self, rows: Rows, *, early: bool = False) -> frozenset[str]:
         """Return the kinds that are paused, as far as is known; look *early* at half the time."""
-        now = time.monotonic()
-        if now >= self._paused_until - early * self._control_seconds / 2:
-            self._paused = queries.paused_kinds(rows)
-            self._paused_until = now + self._control_seconds
-        return self._paused
+        return self._paused.get(partial(queries.paused_kinds, rows), early=early)
 
     def _admit(
         self, rows: Rows, taken: list[Row], keys: ConcurrencyKeys, paused: frozenset[str]
@@ -812,7 +808,7 @@ class RowsOutboxStore(OutboxStore):
         row = {"kind": kind, "reason": storable(reason), "created_at": Now()}
         with self.storage.begin() as rows:
             rows.insert(PAUSE, [row])
-        self._paused_until = 0.0
+        self._paused.forget()
 
     def resume(self, kind: str) -> None:
         """Claim items of *kind* again."""
@@ -821,7 +817,7 @@ class RowsOutboxStore(OutboxStore):
         with self.storage.begin() as rows:
             rows.delete(PAUSE, [Where("kind", "eq", kind)])
             rows.update(OUTBOX, parked, {"waiting_for": "worker"})
-        self._paused_until = 0.0
+        self._paused.forget()
 
     # -- limits ------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.outbox.item import check_text
+from automate_kernel.outbox.remembered import Remembered
 from automate_kernel.storage.rows import Now, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, PAUSE, WORKFLOW_PAUSE
 from automate_kernel.storage.values import storable
@@ -40,9 +41,8 @@ class WorkflowPauses:
     def __init__(
         self, storage: Storage, outbox: OutboxStore, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._storage, self._outbox, self._clock = storage, outbox, clock
-        self._known: frozenset[str] = frozenset()
-        self._known_until = 0.0
+        self._storage, self._outbox = storage, outbox
+        self._known: Remembered[frozenset[str]] = Remembered(_REMEMBERED_SECONDS, clock)
 
     def pause(self, workflow: str, reason: str = "", *, tenant_id: str | None = None) -> bool:
         """
@@ -59,7 +59,7 @@ class WorkflowPauses:
         row = {"kind": key, "reason": storable(reason), "created_at": Now()}
         with self._storage.begin() as rows:
             paused = bool(rows.insert(PAUSE, [row]))
-        self._known_until = 0.0
+        self._known.forget()
         for item_ids in self._items(workflow, tenant_id):
             # Only what runs has to be told: the others are looked at when they are claimed.
             running = self._outbox.find(ids=item_ids, status="RUNNING", limit=len(item_ids))
@@ -71,7 +71,7 @@ class WorkflowPauses:
         with self._storage.begin() as rows:
             key = Where("kind", "eq", _key(workflow, tenant_id))
             resumed = bool(rows.delete(PAUSE, [key]))
-        self._known_until = 0.0
+        self._known.forget()
         # After that commit: whoever parks one from now on sees that nothing is paused.
         for item_ids in self._items(workflow, tenant_id):
             parked = self._outbox.find(ids=item_ids, waiting_for="resume", limit=len(item_ids))
@@ -93,13 +93,12 @@ class WorkflowPauses:
 
     def holds(self, workflow: str, tenant_id: str | None) -> bool:
         """Return True if *workflow* seems to be paused: what is remembered may be a second old."""
-        now = self._clock()
-        if now >= self._known_until:
-            with self._storage.begin(atomic=False) as rows:
-                found = rows.select(PAUSE, columns=("kind",))
-            self._known = frozenset(row["kind"] for row in found)
-            self._known_until = now + _REMEMBERED_SECONDS
-        return bool(self._known) and not self._known.isdisjoint(_keys(workflow, tenant_id))
+        known = self._known.get(self._read)
+        return bool(known) and not known.isdisjoint(_keys(workflow, tenant_id))
+
+    def _read(self) -> frozenset[str]:
+        with self._storage.begin(atomic=False) as rows:
+            return frozenset(row["kind"] for row in rows.select(PAUSE, columns=("kind",)))
 
     def locked(self, rows: Rows, workflow: str, tenant_id: str | None) -> bool:
         """Return True if *workflow* is paused, and stays so until the transaction ends."""
