@@ -691,6 +691,27 @@ def test_a_failure_in_a_pause_cancels_the_sub_workflow(
     assert world.rows(WAIT) == []
 
 
+def test_a_step_that_fails_as_it_begins_has_begun_no_wait(world: World) -> None:
+    """Its first elements would wait, the last can't: nobody is asked, nothing starts or stays."""
+    world.add("child", {"id": "go", "action": "note"})
+    asking = {"title": "{{ item.k }}?", "notify": {"action": "note", "input": {"what": "mail"}}}
+    kinds: list[dict[str, Any]] = [
+        {"wait_for": {"event": "go", "match": {"k": "{{ item.k }}"}}},
+        {"approval": asking},
+        {"workflow": "child", "input": "{{ item.k }}"},
+    ]
+    for number, kind in enumerate(kinds):
+        step = {"id": "each", "for_each": [{"k": 1}, {"k": 2}, {}], "concurrency": 3}
+        world.add(f"plain{number}", {**step, **kind})
+        world.add(f"block{number}", {**step, "steps": [{"id": "a", **kind}]})
+        for name in ("plain", "block"):
+            one = world.start(f"{name}{number}")
+            assert world.status(one) is FAILED
+            assert world.children(one) == []
+    assert world.rows(WAIT) == []
+    assert world.called == []
+
+
 def test_a_signal_that_does_not_fit_wakes_once(world: World) -> None:
     """What was looked at is not looked at again: the execution waits, and spins not."""
     world.add("picky", {"id": "a", "wait_for": {"event": "x", "if": "{{ signal.payload == 2 }}"}})

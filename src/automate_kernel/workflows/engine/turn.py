@@ -155,6 +155,8 @@ class TurnDraft:
         self._saved.clear()
         if turn.labels:
             self._execution.set_labels(turn.labels)
+        if turn.waits:
+            _drop_ended_waits(turn)
         return turn
 
     def label(self, labels: Mapping[str, str]) -> None:
@@ -238,6 +240,18 @@ class TurnDraft:
         run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
         run.error_group = group_of(error)
         self.turn.failures.append(run.failed_attempt())
+
+
+def _drop_ended_waits(turn: Turn) -> None:
+    """Take the waits out of *turn* that have begun in it and ended: another step has failed, say."""
+    ended = [wait for wait in turn.waits if wait.run.status is not StepStatus.WAITING]
+    if not ended:
+        return
+    turn.waits = [wait for wait in turn.waits if wait.run.status is StepStatus.WAITING]
+    # What they would have started begins not at all, rather than to be cancelled.
+    unborn = {wait.details.get("execution_id") for wait in ended if wait.about == "workflow"}
+    turn.children = [child for child in turn.children if child.id not in unborn]
+    turn.abandoned = [each for each in turn.abandoned if each not in unborn]
 
 
 def _attempts_of(run: StepRun, crashes: int, *, first: bool) -> int:
