@@ -450,6 +450,70 @@ def test_a_key_that_can_not_be_rendered(open_kernel: Open) -> None:
     assert statuses(kernel) == {}
 
 
+@pytest.mark.parametrize(
+    ("limit", "when_full"), [(1, "queue"), (1, "skip"), (1, "cancel_older"), (3, "queue")]
+)
+def test_a_sub_workflow_never_waits_for_those_that_wait_for_it(limit: int, when_full: str) -> None:
+    """As deep as there are places it begins; then its step fails, and says why."""
+    kernel = Kernel(discover=False, secrets={})
+    kernel.add_workflow({"name": "between", "trigger": {"type": "manual"}, "steps": [
+        {"id": "a", "workflow": "deep", "input": "{{ event.payload }}"},
+    ]})  # fmt: skip
+    kernel.add_workflow({
+        "name": "deep", "trigger": {"type": "manual"},
+        "concurrency": {"limit": limit, "key": "{{ event.payload.key }}", "when_full": when_full},
+        "steps": [
+            {"id": "down", "workflow": "between", "if": "{{ event.payload.n > 0 }}",
+             "input": {"key": "{{ event.payload.key }}", "n": "{{ event.payload.n - 1 }}"}},
+            {"id": "other", "workflow": "deep", "if": "{{ event.payload.n > 0 }}",
+             "input": {"key": "other", "n": 0}},
+        ],
+    })  # fmt: skip
+    fits = kernel.start("deep", {"key": "x", "n": limit - 1})
+    kernel.run_until_idle()
+    assert see(kernel, fits).status is ExecutionStatus.COMPLETED
+    one = kernel.start("deep", {"key": "x", "n": limit})
+    kernel.run_until_idle()
+    failed = see(kernel, one)
+    assert (failed.status, failed.error_code) == ("FAILED", "FAILED_PRECONDITION")
+    assert "sub-workflow 'deep' would wait for ever" in str(failed.error)
+
+
+def test_a_sub_workflow_that_nobody_waits_for_comes_to_its_turn() -> None:
+    """Whoever started it holds its place no longer by then."""
+    kernel = Kernel(discover=False, secrets={})
+    kernel.add_workflow({
+        "name": "deep", "trigger": {"type": "manual"}, "concurrency": 1,
+        "steps": [
+            {"id": "next", "workflow": "deep", "wait": False, "if": "{{ event.payload > 1 }}",
+             "input": "{{ event.payload - 1 }}"},
+        ],
+    })  # fmt: skip
+    kernel.add_workflow({"name": "top", "trigger": {"type": "manual"}, "steps": [
+        {"id": "a", "workflow": "deep", "input": "{{ 3 }}"},
+    ]})  # fmt: skip
+    kernel.start("top")
+    kernel.run_until_idle()
+    assert statuses(kernel) == {"COMPLETED": 4}
+
+
+def test_a_copy_of_a_sub_workflow_has_nobody_who_waits_for_it() -> None:
+    """So the places of those that waited for the original are free for its own sub-workflows."""
+    kernel = Kernel(discover=False, secrets={})
+    lane = {"trigger": {"type": "manual"}, "concurrency": {"limit": 1}}
+    leaf: dict[str, Any] = {"id": "leaf", "workflow": "top", "input": "{{ 0 }}"}
+    kernel.add_workflow({"name": "middle", "trigger": {"type": "manual"}, "steps": [leaf]})
+    top = {"id": "a", "workflow": "middle", "if": "{{ event.payload == 1 }}"}
+    kernel.add_workflow({"name": "top", **lane, "steps": [top]})
+    kernel.start("top", 1)
+    kernel.run_until_idle()
+    (middle,) = kernel.executions.find(workflow="middle")
+    assert middle.status is ExecutionStatus.FAILED
+    copy = kernel.executions.fork(middle.id, "leaf")
+    kernel.run_until_idle()
+    assert see(kernel, copy).status is ExecutionStatus.COMPLETED
+
+
 def test_a_plain_workflow_has_no_gates_and_no_slots(open_kernel: Open) -> None:
     """What isn't used costs nothing: its wake-up has no key."""
     kernel = open_kernel()

@@ -232,6 +232,8 @@ class Execution:
     """The time from which events count, of one that continues another; else its own beginning."""
     events_taken: dict[str, Any] | None = None
     """The events that those before it have taken, by key: the last time, and its signals."""
+    concurrency_key: str | None = None
+    """The key of which so many executions go on at once, as a hash; None without a limit."""
     output: Any = None
     error_code: str | None = None
     error: str | None = None

@@ -26,7 +26,7 @@ FindChild = Callable[[str, Event], tuple[Workflow, Admission | None]]
 """Finds the workflow called so that an event may start, and its conditions on a start."""
 
 _NAMESPACE = uuid.UUID("5b6d7a3e-6c59-5f0e-8f0e-2f4f3c1d9a77")
-_DEPTH, _UNREAD = "depth", "unread"
+_DEPTH, _LANES, _UNREAD = "depth", "lanes", "unread"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +78,53 @@ def child_event(
         source=parent.id,
         tenant_id=parent.tenant_id,
         occurred_at=at,
-        headers=_headers(depth),
+        headers=_headers(depth, _lanes_around(parent) if waited else []),
         labels=parent.labels,
     )
 
 
-def depth_headers(event: Event) -> dict[str, str]:
-    """Return the headers by which one that goes on in the place of *event*'s has the same depth."""
-    return _headers(_depth(event))
+def check_lane(event: Event, name: str, admission: Admission | None) -> None:
+    """
+    Raise ``FAILED_PRECONDITION`` if the sub-workflow *name* of *event* could never begin.
+
+    Those that wait for it would hold all places of its concurrency key until it ends.
+    """
+    concurrency = admission and admission.concurrency
+    if admission is None or concurrency is None or concurrency.limit > MOST_DEPTH:
+        return
+    held = _lanes(event).count(admission.concurrency_key or "")
+    if held >= concurrency.limit:
+        raise AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"sub-workflow {name!r} would wait for ever: {held} of its concurrency key may go on"
+            " at once, and wait for it themselves",
+            hint="give it another key, raise the limit, or start it with wait: false",
+        )
 
 
-def _headers(depth: int) -> dict[str, str]:
-    return {_DEPTH: str(depth)} if depth else {}
+def inherited_headers(event: Event) -> dict[str, str]:
+    """Return the headers of one that goes on in the place of *event*'s: the same wait for it."""
+    return _headers(_depth(event), _lanes(event))
+
+
+def _headers(depth: int, lanes: list[str]) -> dict[str, str]:
+    found = {_DEPTH: str(depth)} if depth else {}
+    return {**found, _LANES: " ".join(lanes)} if lanes else found
 
 
 def _depth(event: Event) -> int:
     text = event.headers.get(_DEPTH, "") if event.type == "manual" else ""
     return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def _lanes(event: Event) -> list[str]:
+    """Return the concurrency keys of the executions that wait for that of *event*."""
+    return event.headers.get(_LANES, "").split() if event.type == "manual" else []
+
+
+def _lanes_around(parent: Execution) -> list[str]:
+    own = parent.concurrency_key
+    return [*_lanes(parent.event), *([own] if own is not None else [])]
 
 
 def end_event(row: Mapping[str, Any] | None, execution_id: str) -> Event:

@@ -20,7 +20,7 @@ from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.children import FindChild, depth_headers
+from automate_kernel.workflows.engine.children import FindChild, inherited_headers
 from automate_kernel.workflows.execution import Event, Execution
 
 _NAMESPACE = uuid.UUID("0a3f5a52-0d5e-5bd5-9a10-5d2f7f5d3c61")
@@ -58,7 +58,7 @@ def successor_of(
         source=execution.id,
         tenant_id=execution.tenant_id,
         occurred_at=now.isoformat(),
-        headers=depth_headers(execution.event),
+        headers=inherited_headers(execution.event),
         labels=execution.event.labels,
     )
     workflow = pinned

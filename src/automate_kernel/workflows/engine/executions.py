@@ -623,6 +623,8 @@ class ExecutionStore:
                 first.event,
                 id=new_id(),
                 payload=first.event.payload if payload is SAME else payload,
+                # Nobody waits for the copy.
+                headers=first.event.headers if first.parent_id is None else {},
                 labels=labels if len(labels) <= MAX_LABELS else first.event.labels,
             )
             new = self.starts.new(workflow, event, own=first.own_labels)

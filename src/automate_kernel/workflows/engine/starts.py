@@ -79,6 +79,7 @@ class NewExecution:
                 "successor_id",
                 "events_since",
                 "events_taken",
+                "concurrency_key",
             )
         )
         texts, now = ((name, self.row[name]) for name in ("event", "labels")), item.created_at

@@ -18,6 +18,7 @@ from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor, read
 from automate_kernel.workflows.engine.children import (
     Child,
     FindChild,
+    check_lane,
     child_event,
     child_id,
     error_of,
@@ -243,6 +244,7 @@ class WaitingSteps:
         )
         encode_json(payload, f"input of step {step.id!r}")
         workflow, admission = self._find_child(name, event)
+        check_lane(event, name, admission)
         child = Child(execution_id, workflow, event, step.wait, admission)
         started = {"execution_id": execution_id}
         if not step.wait:
