@@ -666,6 +666,40 @@ def add_family(kernel: Kernel, *steps: dict[str, Any]) -> None:
     add(kernel, {"id": "make", "workflow": "child"}, *steps)
 
 
+@pytest.mark.parametrize("waited", ["event", "signal"])
+def test_a_large_event_answers_once(kernel: Kernel, clock: FakeClock, waited: str) -> None:
+    """No second step takes it, nor a later round, nor the execution that follows."""
+    nap = {"sleep": "1h"}
+    kernel.add_workflow({
+        "name": "twice", "trigger": {"type": "manual"},
+        "steps": [
+            {"id": "one", "wait_for": {waited: "go"}},
+            {"id": "nap", **nap},
+            {"id": "rounds", "until": "{{ false }}", "max_rounds": 2, "on_max_rounds": "continue",
+             "steps": [{"id": "round", "wait_for": {waited: "go"}}, {"id": "rest", **nap}]},
+            {"id": "again", "if": "{{ not event.payload }}", "continue_as_new": {"n": 2}},
+        ],
+    })  # fmt: skip
+    first = kernel.start("twice")
+    kernel.run_until_idle()
+    for number in range(6):
+        if waited == "event":
+            kernel.emit("go", {"number": number, "large": LARGE})
+        else:
+            kernel.signal(first, "go", {"number": number, "large": LARGE})
+        for _ in range(4):
+            kernel.run_until_idle()
+            clock.advance(3700)
+    executions = kernel.executions.find(workflow="twice")
+    taken = [
+        run.output["payload"]["number"]
+        for execution in reversed(executions)
+        for run in execution.steps
+        if run.step_id in ("one", "rounds[0].round", "rounds[1].round")
+    ]
+    assert taken == list(range(6))
+
+
 @pytest.mark.parametrize("in_worker", [True, False])
 def test_the_output_of_a_sub_workflow_is_passed_on(
     kernel: Kernel, store: Store, in_worker: bool

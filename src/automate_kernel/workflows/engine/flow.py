@@ -70,7 +70,7 @@ class Flow:
         self.execution: Execution = loaded.execution
         self.workflow: Workflow = program.workflow
         self._recovery = program.recovery
-        self._reads = program.reads
+        self._reads, self._awaiting = program.reads, program.awaiting
         self._outputs, self._large = outputs or LargeOutputs(), 0
         self._sorts_keys = loaded.sorts_keys
         self.running: dict[StepKey, StepCall] = {}
@@ -168,6 +168,11 @@ class Flow:
             for event in events
             if unread_output(event) is not None
         ]
+
+    def has_taken(self, run: StepRun) -> bool:
+        """Return True if *run* is of a step that waits for an event: its output says which."""
+        # Read with the execution, whether a template needs it or not: no other step may take it.
+        return plain_id(run.step_id) in self._awaiting
 
     def reads(self, key: StepKey) -> bool:
         """Return True if some template may read the output of this step."""

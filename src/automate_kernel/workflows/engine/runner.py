@@ -396,7 +396,7 @@ class Runner:
 
         for run in turn.saves:
             text = turn.outputs.get(run.key, NOT_HERE)
-            if outputs.is_large(text):
+            if outputs.is_large(text) and not flow.has_taken(run):
                 run.output_ref, turn.outputs[run.key] = put(text), NOT_HERE
                 turn.size -= len(text)
                 flow.hold(len(text))
