@@ -89,7 +89,7 @@ def check_lane(event: Event, name: str, admission: Admission | None) -> None:
 
     Those that wait for it would hold all places of its concurrency key until it ends.
     """
-    concurrency = admission and admission.concurrency
+    concurrency = None if admission is None else admission.concurrency
     if admission is None or concurrency is None or concurrency.limit > MOST_DEPTH:
         return
     held = _lanes(event).count(admission.concurrency_key or "")

@@ -243,7 +243,7 @@ class TurnDraft:
 
 
 def _drop_ended_waits(turn: Turn) -> None:
-    """Take the waits out of *turn* that have begun in it and ended: another step has failed, say."""
+    """Take out the waits that have begun in *turn* and ended in it: another step failed, say."""
     ended = [wait for wait in turn.waits if wait.run.status is not StepStatus.WAITING]
     if not ended:
         return
