@@ -486,6 +486,21 @@ class ExecutionStoreContract:
         assert not store.cancel(UNKNOWN_ID)
         assert not store.resume(UNKNOWN_ID)
 
+    def test_no_id_is_no_execution(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """A caller whose own record has no id means none, and not any that is there."""
+        execution_id = self.begin(store, workflow, tenant_id="acme")
+        nothing: Any = None
+        assert not store.pause(nothing)
+        assert store.cancel(execution_id, force=True)
+        for tenant_id in (None, "acme"):
+            assert store.get(nothing, tenant_id=tenant_id) is None
+            assert not store.resume(nothing, step_id="tell", tenant_id=tenant_id)
+            assert not store.retry_step(nothing, "tell", tenant_id=tenant_id)
+            assert not store.cancel(nothing, tenant_id=tenant_id)
+            with pytest.raises(AutomateError, match="there is no execution"):
+                store.fork(nothing, "tell", tenant_id=tenant_id)
+        assert [one.status for one in store.find()] == [ExecutionStatus.CANCELLED]
+
     def test_given_up_with_its_item(
         self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
     ) -> None:

@@ -114,6 +114,12 @@ def _equal(**values: Any) -> list[Where]:
     return [Where(name, "eq", value) for name, value in values.items() if value is not None]
 
 
+def _this(execution_id: str, tenant_id: str | None = None) -> list[Where]:
+    """Return the conditions on one execution; without an id, none has them."""
+    # A caller whose own column is empty means no execution, rather than any.
+    return [Where("id", "eq", execution_id), *_equal(tenant_id=tenant_id)]
+
+
 def _newest(rows: Rows, where: list[Where], limit: int) -> list[Execution]:
     found = rows.select(EXECUTION, where, order_by=("-created_at", "-id"), limit=limit)
     runs = step_runs(rows, [row["id"] for row in found])
@@ -165,7 +171,7 @@ class ExecutionStore:
         without *large_outputs* they are None, and have an ``output_ref``.
         """
         with self.storage.begin(atomic=False) as rows:
-            found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
+            found = rows.select(EXECUTION, _this(execution_id, tenant_id))
             if not found:
                 return None
             runs = step_runs(rows, [execution_id]).get(execution_id, ())
@@ -398,11 +404,11 @@ class ExecutionStore:
         CANCELLED at once all the same. Of one that was continued as new, the execution that goes on
         is cancelled. With *tenant_id* another tenant's is not there.
         """
-        its = _equal(id=execution_id, tenant_id=tenant_id)
+        its = _this(execution_id, tenant_id)
         live: str | None = execution_id
         # It may be continued between two looks at it, but not for ever.
         for _ in range(_MOST_LINKS):
-            if live is None or self._cancel(_equal(id=live, tenant_id=tenant_id), force=force):
+            if live is None or self._cancel(_this(live, tenant_id), force=force):
                 return live is not None
             with self.storage.begin(atomic=False) as rows:
                 live = live_successor(rows, its)
@@ -449,7 +455,7 @@ class ExecutionStore:
                     EXECUTION, [live, its], order_by=("created_at",), limit=limit, columns=("id",)
                 )
         # An operator may have cancelled it meanwhile: twice would end it at once.
-        done = [self._cancel(_equal(id=row["id"]), again=False) for row in found]
+        done = [self._cancel(_this(row["id"]), again=False) for row in found]
         # One that has just ended may have been continued as new.
         return len(found) >= limit or not all(done)
 
@@ -485,7 +491,7 @@ class ExecutionStore:
         self, execution_id: str, tenant_id: str | None, able: Sequence[str], status: str
     ) -> bool:
         with self.storage.begin() as rows:
-            row = self._recalled(rows, _equal(id=execution_id, tenant_id=tenant_id))
+            row = self._recalled(rows, _this(execution_id, tenant_id))
             if row is None or row["status"] not in able:
                 return False
             its = Where("execution_id", "eq", execution_id)
@@ -535,7 +541,7 @@ class ExecutionStore:
         that cleans up runs again by itself: so a compensation that failed can be tried once more.
         Raises `WorkflowError` if there is no such step.
         """
-        its = _equal(id=execution_id, tenant_id=tenant_id)
+        its = _this(execution_id, tenant_id)
         with self.storage.begin() as rows:
             found = rows.select(EXECUTION, its)
             if not found:
@@ -606,7 +612,7 @@ class ExecutionStore:
         is no such execution, and `WorkflowError` if there is no such step.
         """
         with self.storage.begin() as rows:
-            found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
+            found = rows.select(EXECUTION, _this(execution_id, tenant_id))
             if not found:
                 raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
             first = Execution.from_row(found[0])
@@ -734,7 +740,7 @@ class ExecutionStore:
         definition: Workflow | None = None,
         tenant_id: str | None = None,
     ) -> bool:
-        found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
+        found = rows.select(EXECUTION, _this(execution_id, tenant_id))
         if not found:
             return False
         statuses = [ExecutionStatus.FAILED] if step_id is None else _ENDED
