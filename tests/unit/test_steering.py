@@ -710,6 +710,53 @@ def test_a_failed_step_is_retried_and_the_execution_goes_on(shop: Shop) -> None:
     assert (shop.status(one), shop.done) == (COMPLETED, ["x", "y", "b"])
 
 
+def test_all_that_waits_for_its_retry_in_a_step_is_due_now(shop: Shop) -> None:
+    """Its elements or its rounds, or what is inside it; a position means one of them."""
+    call = {"action": "note", "input": {"what": "{{ item }}"}, "retry": RETRY}
+    each = {"for_each": ["x", "y"], "concurrency": 2}
+    rounds = {"id": "again", **call, "input": {"what": "z"}, "until": "{{ true }}"}
+    shop.add(
+        {"id": "a", **each, **call, "needs": []},
+        {"id": "b", **each, "steps": [{"id": "in", **call}], "needs": []},
+        {**rounds, "needs": []},
+    )
+    for what in "xyz":
+        shop.fails(what, ErrorCodes.UNAVAILABLE)
+    one, retry = shop.begun(), shop.kernel.executions.retry_step
+
+    def attempts(step_id: str) -> list[int]:
+        shop.kernel.run_until_idle()
+        runs = [run for run in shop.get(one).steps if run.step_id.partition("[")[0] == step_id]
+        return [run.attempts for run in runs if run.status == "RETRY"]
+
+    assert not retry(one, "b", 2)
+    assert [attempts(step_id) for step_id in ("a", "b", "again")] == [[1, 1], [1, 1], [1]]
+    assert retry(one, "a")
+    assert retry(one, "b", 0)
+    assert retry(one, "again")
+    assert [attempts(step_id) for step_id in ("a", "b", "again")] == [[2, 2], [2, 1], [2]]
+    shop.broken.clear()
+    assert retry(one, "b")
+    assert retry(one, "a")
+    assert retry(one, "again")
+    shop.kernel.run_until_idle()
+    assert shop.status(one) is COMPLETED
+
+
+def test_a_compensation_that_waits_is_due_by_its_own_name(shop: Shop) -> None:
+    """The step that it undoes has ended, and waits for nothing."""
+    undo = {"action": "note", "input": {"what": "undo"}, "retry": RETRY}
+    shop.add(step("a", compensate=undo), step("b"))
+    shop.fails("b")
+    shop.fails("undo", ErrorCodes.UNAVAILABLE)
+    one = shop.begun()
+    assert not shop.kernel.executions.retry_step(one, "a")
+    shop.broken.clear()
+    assert shop.kernel.executions.retry_step(one, "a.compensate")
+    shop.kernel.run_until_idle()
+    assert (shop.status(one), shop.done) == (FAILED, ["a", "undo"])
+
+
 def test_a_step_that_waits_for_its_retry_is_due_now(shop: Shop) -> None:
     """The retry by hand is an attempt like any other."""
     shop.add(step("a", retry=RETRY))

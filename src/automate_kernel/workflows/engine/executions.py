@@ -55,6 +55,7 @@ from automate_kernel.workflows.engine.repair import (
     reopen,
     reopen_rows,
     reopening,
+    retry_now,
 )
 from automate_kernel.workflows.engine.signal_store import SignalStore
 from automate_kernel.workflows.engine.starts import ExecutionStarts
@@ -79,7 +80,7 @@ from automate_kernel.workflows.engine.stored import (
     wake_up,
 )
 from automate_kernel.workflows.engine.waits import WaitingFor
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepRun, StepStatus
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepRun
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -536,7 +537,8 @@ class ExecutionStore:
         Run one failed step again, and all that follows; return False if it has not failed.
 
         Of a step with ``for_each``, the elements that failed run again: *position* names one. In an
-        execution that goes on, a step that waits for its retry is due now. In one that has ended,
+        execution that goes on, a step that waits for its retry is due now, with all of its elements
+        or what is inside it. In one that has ended,
         other steps that have failed, and may, stay as they are; what was undone runs again. A step
         that cleans up runs again by itself: so a compensation that failed can be tried once more.
         Raises `WorkflowError` if there is no such step.
@@ -550,7 +552,7 @@ class ExecutionStore:
             in_code = isinstance(workflow, CodeWorkflow)
             step = None if in_code else workflow.step(step_id)
             if found[0]["status"] in LIVE:
-                return self._retry_now(rows, its, step_id, position)
+                return self._retry_now(rows, its, workflow, step_id, position)
             workflow.check_outside(step_id)
             where = [Where("execution_id", "eq", execution_id), Where("step_id", "eq", step_id)]
             where += [Where("position", "eq", position), Where("status", "eq", "FAILED")]
@@ -581,17 +583,11 @@ class ExecutionStore:
             self.outbox.enqueue_many([item], transaction=rows.native)
             return True
 
-    def _retry_now(self, rows: Rows, its: list[Where], step_id: str, position: int) -> bool:
+    def _retry_now(
+        self, rows: Rows, its: list[Where], workflow: Workflow, step_id: str, position: int
+    ) -> bool:
         row = self._recalled(rows, its)
-        if row is None:
-            return False
-        waits = [
-            Where("execution_id", "eq", row["id"]),
-            Where("step_id", "eq", step_id),
-            Where("position", "eq", position),
-            Where("status", "eq", StepStatus.RETRY.value),
-        ]
-        return bool(rows.update(STEP, waits, {"next_attempt_at": Now()}))
+        return row is not None and retry_now(rows, row["id"], workflow, step_id, position)
 
     def fork(
         self,

@@ -16,7 +16,13 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
-from automate_kernel.workflows.definition.blocks import block_of, lists_around, top_id
+from automate_kernel.workflows.definition.blocks import (
+    block_of,
+    inside,
+    list_path,
+    lists_around,
+    top_id,
+)
 from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.engine.phases import NOT_UNDONE
 from automate_kernel.workflows.engine.record import forgotten_on_resume, in_order
@@ -260,6 +266,31 @@ def _succeeded(workflow: Workflow, found: Sequence[Row]) -> bool:
         or (ended.get(step.id) == "FAILED" and step.on_failure == "continue")
         for step in workflow.steps
     )
+
+
+def retry_now(
+    rows: Rows, execution_id: str, workflow: Workflow, step_id: str, position: int
+) -> bool:
+    """
+    Let a step be due now that waits for its retry; return False if it doesn't.
+
+    Of one with ``for_each`` it is the element at *position*, or each; of a block what is inside.
+    """
+    waiting = [Where("execution_id", "eq", execution_id), Where("status", "eq", "RETRY")]
+    found = rows.select(STEP, waiting, columns=("id", "step_id", "position"))
+    alone = isinstance(workflow, CodeWorkflow)
+    undoes = {step.id for step in workflow.compensations.values()}
+    path = list_path(step_id, position)
+    meant = [
+        row["id"] for row in found
+        if (row["step_id"] == step_id and position in (-1, row["position"]))
+        or (not alone and row["step_id"] not in undoes and inside(row["step_id"], [path]))
+    ]  # fmt: skip
+    changed = 0
+    for first in range(0, len(meant), _AT_ONCE):
+        some = Where("id", "in", meant[first : first + _AT_ONCE])
+        changed += rows.update(STEP, [*waiting, some], {"next_attempt_at": Now()})
+    return changed > 0
 
 
 def delete_runs(rows: Rows, execution_id: str, keys: Iterable[StepKey]) -> None:
