@@ -117,7 +117,7 @@ def test_poison_items_end_as_failed(
 def test_killers_take_no_neighbour_with_them(open_scene: Callable[..., Scene], full: bool) -> None:
     """Items that kill their workers end as FAILED, and all that they were claimed with is done."""
     scene = open_scene(0.5)
-    kinds = ["poison" if n % 5 == 2 else "job" for n in range(240 if full else 60)]
+    kinds = ["poison" if n % 5 == 2 else "job" for n in range(240 if full else 30)]
     ids = scene.outbox.enqueue_many(NewItem(kind) for kind in kinds)
     killers = [one for one, kind in zip(ids, kinds, strict=True) if kind == "poison"]
     until_done_by_the_living(scene, 5 * len(killers))
@@ -131,7 +131,7 @@ def test_killing_executions_take_no_neighbour_with_them(
 ) -> None:
     """Of executions that are claimed together only those fail that kill their workers."""
     scene = open_scene(0.5)
-    kills = [n % 6 == 2 for n in range(60 if full else 24)]
+    kills = [n % 6 == 2 for n in range(60 if full else 12)]
     ids = [scene.kernel.start("deadly", {"kills": one}) for one in kills]
     until_done_by_the_living(scene, 10 * sum(kills))
     for execution_id, deadly in zip(ids, kills, strict=True):
