@@ -628,6 +628,28 @@ def test_resuming_on_a_corrected_definition(shop: Shop) -> None:
     assert shop.done == ["a", "before", "yes"]
 
 
+@pytest.mark.parametrize("block", [False, True])
+def test_a_list_that_has_become_shorter_than_what_was_done(shop: Shop, block: bool) -> None:
+    """Its step fails, rather than to give outputs of elements that are not in it."""
+    call = {"action": "note", "input": {"what": "{{ item }}"}}
+    work = {"steps": [{"id": "in", **call}]} if block else call
+    each = {"id": "a", "for_each": "{{ event.payload }}", **work}
+    defined = shop.add(each, output="{{ steps.a.output }}").to_dict()
+    shop.fails("x")
+    one = shop.begun(["p", "q", "r", "x"])
+    shop.broken.clear()
+    shorter = {**each, "for_each": "{{ event.payload[:2] }}"}
+    corrected = Workflow.from_dict({**defined, "steps": [shorter]})
+    assert shop.kernel.executions.resume(one, definition=corrected)
+    shop.kernel.run_until_idle()
+    failed = shop.get(one)
+    assert (failed.status, failed.error_code) == (FAILED, "FAILED_PRECONDITION")
+    assert "its for_each gave 2 elements, and more before" in str(failed.error)
+    assert shop.kernel.executions.resume(one, step_id="a")
+    shop.kernel.run_until_idle()
+    assert shop.get(one).output == ["p done", "q done"]
+
+
 def test_a_definition_that_does_not_fit_is_refused(shop: Shop) -> None:
     """It must have the steps that have completed, and be of the same workflow."""
     shop.add(step("a"), step("b"))

@@ -143,8 +143,8 @@ class _Flow:
         # The elements of blocks in which something has happened, by the blocks' ids.
         self._stirred: dict[str, dict[int, None]] = {}
         self._begun = elements_begun(step_id for step_id, _ in self._runs)
-        # The rounds of loops that have completed; and those that have begun in this turn.
-        self._rounds = rounds_completed(execution.steps) if program.loops else {}
+        # The rounds or elements that have completed; and rounds that have begun in this turn.
+        self._completed = elements_completed(execution.steps)
         self._spins: Counter[str] = Counter()
         self._ending = SUCCESS
         self._straying = False
@@ -546,23 +546,31 @@ class _Flow:
     def _elements_of(self, step: Step) -> Elements:
         elements = self._elements.get(step.id)
         if elements is None and step.loops:
-            number, begun = self._rounds.get(step.id, 0), self._begun.get(step.id, ())
+            number, begun = self._completed.get(step.id, 0), self._begun.get(step.id, ())
             elements = Elements.of_loop(step.id, number, self._runs, self._waits, begun)
             self._elements[step.id] = elements
         if elements is None:
             values = self._program.elements(step, self._view_of(step))
             chosen = self._phase.elements.get(step.id)
-            if chosen and chosen[-1] >= len(values):
-                raise AutomateError(
-                    ErrorCodes.FAILED_PRECONDITION,
-                    f"its for_each gave {len(values)} elements, and more before",
-                )
+            self._check_length(step, len(values), chosen)
             begun = self._begun.get(step.id, ())
             elements = Elements.of(step.id, values, self._runs, self._waits, chosen, begun)
             if chosen is not None:
                 elements.turn_round()
             self._elements[step.id] = elements
         return elements
+
+    def _check_length(self, step: Step, length: int, chosen: Sequence[int] | None) -> None:
+        """Raise ``FAILED_PRECONDITION`` if the list lacks an element that has completed before."""
+        # Its output would be one too many, and nobody could undo it.
+        before = self._completed.get(step.id, 0) if chosen is None else max(chosen, default=-1) + 1
+        if before > length:
+            hint = "give each element that has completed, or resume from this step: all run again"
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"its for_each gave {length} elements, and more before",
+                hint=hint if chosen is None else None,
+            )
 
     def _start_elements(self, step: Step) -> bool:
         elements = self._elements_of(step)
@@ -976,8 +984,8 @@ class _Flow:
                 self._drop_scopes(scope)
 
 
-def rounds_completed(runs: Iterable[StepRun]) -> dict[str, int]:
-    """Return the number of rounds that loops have completed, by the loops' ids."""
+def elements_completed(runs: Iterable[StepRun]) -> dict[str, int]:
+    """Return the numbers behind the last elements or rounds that have completed, by step."""
     found: dict[str, int] = {}
     for run in runs:
         if run.position >= found.get(run.step_id, 0) and run.status is StepStatus.COMPLETED:
