@@ -340,6 +340,69 @@ def test_people_decide_while_it_runs(tmp_path: Path) -> None:
     assert "role:managers" in results[3].problems[0]
 
 
+def test_steps_that_repeat_are_compared_as_templates_see_them(tmp_path: Path) -> None:
+    """A list has all outputs, also an empty one; a loop has that of its last round."""
+    (tmp_path / "many.yaml").write_text(
+        textwrap.dedent(
+            """\
+            name: many
+            trigger: {type: manual}
+            steps:
+              - {id: each, action: chat.say, for_each: "{{ event.payload }}", input: {text: a}}
+              - {id: poll, action: chat.say, until: "{{ output.done }}", input: {text: b}}
+              - id: block
+                for_each: "{{ event.payload }}"
+                concurrency: 2
+                steps:
+                  - {id: ok, approval: {title: "{{ item }}?", timeout: 1d, on_timeout: continue}}
+                output: "{{ steps.ok.output.by }}"
+            output: {each: "{{ steps.each.output }}", poll: "{{ steps.poll.output }}"}
+            """
+        )
+    )
+    (tmp_path / "many.test.yaml").write_text(
+        textwrap.dedent(
+            """\
+            replace:
+              chat.say:
+                - {when: {text: b}, output: {done: false}, times: 2}
+                - {when: {text: b}, output: {done: true}}
+                - {output: said}
+            cases:
+              - name: some
+                payload: [1, 2]
+                then: [{decide: {step: "block[1].ok", by: ann}}]
+                expect:
+                  output: {each: [said, said], poll: {done: true}}
+                  outputs: {each: [said, said], poll: {done: true}, block: [null, ann]}
+                  attempts: {each: 2, poll: 3, "block[0].ok": 0}
+              - name: none
+                payload: []
+                expect: {outputs: {each: [], block: []}, attempts: {each: 0}}
+              - name: nobody is asked so
+                payload: [1]
+                then: [{decide: {step: block, position: 0, by: ann}}]
+            """
+        )
+    )
+    file = load_case_file(tmp_path / "many.test.yaml")
+
+    def make_kernel() -> Kernel:
+        kernel = Kernel(discover=False)
+
+        @kernel.action("chat.say")
+        def say(text: str) -> None:
+            raise AssertionError("called for real")
+
+        return kernel
+
+    assert [one.problems for one in file.run(make_kernel)] == [
+        [], [],
+        ["decide: step 'block' waits for no decision at position 0 (those that wait:"
+         " block[0].ok)"],
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

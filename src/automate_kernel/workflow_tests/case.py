@@ -111,12 +111,31 @@ class Decided(DefinitionModel):
     def make(self, kernel: Kernel, execution_id: str) -> None:
         """Approve or reject, and run what follows."""
         decide = kernel.approvals.approve if self.approved else kernel.approvals.reject
-        decide(
-            execution_id, self.step, self.position, by=self.by, roles=self.roles,
-            comment=self.comment, form=self.form,
-        )  # fmt: skip
+        try:
+            decide(
+                execution_id, self.step, self.position, by=self.by, roles=self.roles,
+                comment=self.comment, form=self.form,
+            )  # fmt: skip
+        except AutomateError as error:
+            if error.code is not ErrorCodes.NOT_FOUND:
+                raise
+            raise self._not_asked(kernel, execution_id) from None
         with kernel.executing_here():
             kernel.run_until_idle()
+
+    def _not_asked(self, kernel: Kernel, execution_id: str) -> AutomateError:
+        """Return the error for a step that asks nobody, with the steps that do."""
+        asked = sorted(
+            one.step_id if one.position < 0 else f"{one.step_id} at position {one.position}"
+            for one in kernel.executions.waits(execution_id)
+            if one.about == "approval"
+        )
+        place = f" at position {self.position}" if self.position >= 0 else ""
+        return AutomateError(
+            ErrorCodes.NOT_FOUND,
+            f"decide: step {self.step!r} waits for no decision{place}",
+            hint=f"those that wait: {', '.join(asked) or 'none'}",
+        )
 
 
 class Then(DefinitionModel):
@@ -152,7 +171,7 @@ class Expected(DefinitionModel):
     failed: Sequence[str] = ()
     """The steps that are FAILED; others may be too."""
     attempts: Mapping[str, int] = Field(default_factory=dict)
-    """The number of attempts of steps by their ids."""
+    """The number of attempts of steps by their ids: of all elements, or of the last rounds."""
 
     @model_validator(mode="after")
     def _calls_name_one_action(self) -> Expected:
@@ -175,8 +194,10 @@ class Expected(DefinitionModel):
                     hint = did_you_mean(step_id, known) or f"it has {', '.join(known)}"
                     yield f"{field_}: the workflow has no step {step_id!r} ({hint})"
 
-    def problems(self, execution: Execution, calls: Sequence[ReplacedCall]) -> Iterator[str]:
-        """Yield a line for each thing that is otherwise."""
+    def problems(
+        self, workflow: Workflow, execution: Execution, calls: Sequence[ReplacedCall]
+    ) -> Iterator[str]:
+        """Yield a line for each thing that is otherwise in an execution of *workflow*."""
         yield from self._end_problems(execution)
         if self.calls is not None:
             yield from _in_order(self.calls, calls)
@@ -185,12 +206,11 @@ class Expected(DefinitionModel):
         if "output" in self.model_fields_set:
             yield from differences(self.output, execution.output, "output")
         for step_id, expected in self.outputs.items():
-            yield from _output_of(execution, step_id, expected)
+            yield from _output_of(workflow, execution, step_id, expected)
         yield from _statuses(execution, StepStatus.SKIPPED, self.skipped)
         yield from _statuses(execution, StepStatus.FAILED, self.failed)
         for step_id, number in self.attempts.items():
-            run = execution.step(step_id)
-            made = run.attempts if run is not None else 0
+            made = sum(run.attempts for run in execution.runs_of(step_id))
             if made != number:
                 yield f"attempts.{step_id}: expected {number}, got {made}"
 
@@ -215,15 +235,19 @@ def _statuses(execution: Execution, wanted: StepStatus, ids: Sequence[str]) -> I
             yield f"{wanted.lower()}: expected step {step_id!r} {wanted}, got {got}"
 
 
-def _output_of(execution: Execution, step_id: str, expected: Any) -> Iterator[str]:
-    run, elements = execution.step(step_id), execution.runs_of(step_id)
-    place = f"outputs.{step_id}"
+def _output_of(
+    workflow: Workflow, execution: Execution, step_id: str, expected: Any
+) -> Iterator[str]:
+    run, place = execution.step(step_id), f"outputs.{step_id}"
     if run is None or run.status is not StepStatus.COMPLETED:
         got = run.status if run is not None else "it did not run"
         yield f"{place}: expected {shown(expected)}, and it has not completed ({got})"
         return
-    outputs = [one.output for one in elements if one.position >= 0]
-    yield from differences(expected, outputs if len(elements) > 1 else run.output, place)
+    output = run.output
+    # As templates see it: of a list all, and of a loop that of its last round.
+    if not isinstance(workflow, CodeWorkflow) and workflow.step(step_id).for_each is not None:
+        output = [one.output for one in execution.runs_of(step_id) if one.position >= 0]
+    yield from differences(expected, output, place)
 
 
 def _one(call: Mapping[str, Any]) -> tuple[str, Any]:
@@ -400,4 +424,4 @@ def _problems(
             test.emit(each.emit.name, each.emit.payload, tenant_id=tenant_id)
         if each.decide is not None:
             each.decide.make(test.kernel, execution.id)
-    yield from case.expect.problems(test.finish(execution), test.calls)
+    yield from case.expect.problems(workflow, test.finish(execution), test.calls)
