@@ -190,6 +190,22 @@ def test_elements_are_put_one_by_one(kernel: Kernel, store: Store) -> None:
     done = kernel.run("flow")
     assert (done.status, done.output) == (ExecutionStatus.COMPLETED, 3 * len(LARGE)), done.error
     assert len(store.kept) == 3
+    each = {"text": LARGE, "size": len(LARGE)}
+    assert kernel.executions.output(done.id, "make") == [each] * 3
+    assert kernel.executions.output(done.id, "make", 1) == each
+
+
+def test_the_output_of_a_list_is_a_list(kernel: Kernel) -> None:
+    """As templates have it, an empty one too; a loop has that of its last round."""
+    add(
+        kernel,
+        {"id": "none", "action": "measure", "for_each": []},
+        {"id": "rounds", "until": "{{ index == 1 }}", "action": "measure",
+         "input": {"text": "{{ 'x' * (index + 1) }}"}},
+        {"id": "never", "action": "measure", "for_each": [1], "if": "{{ false }}"},
+    )  # fmt: skip
+    done, output = kernel.run("flow"), kernel.executions.output
+    assert [output(done.id, step) for step in ("none", "rounds", "never")] == [[], 2, None]
 
 
 def test_small_outputs_stay_in_their_rows(kernel: Kernel, store: Store) -> None:

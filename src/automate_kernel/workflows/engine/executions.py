@@ -80,7 +80,7 @@ from automate_kernel.workflows.engine.stored import (
     wake_up,
 )
 from automate_kernel.workflows.engine.waits import WaitingFor
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepRun
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepRun, StepStatus
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -192,8 +192,9 @@ class ExecutionStore:
         """
         Return the output of an execution, or of one of its steps, wherever it is kept.
 
-        *position* is that of an element of the step's ``for_each``. Raises ``NOT_FOUND`` if there
-        is no such execution, or the step has not begun.
+        *position* is that of an element of the step's ``for_each``; without it all are listed, once
+        they have completed. Raises ``NOT_FOUND`` if there is no such execution, or the step has not
+        begun.
         """
         execution = self.get(execution_id, tenant_id=tenant_id, large_outputs=False)
         one: Execution | StepRun | None = execution
@@ -202,7 +203,22 @@ class ExecutionStore:
         if one is None:
             what = f"execution {execution_id!r}" if execution is None else f"step {step_id!r} there"
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no {what}")
+        # The row of a list has none itself.
+        bare = one.output is None and one.output_ref is None
+        whole = isinstance(one, StepRun) and position < 0 and one.status is StepStatus.COMPLETED
+        if execution is not None and bare and whole and self._is_list(execution, step_id or ""):
+            elements = execution.runs_of(step_id or "")
+            return [self._read_output(each) for each in elements if each.position >= 0]
+        return self._read_output(one)
+
+    def _read_output(self, one: Execution | StepRun) -> Any:
         return one.output if one.output_ref is None else self.outputs.read(one.output_ref)
+
+    def _is_list(self, execution: Execution, step_id: str) -> bool:
+        """Return True if a step of *execution* runs for each element of a list."""
+        workflow = self.definition(execution.definition_id)
+        in_code = isinstance(workflow, CodeWorkflow)
+        return not in_code and workflow.step(step_id).for_each is not None
 
     def definition(self, definition_id: str) -> Workflow:
         """Read the definition that an execution is pinned to."""
