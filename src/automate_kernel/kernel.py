@@ -580,8 +580,14 @@ class Kernel:
         value; a function (``def``, ``async def``) of the action's fields, or of some of them, or of
         all in one parameter of another name; an exception to raise; or a list of these, one for
         each call. The input is still checked, and `Replacement.calls` has the inputs. Raises
-        ``NOT_FOUND`` if there is no such operation.
+        ``NOT_FOUND`` if there is no such operation, and ``INVALID_ARGUMENT`` for a workflow.
         """
+        if not isinstance(operation, str) and self.workflows.function(operation) is not None:
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"{operation.__qualname__} is a workflow, and no action",
+                hint="replace what it calls, or the actions of the workflow that it starts",
+            )
         return self.operations.replace(operation, fake)
 
     def connector(self, key: str) -> Any:

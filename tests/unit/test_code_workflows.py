@@ -919,3 +919,51 @@ def test_a_module_of_the_command_line_may_hold_an_automation(kernel: Kernel) -> 
     assert kernel.run("flow").output == 5
     with pytest.raises(AutomateError):
         kernel.operation("flows.reserve")
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda ctx: ctx.step(twice, 1, retry=0), "0 is no retry"),
+        (lambda ctx: ctx.step(twice, 1, retry=True), "True is no retry"),
+        (lambda ctx: ctx.call("shop.count", retry="3"), "'3' is no retry"),
+        (lambda ctx: ctx.child("other", retry=1001), "1001 is no retry"),
+        (lambda ctx: ctx.step(twice, 1, timeout=0), "the timeout must be above 0"),
+        (lambda ctx: ctx.child("other", timeout="0s"), "the timeout must be above 0"),
+        (lambda ctx: ctx.step(twice, 1, heartbeat=0), "the heartbeat must be above 0"),
+        (lambda ctx: ctx.wait_for("paid", match=7), "wait_for: match is a int"),
+        (lambda ctx: ctx.wait_for("paid", match={"a": object()}), "the match can't be stored"),
+        (lambda ctx: ctx.child("other", object()), "the payload can't be stored"),
+        (lambda ctx: ctx.call("shop.count", a={1}), "the input of 'shop.count' can't be stored"),
+        (lambda ctx: ctx.step(twice, ctx), "the argument 'order' of twice() can't be stored"),
+    ],
+)
+def test_a_wrong_option_of_a_call_is_named(call: Callable[[Any], Any], says: str) -> None:
+    """It is a mistake of the author's, whose remedy is told, and no bug of the engine's."""
+    kernel = Kernel(discover=False, secrets={})
+
+    @kernel.workflow
+    async def wrong(ctx: WorkflowContext) -> None:
+        await call(ctx)
+
+    execution = kernel.run(wrong)
+    assert (execution.status, execution.error_code) == ("FAILED", "INVALID_ARGUMENT")
+    assert says in str(execution.error)
+
+
+def twice(order: Any) -> None:
+    raise AssertionError("called")
+
+
+def test_a_workflow_is_not_replaced_as_an_action() -> None:
+    """What it calls is."""
+    kernel = Kernel(discover=False, secrets={})
+
+    @kernel.workflow
+    async def selling(ctx: WorkflowContext) -> None:
+        await ctx.step(twice, 1)
+
+    with pytest.raises(AutomateError, match="selling is a workflow, and no action"):
+        kernel.replace(selling, 5)
+    with kernel.replace(twice, None):
+        assert kernel.run(selling).status == "COMPLETED"

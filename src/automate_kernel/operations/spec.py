@@ -178,9 +178,11 @@ class OperationSpec:
         value = self.validate(data)
         return self.binding(value, current_call() or Call(self.name), *instance)
 
-    def dump(self, output: Any) -> Any:
+    def dump(self, output: Any, *, what: str = "") -> Any:
         """
         Return *output* as a JSON value, in which every value keeps its type.
+
+        *what* names it in errors, if it isn't the operation's output.
 
         Models and dataclasses become what pydantic writes for them; dates, times, UUIDs, decimals
         and paths become text. Raises `PayloadError` for all else that JSON has not, such as keys
@@ -192,7 +194,7 @@ class OperationSpec:
         try:
             return plain_json(output, other=_written, most=_MOST)
         except UnstorableError as error:
-            raise error.about(f"output of {self.name!r}") from None
+            raise error.about(what or f"output of {self.name!r}") from None
 
 
 def _written(value: Any) -> Any:

@@ -761,7 +761,7 @@ def _of_action(
 ) -> StepRequest[Any]:
     if not isinstance(action, str) or not NAME_PATTERN.fullmatch(action):
         raise _refused(f"{action!r} is no action's name", 'for example "slack.post_message"')
-    values = Values(Any, action)
+    values = Values(Any, f"input of {action!r}")
     return StepRequest(
         _name(name, action),
         place_of(caller),
@@ -782,13 +782,32 @@ class _CallOptions(NamedTuple):
         """Return the fields of the step that calls *action*."""
         options: dict[str, Any] = {"action": action}
         if self.retry is not None:
-            retry = self.retry
-            options["retry"] = RetryPolicy(attempts=retry) if isinstance(retry, int) else retry
+            options["retry"] = _policy(self.retry)
         if self.timeout is not None:
-            options["timeout"] = _seconds(self.timeout, "the timeout")
+            options["timeout"] = _limit(self.timeout, "the timeout")
         if self.heartbeat is not None:
-            options["heartbeat"] = _seconds(self.heartbeat, "the heartbeat")
+            options["heartbeat"] = _limit(self.heartbeat, "the heartbeat")
         return options
+
+
+def _policy(retry: int | RetryPolicy) -> RetryPolicy:
+    """Return the policy that a call's *retry* means."""
+    # Here, and not in the engine: the step is made of it without another look.
+    if isinstance(retry, RetryPolicy):
+        return retry
+    try:
+        return RetryPolicy(attempts=retry)
+    except ValidationError:
+        hint = "a number of attempts from 1 to 1,000, or a RetryPolicy"
+        raise _refused(f"{retry!r} is no retry", hint) from None
+
+
+def _limit(duration: float | str | timedelta, what: str) -> float:
+    """Return the seconds of a limit, which must leave time for something."""
+    seconds = _seconds(duration, what)
+    if not seconds:
+        raise _refused(f"{what} must be above 0", "leave it out for none")
+    return seconds
 
 
 def _seconds(duration: float | str | timedelta, what: str) -> float:
@@ -823,6 +842,8 @@ def _wait_for(
 ) -> StepRequest[Event | None]:
     values = Values(Any, "match")
     given: dict[str, Any] = {"event": event, "signal": signal}
+    if match is not None and not isinstance(match, Mapping):
+        raise _refused(f"wait_for: match is a {type(match).__name__}", "fields with their values")
     if match:
         given["match"] = {key: values.write(value) for key, value in match.items()}
     if timeout is not None:
@@ -878,10 +899,10 @@ def _child(
     if options.get("wait") is False:
         read = _execution_id
     known = {key: value for key, value in options.items() if value is not None}
-    if isinstance(known.get("retry"), int):
-        known["retry"] = RetryPolicy(attempts=known["retry"])
+    if "retry" in known:
+        known["retry"] = _policy(known["retry"])
     if "timeout" in known:
-        known["timeout"] = _seconds(known["timeout"], "the timeout")
+        known["timeout"] = _limit(known["timeout"], "the timeout")
     known |= {"workflow": called, "input": given}
     step_name = re.sub("[^A-Za-z0-9_-]+", "-", called).strip("-")[:100] or "child"
     return StepRequest(_name(name, step_name), place_of(caller), read, options=known)

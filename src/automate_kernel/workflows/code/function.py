@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 
+# What it dumps is not the output of any operation.
+_PLAIN = OperationSpec("value")
+
+
 class Values:
     """
     The values of one annotation, as JSON and back.
@@ -32,7 +36,6 @@ class Values:
             from pydantic import TypeAdapter
 
             self._adapter = TypeAdapter(annotation)
-        self._spec = OperationSpec("value")
 
     def json_schema(self) -> dict[str, Any] | None:
         """Return the JSON Schema of the values, or None if any JSON is one."""
@@ -45,7 +48,7 @@ class Values:
         if isinstance(value, (SecretRef, Sealed)):
             return value
         if _holds_secret(value):
-            return _written(value, self._spec)
+            return self._written(value)
         if self._adapter is not None:
             import pydantic_core
 
@@ -53,7 +56,20 @@ class Values:
                 value = self._adapter.dump_python(value, mode="json", by_alias=True, warnings=False)
             except (pydantic_core.PydanticSerializationError, ValueError):
                 pass  # the next line says what is wrong with it
-        return self._spec.dump(value)
+        return self._dump(value)
+
+    def _written(self, value: Any) -> Any:
+        """Return *value* as JSON, with the references to secrets in it."""
+        if isinstance(value, (SecretRef, Sealed)):
+            return value
+        if isinstance(value, Mapping):
+            return {str(key): self._written(part) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._written(part) for part in value]
+        return self._dump(value)
+
+    def _dump(self, value: Any) -> Any:
+        return _PLAIN.dump(value, what=self._what.removeprefix("the "))
 
     def read(self, stored: Any) -> Any:
         """
@@ -81,16 +97,6 @@ def _holds_secret(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and any(map(_holds_secret, value))
 
 
-def _written(value: Any, spec: OperationSpec) -> Any:
-    if isinstance(value, (SecretRef, Sealed)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _written(part, spec) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_written(part, spec) for part in value]
-    return spec.dump(value)
-
-
 class StepFunction:
     """
     A function that steps call: an operation without a name of the application's.
@@ -116,7 +122,7 @@ class StepFunction:
         # With a value for each parameter nothing is left to find out.
         self._plain = all(each.kind is each.POSITIONAL_OR_KEYWORD for each in own)
         self._arguments = {
-            each.name: Values(hints.get(each.name), f"{each.name!r} of {self.name}()")
+            each.name: Values(hints.get(each.name), f"argument {each.name!r} of {self.name}()")
             for each in own
         }
         self._result = Values(hints.get("return"), f"the result of {self.name}()")
