@@ -476,13 +476,21 @@ def test_an_output_store_is_named_with_its_options(
     session.close()
 
 
-def test_a_folder_and_an_output_store_are_one_too_many(tmp_path: Path) -> None:
-    """Both places are named."""
-    file = write(tmp_path, f'output_folder = "outputs"\n{STORE}')
-    with pytest.raises(
-        ConfigError, match=r"toml:1\) and output_store \(automate.toml:2\) are both"
-    ):
-        Session(str(file)).in_memory()
+def test_an_output_store_may_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is below the folder of the file; a variable, which wins, names one too."""
+    file = str(write(tmp_path, 'output_store = "outputs"\n'))
+    for folder, variable in (("outputs", None), ("elsewhere", str(tmp_path / "elsewhere"))):
+        if variable is not None:
+            monkeypatch.setenv("AUTOMATE_OUTPUT_STORE", variable)
+        session = Session(file)
+        session.in_memory().executions.outputs.store.put("a/b", b"1")
+        session.close()
+        assert [each.name for each in (tmp_path / folder).iterdir()] == ["a"]
+
+
+def test_an_output_store_is_a_folder_or_a_table(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="output_store: must be a folder in quotes, or a table"):
+        Session(str(write(tmp_path, "output_store = 3\n"))).in_memory()
 
 
 def test_an_output_store_is_shown_without_its_secrets() -> None:
@@ -490,3 +498,4 @@ def test_an_output_store_is_shown_without_its_secrets() -> None:
     given = {"store": "s3", "bucket": "b", "access": {"secret_access_key": "hunter2-hunter2"}}
     assert "hunter2" not in str(shown(SETTINGS["output_store"], given))
     assert shown(SETTINGS["output_store"], given)["bucket"] == "b"
+    assert shown(SETTINGS["output_store"], "outputs") == "outputs"

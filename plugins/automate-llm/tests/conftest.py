@@ -10,7 +10,9 @@ import pytest
 
 pytest.register_assert_rewrite("llm_support")
 sys.path.insert(0, str(Path(__file__).parent / "support"))
+sys.path.append(str(Path(__file__).parents[3] / "tests" / "support"))
 
+from database_servers import postgresql_server  # noqa: E402, F401
 from llm_support import SECRET  # noqa: E402
 
 from automate_kernel import Kernel  # noqa: E402

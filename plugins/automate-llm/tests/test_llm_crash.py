@@ -39,15 +39,22 @@ def clerk(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def killed(
-    folder: Path, shape: str, when: str, answer: Callable[[str, Any], Any] | None = None
+    folder: Path,
+    shape: str,
+    when: str,
+    answer: Callable[[str, Any], Any] | None = None,
+    *,
+    every: int = 1,
+    server: str | None = None,
 ) -> tuple[list[str], Asked]:
-    """Kill agents at each place of a kind; return the places, and what was asked for each."""
+    """Kill agents at places of a kind; return the places, and what was asked for each."""
 
     def script(request: dict[str, Any]) -> dict[str, Any]:
         return clerk(request) if answer is None else answer(service.paths[-1], request)
 
     with scripted(script) as service:
-        command = [sys.executable, str(SCRIPT), service.url, str(folder), shape, when]
+        command = [sys.executable, str(SCRIPT), service.url, str(folder), shape, when, str(every)]
+        command += [server] if server is not None else []
         subprocess.run(command, check=True, timeout=280)
         asked: Asked = {}
         for path, request in zip(service.paths, service.requests, strict=True):
@@ -67,9 +74,9 @@ def refunds_at(folder: Path, place: str) -> list[str]:
 
 
 CASES = [
-    *[pytest.param("alone", when, marks=pytest.mark.slow) for when in ("answer", "tool")],
+    *[pytest.param("alone", when, 1, marks=pytest.mark.slow) for when in ("answer", "tool")],
     *[
-        pytest.param(shape, when, marks=LONG)
+        pytest.param(shape, when, 1, marks=LONG)
         for shape, whens in {
             # A minute each: between them each shape dies in each kind of place that is its own.
             "alone": ["before", "after"],
@@ -81,16 +88,36 @@ CASES = [
         for when in whens
     ],
 ]
+ON_POSTGRESQL = [
+    pytest.param("alone", "answer", 1, marks=pytest.mark.slow),
+    pytest.param("alone", "tool", 1, marks=pytest.mark.slow),
+    pytest.param("alone", "after", 6, marks=pytest.mark.slow),
+    pytest.param("alone", "before", 1, marks=LONG),
+    pytest.param("gather", "after", 1, marks=LONG),
+    pytest.param("stream", "before", 1, marks=LONG),
+]
 
 
-@pytest.mark.parametrize(("shape", "when"), CASES)
-def test_a_kill_repeats_no_saved_answer_and_no_refund(tmp_path, shape, when):
+@pytest.mark.parametrize(("shape", "when", "every"), CASES)
+def test_a_kill_repeats_no_saved_answer_and_no_refund(tmp_path, shape, when, every):
     """Three answers and two tools for an order: what was saved is never paid or done again."""
+    nothing_is_repeated(tmp_path, shape, when, every)
+
+
+@pytest.mark.parametrize(("shape", "when", "every"), ON_POSTGRESQL)
+def test_nothing_is_repeated_on_postgresql_either(tmp_path, postgresql_server, shape, when, every):
+    """There the dead one's connection may still be open, with a transaction in it."""
+    nothing_is_repeated(tmp_path, shape, when, every, postgresql_server)
+
+
+def nothing_is_repeated(
+    tmp_path: Path, shape: str, when: str, every: int, server: str | None = None
+) -> None:
     orders = [7, 8] if shape == "gather" else [7]
     once = Counter((order, given) for order in orders for given in range(3))
-    places, asked = killed(tmp_path, shape, when)
+    places, asked = killed(tmp_path, shape, when, every=every, server=server)
     # Each step has a commit; those of the start and the end come to it.
-    assert len(places) > 10 or when in ("answer", "tool")
+    assert len(places) * every > 10 or when in ("answer", "tool")
     assert len(places) == len(once) + 1 or when != "answer"
     unknown = 0
     for place in places:

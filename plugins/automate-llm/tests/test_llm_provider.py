@@ -176,6 +176,7 @@ def test_the_example_runs():
     assert execution.output == {"topic": "refund", "text": "We will pay it back."}, execution.error
 
 
+@pytest.mark.long
 def test_a_real_small_model_chats_and_obeys_a_schema(small_model):
     kernel = kernel_for(small_model, max_tokens=60, temperature=0.0, structured="native")
     chat = kernel.invoke("llm.chat", {"prompt": "What is the capital of France?"})

@@ -11,6 +11,8 @@ from pydantic_ai.settings import ModelSettings
 from automate_kernel import WorkflowContext
 from automate_llm import DurableAgent
 
+# Half a minute each on a slow machine.
+pytestmark = pytest.mark.long
 SHORT = ModelSettings(max_tokens=40, temperature=0.0)
 
 

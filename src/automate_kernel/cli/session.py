@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
-    "database", "outbox", "output_folder", "output_store", "plugins", "secrets", "config",
+    "database", "outbox", "output_store", "plugins", "secrets", "config",
     "env_allow", "discover", "strict", "disabled", "winners", "worker.lease_seconds",
     "worker.listen", "worker.version", "signing_keys", "public_url",
 )  # fmt: skip
@@ -217,15 +217,8 @@ class Session:
 
     def _outputs(self) -> Path | dict[str, Any] | OutputStore | None:
         """Return the output store of the settings, as a kernel takes it."""
-        folder, table = (self.settings.values[each] for each in ("output_folder", "output_store"))
-        if folder.value is not None and table.value:
-            raise ConfigError(
-                f"output_folder ({folder.source}) and output_store ({table.source}) are both set",
-                hint="take one of them out: a folder is one store, and a plugin's another",
-            )
-        if folder.value is not None:
-            return self.settings.folder / str(folder.value)
-        return dict(table.value) or None
+        given = self.settings["output_store"]
+        return self.settings.folder / given if isinstance(given, str) else given or None
 
     def _made(self, storage: Storage, **options: Any) -> Kernel:
         """Return a new kernel, whose secrets and database password are kept out of all output."""

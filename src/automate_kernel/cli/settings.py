@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Kind = Literal["text", "int", "float", "bool", "list", "table"]
+Kind = Literal["text", "int", "float", "bool", "list", "table", "place"]
 
 _TYPES: dict[Kind, tuple[Any, str]] = {
     "text": (str, "text in quotes"),
@@ -28,6 +28,7 @@ _TYPES: dict[Kind, tuple[Any, str]] = {
     "bool": (bool, "true or false"),
     "list": (list, "a list in brackets"),
     "table": (dict, "a table"),
+    "place": ((str, dict), "a folder in quotes, or a table"),
 }
 
 
@@ -82,10 +83,10 @@ _OPERATIONS = (
     "Actions and capabilities that POST /operations may call: names, slack.* too; by default none."
 )
 _CALLS = "Clients that send it may call these; without it nobody may. Better as $secret:KEY."
-_OUTPUTS = "The folder of outputs that are too large for a row; all processes share it."
-_STORE = """\
-Another place for them: store = the key of a plugin, or the dotted path of your own, with its
-options beside it; better as $secret:KEY what is secret."""
+_OUTPUTS = """\
+Where outputs go that are too large for a row: a folder that all processes share, or a table with
+store = the key of a plugin, or the dotted path of your own, and its options beside it; better as
+$secret:KEY what is secret."""
 _SIGNING = (
     "Keys of 32 characters that sign links of approvals; better as $secret:KEY. The first signs."
 )
@@ -97,8 +98,7 @@ _ALL = (
     Setting("app_dir", "text", ".", "The folder that app and plugins are imported from."),
     Setting("database", "text", "sqlite:///automate.sqlite3", "A SQLAlchemy URL."),
     Setting("outbox", "text", None, "The key or dotted path of an outbox store of your own."),
-    Setting("output_folder", "text", None, _OUTPUTS),
-    Setting("output_store", "table", {}, _STORE.replace("\n", " ")),
+    Setting("output_store", "place", None, _OUTPUTS.replace("\n", " ")),
     Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
     Setting("plugins", "list", [], _PLUGINS),
     Setting("discover", "bool", True, "Use installed plugins."),

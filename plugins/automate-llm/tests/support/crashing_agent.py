@@ -2,23 +2,26 @@
 Agents in a process that kills itself: before or after the commit of a given number, before the
 first commit after an answer of a given number, after a part of an answer was shown, or in a tool.
 
-    python crashing_agent.py URL FOLDER SHAPE WHEN
+    python crashing_agent.py URL FOLDER SHAPE WHEN EVERY [SERVER]
 
 SHAPE is what the agent stands in: a workflow of its own (``alone``), two runs side by side
 (``gather``), or a sub-workflow (``child``); or what it has: tools of an MCP server (``mcp``), or
 answers that are shown while they come (``stream``). WHEN is ``before`` or ``after`` a commit,
 ``answer``, ``part`` or ``tool``. It forks a child for each place to die at, and one that finishes
-the work, an hour later by its clock; and writes the places to `FOLDER/result.json`. A child that
-has nothing left to die at is the last.
+the work, an hour later by its clock; and writes the places to `FOLDER/result.json`. Of the places
+each EVERY-th is tried. A child that has nothing left to die at is the last. Each has a database of
+its own: a SQLite file, or one on the PostgreSQL server at SERVER.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import sys
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -41,8 +44,34 @@ from mortal_process import die, ends  # noqa: E402
 from refund_desk import find_order, refund_order  # noqa: E402
 
 SERVER = HERE / "refund_desk.py"
+MAIN = os.getpid()
 ORDERS = {"gather": [7, 8]}
 """The orders that are refunded, one by each run of the agent."""
+
+
+def server() -> str | None:
+    return sys.argv[6] if len(sys.argv) > 6 else None
+
+
+def database_of(folder: Path) -> sa.URL | str:
+    """The database of the agents in *folder*."""
+    if (url := server()) is None:
+        return f"sqlite:///{folder / 'run.sqlite3'}"
+    return sa.make_url(url).set(database=_name_of(folder))
+
+
+def _name_of(folder: Path) -> str:
+    return f"agents_{MAIN}_{folder.name.replace('-', '_')}"
+
+
+def on_server(*statements: str) -> None:
+    """Do this on the server, by a connection that no child inherits."""
+    if (url := server()) is None:
+        return
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        for each in statements:
+            connection.exec_driver_sql(each)
 
 
 class Mortal:
@@ -57,16 +86,34 @@ class Mortal:
         """Die at commits to *engine*, and at reports of progress."""
         own, report = engine.dialect.do_commit, Call.progress
 
-        def commit(connection: Any) -> None:
+        def begin_commit() -> None:
             self.seen["commits"] += 1
             # Whichever thread's it is: the answer that has come is in no commit yet.
             if self.place in {("before", self.seen["commits"]), ("answer", self.seen["answers"])}:
                 die()
-            own(connection)
+
+        def end_commit() -> None:
             if threading.current_thread().name == "automate-progress":
                 self._shown.set()
             if self.place == ("after", self.seen["commits"]):
                 die()
+
+        def commit(connection: Any) -> None:
+            begin_commit()
+            own(connection)
+            end_commit()
+
+        def alone(then: Callable[[], None]) -> Callable[..., None]:
+            def look(connection: sa.Connection, _cursor: Any, sql: str, *_: Any) -> None:
+                driver: Any = connection.connection.driver_connection
+                if driver.autocommit and not sql.lstrip().upper().startswith("SELECT"):
+                    then()
+
+            return look
+
+        if engine.dialect.name == "postgresql":  # where one statement commits by itself
+            sa.event.listen(engine, "before_cursor_execute", alone(begin_commit))
+            sa.event.listen(engine, "after_cursor_execute", alone(end_commit))
 
         def progress(call: Call, *given: Any) -> None:
             self.seen["parts"] += 1
@@ -118,7 +165,7 @@ def make(
     folder: Path, url: str, shape: str, place: tuple[str, int] | None, clock: Any = None
 ) -> Kernel:
     """A kernel whose process dies at *place*, the kind and its number."""
-    engine = sa.create_engine(f"sqlite:///{folder / 'run.sqlite3'}")
+    engine = sa.create_engine(database_of(folder))
     environment = {"DEADLY": "1"} if place == ("tool", 1) else {}
     server = {
         "command": sys.executable, "args": [str(SERVER)], "cwd": str(folder), "tools": ["*"],
@@ -209,14 +256,20 @@ def main() -> None:
         import mcp  # noqa: F401
     anyio.run(anyio.sleep, 0)
     gc.freeze()  # else each child's collector copies all of it
+    on_server(f"CREATE DATABASE {_name_of(started)}")
     ends(lambda: create(started, url, shape))
-    for number in range(1, 2 if when == "tool" else 100):
+    for number in range(1, 2 if when == "tool" else 100, int(sys.argv[5])):
         base = f"{url.removesuffix('/v1')}/{when}-{number}/v1"
         places.append(number)
         place = folder / f"{when}-{number}"
         shutil.copytree(started, place)
-        if not one(place, base, shape, (when, number)):
+        name = _name_of(place)
+        on_server(f"CREATE DATABASE {name} TEMPLATE {_name_of(started)}")
+        died = one(place, base, shape, (when, number))
+        on_server(f"DROP DATABASE {name} WITH (FORCE)")
+        if not died:
             break
+    on_server(f"DROP DATABASE {_name_of(started)} WITH (FORCE)")
     (folder / "result.json").write_text(json.dumps(places))
 
 

@@ -78,7 +78,7 @@ def shown(
             key: masked_by_schema(options, known.get(key), "" if isinstance(options, dict) else key)
             for key, options in value.items()
         }
-    if setting.name == "output_store":
+    if setting.name == "output_store" and not isinstance(value, str):
         return masked_by_schema(value, _STORE)
     if setting.name == "secrets":
         return [
