@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import processes  # noqa: F401 - whatever is started from here on hears SIGINT again
 import pytest
 import sqlalchemy as sa
@@ -20,44 +19,6 @@ from database_servers import fresh_database, mariadb_server, postgresql_server  
 pytest.register_assert_rewrite("automate_kernel.testing", "suites")
 # A plugin that test_previous_plugin.py installs, and whose tests it runs.
 collect_ignore = ["previous"]
-
-# A busy machine is no failure: no example has to be ready within a time.
-hypothesis.settings.register_profile(
-    "project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("project")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--full``, for what takes long, and ``--with-plugins``, for what needs that group."""
-    parser.addoption(
-        "--full",
-        action="store_true",
-        help="run tests/fault at full length, and what is marked long",
-    )
-    parser.addoption(
-        "--with-plugins",
-        action="store_true",
-        help="fail, and don't skip, what is marked plugins and lacks a package",
-    )
-
-
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Run single files in this process, where one can look on; leave folders to all cores."""
-    single = any(".py" in argument for argument in config.invocation_params.args)
-    return 0 if single else None
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what is marked ``long``, and say so, unless it is asked for; then it has the time."""
-    for item in items:
-        if not item.get_closest_marker("long"):
-            continue
-        if not config.getoption("--full"):
-            item.add_marker(pytest.mark.skip(reason="takes long: --full runs it"))
-        elif not item.get_closest_marker("timeout"):
-            # A busy machine needs many times what an idle one does.
-            item.add_marker(pytest.mark.timeout(1500))
 
 
 def pytest_collection_finish() -> None:

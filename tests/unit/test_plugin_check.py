@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from automate_kernel.authoring.contracts import ContractRun
+from automate_kernel.authoring.project import PluginProject
+
 pytestmark = pytest.mark.slow
 
 CONNECTOR = """
@@ -43,7 +46,9 @@ class Odd(Connector):
 """
 
 
-def checked(tmp_path: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
+def checked(
+    tmp_path: Path, code: str, *options: str, place: str = "odd"
+) -> subprocess.CompletedProcess[str]:
     """Install a plugin by its metadata, and check it by its key."""
     info = tmp_path / "site" / "odd-1.0.dist-info"
     info.mkdir(parents=True)
@@ -51,7 +56,7 @@ def checked(tmp_path: Path, code: str, *options: str) -> subprocess.CompletedPro
     (info / "entry_points.txt").write_text("[automate.connectors]\nodd = oddly:Odd\n")
     (tmp_path / "site" / "oddly.py").write_text(code)
     return subprocess.run(
-        [sys.executable, "-m", "automate_kernel.cli", "plugins", "check", "odd", *options],
+        [sys.executable, "-m", "automate_kernel.cli", "plugins", "check", place, *options],
         capture_output=True, text=True, timeout=120, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
     )  # fmt: skip
@@ -84,3 +89,47 @@ def test_code_that_fails_as_it_is_asked_is_a_finding(tmp_path: Path) -> None:
     assert [each["requirement"] for each in report["not_looked_at"]] == ["tests"]
     (found,) = [each for each in report["problems"] if each["requirement"] == "specs"]
     assert "ZeroDivisionError" in found["problem"] and found["remedy"]
+
+
+def test_an_installed_plugin_has_the_name_of_its_distribution_too(tmp_path: Path) -> None:
+    """Who has installed it knows that one, and the key may be another."""
+    assert "odd 1.0" in checked(tmp_path / "a", BLOCKING, place="ODD").stdout
+    assert "did you mean 'odd'?" in checked(tmp_path / "b", BLOCKING, place="ood").stderr
+
+
+TESTS = """
+import pytest
+
+from automate_kernel.authoring.contracts import ContractRun
+from automate_kernel.authoring.project import PluginProject
+from automate_kernel.authoring.project import PluginProject
+
+
+def test_quick() -> None:
+    pass
+
+
+@pytest.mark.skip(reason="takes long")
+def test_long() -> None:
+    pass
+
+
+def test_last() -> None:
+    pass
+"""
+
+
+def test_a_run_shows_where_it_is_and_what_it_skipped(tmp_path: Path) -> None:
+    """A suite may take minutes; what was left out is said, and so are the tests that took long."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "odd"\nversion = "1"\n')
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_odd.py").write_text(TESTS)
+    shown: list[str] = []
+    run = ContractRun.of(PluginProject.at(tmp_path), {}, shown.append)
+    assert run.problem is None and run.failures == []
+    assert shown[-1] == "running the plugin's tests: 3 of 3: test_odd.py::test_last"
+    assert list(run.notes()) == ["1 test skipped: takes long"]
+    run.seconds = {"tests/test_odd.py::test_last": 100.0, "tests/test_odd.py::test_quick": 1.0}
+    assert list(run.notes())[1] == (
+        "the tests took 101 s; the slowest: test_odd.py::test_last 100 s, test_odd.py::test_quick 1 s"
+    )

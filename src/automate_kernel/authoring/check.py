@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.authoring.contracts import ContractRun
+from automate_kernel.authoring.contracts import ContractRun, quietly
 from automate_kernel.authoring.levels import REQUIREMENTS, PluginLevel, reached
 from automate_kernel.authoring.packaging import PACKAGING
 from automate_kernel.authoring.project import PluginProject
@@ -91,12 +91,14 @@ class PluginCheck:
     A check of the plugins of *project* against `REQUIREMENTS`.
 
     *config* is the application's, by key. With *test_connection* each plugin's `check` is called.
+    *show* is called with the test that runs now, a few times a second.
     """
 
     project: PluginProject
     kernel: Kernel
     config: Mapping[str, Any] = field(default_factory=dict)
     test_connection: bool = False
+    show: Callable[[str], None] = quietly
     notes: list[str] = field(default_factory=list)
     failures: dict[Found, BaseException] = field(default_factory=dict)
 
@@ -148,7 +150,7 @@ class PluginCheck:
     def contract_run(self) -> ContractRun:
         """The run of the contract suites."""
         configs = {found.target: self.config_of(found, cls) for found, cls in self.callable_plugins}
-        return ContractRun.of(self.project, configs)
+        return ContractRun.of(self.project, configs, self.show)
 
     @property
     def callable_plugins(self) -> Iterator[tuple[Found, type[Plugin]]]:
@@ -303,6 +305,7 @@ def _contract(check: PluginCheck) -> Iterator[Fault]:
 
 def _tests(check: PluginCheck) -> Iterator[Fault]:
     yield from check.contract_run.test_faults()
+    check.notes.extend(check.contract_run.notes())
 
 
 def _inputs(check: PluginCheck) -> Iterator[Fault]:

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _REPORTER = "automate_kernel.testing.contract_report"
 _PATIENCE_SECONDS = 900
+_LOOKS_A_SECOND = 4
+_LONG_SECONDS, _SLOWEST = 60, 3
 _SHOWN = 5
 _LONGEST = 300
 _SUITE = """\
@@ -41,11 +43,16 @@ _TESTED = {*_CONTRACTS, "secrets_backend", "outbox_store", "output_store", "filt
 """The kinds that have a contract."""
 
 
+def quietly(text: str) -> None:
+    """Show nothing."""
+
+
 @dataclass
 class ContractRun:
     """
     The outcomes of a run of tests by target; the ids of failed tests, each with its reason.
-    *called* has the operations that a contract calls with an example, by target.
+    *called* has the operations that a contract calls with an example, by target; *skipped* the
+    number of skipped tests by reason, and *seconds* the time that each took.
 
     *remedy* is that of a *problem* with the run itself, *advice* that of tests that failed.
     """
@@ -55,17 +62,26 @@ class ContractRun:
     targets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     called: Mapping[str, Sequence[str]] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
     problem: str | None = None
     remedy: str = ""
+    show: Callable[[str], None] = quietly
 
     @classmethod
-    def of(cls, project: PluginProject, configs: Mapping[str, Mapping[str, Any]]) -> ContractRun:
+    def of(
+        cls,
+        project: PluginProject,
+        configs: Mapping[str, Mapping[str, Any]],
+        show: Callable[[str], None] = quietly,
+    ) -> ContractRun:
         """
         Run the tests in a project's folder; for an installed one, suites made for its plugins.
 
-        *configs* are the configs with which the latter are made, by target.
+        *configs* are the configs with which the latter are made, by target. *show* is called with
+        the test that runs now, a few times a second.
         """
-        run = cls(project)
+        run = cls(project, show=show)
         run._run(configs)
         return run
 
@@ -119,6 +135,16 @@ class ContractRun:
         if left := [name for names in list(alike.values())[_SHOWN:] for name in names]:
             yield f"{len(left)} more tests failed", self.advice
 
+    def notes(self) -> Iterator[str]:
+        """Yield the tests that were skipped, by reason, and the slowest if all took long."""
+        for reason, count in self.skipped.items():
+            yield f"{count} test{'s' * (count != 1)} skipped: {redact_text(reason)[:_LONGEST]}"
+        total = sum(self.seconds.values())
+        if total > _LONG_SECONDS:
+            slow = sorted(self.seconds.items(), key=lambda each: -each[1])[:_SLOWEST]
+            named = ", ".join(f"{name.rpartition('/')[2]} {taken:.0f} s" for name, taken in slow)
+            yield f"the tests took {total:.0f} s; the slowest: {named}"
+
     def _run(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
         store = any(found.kind == "outbox_store" for found in self.project.found)
         needed = ("pytest", "hypothesis") if store else ("pytest",)
@@ -139,16 +165,35 @@ class ContractRun:
             if find_spec("xdist") is not None:
                 options += ["-n", "0"]  # its workers would each write a report of their part
             environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-            try:
-                done = subprocess.run(  # noqa: S603  (our own Python)
+            with (Path(scratch) / "printed").open("w+b") as printed:
+                process = subprocess.Popen(  # noqa: S603  (our own Python)
                     [sys.executable, "-m", "pytest", *options],
-                    cwd=folder, env=environment, capture_output=True, text=True, check=False,
-                    timeout=_PATIENCE_SECONDS,
+                    cwd=folder, env=environment, stdout=printed, stderr=subprocess.STDOUT,
                 )  # fmt: skip
+                try:
+                    self._await(process, progress_file(report))
+                except subprocess.TimeoutExpired:
+                    now = _text_of(progress_file(report)) or "none had begun"
+                    self.problem = f"the tests did not end in 15 minutes; it ran {now}"
+                    self.remedy = self.advice
+                    return
+                finally:
+                    process.kill()
+                    process.wait()
+                printed.seek(0)
+                self._read(report, printed.read().decode("utf-8", "replace"))
+
+    def _await(self, process: subprocess.Popen[bytes], progress: Path) -> None:
+        for left in range(_PATIENCE_SECONDS * _LOOKS_A_SECOND, -1, -1):
+            try:
+                process.wait(1 / _LOOKS_A_SECOND)
             except subprocess.TimeoutExpired:
-                self.problem, self.remedy = "the tests did not end in 15 minutes", self.advice
+                if not left:
+                    raise
+            if now := _text_of(progress):
+                self.show(f"running the plugin's tests: {now}")
+            if process.returncode is not None:
                 return
-            self._read(report, done.stdout + done.stderr)
 
     def _read(self, report: Path, printed: str) -> None:
         if not report.exists():
@@ -159,6 +204,19 @@ class ContractRun:
         found = json.loads(report.read_text("utf-8"))
         self.targets, self.called = found["targets"], found["called"]
         self.failures = [tuple(each) for each in found["failures"]]
+        self.skipped, self.seconds = found["skipped"], found["seconds"]
+
+
+def progress_file(report: Path) -> Path:
+    """Return the file beside a *report* in which the run writes the test that runs now."""
+    return report.with_suffix(".progress")
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except OSError:
+        return ""
 
 
 def _write_suites(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, did_you_mean
 from automate_kernel.plugins.compatibility import normal_name
 from automate_kernel.plugins.description import describe, pydantic_version
 from automate_kernel.plugins.discovery import Found, scan
@@ -60,9 +60,13 @@ class PluginProject:
 
     @classmethod
     def with_key(cls, key: str) -> PluginProject:
-        """Return the installed distribution of the plugin *key* (or ``kind:key``)."""
+        """Return the installed distribution of that name, or of the plugin *key* (``kind:key``)."""
         kind, _, name = key.rpartition(":")
-        found = [each for each in scan() if each.key == name and kind in ("", each.kind)]
+        everything = list(scan())
+        found = [each for each in everything if each.key == name and kind in ("", each.kind)]
+        if not found:
+            wanted = normal_name(key)
+            found = [each for each in everything if normal_name(each.distribution or "") == wanted]
         names = {each.distribution for each in found}
         if len(names) != 1 or None in names:
             several = ", ".join(sorted(str(each) for each in names))
@@ -71,7 +75,11 @@ class PluginProject:
                 f"several distributions bring {key!r}: {several}"
                 if names
                 else f"no installed distribution brings a plugin {key!r}",
-                hint="automate plugins ls lists them; a path names a project's folder: ./acme",
+                hint=did_you_mean(
+                    key,
+                    {str(each) for one in everything for each in (one.key, one.distribution)},
+                    also="automate plugins ls lists them; a path names a project's folder: ./acme",
+                ),
             )
         distribution_name = str(found[0].distribution)
         return cls(distribution_name, _installed(distribution_name), tuple(found))

@@ -2,7 +2,7 @@
 A plugin for pytest: writes which plugins a run of tests has put through a contract.
 
 ``automate plugins check`` runs a project's tests with it: ``-p`` and this module's name, and
-``--contract-report=FILE``.
+``--contract-report=FILE``. Beside that file stands a second one with the test that runs now.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from automate_kernel.authoring.contracts import progress_file
 from automate_kernel.plugins.targets import target_of
 
 _CONTRACTS = {
@@ -45,17 +46,31 @@ class _ContractReport:
         self._outcomes: dict[type, Counter[str]] = {}
         self._targets: dict[type, str] = {}
         self._failures: list[tuple[str, str]] = []
+        self._skipped: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
+        self._total = 0
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._total = len(session.items)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._seconds[nodeid] = 0
+        text = f"{len(self._seconds)} of {self._total}: {nodeid}"
+        progress_file(self._path).write_text(text, "utf-8")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
+        self._seconds[report.nodeid] += report.duration
         outcome = "xfailed" if hasattr(report, "wasxfail") else report.outcome
         if report.when == "call" or outcome != "passed":
             self._count(item, outcome)
             if outcome == "failed":
                 self._failures.append((report.nodeid, _reason(report)))
+            elif outcome == "skipped":
+                self._skipped[_why_skipped(report)] += 1
         return report
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -74,6 +89,8 @@ class _ContractReport:
             "targets": targets,
             "called": {target: sorted(names) for target, names in called.items()},
             "failures": self._failures,
+            "skipped": self._skipped,
+            "seconds": self._seconds,
         }
         self._path.write_text(json.dumps(report), "utf-8")
 
@@ -97,6 +114,11 @@ def _contract(cls: type | None) -> str | None:
     """Return the name of the contract that a class of tests derives from, or None."""
     bases = (base.__name__ for base in (cls.__mro__ if cls is not None else ()))
     return next((name for name in bases if name in _CONTRACTS), None)
+
+
+def _why_skipped(report: pytest.TestReport) -> str:
+    place = report.longrepr
+    return str(place[2] if isinstance(place, tuple) else place).removeprefix("Skipped: ")
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -23,7 +23,7 @@ app: Commands = plugins.app
 
 _KINDS = "connector, provider, secrets, filter, store or outputs"
 _LEVELS = "loads, tested, documented or complete"
-_PLACE = "The plugin's folder, or the key of an installed one."
+_PLACE = "The plugin's folder, or the key or distribution of an installed one."
 
 
 @app.called(
@@ -89,8 +89,8 @@ def check(
     project = PluginProject.named(place)
     kernel = context.session.in_memory(workflows=False)
     config = context.session.settings["config"]
-    with context.out.working("running the plugin's tests"):
-        report = PluginCheck(project, kernel, config, test_connection).report()
+    with context.out.working("running the plugin's tests") as show:
+        report = PluginCheck(project, kernel, config, test_connection, show).report()
     _show_report(context, report)
     if report.level < words[level]:
         raise typer.Exit(1)
