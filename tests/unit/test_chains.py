@@ -1,0 +1,77 @@
+"""Executions that continue each other take each event once, whatever happens in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from automate_kernel import Kernel
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.engine.stored import ADVANCE
+from hypothesis import given
+from hypothesis import strategies as st
+
+ACTS = st.one_of(
+    st.tuples(st.just("emit"), st.sampled_from([1, 2])),
+    st.tuples(st.just("later"), st.sampled_from([0.5, 60, 4000])),
+    st.tuples(
+        st.sampled_from(["pause", "unpause", "purge", "run", "advance", "signals"]), st.none()
+    ),
+)
+WORKFLOW = {
+    "name": "chain",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {"id": "one", "wait_for": {"event": "paid", "match": {"order": 1}}, "needs": []},
+        {"id": "two", "wait_for": {"event": "paid", "match": {"order": 2}}, "needs": []},
+        {"id": "note", "action": "note", "input": {"n": "{{ steps.one.output.payload.n }}"},
+         "needs": ["one"]},
+        {"id": "note-two", "action": "note", "input": {"n": "{{ steps.two.output.payload.n }}"},
+         "needs": ["two"]},
+        {"id": "next", "continue_as_new": {}, "needs": ["note", "note-two"]},
+    ],
+}  # fmt: skip
+
+
+@given(st.lists(ACTS, max_size=30))
+def test_a_chain_takes_each_event_once(acts: list[tuple[str, Any]]) -> None:
+    """Of each order the events in which they came, as many as there were of both."""
+    clock = FakeClock()
+    with Kernel(MemoryStorage(clock), discover=False, secrets={}) as kernel:
+        taken: list[int] = []
+
+        @kernel.action
+        def note(n: int) -> None:
+            taken.append(n)
+
+        kernel.add_workflow(WORKFLOW)
+        kernel.start("chain")
+        kernel.run_until_idle()
+        sent: dict[int, list[int]] = {1: [], 2: []}
+        for number, (act, value) in enumerate(acts):
+            if act == "emit":
+                kernel.emit("paid", {"order": value, "n": number})
+                sent[value].append(number)
+            elif act == "later":
+                clock.advance(value)
+            elif act in ("pause", "unpause"):
+                steer = getattr(kernel.executions, act)
+                for one in kernel.executions.find():
+                    if not one.status.finished:
+                        steer(one.id)
+            elif act == "purge":
+                kernel.executions.signals.purge()
+            elif act == "advance":
+                kernel.run_until_idle(kinds=[ADVANCE])
+            elif act == "signals":
+                kernel.run_until_idle(exclude_kinds=[ADVANCE])
+            else:
+                kernel.run_until_idle()
+        for one in kernel.executions.find():
+            if one.status == "PAUSED":
+                kernel.executions.unpause(one.id)
+        kernel.run_until_idle()
+        # The last execution waits for the rest of the other order.
+        pairs = min(map(len, sent.values()))
+        for its in sent.values():
+            assert [n for n in taken if n in its] == its[: pairs + 1]
