@@ -209,6 +209,7 @@ class Kernel:
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
         self.executions.starts.labels_of = self.workflows.labels
+        self.executions.starts.admission_of = self.workflows.admission
         precedence = Precedence(self.outbox.workers, self.workflows.marks, self.version)
         self._precedence = precedence
         self._runner = Runner(

@@ -267,6 +267,22 @@ def test_a_resumed_one_queues_again(open_kernel: Open) -> None:
     assert claim(kernel) == [first]
 
 
+def test_a_copy_with_another_payload_queues_for_its_own_key(open_kernel: Open) -> None:
+    """It goes on beside no other of that key, and is in nobody's way whose key it had."""
+    nap = {"id": "nap", "sleep": "1h"}
+    kernel = open_kernel(concurrency={"key": CUSTOMER}, steps=[nap])
+    first, second = (kernel.start("w", {"customer": each}) for each in "ab")
+    kernel.run_until_idle()
+    same = kernel.executions.fork(first, "nap")
+    copy = kernel.executions.fork(first, "nap", payload={"customer": "b"})
+    kernel.executions.cancel(first)
+    kernel.run_until_idle()
+    assert (see(kernel, same).status, see(kernel, copy).status) == ("RUNNING", "PENDING")
+    kernel.executions.cancel(second)
+    kernel.run_until_idle()
+    assert see(kernel, copy).status is ExecutionStatus.RUNNING
+
+
 def test_a_place_of_an_item_that_is_gone_is_mended(open_kernel: Open) -> None:
     """Somebody deletes the item by hand: the reaper frees its place."""
     kernel = open_kernel(concurrency=1)

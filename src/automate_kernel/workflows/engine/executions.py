@@ -619,9 +619,10 @@ class ExecutionStore:
 
         The steps that have ended, and don't follow from that step, are copied with their outputs
         and not called again. With *payload* the copy's event has this payload: only the steps that
-        run see it. With *definition* it runs this definition of the workflow. The label
-        ``forked_from`` leads to the original, which stays as it is. Raises ``NOT_FOUND`` if there
-        is no such execution, and `WorkflowError` if there is no such step.
+        run see it, and its ``concurrency`` key is that of a start with it. With *definition* it
+        runs this definition of the workflow. The label ``forked_from`` leads to the original, which
+        stays as it is. Raises ``NOT_FOUND`` if there is no such execution, and `WorkflowError` if
+        there is no such step.
         """
         with self.storage.begin() as rows:
             found = rows.select(EXECUTION, _this(execution_id, tenant_id))
@@ -646,7 +647,12 @@ class ExecutionStore:
                 labels=labels if len(labels) <= MAX_LABELS else first.event.labels,
             )
             new = self.starts.new(workflow, event, own=first.own_labels)
+            changed = payload is not SAME or workflow is not known
+            admission = self.starts.admission_of(workflow, event) if changed else None
             item, concurrency = new.item, concurrency_of(rows, found[0])
+            if admission is not None and admission.concurrency is not None:
+                # The place that a start with this payload would take.
+                concurrency = admission.concurrency_key or "", admission.concurrency.limit
             if concurrency is not None:
                 new.row["concurrency_key"] = concurrency[0]
                 item = wake_up(new.id, item.id, event.tenant_id, concurrency=concurrency)

@@ -113,6 +113,10 @@ def _no_labels(workflow: Workflow, event: Event) -> Mapping[str, str]:
     return _NO_LABELS
 
 
+def _no_admission(workflow: Workflow, event: Event) -> Admission | None:
+    return None
+
+
 class ExecutionStarts:
     """
     Begins executions in the tables of *storage*, with the items of *outbox* that wake them.
@@ -124,6 +128,8 @@ class ExecutionStarts:
         self._storage, self._outbox, self._signals = storage, outbox, signals
         self.labels_of: Callable[[Workflow, Event], Mapping[str, str]] = _no_labels
         """Renders the labels that a workflow gives its executions."""
+        self.admission_of: Callable[[Workflow, Event], Admission | None] = _no_admission
+        """Renders the conditions of a workflow on a start."""
 
     def start(
         self,
