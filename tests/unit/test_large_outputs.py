@@ -682,6 +682,28 @@ def add_family(kernel: Kernel, *steps: dict[str, Any]) -> None:
     add(kernel, {"id": "make", "workflow": "child"}, *steps)
 
 
+def test_the_notice_of_an_approval_reads_a_large_output(kernel: Kernel, store: Store) -> None:
+    """Also inside a block, whose list comes from one."""
+    told: list[str] = []
+
+    @kernel.action
+    def tell(text: str) -> None:
+        told.append(text)
+
+    notify = {"action": "tell", "input": {"text": "{{ item }}: {{ steps.make.output.size }}"}}
+    ask = {"id": "ask", "approval": {"title": "{{ item }}?", "notify": notify}}
+    add(
+        kernel,
+        {"id": "make", "action": "large"},
+        {"id": "unread", "action": "large"},
+        {"id": "each", "for_each": "{{ [steps.make.output.text[:3]] }}", "steps": [ask]},
+    )
+    kernel.start("flow")
+    kernel.run_until_idle()
+    assert told == [f"xxx: {len(LARGE)}"]
+    assert store.calls["get"] == 1
+
+
 @pytest.mark.parametrize("waited", ["event", "signal"])
 def test_a_large_event_answers_once(kernel: Kernel, clock: FakeClock, waited: str) -> None:
     """No second step takes it, nor a later round, nor the execution that follows."""

@@ -63,6 +63,7 @@ class ApprovalNotices:
             return None
         execution = loaded.execution
         program = self._programs(execution.definition_id)
+        self._executions.outputs.fill(execution, program.reads)
         runs = {run.key: run for run in execution.steps}
         step, view = _asking(program, execution, runs, waiting)
         notice = step.approval.notify if step.approval is not None else None
