@@ -184,6 +184,27 @@ def test_a_failure_at_the_end_of_the_chain_comes_up(book: Book) -> None:
     assert "page 3 is torn" in str(book.see(execution.id).error)
 
 
+def test_the_first_of_a_chain_leads_to_it_though_it_is_purged(book: Book) -> None:
+    """Who has started it knows no other id, and it goes on for years."""
+    wait = {"id": "wait", "wait_for": {"signal": "on"}}
+    book.kernel.add_workflow(define(READ, wait, NEXT))
+    first = book.kernel.start("pages", {"page": 1, "last": 9}, tenant_id="acme")
+    book.kernel.run_until_idle()
+    for _ in range(2):
+        book.kernel.signal(first, "on", tenant_id="acme")
+        book.kernel.run_until_idle()
+        book.kernel.executions.purge(older_than_seconds=0.0)
+    assert book.read == [1, 2, 3]
+    assert book.kernel.executions.get(first) is None
+    assert not book.kernel.executions.cancel(first, tenant_id="other")
+    with pytest.raises(AutomateError, match="there is no execution"):
+        book.kernel.signal(first, "on", tenant_id="other")
+    (last,) = book.kernel.executions.find(workflow="pages")
+    assert book.kernel.executions.cancel(first)
+    assert book.see(last.id).status is CANCELLED
+    assert not book.kernel.executions.cancel(first)
+
+
 def test_links_of_a_chain_are_purged_while_the_parent_waits(book: Book) -> None:
     """The first of them too: the parent finds the last one without it."""
     wait = {"id": "wait", "wait_for": {"signal": "go"}, "if": NEXT["if"]}

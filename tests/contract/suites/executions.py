@@ -486,10 +486,12 @@ class ExecutionStoreContract:
         assert not store.cancel(UNKNOWN_ID)
         assert not store.resume(UNKNOWN_ID)
 
-    def test_no_id_is_no_execution(self, store: ExecutionStore, workflow: Workflow) -> None:
+    @pytest.mark.parametrize("nothing", [None, "", "nope", "x" * 300, "\0", "\ud800", 7])
+    def test_what_is_no_id_is_no_execution(
+        self, store: ExecutionStore, workflow: Workflow, nothing: Any
+    ) -> None:
         """A caller whose own record has no id means none, and not any that is there."""
         execution_id = self.begin(store, workflow, tenant_id="acme")
-        nothing: Any = None
         assert not store.pause(nothing)
         assert store.cancel(execution_id, force=True)
         for tenant_id in (None, "acme"):
@@ -499,7 +501,23 @@ class ExecutionStoreContract:
             assert not store.cancel(nothing, tenant_id=tenant_id)
             with pytest.raises(AutomateError, match="there is no execution"):
                 store.fork(nothing, "tell", tenant_id=tenant_id)
+        assert store.waits(nothing) == []
+        assert store.attempts(nothing) == []
+        assert store.failed_attempts(nothing) == []
+        assert not store.is_cancelling(nothing)
         assert [one.status for one in store.find()] == [ExecutionStatus.CANCELLED]
+
+    def test_an_id_in_another_spelling(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """It is the same one, whatever database has it."""
+        execution_id = self.begin(store, workflow)
+        for given in (execution_id.upper(), execution_id.replace("-", "")):
+            assert store.pause(given)
+            assert self.see(store, execution_id).status is ExecutionStatus.PAUSED
+            assert store.unpause(given)
+            found = store.get(given)
+            assert found is not None
+            assert (found.id, found.status) == (execution_id, ExecutionStatus.PENDING)
+        assert store.cancel(execution_id.upper(), force=True)
 
     def test_given_up_with_its_item(
         self, store: ExecutionStore, workflow: Workflow, clock: FakeClock

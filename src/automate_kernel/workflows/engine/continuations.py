@@ -9,7 +9,7 @@ parent, or a cancellation, finds the one that goes on.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -81,15 +81,19 @@ def check_not_continued(row: Row) -> None:
         )
 
 
-def live_successor(rows: Rows, its: list[Where]) -> str | None:
-    """Return the id of the execution that goes on for one that was continued; None without any."""
-    found = rows.select(EXECUTION, its, columns=("id", "chain_id", "successor_id"))
-    if not found or found[0]["successor_id"] is None:
+def live_successor(rows: Rows, execution_id: str, its: Sequence[Where] = ()) -> str | None:
+    """
+    Return the id of the execution that goes on for one that was continued; None without any.
+
+    The first of a chain leads to it, too, once it is purged. *its* are other conditions on both.
+    """
+    this = [Where("id", "eq", execution_id), *its]
+    found = rows.select(EXECUTION, this, columns=("chain_id", "successor_id"))
+    if found and found[0]["successor_id"] is None:
         return None
-    chain = Where("chain_id", "eq", found[0]["chain_id"] or found[0]["id"])
-    live = rows.select(
-        EXECUTION, [chain, Where("status", "in", LIVE)], limit=1, columns=("id",)
-    )  # fmt: skip
+    first = (found[0]["chain_id"] if found else None) or execution_id
+    chain = [Where("chain_id", "eq", first), Where("status", "in", LIVE), *its]
+    live = rows.select(EXECUTION, chain, limit=1, columns=("id",))
     return live[0]["id"] if live else None
 
 

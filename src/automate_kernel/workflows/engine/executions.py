@@ -96,6 +96,7 @@ _ENDED = [status for status in ExecutionStatus if status.finished]
 # An execution may be resumed with another item between two looks at it, but not for ever.
 _TRIES = 3
 _MOST_LINKS = 20
+_NOTHING = "00000000-0000-0000-0000-000000000000"
 # So many executions are resumed in one transaction, so that nobody waits for it for long.
 _RESUMED_AT_ONCE = 50
 
@@ -115,10 +116,16 @@ def _equal(**values: Any) -> list[Where]:
     return [Where(name, "eq", value) for name, value in values.items() if value is not None]
 
 
+def _id_of(given: str) -> str:
+    """Return the id that is *given*, as it is stored; for what can't be one, that of nothing."""
+    # A caller whose own column is empty means no execution, rather than any, and no database is to
+    # refuse another text.
+    return next(iter(item_ids_of([given])), _NOTHING)
+
+
 def _this(execution_id: str, tenant_id: str | None = None) -> list[Where]:
-    """Return the conditions on one execution; without an id, none has them."""
-    # A caller whose own column is empty means no execution, rather than any.
-    return [Where("id", "eq", execution_id), *_equal(tenant_id=tenant_id)]
+    """Return the conditions on one execution."""
+    return [Where("id", "eq", _id_of(execution_id)), *_equal(tenant_id=tenant_id)]
 
 
 def _newest(rows: Rows, where: list[Where], limit: int) -> list[Execution]:
@@ -175,7 +182,7 @@ class ExecutionStore:
             found = rows.select(EXECUTION, _this(execution_id, tenant_id))
             if not found:
                 return None
-            runs = step_runs(rows, [execution_id]).get(execution_id, ())
+            runs = step_runs(rows, [found[0]["id"]]).get(found[0]["id"], ())
         execution = Execution.from_row(found[0], runs)
         if large_outputs:
             self.outputs.fill(execution)
@@ -227,14 +234,14 @@ class ExecutionStore:
 
     def is_cancelling(self, execution_id: str) -> bool:
         """Return True if an execution is CANCELLING."""
-        where = [Where("id", "eq", execution_id), Where("status", "eq", "CANCELLING")]
+        where = [*_this(execution_id), Where("status", "eq", "CANCELLING")]
         with self.storage.begin(atomic=False) as rows:
             return bool(rows.select(EXECUTION, where, columns=("id",)))
 
     def waits(self, execution_id: str) -> list[WaitingFor]:
         """List what steps of an execution wait for, beside a time; the longest waits come first."""
         with self.storage.begin(atomic=False) as rows:
-            return self.signals.waiting(rows, execution_id)
+            return self.signals.waiting(rows, _id_of(execution_id))
 
     def live(self, rows: Rows, execution_id: str, *, tenant_id: str | None = None) -> Execution:
         """
@@ -244,15 +251,16 @@ class ExecutionStore:
         Raises ``NOT_FOUND``, with *tenant_id* for another tenant's too; and ``FAILED_PRECONDITION``
         if it has ended.
         """
-        ids = item_ids_of([execution_id])
-        found = rows.select(EXECUTION, [Where("id", "in", ids), *_equal(tenant_id=tenant_id)])
-        if not found:
-            raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
-        execution = Execution.from_row(found[0])
-        if execution.status.finished:
-            goes_on = live_successor(rows, [Where("id", "eq", execution.id)])
+        its = _equal(tenant_id=tenant_id)
+        found = rows.select(EXECUTION, _this(execution_id, tenant_id))
+        execution = Execution.from_row(found[0]) if found else None
+        if execution is None or execution.status.finished:
+            goes_on = live_successor(rows, _id_of(execution_id), its)
             if goes_on is not None:
                 return self.live(rows, goes_on, tenant_id=tenant_id)
+        if execution is None:
+            raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
+        if execution.status.finished:
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 f"execution {execution_id} has ended: it is {execution.status}",
@@ -330,7 +338,7 @@ class ExecutionStore:
         Those before it was resumed count too. The first is kept, and the latest 199.
         """
         with self.storage.begin(atomic=False) as rows:
-            return failed_attempts(rows, execution_id)
+            return failed_attempts(rows, _id_of(execution_id))
 
     def attempts(self, execution_id: str) -> list[StepAttempt]:
         """
@@ -338,6 +346,7 @@ class ExecutionStore:
 
         Of those that failed, as many as `failed_attempts` has.
         """
+        execution_id = _id_of(execution_id)
         with self.storage.begin(atomic=False) as rows:
             runs = step_runs(rows, [execution_id]).get(execution_id, ())
             return step_attempts(runs, failed_attempts(rows, execution_id))
@@ -421,14 +430,14 @@ class ExecutionStore:
         CANCELLED at once all the same. Of one that was continued as new, the execution that goes on
         is cancelled. With *tenant_id* another tenant's is not there.
         """
-        its = _this(execution_id, tenant_id)
+        its, execution_id = _equal(tenant_id=tenant_id), _id_of(execution_id)
         live: str | None = execution_id
         # It may be continued between two looks at it, but not for ever.
         for _ in range(_MOST_LINKS):
             if live is None or self._cancel(_this(live, tenant_id), force=force):
                 return live is not None
             with self.storage.begin(atomic=False) as rows:
-                live = live_successor(rows, its)
+                live = live_successor(rows, execution_id, its)
         return False
 
     def _cancel(self, its: list[Where], *, force: bool = False, again: bool = True) -> bool:
@@ -511,7 +520,7 @@ class ExecutionStore:
             row = self._recalled(rows, _this(execution_id, tenant_id))
             if row is None or row["status"] not in able:
                 return False
-            its = Where("execution_id", "eq", execution_id)
+            its = Where("execution_id", "eq", row["id"])
             if status == RUNNING and not rows.select(STEP, [its], limit=1, columns=("id",)):
                 status = PENDING  # nothing of it has begun
             changes = {"status": status, "updated_at": Now()}
@@ -559,7 +568,7 @@ class ExecutionStore:
         that cleans up runs again by itself: so a compensation that failed can be tried once more.
         Raises `WorkflowError` if there is no such step.
         """
-        its = _this(execution_id, tenant_id)
+        its, execution_id = _this(execution_id, tenant_id), _id_of(execution_id)
         with self.storage.begin() as rows:
             found = rows.select(EXECUTION, its)
             if not found:
@@ -628,7 +637,7 @@ class ExecutionStore:
             found = rows.select(EXECUTION, _this(execution_id, tenant_id))
             if not found:
                 raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
-            first = Execution.from_row(found[0])
+            first, execution_id = Execution.from_row(found[0]), found[0]["id"]
             known = stored_workflow(rows, first.definition_id)
             workflow = known if definition is None else _same_workflow(first.name, definition)
             in_code = isinstance(known, CodeWorkflow)
@@ -771,7 +780,7 @@ class ExecutionStore:
             return False
         concurrency = concurrency_of(rows, found[0])
         item = wake_up(
-            execution_id, item_id, found[0]["tenant_id"], run_at=run_at, concurrency=concurrency
+            found[0]["id"], item_id, found[0]["tenant_id"], run_at=run_at, concurrency=concurrency
         )
         self.outbox.enqueue_many([item], transaction=rows.native)
         return True
