@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from automate_kernel.storage.dialects import DIALECTS, utc_now
@@ -25,6 +26,19 @@ T = TypeVar("T")
 
 # There is one connection, so that nobody is waited for; and old ones have no RETURNING.
 _DIALECT = replace(DIALECTS["sqlite"], first="", returning=sqlite3.sqlite_version_info >= (3, 35))
+
+
+_copying = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _tables() -> sqlite3.Connection:
+    """Return a database with our tables; to copy it takes a tenth of the time of making them."""
+    made = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    for table in TABLES.values():
+        for sql in create_statements(_DIALECT, table):
+            made.execute(sql)
+    return made
 
 
 class MemoryStorage:
@@ -48,9 +62,8 @@ class MemoryStorage:
             ":memory:", isolation_level=None, check_same_thread=False
         )
         weakref.finalize(self, self._connection.close)
-        for table in TABLES.values():
-            for sql in create_statements(_DIALECT, table):
-                self._connection.execute(sql)
+        with _copying:
+            _tables().backup(self._connection)
 
     def __repr__(self) -> str:
         return "<MemoryStorage>"
