@@ -12,6 +12,7 @@ import pytest
 
 from automate_kernel.authoring.contracts import ContractRun
 from automate_kernel.authoring.project import PluginProject
+from automate_kernel.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +79,19 @@ def test_no_level_is_without_problems_that_was_not_looked_at(tmp_path: Path) -> 
         "tested: not looked at\ndocumented: not looked at\ncomplete: not looked at" in done.stdout
     )
     assert "the plugin is not imported" in done.stdout
+
+
+def test_what_is_not_installed_has_no_levels_without_problems(tmp_path: Path) -> None:
+    """It is what a new author sees who forgets the step. A folder that isn't there is said to be."""
+    made = [sys.executable, "-m", "automate_kernel.cli", "plugins"]
+    subprocess.run([*made, "new", "gone"], cwd=tmp_path, check=True, capture_output=True)
+    done = subprocess.run(
+        [*made, "check", "./automate-gone"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "automate-gone is not installed in this environment" in done.stdout
+    assert "tested: not looked at\ndocumented: not looked at" in done.stdout
+    with pytest.raises(ConfigError, match=r"there is no folder '\./nowhere'"):
+        PluginProject.named("./nowhere")
 
 
 def test_code_that_fails_as_it_is_asked_is_a_finding(tmp_path: Path) -> None:

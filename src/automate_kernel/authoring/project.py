@@ -86,8 +86,12 @@ class PluginProject:
 
     @classmethod
     def named(cls, place: str) -> PluginProject:
-        """Return the project at a path, or that of an installed plugin's key."""
+        """Return the project at a path, or that of an installed plugin's key or distribution."""
         folder = Path(place)
+        if "/" in place and not folder.is_dir():
+            raise ConfigError(
+                f"there is no folder {place!r}", hint="name the one that has its pyproject.toml"
+            )
         if folder.is_dir() and (place in (".", "..") or "/" in place or not _is_key(place)):
             return cls.at(folder)
         return cls.with_key(place)

@@ -23,6 +23,8 @@ app: Commands = plugins.app
 
 _KINDS = "connector, provider, secrets, filter, store or outputs"
 _LEVELS = "loads, tested, documented or complete"
+_FIRST = ("installed", "imported")
+"""The requirements without which nothing more is looked at."""
 _PLACE = "The plugin's folder, or the key or distribution of an installed one."
 
 
@@ -118,7 +120,7 @@ def _show_report(context: Context, report: CheckReport) -> None:
 def _result(report: CheckReport, level: PluginLevel, missed: int) -> str:
     """Return the words for the result of a level: problems, and parts that nothing looked at."""
     unseen = [each.requirement for each in report.unseen if each.level is level]
-    if not missed and any(each.requirement == "imported" for each in report.problems):
+    if not missed and any(each.requirement in _FIRST for each in report.problems):
         return "not looked at"
     beside = f"; not looked at: {', '.join(dict.fromkeys(unseen))}" if unseen else ""
     return f"{missed or 'no'} problem{'s' * (missed != 1)}{beside}"
