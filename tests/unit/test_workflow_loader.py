@@ -454,3 +454,12 @@ def test_a_problem_of_a_template_names_its_place_once(tmp_path: Path) -> None:
         Kernel(discover=False, workflows=[tmp_path / "w.yaml"])
     assert str(caught.value).count("steps.a.input.n") == 1
     assert "there is no filter 'nofilter'" in str(caught.value)
+
+
+def test_a_name_that_is_no_text_is_told_so() -> None:
+    """A mapping made in Python may have one; it was told that a step has an id."""
+    case = {True: [{"id": "b", "action": "note"}]}
+    steps = [{"id": "a", "switch": "{{ true }}", "cases": case}]
+    with pytest.raises(WorkflowError, match="each name must be text") as caught:
+        load_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps})
+    assert "put it in quotes" in str(caught.value)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from automate_kernel.errors import ErrorCodes, PayloadError, WorkflowError
 from automate_kernel.durations import format_duration, parse_duration
+from automate_kernel.storage.tables import EXECUTION, TABLES
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -395,6 +396,7 @@ def test_an_execution_is_built_from_its_rows() -> None:
     runs = [StepRun.from_row({**row, "position": n, "id": "x"}) for n in (1, 0)]
     execution = Execution.from_row(
         {
+            **dict.fromkeys(column.name for column in TABLES[EXECUTION].columns),
             "id": "1",
             "workflow": "w",
             "definition_id": "d",
@@ -403,7 +405,6 @@ def test_an_execution_is_built_from_its_rows() -> None:
             "tenant_id": "t",
             "item_id": "i",
             "parent_id": "p",
-            "output_ref": None,
             "error_code": "INTERNAL",
             "error": "text",
             "error_group": "KeyError in shop.charge",
@@ -411,9 +412,6 @@ def test_an_execution_is_built_from_its_rows() -> None:
             "created_at": now,
             "updated_at": now,
             "completed_at": now,
-            "chain_id": None,
-            "labels": None,
-            "successor_id": None,
         },
         runs,
     )

@@ -318,6 +318,8 @@ _WANTED = {
 
 def _wrong_type(path: FieldPath, kind: str, value: Any) -> _Words:
     wanted = _WANTED.get(kind, "a list")
+    if path[-1:] == ("[key]",):  # of a mapping made in Python: YAML and JSON give text
+        return "each name must be text", "put it in quotes: 'true', say"
     got = kind_of(value)
     first, last = path[:1], path[-1:]
     a_trigger = first == ("trigger",) and (len(path) == 1 or wanted == "a mapping")
