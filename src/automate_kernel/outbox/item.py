@@ -217,7 +217,7 @@ class NewItem:
     """
     An item to be enqueued.
 
-    *delay* (seconds, or a timedelta) counts on the database's clock; *run_at* is an instant.
+    It waits for *delay* (seconds, or a timedelta, by the database's clock), or until *run_at*.
     A higher *priority* goes first; a point is worth an hour of waiting, so that nothing starves.
     Of items with one *ordering_key* only one runs at a time, in the order of enqueueing. Of those
     with one *concurrency_key*, whatever their kinds, at most *concurrency_limit* run at once. With
@@ -325,6 +325,10 @@ class NewItem:
     def _check_numbers(self) -> None:
         if self.run_at is not None:
             _check_instant(self.run_at)
+            if self.delay:
+                raise PayloadError(
+                    "an item has a delay or a run_at, not both", hint="add the delay to run_at"
+                )
         if type(self.delay) is not float or self.delay:
             check_number(self.delay, "delay", 0, MAX_DELAY_SECONDS, whole=False)
         if type(self.priority) is not int or self.priority:

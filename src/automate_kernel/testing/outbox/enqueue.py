@@ -62,6 +62,7 @@ BAD_OPTIONS: list[dict[str, Any]] = [
     {"idempotency_key": "k" * 250, "tenant_id": "too long beside the tenant"},
     {"run_at": datetime.max.replace(tzinfo=timezone.utc), "priority": -9},
     {"run_at": datetime.min.replace(tzinfo=timezone.utc), "priority": 9},
+    {"run_at": datetime(2030, 1, 1, tzinfo=timezone.utc), "delay": 5},
 ]
 
 
