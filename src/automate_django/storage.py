@@ -12,7 +12,12 @@ from django.db import Error, InterfaceError, OperationalError, connections, rout
 from automate_kernel.errors import ConfigError, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
 from automate_kernel.storage.deadlocks import write
-from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
+from automate_kernel.storage.errors import (
+    loses_transaction,
+    lost_transaction,
+    storage_error,
+    unsendable,
+)
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport, inspect_schema, migrate_schema
 from automate_kernel.storage.rows import copy_through
@@ -44,6 +49,8 @@ class DjangoRows(Rows):
                 return cursor.fetchall() if fetch else cursor.rowcount
         except Error as error:
             raise self._failed(error) from error
+        except (UnicodeError, OverflowError) as error:
+            raise unsendable(error, f"database {self.native.alias!r}") or error from None
 
     def _failed(self, error: Error) -> StorageError:
         connection, failure = self.native, translated(error, self.native.alias)

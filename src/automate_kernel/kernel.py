@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from automate_kernel.arguments import check_age, several
 from automate_kernel.automation import Automation
 from automate_kernel.budgets import Budgets
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
@@ -176,13 +177,13 @@ class Kernel:
         """The place of all data."""
         self.plugins: Plugins = Plugins(discover, strict, disabled, winners, settings=listed)
         """The plugins of every kind, the unusable ones too."""
-        for plugin in plugins:
+        for plugin in several(plugins):
             self.plugins.register(plugin)
         self.redactor: Redactor = Redactor()
         """Takes resolved secrets out of texts and values."""
         self.secrets: SecretResolver = SecretResolver(self._backends(secrets), self.redactor)
         """Looks secrets up, and checks them: `SecretResolver.check`."""
-        self.env: EnvironmentResolver = EnvironmentResolver(tuple(env_allow))
+        self.env: EnvironmentResolver = EnvironmentResolver(several(env_allow))
         """The environment variables that templates may read."""
         self.filters: FilterRegistry = FilterRegistry(default_filters)
         """The template filters of this kernel."""
@@ -265,7 +266,7 @@ class Kernel:
         self.plugins.hooks.configure(self)
         if strict:
             self.plugins.load_all()
-        for workflow in workflows:
+        for workflow in several(workflows):
             self.workflows.add(workflow)
         for line in self.unused_config:
             # More plugins may come, so it is no error; but a near miss is a slip.
@@ -314,7 +315,9 @@ class Kernel:
         store: OutboxStore = self._made(
             "outbox_store", given or RowsOutboxStore, trouble, self.storage, lease_seconds=lease
         )
-        store.retention_seconds, store.failed_retention_seconds = kept
+        names = ("retention_seconds", "failed_retention_seconds")
+        for name, age in zip(names, kept, strict=True):
+            setattr(store, name, age if age is None else check_age(age, name))
         return store
 
     def _outputs(
@@ -1356,7 +1359,7 @@ class Kernel:
         A transaction deletes *batch* rows, so that nothing waits for it. Webhook deliveries are
         remembered for 30 days at least, because services send them again.
         """
-        age, total = older_than_seconds, 0
+        age, total = check_age(older_than_seconds, "older_than_seconds"), 0
         for purge in (
             self.outbox.purge, self.executions.purge, self.purge_definitions, *self.purges
         ):  # fmt: skip

@@ -24,7 +24,12 @@ from sqlalchemy.orm import Session, scoped_session
 from automate_kernel.errors import ConfigError, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup, migration
 from automate_kernel.storage.deadlocks import write
-from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
+from automate_kernel.storage.errors import (
+    loses_transaction,
+    lost_transaction,
+    storage_error,
+    unsendable,
+)
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport
 from automate_kernel.storage.rows import copy_through
@@ -78,11 +83,13 @@ class SqlAlchemyRows(Rows):
             self._note(error.orig, failure)
             raise failure from error
         except (PendingRollbackError, StatementError) as error:
+            place = shown(self.native.engine.url)
+            if refused := unsendable(getattr(error, "orig", None) or error, place):
+                raise refused from None
             if not self.native.invalidated:
                 raise
             # A statement before this one has found that out, the host's own perhaps.
-            text = f"{shown(self.native.engine.url)}: the connection was lost"
-            raise StorageError(text, retryable=True) from error
+            raise StorageError(f"{place}: the connection was lost", retryable=True) from error
         return found
 
     def _note(self, error: BaseException | None, failure: StorageError) -> None:
@@ -166,6 +173,8 @@ class _CommittedRows(SqlAlchemyRows):
             cursor = self._driver.execute(sql, parameters)
             return cursor.fetchall() if fetch else cursor.rowcount
         except BaseException as error:
+            if refused := unsendable(error, shown(self._engine.url)):
+                raise refused from None
             try:
                 # What marks a lost connection, in the pool too, and makes the error SQLAlchemy's.
                 self.native._handle_dbapi_exception(error, sql, tuple(parameters), None, None)

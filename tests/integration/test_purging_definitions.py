@@ -146,7 +146,7 @@ def test_many_begin_while_others_purge(shared: Storage, clock: FakeClock) -> Non
     def purge() -> None:
         try:
             while not stopping.is_set():
-                purge_definitions(shared, older_than_seconds=-1.0)
+                purge_definitions(shared, older_than_seconds=0.0)
         except BaseException as error:  # noqa: BLE001 - shown below
             errors.append(error)
 

@@ -362,3 +362,19 @@ def test_it_can_be_mounted_in_a_fastapi_application(kernel: Kernel, prefix: str)
     assert call(host, "GET", "/own").json() == "mine"
     assert push(host, path=f"{prefix}/webhooks/github/push").status_code == 202
     assert call(host, "GET", f"{prefix}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("/approvals/x.y", "GET, HEAD, POST"), ("/events", "POST")]
+)
+def test_a_wrong_method_is_told_all_that_the_path_takes(path: str, allowed: str) -> None:
+    """The link of an approval is read and decided, and only the last of the two was named."""
+    kernel = Kernel(discover=False, signing_keys=["k" * 40], public_url="https://a.example")
+    transport = httpx.ASGITransport(webhook_app(kernel))
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            return await client.put(path)
+
+    response = asyncio.run(ask())
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)

@@ -64,7 +64,9 @@ def read_json(source: str, option: str | None = None) -> Any:
             f"{where} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}",
             hint="""text is '"text"', and an object '{"name": 1}'""" if option else None,
         ) from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise ConfigError(f"{where} is nested too deeply to be read") from None
+    except ValueError as error:
         raise ConfigError(f"{where} is not JSON: {error}") from None
 
 

@@ -203,15 +203,17 @@ class HttpApp:
         await send({"type": "http.response.body", "body": body})
 
     def _handle_of(self, request: Request) -> Handle:
-        wrong: str | None = None
+        able: dict[str, None] = {}
         for method, parts, handle in self._routes:
             if parts is None or _leads(parts, request.parts):
                 if request.method == method or (request.method, method) == ("HEAD", "GET"):
                     return handle
-                wrong = method
-        if wrong is None:
+                able[method] = None
+        if not able:
             raise HttpError(404, "there is nothing here")
-        raise HttpError(405, f"use {wrong}", {"Allow": "GET, HEAD" if wrong == "GET" else wrong})
+        text = f"use {' or '.join(sorted(able))}"
+        able |= {"HEAD": None} if "GET" in able else {}
+        raise HttpError(405, text, {"Allow": ", ".join(sorted(able))})
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:

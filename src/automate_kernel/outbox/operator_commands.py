@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
+from automate_kernel.arguments import check_limit
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import concurrency_keys, ordering_keys
 from automate_kernel.outbox.item import (
@@ -147,6 +148,8 @@ class OperatorCommands:
         progress: Progress | None,
     ) -> BulkAction:
         """Carry a bulk action on; see `OutboxStore.run_bulk`."""
+        if limit is not None:
+            limit = check_limit(limit, least=0)
         statuses = Where("status", "in", _statuses(action))
         until = None if seconds is None else time.monotonic() + seconds
         with self._storage.begin(atomic=False) as rows:

@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any, TypedDict
 from uuid import UUID
 
+from automate_kernel.arguments import several
+from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import any_ready, ready_groups, ready_kinds
 from automate_kernel.outbox.handover import CODES, LONGEST_SECONDS
 from automate_kernel.outbox.item import WAITING, ItemStatus, OutboxItem, owner_begun, scoped_key
@@ -118,9 +120,9 @@ def conditions(rows: Rows, matching: Mapping[str, Any]) -> list[Where]:
 
 
 def item_ids_of(given: Iterable[str]) -> list[str]:
-    """Return the ids among *given*, each once and in order; others are no item's."""
+    """Return the ids among *given*, or the one that it is, in order; others are no item's."""
     ids = set()
-    for item_id in given:
+    for item_id in several(given):
         try:
             ids.add(str(UUID(str(item_id))))
         except ValueError:
@@ -134,6 +136,8 @@ def find_items(
     """Return the newest items that match; see `OutboxStore.find`."""
     where = conditions(rows, matching)
     if before_id is not None:
+        if not item_ids_of([before_id]):
+            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "before_id is no item's id")
         where.append(Where("id", "lt", before_id))
     found = rows.select(OUTBOX, where, order_by=("-id",), limit=limit)
     return [OutboxItem.from_row(row) for row in found]

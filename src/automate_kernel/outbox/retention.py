@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from automate_kernel.arguments import check_age, several
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import FAILURE, LABEL, OUTBOX
@@ -57,7 +58,8 @@ class Retention:
         It goes around once at most, and ends at *limit* items, or when the monotonic clock shows
         *until*.
         """
-        chosen = tuple(sorted(ItemStatus(status).value for status in statuses))
+        age = check_age(age, "the time for which items are kept")
+        chosen = tuple(sorted(ItemStatus(status).value for status in several(statuses)))
         deleted, start = 0, self._walked.get(chosen)
         place, around = start, start is None
         while limit is None or deleted < limit:

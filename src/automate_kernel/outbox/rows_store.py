@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -161,7 +162,7 @@ class RowsOutboxStore(OutboxStore):
         retention_seconds: float | None = None,
         failed_retention_seconds: float | None = None,
     ) -> None:
-        if lease_seconds <= 0:
+        if not 0 < lease_seconds < math.inf:
             raise StorageError("lease_seconds must be above 0")
         self.storage = storage
         self.lease_seconds = lease_seconds

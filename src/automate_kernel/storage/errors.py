@@ -10,6 +10,12 @@ from automate_kernel.errors import ErrorCodes, StorageError
 # and longer than max_allowed_packet.
 _REFUSED = frozenset({1153, 1264, 1265, 1292, 1366, 1406, 3140, 3141, 3819, 4025})
 _DUPLICATE, _DEADLOCK = 1062, 1213
+# SQLite's, and those of psycopg, which sends no such text.
+_REFUSED_WORDS = (
+    "string or blob too big",
+    "PostgreSQL text fields cannot contain NUL (0x00) bytes",
+)
+_HALF = "text with half a surrogate pair"
 _LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED = "55P03", "40P01"
 # In the words of SQLite, MySQL and PostgreSQL.
 _MISSING = re.compile(
@@ -67,6 +73,23 @@ def storage_error(
     return StorageError(f"{place}: {text}", hint=hint, retryable=retryable)
 
 
+def unsendable(error: BaseException, place: str) -> StorageError | None:
+    """
+    Return a `StorageError` for a value that a driver can't send; None for any other *error*.
+
+    Half a surrogate pair is one, and on SQLite an integer of more than 64 bits. It has no value in
+    it: the driver's own text, or SQLAlchemy's, has all parameters of the statement.
+    """
+    if not isinstance(error, (UnicodeError, OverflowError)):
+        return None
+    what = "a number that is too large" if isinstance(error, OverflowError) else _HALF
+    return StorageError(
+        f"{place} can't look for or store {what}",
+        code=ErrorCodes.INVALID_ARGUMENT,
+        hint="give other text, or another number",
+    )
+
+
 def loses_transaction(error: BaseException | None, vendor: str) -> bool:
     """
     Return True if a statement's *error* undoes its whole transaction, unless a savepoint helps.
@@ -94,7 +117,7 @@ def is_refusal(error: BaseException | None) -> bool:
     if state[:2] in ("22", "54") or state == "23514" or _number(error) in _REFUSED:
         return True
     text = str(error)
-    return text.startswith("CHECK constraint failed") or text == "string or blob too big"
+    return text.startswith("CHECK constraint failed") or text in _REFUSED_WORDS
 
 
 def _is_duplicate(error: BaseException | None) -> bool:

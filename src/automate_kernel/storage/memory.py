@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from automate_kernel.storage.dialects import DIALECTS, utc_now
-from automate_kernel.storage.errors import storage_error
+from automate_kernel.storage.errors import storage_error, unsendable
 from automate_kernel.storage.migration import create_statements
 from automate_kernel.storage.rows import Clock, NewRows, Rows, Wakeup
 from automate_kernel.storage.tables import TABLES
@@ -156,6 +156,8 @@ class _MemoryRows(Rows):
             cursor = self._connection.execute(sql, parameters)
         except sqlite3.Error as error:
             raise storage_error(error, "memory", migrate="", retryable=False) from error
+        except (UnicodeError, OverflowError) as error:
+            raise unsendable(error, "memory") or error from None
         return cursor.fetchall() if fetch else cursor.rowcount
 
     def insert(self, table: str, rows: NewRows, *, notify: str = "", fresh: bool = False) -> int:

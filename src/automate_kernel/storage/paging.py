@@ -16,10 +16,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from automate_kernel.arguments import check_limit
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.rows import Operator, Row, Rows, Where
 from automate_kernel.storage.tables import TABLES
-from automate_kernel.storage.values import text_problem
+from automate_kernel.storage.values import read_json, text_problem
 
 LOOK = 20_000
 """The number of rows in one stretch."""
@@ -85,6 +86,7 @@ def read_page(
     nothing was found, for as many *seconds*. Raises ``INVALID_ARGUMENT`` if *after* is a place in
     another list than the one called *name*.
     """
+    limit = check_limit(limit)
     key, begin = _read_place(table, name, ranges, after) if after else ("", None)
     until, looked = time.monotonic() + seconds, 0
     found: list[tuple[IndexRange, Row]] = []
@@ -128,6 +130,7 @@ def read_chosen_page(
 
     It is for conditions on what stands in other tables.
     """
+    limit = check_limit(limit)
     place = _read_place(table, name, [one], after)[1] if after else None
     until, looked = time.monotonic() + seconds, 0
     found: list[Row] = []
@@ -226,7 +229,7 @@ def _read_place(
 ) -> tuple[str, list[Any] | None]:
     try:
         padded = after + "=" * (-len(after) % 4)
-        given, key, place = json.loads(base64.urlsafe_b64decode(padded.encode("ascii")))
+        given, key, place = read_json(base64.urlsafe_b64decode(padded.encode("ascii")).decode())
         if given != name or not isinstance(key, str):
             raise ValueError(given)
         for one in ranges:

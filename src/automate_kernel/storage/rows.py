@@ -10,6 +10,7 @@ ANDed; needing an OR or a join means that a column is missing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from itertools import repeat
 from operator import itemgetter
 from typing import Any, Literal, Protocol, TypeVar
 
+from automate_kernel.arguments import check_limit
 from automate_kernel.storage.codec import (
     JsonText,
     array_text,
@@ -30,6 +32,7 @@ from automate_kernel.storage.codec import (
 from automate_kernel.storage.dialects import DIALECTS, Dialect, utc_now
 from automate_kernel.storage.errors import DuplicateKeyError
 from automate_kernel.storage.tables import TABLES, Column, Table, Type
+from automate_kernel.storage.values import text_problem
 
 Row = dict[str, Any]
 NewRows = Sequence[Mapping[str, Any]]
@@ -224,7 +227,7 @@ class _Statement:
                 for name in order_by
             ))  # fmt: skip
         if limit is not None:
-            parts.append(f"LIMIT {self.bind(limit)}")
+            parts.append(f"LIMIT {self.bind(check_limit(limit, least=0))}")
         if offset:
             parts.append(f"OFFSET {self.bind(offset)}")
         if lock and self._dialect.row_locks:
@@ -266,9 +269,31 @@ def _marked(template: str, style: str, first: int) -> str:
     return template.format(*(f"${number}" if style == "$" else style for number in numbers))
 
 
-def _matches_nothing(where: Sequence[Where]) -> bool:
-    """Return True if an empty IN list makes the statement match no row."""
-    return any(one.operator == "in" and not one.value for one in where)
+_ID = re.compile("[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+
+def _matches_nothing(table: Table, where: Sequence[Where]) -> bool:
+    """
+    Return True if no row can match: of an empty IN list, or of a value that can't be stored.
+
+    Else "zz" in place of an id would be an error on PostgreSQL, and none elsewhere.
+    """
+    for one in where:
+        value = one.value
+        if one.operator == "in":
+            if not value:
+                return True
+            # Of several the caller has read the ids, as a rule; to look at each would cost.
+            lone = len(value) == 1 and table.column(one.column).type == "id"
+            if lone and _ID.fullmatch(str(next(iter(value)))) is None:
+                return True
+        elif one.operator == "eq" and value is not None and type(value) is not Now:
+            if table.column(one.column).type == "id":
+                if _ID.fullmatch(str(value)) is None:
+                    return True
+            elif isinstance(value, str) and text_problem(value):
+                return True
+    return False
 
 
 def _literal(word: str) -> str:
@@ -527,7 +552,7 @@ class Rows:
 
     def update(self, table: str, where: Sequence[Where], changes: Mapping[str, Any]) -> int:
         """Change all rows that match, and return their number."""
-        if _matches_nothing(where):
+        if _matches_nothing(TABLES[table], where):
             return 0
         spec, statement = TABLES[table], self._statement()
         sql = f"UPDATE {statement.name(table)} SET {statement.changes(spec, changes)}"
@@ -536,7 +561,7 @@ class Rows:
 
     def delete(self, table: str, where: Sequence[Where]) -> int:
         """Remove all rows that match, and return their number."""
-        if _matches_nothing(where):
+        if _matches_nothing(TABLES[table], where):
             return 0
         statement = self._statement()
         sql = f"DELETE FROM {statement.name(table)}" + statement.where(TABLES[table], where)
@@ -544,7 +569,7 @@ class Rows:
 
     def remove(self, table: str, where: Sequence[Where]) -> list[Any]:
         """Remove all rows that match, and return their keys."""
-        if _matches_nothing(where):
+        if _matches_nothing(TABLES[table], where):
             return []
         key = TABLES[table].key
         if not self.dialect.returning:
@@ -571,7 +596,7 @@ class Rows:
         columns: Sequence[str] = (),
     ) -> list[Row]:
         """Read rows in order (``-column`` descends), locked until the transaction ends if asked."""
-        if _matches_nothing(where):
+        if _matches_nothing(TABLES[table], where):
             return []
         spec, statement = TABLES[table], self._statement()
         wanted = _columns(spec, columns)
@@ -600,7 +625,7 @@ class Rows:
 
     def count(self, table: str, by: Sequence[str] = (), where: Sequence[Where] = ()) -> list[Row]:
         """Count matching rows per value of the columns *by*: rows of those columns and ``n``."""
-        if _matches_nothing(where):
+        if _matches_nothing(TABLES[table], where):
             return []
         spec, statement = TABLES[table], self._statement()
         columns = [spec.column(name) for name in by]
@@ -617,7 +642,7 @@ class Rows:
         It costs a look into the index for each value, and nothing for each row, if the conditions
         and *column* lead an index.
         """
-        if _matches_nothing(where):
+        if _matches_nothing(TABLES[table], where):
             return []
         if not self.dialect.arrays:
             return self._distinct_in_steps(table, column, where)
@@ -667,7 +692,7 @@ class Rows:
         are the first in order of each part, one part after the other until *limit*. *columns*
         must include those of *order_by*.
         """
-        if _matches_nothing(where):
+        if _matches_nothing(TABLES[table], where):
             return []
         parts = [
             Portion([*where, *part.where], min(limit, part.limit))

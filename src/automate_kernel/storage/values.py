@@ -283,13 +283,22 @@ def _shown(path: tuple[str | int, ...]) -> str:
     return text[: _SHOWN + 1] or "it"
 
 
+class NestingError(ValueError):
+    """JSON that is nested too deep to be read."""
+
+
 def read_json(text: str, *, parse_int: Callable[[str], Any] | None = None) -> Any:
     """
     Return the value of a JSON document; raise `ValueError` for any other text.
 
-    ``NaN`` and ``Infinity``, which Python's own reader takes, are not JSON.
+    ``NaN`` and ``Infinity``, which Python's own reader takes, are not JSON. Neither is what is
+    nested deeper than Python can read.
     """
-    return json.loads(text, parse_constant=_refuse_constant, parse_int=parse_int)
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=parse_int)
+    except RecursionError:
+        # No caller thinks of it: a few thousand brackets would be a bug of ours.
+        raise NestingError(f"it is nested deeper than {MAX_DEPTH} levels") from None
 
 
 def _refuse_constant(name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.storage.values import MAX_DEPTH, is_plain, read_json
+from automate_kernel.storage.values import MAX_DEPTH, NestingError, is_plain, read_json
 
 HeadersLike = Mapping[str, Any] | Iterable[tuple[Any, Any]]
 """A mapping, or pairs of name and value; as text or, as in ASGI, as bytes."""
@@ -101,10 +101,10 @@ def parse_json(body: bytes) -> Any:
         raise BodyError("it is not UTF-8") from None
     except json.JSONDecodeError:
         raise BodyError("it is not JSON") from None
+    except NestingError:
+        raise BodyError(_TOO_DEEP) from None
     except ValueError as error:  # of NaN, Infinity and -Infinity
         raise BodyError(f"it is not JSON: {error}") from None
-    except RecursionError:
-        raise BodyError(_TOO_DEEP) from None
     # Counting is cheap, and spares nearly every body the look at all of it.
     if text.count("[") + text.count("{") > MAX_DEPTH and not is_plain(value, most=len(text)):
         raise BodyError(_TOO_DEEP)

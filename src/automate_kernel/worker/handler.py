@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from automate_kernel.arguments import several
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
@@ -305,7 +306,7 @@ class HandlerRegistry:
         Both are patterns such as ``mail.*``. *unwanted* kinds are left out silently. Raises
         `ConfigError` for a pattern that fits no handler, and if all are left out.
         """
-        patterns, others = list(kinds), list(exclude_kinds)
+        patterns, others = several(kinds), several(exclude_kinds)
         for pattern in (*patterns, *others):
             if not any(fnmatchcase(kind, pattern) for kind in self._by_kind):
                 raise ConfigError(

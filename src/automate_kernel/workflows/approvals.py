@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from automate_kernel.arguments import check_limit, several
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, PayloadError
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.outbox.ids import new_id
@@ -93,7 +94,7 @@ class PendingApproval:
             return True
         # Nobody becomes a role by being called like one.
         person = not by.startswith(ROLE) and by in self.by
-        return person or any(f"{ROLE}{role}" in self.by for role in roles)
+        return person or any(f"{ROLE}{role}" in self.by for role in several(roles))
 
     def form_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the form, for a user interface of the application's own."""
@@ -164,7 +165,7 @@ class Approvals:
             while True:
                 page = read_page(
                     rows, WAIT, [IndexRange(where, ("created_at", "id"), rest)], name=name,
-                    after=after, limit=min(_BATCH, limit), columns=_COLUMNS,
+                    after=after, limit=min(_BATCH, check_limit(limit)), columns=_COLUMNS,
                 )  # fmt: skip
                 after, looked = page.after, looked + len(page.rows)
                 found = [

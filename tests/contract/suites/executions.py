@@ -519,6 +519,26 @@ class ExecutionStoreContract:
             assert (found.id, found.status) == (execution_id, ExecutionStatus.PENDING)
         assert store.cancel(execution_id.upper(), force=True)
 
+    @pytest.mark.parametrize("given", ["4711", "", "a\0", "\ud800"])
+    def test_text_that_is_no_id_is_no_execution(self, store: ExecutionStore, given: str) -> None:
+        """It has the same answers on all databases, of which some know UUIDs."""
+        assert store.get(given) is None
+        assert not store.cancel(given)
+        assert not store.resume(given)
+        assert store.waits(given) == []
+        assert store.attempts(given) == []
+        assert store.failed_attempts(given) == []
+        assert store.page(ids=[given, UNKNOWN_ID]).executions == []
+        with pytest.raises(AutomateError, match="there is no execution"):
+            store.output(given)
+
+    @pytest.mark.parametrize("given", ["a\0", "\ud800"])
+    def test_what_can_not_be_stored_is_not_found(self, store: ExecutionStore, given: str) -> None:
+        """The drivers refuse such text, each in its own way."""
+        assert store.find(workflow=given) == []
+        assert store.page(tenant_id=given).executions == []
+        assert store.page(labels=[f"order={given}"]).executions == []
+
     def test_given_up_with_its_item(
         self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
     ) -> None:

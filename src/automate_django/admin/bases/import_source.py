@@ -20,7 +20,7 @@ from django.utils.translation import gettext as _
 from automate_django.admin.bases.base import chunks
 from automate_django.admin.bases.export import unescaped
 from automate_django.secrecy import is_secret
-from automate_kernel.storage.values import read_json
+from automate_kernel.storage.values import NestingError, read_json
 
 _DELIMITERS = ",;\t|"
 _MARKS = (
@@ -129,7 +129,7 @@ def _rows_of(lines: Any, max_rows: int) -> ImportFile:
 def _read_json(text: str) -> ImportFile:
     try:
         found = read_json(text)
-    except RecursionError:
+    except NestingError:
         raise ImportFileError(_("The file is nested too deeply.")) from None
     except ValueError as error:
         raise ImportFileError(_("The file is no JSON: %s") % error) from None

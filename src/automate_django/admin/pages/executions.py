@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -32,6 +31,7 @@ from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.labels import joined_labels
 from automate_kernel.storage.tables import EXECUTION
+from automate_kernel.storage.values import read_json
 from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
@@ -443,7 +443,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             raise PermissionDenied
         step_id, text = request.POST.get("step", ""), request.POST.get("payload", "").strip()
         try:
-            given = {"payload": json.loads(text)} if text else {}
+            given = {"payload": read_json(text)} if text else {}
         except ValueError:
             return False, "It has no copy: the payload is not JSON.", execution.pk
         begun = get_kernel().executions.fork(str(execution.pk), step_id, **given)

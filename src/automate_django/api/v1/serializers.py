@@ -274,11 +274,17 @@ class ExecutionErrorQuerySerializer(_TenantFilter):
     workflow = Text(required=False, max_length=200)
 
 
-class OutputQuerySerializer(serializers.Serializer[Any]):
+class OutputQuerySerializer(Strict):
     """The step whose output is read; without one it is the execution's."""
 
     step = Text(required=False, max_length=200, source="step_id")
     position = serializers.IntegerField(required=False, min_value=0, help_text="Of an element.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Require the step of a position."""
+        if "position" in attrs and "step_id" not in attrs:
+            raise serializers.ValidationError({"step": "Say of which step."})
+        return attrs
 
 
 class _TimeFilter(_TenantFilter):

@@ -89,5 +89,5 @@ def _read(source: str) -> str:
 def _loaded(text: str, place: str) -> Any:
     try:
         return read_json(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"{place} is not JSON: {error}") from None

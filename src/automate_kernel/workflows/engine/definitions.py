@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 
+from automate_kernel.arguments import check_age
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.errors import LockedError
@@ -72,6 +73,7 @@ def purge_definitions(
     Only those that were stored that long ago, and whose hashes are not among *keep*. Each goes in
     a transaction of its own. A definition with which an execution begins at that moment stays.
     """
+    check_age(older_than_seconds, "older_than_seconds")
     purged = 0
     for row in _candidates(storage, older_than_seconds, keep, limit):
         try:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict
 
+from automate_kernel.arguments import several
 from automate_kernel.outbox.labels import read_label
+from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.storage.paging import IndexRange, read_chosen_page, read_page
 from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, LABEL, TABLES
@@ -72,9 +74,9 @@ def read_execution_page(
         along.append(Where("created_at", "lt", given["created_before"]))
     rest = list(where.values())
     if "ids" in given:
-        along, rest = [*along, *rest, Where("id", "in", list(given["ids"]))], []
+        along, rest = [*along, *rest, Where("id", "in", item_ids_of(given["ids"]))], []
     columns = (*_BRIEF, "event") if events else _BRIEF
-    labels = [*given.get("labels", ()), *([given["label"]] if "label" in given else ())]
+    labels = [*several(given.get("labels", ())), *([given["label"]] if "label" in given else ())]
     if labels:
         of = _Labelled(rows, labels, [*along, *rest], columns, given.get("tenant_id"))
         return of.page(name=f"{name} {sorted(labels[1:])}", **options)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from automate_kernel.arguments import check_age, check_limit, several
 from automate_kernel.budgets import forget_budgets
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import OutboxStore
@@ -701,6 +702,8 @@ class ExecutionStore:
             status, workflow, tenant_id, error_code, error_group, created_before, created_after
         )  # fmt: skip
         _check_filter(given, status, per_second)
+        if limit is not None:
+            limit = check_limit(limit, least=0)
         with self.storage.begin(atomic=False) as rows:
             start = rows.now()
         # Whatever fails anew while this goes on is not meant.
@@ -792,15 +795,17 @@ class ExecutionStore:
         *,
         older_than_seconds: float,
         limit: int = 1000,
-        statuses: Sequence[ExecutionStatus | str] = (),
+        statuses: Sequence[ExecutionStatus | str] | None = None,
     ) -> int:
         """
         Delete up to *limit* executions that ended that long ago, with their steps.
 
-        Only those in one of *statuses*, by default in any.
+        Only those in one of *statuses*, by default in any. Raises ``INVALID_ARGUMENT`` for an age
+        below zero.
         """
+        check_age(older_than_seconds, "older_than_seconds")
         purged = 0
-        for status in statuses or [each for each in ExecutionStatus if each.finished]:
+        for status in _ENDED if statuses is None else several(statuses):
             if purged < limit:
                 purged += self._purge(str(status), older_than_seconds, limit - purged)
         return purged

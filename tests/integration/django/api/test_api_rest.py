@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,8 @@ def test_an_output_in_the_output_store_is_read_by_itself(
     path = f"{API}/executions/{one}/output"
     assert acme.get(path).json() == {"output": 300_000}
     assert acme.get(path, {"step": "a"}).json() == {"output": "x" * 300_000}
+    for misspelt in ({"stp": "a"}, {"position": 0}, {"step": "a", "tenant_id": "acme"}):
+        assert acme.get(path, misspelt).status_code == 400  # not the execution's own output
     assert acme.get(path, {"step": "b"}).status_code == 404
     other = kernel.start("exporting", tenant_id="rival")
     kernel.run_until_idle()
@@ -814,3 +817,11 @@ def test_the_limit_of_the_api(acme: APIClient) -> None:
     assert acme.get(f"{API}/workflows")["RateLimit-Limit"] == "600"
     with override_settings(AUTOMATE_API={"RATE_LIMIT_PER_MINUTE": 1}):
         assert acme.get(f"{API}/workflows").status_code == 429
+
+
+@pytest.mark.parametrize("place", ["outbox", "executions", "approvals"])
+def test_a_cursor_of_brackets_is_no_page(operator: Any, place: str) -> None:
+    """Python reads no JSON that is nested so deep, and raises another error than for the rest."""
+    cursor = base64.urlsafe_b64encode(b"[" * 6000).decode()
+    answer = operator.get(f"{API}/{place}", {"cursor": cursor})
+    assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")

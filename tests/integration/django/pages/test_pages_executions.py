@@ -615,7 +615,8 @@ def test_a_copy_from_a_step(root: Any, staff: Any, kernel: Any, ship: Any) -> No
     assert copy.runs_of("pick")[0].output == kernel.executions.get(first).runs_of("pick")[0].output
     assert copy.tenant_id == "acme"
     assert AuditEntry.objects.get().details == {"step": "label", "begun": copy.id}
-    order(root, first, "fork", step="label", payload="{")
+    for payload in ("{", "[" * 100_000, '{"lines": NaN}'):
+        order(root, first, "fork", step="label", payload=payload)
     assert WorkflowExecution.objects.count() == 2
     changer = staff("view_workflowexecution", "change_workflowexecution", name="acme-1")
     assert "Begin a copy" not in text_of(changer.get(f"{BASE}{first}/steps/label/"))

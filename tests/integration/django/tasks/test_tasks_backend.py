@@ -633,7 +633,7 @@ def test_results_go_with_their_items(alias: str) -> None:
     assert Record.objects.count() == 2
     get_kernel().purge(older_than_seconds=3600)
     assert Record.objects.count() == 2
-    get_kernel().purge(older_than_seconds=-5)
+    get_kernel().purge(older_than_seconds=0)
     assert [str(pk) for pk in Record.objects.values_list("pk", flat=True)] == [waiting.id]
     with pytest.raises(TaskResultDoesNotExist):
         task_backends["default"].get_result(finished.id)

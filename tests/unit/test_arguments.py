@@ -1,0 +1,166 @@
+"""Arguments as callers hand them over: one text for several, and numbers out of bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from automate_kernel import Kernel
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox import ItemStatus
+
+WORKFLOW = """
+name: hello
+trigger: {type: event, event: greeted}
+steps: [{id: say, action: chat.say}]
+"""
+
+ASKS = {
+    "name": "ask",
+    "trigger": {"type": "manual"},
+    "steps": [{"id": "ask", "approval": {"title": "Ship it?", "by": ["role:a"]}}],
+}
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return Kernel(discover=False)
+
+
+class TestOneTextForSeveral:
+    """A single text was taken for the list of its letters, and nothing, or too much, was done."""
+
+    def test_the_id_of_an_item_is_that_item(self, kernel: Kernel) -> None:
+        item_id = kernel.outbox.enqueue("mail.send", {})
+        assert [item.id for item in kernel.outbox.find(ids=item_id)] == [item_id]
+        assert kernel.outbox.cancel(item_id) == 1
+        assert kernel.outbox.requeue(item_id) == 1
+        assert kernel.outbox.reschedule(item_id, delay=60) == 1
+        assert kernel.outbox.cancel_matching(ids=item_id) == 1
+        assert kernel.outbox.discard(item_id) == 1
+
+    @pytest.mark.parametrize("make", [str, Path])
+    def test_the_folder_of_workflows_is_read_alone(self, tmp_path: Path, make: Any) -> None:
+        # Its first letter is the root folder.
+        (tmp_path / "hello.yaml").write_text(WORKFLOW, "utf-8")
+        kernel = Kernel(workflows=make(tmp_path), discover=False)
+        assert [workflow.name for workflow in kernel.workflows.added()] == ["hello"]
+
+    def test_the_name_of_a_variable_allows_that_variable_alone(self) -> None:
+        assert Kernel(env_allow="REGION", discover=False).env.allow == {"REGION"}
+
+    def test_a_kind_is_worked_on_or_left_out(self, kernel: Kernel) -> None:
+        done: list[str] = []
+        for kind in ("mail.send", "mail.read"):
+            kernel.handler(kind)(lambda item: done.append(item.kind))
+            kernel.outbox.enqueue(kind, {})
+        kernel.run_until_idle(kinds="mail.send")
+        assert done == ["mail.send"]
+        kernel.run_until_idle(exclude_kinds="mail.read")
+        assert done == ["mail.send"]
+
+    def test_a_role_is_no_list_of_roles_with_one_letter(self, kernel: Kernel) -> None:
+        kernel.add_workflow(ASKS)
+        started = kernel.start("ask")
+        kernel.run_until_idle()
+        (asked,) = kernel.approvals.pending().approvals
+        assert asked.execution_id == started
+        assert not asked.may_decide("somebody", "admin")
+        assert asked.may_decide("somebody", "a")
+
+    def test_an_execution_is_found_by_its_id_and_by_its_label(self, kernel: Kernel) -> None:
+        @kernel.workflow
+        def nothing(run: Any) -> None:
+            """Do nothing."""
+
+        started = kernel.start(nothing, labels={"order": "4711"})
+        kernel.run_until_idle()
+        for given in ({"ids": started}, {"labels": "order=4711"}):
+            (found,) = kernel.executions.page(**given).executions
+            assert found.id == started
+
+
+class TestLimits:
+    """-1 was all rows on SQLite and an error on PostgreSQL, and a page of 0 left an item out."""
+
+    @pytest.mark.parametrize("limit", [-1, 2.5, "5", True])
+    def test_a_limit_is_a_whole_number(self, kernel: Kernel, limit: Any) -> None:
+        kernel.outbox.enqueue("mail.send", {})
+        for read in (kernel.outbox.find, kernel.outbox.page, kernel.executions.page,
+                     kernel.executions.find, kernel.approvals.pending):  # fmt: skip
+            with pytest.raises(AutomateError, match="a limit is a whole number") as caught:
+                read(limit=limit)
+            assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+
+    def test_a_page_has_one_row_at_least(self, kernel: Kernel) -> None:
+        kernel.outbox.enqueue("mail.send", {})
+        with pytest.raises(AutomateError, match="from 1 on, not 0"):
+            kernel.outbox.page(limit=0)
+        assert kernel.outbox.find(limit=0) == []
+
+    def test_more_than_a_database_counts_is_all_that_there_is(self, kernel: Kernel) -> None:
+        kernel.outbox.enqueue("mail.send", {})
+        assert len(kernel.outbox.find(limit=10**30)) == 1
+        assert len(kernel.outbox.page(limit=10**30).items) == 1
+
+
+class TestAges:
+    """An age below zero is that of everything: all that was finished was deleted."""
+
+    @pytest.mark.parametrize("age", [-1, float("nan"), float("inf"), "60", True])
+    def test_nothing_is_deleted_for_a_wrong_age(self, kernel: Kernel, age: Any) -> None:
+        item_id = kernel.outbox.enqueue("mail.send", {})
+        kernel.outbox.cancel([item_id])
+        for purge in (kernel.purge, kernel.outbox.purge, kernel.executions.purge,
+                      kernel.purge_definitions):  # fmt: skip
+            with pytest.raises(AutomateError, match="a number of seconds from 0 on"):
+                purge(older_than_seconds=age)
+        with pytest.raises(AutomateError, match="a number of seconds from 0 on"):
+            kernel.sweep(failed_retention_seconds=age)
+        assert kernel.outbox.get(item_id) is not None
+
+    @pytest.mark.parametrize("name", ["retention_seconds", "failed_retention_seconds"])
+    def test_a_kernel_is_not_made_with_one(self, name: str) -> None:
+        with pytest.raises(AutomateError, match=name):
+            Kernel(discover=False, **{name: -60.0})  # type: ignore[arg-type]
+
+    def test_a_lease_ends(self) -> None:
+        with pytest.raises(AutomateError, match="lease_seconds"):
+            Kernel(discover=False, lease_seconds=float("nan"))
+
+
+def test_a_bulk_command_ends_whatever_its_limit_is(kernel: Kernel) -> None:
+    """With a limit below zero it looked for nothing, for ever."""
+    kernel.outbox.enqueue("mail.send", {})
+    with pytest.raises(AutomateError, match="from 0 on, not -1"):
+        kernel.outbox.cancel_matching(kind="mail.send", limit=-1)
+    with pytest.raises(AutomateError, match="from 0 on, not -1"):
+        kernel.executions.resume_matching(status="FAILED", limit=-1)
+    assert kernel.outbox.cancel_matching(kind="mail.send", limit=0) == 0
+
+
+def test_no_status_is_none_of_them(kernel: Kernel) -> None:
+    """An empty list of statuses deleted executions in all of them."""
+
+    @kernel.workflow
+    def nothing(run: Any) -> None:
+        """Do nothing."""
+
+    execution = kernel.run(nothing)
+    assert kernel.executions.purge(older_than_seconds=0, statuses=[]) == 0
+    assert kernel.executions.get(execution.id) is not None
+    assert kernel.executions.purge(older_than_seconds=0) == 1
+
+
+def test_a_cursor_of_brackets_is_no_page(kernel: Kernel) -> None:
+    """It ended with RecursionError, so that a list of the API answered with 500."""
+    import base64
+
+    kernel.outbox.enqueue("mail.send", {})
+    cursor = base64.urlsafe_b64encode(b"[" * 9000).decode()
+    with pytest.raises(AutomateError, match="no such page") as caught:
+        kernel.outbox.page(after=cursor)
+    assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+    assert kernel.outbox.find(status=ItemStatus.PENDING)
