@@ -458,6 +458,7 @@ class Kernel:
         `AutomateError`. A transactional operation has a transaction of its own, and no *timeout*.
         """
         call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
+        _check_timeout(timeout)
         return self.perform(call, given, timeout=timeout)
 
     async def ainvoke(
@@ -472,6 +473,7 @@ class Kernel:
     ) -> Any:
         """`invoke` for asynchronous code."""
         call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
+        _check_timeout(timeout)
         return await self.aperform(call, given, timeout=timeout)
 
     def perform(self, call: Call, data: Any, *, timeout: float | None = None) -> Any:
@@ -1416,7 +1418,22 @@ def _of_tenant(event: Event, tenant_id: str | None) -> Event:
     return event
 
 
+def _check_timeout(timeout: float | None) -> None:
+    # Else the error would be one of the operation, which was never called.
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"timeout is a number of seconds, not {type_name(timeout)}",
+        )
+
+
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:
+    if not isinstance(operation, str):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"an operation is called by its name, not by {type_name(operation)}",
+            hint='for example kernel.invoke("orders.total", {"lines": []})',
+        )
     if tenant_id is not None:
         check_text(tenant_id, "tenant_id")
     if idempotency_key is not None:

@@ -164,3 +164,26 @@ def test_a_cursor_of_brackets_is_no_page(kernel: Kernel) -> None:
         kernel.outbox.page(after=cursor)
     assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
     assert kernel.outbox.find(status=ItemStatus.PENDING)
+
+
+@pytest.mark.parametrize("name", [None, 5, print])
+def test_an_operation_is_called_by_its_name(kernel: Kernel, name: Any) -> None:
+    """It ended with AttributeError, which says nothing of the remedy."""
+    with pytest.raises(AutomateError, match="called by its name") as caught:
+        kernel.invoke(name)
+    assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+
+
+def test_a_timeout_is_a_number(kernel: Kernel) -> None:
+    """The operation was blamed, which was never called."""
+    calls: list[int] = []
+    kernel.action("count.up")(lambda: calls.append(1))
+    with pytest.raises(AutomateError, match="timeout is a number of seconds") as caught:
+        kernel.invoke("count.up", timeout="1")  # type: ignore[arg-type]
+    assert (caught.value.code, calls) == (ErrorCodes.INVALID_ARGUMENT, [])
+
+
+def test_labels_have_names(kernel: Kernel) -> None:
+    """Labels of text alone ended with AttributeError."""
+    with pytest.raises(AutomateError, match="labels"):
+        kernel.emit("order.created", labels="order=4711")  # type: ignore[arg-type]

@@ -46,6 +46,11 @@ class Labelled:
 def checked_labels(labels: Labels | None) -> dict[str, str]:
     """Return *labels* with values as text; raises `PayloadError` for an invalid label."""
     found: dict[str, str] = {}
+    if labels is not None and not isinstance(labels, Mapping):
+        raise PayloadError(
+            f"labels are a mapping of names and values, not {type_name(labels)}",
+            hint='for example {"order": "4711"}',
+        )
     for name, value in (labels or {}).items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise PayloadError(
