@@ -834,6 +834,31 @@ def test_no_event_is_lost_between_waiting_and_beginning(
     assert ran == last
 
 
+def test_a_debounced_execution_has_the_key_of_its_last_event(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    """It waits for a place of that one, and for none of the first event's."""
+    kernel = open_kernel(
+        debounce={"for": "5s", "key": "{{ event.payload.document }}"},
+        concurrency={"key": CUSTOMER, "limit": 1},
+        step={"sleep": "1h", "action": None},
+    )
+    kernel.start("w", {"document": 1, "customer": "b"})
+    kernel.run_until_idle()
+    clock.advance(6)
+    kernel.run_until_idle()
+    kernel.start("w", {"document": 2, "customer": "a"})
+    late = kernel.start("w", {"document": 2, "customer": "b"})
+    kernel.start("w", {"document": 3, "customer": "a"})
+    clock.advance(6)
+    kernel.run_until_idle()
+    assert statuses(kernel) == {"RUNNING": 2, "PENDING": 1}
+    assert see(kernel, late).status is ExecutionStatus.PENDING
+    clock.advance(3600)
+    kernel.run_until_idle()
+    assert see(kernel, late).status is ExecutionStatus.RUNNING
+
+
 def test_a_debounced_start_takes_no_other_time(open_kernel: Open) -> None:
     """The workflow decides when it begins, and which starts are one."""
     kernel = open_kernel(debounce={"for": "5s"})

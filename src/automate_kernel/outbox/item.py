@@ -277,10 +277,15 @@ class NewItem:
             "updated_at": _NOW,
         }
         if self.concurrency_key is not None:
-            # Not written for the others, which are nearly all of them.
-            row["concurrency_key"] = scoped_key(self.concurrency_key, self.tenant_id)
-            row["concurrency_limit"] = self.concurrency_limit
+            row.update(self.key_row())
         return row
+
+    def key_row(self) -> Row:
+        """Return the columns of its concurrency key; none of one without, as nearly all are."""
+        if self.concurrency_key is None:
+            return {}
+        key = scoped_key(self.concurrency_key, self.tenant_id)
+        return {"concurrency_key": key, "concurrency_limit": self.concurrency_limit}
 
     def _encoded(self, redact: Redaction | None) -> JsonText:
         return encode_json(self.payload, "payload", redact=redact)

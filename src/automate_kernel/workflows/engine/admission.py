@@ -212,9 +212,11 @@ def begin_time(rows: Rows, admission: Admission, gates: Mapping[str, Row]) -> da
     return begins if begins > now else None
 
 
-def postpone(rows: Rows, debounce: Debounce, gate: Row, event: str) -> str | None:
+def postpone(
+    rows: Rows, debounce: Debounce, gate: Row, changes: Row, item_changes: Row
+) -> str | None:
     """
-    Give *event* (JSON) to the execution that waits behind *gate*, and let it wait anew.
+    Make *changes* to the execution that waits behind *gate*, and to its item, which waits anew.
 
     Returns its id, or None if there is none, or it has begun.
     """
@@ -232,10 +234,10 @@ def postpone(rows: Rows, debounce: Debounce, gate: Row, event: str) -> str | Non
         ]
         read = ("id", "priority", "concurrency_key")
         for item in rows.select(OUTBOX, unclaimed, lock=True, columns=read):
-            if not rows.update(EXECUTION, its, {"event": event, "updated_at": Now()}):
+            if not rows.update(EXECUTION, its, {**changes, "updated_at": Now()}):
                 return None
-            changes = waiting_changes(_quiet_at(rows, debounce, gate), item["priority"])
-            rows.update(OUTBOX, [Where("id", "eq", item["id"])], changes)
+            waits = waiting_changes(_quiet_at(rows, debounce, gate), item["priority"])
+            rows.update(OUTBOX, [Where("id", "eq", item["id"])], {**item_changes, **waits})
             # It may have been woken to take a slot, which another can have now.
             concurrency_keys.wake(rows, [item["concurrency_key"]])
             return str(execution["id"])

@@ -20,7 +20,7 @@ from automate_kernel.storage.dialects import Dialect
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import AWAITED, DEFINITION, EXECUTION, LABEL
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
-from automate_kernel.workflows.definition.admission import Debounce
+from automate_kernel.workflows.definition.admission import Concurrency, Debounce
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine import admission as admissions
 from automate_kernel.workflows.engine.admission import Admission, SkippedError
@@ -220,13 +220,17 @@ class ExecutionStarts:
         gates = admissions.lock_gates(rows, admission.gates)
         if rows.select(EXECUTION, [Where("id", "eq", new.id)], columns=("id",)):
             return new.id
+        if admission.concurrency is not None and admission.concurrency_key is not None:
+            new.row["concurrency_key"] = new.item.concurrency_key = admission.concurrency_key
+            new.item.concurrency_limit = admission.concurrency.limit
+            new.item.keeps_slot = True
         if admission.debounce is not None:
             waiting = self._postponed(rows, new, admission.debounce, gates[admission.debounce_gate])
             if waiting is not None:
                 return waiting
             new.item.delay, new.item.run_at = admission.debounce.for_, None
         if admission.concurrency is not None:
-            self._make_room(rows, new, admission)
+            self._make_room(rows, new, admission.concurrency)
         begins = admissions.begin_time(rows, admission, gates)
         if begins is not None:
             given = new.item.run_at or rows.now() + timedelta(seconds=seconds(new.item.delay))
@@ -240,7 +244,15 @@ class ExecutionStarts:
     def _postponed(
         self, rows: Rows, new: NewExecution, debounce: Debounce, gate: Row
     ) -> str | None:
-        waiting = admissions.postpone(rows, debounce, gate, new.row["event"])
+        # With the key of the event that it begins with now.
+        key = (
+            {}
+            if new.item.concurrency_key is None
+            else {"concurrency_key": new.row["concurrency_key"]}
+        )
+        waiting = admissions.postpone(
+            rows, debounce, gate, {"event": new.row["event"], **key}, new.item.key_row()
+        )
         if waiting is not None:
             its = [Where("subject_id", "eq", waiting)]
             ids = [row["id"] for row in rows.select(LABEL, its, columns=("id",))]
@@ -251,13 +263,11 @@ class ExecutionStarts:
                 rows.update(EXECUTION, [Where("id", "eq", waiting)], {"labels": new.row["labels"]})
         return waiting
 
-    def _make_room(self, rows: Rows, new: NewExecution, admission: Admission) -> None:
-        """Give *new* its concurrency key; skip it, or cancel older ones, if it is to be so."""
-        concurrency, key = admission.concurrency, admission.concurrency_key
-        if concurrency is None or key is None:
+    def _make_room(self, rows: Rows, new: NewExecution, concurrency: Concurrency) -> None:
+        """Skip *new*, or cancel older ones, if all places of its key are taken."""
+        key = new.item.concurrency_key
+        if key is None:
             return
-        new.row["concurrency_key"] = new.item.concurrency_key = key
-        new.item.concurrency_limit, new.item.keeps_slot = concurrency.limit, True
         if concurrency.when_full == "skip":
             live = admissions.live_executions(rows, key, most=concurrency.limit)
             if len(live) >= concurrency.limit:
