@@ -147,3 +147,18 @@ def test_a_run_shows_where_it_is_and_what_it_skipped(tmp_path: Path) -> None:
     assert list(run.notes())[1] == (
         "the tests took 101 s; the slowest: test_odd.py::test_last 100 s, test_odd.py::test_quick 1 s"
     )
+
+
+@pytest.mark.timeout(60)
+def test_a_run_whose_threads_do_not_end_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plugin that leaves one behind kept its check waiting for a quarter of an hour."""
+    monkeypatch.setattr("automate_kernel.authoring.contracts._LINGER_SECONDS", 0)
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "odd"\nversion = "1"\n')
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_odd.py").write_text(
+        "import threading\n\ndef test_it():\n    threading.Thread(target=threading.Event().wait).start()\n"
+    )
+    run = ContractRun.of(PluginProject.at(tmp_path), {})
+    assert run.problem is None and list(run.seconds) == ["test_odd.py::test_it"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _REPORTER = "automate_kernel.testing.contract_report"
 _PATIENCE_SECONDS = 900
 _LOOKS_A_SECOND = 4
+_LINGER_SECONDS = 10
 _LONG_SECONDS, _SLOWEST = 60, 3
 _SHOWN = 5
 _LONGEST = 300
@@ -171,7 +172,7 @@ class ContractRun:
                     cwd=folder, env=environment, stdout=printed, stderr=subprocess.STDOUT,
                 )  # fmt: skip
                 try:
-                    self._await(process, progress_file(report))
+                    self._await(process, report)
                 except subprocess.TimeoutExpired:
                     now = _text_of(progress_file(report)) or "none had begun"
                     self.problem = f"the tests did not end in 15 minutes; it ran {now}"
@@ -183,16 +184,19 @@ class ContractRun:
                 printed.seek(0)
                 self._read(report, printed.read().decode("utf-8", "replace"))
 
-    def _await(self, process: subprocess.Popen[bytes], progress: Path) -> None:
+    def _await(self, process: subprocess.Popen[bytes], report: Path) -> None:
+        lingering = 0
         for left in range(_PATIENCE_SECONDS * _LOOKS_A_SECOND, -1, -1):
             try:
                 process.wait(1 / _LOOKS_A_SECOND)
             except subprocess.TimeoutExpired:
                 if not left:
                     raise
-            if now := _text_of(progress):
+            if now := _text_of(progress_file(report)):
                 self.show(f"running the plugin's tests: {now}")
-            if process.returncode is not None:
+            # All tests have run; what is left, a thread that doesn't end, say, tells nothing more.
+            lingering += report.exists()
+            if process.returncode is not None or lingering > _LINGER_SECONDS * _LOOKS_A_SECOND:
                 return
 
     def _read(self, report: Path, printed: str) -> None:
