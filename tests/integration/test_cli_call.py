@@ -17,6 +17,7 @@ from automate_kernel.errors import ConfigError
 from typer.testing import CliRunner
 
 CODE = '''\
+import logging
 from typing import Literal, Optional
 
 from automate_kernel import Call
@@ -73,6 +74,14 @@ class Chat(Connector):
     def fail(self, how: str, token: str) -> None:
         """Fail."""
         raise {"down": ConnectionError, "bug": ZeroDivisionError}[how](token)
+
+    @action
+    def login(self, password: str, end: str = "fail") -> str:
+        """Log in."""
+        logging.getLogger("a.library").error("logging in with %s", password)
+        if end == "fail":
+            raise ValueError(f"boom {password}")
+        return f"in with {password}"
 
     @options("channel")
     def channels(self, search: str = "", level: str = "") -> list[tuple[str, str]]:
@@ -207,6 +216,14 @@ def test_secrets_are_resolved_and_taken_out(run: Callable[..., Any]) -> None:
     shown = run("chat.say", "--text", "it is $secret:CHAT").stdout
     assert shown == "it is [secret]\n"
     run("chat.say", "--text", "$secret:OTHER", code=1, words="AUTOMATE_SECRET_OTHER")
+
+
+def test_a_literal_secret_is_not_shown(run: Callable[..., Any]) -> None:
+    """An action quoted it in its error, its log and its output, and all was printed."""
+    words = ["chat.login", "--password", "hunter2-33"]
+    failed = run(*words, code=1, words="boom [secret]")
+    assert "logging in with [secret]" in failed.output
+    assert run(*words, "--end", "well").stdout == "in with [secret]\n"
 
 
 def test_a_destructive_operation_asks(run: Callable[..., Any]) -> None:

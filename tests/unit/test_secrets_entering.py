@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from typing import Any
 
 import pytest
@@ -239,3 +240,32 @@ def test_a_literal_secret_in_a_config_is_redacted() -> None:
         text = "hunter2-hunter2 k3y-of-api application/json eu-central-1"
         said = kernel.invoke("echo.say", {"text": text})
         assert said == "[secret] [secret] application/json eu-central-1"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_error_quotes_no_secret_of_its_input(
+    caplog: pytest.LogCaptureFixture, asynchronous: bool
+) -> None:
+    """It was stored with the execution, and logged, while the REST API took it out."""
+    kernel = Kernel(discover=False)
+
+    @kernel.action("shop.login")
+    def login(password: str) -> None:
+        """Log in."""
+        raise ValueError(f"boom {password}")
+
+    def call() -> None:
+        given = {"password": "hunter2-33"}
+        if asynchronous:
+            asyncio.run(kernel.ainvoke("shop.login", given))
+        else:
+            kernel.invoke("shop.login", given)
+
+    with pytest.raises(AutomateError, match=r"boom \[secret\]") as caught:
+        call()
+    shown = "".join(traceback.format_exception(caught.value))
+    step = {"id": "login", "action": "shop.login", "input": {"password": "hunter2-33"}}
+    kernel.add_workflow({"name": "visit", "trigger": {"type": "manual"}, "steps": [step]})
+    execution = kernel.run("visit")
+    assert "boom [secret]" in str(execution.error)
+    assert "hunter2" not in f"{shown} {execution.error} {caplog.text}"

@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -36,7 +36,7 @@ from automate_kernel.operations.spec import OperationSpec, step_operation
 from automate_kernel.operations.timed_calls import Key, TimedCalls
 from automate_kernel.secrets import Redactor, SecretResolver
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.secrets.masking import literal_secrets
+from automate_kernel.secrets.masking import literal_secrets, secrets_of_input
 from automate_kernel.secrets.tracebacks import log_error, mark
 from automate_kernel.templates import areveal, masked, reveal
 
@@ -353,7 +353,7 @@ class Invoker:
             except BaseException as error:
                 # SystemExit too: an action must not end its worker, whatever it calls.
                 # None: the cause may hold a secret, and a log of this error would print it.
-                raise self._failed(name, call, error) from None
+                raise self._failed(name, data, call, error) from None
             self.hooks.notify("automate_after_call", call=call, output=output, error=None)
             return output
 
@@ -419,7 +419,7 @@ class Invoker:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise self._failed(name, call, error) from None
+            raise self._failed(name, data, call, error) from None
         self.hooks.notify("automate_after_call", call=call, output=output, error=None)
         return output
 
@@ -448,10 +448,12 @@ class Invoker:
             return await result if _is_awaitable(result) else result
 
     def _failed(
-        self, operation: str | OperationSpec, call: Call, error: BaseException
+        self, operation: str | OperationSpec, data: Any, call: Call, error: BaseException
     ) -> AutomateError:
         name = name_of(operation)
-        clean = self.clean_error(error, f"action {name!r}")
+        # An action may quote its input, and the error is logged, stored and shown.
+        hidden = Redactor(self._literal_secrets(operation, data))
+        clean = self.clean_error(error, f"action {name!r}", hidden)
         if not isinstance(error, AutomateError) or error.__cause__ is not None:
             level, trace = logging.WARNING, None
             if is_bug(error):
@@ -460,12 +462,27 @@ class Invoker:
         self.hooks.notify("automate_after_call", call=call, output=None, error=clean)
         return clean
 
-    def clean_error(self, error: BaseException, what: str) -> AutomateError:
-        """Return *error* as an `AutomateError` whose texts are redacted."""
+    def _literal_secrets(self, operation: str | OperationSpec, data: Any) -> Iterable[str]:
+        """Return the secrets that stand in *data* themselves, and not by reference."""
+        try:
+            spec = self.spec_at_hand(operation) if isinstance(operation, str) else operation
+            return list(secrets_of_input(data, spec.json_schema()))
+        except Exception:
+            return list(secrets_of_input(data, None))  # it failed because there is none
+
+    def clean_error(
+        self, error: BaseException, what: str, hidden: Redactor | None = None
+    ) -> AutomateError:
+        """Return *error* as an `AutomateError` whose texts are redacted, by *hidden* too."""
+
+        def redact(text: str) -> str:
+            text = self.redactor.redact(text)
+            return text if hidden is None else hidden.redact(text)
+
         if isinstance(error, AutomateError):
             known = error
         elif isinstance(error, Exception):
-            known = normalize(error, what=what, redact=self.redactor.redact)
+            known = normalize(error, what=what, redact=redact)
         else:
             text = f"{what} raised {type(error).__name__}: {error}"
             known = AutomateError(ErrorCodes.INTERNAL, text)
@@ -473,15 +490,15 @@ class Invoker:
         ours = next((each for each in _OF_THE_SETUP if isinstance(known, each)), None)
         clean = (AutomateError if ours is None else ours)(
             code=known.code,
-            message=self.redactor.redact(known.message),
-            hint=self.redactor.redact(known.hint) if known.hint else None,
+            message=redact(known.message),
+            hint=redact(known.hint) if known.hint else None,
             retryable=known.retryable,
             retry_after=known.retry_after,
         )
         problems = known.details.get("problems")
         if problems:
             clean.details["problems"] = self.redactor.redact_value(problems, cut=False)
-        mark(clean, error, self.redactor.redact)
+        mark(clean, error, redact)
         return clean
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from automate_kernel.errors import (
     PluginError,
     SecretError,
 )
+from automate_kernel.operations.exposure import hiding_secrets
 from automate_kernel.secrets.masking import masked_by_schema
 from automate_kernel.secrets.redaction import redact_shown
 
@@ -162,7 +163,10 @@ def call(
     made = InputOptions(spec, command.own_options)
     given = _merged(_whole(input), made.read(context.args))
     if choices is not None:
-        found = kernel.options(operation, choices, search=search, values=given, tenant_id=tenant)
+        with hiding_secrets(given, spec.json_schema()):
+            found = kernel.options(
+                operation, choices, search=search, values=given, tenant_id=tenant
+            )
         columns: Columns = {"VALUE": "value", "LABEL": "label"}
         out.listing(found, columns, "there is nothing to choose from", _option_data)
         return
@@ -174,15 +178,8 @@ def call(
         confirm(f"{operation} can't be taken back. Call it?", yes=yes)
     if spec.transactional:
         session.create_tables()
-    output = _called(
-        kernel,
-        operation,
-        given,
-        tenant_id=tenant,
-        idempotency_key=idempotency_key,
-        timeout=timeout,
-    )
-    _show_output(out, redact_shown(output))
+    asked: Any = {"tenant_id": tenant, "idempotency_key": idempotency_key, "timeout": timeout}
+    _show_output(out, _called(kernel, spec, operation, given, **asked))
 
 
 def _show_input(out: Output, operation: str, spec: OperationSpec, checked: Any) -> None:
@@ -240,9 +237,12 @@ def _checked(
         raise ConfigError(error.message, hint=hint) from None
 
 
-def _called(kernel: Kernel, operation: str, given: Any, **options: Any) -> Any:
+def _called(kernel: Kernel, spec: OperationSpec, operation: str, given: Any, **options: Any) -> Any:
     try:
-        return kernel.invoke(operation, given, **options)
+        # What it logs goes to the terminal too, and so does its output.
+        with hiding_secrets(given, spec.json_schema()) as hidden:
+            output = kernel.invoke(operation, given, **options)
+        return redact_shown(hidden.redact_value(output, cut=False))
     except AutomateError as error:
         if isinstance(error, (ConfigError, SecretError, PluginError)):
             raise
