@@ -356,6 +356,51 @@ def test_what_is_cancelled_while_it_runs_writes_nothing(
     assert item.status in {ItemStatus.CANCELLED, ItemStatus.COMPLETED}
 
 
+@HOW
+def test_a_step_that_ends_its_own_execution_fails(
+    kernel: Kernel, engine: sa.Engine, how: str
+) -> None:
+    """In its own transaction, here by a newer start of its lane: else it was called for ever."""
+
+    @kernel.action("restart", transactional=True)
+    def restart(call: Call) -> None:
+        write("restarted")
+        kernel.start("w", {"again": True}, transaction=call.transaction)
+
+    define(
+        kernel,
+        {"id": "a", "action": "restart"},
+        concurrency={"key": "{{ event.name }}", "limit": 1, "when_full": "cancel_older"},
+    )
+    execution = run(kernel, how)
+    assert execution.status is ExecutionStatus.FAILED
+    assert execution.error_code == "FAILED_PRECONDITION"
+    assert "ended its own execution" in str(execution.error)
+    assert "a step that isn't transactional" in str(execution.error)
+    assert written(engine) == []
+    assert [each.id for each in kernel.executions.find()] == [execution.id]
+
+
+def test_who_passes_no_transaction_on_sqlite_is_told_to(sqlite_engine: sa.Engine) -> None:
+    """The lock that it waits for is the step's own, and nobody else's."""
+
+    @sa.event.listens_for(sqlite_engine, "connect")
+    def hurried(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA busy_timeout = 10")
+
+    kernel = Kernel(SqlAlchemyStorage(sqlite_engine), discover=False, secrets={})
+
+    @kernel.action("note", transactional=True)
+    def note(call: Call) -> None:
+        call.transaction.exec_driver_sql("CREATE TABLE mine (word TEXT)")
+        kernel.emit("noted")
+
+    define(kernel, {"id": "a", "action": "note"})
+    execution = kernel.run("w")
+    assert execution.status is ExecutionStatus.FAILED
+    assert "pass it on (transaction=...)" in str(execution.error)
+
+
 # -- a database that fails -------------------------------------------------------------------------
 
 

@@ -170,6 +170,40 @@ def test_a_schedules_broken_if_holds_up_nothing(
     assert "the schedule of workflow 'w': trigger[0].if" in caplog.text
 
 
+def test_a_start_that_is_refused_holds_up_no_other_schedule(
+    open_kernel: Open, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here its payload is too long: it is logged, and moves on to its next time."""
+    kernel = open_kernel(every="10m", payload={"text": "x" * 3_000_000})
+    kernel.add_workflow(
+        {"name": "x", "trigger": {"type": "schedule", "every": "10m"},
+         "steps": [{"id": "a", "action": "do.it"}]}
+    )  # fmt: skip
+    kernel._ticker.tick()
+    for times in (1, 2):
+        clock.advance(600)
+        assert kernel._ticker.tick() == 2
+        assert [one.name for one in kernel.executions.find()] == ["x"] * times
+    assert kernel._ticker.tick() == 0
+    assert "the schedule of workflow 'w': the payload is too long" in caplog.text
+
+
+def test_a_clock_that_was_ahead_stops_no_schedule(open_kernel: Open, clock: FakeClock) -> None:
+    """It is set back by a day: each hour fires, and the one that had fired by then not again."""
+    kernel = open_kernel(every="1h")
+    kernel._ticker.tick()
+    clock.advance(25 * 3600)
+    assert kernel._ticker.tick() == 1
+    clock.advance(-24 * 3600)
+    assert kernel._ticker.tick() == 0
+    for hour in range(2, 27):
+        clock.advance(3600)
+        kernel._ticker.tick()
+        times = [*range(2, hour + 1), *([25] if hour < 25 else [])]
+        assert len(fired(kernel)) == len(times)
+    assert len(set(fired(kernel))) == 25
+
+
 def test_a_schedule_that_moves_among_the_triggers_stays_the_same(
     open_kernel: Open, clock: FakeClock
 ) -> None:

@@ -69,7 +69,11 @@ def storage_error(
     elif "unable to open" in lowered:
         hint = "check that the folder exists and may be written"
     elif "is locked" in lowered:
-        hint = "another process holds SQLite's write lock: give the connection a longer timeout"
+        hint = (
+            "another transaction holds SQLite's write lock: if it is your own, a transactional"
+            " step's say, pass it on (transaction=...) or do this after it; if another process's,"
+            " give the connection a longer timeout"
+        )
     return StorageError(f"{place}: {text}", hint=hint, retryable=retryable)
 
 

@@ -93,3 +93,38 @@ def test_orders_are_there_exactly_if_their_steps_are(kernel: Any, how: str) -> N
     assert (done.status, failed.status) == (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
     assert sorted(Order.objects.values_list("number", flat=True)) == good
     assert [done.step("each", n).output for n in range(10)] == good
+
+
+@pytest.mark.parametrize("how", ["inline", "worker"])
+@pytest.mark.parametrize("cleans_up", [False, True])
+def test_a_step_may_not_cancel_its_own_execution(alias: str, cleans_up: bool, how: str) -> None:
+    """It joins the step's transaction, in which there is nothing left to save the step in."""
+    kernel = get_kernel()
+
+    @kernel.action("shop.stop", transactional=True)
+    def stop(call: Call) -> None:
+        Order.objects.create(number="stopped", total=1)
+        assert kernel.executions.cancel(str(call.execution_id))
+
+    @kernel.action("shop.tidy")
+    def tidy() -> None:
+        pass
+
+    more = {"finally": [{"id": "tidy", "action": "shop.tidy"}]} if cleans_up else {}
+    steps = [{"id": "stop", "action": "shop.stop"}]
+    kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps, **more})
+    if how == "inline":
+        one = kernel.run("w").id
+    else:
+        with working(kernel):
+            one = kernel.start("w")
+            until(lambda: kernel.executions.get(one).status.finished)
+    execution = kernel.executions.get(one)
+    if cleans_up:
+        # It is CANCELLED once it has cleaned up: the step is saved before that.
+        assert execution.status is ExecutionStatus.CANCELLED
+        assert Order.objects.count() == 1
+    else:
+        assert execution.status is ExecutionStatus.FAILED
+        assert "ended its own execution" in execution.error
+        assert Order.objects.count() == 0

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from automate_kernel.durations import format_duration
-from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.errors import AutomateError, ErrorCodes, StorageError, WorkflowError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
@@ -56,7 +56,11 @@ logger: logging.Logger = get_logger(__name__)
 
 _NAMESPACE = uuid.UUID("2c1f3b52-7f6d-4b0a-9a0e-6a1f0c9f8f55")
 _UTC = timezone.utc
+# Of a database: it would refuse the same value for ever.
+_REFUSED = ErrorCodes.INVALID_ARGUMENT
 _EPOCH = datetime(1970, 1, 1, tzinfo=_UTC)
+# So much the clock may differ between a database and the one that takes over from it.
+_BEHIND = timedelta(minutes=1)
 # Places behind the last one at which a schedule is looked for that has moved forward.
 _PLACES_BEHIND = 10
 
@@ -300,35 +304,64 @@ class Ticker:
             now = rows.now()
             found = as_stored(rows, schedules)
         self._begin(sorted(schedule.key for schedule, row in found if row is None))
-        return sum(
-            self._fire_due(schedule, row["last_fired_at"], now, call)
+        going = [
+            (schedule, row["last_fired_at"])
             for schedule, row in found
             if row is not None and row["paused_at"] is None
-        )
+        ]
+        for schedule, last in going:
+            if last > now + _BEHIND:
+                self._count_again(schedule, last, now)
+        return sum(self._fire_due(schedule, last, now, call) for schedule, last in going)
 
     def _begin(self, keys: list[str]) -> None:
         if keys:
             with self._storage.begin() as rows:
                 rows.insert(SCHEDULE, [{"id": key, "last_fired_at": Now()} for key in keys])
 
+    def _count_again(self, schedule: Schedule, last: datetime, now: datetime) -> None:
+        """Let a schedule count from *now*: the database's clock was ahead when it fired last."""
+        # A time that fired meanwhile has its execution, and makes no second one.
+        with self._storage.begin() as rows:
+            if _moved_on(rows, schedule, last, now):
+                logger.warning(
+                    "the schedule of workflow %r fired at %s, in the future: the database's clock"
+                    " was set back, and the schedule counts from now on",
+                    schedule.workflow.name, last,
+                )  # fmt: skip
+
     def _fire_due(self, schedule: Schedule, last: datetime, now: datetime, call: Call) -> int:
         fired = 0
         for moment in due(schedule.trigger, last, now):
-            with self._storage.begin() as rows:
-                # Compare and set: of all workers that see it due, one moves it on and fires.
-                where = [
-                    Where("id", "eq", schedule.key),
-                    Where("last_fired_at", "eq", last),
-                    Where("paused_at", "eq", None),
-                ]
-                if not rows.update(SCHEDULE, where, {"last_fired_at": moment}):
-                    return fired
-                after = self._fire(rows, schedule, moment)
+            after = None
+            try:
+                with self._storage.begin() as rows:
+                    if not _moved_on(rows, schedule, last, moment):
+                        return fired
+                    after = self._fire(rows, schedule, moment)
+            except AutomateError as error:
+                if isinstance(error, StorageError) and error.code is not _REFUSED:
+                    raise
+                # Another look at it would end the same, and hold up the other schedules.
+                with self._storage.begin() as rows:
+                    if not _moved_on(rows, schedule, last, moment):
+                        return fired
+                logger.error("the schedule of workflow %r: %s", schedule.workflow.name, error)
             if after is not None:
                 call(after)
             last = moment
             fired += 1
         return fired
+
+
+def _moved_on(rows: Rows, schedule: Schedule, last: datetime, moment: datetime) -> bool:
+    """Move *schedule* on to *moment*: of all workers that see it due, only one does."""
+    where = [
+        Where("id", "eq", schedule.key),
+        Where("last_fired_at", "eq", last),
+        Where("paused_at", "eq", None),
+    ]
+    return bool(rows.update(SCHEDULE, where, {"last_fired_at": moment}))
 
 
 class Schedules:
@@ -487,15 +520,9 @@ class Schedules:
     def fire(self, rows: Rows, schedule: Schedule, moment: datetime) -> Callable[[], None] | None:
         """Begin the execution of a schedule's time, in the transaction that moves it on."""
         event = schedule.event(moment)
-        try:
-            wanted = self._catalogue.pulls(schedule.workflow, schedule.trigger, event)
-            admission = self._admission(schedule, event) if wanted else None
-        except AutomateError as error:
-            # It has fired: another look at it would end the same, and hold up other schedules.
-            logger.error("the schedule of workflow %r: %s", schedule.workflow.name, error)
+        if not self._catalogue.pulls(schedule.workflow, schedule.trigger, event):
             return None
-        if not wanted:
-            return None
+        admission = self._admission(schedule, event)
         run_at = moment + schedule.jitter(moment) if schedule.trigger.jitter else None
         try:
             self._start(rows, schedule, event, admission, run_at)

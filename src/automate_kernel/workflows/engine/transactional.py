@@ -18,8 +18,9 @@ from dataclasses import replace
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.rows import Rows, Where
-from automate_kernel.storage.tables import OUTBOX, STEP
+from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.worker.handler import should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.engine.executions import ExecutionStore
@@ -46,6 +47,8 @@ class TransactionalCall:
         self._invoke = invoke
         # The outcome of a call that has been made, once its commit may have happened.
         self._made: CallOutcome | None = None
+        # True once an attempt has seen that its execution had ended.
+        self._ended_itself = False
 
     def perform(self) -> CallOutcome:
         """
@@ -72,6 +75,11 @@ class TransactionalCall:
             with self._store.storage.begin() as rows:
                 outcome = self._made = self._labelled(self._called(rows))
                 self._save(rows, outcome)
+        except LeaseLostError:
+            self._made = None
+            if self._ended_itself and self._goes_on():
+                return CallOutcome(self._call, error=_ended_itself(self._flow))
+            raise
         except StorageError as error:
             if self._made is None:
                 raise
@@ -123,7 +131,20 @@ class TransactionalCall:
             turn.outputs[run.key] = outcome.encoded
         save = self._flow.save_of(turn)
         if save.item.id not in self._store.checkpoints.save([save], within=rows).items:
+            # As this transaction sees it: another's end it may see as well, or only after it.
+            self._ended_itself = not self._is_going(rows)
             raise LeaseLostError(f"the lease of item {save.item.id} is lost")
+
+    def _goes_on(self) -> bool:
+        """Return True if the execution, and the worker's lease of it, are there as they were."""
+        item = self._flow.item
+        mine = [Where("id", "eq", item.id), Where("lease_token", "eq", item.lease_token)]
+        with self._store.storage.begin() as rows:
+            return self._is_going(rows) and bool(rows.select(OUTBOX, mine, columns=("id",)))
+
+    def _is_going(self, rows: Rows) -> bool:
+        its = [Where("id", "eq", self._call.run.execution_id), Where("status", "in", LIVE)]
+        return bool(rows.select(EXECUTION, its, columns=("id",)))
 
     def _is_saved(self) -> bool:
         """Return True if the step's row says that it has completed."""
@@ -138,6 +159,16 @@ class TransactionalCall:
                 Where("status", "eq", StepStatus.COMPLETED.value),
             ]
             return bool(rows.select(STEP, its, columns=("id",)))
+
+
+def _ended_itself(flow: Flow) -> AutomateError:
+    """Return the error of a step that would be rolled back for ever, and called again."""
+    return AutomateError(
+        ErrorCodes.FAILED_PRECONDITION,
+        f"the step ended its own execution {flow.execution.id} in its own transaction, and so"
+        " can't be saved: all of it was rolled back",
+        hint="cancel the execution in a step that isn't transactional, or raise an error here",
+    )
 
 
 def _as(run: StepRun, status: StepStatus, outcome: CallOutcome | None = None) -> StepRun:
