@@ -15,6 +15,8 @@ from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxSt
 from automate_kernel.worker import Snooze, Worker, cancelling, should_stop
 from automate_kernel.worker.handler import Handler
 from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage.tables import DEFINITION
+from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.execution import ExecutionStatus
 
 PATIENCE = 20.0
@@ -285,3 +287,34 @@ def test_requeueing_a_cancelled_wake_up_resumes_too() -> None:
         kernel.run_until_idle()
         assert kernel.executions.get(execution_id).status is ExecutionStatus.COMPLETED  # type: ignore[union-attr]
         assert calls == ["first"]
+
+
+@pytest.mark.parametrize("cleans_up", [False, True])
+def test_who_can_t_read_a_definition_leaves_the_clean_up_to_those_who_can(cleans_up: bool) -> None:
+    """A process of the release before cancels, while the next one is rolled out."""
+    clock, calls = FakeClock(), list[str]()
+    storage = MemoryStorage(clock)
+    old, new = (Kernel(storage, discover=False, secrets={}) for _ in range(2))
+
+    @new.action("tidy")
+    def tidy() -> None:
+        calls.append("tidy")
+
+    more = {"finally": [{"id": "tidy", "action": "tidy"}]} if cleans_up else {}
+    new.add_workflow(
+        {"name": "w", "trigger": {"type": "manual"}, **more,
+         "steps": [{"id": "wait", "wait_for": {"signal": "go"}}]}
+    )  # fmt: skip
+    one = new.start("w")
+    new.run_until_idle()
+    with storage.begin() as rows:
+        (stored,) = rows.select(DEFINITION, [])
+        rows.update(DEFINITION, [], {"body": {**stored["body"], "field_of_the_next_one": 1}})
+    assert old.executions.cancel(one)
+    old.run_until_idle()  # which hands it on
+    clock.advance(3600)
+    new.run_until_idle()
+    execution = new.executions.get(one)
+    assert execution is not None
+    assert execution.status is ExecutionStatus.CANCELLED
+    assert calls == ["tidy"] * cleans_up

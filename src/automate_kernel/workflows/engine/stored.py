@@ -105,11 +105,17 @@ def change_status(
 
 
 def must_clean_up(rows: Rows, row: Row) -> bool:
-    """Return True if the execution of *row* goes on, and must clean up once it is cancelled."""
+    """
+    Return True if the execution of *row* goes on, and must clean up once it is cancelled.
+
+    So may one whose definition is of another version: a worker that can read it will know.
+    """
     if row["status"] not in GOING:
         return False
     try:
         return stored_workflow(rows, row["definition_id"]).cleans_up
+    except UnknownHereError:
+        return True
     except AutomateError as error:
         logger.warning("execution %s can't be cleaned up: %s", row["id"], error)
         return False
