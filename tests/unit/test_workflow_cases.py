@@ -336,8 +336,17 @@ def test_people_decide_while_it_runs(tmp_path: Path) -> None:
     file = load_case_file(tmp_path / "refund.test.yaml")
     results = list(file.run(lambda: Kernel(discover=False)))
     assert [one.passed for one in results] == [True, True, False, False]
-    assert "it waits no longer" in results[2].problems[0]
+    assert results[2].problems[0].startswith("then[0].decide: it waits no longer")
     assert "role:managers" in results[3].problems[0]
+
+
+def test_a_case_that_does_not_end_says_where_it_waits(tmp_path: Path) -> None:
+    (tmp_path / "ask.yaml").write_text(
+        "name: ask\ntrigger: {type: manual}\nsteps: [{id: ok, approval: {title: Refund}}]\n"
+    )
+    (tmp_path / "ask.test.yaml").write_text("cases: [{name: nobody decides}]\n")
+    (result,) = load_case_file(tmp_path / "ask.test.yaml").run(lambda: Kernel(discover=False))
+    assert list(result.problems) == ["status: expected COMPLETED, got RUNNING (it waits in ok)"]
 
 
 def test_steps_that_repeat_are_compared_as_templates_see_them(tmp_path: Path) -> None:
@@ -382,6 +391,9 @@ def test_steps_that_repeat_are_compared_as_templates_see_them(tmp_path: Path) ->
               - name: nobody is asked so
                 payload: [1]
                 then: [{decide: {step: block, position: 0, by: ann}}]
+              - name: no step of the execution
+                payload: [1]
+                expect: {attempts: {block.ok: 1}}
             """
         )
     )
@@ -398,8 +410,10 @@ def test_steps_that_repeat_are_compared_as_templates_see_them(tmp_path: Path) ->
 
     assert [one.problems for one in file.run(make_kernel)] == [
         [], [],
-        ["decide: step 'block' waits for no decision at position 0 (those that wait:"
+        ["then[0].decide: step 'block' waits for no decision at position 0 (those that wait:"
          " block[0].ok)"],
+        ["attempts: the workflow has no step 'block.ok' (it runs once for each element or round:"
+         " block[0].ok is the first)"],
     ]  # fmt: skip
 
 

@@ -133,7 +133,7 @@ class Decided(DefinitionModel):
         place = f" at position {self.position}" if self.position >= 0 else ""
         return AutomateError(
             ErrorCodes.NOT_FOUND,
-            f"decide: step {self.step!r} waits for no decision{place}",
+            f"step {self.step!r} waits for no decision{place}",
             hint=f"those that wait: {', '.join(asked) or 'none'}",
         )
 
@@ -190,8 +190,7 @@ class Expected(DefinitionModel):
         for field_ in ("outputs", "skipped", "failed", "attempts"):
             for step_id in getattr(self, field_):
                 if not workflow.has(step_id):
-                    known = [each.id for _, each in workflow.walk()]
-                    hint = did_you_mean(step_id, known) or f"it has {', '.join(known)}"
+                    hint = _of_step(workflow, step_id)
                     yield f"{field_}: the workflow has no step {step_id!r} ({hint})"
 
     def problems(
@@ -220,11 +219,31 @@ class Expected(DefinitionModel):
             ends = ExecutionStatus.COMPLETED
         if ends not in (None, execution.status):
             why = f" ({execution.error_code}: {execution.error})" if execution.error else ""
+            why = why or _unended(execution)
             yield f"status: expected {ends}, got {execution.status}{why}"
         if self.error is not None and self.error not in (execution.error or ""):
             yield f"error: expected {self.error!r} in it, got {execution.error!r}"
         if self.error_code not in (None, execution.error_code):
             yield f"error_code: expected {self.error_code}, got {execution.error_code}"
+
+
+def _of_step(workflow: Workflow, step_id: str) -> str:
+    """Return a hint for a step that no execution of *workflow* can have."""
+    known = [each.id for _, each in workflow.walk()]
+    if step_id not in known:
+        return did_you_mean(step_id, known) or f"it has {', '.join(known)}"
+    one, path = "", ""
+    for part in step_id.split("."):
+        one, path = f"{one}.{part}".lstrip("."), f"{path}.{part}".lstrip(".")
+        if path != step_id and workflow.step(path).repeats:
+            one += "[0]"
+    return f"it runs once for each element or round: {one} is the first"
+
+
+def _unended(execution: Execution) -> str:
+    """Return the steps that an execution waits in."""
+    ids = sorted({run.step_id for run in execution.steps if run.status is StepStatus.WAITING})
+    return f" (it waits in {', '.join(ids)})" if ids else ""
 
 
 def _statuses(execution: Execution, wanted: StepStatus, ids: Sequence[str]) -> Iterator[str]:
@@ -390,6 +409,24 @@ def run_case(
     return CaseResult(case.name, problems, time.monotonic() - began, line)
 
 
+def _let_happen(
+    each: Then, test: WorkflowTest, execution_id: str, tenant_id: str | None
+) -> str | None:
+    """Let one thing happen while the workflow runs; return what is wrong with it, if anything."""
+    if each.after is not None:
+        test.pass_time(each.after)
+    if each.emit is not None:
+        named = "tenant_id" in each.emit.model_fields_set
+        tenant_id = each.emit.tenant_id if named else tenant_id
+        test.emit(each.emit.name, each.emit.payload, tenant_id=tenant_id)
+    if each.decide is not None:
+        try:
+            each.decide.make(test.kernel, execution_id)
+        except AutomateError as error:
+            return f"decide: {error}"
+    return None
+
+
 def _problems(
     case: Case,
     test: WorkflowTest,
@@ -415,13 +452,8 @@ def _problems(
     if real is not True:
         test.allow_only(*real)
     execution = test.start(workflow.name, event=event)
-    for each in case.then:
-        if each.after is not None:
-            test.pass_time(each.after)
-        if each.emit is not None:
-            named = "tenant_id" in each.emit.model_fields_set
-            tenant_id = each.emit.tenant_id if named else event.tenant_id
-            test.emit(each.emit.name, each.emit.payload, tenant_id=tenant_id)
-        if each.decide is not None:
-            each.decide.make(test.kernel, execution.id)
+    for number, each in enumerate(case.then):
+        if problem := _let_happen(each, test, execution.id, event.tenant_id):
+            yield f"then[{number}].{problem}"
+            return
     yield from case.expect.problems(workflow, test.finish(execution), test.calls)
