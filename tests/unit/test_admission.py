@@ -530,6 +530,29 @@ def test_a_copy_of_a_sub_workflow_has_nobody_who_waits_for_it() -> None:
     assert see(kernel, copy).status is ExecutionStatus.COMPLETED
 
 
+@pytest.mark.parametrize("how", ["resume", "retry_step"])
+def test_a_sub_workflow_that_goes_on_after_its_parents_has_nobody_who_waits(
+    open_kernel: Open, how: str
+) -> None:
+    """It was refused the place of its parent, which has ended and left it."""
+    kernel = open_kernel()
+    lane = {"trigger": {"type": "manual"}, "concurrency": {"limit": 1}}
+    leaf: dict[str, Any] = {"id": "leaf", "workflow": "top", "input": "{{ 0 }}"}
+    kernel.add_workflow({"name": "middle", "trigger": {"type": "manual"}, "steps": [leaf]})
+    top = {"id": "a", "workflow": "middle", "if": "{{ event.payload == 1 }}"}
+    kernel.add_workflow({"name": "top", **lane, "steps": [top]})
+    kernel.start("top", 1)
+    kernel.run_until_idle()
+    (middle,) = kernel.executions.find(workflow="middle")
+    assert middle.status is ExecutionStatus.FAILED
+    if how == "resume":
+        assert kernel.executions.resume(middle.id)
+    else:
+        assert kernel.executions.retry_step(middle.id, "leaf")
+    kernel.run_until_idle()
+    assert see(kernel, middle.id).status is ExecutionStatus.COMPLETED
+
+
 def test_a_plain_workflow_has_no_gates_and_no_slots(open_kernel: Open) -> None:
     """What isn't used costs nothing: its wake-up has no key."""
     kernel = open_kernel()

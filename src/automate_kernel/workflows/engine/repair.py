@@ -7,12 +7,14 @@ choice of rows: those that it deletes run once more.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.ids import new_id
+from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
@@ -223,7 +225,18 @@ def reopen_rows(
 ) -> bool:
     """Change the execution of *row* if it is in one of *statuses*; return False if it isn't."""
     able = [Where("id", "eq", row["id"]), Where("status", "in", [each.value for each in statuses])]
-    return bool(rows.update(EXECUTION, able, changes))
+    return bool(rows.update(EXECUTION, able, {**changes, **_left_alone(rows, row)}))
+
+
+def _left_alone(rows: Rows, row: Row) -> dict[str, Any]:
+    """Return what changes of a sub-workflow whose parent has ended: nobody waits for it now."""
+    # Its headers say who does: what they hold must not refuse its own sub-workflows for ever.
+    if row["parent_id"] is None or not row["event"].get("headers"):
+        return {}
+    parent = [Where("id", "eq", row["parent_id"]), Where("status", "in", LIVE)]
+    if rows.select(EXECUTION, parent, columns=("id",)):
+        return {}
+    return {"event": encode_json({**row["event"], "headers": {}}, "event", sys.maxsize, inside=1)}
 
 
 def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> dict[str, Any]:
