@@ -11,11 +11,14 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
+from urllib.parse import urlsplit
 
-from automate_kernel.errors import AutomateError, ErrorCodes, type_name
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, type_name
 
 # All drivers take it as a number of rows.
 _MOST_ROWS = 2**31 - 1
+# Python's locks take no more than some 290 years.
+_LONGEST_SECONDS = 1e9
 
 
 def several(given: Any) -> list[Any]:
@@ -45,6 +48,80 @@ def check_age(seconds: Any, name: str) -> float:
             f"{name} is a number of seconds from 0 on, not {_shown(seconds)}",
         )
     return float(seconds)
+
+
+def check_timeout(seconds: Any) -> float | None:
+    """Return *seconds*, a timeout, or None for none; raises ``INVALID_ARGUMENT``."""
+    if seconds is None:
+        return None
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    # Else the error would be one of the operation, which was never called.
+    if not number or not seconds > 0 or seconds == math.inf:
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"timeout is a number of seconds above 0, not {_shown(seconds)}",
+            hint="leave it out for no limit",
+        )
+    return float(min(seconds, _LONGEST_SECONDS))
+
+
+def check_table(given: Any, name: str, example: str, *, of: type | None = None) -> Any:
+    """
+    Return *given*, a mapping from texts, or an empty one for None; raises `ConfigError`.
+
+    *of* is the type of its values, if they have one.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"{name} is a mapping, and can't be {type_name(given)}", hint=f"write {example}"
+        )
+    for key, value in given.items():
+        if not isinstance(key, str):
+            raise ConfigError(
+                f"the keys of {name} are texts, not {type_name(key)}", hint=f"write {example}"
+            )
+        if of is not None and not isinstance(value, of):
+            raise ConfigError(
+                f"{name}[{key[:40]!r}] can't be {type_name(value)}", hint=f"write {example}"
+            )
+    return given
+
+
+def check_texts(given: Any, name: str, example: str) -> list[str]:
+    """Return the texts in *given*, or the one that it is; raises `ConfigError`."""
+    if not isinstance(given, Iterable):
+        raise ConfigError(
+            f"{name} is a list of texts, and can't be {type_name(given)}", hint=f"write {example}"
+        )
+    found = several(given)
+    for each in found:
+        if not isinstance(each, str):
+            raise ConfigError(
+                f"{name} has {type_name(each)} in it, and takes texts", hint=f"write {example}"
+            )
+    return found
+
+
+def check_address(given: Any, name: str) -> str | None:
+    """Return *given*, an address of the web to put paths below; raises `ConfigError`."""
+    if given is None or given == "":
+        return None
+    remedy = f'write {name}="https://automate.example.com"'
+    if not isinstance(given, str):
+        raise ConfigError(f"{name} is a text, and can't be {type_name(given)}", hint=remedy)
+    try:
+        parts = urlsplit(given)
+        able = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        able = False
+    # Not the value: it may have a password.
+    if not able or not given.isprintable() or " " in given:
+        raise ConfigError(f"{name} is no address that begins with https:// or http://", hint=remedy)
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise ConfigError(f"{name} has more than a host and a path", hint=remedy)
+    return given
 
 
 def _shown(value: Any) -> str:

@@ -14,7 +14,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from automate_kernel.arguments import check_age, several
+from automate_kernel.arguments import (
+    check_address,
+    check_age,
+    check_table,
+    check_texts,
+    check_timeout,
+    several,
+)
 from automate_kernel.automation import Automation
 from automate_kernel.budgets import Budgets
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
@@ -183,7 +190,7 @@ class Kernel:
         """Takes resolved secrets out of texts and values."""
         self.secrets: SecretResolver = SecretResolver(self._backends(secrets), self.redactor)
         """Looks secrets up, and checks them: `SecretResolver.check`."""
-        self.env: EnvironmentResolver = EnvironmentResolver(several(env_allow))
+        self.env: EnvironmentResolver = EnvironmentResolver(_texts(env_allow=env_allow))
         """The environment variables that templates may read."""
         self.filters: FilterRegistry = FilterRegistry(default_filters)
         """The template filters of this kernel."""
@@ -192,7 +199,7 @@ class Kernel:
         kept, outputs = (retention_seconds, failed_retention_seconds), self._outputs(output_store)
         self.outbox: OutboxStore = self._store(outbox, lease_seconds, *kept)
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        self.operations: Invoker = self._invoker(config or {}, settings or {})
+        self.operations: Invoker = self._invoker(config, settings)
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox, outputs)
         """Runs of workflows: get, find, cancel, resume."""
@@ -278,6 +285,11 @@ class Kernel:
             return [EnvSecretsBackend()]
         if isinstance(secrets, Mapping):
             return [MemorySecretsBackend(secrets)]
+        if not isinstance(secrets, (str, SecretsBackend, Iterable)):
+            raise ConfigError(
+                f"secrets can't be {type_name(secrets)}",
+                hint="pass backends, their keys, or a mapping for tests",
+            )
         given = [secrets] if isinstance(secrets, (str, SecretsBackend)) else list(secrets)
         return [self._secrets_backend(each) for each in given]
 
@@ -298,8 +310,12 @@ class Kernel:
         return made
 
     def _invoker(
-        self, config: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
+        self,
+        config: Mapping[str, Mapping[str, Any]] | None,
+        settings: Mapping[str, Any] | None,
     ) -> Invoker:
+        config = check_table(config, "config", '{"slack": {"token": "$secret:SLACK"}}', of=Mapping)
+        settings = check_table(settings, "settings", '{"currency": "EUR"}')
         sources: dict[str, Any]
         sources = {"connector": self.plugins.connectors, "provider": self.plugins.providers}
         hooks, render = self.plugins.hooks, self._render_config
@@ -310,6 +326,11 @@ class Kernel:
     ) -> OutboxStore:
         """Return the outbox: the host's own, or one that is made and keeps items for its times."""
         if given is not None and not isinstance(given, str):
+            if not isinstance(given, OutboxStore):
+                raise ConfigError(
+                    f"an outbox can't be {type_name(given)}",
+                    hint="pass an OutboxStore, or the key or dotted path of its class",
+                )
             return given
         trouble = "can't be made from a storage and lease_seconds"
         store: OutboxStore = self._made(
@@ -391,8 +412,11 @@ class Kernel:
             ) from error
 
     def _approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
-        signer = Signer(signing_keys, "automate.approval", self._revealed)
-        return Approvals(self.storage, self.outbox, signer, public_url)
+        alone = isinstance(signing_keys, str)  # refused, as the list of rotated keys is meant
+        keys = signing_keys if alone else _texts(signing_keys=signing_keys)
+        signer = Signer(keys, "automate.approval", self._revealed)
+        address = check_address(public_url, "public_url")
+        return Approvals(self.storage, self.outbox, signer, address)
 
     def _revealed(self, texts: Sequence[str]) -> list[str]:
         """Return *texts*, each with its secret if it is a reference to one."""
@@ -458,7 +482,7 @@ class Kernel:
         `AutomateError`. A transactional operation has a transaction of its own, and no *timeout*.
         """
         call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
-        _check_timeout(timeout)
+        timeout = check_timeout(timeout)
         return self.perform(call, given, timeout=timeout)
 
     async def ainvoke(
@@ -473,7 +497,7 @@ class Kernel:
     ) -> Any:
         """`invoke` for asynchronous code."""
         call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
-        _check_timeout(timeout)
+        timeout = check_timeout(timeout)
         return await self.aperform(call, given, timeout=timeout)
 
     def perform(self, call: Call, data: Any, *, timeout: float | None = None) -> Any:
@@ -1418,13 +1442,13 @@ def _of_tenant(event: Event, tenant_id: str | None) -> Event:
     return event
 
 
-def _check_timeout(timeout: float | None) -> None:
-    # Else the error would be one of the operation, which was never called.
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
-        raise AutomateError(
-            ErrorCodes.INVALID_ARGUMENT,
-            f"timeout is a number of seconds, not {type_name(timeout)}",
-        )
+_EXAMPLES = {"env_allow": '["REGION"]', "signing_keys": '["$secret:SIGNING_KEY"]'}
+
+
+def _texts(**given: Any) -> list[str]:
+    """Return the texts that an argument of the kernel has."""
+    ((name, value),) = given.items()
+    return check_texts(value, name, f"{name}={_EXAMPLES[name]}")
 
 
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:

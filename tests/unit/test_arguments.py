@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, PluginError
 from automate_kernel.outbox import ItemStatus
 
 WORKFLOW = """
@@ -174,12 +176,75 @@ def test_an_operation_is_called_by_its_name(kernel: Kernel, name: Any) -> None:
     assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
 
 
-def test_a_timeout_is_a_number(kernel: Kernel) -> None:
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("config", [], "config is a mapping"),
+        ("config", {"slack": "token"}, "config\\['slack'\\] can't be a str"),
+        ("config", {5: {}}, "the keys of config are texts"),
+        ("settings", [1], "settings is a mapping"),
+        ("winners", ["slack"], "winners is a mapping"),
+        ("winners", {"slack": 5}, "winners\\['slack'\\]"),
+        ("disabled", 5, "disabled is a list of texts"),
+        ("disabled", [5], "disabled has an int in it"),
+        ("listed", ["slack"], "listed is a mapping"),
+        ("signing_keys", 5, "signing_keys is a list of texts"),
+        ("env_allow", 5, "env_allow is a list of texts"),
+        ("secrets", 5, "secrets can't be an int"),
+        ("secrets", {"SLACK": 5}, "secrets\\['SLACK'\\] can't be an int"),
+        ("outbox", 5, "an outbox can't be an int"),
+        ("lease_seconds", 0, "lease_seconds is a number above 0"),
+        ("public_url", 5, "public_url is a text"),
+        ("public_url", "ftp://automate.example", "begins with https"),
+        ("public_url", "automate.example", "begins with https"),
+        ("public_url", "https://me:hunter2@automate.example", "more than a host and a path"),
+        ("public_url", "https://automate.example/?a=b", "more than a host and a path"),
+    ],
+)
+def test_a_kernel_is_not_made_of_wrong_arguments(name: str, given: Any, said: str) -> None:
+    """They were taken in silence, and failed at their first use or never."""
+    with pytest.raises(ConfigError, match=said) as caught:
+        Kernel(discover=False, **{name: given})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [5, [5]])
+def test_a_workflow_is_no_number(given: Any) -> None:
+    """It ended with TypeError."""
+    with pytest.raises(AutomateError, match="a workflow can't be an int"):
+        Kernel(discover=False, workflows=given)
+
+
+@pytest.mark.parametrize("limit", [{"concurrency": True}, {"concurrency": 1.5}, {"rate": "5"}])
+def test_a_limit_of_a_kind_is_a_whole_number(kernel: Kernel, limit: Any) -> None:
+    """True was a limit of 1, and a text ended with TypeError."""
+    with pytest.raises(AutomateError, match="must be a whole number") as caught:
+        kernel.outbox.limit("mail.send", **limit)
+    assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+
+
+def test_a_plugin_is_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error named neither the entry nor what to write in its place."""
+    module = ModuleType("shopapp")
+    exec(  # noqa: S102
+        "from automate_kernel.connectors import Connector\n"
+        "class Shop(Connector):\n    key, display_name = 'shop', 'Shop'\n",
+        module.__dict__,
+    )
+    monkeypatch.setitem(sys.modules, "shopapp", module)
+    with pytest.raises(PluginError, match="'shopapp' is a module") as caught:
+        Kernel(discover=False, plugins=["shopapp"])
+    assert caught.value.hint == 'write "shopapp:Shop"'
+    assert "shop" in Kernel(discover=False, plugins=["shopapp:Shop"]).plugins.keys("connector")
+
+
+@pytest.mark.parametrize("timeout", ["1", -1, 0, float("nan"), float("inf"), True])
+def test_a_timeout_is_a_number(kernel: Kernel, timeout: Any) -> None:
     """The operation was blamed, which was never called."""
     calls: list[int] = []
     kernel.action("count.up")(lambda: calls.append(1))
     with pytest.raises(AutomateError, match="timeout is a number of seconds") as caught:
-        kernel.invoke("count.up", timeout="1")  # type: ignore[arg-type]
+        kernel.invoke("count.up", timeout=timeout)
     assert (caught.value.code, calls) == (ErrorCodes.INVALID_ARGUMENT, [])
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from automate_kernel.arguments import check_limit, check_timeout
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import normalizing
@@ -185,14 +186,14 @@ class FieldChoices:
         values: Mapping[str, Any] | None = None,
         limit: int = 100,
         tenant_id: str | None = None,
-        timeout: float = 10.0,
+        timeout: float | None = 10.0,
     ) -> OptionsQuestion | list[FieldOption]:
         """Return the question for a plugin, or its answer where that is known already."""
         if not isinstance(search, str) or len(search) > MOST_SEARCH:
             raise AutomateError(
                 ErrorCodes.INVALID_ARGUMENT, f"search is no text of up to {MOST_SEARCH} characters"
             )
-        limit = max(1, min(limit, MOST_OPTIONS))
+        limit, timeout = min(check_limit(limit), MOST_OPTIONS), check_timeout(timeout)
         fixed = require_field(self._operations.spec(operation, tenant_id=tenant_id), field)
         cls = self._operations.plugin_class(operation)
         name = operation.partition(".")[2]
@@ -240,7 +241,7 @@ class OptionsQuestion:
         search: str,
         limit: int,
         tenant_id: str | None,
-        timeout: float,
+        timeout: float | None,
     ) -> None:
         self.operation = operation
         self.method = method

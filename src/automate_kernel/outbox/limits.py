@@ -55,11 +55,13 @@ class Limit:
             raise _invalid("a limit needs a concurrency or a rate", "unlimit() lifts a limit")
         for name in ("concurrency", "rate", "burst"):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= _MOST:
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and 1 <= value <= _MOST):
                 raise _invalid(f"{name} must be a whole number above 0", "pause() stops a kind")
         if self.burst is not None and self.rate is None:
             raise _invalid("a burst needs a rate")
-        if not 0.001 <= self.per_seconds <= _MOST / 1000:
+        number = isinstance(self.per_seconds, (int, float))
+        if not number or not 0.001 <= self.per_seconds <= _MOST / 1000:
             raise _invalid(f"per_seconds must be from 0.001 to {_MOST // 1000}")
 
     @property

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from automate_kernel.errors import (
     AutomateError,
+    ConfigError,
     ErrorCodes,
     LeaseLostError,
     PayloadError,
@@ -163,7 +164,7 @@ class RowsOutboxStore(OutboxStore):
         failed_retention_seconds: float | None = None,
     ) -> None:
         if not 0 < lease_seconds < math.inf:
-            raise StorageError("lease_seconds must be above 0")
+            raise ConfigError(f"lease_seconds is a number above 0, not {lease_seconds}")
         self.storage = storage
         self.lease_seconds = lease_seconds
         self.backoff: Backoff = backoff or Backoff()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any
 
-from automate_kernel.errors import PluginError, did_you_mean
+from automate_kernel.arguments import check_table
+from automate_kernel.errors import PluginError, did_you_mean, type_name
 from automate_kernel.plugins.compatibility import normal_name
 from automate_kernel.plugins.hooks import Hooks, require_known_hooks
 from automate_kernel.plugins.kinds import KINDS, kind_named, kind_of_class
@@ -35,8 +37,9 @@ class Plugins:
         settings: Mapping[str, Listed] | None = None,
     ) -> None:
         self.policy: Policy = Policy.of(strict=strict, disabled=disabled, winners=winners)
+        listings = check_table(settings, "listed", '{"connector": ["shop.plugins:Slack"]}')
         # A misspelt kind would be passed over.
-        listed = {kind_named(name).name: paths for name, paths in (settings or {}).items()}
+        listed = {kind_named(name).name: paths for name, paths in listings.items()}
         common: Any = {"discover": discover, "policy": self.policy}
         self.providers: ProviderRegistry = ProviderRegistry(listed.get("provider", ()), **common)
         """The providers."""
@@ -75,10 +78,12 @@ class Plugins:
             key, _, plugin = (part.strip() for part in plugin.partition("="))
         if kind is None:
             if isinstance(plugin, str):
-                plugin = _imported(
+                path, plugin = plugin, _imported(
                     plugin, f"{plugin!r} can't be registered",
                     "correct the path, or say the kind= to have it imported at first use",
                 )  # fmt: skip
+                if not isinstance(plugin, type):
+                    raise _no_class(path, plugin)
             kind = kind_of_class(plugin).name
         registry = self.registry(kind)
         if kind == "hook" and not isinstance(plugin, str):
@@ -164,6 +169,27 @@ class Plugins:
 
     def __repr__(self) -> str:
         return f"<Plugins{' strict' if self.policy.strict else ''}>"
+
+
+def _no_class(path: str, found: Any) -> PluginError:
+    """Return the error for a *path* that leads to something else than a class."""
+    hint = 'write the path of a class, "package.module:Class"'
+    if isinstance(found, ModuleType):
+        name = found.__name__
+        own = [each for each in vars(found).values() if _is_plugin(each, name)]
+        paths = ", ".join(f'"{name}:{each.__name__}"' for each in own)
+        hint = f"write {paths}" if own else f'write "{name}:Class"; no class of it is a plugin yet'
+    return PluginError(f"the plugin {path!r} is {type_name(found)}, and no class", hint=hint)
+
+
+def _is_plugin(found: Any, module: str) -> bool:
+    if not isinstance(found, type) or found.__module__ != module:
+        return False
+    try:
+        kind_of_class(found)
+    except PluginError:
+        return False
+    return True
 
 
 def _imported(path: str, problem: str, hint: str) -> Any:

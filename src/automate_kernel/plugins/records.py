@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
+from automate_kernel.arguments import check_table, check_texts
 from automate_kernel.plugins.compatibility import normal_name
 
 
@@ -104,9 +105,9 @@ class Policy:
         winners: Mapping[str, str] | None = None,
     ) -> Policy:
         """Return the policy of an application's settings."""
-        if isinstance(disabled, str):
-            disabled = (disabled,)  # or each letter would be a name
-        return cls(strict, frozenset(disabled), dict(winners or {}))
+        names = check_texts(disabled, "disabled", 'disabled=["slack"]')
+        chosen = check_table(winners, "winners", '{"slack": "acme-slack"}', of=str)
+        return cls(strict, frozenset(names), dict(chosen))
 
     def disables(self, kind: str, key: str) -> bool:
         """Return True if the key is switched off for every plugin."""

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
+from automate_kernel.arguments import check_table
 from automate_kernel.errors import (
     SecretDeniedError,
     SecretError,
@@ -103,7 +104,10 @@ class MemorySecretsBackend(SecretsBackend):
     name = "memory"
 
     def __init__(self, secrets: Mapping[str, str] | None = None) -> None:
-        self._secrets = dict(secrets or {})
+        # Never the value, which may be half of a secret.
+        self._secrets: dict[str, str] = dict(
+            check_table(secrets, "secrets", '{"SLACK": "…"}', of=str)
+        )
 
     def remedy(self, key: str) -> str:
         """Name the mapping."""

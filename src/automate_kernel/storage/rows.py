@@ -21,6 +21,7 @@ from operator import itemgetter
 from typing import Any, Literal, Protocol, TypeVar
 
 from automate_kernel.arguments import check_limit
+from automate_kernel.errors import AutomateError, ErrorCodes, type_name
 from automate_kernel.storage.codec import (
     JsonText,
     array_text,
@@ -269,17 +270,37 @@ def _marked(template: str, style: str, first: int) -> str:
     return template.format(*(f"${number}" if style == "$" else style for number in numbers))
 
 
+_COMPARED: dict[str, tuple[type, ...]] = {
+    "text": (str,), "longtext": (str,), "time": (datetime, Now), "int": (int, Now),
+}  # fmt: skip
+_WORDS: dict[type, str] = {str: "a text", datetime: "a datetime", int: "a whole number"}
 _ID = re.compile("[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+
+def _check_type(column: Column, one: Where) -> None:
+    """Raise ``INVALID_ARGUMENT`` for a value that is no possible one of *column*."""
+    wanted = _COMPARED.get(column.type)
+    if wanted is None or one.value is None:
+        return
+    for each in one.value if one.operator == "in" else (one.value,):
+        if not isinstance(each, wanted):
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"{one.column} is {_WORDS[wanted[0]]}, and can't be {type_name(each)}",
+            )
 
 
 def _matches_nothing(table: Table, where: Sequence[Where]) -> bool:
     """
     Return True if no row can match: of an empty IN list, or of a value that can't be stored.
 
-    Else "zz" in place of an id would be an error on PostgreSQL, and none elsewhere.
+    Else "zz" in place of an id would be an error on PostgreSQL, and none elsewhere. Raises
+    ``INVALID_ARGUMENT`` for a value of another type than the column's: SQLite would compare 5 with
+    text, or find nothing, and PostgreSQL would seem to be away.
     """
     for one in where:
         value = one.value
+        _check_type(table.column(one.column), one)
         if one.operator == "in":
             if not value:
                 return True

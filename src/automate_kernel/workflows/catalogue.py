@@ -23,6 +23,7 @@ from automate_kernel.errors import (
     UnknownHereError,
     WorkflowError,
     did_you_mean,
+    type_name,
 )
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.templates import TemplateEngine
@@ -410,6 +411,11 @@ class Catalogue:
             return [workflow]
         if isinstance(workflow, Mapping):
             return [load_workflow(workflow, check=self.check)]
+        if not isinstance(workflow, (str, Path)):
+            raise WorkflowError(
+                f"a workflow can't be {type_name(workflow)}",
+                hint="give a Workflow, a definition, or the path of a file or folder",
+            )
         return load_workflows(workflow, check=self.check)
 
     def check(self, text: str, field: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from automate_kernel.errors import StorageError
+from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.storage import Now, Plus, Portion, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DELIVERY, LANE, PAUSE, STEP
 from automate_kernel.testing.clock import FakeClock
@@ -412,6 +412,21 @@ class StorageContract:
                 rows.take(STEP, [], order_by=("id",), limit=1, changes={"status": "RUNNING"})
             raise ZeroDivisionError
         assert [(row["position"], row["status"]) for row in self.all(storage)] == [(1, "PENDING")]
+
+    @pytest.mark.parametrize(
+        ("column", "operator", "value"),
+        [
+            ("step_id", "eq", 5), ("step_id", "in", ["a", 5]), ("step_id", "eq", ["a"]), ("started_at", "lt", "today"),
+        ],
+    )  # fmt: skip
+    def test_a_condition_has_a_value_of_its_columns_type(
+        self, storage: Storage, column: str, operator: Any, value: Any
+    ) -> None:
+        """SQLite compared a number with text, and with PostgreSQL it seemed to be away."""
+        with storage.begin() as rows:
+            with pytest.raises(AutomateError, match=column) as caught:
+                rows.select(STEP, [Where(column, operator, value)])
+            assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
 
     def test_error_inside_a_hosts_transaction_is_the_hosts(self, storage: Storage) -> None:
         """An exception passes through, and the host may still commit what it did before."""
