@@ -121,6 +121,8 @@ class OperationProblem:
                 {"pointer": _pointer(each["field"]), "detail": each["message"]} for each in problems
             )
             return cls(400, error.code.value, "The input is not valid.", errors=errors)
+        if isinstance(error, WrongRequestError):
+            return cls(400, error.code.value, detail)
         if isinstance(error, UnknownOperationError):
             return cls(404, error.code.value, detail)
         return cls(
@@ -141,6 +143,21 @@ class UnknownOperationError(AutomateError):
     """There is no such operation here, or it is not offered: nobody learns which."""
 
     default_code = ErrorCodes.NOT_FOUND
+
+
+class WrongRequestError(AutomateError):
+    """The tenant or the key of a request is wrong: nothing was called."""
+
+    default_code = ErrorCodes.INVALID_ARGUMENT
+
+
+def _check_request(**texts: str | None) -> None:
+    for name, text in texts.items():
+        if text is not None:
+            try:
+                check_text(text, name, hint="leave it out for none")
+            except AutomateError as error:
+                raise WrongRequestError(message=str(error)) from None
 
 
 class ExposedOperations:
@@ -236,11 +253,11 @@ class ExposedOperations:
         clients with the same key none gets the other's answer. Secrets in *data* by the schema
         are in no log, error or output. Raises `AutomateError`.
         """
+        _check_request(tenant_id=tenant_id, idempotency_key=idempotency_key)
         spec = self.find(name, tenant_id=tenant_id)
         given = {} if data is None else data
         spec.validate(given)
         if idempotency_key is not None:
-            check_text(idempotency_key, "idempotency_key", hint="leave it out for no key")
             idempotency_key = callers_key(
                 idempotency_key, tenant_id=tenant_id, caller=caller, name=name
             )
@@ -270,6 +287,7 @@ class ExposedOperations:
         tenant_id: str | None = None,
     ) -> list[dict[str, Any]]:
         """Return what a field of an operation may be; see `Kernel.options`."""
+        _check_request(tenant_id=tenant_id)
         spec = self.find(name, tenant_id=tenant_id)
         with hiding_secrets(values or {}, spec.json_schema()):
             found = self.kernel.options(
