@@ -294,6 +294,14 @@ COLUMN_NOTES = {
     ): "the execution that has continued this one as new",
     (
         "automate_execution",
+        "events_since",
+    ): "the time from which events count, of one that continues another as new",
+    (
+        "automate_execution",
+        "events_taken",
+    ): "what those before it have taken, by key: the last time, and its signals",
+    (
+        "automate_execution",
         "concurrency_key",
     ): "workflow and key of those of which only so many may go on at once",
     ("automate_execution", "output_ref"): "the place of an output that is too large for the column",

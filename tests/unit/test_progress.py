@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from automate_kernel import Call, Kernel, current_call
 from automate_kernel.errors import PayloadError
 from automate_kernel.operations.context import calling
+from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
@@ -71,6 +72,36 @@ def reporting(kernel: Kernel, kind: str, work: Callable[[Call], Any]) -> None:
 
 
 # -- while it runs ---------------------------------------------------------------------------------
+
+
+def test_a_row_that_comes_in_the_moment_of_the_report(
+    postgresql_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine saves that a call runs while its first report is being written."""
+    real, storage = progress._row, SqlAlchemyStorage(postgresql_engine)
+    go_on = Gate()
+
+    def row_of(report: progress.StepReport) -> dict[str, Any]:
+        row = real(report)
+        with storage.begin() as rows:
+            rows.insert(STEP, [{**row, "id": new_id(), "progress": None}])
+        return row
+
+    def work(call: Call) -> None:
+        call.progress(0.25)
+        go_on.pass_()
+
+    # It never saves so itself.
+    monkeypatch.setattr("automate_kernel.workflows.engine.engine.SEEN_SECONDS", 600.0)
+    monkeypatch.setattr(progress, "_row", row_of)
+    with Kernel(storage, discover=False, secrets={}) as kernel:
+        reporting(kernel, "def", work)
+        add(kernel, STEP_A)
+        with working(kernel):
+            one = kernel.start("flow")
+            until(lambda: seen(kernel, one) == {"value": 0.25, "message": None})
+            go_on.set()
+            until(lambda: kernel.executions.get(one).status is ExecutionStatus.COMPLETED)
 
 
 @pytest.mark.parametrize("kind", KINDS)

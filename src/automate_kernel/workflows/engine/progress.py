@@ -132,7 +132,11 @@ class ProgressWriter:
         live = [Where("id", "in", ids), Where("status", "in", LIVE)]
         found = rows.select(EXECUTION, live, order_by=("id",), lock=True, columns=("id",))
         going = {row["id"] for row in found}
-        rows.insert(STEP, [_row(one) for one in missing if one.run.execution_id in going])
+        new = [_row(one) for one in missing if one.run.execution_id in going]
+        if rows.insert(STEP, new) < len(new):
+            # The engine has just saved that it runs.
+            for one in missing:
+                rows.update(STEP, _running(one.run), _changes(one))
 
     def _held(self, rows: Rows, reports: Sequence[StepReport]) -> list[StepReport]:
         """Return the reports whose claims hold, in the order in which rows are locked."""
