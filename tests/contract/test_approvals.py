@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -518,18 +519,25 @@ def test_a_notice_that_fails_is_tried_again_without_asking_twice(local: World) -
     assert local.see(one).status == "COMPLETED"
 
 
-def test_a_link_in_the_text_of_an_error_is_hidden(local: World) -> None:
+@pytest.mark.parametrize("text", ["{{ approval.link }}", "Decide here: {{ approval.link }} !"])
+@pytest.mark.parametrize("says", ["all of it", "what decides"])
+def test_a_link_in_the_text_of_an_error_is_hidden(local: World, text: str, says: str) -> None:
     """The log and the failed item are read by more people than those who are asked."""
+    told: list[str] = []
 
     @local.kernel.action
-    def loud(link: str) -> None:
-        raise AutomateError(ErrorCodes.NOT_FOUND, f"no such page: {link}")
+    def loud(text: str) -> None:
+        (token,) = re.findall(r"[\w.-]{30,}", text)
+        told.append(token)
+        said = text if says == "all of it" else token
+        raise AutomateError(ErrorCodes.NOT_FOUND, f"no such page: {said}")
 
-    local.ask(notify={"action": "loud", "input": {"link": "{{ approval.link }}"}})
+    local.ask(notify={"action": "loud", "input": {"text": text}})
     (item,) = local.kernel.outbox.find(kind=NOTICE)
     assert item.status is ItemStatus.FAILED
     assert item.last_error is not None
-    assert "[link]" in item.last_error
+    assert "no such page" in item.last_error
+    assert told[0] not in item.last_error
     assert len(local.kernel.approvals.pending().approvals) == 1
 
 

@@ -8,12 +8,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from automate_kernel.errors import AutomateError
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.worker.handler import Snooze
 from automate_kernel.workflows.approvals import Approvals, PendingApproval
 from automate_kernel.workflows.definition.approval import LINKS, Approval, Notice
@@ -82,7 +80,9 @@ class ApprovalNotices:
             notice.action, execution.tenant_id, execution.id, step.id, item.attempt_count, item.id,
             written=notice.input,
         )  # fmt: skip
-        self._call(notice, program.notice(step, view, extra), call, extra["approval"])
+        given = program.notice(step, view, extra)
+        # An error quotes no link: they are secrets of the input, since whoever has one can decide.
+        self._operations.invoke(notice.action, given, call=call, timeout=_SECONDS)
         return None
 
     def _about(self, waiting: PendingApproval, notice: Notice, to: str | None) -> dict[str, Any]:
@@ -101,26 +101,6 @@ class ApprovalNotices:
             for name, decision in LINKS.items():
                 about[name] = self._approvals.link(*place, by=by, decision=decision)
         return about
-
-    def _call(self, notice: Notice, given: Any, call: Call, about: dict[str, Any]) -> None:
-        try:
-            self._operations.invoke(notice.action, given, call=call, timeout=_SECONDS)
-        except AutomateError as error:
-            raise _without_links(error, [about[name] for name in LINKS if name in about]) from None
-
-
-def _without_links(error: AutomateError, links: list[str]) -> AutomateError:
-    """Return *error* without the links that its text may quote: whoever has one can decide."""
-    message, hint, trace = error.message, error.hint, error.trace
-    for link in links:
-        token = link.rpartition("/")[2]
-        message = message.replace(token, "[link]")
-        hint, trace = (text and text.replace(token, "[link]") for text in (hint, trace))
-    cleaned = AutomateError(
-        error.code, message, hint=hint, retryable=error.retryable, retry_after=error.retry_after
-    )
-    cleaned.group, cleaned.trace = group_of(error), trace
-    return cleaned
 
 
 def _asking(
