@@ -190,7 +190,7 @@ class Kernel:
         """Takes resolved secrets out of texts and values."""
         self.secrets: SecretResolver = SecretResolver(self._backends(secrets), self.redactor)
         """Looks secrets up, and checks them: `SecretResolver.check`."""
-        self.env: EnvironmentResolver = EnvironmentResolver(_texts(env_allow=env_allow))
+        self.env: EnvironmentResolver = EnvironmentResolver(env_allow)
         """The environment variables that templates may read."""
         self.filters: FilterRegistry = FilterRegistry(default_filters)
         """The template filters of this kernel."""
@@ -412,9 +412,10 @@ class Kernel:
             ) from error
 
     def _approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
-        alone = isinstance(signing_keys, str)  # refused, as the list of rotated keys is meant
-        keys = signing_keys if alone else _texts(signing_keys=signing_keys)
-        signer = Signer(keys, "automate.approval", self._revealed)
+        if not isinstance(signing_keys, str):  # which the signer refuses: a list of keys is meant
+            example = 'signing_keys=["$secret:SIGNING_KEY"]'
+            signing_keys = check_texts(signing_keys, "signing_keys", example)
+        signer = Signer(signing_keys, "automate.approval", self._revealed)
         address = check_address(public_url, "public_url")
         return Approvals(self.storage, self.outbox, signer, address)
 
@@ -1440,15 +1441,6 @@ def _of_tenant(event: Event, tenant_id: str | None) -> Event:
             ErrorCodes.INVALID_ARGUMENT, "the event belongs to another tenant than was given"
         )
     return event
-
-
-_EXAMPLES = {"env_allow": '["REGION"]', "signing_keys": '["$secret:SIGNING_KEY"]'}
-
-
-def _texts(**given: Any) -> list[str]:
-    """Return the texts that an argument of the kernel has."""
-    ((name, value),) = given.items()
-    return check_texts(value, name, f"{name}={_EXAMPLES[name]}")
 
 
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:

@@ -19,7 +19,7 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Storage
 from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, WAIT
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine import signal_store
+from automate_kernel.workflows.engine import continuations
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
@@ -389,7 +389,7 @@ def test_a_chain_forgets_keys_that_were_taken_long_ago(
     chain: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It remembers so many, and no event of another comes twice."""
-    monkeypatch.setattr(signal_store, "_MOST_KEYS", 2)
+    monkeypatch.setattr(continuations, "_MOST_KEYS", 2)
     chain.add("orders", {"id": "paid", "wait_for": PAID},
               {"id": "note", "action": "note", "input": {"what": "{{ event.payload.order }}"}},
               {"id": "next", "continue_as_new": {"order": "{{ (event.payload.order + 1) % 5 }}"}}

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel.errors import ErrorCodes, StorageError
 from automate_kernel.kernel import Kernel
+from automate_kernel.operations.context import current_call
 from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.testing.values import nested
 from automate_kernel.http.answers import failure_answer
@@ -77,6 +78,28 @@ def test_a_step_whose_output_is_refused_is_not_called_again(
     assert "charge" in execution.error
     assert undo.status is StepStatus.COMPLETED
     assert [item.status.value for item in kernel.outbox.find()] == ["COMPLETED"]
+
+
+def test_labels_of_a_refused_step_are_kept(kernel: Kernel, sqlite_engine: sa.Engine) -> None:
+    """They were set, and the execution goes on with them after a crash as well."""
+
+    @kernel.action("labelled")
+    def labelled() -> str:
+        call = current_call()
+        assert call is not None
+        call.label(order=7)
+        return "refused"
+
+    kernel.add_workflow({
+        "name": "w", "trigger": {"type": "manual"},
+        "steps": [{"id": "a", "action": "labelled", "on_failure": "continue"}],
+    })  # fmt: skip
+    trigger(sqlite_engine, "step", "output", "INSERT")
+    execution = kernel.run("w")
+    assert execution.step("a").status is StepStatus.FAILED
+    assert [each.id for each in kernel.executions.page(labels=["order=7"]).executions] == [
+        execution.id
+    ]
 
 
 def test_a_step_that_may_fail_lets_the_others_go_on(

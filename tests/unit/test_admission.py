@@ -513,9 +513,8 @@ def test_a_sub_workflow_that_nobody_waits_for_comes_to_its_turn() -> None:
     assert statuses(kernel) == {"COMPLETED": 4}
 
 
-def test_a_copy_of_a_sub_workflow_has_nobody_who_waits_for_it() -> None:
-    """So the places of those that waited for the original are free for its own sub-workflows."""
-    kernel = Kernel(discover=False, secrets={})
+def refused_for_its_lane(kernel: Kernel) -> Execution:
+    """A sub-workflow that failed, since its own would have waited for the place of its parent."""
     lane = {"trigger": {"type": "manual"}, "concurrency": {"limit": 1}}
     leaf: dict[str, Any] = {"id": "leaf", "workflow": "top", "input": "{{ 0 }}"}
     kernel.add_workflow({"name": "middle", "trigger": {"type": "manual"}, "steps": [leaf]})
@@ -525,6 +524,13 @@ def test_a_copy_of_a_sub_workflow_has_nobody_who_waits_for_it() -> None:
     kernel.run_until_idle()
     (middle,) = kernel.executions.find(workflow="middle")
     assert middle.status is ExecutionStatus.FAILED
+    return middle
+
+
+def test_a_copy_of_a_sub_workflow_has_nobody_who_waits_for_it() -> None:
+    """So the places of those that waited for the original are free for its own sub-workflows."""
+    kernel = Kernel(discover=False, secrets={})
+    middle = refused_for_its_lane(kernel)
     copy = kernel.executions.fork(middle.id, "leaf")
     kernel.run_until_idle()
     assert see(kernel, copy).status is ExecutionStatus.COMPLETED
@@ -536,15 +542,7 @@ def test_a_sub_workflow_that_goes_on_after_its_parents_has_nobody_who_waits(
 ) -> None:
     """It was refused the place of its parent, which has ended and left it."""
     kernel = open_kernel()
-    lane = {"trigger": {"type": "manual"}, "concurrency": {"limit": 1}}
-    leaf: dict[str, Any] = {"id": "leaf", "workflow": "top", "input": "{{ 0 }}"}
-    kernel.add_workflow({"name": "middle", "trigger": {"type": "manual"}, "steps": [leaf]})
-    top = {"id": "a", "workflow": "middle", "if": "{{ event.payload == 1 }}"}
-    kernel.add_workflow({"name": "top", **lane, "steps": [top]})
-    kernel.start("top", 1)
-    kernel.run_until_idle()
-    (middle,) = kernel.executions.find(workflow="middle")
-    assert middle.status is ExecutionStatus.FAILED
+    middle = refused_for_its_lane(kernel)
     if how == "resume":
         assert kernel.executions.resume(middle.id)
     else:

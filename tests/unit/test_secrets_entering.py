@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 
 from automate_kernel import Call, Kernel, signals
 from automate_kernel.connectors import Connector, TriggerSpec, action
-from automate_kernel.errors import AutomateError, PayloadError
+from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.outbox import NewItem
 from automate_kernel.storage.tables import TABLES
 from automate_kernel.workflows import Workflow
@@ -252,7 +252,10 @@ def test_an_error_quotes_no_secret_of_its_input(
     @kernel.action("shop.login")
     def login(password: str) -> None:
         """Log in."""
-        raise ValueError(f"boom {password}")
+        problems = [{"field": "password", "problem": f"{password} is too short"}]
+        error = AutomateError(ErrorCodes.INVALID_ARGUMENT, f"boom {password}")
+        error.details["problems"] = problems
+        raise error
 
     def call() -> None:
         given = {"password": "hunter2-33"}
@@ -263,7 +266,7 @@ def test_an_error_quotes_no_secret_of_its_input(
 
     with pytest.raises(AutomateError, match=r"boom \[secret\]") as caught:
         call()
-    shown = "".join(traceback.format_exception(caught.value))
+    shown = "".join(traceback.format_exception(caught.value)) + str(caught.value.details)
     step = {"id": "login", "action": "shop.login", "input": {"password": "hunter2-33"}}
     kernel.add_workflow({"name": "visit", "trigger": {"type": "manual"}, "steps": [step]})
     execution = kernel.run("visit")

@@ -497,7 +497,10 @@ class Invoker:
         )
         problems = known.details.get("problems")
         if problems:
-            clean.details["problems"] = self.redactor.redact_value(problems, cut=False)
+            problems = self.redactor.redact_value(problems, cut=False)
+            if hidden is not None:
+                problems = hidden.redact_value(problems, cut=False)
+            clean.details["problems"] = problems
         mark(clean, error, redact)
         return clean
 

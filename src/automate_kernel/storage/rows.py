@@ -299,22 +299,24 @@ def _matches_nothing(table: Table, where: Sequence[Where]) -> bool:
     text, or find nothing, and PostgreSQL would seem to be away.
     """
     for one in where:
-        value = one.value
-        _check_type(table.column(one.column), one)
+        value, column = one.value, table.column(one.column)
+        _check_type(column, one)
         if one.operator == "in":
-            if not value:
-                return True
             # Of several the caller has read the ids, as a rule; to look at each would cost.
-            lone = len(value) == 1 and table.column(one.column).type == "id"
-            if lone and _ID.fullmatch(str(next(iter(value)))) is None:
+            if not value or (len(value) == 1 and not _can_be(column, next(iter(value)))):
                 return True
-        elif one.operator == "eq" and value is not None and type(value) is not Now:
-            if table.column(one.column).type == "id":
-                if _ID.fullmatch(str(value)) is None:
-                    return True
-            elif isinstance(value, str) and text_problem(value):
-                return True
+        elif one.operator == "eq" and not _can_be(column, value):
+            return True
     return False
+
+
+def _can_be(column: Column, value: Any) -> bool:
+    """Return True if *column* can have *value*, which is of its type."""
+    if value is None or type(value) is Now:
+        return True
+    if column.type == "id":
+        return _ID.fullmatch(str(value)) is not None
+    return not isinstance(value, str) or not text_problem(value)
 
 
 def _literal(word: str) -> str:

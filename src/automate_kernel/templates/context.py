@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from automate_kernel.arguments import check_texts
 from automate_kernel.errors import TemplateError
 
 RESERVED_NAMES = frozenset({"env", "event", "execution", "secrets", "steps"})
@@ -22,11 +23,10 @@ class EnvironmentResolver:
     """
 
     def __init__(
-        self, allow: Collection[str] = (), *, environ: Mapping[str, str] | None = None
+        self, allow: Iterable[str] = (), *, environ: Mapping[str, str] | None = None
     ) -> None:
-        if isinstance(allow, str):
-            allow = (allow,)
-        self.allow: frozenset[str] = frozenset(allow)
+        names = check_texts(allow, "env_allow", 'env_allow=["REGION"]')
+        self.allow: frozenset[str] = frozenset(names)
         self._environ = os.environ if environ is None else environ
 
     def get(self, name: str) -> str | None:

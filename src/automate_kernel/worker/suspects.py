@@ -51,8 +51,7 @@ class Suspects:
     """
 
     def __init__(self) -> None:
-        # True for one that is to be alone.
-        self._held: dict[Task, bool] = {}
+        self._held: set[Task] = set()
         self._alone: Task | None = None
         self._alone_until = 0.0
         # Until when those wait for an idle worker that are to be alone, by their items.
@@ -92,7 +91,7 @@ class Suspects:
         return until > now
 
     def _hold(self, task: Task, *, alone: bool) -> None:
-        self._held[task] = alone
+        self._held.add(task)
         if alone:
             self._alone, self._alone_until = task, time.monotonic() + _ALONE_SECONDS
             self._waits_until.pop(task.item.id, None)
@@ -125,7 +124,8 @@ class Suspects:
         if self._held:
             with self._lock:
                 for task, _ in ended:
-                    if self._held.pop(task, False):
+                    self._held.discard(task)
+                    if task is self._alone:
                         self._alone = None
 
 

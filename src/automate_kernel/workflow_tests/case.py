@@ -264,7 +264,7 @@ def _output_of(
         return
     output = run.output
     # As templates see it: of a list all, and of a loop that of its last round.
-    if not isinstance(workflow, CodeWorkflow) and workflow.step(step_id).for_each is not None:
+    if workflow.gives_list(step_id):
         output = [one.output for one in execution.runs_of(step_id) if one.position >= 0]
     yield from differences(expected, output, place)
 

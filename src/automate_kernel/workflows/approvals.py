@@ -160,12 +160,13 @@ class Approvals:
         name, looked = f"approvals {tenant_id or ''}", 0
         rest = [] if tenant_id is None else [Where("tenant_id", "eq", tenant_id)]
         found: list[PendingApproval] = []
+        limit = check_limit(limit)
         with self.storage.begin(atomic=False) as rows:
             now = rows.now()
             while True:
                 page = read_page(
                     rows, WAIT, [IndexRange(where, ("created_at", "id"), rest)], name=name,
-                    after=after, limit=min(_BATCH, check_limit(limit)), columns=_COLUMNS,
+                    after=after, limit=min(_BATCH, limit), columns=_COLUMNS,
                 )  # fmt: skip
                 after, looked = page.after, looked + len(page.rows)
                 found = [

@@ -534,6 +534,10 @@ class Workflow(DefinitionModel):
             raise self._no_step(f"no step {step_id!r}", step_id, self._by_id)
         return found
 
+    def gives_list(self, step_id: str) -> bool:
+        """Return True if the output of a step is the list of those of its elements."""
+        return self.step(step_id).for_each is not None
+
     def find_step(self, step_id: str) -> Step | None:
         """Return the step called *step_id*, as `step` does, or None."""
         return self._by_id.get(plain_id(step_id))
@@ -736,6 +740,10 @@ class CodeWorkflow(Workflow):
     def cleans_up(self) -> bool:
         """True: its function is told of a cancellation, and may undo what it has done."""
         return True
+
+    def gives_list(self, step_id: str) -> bool:
+        """Return False: each of its calls has an output of its own."""
+        return False
 
     @property
     def awaited(self) -> frozenset[tuple[str, str]]:

@@ -9,9 +9,9 @@ parent, or a cancellation, finds the one that goes on.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -23,6 +23,10 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.children import FindChild, inherited_headers
 from automate_kernel.workflows.execution import Event, Execution
 
+# Of so many keys a chain remembers what it has taken.
+_MOST_KEYS = 100
+# Databases keep times no finer than this.
+_MOMENT = timedelta(microseconds=1)
 _NAMESPACE = uuid.UUID("0a3f5a52-0d5e-5bd5-9a10-5d2f7f5d3c61")
 
 
@@ -103,3 +107,44 @@ def ends_of_chains(rows: Rows, first_ids: Iterable[str]) -> dict[str, str]:
     last = [chains, Where("successor_id", "eq", None)]
     found = rows.select(EXECUTION, last, columns=("id", "chain_id"))
     return {row["chain_id"]: row["id"] for row in found}
+
+
+# -- events ----------------------------------------------------------------------------------------
+
+
+def events_since(execution: Execution) -> datetime | None:
+    """Return the time from which events count: those that its predecessors have left, too."""
+    return execution.events_since or execution.created_at
+
+
+def last_taken(taken: Mapping[str, Any], key: str) -> tuple[datetime | None, list[str]]:
+    """Return the time of the last event with *key* that was taken, and the signals of that time."""
+    time, ids = taken.get(key) or (None, [])
+    return time and datetime.fromisoformat(time), ids
+
+
+def events_left(
+    execution: Execution, found: Sequence[Row], now: datetime, *, kept_seconds: float
+) -> tuple[datetime, dict[str, Any]]:
+    """
+    Return the time from which events count for the successor, and what was taken since then.
+
+    *found* are the signals of the events that *execution* has taken, in the order in which they
+    came. Those of the last *kept_seconds* count in any case.
+    """
+    taken = dict(execution.events_taken or {})
+    for row in found:
+        (time, ids), at = last_taken(taken, row["key"]), row["received_at"]
+        if time is None or at > time:
+            ids = []
+        if time is None or at >= time:
+            taken[row["key"]] = [at.isoformat(), [*ids, row["id"]]]
+    # Not from the first of a chain on, which goes on for years: nothing could be purged.
+    times = [now - timedelta(seconds=kept_seconds), execution.created_at or now]
+    since: datetime = min([*times, *(row["received_at"] for row in found)])
+    since = max(since, events_since(execution) or since)
+    taken = {key: its for key, its in taken.items() if datetime.fromisoformat(its[0]) >= since}
+    # Of a key that is forgotten, events count from the last one on that was taken.
+    for key in sorted(taken, key=lambda each: str(taken[each][0]))[:-_MOST_KEYS]:
+        since = datetime.fromisoformat(taken.pop(key)[0]) + _MOMENT
+    return since, taken

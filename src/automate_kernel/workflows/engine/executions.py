@@ -211,22 +211,20 @@ class ExecutionStore:
         if one is None:
             what = f"execution {execution_id!r}" if execution is None else f"step {step_id!r} there"
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no {what}")
-        # The row of a list has none itself.
-        bare = one.output is None and one.output_ref is None
-        whole = isinstance(one, StepRun) and position < 0 and one.status is StepStatus.COMPLETED
-        if execution is not None and bare and whole and self._is_list(execution, step_id or ""):
-            elements = execution.runs_of(step_id or "")
+        if execution is not None and isinstance(one, StepRun) and self._is_list(execution, one):
+            elements = execution.runs_of(one.step_id)
             return [self._read_output(each) for each in elements if each.position >= 0]
         return self._read_output(one)
 
     def _read_output(self, one: Execution | StepRun) -> Any:
         return one.output if one.output_ref is None else self.outputs.read(one.output_ref)
 
-    def _is_list(self, execution: Execution, step_id: str) -> bool:
-        """Return True if a step of *execution* runs for each element of a list."""
-        workflow = self.definition(execution.definition_id)
-        in_code = isinstance(workflow, CodeWorkflow)
-        return not in_code and workflow.step(step_id).for_each is not None
+    def _is_list(self, execution: Execution, run: StepRun) -> bool:
+        """Return True if *run* is that of a whole list, which has no output in its own row."""
+        whole = run.position < 0 and run.status is StepStatus.COMPLETED
+        if not whole or run.output is not None or run.output_ref is not None:
+            return False
+        return self.definition(execution.definition_id).gives_list(run.step_id)
 
     def definition(self, definition_id: str) -> Workflow:
         """Read the definition that an execution is pinned to."""
@@ -564,9 +562,9 @@ class ExecutionStore:
 
         Of a step with ``for_each``, the elements that failed run again: *position* names one. In an
         execution that goes on, a step that waits for its retry is due now, with all of its elements
-        or what is inside it. In one that has ended,
-        other steps that have failed, and may, stay as they are; what was undone runs again. A step
-        that cleans up runs again by itself: so a compensation that failed can be tried once more.
+        or what is inside it. In one that has ended, other steps that have failed, and may, stay as
+        they are; what was undone runs again. A step that cleans up runs again by itself: so a
+        compensation that failed can be tried once more.
         Raises `WorkflowError` if there is no such step.
         """
         its, execution_id = _this(execution_id, tenant_id), _id_of(execution_id)

@@ -802,9 +802,10 @@ def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     code, text = str(error.code), f"its output can't be stored: {error}"
     flow.leaving = True
     flow.pause(turn)
-    left = Turn(
-        delays=turn.delays, wait=None if flow.running else 0.0, failed=turn.failed,
-        failures=turn.failures, answered=turn.answered, abandoned=turn.abandoned, past=turn.past,
+    left = replace(
+        turn.unended(), wait=None if flow.running else 0.0,
+        # What begins does so with a step that is not saved as it is here.
+        saves=[], outputs={}, waits=[], children=[], size=0, next_retry=None,
     )  # fmt: skip
     failing = {step.id for step in flow.workflow.steps if step.on_failure == "fail"}
     blamed = None

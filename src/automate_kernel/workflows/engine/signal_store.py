@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
@@ -23,7 +23,12 @@ from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import AWAITED, EXECUTION, OUTBOX, SIGNAL, WAIT
 from automate_kernel.storage.values import Redaction, encode_json
 from automate_kernel.workflows.engine.children import end_event
-from automate_kernel.workflows.engine.continuations import ends_of_chains
+from automate_kernel.workflows.engine.continuations import (
+    ends_of_chains,
+    events_left,
+    events_since,
+    last_taken,
+)
 from automate_kernel.workflows.engine.questions import decision_event
 from automate_kernel.workflows.engine.waits import (
     MOST_BYTES,
@@ -48,10 +53,6 @@ Awaited = tuple[str, str]
 _WOKEN_AT_ONCE = 200
 _PURGED_AT_ONCE = 500
 _KEPT_SECONDS = 3600.0
-# Of so many keys a chain remembers what it has taken.
-_MOST_KEYS = 100
-# Databases keep times no finer than this.
-_MOMENT = timedelta(microseconds=1)
 
 _PARKED = (Where("status", "in", WAITING), Where("waiting_for", "eq", "time"))
 # So many values stand in one condition: SQLite takes 32,766 parameters.
@@ -217,22 +218,7 @@ class SignalStore:
             for some in _parts(ids):
                 rows.delete(SIGNAL, [Where("id", "in", some)])
         found = self._taken_events(rows, [one for one in events if one.source != SENT])
-        taken = _with_taken(execution.events_taken or {}, found)
-        since = self._since_for_successor(rows, execution, found)
-        taken = {key: its for key, its in taken.items() if datetime.fromisoformat(its[0]) >= since}
-        # Of a key that is forgotten, events count from the last one on that was taken.
-        for key in sorted(taken, key=lambda each: str(taken[each][0]))[:-_MOST_KEYS]:
-            since = datetime.fromisoformat(taken.pop(key)[0]) + _MOMENT
-        return since, taken
-
-    def _since_for_successor(
-        self, rows: Rows, execution: Execution, taken: Sequence[Row]
-    ) -> datetime:
-        # Not from the first of a chain on, which goes on for years: nothing could be purged.
-        now = rows.now()
-        times = [now - timedelta(seconds=_KEPT_SECONDS), execution.created_at or now]
-        since: datetime = min([*times, *(row["received_at"] for row in taken)])
-        return max(since, _events_since(execution) or since)
+        return events_left(execution, found, rows.now(), kept_seconds=_KEPT_SECONDS)
 
     def _taken_events(self, rows: Rows, events: Sequence[Event]) -> list[Row]:
         """Return the signals that have brought *events*, in the order in which they came."""
@@ -406,40 +392,17 @@ def _event_outputs(execution: Execution) -> Iterator[Event]:
                 yield Event.from_json(run.output)
 
 
-def _events_since(execution: Execution) -> datetime | None:
-    """Return the time from which events count: those that its predecessors have left, too."""
-    return execution.events_since or execution.created_at
-
-
-def _with_taken(known: Mapping[str, Any], found: Sequence[Row]) -> dict[str, Any]:
-    """Return what is *known* to be taken, and the signals *found*, which came in this order."""
-    taken = dict(known)
-    for row in found:
-        (time, ids), at = _last_taken(taken, row["key"]), row["received_at"]
-        if time is None or at > time:
-            ids = []
-        if time is None or at >= time:
-            taken[row["key"]] = [at.isoformat(), [*ids, row["id"]]]
-    return taken
-
-
-def _last_taken(taken: Mapping[str, Any], key: str) -> tuple[datetime | None, list[str]]:
-    """Return the time of the last event with *key* that was taken, and the signals of that time."""
-    time, ids = taken.get(key) or (None, [])
-    return time and datetime.fromisoformat(time), ids
-
-
 def _new_to(
     wait: OpenWait, execution: Execution, found: Mapping[str, list[Row]]
 ) -> dict[str, datetime]:
     """Return the signals that have come for *wait* and were not looked at: their ids and times."""
-    since = _since(execution) if wait.about == "signal" else _events_since(execution)
+    since = _since(execution) if wait.about == "signal" else events_since(execution)
     new = {
         row["id"]: row["received_at"]
         for row in found.get(wait.key, ())
         if row["id"] not in wait.seen and (since is None or row["received_at"] >= since)
     }
-    time, ids = _last_taken(execution.events_taken or {}, wait.key)
+    time, ids = last_taken(execution.events_taken or {}, wait.key)
     if time is not None:
         # Those of one moment come in an order that time doesn't tell.
         new = {one: at for one, at in new.items() if at >= time and one not in ids}

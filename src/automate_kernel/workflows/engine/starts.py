@@ -245,14 +245,9 @@ class ExecutionStarts:
         self, rows: Rows, new: NewExecution, debounce: Debounce, gate: Row
     ) -> str | None:
         # With the key of the event that it begins with now.
-        key = (
-            {}
-            if new.item.concurrency_key is None
-            else {"concurrency_key": new.row["concurrency_key"]}
-        )
-        waiting = admissions.postpone(
-            rows, debounce, gate, {"event": new.row["event"], **key}, new.item.key_row()
-        )
+        given = ("event", "concurrency_key")
+        changes: Row = {name: new.row[name] for name in given if name in new.row}
+        waiting = admissions.postpone(rows, debounce, gate, changes, new.item.key_row())
         if waiting is not None:
             its = [Where("subject_id", "eq", waiting)]
             ids = [row["id"] for row in rows.select(LABEL, its, columns=("id",))]
