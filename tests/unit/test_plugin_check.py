@@ -114,10 +114,6 @@ def test_an_installed_plugin_has_the_name_of_its_distribution_too(tmp_path: Path
 TESTS = """
 import pytest
 
-from automate_kernel.authoring.contracts import ContractRun
-from automate_kernel.authoring.project import PluginProject
-from automate_kernel.authoring.project import PluginProject
-
 
 def test_quick() -> None:
     pass
