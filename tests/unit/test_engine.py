@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from automate_kernel.errors import ErrorCodes, StorageError
 from automate_kernel.operations.context import current_item
 from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.plugins import hookimpl
+from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.worker.handler import cancelling
 from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.engine.engine import Engine
@@ -106,6 +108,44 @@ def test_a_keyboard_interrupt_in_a_step_ends_the_step(kernel: Kernel) -> None:
         one = kernel.start("rude")
         until(lambda: is_over(kernel, one), 5)
     assert execution(kernel, one).status is ExecutionStatus.FAILED
+
+
+@pytest.mark.parametrize("kind", ["plain", "quick", "async"])
+def test_no_call_begins_whose_lease_ran_out(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Calls that were about to begin when the process was frozen are another worker's by now."""
+    frozen_seconds, real = [0.0], time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + frozen_seconds[0])
+    called = list[int]()
+
+    def work(n: int) -> None:
+        # Those before it prove to be quick.
+        if n == 100:
+            with kernel.outbox.storage.begin() as rows:
+                rows.update(OUTBOX, [], {"lease_token": "another's"})
+            frozen_seconds[0] = kernel.outbox.lease_seconds + 1
+        called.append(n)
+
+    async def awork(n: int) -> None:
+        work(n)
+
+    def slow(n: int) -> None:
+        work(n)
+        threading.Event().wait(0.001)
+
+    kernel.action("work")({"plain": slow, "quick": work, "async": awork}[kind])
+    # One that is held up tells nothing of the order in which others begin.
+    add(
+        kernel, "listed",
+        {"id": "each", "action": "work", "for_each": list(range(200)), "concurrency": 20,
+         "input": {"n": "{{ item }}"}},
+    )  # fmt: skip
+    with working(kernel, slots=2) as worker:
+        kernel.start("listed")
+        until(lambda: 100 in called and worker.in_flight == 0)
+    # What has begun on the other thread at that moment can't be called back.
+    assert len(called[called.index(100) + 1 :]) <= (1 if kind == "plain" else 0)
 
 
 # -- items that can't be handled -------------------------------------------------------------------

@@ -8,6 +8,7 @@ import gc
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
@@ -607,6 +608,44 @@ def test_a_lost_lease_drops_the_result(store: RowsOutboxStore, clock: FakeClock)
     assert worker.stats.completed == 0
     found = item(store, stolen.id)
     assert (found.status, found.lease_token) == (ItemStatus.RUNNING, stolen.lease_token)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_nothing_begins_whose_lease_ran_out(
+    store: RowsOutboxStore,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    asynchronous: bool,
+) -> None:
+    """A process that was frozen does not begin what it had claimed: others have it by now."""
+    frozen_seconds, real = [0.0], time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + frozen_seconds[0])
+    calls: list[str] = []
+    taken: list[str] = []
+    lock = threading.Lock()
+
+    def handle(one: OutboxItem) -> None:
+        with lock:
+            calls.append(one.id)
+            if len(calls) != 20:
+                return
+            frozen_seconds[0] = LEASE + 1
+            clock.advance(LEASE + 1)
+            store.reap()
+            clock.advance(86_400)
+            taken.extend(each.id for each in store.claim_batch("another", 100))
+
+    async def ahandle(one: OutboxItem) -> None:
+        handle(one)
+
+    for _ in range(60):
+        store.enqueue("k")
+    run = running(store, Handler("k", ahandle if asynchronous else handle), slots=30)
+    until(lambda: taken and run.worker.in_flight == 0)
+    worker = run.stopped()
+    assert worker.stats.lost > 1, "nothing was claimed ahead: this shows little"
+    assert set(taken) & set(calls[20:]) == set()
+    assert {item(store, one).lease_owner for one in taken} == {"another"}
 
 
 def test_long_work_keeps_its_lease(store: RowsOutboxStore, clock: FakeClock) -> None:

@@ -299,13 +299,21 @@ class Invoker:
 
     def _work(self, name: str | OperationSpec) -> Work:
         """Return the function that performs an operation on revealed input."""
-        if isinstance(name, OperationSpec):
-            return functools.partial(_call_function, name)
-        spec = self._functions.get(name)
+        ready = self._ready_work(name)
+        if ready is not None:
+            return ready
+        kind, owner, operation = self._located(name_of(name))
+        return functools.partial(self.instance(kind, owner).call_operation, operation)
+
+    def _ready_work(self, name: str | OperationSpec) -> Work | None:
+        """Return that function; None if a plugin has to be imported or created for it."""
+        spec = name if isinstance(name, OperationSpec) else self._functions.get(name)
         if spec is not None:
             return functools.partial(_call_function, spec)
-        kind, owner, operation = self._located(name)
-        return functools.partial(self.instance(kind, owner).call_operation, operation)
+        owner, _, operation = name_of(name).partition(".")
+        kind = next((kind for kind, source in self.sources.items() if owner in source), "")
+        plugin = self._instances.get((kind, owner)) if operation else None
+        return None if plugin is None else functools.partial(plugin.call_operation, operation)
 
     def _located(self, name: str) -> tuple[str, str, str]:
         """Return the kind and key of the plugin that has the operation *name*, and its own name."""
@@ -428,8 +436,10 @@ class Invoker:
     ) -> Any:
         replacement = self._replacement(name)
         if replacement is None:
-            # On a thread: it may import a plugin, and read the secrets of its config.
-            perform = await asyncio.to_thread(self._work, name)
+            perform = self._ready_work(name)
+            if perform is None:
+                # On a thread: it may import a plugin, and reads the secrets of its config.
+                perform = await asyncio.to_thread(self._work, name)
         else:
             perform = replacement.perform
         with calling(call):

@@ -10,18 +10,25 @@ from automate_kernel.outbox.item import OutboxItem, Result
 
 
 class Task:
-    """An item that this worker holds: waiting for a slot, or running."""
+    """
+    An item that this worker holds: waiting for a slot, or running.
+
+    It was asked for at *asked_at*, and was here at *claimed_at*, both of `time.monotonic`.
+    """
 
     __slots__ = (
         "asked", "begun", "cancel", "claimed_at", "ended", "ended_at", "item", "leased_at", "lost",
         "recall", "started_at",
     )  # fmt: skip
 
-    def __init__(self, item: OutboxItem, claimed_at: float = 0.0) -> None:
+    def __init__(
+        self, item: OutboxItem, claimed_at: float = 0.0, asked_at: float | None = None
+    ) -> None:
         self.item: OutboxItem = item
         self.claimed_at: float = claimed_at
-        self.leased_at: float = claimed_at
-        """The time of the last renewal of its lease, or of its claim."""
+        # The lease began in between; this process may have been frozen meanwhile.
+        self.leased_at: float = claimed_at if asked_at is None else asked_at
+        """The time at which its claim, or the last renewal of its lease, was asked for."""
         self.begun: bool = False
         """True once nothing has to be written down any more before it begins."""
         self.started_at: float | None = None

@@ -137,6 +137,7 @@ class Claimer:
             return 0
         pools = list(kinds)
         wanted = [kind for its in kinds.values() for kind in its]
+        asked_at = time.monotonic()
         items = self._store.claim_ahead(self._worker_id, limit, kinds=wanted)
         self.keyed = self.keyed or any(item.ordering_key or item.concurrency_key for item in items)
         now = time.monotonic()
@@ -147,7 +148,7 @@ class Claimer:
             # A pool that had nothing for a while may be short of room for what comes all at once.
             fitting = len(its) if pool is pools[0] else max(0, pool.free())
             surplus += [item.id for item in its[fitting:]]
-            started.append((pool, [Task(item, now) for item in its[:fitting]]))
+            started.append((pool, [Task(item, now, asked_at) for item in its[:fitting]]))
             if its:
                 self._resting.discard(pool)
             else:
@@ -533,7 +534,10 @@ class Worker:
         return task.begun
 
     def _begin(self, task: Task) -> Handler | None:
-        if self._stopping.is_set() or task.asked or not self._note_begin(task):
+        # No heartbeat has renewed it: this process was frozen, say, and another may have the item.
+        ran_out = time.monotonic() - task.leased_at >= self.store.lease_seconds
+        held = ran_out or self._stopping.is_set() or task.asked
+        if held or not self._note_begin(task):
             return None
         task.started_at = time.monotonic()
         return self._by_kind[task.item.kind]

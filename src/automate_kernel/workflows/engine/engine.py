@@ -239,7 +239,7 @@ class Engine:
             if not begun:
                 self._note_seconds(0.0, len(tasks))
         now = time.monotonic()
-        opened = [(Task(item, now), flow) for item, flow in begun]
+        opened = [(Task(item, now, began), flow) for item, flow in begun]
         with self._lock:
             self._held += len(opened)
         self._setup.hold([task for task, _ in opened])
@@ -543,15 +543,18 @@ class Engine:
 
     def _is_over(self, driven: Driven) -> bool:
         """Return True if nothing more of *driven* may begin; renew a lease that ran out."""
-        task, now = driven.task, time.monotonic()
-        if driven.over or now - task.leased_at < self._setup.lease_seconds:
+        now = time.monotonic()
+        if driven.over or not self._ran_out(driven, now):
             return driven.over
-        # This process was frozen, say, or its database was away: no heartbeat has renewed it.
         if self._holds(driven):
-            task.leased_at = now
+            driven.task.leased_at = now
         else:
-            task.stop()
+            driven.task.stop()
         return driven.over
+
+    def _ran_out(self, driven: Driven, now: float) -> bool:
+        """Return True if no heartbeat has renewed the lease: this process was frozen, say."""
+        return now - driven.task.leased_at >= self._setup.lease_seconds
 
     def _holds(self, driven: Driven) -> bool:
         """Renew the lease of *driven*; without the certainty that it is ours, it is lost."""
@@ -660,7 +663,8 @@ class Engine:
         """Make a quick call; return False if another thread has taken the turns on meanwhile."""
         number = self._turner
         self._calling_since = began = time.monotonic()
-        outcome = self._outcome(driven, call)
+        over = self._ran_out(driven, began) and self._is_over(driven)
+        outcome = CallOutcome(call, begun=False) if over else self._outcome(driven, call)
         took = time.monotonic() - began
         with self._lock:
             replaced = self._turner != number
@@ -736,6 +740,10 @@ class Engine:
                 held = await asyncio.to_thread(self._setup.begins, driven.task)
                 if not held:
                     return CallOutcome(call, begun=False)
+            # Others of the same turn may have begun long ago, as this process knows only now.
+            ran_out = self._ran_out(driven, time.monotonic())
+            if ran_out and await asyncio.to_thread(self._is_over, driven):
+                return CallOutcome(call, begun=False)
             return await self._runner.aperform(driven.flow, call)
         except asyncio.CancelledError:
             raise
