@@ -85,7 +85,6 @@ def test_commands_to_copy_are_right_for_a_folder_with_spaces(tmp_path: Path) -> 
     parent = tmp_path / "my code"
     made = CliRunner().invoke(app, ["plugins", "new", "acme", "--directory", str(parent)])
     folder = parent / "automate-acme"
-    assert f"pip install -e '{folder}'" in made.stdout
     assert f"cd '{folder}'" in made.stdout
     assert f"pip install -e '{folder}'" in PluginProject.at(folder).install_hint
 

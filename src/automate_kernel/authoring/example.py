@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from automate_kernel.authoring.project import announced_in
 from automate_kernel.errors import AutomateError
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.diagnosis import workflow_problems
 from automate_kernel.operations.example import example_of
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import json_schema_of
+from automate_kernel.plugins.discovery import scan
 from automate_kernel.plugins.manifest import EXAMPLE_FILE, beside
 from automate_kernel.workflows import Workflow
 from automate_kernel.workflows.definition.loader import load_workflow
@@ -48,11 +50,19 @@ class ExampleFile:
             workflow = load_workflow(self.path)
             if has_own_operations(plugin):
                 return []
-            with Kernel(env_allow=workflow.env) as kernel:
+            with Kernel(env_allow=workflow.env, listed=self._not_installed()) as kernel:
                 kernel.add_workflow(workflow)
                 return list(_problems(kernel, workflow))
         except AutomateError as error:
             return [str(error)]
+
+    def _not_installed(self) -> dict[str, dict[str, str]]:
+        """Return the targets, by kind and key, of its own package if that isn't installed."""
+        installed, listed = scan(), dict[str, dict[str, str]]()
+        for found in announced_in(self.path.parent.name):
+            if found not in installed:
+                listed.setdefault(found.kind, {})[found.key] = found.target
+        return listed
 
     def names(self, word: str) -> bool:
         """Return True if a step, a trigger or a template of the example uses *word*."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
@@ -96,6 +96,15 @@ class PluginProject:
             return cls.at(folder)
         return cls.with_key(place)
 
+    @classmethod
+    def holding(cls, package: str) -> PluginProject | None:
+        """Return the project in whose folder a top-level *package* lies; imports nothing."""
+        for place in package_folders(package):
+            for folder in place.resolve().parents:
+                if (folder / "pyproject.toml").is_file():
+                    return cls.at(folder)
+        return None
+
     @property
     def version(self) -> str:
         """The version: that of ``pyproject.toml`` if it says one, or else of what is installed."""
@@ -114,6 +123,11 @@ class PluginProject:
             if group in GROUPS
             for key, target in targets.items()
         }
+
+    def declared_plugins(self) -> Iterator[Found]:
+        """Yield what an installation of the folder would announce."""
+        for (group, key), target in self.entry_points.items():
+            yield Found(GROUPS[group].name, key, target, group, self.name, self.version)
 
     def require_installed(self) -> None:
         """Raise `ConfigError` unless what is installed is what the folder has."""
@@ -176,6 +190,18 @@ class PluginProject:
 
     def _holds(self, path: Path) -> bool:
         return self.folder is not None and self.folder in path.resolve().parents
+
+
+def announced_in(package: str) -> list[Found]:
+    """
+    Return the plugins in a top-level *package*: the installed ones, or else those of its project.
+
+    The tests of a new plugin run before it is installed.
+    """
+    found = [each for each in scan() if top_level(each.target) == package]
+    project = None if found else PluginProject.holding(package)
+    declared = project.declared_plugins() if project is not None else ()
+    return found or [each for each in declared if top_level(each.target) == package]
 
 
 def described(found: Found) -> dict[str, Any]:

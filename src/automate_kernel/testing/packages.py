@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from automate_kernel.authoring.example import ExampleFile
+from automate_kernel.authoring.project import announced_in
 from automate_kernel.plugins.description import describe, drift
-from automate_kernel.plugins.discovery import Found, scan
+from automate_kernel.plugins.discovery import Found
 from automate_kernel.plugins.kinds import KINDS
 from automate_kernel.plugins.manifest import manifest_of, top_level
 from automate_kernel.plugins.targets import load_target, target_of
@@ -33,6 +33,9 @@ def require_no_drift(plugin: Any) -> None:
 
 def require_example(plugin: Any) -> None:
     """Fail if the package of *plugin* has an example that does not run."""
+    # Imported here: a kernel is half of what a suite has to import, and most have no example.
+    from automate_kernel.authoring.example import ExampleFile
+
     example = ExampleFile.of(target_of(plugin))
     if example is not None and (problems := example.problems(plugin)):
         listed = "\n".join(f"  {each}" for each in problems)
@@ -41,7 +44,6 @@ def require_example(plugin: Any) -> None:
 
 def _announced(plugin: Any) -> Iterator[Found]:
     """Yield the entry points that announce *plugin*."""
-    package = top_level(target_of(plugin))
-    for found in scan():
-        if top_level(found.target) == package and load_target(found.target) is plugin:
+    for found in announced_in(top_level(target_of(plugin))):
+        if load_target(found.target) is plugin:
             yield found

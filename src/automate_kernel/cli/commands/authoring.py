@@ -55,11 +55,11 @@ def new(
     out.data({**data, "key": scaffold.name, "kinds": list(scaffold.kinds), "files": files})
     out.line(f"made {shown}: {len(files)} files")
     path = shlex.quote(str(shown))
-    # The contract of a store needs hypothesis.
-    what = f"-e {path}" + " 'automate-kernel[testing]'" * ("store" in scaffold.kinds)
-    out.line(f"  pip install {what}   (or: uv pip install {what})")
     out.line(f"  cd {path}")
+    if "store" in scaffold.kinds:  # its contract tries values that hypothesis finds
+        out.line("  pip install 'automate-kernel[testing]'")
     out.line("  pytest")
+    out.line("  pip install -e .   (or: uv pip install -e .)")
     out.line("  automate plugins manifest && automate plugins check")
 
 

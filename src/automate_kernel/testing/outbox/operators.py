@@ -282,8 +282,11 @@ class ControlContract(StoreHooks):
         """So many items that are FAILED."""
         ids = store.enqueue_many(NewItem("k", **options) for _ in range(count))  # type: ignore[arg-type]
         while items := store.claim_batch("worker", count):
-            for item in items:
-                store.mark_failed(item.id, "worker", "DOWN", "the service is down")
+            outcomes = [
+                Outcome(item.id, ItemStatus.FAILED, error_code="DOWN", error="the service is down")
+                for item in items
+            ]
+            assert store.acknowledge("worker", outcomes) == set()
         return ids
 
     def test_requeue_what_matches(self, store: OutboxStore) -> None:
