@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, type_name
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    did_you_mean,
+    type_name,
+)
+
+E = TypeVar("E", bound=Enum)
 
 # All drivers take it as a number of rows.
 _MOST_ROWS = 2**31 - 1
@@ -63,6 +72,40 @@ def check_timeout(seconds: Any) -> float | None:
             hint="leave it out for no limit",
         )
     return float(min(seconds, _LONGEST_SECONDS))
+
+
+def check_choice(given: Any, choices: type[E], name: str) -> E:
+    """Return the one of *choices* that *given* is, a *name*; raises ``INVALID_ARGUMENT``."""
+    try:
+        return choices(given)
+    except ValueError:
+        values = [str(each.value) for each in choices]
+        shown = repr(given[:40]) if isinstance(given, str) else _shown(given)
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"a {name} can't be {shown}",
+            hint=did_you_mean(given, values, also=f"there are {', '.join(values)}"),
+        ) from None
+
+
+def check_names(given: Mapping[str, Any], known: Iterable[str], what: str) -> None:
+    """Raise TypeError, as for any argument that there is not, for a name that is not *known*."""
+    names = list(known)
+    for name in given:
+        if name not in names:
+            others = did_you_mean(name, names, also=f"there are {', '.join(names)}")
+            raise TypeError(f"{what} can't be filtered by {name[:40]} ({others})")
+
+
+def check_flag(given: Any, name: str) -> bool:
+    """Return *given*, True or False; raises `ConfigError`."""
+    if not isinstance(given, bool):
+        # Any text counts as true: "no" would turn it on.
+        raise ConfigError(
+            f"{name} is True or False, and can't be {type_name(given)}",
+            hint=f"write {name}=True or {name}=False",
+        )
+    return given
 
 
 def check_table(given: Any, name: str, example: str, *, of: type | None = None) -> Any:

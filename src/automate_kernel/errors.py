@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copyreg
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from enum import Enum
 from itertools import islice
 from typing import Any
@@ -76,9 +78,9 @@ class AutomateError(Exception):
     A failure with a code for programs, a message for people and, where one is known, a remedy.
 
     *retryable* overrides the code. *retry_after* is the delay in seconds that the other side
-    asked for. After a call, `trace` holds files, lines and their source, without values. `group`
-    names what an error has in common with its like (``KeyError in shop.actions.charge``). None of
-    these may hold a secret's value.
+    asked for; what is no number is None. After a call, `trace` holds files, lines and their source,
+    without values. `group` names what an error has in common with its like (``KeyError in
+    shop.actions.charge``). None of these may hold a secret's value.
     """
 
     default_code = ErrorCodes.INTERNAL
@@ -94,11 +96,14 @@ class AutomateError(Exception):
         details: dict[str, Any] | None = None,
     ) -> None:
         self.code: ErrorCodes = ErrorCodes(code) if code is not None else self.default_code
-        self.message: str = message or (type(self).__doc__ or "").strip().split("\n")[0]
-        self.hint = hint
-        self.retryable: bool = self.code.retryable if retryable is None else retryable
-        self.retry_after = retry_after
-        self.details: dict[str, Any] = details or {}
+        # An error is read where nothing may fail any more, so what plugins pass by mistake, or as a
+        # text that is translated later, is made what it should be here.
+        text = message if isinstance(message, str) else printed(message)
+        self.message: str = text or (type(self).__doc__ or "").strip().split("\n")[0]
+        self.hint: str | None = hint if hint is None or isinstance(hint, str) else printed(hint)
+        self.retryable: bool = retryable if isinstance(retryable, bool) else self.code.retryable
+        self.retry_after: float | None = _seconds(retry_after)
+        self.details: dict[str, Any] = dict(details) if isinstance(details, Mapping) else {}
         self.trace: str | None = None
         self.group: str | None = None
         super().__init__(self.message)
@@ -204,6 +209,18 @@ class LeaseLostError(_WordedError):
     """The lease ran out or was taken over: another worker owns this item now."""
 
     default_code = ErrorCodes.ABORTED
+
+
+def _seconds(given: Any) -> float | None:
+    if given is None or isinstance(given, bool):
+        return None
+    try:
+        number = float(given.total_seconds() if isinstance(given, timedelta) else given)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(number) else number
 
 
 _SETUP = (ConfigError, SecretError, PluginError, StorageError)

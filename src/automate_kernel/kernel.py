@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from automate_kernel.arguments import (
     check_address,
     check_age,
+    check_limit,
     check_table,
     check_texts,
     check_timeout,
@@ -392,6 +393,13 @@ class Kernel:
         return LateOutputStore(make, keys) if keys else make()
 
     def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
+        able = all(callable(getattr(source, name, None)) for name in ("load", "stamp"))
+        if source is not None and (isinstance(source, type) or not able):
+            raise ConfigError(
+                f"workflow_source can't be {type_name(source)}",
+                hint="pass an object with load() and stamp(), a WorkflowSource;"
+                " for files and folders there is workflows=",
+            )
         stored = self.executions.definition
         return Catalogue(self.templates, self._context, stored, source, self.operations)
 
@@ -1387,6 +1395,7 @@ class Kernel:
         remembered for 30 days at least, because services send them again.
         """
         age, total = check_age(older_than_seconds, "older_than_seconds"), 0
+        batch = check_limit(batch)
         for purge in (
             self.outbox.purge, self.executions.purge, self.purge_definitions, *self.purges
         ):  # fmt: skip
@@ -1474,5 +1483,6 @@ def _read_specs(plugin: Any) -> None:
     for specs in ("actions", "capabilities"):
         for spec in getattr(plugin, specs, list)():
             spec.json_schema()
-    for trigger in getattr(plugin, "triggers", list)():
-        json_schema_of(trigger.payload_schema)
+    for events in ("triggers", "polls"):
+        for spec in getattr(plugin, events, list)():
+            json_schema_of(spec.payload_schema)

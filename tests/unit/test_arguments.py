@@ -12,6 +12,7 @@ import pytest
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, PluginError
 from automate_kernel.outbox import ItemStatus
+from automate_kernel.webhooks import HmacSignature
 
 WORKFLOW = """
 name: hello
@@ -252,3 +253,67 @@ def test_labels_have_names(kernel: Kernel) -> None:
     """Labels of text alone ended with AttributeError."""
     with pytest.raises(AutomateError, match="labels"):
         kernel.emit("order.created", labels="order=4711")  # type: ignore[arg-type]
+
+
+class TestFilters:
+    """A filter that is none was passed over, found nothing, or was an error of Python's own."""
+
+    @pytest.mark.parametrize("status", ["FAILD", "", 5, ["FAILED"]])
+    def test_a_status_is_one_that_there_is(self, kernel: Kernel, status: Any) -> None:
+        for read in (kernel.executions.find, kernel.executions.page, kernel.outbox.find,
+                     kernel.outbox.page, kernel.outbox.count, kernel.executions.resume_matching,
+                     kernel.outbox.requeue_matching):  # fmt: skip
+            with pytest.raises(AutomateError, match="there are .*FAILED") as caught:
+                read(status=status)
+            assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+        for purge in (kernel.executions.purge, kernel.outbox.purge):
+            with pytest.raises(AutomateError, match="there are .*FAILED"):
+                purge(older_than_seconds=60, statuses=["COMPLETED", status])
+
+    def test_a_near_miss_is_named(self, kernel: Kernel) -> None:
+        with pytest.raises(AutomateError, match="did you mean 'FAILED'"):
+            kernel.executions.find(status="failed")
+
+    def test_a_filter_that_there_is_not_is_no_filter(self, kernel: Kernel) -> None:
+        for store in (kernel.executions, kernel.outbox):
+            with pytest.raises(TypeError, match="did you mean 'status'"):
+                store.page(statuss="FAILED")  # type: ignore[call-arg]
+
+    @pytest.mark.parametrize("label", [5, b"x", {}])
+    def test_a_label_is_text(self, kernel: Kernel, label: Any) -> None:
+        for read in (kernel.executions.labelled, kernel.outbox.labelled, kernel.labelled):
+            with pytest.raises(AutomateError, match="a label can't be"):
+                read(label)
+        with pytest.raises(AutomateError, match="a label can't be"):
+            kernel.executions.page(labels=[label])
+
+    def test_a_time_is_no_number(self, kernel: Kernel) -> None:
+        item_id = kernel.outbox.enqueue("mail.send", {}, delay=60)
+        with pytest.raises(AutomateError, match="run_at is a datetime"):
+            kernel.outbox.reschedule([item_id], run_at=1e9)  # type: ignore[arg-type]
+
+    def test_statistics_are_of_some_seconds(self, kernel: Kernel) -> None:
+        for read in (kernel.outbox.activity, kernel.executions.activity):
+            with pytest.raises(AutomateError, match="seconds is a number"):
+                read(seconds=float("nan"))
+
+
+@pytest.mark.parametrize("name", ["strict", "discover"])
+def test_a_switch_is_on_or_off(name: str) -> None:
+    """The text "no" turned it on."""
+    with pytest.raises(ConfigError, match=f"{name}=True or {name}=False"):
+        Kernel(**{"discover": False, name: "no"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("source", [5, "workflows", [], object, Kernel])
+def test_a_source_of_workflows_can_be_asked(source: Any) -> None:
+    """It failed at the first event, and none was lost, but none went on either."""
+    with pytest.raises(ConfigError, match=r"load\(\) and stamp\(\)"):
+        Kernel(discover=False, workflow_source=source)
+
+
+@pytest.mark.parametrize("secrets", [(["secret-value"],), (b"secret-value",), (None,), ()])
+def test_a_webhook_is_signed_with_texts(secrets: Any) -> None:
+    with pytest.raises(ConfigError, match="value of a secret") as caught:
+        HmacSignature("KEY", header="X-Signature").sign(b"{}", *secrets)
+    assert "secret-value" not in str(caught.value)

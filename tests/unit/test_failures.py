@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import (
     code_of_status,
@@ -171,3 +173,61 @@ def test_a_types_name_has_its_article() -> None:
     assert [type_name(each) for each in (1, [], object(), None, "")] == [
         "an int", "a list", "an object", "a NoneType", "a str"
     ]  # fmt: skip
+
+
+class Lazy:
+    """A text that is translated when it is read, as a web framework's."""
+
+    def __str__(self) -> str:
+        return "translated"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(5, 5.0), ("5", 5.0), (timedelta(seconds=5), 5.0), ("soon", None), ([], None),
+     (float("nan"), None), (True, None), (10**400, float("inf"))],
+    ids=str,
+)  # fmt: skip
+def test_a_wait_that_an_author_passes_is_a_number_or_none(given: Any, kept: float | None) -> None:
+    """Whoever reads it later may not fail: the worker that would store it, or an answer."""
+    assert AutomateError("UNAVAILABLE", "later", retry_after=given).retry_after == kept
+
+
+def test_an_error_with_other_arguments_is_the_steps_error() -> None:
+    """They failed in the engine: the execution ran, and was retried, without an end."""
+    kernel = Kernel(secrets={}, discover=False)
+    given: dict[str, dict[str, Any]] = {
+        "message": {"message": Lazy()},
+        "hint": {"message": "no", "hint": Lazy()},
+        "details": {"message": "no", "details": [1]},
+        "wait": {"message": "no", "retry_after": "soon"},
+    }
+
+    @kernel.action("odd.fail")
+    def fail(kind: str) -> None:
+        raise AutomateError("NOT_FOUND", **given[kind])
+
+    step = {"id": "a", "action": "odd.fail", "input": {"kind": "{{ event.payload }}"}}
+    kernel.add_workflow({"name": "w", "trigger": {"type": "event", "event": "e"}, "steps": [step]})
+    ids = {kind: kernel.emit("e", kind) for kind in given}
+    kernel.run_until_idle()
+    errors = {one.event.payload: one.error for one in kernel.executions.find()}
+    assert set(errors) == set(ids)
+    assert "translated" in str(errors["message"])
+    assert all(one.status == "FAILED" for one in kernel.executions.find())
+
+
+def test_a_handlers_error_with_another_wait_is_its_items() -> None:
+    """It ended `run_until_idle`, and the item ran on."""
+    kernel = Kernel(secrets={}, discover=False)
+
+    @kernel.handler("odd")
+    def fail(item: Any) -> None:
+        wrong: Any = {"message": Lazy(), "retry_after": "soon"}
+        raise AutomateError("NOT_FOUND", **wrong)
+
+    item_id = kernel.outbox.enqueue("odd", {})
+    kernel.run_until_idle()
+    item = kernel.outbox.get(item_id)
+    assert item is not None
+    assert (item.status, item.last_error_code) == ("FAILED", "NOT_FOUND")

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel import AutomateError, ConfigError, Connector, Kernel
 from automate_kernel.connectors import PolledEvent, PollResult, poll
-from automate_kernel.errors import PluginError
+from automate_kernel.errors import LeaseLostError, PluginError
 from automate_kernel.operations.context import current_call
 from automate_kernel.polls.spec import checked_result, polls_of
 from automate_kernel.secrets import SecretsBackend
@@ -290,12 +290,18 @@ def test_failures_are_shown_and_come_less_often(
         ([], "returned a list"),
         (PollResult([PolledEvent(str(n)) for n in range(501)]), "501 events"),
         (PollResult(["x"]), "other things than events"),  # type: ignore[list-item]
-        (PollResult([], cursor=object()), "no JSON value"),
-        (PollResult([], cursor="x" * 70_000), "longer than"),
+        (PollResult(None), "events of the poll 'new_row' can't be a NoneType"),  # type: ignore[arg-type]
+        (PollResult((each for each in ())), "can't be a generator"),  # type: ignore[arg-type]
+        (PollResult([], 1, more="no"), "more of the poll"),  # type: ignore[arg-type]
+        (PollResult([], cursor=object()), "JSON has not"),
+        (PollResult([], cursor={1: 2}), "key that is not text"),
+        (PollResult([], cursor={"at": "a\0b"}), "NUL character"),
+        (PollResult([], cursor="x" * 70_000), "too long"),
         (PollResult([PolledEvent("a", object())]), "JSON"),
     ],
-    ids=["none", "list", "many", "no events", "object", "long", "payload"],
-)
+    ids=["none", "list", "many", "no events", "null events", "generator", "more", "object", "key",
+         "nul", "long", "payload"],
+)  # fmt: skip
 def test_a_wrong_result_is_a_failure_and_changes_nothing(
     sheet: Sheet, result: Any, problem: str
 ) -> None:
@@ -310,6 +316,104 @@ def test_a_wrong_result_is_a_failure_and_changes_nothing(
     assert re.search(problem, found.error or "")
     assert started(kernel) == []
     kernel.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("half of \ud83d"), "half of \ufffd"),
+        (LeaseLostError("not ours"), "not ours"),
+        (AutomateError("UNAVAILABLE", "later", retry_after=1e18), "later"),
+        (AutomateError("UNAVAILABLE", {"no": "text"}), "{'no': 'text'}"),  # type: ignore[arg-type]
+    ],
+    ids=["half a character", "lease", "endless wait", "no text"],
+)
+def test_every_error_is_recorded(
+    open_kernel: Open, sheet: Sheet, error: Exception, text: str
+) -> None:
+    """One that a database can't store was seen nowhere, and the next call came with no back-off."""
+    kernel = open_kernel()
+    sheet.error = error
+    kernel.run_until_idle()
+    found = kernel.polls.find()[0]
+    assert (found.state, found.failures) == ("failing", 1)
+    assert text in (found.error or "")
+
+
+def test_a_poll_that_says_keyboard_interrupt_ends_no_thread(sheet: Sheet, clock: FakeClock) -> None:
+    """Of the threads of a worker none is interrupted: it is the plugin's own error."""
+    kernel = kernel_on(MemoryStorage(clock), sheet)
+    sheet.error = KeyboardInterrupt()  # type: ignore[assignment]
+    for failures in (1, 2, 3):
+        assert kernel._poller.tick() == 1
+        until(lambda failures=failures: kernel.polls.find()[0].failures == failures)
+        clock.advance(3_600)
+    kernel.close()
+
+
+def test_more_of_the_same_waits_for_its_time(sheet: Sheet, clock: FakeClock) -> None:
+    """The next call would be this one again: the worker asked without end."""
+    kernel = kernel_on(MemoryStorage(clock), sheet)
+    answers = [
+        PollResult([PolledEvent("a", "a")], {"at": 1}, more=True),
+        PollResult([PolledEvent("b", "b")], {"at": 1}, more=True),
+        PollResult([PolledEvent("a", "a")], {"at": 2}, more=True),
+    ]
+    same = PollResult([PolledEvent("a", "a")], {"at": 2}, more=True)
+    calls = []
+
+    def answer(cursor: Any) -> PollResult:
+        calls.append(cursor)
+        return answers.pop(0) if answers else same
+
+    sheet.answer = answer  # type: ignore[method-assign]
+    assert started(kernel) == ["a", "b"]
+    assert calls == [None, {"at": 1}, {"at": 1}, {"at": 2}]
+    clock.advance(60)
+    kernel.run_until_idle()
+    assert len(calls) == 5
+    assert kernel.polls.find()[0].state == "ok"
+    kernel.close()
+
+
+def test_of_two_events_with_one_id_the_first_counts(sheet: Sheet) -> None:
+    kernel = kernel_on(MemoryStorage(FakeClock()), sheet)
+    twice = PollResult([PolledEvent("a", "first"), PolledEvent("a", "second")])
+    sheet.answer = lambda cursor: twice  # type: ignore[method-assign]
+    assert started(kernel) == ["first"]
+    kernel.close()
+
+
+def test_a_shorter_time_between_calls_counts_at_once(clock: FakeClock) -> None:
+    """A poll that was called once a day would have been called tomorrow, and then every minute."""
+    storage, calls = MemoryStorage(clock), []
+
+    def rolled_out(every: str) -> Kernel:
+        class Sheet(Connector):
+            key = "sheet"
+            display_name = "Sheet"
+
+            @poll("new_row", every=every)
+            def new_row(self, cursor: Any) -> PollResult:
+                calls.append(every)
+                return PollResult([], cursor)
+
+        kernel = Kernel(storage, plugins=[Sheet], discover=False, secrets={})
+        kernel.action("do.it")(do_it)
+        trigger = {"type": "event", "event": "sheet.new_row"}
+        step = {"id": "a", "action": "do.it", "input": {"row": 1}}
+        kernel.add_workflow({"name": "w", "trigger": trigger, "steps": [step]})
+        return kernel
+
+    with rolled_out("1d") as old:
+        old.run_until_idle()
+    with rolled_out("1m") as new:
+        clock.advance(59)
+        new.run_until_idle()
+        assert calls == ["1d"]
+        clock.advance(1)
+        new.run_until_idle()
+        assert calls == ["1d", "1m"]
 
 
 def test_a_payload_that_does_not_fit_its_schema_is_a_failure() -> None:
@@ -456,14 +560,16 @@ def test_secrets_are_not_in_a_poll(sheet: Sheet) -> None:
 @pytest.mark.parametrize(
     "options",
     [{"every": "soon"}, {"every": 0.5}, {"every": "1m", "max_events": 0},
-     {"every": "1m", "timeout_seconds": 7_200}],
-    ids=["every", "often", "none", "long"],
+     {"every": "1m", "max_events": 2.5}, {"every": "1m", "max_events": "5"},
+     {"every": "1m", "timeout_seconds": 7_200}, {"every": "1m", "timeout_seconds": "60"}],
+    ids=["every", "often", "none", "half an event", "text", "long", "text of seconds"],
 )  # fmt: skip
 def test_a_wrong_declaration_is_refused(options: Any) -> None:
     with pytest.raises(ConfigError, match="new_row"):
         poll("new_row", **options)(lambda: None)
-    with pytest.raises(ConfigError, match="can't stand"):
-        poll("New Row", every="1m")(lambda self, cursor: PollResult())
+    for name in ("New Row", 5, None):
+        with pytest.raises(ConfigError, match="can't stand"):
+            poll(name, every="1m")(lambda self, cursor: PollResult())  # type: ignore[arg-type]
 
 
 def test_two_polls_have_two_names() -> None:

@@ -26,7 +26,7 @@ from automate_kernel.operations.exposure import (
 )
 from automate_kernel.operations.fields import input_fields
 from automate_kernel.operations.spec import OperationSpec
-from automate_kernel.outbox.item import check_text
+from automate_kernel.outbox.item import bounded_seconds, check_text
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.webhooks.request import BodyError, parse_json
 
@@ -88,7 +88,7 @@ class OperationProblem:
         """The headers that go with it."""
         if self.retry_after is None:
             return {}
-        return {"Retry-After": str(max(1, round(self.retry_after)))}
+        return {"Retry-After": str(max(1, round(bounded_seconds(self.retry_after))))}
 
     def body(self) -> dict[str, Any]:
         """Return the problem as JSON."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from automate_kernel.errors import PayloadError, type_name
+from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, type_name
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import LABEL
 from automate_kernel.storage.values import Redaction, text_problem
@@ -82,6 +82,11 @@ def _checked_value(name: str, text: str) -> str:
 
 def read_label(text: str) -> tuple[str | None, str]:
     """Return the name, if there is one, and the value of ``order=4711`` or ``4711``."""
+    if not isinstance(text, str):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT, f"a label can't be {type_name(text)}",
+            hint='write "order=4711", or "4711" for this value under any name',
+        )  # fmt: skip
     name, equals, value = text.partition("=")
     if equals and _NAME.fullmatch(name.strip()) and value.strip():
         return name.strip(), value.strip()

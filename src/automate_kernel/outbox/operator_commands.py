@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
-from automate_kernel.arguments import check_limit
+from automate_kernel.arguments import check_choice, check_limit
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import concurrency_keys, ordering_keys
 from automate_kernel.outbox.item import (
@@ -92,7 +92,7 @@ def _statuses(action: BulkAction) -> list[str]:
         )  # fmt: skip
     if (given := action.matching.get("status")) is None:
         return list(usual)
-    status = ItemStatus(given).value
+    status = check_choice(given, ItemStatus, "status").value
     if status not in able:
         raise AutomateError(
             ErrorCodes.INVALID_ARGUMENT, f"this can't be done to items that are {status}",

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 from uuid import UUID
 
-from automate_kernel.arguments import several
+from automate_kernel.arguments import check_choice, check_names, several
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import any_ready, ready_groups, ready_kinds
 from automate_kernel.outbox.handover import CODES, LONGEST_SECONDS
@@ -92,12 +92,13 @@ _KEYS = ("idempotency_key", "ordering_key", "concurrency_key")
 
 def conditions(rows: Rows, matching: Mapping[str, Any]) -> list[Where]:
     """Return the conditions of an `ItemFilter`; an index finds the ids that have a label."""
-    if unknown := matching.keys() - ItemFilter.__annotations__.keys():
-        raise TypeError(f"items can't be filtered by {', '.join(sorted(unknown))}")
+    check_names(matching, ItemFilter.__annotations__, "items")
     given = {name: value for name, value in matching.items() if value is not None}
     where: list[Where] = []
     if "status" in given:
-        where.append(Where("status", "eq", ItemStatus(given["status"]).value))
+        where.append(
+            Where("status", "eq", check_choice(given["status"], ItemStatus, "status").value)
+        )
     if "waiting_for" in given:
         states = given["waiting_for"]
         several = not isinstance(states, str)

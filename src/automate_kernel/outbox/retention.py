@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from automate_kernel.arguments import check_age, several
+from automate_kernel.arguments import check_age, check_choice, check_limit, several
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import FAILURE, LABEL, OUTBOX
@@ -59,7 +59,9 @@ class Retention:
         *until*.
         """
         age = check_age(age, "the time for which items are kept")
-        chosen = tuple(sorted(ItemStatus(status).value for status in several(statuses)))
+        limit = None if limit is None else check_limit(limit, least=0)
+        each_one = (check_choice(each, ItemStatus, "status") for each in several(statuses))
+        chosen = tuple(sorted(status.value for status in each_one))
         deleted, start = 0, self._walked.get(chosen)
         place, around = start, start is None
         while limit is None or deleted < limit:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from automate_kernel.arguments import check_age
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
@@ -19,6 +20,7 @@ from automate_kernel.errors import (
     LeaseLostError,
     PayloadError,
     StorageError,
+    type_name,
 )
 from automate_kernel.outbox import (
     concurrency_keys,
@@ -772,6 +774,9 @@ class RowsOutboxStore(OutboxStore):
         self, item_ids: Sequence[str], *, delay: float = 0.0, run_at: datetime | None = None
     ) -> int:
         """Change due times; see `OutboxStore.reschedule`."""
+        if run_at is not None and not isinstance(run_at, datetime):
+            problem = f"run_at is a datetime, and can't be {type_name(run_at)}"
+            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, problem)
         if run_at is not None and run_at.tzinfo is None:
             hint = "pass an aware datetime"
             raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "run_at has no time zone", hint=hint)
@@ -892,10 +897,12 @@ class RowsOutboxStore(OutboxStore):
 
     def activity(self, *, seconds: float = 3600.0) -> list[Activity]:
         """Return the statistics of late; see `OutboxStore.activity`."""
+        seconds = check_age(seconds, "seconds")
         return self._read(worker_reports.ITEM_STATISTICS.read, seconds, Activity)
 
     def purge_reports(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
         """Delete old reports; see `OutboxStore.purge_reports`."""
+        older_than_seconds = check_age(older_than_seconds, "older_than_seconds")
         with self.storage.begin() as rows:
             return worker_reports.purge_reports(rows, older_than_seconds)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from automate_kernel.arguments import check_table
+from automate_kernel.arguments import check_flag, check_table
 from automate_kernel.errors import PluginError, did_you_mean, type_name
 from automate_kernel.plugins.compatibility import normal_name
 from automate_kernel.plugins.hooks import Hooks, require_known_hooks
@@ -36,6 +36,8 @@ class Plugins:
         *,
         settings: Mapping[str, Listed] | None = None,
     ) -> None:
+        check_flag(discover, "discover")
+        check_flag(strict, "strict")
         self.policy: Policy = Policy.of(strict=strict, disabled=disabled, winners=winners)
         listings = check_table(settings, "listed", '{"connector": ["shop.plugins:Slack"]}')
         # A misspelt kind would be passed over.

@@ -10,22 +10,23 @@ import queue
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, PayloadError
+from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, printed
 from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import normalizing
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import NewItem
+from automate_kernel.outbox.item import NewItem, bounded_seconds
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.polls.spec import PollResult, PollSpec, checked_result
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import POLL
+from automate_kernel.storage.values import encode_json, storable
 from automate_kernel.webhooks.ledger import ReplayLedger
 
 __all__ = ["Poll", "Poller", "Polls"]
@@ -146,7 +147,7 @@ class Polls:
         return self._change(name, tenant_id, changes)
 
     def _change(self, name: str, tenant_id: str | None, changes: Row, *where: Where) -> int:
-        connector, _, poll = name.partition(".")
+        connector, _, poll = printed(name).partition(".")
         key = _id(connector, poll, tenant_id)
         wanted = self.wanted()
         if key not in wanted:
@@ -175,6 +176,10 @@ class Polls:
             for spec in cls.polls()  # type: ignore[attr-defined]
             if fnmatchcase(f"{connector}.{spec.name}", pattern)
         ]
+
+
+class _ClaimLostError(Exception):
+    """The claim of a poll has run out, and another worker has it."""
 
 
 class Poller:
@@ -261,7 +266,10 @@ class Poller:
             with self._storage.begin() as rows:
                 begin(rows, missing)
                 now, states = rows.now(), self._polls.states(rows, wanted)
-        due = sorted((row for row in states.values() if _is_due(row, now)), key=_waiting_since)
+        due = sorted(
+            (row for row in states.values() if _is_due(row, now, wanted[row["id"]].spec)),
+            key=_waiting_since,
+        )
         claimed = []
         for row in due[:most]:
             poll, token = wanted[row["id"]], new_id()
@@ -286,11 +294,13 @@ class Poller:
         try:
             result = self._result(poll, row["poll_cursor"])
             new = self._save(poll, row, result)
-        except LeaseLostError:
+        except _ClaimLostError:
             logger.warning("poll %s took longer than its claim; its result is dropped", poll.name)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # SystemExit too: a plugin must not end its host
+            ours = threading.current_thread() is not threading.main_thread()
+            # On a thread of ours it is the plugin's own: only the main one is interrupted.
+            if isinstance(error, KeyboardInterrupt) and not ours:
+                raise
             self._fail(poll, row, error)
         else:
             if new:
@@ -319,22 +329,23 @@ class Poller:
 
     def _save(self, poll: Poll, row: Row, result: PollResult) -> int:
         """Save the new cursor and emit what is new, in one transaction; return how many."""
-        _check_cursor(poll, result.cursor)
-        items = {
-            event.id: self._new_item(
-                poll.name,
-                event.payload,
-                source=poll.connector,
-                tenant_id=poll.tenant_id,
-                id=new_id(),
-            )
-            for event in result.events
-        }
+        cursor = _stored_cursor(poll, result.cursor)
+        moved = cursor != row["poll_cursor"]
+        items: dict[str, NewItem] = {}
+        for event in result.events:
+            if event.id not in items:
+                items[event.id] = self._new_item(
+                    poll.name,
+                    event.payload,
+                    source=poll.connector,
+                    tenant_id=poll.tenant_id,
+                    id=new_id(),
+                )
         with self._storage.begin() as rows:
             changes: Row = {
-                "poll_cursor": result.cursor,
+                "poll_cursor": cursor,
                 "polled_at": Now(),
-                "next_at": Now(0.0 if result.more else poll.spec.every_seconds),
+                "next_at": Now(0.0 if result.more and moved else poll.spec.every_seconds),
                 "failures": 0,
                 "error_code": None,
                 "error": None,
@@ -344,28 +355,36 @@ class Poller:
             # First, as it locks the row: whoever lost the claim waits here, and then changes
             # nothing.
             if not rows.update(POLL, _held(poll, row), changes):
-                raise LeaseLostError("the claim of the poll has run out")
+                raise _ClaimLostError("the claim of the poll has run out")
             trigger = f"poll:{poll.spec.name}"
             deliveries = {event_id: item.id for event_id, item in items.items()}
             new = self._ledger.remember_all(
                 rows, poll.connector, trigger, deliveries, tenant_id=poll.tenant_id
             )
             if new:
-                rows.update(POLL, [Where("id", "eq", poll.id)], {"event_at": Now()})
+                at_once: Row = {"next_at": Now()} if result.more else {}
+                rows.update(POLL, [Where("id", "eq", poll.id)], {"event_at": Now(), **at_once})
                 fresh = [item for event_id, item in items.items() if event_id in new]
                 self._outbox.enqueue_many(fresh, transaction=rows.native)
+        if result.more and not moved and not new:
+            # The next call would be this one again, and so on for ever.
+            logger.warning(
+                "poll %s has more, but neither a new cursor nor a new event; it is called again "
+                "in %g s",
+                poll.name, poll.spec.every_seconds,
+            )  # fmt: skip
         return len(new)
 
     def _fail(self, poll: Poll, row: Row, error: BaseException) -> None:
         clean = self._operations.clean_error(error, f"poll {poll.name!r}")
         failures = row["failures"] + 1
-        wait = max(_backoff(poll.spec, failures), clean.retry_after or 0.0)
+        wait = max(_backoff(poll.spec, failures), bounded_seconds(clean.retry_after or 0.0))
         log = logger.warning if failures == 1 else logger.info
         log("poll %s failed, next try in %.0f s: %s", poll.name, wait, clean)
         changes: Row = {
             "failures": failures,
             "error_code": clean.code.value,
-            "error": str(clean)[:_LONGEST_ERROR].replace("\0", ""),
+            "error": storable(str(clean), _LONGEST_ERROR),
             "polled_at": Now(),
             "next_at": Now(wait),
             "claim_token": None,
@@ -406,9 +425,16 @@ def _held(poll: Poll, row: Row) -> list[Where]:
     return [Where("id", "eq", poll.id), Where("claim_token", "eq", row["claim_token"])]
 
 
-def _is_due(row: Row, now: datetime) -> bool:
+def _is_due(row: Row, now: datetime, spec: PollSpec) -> bool:
     free = row["claim_token"] is None or row["claimed_until"] <= now
-    return row["paused_at"] is None and row["next_at"] <= now and free
+    polled_at = row["polled_at"]
+    # Its connector may say a shorter time than the one by which the row was written.
+    sooner = (
+        not row["failures"]
+        and polled_at is not None
+        and polled_at + timedelta(seconds=spec.every_seconds) <= now
+    )
+    return row["paused_at"] is None and free and (row["next_at"] <= now or sooner)
 
 
 def _waiting_since(row: Row) -> datetime:
@@ -421,16 +447,15 @@ def _backoff(spec: PollSpec, failures: int) -> float:
     return max(spec.every_seconds, min(doubled, _LONGEST_BACKOFF_SECONDS))
 
 
-def _check_cursor(poll: Poll, cursor: Any) -> None:
+def _stored_cursor(poll: Poll, cursor: Any) -> Any:
+    """Return *cursor* as it comes back from every database; raises `PayloadError`."""
+    name = f"cursor of the poll {poll.name!r}"
     try:
-        size = len(json.dumps(cursor, allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        raise PayloadError(f"the cursor of the poll {poll.name!r} is no JSON value") from None
-    if size > _MOST_CURSOR:
-        raise PayloadError(
-            f"the cursor of the poll {poll.name!r} is longer than {_MOST_CURSOR} characters",
-            hint="keep a time or a number, not what was seen: event ids are remembered",
-        )
+        text = encode_json(cursor, name, _MOST_CURSOR)
+    except PayloadError as error:
+        hint = "keep a time or a number, not what was seen: event ids are remembered"
+        raise PayloadError(error.message, hint=f"{error.hint}; {hint}") from None
+    return json.loads(text)
 
 
 def _id(connector: str, poll: str, tenant_id: str | None) -> str:

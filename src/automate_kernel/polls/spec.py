@@ -17,6 +17,7 @@ _MARK = "__automate_poll__"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 _SHORTEST_SECONDS, _LONGEST_CALL_SECONDS = 1.0, 3_600.0
 _LONGEST_ID = 1_000
+_RESULT = "return PollResult([PolledEvent(id, payload)], cursor)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +79,22 @@ class PollSpec:
             raise ConfigError(f"poll {self.name!r}: {problem}", hint=hint)
 
     def _problems(self) -> Iterator[tuple[str, str]]:
-        if not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             yield "its name can't stand in a workflow", "use lower-case letters, digits, _ - and ."
         if self.every_seconds < _SHORTEST_SECONDS:
             yield "it is called more than once in a second", 'use every="1s" or longer'
-        if not 0 < self.max_events <= 10_000:
-            yield "max_events is 1 to 10,000", "return a page at a time, with more=True"
-        if not 0 < self.timeout_seconds <= _LONGEST_CALL_SECONDS:
-            yield "timeout_seconds is at most an hour", "return a page at a time, with more=True"
+        whole = isinstance(self.max_events, int) and not isinstance(self.max_events, bool)
+        if not whole or not 0 < self.max_events <= 10_000:
+            yield (
+                "max_events is a whole number from 1 to 10,000",
+                "return a page at a time, with more=True",
+            )
+        number = isinstance(self.timeout_seconds, (int, float))
+        if not number or not 0 < self.timeout_seconds <= _LONGEST_CALL_SECONDS:
+            yield (
+                "timeout_seconds is a number above 0, an hour at most",
+                "return a page at a time, with more=True",
+            )
 
 
 def poll(
@@ -155,6 +164,13 @@ def checked_result(spec: PollSpec, result: object) -> PollResult:
             f"the poll {spec.name!r} returned {type_name(result)}",
             hint="return PollResult(events, cursor)",
         )
+    for name, value, kind, hint in (
+        ("events", result.events, Sequence, _RESULT),
+        ("more", result.more, bool, "return PollResult(events, cursor, more=True)"),
+    ):
+        if not isinstance(value, kind):
+            problem = f"the {name} of the poll {spec.name!r} can't be {type_name(value)}"
+            raise PluginError(problem, hint=hint)
     if len(result.events) > spec.max_events:
         raise PluginError(
             f"the poll {spec.name!r} returned {len(result.events)} events, and {spec.max_events} "
@@ -164,7 +180,7 @@ def checked_result(spec: PollSpec, result: object) -> PollResult:
     if not all(isinstance(event, PolledEvent) for event in result.events):
         raise PluginError(
             f"the poll {spec.name!r} returned other things than events",
-            hint="return PollResult([PolledEvent(id, payload)], cursor)",
+            hint=_RESULT,
         )
     if spec.payload_schema is not None:
         _check_payloads(spec, result.events)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from automate_kernel.errors import ConfigError, SecretError, SecretNotFoundError
+from automate_kernel.errors import ConfigError, SecretError, SecretNotFoundError, type_name
 from automate_kernel.secrets.handles import SecretReader, SecretRef, check_key
 from automate_kernel.webhooks.request import (
     BodyError,
@@ -99,8 +99,13 @@ class SignatureScheme(ABC):
         These are the secrets' values, not their keys. Only schemes with room for several
         signatures take several. Schemes that sign a *message_id* make one up if it is left out.
         """
-        if not secrets:
-            raise TypeError("sign() needs the value of a secret")
+        if not secrets or not all(isinstance(each, str) for each in secrets):
+            wrong = next((type_name(each) for each in secrets if not isinstance(each, str)), "none")
+            # Not shown: it may well be a secret in another type.
+            raise ConfigError(
+                f"sign() takes the value of a secret as text, and got {wrong}",
+                hint="write sign(body, secret), or sign(body, new_secret, old_secret)",
+            )
         if len(secrets) > 1 and not self._takes_several:
             raise TypeError(f"{type(self).__name__} has room for one signature only")
         keys = [self._key("to sign with", secret) for secret in secrets]

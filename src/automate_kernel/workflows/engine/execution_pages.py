@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict
 
-from automate_kernel.arguments import several
+from automate_kernel.arguments import check_choice, check_names, several
 from automate_kernel.outbox.labels import read_label
 from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.storage.paging import IndexRange, read_chosen_page, read_page
@@ -60,9 +60,10 @@ def read_execution_page(
     rows: Rows, matching: Mapping[str, Any], *, events: bool = False, **options: Any
 ) -> ExecutionPage:
     """Return a page of executions; see `ExecutionStore.page`."""
+    check_names(matching, ExecutionFilter.__annotations__, "executions")
     given = {name: value for name, value in matching.items() if value is not None}
     if "status" in given:
-        given["status"] = ExecutionStatus(given["status"]).value
+        given["status"] = check_choice(given["status"], ExecutionStatus, "status").value
     where = {name: Where(name, "eq", given[name]) for name in _COLUMNS if name in given}
     # A place in another list leads nowhere.
     name = f"executions {sorted((one.column, one.value) for one in where.values())}"

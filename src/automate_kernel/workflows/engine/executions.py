@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.arguments import check_age, check_limit, several
+from automate_kernel.arguments import check_age, check_choice, check_limit, several
 from automate_kernel.budgets import forget_budgets
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import OutboxStore
@@ -301,7 +301,7 @@ class ExecutionStore:
     ) -> list[Execution]:
         """Find executions that match, with their steps, the newest first."""
         where = _equal(
-            status=status and str(status),
+            status=_status(status),
             workflow=workflow,
             tenant_id=tenant_id,
             error_group=error_group,
@@ -323,7 +323,7 @@ class ExecutionStore:
 
         A label is ``order=4711``, or ``4711`` under any name. An index finds them.
         """
-        where = _equal(status=status and str(status), workflow=workflow, tenant_id=tenant_id)
+        where = _equal(status=_status(status), workflow=workflow, tenant_id=tenant_id)
         with self.storage.begin(atomic=False) as rows:
             known = labelled_ids(
                 rows, label, about="execution", tenant_id=tenant_id, limit=MOST_LABELLED
@@ -397,6 +397,7 @@ class ExecutionStore:
         Workers write these counts every few seconds, and they are kept for a week. No execution is
         read.
         """
+        seconds = check_age(seconds, "seconds")
         with self.storage.begin(atomic=False) as rows:
             return read_activity(rows, seconds)
 
@@ -411,6 +412,7 @@ class ExecutionStore:
 
     def purge_activity(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
         """Delete old activity; return the number of rows. A worker does so every hour."""
+        older_than_seconds = check_age(older_than_seconds, "older_than_seconds")
         with self.storage.begin() as rows:
             return rows.delete(EXECUTION_ACTIVITY, [Where("at", "lt", Now(-older_than_seconds))])
 
@@ -803,9 +805,11 @@ class ExecutionStore:
         """
         check_age(older_than_seconds, "older_than_seconds")
         purged = 0
-        for status in _ENDED if statuses is None else several(statuses):
+        limit = check_limit(limit, least=0)
+        chosen = _ENDED if statuses is None else several(statuses)
+        for status in [check_choice(each, ExecutionStatus, "status") for each in chosen]:
             if purged < limit:
-                purged += self._purge(str(status), older_than_seconds, limit - purged)
+                purged += self._purge(status.value, older_than_seconds, limit - purged)
         return purged
 
     def purge_definitions(
@@ -869,6 +873,10 @@ class ExecutionStore:
         return self.outputs.purge(self.storage, older_than_seconds=older_than_seconds)
 
 
+def _status(given: ExecutionStatus | str | None) -> str | None:
+    return None if given is None else check_choice(given, ExecutionStatus, "status").value
+
+
 def _check_filter(
     given: Sequence[object], status: ExecutionStatus | str | None, per_second: float | None
 ) -> None:
@@ -876,7 +884,7 @@ def _check_filter(
     if all(each is None for each in given):
         problem = "no filter says which executions are meant"
         hint = 'to mean all that failed, say so: status="FAILED"'
-    elif status is not None and str(status) != ExecutionStatus.FAILED.value:
+    elif (found := _status(status)) is not None and found != ExecutionStatus.FAILED.value:
         problem = f"executions that are {status} can't be resumed together"
         hint = "only those that are FAILED"
     elif per_second is not None and not per_second > 0:
