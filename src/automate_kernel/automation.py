@@ -60,6 +60,10 @@ class Automation:
     ) -> Callable[[F], F]: ...
     def workflow(self, function: Any = None, **options: Any) -> Any:
         """Make a function a workflow; see `Kernel.workflow`."""
+        # Here, where the author sees it, and not where a kernel takes what was collected.
+        from automate_kernel.workflows.code.workflow import check_options
+
+        check_options(options)
 
         def decorate(function: F) -> F:
             self.workflows.append((function, options))

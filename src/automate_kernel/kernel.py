@@ -76,7 +76,7 @@ from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, default_worker_id
 from automate_kernel.workflows.approvals import Approvals
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
-from automate_kernel.workflows.code.workflow import On, workflow_function
+from automate_kernel.workflows.code.workflow import On, check_options, workflow_function
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.announcer import Announcer
@@ -1024,6 +1024,7 @@ class Kernel:
         by, or "".
         Raises `WorkflowError`.
         """
+        check_options(options)
 
         def decorate(function: F) -> F:
             self.workflows.add_function(workflow_function(function, **options))

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from workers import working
@@ -608,13 +608,54 @@ def test_a_file_can_not_name_code(kernel: Kernel) -> None:
         (lambda ctx: None, {"on": [5]}, "not as it must be"),
         (lambda ctx: None, {"version": 0}, "not as it must be"),
         (lambda ctx: None, {"timeout": "soon"}, "not as it must be"),
+        (lambda ctx: None, {"trigger": "order.created"}, 'write on="order.created"'),
+        (lambda ctx: None, {"cron": "0 9 * * *"}, "write on=ScheduleTrigger"),
+        (lambda ctx: None, {"concurrency": 1}, "a workflow in YAML has it"),
+        (lambda ctx: None, {"titel": "X"}, "did you mean 'title'"),
+        ("order.created", {}, "write @kernel.workflow.on='order.created'. above it"),
     ],
 )
 def test_what_is_no_workflow_is_refused(
     kernel: Kernel, function: Any, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(AutomateError, match=message):
+    with pytest.raises(WorkflowError, match=message):
         kernel.workflow(**{"name": "x", **options})(function)
+
+
+def test_an_option_that_there_is_not_is_named_where_it_stands() -> None:
+    """Not where a kernel takes what a module has collected."""
+    with pytest.raises(WorkflowError, match="no option 'trigger'"):
+        Automation().workflow(trigger="order.created")
+
+
+class Steps(Protocol):
+    """What a workflow needs of a context."""
+
+    async def step(self, function: Any, *args: Any) -> Any:
+        """Call a function as a step."""
+
+
+def test_the_first_parameter_is_the_context(kernel: Kernel) -> None:
+    """A function whose types say that it takes none is refused; it would fail in its executions."""
+
+    def plain(order: dict[str, Any]) -> Any:
+        return order
+
+    async def swapped(order: Order, ctx: WorkflowContext) -> Any:
+        return order
+
+    for function in (plain, swapped):
+        with pytest.raises(WorkflowError, match="it takes the context, and the event's payload"):
+            kernel.workflow(function)
+
+    async def loose(ctx: Steps, order: Order) -> int:
+        return order.id
+
+    async def either(ctx: WorkflowContext | None, order: Order) -> int:
+        return order.id
+
+    for function in (loose, either):
+        assert kernel.run(kernel.workflow(function), Order(id=7)).output == 7
 
 
 def test_two_functions_need_two_names_or_versions(kernel: Kernel) -> None:
@@ -926,6 +967,7 @@ def test_a_module_of_the_command_line_may_hold_an_automation(kernel: Kernel) -> 
     [
         (lambda ctx: ctx.step(twice, 1, retry=0), "0 is no retry"),
         (lambda ctx: ctx.step(twice, 1, retry=True), "True is no retry"),
+        (lambda ctx: ctx.step(twice, 1, retry=RetryPolicy(attempts=0)), "RetryPolicy is not as"),
         (lambda ctx: ctx.call("shop.count", retry="3"), "'3' is no retry"),
         (lambda ctx: ctx.child("other", retry=1001), "1001 is no retry"),
         (lambda ctx: ctx.step(twice, 1, timeout=0), "the timeout must be above 0"),
@@ -953,6 +995,32 @@ def test_a_wrong_option_of_a_call_is_named(call: Callable[[Any], Any], says: str
 
 def twice(order: Any) -> None:
     raise AssertionError("called")
+
+
+def test_a_retry_policy_of_a_definition_stands_with_its_other_problems() -> None:
+    """Made in code it raises an error of ours; read with a definition it has a place and a line."""
+    with pytest.raises(WorkflowError, match=r"attempts: .*it takes attempts, backoff, delay"):
+        RetryPolicy(attempts=0)
+    steps = [{"id": "a", "action": "x.y", "retry": {"attempts": 0, "delay": "soon"}}]
+    with pytest.raises(WorkflowError) as caught:
+        Kernel(discover=False).add_workflow(
+            {"name": "x", "trigger": {"type": "manual"}, "steps": steps}
+        )
+    assert "steps.a.retry.attempts" in str(caught.value)
+    assert "steps.a.retry.delay" in str(caught.value)
+
+
+def test_a_function_without_a_signature_is_no_step() -> None:
+    """It is written in C, and says so."""
+    kernel = Kernel(discover=False, secrets={})
+
+    @kernel.workflow
+    async def counting(ctx: WorkflowContext) -> Any:
+        return await ctx.step(int, "7")
+
+    assert "int() tells no parameters: write a function that calls it" in str(
+        kernel.run(counting).error
+    )
 
 
 def test_a_workflow_is_not_replaced_as_an_action() -> None:

@@ -93,6 +93,12 @@ def test_a_definition_without_waits_is_written_as_before() -> None:
     [
         ("{id: a}", "steps.a.action: is missing"),
         ("{id: a, action: x.y, sleep: 3d}", "one thing, not action and sleep"),
+        (
+            "{id: a, wait: 2d}",
+            "steps.a.wait: must be true or false, not text (to let time pass write sleep: 2d)",
+        ),
+        ("{id: a, wait: 30}", "to let time pass write sleep: 30"),
+        ("{id: a, delay: 2d}", "here it is called 'sleep'"),
         ("{id: a, sleep: soon}", "steps.a.sleep: 'soon' is not a duration"),
         ("{id: a, sleep: {until: 2030-01-31T09:00:00}}", "has no offset from UTC"),
         ("{id: a, sleep: {until: tomorrow}}", "is not a time in ISO 8601"),

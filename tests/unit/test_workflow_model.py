@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from automate_kernel.errors import ErrorCodes, PayloadError, WorkflowError
+from automate_kernel.errors import ErrorCodes, PayloadError, WorkflowError, WorkflowError
 from automate_kernel.durations import format_duration, parse_duration
 from automate_kernel.storage.tables import EXECUTION, TABLES
 from automate_kernel.workflows.execution import (
@@ -153,7 +153,7 @@ class TestRetryPolicy:
 
     def test_a_delay_above_its_bound_is_refused(self) -> None:
         """A delay that would silently be cut is an error."""
-        with pytest.raises(ValidationError, match="longer than max_delay"):
+        with pytest.raises(WorkflowError, match="longer than max_delay"):
             RetryPolicy(delay=600)
 
 

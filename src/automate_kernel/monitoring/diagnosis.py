@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from automate_kernel.errors import AutomateError, ConfigError, did_you_mean
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.plugins.manifest import manifest_of
+from automate_kernel.secrets.handles import masked
 from automate_kernel.secrets.redaction import redact_text
 from automate_kernel.storage.output_store import LateOutputStore
+from automate_kernel.templates.context import TemplateContext
 from automate_kernel.templates.engine import is_template
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from automate_kernel.storage.migration import SchemaReport
     from automate_kernel.workflows.definition.model import Step, Workflow
     from automate_kernel.workflows.definition.triggers import WebhookTrigger
+    from automate_kernel.workflows.engine.standstills import BlockedChild
+    from automate_kernel.workflows.execution import Execution
 
 
 def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
@@ -206,6 +210,8 @@ _LATE_SECONDS = 300.0
 IDLE_SECONDS = 60.0
 """The time that due work may wait without any worker for it; after that it is a failure."""
 _LOOKED_AT = 1000
+# So many executions are named one by one.
+_NAMED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +350,55 @@ def poll_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> list[
             text = f"{named} is due for {late:.0f} s, and no worker calls it"
             found.append(Finding("polls", "fail", text, "start one: automate worker"))
     return found or [Finding("polls", "ok", f"{_counted(len(polls), 'poll')}, none failing")]
+
+
+def execution_findings(kernel: Kernel, *, command: str) -> list[Finding]:
+    """
+    Return the executions that wait for each other's concurrency places, and so for ever.
+
+    *command* is the one that steers executions, for remedies.
+    """
+    standstills = kernel.executions.standstills()
+    found = []
+    for each in standstills:
+        waiting = [_blocked_text(kernel, child) for child in each.blocked]
+        text = f"executions wait for each other for ever: {_listed(waiting, '; ')}"
+        remedy = (
+            f"cancel one of them: {command} cancel {each.blocked[0].holders[-1].id}; then let the"
+            " sub-workflow have a concurrency key of its own, raise its limit, or start it with"
+            " wait: false"
+        )
+        found.append(Finding("executions", "fail", redact_text(text), remedy))
+    return found or [Finding("executions", "ok", "none wait for each other's concurrency places")]
+
+
+def _blocked_text(kernel: Kernel, child: BlockedChild) -> str:
+    """Say what a sub-workflow waits for, and who has it."""
+    waiting, holders = child.execution, [f"{one.name} {one.id}" for one in child.holders]
+    verb = "holds" if len(holders) == 1 else "hold"
+    return (
+        f"{waiting.name} {waiting.id}, a sub-workflow of {waiting.parent_id}, needs a place"
+        f"{_key_of(kernel, waiting)} that {_listed(holders, ', ')} {verb}"
+    )
+
+
+def _key_of(kernel: Kernel, execution: Execution) -> str:
+    """Return the concurrency key of *execution* as people know it; nothing for a workflow's own."""
+    concurrency = kernel.executions.definition(execution.definition_id).concurrency
+    if concurrency is None or concurrency.key is None:
+        return ""
+    names = TemplateContext(execution.event.to_json())
+    try:
+        value = kernel.templates.compile(concurrency.key).render(names)
+    except AutomateError:  # a filter that this process lacks
+        return f" of {concurrency.key}"
+    return f" of {concurrency.key} = {masked(value)!r}"
+
+
+def _listed(texts: Sequence[str], between: str) -> str:
+    """Return the first *texts*, and how many more there are."""
+    more = len(texts) - _NAMED
+    return between.join([*texts[:_NAMED], *([f"and {more} more"] if more > 0 else [])])
 
 
 def worker_findings(

@@ -63,7 +63,11 @@ def bind(
     needs a type; with *untyped* one without takes any value. A parameter annotated `Call` gets the
     call. With *method* the first parameter is the instance's.
     """
-    parameters = list(inspect.signature(function).parameters.values())[method:]
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # int, or another that is written in C
+        raise _wrong(function, "tells no parameters: write a function that calls it") from None
+    parameters = list(signature.parameters.values())[method:]
     hints = type_hints(function)
     call = next((p.name for p in parameters if hints.get(p.name) is Call), None)
     rest = [p for p in parameters if p.name != call]

@@ -89,9 +89,9 @@ class Command(BaseCommand):
     """Makes all checks, those that need the database too."""
 
     help = (
-        "Check settings, versions, database, migrations, tables, plugins, workflows, secrets and "
-        "workers. Each finding comes with its remedy. Exits with 1 if something is broken: work "
-        "that is due and that nobody works on, for example."
+        "Check settings, versions, database, migrations, tables, plugins, workflows, secrets, "
+        "executions and workers. Each finding comes with its remedy. Exits with 1 if something is "
+        "broken: work that is due and that nobody works on, for example."
     )
     # It runs them itself, and goes on to the other checks.
     requires_system_checks: list[str] = []  # noqa: RUF012
@@ -116,6 +116,9 @@ class Command(BaseCommand):
                 "secrets": _secrets,
                 "polls": lambda: diagnosis.poll_findings(
                     get_kernel(), command="manage.py automate polls", idle_seconds=seconds
+                ),
+                "executions": lambda: diagnosis.execution_findings(
+                    get_kernel(), command="manage.py automate executions"
                 ),
                 "workers": lambda: _workers(seconds),
             }

@@ -19,6 +19,7 @@ from automate_kernel.errors import AutomateError
 from automate_kernel.monitoring.diagnosis import (
     Finding,
     clock_finding,
+    execution_findings,
     findings_of,
     plugin_findings,
     poll_findings,
@@ -53,7 +54,7 @@ def doctor(
     ),
 ) -> None:
     """
-    Check the database and its tables, plugins, secrets, workflows, workers and clocks.
+    Check the database and its tables, plugins, secrets, workflows, executions, workers and clocks.
 
     Each finding comes with its remedy. Exits with 1 if something is broken: work that is due and
     that nobody works on, for example.
@@ -83,6 +84,10 @@ def _checks(
     yield "workflows", lambda: _workflows(session.workflow_paths(), kernel())
     yield "secrets", lambda: secret_findings(kernel(), _uses(context, kernel()))
     yield "polls", lambda: _polls(context, idle_seconds)
+    yield (
+        "executions",
+        lambda: execution_findings(session.plain, command=context.named("executions")),
+    )
     yield (
         "workers",
         lambda: worker_findings(

@@ -24,7 +24,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from automate_kernel.durations import parse_duration
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
 from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.secrets.handles import SecretRef
@@ -797,7 +797,7 @@ def _policy(retry: int | RetryPolicy) -> RetryPolicy:
         return retry
     try:
         return RetryPolicy(attempts=retry)
-    except ValidationError:
+    except WorkflowError:
         hint = "a number of attempts from 1 to 1,000, or a RetryPolicy"
         raise _refused(f"{retry!r} is no retry", hint) from None
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin
 
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, WorkflowError
 from automate_kernel.operations.schemas import invalid, validation_problems
 from automate_kernel.operations.signature import Binding, type_hints
 from automate_kernel.operations.spec import OperationSpec, step_operation
@@ -197,21 +198,38 @@ def step_function(
         return StepFunction(function, find(function)), arguments, named
 
 
+def _may_be_context(annotation: Any) -> bool:
+    """Return False if *annotation* is a type of which the context of a workflow is none."""
+    kind = get_origin(annotation) or annotation
+    if kind in (Union, UnionType):
+        return any(map(_may_be_context, get_args(annotation)))
+    if not inspect.isclass(kind) or kind is object or getattr(kind, "_is_protocol", False):
+        return True
+    # Told by what all contexts have: their module is made of this one.
+    return hasattr(kind, "execution_id") and hasattr(kind, "label")
+
+
 def payload_values(function: Callable[..., Any], name: str) -> tuple[Values | None, bool]:
     """
     Return the values that a workflow's second parameter takes, and True if it may be left out.
 
-    There are none if the context is its only parameter. Raises `PluginError` for other parameters.
+    There are none if the context is its only parameter. Raises `WorkflowError` for other
+    parameters.
     """
     parameters = list(inspect.signature(function).parameters.values())
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if not 1 <= len(parameters) <= 2 or any(each.kind not in positional for each in parameters):
-        raise PluginError(
+    hints = type_hints(function)
+    if (
+        not 1 <= len(parameters) <= 2
+        or any(each.kind not in positional for each in parameters)
+        or not _may_be_context(hints.get(parameters[0].name))
+    ):
+        raise WorkflowError(
             f"workflow {name!r} takes {inspect.signature(function)}",
             hint="it takes the context, and the event's payload if it needs it: (ctx, order)",
         )
     if len(parameters) == 1:
         return None, True
     payload = parameters[1]
-    values = Values(type_hints(function).get(payload.name), f"the payload of workflow {name!r}")
+    values = Values(hints.get(payload.name), f"the payload of workflow {name!r}")
     return values, payload.default is not inspect.Parameter.empty

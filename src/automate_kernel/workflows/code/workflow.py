@@ -5,16 +5,22 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from automate_kernel.errors import WorkflowError
+from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.operations.signature import type_hints
 from automate_kernel.workflows.code.function import Values, payload_values
+from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.model import CodeWorkflow
-from automate_kernel.workflows.definition.triggers import EventTrigger, ManualTrigger, Trigger
+from automate_kernel.workflows.definition.triggers import (
+    TRIGGERS,
+    EventTrigger,
+    ManualTrigger,
+    Trigger,
+)
 
 On = str | Trigger | Sequence[str | Trigger] | None
 """The names of events, or triggers, that start a workflow; None is by hand alone."""
@@ -80,7 +86,10 @@ def workflow_function(
 ) -> WorkflowFunction:
     """Return *function* as a workflow; raises `WorkflowError` for options that don't fit."""
     if not inspect.isroutine(function):
-        raise WorkflowError("a workflow is a function", hint="write @kernel.workflow above it")
+        hint = "write @kernel.workflow above it"
+        if isinstance(function, (str, *TRIGGERS.values())):
+            hint = f"write @kernel.workflow(on={function!r}) above it"
+        raise WorkflowError("a workflow is a function", hint=hint)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise WorkflowError("a workflow can't be a generator", hint="take its yield out")
     given: list[Any] = [on] if isinstance(on, str) or not isinstance(on, Sequence) else list(on)
@@ -109,6 +118,34 @@ def workflow_function(
     return WorkflowFunction(
         function, definition.awaiting({*awaited_events(function), *(waits or {}).items()})
     )
+
+
+_OPTIONS = tuple(inspect.signature(workflow_function).parameters)[1:]
+
+# What other tools, and definitions in YAML, call the events and times on which a workflow starts.
+_MEANT: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("trigger", "triggers", "event", "events"),
+        'write on="order.created", or on=[…]',
+    ),
+    **dict.fromkeys(("schedule", "cron", "every"), 'write on=ScheduleTrigger(cron="0 9 * * *")'),
+    **dict.fromkeys(START_FIELDS, "a workflow in YAML has it: let it start this one"),
+    "labels": "the workflow sets them: ctx.label(order=7)",
+    **dict.fromkeys(
+        ("retry", "retries", "compensate"), "it is an option of a step: ctx.step(…, retry=3)"
+    ),
+}
+
+
+def check_options(options: Iterable[str]) -> None:
+    """Raise `WorkflowError` for an option that a workflow in code doesn't have."""
+    for name in options:
+        if name not in _OPTIONS:
+            hint = _MEANT.get(name) or did_you_mean(name, _OPTIONS)
+            raise WorkflowError(
+                f"a workflow in code has no option {name!r}",
+                hint=hint or f"the options are {', '.join(_OPTIONS)}",
+            )
 
 
 def awaited_events(function: Callable[..., Any]) -> Iterator[tuple[str, str]]:

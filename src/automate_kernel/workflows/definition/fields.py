@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random as _random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     WithJsonSchema,
     model_validator,
@@ -19,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from automate_kernel.durations import Duration, format_duration
-from automate_kernel.errors import ErrorCodes
+from automate_kernel.errors import ErrorCodes, WorkflowError
 from automate_kernel.storage.values import UnstorableError, plain_json
 from automate_kernel.workflows.definition.structure import FieldPath
 
@@ -132,6 +133,29 @@ class RetryPolicy(DefinitionModel):
     jitter: bool = True
     on: _Codes | None = None
     """The failures that are tried again; None leaves it to the failure itself."""
+
+    if not TYPE_CHECKING:  # where the fields are the parameters
+
+        def __init__(self, **fields: Any) -> None:
+            """
+            Make the policy that a workflow in code gives a step.
+
+            Raises `WorkflowError`: what the workflow raises is all that its execution tells.
+            """
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                problems = "; ".join(
+                    ": ".join([*map(str, each["loc"]), each["msg"]])
+                    for each in error.errors(include_input=False)
+                )
+                known = ", ".join(type(self).model_fields)
+                raise WorkflowError(
+                    f"a RetryPolicy is not as it must be: {problems}", hint=f"it takes {known}"
+                ) from None
+
+        # Part of a definition, it is read without this, and its problems stand with the others.
+        __init__.__pydantic_base_init__ = True
 
     @model_validator(mode="after")
     def _delay_fits(self) -> RetryPolicy:

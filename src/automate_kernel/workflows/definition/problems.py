@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from automate_kernel.durations import parse_duration
 from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.approval import LINKS, Approval, FormField, Notice
@@ -191,6 +192,7 @@ _ELSEWHERE = {
     "if": "when condition if_",
     "trigger": "on triggers",
     "steps": "jobs tasks",
+    "sleep": "delay pause wait_until duration",
     "retry": "retries",
     "for_each": "loop foreach with_items",
     "until": "repeat_until do_until",
@@ -331,10 +333,18 @@ def _wrong_type(path: FieldPath, kind: str, value: Any) -> _Words:
         (a_trigger, f"for example {_EXAMPLES['trigger']}"),
         (wanted == "a list", "put it in brackets: [a, b]"),
         (wanted == "text" and got == "a number", "put it in quotes"),
+        (last == ("wait",) and _is_duration(value), f"to let time pass write sleep: {value}"),
         (got == "text", "take its quotes away, or write one"),
         (got == "nothing", "give it a value, or take it out"),
     )
     return f"must be {wanted}, not {got}", next((hint for fits, hint in hints if fits), None)
+
+
+def _is_duration(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and parse_duration(value) > 0
+    except (ValueError, OverflowError):
+        return False
 
 
 # Names in templates ------------------------------------------------------------------------------

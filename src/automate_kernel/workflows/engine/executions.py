@@ -59,6 +59,7 @@ from automate_kernel.workflows.engine.repair import (
     retry_now,
 )
 from automate_kernel.workflows.engine.signal_store import SignalStore
+from automate_kernel.workflows.engine.standstills import Standstill, find_standstills
 from automate_kernel.workflows.engine.starts import ExecutionStarts
 from automate_kernel.workflows.engine.statistics import (
     ExecutionActivity,
@@ -241,6 +242,15 @@ class ExecutionStore:
         """List what steps of an execution wait for, beside a time; the longest waits come first."""
         with self.storage.begin(atomic=False) as rows:
             return self.signals.waiting(rows, _id_of(execution_id))
+
+    def standstills(self) -> list[Standstill]:
+        """
+        List the executions that wait for each other's concurrency places: none of them goes on.
+
+        A store of items that is not SQL shows none.
+        """
+        with self.storage.begin(atomic=False) as rows:
+            return find_standstills(rows)
 
     def live(self, rows: Rows, execution_id: str, *, tenant_id: str | None = None) -> Execution:
         """
