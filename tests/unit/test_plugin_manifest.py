@@ -24,7 +24,7 @@ from automate_kernel.connectors import (
     options,
     poll,
 )
-from automate_kernel.plugins import compatibility
+from automate_kernel.plugins import compatibility, manifest_text
 from automate_kernel.plugins.description import describe, drift, pydantic_version
 from automate_kernel.plugins.discovery import _headers
 from automate_kernel.plugins.kinds import CONNECTOR, FILTER, SECRETS_BACKEND
@@ -156,6 +156,56 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     read = Manifest.read(file)
     assert read == manifest()
     assert read.to_text() == file.read_text("utf-8")
+
+
+def test_a_list_of_plugins_parses_no_schema(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is long is read when it is asked for, once, and is what a whole reading gives."""
+    file = tmp_path / "automate.json"
+    several = [about(), about(key="talk", title="Talk"), describe(FILTER, "up", "x:up", str.upper)]
+    file.write_text(manifest(*several).to_text(), "utf-8")
+    lengths: list[int] = []
+    whole = manifest_text.parsed
+    monkeypatch.setattr(
+        manifest_text, "parsed", lambda text: lengths.append(len(text)) or whole(text)
+    )
+    read = Manifest.read(file)
+    found = read.of_class("connector", "team", "chat.deep:Chat")
+    assert found is not None
+    assert (found["title"], found["key"], len(read.plugins)) == ("A chat", "team", 3)
+    assert sum(lengths) < file.stat().st_size / 5, lengths
+    assert found["operations"] == about()["operations"]
+    assert dict(found) == {**about(), "key": "team", "target": "chat.deep:Chat"}
+    assert found.get("polls") is None and "polls" not in found
+    assert list(read.plugins) == sorted(several, key=lambda each: (each["kind"], each["key"]))
+    assert len([each for each in lengths if each > 1000]) <= 3
+
+
+@pytest.mark.parametrize("indent", [None, 1, 2, 4])
+def test_a_manifest_of_another_layout_is_read_as_a_whole(
+    tmp_path: Path, indent: int | None
+) -> None:
+    """Somebody's editor has laid it out, or a person has put a plugin in."""
+    file = tmp_path / "automate.json"
+    made = manifest(about(), about(key="talk"))
+    text = json.dumps(json.loads(made.to_text()), indent=indent, ensure_ascii=True)
+    file.write_text(text.replace("\n    {\n", "\n    {", 1), "utf-8")
+    assert Manifest.read(file) == made
+    file.write_bytes(made.to_text().replace("\n", "\r\n").encode())
+    assert Manifest.read(file) == made
+
+
+def test_what_nobody_has_read_yet_may_be_unreadable(tmp_path: Path) -> None:
+    """A list shows the plugin; who asks for more hears of it, and the doctor does."""
+    file = tmp_path / "automate.json"
+    file.write_text(manifest().to_text().replace('"config": {', '"config": {{', 1), "utf-8")
+    read = Manifest.read(file)
+    assert read.plugins[0]["title"] == "A chat"
+    for ask in (read.require_readable, lambda: read.has_account("connector", "chat:Chat")):
+        with pytest.raises(ManifestError, match="can't be read") as caught:
+            ask()
+        assert str(file) in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint
+from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -987,3 +987,22 @@ def test_a_broken_filter_fails_the_templates_that_use_it(install: Install, code:
         with pytest.raises(TemplateError, match="filter 'shout'") as caught:
             kernel.templates.compile("{{ 'a' | shout }}")
         assert caught.value.hint
+
+
+def test_the_scan_parses_no_entry_points_of_others(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment has hundreds of distributions, and few of them have plugins."""
+    install("automate-ours", {"automate.connectors": {"ours": "ours:Ours"}})
+    install("theirs", {"console_scripts": {"theirs": "theirs:main"}})
+    read: list[str] = []
+    parse = Distribution.entry_points.fget  # type: ignore[attr-defined]
+
+    def watched(distribution: Distribution) -> Any:
+        read.append(distribution.metadata["Name"])
+        return parse(distribution)
+
+    monkeypatch.setattr(Distribution, "entry_points", property(watched))
+    assert "ours" in [each.key for each in discovery.scan(refresh=True)]
+    assert "automate-ours" in read
+    assert "theirs" not in read

@@ -281,7 +281,9 @@ def plugin_findings(kernel: Kernel) -> list[Finding]:
             text = f"{each.kind} {each.key} is {each.state.value}: {each.error or each.target}"
             found.append(Finding("plugins", state, text, each.remedy))
         try:
-            manifest_of(each.target)
+            manifest = manifest_of(each.target)
+            if manifest is not None:
+                manifest.require_readable()
         except AutomateError as error:
             # It works all the same: it is only imported to be shown.
             text = f"{each.kind} {each.key}: {error.message}"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
 logger: logging.Logger = get_logger(__name__)
+_OURS = "automate"
+"""A part of the name of each of our groups."""
 _ROOTS = frozenset({"automate", "automates", "automate_kernel", "django_automate"})
 
 
@@ -93,28 +95,31 @@ def _entry_points() -> list[EntryPoint]:
     """
     Return the entry points of our groups, and of those whose names begin like them.
 
-    It looks over all distributions once.
+    Not by `importlib.metadata.entry_points`, which parses those of all distributions: most have
+    nothing of ours, as one look at the text says.
     """
-    from importlib.metadata import distributions, entry_points
+    from importlib.metadata import distributions
 
-    try:
-        every = entry_points()
-        groups = filter(_begins_like_ours, every.groups)
-        return [entry for group in groups for entry in every.select(group=group)]
-    except Exception:
-        logger.warning("the entry points can't be read in one go; reading them one by one")
     found: list[EntryPoint] = []
     seen: set[str] = set()
     for distribution in distributions():
         try:
             # The first on sys.path is the one that imports.
-            if (name := distribution.metadata["Name"].lower()) not in seen:
-                seen.add(name)
+            if (name := _name_of(distribution)) in seen:
+                continue
+            seen.add(name)
+            if _OURS in (distribution.read_text("entry_points.txt") or ""):
                 found += [e for e in distribution.entry_points if _begins_like_ours(e.group)]
         except Exception as error:
             where = getattr(distribution, "_path", "an installed distribution")
             logger.error("%s is damaged, and its plugins are not seen: %s", where, error)
     return found
+
+
+def _name_of(distribution: Distribution) -> str:
+    # Of the folder's name, where it has one: the other is in a text that has to be read and parsed.
+    known = getattr(distribution, "_normalized_name", None)
+    return known if isinstance(known, str) else str(distribution.metadata["Name"]).lower()
 
 
 def _found(entries: Iterable[EntryPoint]) -> tuple[Found, ...]:

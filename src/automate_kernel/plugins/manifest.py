@@ -7,7 +7,6 @@ from the code, and finds where the two differ.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
 from automate_kernel.errors import PluginError
+from automate_kernel.plugins.manifest_text import PluginDescription, outlined, to_text
 from automate_kernel.plugins.records import PluginRecord
 
 MANIFEST_FILE = "automate.json"
@@ -35,7 +33,8 @@ class Manifest:
     A description of the plugins of one package.
 
     *pydantic* is the version that wrote the schemas, as ``2.12``. Each of *plugins* is a JSON
-    object; see `automate_kernel.plugins.description.describe`.
+    object; see `automate_kernel.plugins.description.describe`. Of a manifest that was read, the
+    long parts of each are parsed at their first use.
     """
 
     distribution: str
@@ -48,8 +47,7 @@ class Manifest:
     def read(cls, path: Path) -> Manifest:
         """Read the file *path*; raises `ManifestError`."""
         try:
-            # By pydantic's reader, which takes three quarters of the standard library's time.
-            data = from_json(path.read_bytes(), allow_inf_nan=False)
+            data = outlined(path.read_bytes())
             if data["manifest"] != _FORMAT:
                 raise ManifestError(
                     f"{path} is a manifest of format {data['manifest']!r}, and this is {_FORMAT}",
@@ -57,15 +55,23 @@ class Manifest:
                 )
             name, version, pydantic = data["distribution"], data["version"], data["pydantic"]
             plugins = tuple(data["plugins"])
-            if not all({"kind", "key", "target"} <= set(plugin) for plugin in plugins):
+            if not all(name in plugin for plugin in plugins for name in ("kind", "key", "target")):
                 raise KeyError("plugins")
             return cls(str(name), str(version), str(pydantic), plugins, path)
-        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-            raise ManifestError(
-                f"the manifest {path} can't be read: {type(error).__name__}",
-                hint="reinstall its distribution; its author writes it with: automate plugins"
-                " manifest",
-            ) from None
+        except _UNREADABLE as error:
+            raise _unreadable(path, error) from None
+
+    def require_readable(self) -> None:
+        """Raise `ManifestError` if a part can't be read, of those that nobody has asked for yet."""
+        for plugin in self.plugins:
+            self.whole(plugin)
+
+    def whole(self, plugin: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all of one of the descriptions; raises `ManifestError`."""
+        try:
+            return dict(plugin)
+        except _UNREADABLE as error:
+            raise _unreadable(self.path, error) from None
 
     def entry(self, kind: str, key: str) -> Mapping[str, Any] | None:
         """Return the description of a plugin, or None."""
@@ -87,12 +93,20 @@ class Manifest:
             if each["kind"] == kind and each["target"].rpartition(":")[2] == name
         ]
         found = [each for each in found if each["key"] == key] or found
-        return {**found[0], "key": key, "target": target} if found else None
+        if not found:
+            return None
+        if isinstance(found[0], PluginDescription):
+            return found[0].known_as(key, target)
+        return {**found[0], "key": key, "target": target}
 
     def has_account(self, kind: str, target: str) -> bool | None:
-        """Return True if a plugin may be connected to an account; None for one not described."""
+        """
+        Return True if a plugin may be connected to an account; None for one not described.
+
+        Raises `ManifestError`.
+        """
         found = self.of_class(kind, "", target)
-        return found.get("account") is True if found is not None else None
+        return self.whole(found).get("account") is True if found is not None else None
 
     def to_text(self) -> str:
         """Return the text of the file; the order of entry points makes no difference to it."""
@@ -103,7 +117,17 @@ class Manifest:
             "pydantic": self.pydantic,
             "plugins": sorted(self.plugins, key=lambda each: (each["kind"], each["key"])),
         }
-        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+        return to_text(data)
+
+
+_UNREADABLE = (OSError, ValueError, RecursionError, KeyError, TypeError)
+
+
+def _unreadable(path: Path | None, error: Exception) -> ManifestError:
+    return ManifestError(
+        f"the manifest {path} can't be read: {type(error).__name__}",
+        hint="reinstall its distribution; its author writes it with: automate plugins manifest",
+    )
 
 
 def top_level(target: str) -> str:

@@ -244,9 +244,9 @@ def _may_have_account(record: PluginRecord) -> bool:
         return True  # its class says it
     try:
         manifest = installed_manifest(record)
+        return manifest is None or manifest.has_account(record.kind, record.target) is not False
     except ManifestError:
         return True
-    return manifest is None or manifest.has_account(record.kind, record.target) is not False
 
 
 def _account(kind: str, key: str, tenant: str | None) -> Account:

@@ -60,7 +60,7 @@ def _data(
 ) -> dict[str, Any]:
     names = ("kind", "key", "target", "source", "state", "replaced_by", "error", "remedy", "usable")
     data = {**attributes(record, *names), "state": record.state.value}
-    about, _ = described_by(record)
+    about, _ = described_by(record, whole=False)
     data["description"] = about["description"] if about is not None else None
     problem = (problems or {}).get((record.kind, record.key))
     if problem is not None and record.usable:
@@ -145,15 +145,22 @@ def search(
                       empty=nothing)  # fmt: skip
 
 
-def described_by(record: PluginRecord) -> tuple[Mapping[str, Any] | None, AutomateError | None]:
-    """Return what the manifest says of a plugin, or None; and why it can't be read."""
+def described_by(
+    record: PluginRecord, *, whole: bool = True
+) -> tuple[Mapping[str, Any] | None, AutomateError | None]:
+    """
+    Return what the manifest says of a plugin, or None; and why it can't be read.
+
+    A list of plugins needs not the *whole* of it.
+    """
     try:
         manifest = installed_manifest(record)
+        if manifest is None:
+            return None, None
+        found = manifest.of_class(record.kind, record.key, record.target)
+        return (manifest.whole(found) if whole and found is not None else found), None
     except AutomateError as error:
         return None, error
-    if manifest is None:
-        return None, None
-    return manifest.of_class(record.kind, record.key, record.target), None
 
 
 def searchable(record: PluginRecord) -> Iterator[dict[str, str]]:
