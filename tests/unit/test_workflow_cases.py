@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automate_kernel import Kernel
+from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.errors import WorkflowError
 from automate_kernel.workflow_tests.case import CaseResult
 from automate_kernel.workflow_tests.file import find_case_files, load_case_file
@@ -338,6 +338,43 @@ def test_people_decide_while_it_runs(tmp_path: Path) -> None:
     assert [one.passed for one in results] == [True, True, False, False]
     assert results[2].problems[0].startswith("then[0].decide: it waits no longer")
     assert "role:managers" in results[3].problems[0]
+
+
+def reserve(sku: str) -> str:
+    raise AssertionError("called for real")
+
+
+def label(place: str) -> str:
+    return f"to {place}"
+
+
+def test_functions_that_a_workflow_in_code_calls(tmp_path: Path) -> None:
+    """They are named as the error of their step names them: with their module."""
+
+    def flows() -> Kernel:
+        kernel = make()
+
+        @kernel.workflow
+        async def shipping(ctx: WorkflowContext, sku: str) -> str:
+            return await ctx.step(label, await ctx.step(reserve, sku))
+
+        return kernel
+
+    def run_with(preamble: str) -> list[str]:
+        file = tmp_path / "flows.test.yaml"
+        case = (
+            "cases: [{name: a, payload: tea, expect:"
+            f" {{output: to 7, calls: [{{{__name__}.reserve: {{sku: tea}}}}]}}}}]\n"
+        )
+        file.write_text(f"workflow: shipping\n{preamble}{case}")
+        (result,) = load_case_file(file).run(flows)
+        return result.problems
+
+    answer = f"replace: {{{__name__}.reserve: {{output: '7'}}}}\n"
+    assert run_with(f"real: [{__name__}.label]\n{answer}") == []
+    assert f"doesn't replace '{__name__}.label'" in run_with(answer)[0]
+    (problem,) = run_with(f"real: [{__name__}.lable]\n{answer}")
+    assert f"there is no action '{__name__}.lable'" in problem
 
 
 def test_a_case_that_does_not_end_says_where_it_waits(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
@@ -11,6 +13,7 @@ from automate_kernel.durations import format_duration, parse_duration
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.replacement import ReplacedCall, Replacement
+from automate_kernel.operations.spec import step_operation
 from automate_kernel.workflows.execution import Event, Execution
 
 # A year and some: what waits for longer waits for something else than time.
@@ -76,16 +79,41 @@ class WorkflowTest:
     # -- actions -----------------------------------------------------------------------------
 
     def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
-        """Call *fake* in the place of an action until `close`; see `Kernel.replace`."""
+        """
+        Call *fake* in the place of an action until `close`; see `Kernel.replace`.
+
+        A function that a workflow in code calls may be named as in the error of its step:
+        ``shop.flows.reserve``.
+        """
+        if isinstance(operation, str):
+            operation = self._step_function(operation) or operation
         replacement = self.kernel.replace(operation, fake)
         self._replacements.append(replacement)
         return replacement
 
     def allow_only(self, *operations: str) -> None:
         """Let every call fail, until `close`, but for these *operations* and those replaced."""
+        real = set[str]()
         for name in operations:
+            if (function := self._step_function(name)) is not None:
+                real.add(step_operation(function).name)
+                continue
             self.kernel.operations.spec_at_hand(name)
-        self.kernel.operations.replacements.real = frozenset(operations)
+            real.add(name)
+        self.kernel.operations.replacements.real = frozenset(real)
+
+    def _step_function(self, name: str) -> Callable[..., Any] | None:
+        """Return the function of a module that *name* means, if it is no action's name."""
+        if self.kernel.operations.absence(name) is None:
+            return None
+        path = name.split(".")
+        for length in range(len(path) - 1, 0, -1):
+            found: Any = sys.modules.get(".".join(path[:length]))
+            for part in path[length:]:
+                found = getattr(found, part, None)
+            if inspect.isroutine(found):
+                return found
+        return None
 
     @property
     def calls(self) -> list[ReplacedCall]:
