@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
 
-from automate_kernel.errors import ConfigError, StorageError, type_name
+from automate_kernel.errors import ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import (
@@ -117,7 +117,10 @@ class DjangoStorage:
         connection = self.connection if transaction is None else transaction
         if not hasattr(connection, "in_atomic_block"):
             hint = "leave it out: the open transaction.atomic() block is meant"
-            raise StorageError(f"{type_name(transaction)} is no Django transaction", hint=hint)
+            raise StorageError(
+                f"{type_name(transaction)} is no Django transaction",
+                code=ErrorCodes.INVALID_ARGUMENT, hint=hint,
+            )  # fmt: skip
         if is_open(connection):
             yield self._rows(connection)
         elif transaction is None and not atomic and connection.vendor != "mysql":
@@ -128,7 +131,8 @@ class DjangoStorage:
                 yield rows
         else:
             text = f"no transaction is open on the database {connection.alias!r}"
-            raise StorageError(text, hint="open transaction.atomic(), or leave *transaction* out")
+            hint = "open transaction.atomic(), or leave *transaction* out"
+            raise StorageError(text, code=ErrorCodes.INVALID_ARGUMENT, hint=hint)
 
     def joins(self, transaction: Any) -> bool:
         """Return True in an open ``atomic()`` block."""

@@ -234,7 +234,9 @@ class Connector(Plugin):
                 return spec
         known = ", ".join(sorted(spec.name for spec in triggers)) or "none"
         raise AutomateError(
-            ErrorCodes.NOT_FOUND, f"{cls._title()} has no trigger {name!r}", hint=f"it has: {known}"
+            ErrorCodes.NOT_FOUND,
+            f"{cls._title()} has no trigger {name[:100]!r}",
+            hint=f"it has: {known}",
         )
 
     def execute_action(self, action: str, input_data: dict[str, Any]) -> Any:
@@ -301,7 +303,7 @@ class Connector(Plugin):
         except SecretUnavailableError:
             # Not the sender's fault: refused for good, a webhook that nobody sends again is lost.
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin must not end its host
             # Without Python's own traceback, in which the error may quote the secret.
             text = "%s failed to verify a webhook, which is refused: %s"
             words = ctx.redact(f"{type(error).__name__}: {error}")

@@ -18,10 +18,11 @@ from sqlalchemy.exc import (
     OperationalError,
     PendingRollbackError,
     StatementError,
+    UnboundExecutionError,
 )
 from sqlalchemy.orm import Session, scoped_session
 
-from automate_kernel.errors import ConfigError, StorageError, type_name
+from automate_kernel.errors import ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup, migration
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import (
@@ -183,6 +184,13 @@ class _CommittedRows(SqlAlchemyRows):
             raise
 
 
+def _commits_by_itself(given: Engine | Connection) -> bool:
+    level = given.get_execution_options().get("isolation_level")
+    if level is None:
+        level = getattr(given.dialect, "_on_connect_isolation_level", None)
+    return bool(level == "AUTOCOMMIT")
+
+
 def _engine(given: object) -> Engine:
     if isinstance(given, Engine):
         return given
@@ -218,7 +226,8 @@ class SqlAlchemyStorage:
 
     For a URL an engine is made, which `close` disposes of; a given engine stays the application's.
     *transaction*, wherever the kernel takes one, is a ``Session``, ``scoped_session`` or
-    ``Connection``; with ``aemit`` an ``AsyncSession`` or ``AsyncConnection``. Listening for
+    ``Connection``; with ``aemit`` an ``AsyncSession``, ``async_scoped_session`` or
+    ``AsyncConnection``. Listening for
     new items on PostgreSQL holds one connection of the engine's pool per worker. Without *listen*
     workers poll: behind a pooler in transaction mode, say.
     """
@@ -228,9 +237,7 @@ class SqlAlchemyStorage:
     ) -> None:
         self._own = isinstance(engine, (URL, str))
         engine = _engine(engine)
-        if engine.get_execution_options().get("isolation_level") == "AUTOCOMMIT" or (
-            getattr(engine.dialect, "_on_connect_isolation_level", None) == "AUTOCOMMIT"
-        ):
+        if _commits_by_itself(engine):
             raise ConfigError(
                 "the engine commits each statement by itself (isolation_level AUTOCOMMIT)",
                 hint="give an engine with transactions: nothing is atomic without them",
@@ -290,14 +297,36 @@ class SqlAlchemyStorage:
 
     def _rows(self, transaction: Any) -> SqlAlchemyRows:
         if isinstance(transaction, (Session, scoped_session)):
-            transaction = transaction.connection()
+            try:
+                transaction = transaction.connection()
+            except UnboundExecutionError:
+                raise StorageError(
+                    "the session has several databases, and doesn't say in which of them it writes",
+                    code=ErrorCodes.INVALID_ARGUMENT,
+                    hint="pass the connection of your own rows:"
+                    ' session.connection(bind_arguments={"mapper": Order})',
+                ) from None
         if not isinstance(transaction, Connection):
-            hint = "pass a Session or Connection; with aemit(), an AsyncSession"
-            raise StorageError(f"{type_name(transaction)} is no SQLAlchemy transaction", hint=hint)
+            raise StorageError(
+                f"{type_name(transaction)} is no SQLAlchemy transaction",
+                code=ErrorCodes.INVALID_ARGUMENT,
+                hint="pass a Session or Connection; with aemit(), an AsyncSession",
+            )
+        if _commits_by_itself(transaction):
+            raise StorageError(
+                "the connection commits each statement by itself (isolation_level AUTOCOMMIT)",
+                code=ErrorCodes.INVALID_ARGUMENT,
+                hint="pass one with a transaction: what is sent here would stay after a rollback",
+            )
         return SqlAlchemyRows(transaction, self._clock)
 
     async def arun_in(self, transaction: Any, work: Callable[[Any], T]) -> T:
         """Run *work* in an ``AsyncSession`` or ``AsyncConnection``, or in a thread of its own."""
+        # The session of this thread or task: in a thread of ours it would be another one, which
+        # nobody commits.
+        registry = getattr(transaction, "registry", None)
+        if callable(registry) and hasattr(transaction, "remove"):
+            transaction = registry()
         if transaction is not None and hasattr(transaction, "run_sync"):
             result: T = await transaction.run_sync(lambda sync: work(self._rows(sync)))
             return result

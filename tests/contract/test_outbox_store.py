@@ -242,6 +242,33 @@ class AsyncEnqueueing:
         found = {item.id: item.payload for item in store.find(limit=count)}
         assert [found[item_id] for item_id in ids] == [item.payload for item in new]
 
+    def test_a_scoped_session_is_the_callers(self, engine: sa.Engine) -> None:
+        """In a thread of ours it was another session, which nobody commits: the event was lost."""
+        from sqlalchemy.ext.asyncio import (
+            async_scoped_session,
+            async_sessionmaker,
+            create_async_engine,
+        )
+        from sqlalchemy.orm import scoped_session, sessionmaker
+
+        store = self.store(engine)
+
+        async def host() -> list[str]:
+            host = create_async_engine(self.async_url(engine))
+            plain: Any = scoped_session(sessionmaker(engine))
+            scoped: Any = async_scoped_session(async_sessionmaker(host), asyncio.current_task)
+            first = await store.aenqueue("k", transaction=plain)
+            plain.commit()
+            plain.remove()
+            second = await store.aenqueue("k", transaction=scoped)
+            await scoped.commit()
+            await scoped.remove()
+            await host.dispose()
+            return [first, second]
+
+        ids = asyncio.run(host())
+        assert {item.id for item in store.find()} == set(ids)
+
     def test_through_the_session_inside(self, engine: sa.Engine) -> None:
         """Plain code that `run_sync` calls, or that has ``sync_session``, enqueues as ever."""
         store = self.store(engine)

@@ -8,6 +8,7 @@ from automate_kernel.errors import ConfigError, StorageError
 from automate_kernel.outbox import RowsOutboxStore
 from automate_sqlalchemy import SqlAlchemyStorage
 from automate_sqlalchemy.storage import shown
+from sqlalchemy.orm import Session
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,22 @@ def engine(tmp_path):
     SqlAlchemyStorage(made).create_tables()
     yield made
     made.dispose()
+
+
+def test_what_is_no_transaction_is_refused_for_good(engine):
+    """It was said to be away, which is tried again, or the item stayed after a rollback."""
+    store = RowsOutboxStore(SqlAlchemyStorage(engine))
+    two = Session(binds={sa.Table("orders", sa.MetaData()): engine})
+    plain = Session(engine.execution_options(isolation_level="AUTOCOMMIT"))
+    wrong = {"several databases": two, "AUTOCOMMIT": plain, "no SQLAlchemy transaction": engine}
+    for problem, transaction in wrong.items():
+        with pytest.raises(StorageError, match=problem) as caught:
+            store.enqueue("k", transaction=transaction)
+        assert caught.value.code == "INVALID_ARGUMENT"
+    for session in (two, plain):
+        session.rollback()
+        session.close()
+    assert store.find() == []
 
 
 @pytest.mark.parametrize("commits", [True, False])

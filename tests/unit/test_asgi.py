@@ -378,3 +378,32 @@ def test_a_wrong_method_is_told_all_that_the_path_takes(path: str, allowed: str)
 
     response = asyncio.run(ask())
     assert (response.status_code, response.headers["allow"]) == (405, allowed)
+
+
+def test_a_server_that_is_stopped_at_once_leaves_no_traceback() -> None:
+    """It cancels what waits for the end; what is open is closed all the same."""
+    closed = []
+
+    async def stopped_at_once() -> None:
+        app = webhook_app(Kernel(discover=False))
+        app.closing.append(lambda: closed.append(True))
+        begun = asyncio.Event()
+
+        async def receive() -> dict[str, str]:
+            if not begun.is_set():
+                begun.set()
+                return {"type": "lifespan.startup"}
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: object) -> None:
+            pass
+
+        task = asyncio.create_task(app({"type": "lifespan"}, receive, send))
+        await begun.wait()
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    asyncio.run(stopped_at_once())
+    assert closed == [True]

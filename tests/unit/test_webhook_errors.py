@@ -33,3 +33,36 @@ def test_a_failing_parser_shows_no_secret(raised):
         kernel.receive_webhook("hub", "push", {}, b"{}")
     assert SECRET not in "".join(traceback.format_exception(caught.value))
     assert kernel.outbox.find() == []
+
+
+@pytest.mark.parametrize("where", ["verify_webhook", "parse_webhook", "delivery_id"])
+def test_a_connector_that_exits_ends_no_server(where):
+    """It would end the process that serves, at the word of whoever sends the request."""
+
+    def leave(*given):
+        raise SystemExit(3)
+
+    class Hub(Connector):
+        key = "hub"
+
+        @classmethod
+        def triggers(cls):
+            return [TriggerSpec("push")]
+
+        def verify_webhook(self, headers, raw_body):
+            return True
+
+    setattr(Hub, where, leave)
+    kernel = Kernel(plugins=[Hub], secrets={}, discover=False)
+    with pytest.raises(AutomateError):
+        kernel.receive_webhook("hub", "push", {}, b"{}")
+    assert kernel.outbox.find() == []
+
+
+def test_a_stranger_writes_little_into_the_log(caplog):
+    """A path may have tens of thousands of characters, and stood there twice."""
+    kernel = Kernel(plugins=[], secrets={}, discover=False)
+    with pytest.raises(AutomateError):
+        kernel.receive_webhook("a" * 50_000, "b" * 50_000, {}, b"{}")
+    assert "aaa" in caplog.text
+    assert len(caplog.text) < 2_000

@@ -217,9 +217,13 @@ class HttpApp:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
-            message = await receive()
-            await send({"type": f"{message['type']}.complete"})
-            if message["type"] == "lifespan.shutdown":
+            try:
+                message = await receive()
+            except asyncio.CancelledError:  # a server that is stopped at once says nothing more
+                message = {}
+            else:
+                await send({"type": f"{message['type']}.complete"})
+            if message.get("type") != "lifespan.startup":
                 for close in self.closing:
                     close()
                 return

@@ -28,6 +28,7 @@ logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
 
 _UNUSABLE = (PluginState.BROKEN, PluginState.CONFLICT, PluginState.INCOMPATIBLE)
+_MOST_SHOWN = 100
 
 
 class Registry(Generic[T]):
@@ -297,6 +298,8 @@ class Registry(Generic[T]):
             hints.append("these can't be used: " + ", ".join(failed))
         if not near:
             hints.append("install the distribution that brings it, or register it")
+        # Strangers choose it, in the path of a webhook, and the log has it.
+        shown = key[:_MOST_SHOWN] if isinstance(key, str) else key
         return PluginError(
-            f"there is no {self.kind} {key!r}", code=ErrorCodes.NOT_FOUND, hint="; ".join(hints)
+            f"there is no {self.kind} {shown!r}", code=ErrorCodes.NOT_FOUND, hint="; ".join(hints)
         )

@@ -20,6 +20,8 @@ from automate_kernel.webhooks.request import Ignored, delivery_id_of
 
 logger: logging.Logger = get_logger(__name__)
 
+_MOST_SHOWN = 100
+
 
 @dataclass(slots=True)
 class WebhookReceiver:
@@ -87,7 +89,9 @@ class WebhookReceiver:
         except SecretUnavailableError:
             raise  # not the sender's fault: it should come again
         except AutomateError as error:
-            logger.warning("webhook %s.%s refused: %s", connector_key, trigger, error)
+            # Strangers choose both, and would fill the log.
+            shown = (connector_key[:_MOST_SHOWN], trigger[:_MOST_SHOWN])
+            logger.warning("webhook %s.%s refused: %s", *shown, error)
             raise WebhookRejectedError("the webhook was refused") from None
         return connector
 
@@ -97,7 +101,7 @@ class WebhookReceiver:
         """Return the trigger whose event a verified request is, and its spec."""
         try:
             spec = connector.find_trigger(connector.route_webhook(trigger, headers, raw_body))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self.operations.clean_error(error, f"webhook {trigger!r}") from None
         return spec.name, spec
 
@@ -112,7 +116,7 @@ class WebhookReceiver:
             if isinstance(payload, Ignored) or spec.replay_guard == "off":
                 return payload, None
             return payload, delivery_id_of(connector, spec, headers, raw_body)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             clean = self.operations.clean_error(error, f"webhook {trigger!r}")
             if not isinstance(error, AutomateError):
                 log_error(

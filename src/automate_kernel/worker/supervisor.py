@@ -21,7 +21,8 @@ logger: logging.Logger = get_logger(__name__)
 _LONGEST_PAUSE = 30.0
 # One that ran for this long was well: the next time it dies, it starts again without much delay.
 _WELL_SECONDS = 60.0
-_KILL = 3
+# So long may a process take to hand back what runs. A key that is held down comes again and again.
+_HAND_BACK_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -64,6 +65,7 @@ class Supervisor:
         self._slots = [_Slot() for _ in range(count)]
         self._lock = threading.RLock()
         self._stops = 0
+        self._hurried_at = 0.0
         self._woken: Connection
         self._wake: Connection
         self._woken, self._wake = multiprocessing.Pipe(duplex=False)
@@ -116,15 +118,19 @@ class Supervisor:
 
     def stop(self) -> None:
         """
-        Let the processes finish; the second time stop at once; the third time kill.
+        Let the processes finish; the second time hand back what runs; five seconds later, kill.
 
         Safe to call from any thread. From a signal handler use `handling_signals`.
         """
         with self._lock:
             self._stops += 1
+            now = time.monotonic()
+            if self._stops == 2:
+                self._hurried_at = now
+            kills = self._stops > 2 and now - self._hurried_at >= _HAND_BACK_SECONDS
             for slot in self._slots:
                 if slot.process is not None and slot.process.is_alive():
-                    slot.process.kill() if self._stops >= _KILL else slot.process.terminate()
+                    slot.process.kill() if kills else slot.process.terminate()
             self._wake.send_bytes(b"stop")
 
     def _begin(self, slot: _Slot) -> None:

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from automate_kernel.arguments import check_limit, several
+from automate_kernel.arguments import check_address, check_limit, several
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, PayloadError
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.outbox.ids import new_id
@@ -335,7 +335,7 @@ class Approvals:
         *base_url*, by default the kernel's ``public_url``. Raises ``PERMISSION_DENIED`` if the
         approval is for others, and `ConfigError` without a signing key or an address.
         """
-        base = base_url or self.public_url
+        base = check_address(base_url, "base_url") or self.public_url
         if not base:
             raise ConfigError(
                 "nobody has said where links lead to",
