@@ -63,6 +63,44 @@ def checked(
     )  # fmt: skip
 
 
+FOLLOWING = """
+from automate_kernel import ActionSpec, Connector
+from automate_kernel.errors import ConfigError
+from pydantic import BaseModel
+
+
+class Settings(BaseModel):
+    document: str
+
+
+class Odd(Connector):
+    key = "odd"
+    display_name = "Odd"
+
+    @classmethod
+    def config_schema(cls):
+        return Settings
+
+    def own_operations(self):
+        if self.config["document"] != "there":
+            raise ConfigError("the document isn't there")
+        return [ActionSpec(name="read", description="Read it.", handler=lambda: 1)]
+"""
+
+
+def test_operations_that_follow_from_a_config_need_the_applications(tmp_path: Path) -> None:
+    """A made-up one names a server or a document that isn't there, which is no fault of its own."""
+    printed = checked(tmp_path / "a", FOLLOWING).stdout
+    assert "tested: no problems; not looked at: contract, tests" in printed
+    assert "the contract of connector odd: its operations follow from its config" in printed
+    assert "give it one, [config.odd] in automate.toml" in printed
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "automate.toml").write_text('[config.odd]\ndocument = "gone"\n')
+    printed = checked(tmp_path / "b", FOLLOWING).stdout
+    assert "the document isn't there" in printed
+    assert "correct its config in automate.toml" in printed
+
+
 def test_parts_that_nothing_looks_at_are_named(tmp_path: Path) -> None:
     """An installed plugin's operations are not called: what they return and block isn't known."""
     printed = checked(tmp_path, BLOCKING).stdout

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.authoring.contracts import ContractRun, quietly
+from automate_kernel.authoring.example import has_own_operations
 from automate_kernel.authoring.levels import REQUIREMENTS, PluginLevel, reached
 from automate_kernel.authoring.packaging import PACKAGING
 from automate_kernel.authoring.project import PluginProject
@@ -149,7 +150,12 @@ class PluginCheck:
     @cached_property
     def contract_run(self) -> ContractRun:
         """The run of the contract suites."""
-        configs = {found.target: self.config_of(found, cls) for found, cls in self.callable_plugins}
+        configs = {
+            found.target: self.config_of(found, plugin)
+            for found, plugin in self.callable_plugins
+            # One that is made up names a server or a document that isn't there.
+            if found.key in self.config or not has_own_operations(plugin)
+        }
         return ContractRun.of(self.project, configs, self.show)
 
     @property

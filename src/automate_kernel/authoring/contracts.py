@@ -19,6 +19,7 @@ from automate_kernel.secrets.redaction import redact_text
 
 if TYPE_CHECKING:
     from automate_kernel.authoring.project import PluginProject
+    from automate_kernel.plugins.discovery import Found
 
 _REPORTER = "automate_kernel.testing.contract_report"
 _PATIENCE_SECONDS = 900
@@ -68,6 +69,7 @@ class ContractRun:
     problem: str | None = None
     remedy: str = ""
     show: Callable[[str], None] = quietly
+    unconfigured: Sequence[Found] = ()
 
     @classmethod
     def of(
@@ -79,11 +81,17 @@ class ContractRun:
         """
         Run the tests in a project's folder; for an installed one, suites made for its plugins.
 
-        *configs* are the configs with which the latter are made, by target. *show* is called with
-        the test that runs now, a few times a second.
+        *configs* are the configs with which the latter are made, by target; there is no suite for a
+        plugin without one. *show* is called with the test that runs now, a few times a second.
         """
         run = cls(project, show=show)
-        run._run(configs)
+        if project.folder is None:
+            run.unconfigured = [
+                each for each in project.found
+                if each.kind in _CONTRACTS and each.target not in configs
+            ]  # fmt: skip
+        if project.folder is not None or configs:
+            run._run(configs)
         return run
 
     def contract_faults(self) -> Iterator[tuple[str, str]]:
@@ -95,7 +103,7 @@ class ContractRun:
             return  # nothing ran: the tests that could not be read say why
         for found in self.project.found:
             here = _TESTED if self.project.folder else _CONTRACTS
-            if found.kind not in here:
+            if found.kind not in here or found in self.unconfigured:
                 continue
             outcomes = self.targets.get(target_of(load_target(found.target)), {})
             bad = {name: count for name, count in outcomes.items() if name != "passed"}
@@ -116,6 +124,11 @@ class ContractRun:
             if self.project.folder is None and found.kind in _TESTED - {*_CONTRACTS}:
                 text = f"the contract of {found.kind} {found.key}: only its own tests can make one"
                 yield text, self.project.folder_hint
+            elif found in self.unconfigured:
+                name, place = f"{found.kind} {found.key}", self.project.folder_hint
+                text = f"the contract of {name}: its operations follow from its config, and"
+                remedy = f"give it one, [config.{found.key}] in automate.toml; or {place}"
+                yield f"{text} here it has none", remedy
             elif found.kind in _CONTRACTS:
                 called = self.called.get(target_of(load_target(found.target)), ())
                 names = [name for name in operations.get(found.target, ()) if name not in called]
