@@ -15,6 +15,7 @@ from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
     InterfaceError,
+    InvalidRequestError,
     OperationalError,
     PendingRollbackError,
     StatementError,
@@ -22,7 +23,13 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm import Session, scoped_session
 
-from automate_kernel.errors import ConfigError, ErrorCodes, StorageError, type_name
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    StorageError,
+    type_name,
+)
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup, migration
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import (
@@ -91,6 +98,10 @@ class SqlAlchemyRows(Rows):
                 raise
             # A statement before this one has found that out, the host's own perhaps.
             raise StorageError(f"{place}: the connection was lost", retryable=True) from error
+        except InvalidRequestError as error:
+            if self.native.in_transaction():
+                raise
+            raise _is_over() from error
         return found
 
     def _note(self, error: BaseException | None, failure: StorageError) -> None:
@@ -294,6 +305,10 @@ class SqlAlchemyStorage:
             yield
         except DBAPIError as error:
             raise translated(error, self.describe()) from error
+        except InvalidRequestError as error:
+            if isinstance(error, PendingRollbackError):
+                raise
+            raise _is_over() from error
 
     def _rows(self, transaction: Any) -> SqlAlchemyRows:
         if isinstance(transaction, (Session, scoped_session)):
@@ -445,6 +460,18 @@ def shown(url: URL) -> str:
     text = url.set(query=query).render_as_string(hide_password=True)
     # Of a password with an @ that isn't escaped, the rest would stand where the host does.
     return re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
+
+
+def _is_over() -> AutomateError:
+    """Return the error of a transaction that an action has ended, which is to be saved in it."""
+    # No failure of the database: whoever tried it again would commit again.
+    return AutomateError(
+        ErrorCodes.FAILED_PRECONDITION,
+        "the transaction is over: it was committed or rolled back inside the block that began it",
+        hint="leave its end to the block; a transactional action or handler that is to be rolled"
+        " back raises an error",
+        retryable=False,
+    )
 
 
 def translated(error: DBAPIError, place: str) -> StorageError:

@@ -259,6 +259,47 @@ def test_a_broken_transaction_is_a_failed_step(kernel: Kernel, engine: sa.Engine
         assert written(engine) == ["before"]
 
 
+@HOW
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_an_action_that_ends_its_transaction_is_called_once(
+    kernel: Kernel, engine: sa.Engine, how: str, end: str
+) -> None:
+    """It was called ten times, and what it had committed was there ten times."""
+
+    @kernel.action("a.ends", transactional=True)
+    def ends() -> None:
+        write("here")
+        call = current_call()
+        assert call is not None
+        getattr(call.transaction, end)()
+
+    define(kernel, {"id": "one", "action": "a.ends", "retry": {"attempts": 3, "delay": 0}})
+    failed = run(kernel, how)
+    assert (failed.status, failed.error_code) == ("FAILED", "FAILED_PRECONDITION")
+    assert "committed or rolled back inside the block that began it" in str(failed.error)
+    assert written(engine) == ["here"] * (end == "commit")
+    with pytest.raises(AutomateError, match="the transaction is over"):
+        kernel.invoke("a.ends", {})
+
+
+def test_a_handler_that_ends_its_transaction_is_called_once(
+    kernel: Kernel, engine: sa.Engine
+) -> None:
+    """Its item fails at once, since another attempt would write again."""
+
+    @kernel.handler("note", transactional=True)
+    def note(item: Any, transaction: Any) -> None:
+        transaction.execute(sa.text("INSERT INTO written VALUES ('here')"))
+        transaction.commit()
+
+    one = kernel.outbox.enqueue("note")
+    kernel.run_until_idle()
+    found = kernel.outbox.get(one)
+    assert found is not None
+    assert (found.status, found.last_error_code) == (ItemStatus.FAILED, "FAILED_PRECONDITION")
+    assert written(engine) == ["here"]
+
+
 def test_elements_and_branches_write_once_each(kernel: Kernel, engine: sa.Engine) -> None:
     """Many transactions of one execution at once, beside plain and async steps."""
 
