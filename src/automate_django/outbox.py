@@ -11,17 +11,23 @@ The claim stores and the reaper under the names that the specification gives the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from django.db import connections
 from django.db import transaction as django_transaction
 
 from automate_django.storage import DjangoStorage, is_open
 from automate_kernel import outbox, worker
-from automate_kernel.outbox import OutboxStore, Outcome
+from automate_kernel.outbox import NewItem, OutboxStore, Outcome
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.engine.listener import ExecutionListener
 
 __all__ = ["OptimisticClaimOutboxStore", "OutboxReaper", "SkipLockedClaimOutboxStore"]
+
+
+logger: logging.Logger = get_logger(__name__)
 
 
 class _DjangoOutboxStore(outbox.RowsOutboxStore):
@@ -40,6 +46,25 @@ class _DjangoOutboxStore(outbox.RowsOutboxStore):
         storage = storage or DjangoStorage(using)
         super().__init__(storage, lease_seconds=lease_seconds, **options)
         self.listen(ExecutionListener())
+        self._warned = False
+
+    def enqueue_many(self, items: Iterable[NewItem], *, transaction: Any = None) -> list[str]:
+        """Accept items in the open ``atomic()`` block; see `OutboxStore.enqueue_many`."""
+        if transaction is None and not self._warned and not is_open(self.storage.connection):
+            self._warn_of_another_block()
+        return super().enqueue_many(items, transaction=transaction)
+
+    def _warn_of_another_block(self) -> None:
+        ours = self.storage.alias
+        for connection in connections.all(initialized_only=True):
+            if connection.in_atomic_block and connection.alias != ours:
+                self._warned = True
+                logger.warning(
+                    "an event is sent beside an open transaction of the database %r, and stays if"
+                    " that is rolled back: the outbox is in the database %r (put it into the same"
+                    " one, or open transaction.atomic(using=%r) within the other block)",
+                    connection.alias, ours, ours,
+                )  # fmt: skip
 
     def acknowledge(
         self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None

@@ -110,6 +110,24 @@ def _get_and_close(store: SkipLockedClaimOutboxStore, item_id: str, alias: str) 
         connections[alias].close()
 
 
+def test_a_block_of_another_database_is_none_of_ours(
+    postgresql: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is sent beside it stays after its rollback, and the log says so, once."""
+    store = SkipLockedClaimOutboxStore()
+    with transaction.atomic(using=postgresql):
+        store.enqueue("inside")
+    assert not caplog.records
+    sent = []
+    with pytest.raises(Undo), transaction.atomic(using="default"):
+        sent += [store.enqueue("beside"), store.enqueue("beside")]
+        raise Undo
+    assert all(store.get(item_id) for item_id in sent)
+    (told,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert "database 'default'" in told
+    assert "atomic(using='postgresql')" in told
+
+
 def test_with_autocommit_off_the_host_commits(
     alias: str, store: SkipLockedClaimOutboxStore
 ) -> None:
