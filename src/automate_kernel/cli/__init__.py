@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from automate_kernel.cli.interruption import be_interruptible, end_imports_at_once
 from automate_kernel.cli.version import version_line
 from automate_kernel.errors import ConfigError
 
@@ -25,6 +26,7 @@ def main() -> None:
         # Asked for by scripts, at every start: it needs nothing else.
         print(version_line())
         return
+    end_imports_at_once()
     try:
         with _libraries():
             from automate_kernel.cli.app import app
@@ -35,6 +37,8 @@ def main() -> None:
     except KeyboardInterrupt:  # before a command runs, which has its own words for it
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    finally:
+        be_interruptible()
 
 
 def app_for(

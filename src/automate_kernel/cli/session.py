@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel.automation import Automation
 from automate_kernel.cli.database import Making, create_missing_tables, is_stand_in, open_storage
+from automate_kernel.cli.interruption import be_interruptible
 from automate_kernel.cli.output import redact_logs
 from automate_kernel.cli.settings import Settings, Value, default_values, load_settings
 from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
@@ -105,6 +106,11 @@ class Session:
 
         Where ``app`` is a kernel, return that one, with its own storage, plugins and secrets.
         """
+        kernel = self._built(storage, workflows=workflows)
+        be_interruptible()  # from here on something may begin
+        return kernel
+
+    def _built(self, storage: Storage | None, *, workflows: bool) -> Kernel:
         own = self._own()
         if own is not None:
             return self._hosted(own, workflows=workflows)
