@@ -628,6 +628,48 @@ def test_an_option_that_there_is_not_is_named_where_it_stands() -> None:
         Automation().workflow(trigger="order.created")
 
 
+class Row:
+    """A row of an ORM: no JSON makes one."""
+
+
+def by_row(row: Row) -> None:
+    raise AssertionError("called")
+
+
+def of_row() -> list[Row]:
+    raise AssertionError("called")
+
+
+def test_a_type_that_no_json_makes_is_named(kernel: Kernel) -> None:
+    """Where it is written, and not by pages of pydantic's; in a step it is no defect of ours."""
+
+    async def payload(ctx: WorkflowContext, row: Row) -> None: ...
+    async def result(ctx: WorkflowContext) -> Row: ...
+
+    for function in (payload, result):
+        with pytest.raises(
+            WorkflowError, match=r"has the type .*\.Row, which is not made from JSON"
+        ):
+            kernel.workflow(function)
+    with pytest.raises(AutomateError, match=r"a parameter of by_row\(\) has the type .*\.Row"):
+        kernel.action("rows.by")(by_row)
+
+    @kernel.workflow
+    async def giving(ctx: WorkflowContext) -> None:
+        await ctx.step(of_row)
+
+    @kernel.workflow
+    async def taking(ctx: WorkflowContext) -> None:
+        await ctx.step(by_row, Row())
+
+    for function in (giving, taking):
+        failed = kernel.run(function)
+        assert failed.error_code != "INTERNAL"
+        assert "Row, which is not made from JSON (take its id, or a pydantic model" in str(
+            failed.error
+        )
+
+
 class Steps(Protocol):
     """What a workflow needs of a context."""
 

@@ -6,12 +6,14 @@ Plugin authors write both. A model is the better authority: it also gives typed 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, WorkflowError
 from automate_kernel.operations.patterns import NOT_LINEAR, find_pattern
 from automate_kernel.operations.schema_bounds import TooManyStepsError, bounded, bounded_steps
 from automate_kernel.operations.unknown_fields import fields_at, unknown
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 Schema: TypeAlias = Union[Mapping[str, Any], "type[BaseModel]", None]
 """A JSON Schema, a pydantic model, or nothing: any object."""
+
+# The type in pydantic's message.
+_CLASS = re.compile(r"<class '([^']+)'>")
 
 Check: TypeAlias = Callable[[Any], "list[FieldProblem]"]
 
@@ -34,6 +39,26 @@ class FieldProblem:
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message
+
+
+@contextmanager
+def readable_types(
+    what: str, error: type[PluginError | WorkflowError] = PluginError
+) -> Iterator[None]:
+    """Raise *error* if *what* has a type that nothing reads from JSON: an ORM's model, say."""
+    from pydantic import PydanticUserError
+
+    try:
+        yield
+    except PydanticUserError as refused:
+        unknown_type = _CLASS.search(str(refused))
+        if refused.code != "schema-for-unknown-type" or unknown_type is None:
+            # The first line alone: the others lead to pydantic's pages.
+            raise error(f"{what} can't be used: {str(refused).partition(chr(10))[0]}") from None
+        raise error(
+            f"{what} has the type {unknown_type[1]}, which is not made from JSON",
+            hint="take its id, or a pydantic model or dataclass with what is needed of it",
+        ) from None
 
 
 def is_model(schema: object) -> bool:

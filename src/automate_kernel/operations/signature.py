@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 
 from automate_kernel.errors import PluginError
 from automate_kernel.operations.context import Call
-from automate_kernel.operations.schemas import Schema, is_model
+from automate_kernel.operations.schemas import Schema, is_model, readable_types
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -141,7 +141,8 @@ def _build_model(
     config = ConfigDict(extra=extra, protected_namespaces=())  # type: ignore[typeddict-item]
     words = getattr(function, "__name__", type(function).__name__).split("_")
     title = "".join(map(str.capitalize, words)) or "Operation"
-    model = create_model(f"{title}Input", __config__=config, **definitions)
+    with readable_types(f"a parameter of {_name_of(function)}()"):
+        model = create_model(f"{title}Input", __config__=config, **definitions)
     return model, fields
 
 
@@ -156,5 +157,8 @@ def _field(name: str, annotation: Any) -> tuple[str, Any]:
 
 
 def _wrong(function: Callable[..., Any], problem: str, hint: str | None = None) -> PluginError:
-    name = getattr(function, "__qualname__", repr(function))
-    return PluginError(f"{name}() {problem}", hint=hint)
+    return PluginError(f"{_name_of(function)}() {problem}", hint=hint)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", repr(function)))

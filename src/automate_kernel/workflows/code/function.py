@@ -9,7 +9,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, WorkflowError
-from automate_kernel.operations.schemas import invalid, validation_problems
+from automate_kernel.operations.schemas import invalid, readable_types, validation_problems
 from automate_kernel.operations.signature import Binding, type_hints
 from automate_kernel.operations.spec import OperationSpec, step_operation
 from automate_kernel.secrets.handles import Sealed, SecretRef
@@ -36,7 +36,8 @@ class Values:
         if annotation not in (Any, None, type(None), inspect.Parameter.empty):
             from pydantic import TypeAdapter
 
-            self._adapter = TypeAdapter(annotation)
+            with readable_types(what, WorkflowError):
+                self._adapter = TypeAdapter(annotation)
 
     def json_schema(self) -> dict[str, Any] | None:
         """Return the JSON Schema of the values, or None if any JSON is one."""
