@@ -204,7 +204,9 @@ def _may_be_context(annotation: Any) -> bool:
     kind = get_origin(annotation) or annotation
     if kind in (Union, UnionType):
         return any(map(_may_be_context, get_args(annotation)))
-    if not inspect.isclass(kind) or kind is object or getattr(kind, "_is_protocol", False):
+    # From Python 3.11 on Any is a class.
+    anything = kind is Any or kind is object or getattr(kind, "_is_protocol", False)
+    if anything or not inspect.isclass(kind):
         return True
     # Told by what all contexts have: their module is made of this one.
     return hasattr(kind, "execution_id") and hasattr(kind, "label")
