@@ -1,4 +1,4 @@
-"""What Ctrl-C does before a command does something."""
+"""The meaning of Ctrl-C before a command does something."""
 
 from __future__ import annotations
 

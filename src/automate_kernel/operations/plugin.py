@@ -114,11 +114,20 @@ class Plugin:
         names = sorted(index)
         known = ", ".join(names[:_MOST_NAMES]) or "none"
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        if cls._has_method(name):
+            more += f"; its method {name}() needs @{cls._operation_noun}, right above its def"
         raise AutomateError(
             ErrorCodes.INVALID_ARGUMENT,
             f"{title} has no {cls._operation_noun} {name!r}",
             hint=did_you_mean(name, names, also=f"it has: {known}{more}"),
         )
+
+    @classmethod
+    def _has_method(cls, name: str) -> bool:
+        """Return True for a method of the author's own, who may have forgotten its decorator."""
+        home = next((each for each in cls.__mro__ if name in vars(each)), object)
+        own = not name.startswith("_") and home.__module__.partition(".")[0] != "automate_kernel"
+        return own and home is not object
 
     def find_own(self, name: str, own: Mapping[str, OperationSpec]) -> OperationSpec:
         """Return the spec *name* of `own_operations`, or raise ``INVALID_ARGUMENT``."""

@@ -67,8 +67,11 @@ def bind(
         signature = inspect.signature(function)
     except ValueError:  # int, or another that is written in C
         raise _wrong(function, "tells no parameters: write a function that calls it") from None
-    parameters = list(signature.parameters.values())[method:]
     hints = type_hints(function)
+    parameters = list(signature.parameters.values())
+    if method:
+        _require_self(function, parameters, hints)
+        del parameters[0]
     call = next((p.name for p in parameters if hints.get(p.name) is Call), None)
     rest = [p for p in parameters if p.name != call]
     output, returned = output_schema, hints.get("return")
@@ -89,6 +92,17 @@ def bind(
         hints = {**dict.fromkeys((p.name for p in rest), Any), **hints}
     model, fields = _build_model(function, rest, hints)
     return Binding(function, model, output, fields=fields, call=call, returns=returns)
+
+
+def _require_self(
+    function: Callable[..., Any], parameters: list[inspect.Parameter], hints: Mapping[str, Any]
+) -> None:
+    """Raise `PluginError` for a method whose first parameter is plainly one of the input."""
+    first = parameters[0].name if parameters else ""
+    hint = hints.get(first) if first != "self" else None
+    if not first or hint in (str, int, float, bool) or get_origin(hint) or is_model(hint):
+        shown = f": {first!r} would be the plugin" if first else ""
+        raise _wrong(function, f"takes no self{shown}", hint="write self as its first parameter")
 
 
 def _says_all(returned: Any) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
+from inspect import getattr_static
+from types import FunctionType
 from typing import Any
 
 from automate_kernel.errors import ErrorCodes, PluginError, did_you_mean, type_name
@@ -13,6 +15,17 @@ from automate_kernel.plugins.targets import load_target
 
 _KEY = r"[a-z][a-z0-9_-]{0,63}"
 _ANY_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}"
+
+
+def _called_on_the_class(plugin: type, base: type) -> str | None:
+    """Return the name of a class method of *base* that *plugin* has as a method of instances."""
+    for cls in plugin.__mro__[: plugin.__mro__.index(base)]:
+        for name, found in vars(cls).items():
+            if isinstance(found, FunctionType) and isinstance(
+                getattr_static(base, name, None), classmethod
+            ):
+                return name
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,11 @@ class Kind:
             raise PluginError(
                 f"{target} can't be made: it lacks {', '.join(lacking)}",
                 hint="write the methods that its base class leaves to it",
+            )
+        if base is not None and (name := _called_on_the_class(plugin, base)):
+            raise PluginError(
+                f"{name}() of {target} must be a class method: it is called without an instance",
+                hint=f"write @classmethod above def {name}(cls)",
             )
         if self.name == "command" and not isinstance(plugin, load_target("typer:Typer")):
             raise PluginError(
