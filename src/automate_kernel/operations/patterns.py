@@ -5,15 +5,15 @@ Python's engine goes back in the text when a guess was wrong: ``^(a+)+$`` makes 
 thirty characters of text, and no other thread runs meanwhile. Pydantic's engine never goes back. It
 builds an automaton instead, which costs time and memory: ``\w`` takes 50 kB, and ``\w{200}`` two
 hundred times as much. The engine itself stops at 10 MiB. So each pattern has a weight, an estimate
-of these bytes. One that is too heavy is refused before anything is built, the matchers that are
-kept have a weight together, and so have all patterns of one schema (`PatternBudget`).
+of these bytes. One that is surely too heavy is refused before anything is built, the matchers that
+are kept have a weight together, and so have all patterns of one schema (`PatternBudget`).
 """
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 
 NOT_LINEAR = (
@@ -59,7 +59,7 @@ class PatternBudget:
         """Return True if *pattern* is linear, and not too much for what is left."""
         known = self._seen.get(pattern)
         if known is None:
-            cost = min(weigh(pattern)[0], _ENGINES_LIMIT) if len(pattern) <= _LONGEST else 0
+            cost = min(weigh(pattern)[1], _ENGINES_LIMIT) if len(pattern) <= _LONGEST else 0
             known = cost <= self._left and is_pattern(pattern)
             self._left -= min(cost, self._left)
             self._seen[pattern] = known
@@ -85,9 +85,9 @@ class _Matchers:
             if kept is not None:
                 self._kept.move_to_end(pattern)
                 return kept[0]
-        weight, exact = weigh(pattern)
+        least, weight = weigh(pattern)
         # Not under the lock: it takes up to a fifth of a second.
-        made = None if exact and weight > _SURELY_TOO_HEAVY else _built(pattern)
+        made = None if least > _SURELY_TOO_HEAVY else _built(pattern)
         with self._lock:
             if made is None:
                 self._refused[pattern] = None
@@ -128,6 +128,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_COMBINED = ("&&", "--", "~~", "^")
 # The bytes of one state, of the classes of Unicode, and of what a class has more by its text.
 _STATE, _FOLDING = 40, 8
 _CLASSES = {
@@ -135,34 +137,43 @@ _CLASSES = {
     "s": 700,
 }  # fmt: skip
 _ANY, _RANGE, _LARGE_RANGE = 1_000, 40, 600
+# What a class takes wherever it stands. Of a group of \p there are many.
+_SURELY = {"w": 49_900, "W": 46_300, "d": 5_100, "D": 12_700, "S": 1_900, "s": 600}
 
 
-def weigh(pattern: str) -> tuple[int, bool]:
+def weigh(pattern: str) -> tuple[int, int]:
     """
-    Return about the bytes that the automaton of *pattern* takes, and True if that is exact.
+    Return about the fewest and the most bytes that the automaton of *pattern* takes.
 
-    It is too much rather than too little, and not exact if the engine may find a shorter way.
+    The fewest are none where the engine may find a shorter way.
     """
-    exact, factor = True, 1
+    tokens = list(_TOKEN.finditer(pattern))
+    if any("[" in (token["class"] or "")[1:] for token in tokens):
+        return 0, _ENGINES_LIMIT  # a class in a class, whose end isn't looked for
+    flags = any(token["flags"] for token in tokens)
+    most = _sum(tokens, _most_of_one, _STATE) * (_FOLDING if flags else 1)
+    shorter = flags or any(token["alternative"] for token in tokens)
+    return 0 if shorter else _sum(tokens, _least_of_one, 0), most
+
+
+def _sum(tokens: Sequence[re.Match[str]], of_one: Callable[[str], int], state: int) -> int:
+    """Return the weight of *tokens* if *of_one* gives that of a character or a class."""
     stack: list[list[int]] = [[0, 0]]  # the weight of each open group, and of its last part
-    for token in _TOKEN.finditer(pattern):
+    for token in tokens:
         kind, text, top = token.lastgroup, token.group(), stack[-1]
         if token["open"]:
-            if token["flags"]:
-                exact, factor = False, _FOLDING
             stack.append([0, 0])
         elif kind == "close":
             if len(stack) > 1:
-                inner = sum(stack.pop()) + _STATE
+                inner = sum(stack.pop()) + state
                 _append(stack[-1], inner)
         elif kind == "repeat":
-            top[1] += _STATE
+            top[1] += state
         elif text[0] == "{" and len(text) > 1:
-            top[1] = (top[1] + _STATE) * _times(token)
+            top[1] = (top[1] + state) * _times(token)
         else:
-            exact = exact and kind != "alternative" and _is_plain(text)
-            _append(top, _of_one(text))
-    return sum(map(sum, stack)) * factor, exact
+            _append(top, of_one(text))
+    return sum(map(sum, stack))
 
 
 def _append(group: list[int], weight: int) -> None:
@@ -175,23 +186,21 @@ def _times(token: re.Match[str]) -> int:
     return max(least + 1, most) if token["comma"] and not token["most"] else max(least, most)
 
 
-def _of_one(text: str) -> int:
-    """Return the weight of a character, an escape, or a class in brackets."""
+def _most_of_one(text: str) -> int:
+    """Return the most that a character, an escape, or a class in brackets can weigh."""
     if text == ".":
         return _ANY
-    weight = _STATE + sum(_CLASSES.get(each, 0) for each in re.findall(r"\\(.)", text))
+    weight = _STATE + sum(_CLASSES.get(each, 0) for each in _ESCAPED.findall(text))
     if text[0] == "[" and len(text) > 1:
-        large = text[1] == "^" or not text.isascii() or re.search(r"\\[xuU]|\[", text[1:])
+        large = text[1] == "^" or not text.isascii() or re.search(r"\\[xuU]", text)
         weight += _ANY * bool(large) + len(text) * (_LARGE_RANGE if large else _RANGE)
     return weight
 
 
-def _is_plain(text: str) -> bool:
-    """Return True unless what is in *text* may weigh less together than each alone."""
-    if text[0] == "\\":
-        return text[1] not in "pP"
-    if text[0] != "[" or len(text) == 1:
-        return True
-    classes = [each for each in re.findall(r"\\(.)", text) if each.isalnum()]
-    twice = ("[", "&&", "--", "~~")
-    return len(classes) < 2 and text.isascii() and not any(each in text[1:] for each in twice)
+def _least_of_one(text: str) -> int:
+    """Return the least that it weighs: nothing where one part may take away from another."""
+    classes = [each for each in _ESCAPED.findall(text) if each.isalnum()]
+    in_brackets = text[0] == "["
+    if len(classes) != 1 or (in_brackets and any(each in text[1:] for each in _COMBINED)):
+        return 0
+    return _SURELY.get(classes[0], 0)
