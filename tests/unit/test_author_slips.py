@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from automate_kernel.connectors import Connector, TriggerSpec, action
 from automate_kernel.errors import AutomateError, PluginError
 from automate_kernel.kernel import Kernel
+from automate_kernel.operations.exposure import check_tools
 from automate_kernel.providers import BaseProvider, capability
 
 
@@ -102,3 +103,13 @@ def test_a_method_without_self_is_named() -> None:
 def _specs_with(function: Any) -> None:
     made = type("Made", (Connector,), {"key": "made", "act": action(function)})
     assert list(made.operation_specs())
+
+
+def test_a_misspelt_tool_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The client would see one tool less, and nobody would know why."""
+    kernel = Kernel(discover=False)
+    kernel.action("shop.price")(lambda: 1)
+    check_tools(kernel.operations, ["shop.price", "shop.*", "shop.prise"])
+    (record,) = caplog.records
+    assert "'shop.prise' is on the list of tools, and isn't there yet" in record.getMessage()
+    assert "shop.price" in record.getMessage()

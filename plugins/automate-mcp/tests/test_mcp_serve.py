@@ -303,13 +303,14 @@ def test_a_session_belongs_to_who_began_it(http) -> None:
     ("settings", "arguments", "says"),
     [
         ("operations = 1", (), "operations"),
+        ("operation = ['shop.price']", (), "is unknown (did you mean 'operations'?)"),
         ("", ("--http",), "no tokens"),
         ('[[commands.mcp.tokens]]\nname = "a"\ntoken = "$secret:SHORT"\nscopes = ["*"]',
          ("--http",), "less than 20 characters"),
         ('[[commands.mcp.tokens]]\nname = "a"\ntoken = "$secret:CLAUDE"\nscopes = ["*"]',
          ("--http", "--host", "0.0.0.0"), "no host is allowed"),
     ],
-    ids=["wrong", "no token", "short token", "open"],
+    ids=["wrong", "misspelt", "no token", "short token", "open"],
 )  # fmt: skip
 def test_what_can_t_be_safe_does_not_start(project, settings, arguments, says) -> None:
     """With a line on what to do."""

@@ -75,12 +75,14 @@ def check_tools(operations: Invoker, allowed: Iterable[str]) -> None:
     """
     Raise `ConfigError` if one of *allowed* is the name of an operation that no model can call.
 
-    Names of what is not there yet are passed over, and so are patterns.
+    Names of what is not there yet are passed over with a line in the log, and so are patterns
+    without one.
     """
     for name in (each for each in allowed if NAME_PATTERN.fullmatch(each)):
         try:
             spec = operations.spec_at_hand(name)
-        except AutomateError:
+        except AutomateError as error:  # a plugin may come later, or it is a slip
+            logger.warning("%r is on the list of tools, and isn't there yet: %s", name, error)
             continue
         check_tool(name, spec)
 

@@ -58,7 +58,7 @@ def read_settings(given: Any) -> ServeSettings:
     try:
         return ServeSettings.model_validate(given)
     except ValidationError as error:
-        problems = "; ".join(map(str, validation_problems(error, given)))
+        problems = "; ".join(map(str, validation_problems(error, given, ServeSettings)))
         raise ConfigError(
             f"[commands.mcp] is not valid: {problems}", hint="the README lists its settings"
         ) from None
