@@ -14,8 +14,8 @@ What a block means is said by the first word after its fence:
 ``output``  what the block before it printed: each line, in order; ``…`` stands for anything
 ``console`` each line after ``$`` runs, and the lines below it are expected, as in ``output``;
             ``^C`` interrupts a command that runs on; ``cd`` changes the folder of what follows;
-            ``pip install -e ./FOLDER`` installs what the page has made; ``python manage.py shell`` makes the Python
-            blocks that follow a session of that project
+            ``pip install -e .`` and ``./FOLDER`` install what the page has made; ``python
+            manage.py shell`` makes the Python blocks that follow a session of that project
 ``yaml``    is loaded as a workflow; ``yaml steps`` and ``yaml trigger`` as a part of one; ``yaml
             cases`` with a file as the cases of a test; ``yaml openapi`` parses
 ``json``    parses
@@ -281,7 +281,7 @@ class Page:
         if command.startswith("cd "):
             os.chdir(command.removeprefix("cd "))
             return ""
-        if command.startswith("pip install -e ./"):
+        if command.startswith("pip install -e ."):
             _install(Path(command.removeprefix("pip install -e ")))
             return ""
         if command.startswith("export "):
