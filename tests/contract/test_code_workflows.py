@@ -110,7 +110,10 @@ def test_a_workflow_goes_on_in_another_process_after_each_wait(world: World) -> 
     assert found.output["found"] == [1.0, "zwei ü", {"n": None}]
     assert isinstance(found.output["found"][0], float)
     assert found.output["paid"] == 2 and 3 <= found.output["days"] < 3.1
-    assert world.called == [1.0, "zwei ü", {"n": None}]
+    # Of a gather none comes first.
+    assert world.called[2:] == [{"n": None}]
+    assert set(world.called[:2]) == {1.0, "zwei ü"}
+    assert len(world.called) == 3
     assert [run.place and run.place.split(" ", 1)[1] for run in found.steps] == [
         "(call 1.1)", "(call 1.2)", "(call 2, value)", "(call 3, sleep)", "(call 4, event)",
         "(call 5)", "(call 6, value)",

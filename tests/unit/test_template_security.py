@@ -466,7 +466,8 @@ def test_attacks_on_memory_and_time_end_in_an_error(name):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert time.thread_time() - began < 3  # tracing slows it down some five times
+    # Tracing slows it down some five times, and a busy machine as much again.
+    assert time.thread_time() - began < 10
     assert peak < 40_000_000
 
 
