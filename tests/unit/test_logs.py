@@ -216,6 +216,18 @@ def test_no_line_can_be_forged(log: io.StringIO, control: str) -> None:
     assert "refused: /x\\" in lines[0]
 
 
+def test_half_a_character_fits_into_a_file(log: io.StringIO) -> None:
+    """No file takes it: the record was lost, and Python printed an error of logging itself."""
+    logger = get_logger("automate_kernel.test")
+    try:
+        raise ValueError("half of \ud83d")
+    except ValueError as error:
+        logger.exception("failed: %s", error)
+    written = log.getvalue().encode()
+    assert b"failed: half of \\ud83d" in written
+    assert b"ValueError: half of \\ud83d" in written
+
+
 def test_a_traceback_has_no_line_that_looks_like_a_record(log: io.StringIO) -> None:
     """The text of an error may come from anybody."""
     try:

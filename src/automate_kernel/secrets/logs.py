@@ -22,14 +22,15 @@ _NAMES = (
 )  # fmt: skip
 # What a log line may hold: enough for any honest value, and little enough to be looked through.
 _DEEPEST, _MOST_VALUES = 100, 10_000
-# Control characters, and what some terminals and viewers take for the end of a line or an order.
-_OTHERS = "\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069"
+# Control characters, what some terminals and viewers take for the end of a line or an order, and
+# halves of characters, which no file takes.
+_OTHERS = "\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _CONTROL = re.compile(f"[\x00-\x1f{_OTHERS}]")
 _CONTROL_BUT_LINES = re.compile(f"[\x00-\x09\x0b-\x1f{_OTHERS}]")
 
 
 def printable(text: str) -> str:
-    """Return *text* with every control character escaped but the ends of lines."""
+    """Return *text* with every character escaped that a log can't have, but the ends of lines."""
     return text if text.isprintable() else _CONTROL_BUT_LINES.sub(_escaped, text)
 
 
