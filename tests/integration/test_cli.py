@@ -775,7 +775,8 @@ class Unread(Connector):
     key = "unread"
     display_name = "Unread"
 
-    def actions(self):
+    @classmethod
+    def actions(cls):
         raise SystemExit(3)
 """
 
