@@ -141,8 +141,9 @@ def nothing_is_repeated(
         assert len({order for order, _ in again}) == len(again), (place, paid)
         assert bool(again) or when != "answer" or place == places[-1], place
         assert all(len(set(steps)) == len(steps) for steps in told["steps"])
-    # Between a beginning and its result there are one or two commits; a heartbeat may be another.
-    assert unknown <= 3 * len(orders)
+    # Between a beginning and its result there are one or two commits, and more on a slow machine,
+    # where heartbeats come in between. Most deaths lose nothing.
+    assert unknown <= len(places) * len(orders) / 2
     if when == "tool":
         assert unknown >= 1
 
