@@ -36,7 +36,7 @@ def prose(docstring: str | None) -> str:
 
 
 def _inline(text: str) -> str:
-    text = re.sub(r"``(.+?)``", lambda m: f"`{m[1]}`", text)
+    text = re.sub(r"``(.+?)``", lambda m: f"`{m[1]}`", text, flags=re.DOTALL)
     if re.search(r"^[*-] ", text, re.MULTILINE):
         return text
     return re.sub(r"\s*\n\s*", " ", text)

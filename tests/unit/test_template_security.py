@@ -459,15 +459,19 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_on_memory_and_time_end_in_an_error(name):
     """Each ends soon, having used little, and the error says what to do."""
-    tracemalloc.start()
-    began = time.thread_time()
-    try:
-        fails(ATTACKS[name], own=TemplateEngine(registry, limits=SMALL))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    # Tracing slows it down some five times, and a busy machine as much again.
-    assert time.thread_time() - began < 10
+    # The best of three: what else runs on the machine uses the caches too.
+    for _ in range(3):
+        tracemalloc.start()
+        began = time.thread_time()
+        try:
+            fails(ATTACKS[name], own=TemplateEngine(registry, limits=SMALL))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        seconds = time.thread_time() - began
+        if seconds < 3:
+            break
+    assert seconds < 3  # tracing slows it down some five times
     assert peak < 40_000_000
 
 

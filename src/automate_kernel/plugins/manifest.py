@@ -8,14 +8,15 @@ from the code, and finds where the two differ.
 from __future__ import annotations
 
 import sys
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from automate_kernel.errors import PluginError
-from automate_kernel.plugins.manifest_text import PluginDescription, outlined, to_text
+from automate_kernel.plugins.manifest_text import outlined, to_text
 from automate_kernel.plugins.records import PluginRecord
 
 MANIFEST_FILE = "automate.json"
@@ -93,11 +94,9 @@ class Manifest:
             if each["kind"] == kind and each["target"].rpartition(":")[2] == name
         ]
         found = [each for each in found if each["key"] == key] or found
-        if not found:
-            return None
-        if isinstance(found[0], PluginDescription):
-            return found[0].known_as(key, target)
-        return {**found[0], "key": key, "target": target}
+        own = {"key": key, "target": target}
+        # Not a copy: what is long stays unread until somebody asks for it.
+        return ChainMap(own, cast("dict[str, Any]", found[0])) if found else None
 
     def has_account(self, kind: str, target: str) -> bool | None:
         """

@@ -46,14 +46,10 @@ class PluginDescription(Mapping[str, Any]):
     def __repr__(self) -> str:
         return f"<PluginDescription {self._known.get('kind')}:{self._known.get('key')}>"
 
-    def known_as(self, key: str, target: str) -> PluginDescription:
-        """Return the description of the same plugin under another *key* or path."""
-        return PluginDescription({**self._known, "key": key, "target": target}, self._rest)
-
     def _read(self) -> None:
         text = self._rest
         if text is not None:
-            self._known = {**parsed(text), **self._known}
+            self._known = parsed(text)
             self._rest = None
 
 

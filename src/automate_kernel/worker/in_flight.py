@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,6 +42,10 @@ class Task:
         self.cancel: Callable[[], Any] | None = None
         self.recall: Callable[[], Any] | None = None
         """Is called once its item is to be put back and taken up anew, if it can be."""
+
+    def ran_out(self, lease_seconds: float) -> bool:
+        """Return True if nothing has renewed its lease in time: this process was frozen, say."""
+        return time.monotonic() - self.leased_at >= lease_seconds
 
     def stop(self) -> None:
         """Cancel its handler, where that can be done."""

@@ -534,9 +534,7 @@ class Worker:
         return task.begun
 
     def _begin(self, task: Task) -> Handler | None:
-        # No heartbeat has renewed it: this process was frozen, say, and another may have the item.
-        ran_out = time.monotonic() - task.leased_at >= self.store.lease_seconds
-        held = ran_out or self._stopping.is_set() or task.asked
+        held = self._stopping.is_set() or task.asked or task.ran_out(self.store.lease_seconds)
         if held or not self._note_begin(task):
             return None
         task.started_at = time.monotonic()

@@ -212,6 +212,9 @@ def told_of(kernel: Kernel) -> dict[str, Any]:
     return {
         "status": main.status.value, "error": main.error, "output": main.output,
         "steps": [[run.step_id for run in each.steps] for each in found],
+        "saved": [
+            run.step_id for each in found for run in each.steps if run.status.value == "COMPLETED"
+        ],
         "shown": {
             run.step_id: run.progress["value"]
             for each in found for run in each.steps if run.progress

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from automate_kernel.durations import Duration, format_duration
 from automate_kernel.errors import ErrorCodes, WorkflowError
+from automate_kernel.operations.schemas import validation_problems
 from automate_kernel.storage.values import UnstorableError, plain_json
 from automate_kernel.workflows.definition.structure import FieldPath
 
@@ -145,10 +146,7 @@ class RetryPolicy(DefinitionModel):
             try:
                 super().__init__(**fields)
             except ValidationError as error:
-                problems = "; ".join(
-                    ": ".join([*map(str, each["loc"]), each["msg"]])
-                    for each in error.errors(include_input=False)
-                )
+                problems = "; ".join(map(str, validation_problems(error, fields)))
                 known = ", ".join(type(self).model_fields)
                 raise WorkflowError(
                     f"a RetryPolicy is not as it must be: {problems}", hint=f"it takes {known}"

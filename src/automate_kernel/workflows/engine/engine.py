@@ -543,18 +543,14 @@ class Engine:
 
     def _is_over(self, driven: Driven) -> bool:
         """Return True if nothing more of *driven* may begin; renew a lease that ran out."""
-        now = time.monotonic()
-        if driven.over or not self._ran_out(driven, now):
+        task, now = driven.task, time.monotonic()
+        if driven.over or not task.ran_out(self._setup.lease_seconds):
             return driven.over
         if self._holds(driven):
-            driven.task.leased_at = now
+            task.leased_at = now
         else:
-            driven.task.stop()
+            task.stop()
         return driven.over
-
-    def _ran_out(self, driven: Driven, now: float) -> bool:
-        """Return True if no heartbeat has renewed the lease: this process was frozen, say."""
-        return now - driven.task.leased_at >= self._setup.lease_seconds
 
     def _holds(self, driven: Driven) -> bool:
         """Renew the lease of *driven*; without the certainty that it is ours, it is lost."""
@@ -663,7 +659,7 @@ class Engine:
         """Make a quick call; return False if another thread has taken the turns on meanwhile."""
         number = self._turner
         self._calling_since = began = time.monotonic()
-        over = self._ran_out(driven, began) and self._is_over(driven)
+        over = driven.task.ran_out(self._setup.lease_seconds) and self._is_over(driven)
         outcome = CallOutcome(call, begun=False) if over else self._outcome(driven, call)
         took = time.monotonic() - began
         with self._lock:
@@ -741,7 +737,7 @@ class Engine:
                 if not held:
                     return CallOutcome(call, begun=False)
             # Others of the same turn may have begun long ago, as this process knows only now.
-            ran_out = self._ran_out(driven, time.monotonic())
+            ran_out = driven.task.ran_out(self._setup.lease_seconds)
             if ran_out and await asyncio.to_thread(self._is_over, driven):
                 return CallOutcome(call, begun=False)
             return await self._runner.aperform(driven.flow, call)
