@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from automate_kernel.outbox import ItemStatus, NewItem, Outcome, RowsOutboxStore
+from fault_invariants import plain
 from fault_scene import Scene
 
 
@@ -56,21 +57,23 @@ def test_a_backlog_starves_nobody(open_scene: Callable[..., Scene], full: bool) 
     scene = open_scene(30.0)
     count = 20_000 if full else 2_000
     now = datetime.now(timezone.utc)
-    nothing: dict[str, Any] = {"seconds": 0}
-    backlog = scene.outbox.enqueue_many(NewItem("job", nothing, priority=1) for _ in range(count))
-    fresh = scene.outbox.enqueue("job", nothing, priority=-3)
+    # Too long to run in place: where kinds run apart, each goes as fast as it can.
+    short: dict[str, Any] = {"seconds": 0.001}
+    backlog = scene.outbox.enqueue_many(NewItem("job", short, priority=1) for _ in range(count))
+    fresh = scene.outbox.enqueue("job", short, priority=-3)
     # Due for longer than the four hours that four points of priority are worth.
-    aged = scene.outbox.enqueue("job", nothing, priority=-3, run_at=now - timedelta(hours=5))
-    others = [scene.outbox.enqueue("other", nothing) for _ in range(20)]
-    tenants = [scene.outbox.enqueue("job", nothing, tenant_id="small") for _ in range(20)]
+    aged = scene.outbox.enqueue("job", short, priority=-3, run_at=now - timedelta(hours=5))
+    others = [scene.outbox.enqueue("other", short) for _ in range(20)]
+    tenants = [scene.outbox.enqueue("job", short, tenant_id="small") for _ in range(20)]
     scene.start()
     scene.drain()
     scene.stop_all()
     scene.check([*backlog, fresh, aged, *others, *tenants])
-    order = [line[1] for line in scene.ledger.lines() if line[0] in ("job", "other")]
-    place = {item_id: number for number, item_id in enumerate(order)}
-    assert max(place[one] for one in (*others, *tenants, aged)) < count / 4
-    assert place[fresh] > count * 0.9
+    # Of the claims: on a busy machine a thread may stand still between its item and the first line.
+    claims = scene.rows("SELECT item FROM history WHERE after = 'RUNNING' ORDER BY id")
+    place = {plain(claim.item): number for number, claim in enumerate(claims)}
+    assert max(place[plain(one)] for one in (*others, *tenants, aged)) < count / 4
+    assert place[plain(fresh)] > count * 0.9
 
 
 def test_a_claim_under_an_old_snapshot(open_postgresql: Callable[..., Scene], full: bool) -> None:
