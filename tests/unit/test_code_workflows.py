@@ -128,6 +128,45 @@ def test_values_keep_their_types_through_the_record(kernel: Kernel) -> None:
     )
 
 
+def test_a_function_that_changes_what_it_got_changes_no_record(kernel: Kernel) -> None:
+    def lines() -> dict[str, Any]:
+        return {"lines": "a"}
+
+    @kernel.workflow
+    async def lists(ctx: WorkflowContext) -> dict[str, Any]:
+        return {"lines": "a"}
+
+    @kernel.workflow
+    async def changing(ctx: WorkflowContext) -> None:
+        seen: list[Any] = []
+        calls.append(seen)
+
+        def change(got: Any) -> None:
+            seen.append(repr(got))
+            got["more"] = 1
+
+        change(await ctx.step(lines))
+        change(await ctx.child(lists))
+        answer = await ctx.approve("Go on?", form=[{"name": "lines", "type": "text"}])
+        change(answer.form)
+        change((await ctx.wait_for(signal="go")).payload)
+        await ctx.sleep(0.001)
+
+    execution_id = kernel.start(changing)
+    kernel.run_until_idle(patience=5)
+    kernel.approvals.approve(execution_id, "approve", by="ann", form={"lines": "a"})
+    kernel.run_until_idle(patience=5)
+    kernel.signal(execution_id, "go", {"lines": "a"})
+    kernel.run_until_idle(patience=5)
+
+    assert len(calls) > 3
+    assert calls[-1] == ["{'lines': 'a'}"] * 4
+    assert all(seen == calls[-1][: len(seen)] for seen in calls)
+    execution = kernel.executions.get(execution_id)
+    assert execution is not None and execution.status is ExecutionStatus.COMPLETED
+    assert "more" not in str([run.output for run in execution.steps])
+
+
 def test_a_function_starts_by_itself(kernel: Kernel) -> None:
     """`start` and `run` take the function, and its argument as it is."""
 

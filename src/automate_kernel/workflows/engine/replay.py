@@ -585,9 +585,12 @@ class _Driver:
         one, error = self._open.get(run.key), outcome.error
         if error is None:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
-            run.output_ref = outcome.ref
-            if outcome.encoded is not None:
-                self._draft.keep_output(run.key, outcome.encoded)
+            run.output_ref, encoded = outcome.ref, outcome.encoded
+            if encoded is None and outcome.ref is None and run.output is not None:
+                # Before the function gets it: what that changes must not be saved.
+                encoded = encode_json(run.output, f"output of step {run.step_id!r}")
+            if encoded is not None:
+                self._draft.keep_output(run.key, encoded)
         elif self._retries(step, run, one, error):
             self._retry(step, run, error)
             return
