@@ -11,11 +11,12 @@ import pytest
 from workers import PATIENCE, until, working
 from automate_kernel import Kernel
 from automate_kernel.errors import ErrorCodes, StorageError
-from automate_kernel.outbox import ItemStatus
+from automate_kernel.outbox import ItemStatus, Outcome
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import STEP
 from automate_kernel.storage import rows as rows_module
 from automate_kernel.workflows.engine import flow as flow_module
+from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.turn import CallOutcome
 from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
@@ -132,6 +133,62 @@ def test_a_half_that_is_saved_stays_with_its_worker(
     results = [saved[flow.item.id] for flow in flows]
     assert [isinstance(each, StorageError) for each in results] == [False, False, True, True]
     assert [is_over(kernel, one) for one in started] == [True, True, False, False]
+
+
+# -- claims of the same item -----------------------------------------------------------------------
+
+
+def test_a_claim_that_was_lost_is_not_saved_beside_a_later_one_of_the_same_worker(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first one still calls would be taken for what the second has called."""
+    checkpoint = kernel.executions.checkpoints.save
+    saving, may_save = threading.Event(), threading.Event()
+    gates, calls = [threading.Event() for _ in range(2)], list[str]()
+
+    def slow_at_first(group: Any) -> Any:
+        saving.set()
+        assert may_save.wait(PATIENCE)
+        return checkpoint(group)
+
+    @kernel.action
+    def work() -> int:
+        calls.append("work")
+        number = len(calls) - 1
+        assert gates[number].wait(PATIENCE)
+        return number
+
+    @kernel.action
+    def after() -> None:
+        calls.append("after")
+
+    @kernel.action
+    def other() -> None:
+        return None
+
+    add(kernel, {"id": "a", "action": "work"}, {"id": "b", "action": "after"})
+    kernel.add_workflow(
+        {"name": "other", "trigger": {"type": "manual"}, "steps": [{"id": "a", "action": "other"}]}
+    )
+    one = kernel.start("w")
+    with working(kernel) as worker:
+        until(lambda: calls)
+        (engine,) = (pool for pool in worker._pools if isinstance(pool, Engine))
+        item = kernel.outbox.get(see(kernel, one).item_id)
+        assert item is not None
+        back = Outcome(item.id, ItemStatus.PENDING, 0, token=item.lease_token)
+        assert kernel.outbox.acknowledge(worker.worker_id, [back]) == set()
+        until(lambda: len(calls) == 2)
+        monkeypatch.setattr(kernel.executions.checkpoints, "save", slow_at_first)
+        kernel.start("other")
+        assert saving.wait(PATIENCE)
+        for gate in gates:
+            gate.set()
+        until(lambda: engine._dirty.qsize() == 2)
+        may_save.set()
+        until(lambda: is_over(kernel, one))
+    assert calls == ["work", "work", "after"]
+    assert see(kernel, one).steps[0].output == 1
 
 
 # -- large outputs ---------------------------------------------------------------------------------

@@ -831,6 +831,12 @@ class Engine:
             self._commit(group)
 
     def _commit(self, group: Sequence[Driven]) -> None:
+        by_item = {driven.task.item.id: driven for driven in group}
+        if len(by_item) < len(group):
+            # An item may be here twice: it was taken from this worker, and claimed again. What is
+            # saved is told by the items, so that the claim that was lost must not stand beside it.
+            self._commit([each for each in group if by_item[each.task.item.id] is not each])
+            group = list(by_item.values())
         pairs = [(driven.flow, driven.saving) for driven in group if driven.saving is not None]
         try:
             saved = self._runner.save(pairs, until=self._stopped.is_set)
