@@ -23,9 +23,16 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretUnavailableError
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    SecretUnavailableError,
+    type_name,
+)
 from automate_kernel.operations.context import ConnectorContext
 from automate_kernel.operations.field_options import FieldOption, options
+from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import Schema, invalid, schema_problems
 from automate_kernel.operations.spec import OperationSpec, decorating, marked_operations
@@ -105,6 +112,8 @@ class TriggerSpec:
             raise ConfigError(f"trigger {self.name!r}: {problem}", hint=hint)
 
     def _problems(self) -> Iterator[tuple[str, str]]:
+        if not isinstance(self.name, str) or not self.name:
+            yield f"its name can't be {type_name(self.name)}", 'write TriggerSpec("received")'
         if self.replay_guard not in _GUARDS:
             yield f"replay_guard can't be {self.replay_guard!r}", f"use {', '.join(_GUARDS)}"
         if isinstance(self.keep_headers, str):
@@ -303,7 +312,9 @@ class Connector(Plugin):
         except SecretUnavailableError:
             # Not the sender's fault: refused for good, a webhook that nobody sends again is lost.
             raise
-        except (Exception, SystemExit) as error:  # a plugin must not end its host
+        except BaseException as error:  # SystemExit too: a plugin must not end its host
+            if is_interruption(error):
+                raise
             # Without Python's own traceback, in which the error may quote the secret.
             text = "%s failed to verify a webhook, which is refused: %s"
             words = ctx.redact(f"{type(error).__name__}: {error}")

@@ -29,7 +29,7 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, Stora
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.field_choices import FieldChoices
 from automate_kernel.operations.field_options import FieldOption
-from automate_kernel.operations.invoker import Invoker
+from automate_kernel.operations.invoker import Invoker, require_name
 from automate_kernel.operations.replacement import Replacement
 from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.operations.spec import OperationSpec, decorating, operation_from_function
@@ -160,7 +160,7 @@ class Kernel:
         *,
         plugins: Iterable[Any] = (),
         config: Mapping[str, Mapping[str, Any]] | None = None,
-        secrets: SecretsBackend | Iterable[Any] | Mapping[str, str] | None = None,
+        secrets: SecretsBackend | type[Any] | Iterable[Any] | Mapping[str, str] | None = None,
         workflows: Iterable[Workflow | str | Path] = (),
         workflow_source: WorkflowSource | None = None,
         outbox: OutboxStore | str | None = None,
@@ -286,13 +286,14 @@ class Kernel:
             return [EnvSecretsBackend()]
         if isinstance(secrets, Mapping):
             return [MemorySecretsBackend(secrets)]
-        if not isinstance(secrets, (str, SecretsBackend, Iterable)):
+        if not isinstance(secrets, (str, type, SecretsBackend, Iterable)):
             raise ConfigError(
                 f"secrets can't be {type_name(secrets)}",
                 hint="pass backends, their keys, or a mapping for tests",
             )
-        given = [secrets] if isinstance(secrets, (str, SecretsBackend)) else list(secrets)
-        return [self._secrets_backend(each) for each in given]
+        if isinstance(secrets, (str, type, SecretsBackend)):
+            secrets = [secrets]
+        return [self._secrets_backend(each) for each in secrets]
 
     def _secrets_backend(self, given: Any) -> SecretsBackend:
         options: Mapping[str, Any] = {}
@@ -306,6 +307,12 @@ class Kernel:
                 )
         if isinstance(given, str):
             given = BUILT_IN.get(given, given)
+        elif not isinstance(given, SecretsBackend) and not _is_backend(given):
+            what = f"the class {given.__name__}" if isinstance(given, type) else type_name(given)
+            raise ConfigError(
+                f"a secrets backend can't be {what}",
+                hint="pass a SecretsBackend, its class, or the key or dotted path of one",
+            )
         trouble = "doesn't take these options" if options else "needs arguments"
         made: SecretsBackend = self._made("secrets_backend", given, trouble, **options)
         return made
@@ -1453,13 +1460,12 @@ def _of_tenant(event: Event, tenant_id: str | None) -> Event:
     return event
 
 
+def _is_backend(given: Any) -> bool:
+    return isinstance(given, type) and issubclass(given, SecretsBackend)
+
+
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:
-    if not isinstance(operation, str):
-        raise AutomateError(
-            ErrorCodes.INVALID_ARGUMENT,
-            f"an operation is called by its name, not by {type_name(operation)}",
-            hint='for example kernel.invoke("orders.total", {"lines": []})',
-        )
+    require_name(operation)
     if tenant_id is not None:
         check_text(tenant_id, "tenant_id")
     if idempotency_key is not None:

@@ -1,6 +1,8 @@
 """What a connector raises while it reads a webhook shows none of its secrets."""
 
 import traceback
+from asyncio import CancelledError
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from automate_kernel import AutomateError, Connector, ErrorCodes, Kernel, TriggerSpec
@@ -35,12 +37,19 @@ def test_a_failing_parser_shows_no_secret(raised):
     assert kernel.outbox.find() == []
 
 
-@pytest.mark.parametrize("where", ["verify_webhook", "parse_webhook", "delivery_id"])
-def test_a_connector_that_exits_ends_no_server(where):
-    """It would end the process that serves, at the word of whoever sends the request."""
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), CancelledError()])
+@pytest.mark.parametrize(
+    "where", ["verify_webhook", "route_webhook", "parse_webhook", "delivery_id"]
+)
+def test_a_connector_that_exits_ends_no_server(where, raised):
+    """
+    It would end the process that serves, at the word of whoever sends the request.
+
+    A server receives on a thread: what is raised there ends the event loop that waits for it.
+    """
 
     def leave(*given):
-        raise SystemExit(3)
+        raise raised
 
     class Hub(Connector):
         key = "hub"
@@ -54,9 +63,27 @@ def test_a_connector_that_exits_ends_no_server(where):
 
     setattr(Hub, where, leave)
     kernel = Kernel(plugins=[Hub], secrets={}, discover=False)
-    with pytest.raises(AutomateError):
-        kernel.receive_webhook("hub", "push", {}, b"{}")
+    with ThreadPoolExecutor(1) as threads, pytest.raises(AutomateError):
+        threads.submit(kernel.receive_webhook, "hub", "push", {}, b"{}").result()
     assert kernel.outbox.find() == []
+
+
+def test_ctrl_c_while_a_webhook_is_received_is_the_programs():
+    """On the main thread it is no error of the connector."""
+
+    class Hub(Connector):
+        key = "hub"
+
+        @classmethod
+        def triggers(cls):
+            return [TriggerSpec("push")]
+
+        def verify_webhook(self, headers, raw_body):
+            raise KeyboardInterrupt
+
+    kernel = Kernel(plugins=[Hub], secrets={}, discover=False)
+    with pytest.raises(KeyboardInterrupt):
+        kernel.receive_webhook("hub", "push", {}, b"{}")
 
 
 def test_a_stranger_writes_little_into_the_log(caplog):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -43,6 +42,7 @@ from automate_kernel.errors import (
     PayloadError,
     StorageError,
 )
+from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import Backoff, OutcomeRecorded
 from automate_kernel.plugins import hookimpl
@@ -129,8 +129,7 @@ class TaskRunner:
         try:
             value = self._call(result)
         except BaseException as error:
-            main = threading.current_thread() is threading.main_thread()
-            if main and isinstance(error, KeyboardInterrupt):
+            if is_interruption(error):
                 raise
             return self._fail(item, record, error, retry_of(task.func, _retry(task)), result)
         try:

@@ -33,6 +33,7 @@ from automate_kernel.operations.field_options import (
     searched,
 )
 from automate_kernel.operations.fields import input_fields
+from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.plugin import Plugin
 
@@ -172,9 +173,11 @@ class FieldChoices:
         try:
             with calling(question.call), self._operations.secrets.session():
                 yield partial(question.perform, self._operations.plugin_of)
-        except (KeyboardInterrupt, asyncio.CancelledError):
+        except asyncio.CancelledError:
             raise
         except BaseException as error:  # SystemExit too: a plugin must not end its host
+            if is_interruption(error):
+                raise
             raise self._operations.clean_error(error, question.about) from None
 
     def _asked(

@@ -24,10 +24,12 @@ from automate_kernel.errors import (
     UnknownHereError,
     did_you_mean,
     nearest,
+    type_name,
 )
 from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize, normalizing
+from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.replacement import Replacement, Replacements
@@ -215,6 +217,7 @@ class Invoker:
         """Return a spec, and the kind and key of the plugin that has more to say about it."""
         if isinstance(name, OperationSpec):
             return name, None
+        require_name(name)
         found = self._functions.get(name)
         if found is not None:
             return found, None
@@ -234,6 +237,7 @@ class Invoker:
 
     def plugin_class(self, name: str) -> type[Plugin] | None:
         """Return the class whose operation *name* is, or None for a function of the host."""
+        require_name(name)
         if name in self._functions:
             return None
         kind, owner, _ = self._located(name)
@@ -356,10 +360,10 @@ class Invoker:
                 self._before(call, data)
                 result = self._invoke(name, data, call, timeout)
                 output = self.redactor.redact_value(result, cut=False)
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:
                 # SystemExit too: an action must not end its worker, whatever it calls.
+                if is_interruption(error):
+                    raise
                 # None: the cause may hold a secret, and a log of this error would print it.
                 raise self._failed(name, data, call, error) from None
             self.hooks.notify("automate_after_call", call=call, output=output, error=None)
@@ -556,6 +560,16 @@ def _close(result: object) -> None:
 def _is_in_transaction() -> bool:
     call = current_call()
     return call is not None and call.transaction is not None
+
+
+def require_name(operation: Any) -> None:
+    """Raise ``INVALID_ARGUMENT`` if *operation* can't be the name of one."""
+    if not isinstance(operation, str):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"an operation is called by its name, not by {type_name(operation)}",
+            hint='for example kernel.invoke("orders.total", {"lines": []})',
+        )
 
 
 def name_of(operation: str | OperationSpec) -> str:

@@ -303,12 +303,27 @@ def construct(cls: type[P], complete: dict[str, Any], ctx: PluginContext) -> P:
     except ConfigError:
         raise
     except Exception as error:
-        problem = ConfigError(
-            f"{cls._noun} {ctx.key!r} could not be created: {type(error).__name__}",
-            hint="the log says more; its config may name something that does not exist",
-        )
+        problem = _not_created(cls, ctx.key, error)
         mark(problem, error, ctx.redact)
         text = ctx.redact(f"{type(error).__name__}: {error}")
         log_error(ctx.logger, logging.ERROR, "%s", text, trace=problem.trace)
         # Not in the message, and no cause for a traceback to show: it may quote the config.
         raise problem from None
+
+
+def _not_created(cls: type[Plugin], key: str, error: Exception) -> ConfigError:
+    what = f"{cls._noun} {key!r} could not be created"
+    if isinstance(error, TypeError):
+        signature = inspect.signature(cls)
+        try:
+            signature.bind({}, ctx=None)
+        except TypeError:
+            names = ", ".join(signature.parameters)
+            return ConfigError(
+                f"{what}: its __init__ takes ({names}), and is called with (config, ctx=…)",
+                hint="write def __init__(self, config, *, ctx); what it needs, it reads of config",
+            )
+    return ConfigError(
+        f"{what}: {type(error).__name__}",
+        hint="the log says more; its config may name something that does not exist",
+    )

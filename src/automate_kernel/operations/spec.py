@@ -41,6 +41,7 @@ __all__ = ["OperationOptions", "OperationSpec", "marked_operations", "operation_
 S = TypeVar("S", bound="OperationSpec")
 F = TypeVar("F", bound=Callable[..., Any])
 
+_FLAGS = ("idempotent", "read_only", "destructive", "transactional")
 _MOST = 20_000_000
 _LONGEST_NAME = 200
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -86,6 +87,7 @@ class OperationSpec:
                     f"{label} of {self.name!r} is {type_name(schema)}",
                     hint="give a pydantic model class or a JSON Schema as a dict",
                 )
+        _require_flags({label: getattr(self, label) for label in _FLAGS}, f" of {self.name!r}")
         if self.read_only and (self.destructive or self.transactional):
             other = "destructive" if self.destructive else "transactional"
             raise PluginError(
@@ -197,6 +199,17 @@ class OperationSpec:
             raise error.about(what or f"output of {self.name!r}") from None
 
 
+def _require_flags(given: Mapping[str, Any], of: str) -> None:
+    """Raise `PluginError` for options of an operation that are neither True nor False."""
+    for label in _FLAGS:
+        if not isinstance(value := given.get(label, False), bool):
+            # Any text counts as true: "no" would allow what it forbids.
+            raise PluginError(
+                f"{label}{of} is True or False, and can't be {type_name(value)}",
+                hint=f"write {label}=True or {label}=False",
+            )
+
+
 def _written(value: Any) -> Any:
     """Return the JSON value for a *value* that is not JSON, or `NotImplemented`."""
     known = isinstance(value, (date, time, timedelta, UUID, Decimal, PurePath))
@@ -261,6 +274,7 @@ def decorating(
         if option not in known:
             meant = did_you_mean(option, known) or f"it has {', '.join(known)}"
             raise TypeError(f"{noun}() has no option {option!r}: {meant}")
+    _require_flags(options, f" in {noun}()")
     if not (name is None or isinstance(name, str) or callable(name)):
         raise TypeError(f"the name in {noun}() must be text, not {type(name).__name__}")
 

@@ -80,6 +80,9 @@ class Kind:
                 f"{name}() of {target} must be a class method: it is called without an instance",
                 hint=f"write @classmethod above def {name}(cls)",
             )
+        if self.has_key:
+            # Here, as it knows operations, and a project with none needs nothing of them.
+            load_target("automate_kernel.plugins.declarations:require_declared")(plugin, target)
         if self.name == "command" and not isinstance(plugin, load_target("typer:Typer")):
             raise PluginError(
                 f"{target} is {type_name(plugin)}, and no command",

@@ -18,6 +18,7 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, printed
 from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import normalizing
+from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import NewItem, bounded_seconds
@@ -297,9 +298,7 @@ class Poller:
         except _ClaimLostError:
             logger.warning("poll %s took longer than its claim; its result is dropped", poll.name)
         except BaseException as error:  # SystemExit too: a plugin must not end its host
-            ours = threading.current_thread() is not threading.main_thread()
-            # On a thread of ours it is the plugin's own: only the main one is interrupted.
-            if isinstance(error, KeyboardInterrupt) and not ours:
+            if is_interruption(error):
                 raise
             self._fail(poll, row, error)
         else:

@@ -265,8 +265,15 @@ class SecretResolver:
 def _named(
     backends: SecretsBackend | Iterable[SecretsBackend] | Mapping[str, SecretsBackend],
 ) -> tuple[tuple[str, SecretsBackend], ...]:
-    if isinstance(backends, SecretsBackend):
+    if isinstance(backends, (SecretsBackend, type)):
         backends = (backends,)
     if isinstance(backends, Mapping):
         return tuple(backends.items())
+    backends = tuple(backends)
+    for backend in backends:
+        if isinstance(backend, type):
+            raise ConfigError(
+                f"a secrets backend can't be the class {backend.__name__}",
+                hint=f"pass an instance: {backend.__name__}(…)",
+            )
     return tuple((backend.name or type(backend).__name__, backend) for backend in backends)

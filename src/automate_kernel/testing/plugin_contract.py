@@ -13,11 +13,10 @@ from typing import Any, ClassVar, NoReturn
 import pytest
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
-from automate_kernel.operations.field_options import options_methods
-from automate_kernel.operations.fields import input_fields
 from automate_kernel.operations.plugin import Plugin, create
 from automate_kernel.operations.schemas import is_model
 from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.plugins.declarations import options_problems
 from automate_kernel.plugins.kinds import Kind
 from automate_kernel.testing.blocking_calls import run_watched
 from automate_kernel.testing.connection_tests import require_refusal, unreachable_configs
@@ -188,14 +187,8 @@ class PluginContract:
 
     def test_options_are_those_of_fields(self, plugin: Plugin) -> None:
         """A method that gives options names a field, and takes the values of fields alone."""
-        specs = {spec.name: spec for spec in specs_of(plugin)}
-        for each in options_methods(type(plugin)):
-            unknown = each.operations - specs.keys()
-            assert not unknown, f"{each.method}() is for {sorted(unknown)}, which isn't there"
-            serving = [spec for spec in specs.values() if each.serves(spec.name)]
-            names = {f.name for spec in serving for f in input_fields(spec.json_schema())}
-            for name in (each.field, *each.fields_needed(type(plugin))):
-                assert name in names, f"{each.method}() names {name!r}, which is no field"
+        found = options_problems(type(plugin), specs_of(plugin))
+        assert not [f"{text} ({hint})" for text, hint in found]
 
     def test_its_connection_test_refuses_a_bad_config(self, plugin: Plugin) -> None:
         """With an address where nothing answers, and with *bad_configs*, `check` raises in time."""

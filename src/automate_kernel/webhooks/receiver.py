@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from automate_kernel.errors import AutomateError, SecretUnavailableError, WebhookRejectedError
+from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import NewItem
@@ -101,7 +102,9 @@ class WebhookReceiver:
         """Return the trigger whose event a verified request is, and its spec."""
         try:
             spec = connector.find_trigger(connector.route_webhook(trigger, headers, raw_body))
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # SystemExit too: a plugin must not end its host
+            if is_interruption(error):
+                raise
             raise self.operations.clean_error(error, f"webhook {trigger!r}") from None
         return spec.name, spec
 
@@ -116,7 +119,9 @@ class WebhookReceiver:
             if isinstance(payload, Ignored) or spec.replay_guard == "off":
                 return payload, None
             return payload, delivery_id_of(connector, spec, headers, raw_body)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_interruption(error):
+                raise
             clean = self.operations.clean_error(error, f"webhook {trigger!r}")
             if not isinstance(error, AutomateError):
                 log_error(

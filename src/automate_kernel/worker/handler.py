@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -24,6 +23,7 @@ from automate_kernel.errors import (
 )
 from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.error_mapping import is_bug
+from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.outbox.item import (
     Backoff,
     ItemStatus,
@@ -197,8 +197,7 @@ class ItemRunner:
                     raise LeaseLostError(f"the lease of item {item.id} was lost")
             return self._outcome(item, OutcomeRecorded())
         except BaseException as error:
-            main = threading.current_thread() is threading.main_thread()
-            if isinstance(error, KeyboardInterrupt) and main:
+            if is_interruption(error):
                 raise  # Ctrl-C is meant for the program, not for the item that happened to run
             return self.failed(handler, item, error)
         finally:

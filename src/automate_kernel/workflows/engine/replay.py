@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-import threading
 from collections import Counter, deque
 from collections.abc import (
     Awaitable,
@@ -29,6 +28,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import is_bug
+from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS
 from automate_kernel.secrets.handles import masked
@@ -440,7 +440,7 @@ class _Driver:
         except _ChangedError:
             raise
         except BaseException as raised:
-            if isinstance(raised, KeyboardInterrupt) and _in_main_thread():
+            if is_interruption(raised):
                 raise
             after = partial(scope.end, None, raised)
         else:
@@ -876,10 +876,6 @@ def _foreign(what: str) -> AutomateError:
         f"a workflow awaits nothing but its context's calls, and not {what}",
         hint="move it into an async def function, and call that with ctx.step",
     )
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:
