@@ -8,6 +8,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import typer
@@ -132,7 +134,12 @@ def _common(
 
 
 def _parameters(function: Callable[..., None]) -> list[Any]:
-    """Return the parameters of a command that calls *function*."""
+    """Return the parameters of a command that calls *function*, for one command."""
+    return [copy(each) for each in _read(function)]
+
+
+@cache  # reading a signature takes a millisecond, which each of a hundred commands would take
+def _read(function: Callable[..., None]) -> list[Any]:
     app = typer.Typer(add_completion=False)
     app.command()(function)
     return list(typer.main.get_command(app).params)
