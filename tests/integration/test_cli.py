@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from typer.testing import CliRunner
+from command_line import CliRunner
 
 from automate_kernel.cli.app import app
 from automate_kernel.outbox import Backoff

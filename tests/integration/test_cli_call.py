@@ -14,7 +14,7 @@ from automate_kernel import Kernel
 from automate_kernel.cli import app_for
 from automate_kernel.cli.app import app
 from automate_kernel.errors import ConfigError
-from typer.testing import CliRunner
+from command_line import CliRunner
 
 CODE = '''\
 import logging

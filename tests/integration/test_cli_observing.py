@@ -32,7 +32,7 @@ from automate_kernel.worker.in_flight import Task
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.outbox.item import Outcome
-from typer.testing import CliRunner
+from command_line import CliRunner
 
 DEADLINE = 60.0
 CODE = """\

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from command_line import CliRunner
 
 from automate_kernel.authoring import scaffold
 from automate_kernel.authoring.example import ExampleFile
