@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
+from database_servers import fresh_database
 from workers import until, working
 from automate_kernel import Kernel
 from automate_kernel.outbox import NewItem, Outcome
@@ -36,6 +37,27 @@ def _fill(engine, store):
     store.enqueue_many(NewItem("noop", n) for n in range(READY))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("ANALYZE")
+
+
+@pytest.fixture(scope="module")
+def _filled_once(postgresql_server):
+    """The name of a database that is filled, and that nobody is connected to."""
+    with fresh_database(postgresql_server) as url:
+        engine = sa.create_engine(url)
+        store = SkipLockedClaimOutboxStore(engine)
+        store.storage.create_tables()
+        _fill(engine, store)
+        engine.dispose()
+        yield sa.make_url(url).database
+
+
+@pytest.fixture
+def filled(postgresql_server, _filled_once):
+    """An engine on a copy of it."""
+    with fresh_database(postgresql_server, template=_filled_once) as url:
+        engine = sa.create_engine(url)
+        yield engine
+        engine.dispose()
 
 
 def _all_statements(engine, work):
@@ -87,13 +109,11 @@ ROUTINE = {
 }
 
 
-def test_claims_are_few_statements(postgresql_engine):
+def test_claims_are_few_statements(filled):
     """Under a backlog one: whether tenants have some is asked only once in a while."""
-    store = SkipLockedClaimOutboxStore(postgresql_engine, control_seconds=600)
-    store.storage.create_tables()
-    _fill(postgresql_engine, store)
+    store = SkipLockedClaimOutboxStore(filled, control_seconds=600)
     first, second, third = (
-        [sql for sql, _ in _statements(postgresql_engine, lambda: _claim(store))] for _ in range(3)
+        [sql for sql, _ in _statements(filled, lambda: _claim(store))] for _ in range(3)
     )
     assert len(first) == 2  # what has become due, and the claim
     assert len(second) == 2  # whether tenants have some, and the claim
@@ -131,16 +151,14 @@ def test_an_item_that_comes_alone_waits_for_no_look_at_pauses_and_limits(
 
 
 @pytest.mark.parametrize("work", ROUTINE.values(), ids=ROUTINE)
-def test_postgresql_reads_only_what_it_needs(postgresql_engine, work):
+def test_postgresql_reads_only_what_it_needs(filled, work):
     """No statement reads the table, or of an index more than about as many rows as it is about."""
-    store = SkipLockedClaimOutboxStore(postgresql_engine)
-    store.storage.create_tables()
-    _fill(postgresql_engine, store)
+    store = SkipLockedClaimOutboxStore(filled)
     # The first claim makes ready what has become due, the next one, under a backlog, does not.
-    sent = [one for _ in range(2) for one in _statements(postgresql_engine, lambda: work(store))]
+    sent = [one for _ in range(2) for one in _statements(filled, lambda: work(store))]
     assert sent
     for statement, parameters in sent:
-        with postgresql_engine.begin() as connection:
+        with filled.begin() as connection:
             explained = connection.exec_driver_sql(
                 "EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters
             ).scalar()

@@ -30,13 +30,14 @@ def _unavailable(reason: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def fresh_database(server: str) -> Iterator[str]:
-    """The URL of a new database on *server*, which goes away afterwards."""
+def fresh_database(server: str, *, template: str = "") -> Iterator[str]:
+    """The URL of a new database on *server*, which goes away afterwards; a copy of *template*."""
     name = f"automate_{os.getpid()}_{next(_numbers)}"
     engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
     force = " WITH (FORCE)" if engine.dialect.name == "postgresql" else ""
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        copied = f" TEMPLATE {template}" if template else ""
+        connection.exec_driver_sql(f"CREATE DATABASE {name}{copied}")
     try:
         yield sa.make_url(server).set(database=name).render_as_string(hide_password=False)
     finally:
