@@ -14,6 +14,7 @@ from typing import Any
 import processes  # noqa: F401 - whatever is started from here on hears SIGINT again
 import pytest
 import sqlalchemy as sa
+import tables_emptied
 from database_servers import fresh_database, mariadb_server, postgresql_server  # noqa: F401
 
 pytest.register_assert_rewrite("automate_kernel.testing", "suites")
@@ -51,8 +52,8 @@ def _emptied(engine: sa.Engine) -> sa.Engine:
     from automate_sqlalchemy import metadata
 
     with engine.begin() as connection:
-        for table in metadata.tables.values():
-            connection.execute(table.delete())
+        do = connection.exec_driver_sql
+        tables_emptied.empty(metadata.tables, lambda query: do(query).fetchall(), do)
     return engine
 
 
@@ -181,6 +182,10 @@ def own_logging() -> Iterator[None]:
     root.handlers[:] = [
         one for one in root.handlers if "automate_kernel.cli" not in type(one).__module__
     ]
-    root.setLevel(level)
+    if root.level != level:
+        root.setLevel(level)
     for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
+        logger = logging.getLogger(name)
+        # Each setting makes every logger forget what it knows.
+        if logger.level != before:
+            logger.setLevel(before)

@@ -26,9 +26,9 @@ from shopsite.configured import add_database, configure  # noqa: E402
 configure()
 
 from automate_django.kernel import forget_kernel  # noqa: E402
-from django.apps import apps  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import connections  # noqa: E402
+from shopsite.emptying import OUTBOX, delete_rows  # noqa: E402
 from shopsite.routing import TestedDatabase  # noqa: E402
 
 
@@ -114,21 +114,11 @@ def mariadb(mariadb_alias: str) -> Iterator[str]:
 
 def _using(alias: str) -> Iterator[str]:
     TestedDatabase.alias = alias
-    _empty(alias)
+    delete_rows(alias, OUTBOX)
     forget_kernel()
     yield alias
     forget_kernel()
     TestedDatabase.alias = "default"
-
-
-def _empty(alias: str) -> None:
-    models: list[Any] = [
-        *apps.get_app_config("automate_django").get_models(),
-        *apps.get_app_config("shop").get_models(),
-    ]
-    with connections[alias].cursor() as cursor:
-        for model in models:
-            cursor.execute(f"DELETE FROM {model._meta.db_table}")
 
 
 @pytest.fixture

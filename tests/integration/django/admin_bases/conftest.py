@@ -24,23 +24,10 @@ from backoffice.models import (
 )
 from backoffice.models import Employment
 from django.contrib.auth.models import Permission, User
-from django.db import connections
 from django.test import Client
+from shopsite.emptying import ROWS, delete_rows
 from shopsite.routing import TestedDatabase
 
-MODELS = [
-    Contract,
-    Task,
-    Project,
-    Label,
-    Account,
-    Product,
-    Page,
-    Document,
-    Category,
-    Employment,
-    Tenant,
-]
 PREFIX = "/backoffice/backoffice"
 _numbers = itertools.count(1)
 
@@ -121,16 +108,7 @@ def world_mariadb(mariadb: str) -> Iterator[World]:
 
 
 def _world() -> World:
-    with connections[TestedDatabase.alias].cursor() as cursor:
-        for table in (
-            "auth_user_user_permissions",
-            "django_admin_log",
-            "backoffice_project_labels",
-        ):
-            cursor.execute(f"DELETE FROM {table}")
-    for model in MODELS:
-        model._base_manager.all().delete()
-    User.objects.all().delete()
+    delete_rows(TestedDatabase.alias, ROWS)
     return World(side("our"), side("their"))
 
 

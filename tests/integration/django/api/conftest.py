@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from automate_django.models import ApiToken
-from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.test import override_settings
 from rest_framework.test import APIClient
 from service.models import Membership, Organization, Project, Tag
+from shopsite.emptying import ROWS, delete_rows
+from shopsite.routing import TestedDatabase
 
 TENANT = {"TENANT": "service.models.organization_of"}
 
@@ -48,9 +49,7 @@ def empty(sqlite: str) -> Iterator[None]:
 
 
 def _clear() -> None:
-    for model in reversed(list(apps.get_app_config("service").get_models())):
-        model._default_manager.all().delete()
-    User.objects.all().delete()
+    delete_rows(TestedDatabase.alias, ROWS)
     cache.clear()
 
 
