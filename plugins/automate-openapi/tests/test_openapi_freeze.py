@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_a_frozen_module_works_the_same(tmp_path: Path, service: Service) -> Non
 
 def loaded(text: str, folder: Path) -> Any:
     path = folder / "frozen.py"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     spec = importlib.util.spec_from_file_location("frozen", path)
     assert spec is not None
     assert spec.loader is not None
@@ -124,6 +125,64 @@ def test_a_method_takes_no_other_name_away(tmp_path: Path, name: str) -> None:
     own = [each for each in vars(module.X) if not each.startswith("__") and each != "key"]
     assert len(own) == 2
     assert not set(own) - {"display_name"} & set(dir(module.X.__base__))
+
+
+# Names of types and of the module itself, names twice, names that are none.
+NAMES = ["list", "dict", "str", "bool", "cast", "Any", "None", "2fa", "get_user", "getUser", "-"]
+EMOJI = "\N{SLIGHTLY SMILING FACE}"
+FIELDS = {"class": 1, "from": "a", "self": "me", "values": "b", "größe": f'{EMOJI} "\\'}
+
+
+def odd_document() -> dict[str, Any]:
+    """Return one whose names are those of Python, or none at all."""
+    numbers = {"type": "object", "additionalProperties": {"type": "integer"}}
+    outputs = [{"type": "array", "items": numbers}, numbers, {"type": "string"}]
+    parameters = [
+        {"name": name, "in": "query", "required": name == "self", "schema": {"enum": [value]}}
+        for name, value in FIELDS.items()
+    ]
+    paths = {}
+    for number, name in enumerate(NAMES):
+        content = {"application/json": {"schema": outputs[number % 3]}}
+        answers = {"responses": {"200": {"description": "fine", "content": content}}}
+        paths[f"/{number}"] = {"get": {"operationId": name, "parameters": parameters, **answers}}
+    made = document(paths)
+    made["info"]["title"] = f"Shop {EMOJI}"
+    return made
+
+
+def test_odd_names_make_a_clean_module(tmp_path: Path, service: Service) -> None:
+    """
+    It sends what the actions send, whatever a document calls its things.
+
+    A method called list was the type of those after it, and an emoji became two halves of it.
+    """
+    text = freeze("shop", odd_document(), tmp_path)
+    (tmp_path / "odd_api.py").write_text(text, encoding="utf-8")
+    assert check(tmp_path, "odd_api.py") == ""
+    module = loaded(text, tmp_path)
+    assert EMOJI in module.Shop.display_name
+    methods = [each for each in vars(module.Shop).values() if inspect.iscoroutinefunction(each)]
+    assert len(methods) == len(NAMES)
+    config = {"document": str(tmp_path / "openapi.json"), **service.config}
+    with Kernel(discover=False, config={"shop": config}) as kernel:
+        kernel.register(module.Shop)
+        shop, portal = kernel.connector("shop"), Portal()
+        service.answer({})
+        for method in methods:
+            portal.run(method(shop, **FIELDS))
+        for name in specs(connector(odd_document(), tmp_path)):
+            kernel.invoke(f"shop.{name}", FIELDS)
+        portal.close()
+    targets = [each.target for each in service.sent]
+    assert sorted(targets[: len(NAMES)]) == sorted(targets[len(NAMES) :])
+
+
+@pytest.mark.parametrize("key", ["none", "true", "any", "cast", "typed-dict", "open-api-connector"])
+def test_a_key_that_is_a_word_of_the_module_makes_another_name(tmp_path: Path, key: str) -> None:
+    module = loaded(freeze(key, odd_document(), tmp_path), tmp_path)
+    own = [each for each in vars(module).values() if getattr(each, "key", None) == key]
+    assert len(own) == 1
 
 
 def test_the_command_prints_the_module(tmp_path: Path) -> None:

@@ -64,13 +64,20 @@ class _Module:
     """The classes of a module, and the names in it that are taken."""
 
     def __init__(self, specs: list[ActionSpec], key: str) -> None:
-        self.name = _camel(key) or "Api"
         self.classes: list[str] = []
         self._names = {
-            self.name, "Any", "Literal", "NotRequired", "OpenApiConnector", "TypedDict", "Unpack",
-            "cast",
+            "Any", "Literal", "NotRequired", "OpenApiConnector", "TypedDict", "Unpack", "cast",
         }  # fmt: skip
-        self._methods = {*dir(OpenApiConnector), "config", "ctx"}
+        self.name = self._free(_camel(key) or "Api", self._names)
+        # In the class a method called `list` would be what `list[str]` means.
+        self._methods = {
+            *dir(OpenApiConnector),
+            *_SCALARS.values(),
+            "list",
+            "dict",
+            "config",
+            "ctx",
+        }
         self._definitions: dict[Direction, dict[str, Any]] = {
             "input": _definitions(spec.input_schema for spec in specs),
             "output": _definitions(spec.output_schema for spec in specs),
@@ -98,17 +105,21 @@ class _Module:
 
     def method(self, spec: ActionSpec) -> str:
         """Return the source of the method for an action."""
-        name = self._free(_snake(spec.name) or "action", self._methods)
+        # Nor may it have the name of a type: both may begin with a digit.
+        name = self._free(_snake(spec.name) or "action", self._methods | self._names)
+        self._methods.add(name)
         kind = _camel(spec.name)
         given = spec.input_schema if isinstance(spec.input_schema, Mapping) else {}
         output = spec.output_schema if isinstance(spec.output_schema, Mapping) else {}
         returns = self._type(output, f"{kind}Output", "output")
         if given.get("properties"):
             takes = self._typed_dict(given, f"{kind}Input", "input")
-            signature, values = f"self, **values: Unpack[{takes}]", "dict(values)"
+            # A field may be called self, too; mypy asks for another name, Python for the slash.
+            own = "_self, /" if "self" in given["properties"] else "self"
+            signature, values = f"{own}, **values: Unpack[{takes}]", "dict(values)"
         else:
             signature, values = "self", "{}"
-        called = f"await self.call_action({_quoted(spec.name)}, {values})"
+        called = f"await {signature.split(',')[0]}.call_action({_quoted(spec.name)}, {values})"
         if returns == "None":
             result = called
         else:
@@ -303,9 +314,15 @@ def _snake(text: str) -> str:
 
 def _quoted(text: str) -> str:
     """Return *text* as a literal in double quotes."""
-    import json
+    escaped = "".join(map(_escaped, text))
+    return f'"{escaped}"'
 
-    return json.dumps(text)
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    # Not as JSON has it: its pairs of surrogates are two characters for Python.
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
 
 
 def _literal(value: Any) -> str:
