@@ -388,6 +388,38 @@ def test_a_huge_result_is_refused(make: Make) -> None:
     assert len(kernel.invoke("bad.huge", {"size": 10_000})["result"]) == 10_000
 
 
+RAW = str(Path(__file__).parent / "support" / "raw_server.py")
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        ("no-content", ErrorCodes.DATA_LOSS, "isn't one of the protocol: content"),
+        ("strange-content", ErrorCodes.DATA_LOSS, "isn't one of the protocol: content.0"),
+        ("own-error", ErrorCodes.UNAVAILABLE, "the server of 'bad': the disk is full"),
+    ],
+)
+def test_an_answer_that_nobody_can_read_makes_no_second_call(
+    make: Make, tmp_path: Path, answer: str, code: ErrorCodes, words: str
+) -> None:
+    """The tool has done its work. And the code of an error of its own is that of a lost session."""
+    kernel = make(args=[RAW, answer])
+    step = {"id": "work", "action": "bad.work", "retry": {"attempts": 3, "delay": "1s"}}
+    kernel.add_workflow({"name": "work", "trigger": {"type": "manual"}, "steps": [step]})
+    error = kernel.run("work").error
+    assert words in str(error)
+    assert (tmp_path / "calls").read_text() == "x"
+    raised = error_of(lambda: kernel.invoke("bad.work"))
+    assert (raised.code, raised.retryable) == (code, False)
+
+
+def test_a_list_that_nobody_can_read_is_told(make: Make) -> None:
+    """It was a defect of ours, with a traceback."""
+    kernel = make(args=[RAW, "no-list"])
+    error = error_of(lambda: kernel.operation("bad.work"))
+    assert "the server of 'bad' gave an answer that isn't one of the protocol: tools" in str(error)
+
+
 def test_a_tool_that_came_later_is_there(make: Make) -> None:
     """The server says that its list has changed."""
     kernel = make()

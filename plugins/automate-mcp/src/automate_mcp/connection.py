@@ -22,12 +22,13 @@ import anyio.lowlevel
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import Client, MCPError, types
 from mcp.client.streamable_http import streamable_http_client
+from pydantic import ValidationError
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_mcp.config import McpConfig
 from automate_mcp.http import MARK, http_client
 from automate_mcp.restart_pause import RestartPause
-from automate_mcp.results import UNSURE, error_of
+from automate_mcp.results import UNSURE, error_of, unreadable
 from automate_mcp.signing import RequestSigning
 from automate_mcp.stdio import ProcessServer, is_gone, process_transport
 
@@ -184,6 +185,9 @@ class Connection:
                 result = await work(session.live)
         except MCPError as error:
             raise self._failed(session, error, idempotent=idempotent) from None
+        except ValidationError as error:
+            # The kernel would call again after what is no error of its own.
+            raise unreadable(error, f"the server of {self._key!r}") from None
         session.used_at, session.suspect = time.monotonic(), False
         if proves:
             self._pause.worked()
@@ -193,7 +197,7 @@ class Connection:
         session.used_at = time.monotonic()
         if error.code == types.REQUEST_TIMEOUT:
             session.suspect = True
-        lost = error.code == types.CONNECTION_CLOSED or session.ended is not None
+        lost = _is_closed(error) or session.ended is not None
         if error.code == types.INVALID_REQUEST and error.message == "Session terminated":
             lost = True
         if not lost:
@@ -292,8 +296,10 @@ class Connection:
         if isinstance(error, AutomateError):
             return error
         what = f"the server of {self._key!r} can't be used"
-        if isinstance(error, MCPError) and error.code != types.CONNECTION_CLOSED:
+        if isinstance(error, MCPError) and not _is_closed(error):
             return error_of(error, what, idempotent=True)
+        if isinstance(error, ValidationError):
+            return unreadable(error, f"the server of {self._key!r}")
         reason = session.ended or (type(error).__name__ if error else "it has ended")
         return AutomateError(
             ErrorCodes.UNAVAILABLE,
@@ -397,6 +403,11 @@ class Connection:
             await asyncio.wait(tasks)
         for task in tasks:
             task.cancel()
+
+
+def _is_closed(error: MCPError) -> bool:
+    """Return True if the connection is closed: servers use the same code for errors of theirs."""
+    return error.code == types.CONNECTION_CLOSED and error.message == "Connection closed"
 
 
 def _is_unknown(error: MCPError) -> bool:

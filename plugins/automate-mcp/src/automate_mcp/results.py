@@ -6,11 +6,13 @@ import json
 from typing import Any
 
 from mcp import MCPError, types
+from pydantic import ValidationError
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_mcp.http import MARK
 
 _MOST_TEXT = 2_000
+_MOST_PLACES = 3
 # A stranger may ask for any pause.
 _MOST_PAUSE = 86_400.0
 _CODES = {
@@ -101,6 +103,18 @@ def error_of(error: MCPError, what: str, *, idempotent: bool) -> AutomateError:
         hint=UNSURE if unsure else hint,
         retryable=retryable and not unsure,
         retry_after=_seconds(after),
+    )
+
+
+def unreadable(error: ValidationError, what: str) -> AutomateError:
+    """Return the error for an answer of *what* that isn't one of the protocol; shows no value."""
+    places = [".".join(map(str, each["loc"])) for each in error.errors(include_input=False)]
+    shown = ", ".join(dict.fromkeys(places[:_MOST_PLACES]))
+    return AutomateError(
+        ErrorCodes.DATA_LOSS,
+        f"{what} gave an answer that isn't one of the protocol: {_short(shown)}",
+        hint="if it was called, it may have done its work; report it to the author of the server",
+        retryable=False,
     )
 
 
