@@ -266,7 +266,8 @@ def test_an_executions_own_item_is_left_to_the_executions_commands(project) -> N
 
 def test_kinds_are_paused_and_resumed_and_old_items_purged(project) -> None:
     """What is paused shows in stats; purge asks for how old."""
-    project.run("outbox", "pause", "mail.send", "--reason", "down")
+    asked = project.run("outbox", "pause", "mail.send", "--reason", "down").stderr
+    assert "there is no item of mail.send yet; is the name right?" in asked
     assert project.data("outbox", "stats")["paused"] == ["mail.send"]
     assert "paused: mail.send" in project.run("outbox", "stats").stdout
     project.run("outbox", "resume", "mail.send")
@@ -279,6 +280,16 @@ def test_kinds_are_paused_and_resumed_and_old_items_purged(project) -> None:
     assert (
         "not a duration" in project.run("outbox", "purge", "--older-than", "x", "-y", code=2).stderr
     )
+
+
+def test_a_workflow_that_nobody_has_seen_is_paused_with_a_question(project) -> None:
+    """A misspelt name would hold up nothing, though the command said that it is paused."""
+    project.run("start", "order-notify", EVENT)
+    asked = project.run("workflow", "pause", "order-notfy").stderr
+    assert "there is no execution of order-notfy yet" in asked
+    assert "did you mean 'order-notify'?" in asked
+    assert project.data("workflow", "resume", "order-notfy")["paused"] is False
+    assert project.run("workflow", "pause", "order-notify").stderr == ""
 
 
 def test_executions_are_cancelled_and_resumed(project) -> None:
@@ -513,6 +524,9 @@ def test_workflows_are_tested_with_their_cases(project) -> None:
     assert "1 passed, 1 failed" in out
     found = project.data("workflow", "test", "workflows", "--only", "adds")
     assert (found["ok"], [each["name"] for each in found["cases"]]) == (True, ["it adds up"])
+    error = project.run("workflow", "test", "workflows", "--only", "it ads up", code=2).stderr
+    assert "no case has 'it ads up' in its name" in error
+    assert "did you mean 'it adds up'?" in error
     assert not (project.folder / "tries").exists()
     assert not (project.folder / "automate.sqlite3").exists()
     assert project.data("workflow", "ls")[0]["name"] == "order-notify"

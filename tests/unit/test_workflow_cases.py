@@ -475,6 +475,13 @@ def test_steps_that_repeat_are_compared_as_templates_see_them(tmp_path: Path) ->
             "replace: {a.b: {output: 1, error: {}}}\ncases: [{name: a}]",
             ":1: replace.a.b[0]: it has an output and an error",
         ),
+        ("cases: {a: 1}", ":1: cases: must be a list (- {name: a large order, payload:"),
+        ("cases: [a]", ":1: cases[0]: must be a mapping (- {name: a large order, payload:"),
+        ("replace: {a.b: 1}\ncases: [{name: a}]", "replace.a.b[0]: must be a mapping (action: {"),
+        (
+            "cases:\n  - {name: a, then: [{emit: paid}]}",
+            ":2: cases[0].then[0].emit: must be a mapping ({name: order.paid, payload: …})",
+        ),
         ("- a", "it must be a mapping"),
         (ORDER, "it is a workflow, not a file with cases (write its cases in"),
         ("cases: [{name: a}]\n---\ncases: [{name: a}]", "holds 2 documents, not one"),

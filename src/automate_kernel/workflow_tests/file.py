@@ -61,6 +61,21 @@ _MODELS: dict[str, type[BaseModel]] = {
     "emit": Emitted, "decide": Decided,
 }  # fmt: skip
 
+# What stands in a field, where something of another kind was given.
+_SHAPES = {
+    "cases": "- {name: a large order, payload: {total: 120}}",
+    "replace": "action: {output: …}, or {error: {code: …}}",
+    "error": "{code: UNAVAILABLE, message: asleep}",
+    "event": "{name: order.created, payload: …}",
+    "expect": "{output: …}",
+    "then": "- {after: 2d}",
+    "emit": "{name: order.paid, payload: …}",
+    "decide": "{step: …, by: …}",
+    "calls": "- action: {field: value}",
+    "calls_in_any_order": "- action: {field: value}",
+}
+_MAPPINGS, _LISTS = ("model_type", "dict_type", "mapping_type"), ("is_instance_of", "list_type")
+
 
 @dataclass(frozen=True, slots=True)
 class CaseFile:
@@ -202,4 +217,9 @@ def _problem(error: Any) -> DefinitionProblem:
         return DefinitionProblem(path, "is missing", "add it")
     if error["type"] == "too_short":
         return DefinitionProblem(path, "must not be empty", "fill it in")
+    if error["type"] in (*_MAPPINGS, *_LISTS):
+        around = next((part for part in reversed(path) if part in _SHAPES), "")
+        around = "replace" if "replace" in path and around != "error" else around
+        kind = "a mapping" if error["type"] in _MAPPINGS else "a list"
+        return DefinitionProblem(path, f"must be {kind}", _SHAPES.get(str(around)))
     return DefinitionProblem((*path, *context.get("at", ())), error["msg"], context.get("hint"))

@@ -11,7 +11,7 @@ from automate_kernel.cli import inputs, overview, records
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
 from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, duration, flag, option
 from automate_kernel.cli.output import Columns, as_json, attributes, boxed, counted, seconds
-from automate_kernel.errors import ConfigError
+from automate_kernel.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -452,9 +452,14 @@ def pause(
     reason: str = option("", "The reason, which is shown to others."),
 ) -> None:
     """Stop all workers from claiming items of a kind, until resume."""
-    context.session.storing.outbox.pause(kind, reason)
+    outbox = context.session.storing.outbox
+    outbox.pause(kind, reason)
     context.out.data({"kind": kind, "paused": True})
     context.out.line(f"{kind} is paused; {context.named('outbox resume')} {kind} lets it go on")
+    if not outbox.find(kind=kind, limit=1):
+        # It may be paused before its first item. Misspelt, it would hold up nothing.
+        near = did_you_mean(kind, outbox.stats().counts)
+        context.out.note(f"there is no item of {kind} yet; is the name right? {near}".rstrip())
 
 
 @app.called("automate outbox resume mail.send")

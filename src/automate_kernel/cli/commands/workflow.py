@@ -17,7 +17,7 @@ from automate_kernel.cli.commands.executions import found_execution
 from automate_kernel.cli.inputs import argument, flag, option, read_json
 from automate_kernel.cli.output import Columns, as_json, counted, seconds, time_of
 from automate_kernel.cli.records import show_dry_run, statuses_of
-from automate_kernel.errors import AutomateError, ConfigError, StorageError
+from automate_kernel.errors import AutomateError, ConfigError, StorageError, did_you_mean
 from automate_kernel.secrets.redaction import redact_shown
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from automate_kernel.workflows.definition.model import Workflow
 
 _NAME = argument("The workflow's name.")
+_SHOWN_NAMES = 5
 app: Commands = Commands("workflow", "Check, test, show, pause and resume workflows.")
 hosted: Commands = Commands("workflow", "Pause and resume workflows.")
 """The commands for workflows that the application's kernel has."""
@@ -121,6 +122,14 @@ def run_cases(
             out.line(f"  {mark} {result.name}  {seconds(result.seconds)}", style)
             for problem in result.problems:
                 out.line(f"      {problem}")
+    if not number and only is not None and any(cases.cases for cases in loaded):
+        names = [case.name for cases in loaded for case in cases.cases]
+        some = ", ".join(repr(name) for name in names[:_SHOWN_NAMES])
+        more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+        raise ConfigError(
+            f"no case has {only!r} in its name",
+            hint=did_you_mean(only, names, also=f"there are {some}{more}"),
+        )
     if not number:
         raise ConfigError(
             "there are no tests to run",
@@ -335,10 +344,16 @@ def pause(
 
     What runs ends and is saved. Events still start executions, which wait.
     """
-    context.session.storing.workflows.pause(workflow, reason, tenant_id=tenant)
+    kernel = context.session.storing
+    kernel.workflows.pause(workflow, reason, tenant_id=tenant)
     context.out.data({"workflow": workflow, "tenant_id": tenant, "paused": True})
     go_on = f"{context.named('workflow resume')} {workflow}"
     context.out.line(f"{workflow} is paused; {go_on} lets it go on")
+    if not kernel.executions.find(workflow=workflow, limit=1):
+        # It may be paused before its first execution. Misspelt, it would hold up nothing.
+        near = did_you_mean(workflow, kernel.executions.stats().counts)
+        asked = f"there is no execution of {workflow} yet; is the name right? {near}"
+        context.out.note(asked.rstrip())
 
 
 @hosted.called("automate workflow resume order-notify")
