@@ -420,6 +420,12 @@ def test_a_list_that_nobody_can_read_is_told(make: Make) -> None:
     assert "the server of 'bad' gave an answer that isn't one of the protocol: tools" in str(error)
 
 
+def test_a_server_of_another_protocol_is_told(make: Make) -> None:
+    """It seemed to have died, and its standard error said nothing."""
+    error = error_of(lambda: make(args=[RAW, "old"]).invoke("bad.work"))
+    assert "Unsupported protocol version from the server: 1999-01-01" in str(error)
+
+
 def test_a_tool_that_came_later_is_there(make: Make) -> None:
     """The server says that its list has changed."""
     kernel = make()

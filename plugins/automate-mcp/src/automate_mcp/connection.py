@@ -301,6 +301,8 @@ class Connection:
         if isinstance(error, ValidationError):
             return unreadable(error, f"the server of {self._key!r}")
         reason = session.ended or (type(error).__name__ if error else "it has ended")
+        if str(error).startswith("Unsupported protocol version"):
+            reason = str(error)  # the process ended since the SDK let go of it
         return AutomateError(
             ErrorCodes.UNAVAILABLE,
             f"{what}: {reason}",

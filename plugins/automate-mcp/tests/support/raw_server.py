@@ -21,7 +21,9 @@ def main(answer: str) -> None:
         said: dict[str, Any] = {"result": {}}
         if asked.get("method") == "initialize":
             said["result"] = {
-                "protocolVersion": asked["params"]["protocolVersion"],
+                "protocolVersion": "1999-01-01"
+                if answer == "old"
+                else asked["params"]["protocolVersion"],
                 "capabilities": {"tools": {}},
                 "serverInfo": {"name": "raw", "version": "1"},
             }
