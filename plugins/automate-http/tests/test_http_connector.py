@@ -461,8 +461,8 @@ def test_many_requests_run_at_once(server: Any, connect: Connect) -> None:
 def test_no_url_header_or_body_is_logged(
     server: Any, connect: Connect, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At any level: httpx's own client would log each URL, with the tokens in it."""
-    server.answer("/hunter2")
+    """At any level: httpx would log each URL, and httpcore the headers of each answer."""
+    server.answer("/hunter2", Location="https://example.com/hunter2", Set_Cookie="hunter2")
     with caplog.at_level(logging.DEBUG):
         run(
             connect(),

@@ -18,6 +18,7 @@ import httpcore
 import httpx
 
 from automate_http.guard import Guard, GuardedBackend
+from automate_kernel.secrets.wire_log import guard_loggers, quiet
 
 _MAX_CONNECTIONS = 100
 _MAX_IDLE = 20
@@ -40,6 +41,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         ssl_context: ssl.SSLContext | None = None,
         network: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
+        guard_loggers("httpcore")
         self.guard: Guard = guard or Guard()
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl_context or default_ssl_context(),
@@ -60,7 +62,8 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         if not isinstance(request.stream, httpx.AsyncByteStream):
             raise TypeError("the request's body is for httpx's synchronous client")
         url = request.url
-        with _httpx_errors():
+        # httpcore writes the headers of an answer into its log: sessions, addresses with tokens.
+        with _httpx_errors(), quiet():
             response = await self._pool.handle_async_request(
                 httpcore.Request(
                     request.method,
