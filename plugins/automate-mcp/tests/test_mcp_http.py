@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import threading
 import time
@@ -67,6 +68,17 @@ def test_a_step_is_cancelled_over_http(served: Serving, shop: Shop) -> None:
         error = error_of(lambda: far.invoke("far.shop_slow", {"seconds": 20}))
         assert error.code is ErrorCodes.DEADLINE_EXCEEDED
         until(lambda: shop.cancelled == ["slow"])
+
+
+def test_no_address_and_no_argument_is_logged(
+    served: Serving, shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At any level: the libraries write each address, and what is sent, with the tokens in it."""
+    with caplog.at_level(logging.DEBUG), client(f"{served.url}?key=hunter2hunter2") as far:
+        assert far.invoke("far.shop_find", {"number": 3})["total"] == 40
+    ours = [each.getMessage() for each in caplog.records if not each.name.startswith("uvicorn")]
+    assert not [each for each in ours if "hunter2" in each or TOKEN in each]
+    assert not [each for each in ours if "number" in each]
 
 
 def test_a_wrong_token_is_not_tried_again(served: Serving) -> None:

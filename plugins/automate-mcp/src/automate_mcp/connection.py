@@ -25,6 +25,7 @@ from mcp.client.streamable_http import streamable_http_client
 from pydantic import ValidationError
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.secrets.wire_log import guard_loggers, quiet
 from automate_mcp.config import McpConfig
 from automate_mcp.http import MARK, http_client
 from automate_mcp.restart_pause import RestartPause
@@ -133,7 +134,7 @@ class Connection:
         with self._guard:
             self._users += 1
         try:
-            future = self._running_portal().start_task_soon(self._use, work, idempotent, proves)
+            future = self._running_portal().start_task_soon(self._quietly, work, idempotent, proves)
             return await asyncio.wrap_future(future)
         finally:
             with self._guard:
@@ -167,6 +168,15 @@ class Connection:
             return self._portal
 
     # -- on the connection's loop ------------------------------------------------------------
+
+    async def _quietly(
+        self, work: Callable[[Client], Awaitable[T]], idempotent: bool, proves: bool
+    ) -> T:
+        # They write addresses and what is sent into the log, with the secrets in them. The tasks of
+        # a session that is opened here keep silent too.
+        guard_loggers("mcp", "httpx2", "httpcore2")
+        with quiet(logging.INFO):
+            return await self._use(work, idempotent, proves)
 
     async def _use(
         self, work: Callable[[Client], Awaitable[T]], idempotent: bool, proves: bool
