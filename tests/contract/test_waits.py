@@ -498,7 +498,11 @@ def test_an_event_in_the_moment_of_the_timeout_counts(world: World) -> None:
     world.add("hurried", {"id": "paid", "wait_for": {**PAID, "timeout": "1h"}})
     one = world.start("hurried", {"order": 1})
     world.kernel.emit("order.paid", {"order": 1})
-    world.later(3600)
+    world.clock.advance(3600)
+    # Whether a claim brings an item whose time has come before others is a matter of moments.
+    world.kernel.run_until_idle(exclude_kinds=[ADVANCE])
+    assert world.status(one) is RUNNING
+    world.run()
     assert world.status(one) is COMPLETED
 
 

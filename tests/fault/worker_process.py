@@ -164,6 +164,7 @@ def run(order: Order) -> None:
         kernel.executions, order.die_before_checkpoint, order.die_after_checkpoint
     )
     if order.script:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         SCRIPTS[order.script].act(kernel, ledger, *order.arguments)
         print(moments[0], flush=True)
     else:
@@ -175,6 +176,7 @@ def _work(kernel: Kernel, order: Order) -> None:
     worker = kernel.worker(slots=order.slots, poll_seconds=0.1, report_seconds=0.5, **options)
     # On a thread: the interrupted code may hold the very lock that `stop` needs.
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=worker.stop).start())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     print(json.dumps(asdict(worker.run())), flush=True)
 
 
@@ -216,6 +218,8 @@ def serve() -> None:
     """Fork for each order on the standard input; tell how a process ended to who asks for it."""
     warm_up()
     children: set[int] = set()
+    # A worker that is asked to stop while it starts waits with that until it can.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)
         answer: int | None
