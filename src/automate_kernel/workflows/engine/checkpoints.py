@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from automate_kernel.errors import LeaseLostError, UnknownHereError
@@ -66,10 +66,6 @@ from automate_kernel.workflows.execution import (
 )
 
 _MOST_REASON = 1000
-# What was sent before a wait's end, and waits to be delivered, puts that end off by a tenth of what
-# it is late: many that ended while no worker ran don't keep those busy that come to deliver.
-_PUT_OFF_SHARE = 0.1
-_PUT_OFF_SECONDS = (0.5, 10.0)
 # In a store that can't park an item, it is looked at so often.
 _LATE_SECONDS = 60.0
 
@@ -234,42 +230,11 @@ class Checkpoints:
         if not waiting:
             return
         opened = self._signals.open(rows, waiting)
-        held_up = self._held_up(rows, loaded, opened)
         arrived = self._signals.arrived(
             rows, {key: (loaded[key].execution, its) for key, its in opened.items()}
         )
         for key, its in opened.items():
-            loaded[key] = replace(
-                loaded[key], open=its, arrived=arrived.get(key, {}),
-                waits={**loaded[key].waits, **held_up[key]},
-            )  # fmt: skip
-
-    def _held_up(
-        self,
-        rows: Rows,
-        loaded: Mapping[str, Loaded],
-        opened: Mapping[str, Mapping[StepKey, OpenWait]],
-    ) -> dict[str, dict[StepKey, float]]:
-        """
-        Return the seconds by which ends of waits are put off: what was sent before isn't delivered.
-
-        After a time without workers both are due, and what came in time counts.
-        """
-        ended: dict[str | None, list[tuple[str, StepKey]]] = {}
-        for id_, its in opened.items():
-            one = loaded[id_]
-            for key, wait in its.items():
-                if wait.about in ("event", "signal") and one.waits.get(key, 1.0) <= 0:
-                    ended.setdefault(one.execution.tenant_id, []).append((id_, key))
-        held_up: dict[str, dict[StepKey, float]] = {id_: {} for id_ in opened}
-        least, most = _PUT_OFF_SECONDS
-        for tenant_id, each in ended.items():
-            since = self._signals.undelivered_since(rows, tenant_id)
-            for id_, key in each:
-                late = -loaded[id_].waits[key]
-                if since is not None and since <= loaded[id_].now - timedelta(seconds=late):
-                    held_up[id_][key] = min(most, max(least, late * _PUT_OFF_SHARE))
-        return held_up
+            loaded[key] = replace(loaded[key], open=its, arrived=arrived.get(key, {}))
 
     def save(self, group: Sequence[Save], *, within: Rows | None = None) -> Saved:
         """

@@ -45,6 +45,7 @@ from automate_kernel.workflows.engine.announcer import Announcer
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.runner import (
+    EVENT,
     LOOK_SECONDS,
     OVERRUN_SECONDS,
     SEEN_SECONDS,
@@ -52,7 +53,7 @@ from automate_kernel.workflows.engine.runner import (
 )
 from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
-from automate_kernel.workflows.engine.waits import EVENT, SIGNAL, Arrived
+from automate_kernel.workflows.engine.waits import SIGNAL, Arrived
 from automate_kernel.workflows.execution import StepKey
 
 logger: logging.Logger = get_logger(__name__)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from automate_kernel.outbox.worker_reports import WorkerInfo
-from automate_kernel.workflows.engine.waits import EVENT
+from automate_kernel.workflows.engine.runner import EVENT
 
 _Version = tuple[tuple[int, int, str], ...]
 _LATEST = datetime.max.replace(tzinfo=timezone.utc)

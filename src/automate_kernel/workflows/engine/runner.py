@@ -68,6 +68,9 @@ from automate_kernel.workflows.execution import (
 
 logger: logging.Logger = get_logger(__name__)
 
+EVENT = "automate.event"
+"""The kind of the outbox item that is an event."""
+
 # Threads for the parallel steps of executions that run without a worker.
 _PARALLEL = 64
 SEEN_SECONDS = 0.1
@@ -171,7 +174,7 @@ class Runner:
             skipped = self.store.starts.start_admitted(rows, admitted)
             for workflow, _, priority in plain:
                 self.store.starts.start(rows, workflow, event, priority=priority)
-            self.store.signals.pass_on(rows, [(event, item)])
+            self.store.signals.pass_on(rows, [(event, item.priority)])
             self._finish_events(rows, item.lease_owner or "", [outcome])
         self._report_events(signals.emit, [event], skipped)
         return OutcomeRecorded()
@@ -204,7 +207,7 @@ class Runner:
             ids += [item.id for item, _ in begun]
             self.store.signals.pass_on(
                 rows,
-                [(event, item) for item, (event, _, _) in zip(items, asked, strict=True)],
+                [(event, item.priority) for item, (event, _, _) in zip(items, asked, strict=True)],
             )
             self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
         self._report_events(send, [event for event, _, _ in asked], skipped)

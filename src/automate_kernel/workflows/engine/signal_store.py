@@ -31,7 +31,6 @@ from automate_kernel.workflows.engine.continuations import (
 )
 from automate_kernel.workflows.engine.questions import decision_event
 from automate_kernel.workflows.engine.waits import (
-    EVENT,
     MOST_BYTES,
     SENT,
     Arrived,
@@ -45,7 +44,6 @@ from automate_kernel.workflows.engine.waits import (
     wait_id,
     wait_key,
 )
-from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepKey
 
 Awaited = tuple[str, str]
@@ -57,12 +55,6 @@ _PURGED_AT_ONCE = 500
 _KEPT_SECONDS = 3600.0
 
 _PARKED = (Where("status", "in", WAITING), Where("waiting_for", "eq", "time"))
-# Where an item is that is not delivered: ready to be claimed, in the order of claims, or claimed.
-_UNDELIVERED: tuple[tuple[Sequence[Where], Sequence[str]], ...] = (
-    ([Where("waiting_for", "eq", "worker")], ("sort_at", "id")),
-    ([Where("lease_expires_at", "ne", None)], ("created_at", "id")),
-)
-_UNDELIVERED_SECONDS = 60.0
 # So many values stand in one condition: SQLite takes 32,766 parameters.
 _MOST_VALUES = 5_000
 
@@ -76,8 +68,6 @@ class SignalStore:
 
     def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
         self._storage, self._outbox = storage, outbox
-        # What waits to be delivered: the items that were met for a tenant, and when that was first.
-        self._met: dict[str | None, dict[str, datetime]] = {}
 
     # -- awaited events ----------------------------------------------------------------------
 
@@ -96,8 +86,8 @@ class SignalStore:
             for name, path in sorted(set(awaited))
         ]  # fmt: skip
 
-    def pass_on(self, rows: Rows, events: Sequence[tuple[Event, OutboxItem]]) -> None:
-        """Enqueue *events*, which their items bring, as signals for those that wait for them."""
+    def pass_on(self, rows: Rows, events: Sequence[tuple[Event, int]]) -> None:
+        """Enqueue *events*, with their priorities, as signals for those that wait for them."""
         names = sorted({event.name for event, _ in events})
         found = rows.select(AWAITED, [Where("name", "in", names)], columns=("name", "field"))
         if not found:
@@ -105,11 +95,8 @@ class SignalStore:
         awaited = [(row["name"], row["field"]) for row in found]
         items = [
             item
-            for event, bringing in events
-            # Due since the event was sent: by that its time is told, while it isn't delivered.
-            for item in signal_items_of(
-                event, awaited, priority=bringing.priority, run_at=bringing.created_at
-            )
+            for event, priority in events
+            for item in signal_items_of(event, awaited, priority=priority)
         ]
         if items:
             self._outbox.enqueue_many(items, transaction=rows.native)
@@ -133,31 +120,6 @@ class SignalStore:
             self._wake_all(waiting)
         outcomes = [Outcome(item.id, token=item.lease_token) for item in items]
         return self._outbox.acknowledge(items[0].lease_owner or "", outcomes)
-
-    def undelivered_since(self, rows: Rows, tenant_id: str | None) -> datetime | None:
-        """
-        Return when the oldest event or signal of a tenant was sent that no worker has brought yet.
-
-        None if there is none, or if the same one has been there for a minute: nobody brings it.
-        To be asked before what has arrived is read.
-        """
-        if not isinstance(self._outbox, RowsOutboxStore):
-            return None
-        now, oldest = rows.now(), None
-        columns = ("id", "created_at", "next_attempt_at")
-        before, met = self._met.pop(tenant_id, {}), dict[str, datetime]()
-        # In the order in which it comes on, so that nothing slips through between two looks.
-        for kind in (EVENT, SIGNAL_KIND):
-            for place, order in _UNDELIVERED:
-                of_kind = [Where("kind", "eq", kind), Where("tenant_id", "eq", tenant_id), *place]
-                for row in rows.select(OUTBOX, of_kind, order_by=order, limit=1, columns=columns):
-                    met[row["id"]] = first = before.get(row["id"], now)
-                    if (now - first).total_seconds() < _UNDELIVERED_SECONDS:
-                        sent = min(row["created_at"], row["next_attempt_at"])
-                        oldest = sent if oldest is None else min(oldest, sent)
-        if met:
-            self._met[tenant_id] = met
-        return oldest
 
     def _waiting_for(self, keys: Sequence[str]) -> Iterator[list[str]]:
         """Yield the items of the executions that wait for these keys, in small lists."""

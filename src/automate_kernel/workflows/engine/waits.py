@@ -21,9 +21,6 @@ from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json
 from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun
 
-EVENT = "automate.event"
-"""The kind of the outbox item that is an event."""
-
 SIGNAL = "automate.signal"
 """The kind of the outbox item that brings a signal."""
 
@@ -169,13 +166,13 @@ def signal_item(key: str, event: Event, **options: Any) -> NewItem:
 
 
 def signal_items_of(
-    event: Event, awaited: Iterable[tuple[str, str]], **options: Any
+    event: Event, awaited: Iterable[tuple[str, str]], *, priority: int = 0
 ) -> Iterator[NewItem]:
     """
     Yield the items that bring *event* to the steps that wait for it.
 
     *awaited* are the names and fields that some workflow waits for. The ids follow from the event:
-    one that is handled twice is brought once. *options* are those of `NewItem`.
+    one that is handled twice is brought once.
     """
     for name, path in sorted(set(awaited)):
         values = values_at(event.payload, path) if path else [None]
@@ -183,4 +180,4 @@ def signal_items_of(
             continue
         key = event_key(event.tenant_id, name, path, values[0])
         item_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{key}"))
-        yield signal_item(key, event, id=item_id, tenant_id=event.tenant_id, **options)
+        yield signal_item(key, event, id=item_id, tenant_id=event.tenant_id, priority=priority)
