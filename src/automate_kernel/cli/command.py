@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import cache
@@ -18,7 +18,14 @@ from typer.core import TyperCommand, TyperGroup
 from automate_kernel.cli.output import Output, log_to_stderr
 from automate_kernel.cli.session import HostSession, Session
 from automate_kernel.cli.settings import SETTINGS, Setting
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, exit_code
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    StorageError,
+    did_you_mean,
+    exit_code,
+)
 from automate_kernel.secrets.redaction import redact_text
 
 if TYPE_CHECKING:
@@ -58,6 +65,11 @@ class Context(typer.Context):
     def named(self, command: str) -> str:
         """Return the words with which the user calls *command*: ``automate outbox ls``, say."""
         return f"{self.find_root().info_name} {command}"
+
+    def doubt(self, what: str, name: str, known: Iterable[str]) -> None:
+        """Ask whether *name*, of which there is no *what* yet, is right; *known* are others."""
+        near = did_you_mean(name, known)
+        self.out.note(f"there is no {what} of {name} yet; is the name right? {near}".rstrip())
 
     def missing(self, what: str, command: str) -> AutomateError:
         """Return the error for *what* is not there, among those that *command* lists."""

@@ -70,9 +70,9 @@ def _problems_of(
         near = did_you_mean(name, known, also=f"it has: {', '.join(known) or 'none'}")
         yield f"{method.method}() is for {name!r}, which isn't there", near
     serving = [spec for spec in known.values() if method.serves(spec.name)]
-    names = {field.name for spec in serving for field in input_fields(spec.json_schema())}
     if not serving:
         return
+    names = {field.name for spec in serving for field in input_fields(spec.json_schema())}
     for name in (method.field, *method.fields_needed(plugin)):
         if name not in names:
             near = did_you_mean(name, names, also=f"there are: {', '.join(names) or 'none'}")

@@ -100,6 +100,7 @@ class Connection:
         logger: logging.Logger,
         signing: RequestSigning | None = None,
     ) -> None:
+        guard_loggers("mcp", "httpx2", "httpcore2")
         self._key = key
         self._signing = signing
         self._users = 0
@@ -174,7 +175,6 @@ class Connection:
     ) -> T:
         # They write addresses and what is sent into the log, with the secrets in them. The tasks of
         # a session that is opened here keep silent too.
-        guard_loggers("mcp", "httpx2", "httpcore2")
         with quiet(logging.INFO):
             return await self._use(work, idempotent, proves)
 

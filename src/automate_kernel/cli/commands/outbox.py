@@ -11,7 +11,7 @@ from automate_kernel.cli import inputs, overview, records
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
 from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, duration, flag, option
 from automate_kernel.cli.output import Columns, as_json, attributes, boxed, counted, seconds
-from automate_kernel.errors import ConfigError, did_you_mean
+from automate_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -458,8 +458,7 @@ def pause(
     context.out.line(f"{kind} is paused; {context.named('outbox resume')} {kind} lets it go on")
     if not outbox.find(kind=kind, limit=1):
         # It may be paused before its first item. Misspelt, it would hold up nothing.
-        near = did_you_mean(kind, outbox.stats().counts)
-        context.out.note(f"there is no item of {kind} yet; is the name right? {near}".rstrip())
+        context.doubt("item", kind, outbox.stats().counts)
 
 
 @app.called("automate outbox resume mail.send")

@@ -351,9 +351,7 @@ def pause(
     context.out.line(f"{workflow} is paused; {go_on} lets it go on")
     if not kernel.executions.find(workflow=workflow, limit=1):
         # It may be paused before its first execution. Misspelt, it would hold up nothing.
-        near = did_you_mean(workflow, kernel.executions.stats().counts)
-        asked = f"there is no execution of {workflow} yet; is the name right? {near}"
-        context.out.note(asked.rstrip())
+        context.doubt("execution", workflow, kernel.executions.stats().counts)
 
 
 @hosted.called("automate workflow resume order-notify")
