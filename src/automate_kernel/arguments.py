@@ -7,6 +7,7 @@ database makes of it: a text is a list of its letters, and a limit of -1 is all 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -129,6 +130,21 @@ def check_table(given: Any, name: str, example: str, *, of: type | None = None) 
             raise ConfigError(
                 f"{name}[{key[:40]!r}] can't be {type_name(value)}", hint=f"write {example}"
             )
+    return given
+
+
+def check_object(given: Any, name: str, example: str) -> Any:
+    """Return *given*, a JSON object or None; raises `ConfigError` for what JSON can't hold."""
+    if given is None:
+        return None
+    problem = "" if isinstance(given, Mapping) else f"can't be {type_name(given)}"
+    if not problem:
+        try:
+            json.dumps(dict(given), allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            problem = "holds something that JSON doesn't have"
+    if problem:
+        raise ConfigError(f"{name} is a JSON object, and {problem}", hint=f"write {example}")
     return given
 
 

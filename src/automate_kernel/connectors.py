@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
+from automate_kernel.arguments import check_object
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
@@ -110,6 +111,7 @@ class TriggerSpec:
     def __post_init__(self) -> None:
         for problem, hint in self._problems():
             raise ConfigError(f"trigger {self.name!r}: {problem}", hint=hint)
+        check_object(self.answer, f"trigger {self.name!r}: answer", 'answer={"ok": True}')
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         if not isinstance(self.name, str) or not self.name:

@@ -29,11 +29,13 @@ class GitHub(Connector):
 
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
-    """Where a receiver listens, which waits for a head for half a second."""
-    monkeypatch.setattr(PatientProtocol, "head_seconds", HEAD_SECONDS)
+    """Where a receiver listens, which waits for nothing longer than for half a second."""
+    for name in ("head_seconds", "rest_seconds", "read_seconds"):
+        monkeypatch.setattr(PatientProtocol, name, HEAD_SECONDS)
     with Kernel(plugins=[GitHub], secrets={"HOOK": SECRET}, discover=False) as kernel:
         server = server_of(webhook_app(kernel), 1.0)
         listening = _bind("127.0.0.1", 0)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         yield listening.getsockname()
@@ -184,3 +186,41 @@ def test_a_path_is_taken_as_it_was_sent(address: tuple[str, int]) -> None:
         with connect(address) as connection:
             connection.sendall(head().replace(b"/webhooks/github/push", path.encode()) + BODY)
             assert status(connection) == 404
+
+
+@pytest.mark.parametrize("path", ["/webhooks/github/push", "/nothing"])
+def test_who_sends_far_too_much_reads_why(address: tuple[str, int], path: str) -> None:
+    """Most clients send all before they read; a connection that is closed takes the answer along."""
+    with connect(address) as connection:
+        length = 8_000_000
+        connection.sendall(head(str(length)).replace(b"/webhooks/github/push", path.encode()))
+        connection.sendall(b"x" * length)
+        assert status(connection) == (404 if path == "/nothing" else 413)
+        connection.sendall(head() + BODY)
+        assert status(connection) == 202
+
+
+@pytest.mark.parametrize(
+    ("path", "length"), [("/nothing", 900_000), ("/webhooks/github/push", 2_000_000)]
+)
+def test_the_rest_of_an_answered_body_is_not_waited_for(
+    address: tuple[str, int], path: str, length: int
+) -> None:
+    """A byte after the answer, and then none: nobody reads it, and it would hold a socket."""
+    with connect(address) as connection:
+        connection.sendall(head(str(length)).replace(b"/webhooks/github/push", path.encode()))
+        assert status(connection) in (404, 413)
+        connection.sendall(b"x")
+        assert closes(connection)
+
+
+def test_who_reads_no_answer_is_not_waited_for(address: tuple[str, int]) -> None:
+    """Answers fill all buffers then, and the connection would be there for ever."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        connection.settimeout(HEAD_SECONDS * 20)
+        connection.connect(address)
+        asked = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            while True:
+                connection.sendall(asked)

@@ -193,6 +193,19 @@ def test_the_form_is_checked_and_its_errors_name_the_fields(kernel: Kernel) -> N
     assert [decision["form"] for decision in sent(kernel)] == [{"amount": None, "reason": None}]
 
 
+@pytest.mark.parametrize("kind", ["integer", "number"])
+@pytest.mark.parametrize("given", ["1_000", True, "\N{ARABIC-INDIC DIGIT ONE}", "0x10", "1 000"])
+def test_a_number_is_written_in_the_one_usual_way(kernel: Kernel, kind: str, given: Any) -> None:
+    """On the page, in the API and on the command line: nobody meant a sum that was guessed."""
+    execution_id = ask(kernel, form=[{"name": "amount", "type": kind}])
+    refused(
+        ErrorCodes.INVALID_ARGUMENT, kernel.approvals.approve, execution_id, "ok", by="ann",
+        form={"amount": given},
+    )  # fmt: skip
+    kernel.approvals.approve(execution_id, "ok", by="ann", form={"amount": " +12.0 "})
+    assert sent(kernel)[0]["form"] == {"amount": 12}
+
+
 def test_sizes_are_bounded_before_anything_is_written(kernel: Kernel) -> None:
     """Of a comment, a name and a form."""
     execution_id = ask(kernel, form=FORM)

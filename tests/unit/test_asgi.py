@@ -14,7 +14,7 @@ from automate_kernel import Connector, Kernel, TriggerSpec
 from automate_kernel.http import pages
 from automate_kernel.http.app import webhook_app
 from automate_kernel.errors import StorageError
-from automate_kernel.webhooks import GitHubSignature
+from automate_kernel.webhooks import GitHubSignature, Ignored
 
 SECRET, TOKEN = "a-webhook-secret", "an-events-token"
 BODY = json.dumps({"ref": "refs/heads/main"}).encode()
@@ -60,6 +60,20 @@ def test_a_signed_webhook_becomes_an_event(kernel: Kernel) -> None:
     item = kernel.outbox.get(response.json()["id"])
     assert item.payload["name"] == "github.push"
     assert item.payload["payload"] == {"ref": "refs/heads/main"}
+
+
+def test_a_fault_of_our_own_is_told_to_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """A plugin that answers with text: its sender did nothing wrong, and learns no remedies."""
+
+    class Hub(GitHub):
+        def parse_webhook(self, trigger, headers, raw_body):
+            return Ignored("a test", "text")
+
+    with Kernel(plugins=[Hub], secrets={"HOOK": SECRET}, discover=False) as kernel:
+        response = push(webhook_app(kernel))
+    assert response.status_code == 500
+    assert response.json() == {"error": "it failed; the log says why"}
+    assert "the answer is a JSON object" in caplog.text
 
 
 def test_a_repeated_delivery_is_a_success_that_does_nothing(kernel: Kernel) -> None:

@@ -336,6 +336,20 @@ def test_a_connector_can_accept_and_start_nothing() -> None:
     assert send(kernel, scheme.sign(b"null", SECRET), b"null").item_id
 
 
+@pytest.mark.parametrize("answer", ["ok", [1], {"at": object()}, {"n": float("nan")}])
+def test_an_answer_that_is_no_json_object_is_the_connectors_slip(answer: Any) -> None:
+    """The service would get the text of an object, and a success."""
+
+    def parse_webhook(self: Any, trigger: str, headers: Any, raw_body: bytes) -> Any:
+        return Ignored("a test", answer)
+
+    scheme = HmacSignature("HOOK", header="X-Signature")
+    kernel = kernel_with(TriggerSpec("push", signature=scheme), parse_webhook=parse_webhook)
+    with pytest.raises(ConfigError, match="JSON object") as caught:
+        send(kernel, scheme.sign(b"{}", SECRET), b"{}")
+    assert caught.value.hint
+
+
 def test_what_a_connector_tells_shows_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     """It knows the secret, and its words go to the log and to the sender."""
 
@@ -406,6 +420,8 @@ def test_workflows_see_the_headers_that_a_trigger_keeps() -> None:
         ({"keep_headers": "X-Event"}, "is text"),
         ({"replay_guard": "yes"}, "can't be 'yes'"),
         ({"events": ["push"]}, "doesn't tell what an event is called"),
+        ({"answer": "ok"}, "can't be a str"),
+        ({"answer": {"seen": {1}}}, "JSON doesn't have"),
     ],
 )
 def test_a_trigger_that_can_not_be_meant_is_refused(options: Any, why: str) -> None:

@@ -120,17 +120,24 @@ def _token(session: Session, name: str) -> str | None:
 
 class PatientProtocol(H11Protocol):
     """
-    uvicorn's protocol on h11, with a deadline for the head of each request.
+    uvicorn's protocol on h11, with a deadline for whatever a client has to do.
 
-    uvicorn itself waits for ever for a head that doesn't end: clients that send half of one would
-    use up the process's sockets. h11 is used even where httptools is installed, so the same
-    requests are let in everywhere.
+    uvicorn itself waits for ever for a head that doesn't end, for the rest of a body that nobody
+    reads any more, and for a client that doesn't read its answers: a few such clients would use up
+    the process's sockets. h11 is used even where httptools is installed, so the same requests are
+    let in everywhere.
     """
 
     head_seconds: ClassVar[float] = 10.0
     """The time that a client has for the first line and the headers of a request."""
+    rest_seconds: ClassVar[float] = 30.0
+    """The time that it has to finish the body of a request that is answered already."""
+    read_seconds: ClassVar[float] = 30.0
+    """The time that it has to begin to read answers that have filled all buffers."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _awaited: object = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Run the clock: a connection on which nothing comes is as bad as half a request."""
@@ -138,8 +145,9 @@ class PatientProtocol(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._forget()
+        self._is_read()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -148,18 +156,45 @@ class PatientProtocol(H11Protocol):
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Run the clock again if half of the next request is there already."""
+        """Run the clock again if half of the next request, or of this one, is still to come."""
         super().on_response_complete()
         self._watch()
 
+    def pause_writing(self) -> None:
+        """Run a clock: the client doesn't read."""
+        super().pause_writing()
+        if self._unread is None:
+            # What is left to be sent would hold the connection for as long.
+            self._unread = self.loop.call_later(self.read_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop it: the client reads on."""
+        self._is_read()
+        super().resume_writing()
+
     def _watch(self) -> None:
-        # While a connection is kept and nothing comes, uvicorn's own clock runs.
-        if self.conn.their_state is not h11.IDLE or self.timeout_keep_alive_task is not None:
-            self._forget()
-        elif self._deadline is None:
-            self._deadline = self.loop.call_later(self.head_seconds, self.transport.close)
+        """Run the clock for what is to come: the head of a request, or the rest of one."""
+        seconds = 0.0
+        if self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE:
+            seconds = self.rest_seconds
+        elif self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
+            # While a connection is kept and nothing comes, uvicorn's own clock runs.
+            seconds = self.head_seconds
+        awaited = self.conn.their_state if seconds else None
+        if awaited is self._awaited:
+            return
+        self._forget()
+        if awaited is not None:
+            self._awaited = awaited
+            self._deadline = self.loop.call_later(seconds, self.transport.close)
 
     def _forget(self) -> None:
+        self._awaited = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _is_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None

@@ -14,6 +14,7 @@ from automate_kernel.errors import (
     PayloadError,
     StorageError,
     WebhookRejectedError,
+    is_setup_fault,
 )
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.webhooks.ledger import WebhookReceipt
@@ -78,9 +79,10 @@ def answer_webhook(
         return failure_answer(error, f"webhook {connector}/{trigger}")
     if receipt.ignored is not None:
         answer = receipt.ignored.answer
-        return HttpAnswer(200, {"ignored": receipt.ignored.reason} if answer is None else answer)
+        reason = {"ignored": receipt.ignored.reason}
+        return HttpAnswer(200, reason if answer is None else dict(answer))
     if receipt.answer is not None:
-        return HttpAnswer(200, receipt.answer)
+        return HttpAnswer(200, dict(receipt.answer))
     accepted = {"id": receipt.item_id, "duplicate": receipt.duplicate}
     return HttpAnswer(200 if receipt.duplicate else 202, accepted)
 
@@ -94,7 +96,9 @@ def failure_answer(error: Exception, what: str) -> HttpAnswer:
         # The same content will be refused again; how our tables are made is nobody's business.
         logger.error("%s: %s", what, error)
         return HttpAnswer(400, {"error": "it can't be stored; the log says why"})
-    if isinstance(error, PayloadError) or code is ErrorCodes.INVALID_ARGUMENT:
+    # How we are set up is nobody's business either, whatever such an error's code is.
+    theirs = isinstance(error, PayloadError) or code is ErrorCodes.INVALID_ARGUMENT
+    if theirs and not is_setup_fault(error):
         logger.info("%s: %s", what, error)
         return HttpAnswer(400, {"error": str(error)})
     if isinstance(error, AutomateError) and error.retryable:

@@ -139,7 +139,8 @@ class Request:
                 return bytes(body)
 
     def _too_long(self) -> HttpError:
-        return HttpError(413, f"the body is longer than {self._most} bytes", _CLOSE)
+        # The connection stays: closed while the client still sends, it would take the answer along.
+        return HttpError(413, f"the body is longer than {self._most} bytes")
 
 
 Handle = Callable[[Request], Awaitable[HttpAnswer]]

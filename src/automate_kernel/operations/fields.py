@@ -24,6 +24,7 @@ _SCALARS: Mapping[str, FieldKind] = {
     "boolean": "boolean",
 }
 _INTEGER = re.compile(r"[+-]?[0-9]{1,400}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _Schema = Mapping[str, Any]
 
@@ -115,10 +116,8 @@ def _read_integer(of: InputField, text: str) -> int:
 def _read_number(of: InputField, text: str) -> float:
     if _INTEGER.fullmatch(text):
         return int(text)
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    # float() would also read 1_000, and the digits of all scripts.
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(number):
         raise FieldTextError("must be a number")
     return number

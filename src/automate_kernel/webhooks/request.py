@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from automate_kernel.arguments import check_object
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.values import MAX_DEPTH, NestingError, is_plain, read_json
@@ -130,6 +131,10 @@ class Ignored:
 
     reason: str = "it starts nothing here"
     answer: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        # Not when it is sent: there nobody could say whose slip it was.
+        check_object(self.answer, "the answer", 'Ignored("a ping", {"challenge": …})')
 
 
 logger: logging.Logger = get_logger(__name__)

@@ -51,6 +51,7 @@ _MOST_FORM = 200_000  # bytes of its definition
 # What a JSON reader of any language keeps as it is.
 _WHOLE = 2**53
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
 
 FieldType = Literal["text", "number", "integer", "boolean", "date", "choice"]
 
@@ -221,16 +222,25 @@ def _text_date(value: Any) -> Any:
     raise PydanticCustomError("date_type", "no date")
 
 
+def _written_number(value: Any) -> Any:
+    # pydantic would read 1_000 as a thousand, and true as one.
+    if isinstance(value, bool) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
+        raise PydanticCustomError("number_type", "no number")
+    return value
+
+
 def _annotation(field: FormField) -> Any:
     least, most = field.minimum, field.maximum
+    number = BeforeValidator(_written_number)
     if field.type == "text":
         text = Field(min_length=1 if field.required else 0, max_length=field.max_length)
         return Annotated[str, text]
     if field.type == "number":
-        return Annotated[float, Field(ge=least, le=most, allow_inf_nan=False)]
+        return Annotated[float, Field(ge=least, le=most, allow_inf_nan=False), number]
     if field.type == "integer":
         bottom = -_WHOLE if least is None else ceil(least)
-        return Annotated[int, Field(ge=bottom, le=_WHOLE if most is None else floor(most))]
+        top = _WHOLE if most is None else floor(most)
+        return Annotated[int, Field(ge=bottom, le=top), number]
     if field.type == "choice":
         return Literal[tuple(field.choices)]
     return {"boolean": bool, "date": Annotated[date, BeforeValidator(_text_date)]}[field.type]
@@ -262,9 +272,9 @@ def read_form(
     """
     Return the values of a form as JSON has them, with defaults for those left out.
 
-    Texts stand for numbers, dates and booleans too, as a browser sends them. What is required is
-    so for an approval alone. Raises ``INVALID_ARGUMENT``, whose details have a line for each of the
-    ``fields`` that is wrong.
+    Texts stand for numbers, dates and booleans too, as a browser sends them; ``1_000`` is none.
+    What is required is so for an approval alone. Raises ``INVALID_ARGUMENT``, whose details have a
+    line for each of the ``fields`` that is wrong.
     """
     given = {} if given is None else given
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):

@@ -302,6 +302,7 @@ def test_what_is_left_blank_is_the_default(caller: Any) -> None:
     ("values", "said"),
     [
         ({"input.hours": "x"}, "Hours: must be a number"),
+        ({"input.hours": "1_0"}, "Hours: must be a number"),
         ({"input.hours": "-1"}, "Hours: Input should be greater than or equal to 0"),
         ({"input.extra": "{"}, "Extra: must be JSON"),
         ({"input.subject": "", "input.body": "kept <i>"}, "Subject: Field required"),
