@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -226,11 +225,11 @@ def test_a_servers_patterns_cost_only_so_much_together() -> None:
 def offered(*schemas: dict[str, Any]) -> list[RemoteTool]:
     tools = [Tool(name=f"act{n}", input_schema=schema) for n, schema in enumerate(schemas)]
     config = McpConfig(command="x", tools=["*"])
-    return list(remote_tools(tools, config, logging.getLogger()).values())
+    return list(remote_tools(tools, config, print).values())
 
 
 def test_a_tool_that_is_listed_twice_is_there_once() -> None:
     """The pages of a list that changes may overlap."""
     tool = Tool(name="act", input_schema={"type": "object"})
-    found = remote_tools([tool, tool], McpConfig(command="x", tools=["*"]), logging.getLogger())
+    found = remote_tools([tool, tool], McpConfig(command="x", tools=["*"]), print)
     assert list(found) == ["act"]

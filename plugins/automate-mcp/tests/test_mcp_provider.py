@@ -17,6 +17,9 @@ from typing import Any
 import psutil
 import pytest
 from automate_mcp import McpProvider
+from automate_mcp.config import McpConfig
+from automate_mcp.tool_server import ListedTools, ToolServer
+from mcp.types import Tool
 from mcp_support import SECRET, until
 
 from automate_kernel import AutomateError, Kernel, ProviderContext
@@ -418,6 +421,72 @@ def test_a_list_that_nobody_can_read_is_told(make: Make) -> None:
     kernel = make(args=[RAW, "no-list"])
     error = error_of(lambda: kernel.operation("bad.work"))
     assert "the server of 'bad' gave an answer that isn't one of the protocol: tools" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("lists", "says"),
+    [
+        ("bad-schema", "'broken' is left out, as it can't be read: inputSchema: Input should be"),
+        ("no-schema", "'broken' is left out, as it can't be read: inputSchema: Field required"),
+        ("bad-output", "'broken' is left out, as it can't be read: outputSchema: "),
+        ("no-type", "'broken' is left out, as it can't be read: inputSchema.type: Field required"),
+        ("too-deep", "'broken' is left out, as it can't be read: it is nested too deep"),
+        ("bad-name", "'number 2 of the list' is left out, as it can't be read: name: "),
+        ("no-object", "'number 4 of the list' is left out, as it can't be read: it: "),
+        ("twice", "'work' is listed twice: the first of them counts"),
+    ],
+)
+def test_a_tool_that_can_not_be_read_hides_no_other(
+    make: Make, caplog: pytest.LogCaptureFixture, lists: str, says: str
+) -> None:
+    """The log and the connection test say which it is, and so does a call of it."""
+    kernel = make(args=[RAW, lists])
+    assert list(kernel.operations.matching("bad.*")) == ["bad.work"]
+    assert kernel.invoke("bad.work")["text"] == ""
+    assert says in caplog.text
+    assert says in asyncio.run(kernel.provider("bad").check())
+    assert caplog.text.count(says) == 1, "it is logged once, however often the list is read"
+    if "broken" in says:
+        error = error_of(lambda: kernel.invoke("bad.broken"))
+        assert says.rpartition("read: ")[2] in str(error)
+        assert not error.retryable
+
+
+def test_what_a_tool_can_do_without_makes_it_unusable_no_more_than_its_name(make: Make) -> None:
+    """A wrong icon, half a character, a name of blanks."""
+    assert make(args=[RAW, "bad-icons"]).operation("bad.work").title == "Work"
+    found = make(args=[RAW, "odd-names"]).operations.matching("bad.*")
+    assert len(found) == 6
+
+
+def test_a_tool_that_is_gone_is_not_listed_after_a_call_of_it(make: Make, tmp_path: Path) -> None:
+    """Many servers tell of no change. Their refusal of a call may be one."""
+    kernel = make(args=[RAW, "gone"])
+    assert list(kernel.operations.matching("bad.*")) == ["bad.other", "bad.work"]
+    (tmp_path / "gone").touch()
+    assert "unknown tool" in str(error_of(lambda: kernel.invoke("bad.work")))
+    assert "it has: other" in str(error_of(lambda: kernel.invoke("bad.work")))
+
+
+def test_a_list_of_tools_is_read_again_after_minutes() -> None:
+    """Also where no call fails, as for who only looks at what there is."""
+    now, lists = [0.0], [["one", "two"], ["one"]]
+    reads = []
+
+    class Told:
+        key = "bad"
+
+        async def use(self, _: Any) -> ListedTools:
+            reads.append(now[0])
+            names = lists[len(reads) > 1]
+            return ListedTools([Tool(name=each, input_schema={}) for each in names])
+
+    config = McpConfig(command="x", tools=["*"])
+    server = ToolServer(config, logging.getLogger(), lambda _: Told(), lambda: now[0])  # type: ignore[arg-type,return-value]
+    for seconds, names in ((0, ["one", "two"]), (299, ["one", "two"]), (300, ["one"])):
+        now[0] = seconds
+        assert list(asyncio.run(server.allowed()).by_name) == names
+    assert reads == [0, 300]
 
 
 def test_a_server_of_another_protocol_is_told(make: Make) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +177,74 @@ def test_odd_names_make_a_clean_module(tmp_path: Path, service: Service) -> None
         portal.close()
     targets = [each.target for each in service.sent]
     assert sorted(targets[: len(NAMES)]) == sorted(targets[len(NAMES) :])
+
+
+def object_of(**fields: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": fields}
+
+
+def answering(name: str, schema: Any, **more: Any) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema}}
+    return {"get": operation(
+        operationId=name, responses={"200": {"description": "fine", "content": content}}, **more
+    )}  # fmt: skip
+
+
+def names_in(text: str) -> dict[str, str]:
+    """Return the names of the methods and types of a frozen module, with what each is."""
+    methods = re.findall(r"async def (\w+)\(.*?call_action\((\S+?),", text, re.DOTALL)
+    types = re.findall(r"^class (\w+)\(TypedDict\):\n((?:    .*\n)+)", text, re.MULTILINE)
+    assert len({name for name, _ in [*methods, *types]}) == len(methods) + len(types)
+    return dict([*methods, *types])
+
+
+TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
+# The names of the first are those that one of the second would have, or sort before them.
+BEFORE = {
+    "/1": answering("getUser", object_of(a=TEXT)),
+    "/2": answering("get_user", object_of(b=TEXT)),
+    "/3": answering("listThings", {"type": "array", "items": object_of(c=TEXT)}),
+    "/4": answering("list", object_of(user=object_of(d=TEXT))),
+    "/5": answering("z2fa", object_of(e=TEXT)),
+}
+ADDED = {
+    "/0": answering("GetUser", object_of(f=NUMBER)),
+    "/9": answering("getUser2", object_of(g=NUMBER)),
+    "/8": answering("list2", object_of(h=NUMBER)),
+    "/7": answering("2fa", object_of(i=NUMBER)),
+}
+
+
+def test_another_operation_changes_the_name_of_no_method_and_no_type(tmp_path: Path) -> None:
+    """Code that was written against the module before would call another operation."""
+    before = names_in(freeze("shop", document(BEFORE), tmp_path))
+    after = names_in(freeze("shop", document({**ADDED, **BEFORE}), tmp_path))
+    assert before.items() <= after.items()
+    assert len(after) > len(before)
+
+
+def test_of_two_methods_that_would_have_one_name_none_has_it(tmp_path: Path) -> None:
+    """One that comes would take it from the other, and nobody would notice."""
+    both = names_in(freeze("shop", document(BEFORE), tmp_path))
+    one = names_in(freeze("shop", document({"/1": BEFORE["/1"]}), tmp_path))
+    assert {"get_user", "GetUserOutput"} == one.keys()
+    assert not one.keys() & both.keys()
+    only = names_in(freeze("shop", document(BEFORE), tmp_path, only=["getUser"]))
+    assert only.items() <= {**both, **only}.items() and "get_user" not in only
+
+
+def test_a_type_of_requests_keeps_its_name_when_an_answer_has_it_too(tmp_path: Path) -> None:
+    """Where both are not the same, as with a property that is only read."""
+    pet = object_of(id={**NUMBER, "readOnly": True}, name=TEXT)
+    reference = {"$ref": "#/components/schemas/Pet"}
+    body = {"application/json": {"schema": {"type": "array", "items": reference}}}
+    put = {"put": operation(operationId="putPets", requestBody={"content": body})}
+    more = {"components": {"schemas": {"Pet": pet}}}
+    before = names_in(freeze("shop", document({"/1": put}, **more), tmp_path))
+    both = {"/1": put, "/2": answering("getPet", reference)}
+    after = names_in(freeze("shop", document(both, **more), tmp_path))
+    assert before.items() <= after.items()
+    assert "id: " not in before["PetInput"] and "id: " in after["Pet"]
 
 
 @pytest.mark.parametrize("key", ["none", "true", "any", "cast", "typed-dict", "open-api-connector"])

@@ -28,6 +28,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.wire_log import guard_loggers, quiet
 from automate_mcp.config import McpConfig
 from automate_mcp.http import MARK, http_client
+from automate_mcp.readable_tools import with_readable_lists
 from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import UNSURE, error_of, unreadable
 from automate_mcp.signing import RequestSigning
@@ -70,6 +71,11 @@ class _KeptSession:
             raise RuntimeError("the session isn't open")
         return self.client
 
+    @property
+    def protocol_version(self) -> str | None:
+        """The version that was agreed on; None before that."""
+        return None if self.client is None else self.client.session.protocol_version
+
     def started(self, pid: int) -> None:
         """Note the number of the server's process."""
         self.pid = pid
@@ -101,7 +107,8 @@ class Connection:
         signing: RequestSigning | None = None,
     ) -> None:
         guard_loggers("mcp", "httpx2", "httpcore2")
-        self._key = key
+        self.key: str = key
+        """The provider's key."""
         self._signing = signing
         self._users = 0
         self._config = config
@@ -163,7 +170,7 @@ class Connection:
         with self._guard:
             if self._portal is None:
                 self._stack = ExitStack()
-                portal = start_blocking_portal("asyncio", name=f"automate-mcp-{self._key}")
+                portal = start_blocking_portal("asyncio", name=f"automate-mcp-{self.key}")
                 self._portal = self._stack.enter_context(portal)
                 self._opening, self._session = None, None
             return self._portal
@@ -197,7 +204,7 @@ class Connection:
             raise self._failed(session, error, idempotent=idempotent) from None
         except ValidationError as error:
             # The kernel would call again after what is no error of its own.
-            raise unreadable(error, f"the server of {self._key!r}") from None
+            raise unreadable(error, f"the server of {self.key!r}") from None
         session.used_at, session.suspect = time.monotonic(), False
         if proves:
             self._pause.worked()
@@ -211,14 +218,14 @@ class Connection:
         if error.code == types.INVALID_REQUEST and error.message == "Session terminated":
             lost = True
         if not lost:
-            return error_of(error, f"the server of {self._key!r}", idempotent=idempotent)
+            return error_of(error, f"the server of {self.key!r}", idempotent=idempotent)
         reason = session.ended or "the session has ended"
         if session.ended is None:
             session.end(reason)
         self._forget(session)
         return AutomateError(
             ErrorCodes.UNAVAILABLE,
-            f"the server of {self._key!r} was lost during the call: {reason}",
+            f"the server of {self.key!r} was lost during the call: {reason}",
             hint=None if idempotent else UNSURE,
             retryable=idempotent,
         )
@@ -241,7 +248,7 @@ class Connection:
             if pause > _PATIENCE_SECONDS:
                 raise AutomateError(
                     ErrorCodes.UNAVAILABLE,
-                    f"the server of {self._key!r} has failed, and is tried again in {pause:.0f} s",
+                    f"the server of {self.key!r} has failed, and is tried again in {pause:.0f} s",
                     hint="the log has what it wrote to its standard error",
                     retry_after=pause,
                 )
@@ -263,7 +270,7 @@ class Connection:
                     await mcp.send_discover(mcp.protocol_version)
         except (MCPError, TimeoutError):
             session.end("it doesn't answer")
-            self._logger.warning("the server of %r doesn't answer, and is started anew", self._key)
+            self._logger.warning("the server of %r doesn't answer, and is started anew", self.key)
             return False
         session.used_at, session.suspect = time.monotonic(), False
         return True
@@ -285,7 +292,7 @@ class Connection:
         except TimeoutError:
             session.failure = AutomateError(
                 ErrorCodes.DEADLINE_EXCEEDED,
-                f"the server of {self._key!r} didn't answer within"
+                f"the server of {self.key!r} didn't answer within"
                 f" {self._config.start_timeout_seconds:g} s",
                 hint="is its command right, and does it speak MCP?",
             )
@@ -305,11 +312,11 @@ class Connection:
             error = error.exceptions[0]  # a group: the first says what happened
         if isinstance(error, AutomateError):
             return error
-        what = f"the server of {self._key!r} can't be used"
+        what = f"the server of {self.key!r} can't be used"
         if isinstance(error, MCPError) and not _is_closed(error):
             return error_of(error, what, idempotent=True)
         if isinstance(error, ValidationError):
-            return unreadable(error, f"the server of {self._key!r}")
+            return unreadable(error, f"the server of {self.key!r}")
         reason = session.ended or (type(error).__name__ if error else "it has ended")
         if str(error).startswith("Unsupported protocol version"):
             reason = str(error)  # the process ended since the SDK let go of it
@@ -337,7 +344,7 @@ class Connection:
             session.failure = session.failure or ConnectionError("it was given up")
         except BaseException as error:
             session.failure = session.failure or error
-            self._logger.debug("the session of %r ended: %s", self._key, type(error).__name__)
+            self._logger.debug("the session of %r ended: %s", self.key, type(error).__name__)
         finally:
             session.end("the session has ended")
             session.ready.set()
@@ -379,20 +386,23 @@ class Connection:
 
     def _transport(self, session: _KeptSession) -> AbstractAsyncContextManager[Any]:
         config = self._config
+        transport: AbstractAsyncContextManager[Any]
         if config.url is not None:
-            return _http_transport(config, config.url, self._signing)
-        return process_transport(
-            ProcessServer(
-                command=config.command or "",
-                args=config.args,
-                env=self._environment(),
-                cwd=config.cwd,
-                max_message_bytes=config.max_result_bytes,
-                log=self._log,
-                started=session.started,
-                ended=session.end,
+            transport = _http_transport(config, config.url, self._signing)
+        else:
+            transport = process_transport(
+                ProcessServer(
+                    command=config.command or "",
+                    args=config.args,
+                    env=self._environment(),
+                    cwd=config.cwd,
+                    max_message_bytes=config.max_result_bytes,
+                    log=self._log,
+                    started=session.started,
+                    ended=session.end,
+                )
             )
-        )
+        return with_readable_lists(transport, lambda: session.protocol_version)
 
     async def _end_session(self) -> None:
         self._session = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel import BaseProvider, CapabilitySpec, ProviderContext, current_call
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.spec import OperationSpec
 from automate_mcp.config import McpConfig
 from automate_mcp.signing import RequestSigning, accounts_of
 
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 # Each has a session, on a thread of its own; the oldest that nobody uses makes room.
 _MOST_ACCOUNTS = 50
+_MOST_PROBLEMS = 5
+
+
+class _Specs(dict[str, CapabilitySpec]):
+    """The specs of a server's tools, and what is wrong with those that can't be read."""
+
+    def __init__(self, specs: Mapping[str, CapabilitySpec], left_out: Mapping[str, str]) -> None:
+        super().__init__(specs)
+        self.left_out = left_out
 
 
 class McpProvider(BaseProvider):
@@ -49,16 +59,29 @@ class McpProvider(BaseProvider):
         return McpConfig
 
     async def own_operations(self) -> Mapping[str, CapabilitySpec]:
-        """Return the specs of the allowed tools; the server is asked after it told of a change."""
-        return {name: tool.spec for name, tool in (await (await self._server()).allowed()).items()}
+        """Return the specs of the allowed tools, as the server listed them minutes ago at most."""
+        tools = await (await self._server()).allowed()
+        return _Specs({name: tool.spec for name, tool in tools.by_name.items()}, tools.left_out)
+
+    def find_own(self, name: str, own: Mapping[str, OperationSpec]) -> OperationSpec:
+        """Return the spec of a tool; one that is left out is told with what is wrong with it."""
+        fault = own.left_out.get(name) if isinstance(own, _Specs) else None
+        if fault is not None:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"the server of {self.ctx.key!r} describes its tool {name!r} in a way that nobody"
+                f" can read: {fault}",
+                hint="report it to the author of the server; its other tools work",
+                retryable=False,
+            )
+        return super().find_own(name, own)
 
     async def execute_capability(self, name: str, input_data: dict[str, Any]) -> Any:
         """Call a tool. Its progress is the step's, and a cancelled step cancels it."""
         server = await self._server()
-        tools = await server.allowed()
-        tool = tools.get(name)
+        tool = (await server.allowed()).by_name.get(name)
         if tool is None:
-            self.find_own(name, {each: known.spec for each, known in tools.items()})
+            self.find_own(name, await self.own_operations())
             raise AssertionError(name)
         call = current_call()
 
@@ -71,10 +94,15 @@ class McpProvider(BaseProvider):
                 tool.name, input_data, tool.timeout_seconds, progress_callback=tell
             )
 
-        result = await server.connection.use(ask, idempotent=tool.spec.idempotent, proves=True)
+        try:
+            result = await server.connection.use(ask, idempotent=tool.spec.idempotent, proves=True)
+        except AutomateError:
+            server.changed()  # perhaps: it may have refused a tool that it has no more
+            raise
         from automate_mcp.results import failure_of, output_of
 
         if result.is_error:
+            server.changed()  # servers say so in this way, too
             raise failure_of(result, tool.name)
         structured = result.structured_content
         if tool.typed and (structured is None or (tool.check and tool.check(structured))):
@@ -96,8 +124,9 @@ class McpProvider(BaseProvider):
             found = await listed_tools(client)
             info = client.server_info
             named = f"{info.name} {info.version}".strip() if info else "the server"
-            allowed = len(server.allowed_of(found))
-            return f"{named} has {len(found)} tool(s), {allowed} of them allowed"
+            allowed = server.allowed_of(found)
+            said = f"{named} has {len(found.tools)} tool(s), {len(allowed.by_name)} of them allowed"
+            return "; ".join([said, *allowed.problems[:_MOST_PROBLEMS]])
 
         return await server.connection.use(ask)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, TypedDict
@@ -19,6 +18,9 @@ from automate_kernel.operations.portable_schemas import is_portable, without_pat
 from automate_kernel.operations.schemas import Check, compile_schema
 from automate_kernel.providers import CapabilitySpec
 from automate_mcp.config import McpConfig, ToolHints
+
+Tell = Callable[[str], None]
+"""Takes a line on what is wrong with a tool."""
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_NAME = 120
@@ -40,25 +42,30 @@ class RemoteTool:
     timeout_seconds: float
 
 
-def remote_tools(
-    tools: Iterable[Tool], config: McpConfig, logger: logging.Logger
-) -> dict[str, RemoteTool]:
-    """Return the allowed ones of *tools*, by the names of their capabilities."""
+def remote_tools(tools: Iterable[Tool], config: McpConfig, tell: Tell) -> dict[str, RemoteTool]:
+    """Return the allowed ones of *tools*, by the names of their capabilities; *tell* of faults."""
     found: dict[str, RemoteTool] = {}
-    seen: set[str] = set()
-    schemas = _Schemas(logger)
+    seen: dict[str, Tool] = {}
+    schemas = _Schemas(tell)
     for tool in tools:
-        if tool.name in seen:
-            continue  # told twice: pages may overlap
-        seen.add(tool.name)
-        if not any(fnmatchcase(tool.name, pattern) for pattern in config.tools):
+        if not is_allowed(tool.name, config):
             continue
+        if tool.name in seen:
+            if tool != seen[tool.name]:  # pages may overlap
+                tell(f"the tool {tool.name!r} is listed twice: the first of them counts")
+            continue
+        seen[tool.name] = tool
         name = capability_name(tool.name)
         if name in found:
             name = f"{name[:_LONGEST_NAME]}_{_digest(tool.name)}"
         if found.get(name) is None:
             found[name] = _remote(tool, name, config, schemas)
     return found
+
+
+def is_allowed(name: str, config: McpConfig) -> bool:
+    """Return True if the tool *name* may be called."""
+    return any(fnmatchcase(name, pattern) for pattern in config.tools)
 
 
 def capability_name(name: str) -> str:
@@ -125,8 +132,8 @@ def _nature(tool: Tool, hints: ToolHints, *, trusted: bool) -> _Nature:
 class _Schemas:
     """The schemas of one server's tools, with the patterns that mean the same here and there."""
 
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
         self._budget = PatternBudget()
 
     def usable(self, schema: Mapping[str, Any] | None, what: str) -> Mapping[str, Any] | None:
@@ -139,7 +146,7 @@ class _Schemas:
             usable: Mapping[str, Any] = without_patterns(schema, self._takes)
             compile_schema(usable, what)({})
         except (AutomateError, ValueError, re.error, RecursionError, TypeError) as error:
-            self._logger.warning("the schema of the %s isn't used: %s", what, type(error).__name__)
+            self._tell(f"the schema of the {what} isn't used: {type(error).__name__}")
             return None
         return usable
 

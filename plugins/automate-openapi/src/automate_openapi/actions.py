@@ -78,6 +78,10 @@ class Actions(Mapping[str, ActionSpec]):
     def __contains__(self, name: object) -> bool:
         return name in self._places
 
+    def directed(self) -> frozenset[str]:
+        """Return the definitions that the actions so far ask for and give in two forms."""
+        return self._schemas.directed()
+
     def action(self, name: str) -> ApiAction:
         """Return the action *name*. Raises `KeyError`."""
         found = self._made.get(name)

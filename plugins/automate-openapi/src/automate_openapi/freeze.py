@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import keyword
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -32,7 +35,12 @@ def frozen_module(actions: Actions, *, key: str, only: Iterable[str] = ("*",)) -
     patterns = list(only)
     wanted = [n for n in actions if any(fnmatchcase(n, pattern) for pattern in patterns)]
     specs = [actions[name] for name in sorted(wanted)]
-    module = _Module(specs, key)
+    # Those of all actions, so that a method has its name whatever else is frozen.
+    names, directed = _method_names(actions), actions.directed()
+    draft = _Module(specs, key, names, directed)
+    for spec in specs:
+        draft.method(spec)
+    module = _Module(specs, key, names, directed, draft.claims)
     methods = [module.method(spec) for spec in specs]
     title = _line(actions.document.title)
     about = (
@@ -60,31 +68,55 @@ def frozen_module(actions: Actions, *, key: str, only: Iterable[str] = ("*",)) -
     return "\n".join(body).rstrip() + "\n"
 
 
-class _Module:
-    """The classes of a module, and the names in it that are taken."""
+# Names of the module itself, which no type may have.
+_TAKEN = frozenset(
+    {"Any", "Literal", "NotRequired", "OpenApiConnector", "TypedDict", "Unpack", "cast"}
+)
+# In the class a method called `list` would be what `list[str]` means.
+_NO_METHODS = frozenset(
+    {*dir(OpenApiConnector), *_SCALARS.values(), "list", "dict", "config", "ctx", "cast"}
+)
 
-    def __init__(self, specs: list[ActionSpec], key: str) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _TypePlace:
+    """A schema's place in the document, and the name of the type for it, if no other wants that."""
+
+    name: str
+    path: str
+
+    def inner(self, name: str, path: str) -> _TypePlace:
+        """Return the place of a schema in this one."""
+        return _TypePlace(f"{self.name}{name}", f"{self.path}/{path}")
+
+
+class _Module:
+    """
+    The classes of a module.
+
+    Of types that would have one name each gets a digest of its place, so none takes over another's
+    when operations come or go. *claims* are those of a first pass: the places by the names.
+    """
+
+    def __init__(
+        self,
+        specs: list[ActionSpec],
+        key: str,
+        methods: Mapping[str, str],
+        directed: frozenset[str],
+        claims: Mapping[str, set[str]] | None = None,
+    ) -> None:
         self.classes: list[str] = []
-        self._names = {
-            "Any", "Literal", "NotRequired", "OpenApiConnector", "TypedDict", "Unpack", "cast",
-        }  # fmt: skip
-        self.name = self._free(_camel(key) or "Api", self._names)
-        # In the class a method called `list` would be what `list[str]` means.
-        self._methods = {
-            *dir(OpenApiConnector),
-            *_SCALARS.values(),
-            "list",
-            "dict",
-            "config",
-            "ctx",
-        }
+        self.name = _apart(_camel(key) or "Api", _TAKEN)
+        self.claims: dict[str, set[str]] = {}
+        self._found_claims = claims or {}
+        self._methods, self._directed = methods, directed
         self._definitions: dict[Direction, dict[str, Any]] = {
             "input": _definitions(spec.input_schema for spec in specs),
             "output": _definitions(spec.output_schema for spec in specs),
         }
-        self._different = _different(self._definitions["input"], self._definitions["output"])
-        self._made: dict[tuple[Direction, str], str] = {}
-        self._open: set[tuple[Direction, str]] = set()
+        self._made: dict[str, str] = {}
+        self._open: set[str] = set()
 
     def imports(self, parts: list[str]) -> list[str]:
         """Return the import lines for the names that *parts* use."""
@@ -105,15 +137,14 @@ class _Module:
 
     def method(self, spec: ActionSpec) -> str:
         """Return the source of the method for an action."""
-        # Nor may it have the name of a type: both may begin with a digit.
-        name = self._free(_snake(spec.name) or "action", self._methods | self._names)
-        self._methods.add(name)
-        kind = _camel(spec.name)
+        name, kind = self._methods[spec.name], _camel(spec.name)
         given = spec.input_schema if isinstance(spec.input_schema, Mapping) else {}
         output = spec.output_schema if isinstance(spec.output_schema, Mapping) else {}
-        returns = self._type(output, f"{kind}Output", "output")
+        place = _TypePlace(f"{kind}Output", f"{spec.name} output")
+        returns = self._type(output, place, "output")
         if given.get("properties"):
-            takes = self._typed_dict(given, f"{kind}Input", "input")
+            place = _TypePlace(f"{kind}Input", f"{spec.name} input")
+            takes = self._typed_dict(given, place, "input")
             # A field may be called self, too; mypy asks for another name, Python for the slash.
             own = "_self, /" if "self" in given["properties"] else "self"
             signature, values = f"{own}, **values: Unpack[{takes}]", "dict(values)"
@@ -135,7 +166,7 @@ class _Module:
 
     # -- types -------------------------------------------------------------------------------
 
-    def _type(self, schema: Any, name: str, direction: Direction) -> str:
+    def _type(self, schema: Any, place: _TypePlace, direction: Direction) -> str:
         if not isinstance(schema, Mapping):
             return "Any"
         if "$ref" in schema:
@@ -143,11 +174,11 @@ class _Module:
         for word in ("anyOf", "oneOf"):
             if word in schema:
                 return _union(
-                    self._type(each, f"{name}{number or ''}", direction)
+                    self._type(each, place.inner(f"{number or ''}", f"{word}/{number}"), direction)
                     for number, each in enumerate(schema[word])
                 )
         if "allOf" in schema:
-            return self._merged(schema, name, direction)
+            return self._merged(schema, place, direction)
         if "enum" in schema or "const" in schema:
             values = schema.get("enum", [schema.get("const")])
             if not all(isinstance(each, (str, int, type(None))) for each in values):
@@ -157,45 +188,47 @@ class _Module:
             )
         kinds = schema.get("type", "object" if "properties" in schema else None)
         listed = kinds if isinstance(kinds, list) else [kinds]
-        return _union(self._of_kind(kind, schema, name, direction) for kind in listed)
+        return _union(self._of_kind(kind, schema, place, direction) for kind in listed)
 
     def _of_kind(
-        self, kind: Any, schema: Mapping[str, Any], name: str, direction: Direction
+        self, kind: Any, schema: Mapping[str, Any], place: _TypePlace, direction: Direction
     ) -> str:
         if kind == "array":
-            return f"list[{self._type(schema.get('items', {}), f'{name}Item', direction)}]"
+            item = self._type(schema.get("items", {}), place.inner("Item", "items"), direction)
+            return f"list[{item}]"
         if kind == "object":
             if schema.get("properties"):
-                return self._typed_dict(schema, name, direction)
+                return self._typed_dict(schema, place, direction)
             values = schema.get("additionalProperties", {})
-            return f"dict[str, {self._type(values, f'{name}Value', direction)}]"
+            return f"dict[str, {self._type(values, place.inner('Value', 'values'), direction)}]"
         return _SCALARS.get(kind, "Any")
 
     def _referred(self, reference: str, direction: Direction) -> str:
         name = reference.removeprefix("#/$defs/")
-        if direction == "input" and name in self._definitions["output"]:
-            direction = "input" if name in self._different else "output"
+        path, wanted = f"definition {name}", _camel(name)
+        if direction == "input" and name in self._directed:
+            path, wanted = f"{path} input", f"{wanted}Input"
+        elif name in self._definitions["output"]:
+            direction = "output"
         schema = self._definitions[direction].get(name)
-        key = (direction, name)
-        if key in self._made:
-            return self._made[key]
-        if not isinstance(schema, Mapping) or key in self._open:
+        if path in self._made:
+            return self._made[path]
+        if not isinstance(schema, Mapping) or path in self._open:
             return "Any"  # a circle of types without names
-        other = direction == "input" and name in self._definitions["output"]
-        wanted = _camel(name) + ("Input" if other else "")
+        place = _TypePlace(wanted, path)
         if schema.get("type") == "object" and schema.get("properties"):
-            return self._typed_dict(schema, wanted, direction, key)
-        self._open.add(key)
+            return self._typed_dict(schema, place, direction)
+        self._open.add(path)
         try:
-            found = self._type(schema, wanted, direction)
+            found = self._type(schema, place, direction)
         finally:
-            self._open.discard(key)
+            self._open.discard(path)
         return found
 
-    def _merged(self, schema: Mapping[str, Any], name: str, direction: Direction) -> str:
+    def _merged(self, schema: Mapping[str, Any], place: _TypePlace, direction: Direction) -> str:
         parts = [schema, *schema["allOf"]] if "properties" in schema else schema["allOf"]
         if len(parts) == 1:
-            return self._type(parts[0], name, direction)
+            return self._type(parts[0], place, direction)
         properties: dict[str, Any] = {}
         required: set[str] = set()
         for part in parts:
@@ -208,24 +241,21 @@ class _Module:
             properties |= node.get("properties", {})
             required |= set(node.get("required", []))
         joined = {"properties": properties, "required": sorted(required)}
-        return self._typed_dict(joined, name, direction) if properties else "Any"
+        return self._typed_dict(joined, place, direction) if properties else "Any"
 
     def _typed_dict(
-        self,
-        schema: Mapping[str, Any],
-        name: str,
-        direction: Direction,
-        key: tuple[Direction, str] | None = None,
+        self, schema: Mapping[str, Any], place: _TypePlace, direction: Direction
     ) -> str:
-        """Write a class for the object, and return its name."""
-        found = self._free(name or "Item", self._names)
-        if key is not None:
-            self._made[key] = found
+        """Write a class for the object, unless there is one, and return its name."""
+        if place.path in self._made:  # in a list that several refer to
+            return self._made[place.path]
+        found = self._made[place.path] = self._name(place)
         required = set(schema.get("required", []))
-        place = len(self.classes)
+        number = len(self.classes)
         fields = {}
         for field, each in schema["properties"].items():
-            kind = self._type(each, f"{found}{_camel(field)}", direction)
+            inner = place.inner(_camel(field), f"properties/{field}")
+            kind = self._type(each, inner, direction)
             fields[field] = kind if field in required else f"NotRequired[{kind}]"
         if all(_FIELD.fullmatch(each) and not keyword.iskeyword(each) for each in fields):
             lines = [f"    {field}: {kind}" for field, kind in fields.items()]
@@ -238,17 +268,35 @@ class _Module:
             text = "\n".join(
                 [f"{found} = TypedDict(", f"    {_quoted(found)},", "    {", *lines, "    },", ")"]
             )
-        self.classes.insert(place, text)
+        self.classes.insert(number, text)
         return found
 
-    def _free(self, name: str, taken: set[str]) -> str:
-        if keyword.iskeyword(name) or name[:1].isdigit():
-            name = f"{name}_" if keyword.iskeyword(name) else f"_{name}"
-        free, number = name, 2
-        while free in taken:
-            free, number = f"{name}{number}", number + 1
-        taken.add(free)
-        return free
+    def _name(self, place: _TypePlace) -> str:
+        # With a capital letter first no type has the name of a method.
+        name = _apart(place.name or "Item", _TAKEN | {self.name}, digits="Type")
+        self.claims.setdefault(name, set()).add(place.path)
+        return name if len(self._found_claims.get(name, ())) < 2 else _told_apart(name, place.path)
+
+
+def _method_names(actions: Iterable[str]) -> dict[str, str]:
+    """Return the name of the method for each action."""
+    names = {each: _apart(_snake(each) or "action", _NO_METHODS) for each in actions}
+    claims = Counter(names.values())
+    return {
+        each: name if claims[name] == 1 else _told_apart(name, each) for each, name in names.items()
+    }
+
+
+def _apart(name: str, taken: Collection[str], *, digits: str = "_") -> str:
+    """Return *name* as one that Python takes, with *digits* before some, and that isn't *taken*."""
+    if name[:1].isdigit():
+        return f"{digits}{name}"
+    return f"{name}_" if keyword.iskeyword(name) or name in taken else name
+
+
+def _told_apart(name: str, place: str) -> str:
+    digest = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{name.rstrip('_')}_{digest[:6]}"
 
 
 def _definitions(schemas: Iterable[Any]) -> dict[str, Any]:
@@ -257,29 +305,6 @@ def _definitions(schemas: Iterable[Any]) -> dict[str, Any]:
         if isinstance(schema, Mapping):
             found |= schema.get("$defs", {})
     return found
-
-
-def _different(first: Mapping[str, Any], second: Mapping[str, Any]) -> set[str]:
-    """Return the definitions of both that differ, or refer to some that do."""
-    both = first.keys() & second.keys()
-    found = {name for name in both if first[name] != second[name]}
-    references = {name: set(_references(first[name])) for name in both}
-    while more := {n for n in both - found if references[n] & found}:
-        found |= more
-    return found
-
-
-def _references(schema: Any) -> Iterator[str]:
-    waiting = [schema]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, Mapping):
-            reference = node.get("$ref")
-            if isinstance(reference, str):
-                yield reference.removeprefix("#/$defs/")
-            waiting.extend(node.values())
-        elif isinstance(node, list):
-            waiting.extend(node)
 
 
 def _union(kinds: Iterable[str]) -> str:

@@ -115,6 +115,25 @@ class Schemas:
             self._names[reference] = found
         return found
 
+    def directed(self) -> frozenset[str]:
+        """Return the names of the definitions that a request and an answer have in two forms."""
+        forms: dict[str, tuple[_SchemaPart, _SchemaPart]] = {}
+        waiting = list(self._names)
+        while waiting:
+            reference = waiting.pop()
+            if reference not in forms:
+                both = self._definition(reference, "input"), self._definition(reference, "output")
+                forms[reference] = both
+                waiting += [each for part in both for each in part.references]
+        found = {each for each, (one, other) in forms.items() if one.schema != other.schema}
+        while more := {
+            each
+            for each, parts in forms.items()
+            if each not in found and any(found & part.references.keys() for part in parts)
+        }:
+            found |= more
+        return frozenset(map(self.name_of, found))
+
     def _definition(self, reference: str, direction: Direction) -> _SchemaPart:
         key = (direction, reference)
         found = self._parts.get(key)
