@@ -12,6 +12,7 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import Call, current_call
+from automate_kernel.operations.outputs import json_output
 from automate_kernel.operations.schemas import is_model
 from automate_kernel.operations.spec import OperationSpec
 
@@ -130,7 +131,7 @@ def _arguments(
     if any(one.kind is one.VAR_KEYWORD for one in rest):
         return {**given, **arguments}
     if len(rest) == 1 and rest[0].name not in given and rest[0].default is inspect.Parameter.empty:
-        whole = value if is_model(rest[0].annotation) else spec.dump(value)
+        whole = value if is_model(rest[0].annotation) else json_output(value, "input")
         return {rest[0].name: whole, **arguments}
     return {**{one.name: given[one.name] for one in rest if one.name in given}, **arguments}
 

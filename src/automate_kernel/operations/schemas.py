@@ -25,7 +25,7 @@ Schema: TypeAlias = Union[Mapping[str, Any], "type[BaseModel]", None]
 """A JSON Schema, a pydantic model, or nothing: any object."""
 
 # The type in pydantic's message.
-_CLASS = re.compile(r"<class '([^']+)'>")
+_UNKNOWN_TYPE = re.compile(r" schema for (?:<class '([^']+)'>|(.+?))\. Set ")
 
 Check: TypeAlias = Callable[[Any], "list[FieldProblem]"]
 
@@ -51,14 +51,15 @@ def readable_types(
     try:
         yield
     except PydanticUserError as refused:
-        unknown_type = _CLASS.search(str(refused))
+        unknown_type = _UNKNOWN_TYPE.search(str(refused))
         if refused.code != "schema-for-unknown-type" or unknown_type is None:
             # The first line alone: the others lead to pydantic's pages.
             raise error(f"{what} can't be used: {str(refused).partition(chr(10))[0]}") from None
-        raise error(
-            f"{what} has the type {unknown_type[1]}, which is not made from JSON",
-            hint="take its id, or a pydantic model or dataclass with what is needed of it",
-        ) from None
+        name = unknown_type[1] or unknown_type[2]
+        hint = "take its id, or a pydantic model or dataclass with what is needed of it"
+        if "Iterator" in name:
+            hint = "make it a list, and write list[…] in the annotation"
+        raise error(f"{what} has the type {name}, which is not made from JSON", hint=hint) from None
 
 
 def is_model(schema: object) -> bool:

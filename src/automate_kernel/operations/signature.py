@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
+# Options of pydantic: as base64 any bytes can be written, and not text alone.
+BYTES_AS_BASE64: Mapping[str, Any] = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """
@@ -34,6 +38,8 @@ class Binding:
     fields: Mapping[str, str] = field(default_factory=dict)
     call: str | None = None
     returns: Any = None
+    returned: Any = None
+    """The annotation of what the function returns."""
 
     def __call__(self, value: Any, call: Call, *instance: Any) -> Any:
         """Call the function (as a method of *instance*, if there is one) with the input *value*."""
@@ -60,8 +66,9 @@ def bind(
 
     A parameter annotated with a pydantic model takes all of the input, if there is no other one.
     With an *input_schema* the only parameter takes it. Otherwise each parameter is a field, and
-    needs a type; with *untyped* one without takes any value. A parameter annotated `Call` gets the
-    call. With *method* the first parameter is the instance's.
+    needs a type. With *untyped* one without takes any value, and bytes are base64: only code calls
+    it. A parameter annotated `Call` gets the call. With *method* the first parameter is the
+    instance's.
     """
     try:
         signature = inspect.signature(function)
@@ -82,16 +89,20 @@ def bind(
         if len(rest) != 1:
             raise _wrong(function, "has an input_schema, so it must take one parameter for it")
         return Binding(
-            function, input_schema, output, whole=rest[0].name, call=call, returns=returns
-        )
+            function, input_schema, output, whole=rest[0].name, call=call, returns=returns,
+            returned=returned,
+        )  # fmt: skip
     if len(rest) == 1 and is_model(hints.get(rest[0].name)):
         return Binding(
-            function, hints[rest[0].name], output, whole=rest[0].name, call=call, returns=returns
-        )
+            function, hints[rest[0].name], output, whole=rest[0].name, call=call, returns=returns,
+            returned=returned,
+        )  # fmt: skip
     if untyped:
         hints = {**dict.fromkeys((p.name for p in rest), Any), **hints}
-    model, fields = _build_model(function, rest, hints)
-    return Binding(function, model, output, fields=fields, call=call, returns=returns)
+    model, fields = _build_model(function, rest, hints, BYTES_AS_BASE64 if untyped else {})
+    return Binding(
+        function, model, output, fields=fields, call=call, returns=returns, returned=returned
+    )
 
 
 def _require_self(
@@ -133,7 +144,10 @@ def type_hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _build_model(
-    function: Callable[..., Any], parameters: list[inspect.Parameter], hints: Mapping[str, Any]
+    function: Callable[..., Any],
+    parameters: list[inspect.Parameter],
+    hints: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> tuple[type[BaseModel], dict[str, str]]:
     from pydantic import ConfigDict, create_model
 
@@ -152,7 +166,7 @@ def _build_model(
         name, annotation = _field(parameter.name, hints[parameter.name])
         fields[parameter.name] = name
         definitions[name] = (annotation, default)
-    config = ConfigDict(extra=extra, protected_namespaces=())  # type: ignore[typeddict-item]
+    config = ConfigDict(extra=extra, protected_namespaces=(), **options)  # type: ignore[typeddict-item]
     words = getattr(function, "__name__", type(function).__name__).split("_")
     title = "".join(map(str.capitalize, words)) or "Operation"
     with readable_types(f"a parameter of {_name_of(function)}()"):

@@ -10,15 +10,20 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, is_dataclass
-from datetime import date, time, timedelta
-from decimal import Decimal
-from pathlib import PurePath
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
-from uuid import UUID
 
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, did_you_mean, type_name
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    PayloadError,
+    PluginError,
+    did_you_mean,
+    type_name,
+)
+from automate_kernel.operations.annotated import Results
 from automate_kernel.operations.context import Call, current_call
+from automate_kernel.operations.outputs import MOST_VALUES, json_output
 from automate_kernel.operations.schemas import (
     Check,
     FieldProblem,
@@ -31,7 +36,7 @@ from automate_kernel.operations.schemas import (
     schema_of_type,
 )
 from automate_kernel.operations.signature import Binding, bind
-from automate_kernel.storage.values import UnstorableError, is_plain, plain_json
+from automate_kernel.storage.values import is_plain
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,7 +47,6 @@ S = TypeVar("S", bound="OperationSpec")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _FLAGS = ("idempotent", "read_only", "destructive", "transactional")
-_MOST = 20_000_000
 _LONGEST_NAME = 200
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
@@ -71,8 +75,12 @@ class OperationSpec:
     destructive: bool = field(default=False, kw_only=True)
     transactional: bool = field(default=False, kw_only=True)
     binding: Binding | None = field(default=None, repr=False, compare=False, kw_only=True)
+    is_step: bool = field(default=False, repr=False, compare=False, kw_only=True)
+    """True for a function that is no action: its results are read in the annotation's type."""
     _check: Check | None = field(default=None, init=False, repr=False, compare=False)
     _written: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
+    _results: Results | None = field(default=None, init=False, repr=False, compare=False)
+    _plain: bool = field(default=True, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME_PATTERN.fullmatch(self.name):
@@ -187,16 +195,43 @@ class OperationSpec:
         *what* names it in errors, if it isn't the operation's output.
 
         Models and dataclasses become what pydantic writes for them; dates, times, UUIDs, decimals
-        and paths become text. Raises `PayloadError` for all else that JSON has not, such as keys
-        that are no text.
+        and paths become text. What else JSON has not, such as keys that are no text, is written as
+        the annotation of the function says. Raises `PayloadError` where it doesn't.
         """
-        # The caller of an action may take more than can be stored.
-        if is_plain(output, most=_MOST):
+        if self._plain and is_plain(output, most=MOST_VALUES):
             return output
+        if self.is_step:
+            return self.results().write(output)
         try:
-            return plain_json(output, other=_written, most=_MOST)
-        except UnstorableError as error:
-            raise error.about(what or f"output of {self.name!r}") from None
+            return json_output(output, what or f"output of {self.name!r}", returned=not what)
+        except PayloadError:
+            results = self._written_results()
+            if results is None:
+                raise
+        return results.write(output)
+
+    def results(self) -> Results:
+        """
+        Return what writes and reads the function's results, in the type of its annotation.
+
+        Raises `WorkflowError` for one that is not made from JSON.
+        """
+        results = self._results
+        if results is None:
+            binding, what = self.binding, f"the output of {self.name!r}"
+            if self.is_step and binding is not None:
+                what = f"the result of {getattr(binding.function, '__name__', self.name)}()"
+            results = Results(None if binding is None else binding.returned, what)
+            object.__setattr__(self, "_results", results)
+            object.__setattr__(self, "_plain", not self.is_step or results.are_plain)
+        return results
+
+    def _written_results(self) -> Results | None:
+        """Return the same for what is no JSON; None if no annotation says how to write it."""
+        try:
+            return None if self.binding is None else self.results()
+        except AutomateError:
+            return None
 
 
 def _require_flags(given: Mapping[str, Any], of: str) -> None:
@@ -208,20 +243,6 @@ def _require_flags(given: Mapping[str, Any], of: str) -> None:
                 f"{label}{of} is True or False, and can't be {type_name(value)}",
                 hint=f"write {label}=True or {label}=False",
             )
-
-
-def _written(value: Any) -> Any:
-    """Return the JSON value for a *value* that is not JSON, or `NotImplemented`."""
-    known = isinstance(value, (date, time, timedelta, UUID, Decimal, PurePath))
-    model = hasattr(type(value), "__pydantic_serializer__") or is_dataclass(value)
-    if not (known or model) or isinstance(value, type):
-        return NotImplemented
-    import pydantic_core
-
-    try:
-        return pydantic_core.to_jsonable_python(value)
-    except (pydantic_core.PydanticSerializationError, ValueError):
-        return NotImplemented
 
 
 class OperationOptions(TypedDict, total=False):
@@ -331,7 +352,7 @@ def step_operation(function: Callable[..., Any]) -> OperationSpec:
     name = f"{getattr(function, '__module__', '')}.{qualified.replace('<locals>.', '')}"
     binding = bind(function, untyped=True)
     fit = _UNFIT.sub("", name)[-_LONGEST_NAME:].lstrip(".-")
-    return OperationSpec(fit, binding.input_schema, binding=binding)
+    return OperationSpec(fit, binding.input_schema, binding=binding, is_step=True)
 
 
 def _made(

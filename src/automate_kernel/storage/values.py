@@ -62,12 +62,19 @@ class Redaction(Protocol):
 
 
 class UnstorableError(Exception):
-    """A part of a value can't be stored: the place, the reason and the remedy."""
+    """
+    A part of a value can't be stored: the place, the reason and the remedy.
 
-    def __init__(self, path: tuple[str | int, ...], message: str, hint: str) -> None:
+    If it is *typed*, one who knows its type could write it.
+    """
+
+    def __init__(
+        self, path: tuple[str | int, ...], message: str, hint: str, *, typed: bool = False
+    ) -> None:
         self.path: tuple[str | int, ...] = path
         self.message: str = message
         self.hint: str = hint
+        self.typed: bool = typed
         super().__init__(message)
 
     def about(self, name: str, inside: int = 0) -> PayloadError:
@@ -168,7 +175,7 @@ def plain_json(
 
     It may have *levels* lists and dicts in each other, beside the *inside* ones that the kernel has
     put around it, and *most* values. *other* converts a value of another type; it returns
-    `NotImplemented` for one that it doesn't know.
+    `NotImplemented` for one that it doesn't know, and the error for one that it can't convert.
     """
     return _Copy(levels, inside, most, other).of(value, ())
 
@@ -196,9 +203,11 @@ class _Copy:
         if isinstance(value, (Mapping, list, tuple)):
             return self._inside(value, path)
         written = NotImplemented if self.other is None else self.other(value)
+        if isinstance(written, UnstorableError):
+            raise UnstorableError(path, written.message, written.hint)
         if written is not NotImplemented:
             return self.of(written, path)
-        raise UnstorableError(path, *_foreign(value))
+        raise _foreign(path, value)
 
     def _text(self, value: str, path: tuple[str | int, ...]) -> str:
         if problem := text_problem(value):
@@ -223,7 +232,10 @@ class _Copy:
     def _inside(self, value: Any, path: tuple[str | int, ...]) -> Any:
         if hasattr(value, "_fields") and isinstance(value, tuple):
             raise UnstorableError(
-                path, f"is {type_name(value)}, a named tuple", "pass its ._asdict()"
+                path,
+                f"is {type_name(value)}, a named tuple",
+                "pass its ._asdict()",
+                typed=True,
             )
         if id(value) in self.around:
             hint = "pass the parts once, without what holds them"
@@ -247,7 +259,7 @@ class _Copy:
         if isinstance(key, str):
             return self._text(str.__str__(key), (*path, key))
         message = f"has a key that is not text but {type(key).__name__}"
-        raise UnstorableError(path, message, "make its keys text")
+        raise UnstorableError(path, message, "make its keys text", typed=True)
 
 
 def text_problem(text: str) -> tuple[str, str] | None:
@@ -260,12 +272,14 @@ def text_problem(text: str) -> tuple[str, str] | None:
     return None
 
 
-def _foreign(value: Any) -> tuple[str, str]:
-    """Return the reason to refuse a value of another type, and a value to pass in its place."""
-    hint = next((hint for types, hint in _INSTEAD if isinstance(value, types)), _USUAL)
+def _foreign(path: tuple[str | int, ...], value: Any) -> UnstorableError:
+    """Return the error for a value of another type, with one to pass in its place."""
     if isinstance(value, (SecretRef, Sealed)):
-        return "is a secret", "none is stored: name it in the input of the action that needs it"
-    return f"is {type_name(value)}, which JSON has not", hint
+        hint = "none is stored: name it in the input of the action that needs it"
+        return UnstorableError(path, "is a secret", hint)
+    known = next((hint for types, hint in _INSTEAD if isinstance(value, types)), None)
+    message = f"is {type_name(value)}, which JSON has not"
+    return UnstorableError(path, message, known or _USUAL, typed=known is not None)
 
 
 def _shown(path: tuple[str | int, ...]) -> str:

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from automate_kernel.durations import parse_duration
 from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.operations.annotated import Values
 from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
 from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.secrets.handles import SecretRef
@@ -36,7 +37,7 @@ from automate_kernel.workflows.code.calls import (
     StepRequest,
     place_of,
 )
-from automate_kernel.workflows.code.function import Values, step_function
+from automate_kernel.workflows.code.function import step_function
 from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.definition.approval import Approval
 from automate_kernel.workflows.definition.fields import RetryPolicy

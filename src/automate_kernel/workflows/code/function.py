@@ -6,97 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin
+from typing import Any, Union, cast, get_args, get_origin
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, WorkflowError
-from automate_kernel.operations.schemas import invalid, readable_types, validation_problems
+from automate_kernel.operations.annotated import Results, Values
 from automate_kernel.operations.signature import Binding, type_hints
 from automate_kernel.operations.spec import OperationSpec, step_operation
-from automate_kernel.secrets.handles import Sealed, SecretRef
-from automate_kernel.storage.values import is_plain
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
-
-# What it dumps is not the output of any operation.
-_PLAIN = OperationSpec("value")
-
-
-class Values:
-    """
-    The values of one annotation, as JSON and back.
-
-    Without an annotation, or with ``Any``, the JSON itself is the value. *what* names it in errors.
-    """
-
-    def __init__(self, annotation: Any, what: str) -> None:
-        self._what = what
-        self._adapter: TypeAdapter[Any] | None = None
-        if annotation not in (Any, None, type(None), inspect.Parameter.empty):
-            from pydantic import TypeAdapter
-
-            with readable_types(what, WorkflowError):
-                self._adapter = TypeAdapter(annotation)
-
-    def json_schema(self) -> dict[str, Any] | None:
-        """Return the JSON Schema of the values, or None if any JSON is one."""
-        return None if self._adapter is None else self._adapter.json_schema()
-
-    def write(self, value: Any) -> Any:
-        """Return *value* as JSON, in which references to secrets stay as they are."""
-        if is_plain(value):
-            return value
-        if isinstance(value, (SecretRef, Sealed)):
-            return value
-        if _holds_secret(value):
-            return self._written(value)
-        if self._adapter is not None:
-            import pydantic_core
-
-            try:
-                value = self._adapter.dump_python(value, mode="json", by_alias=True, warnings=False)
-            except (pydantic_core.PydanticSerializationError, ValueError):
-                pass  # the next line says what is wrong with it
-        return self._dump(value)
-
-    def _written(self, value: Any) -> Any:
-        """Return *value* as JSON, with the references to secrets in it."""
-        if isinstance(value, (SecretRef, Sealed)):
-            return value
-        if isinstance(value, Mapping):
-            return {str(key): self._written(part) for key, part in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self._written(part) for part in value]
-        return self._dump(value)
-
-    def _dump(self, value: Any) -> Any:
-        return _PLAIN.dump(value, what=self._what.removeprefix("the "))
-
-    def read(self, stored: Any) -> Any:
-        """
-        Return the value that *stored* JSON makes.
-
-        Raises ``INVALID_ARGUMENT`` that names each wrong field, and shows no value.
-        """
-        if self._adapter is None:
-            return stored
-        import pydantic_core
-        from pydantic import ValidationError
-
-        try:
-            # As strict as for actions: "3" is no number, but a date is text in JSON.
-            return self._adapter.validate_json(pydantic_core.to_json(stored), strict=True)
-        except ValidationError as error:
-            raise invalid(self._what, validation_problems(error, stored)) from None
-
-
-def _holds_secret(value: Any) -> bool:
-    if isinstance(value, (SecretRef, Sealed)):
-        return True
-    if isinstance(value, Mapping):
-        return any(map(_holds_secret, value.values()))
-    return isinstance(value, (list, tuple)) and any(map(_holds_secret, value))
 
 
 class StepFunction:
@@ -124,10 +39,18 @@ class StepFunction:
         # With a value for each parameter nothing is left to find out.
         self._plain = all(each.kind is each.POSITIONAL_OR_KEYWORD for each in own)
         self._arguments = {
-            each.name: Values(hints.get(each.name), f"argument {each.name!r} of {self.name}()")
+            each.name: Values(
+                hints.get(each.name),
+                f"argument {each.name!r} of {self.name}()",
+                base64=not self.registered,
+            )
             for each in own
         }
-        self._result = Values(hints.get("return"), f"the result of {self.name}()")
+        self._result = (
+            Results(hints.get("return"), f"the result of {self.name}()")
+            if self.registered
+            else self.spec.results()
+        )
 
     def input(self, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
         """Return the input of the operation for a call with these arguments."""

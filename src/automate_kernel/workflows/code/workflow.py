@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from automate_kernel.errors import WorkflowError, did_you_mean
+from automate_kernel.operations.annotated import Results
 from automate_kernel.operations.signature import type_hints
-from automate_kernel.workflows.code.function import Values, payload_values
+from automate_kernel.workflows.code.function import payload_values
 from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.model import CodeWorkflow
 from automate_kernel.workflows.definition.triggers import (
@@ -35,7 +36,7 @@ class WorkflowFunction:
         name = definition.name
         self._payload, self._optional = payload_values(function, name)
         hints = type_hints(function)
-        self._result = Values(hints.get("return"), f"the result of workflow {name!r}")
+        self._result = Results(hints.get("return"), f"the result of workflow {name!r}")
 
     @property
     def asynchronous(self) -> bool:

@@ -1,0 +1,168 @@
+"""The values of an annotation, as JSON and back from it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+from automate_kernel.errors import AutomateError, PayloadError, WorkflowError
+from automate_kernel.operations.core_schemas import Shape, shape_of
+from automate_kernel.operations.outputs import MOST_VALUES, json_output
+from automate_kernel.operations.round_trips import difference
+from automate_kernel.operations.schemas import invalid, readable_types, validation_problems
+from automate_kernel.operations.signature import BYTES_AS_BASE64
+from automate_kernel.secrets.handles import Sealed, SecretRef
+from automate_kernel.storage.values import is_plain
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+
+class Values:
+    """
+    The values of one annotation, as JSON and back.
+
+    Without an annotation, or with ``Any``, the JSON itself is the value. *what* names it in errors.
+    With *base64* bytes are written so, and can hold anything.
+    """
+
+    def __init__(self, annotation: Any, what: str, *, base64: bool = False) -> None:
+        self._what = what
+        self._adapter: TypeAdapter[Any] | None = None
+        if annotation not in (Any, None, type(None), inspect.Parameter.empty):
+            with readable_types(what, WorkflowError):
+                self._adapter = _adapter(annotation, base64)
+
+    def json_schema(self) -> dict[str, Any] | None:
+        """Return the JSON Schema of the values, or None if any JSON is one."""
+        return None if self._adapter is None else self._adapter.json_schema()
+
+    def write(self, value: Any) -> Any:
+        """Return *value* as JSON, in which references to secrets stay as they are."""
+        if is_plain(value):
+            return value
+        if isinstance(value, (SecretRef, Sealed)):
+            return value
+        if _holds_secret(value):
+            return self._written(value)
+        return self._dump(self._converted(value))
+
+    def _written(self, value: Any) -> Any:
+        """Return *value* as JSON, with the references to secrets in it."""
+        if isinstance(value, (SecretRef, Sealed)):
+            return value
+        if isinstance(value, Mapping):
+            return {str(key): self._written(part) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._written(part) for part in value]
+        return self._dump(value)
+
+    def _converted(self, value: Any, *, round_trip: bool = False) -> Any:
+        """Return what pydantic writes for *value*, or *value* if it can't."""
+        if self._adapter is None:
+            return value
+        import pydantic_core
+
+        try:
+            return self._adapter.dump_python(
+                value, mode="json", by_alias=True, warnings=False, round_trip=round_trip
+            )
+        except (pydantic_core.PydanticSerializationError, ValueError):
+            return value  # whoever takes it says what is wrong with it
+
+    def _dump(self, value: Any) -> Any:
+        return json_output(value, self._what.removeprefix("the "))
+
+    def read(self, stored: Any) -> Any:
+        """
+        Return the value that *stored* JSON makes.
+
+        Raises ``INVALID_ARGUMENT`` that names each wrong field, and shows no value.
+        """
+        if self._adapter is None:
+            return stored
+        import pydantic_core
+        from pydantic import ValidationError
+
+        try:
+            # As strict as for actions: "3" is no number, but a date is text in JSON.
+            return self._adapter.validate_json(pydantic_core.to_json(stored), strict=True)
+        except ValidationError as error:
+            raise invalid(self._what, validation_problems(error, stored)) from None
+
+
+def _adapter(annotation: Any, base64: bool) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+
+    if base64:
+        try:
+            return TypeAdapter(annotation, config=ConfigDict(**BYTES_AS_BASE64))  # type: ignore[typeddict-item]
+        except PydanticUserError as refused:
+            if refused.code != "type-adapter-config-unused":  # a model has its own
+                raise
+    return TypeAdapter(annotation)
+
+
+def _holds_secret(value: Any) -> bool:
+    if isinstance(value, (SecretRef, Sealed)):
+        return True
+    if isinstance(value, Mapping):
+        return any(map(_holds_secret, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_holds_secret, value))
+
+
+class Results(Values):
+    """
+    The results of a function with one annotation: what is read is what was written.
+
+    Raises `WorkflowError` for an annotation none of whose values comes back from JSON.
+    """
+
+    def __init__(self, annotation: Any, what: str) -> None:
+        if get_origin(annotation) is Iterable:
+            # What pydantic reads as one is empty the second time.
+            annotation = list[get_args(annotation)]  # type: ignore[misc]
+        super().__init__(annotation, what, base64=True)
+        self._annotation = annotation
+        self._shape = Shape() if self._adapter is None else shape_of(self._adapter.core_schema)
+        if self._shape.problem is not None:
+            problem, hint = self._shape.problem
+            raise WorkflowError(f"{what} {problem}", hint=hint)
+
+    @property
+    def are_plain(self) -> bool:
+        """True if values of JSON's own types come back as they are."""
+        return self._shape.plain
+
+    def write(self, value: Any) -> Any:
+        """Return *value* as JSON; raises `PayloadError` for one that would not come back."""
+        if self._shape.plain and is_plain(value, most=MOST_VALUES):
+            return value
+        written = self._dump(self._converted(value, round_trip=self._shape.round_trip))
+        faithful = self._shape.faithful and type(value) is self._annotation
+        if not faithful and self._adapter is not None:
+            self._require_same(value, written)
+        return written
+
+    def _dump(self, value: Any) -> Any:
+        return json_output(value, self._what.removeprefix("the "), returned=True)
+
+    def _require_same(self, value: Any, written: Any) -> None:
+        what = self._what.removeprefix("the ")
+        try:
+            back = self.read(written)
+        except AutomateError as unfit:
+            problems = "; ".join(map(_shown, unfit.details["problems"]))
+            raise PayloadError(
+                f"the {what} can't be stored, for what is written for it is not valid: {problems}",
+                hint="write what is returned in the annotation, and let serializers and aliases"
+                " write what is read",
+            ) from None
+        lost = difference(value, back, loose=self._shape.loose)
+        if lost is not None:
+            raise lost.about(what)
+
+
+def _shown(problem: Mapping[str, str]) -> str:
+    return f"{problem['field']}: {problem['message']}" if problem["field"] else problem["message"]

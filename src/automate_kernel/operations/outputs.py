@@ -1,0 +1,62 @@
+"""Outputs of operations, as JSON in which every value keeps its type."""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from automate_kernel.errors import type_name
+from automate_kernel.storage.values import UnstorableError, is_plain, plain_json
+
+MOST_VALUES = 20_000_000
+"""The most values in an output: the caller of an action may take more than can be stored."""
+
+
+def json_output(output: Any, what: str, *, returned: bool = False) -> Any:
+    """
+    Return *output* as a JSON value; *what* names it in errors.
+
+    With *returned* a function has returned it, whose annotation may say how it is written.
+
+    Models and dataclasses become what pydantic writes for them; dates, times, UUIDs, decimals and
+    paths become text. Raises `PayloadError` for all else that JSON has not, such as keys that are
+    no text.
+    """
+    if is_plain(output, most=MOST_VALUES):
+        return output
+    try:
+        return plain_json(output, other=_written, most=MOST_VALUES)
+    except UnstorableError as error:
+        raise (returned_error(error) if returned else error).about(what) from None
+
+
+def returned_error(error: UnstorableError) -> UnstorableError:
+    """Return *error* with the remedy that there is for what a function has returned."""
+    hint = error.hint
+    if hint.startswith("pass "):
+        hint = f"return {hint.removeprefix('pass ')}"
+    if error.typed:
+        hint = f"write its type in the function's annotation, or {hint}"
+    return UnstorableError(error.path, error.message, hint)
+
+
+def _written(value: Any) -> Any:
+    """Return the JSON value for a *value* that is not JSON, `NotImplemented`, or the error."""
+    known = isinstance(value, (date, time, timedelta, UUID, Decimal, PurePath))
+    model = hasattr(type(value), "__pydantic_serializer__") or is_dataclass(value)
+    if not (known or model) or isinstance(value, type):
+        return NotImplemented
+    import pydantic_core
+
+    try:
+        return pydantic_core.to_jsonable_python(value)
+    except (pydantic_core.PydanticSerializationError, ValueError) as error:
+        if "utf-8" not in str(error):
+            return NotImplemented
+        place = "model_config" if hasattr(value, "model_config") else "__pydantic_config__"
+        hint = f"set ser_json_bytes and val_json_bytes to 'base64' in its {place}"
+        return UnstorableError((), f"is {type_name(value)} with bytes that are no text", hint)
