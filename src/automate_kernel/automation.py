@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from typing_extensions import Unpack
 
     from automate_kernel.operations.spec import OperationOptions
@@ -55,7 +57,7 @@ class Automation:
         title: str | None = None,
         description: str | None = None,
         version: int = 1,
-        timeout: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
         waits: Mapping[str, str] | None = None,
     ) -> Callable[[F], F]: ...
     def workflow(self, function: Any = None, **options: Any) -> Any:

@@ -1015,7 +1015,7 @@ class Kernel:
         title: str | None = None,
         description: str | None = None,
         version: int = 1,
-        timeout: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
         waits: Mapping[str, str] | None = None,
     ) -> Callable[[F], F]: ...
     def workflow(self, function: Any = None, **options: Any) -> Any:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from automate_kernel import (
     Automation,
+    Call,
     Event,
     Execution,
     Kernel,
     SyncWorkflowContext,
     WorkflowContext,
 )
+from automate_kernel.testing import WorkflowTest
 from typing_extensions import assert_type
 
 
@@ -30,6 +33,16 @@ async def send(order: Order) -> bytes:
     return b""
 
 
+def sell(order: Order, call: Call) -> int:
+    """Stand in for a step that takes the call too."""
+    return 1
+
+
+async def ship(call: Call) -> str:
+    """Stand in for one that takes it alone."""
+    return ""
+
+
 kernel, automation = Kernel(), Automation()
 
 
@@ -38,7 +51,13 @@ async def fulfil(ctx: WorkflowContext, order: Order) -> str:
     """Use everything once."""
     assert_type(await ctx.step(price, order), float)
     assert_type(await ctx.step(price, order, 2, retry=3, timeout="5s"), float)
+    assert_type(await ctx.step(price, order, timeout=timedelta(seconds=5)), float)
     assert_type(await ctx.step(send, order), bytes)
+    assert_type(await ctx.step(sell, order), int)
+    assert_type(await ctx.step(ship), str)
+    await ctx.step(sell, "no order")  # type: ignore[arg-type]
+    with ctx.compensate(sell, order, timeout=timedelta(seconds=5)):
+        await ctx.approve("Go on?", timeout=timedelta(days=1))
     assert_type(await ctx.step(partial(price, factor=2), order), float)
     assert_type(
         await ctx.gather(ctx.step(price, order), ctx.step(send, order)), tuple[float, bytes]
@@ -68,6 +87,8 @@ def plainly(ctx: SyncWorkflowContext, order: Order) -> int:
     """Use the plain context."""
     assert_type(ctx.step(price, order), float)
     assert_type(ctx.step(send, order), bytes)
+    assert_type(ctx.step(sell, order), int)
+    assert_type(ctx.gather(ctx.later(sell, order), ctx.later(ship)), tuple[int, str])
     assert_type(ctx.gather(ctx.later(price, order), ctx.later(send, order)), tuple[float, bytes])
     assert_type(ctx.wait_for("paid"), Event)
     assert_type(ctx.child(fulfil, order), str)
@@ -94,3 +115,8 @@ kernel.run(fulfil, "no order")  # type: ignore[arg-type]
 kernel.run(fulfil)  # type: ignore[arg-type]
 kernel.start(fulfil, "no order")  # type: ignore[arg-type]
 kernel.start(alone, delays=5)  # type: ignore[call-overload]
+
+with WorkflowTest(kernel) as test:
+    assert_type(test.run(fulfil, Order()), Execution)
+    assert_type(test.finish(test.start(alone)), Execution)
+    assert_type(test.finish(test.start("named", 3).id), Execution)

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from types import ModuleType
@@ -1055,6 +1055,11 @@ def test_a_module_of_the_command_line_may_hold_an_automation(kernel: Kernel) -> 
         (lambda ctx: ctx.child("other", timeout="0s"), "the timeout must be above 0"),
         (lambda ctx: ctx.step(twice, 1, heartbeat=0), "the heartbeat must be above 0"),
         (lambda ctx: ctx.wait_for("paid", match=7), "wait_for: match is a int"),
+        (lambda ctx: ctx.wait_for("order.*"), "(name one event; several steps, each with"),
+        (
+            lambda ctx: ctx.approve("Go on?", form=[{"name": "a", "typ": "text"}]),
+            "approve: form[0].typ: there is no such field (did you mean 'type'?)",
+        ),
         (lambda ctx: ctx.wait_for("paid", match={"a": object()}), "the match can't be stored"),
         (lambda ctx: ctx.child("other", object()), "the payload can't be stored"),
         (lambda ctx: ctx.call("shop.count", a={1}), "the input of 'shop.count' can't be stored"),
@@ -1078,6 +1083,26 @@ def twice(order: Any) -> None:
     raise AssertionError("called")
 
 
+def yielding() -> Iterator[int]:
+    yield 1
+
+
+def test_all_times_may_be_timedeltas(kernel: Kernel) -> None:
+    """As those of `ctx.sleep` and `ctx.wait_for`."""
+    second = timedelta(seconds=1)
+
+    @kernel.workflow(timeout=timedelta(hours=1))
+    async def timed(ctx: WorkflowContext) -> str:
+        await ctx.step(reserve, ["a"], timeout=second, heartbeat=second)
+        answer = await ctx.approve("Go?", timeout=timedelta(seconds=0.01), on_timeout="continue")
+        return str(answer.timed_out)
+
+    assert kernel.workflows["timed"].timeout == 3600
+    assert kernel.run(timed, patience=5).output == "True"
+    with pytest.raises(WorkflowError, match=r"timeout: must be more than 0 s"):
+        kernel.workflow(name="never", timeout=timedelta())(timed)
+
+
 def test_a_retry_policy_of_a_definition_stands_with_its_other_problems() -> None:
     """Made in code it raises an error of ours; read with a definition it has a place and a line."""
     with pytest.raises(WorkflowError, match=r"attempts: .*it takes attempts, backoff, delay"):
@@ -1091,17 +1116,25 @@ def test_a_retry_policy_of_a_definition_stands_with_its_other_problems() -> None
     assert "steps.a.retry.delay" in str(caught.value)
 
 
-def test_a_function_without_a_signature_is_no_step() -> None:
-    """It is written in C, and says so."""
+@pytest.mark.parametrize(
+    ("function", "arguments", "says"),
+    [
+        (int, ("7",), "int() tells no parameters: write a function that calls it"),
+        (len, ("a",), "by position; input has only names (write a function with named parameters"),
+        (yielding, (), "yielding() is a generator, whose values can't be stored one by one (ret"),
+    ],
+)
+def test_a_function_that_is_no_step(
+    function: Callable[..., Any], arguments: tuple[Any, ...], says: str
+) -> None:
+    """It is written in C, or gives its values one by one, and the error says what to do."""
     kernel = Kernel(discover=False, secrets={})
 
     @kernel.workflow
     async def counting(ctx: WorkflowContext) -> Any:
-        return await ctx.step(int, "7")
+        return await ctx.step(function, *arguments)
 
-    assert "int() tells no parameters: write a function that calls it" in str(
-        kernel.run(counting).error
-    )
+    assert says in str(kernel.run(counting).error)
 
 
 def test_a_workflow_is_not_replaced_as_an_action() -> None:

@@ -85,6 +85,20 @@ def test_unknown_names_in_a_triggers_if() -> None:
             "templates know no 'xyzzy' (the names are event, execution, steps, secrets, env)",
         ),
         ("{{ [1] | map('upper', evnt) }}", "templates know no 'evnt' (did you mean 'event'?)"),
+        ("{{ event.payload.a == null }}", "templates know no 'null' (write none)"),
+        (
+            "{{ len(event.payload) }}",
+            "templates know no 'len' (write event.payload.lines | length)",
+        ),
+        ("{{ trigger.id }}", "templates know no 'trigger' (write event.payload)"),
+        (
+            "{{ event.payload.order-id }}",
+            "event.payload.order-id is a subtraction (write event.payload['order-id'])",
+        ),
+        (
+            "{{ event.type == 'cron' }}",
+            "event.type is never 'cron' (it is one of event, webhook, manual, schedule)",
+        ),
     ],
 )
 def test_each_problem_has_a_remedy(template: str, problem: str) -> None:
@@ -107,10 +121,64 @@ steps:
     ]
 
 
+def test_a_step_with_a_dash_is_no_subtraction() -> None:
+    """One problem, which says how it is written."""
+    found = problems(
+        """\
+steps:
+  - {id: my, action: x.y}
+  - {id: my-own-step, action: x.y}
+  - {id: b, action: x.y, input: {v: "{{ steps.my-own-step.output }} {{ steps.my.output }}"}}
+"""
+    )
+    assert [line.partition(": ")[2] for line in found] == [
+        "steps.b.input.v: steps.my-own-step is a subtraction (write steps['my-own-step'])"
+    ]
+
+
+def test_a_status_that_there_is_not_is_found() -> None:
+    """A condition on it would never hold, or always."""
+    found = problems(
+        """\
+steps:
+  - {id: a, action: x.y, on_failure: continue}
+  - {id: b, action: x.y, if: "{{ steps.a.status == 'failed' }}"}
+  - {id: c, action: x.y, if: "steps.a.status not in ['FAILED', 'SKIPED']"}
+  - {id: d, action: x.y, if: "{{ 'FAILED' != steps.a.status or steps.a.output == 'failed' }}"}
+on_failure:
+  - {id: e, action: x.y, if: "error.code == 'TIMEOUT'"}
+"""
+    )
+    assert [line.partition(": ")[2] for line in found] == [
+        "steps.b.if: steps.a.status is never 'failed' (did you mean 'FAILED'?)",
+        "steps.c.if: steps.a.status is never 'SKIPED' (did you mean 'SKIPPED'?)",
+        "on_failure.e.if: error.code is never 'TIMEOUT' (it is one of INTERNAL, INVALID_ARGUMENT,"
+        " NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED, UNAUTHENTICATED, FAILED_PRECONDITION,"
+        " RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED, ABORTED, CANCELLED, UNIMPLEMENTED,"
+        " DATA_LOSS)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "remedy"),
+    [
+        ("until: steps.a.output.done", "write output: here it is that of the round"),
+        ("while: steps.a.output.more", "write last: here it is that of the round before"),
+        ("input: {v: '{{ steps.a.output }}'}", "name an earlier step"),
+    ],
+)
+def test_its_own_output_has_another_name(field: str, remedy: str) -> None:
+    """In the fields that see it."""
+    (found,) = problems(f"steps:\n  - id: a\n    action: x.y\n    {field}\n")
+    assert found.endswith(f"a step can't see its own output ({remedy})")
+
+
 @pytest.mark.parametrize(
     "template",
     [
         "{{ maybe | default('x') }}",
+        "{{ event.payload.a-1 }} {{ event.payload.a - event.payload.b }} not event.payload.a-b",
+        "{{ event.payload.type == 'cron' }} {{ event.type | upper == 'CRON' }}",
         "{{ maybe is defined }}",
         "{% if maybe is defined %}{{ maybe.id }}{% endif %}",
         "{{ event.pyload | d(1) }}",

@@ -483,6 +483,10 @@ def test_steps_that_repeat_are_compared_as_templates_see_them(tmp_path: Path) ->
             ":2: cases[0].then[0].emit: must be a mapping ({name: order.paid, payload: …})",
         ),
         ("- a", "it must be a mapping"),
+        (
+            "cases: [{name: a, expect: {starts: false, output: 5}}]",
+            "what does not start has no output (take output out)",
+        ),
         (ORDER, "it is a workflow, not a file with cases (write its cases in"),
         ("cases: [{name: a}]\n---\ncases: [{name: a}]", "holds 2 documents, not one"),
         ("workflow: ordr.yaml\ncases: [{name: a}]", "did you mean 'order.yaml'"),

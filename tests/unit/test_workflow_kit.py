@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from automate_kernel import AutomateError, ConfigError, ErrorCodes, Kernel
+from automate_kernel import AutomateError, ConfigError, ErrorCodes, Kernel, WorkflowContext
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing import FakeClock, WorkflowTest
 from automate_kernel.workflows.execution import ExecutionStatus
@@ -203,3 +203,16 @@ def test_a_misspelt_action_fails_at_once() -> None:
     kernel.start("misspelt")
     kernel.run_until_idle()
     assert kernel.outbox.handed_on()  # elsewhere others may know it
+
+
+def test_functions_and_ids_are_taken_as_elsewhere() -> None:
+    kernel = make()
+
+    @kernel.workflow
+    async def waiting(ctx: WorkflowContext, days: int) -> int:
+        await ctx.sleep(f"{days}d")
+        return days
+
+    with WorkflowTest(kernel) as test:
+        assert test.run(waiting, 3).output == 3
+        assert test.finish(test.start(waiting, 2).id).output == 2

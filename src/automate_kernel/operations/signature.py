@@ -159,7 +159,11 @@ def _build_model(
             extra = "allow"
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
-            raise _wrong(function, f"takes {parameter.name!r} by position; input has only names")
+            raise _wrong(
+                function,
+                f"takes {parameter.name!r} by position; input has only names",
+                hint="write a function with named parameters that calls it",
+            )
         if parameter.name not in hints:
             raise _wrong(function, f"does not say the type of its parameter {parameter.name!r}")
         default = ... if parameter.default is parameter.empty else parameter.default

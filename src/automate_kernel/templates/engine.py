@@ -436,6 +436,22 @@ def explain(
     return problem
 
 
+# Parts of Jinja's messages, and what is meant where people write them as in other languages.
+_MEANT = (
+    ("char '&'", "write: a and b"),
+    ("char '!'", "write: not a; or a != b"),
+    ("char '?'", "write: a if condition else b; or a | default(b)"),
+    ("char '$'", "names have no $: write event.payload, or steps.<id>.output"),
+    ("char '`'", "write: 'a ' ~ b"),
+    ('char "\'"', "a text ends with the quote that it began with"),
+    ("got '='", "two values are compared by =="),
+    ("unexpected '='", "two values are compared by =="),
+    ("unexpected '}'", "an expression ends with }}"),
+    ("got '|'", "write: a or b"),
+    ("end of template", "an expression ends with }}, and a statement with %}"),
+)
+
+
 def _message(error: Exception) -> tuple[str, str | None]:
     if isinstance(error, AutomateError):
         return error.message, error.hint
@@ -450,7 +466,8 @@ def _message(error: Exception) -> tuple[str, str | None]:
     from automate_kernel.templates.bounded_filters import FilterError
 
     if isinstance(error, TemplateSyntaxError):
-        return error.message or "it is not valid", None
+        message = error.message or "it is not valid"
+        return message, next((hint for part, hint in _MEANT if part in message), None)
     if isinstance(error, UndefinedError):
         return error.message or "a value is missing", "use | default(...) if it may be missing"
     if str(error) == "cannot assign attribute on non-namespace object":  # Jinja's own words

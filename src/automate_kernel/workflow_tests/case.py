@@ -174,6 +174,14 @@ class Expected(DefinitionModel):
     """The number of attempts of steps by their ids: of all elements, or of the last rounds."""
 
     @model_validator(mode="after")
+    def _nothing_of_no_start(self) -> Expected:
+        others = sorted(self.model_fields_set - {"starts"})
+        if not self.starts and others:
+            message = f"what does not start has no {others[0]}"
+            raise refused("expect", message, f"take {', '.join(others)} out")
+        return self
+
+    @model_validator(mode="after")
     def _calls_name_one_action(self) -> Expected:
         for name in ("calls", "calls_in_any_order"):
             for index, call in enumerate(getattr(self, name) or ()):

@@ -123,9 +123,11 @@ class WorkflowTest:
 
     # -- executions --------------------------------------------------------------------------
 
-    def run(self, workflow: str, payload: Any = None, **options: Any) -> Execution:
+    def run(
+        self, workflow: str | Callable[..., Any], payload: Any = None, **options: Any
+    ) -> Execution:
         """
-        Start *workflow* and run it to its end, whatever time that takes it.
+        Start *workflow*, by its name or function, and run it to its end, whatever time that takes.
 
         *options* are those of `start`. If it waits for something that time doesn't bring, it comes
         back as it is.
@@ -134,7 +136,7 @@ class WorkflowTest:
 
     def start(
         self,
-        workflow: str,
+        workflow: str | Callable[..., Any],
         payload: Any = None,
         *,
         event: Event | None = None,
@@ -163,10 +165,11 @@ class WorkflowTest:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
         return found
 
-    def finish(self, execution: Execution) -> Execution:
-        """Skip time until *execution* has ended, or nothing more is due; return it."""
-        self._go_on(_LONGEST_SECONDS, lambda: self.execution(execution.id).status.finished)
-        return self.execution(execution.id)
+    def finish(self, execution: Execution | str) -> Execution:
+        """Skip time until *execution*, or that of an id, has ended or nothing more is due."""
+        known = execution if isinstance(execution, str) else execution.id
+        self._go_on(_LONGEST_SECONDS, lambda: self.execution(known).status.finished)
+        return self.execution(known)
 
     def pass_time(self, time: float | str | timedelta) -> None:
         """

@@ -41,11 +41,14 @@ from automate_kernel.workflows.code.function import step_function
 from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.definition.approval import Approval
 from automate_kernel.workflows.definition.fields import RetryPolicy
+from automate_kernel.workflows.definition.problems import in_one_line
 from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 from automate_kernel.workflows.execution import Event
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
+
+    from automate_kernel.operations.context import Call
 
     Ts = TypeVarTuple("Ts")
 
@@ -62,7 +65,7 @@ class ChildOptions(TypedDict, total=False):
 
     name: str | None
     retry: int | RetryPolicy | None
-    timeout: float | str | None
+    timeout: float | str | timedelta | None
 
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
@@ -202,14 +205,34 @@ class BaseWorkflowContext:
         """
         raise ContinuedAsNewError(payload)
 
+    @overload
     def compensate(
         self,
         function: Callable[[Unpack[Ts]], object],
         *args: Unpack[Ts],
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
-        heartbeat: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
+    ) -> CompensationBlock: ...
+    @overload
+    def compensate(
+        self,
+        function: Callable[[Unpack[Ts], Call], object],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
+    ) -> CompensationBlock: ...
+    def compensate(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
+        self,
+        function: Callable[..., object],
+        *args: Any,
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
     ) -> CompensationBlock:
         """
         Call *function* as a step if the ``with`` block is left by an error or a cancellation.
@@ -237,8 +260,8 @@ class WorkflowContext(BaseWorkflowContext):
         *args: Unpack[Ts],
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
-        heartbeat: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
     ) -> Awaitable[T]: ...
     @overload
     def step(
@@ -247,8 +270,28 @@ class WorkflowContext(BaseWorkflowContext):
         *args: Unpack[Ts],
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
-        heartbeat: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
+    ) -> Awaitable[T]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[Unpack[Ts], Call], Awaitable[T]],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
+    ) -> Awaitable[T]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[Unpack[Ts], Call], T],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
     ) -> Awaitable[T]: ...
     def step(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,
@@ -256,8 +299,8 @@ class WorkflowContext(BaseWorkflowContext):
         *args: Any,
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
-        heartbeat: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
     ) -> Any:
         """
         Call *function*, ``def`` or ``async def``, as a step, and return its result.
@@ -278,8 +321,8 @@ class WorkflowContext(BaseWorkflowContext):
         *,
         step_name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
-        heartbeat: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
         **fields: Any,
     ) -> Awaitable[Any]:
         """Call an action or a capability by its name, as a step, with the *fields* of its input."""
@@ -366,7 +409,7 @@ class WorkflowContext(BaseWorkflowContext):
         description: str | None = None,
         by: str | Sequence[str] = (),
         form: Sequence[Mapping[str, Any]] = (),
-        timeout: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
         on_timeout: Literal["fail", "continue", "approve", "reject"] = "fail",
         on_reject: Literal["fail", "continue"] = "fail",
         notify: Mapping[str, Any] | None = None,
@@ -421,7 +464,7 @@ class WorkflowContext(BaseWorkflowContext):
         *,
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
     ) -> Any:
         """
         Run another workflow, given by its name or function, and return its output.
@@ -473,8 +516,8 @@ class SyncWorkflowContext(BaseWorkflowContext):
         *args: Unpack[Ts],
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
-        heartbeat: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
     ) -> T: ...
     @overload
     def step(
@@ -483,8 +526,28 @@ class SyncWorkflowContext(BaseWorkflowContext):
         *args: Unpack[Ts],
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
-        heartbeat: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
+    ) -> T: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[Unpack[Ts], Call], Awaitable[T]],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
+    ) -> T: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[Unpack[Ts], Call], T],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
     ) -> T: ...
     def step(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,
@@ -492,8 +555,8 @@ class SyncWorkflowContext(BaseWorkflowContext):
         *args: Any,
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
-        heartbeat: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
     ) -> Any:
         """Call *function* as a step and return its result; see `WorkflowContext.step`."""
         options = _CallOptions(retry, timeout, heartbeat)
@@ -507,8 +570,8 @@ class SyncWorkflowContext(BaseWorkflowContext):
         *args: Unpack[Ts],
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
-        heartbeat: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
     ) -> Awaitable[T]: ...
     @overload
     def later(
@@ -517,8 +580,28 @@ class SyncWorkflowContext(BaseWorkflowContext):
         *args: Unpack[Ts],
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
-        heartbeat: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
+    ) -> Awaitable[T]: ...
+    @overload
+    def later(
+        self,
+        function: Callable[[Unpack[Ts], Call], Awaitable[T]],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
+    ) -> Awaitable[T]: ...
+    @overload
+    def later(
+        self,
+        function: Callable[[Unpack[Ts], Call], T],
+        *args: Unpack[Ts],
+        name: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
     ) -> Awaitable[T]: ...
     def later(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,
@@ -526,8 +609,8 @@ class SyncWorkflowContext(BaseWorkflowContext):
         *args: Any,
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
-        heartbeat: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
     ) -> Any:
         """Return a step for `gather`, which begins it."""
         options = _CallOptions(retry, timeout, heartbeat)
@@ -542,8 +625,8 @@ class SyncWorkflowContext(BaseWorkflowContext):
         *,
         step_name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
-        heartbeat: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
         **fields: Any,
     ) -> Any:
         """Call an action or a capability by its name, as a step, with the *fields* of its input."""
@@ -622,7 +705,7 @@ class SyncWorkflowContext(BaseWorkflowContext):
         description: str | None = None,
         by: str | Sequence[str] = (),
         form: Sequence[Mapping[str, Any]] = (),
-        timeout: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
         on_timeout: Literal["fail", "continue", "approve", "reject"] = "fail",
         on_reject: Literal["fail", "continue"] = "fail",
         notify: Mapping[str, Any] | None = None,
@@ -677,7 +760,7 @@ class SyncWorkflowContext(BaseWorkflowContext):
         *,
         name: str | None = None,
         retry: int | RetryPolicy | None = None,
-        timeout: float | str | None = None,
+        timeout: float | str | timedelta | None = None,
     ) -> Any:
         """
         Run another workflow, given by its name or function, and return its output.
@@ -776,8 +859,8 @@ class _CallOptions(NamedTuple):
     """The options of a call, as its step takes them."""
 
     retry: int | RetryPolicy | None
-    timeout: float | str | None
-    heartbeat: float | str | None
+    timeout: float | str | timedelta | None
+    heartbeat: float | str | timedelta | None
 
     def of(self, action: str) -> dict[str, Any]:
         """Return the fields of the step that calls *action*."""
@@ -852,8 +935,7 @@ def _wait_for(
     try:
         waited = WaitFor(**given)
     except ValidationError as error:
-        problems = "; ".join(each["msg"] for each in error.errors(include_input=False))
-        raise _refused(f"wait_for: {problems}") from None
+        raise _refused(f"wait_for: {in_one_line(error, given)}") from None
     return StepRequest(
         _name(name, "wait_for"), place_of(caller), _event, options={"wait_for": waited}
     )
@@ -862,17 +944,16 @@ def _wait_for(
 def _approve(
     title: str, caller: FrameType, name: str | None, given: dict[str, Any]
 ) -> StepRequest[ApprovalAnswer]:
-    values = Values(Any, "the approval")
+    values, timeout = Values(Any, "the approval"), given.pop("timeout")
     known = {key: values.write(value) for key, value in given.items() if value is not None}
-    if "timeout" in known:
-        known["timeout"] = _seconds(known["timeout"], "the timeout")
+    if timeout is not None:
+        known["timeout"] = _seconds(timeout, "the timeout")
     else:
         known.pop("on_timeout")
     try:
         asked = Approval.model_validate({"title": title, **known})
     except ValidationError as error:
-        problems = "; ".join(each["msg"] for each in error.errors(include_input=False))
-        raise _refused(f"approve: {problems}") from None
+        raise _refused(f"approve: {in_one_line(error, known)}") from None
     return StepRequest(
         _name(name, "approve"), place_of(caller), _answer, options={"approval": asked}
     )

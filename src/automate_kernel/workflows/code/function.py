@@ -26,6 +26,11 @@ class StepFunction:
     ) -> None:
         self.name: str = name_of(function)
         """The name of its steps."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise PluginError(
+                f"{self.name}() is a generator, whose values can't be stored one by one",
+                hint="return a list of them",
+            )
         self.registered: bool = registered is not None
         """True if the application knows it by its spec's name."""
         self.spec: OperationSpec = registered or step_operation(function)

@@ -6,6 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from automate_kernel.operations.signature import type_hints
 from automate_kernel.workflows.code.function import payload_values
 from automate_kernel.workflows.definition.admission import START_FIELDS
 from automate_kernel.workflows.definition.model import CodeWorkflow
+from automate_kernel.workflows.definition.problems import in_one_line
 from automate_kernel.workflows.definition.triggers import (
     TRIGGERS,
     EventTrigger,
@@ -82,7 +84,7 @@ def workflow_function(
     title: str | None = None,
     description: str | None = None,
     version: int = 1,
-    timeout: float | str | None = None,
+    timeout: float | str | timedelta | None = None,
     waits: Mapping[str, str] | None = None,
 ) -> WorkflowFunction:
     """Return *function* as a workflow; raises `WorkflowError` for options that don't fit."""
@@ -103,18 +105,19 @@ def workflow_function(
         described = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
         description = described or None
     called = name or function.__name__
+    options = {
+        "name": called,
+        "title": title,
+        "description": description,
+        "version": version,
+        "trigger": triggers,
+        "timeout": timeout.total_seconds() if isinstance(timeout, timedelta) else timeout,
+        "code": f"{function.__module__}:{function.__qualname__}",
+    }
     try:
-        definition = CodeWorkflow(
-            name=called,
-            title=title,
-            description=description,
-            version=version,
-            trigger=triggers,
-            timeout=timeout,  # type: ignore[arg-type]
-            code=f"{function.__module__}:{function.__qualname__}",
-        )
+        definition = CodeWorkflow.model_validate(options)
     except ValidationError as error:
-        problems = "; ".join(each["msg"] for each in error.errors(include_input=False))
+        problems = in_one_line(error, options)
         raise WorkflowError(f"workflow {called!r} is not as it must be: {problems}") from None
     return WorkflowFunction(
         function, definition.awaiting({*awaited_events(function), *(waits or {}).items()})

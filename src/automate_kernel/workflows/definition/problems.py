@@ -8,6 +8,7 @@ except for the short words that have to be among a few.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
@@ -32,6 +33,7 @@ from automate_kernel.workflows.definition.structure import (
     kind_of,
 )
 from automate_kernel.workflows.definition.template_names import (
+    NAMES,
     NamesRead,
     Place,
     name_problems,
@@ -112,6 +114,15 @@ def problems_of(error: ValidationError, value: Any) -> list[DefinitionProblem]:
     errors = error.errors(include_url=False, include_input=False)
     problems = [_problem(dict(each), value) for each in errors]
     return list(dict.fromkeys(problems))
+
+
+def in_one_line(error: ValidationError, value: Any) -> str:
+    """Return the problems that pydantic found in *value* as one text, for an error about it."""
+    problems = problems_of(error, value)
+    return "; ".join(
+        str(LocatedProblem("", None, show_path(each.path, value), each.message, each.hint))
+        for each in problems
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +329,21 @@ _WANTED = {
 }
 
 
+_SHAPES = {
+    "retry": "{attempts: 5}",
+    "compensate": "{action: stock.release}",
+    "wait_for": "{event: order.paid}",
+    "match": '{order: "{{ event.payload.id }}"}',
+    "approval": "{title: Refund?}",
+    "notify": "{action: mail.send}",
+    "cases": "{express: [{id: fly, action: ship.fly}]}",
+    "labels": '{order: "{{ event.payload.id }}"}',
+    "concurrency": '{limit: 1, key: "{{ event.payload.customer }}"}',
+    "rate_limit": "{limit: 10, per: 1m}",
+    "debounce": "{for: 10s}",
+}
+
+
 def _wrong_type(path: FieldPath, kind: str, value: Any) -> _Words:
     wanted = _WANTED.get(kind, "a list")
     if path[-1:] == ("[key]",):  # of a mapping made in Python: YAML and JSON give text
@@ -325,18 +351,21 @@ def _wrong_type(path: FieldPath, kind: str, value: Any) -> _Words:
     got = kind_of(value)
     first, last = path[:1], path[-1:]
     a_trigger = first == ("trigger",) and (len(path) == 1 or wanted == "a mapping")
+    name = str(path[-1]) if path else ""
     hints = (
-        (last == ("retry",), "for example retry: {attempts: 5}"),
-        (last == ("compensate",), "for example compensate: {action: stock.release}"),
+        (wanted == "a mapping" and name in _SHAPES, f"for example {name}: {_SHAPES.get(name)}"),
         (_of_steps(path), "write each step as '- id: …'"),
         (_of_steps(path[:-1]), "a step has an id and an action"),
         (a_trigger, f"for example {_EXAMPLES['trigger']}"),
         (wanted == "a list", "put it in brackets: [a, b]"),
         (wanted == "text" and got == "a number", "put it in quotes"),
         (last == ("wait",) and _is_duration(value), f"to let time pass write sleep: {value}"),
+        (got == "text" and wanted == "true or false", "write true or false, without quotes"),
         (got == "text", "take its quotes away, or write one"),
         (got == "nothing", "give it a value, or take it out"),
     )
+    if wanted == "a whole number" and got == "a number":
+        got = "one with a fraction"
     return f"must be {wanted}, not {got}", next((hint for fits, hint in hints if fits), None)
 
 
@@ -405,6 +434,25 @@ def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
     ]
 
 
+# A step's own output, in its fields that see it.
+_OWN_OUTPUT = {
+    "until": "write output: here it is that of the round",
+    "while": "write last: here it is that of the round before",
+    "compensate": "write output: here it is that of the step to undo",
+}
+_DASHED = re.compile(r"([A-Za-z_][\w.]*)\.([A-Za-z_]\w*(?:-[A-Za-z_]\w*)+)")
+
+
+def _dashed(text: str, read: NamesRead) -> _Words | None:
+    """Return the problem of a name with a dash, of which a template subtracts the second part."""
+    for owner, name in _DASHED.findall(text):
+        first, *others = name.split("-")
+        path = (*owner.split("."), first)
+        if path in read.paths and any(each in read.names and each not in NAMES for each in others):
+            return f"{owner}.{name} is a subtraction", f"write {owner}[{name!r}]"
+    return None
+
+
 class _Visible:
     """The steps and names that each place of a workflow can see."""
 
@@ -435,6 +483,9 @@ class _Visible:
         condition = path[-1] == "if" or path[len(at) :] in (("while",), ("until",))
         read = names_read(text, bare=condition)
         place = Place(path, step, len(at), () if step is None else self._around[step.id])
+        if (dashed := _dashed(text, read)) is not None:
+            yield dashed
+            return
         for step_id in read.steps:
             problem = self._step_problem(place, step_id)
             if problem:
@@ -477,7 +528,8 @@ class _Visible:
         if own is not None and place.ends_block and f"{own.id}.{step_id}" in self._before:
             return None
         if own is not None and local_id(own.id) == step_id:
-            return "a step can't see its own output", "name an earlier step"
+            hint = _OWN_OUTPUT.get(place.field, "name an earlier step")
+            return "a step can't see its own output", hint
         hint = self._remedy(path, own, step_id)
         return f"names the step {step_id!r}, which may not have finished", hint
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from automate_kernel.errors import did_you_mean
+from automate_kernel.errors import ErrorCodes, did_you_mean
 from automate_kernel.workflows.definition.structure import FieldPath
-from automate_kernel.workflows.execution import Event
+from automate_kernel.workflows.execution import Event, StepStatus
 
 if TYPE_CHECKING:
     import jinja2
@@ -108,6 +108,11 @@ STEP_FIELDS = frozenset({"output", "status", "error"})
 """The fields of ``steps.<id>``."""
 
 _EVENT = frozenset(each.name for each in fields(Event))
+_STATUSES = tuple(str(each) for each in StepStatus)
+_VALUES: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("event", "type"): ("event", "webhook", "manual", "schedule"),
+    ("error", "code"): tuple(ErrorCodes),
+}
 
 NAMES: dict[str, TemplateName] = {
     "event": TemplateName(_EVENT),
@@ -177,6 +182,8 @@ class NamesRead:
 
     paths: tuple[tuple[str, ...], ...] = ()
     asked: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
+    compared: tuple[tuple[tuple[str, ...], str], ...] = ()
+    """The paths that are compared with a text, each with that."""
 
     @property
     def names(self) -> list[str]:
@@ -216,6 +223,7 @@ def names_read(text: str, *, bare: bool = False) -> NamesRead:
     # in a template that is right.
     paths: dict[tuple[str, ...], None] = {}
     assigned, asked = set(_OWN), set[tuple[str, ...]]()
+    compared: dict[tuple[tuple[str, ...], str], None] = {}
     left: list[nodes.Node] = [tree]
     while left:
         node = left.pop()
@@ -229,9 +237,25 @@ def names_read(text: str, *, bare: bool = False) -> NamesRead:
             isinstance(node, nodes.Filter) and node.name in _DEFAULTS
         ):
             asked.add(_path(node.node))
+        elif isinstance(node, nodes.Compare):
+            compared.update(dict.fromkeys(_compared(node)))
         left += reversed([*node.iter_child_nodes()])
     found = (path for path in paths if path[0] not in assigned)
-    return NamesRead(tuple(found), frozenset(path for path in asked if path))
+    return NamesRead(tuple(found), frozenset(path for path in asked if path), tuple(compared))
+
+
+def _compared(node: nodes.Compare) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield what a comparison for equality compares: a path and a text, or several of a list."""
+    from jinja2 import nodes
+
+    if len(node.ops) != 1 or node.ops[0].op not in ("eq", "ne", "in", "notin"):
+        return
+    left, right = node.expr, node.ops[0].expr
+    for one, other in ((left, right), (right, left)):
+        texts = other.items if isinstance(other, (nodes.List, nodes.Tuple)) else [other]
+        for text in texts:
+            if isinstance(text, nodes.Const) and isinstance(text.value, str) and _path(one):
+                yield _path(one), text.value
 
 
 @lru_cache(maxsize=1)
@@ -288,6 +312,18 @@ def name_problems(read: NamesRead, place: Place, steps: Iterable[str]) -> Iterat
         if has is not None and name not in has | _METHODS and read.expects(*owner, name):
             hint = did_you_mean(name, sorted(has)) or f"it has {', '.join(sorted(has))}"
             yield f"{'.'.join(owner)} has no {name!r}", hint
+    for path, text in read.compared:
+        values = _values(path)
+        if values and text not in values:
+            hint = did_you_mean(text, values) or f"it is one of {', '.join(values)}"
+            yield f"{'.'.join(path)} is never {text!r}", hint
+
+
+def _values(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the values that *path* can have where they are known, or none."""
+    if path[0] == "steps" and len(path) == 3 and path[2] == "status":
+        return _STATUSES
+    return _VALUES.get(path, ())
 
 
 def _field(
@@ -302,11 +338,23 @@ def _field(
     return path[:1], path[1], known.fields
 
 
+# What is written here, each with its names in other tools and languages.
+_IN_OTHER_WORDS = {
+    "none": "null nil",
+    "event.payload": "input inputs data body trigger context vars params",
+    "execution": "workflow run",
+    "event.payload.lines | length": "len size count",
+}
+
+
 def _unknown(name: str, place: Place, steps: list[str]) -> _Words:
     message = f"templates know no {name!r}"
     if name in (NAMES["event"].fields or ()):
         return message, f"write event.{name}"
     if name in steps:
         return message, f"write steps.{name}.output"
+    for meant, names in _IN_OTHER_WORDS.items():
+        if name in names.split():
+            return message, f"write {meant}"
     known = [each for each, one in NAMES.items() if one.known(place)]
     return message, did_you_mean(name, known) or f"the names are {', '.join(known)}"
