@@ -1,15 +1,18 @@
-"""Ctrl-C before a command does something."""
+"""Ctrl-C: before a command does something, and in the call of an action."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from automate_kernel import AutomateError, Kernel
 from automate_kernel.cli.interruption import be_interruptible, end_imports_at_once
 
 LOST = """\
@@ -61,3 +64,68 @@ def test_a_command_that_has_begun_is_interrupted_as_always() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def raising() -> Kernel:
+    """Return a kernel with actions that raise what would end a program or an event loop."""
+    kernel = Kernel(discover=False)
+
+    @kernel.action("plain.raise")
+    def plain(error: str) -> None:
+        raise {"interrupt": KeyboardInterrupt, "exit": SystemExit}[error]
+
+    @kernel.action("asynchronous.raise")
+    async def asynchronous(error: str) -> None:
+        raise {"interrupt": KeyboardInterrupt, "exit": SystemExit}[error]
+
+    return kernel
+
+
+def on_a_loop(kernel: Kernel, name: str, error: str, timeout: float | None) -> str:
+    """Return the error of a call that is awaited beside other work of the loop."""
+
+    async def call() -> str:
+        with pytest.raises(AutomateError) as caught:
+            await kernel.ainvoke(name, {"error": error}, timeout=timeout)
+        return str(caught.value)
+
+    return asyncio.run(call())
+
+
+@pytest.mark.parametrize("timeout", [None, 60.0])
+@pytest.mark.parametrize("name", ["plain.raise", "asynchronous.raise"])
+def test_what_an_action_raises_ends_no_loop_of_another_thread(
+    raising: Kernel, name: str, timeout: float | None
+) -> None:
+    """Of a server, say. Nobody has pressed Ctrl-C there."""
+    with raising as kernel, ThreadPoolExecutor(1) as threads:
+        for error, raised in (("interrupt", "KeyboardInterrupt"), ("exit", "SystemExit")):
+            told = threads.submit(on_a_loop, kernel, name, error, timeout).result(60)
+            assert told == f"action {name!r} raised {raised}: "
+
+
+@pytest.mark.parametrize("timeout", [None, 60.0])
+def test_an_action_on_a_thread_ends_no_loop_of_the_main_one(
+    raising: Kernel, timeout: float | None
+) -> None:
+    """Its KeyboardInterrupt is handed over, and is none of the program's."""
+    with raising as kernel:
+        told = on_a_loop(kernel, "plain.raise", "interrupt", timeout)
+        assert told == "action 'plain.raise' raised KeyboardInterrupt: "
+        for name in ("plain.raise", "asynchronous.raise")[timeout is None :]:
+            with pytest.raises(AutomateError, match="raised KeyboardInterrupt"):
+                kernel.invoke(name, {"error": "interrupt"}, timeout=timeout)
+
+
+def test_ctrl_c_in_an_action_that_is_awaited_in_the_main_thread_is_the_programs(
+    raising: Kernel,
+) -> None:
+    """As for anything else that is awaited there; SystemExit is an error of the action."""
+    with raising as kernel:
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(kernel.ainvoke("asynchronous.raise", {"error": "interrupt"}))
+        with pytest.raises(KeyboardInterrupt):
+            kernel.invoke("plain.raise", {"error": "interrupt"})
+        told = on_a_loop(kernel, "asynchronous.raise", "exit", None)
+        assert told == "action 'asynchronous.raise' raised SystemExit: "

@@ -29,7 +29,7 @@ from automate_kernel.errors import (
 from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize, normalizing
-from automate_kernel.operations.interruption import is_interruption
+from automate_kernel.operations.interruption import is_interruption, on_thread
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.replacement import Replacement, Replacements
@@ -428,9 +428,9 @@ class Invoker:
             cancelled = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
             self.hooks.notify("automate_after_call", call=call, output=None, error=cancelled)
             raise
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if is_interruption(error):
+                raise
             raise self._failed(name, data, call, error) from None
         self.hooks.notify("automate_after_call", call=call, output=output, error=None)
         return output
@@ -443,7 +443,7 @@ class Invoker:
             perform = self._ready_work(name)
             if perform is None:
                 # On a thread: it may import a plugin, and reads the secrets of its config.
-                perform = await asyncio.to_thread(self._work, name)
+                perform = await asyncio.to_thread(on_thread, self._work, name)
         else:
             perform = replacement.perform
         with calling(call):
@@ -458,7 +458,7 @@ class Invoker:
                 work = functools.partial(perform, revealed)
                 result = await self.timed_calls.arun(work, timeout, key=_key(call), report=report)
             else:
-                result = await asyncio.to_thread(perform, revealed)
+                result = await asyncio.to_thread(on_thread, perform, revealed)
             return await result if _is_awaitable(result) else result
 
     def _failed(

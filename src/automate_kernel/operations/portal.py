@@ -9,6 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar, cast
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.interruption import mark_thread
 from automate_kernel.secrets.logs import log_loop_errors
 
 T = TypeVar("T")
@@ -94,6 +95,8 @@ async def contained(work: Awaitable[T]) -> tuple[T | None, BaseException | None]
     except asyncio.CancelledError:
         raise
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            mark_thread(error)
         return None, error
 
 

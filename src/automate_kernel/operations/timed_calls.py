@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.interruption import on_thread
 from automate_kernel.operations.reports import CallReport
 from automate_kernel.secrets.logs import get_logger
 
@@ -116,7 +117,7 @@ class TimedCalls:
 
         def run() -> None:
             try:
-                future.set_result(context.run(work))
+                future.set_result(context.run(on_thread, work))
             except BaseException as error:
                 future.set_exception(error)
 
