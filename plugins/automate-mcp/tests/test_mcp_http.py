@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from automate_mcp import Caller, McpProvider, ServeSettings, mcp_app
+from automate_mcp.messages import readable
 from mcp_support import SECRET, Serving, Shop, until
 
 from automate_kernel import AutomateError, Kernel
 from automate_kernel.errors import ConfigError, ErrorCodes
+from automate_kernel.testing.hostile_service import hostile_service
 
 TOKEN = "token-of-the-client-" + "x" * 20
 
@@ -68,6 +70,38 @@ def test_a_step_is_cancelled_over_http(served: Serving, shop: Shop) -> None:
         error = error_of(lambda: far.invoke("far.shop_slow", {"seconds": 20}))
         assert error.code is ErrorCodes.DEADLINE_EXCEEDED
         until(lambda: shop.cancelled == ["slow"])
+
+
+@pytest.mark.parametrize(
+    "manner",
+    [
+        "truncated",
+        "empty",
+        "no_text",
+        "nested",
+        "long_number",
+        "other_shape",
+        "redirect_to_nowhere",
+    ],
+)
+def test_an_answer_that_is_no_message_is_not_quoted(
+    manner: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither in the error nor in the log, where the SDK's words would stand with a traceback."""
+    with hostile_service(lambda *_: {}) as service, client(f"{service.url}/mcp") as far:
+        service.manner = manner
+        error = error_of(lambda: far.invoke("far.any"))
+    assert (error.code, error.retryable) == (ErrorCodes.DATA_LOSS, False)
+    assert "its answer isn't one of the protocol" in str(error)
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+
+
+def test_half_a_character_makes_no_message_unreadable() -> None:
+    """A description was cut within one."""
+    text = b'{"jsonrpc": "2.0", "id": 1, "result": {"tools": [], "x": "a\\ud83d \xff"}}'
+    whole = readable(text)
+    assert whole is not None and readable(whole) == whole
+    assert json.loads(whole)["result"] == {"tools": [], "x": "a? \ufffd"}
 
 
 def test_no_address_and_no_argument_is_logged(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,10 @@ _CHUNK = b" " * 65_536
 _HUGE_BYTES = 256 * 1024 * 1024
 _UNPACKED_BYTES = 192 * 1024 * 1024
 _DRIP_SECONDS = 0.05
+_CONTINUES = 10
 _ELSEWHERE = "127.0.0.2"
+WAIT_SECONDS = 120
+"""The wait that the service asks for."""
 
 Answer = Callable[["_AnyRequest"], None]
 
@@ -40,6 +44,8 @@ class HostileService:
     """The URL of a server at another private address; empty where this machine has none."""
     paths: list[str] = field(default_factory=list)
     """The requests that came, with their queries."""
+    cookies: list[str] = field(default_factory=list)
+    """The cookies that came."""
     reached: list[str] = field(default_factory=list)
     """The requests that came to *elsewhere*."""
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -62,6 +68,7 @@ class _AnyRequest(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         service = self.server.service
         service.paths.append(self.path)
+        service.cookies.extend(self.headers.get_all("Cookie", []))
         ANSWERS[service.manner](self)
 
     def __getattr__(self, name: str) -> Any:
@@ -74,7 +81,8 @@ class _AnyRequest(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def send(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
+        self.send_response_only(status)
+        headers.setdefault("Date", self.date_time_string())
         headers.setdefault("Content_Type", self.server.service.content_type)
         headers.setdefault("Content_Length", str(len(body)))
         for name, value in headers.items():
@@ -131,6 +139,56 @@ def _dripping(handler: _AnyRequest) -> None:
     handler.end_connection()
 
 
+def _dripping_headers(handler: _AnyRequest) -> None:
+    # What comes before the answer, and then the answer's own: a limit for each read sees none end.
+    line = b"HTTP/1.1 100 Continue\r\n\r\n"
+    number = 0
+    while not handler.server.service.stopping.wait(_DRIP_SECONDS):
+        handler.wfile.write(line)
+        number += 1
+        if number > _CONTINUES:
+            line = b"X-Number: %d\r\n" % number
+        elif number == _CONTINUES:
+            line = b"HTTP/1.1 200 OK\r\n"
+    handler.end_connection()
+
+
+def _endless_headers(handler: _AnyRequest) -> None:
+    handler.send_response(200)
+    handler.flush_headers()
+    handler.end_connection()
+    for number in range(_HUGE_BYTES // len(_CHUNK)):
+        if handler.server.service.stopping.is_set():
+            return
+        handler.wfile.write(b"X-%d: %b\r\n" % (number, _CHUNK.replace(b" ", b"x")))
+
+
+def _limited_until(handler: _AnyRequest) -> None:
+    now = time.time()
+    until = handler.date_time_string(now + WAIT_SECONDS)
+    handler.refuse(429, Retry_After=until, Date=handler.date_time_string(now))
+
+
+def _broken_chunks(handler: _AnyRequest) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", handler.server.service.content_type)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b'7\r\n{"id": \r\n')
+    # Apart, for some clients take what comes with the headers for a fault of theirs.
+    handler.server.service.stopping.wait(_DRIP_SECONDS)
+    handler.wfile.write(b"zz\r\n7}\r\n")
+    handler.end_connection()
+
+
+def _as_it_is(body: bytes) -> Answer:
+    return lambda handler: handler.send(200, body)
+
+
+def _cookie(handler: _AnyRequest) -> None:
+    handler.send(200, handler.right_answer(), Set_Cookie="session=of-somebody-else; Path=/")
+
+
 def _cut(handler: _AnyRequest) -> None:
     handler.send(200, b'{"id": ', Content_Length="1000")
     handler.end_connection()
@@ -177,20 +235,35 @@ ANSWERS: dict[str, Answer] = {
     "forbidden": _refusal(403),
     "not_found": _refusal(404),
     # Longer than client libraries wait by themselves.
-    "rate_limited": _refusal(429, Retry_After="120"),
+    "rate_limited": _refusal(429, Retry_After=str(WAIT_SECONDS)),
+    "rate_limited_until": _limited_until,
+    "rate_limited_for_a_year": _refusal(429, Retry_After="31536000"),
+    "rate_limited_before": _refusal(429, Retry_After="-5"),
     "failing": _refusal(500),
     "unavailable": _refusal(503),
     "silent": _silent,
     "dripping": _dripping,
+    "dripping_headers": _dripping_headers,
+    "endless_headers": _endless_headers,
     "truncated": _truncated,
+    "empty": _as_it_is(b""),
+    "no_text": _as_it_is(b'{"id": 7, "name": "\xff\xfe"}'),
+    "nested": _as_it_is(b'{"id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "long_number": _as_it_is(b'{"id": ' + b"7" * 10_000 + b"}"),
+    "other_type": lambda handler: handler.send(
+        200, handler.right_answer(), Content_Type="text/html; charset=utf-16"
+    ),
+    "cookie": _cookie,
     "page_for_people": lambda handler: handler.send(
         200, b"<html>Please log in<br></html>", Content_Type="text/html"
     ),
     "other_shape": lambda handler: handler.send(200, b'[["nobody", {"expects": "this"}]]'),
     "cut_off": _cut,
+    "broken_chunks": _broken_chunks,
     "hung_up": _AnyRequest.end_connection,
     "redirect_to_private_address": _redirect_elsewhere,
     "redirect_for_ever": _redirect_for_ever,
+    "redirect_to_nowhere": _refusal(302),
     "huge": _huge,
     "bomb": _bomb,
 }

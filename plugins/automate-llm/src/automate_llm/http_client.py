@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -26,6 +28,10 @@ T = TypeVar("T")
 
 _CONNECT_SECONDS = 10.0
 _PLAIN = ("", "identity")
+# What comes in one piece; any other type may be a stream.
+_WHOLE = ("application/json", "text/html", "text/plain")
+UNREADABLE = "the service's answer can't be read; a proxy's page, perhaps"
+"""The words for an answer that isn't the service's."""
 
 
 class HttpClients:
@@ -46,10 +52,12 @@ class HttpClients:
         guard_loggers(library.__name__, "httpcore", "httpcore2")
         client: Any = type("_QuietClient", (_Quiet, library.AsyncClient), {})
         # A packed answer has no size that could be bounded before it is unpacked.
-        return client(
-            transport=transport,
-            headers={"Accept-Encoding": "identity"},
-            timeout=library.Timeout(service.timeout_seconds, connect=_CONNECT_SECONDS),
+        return _without_cookies(
+            client(
+                transport=transport,
+                headers={"Accept-Encoding": "identity"},
+                timeout=library.Timeout(service.timeout_seconds, connect=_CONNECT_SECONDS),
+            )
         )
 
     async def aclose(self) -> None:
@@ -101,12 +109,21 @@ class _Transport:
         if problem := _problem(response):
             await response.aclose()
             raise problem
+        stream = self._stream(response, deadline, self._service.max_answer_bytes)
+        body: dict[str, Any] = {"stream": stream}
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if response.status_code < 300 and kind in _WHOLE:
+            # The libraries aren't ready for each of them, and then it looks like a defect of ours.
+            content = b"".join([chunk async for chunk in stream])
+            await stream.aclose()
+            _require_object(content)
+            body = {"content": content}
         return self._library.Response(
             response.status_code,
             headers=response.headers,
-            stream=self._stream(response, deadline, self._service.max_answer_bytes),
             extensions=response.extensions,
             request=request,
+            **body,
         )
 
     def _client(self) -> Any:
@@ -114,7 +131,7 @@ class _Transport:
         with self._lock:
             found = self._by_loop.get(loop)
             if found is None:
-                found = self._by_loop[loop] = self._library.AsyncClient()
+                found = self._by_loop[loop] = _without_cookies(self._library.AsyncClient())
             return found
 
     async def aclose(self) -> None:
@@ -154,6 +171,22 @@ class _Stream:
 
     async def aclose(self) -> None:
         await self._response.aclose()
+
+
+def _without_cookies(client: Any) -> Any:
+    """Let *client* keep no cookie: it may be a session, and the next call another tenant's."""
+    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return client
+
+
+def _require_object(content: bytes) -> None:
+    """Raise `AutomateError` unless *content* is an object of JSON, as all services answer."""
+    try:
+        is_object = isinstance(json.loads(content), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise AutomateError(ErrorCodes.UNAVAILABLE, UNREADABLE)
 
 
 def _problem(response: Any) -> AutomateError | None:

@@ -12,6 +12,7 @@ from pydantic_ai.exceptions import (
 
 from automate_kernel import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status, normalize, retry_after_of
+from automate_llm.http_client import UNREADABLE
 
 _TOO_LONG = ("context_length", "context length", "context window", "maximum context", "too long")
 _REFUSED = ("content_filter", "content_policy", "content management policy")
@@ -42,8 +43,7 @@ def normal_error(error: Exception) -> AutomateError:
         return _of_service(error)
     if isinstance(error, UnexpectedModelBehavior):
         if error.message.startswith(_UNREADABLE):
-            text = "the service's answer can't be read; a proxy's page, perhaps"
-            return AutomateError(ErrorCodes.UNAVAILABLE, text)
+            return AutomateError(ErrorCodes.UNAVAILABLE, UNREADABLE)
         return AutomateError(
             ErrorCodes.FAILED_PRECONDITION,
             f"the model did not answer as it should: {error.message}",
@@ -103,8 +103,8 @@ def _refusal(text: str) -> AutomateError:
 
 
 def _retry_after(error: ModelAPIError) -> float | None:
-    known = getattr(error, "retry_after", None)
+    # A date is compared with the service's own clock, and not with ours.
+    known = retry_after_of(getattr(error, "headers", None) or {})
     if known is None:
-        # Older releases have the header alone.
-        known = retry_after_of(getattr(error, "headers", None) or {})
+        known = getattr(error, "retry_after", None)
     return None if known is None else min(max(float(known), 0.0), _LONGEST_WAIT)

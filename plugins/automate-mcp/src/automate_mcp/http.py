@@ -18,6 +18,7 @@ from mcp.types import INTERNAL_ERROR
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 from automate_mcp.config import McpConfig
+from automate_mcp.messages import readable
 from automate_mcp.signing import RequestSigning
 
 MARK = "automate"
@@ -132,12 +133,22 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
             return _failed(
                 request, status, code, text, hint=hint, retry_after=after, sent=status >= 500
             )
+        content: bytes | None = bytes(body)
+        kind = response.headers.get("content-type", "").lower()
+        is_answer = status < 400 and "location" not in response.headers
+        if request.method == "POST" and is_answer and kind.startswith("application/json"):
+            content = readable(bytes(body))
+        if content is None:
+            # The SDK would quote it, in its error and in the log.
+            text = "its answer isn't one of the protocol"
+            hint = "if a tool was called, it may have done its work; is the url that of MCP?"
+            return _failed(request, 502, ErrorCodes.DATA_LOSS, text, hint=hint)
         headers = [
             (name, value)
             for name, value in response.headers.raw
             if name.lower() not in (b"content-encoding", b"content-length", b"transfer-encoding")
         ]
-        return httpx2.Response(status, headers=headers, content=bytes(body), request=request)
+        return httpx2.Response(status, headers=headers, content=content, request=request)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -6,7 +6,6 @@ The SDK's own lets the process see variables of its parent, and reads lines of a
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -22,9 +21,9 @@ import anyio.lowlevel
 from anyio.abc import ByteReceiveStream, Process
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
-from mcp.types import JSONRPCMessage, jsonrpc_message_adapter
 
 from automate_kernel.errors import ConfigError
+from automate_mcp.messages import parsed
 
 _CHUNK = 65_536
 # Between the end of its input and SIGTERM, and between that and SIGKILL.
@@ -126,7 +125,7 @@ async def _read(
                 if not line.strip():
                     continue
                 try:
-                    message: Incoming = SessionMessage(_parsed(line))
+                    message: Incoming = SessionMessage(parsed(line))
                 except (ValueError, RecursionError):
                     # Not its text, nor pydantic's that quotes it: it may hold anything.
                     server.log(f"a line of {len(line):,} bytes on its output is no message")
@@ -138,17 +137,6 @@ async def _read(
             reason = "its output was closed"
         finally:
             server.ended(reason)
-
-
-def _parsed(line: bytes) -> JSONRPCMessage:
-    """Return a line as a message; characters that are none become those that say so."""
-    try:
-        return jsonrpc_message_adapter.validate_json(line, by_name=False)
-    except ValueError:
-        # Half a character, where a description was cut, would hide a whole list of tools.
-        text = json.dumps(json.loads(line.decode("utf-8", "replace")), ensure_ascii=False)
-        whole = json.loads(text.encode("utf-8", "replace"))
-        return jsonrpc_message_adapter.validate_python(whole, by_name=False)
 
 
 def _pipe(stream: T | None) -> T:

@@ -1,0 +1,36 @@
+"""The messages of a server, as they come over its output or an answer of HTTP."""
+
+from __future__ import annotations
+
+import json
+
+from mcp.types import JSONRPCMessage, jsonrpc_message_adapter
+
+
+def parsed(text: bytes) -> JSONRPCMessage:
+    """
+    Return *text* as a message; raises `ValueError` or `RecursionError` if it is none.
+
+    Half a character, where a description was cut, would hide a whole list of tools: it becomes one
+    that says so.
+    """
+    try:
+        return jsonrpc_message_adapter.validate_json(text, by_name=False)
+    except ValueError:
+        return jsonrpc_message_adapter.validate_python(json.loads(_whole(text)), by_name=False)
+
+
+def readable(text: bytes) -> bytes | None:
+    """Return the *text* of a message as any parser reads it; None if it is none."""
+    for each in (lambda: text, lambda: _whole(text)):
+        try:
+            jsonrpc_message_adapter.validate_json(each(), by_name=False)
+        except (ValueError, RecursionError):
+            continue
+        return each()
+    return None
+
+
+def _whole(text: bytes) -> bytes:
+    read = json.loads(text.decode("utf-8", "replace"))
+    return json.dumps(read, ensure_ascii=False).encode("utf-8", "replace")
