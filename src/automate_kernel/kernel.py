@@ -1266,10 +1266,11 @@ class Kernel:
         owner = default_worker_id()
         item, begun = None, None
         if admission := self.workflows.admission(definition, event):
-            with self.storage.begin() as rows:
-                execution_id = self.executions.starts.start(
-                    rows, definition, event, admission=admission
-                )
+            begin = self.executions.starts.start
+            execution_id = write(
+                self.storage, None,
+                lambda rows: begin(rows, definition, event, admission=admission),
+            )  # fmt: skip
         else:
             execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
         with self.executing_here(execution_id):

@@ -20,6 +20,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import FairShare, ready_kinds
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.remembered import Remembered
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import LIMIT, OUTBOX
 
@@ -162,20 +163,25 @@ class KindLimits:
         for limit in limits:
             self._set(replace(limit, declared=True), [declared])
             gone.discard(limit.kind)
-        with self._storage.begin() as rows:
-            rows.delete(LIMIT, [Where("kind", "in", sorted(gone)), declared])
+        undeclared = [Where("kind", "in", sorted(gone)), declared]
+        write(self._storage, None, lambda rows: rows.delete(LIMIT, undeclared))
         self._known.forget()
 
     def _set(self, limit: Limit, only: Sequence[Where]) -> None:
-        with self._storage.begin() as rows:
-            row = {"kind": limit.kind, **limit.to_changes(), "full_at": Now()}
+        row = {"kind": limit.kind, **limit.to_changes(), "full_at": Now()}
+
+        def work(rows: Rows) -> None:
             if not rows.insert(LIMIT, [row]):
                 rows.update(LIMIT, [Where("kind", "eq", limit.kind), *only], limit.to_changes())
 
+        write(self._storage, None, work)
+
     def lift(self, kind: str) -> bool:
         """Lift the limit of *kind*; False if it had none."""
-        with self._storage.begin(atomic=False) as rows:
-            lifted = bool(rows.delete(LIMIT, [Where("kind", "eq", kind)]))
+        its = [Where("kind", "eq", kind)]
+        lifted = bool(
+            write(self._storage, None, lambda rows: rows.delete(LIMIT, its), atomic=False)
+        )
         self._known.forget()
         return lifted
 

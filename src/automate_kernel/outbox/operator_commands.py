@@ -24,6 +24,7 @@ from automate_kernel.outbox.item import (
 from automate_kernel.outbox.queries import conditions, item_ids_of
 from automate_kernel.outbox.retention import forget
 from automate_kernel.storage.checkpoint import RECALL
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
@@ -195,11 +196,7 @@ class OperatorCommands:
         left, done = set(ids), 0
         # What waits may be claimed, and what runs put back, between the look and the change.
         for _ in range(3):
-            live = [Where("id", "in", sorted(left)), Where("status", "in", (*WAITING, _RUNNING))]
-            with self._storage.begin(transaction) as rows:
-                found = rows.select(
-                    OUTBOX, live, columns=("id", "status", "waiting_for", "ordering_key")
-                )
+            found = write(self._storage, transaction, partial(_live, ids=left))
             running = [row["id"] for row in found if row["status"] == _RUNNING]
             hit = self._ask(running, transaction)
             # A key at a time: who finishes an item of it needs the rows of that key alone.
@@ -216,7 +213,8 @@ class OperatorCommands:
         if not ids:
             return set()
         cancelled = end_changes(ItemStatus.CANCELLED)
-        with self._storage.begin(transaction) as rows:
+
+        def work(rows: Rows) -> set[str]:
             found = _locked(rows, ids, [Where("status", "in", WAITING)])
             hit = [row["id"] for row in found]
             rows.update(OUTBOX, [Where("id", "in", hit)], cancelled)
@@ -233,20 +231,25 @@ class OperatorCommands:
                 # It may have kept a slot.
                 pairs = [(row["concurrency_key"], row["id"]) for row in bounded]
                 concurrency_keys.leave(rows, pairs)
-        return set(hit)
+            return set(hit)
+
+        return write(self._storage, transaction, work)
 
     def _ask(self, ids: list[str], transaction: Any = None) -> set[str]:
         """Leave word on the rows of running items; their worker looks for it."""
         if not ids:
             return set()
         running = [Where("status", "eq", _RUNNING), Where("waiting_for", "eq", None)]
-        with self._storage.begin(transaction) as rows:
+
+        def work(rows: Rows) -> set[str]:
             hit = [row["id"] for row in _locked(rows, ids, running, ("id",))]
             rows.update(OUTBOX, [Where("id", "in", hit)], {"waiting_for": "cancel"})
-        return set(hit)
+            return set(hit)
+
+        return write(self._storage, transaction, work)
 
     def _requeue(self, ids: list[str], due: datetime | float = 0.0, *, ready: bool = False) -> int:
-        with self._storage.begin() as rows:
+        def work(rows: Rows) -> int:
             found = _locked(rows, ids, [Where("status", "in", _AGAIN)])
             for listener in self._listeners:
                 found = [row for row in found if listener.requeued(rows, OutboxItem.from_row(row))]
@@ -261,25 +264,33 @@ class OperatorCommands:
                     **({"waiting_for": "worker"} if ready else {}),
                 }
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
-        return len(found)
+            return len(found)
+
+        return write(self._storage, None, work)
 
     def _reschedule(self, ids: list[str], due: datetime | float) -> int:
         read = ("id", "priority", "concurrency_key")
-        with self._storage.begin() as rows:
+
+        def work(rows: Rows) -> int:
             found = _locked(rows, ids, [Where("status", "in", WAITING)], read)
             for priority, group in _by_priority(found):
                 # One that waits for its key or for a resumption finds out again when it is claimed.
                 changes = {"updated_at": Now(), **waiting_changes(due, priority)}
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
             concurrency_keys.wake(rows, (row["concurrency_key"] for row in found))
-        return len(found)
+            return len(found)
+
+        return write(self._storage, None, work)
 
     def _discard(self, ids: list[str]) -> int:
-        with self._storage.begin() as rows:
-            found = _locked(rows, ids, [Where("status", "in", FINISHED)], ("id",))
-            ids = [row["id"] for row in found]
-            forget(rows, ids)
-            return rows.delete(OUTBOX, [Where("id", "in", ids)])
+        def work(rows: Rows) -> int:
+            found = [
+                row["id"] for row in _locked(rows, ids, [Where("status", "in", FINISHED)], ("id",))
+            ]
+            forget(rows, found)
+            return rows.delete(OUTBOX, [Where("id", "in", found)])
+
+        return write(self._storage, None, work)
 
 
 def recall(rows: Rows, item_ids: Iterable[str]) -> int:
@@ -320,6 +331,11 @@ class _Spread:
             self._count += self._requeue(some, due, ready=first == 0)
             position += size
         return self._count - before
+
+
+def _live(rows: Rows, ids: Iterable[str]) -> list[Row]:
+    live = [Where("id", "in", sorted(ids)), Where("status", "in", (*WAITING, _RUNNING))]
+    return rows.select(OUTBOX, live, columns=("id", "status", "waiting_for", "ordering_key"))
 
 
 def _locked(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from automate_kernel.arguments import check_age, check_choice, check_limit, several
 from automate_kernel.outbox.item import ItemStatus
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import FAILURE, LABEL, OUTBOX
 
@@ -66,10 +68,9 @@ class Retention:
         place, around = start, start is None
         while limit is None or deleted < limit:
             left = None if limit is None else limit - deleted
-            with self._storage.begin() as rows:
-                found, passed = _delete_window(rows, place, chosen, age, left)
-                deleted += found
-                place = _beyond(passed, rows.now() - timedelta(seconds=age)) if passed else None
+            work = partial(_pass_window, place=place, statuses=chosen, age=age, limit=left)
+            found, place = write(self._storage, None, work)
+            deleted += found
             if place is None:
                 if around:
                     break
@@ -80,6 +81,14 @@ class Retention:
                 break
         self._walked[chosen] = place
         return deleted
+
+
+def _pass_window(
+    rows: Rows, place: str | None, statuses: Sequence[str], age: float, limit: int | None
+) -> tuple[int, str | None]:
+    """Delete from the rows after *place*; returns how many, and the place to go on from."""
+    deleted, passed = _delete_window(rows, place, statuses, age, limit)
+    return deleted, _beyond(passed, rows.now() - timedelta(seconds=age)) if passed else None
 
 
 def _delete_window(

@@ -607,30 +607,32 @@ class RowsOutboxStore(OutboxStore):
 
     def reap(self, limit: int = 500, *, grace_seconds: float = 0.0) -> ReapResult:
         """Recover items whose worker is gone; see `OutboxStore.reap`."""
-        result = ReapResult()
         over = Where("lease_expires_at", "lt", Now(-grace_seconds))
-        with self.storage.begin() as rows:
-            stale = rows.select(
-                OUTBOX, [over], order_by=("lease_expires_at",), limit=limit, lock=True,
-                skip_locked=True,
-            )  # fmt: skip
-            # The keys as they are stored: those of items lack their tenant's part.
-            reaped = [row for row in stale if self._reap_one(rows, row, over, result)]
-            spent = [_expired_attempt(row) for row in reaped if not _never_began(row)]
-            failed_attempts.keep_attempts(rows, spent, failed_attempts.MOST_OF_ITEM)
-            kept = {item.id for item in result.retried}
-            _leave_keys(
-                rows,
-                [
-                    (row["id"], row["ordering_key"], row["concurrency_key"])
-                    for row in reaped
-                    if not (row["id"] in kept and concurrency_keys.HEADER in row["headers"])
-                ],
-            )
-            ordering_keys.mend(rows)
-            mended = concurrency_keys.mend(rows, self._mended)
-        self._mended = mended
+        work = partial(self._reap, limit=limit, over=over)
+        result, self._mended = write(self.storage, None, work)
         return result
+
+    def _reap(self, rows: Rows, limit: int, over: Where) -> tuple[ReapResult, str]:
+        result = ReapResult()
+        stale = rows.select(
+            OUTBOX, [over], order_by=("lease_expires_at",), limit=limit, lock=True,
+            skip_locked=True,
+        )  # fmt: skip
+        # The keys as they are stored: those of items lack their tenant's part.
+        reaped = [row for row in stale if self._reap_one(rows, row, over, result)]
+        spent = [_expired_attempt(row) for row in reaped if not _never_began(row)]
+        failed_attempts.keep_attempts(rows, spent, failed_attempts.MOST_OF_ITEM)
+        kept = {item.id for item in result.retried}
+        _leave_keys(
+            rows,
+            [
+                (row["id"], row["ordering_key"], row["concurrency_key"])
+                for row in reaped
+                if not (row["id"] in kept and concurrency_keys.HEADER in row["headers"])
+            ],
+        )
+        ordering_keys.mend(rows)
+        return result, concurrency_keys.mend(rows, self._mended)
 
     def _reap_one(self, rows: Rows, row: Row, over: Where, result: ReapResult) -> bool:
         ended, never_began = None, _never_began(row)
@@ -799,8 +801,7 @@ class RowsOutboxStore(OutboxStore):
 
     def recall(self, item_ids: Sequence[str], *, transaction: Any = None) -> int:
         """Have items taken up anew; see `OutboxStore.recall`."""
-        with self.storage.begin(transaction) as rows:
-            return recall(rows, item_ids)
+        return write(self.storage, transaction, lambda rows: recall(rows, item_ids))
 
     def recall_requests(self, worker_id: str) -> dict[str, str]:
         """Return the items that a worker must put back; see `OutboxStore.recall_requests`."""
@@ -813,17 +814,19 @@ class RowsOutboxStore(OutboxStore):
         if self.redact is not None:
             reason = self.redact(reason)
         row = {"kind": kind, "reason": storable(reason), "created_at": Now()}
-        with self.storage.begin() as rows:
-            rows.insert(PAUSE, [row])
+        write(self.storage, None, lambda rows: rows.insert(PAUSE, [row]))
         self._paused.forget()
 
     def resume(self, kind: str) -> None:
         """Claim items of *kind* again."""
         _check_no_workflow(kind)
         parked = [Where("kind", "eq", kind), Where("waiting_for", "eq", "resume")]
-        with self.storage.begin() as rows:
+
+        def work(rows: Rows) -> None:
             rows.delete(PAUSE, [Where("kind", "eq", kind)])
             rows.update(OUTBOX, parked, {"waiting_for": "worker"})
+
+        write(self.storage, None, work)
         self._paused.forget()
 
     # -- limits ------------------------------------------------------------------------------

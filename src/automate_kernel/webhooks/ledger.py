@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from automate_kernel.errors import ConfigError
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DELIVERY
 from automate_kernel.webhooks.request import Ignored
@@ -131,14 +133,17 @@ class ReplayLedger:
         total = 0
         while True:
             # A transaction for each batch: none holds many locks, or holds them for long.
-            with self._storage.begin() as rows:
-                found = rows.select(
-                    DELIVERY, old, order_by=["received_at"], limit=_BATCH, columns=["id"]
-                )
-                if not found:
-                    return total
-                ids = [row["id"] for row in found]
-                total += rows.delete(DELIVERY, [Where("id", "in", ids)])
+            found, deleted = write(self._storage, None, partial(_forget_some, old=old))
+            total += deleted
+            if not found:
+                return total
+
+
+def _forget_some(rows: Rows, old: Sequence[Where]) -> tuple[int, int]:
+    """Delete some of the *old* deliveries; return how many were found, and how many deleted."""
+    found = rows.select(DELIVERY, old, order_by=["received_at"], limit=_BATCH, columns=["id"])
+    ids = [row["id"] for row in found]
+    return len(ids), rows.delete(DELIVERY, [Where("id", "in", ids)]) if ids else 0
 
 
 def _key(connector: str, trigger: str, delivery_id: str, tenant_id: str | None) -> str:

@@ -15,7 +15,8 @@ from automate_kernel.outbox.item import NewItem
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error
-from automate_kernel.storage.rows import Storage
+from automate_kernel.storage.deadlocks import write
+from automate_kernel.storage.rows import Rows, Storage
 from automate_kernel.webhooks.ledger import ReplayLedger, WebhookReceipt
 from automate_kernel.webhooks.request import Ignored, delivery_id_of
 
@@ -72,7 +73,8 @@ class WebhookReceiver:
             id=new_id(),
         )
         delivery = (connector_key, trigger, delivery_id or "")
-        with self.storage.begin(transaction) as rows:
+
+        def work(rows: Rows) -> WebhookReceipt:
             # In one transaction: a delivery that is remembered is also enqueued.
             if delivery_id is None or self.ledger.remember(
                 rows, *delivery, item.id, tenant_id=tenant_id
@@ -80,8 +82,12 @@ class WebhookReceiver:
                 self.outbox.enqueue_many([item], transaction=rows.native)
                 return WebhookReceipt(accepted=True, item_id=item.id, answer=spec.answer)
             first = self.ledger.item_of(rows, *delivery, tenant_id=tenant_id)
-        logger.info("webhook %s.%s came again", connector_key, trigger)
-        return WebhookReceipt(accepted=True, item_id=first, duplicate=True, answer=spec.answer)
+            return WebhookReceipt(accepted=True, item_id=first, duplicate=True, answer=spec.answer)
+
+        receipt = write(self.storage, transaction, work)
+        if receipt.duplicate:
+            logger.info("webhook %s.%s came again", connector_key, trigger)
+        return receipt
 
     def _connector_for(self, connector_key: str, trigger: str) -> Any:
         try:

@@ -23,6 +23,7 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import check_text, redacted_json
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.signing import Signer
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.rows import Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, STEP, WAIT
@@ -255,7 +256,8 @@ class Approvals:
         **answer: Any,
     ) -> dict[str, Any]:
         check_text(by, "by", column="kind")
-        with self.storage.begin(transaction) as rows:
+
+        def work(rows: Rows) -> dict[str, Any]:
             where = _where(execution_id, step_id, position, tenant_id)
             waiting = _locked(rows, where) if where is not None else None
             if waiting is None:
@@ -263,6 +265,8 @@ class Approvals:
             if not waiting.may_decide(by, roles):
                 raise _not_theirs(waiting, by)
             return self._record(rows, waiting, by, **answer)
+
+        return write(self.storage, transaction, work)
 
     def _record(
         self,
@@ -402,7 +406,8 @@ class Approvals:
         Raises what `by_token` does, and ``PERMISSION_DENIED`` if the link is good for the other
         decision only.
         """
-        with self.storage.begin(transaction) as rows:
+
+        def work(rows: Rows) -> dict[str, Any]:
             link = self._linked(rows, token, lock=True)
             if link.decision not in (None, "approve" if approved else "reject"):
                 raise AutomateError(
@@ -411,6 +416,8 @@ class Approvals:
             return self._record(
                 rows, link.approval, link.by, approved=approved, comment=comment, form=form
             )
+
+        return write(self.storage, transaction, work)
 
     def _linked(self, rows: Rows, token: str, *, lock: bool = False) -> ApprovalLink:
         given = self.signer.read(token) if self.signer.able else None

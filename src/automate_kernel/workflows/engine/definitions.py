@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from automate_kernel.arguments import check_age
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION
@@ -120,7 +121,8 @@ def _is_used_by_now(rows: Rows, row: Row) -> bool:
 
 def _purge(storage: Storage, row: Row) -> bool:
     mine = [Where("id", "eq", row["id"])]
-    with storage.begin() as rows:
+
+    def work(rows: Rows) -> bool:
         # Who begins an execution inserts its definition first, and is let go on where there is one
         # already. Until that transaction ends, its execution can't be seen: so it is waited for,
         # and those that come later wait, and find that the definition is gone.
@@ -129,3 +131,5 @@ def _purge(storage: Storage, row: Row) -> bool:
         if not held or _is_used_by_now(rows, row):
             return False
         return bool(rows.delete(DEFINITION, mine))
+
+    return write(storage, None, work)

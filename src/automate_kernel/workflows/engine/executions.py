@@ -6,12 +6,12 @@ The executions of an application: found, steered and purged.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.arguments import check_age, check_choice, check_limit, several
@@ -31,6 +31,7 @@ from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.outbox.retention import forget
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.checkpoint import LIVE
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
@@ -453,24 +454,31 @@ class ExecutionStore:
 
     def _cancel(self, its: list[Where], *, force: bool = False, again: bool = True) -> bool:
         """Cancel an execution; without *again*, leave one to its clean-up that is CANCELLING."""
-        with self.storage.begin() as rows:
-            found = rows.select(EXECUTION, its)
-            if not found or (not again and found[0]["status"] not in GOING):
-                return False
-            if not force and must_clean_up(rows, found[0]):
-                row = self._recalled(rows, its)
-                return row is not None and begin_cancelling(rows, row)
-            found = rows.select(EXECUTION, its, lock=True)
-            if not found:
-                return False
-            execution = Execution.from_row(found[0])
-            cancelled = end_from_outside(rows, execution, ExecutionStatus.CANCELLED)
-            if cancelled:
-                self.starts.tell_of_end(rows, execution)
-        if cancelled:
-            self.outbox.cancel([found[0]["item_id"]])
-            self.on_cancelled(execution)
+        work = partial(self._cancelled, its=its, force=force, again=again)
+        cancelled, ended = write(self.storage, None, work)
+        if ended is not None:
+            self.outbox.cancel([ended.item_id] if ended.item_id else [])
+            self.on_cancelled(ended)
         return cancelled
+
+    def _cancelled(
+        self, rows: Rows, its: list[Where], *, force: bool, again: bool
+    ) -> tuple[bool, Execution | None]:
+        """Return whether an execution is cancelled now, and it if it has ended with that."""
+        found = rows.select(EXECUTION, its)
+        if not found or (not again and found[0]["status"] not in GOING):
+            return False, None
+        if not force and must_clean_up(rows, found[0]):
+            row = self._recalled(rows, its)
+            return row is not None and begin_cancelling(rows, row), None
+        found = rows.select(EXECUTION, its, lock=True)
+        if not found:
+            return False, None
+        execution = Execution.from_row(found[0])
+        if not end_from_outside(rows, execution, ExecutionStatus.CANCELLED):
+            return False, None
+        self.starts.tell_of_end(rows, execution)
+        return True, execution
 
     def cancel_children(
         self, *, parent_id: str | None = None, execution_ids: Sequence[str] = (), limit: int = 50
@@ -518,24 +526,24 @@ class ExecutionStore:
         times of its retries, and of its workflow's timeout, go on. With *tenant_id* another
         tenant's is not there.
         """
-        return self._set_paused(execution_id, tenant_id, (PENDING, RUNNING), PAUSED)
+        return self._set_paused(_this(execution_id, tenant_id), (PENDING, RUNNING), PAUSED)
 
     def unpause(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
         """Let a PAUSED execution go on; return False if it is not PAUSED."""
-        return self._set_paused(execution_id, tenant_id, (PAUSED,), RUNNING)
+        return self._set_paused(_this(execution_id, tenant_id), (PAUSED,), RUNNING)
 
-    def _set_paused(
-        self, execution_id: str, tenant_id: str | None, able: Sequence[str], status: str
-    ) -> bool:
-        with self.storage.begin() as rows:
-            row = self._recalled(rows, _this(execution_id, tenant_id))
+    def _set_paused(self, its: list[Where], able: Sequence[str], status: str) -> bool:
+        def work(rows: Rows) -> bool:
+            row = self._recalled(rows, its)
             if row is None or row["status"] not in able:
                 return False
-            its = Where("execution_id", "eq", row["id"])
-            if status == RUNNING and not rows.select(STEP, [its], limit=1, columns=("id",)):
-                status = PENDING  # nothing of it has begun
-            changes = {"status": status, "updated_at": Now()}
+            steps = [Where("execution_id", "eq", row["id"])]
+            # Without one nothing of it has begun.
+            begun = status != RUNNING or rows.select(STEP, steps, limit=1, columns=("id",))
+            changes = {"status": status if begun else PENDING, "updated_at": Now()}
             return bool(rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes))
+
+        return write(self.storage, None, work)
 
     def resume(
         self,
@@ -556,10 +564,11 @@ class ExecutionStore:
         ``INVALID_ARGUMENT`` if that is of another workflow, and ``FAILED_PRECONDITION`` if it lacks
         a step that has completed. With *tenant_id* another tenant's execution is not there.
         """
-        with self.storage.begin() as rows:
-            return self._resume(
-                rows, execution_id, step_id, definition=definition, tenant_id=tenant_id
-            )
+        work = partial(
+            self._resume, execution_id=execution_id, step_id=step_id, definition=definition,
+            tenant_id=tenant_id,
+        )  # fmt: skip
+        return write(self.storage, None, work)
 
     def retry_step(
         self,
@@ -579,45 +588,52 @@ class ExecutionStore:
         compensation that failed can be tried once more.
         Raises `WorkflowError` if there is no such step.
         """
+        return write(
+            self.storage, None,
+            lambda rows: self._retry_step(rows, execution_id, step_id, position, tenant_id),
+        )  # fmt: skip
+
+    def _retry_step(
+        self, rows: Rows, execution_id: str, step_id: str, position: int, tenant_id: str | None
+    ) -> bool:
         its, execution_id = _this(execution_id, tenant_id), _id_of(execution_id)
-        with self.storage.begin() as rows:
-            found = rows.select(EXECUTION, its)
-            if not found:
-                return False
-            workflow = stored_workflow(rows, found[0]["definition_id"])
-            in_code = isinstance(workflow, CodeWorkflow)
-            step = None if in_code else workflow.step(step_id)
-            if found[0]["status"] in LIVE:
-                return self._retry_now(rows, its, workflow, step_id, position)
-            workflow.check_outside(step_id)
-            where = [Where("execution_id", "eq", execution_id), Where("step_id", "eq", step_id)]
-            where += [Where("position", "eq", position), Where("status", "eq", "FAILED")]
-            if not rows.select(STEP, where, columns=("id",)):
-                return False
-            row, item_id = found[0], new_id()
-            check_not_continued(row)
-            changes = reopening(item_id)
-            gone = None
-            if step is None:
-                gone = forgotten(rows, execution_id, workflow, step_id)
-            elif step in workflow.steps:
-                followers = workflow.followers(step_id)
-                gone = forgotten(rows, execution_id, workflow)
-                gone.steps |= set(followers[1:])
-                gone.spared = {
-                    each.id for each in workflow.steps
-                    if each.on_failure == "continue" and each.id not in followers
-                }  # fmt: skip
-            else:
-                changes |= cleaning_again(rows, row, workflow, step_id)
-            if not reopen_rows(rows, row, _ENDED, changes):
-                return False
-            if gone is not None:
-                gone.delete(rows, execution_id, workflow)
-            concurrency = concurrency_of(rows, row)
-            item = wake_up(execution_id, item_id, row["tenant_id"], concurrency=concurrency)
-            self.outbox.enqueue_many([item], transaction=rows.native)
-            return True
+        found = rows.select(EXECUTION, its)
+        if not found:
+            return False
+        workflow = stored_workflow(rows, found[0]["definition_id"])
+        in_code = isinstance(workflow, CodeWorkflow)
+        step = None if in_code else workflow.step(step_id)
+        if found[0]["status"] in LIVE:
+            return self._retry_now(rows, its, workflow, step_id, position)
+        workflow.check_outside(step_id)
+        where = [Where("execution_id", "eq", execution_id), Where("step_id", "eq", step_id)]
+        where += [Where("position", "eq", position), Where("status", "eq", "FAILED")]
+        if not rows.select(STEP, where, columns=("id",)):
+            return False
+        row, item_id = found[0], new_id()
+        check_not_continued(row)
+        changes = reopening(item_id)
+        gone = None
+        if step is None:
+            gone = forgotten(rows, execution_id, workflow, step_id)
+        elif step in workflow.steps:
+            followers = workflow.followers(step_id)
+            gone = forgotten(rows, execution_id, workflow)
+            gone.steps |= set(followers[1:])
+            gone.spared = {
+                each.id for each in workflow.steps
+                if each.on_failure == "continue" and each.id not in followers
+            }  # fmt: skip
+        else:
+            changes |= cleaning_again(rows, row, workflow, step_id)
+        if not reopen_rows(rows, row, _ENDED, changes):
+            return False
+        if gone is not None:
+            gone.delete(rows, execution_id, workflow)
+        concurrency = concurrency_of(rows, row)
+        item = wake_up(execution_id, item_id, row["tenant_id"], concurrency=concurrency)
+        self.outbox.enqueue_many([item], transaction=rows.native)
+        return True
 
     def _retry_now(
         self, rows: Rows, its: list[Where], workflow: Workflow, step_id: str, position: int
@@ -644,45 +660,58 @@ class ExecutionStore:
         stays as it is. Raises ``NOT_FOUND`` if there is no such execution, and `WorkflowError` if
         there is no such step.
         """
-        with self.storage.begin() as rows:
-            found = rows.select(EXECUTION, _this(execution_id, tenant_id))
-            if not found:
-                raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
-            first, execution_id = Execution.from_row(found[0]), found[0]["id"]
-            known = stored_workflow(rows, first.definition_id)
-            workflow = known if definition is None else _same_workflow(first.name, definition)
-            in_code = isinstance(known, CodeWorkflow)
-            gone = forgotten(rows, execution_id, known, step_id if in_code else None)
-            if not in_code:
-                gone.steps |= set(workflow.followers(step_id))
-            if workflow is not known:
-                check_fits(rows, execution_id, known, workflow, gone)
-            labels = {**first.event.labels, "forked_from": execution_id}
-            event = replace(
-                first.event,
-                id=new_id(),
-                payload=first.event.payload if payload is SAME else payload,
-                # Nobody waits for the copy.
-                headers=first.event.headers if first.parent_id is None else {},
-                labels=labels if len(labels) <= MAX_LABELS else first.event.labels,
-            )
-            new = self.starts.new(workflow, event, own=first.own_labels)
-            changed = payload is not SAME or workflow is not known
-            admission = self.starts.admission_of(workflow, event) if changed else None
-            item, concurrency = new.item, concurrency_of(rows, found[0])
-            if admission is not None and admission.concurrency is not None:
-                # The place that a start with this payload would take.
-                concurrency = admission.concurrency_key or "", admission.concurrency.limit
-            if concurrency is not None:
-                new.row["concurrency_key"] = concurrency[0]
-                item = wake_up(new.id, item.id, event.tenant_id, concurrency=concurrency)
-            self.starts.insert(rows, [new])
-            copies = copied_steps(rows, execution_id, new.id, gone)
-            self.outputs.copy(copies)
-            if copies:
-                rows.insert(STEP, copies)
-            self.outbox.enqueue_many([item], transaction=rows.native)
-            return new.id
+        return write(
+            self.storage, None,
+            lambda rows: self._fork(rows, execution_id, step_id, payload, definition, tenant_id),
+        )  # fmt: skip
+
+    def _fork(
+        self,
+        rows: Rows,
+        execution_id: str,
+        step_id: str,
+        payload: Any,
+        definition: Workflow | None,
+        tenant_id: str | None,
+    ) -> str:
+        found = rows.select(EXECUTION, _this(execution_id, tenant_id))
+        if not found:
+            raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
+        first, execution_id = Execution.from_row(found[0]), found[0]["id"]
+        known = stored_workflow(rows, first.definition_id)
+        workflow = known if definition is None else _same_workflow(first.name, definition)
+        in_code = isinstance(known, CodeWorkflow)
+        gone = forgotten(rows, execution_id, known, step_id if in_code else None)
+        if not in_code:
+            gone.steps |= set(workflow.followers(step_id))
+        if workflow is not known:
+            check_fits(rows, execution_id, known, workflow, gone)
+        labels = {**first.event.labels, "forked_from": execution_id}
+        event = replace(
+            first.event,
+            id=new_id(),
+            payload=first.event.payload if payload is SAME else payload,
+            # Nobody waits for the copy.
+            headers=first.event.headers if first.parent_id is None else {},
+            labels=labels if len(labels) <= MAX_LABELS else first.event.labels,
+        )
+        new = self.starts.new(workflow, event, own=first.own_labels)
+        changed = payload is not SAME or workflow is not known
+        admission = self.starts.admission_of(workflow, event) if changed else None
+        item, concurrency = new.item, concurrency_of(rows, found[0])
+        if admission is not None and admission.concurrency is not None:
+            # The place that a start with this payload would take.
+            concurrency = admission.concurrency_key or "", admission.concurrency.limit
+        if concurrency is not None:
+            new.row["concurrency_key"] = concurrency[0]
+            item = wake_up(new.id, item.id, event.tenant_id, concurrency=concurrency)
+        self.starts.insert(rows, [new])
+        copies = copied_steps(rows, execution_id, new.id, gone)
+        self.outputs.copy(copies)
+        if copies:
+            rows.insert(STEP, copies)
+        self.outbox.enqueue_many([item], transaction=rows.native)
+        return new.id
 
     def resume_matching(
         self,
@@ -728,13 +757,15 @@ class ExecutionStore:
         where.append(until)
         if created_after is not None:
             where.append(Where("created_at", "ge", created_after))
-        count, place = 0, itertools.count()
+        count = place = 0
         for ids in self._failed(where, limit):
-            with self.storage.begin() as rows:
-                for execution_id in ids:
-                    delay = next(place) / per_second if per_second else 0.0
-                    run_at = start + timedelta(seconds=delay) if delay else None
-                    count += self._resume_or_leave(rows, execution_id, run_at)
+            due = [
+                start + timedelta(seconds=at / per_second) if per_second and at else None
+                for at in range(place, place + len(ids))
+            ]
+            place += len(ids)
+            work = partial(self._resume_all, due=dict(zip(ids, due, strict=True)))
+            count += write(self.storage, None, work)
             if progress is not None:
                 progress(count)
         return count
@@ -762,9 +793,12 @@ class ExecutionStore:
             beyond = [Where("created_at", "ge", last)]
             yield [row["id"] for row in new]
 
+    def _resume_all(self, rows: Rows, due: Mapping[str, datetime | None]) -> int:
+        return sum(self._resume_or_leave(rows, each, run_at) for each, run_at in due.items())
+
     def _resume_or_leave(self, rows: Rows, execution_id: str, run_at: datetime | None) -> bool:
         try:
-            return self._resume(rows, execution_id, None, run_at)
+            return self._resume(rows, execution_id, run_at=run_at)
         except AutomateError as error:
             if error.retryable:
                 raise
@@ -775,7 +809,7 @@ class ExecutionStore:
         self,
         rows: Rows,
         execution_id: str,
-        step_id: str | None,
+        step_id: str | None = None,
         run_at: datetime | None = None,
         definition: Workflow | None = None,
         tenant_id: str | None = None,
@@ -839,8 +873,8 @@ class ExecutionStore:
         """Delete what starts of one key locked a day ago or earlier; return the number."""
         total, after = 0, ""
         while True:
-            with self.storage.begin() as rows:
-                deleted, last = admissions.purge_gates(rows, after)
+            work = partial(admissions.purge_gates, after=after)
+            deleted, last = write(self.storage, None, work)
             total += deleted
             if last is None:
                 return total
@@ -853,26 +887,44 @@ class ExecutionStore:
             Where("created_at", "le", Now(-age)),
             Where("completed_at", "le", Now(-age)),
         ]
-        with self.storage.begin() as rows:
-            found = rows.select(
-                EXECUTION, over, order_by=("created_at",), limit=limit, lock=True,
-                skip_locked=True, columns=("id", "parent_id", "chain_id", "successor_id"),
-            )  # fmt: skip
-            children = {
-                row["id"]: row["chain_id"] or row["id"]
-                for row in found
-                if row["parent_id"] is not None and row["successor_id"] is None
-            }
-            # Their parents have not taken the results yet.
-            needed = self.signals.awaited_ends(rows, children)
-            ids = sorted({row["id"] for row in found} - needed)
-            keys = self.outputs.keys_of(rows, ids)
-            rows.delete(STEP, [Where("execution_id", "in", ids)])
-            forget(rows, ids)
-            forget_budgets(rows, ids)
-            deleted = rows.delete(EXECUTION, [Where("id", "in", ids)])
-        self.outputs.delete(keys)
-        return deleted
+        purged, place, seen = 0, list[Where](), 0
+        while purged < limit:
+            size = limit - purged + seen
+            work = partial(self._purge_page, where=[*over, *place], limit=size)
+            found, stayed, keys = write(self.storage, None, work)
+            self.outputs.delete(keys)
+            purged += len(found) - len(stayed)
+            if len(found) < size:
+                break
+            # Those that had to stay must not be in the way of those after them. Others may be of
+            # the same moment as the last one, so that it is looked at again.
+            last = found[-1]["created_at"]
+            seen = sum(row["created_at"] == last for row in stayed)
+            place = [Where("created_at", "ge", last)]
+        return purged
+
+    def _purge_page(
+        self, rows: Rows, where: list[Where], limit: int
+    ) -> tuple[list[Row], list[Row], list[str]]:
+        """Delete some executions; return all of these, those that stayed, and lost outputs."""
+        found = rows.select(
+            EXECUTION, where, order_by=("created_at",), limit=limit, lock=True, skip_locked=True,
+            columns=("id", "parent_id", "chain_id", "successor_id", "created_at"),
+        )  # fmt: skip
+        children = {
+            row["id"]: row["chain_id"] or row["id"]
+            for row in found
+            if row["parent_id"] is not None and row["successor_id"] is None
+        }
+        # Their parents have not taken the results yet.
+        needed = self.signals.awaited_ends(rows, children)
+        ids = sorted({row["id"] for row in found} - needed)
+        keys = self.outputs.keys_of(rows, ids)
+        rows.delete(STEP, [Where("execution_id", "in", ids)])
+        forget(rows, ids)
+        forget_budgets(rows, ids)
+        rows.delete(EXECUTION, [Where("id", "in", ids)])
+        return found, [row for row in found if row["id"] in needed], keys
 
     def purge_outputs(self, *, older_than_seconds: float = 86_400.0) -> int:
         """

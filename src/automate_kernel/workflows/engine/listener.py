@@ -52,8 +52,13 @@ class ExecutionListener:
 
     def take_cancelled(self, store: ExecutionStore) -> Iterator[Execution]:
         """Yield the executions that were cancelled here, once that is committed."""
+        # One whose transaction was made again after a deadlock is here twice.
+        told = set[tuple[str, str | None]]()
         for _ in range(len(self._cancelled)):
             execution, until = self._cancelled.popleft()
+            if (about := (execution.id, execution.item_id)) in told:
+                continue
+            told.add(about)
             found = store.get(execution.id)
             if found is not None and found.status is ExecutionStatus.CANCELLED:
                 yield found

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from automate_kernel.durations import format_duration
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError, WorkflowError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, SCHEDULE
 from automate_kernel.workflows.catalogue import EVERYBODY, Catalogue, Everybody
@@ -316,8 +318,8 @@ class Ticker:
 
     def _begin(self, keys: list[str]) -> None:
         if keys:
-            with self._storage.begin() as rows:
-                rows.insert(SCHEDULE, [{"id": key, "last_fired_at": Now()} for key in keys])
+            new = [{"id": key, "last_fired_at": Now()} for key in keys]
+            write(self._storage, None, lambda rows: rows.insert(SCHEDULE, new))
 
     def _count_again(self, schedule: Schedule, last: datetime, now: datetime) -> None:
         """Let a schedule count from *now*: the database's clock was ahead when it fired last."""
@@ -334,11 +336,11 @@ class Ticker:
         fired = 0
         for moment in due(schedule.trigger, last, now):
             after = None
+            fire = partial(self._fired, schedule=schedule, last=last, moment=moment)
             try:
-                with self._storage.begin() as rows:
-                    if not _moved_on(rows, schedule, last, moment):
-                        return fired
-                    after = self._fire(rows, schedule, moment)
+                moved, after = write(self._storage, None, fire)
+                if not moved:
+                    return fired
             except AutomateError as error:
                 if isinstance(error, StorageError) and error.code is not _REFUSED:
                     raise
@@ -352,6 +354,14 @@ class Ticker:
             last = moment
             fired += 1
         return fired
+
+    def _fired(
+        self, rows: Rows, schedule: Schedule, last: datetime, moment: datetime
+    ) -> tuple[bool, Callable[[], None] | None]:
+        """Return whether the schedule fires now, here, and what to call after that."""
+        if not _moved_on(rows, schedule, last, moment):
+            return False, None
+        return True, self._fire(rows, schedule, moment)
 
 
 def _moved_on(rows: Rows, schedule: Schedule, last: datetime, moment: datetime) -> bool:
@@ -420,12 +430,7 @@ class Schedules:
         """
         paused = 0
         for schedule in self._chosen(workflow, tenant_id, number):
-            with self._storage.begin() as rows:
-                new = {"id": schedule.key, "last_fired_at": Now(), "paused_at": Now()}
-                its = [Where("id", "eq", schedule.key), Where("paused_at", "eq", None)]
-                paused += rows.insert(SCHEDULE, [new]) or rows.update(
-                    SCHEDULE, its, {"paused_at": Now()}
-                )
+            paused += write(self._storage, None, partial(_paused, key=schedule.key))
         return paused
 
     def resume(
@@ -441,9 +446,9 @@ class Schedules:
             changes: Row = {"paused_at": None}
             if not schedule.trigger.catch_up:
                 changes["last_fired_at"] = Now()
-            its = [Where("id", "eq", schedule.key), Where("paused_at", "ne", None)]
-            with self._storage.begin() as rows:
-                resumed += rows.update(SCHEDULE, its, changes)
+            resumed += write(
+                self._storage, None, partial(_resumed, key=schedule.key, changes=changes)
+            )
         return resumed
 
     def trigger(
@@ -464,10 +469,13 @@ class Schedules:
                 f"workflow {workflow!r} has {len(chosen)} schedules",
                 hint=f"say which by its number: {numbers}",
             )
-        with self._storage.begin() as rows:
+
+        def work(rows: Rows) -> str:
             # None of its own times, though it may be the same moment.
             event = replace(chosen[0].event(rows.now()), id=new_id())
             return self._start(rows, chosen[0], event, self._admission(chosen[0], event))
+
+        return write(self._storage, None, work)
 
     def backfill(
         self,
@@ -537,13 +545,16 @@ class Schedules:
             return False
         admission = self._admission(schedule, event)
         known = [Where("id", "eq", execution_id_of(event, schedule.workflow.name))]
-        with self._storage.begin() as rows:
+
+        def work(rows: Rows) -> bool:
             if rows.select(EXECUTION, known, columns=("id",)):
                 return False
             self._executions.starts.start(
                 rows, schedule.workflow, event, admission=admission and admission.waiting()
             )
-        return True
+            return True
+
+        return write(self._storage, None, work)
 
     def _start(
         self,
@@ -585,6 +596,17 @@ class Schedules:
                 hint=f"it has {numbers}" if numbers else hint,
             )  # fmt: skip
         return found
+
+
+def _paused(rows: Rows, key: str) -> int:
+    new = {"id": key, "last_fired_at": Now(), "paused_at": Now()}
+    its = [Where("id", "eq", key), Where("paused_at", "eq", None)]
+    return rows.insert(SCHEDULE, [new]) or rows.update(SCHEDULE, its, {"paused_at": Now()})
+
+
+def _resumed(rows: Rows, key: str, changes: Row) -> int:
+    its = [Where("id", "eq", key), Where("paused_at", "ne", None)]
+    return rows.update(SCHEDULE, its, changes)
 
 
 def _with_state(schedule: Schedule, row: Row | None, now: datetime) -> Schedule:
