@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
+from django.db import router
 
 from automate_django.audit_trail import entry_values, write_entries
 from automate_django.models import AuditEntry, OutboxItem
@@ -197,7 +198,9 @@ def find_progress(outbox: OutboxStore, request_id: UUID) -> BulkProgress | None:
     # All steps have the same label; the newest one is where it stands.
     found = outbox.find(label=f"{_LABEL}={request_id}", limit=1)
     # What is completed may be deleted at once. That it ended is written down.
-    entries = AuditEntry.objects.filter(model=OutboxItem._meta.label_lower)
+    # Not in a replica, which may not know it yet: the item would be gone, and nothing known of it.
+    entries = AuditEntry.objects.using(router.db_for_write(AuditEntry))
+    entries = entries.filter(model=OutboxItem._meta.label_lower)
     entry = entries.filter(object_id=str(request_id)).first()
     if entry is not None and (not found or found[0].status is ItemStatus.COMPLETED):
         request, problem = BulkRequest.read(entry.details["request"]), entry.details.get("problem")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any
@@ -39,10 +40,13 @@ _WORDS = {
     "FOREIGN KEY constraint failed": Refusal.GONE,
     "CHECK constraint failed": Refusal.CHECK,
 }
-# Of psycopg 2, which is no DataError, and of sqlite3, where Django before 5.0 asks it.
+# Of psycopg 2, which is no DataError, of sqlite3, where Django before 5.0 asks it, and of datetime,
+# for the years that a filter of times asks for.
 _VALUES = (
-    (ValueError, "NUL (0x00)"),
+    (ValueError, r"NUL \(0x00\)"),
+    (ValueError, r"^year (-?[0-9]+ is out of range|must be in 1)"),
     (OverflowError, "too large to convert to SQLite INTEGER"),
+    (OverflowError, "too large to convert to C"),
     (UnicodeEncodeError, "surrogates not allowed"),
 )
 
@@ -53,7 +57,8 @@ def refusal_of(error: BaseException) -> Refusal | None:
         return Refusal.NEEDED
     if isinstance(error, IntegrityError):
         return _of_integrity(error)
-    known = any(isinstance(error, kind) and words in str(error) for kind, words in _VALUES)
+    text = str(error)
+    known = any(isinstance(error, kind) and re.search(words, text) for kind, words in _VALUES)
     return Refusal.VALUE if known or isinstance(error, DataError) else None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
-from django.db import models
+from django.db import models, router
 from django.utils import timezone
 
 from automate_django.values import ExactJSONEncoder
@@ -24,7 +24,16 @@ _NOBODYS = hashlib.sha256(b"nobody's").hexdigest()
 
 
 class ApiTokenManager(models.Manager["ApiToken"]):
-    """Makes and finds tokens."""
+    """
+    Makes and finds tokens, in the database that they are written to.
+
+    Where a project reads from replicas, a token that was revoked would open for a while yet.
+    """
+
+    def get_queryset(self) -> models.QuerySet[ApiToken]:
+        """Return the tokens of the database that `using` names, else of the one for writing."""
+        found = super().get_queryset()
+        return found if self._db else found.using(router.db_for_write(self.model))
 
     def issue(
         self,

@@ -112,6 +112,21 @@ def mariadb(mariadb_alias: str) -> Iterator[str]:
     yield from _using(mariadb_alias)
 
 
+@pytest.fixture
+def replica(sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A database that the router reads our tables from, and that never hears of any of them."""
+
+    def db_for_read(self: Any, model: Any, **hints: Any) -> str:
+        return "replica" if model._meta.app_label == "automate_django" else sqlite
+
+    path = str(tmp_path / "replica.sqlite3")
+    connections.settings["replica"] = {**connections.settings[sqlite], "NAME": path}
+    monkeypatch.setattr(TestedDatabase, "db_for_read", db_for_read)
+    yield "replica"
+    connections["replica"].close()
+    del connections["replica"], connections.settings["replica"]
+
+
 def _using(alias: str) -> Iterator[str]:
     TestedDatabase.alias = alias
     delete_rows(alias, OUTBOX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -32,7 +33,7 @@ from automate_django.admin.pages.workflow_list import (
 )
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
-from automate_kernel.errors import AutomateError
+from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.polls.poller import Poll
 from automate_kernel.workflows.definition.graph import to_svg, to_text
 from automate_kernel.workflows.definition.loader import dumps
@@ -45,6 +46,7 @@ _RUN = "automate_django.add_workflowexecution"
 _STEER = "automate_django.change_workflowexecution"
 _SCHEDULE = "automate_django.change_workflowschedule"
 _VERSIONS_SHOWN = 50
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 class WorkflowDocumentAdmin(PageAdmin):
@@ -280,9 +282,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         try:
             with kernel.storage.begin():
                 done = getattr(kernel.schedules, command)(
-                    row.name,
-                    tenant_id=row.tenant_id,
-                    number=int(number) if number.isascii() and number.isdecimal() else None,
+                    row.name, tenant_id=row.tenant_id, number=_schedule_number(number)
                 )
                 rows = [] if row.document is None else [row.document]
                 details = {"begun": done} if command == "trigger" else {}
@@ -401,6 +401,13 @@ def _polls(row: ListedWorkflow, workflow: Workflow) -> list[Poll]:
         (each.event, row.tenant_id) for each in workflow.triggers if isinstance(each, EventTrigger)
     ]
     return get_kernel().polls.find(events) if events else []
+
+
+def _schedule_number(text: str) -> int | None:
+    """Return the position of the trigger that is meant; None without one, for all of them."""
+    if text and not _NUMBER.fullmatch(text):
+        raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "there is no such schedule")
+    return int(text) if text else None
 
 
 def _schedules(row: ListedWorkflow) -> list[Schedule]:

@@ -159,6 +159,15 @@ def test_revoking_works_at_once(token: Any) -> None:
     assert client.token.revoke() is False
 
 
+def test_tokens_are_looked_up_where_they_are_written(token: Any, replica: str) -> None:
+    """A replica hears of a new one later, and of its revocation."""
+    client = token("*")
+    assert client.get(SCOPED).status_code == 200
+    assert type(client.token).objects.get().last_used_at is not None
+    client.token.revoke()
+    assert client.get(SCOPED).status_code == 401
+
+
 # -- manage.py automate_token --------------------------------------------------------------------
 
 

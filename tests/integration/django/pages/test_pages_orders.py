@@ -75,6 +75,16 @@ def test_an_order_ends_where_finished_items_are_deleted_at_once(kernel, root, fa
     assert "It is done" in root.get(page).content.decode()
 
 
+def test_an_order_is_followed_where_pages_read_from_a_replica(replica, kernel, root, fail, order):
+    """Which hears of it later: the page would say that there is no such order."""
+    fail(n=25)
+    page = order(root)
+    assert "<strong>10</strong> of <strong>25</strong>" in root.get(page).content.decode()
+    kernel.outbox.retention_seconds = 0
+    work(kernel)
+    assert "It is done" in root.get(page).content.decode()
+
+
 def test_a_worker_that_dies_leaves_the_order_to_the_next(kernel, root, fail, order):
     """What was claimed and not finished is done by another, from where it stood."""
     ids = fail(n=25)

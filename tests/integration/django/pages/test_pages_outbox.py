@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from django.db import connections, transaction
-from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
+from django.test.utils import CaptureQueriesContext, override_settings
+from django.utils import timezone, translation
 
 BASE = "/admin/automate_django/outboxitem/"
 LISTED = re.compile(r'name="id" value="([0-9a-f-]{36})"|/outboxitem/([0-9a-f-]{36})/change/')
@@ -418,6 +418,28 @@ def test_retried_items_come_back_at_the_rate_that_was_asked_for(alias, kernel, r
     first = due[0]
     offsets = [int((moment - first).total_seconds() + 0.01) for moment in due]
     assert offsets == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+_GROUPED = re.compile(r'(?:value|data-every|min|max|step)="([0-9]+[.,][0-9]{3}[^"]*)"')
+
+
+@pytest.mark.parametrize("language", ["en-us", "de"])
+def test_numbers_for_programs_are_the_same_in_every_language(kernel, root, fail, language):
+    """`1.000` a second would be one, `1,000` all at once, and `5.000` ms as fast as can be."""
+    fail()
+    item_id, other_id = (kernel.outbox.enqueue("k") for _ in range(2))
+    with (
+        override_settings(USE_THOUSAND_SEPARATOR=True, LANGUAGE_CODE=language),
+        translation.override(language),
+    ):
+        shown = [
+            post(root, "retry", scope="all", slice="failed"),
+            post(root, "reschedule", [item_id, other_id], slice="due"),
+            *(root.get(f"{BASE}{path}") for path in ("", "dashboard/", f"{item_id}/change/")),
+        ]
+    for page in shown:
+        assert page.status_code == 200
+        assert _GROUPED.findall(page.content.decode()) == []
 
 
 def test_waiting_items_are_rescheduled_and_cancelled(alias, kernel, root):

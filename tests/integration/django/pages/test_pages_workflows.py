@@ -319,6 +319,8 @@ def test_schedules_are_paused_and_fired(root: Any, kernel: Any) -> None:
     root.post(post, {"command": "trigger", "number": "1"})
     root.post(post, {"command": "resume", "number": "1"})
     root.post(post, {"command": "resume", "number": "7"})  # there is none
+    for number in ("x", "9" * 5_000, "-1"):  # nor are these all of them
+        assert root.post(post, {"command": "pause", "number": number}).status_code == 302
     (schedule,) = kernel.schedules.find("nightly")
     assert (schedule.paused_at, WorkflowExecution.objects.count()) == (None, 1)
     assert str(schedule.execution_id)[-8:] in text_of(root.get(page))
