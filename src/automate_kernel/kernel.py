@@ -229,7 +229,7 @@ class Kernel:
             listening=self.workflows.listening,
             find_child=self._find_child,
             sender=self,
-            leaves_events=lambda: precedence.leaves_events,
+            leaves_events=precedence.leaves,
         )
         self._budgets = self.operations.budgets = Budgets(self.storage)
         self.operations.approvals = self.approvals

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from workers import until, working
 from automate_kernel import Kernel
-from automate_kernel.errors import ConfigError
+from automate_kernel.errors import ConfigError, StorageError
 from automate_kernel.outbox import WorkerInfo
 from automate_kernel.storage import MemoryStorage
+from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.workflows.engine.precedence import (
     EVENT,
@@ -219,3 +220,56 @@ def test_workers_that_know_the_same_share_events() -> None:
         assert not other._precedence.leaves_events
         one.emit("a")
         until(lambda: one.executions.find(status=ExecutionStatus.COMPLETED))
+
+
+def test_a_worker_that_could_not_look_looks_before_it_decides() -> None:
+    """It was frozen, or a purge held it up, while a new one began."""
+    storage, held, over = MemoryStorage(), threading.Event(), threading.Event()
+    old, new = kernel_on(storage, "a"), kernel_on(storage, "a", "b")
+    old.handler("job")(lambda item: None)
+    seconds = [0.0]
+    old._precedence.clock = lambda: seconds[0]
+
+    def hold_up() -> None:
+        held.set()
+        over.wait(20)
+
+    with working(old, periodic_tasks=[PeriodicTask("slow", 60.0, hold_up, at_once=True)]):
+        assert held.wait(20)
+        marks = new.workflows.marks()
+        new.outbox.report(worker("new", *marks, kinds=tuple(new.kinds)), ActivityLog())
+        seconds[0] += 5
+        event = old.emit("b")
+        job = old.outbox.enqueue("job")
+        until(lambda: status(old, job) == "COMPLETED")
+        assert status(old, event) == "PENDING"
+        over.set()
+    with working(new):
+        until(lambda: new.executions.find(workflow="on-b", status="COMPLETED"))
+
+
+def test_who_can_not_look_leaves_events_for_this_time() -> None:
+    """And decides again once it could, if nobody knows more."""
+    seconds, away = [0.0], [False]
+
+    def workers() -> list[WorkerInfo]:
+        if away[0]:
+            raise StorageError("the database is away", retryable=True)
+        return []
+
+    own = Precedence(workers, lambda: ["a"], clock=lambda: seconds[0])
+    away[0] = True
+    assert not own.leaves()  # no worker has begun to look
+    away[0] = False
+    own.look()
+    away[0] = True
+    assert not own.leaves()
+    seconds[0] += 5
+    assert own.leaves()
+    away[0] = False
+    assert not own.leaves()
+
+
+def status(kernel: Kernel, item_id: str) -> str:
+    item = kernel.outbox.get(item_id)
+    return "" if item is None else item.status.value

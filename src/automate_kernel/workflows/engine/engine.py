@@ -206,6 +206,13 @@ class Engine:
         for task in tasks:
             by_kind.setdefault(task.item.kind, []).append(task)
         events = by_kind.pop(EVENT, [])
+        if events and self._runner.leaves_events():
+            # Claimed a moment before that was known.
+            back = ItemStatus.PENDING
+            self._end(
+                [(t, Outcome(t.item.id, back, None, token=t.item.lease_token)) for t in events]
+            )
+            events = []
         if noted := [task for task in events if begin_is_noted(task.item)]:
             # One by one: a death then counts for one.
             events = [task for task in events if task not in noted]
@@ -216,13 +223,6 @@ class Engine:
             self._begin.get(kind, self._open)(its)
 
     def _begin_events(self, tasks: Sequence[Task]) -> None:
-        if self._runner.leaves_events():
-            # Claimed a moment before that was known.
-            back = ItemStatus.PENDING
-            self._end(
-                [(t, Outcome(t.item.id, back, None, token=t.item.lease_token)) for t in tasks]
-            )
-            return
         begun: list[tuple[OutboxItem, Flow | AutomateError]] = []
         results: list[Result] = [OutcomeRecorded()] * len(tasks)
         began = time.monotonic()

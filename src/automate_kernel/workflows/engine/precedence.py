@@ -9,13 +9,22 @@ The others leave events alone as long as it lives.
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from automate_kernel.errors import AutomateError
 from automate_kernel.outbox.worker_reports import WorkerInfo
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.engine.runner import EVENT
+
+logger: logging.Logger = get_logger(__name__)
+
+# A worker looks each second, but when it is frozen or a purge holds it up.
+_OLD_SECONDS = 2.0
 
 _Version = tuple[tuple[int, int, str], ...]
 _LATEST = datetime.max.replace(tzinfo=timezone.utc)
@@ -62,19 +71,37 @@ class Precedence:
     The place of this process among the workers, as of its last `look`.
 
     *workers* lists those that report. *known* gives the marks of the workflows that events start
-    here, and *version* is the one of the application's code.
+    here, and *version* is the one of the application's code. *clock* returns seconds.
     """
 
     workers: Callable[[], Sequence[WorkerInfo]]
     known: Callable[[], Collection[str]]
     version: str | None = None
+    clock: Callable[[], float] = time.monotonic
     leaves_events: bool = field(default=False, init=False)
     """True while events are left to another worker."""
     leader: str | None = field(default=None, init=False)
     """The id of the worker that they are left to."""
+    _looked_at: float | None = field(default=None, init=False)
+
+    def leaves(self) -> bool:
+        """
+        Return True if events are left to another worker, as far as is known for certain.
+
+        Who has not looked for a while looks again: a newer worker may have begun meanwhile. Who
+        can't look now leaves them for this time. Who never looked is no worker, and decides.
+        """
+        if self._looked_at is not None and self.clock() - self._looked_at > _OLD_SECONDS:
+            try:
+                self.look()
+            except AutomateError as error:
+                logger.warning("events are left until it is known who else works: %s", error)
+                return True
+        return self.leaves_events
 
     def look(self) -> None:
         """Look who else works. A worker does so every second."""
+        begun = self.clock()
         known, workers = tuple(self.known()), list(self.workers())
         if not any((one.version, one.workflows) == (self.version, known) for one in workers):
             # This one has just begun, and has not reported yet.
@@ -85,3 +112,4 @@ class Precedence:
         first = leader(workers)
         self.leaves_events = first is not None and not set(first.workflows) <= set(known)
         self.leader = first.id if first is not None and self.leaves_events else None
+        self._looked_at = begun
