@@ -437,6 +437,8 @@ def test_workflows_are_validated_with_their_actions(project) -> None:
         "name: wrong\ntrigger: {type: webhook, connector: http, trigger: push}\nsteps:\n"
         "  - {id: a, action: cliapp_shop.totel}\n"
         "  - {id: b, action: cliapp_shop.total, input: {lins: []}}\n"
+        "  - {id: b2, action: cliapp_shop.total, input: {lines: [{price: '{{ 1 }}'}]}}\n"
+        "  - {id: b3, action: cliapp_shop.total, input: {lines: many}}\n"
         "  - {id: c, action: http.pst}\n"
         "  - {id: d, action: cliapp_shop.send, input: {text: $env:HOME, token: x}}\n"
     )
@@ -446,10 +448,12 @@ def test_workflows_are_validated_with_their_actions(project) -> None:
         "steps.a.action: there is no action 'cliapp_shop.totel' (did you mean 'cliapp_shop.total'?",
         "steps.b.input.lins: cliapp_shop.total has no such field (it has: lines)",
         "steps.b.input: cliapp_shop.total needs the field 'lines'",
+        "steps.b3.input.lines: cliapp_shop.total: Input should be a valid ",
         "steps.c.action:",
         "env:",
     ):
         assert told in out
+    assert "steps.b2" not in out
     assert project.data("workflow", "validate", "--syntax", "workflows/wrong.yaml")["ok"] is True
 
 

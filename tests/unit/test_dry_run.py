@@ -335,3 +335,75 @@ def test_a_dry_run_shows_what_a_run_calls(case: tuple[Any, Any], number: int) ->
     dry = kernel.dry_run("w", payload, outputs=given_outputs)
     assert {step.id: [call.input for call in step.calls] for step in dry.steps} == ran
     assert dry.problems == []
+
+
+CAREFUL: dict[str, Any] = {
+    "name": "careful",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {
+            "id": "stock",
+            "action": "shop.stock",
+            "input": {"sku": "tea"},
+            "compensate": {"action": "shop.say", "input": {"text": "back: {{ output.place }}"}},
+        },
+        {
+            "id": "each",
+            "action": "shop.price",
+            "for_each": "{{ event.payload.lines }}",
+            "input": {"lines": ["{{ item }}"]},
+            "compensate": {
+                "action": "shop.say",
+                "input": {"text": "line {{ item }}: {{ output.total }} {{ error.code }}"},
+            },
+        },
+        {
+            "id": "never",
+            "action": "shop.stock",
+            "if": "{{ event.payload.lines | length > 9 }}",
+            "input": {"sku": "x"},
+            "compensate": {"action": "shop.say", "input": {"text": "not called"}},
+        },
+        {
+            "id": "wrong",
+            "action": "shop.stock",
+            "input": {"sku": "y"},
+            "compensate": {"action": "shop.say", "input": {"txt": "misspelt"}},
+        },
+    ],
+    "on_failure": [{"id": "f", "action": "shop.say", "input": {"text": "{{ error.message }}"}}],
+    "on_cancel": [{"id": "c", "action": "shop.say", "input": {"text": "{{ error.code }}"}}],
+    "finally": [
+        {"id": "e", "action": "shop.say", "input": {"text": "{{ 'bad' if error else 'good' }}"}},
+        {"id": "e2", "action": "shop.say", "input": {"text": "{{ event.payload.missing }}"}},
+    ],
+}
+
+
+def test_what_cleans_up_is_shown_too() -> None:
+    """With all its mistakes: nobody else looks there before the night when it runs."""
+    kernel = Kernel(discover=False, plugins=[Shop])
+    kernel.add_workflow(CAREFUL)
+    dry = kernel.dry_run("careful", {"lines": [5, 6]})
+    ending, wrong = dry.ending
+    assert [call.input for call in ending.calls] == [{"text": "good"}]
+    assert wrong.outcome is DryOutcome.FAILS
+    assert [step.id for step in dry.undoing] == [
+        "wrong.compensate", "each.compensate", "stock.compensate",
+    ]  # fmt: skip
+    each, stock = dry.undoing[1:]
+    assert stock.calls[0].input == {"text": "[depends on steps.stock.output]"}
+    assert (each.calls[0].position, each.depends_on) == (0, ["steps.each.output"])
+    assert dry.recovery[0].calls[0].input == {"text": "[error.message]"}
+    assert dry.cancelling[0].calls[0].input == {"text": "CANCELLED"}
+    assert [line.partition(":")[0] for line in dry.problems] == ["e2", "wrong.compensate"]
+    assert dry.step("each.compensate") is each
+
+    price = {"total": 7, "currency": "EUR", "note": ""}
+    known = kernel.dry_run(
+        "careful",
+        {"lines": [5, 6]},
+        outputs={"stock": {"place": "shelf 3"}, "each": [price, price]},
+    )
+    texts = [step.calls[0].input["text"] for step in known.undoing[1:]]
+    assert texts == ["line 5: 7 INTERNAL", "back: shelf 3"]

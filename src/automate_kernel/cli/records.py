@@ -242,7 +242,13 @@ def show_dry_run(out: Output, dry: DryRun) -> None:
     if dry.starts is not None:
         starts = "the event starts it" if dry.starts else "the event doesn't start it"
     out.line(f"{dry.workflow}: {starts}")
-    for title, steps in (("", dry.steps), ("if it fails:", dry.recovery)):
+    for title, steps in (
+        ("", dry.steps),
+        ("at the end:", dry.ending),
+        ("to undo what was done:", dry.undoing),
+        ("if it fails:", dry.recovery),
+        ("if it is cancelled:", dry.cancelling),
+    ):
         if title and steps:
             out.line(title)
         for step in steps:

@@ -22,6 +22,7 @@ from automate_kernel.templates.engine import is_template
 if TYPE_CHECKING:
     from automate_kernel.connectors import TriggerSpec
     from automate_kernel.kernel import Kernel
+    from automate_kernel.operations.spec import OperationSpec
     from automate_kernel.outbox import OutboxItem, OutboxStats, OutboxStore, WorkerInfo
     from automate_kernel.storage import Storage
     from automate_kernel.storage.migration import SchemaReport
@@ -35,8 +36,8 @@ def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
     """
     Return the problems of a well-formed workflow on this kernel, each in a line.
 
-    They are about unknown actions and webhooks, fields that an action lacks or doesn't have,
-    secrets in what is stored, and environment variables that aren't allowed.
+    They are about unknown actions and webhooks, fields that an action lacks or doesn't have, values
+    of the wrong type, secrets in what is stored, and environment variables that aren't allowed.
     """
     return [
         *_trigger_problems(kernel, workflow),
@@ -67,12 +68,33 @@ def _step_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
 
 def _call_problems(kernel: Kernel, place: str, action: str, given: Any) -> Iterator[str]:
     try:
-        schema = kernel.operations.spec_at_hand(action).json_schema()
+        spec = kernel.operations.spec_at_hand(action)
+        schema = spec.json_schema()
     except AutomateError as error:
         yield f"{place}.action: {error}"
         return
     if isinstance(given, Mapping):
         yield from _input_problems(place, action, given, schema)
+        known = schema.get("properties", {})
+        written = {
+            name: value
+            for name, value in given.items()
+            if name in known and kernel.templates.compile(value).constant
+        }
+        yield from _value_problems(place, action, written, spec)
+
+
+def _value_problems(
+    place: str, action: str, written: Mapping[str, Any], spec: OperationSpec
+) -> Iterator[str]:
+    """Find the values that are *written* without a template, and don't fit their fields."""
+    try:
+        spec.validate(written)
+    except AutomateError as error:
+        for problem in error.details.get("problems", ()):
+            # What is missing may come from a template.
+            if problem["field"].partition(".")[0] in written:
+                yield f"{place}.input.{problem['field']}: {action}: {problem['message']}"
 
 
 def _child_problems(kernel: Kernel, place: str, step: Step) -> Iterator[str]:

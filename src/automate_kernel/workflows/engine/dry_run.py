@@ -119,7 +119,9 @@ class DryRun:
     The dry run of a workflow for *event*.
 
     *starts* is False if no trigger lets the event start the workflow, and None if that can't be
-    decided. *recovery* are the steps that run if the workflow fails.
+    decided. *ending* are the steps under ``finally``, as they run after a success. If the workflow
+    fails or is cancelled, those in *undoing* are called; *recovery* runs if it fails, and
+    *cancelling* if it is cancelled.
     """
 
     workflow: str
@@ -129,17 +131,24 @@ class DryRun:
     recovery: list[DryStep] = field(default_factory=list)
     output: Any = None
     problem: str | None = None
+    ending: list[DryStep] = field(default_factory=list)
+    undoing: list[DryStep] = field(default_factory=list)
+    cancelling: list[DryStep] = field(default_factory=list)
+
+    @property
+    def every_step(self) -> list[DryStep]:
+        """The steps of all its lists."""
+        return [*self.steps, *self.ending, *self.undoing, *self.recovery, *self.cancelling]
 
     @property
     def problems(self) -> list[str]:
         """A line for each step that would fail, and for the workflow's own templates."""
-        steps = (*self.steps, *self.recovery)
-        found = [f"{step.id}: {step.problem}" for step in steps if step.problem]
+        found = [f"{step.id}: {step.problem}" for step in self.every_step if step.problem]
         return [*found, *([self.problem] if self.problem else [])]
 
     def step(self, step_id: str) -> DryStep | None:
         """Return the step called *step_id*, or None."""
-        return next((one for one in (*self.steps, *self.recovery) if one.id == step_id), None)
+        return next((one for one in self.every_step if one.id == step_id), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -177,8 +186,13 @@ def dry_run(
         result.output = walk.rendered(workflow.output, "output", [])
     except TemplateError as error:
         result.problem = str(error)
+    groups = workflow.groups()
+    result.ending = walk.group(groups["finally"])
     walk.fail()
-    result.recovery = walk.steps([order[step_id] for step_id in workflow.recovery_order()])
+    result.undoing = walk.undone(workflow, result.steps)
+    result.recovery = walk.group(groups["on_failure"])
+    walk.cancel()
+    result.cancelling = walk.group(groups["on_cancel"])
     return result
 
 
@@ -213,10 +227,61 @@ class _Walk:
         self._blocks: dict[str, list[DryStep]] = {}
         # False inside a block whose list depends on outputs that are not known.
         self._item_known = True
+        # The step that is undone, whose output its compensation sees.
+        self._undone: DryStep | None = None
 
     def fail(self) -> None:
         """Let the workflow have failed, for the steps that recover from it."""
         self._execution.error_code, self._execution.error = "INTERNAL", "[error.message]"
+
+    def cancel(self) -> None:
+        """Let the workflow be cancelled instead."""
+        self._execution.error_code = self._execution.error = None
+        self._execution.status = ExecutionStatus.CANCELLING
+
+    def group(self, steps: Sequence[Step]) -> list[DryStep]:
+        """Return what would become of a list of the workflow's own, in the order of its needs."""
+        order = topological_order({step.id: self._needs[step.id] for step in steps})
+        by_id = {step.id: step for step in steps}
+        return self.steps([by_id[step_id] for step_id in order])
+
+    def undone(self, workflow: Workflow, steps: Sequence[DryStep]) -> list[DryStep]:
+        """Return the compensations of *steps*, as if all had completed: the last one first."""
+        undoing = workflow.compensations
+        done = (DryOutcome.CALLED, DryOutcome.UNCLEAR, DryOutcome.WAITS)
+        return [
+            self._undo(workflow.step(each.id), undoing[each.id], each)
+            for each in reversed(steps)
+            if each.id in undoing and each.outcome in done
+        ]
+
+    def _undo(self, step: Step, compensation: Step, undone: DryStep) -> DryStep:
+        dry, self._undone = DryStep(compensation.id, compensation.action), undone
+        names: dict[str, Any] = {"output": undone.output}
+        element = True
+        try:
+            if step.for_each is not None:
+                # The first element stands for all.
+                known = self._elements(step, dry)
+                element = bool(known)
+                names = element_names(self._view, known[0] if known else "[item]", 0)
+                outputs = undone.output if isinstance(undone.output, list) else []
+                names = {**names, "output": outputs[0] if outputs else None}
+            path = f"steps.{compensation.id}.input"
+            position = 0 if step.for_each is not None else -1
+            given = self._input(compensation, dry, path, names, element=element)
+            dry.calls = [DryCall(given, position)]
+        except AutomateError as error:
+            dry.outcome, dry.problem = DryOutcome.FAILS, str(error)
+        finally:
+            self._undone = None
+        return dry
+
+    def _undone_output(self, read: NamesRead, origin: DryOutput) -> list[str]:
+        """Return the output of the step that is undone, if that is of *origin* and is read."""
+        if self._undone is None or self._undone.output_is is not origin:
+            return []
+        return [f"steps.{self._undone.id}.output"] if "output" in read.names else []
 
     # -- steps -------------------------------------------------------------------------------
 
@@ -413,6 +478,7 @@ class _Walk:
     def _mark(self, text: str, guessed: list[str], *, element: bool) -> str:
         read = names_read(text)
         found = self._guessed(read, self._unknown)
+        found += self._undone_output(read, DryOutput.UNKNOWN)
         if not (element and self._item_known):
             found += [name for name in _OF_ELEMENT if name in read.names]
         guessed += [name for name in found if name not in guessed]
@@ -444,10 +510,14 @@ class _Walk:
         return unknown
 
     def _made_up(self, tree: Any) -> list[str]:
+        reads = [names_read(text) for text in _texts(tree)]
         return [
             name
-            for text in _texts(tree)
-            for name in self._guessed(names_read(text), self._examples)
+            for read in reads
+            for name in (
+                *self._guessed(read, self._examples),
+                *self._undone_output(read, DryOutput.EXAMPLE),
+            )
         ]
 
     # -- outputs -----------------------------------------------------------------------------
