@@ -330,6 +330,17 @@ class Connector(Plugin):
             return False
         return verdict is True
 
+    def webhook_refusal(self, trigger: str, headers: Any, raw_body: bytes) -> str:
+        """Return what a request lacks that `accepts_webhook` has refused: for the log alone."""
+        signature = self.signature_for(trigger)
+        refusal = getattr(signature, "refusal", None)
+        if signature is not None:
+            secrets = self._context().secrets
+            return str(refusal(headers, raw_body, secrets)) if callable(refusal) else "not proven"
+        if type(self).verify_webhook is not Connector.verify_webhook:
+            return "verify_webhook didn't return True"
+        return f"nothing can prove it: give TriggerSpec({trigger!r}, …) a signature"
+
     def ignores_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> Ignored | None:
         """
         Return the answer to an accepted request that starts nothing, or None for an event.

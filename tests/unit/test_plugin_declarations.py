@@ -219,3 +219,11 @@ def test_a_resolver_takes_no_class() -> None:
     """It can't know the arguments."""
     with pytest.raises(ConfigError, match=r"pass an instance: _Drawer\(…\)"):
         SecretResolver(_Drawer)  # type: ignore[arg-type]
+
+
+def test_a_trigger_that_is_there_twice_is_named() -> None:
+    """The second was passed over, and its webhooks were proved by the first's secret."""
+    twice = [TriggerSpec("push"), TriggerSpec("pull"), TriggerSpec("push")]
+    plugin = _connector(triggers=classmethod(lambda cls: twice))
+    with pytest.raises(PluginError, match="'push' twice .rename one of them"):
+        Kernel(plugins=[plugin], discover=False)

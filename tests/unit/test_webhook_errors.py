@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from automate_kernel import AutomateError, Connector, ErrorCodes, Kernel, TriggerSpec
+from automate_kernel.webhooks import GitHubSignature
 
 SECRET = "s3cr3t-of-the-hub"
 
@@ -75,6 +76,28 @@ def test_ctrl_c_while_a_webhook_is_received_is_the_programs():
     kernel = kernel_of(verify_webhook=interrupted)
     with pytest.raises(KeyboardInterrupt):
         kernel.receive_webhook("hub", "push", {}, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"verify_webhook": lambda *_: None}, "verify_webhook didn't return True"),
+        (
+            {"verify_webhook": Connector.verify_webhook},
+            "nothing can prove it: give TriggerSpec('push', …) a signature",
+        ),
+        (
+            {"signature_for": lambda *_: GitHubSignature("HUB")},
+            "no header X-Hub-Signature-256",
+        ),
+    ],
+)
+def test_the_log_says_why_a_webhook_is_refused(caplog, members, says):
+    """And its sender doesn't learn it."""
+    with pytest.raises(AutomateError) as caught:
+        kernel_of(**members).receive_webhook("hub", "push", {}, b"{}")
+    assert caplog.messages[-1] == f"webhook hub.push refused: {says}"
+    assert str(caught.value) == "the webhook was refused"
 
 
 def test_a_stranger_writes_little_into_the_log(caplog):

@@ -472,3 +472,35 @@ def test_old_deliveries_are_forgotten() -> None:
         assert ledger.item_of(rows, "github", "push", "new") == item
     with pytest.raises(ConfigError, match="an hour"):
         ledger.forget(60)
+
+
+STANDARD = StandardWebhooksSignature("KEY")
+
+
+def refused(scheme: SignatureScheme, headers: Any, body: bytes, **secrets: str) -> str:
+    """Return the words on a request that came at 1,000 seconds."""
+    assert not scheme.verify(headers, body, Secrets(KEY="QUJDRA=="), now=at(1_000))
+    return scheme.refusal(headers, body, Secrets(**(secrets or {"KEY": "QUJDRA=="})), now=at(1_000))
+
+
+def test_a_refusal_says_what_a_request_lacks() -> None:
+    """Who sets a webhook up sees one line in the log, and nothing else."""
+    right = STANDARD.sign(b"{}", "QUJDRA==", now=at(1_000))
+    without = {name: value for name, value in right.items() if name != "webhook-signature"}
+    assert refused(STANDARD, without, b"{}") == "no header webhook-signature"
+    twice = [*right.items(), ("webhook-id", "other")]
+    assert refused(STANDARD, twice, b"{}") == "the header webhook-id is there 2 times"
+    odd = {**right, "webhook-signature": "v9,abc"}
+    assert "StandardWebhooksSignature can't read webhook-id, " in refused(STANDARD, odd, b"{}")
+    old = STANDARD.sign(b"{}", "QUJDRA==", now=at(100))
+    assert "it was signed 900 seconds ago: " in refused(STANDARD, old, b"{}")
+    early = STANDARD.sign(b"{}", "QUJDRA==", now=at(2_000))
+    assert "it was signed 1,000 seconds from now: " in refused(STANDARD, early, b"{}")
+    assert "not signed with KEY: the service has another secret" in refused(STANDARD, right, b"{ }")
+    assert "'KEY' was not found" in refused(STANDARD, right, b"{ }", OTHER="QUJDRA==")
+
+
+@pytest.mark.parametrize("scheme", [GitHubSignature(), SlackSignature(), StripeSignature()])
+def test_a_refusal_names_the_header_of_the_scheme(scheme: SignatureScheme) -> None:
+    headers = {"User-Agent": "x"}
+    assert scheme.refusal(headers, b"{}", Secrets()) == f"no header {scheme.header}"  # type: ignore[attr-defined]

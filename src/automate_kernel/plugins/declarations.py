@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -31,9 +32,15 @@ def require_declared(plugin: type[Plugin], target: str) -> None:
             found = function()
         except (Exception, SystemExit):  # noqa: S112  (said where it is asked for)
             continue
+        found = list(found) if isinstance(found, Iterator) else found
         if wrong := _problem_of(found, load_target(spec)):
             raise PluginError(
                 f"{method}() of {target} returned {wrong}", hint=f"write return [{example}]"
+            )
+        if twice := [name for name, count in Counter(e.name for e in found).items() if count > 1]:
+            # The second would never be asked, and a webhook of it be proved by the first.
+            raise PluginError(
+                f"{method}() of {target} has {twice[0]!r} twice", hint="rename one of them"
             )
     for text, hint in options_problems(plugin):
         raise PluginError(f"{target}: {text}", hint=hint)

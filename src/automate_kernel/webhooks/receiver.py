@@ -52,7 +52,8 @@ class WebhookReceiver:
         """Verify a webhook and accept it as an event; see `Kernel.receive_webhook`."""
         connector = self._connector_for(connector_key, trigger)
         if not connector.accepts_webhook(trigger, headers, raw_body):
-            logger.warning("webhook %s.%s refused: not proven", connector_key, trigger)
+            reason = self._refusal(connector, trigger, headers, raw_body)
+            logger.warning("webhook %s.%s refused: %s", connector_key, trigger, reason)
             raise WebhookRejectedError("the webhook was refused")
         trigger, spec = self._routed(connector, trigger, headers, raw_body)
         payload, delivery_id = self._read(connector, spec, headers, raw_body)
@@ -101,6 +102,13 @@ class WebhookReceiver:
             logger.warning("webhook %s.%s refused: %s", *shown, error)
             raise WebhookRejectedError("the webhook was refused") from None
         return connector
+
+    def _refusal(self, connector: Any, trigger: str, headers: Any, raw_body: bytes) -> str:
+        try:
+            reason: str = connector.webhook_refusal(trigger, headers, raw_body)
+        except Exception:  # said when it was asked for the proof
+            return "not proven"
+        return self.operations.redactor.redact(reason)
 
     def _routed(
         self, connector: Any, trigger: str, headers: Any, raw_body: bytes

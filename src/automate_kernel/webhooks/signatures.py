@@ -86,6 +86,45 @@ class SignatureScheme(ABC):
         off = 0 if signed.timestamp is None else abs(now() - signed.timestamp)
         return off <= self.tolerance_seconds and self._is_proved(signed, secrets)
 
+    def refusal(
+        self,
+        headers: HeadersLike,
+        raw_body: bytes,
+        secrets: SecretReader,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> str:
+        """
+        Return what a request lacks that `verify` has refused, for those who run the receiver.
+
+        The sender must not see it. Nothing of the request is in it but its time.
+        """
+        found = WebhookHeaders(headers)
+        for name in self._headers:
+            if name not in found:
+                times = len(found.get_all(name))
+                return f"the header {name} is there {times} times" if times else f"no header {name}"
+        signed = self._read(found, _as_bytes(raw_body))
+        if signed is None or not 0 < len(signed.signatures) <= MAX_SIGNATURES:
+            return f"{type(self).__name__} can't read {', '.join(self._headers) or 'its headers'}"
+        off = 0.0 if signed.timestamp is None else now() - signed.timestamp
+        if abs(off) > self.tolerance_seconds:
+            when = f"{abs(off):,.0f} seconds {'ago' if off > 0 else 'from now'}"
+            return f"it was signed {when}: it is a recorded one, or a clock is wrong"
+        try:
+            self._is_proved(signed, secrets)
+        except SecretError as error:
+            return str(error)
+        return (
+            f"not signed with {' or '.join(self.keys)}: the service has another secret, or signs"
+            " in another way, or the body was changed on its way"
+        )
+
+    @property
+    def _headers(self) -> tuple[str, ...]:
+        """The names of the headers that a request must have."""
+        return ()
+
     def sign(
         self,
         raw_body: bytes,
@@ -290,6 +329,10 @@ class HmacSignature(SignatureScheme):
         """Return the value of `event_header`, if the request has it once."""
         return read_header(WebhookHeaders(headers), self.event_header or "")
 
+    @property
+    def _headers(self) -> tuple[str, ...]:
+        return (self.header, *([self.timestamp_header] if self.timestamp_header else []))
+
     def _own_delivery_id(self, headers: WebhookHeaders, body: bytes) -> str | None:
         return read_header(headers, self.delivery_id_header or "")
 
@@ -389,6 +432,10 @@ class StripeSignature(SignatureScheme):
         """Return the event's ``type``: ``invoice.paid``."""
         return read_field(raw_body, "type")
 
+    @property
+    def _headers(self) -> tuple[str, ...]:
+        return (self.header,)
+
     def _own_delivery_id(self, headers: WebhookHeaders, body: bytes) -> str | None:
         return read_field(body, "id")
 
@@ -432,6 +479,10 @@ class StandardWebhooksSignature(SignatureScheme):
     def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
         """Return the ``type`` in the body, which the specification asks for."""
         return read_field(raw_body, "type")
+
+    @property
+    def _headers(self) -> tuple[str, ...]:
+        return tuple(f"{self.prefix}-{name}" for name in ("id", "timestamp", "signature"))
 
     def _own_delivery_id(self, headers: WebhookHeaders, body: bytes) -> str | None:
         return read_header(headers, f"{self.prefix}-id")
