@@ -566,10 +566,46 @@ def test_secrets_are_not_in_a_poll(sheet: Sheet) -> None:
 )  # fmt: skip
 def test_a_wrong_declaration_is_refused(options: Any) -> None:
     with pytest.raises(ConfigError, match="new_row"):
-        poll("new_row", **options)(lambda: None)
+        poll("new_row", **options)(lambda self, cursor: PollResult())
     for name in ("New Row", 5, None):
         with pytest.raises(ConfigError, match="can't stand"):
             poll(name, every="1m")(lambda self, cursor: PollResult())  # type: ignore[arg-type]
+
+
+def test_a_method_that_takes_no_cursor_is_refused_as_it_is_declared() -> None:
+    """Else its first call fails, minutes later, by Python's words on the number of arguments."""
+    with pytest.raises(ConfigError, match=r"write def rows\(self, cursor\)"):
+
+        @poll("rows", every="1m")
+        def rows(self: Any) -> PollResult:
+            return PollResult()
+
+
+def test_a_poll_is_called_by_the_name_that_it_has_in_the_class(clock: FakeClock) -> None:
+    """A decorator that wraps without functools.wraps gives each function one name of its own."""
+
+    def logged(function: Any) -> Any:
+        def wrapper(self: Any, cursor: Any) -> Any:
+            return function(self, cursor)
+
+        return wrapper
+
+    class Wrapped(Connector):
+        key = "wrapped"
+        display_name = "Wrapped"
+
+        @poll("rows", every="1m")
+        @logged
+        def rows(self, cursor: Any) -> PollResult:
+            return PollResult([PolledEvent("a", {})])
+
+    with Kernel(MemoryStorage(clock), plugins=[Wrapped], discover=False) as kernel:
+        trigger = {"type": "event", "event": "wrapped.rows"}
+        kernel.add_workflow(
+            {"name": "w", "trigger": trigger, "steps": [{"id": "a", "sleep": "1s"}]}
+        )
+        kernel.run_until_idle()
+        assert kernel.polls.find()[0].error is None
 
 
 def test_two_polls_have_two_names() -> None:

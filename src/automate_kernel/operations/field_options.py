@@ -198,9 +198,12 @@ def as_options(found: Iterable[Any]) -> Iterator[FieldOption]:
             value, label = each.value, each.label
         elif isinstance(each, (tuple, list)) and len(each) == 2:
             value, label = each[0], str(each[1])
-        if not isinstance(value, _SCALARS) or len(str(value)) > _LONGEST_VALUE:
+        fits = isinstance(value, _SCALARS)
+        if not fits or len(str(value)) > _LONGEST_VALUE:
             raise PluginError(
-                f"a choice can't be {type_name(value)} of this size",
+                f"a choice has more than {_LONGEST_VALUE} characters"
+                if fits
+                else f"a choice can't be {type_name(value)}",
                 hint="return texts, numbers, FieldOption, or pairs of value and label",
             )
         yield FieldOption(value, label[:_LONGEST_LABEL])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from automate_kernel.errors import ConfigError, PluginError, type_name
@@ -133,6 +133,13 @@ def poll(
             " ".join(words.split()),
             payload_schema,
         )
+        try:
+            inspect.signature(function).bind("self", "cursor")
+        except TypeError:
+            raise ConfigError(
+                f"poll {name!r}: {function.__name__}() can't be called with a cursor",
+                hint=f"write def {function.__name__}(self, cursor)",
+            ) from None
         setattr(function, _MARK, spec)
         return function
 
@@ -146,7 +153,8 @@ def polls_of(owner: type) -> list[PollSpec]:
         for attribute, value in vars(base).items():
             spec = getattr(value, _MARK, None)
             if isinstance(spec, PollSpec):
-                found[attribute] = spec
+                # Not the function's own name: another decorator may have put a function around it.
+                found[attribute] = replace(spec, attribute=attribute)
             elif attribute in found and value is None:
                 del found[attribute]
     names = [spec.name for spec in found.values()]

@@ -279,7 +279,8 @@ def _foreign(path: tuple[str | int, ...], value: Any) -> UnstorableError:
         return UnstorableError(path, "is a secret", hint)
     known = next((hint for types, hint in _INSTEAD if isinstance(value, types)), None)
     message = f"is {type_name(value)}, which JSON has not"
-    return UnstorableError(path, message, known or _USUAL, typed=known is not None)
+    usual = "pass its .model_dump(mode='json')" if hasattr(value, "model_dump") else _USUAL
+    return UnstorableError(path, message, known or usual, typed=known is not None)
 
 
 def _shown(path: tuple[str | int, ...]) -> str:
