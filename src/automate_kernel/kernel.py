@@ -25,7 +25,15 @@ from automate_kernel.arguments import (
 )
 from automate_kernel.automation import Automation
 from automate_kernel.budgets import Budgets
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    PluginError,
+    StorageError,
+    did_you_mean,
+    type_name,
+)
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.field_choices import FieldChoices
 from automate_kernel.operations.field_options import FieldOption
@@ -306,6 +314,14 @@ class Kernel:
                     hint='write {"backend": "vault", …}, with the key of an installed plugin',
                 )
         if isinstance(given, str):
+            backends = self.plugins.registry("secrets_backend")
+            is_key = not set(".:") & set(given)
+            if is_key and given not in BUILT_IN and not backends.knows(given):
+                known = sorted({*BUILT_IN, *backends.keys()})
+                hint = did_you_mean(given, known, also=f"there are: {', '.join(known)}")
+                raise PluginError(
+                    f"there is no secrets backend {given!r}", code=ErrorCodes.NOT_FOUND, hint=hint
+                )
             given = BUILT_IN.get(given, given)
         elif not isinstance(given, SecretsBackend) and not _is_backend(given):
             what = f"the class {given.__name__}" if isinstance(given, type) else type_name(given)

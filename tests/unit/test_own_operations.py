@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -234,3 +235,25 @@ def test_a_tenants_are_asked_for_with_its_account():
         for refused in (kernel.operation, kernel.preview, kernel.invoke):
             with pytest.raises(AutomateError, match="it has: of_None"):
                 refused(name)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_own_operations_that_are_no_mapping_are_told(asynchronous: bool) -> None:
+    """It looked like a defect of the kernel: a list has no attribute get."""
+
+    async def later(self: Any) -> Any:
+        return self.listed()
+
+    class Listed(BaseProvider):
+        key = "listed"
+        display_name = "Listed"
+
+        def listed(self) -> Any:
+            return [CapabilitySpec("x")]
+
+        own_operations = later if asynchronous else listed  # type: ignore[assignment]
+
+    with Kernel(plugins=[Listed], discover=False) as kernel:
+        for call in (kernel.invoke, kernel.operation):
+            with pytest.raises(AutomateError, match="returned a list .return the specs by name"):
+                call("listed.x")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
 from automate_kernel.secrets import (
     EnvSecretsBackend,
     FileSecretsBackend,
@@ -521,3 +521,19 @@ def test_backends_have_their_keys_in_code_as_in_settings(tmp_path, monkeypatch):
     with Kernel(discover=False, secrets=backends) as kernel:
         assert kernel.secrets.get("FROM_FILE") == "of-a-file-8812"
         assert kernel.secrets.get("FROM_ENV") == "of-the-environment-8812"
+
+
+def test_a_misspelt_key_of_a_backend_that_needs_no_plugin_is_told() -> None:
+    """Only those of plugins were named."""
+    for given in ("evn", {"backend": "evn"}):
+        with pytest.raises(PluginError, match="did you mean 'env'.* there are: env, file, "):
+            Kernel(secrets=[given], discover=False)
+
+
+def test_a_backend_that_is_asynchronous_is_told_where_that_belongs() -> None:
+    class Slow(SecretsBackend):
+        async def get_secret(self, key: str) -> str:  # type: ignore[override]
+            return "value"
+
+    with pytest.raises(SecretError, match="aget_secret is the one that may be async"):
+        SecretResolver([Slow()]).get("KEY")

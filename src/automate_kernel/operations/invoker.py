@@ -178,7 +178,9 @@ class Invoker:
         try:
             with asking, normalizing(plugin):
                 own = plugin.own_operations()
-                return self.portal.run(own, _ASK_SECONDS) if inspect.isawaitable(own) else own
+                own = self.portal.run(own, _ASK_SECONDS) if inspect.isawaitable(own) else own
+                plugin.require_own(own)
+                return own
         except AutomateError as error:
             # None: the cause may hold a secret, and a log of this error would print it.
             raise self.clean_error(error, f"{kind} {key!r}") from None

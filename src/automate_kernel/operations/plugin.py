@@ -7,7 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, PluginError, did_you_mean
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    PluginError,
+    did_you_mean,
+    type_name,
+)
 from automate_kernel.operations.context import PluginContext
 from automate_kernel.operations.error_mapping import normalize, normalizing
 from automate_kernel.operations.schemas import (
@@ -223,6 +230,7 @@ class Plugin:
             own = self.own_operations()
             if inspect.isawaitable(own):
                 return self._perform_own(name, own, input_data, execute, raw=raw)
+            self.require_own(own)
             return self._perform(self.find_own(name, own), input_data, execute, raw=raw)
 
     async def _perform_own(
@@ -235,9 +243,19 @@ class Plugin:
         raw: bool,
     ) -> Any:
         with normalizing(self):
-            spec = self.find_own(name, await own)
+            found = await own
+            self.require_own(found)
+            spec = self.find_own(name, found)
             result = self._perform(spec, input_data, execute, raw=raw)
             return await result if inspect.isawaitable(result) else result
+
+    def require_own(self, own: Any) -> None:
+        """Raise `PluginError` unless *own* is what `own_operations` has to return."""
+        if not isinstance(own, Mapping):
+            raise PluginError(
+                f"own_operations() of {self._title()} returned {type_name(own)}",
+                hint="return the specs by name: {spec.name: spec}",
+            )
 
     def _perform(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -206,6 +207,9 @@ class SecretResolver:
         if not isinstance(value, str):
             found = "None" if value is None else type_name(value)
             hint = "a backend returns text, or raises SecretNotFoundError(key)"
+            if inspect.iscoroutine(value):
+                value.close()
+                hint = "get_secret is a plain def; aget_secret is the one that may be async"
             raise SecretError(f"backend {backend} gave {found} for secret {key!r}", hint=hint)
         if not value:
             raise SecretError(f"secret {key!r} is empty in backend {backend}")
