@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.db.models.signals import post_migrate
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -31,6 +32,16 @@ class AutomateConfig(AppConfig):
         extend_kernel(_add_tasks)
         extend_kernel(add_bulk_actions)
         setting_changed.connect(forget_kernel, dispatch_uid="automate_django.kernel")
+        post_migrate.connect(_look_again, sender=self, dispatch_uid="automate_django.workflows")
+
+
+def _look_again(**_: Any) -> None:
+    """Forget the workflows of tables that were emptied: by ``flush``, as after a test."""
+    from automate_django.kernel import current_kernel
+
+    kernel = current_kernel()
+    if kernel is not None:
+        kernel.workflows.look_again()
 
 
 def _add_tasks(kernel: Kernel) -> None:

@@ -20,8 +20,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from uuid import uuid4
+from weakref import finalize
 
 from django.db import transaction
 from django.utils import timezone
@@ -177,8 +179,17 @@ def _changing() -> Iterator[tuple[Kernel, str]]:
             stamps.filter(pk=1).update(token=token)
         yield kernel, alias
     kernel.workflows.look_again()
+    _look_again_at_the_end(kernel, alias)
+
+
+def _look_again_at_the_end(kernel: Kernel, alias: str) -> None:
+    """Ask for the workflows anew once the transaction has ended, in whichever way."""
     # Within the caller's transaction the others see it later, and this process may ask too early.
-    transaction.on_commit(kernel.workflows.look_again, using=alias)
+    look = partial(kernel.workflows.look_again)
+    transaction.on_commit(look, using=alias)
+    # A rollback calls nobody, and lets go of what it was to call. What this process has read in the
+    # transaction would count for a second: it never was.
+    finalize(look, kernel.workflows.look_again).atexit = False
 
 
 def _require_free(

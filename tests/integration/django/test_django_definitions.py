@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from automate_django.models import WorkflowDocument, WorkflowStamp, WorkflowVers
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, WorkflowError
 from automate_kernel.workflows.definition.loader import dumps, loads
 from automate_kernel.workflows.definition.model import Workflow
+from django.core.management.sql import emit_post_migrate_signal
 from django.db import connections, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shop.models import Message
+from shopsite.emptying import OUTBOX, delete_rows
 
 GREET = """\
 name: greet
@@ -136,6 +139,30 @@ def test_a_change_that_is_rolled_back_never_was(alias: str) -> None:
     come()
     assert said() == ["Hello Ann"]
     assert document.versions.count() == 1
+
+
+@pytest.mark.parametrize("rolled_back", ["block", "savepoint"])
+def test_what_was_rolled_back_starts_nothing(alias: str, rolled_back: str) -> None:
+    """At once: who has looked in between would know it for a second, and so would the next test."""
+    kernel = get_kernel()
+    assert [workflow.name for workflow in kernel.workflows if workflow.name == "greet"] == []
+    with transaction.atomic(using=alias) if rolled_back == "savepoint" else nullcontext():
+        with transaction.atomic(using=alias):
+            definitions.create(GREET)
+            assert kernel.workflows.get("greet").name == "greet"
+            transaction.set_rollback(True, using=alias)
+        with pytest.raises(AutomateError, match="no workflow 'greet'"):
+            kernel.start("greet", {"name": "Ann"})
+
+
+def test_emptied_tables_hold_no_workflow(sqlite: str) -> None:
+    """As after a test with `TransactionTestCase`."""
+    definitions.create(GREET)
+    assert get_kernel().workflows.get("greet").name == "greet"
+    delete_rows(sqlite, OUTBOX)
+    emit_post_migrate_signal(0, False, sqlite)  # as Django's `flush` does
+    with pytest.raises(AutomateError, match="no workflow 'greet'"):
+        get_kernel().workflows.get("greet")
 
 
 @pytest.mark.slow
