@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypeV
 from uuid import UUID
 
 import pytest
-from automate_kernel import Kernel, WorkflowContext, WorkflowError
+from automate_kernel import AutomateError, ErrorCodes, Kernel, WorkflowContext, WorkflowError
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -439,3 +439,26 @@ def test_a_replaced_function_answers_in_its_type_or_in_json() -> None:
         for answer in (Color.BLUE, "blue"):
             with kernel.replace(color, answer):
                 assert kernel.run(seeing).output is True
+
+
+def test_what_undoes_may_return_anything() -> None:
+    """Nobody reads it: it has been done, and is not told as if it had not."""
+
+    def undo() -> Any:
+        calls.append(1)
+        return object()
+
+    def fail() -> None:
+        raise AutomateError(ErrorCodes.FAILED_PRECONDITION, "no")
+
+    calls: list[int] = []
+    with Kernel(discover=False) as kernel:
+
+        @kernel.workflow
+        async def undone(ctx: WorkflowContext) -> None:
+            with ctx.compensate(undo):
+                await ctx.step(fail)
+
+        execution = kernel.run(undone)
+    assert execution.error == "step 'fail' failed: no"
+    assert calls == [1]

@@ -340,6 +340,62 @@ def test_people_decide_while_it_runs(tmp_path: Path) -> None:
     assert "role:managers" in results[3].problems[0]
 
 
+def test_signals_and_cancellations_come_while_it_runs(tmp_path: Path) -> None:
+    """What the workflow could never take is a problem of the case."""
+    (tmp_path / "review.yaml").write_text(
+        textwrap.dedent(
+            """\
+            name: review
+            trigger: {type: manual}
+            steps:
+              - {id: verdict, wait_for: {signal: verdict, timeout: 7d}}
+              - {id: nap, sleep: 1d}
+            on_cancel:
+              - {id: regret, action: chat.say, input: {text: "{{ error.code }}"}}
+            output: "{{ steps.verdict.output.payload.text }}"
+            """
+        )
+    )
+    (tmp_path / "review.test.yaml").write_text(
+        textwrap.dedent(
+            """\
+            replace: {chat.say: {output: null}}
+            cases:
+              - name: signalled
+                then: [{after: 6d, signal: {name: verdict, payload: {text: "yes"}}}]
+                expect: {output: "yes", calls: []}
+              - name: cancelled
+                then: [{signal: {name: verdict, payload: {text: "no"}}}, {after: 1h, cancel: true}]
+                expect: {status: CANCELLED, calls: [{chat.say: {text: CANCELLED}}]}
+              - name: misspelt
+                then: [{signal: {name: verdit}}]
+              - name: too late to signal
+                then: [{after: 9d, signal: {name: verdict}}]
+              - name: too late to cancel
+                then: [{after: 9d, cancel: true}]
+            """
+        )
+    )
+
+    def kernel() -> Kernel:
+        made = Kernel(discover=False)
+
+        @made.action("chat.say")
+        def say(text: str) -> None:
+            raise AssertionError("called for real")
+
+        return made
+
+    results = list(load_case_file(tmp_path / "review.test.yaml").run(kernel))
+    assert [one.problems for one in results[:2]] == [[], []]
+    first = [one.problems[0] for one in results[2:]]
+    assert first[0] == (
+        "then[0].signal: the workflow waits for no signal 'verdit' (did you mean 'verdict'? it has verdict)"
+    )
+    assert first[1].startswith("then[0].signal: ") and "has ended" in first[1]
+    assert first[2] == "then[0].cancel: the execution had ended"
+
+
 def reserve(sku: str) -> str:
     raise AssertionError("called for real")
 

@@ -77,6 +77,8 @@ class OperationSpec:
     binding: Binding | None = field(default=None, repr=False, compare=False, kw_only=True)
     is_step: bool = field(default=False, repr=False, compare=False, kw_only=True)
     """True for a function that is no action: its results are read in the annotation's type."""
+    is_unread: bool = field(default=False, repr=False, compare=False, kw_only=True)
+    """True if nobody reads its output: what can't be stored of it is left out."""
     _check: Check | None = field(default=None, init=False, repr=False, compare=False)
     _written: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
     _results: Results | None = field(default=None, init=False, repr=False, compare=False)
@@ -200,6 +202,11 @@ class OperationSpec:
         """
         if self._plain and is_plain(output, most=MOST_VALUES):
             return output
+        if self.is_unread:
+            try:
+                return json_output(output, self.name)
+            except PayloadError:
+                return None
         if self.is_step:
             return self.results().write(output)
         try:

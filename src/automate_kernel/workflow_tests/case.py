@@ -97,6 +97,26 @@ class Emitted(DefinitionModel):
     """By default that of the event which starts it."""
 
 
+class Signalled(DefinitionModel):
+    """A signal to the execution."""
+
+    name: PlainText
+    payload: JsonTree = None
+
+    def send(self, kernel: Kernel, workflow: Workflow, execution_id: str) -> None:
+        """Send it; raises `AutomateError` if nothing in the execution could ever take it."""
+        waits = (step.wait_for for _, step in workflow.walk() if step.wait_for is not None)
+        names = [each.signal for each in waits if each.signal is not None]
+        # What code waits for is not known before it does.
+        if not isinstance(workflow, CodeWorkflow) and self.name not in names:
+            raise AutomateError(
+                ErrorCodes.NOT_FOUND,
+                f"the workflow waits for no signal {self.name!r}",
+                hint=did_you_mean(self.name, names, also=f"it has {', '.join(names) or 'none'}"),
+            )
+        kernel.signal(execution_id, self.name, self.payload)
+
+
 class Decided(DefinitionModel):
     """The decision of a person, for which a step of the execution waits."""
 
@@ -142,12 +162,14 @@ class Then(DefinitionModel):
     """
     Something that happens while the workflow runs.
 
-    Time passes, then an event comes, then a person decides.
+    Time passes, then an event comes, a signal, and the decision of a person; then it is cancelled.
     """
 
     after: Annotated[Duration, Field(gt=0)] | None = None
     emit: Emitted | None = None
+    signal: Signalled | None = None
     decide: Decided | None = None
+    cancel: Literal[True] | None = None
 
 
 class Expected(DefinitionModel):
@@ -418,7 +440,7 @@ def run_case(
 
 
 def _let_happen(
-    each: Then, test: WorkflowTest, execution_id: str, tenant_id: str | None
+    each: Then, test: WorkflowTest, workflow: Workflow, execution_id: str, tenant_id: str | None
 ) -> str | None:
     """Let one thing happen while the workflow runs; return what is wrong with it, if anything."""
     if each.after is not None:
@@ -427,11 +449,21 @@ def _let_happen(
         named = "tenant_id" in each.emit.model_fields_set
         tenant_id = each.emit.tenant_id if named else tenant_id
         test.emit(each.emit.name, each.emit.payload, tenant_id=tenant_id)
+    if each.signal is not None:
+        try:
+            each.signal.send(test.kernel, workflow, execution_id)
+        except AutomateError as error:
+            return f"signal: {error}"
+        test.pass_time(0)
     if each.decide is not None:
         try:
             each.decide.make(test.kernel, execution_id)
         except AutomateError as error:
             return f"decide: {error}"
+    if each.cancel:
+        if not test.kernel.executions.cancel(execution_id):
+            return "cancel: the execution had ended"
+        test.pass_time(0)
     return None
 
 
@@ -461,7 +493,7 @@ def _problems(
         test.allow_only(*real)
     execution = test.start(workflow.name, event=event)
     for number, each in enumerate(case.then):
-        if problem := _let_happen(each, test, execution.id, event.tenant_id):
+        if problem := _let_happen(each, test, workflow, execution.id, event.tenant_id):
             yield f"then[{number}].{problem}"
             return
     yield from case.expect.problems(workflow, test.finish(execution), test.calls)

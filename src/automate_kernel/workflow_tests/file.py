@@ -35,6 +35,7 @@ from automate_kernel.workflow_tests.case import (
     FakeError,
     GivenEvent,
     Replace,
+    Signalled,
     Then,
     run_case,
 )
@@ -58,7 +59,7 @@ class _Content(DefinitionModel):
 # By the name that leads to them. What stands under the name of an action is an answer.
 _MODELS: dict[str, type[BaseModel]] = {
     "cases": Case, "event": GivenEvent, "error": FakeError, "expect": Expected, "then": Then,
-    "emit": Emitted, "decide": Decided,
+    "emit": Emitted, "signal": Signalled, "decide": Decided,
 }  # fmt: skip
 
 # What stands in a field, where something of another kind was given.
@@ -70,6 +71,7 @@ _SHAPES = {
     "expect": "{output: …}",
     "then": "- {after: 2d}",
     "emit": "{name: order.paid, payload: …}",
+    "signal": "{name: …, payload: …}",
     "decide": "{step: …, by: …}",
     "calls": "- action: {field: value}",
     "calls_in_any_order": "- action: {field: value}",

@@ -241,8 +241,8 @@ class BaseWorkflowContext:
         workflow, or at its end.
         """
         options = _CallOptions(retry, timeout, heartbeat)
-        request = _of_function(self._driver, function, args, sys._getframe(1), name, options)
-        request.recovers = True
+        caller = sys._getframe(1)
+        request = _of_function(self._driver, function, args, caller, name, options, undoes=True)
         return CompensationBlock(self._driver, request)
 
 
@@ -824,15 +824,19 @@ def _of_function(
     caller: FrameType,
     name: str | None,
     options: _CallOptions,
+    *,
+    undoes: bool = False,
 ) -> StepRequest[Any]:
     called, before, named = step_function(function, driver.find)
+    spec = called.undoing if undoes else called.spec
     return StepRequest(
         _name(name, called.name),
         place_of(caller),
-        called.read,
+        _same if undoes else called.read,
         options=options.of(called.spec.name),
         input=called.input((*before, *arguments), named),
-        spec=None if called.registered else called.spec,
+        spec=None if called.registered else spec,
+        recovers=undoes,
     )
 
 

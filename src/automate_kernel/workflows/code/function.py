@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from types import UnionType
 from typing import Any, Union, cast, get_args, get_origin
@@ -35,6 +36,8 @@ class StepFunction:
         """True if the application knows it by its spec's name."""
         self.spec: OperationSpec = registered or step_operation(function)
         """The operation that it is."""
+        self.undoing: OperationSpec = replace(self.spec, is_unread=True)
+        """The same for a call that undoes something, whose result no workflow sees."""
         binding = cast("Binding", self.spec.binding)
         hints = type_hints(function)
         parameters = inspect.signature(function).parameters.values()
