@@ -219,3 +219,32 @@ def test_a_lock_that_is_held_is_no_failure_of_the_database(
         with pytest.raises(AutomateError, match="lock timeout"), storage.begin() as others:
             others.keep_writers_out(DEFINITION)
     assert stored(storage) == set()
+
+
+@pytest.mark.parametrize("engine_name", ENGINES)
+def test_many_definitions_cost_one_look_at_the_executions(
+    engine_name: str, request: pytest.FixtureRequest, clock: FakeClock
+) -> None:
+    """Those of a workflow may be millions, and a look for each definition took a worker minutes."""
+    engine: sa.Engine = request.getfixturevalue(engine_name)
+    storage = SqlAlchemyStorage(engine, clock=clock)
+    unused(storage, *range(1, 21))
+    with storage.begin() as rows:
+        for version in range(21, 26):
+            start(rows, storage, version, version)
+    clock.advance(2 * DAY)
+    looks = list[str]()
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "automate_execution" in statement:
+            looks.append(statement)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        assert purge_definitions(storage, older_than_seconds=DAY, limit=15) == 15
+        assert purge_definitions(storage, older_than_seconds=DAY, limit=15) == 5
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+    # For each purge: at all of them, at those of late, and at those that go on.
+    assert len(looks) == 6
+    assert stored(storage) == {workflow(version).hash() for version in range(21, 26)}

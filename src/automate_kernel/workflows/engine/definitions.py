@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 
 from automate_kernel.arguments import check_age
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import LockedError
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.rows import Now, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import ExecutionStatus
@@ -21,6 +22,8 @@ _LIVE = [status.value for status in ExecutionStatus if not status.finished]
 # A transaction that begins an execution may commit so long after the execution's own time.
 _LONGEST_TRANSACTION = 86_400.0
 _SHORTEST_PREFIX = 6
+# Definitions that one statement names.
+_AT_ONCE = 500
 
 
 def find_definition(storage: Storage, digest: str) -> Workflow:
@@ -71,14 +74,15 @@ def purge_definitions(
     """
     Delete up to *limit* definitions that no execution is pinned to; return their number.
 
-    Only those that were stored that long ago, and whose hashes are not among *keep*. Each goes in
-    a transaction of its own. A definition with which an execution begins at that moment stays.
+    Only those that were stored that long ago, and whose hashes are not among *keep*. Those of one
+    workflow go in one transaction. A definition with which an execution begins at that moment
+    stays.
     """
     check_age(older_than_seconds, "older_than_seconds")
     purged = 0
-    for row in _candidates(storage, older_than_seconds, keep, limit):
+    for workflow, ids in _candidates(storage, older_than_seconds, keep, limit):
         try:
-            purged += _purge(storage, row)
+            purged += write(storage, None, partial(_purge, workflow=workflow, ids=ids))
         except LockedError:
             # Executions begin with it, or with others, for longer than they may be held up.
             logger.debug("definitions are in use; the next purge goes on")
@@ -86,50 +90,53 @@ def purge_definitions(
     return purged
 
 
-def _candidates(storage: Storage, age: float, keep: Collection[str], limit: int) -> Sequence[Row]:
-    """Return definitions that no execution was pinned to a moment ago."""
+def _candidates(
+    storage: Storage, age: float, keep: Collection[str], limit: int
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield workflows with definitions of theirs that no execution was pinned to a moment ago."""
     with storage.begin(atomic=False) as rows:
         old = rows.select(
             DEFINITION, [Where("created_at", "le", Now(-age))], order_by=("created_at",),
-            columns=("id", "name", "created_at"),
+            columns=("id", "name"),
         )  # fmt: skip
-        found: list[Row] = []
-        for row in old:
-            if len(found) == limit:
-                break
-            its = Where("workflow", "eq", row["name"])
-            if row["id"] not in keep and not _is_used(rows, row, its):
-                found.append(row)
-    return found
+    of_workflow: dict[str, list[str]] = {}
+    for row in old:
+        if row["id"] not in keep:
+            of_workflow.setdefault(row["name"], []).append(row["id"])
+    for workflow, ids in of_workflow.items():
+        if limit <= 0:
+            return
+        with storage.begin(atomic=False) as rows:
+            used = _used(rows, ids, Where("workflow", "eq", workflow))
+        unused = [each for each in ids if each not in used][:limit]
+        limit -= len(unused)
+        if unused:
+            yield workflow, unused
 
 
-def _is_used(rows: Rows, row: Row, *among: Where) -> bool:
-    """Return True if an execution, one *among* these, is pinned to the definition."""
-    where = [*among, Where("definition_id", "eq", row["id"])]
-    # The oldest are looked at first: those of an old definition stand there.
-    return bool(rows.select(EXECUTION, where, order_by=("created_at",), limit=1, columns=("id",)))
+def _used(rows: Rows, ids: Sequence[str], *among: Where) -> set[str]:
+    """Return those of the definitions *ids* that an execution, one *among* these, is pinned to."""
+    used = set[str]()
+    for first in range(0, len(ids), _AT_ONCE):
+        some = Where("definition_id", "in", ids[first : first + _AT_ONCE])
+        # All in one walk along the executions, which may be many.
+        counted = rows.count(EXECUTION, ("definition_id",), [*among, some])
+        used |= {row["definition_id"] for row in counted}
+    return used
 
 
-def _is_used_by_now(rows: Rows, row: Row) -> bool:
-    """Return True if an execution is pinned to the definition that was not a moment ago."""
-    its = Where("workflow", "eq", row["name"])
-    if _is_used(rows, row, its, Where("created_at", "ge", Now(-_LONGEST_TRANSACTION))):
-        return True
-    # An older one, which goes on with it.
-    return _is_used(rows, row, Where("status", "in", _LIVE))
-
-
-def _purge(storage: Storage, row: Row) -> bool:
-    mine = [Where("id", "eq", row["id"])]
-
-    def work(rows: Rows) -> bool:
-        # Who begins an execution inserts its definition first, and is let go on where there is one
-        # already. Until that transaction ends, its execution can't be seen: so it is waited for,
-        # and those that come later wait, and find that the definition is gone.
-        rows.keep_writers_out(DEFINITION)
-        held = rows.select(DEFINITION, mine, lock=True, skip_locked=True, columns=("id",))
-        if not held or _is_used_by_now(rows, row):
-            return False
-        return bool(rows.delete(DEFINITION, mine))
-
-    return write(storage, None, work)
+def _purge(rows: Rows, workflow: str, ids: Sequence[str]) -> int:
+    # Who begins an execution inserts its definition first, and is let go on where there is one
+    # already. Until that transaction ends, its execution can't be seen: so it is waited for,
+    # and those that come later wait, and find that the definition is gone.
+    rows.keep_writers_out(DEFINITION)
+    found = rows.select(
+        DEFINITION, [Where("id", "in", sorted(ids))], order_by=("id",), lock=True,
+        skip_locked=True, columns=("id",),
+    )  # fmt: skip
+    held = [row["id"] for row in found]
+    # By now: one that was not there a moment ago, or an older one, which goes on with it.
+    recent = Where("created_at", "ge", Now(-_LONGEST_TRANSACTION))
+    used = _used(rows, held, Where("workflow", "eq", workflow), recent)
+    used |= _used(rows, held, Where("status", "in", _LIVE))
+    return rows.delete(DEFINITION, [Where("id", "in", sorted({*held} - used))])
