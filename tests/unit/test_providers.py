@@ -242,6 +242,21 @@ def test_a_failing_init_is_a_config_error() -> None:
     assert "in __init__" in f"{caught.value.trace}"
 
 
+def test_what_an_init_tells_people_is_told() -> None:
+    """It was hidden behind the name of its class."""
+
+    class Picky(BaseProvider):
+        key = "picky"
+
+        def __init__(self, config: dict[str, Any], *, ctx: ProviderContext) -> None:
+            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "the URL has no host", hint="add it")
+
+    registry = ProviderRegistry(discover=False)
+    registry.register(Picky)
+    with pytest.raises(ConfigError, match=r"could not be created: the URL has no host \(add it\)"):
+        registry.create("picky", {})
+
+
 def test_a_context_is_enough_for_a_test() -> None:
     """With a key alone there is a logger, and there are no secrets and no settings."""
     ctx = ProviderContext(key="x")

@@ -591,3 +591,24 @@ def test_a_command_tries_to_write_before_anybody_is_asked(
     assert done.exit_code == 1
     assert f"secret '{KEY}' can't be written: File exists" in done.output
     assert "Open this page" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"scopes": "read write"}, r"scopes is a list of texts \(write scopes=\['read', 'write'\]"),
+        ({"client_id": ""}, "needs token_url and client_id"),
+    ],
+)
+def test_a_slip_in_the_client_is_told(wrong: Any, says: str) -> None:
+    """The scopes were the letters of a text, and the service alone knew that a client had no id."""
+    given = {"token_url": "https://crm.example/token", "client_id": "me", **wrong}
+    with pytest.raises(ConfigError, match=says):
+        OAuth2("account", **given)
+
+
+def test_an_address_for_the_answer_that_is_none_is_told() -> None:
+    url = "https://crm.example"
+    account = OAuth2("a", token_url=f"{url}/t", authorize_url=f"{url}/a", client_id="me")
+    with pytest.raises(ConfigError, match="the redirect URI is no URL"):
+        account.begin("app.example/callback")

@@ -321,7 +321,7 @@ def construct(cls: type[P], complete: dict[str, Any], ctx: PluginContext) -> P:
     except ConfigError:
         raise
     except Exception as error:
-        problem = _not_created(cls, ctx.key, error)
+        problem = _not_created(cls, ctx.key, error, ctx.redact)
         mark(problem, error, ctx.redact)
         text = ctx.redact(f"{type(error).__name__}: {error}")
         log_error(ctx.logger, logging.ERROR, "%s", text, trace=problem.trace)
@@ -329,8 +329,14 @@ def construct(cls: type[P], complete: dict[str, Any], ctx: PluginContext) -> P:
         raise problem from None
 
 
-def _not_created(cls: type[Plugin], key: str, error: Exception) -> ConfigError:
+def _not_created(
+    cls: type[Plugin], key: str, error: Exception, redact: Callable[[str], str]
+) -> ConfigError:
     what = f"{cls._noun} {key!r} could not be created"
+    if isinstance(error, AutomateError):  # made for people, as other texts are not
+        return ConfigError(
+            f"{what}: {redact(error.message)}", hint=error.hint and redact(error.hint)
+        )
     if isinstance(error, TypeError):
         signature = inspect.signature(cls)
         try:

@@ -14,6 +14,7 @@ from automate_http.oauth_account import (
     OAuthServer,
     need_authlib,
 )
+from automate_kernel.errors import ConfigError
 from automate_kernel.operations.account import AccountStatus, Consent
 from automate_kernel.operations.context import SecretReader, current_call
 
@@ -59,8 +60,12 @@ class OAuth2(Auth):
         clock: Callable[[], float] = time.time,
     ) -> None:
         need_authlib()
+        if isinstance(scopes, str):  # its letters would be the scopes
+            raise ConfigError(
+                "OAuth 2: scopes is a list of texts", hint=f"write scopes={scopes.split()!r}"
+            )
         server = None
-        if token_url is not None and client_id is not None:
+        if token_url and client_id:
             server = OAuthServer(token_url, client_id, authorize_url, tuple(scopes))
         self._client = OAuthClient(
             plugin=plugin,

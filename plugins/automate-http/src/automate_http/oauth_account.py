@@ -193,6 +193,10 @@ class OAuthAccount(Auth):
                 ErrorCodes.FAILED_PRECONDITION,
                 f"{self._key!r} is no person's account: it has no authorize_url",
             )
+        if not urlsplit(redirect_uri).scheme:
+            raise ConfigError(
+                "the redirect URI is no URL", hint="such as https://app.example/oauth/callback"
+            )
         server, authlib = self._client.found(redirect_uri), _Authlib()
         state, verifier = random.token_urlsafe(32), random.token_urlsafe(64)
         url = authlib.prepare_grant_uri(
