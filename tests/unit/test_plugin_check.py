@@ -132,6 +132,37 @@ def test_what_is_not_installed_has_no_levels_without_problems(tmp_path: Path) ->
         PluginProject.named("./nowhere")
 
 
+OWN_KEY = """
+from automate_kernel import Connector
+
+class Odd(Connector):
+    key = "odd"
+    display_name = "Odd"
+
+    def check(self):
+        return f"{self.config['name']} answers"
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--test-connection"], 0, "connector west: the west answers"),
+        ([], 2, "the key 'west' is this application's"),
+    ],
+)
+def test_a_plugin_under_a_key_of_the_application_can_be_asked(
+    tmp_path: Path, options: list[str], code: int, says: str
+) -> None:
+    """As one of several servers: no distribution announces it, and `plugins ls` shows it."""
+    (tmp_path / "automate.toml").write_text(
+        'plugins = ["west=oddly:Odd"]\n[config.west]\nname = "the west"\n'
+    )
+    done = checked(tmp_path, OWN_KEY, *options, place="west")
+    assert done.returncode == code, done.stderr
+    assert says in done.stdout + done.stderr
+
+
 def test_code_that_fails_as_it_is_asked_is_a_finding(tmp_path: Path) -> None:
     """With the error and a remedy, in place of an error of the command."""
     done = checked(tmp_path, CONNECTOR, "--json")

@@ -292,17 +292,25 @@ def _connection(check: PluginCheck) -> Iterator[Fault]:
         if plugin.check is Plugin.check:
             continue  # said by `probe`
         try:
-            answer = check.kernel.operations.instance(found.kind, found.key).check()
-            if inspect.isawaitable(answer):  # on the loop where the plugin is closed, too
-                answer = check.kernel.operations.portal.run(answer)
-        except Exception as error:
-            problem = check.kernel.operations.clean_error(error, f"{found.kind} {found.key!r}")
+            answer = connection_answer(check.kernel, found.kind, found.key)
+        except AutomateError as problem:
             yield (
                 f"{found.key}: {problem.code}: {problem.message}",
                 problem.hint or f"correct [config.{found.key}] in automate.toml, or its secrets",
             )
         else:
-            check.notes.append(f"{found.key}: {check.kernel.redactor.redact(str(answer))}")
+            check.notes.append(f"{found.key}: {answer}")
+
+
+def connection_answer(kernel: Kernel, kind: str, key: str) -> str:
+    """Return what the connection test of a plugin says; raises `AutomateError` if it fails."""
+    try:
+        answer = kernel.operations.instance(kind, key).check()
+        if inspect.isawaitable(answer):  # on the loop where the plugin is closed, too
+            answer = kernel.operations.portal.run(answer)
+    except Exception as error:
+        raise kernel.operations.clean_error(error, f"{kind} {key!r}") from None
+    return "it has no connection test" if answer is None else kernel.redactor.redact(str(answer))
 
 
 def _contract(check: PluginCheck) -> Iterator[Fault]:

@@ -12,7 +12,7 @@ import typer
 from automate_kernel.cli.command import Commands, Context
 from automate_kernel.cli.commands import plugins
 from automate_kernel.cli.inputs import argument, flag, option
-from automate_kernel.errors import ConfigError
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
     from automate_kernel.authoring.check import CheckProblem, CheckReport
@@ -79,7 +79,8 @@ def check(
 
     The level is computed: nobody can claim one. It runs the project's tests. With a key it looks at
     what is installed, without tests, and calls no operation. It says what it has not looked at.
-    Exits with 1 below --level.
+    Exits with 1 below --level. A key that the application gives a plugin, as to one server of
+    several, goes with --test-connection.
     """
     from automate_kernel.authoring.check import PluginCheck
     from automate_kernel.authoring.levels import PluginLevel
@@ -88,7 +89,14 @@ def check(
     words = {each.word: each for each in PluginLevel}
     if level not in words:
         raise ConfigError(f"--level: there is no level {level!r}", hint=f"use {_LEVELS}")
-    project = PluginProject.named(place)
+    try:
+        project = PluginProject.named(place)
+    except AutomateError as error:
+        if error.code is not ErrorCodes.NOT_FOUND:
+            raise
+        if not _checked_of_application(context, place, test_connection):
+            raise
+        return
     kernel = context.session.in_memory(workflows=False)
     config = context.session.settings["config"]
     with context.out.working("running the plugin's tests") as show:
@@ -96,6 +104,24 @@ def check(
     _show_report(context, report)
     if report.level < words[level]:
         raise typer.Exit(1)
+
+
+def _checked_of_application(context: Context, key: str, test_connection: bool) -> bool:
+    """Test the connection of a plugin whose *key* the application alone gives it, if it has one."""
+    from automate_kernel.authoring.check import connection_answer
+
+    kernel = context.session.in_memory(workflows=False)
+    kinds = [kind for kind in ("connector", "provider") if key in kernel.plugins.keys(kind)]
+    if kinds and not test_connection:
+        raise ConfigError(
+            f"the key {key!r} is this application's, and of no distribution's own",
+            hint="add --test-connection, or name the distribution to have it checked",
+        )
+    for kind in kinds:
+        answer = connection_answer(kernel, kind, key)
+        context.out.data({"kind": kind, "key": key, "connection": answer})
+        context.out.line(f"{kind} {key}: {answer}")
+    return bool(kinds)
 
 
 def _show_report(context: Context, report: CheckReport) -> None:
