@@ -12,7 +12,8 @@ import pytest
 from automate_kernel import Connector, Kernel, TriggerSpec
 from automate_kernel.http.app import webhook_app
 from automate_kernel.cli.commands.worker import _bind
-from automate_kernel.cli.serving import PatientProtocol, server_of
+from automate_kernel.cli.patient_protocol import PatientProtocol
+from automate_kernel.cli.serving import server_of
 from automate_kernel.webhooks import GitHubSignature
 
 SECRET, BODY = "a-webhook-secret", b'{"ref": "main"}'

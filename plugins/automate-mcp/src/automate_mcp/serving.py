@@ -14,6 +14,7 @@ from mcp.server import ServerRequestContext
 from mcp.server.stdio import stdio_server
 
 from automate_kernel import Kernel
+from automate_kernel.cli.patient_protocol import PatientProtocol
 from automate_kernel.errors import ConfigError
 from automate_mcp.asgi import mcp_app
 from automate_mcp.server import mcp_server
@@ -61,19 +62,25 @@ def serve_http(
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from None
+    shown = f"[{host}]" if ":" in host else host
+    ready(f"MCP at http://{shown}:{listening.getsockname()[1]}/mcp")
+    server_of(app).run(sockets=[listening])
+
+
+def server_of(app: Any) -> uvicorn.Server:
+    """Return a server for *app* that gives up on slow clients, most of which have no token."""
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
+        http=PatientProtocol,
         server_header=False,
         proxy_headers=False,
         ws="none",
         lifespan="on",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    shown = f"[{host}]" if ":" in host else host
-    ready(f"MCP at http://{shown}:{listening.getsockname()[1]}/mcp")
-    uvicorn.Server(config).run(sockets=[listening])
+    return uvicorn.Server(config)
 
 
 @contextmanager
