@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 from automate_kernel import AutomateError, ConfigError, Connector, Kernel
-from automate_kernel.connectors import PolledEvent, PollResult, poll
+from automate_kernel.connectors import PolledEvent, PollResult, TriggerSpec, poll
 from automate_kernel.errors import LeaseLostError, PluginError
 from automate_kernel.operations.context import current_call
 from automate_kernel.polls.spec import checked_result, polls_of
@@ -795,6 +795,42 @@ def test_the_doctor_knows_how_polls_fare(sheet: Sheet) -> None:
     assert found()[0] == "fail"
     assert "no worker calls it" in found()[1]
     kernel.close()
+
+
+class Hub(Connector):
+    key = "hub"
+    display_name = "Hub"
+
+    @classmethod
+    def triggers(cls) -> list[TriggerSpec]:
+        return [TriggerSpec("push")]
+
+    @poll("new_row", every="1m")
+    def new_row(self, cursor: Any) -> PollResult:
+        return PollResult()
+
+
+@pytest.mark.parametrize(
+    ("event", "remedy"),
+    [
+        ("hub.new_row", None),
+        ("hub.*", None),
+        ("order.created", None),
+        ("hub.new_rows", "did you mean 'hub.new_row'? hub has: hub.new_row, the webhook push"),
+        ("hub.push", "write {type: webhook, connector: hub, trigger: push}"),
+    ],
+)
+def test_the_doctor_knows_of_an_event_that_never_comes(event: str, remedy: str | None) -> None:
+    """A misspelt one, or a webhook as an event, starts nothing, and nobody says so."""
+    from automate_kernel.monitoring.diagnosis import poll_findings
+
+    with Kernel(MemoryStorage(), plugins=[Hub], discover=False) as kernel:
+        trigger = {"type": "event", "event": event}
+        kernel.add_workflow(
+            {"name": "w", "trigger": trigger, "steps": [{"id": "a", "sleep": "1s"}]}
+        )
+        (found,) = poll_findings(kernel, command="automate polls", idle_seconds=60)
+    assert (found.state, found.remedy) == ("ok" if remedy is None else "warn", remedy)
 
 
 def test_commands_show_and_steer_polls(sheet: Sheet) -> None:

@@ -373,7 +373,29 @@ def poll_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> list[
         elif late > idle_seconds:
             text = f"{named} is due for {late:.0f} s, and no worker calls it"
             found.append(Finding("polls", "fail", text, "start one: automate worker"))
+    found += _unmatched_findings(kernel)
     return found or [Finding("polls", "ok", f"{_counted(len(polls), 'poll')}, none failing")]
+
+
+def _unmatched_findings(kernel: Kernel) -> Iterator[Finding]:
+    """Yield the events that workflows wait for, and that sound like a connector's but are none."""
+    for event, key in kernel.polls.unmatched().items():
+        try:
+            cls = kernel.plugins.connectors.get(key)
+            polls = [f"{key}.{spec.name}" for spec in cls.polls()]
+            webhooks = [spec.name for spec in cls.triggers()]
+        except AutomateError:
+            continue  # reported with the plugins
+        meant = next((each for each in webhooks if f"{key}.{each}" == event), None)
+        if meant is not None:
+            remedy = f"write {{type: webhook, connector: {key}, trigger: {meant}}}"
+        elif polls or webhooks:
+            known = ", ".join([*polls, *(f"the webhook {each}" for each in webhooks)])
+            remedy = did_you_mean(event, polls, also=f"{key} has: {known}")
+        else:
+            continue
+        text = f"a workflow waits for the event {event!r}, which is no poll of {key!r}"
+        yield Finding("polls", "warn", text, remedy)
 
 
 def execution_findings(kernel: Kernel, *, command: str) -> list[Finding]:

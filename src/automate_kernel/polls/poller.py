@@ -102,6 +102,15 @@ class Polls:
                 found[made.id] = made
         return found
 
+    def unmatched(self) -> dict[str, str]:
+        """Return the events that name a connector and are none of its polls, with its key."""
+        found: dict[str, str] = {}
+        for pattern, _ in dict.fromkeys(self._demand()):
+            connector = self._connector_in(pattern)
+            if connector is not None and not self._matching(pattern):
+                found[pattern] = connector
+        return found
+
     def find(self, listening: Iterable[tuple[str, str | None]] | None = None) -> list[Poll]:
         """
         Find the polls that some workflow listens to, with their state.
@@ -164,12 +173,11 @@ class Polls:
 
     def _matching(self, pattern: str) -> list[tuple[str, PollSpec]]:
         """Return the polls whose events *pattern* means. Of other connectors nothing is loaded."""
-        connector, dot, _ = pattern.partition(".")
-        source = self._operations.sources["connector"]
-        if not dot or any(each in connector for each in _PATTERN) or connector not in source:
+        connector = self._connector_in(pattern)
+        if connector is None:
             return []
         try:
-            cls = source.get(connector)
+            cls = self._operations.sources["connector"].get(connector)
         except AutomateError:
             return []  # reported with the plugins, and by each of its actions
         return [
@@ -177,6 +185,11 @@ class Polls:
             for spec in cls.polls()  # type: ignore[attr-defined]
             if fnmatchcase(f"{connector}.{spec.name}", pattern)
         ]
+
+    def _connector_in(self, pattern: str) -> str | None:
+        connector, dot, _ = pattern.partition(".")
+        named = dot and not any(each in connector for each in _PATTERN)
+        return connector if named and connector in self._operations.sources["connector"] else None
 
 
 class _ClaimLostError(Exception):
