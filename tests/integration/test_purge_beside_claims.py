@@ -1,8 +1,9 @@
-"""Deleting what is finished and claiming what waits never wait for each other, on PostgreSQL."""
+"""Deleting what is finished and claiming what waits never wait for each other."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,3 +115,29 @@ def test_claiming_goes_on_while_thousands_are_purged(
     while deleted := sweeper.purge(older_than_seconds=0):
         swept += deleted
     assert swept == 6000 + len(ids)
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql_engine", "mariadb_engine"])
+@pytest.mark.parametrize("limit", [7, 1000])
+def test_what_is_held_for_a_moment_is_no_end_of_a_purge(
+    engine_name: str, limit: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MariaDB's claims read whole indexes, and hold all that is finished while they do."""
+    engine: sa.Engine = request.getfixturevalue(engine_name)
+    store, pauses = store_on(engine), list[float]()
+    finished(store, 20)
+    with engine.connect() as connection:
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 8:  # of the second purge
+                connection.rollback()
+
+        monkeypatch.setattr(time, "sleep", pause)
+        connection.execute(sa.text("SELECT id FROM automate_outbox FOR UPDATE"))
+        assert store.purge(older_than_seconds=0, limit=limit) == 0
+        assert 0 < len(pauses) < 8
+        purged = []
+        while gone := store.purge(older_than_seconds=0, limit=limit):
+            purged.append(gone)
+    assert sum(purged) == 20

@@ -17,6 +17,9 @@ from automate_kernel.storage.tables import FAILURE, LABEL, OUTBOX
 _FOR_PEOPLE = (ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
 # Rows that one transaction looks at.
 _WINDOW = 2000
+# Rounds that are made again if all was locked, and the time between two.
+_TRIES = 5
+_MOMENT_SECONDS = 0.05
 # The clocks of those who make ids may differ by so much.
 _SLACK = timedelta(hours=1)
 
@@ -58,25 +61,30 @@ class Retention:
         Delete items in *statuses* that finished *age* seconds ago, from where the last walk ended.
 
         It goes around once at most, and ends at *limit* items, or when the monotonic clock shows
-        *until*.
+        *until*. Without *until*, a round in which all that it found was locked is made again, some
+        times: where claims read whole indexes they hold what is finished for a moment, and who
+        calls this until nothing is left would end too early.
         """
         age = check_age(age, "the time for which items are kept")
         limit = None if limit is None else check_limit(limit, least=0)
         each_one = (check_choice(each, ItemStatus, "status") for each in several(statuses))
         chosen = tuple(sorted(status.value for status in each_one))
-        deleted, start = 0, self._walked.get(chosen)
+        deleted, locked, start = 0, 0, self._walked.get(chosen)
         place, around = start, start is None
+        tries = _TRIES if until is None else 0
         while limit is None or deleted < limit:
             left = None if limit is None else limit - deleted
             work = partial(_pass_window, place=place, statuses=chosen, age=age, limit=left)
-            found, place = write(self._storage, None, work)
-            deleted += found
-            if place is None:
-                if around:
-                    break
+            found, missed, place = write(self._storage, None, work)
+            deleted, locked = deleted + found, locked + missed
+            if place is None and not around:
                 around = True
-            elif start is not None and around and place >= start:
-                break
+            elif around and (place is None or (start is not None and place >= start)):
+                if deleted or not locked or not tries:
+                    break
+                tries, locked = tries - 1, 0
+                start, around = place, place is None
+                time.sleep(_MOMENT_SECONDS)
             if until is not None and time.monotonic() >= until:
                 break
         self._walked[chosen] = place
@@ -85,33 +93,38 @@ class Retention:
 
 def _pass_window(
     rows: Rows, place: str | None, statuses: Sequence[str], age: float, limit: int | None
-) -> tuple[int, str | None]:
-    """Delete from the rows after *place*; returns how many, and the place to go on from."""
-    deleted, passed = _delete_window(rows, place, statuses, age, limit)
-    return deleted, _beyond(passed, rows.now() - timedelta(seconds=age)) if passed else None
+) -> tuple[int, int, str | None]:
+    """Delete from the rows after *place*: how many, how many were locked, and where to go on."""
+    deleted, locked, passed = _delete_window(rows, place, statuses, age, limit)
+    further = _beyond(passed, rows.now() - timedelta(seconds=age)) if passed else None
+    return deleted, locked, further
 
 
 def _delete_window(
     rows: Rows, place: str | None, statuses: Sequence[str], age: float, limit: int | None
-) -> tuple[int, list[Row]]:
-    """Delete from the rows after *place*; returns how many, and the rows passed."""
+) -> tuple[int, int, list[Row]]:
+    """Delete from the rows after *place*: how many, how many were locked, and the rows passed."""
     beyond = [] if place is None else [Where("id", "gt", place)]
     passed = rows.select(
         OUTBOX, beyond, order_by=("id",), limit=_WINDOW, columns=("id", "created_at")
     )
     if not passed:
-        return 0, []
+        return 0, 0, []
     over = [Where("status", "in", statuses), Where("completed_at", "le", Now(-age))]
+    which = [*beyond, Where("id", "le", passed[-1]["id"]), *over]
+    # Mostly there are none, and then nothing is locked.
+    due = rows.select(OUTBOX, which, order_by=("id",), limit=limit, columns=("id",))
+    if not due:
+        return 0, 0, passed
     found = rows.select(
-        OUTBOX, [*beyond, Where("id", "le", passed[-1]["id"]), *over],
-        order_by=("id",), limit=limit, lock=True, skip_locked=True, columns=("id",),
+        OUTBOX, which, order_by=("id",), limit=limit, lock=True, skip_locked=True, columns=("id",),
     )  # fmt: skip
     ids = [row["id"] for row in found]
     deleted = rows.delete(OUTBOX, [Where("id", "in", ids), *over])
     forget(rows, ids)
     if len(ids) == limit:
         passed = [row for row in passed if row["id"] <= ids[-1]]
-    return deleted, passed
+    return deleted, max(0, len(due) - len(ids)), passed
 
 
 def _beyond(passed: Sequence[Row], over: datetime) -> str:
