@@ -462,3 +462,50 @@ def test_what_undoes_may_return_anything() -> None:
         execution = kernel.run(undone)
     assert execution.error == "step 'fail' failed: no"
     assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "says"),
+    [
+        (
+            SecretStr,
+            SecretStr("hunter22"),
+            "no secret is stored: read it where it is needed, or pa",
+        ),
+        (
+            dict,
+            {1: 2},
+            "it has a key that is not text but int (write the type of its keys in the a",
+        ),
+        (Pet, Dog(name="Rex"), ""),
+        (list[date], (DAY,), ""),
+        (Iterable[date], [DAY], ""),
+        (dict[str, Any], {"when": DAY}, ""),
+        (dict[int, set[Color]], {1: {Color.RED}}, ""),
+    ],
+)
+def test_an_argument_becomes_what_its_parameter_takes(
+    annotation: Any, value: Any, says: str
+) -> None:
+    """But nothing of it is lost unseen: that is refused before the call."""
+    got = list[Any]()
+
+    def take(given: Any) -> None:
+        got.append(given)
+
+    async def below(ctx: WorkflowContext, given: Any) -> None:
+        got.append(given)
+
+    take.__annotations__["given"] = below.__annotations__["given"] = annotation
+    with Kernel(discover=False) as kernel:
+        kernel.workflow(below)
+
+        @kernel.workflow
+        async def giving(ctx: WorkflowContext, child: bool) -> None:
+            await (ctx.child(below, value) if child else ctx.step(take, value))
+
+        for child, count in ((False, 1), (True, 2)):
+            error = kernel.run(giving, child).error
+            assert says in str(error) and "hunter22" not in str(error)
+            assert (error is None) is (not says)
+            assert len(got) == (0 if says else count)

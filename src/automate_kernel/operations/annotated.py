@@ -29,24 +29,45 @@ class Values:
 
     def __init__(self, annotation: Any, what: str, *, base64: bool = False) -> None:
         self._what = what
+        self._annotation = annotation
+        self._shape = Shape()
         self._adapter: TypeAdapter[Any] | None = None
         if annotation not in (Any, None, type(None), inspect.Parameter.empty):
             with readable_types(what, WorkflowError):
                 self._adapter = _adapter(annotation, base64)
+            self._shape = shape_of(self._adapter.core_schema)
 
     def json_schema(self) -> dict[str, Any] | None:
         """Return the JSON Schema of the values, or None if any JSON is one."""
         return None if self._adapter is None else self._adapter.json_schema()
 
     def write(self, value: Any) -> Any:
-        """Return *value* as JSON, in which references to secrets stay as they are."""
+        """
+        Return *value* as JSON, in which references to secrets stay as they are.
+
+        It may become one of the annotation's type. Raises `PayloadError` for one that would lose
+        something unseen: a `SecretStr`, keys that are no text.
+        """
         if is_plain(value):
             return value
         if isinstance(value, (SecretRef, Sealed)):
             return value
         if _holds_secret(value):
             return self._written(value)
-        return self._dump(self._converted(value))
+        written = self._dump(self._converted(value))
+        faithful = self._shape.faithful and type(value) is self._annotation
+        if not faithful and self._adapter is not None:
+            self._require_kept(value, written)
+        return written
+
+    def _require_kept(self, value: Any, written: Any) -> None:
+        try:
+            back = self.read(written)
+        except AutomateError:
+            return  # the call tells it
+        lost = difference(value, back, loose=self._shape.loose, converts=True)
+        if lost is not None:
+            raise lost.about(self._what.removeprefix("the "))
 
     def _written(self, value: Any) -> Any:
         """Return *value* as JSON, with the references to secrets in it."""
@@ -124,8 +145,6 @@ class Results(Values):
             # What pydantic reads as one is empty the second time.
             annotation = list[get_args(annotation)]  # type: ignore[misc]
         super().__init__(annotation, what, base64=True)
-        self._annotation = annotation
-        self._shape = Shape() if self._adapter is None else shape_of(self._adapter.core_schema)
         if self._shape.problem is not None:
             problem, hint = self._shape.problem
             raise WorkflowError(f"{what} {problem}", hint=hint)

@@ -17,19 +17,23 @@ _NAME_IT = (
 )
 
 
-def difference(given: Any, back: Any, *, loose: bool = False) -> UnstorableError | None:
+def difference(
+    given: Any, back: Any, *, loose: bool = False, converts: bool = False
+) -> UnstorableError | None:
     """
     Return the error for what of *given* is another value in *back*, as its JSON is read, or None.
 
     What becomes one of JSON's own types is none: a tuple that is a list, a text of an enum. With
-    *loose* anything may be what is written for it: a date that is text.
+    *loose* anything may be what is written for it: a date that is text. With *converts* any type
+    may become another, and a value of the same one must be the same.
     """
-    return _Comparison(loose).of(given, back, ())
+    return _Comparison(loose, converts).of(given, back, ())
 
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
     loose: bool
+    converts: bool
 
     def of(self, given: Any, back: Any, path: tuple[str | int, ...]) -> UnstorableError | None:
         if isinstance(given, Mapping) and isinstance(back, Mapping):
@@ -40,9 +44,15 @@ class _Comparison:
                 return self._first(zip(range(len(given)), given, back, strict=True), path)
         elif type(given) is type(back):
             return self._of_one_type(given, back, path)
-        elif _is_converted(given, back) or (self.loose and _is_written(given, back)):
+        elif self._becomes(given, back):
             return None
         return _changed(given, back, path)
+
+    def _becomes(self, given: Any, back: Any) -> bool:
+        """Return True if *given* may become *back*, which is of another type."""
+        if self.converts or _is_converted(given, back):
+            return True
+        return self.loose and _is_written(given, back)
 
     def _of_mappings(
         self, given: Mapping[Any, Any], back: Mapping[Any, Any], path: tuple[str | int, ...]
@@ -121,7 +131,9 @@ def _is_written(given: Any, back: Any) -> bool:
 def _changed(given: Any, back: Any, path: tuple[str | int, ...]) -> UnstorableError:
     was, becomes = type_name(given), type_name(back)
     if type(given) is type(back):
-        hint = "let what its serializers write be what its validators take, or return plain values"
+        hint = "let what its serializers write be what its validators take, or give plain values"
+        if hasattr(given, "get_secret_value"):
+            hint = 'no secret is stored: read it where it is needed, or pass ctx.secret("KEY")'
         return UnstorableError(path, f"is {was} that comes back as another one", hint)
     hint = _NAME_IT
     if isinstance(given, type(back)):
