@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import path
@@ -22,12 +21,13 @@ from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
+from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
 from automate_kernel.http.approvals import LinkPage, decide, page_headers, show
 
 
 # In a transaction of its own: what fails is rolled back, and answered.
-@method_decorator([csrf_exempt, transaction.non_atomic_requests], name="dispatch")
+@method_decorator([csrf_exempt, non_atomic], name="dispatch")
 class ApprovalView(View):
     """Shows what is asked, and takes the answer. Looking decides nothing."""
 

@@ -1,10 +1,14 @@
-"""Upkeep of the database connections of a worker's threads, as a request does for its own."""
+"""
+Connections to databases: their upkeep in a worker's threads, and views without a transaction.
+
+A request looks after its own connections; a worker has none.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 from asgiref.sync import SyncToAsync
 from django.db import connections
@@ -14,6 +18,24 @@ from automate_kernel.plugins import hookimpl
 # Servers, proxies and firewalls cut idle connections; none that is common does so within a minute.
 _IDLE_SECONDS = 60.0
 _thread = threading.local()
+View = TypeVar("View")
+
+
+class _Everywhere(set[str]):
+    """The aliases of all databases, also of those that a project adds while it runs."""
+
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+
+def non_atomic(view: View) -> View:
+    """
+    Keep ``ATOMIC_REQUESTS`` from opening a transaction around *view*, in whichever database.
+
+    Django's own decorator is about one, by default ``default``, and the outbox may be in another.
+    """
+    vars(view)["_non_atomic_requests"] = _Everywhere()  # what Django's decorator sets
+    return view
 
 
 def freshen() -> None:

@@ -17,7 +17,6 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.wsgi import WSGIRequest
-from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 from django.http.request import UnreadablePostError
 from django.urls import path
@@ -25,6 +24,7 @@ from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
+from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
 from automate_kernel.http.answers import HttpAnswer, HttpError, answer_webhook
 from automate_kernel.webhooks import WebhookHeaders
@@ -36,7 +36,7 @@ _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 
 
 # In a transaction of its own, not in the request's: what fails is rolled back, and answered.
-@method_decorator([csrf_exempt, transaction.non_atomic_requests], name="dispatch")
+@method_decorator([csrf_exempt, non_atomic], name="dispatch")
 class WebhookView(View):
     """Accepts webhooks as events; a subclass says with *get_tenant_id* whose they are."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.transaction import non_atomic_requests
 from django.urls import URLPattern, URLResolver, include, path
 from rest_framework.routers import SimpleRouter
 
@@ -21,6 +20,7 @@ from automate_django.api.v1.operations import OperationViewSet
 from automate_django.api.v1.outbox import OutboxViewSet
 from automate_django.api.v1.plugins import PluginViewSet
 from automate_django.api.v1.workflows import EventViewSet, WorkflowViewSet
+from automate_django.connections import non_atomic
 
 app_name = "automate"
 
@@ -34,8 +34,8 @@ _post: Any = {"post": "create"}
 _list: Any = {"get": "list"}
 _retrieve: Any = {"get": "retrieve"}
 # No transaction of the request's own: a call may take its time.
-_called = non_atomic_requests(OperationViewSet.as_view({"get": "retrieve", "post": "call"}))
-_choices = non_atomic_requests(OperationViewSet.as_view({"post": "choices"}))
+_called = non_atomic(OperationViewSet.as_view({"get": "retrieve", "post": "call"}))
+_choices = non_atomic(OperationViewSet.as_view({"post": "choices"}))
 # A name may hold slashes.
 _OPERATION = "operations/<path:name>"
 _STEP = "approvals/<str:execution_id>/<str:step>"

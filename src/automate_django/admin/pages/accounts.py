@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.cache import cache
-from django.db.transaction import non_atomic_requests
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
@@ -21,6 +20,7 @@ from django.views.decorators.http import require_GET
 from automate_django.admin.pages.access import record, require_operator
 from automate_django.admin.pages.base import Link, PageSection
 from automate_django.admin.pages.display import shown_text
+from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
 from automate_kernel.errors import AutomateError
 from automate_kernel.operations.account import (
@@ -128,7 +128,7 @@ class AccountPages(PageSection):
         return HttpResponseRedirect(consent.url)
 
     # No transaction of the request's own: the service is asked here, which takes its time.
-    @non_atomic_requests
+    @non_atomic
     def callback_view(self, request: HttpRequest) -> HttpResponse:
         """Take the service's answer, store the tokens, and show the list."""
         require_operator(request)

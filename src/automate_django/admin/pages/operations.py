@@ -8,7 +8,6 @@ from uuid import uuid4
 
 from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
-from django.db.transaction import non_atomic_requests
 from django.http import Http404, HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
@@ -19,6 +18,7 @@ from automate_django.admin.pages.base import Link, PageSection
 from automate_django.admin.pages.display import Shown, shown_json, shown_text
 from automate_django.admin.pages.operation_form import OperationField, OperationForm
 from automate_django.audit_trail import json_of
+from automate_django.connections import non_atomic
 from automate_django.kernel import get_kernel
 from automate_django.operations import CALL, exposed_operations
 from automate_kernel.errors import AutomateError
@@ -69,7 +69,7 @@ class OperationPages(PageSection):
 
     # No transaction of the request's own: a call may take its time, and its entry in the audit
     # trail has to be there even if this process dies of it.
-    @non_atomic_requests
+    @non_atomic
     def operation_view(self, request: HttpRequest, name: str) -> TemplateResponse:
         """Show the form of an operation, or take what it sends."""
         view = self.call_view if request.method == "POST" else self.form_view

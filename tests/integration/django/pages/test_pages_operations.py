@@ -265,20 +265,23 @@ def test_a_form_takes_further_fields(caller: Any) -> None:
     assert "Input: must be a JSON object" in refused
 
 
-def test_a_call_holds_no_transaction(caller: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_holds_no_transaction(
+    caller: Any, replica: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With ATOMIC_REQUESTS neither: the entry in the audit trail is saved before the call."""
     from automate_kernel.http.operations import ExposedOperations
-    from django.db import connection
+    from django.db import connection, connections
 
     held: list[bool] = []
 
     def noted(self: Any, *args: Any, **options: Any) -> Any:
-        held.append(connection.in_atomic_block)
+        held.extend(connections[each].in_atomic_block for each in ("default", replica))
         return []
 
     monkeypatch.setattr(ExposedOperations, "call", noted)
     monkeypatch.setattr(ExposedOperations, "choices", noted)
-    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    for each in (connection.alias, replica):
+        monkeypatch.setitem(connections.settings[each], "ATOMIC_REQUESTS", True)
     assert send(caller, "desk.count").status_code == 200
     assert send(caller, "desk.open_ticket", choices="queue").status_code == 200
     assert held and not any(held)
