@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypeVar, Union
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    Optional,
+    TypeVar,
+    Union,
+)
 from uuid import UUID
 
 import pytest
@@ -133,6 +143,12 @@ class Cow(BaseModel):
     kind: Literal["cow"] = "cow"
 
 
+class Unfinished(BaseModel):
+    """A model of a type that there is not."""
+
+    part: Part  # type: ignore[name-defined]  # noqa: F821
+
+
 class Closed(BaseModel):
     """A model that writes more than it takes."""
 
@@ -239,6 +255,7 @@ KEPT: list[tuple[Any, Any]] = [
     (Union[int, str, None], "1"),
     (Annotated[Union[Cat, Cow], Field(discriminator="kind")], Cow()),
     (Iterable[int], [1, 2]),
+    (Iterable, [1, 2]),
 ]
 
 CONVERTED: list[tuple[Any, Any, Any]] = [
@@ -254,9 +271,11 @@ NEVER: list[tuple[Any, str]] = [
     (Callable[[], int], "has a function, which is not made from JSON"),
     (type[int], "has a class, which is not made from JSON"),
     (list[Iterable[int]], "has an Iterable, which can be read once (write list["),
+    (Optional[Iterable[int]], "has an Iterable, which can be read once (write list["),
     (Iterator[int], "Iterator[int], which is not made from JSON (make it a list, and write list["),
     (dict[tuple[int, int], int], "has keys of the type tuple, which JSON has not"),
     (dict[Planet, int], "has keys that do not come back from JSON (JSON has text as keys"),
+    (Unfinished, "is not fully defined"),
     (Renamed, "has a field that is written as 'One', and is not read by that name (give 'one'"),
     (list[Renamed], "has a field that is written as 'One'"),
     (Hidden, "is written without its field 'one', which it needs"),
@@ -374,6 +393,20 @@ def test_what_can_not_be_compared_is_taken() -> None:
     assert error is None and first.when == second.when == DAY
     (first, second), error, _ = run(list[Private], [Private(one=1)])
     assert error is None and first[0].one == second[0].one == 1
+
+
+def test_a_function_that_never_returns_is_called() -> None:
+    def fail() -> NoReturn:
+        raise AutomateError(ErrorCodes.FAILED_PRECONDITION, "no")
+
+    with Kernel(discover=False) as kernel:
+
+        @kernel.workflow
+        async def failing(ctx: WorkflowContext) -> NoReturn:
+            await ctx.step(fail)
+            raise AssertionError("not reached")
+
+        assert kernel.run(failing).error == "step 'fail' failed: no"
 
 
 def test_bytes_go_from_step_to_step() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin
 
 from automate_kernel.errors import AutomateError, PayloadError, WorkflowError
 from automate_kernel.operations.core_schemas import Shape, shape_of
@@ -17,6 +18,12 @@ from automate_kernel.storage.values import is_plain
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+
+# Annotations of which nothing follows. A function that never returns gives no value at all.
+_NOTHING = (
+    Any, None, type(None), inspect.Parameter.empty, NoReturn, getattr(typing, "Never", NoReturn),
+)  # fmt: skip
 
 
 class Values:
@@ -32,10 +39,10 @@ class Values:
         self._annotation = annotation
         self._shape = Shape()
         self._adapter: TypeAdapter[Any] | None = None
-        if annotation not in (Any, None, type(None), inspect.Parameter.empty):
+        if annotation not in _NOTHING:
             with readable_types(what, WorkflowError):
                 self._adapter = _adapter(annotation, base64)
-            self._shape = shape_of(self._adapter.core_schema)
+                self._shape = shape_of(self._adapter.core_schema)
 
     def json_schema(self) -> dict[str, Any] | None:
         """Return the JSON Schema of the values, or None if any JSON is one."""
@@ -141,9 +148,9 @@ class Results(Values):
     """
 
     def __init__(self, annotation: Any, what: str) -> None:
-        if get_origin(annotation) is Iterable:
+        if Iterable in (annotation, get_origin(annotation)):
             # What pydantic reads as one is empty the second time.
-            annotation = list[get_args(annotation)]  # type: ignore[misc]
+            annotation = list[get_args(annotation) or Any]  # type: ignore[misc]
         super().__init__(annotation, what, base64=True)
         if self._shape.problem is not None:
             problem, hint = self._shape.problem

@@ -27,6 +27,10 @@ _FAITHFUL = frozenset(
     }
 )  # fmt: skip
 _NO_SCHEMAS = frozenset({"metadata", "config", "default", "expected", "members"})
+_READ_ONCE: Problem = (
+    "has an Iterable, which can be read once",
+    "write list[…] in the annotation",
+)
 _ELSE = "return its id, or a pydantic model or dataclass with what is needed of it"
 
 
@@ -57,7 +61,9 @@ def shape_of(schema: Any) -> Shape:
     clear = all(_tells_apart(node, named) for node in nodes if node["type"] == "union")
     special = any(_is_special(node, schema.get("cls")) for node in nodes)
     return Shape(
-        problem=next(_problems(schema, named, frozenset()), None),
+        problem=_READ_ONCE
+        if "generator" in kinds
+        else next(_problems(schema, named, frozenset()), None),
         plain=clear and "json" not in kinds,
         faithful=schema["type"] in _CLASSES and clear and not special and kinds <= _FAITHFUL,
         loose="any" in kinds,
@@ -169,8 +175,6 @@ def _problems(node: Node, named: Mapping[str, Node], seen: frozenset[str]) -> It
         what = {"callable": "a function", "is-subclass": "a class"}.get(kind)
         what = what or f"the type {getattr(cls, '__qualname__', cls)}"
         yield f"has {what}, which is not made from JSON", _ELSE
-    elif kind == "generator":
-        yield "has an Iterable, which can be read once", "write list[…] in the annotation"
     elif kind in ("enum", "literal"):
         yield from _problems_of_members(node)
     elif kind == "definition-ref":
