@@ -10,6 +10,7 @@ from automate_kernel import Connector, Kernel, action
 from automate_kernel.cli.session import Session
 from automate_kernel.errors import AutomateError
 from automate_kernel.plugins.compatibility import extra_with
+from automate_kernel.secrets.keys import SecretKey
 from pydantic import BaseModel
 
 
@@ -133,3 +134,36 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert extra_with("httpx", "automate-fancy") is None
     assert extra_with("nowhere_at_all", "not-installed-at-all") is None
     assert extra_with(None, None) is None
+
+
+class SignedConfig(BaseModel):
+    name: SecretKey | None = None
+    names: list[SecretKey] = []
+    by_place: dict[str, SecretKey] = {}
+    token: str = ""
+
+
+class Signed(Connector):
+    key = "signed"
+
+    @classmethod
+    def config_schema(cls) -> type[BaseModel]:
+        return SignedConfig
+
+
+def test_a_reference_where_the_key_of_a_secret_is_asked_for_is_its_key() -> None:
+    """All other fields are written so. Its value was looked up as a key, and hidden in the error."""
+    config = {
+        "name": "$secret:TOKEN",
+        "names": ["$secret:{TOKEN}", "OTHER"],
+        "by_place": {"here": "{{ secrets.TOKEN }}"},
+        "token": "$secret:TOKEN",
+    }
+    secrets = {"TOKEN": "the-value-of-it"}
+    with Kernel(plugins=[Signed], discover=False, config={"signed": config}, secrets=secrets) as k:
+        assert k.connector("signed").config == {
+            "name": "TOKEN",
+            "names": ["TOKEN", "OTHER"],
+            "by_place": {"here": "TOKEN"},
+            "token": "the-value-of-it",
+        }

@@ -159,6 +159,14 @@ def test_a_wrong_config_says_what_is_wrong():
         Kernel(discover=False, plugins=[LlmProvider], config=config).provider("llm")
 
 
+def test_a_misspelt_service_of_a_model_is_named():
+    """It was the kind of an error alone."""
+    config = {"llm": {"services": {"main": {"model": "openia:gpt-5.2"}}}}
+    with Kernel(plugins=[LlmProvider], discover=False, config=config) as kernel:
+        with pytest.raises(AutomateError, match="Unknown provider: openia"):
+            kernel.invoke("llm.chat", {"prompt": "hello"})
+
+
 def test_the_example_runs():
     def script(request: dict[str, Any]) -> dict[str, Any]:
         if request.get("tools"):

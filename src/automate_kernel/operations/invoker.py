@@ -38,7 +38,7 @@ from automate_kernel.operations.spec import OperationSpec, step_operation
 from automate_kernel.operations.timed_calls import Key, TimedCalls
 from automate_kernel.secrets import Redactor, SecretResolver
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.secrets.masking import literal_secrets, secrets_of_input
+from automate_kernel.secrets.masking import literal_secrets, secrets_of_input, with_keys
 from automate_kernel.secrets.tracebacks import log_error, mark
 from automate_kernel.templates import areveal, masked, reveal
 
@@ -127,7 +127,8 @@ class Invoker:
         for text in literal_secrets(given, schema):
             self.redactor.add(text)
         try:
-            config = complete_config(cls, reveal(self.compile_config(given), self.secrets))
+            named = with_keys(self.compile_config(given), schema)
+            config = complete_config(cls, reveal(named, self.secrets))
         except SecretNotFoundError as error:
             raise self.places.needed(error, f"the config of {key!r}") from None
         except ConfigError as error:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
+from automate_kernel.secrets.handles import SecretRef
+
 Strength = Literal["none", "weak", "strong"]
 
 _SHORTEST_ANYWHERE = 4
@@ -211,6 +213,25 @@ def secret_fields(value: Any, schema: Mapping[str, Any] | None) -> list[str]:
     A field that is called ``…_name`` or ``…_id`` has the name of one, unless it looks like one.
     """
     return sorted({name for name, _ in _literals(value, schema, _is_credential)})
+
+
+def with_keys(value: Any, schema: Mapping[str, Any] | None) -> Any:
+    """
+    Return a config with the keys of secrets where a `SecretKey` is asked for.
+
+    ``$secret:KEY`` is how all other fields are written, and its value would be taken for a key.
+    """
+    return _with_keys(value, [schema], schema.get("$defs", {})) if schema is not None else value
+
+
+def _with_keys(value: Any, schemas: _Schemas, models: Mapping[str, Any]) -> Any:
+    forms = _forms(schemas, models)
+    if isinstance(value, Mapping):
+        return {key: _with_keys(each, _within(forms, key), models) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_keys(each, _items(forms), models) for each in value]
+    asked = any(form.get("format") == "secret-key" for form in forms)
+    return value.key if asked and isinstance(value, SecretRef) else value
 
 
 def _strong(found: Iterator[tuple[str, str]]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from automate_files.paths import check_folder, compile_pattern
 from automate_kernel import AutomateError
 from automate_kernel.hosts import check_endpoint, is_loopback
+from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024
 # The cursor of a poll has 65,536 characters, and each watch takes a quarter of them at most.
@@ -83,10 +84,10 @@ class S3PlaceConfig(_PlaceConfig):
     access_key_id: str | None = Field(
         None, description="The access key's id. Without one the machine's own role is used."
     )
-    access_key_secret: str | None = Field(
+    access_key_secret: SecretKey | None = Field(
         None, description="The name of the secret with the secret access key."
     )
-    session_token_secret: str | None = Field(
+    session_token_secret: SecretKey | None = Field(
         None, description="The name of the secret with a temporary key's session token."
     )
 
@@ -114,13 +115,13 @@ class SftpConfig(_PlaceConfig):
     folder: str = Field(
         ".", min_length=1, description="The folder that is the root; by default the user's own."
     )
-    password_secret: str | None = Field(
+    password_secret: SecretKey | None = Field(
         None, description="The name of the secret with the password."
     )
-    private_key_secret: str | None = Field(
+    private_key_secret: SecretKey | None = Field(
         None, description="The name of the secret with the private key, as OpenSSH writes it."
     )
-    passphrase_secret: str | None = Field(
+    passphrase_secret: SecretKey | None = Field(
         None, description="The name of the secret with the private key's passphrase."
     )
     host_key: str | None = Field(

@@ -67,9 +67,16 @@ def _made(service: LlmService, make: Callable[[], Any]) -> Any:
         ) from error
     except (ValueError, TypeError, UserError) as error:
         raise ConfigError(
-            f"the model {service.model!r} can't be used: {type(error).__name__}",
+            f"the model {service.model!r} can't be used: {_reason_in(error)}",
             hint="check its name, and whether the service needs an api_key or takes a base_url",
         ) from None
+
+
+def _reason_in(error: Exception) -> str:
+    """Return the reason that is known to hold nothing of the config, or the kind of the error."""
+    text = str(error)
+    known = ("Unknown provider", "Unknown model", "Unknown embeddings model", "Set the `")
+    return text.partition(". ")[0][:200] if text.startswith(known) else type(error).__name__
 
 
 def _provider_factory(service: LlmService, clients: HttpClients) -> Callable[[str], Any]:

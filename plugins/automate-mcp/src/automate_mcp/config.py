@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from automate_kernel.hosts import is_loopback
+from automate_kernel.secrets.keys import SecretKey
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -34,7 +35,7 @@ class OAuthSettings(BaseModel):
 
     client_id: str | None = None
     """A client that was registered by hand; else this one registers itself."""
-    client_secret: str | None = None
+    client_secret: SecretKey | None = None
     """The key of the secret of such a client, if it has one."""
     scopes: list[str] = []
     """The scopes to ask for; by default those that the server names."""

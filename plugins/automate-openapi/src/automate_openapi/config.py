@@ -16,6 +16,7 @@ from automate_http.fields import (
 )
 from automate_http.headers import check_headers
 from automate_http.pages import Cursor, NextLink, Offset, PageNumber, Pages
+from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -44,13 +45,13 @@ class SchemeAuth(_Table):
     forgets to, or a scheme that it doesn't have.
     """
 
-    secret: str | None = None
+    secret: SecretKey | None = None
     """The key of the secret: a token, an API key, a password."""
     user: str | None = None
     """The user's name, for ``basic``."""
     client_id: str | None = None
     """The client's id, for OAuth 2 client credentials."""
-    client_secret: str | None = None
+    client_secret: SecretKey | None = None
     """The key of the client's secret."""
     scopes: list[str] = []
     """The scopes to ask for."""
