@@ -96,11 +96,18 @@ from automate_kernel.workflows.engine.large_outputs import MAX_OUTPUT_BYTES
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.questions import NOTICE
-from automate_kernel.workflows.engine.runner import EVENT, Runner
+from automate_kernel.workflows.engine.runner import Runner
 from automate_kernel.workflows.engine.schedule import Schedules, Ticker
 from automate_kernel.workflows.engine.starts import keyed_execution_id
 from automate_kernel.workflows.engine.stored import ADVANCE
-from automate_kernel.workflows.engine.waits import SENT, SIGNAL, signal_item, signal_key, wait_key
+from automate_kernel.workflows.engine.waits import (
+    EVENT,
+    SENT,
+    SIGNAL,
+    signal_item,
+    signal_key,
+    wait_key,
+)
 from automate_kernel.workflows.events import (
     event_item,
     manual_event,

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from threading import Semaphore
 from typing import Any
 
 import pytest
-from automate_kernel import Kernel
+from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox import ItemStatus, OutboxItem
+from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Storage
 from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, WAIT
@@ -22,8 +23,10 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine import continuations
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.stored import ADVANCE
+from automate_kernel.workflows.engine.waits import EVENT
 from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
+from workers import until
 
 COMPLETED, FAILED, CANCELLED = (
     ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED,
@@ -494,16 +497,165 @@ def test_a_wait_times_out(world: World, on_timeout: str) -> None:
 
 
 def test_an_event_in_the_moment_of_the_timeout_counts(world: World) -> None:
-    """Whatever has come before the timeout is noticed wins."""
+    """Both are due when a worker looks."""
+    world.add("hurried", {"id": "paid", "wait_for": {**PAID, "timeout": "1h"}})
+    one = world.start("hurried", {"order": 1})
+    world.kernel.emit("order.paid", {"order": 1})
+    world.later(3600)
+    assert world.status(one) is COMPLETED
+
+
+@pytest.mark.parametrize("sent", ["event", "signal"])
+@pytest.mark.parametrize("tenant", [None, "acme"])
+def test_what_was_sent_in_time_counts_however_late_it_is_brought(
+    world: World, sent: str, tenant: str | None
+) -> None:
+    """After a time without workers, whatever a worker looks at first."""
+    waits = {"event": PAID, "signal": {"signal": "paid"}}[sent]
+    world.add("hurried", {"id": "paid", "wait_for": {**waits, "timeout": "1h"}})
+    one = world.start("hurried", {"order": 1}, tenant_id=tenant)
+    world.clock.advance(3599)
+    if sent == "event":
+        world.kernel.emit("order.paid", {"order": 1}, tenant_id=tenant)
+    else:
+        world.kernel.signal(one, "paid", {"order": 1})
+    world.clock.advance(3600)
+    world.kernel.run_until_idle(kinds=[ADVANCE])
+    assert world.status(one) is RUNNING
+    # Of an event that is halfway the signal is kept, whoever wakes those that wait.
+    world.kernel.run_until_idle(kinds=[EVENT])
+    world.clock.advance(361)
+    if sent == "event":
+        world.kernel.run_until_idle(kinds=[ADVANCE])
+    else:
+        world.run()
+    assert world.status(one) is COMPLETED
+
+
+def test_what_was_sent_in_time_counts_for_workflows_in_code(world: World) -> None:
+    """Also beside a call that goes on while the time ends."""
+
+    @world.kernel.workflow(name="coded")
+    async def coded(ctx: WorkflowContext, order: int) -> Any:
+        return (await ctx.wait_for("order.paid", match={"order": order}, timeout="1h")).payload
+
+    one = world.start("coded", 1)
+    world.kernel.emit("order.paid", {"order": 1})
+    world.clock.advance(3600)
+    world.kernel.run_until_idle(kinds=[ADVANCE])
+    assert world.status(one) is RUNNING
+    world.run()
+    assert world.see(one).output == {"order": 1}
+
+
+@pytest.mark.parametrize("brought", [True, False])
+def test_the_time_of_a_wait_beside_a_call_ends_as_that_of_another(
+    world: World, monkeypatch: pytest.MonkeyPatch, brought: bool
+) -> None:
+    """Its execution is in memory then: the database tells whether something is on its way."""
+    looks = Semaphore(0)
+    signals, arrived = world.kernel.executions.signals, world.kernel.executions.signals.arrived
+
+    def look(*given: Any, **how: Any) -> Any:
+        found = arrived(*given, **how)
+        looks.release()
+        return found
+
+    @world.kernel.action
+    def outlast() -> StepStatus | None:
+        if brought:
+            world.kernel.emit("order.paid", {"order": 1})
+        items = world.kernel.outbox.claim_batch("other", kinds=[EVENT])
+        world.clock.advance(3601)
+        monkeypatch.setattr(signals, "arrived", look)
+        for _ in range(3 if brought else 1):
+            assert looks.acquire(timeout=PATIENCE)
+        until(lambda: brought or world.step(one, "paid") is StepStatus.COMPLETED, PATIENCE)
+        for item in items:
+            world.kernel._runner.handle_event(item)
+        return world.step(one, "paid")
+
+    world.add(
+        "beside",
+        {"id": "paid", "wait_for": {**PAID, "timeout": "1h", "on_timeout": "continue"}},
+        {"id": "call", "action": "outlast", "needs": []},
+    )
+    one = world.kernel.start("beside", {"order": 1})
+    world.run()
+    paid, call = (world.see(one).step(each) for each in ("paid", "call"))
+    assert paid is not None and call is not None
+    assert (paid.status, paid.output is not None) == (StepStatus.COMPLETED, brought)
+    assert call.output == ("WAITING" if brought else "COMPLETED")
+
+
+@pytest.mark.parametrize("way", ["leased", "retried"])
+def test_what_a_worker_is_bringing_holds_the_end_up(world: World, way: str) -> None:
+    """It is leased to one that has not saved it yet, or to be tried again soon."""
     world.add("hurried", {"id": "paid", "wait_for": {**PAID, "timeout": "1h"}})
     one = world.start("hurried", {"order": 1})
     world.kernel.emit("order.paid", {"order": 1})
     world.clock.advance(3600)
-    # Whether a claim brings an item whose time has come before others is a matter of moments.
-    world.kernel.run_until_idle(exclude_kinds=[ADVANCE])
+    item = world.claim(EVENT)
+    if way == "retried":
+        again = Outcome(item.id, ItemStatus.PENDING, 20.0, token=item.lease_token)
+        world.kernel.outbox.acknowledge("dying", [again])
+    world.kernel.run_until_idle(kinds=[ADVANCE])
     assert world.status(one) is RUNNING
-    world.run()
+    # Where the lease runs out it is taken back, and tried again.
+    world.later(31)
+    assert world.status(one) is (RUNNING if way == "leased" else COMPLETED)
+    world.later(31)
     assert world.status(one) is COMPLETED
+
+
+def test_what_was_sent_later_or_to_others_holds_no_end_up(world: World) -> None:
+    """Nor does what is to be sent later."""
+    world.add("hurried", {"id": "paid", "wait_for": {**PAID, "timeout": "1h"}})
+    one = world.start("hurried", {"order": 1})
+    world.kernel.emit("order.paid", {"order": 1}, tenant_id="acme")
+    world.clock.advance(3601)
+    world.kernel.emit("order.paid", {"order": 1})
+    world.kernel.run_until_idle(kinds=[ADVANCE])
+    assert world.status(one) is FAILED
+
+
+def test_what_nobody_brings_for_a_minute_holds_no_end_up(world: World) -> None:
+    """What comes behind it still does, for its own minute."""
+
+    def look(seconds: float) -> None:
+        world.clock.advance(seconds)
+        world.kernel.run_until_idle(kinds=[ADVANCE])
+
+    world.add("hurried", {"id": "paid", "wait_for": {**PAID, "timeout": "1h"}})
+    one = world.start("hurried", {"order": 1})
+    world.kernel.emit("order.paid", {"order": 3})
+    look(1800)
+    two = world.kernel.start("hurried", {"order": 2})
+    for seconds, status in ((1800, RUNNING), (59, RUNNING), (7, FAILED)):
+        look(seconds)
+        assert world.status(one) is status
+    world.kernel.emit("order.paid", {"order": 2})
+    look(1800)
+    assert world.status(two) is RUNNING
+    world.later(1)
+    assert world.status(two) is COMPLETED
+
+
+def test_a_new_worker_after_an_outage_fails_no_wait_whose_event_came(world: World) -> None:
+    """Many waits, with and without an event, are all as if a worker had been there."""
+    world.add("hurried", {"id": "paid", "wait_for": {**PAID, "timeout": "1h"}})
+    ids = [world.kernel.start("hurried", {"order": order}) for order in range(40)]
+    world.run()
+    for order in range(0, 40, 2):
+        world.kernel.emit("order.paid", {"order": order})
+    world.clock.advance(7200)
+    kernel = Kernel(world.kernel.storage, discover=False, secrets={}, lease_seconds=30.0)
+    kernel.add_workflow(world.kernel.workflows.get("hurried"))
+    kernel.run_until_idle()
+    world.clock.advance(11)
+    kernel.run_until_idle()
+    expected = [COMPLETED if order % 2 == 0 else FAILED for order in range(40)]
+    assert [world.status(one) for one in ids] == expected
 
 
 def test_a_wait_that_waited_once_times_out_by_its_first_moment(world: World) -> None:

@@ -20,7 +20,7 @@ from automate_kernel.workflows.engine.advance import advance
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.children import Child, end_event
 from automate_kernel.workflows.engine.program import WorkflowProgram
-from automate_kernel.workflows.engine.waits import Wait
+from automate_kernel.workflows.engine.waits import Arrived, OpenWait, Wait
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -91,8 +91,10 @@ class World:
             events = [self.ended[child]] if child in self.ended else []
         else:
             events = [one for one in events if one.name == wait.details["event"]]
-        if events:
-            self.inbox[key] = events
+        over = self.due.get(key, self.now + 1) <= self.now
+        if events or over:
+            asked = OpenWait(wait.key or "", wait.about, wait.details)
+            self.inbox[key] = Arrived(asked, events, over=over)
 
     def send(self, *outcomes: CallOutcome) -> None:
         elapsed, self.since = self.now - self.since, self.now
@@ -190,6 +192,20 @@ def test_a_wait_that_fails_is_not_tried_again() -> None:
     world.wake()
     assert world.rows["a", -1].status is StepStatus.FAILED
     assert list(world.calls) == [("undo", -1)]
+
+
+def test_the_clock_alone_ends_no_wait_for_an_event() -> None:
+    """Who looks into the database tells that it is over; until then it asks every half second."""
+    world = world_of(
+        {"id": "a", "wait_for": {"event": "red", "timeout": 20}},
+        {"id": "b", "action": "do.it", "needs": []},
+    )
+    world.now += 20
+    world.send()
+    assert world.turn.next_retry == 0.5
+    assert world.rows["a", -1].status is StepStatus.WAITING
+    world.hear()
+    assert world.rows["a", -1].status is StepStatus.FAILED
 
 
 def test_a_crash_begins_a_wait_once() -> None:

@@ -21,6 +21,7 @@ from automate_kernel import (
     WorkflowContext,
 )
 from automate_kernel.operations.context import Call
+from automate_kernel.workflows.engine.waits import Arrived, OpenWait
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.flow import needs_saving
 from automate_kernel.workflows.engine.replay import CodeProgram
@@ -69,7 +70,10 @@ class Scene:
         if self.error is not None:
             execution.error_code, execution.error = self.error
         waiting = [run for run in self.rows.values() if run.status is StepStatus.WAITING]
-        came = {run.key: self._events_of(run) for run in waiting if "wait_for" in run.step_id}
+        came = {
+            run.key: Arrived(OpenWait("", "event", {}), self._events_of(run))
+            for run in waiting if "wait_for" in run.step_id
+        }  # fmt: skip
         flow = self.program.replay(
             execution, waits={run.key: 0.0 for run in waiting if run.key not in came}, left=left,
             arrived=came, now=NOW,

@@ -33,7 +33,7 @@ from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.webhooks import GitHubSignature
 from automate_kernel.workflows.execution import Event, ExecutionStatus, StepStatus
-from automate_kernel.workflows.engine.runner import EVENT
+from automate_kernel.workflows.engine.waits import EVENT
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session
 

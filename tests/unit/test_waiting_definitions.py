@@ -23,7 +23,7 @@ from automate_kernel.workflows import (
 )
 from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 from automate_kernel.workflows.definition.waits import read_instant
-from automate_kernel.workflows.engine.waits import event_key, signal_items_of, values_at
+from automate_kernel.workflows.engine.waits import event_key, kept_signal_items, values_at
 from automate_kernel.workflows.execution import Event
 from hypothesis import given
 from hypothesis import strategies as st
@@ -195,7 +195,7 @@ def test_an_event_is_brought_to_the_keys_of_its_fields(value: Any) -> None:
     """One item for each field that it has, the same whenever it is made."""
     event = Event(id="1", name="x", payload={"a": {"b": value}})
     awaited = [("x", "a.b"), ("x", ""), ("x", "a.c"), ("y", "a.b")]
-    items = [list(signal_items_of(event, awaited)) for _ in range(2)]
+    items = [list(kept_signal_items(event, awaited)) for _ in range(2)]
     keys = [item.payload["key"] for item in items[0]]
     assert keys == [event_key(None, "x", "", None), event_key(None, "x", "a.b", value)]
     assert [item.id for item in items[0]] == [item.id for item in items[1]]

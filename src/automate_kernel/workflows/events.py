@@ -18,7 +18,7 @@ from automate_kernel.workflows.definition.triggers import (
     ScheduleTrigger,
     WebhookTrigger,
 )
-from automate_kernel.workflows.engine.runner import EVENT
+from automate_kernel.workflows.engine.waits import EVENT
 from automate_kernel.workflows.execution import (
     Event,
     EventType,

@@ -9,7 +9,7 @@ database, so the same decisions drive the threads of a worker, an event loop and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, MutableMapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -49,6 +49,7 @@ from automate_kernel.workflows.engine.program import (
 )
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn, TurnDraft
 from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
+from automate_kernel.workflows.engine.waits import Inbox
 from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
 
 KEPT_ROUNDS = 10
@@ -65,7 +66,7 @@ def advance(
     waits: dict[StepKey, float],
     left: float | None = None,
     crashes: int = 0,
-    arrived: MutableMapping[StepKey, Sequence[Event]] | None = None,
+    arrived: Inbox | None = None,
     now: datetime | None = None,
     find_child: FindChild | None = None,
     most_output: int = MAX_PAYLOAD_BYTES,
@@ -110,7 +111,7 @@ class _Flow:
         waits: dict[StepKey, float],
         left: float | None,
         crashes: int,
-        inbox: MutableMapping[StepKey, Sequence[Event]],
+        inbox: Inbox,
         now: datetime | None,
         find_child: FindChild | None,
         most_output: int,
@@ -398,10 +399,9 @@ class _Flow:
             if step.loops and key[1] < 0:
                 self._end_pause(step, run)
                 continue
-            # An approval's time is over once the database says so, and that nobody has decided.
-            looked = step.approval is None or key in self._inbox
-            answer = self._answer_of(step, run)
-            if answer is None and looked and self._waits.is_due(key):
+            come = self._inbox.pop(key, None)
+            answer = self._answer_of(step, run, come.events if come is not None else ())
+            if answer is None and self._waiting.is_over(step, key, come, self._waits):
                 answer = self._waiting.timed_out(step)
                 self._abandon(step, run)
             if answer is not None:
@@ -413,8 +413,7 @@ class _Flow:
         groups, own = self._workflow.groups(), top_id(step.id)
         return not any(each.id == own for name in names for each in groups.get(name, ()))
 
-    def _answer_of(self, step: Step, run: StepRun) -> WaitEnd | None:
-        events = self._inbox.pop(run.key, ())
+    def _answer_of(self, step: Step, run: StepRun, events: Sequence[Event]) -> WaitEnd | None:
         try:
             extra = self._extra(step, run.position)
             view = self._view_of(step)

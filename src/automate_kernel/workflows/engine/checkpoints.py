@@ -56,7 +56,7 @@ from automate_kernel.workflows.engine.stored import (
     wake_up,
 )
 from automate_kernel.workflows.engine.turn import Turn
-from automate_kernel.workflows.engine.waits import OpenWait
+from automate_kernel.workflows.engine.waits import Arrived, OpenWait
 from automate_kernel.workflows.execution import (
     Execution,
     ExecutionStatus,
@@ -66,6 +66,10 @@ from automate_kernel.workflows.execution import (
 )
 
 _MOST_REASON = 1000
+# A wait whose end waits for what was sent before is looked at again after a tenth of what it is
+# late: many that ended while no worker ran don't keep those busy that come to bring it.
+_RELOOK_SHARE = 0.1
+_RELOOK_SECONDS = (0.5, 10.0)
 # In a store that can't park an item, it is looked at so often.
 _LATE_SECONDS = 60.0
 
@@ -155,6 +159,22 @@ def _waits(runs: Iterable[StepRun], now: datetime) -> dict[StepKey, float]:
     }
 
 
+def _relooks(
+    waits: Mapping[StepKey, OpenWait], come: Mapping[StepKey, Arrived], now: datetime
+) -> dict[StepKey, float]:
+    """Return the seconds after which waits are looked at again that have ended, but aren't over."""
+    late = {
+        key: (now - one.expires_at).total_seconds()
+        for key, one in waits.items()
+        if one.expires_at is not None and (key not in come or not come[key].over)
+    }
+    least, most = _RELOOK_SECONDS
+    return {
+        key: min(most, max(least, _RELOOK_SHARE * seconds))
+        for key, seconds in late.items() if seconds >= 0
+    }  # fmt: skip
+
+
 def _writes_beside(save: Save) -> bool:
     """Return True if *save* writes more than steps, its execution and its item."""
     turn = save.turn
@@ -218,10 +238,10 @@ class Checkpoints:
                 )
                 for row in found
             }
-            self._load_waits(rows, loaded)
+            self._load_waits(rows, loaded, now)
         return loaded
 
-    def _load_waits(self, rows: Rows, loaded: dict[str, Loaded]) -> None:
+    def _load_waits(self, rows: Rows, loaded: dict[str, Loaded], now: datetime) -> None:
         """Add the waits of those that have any, and what has come for them."""
         waiting = [
             key for key, one in loaded.items()
@@ -231,10 +251,12 @@ class Checkpoints:
             return
         opened = self._signals.open(rows, waiting)
         arrived = self._signals.arrived(
-            rows, {key: (loaded[key].execution, its) for key, its in opened.items()}
+            rows, {key: (loaded[key].execution, its) for key, its in opened.items()}, now=now
         )
         for key, its in opened.items():
-            loaded[key] = replace(loaded[key], open=its, arrived=arrived.get(key, {}))
+            one, come = loaded[key], arrived.get(key, {})
+            late = _relooks(its, come, now)
+            loaded[key] = replace(one, open=its, arrived=come, waits={**one.waits, **late})
 
     def save(self, group: Sequence[Save], *, within: Rows | None = None) -> Saved:
         """

@@ -45,15 +45,14 @@ from automate_kernel.workflows.engine.announcer import Announcer
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.runner import (
-    EVENT,
-    LOOK_SECONDS,
     OVERRUN_SECONDS,
     SEEN_SECONDS,
     Runner,
 )
 from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
-from automate_kernel.workflows.engine.waits import SIGNAL, Arrived
+from automate_kernel.workflows.engine.waiting import LOOK_SECONDS
+from automate_kernel.workflows.engine.waits import EVENT, SIGNAL, Arrived
 from automate_kernel.workflows.execution import StepKey
 
 logger: logging.Logger = get_logger(__name__)
@@ -154,7 +153,7 @@ class Engine:
         self._started = False
         self._stopped = threading.Event()
         self._looks = False
-        # Set when there may be a signal for an execution that stays.
+        # Set when there may be a signal for an execution that stays, or the time of a wait is over.
         self._told = threading.Event()
         self._begin: dict[str, Callable[[Sequence[Task]], None]] = {
             EVENT: self._begin_events, SIGNAL: self._deliver, CANCEL: self._run_each,
@@ -219,7 +218,8 @@ class Engine:
             self._run_each(noted)
         if events:
             self._begin_events(events)
-        for kind, its in by_kind.items():
+        # What is brought here counts for the executions that are looked at with it.
+        for kind, its in sorted(by_kind.items(), key=lambda each: each[0] != SIGNAL):
             self._begin.get(kind, self._open)(its)
 
     def _begin_events(self, tasks: Sequence[Task]) -> None:
@@ -592,6 +592,8 @@ class Engine:
             due, _, driven = heapq.heappop(self._timers)
             if driven.due == due and not driven.task.ended:
                 driven.due = None
+                if driven.flow.has_ended_waits:
+                    self._told.set()
                 self._ready.put((driven, ()))
 
     def _set_timer(self, driven: Driven, seconds: float) -> None:

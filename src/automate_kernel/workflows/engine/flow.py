@@ -17,7 +17,7 @@ from blinker import NamedSignal
 from automate_kernel import signals
 from automate_kernel.errors import PayloadError, UnknownHereError
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import OutboxItem
+from automate_kernel.outbox.item import OutboxItem, bounded_seconds
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.codec import with_sorted_keys
 from automate_kernel.workflows.definition.blocks import block_of, inside, list_of, plain_id
@@ -92,7 +92,7 @@ class Flow:
         self._ends_at: float | None = None if left is None else self._learnt + left
         self.waiting: dict[StepKey, OpenWait] = dict(loaded.open)
         """The waits that go on, without those for a time."""
-        self._inbox: dict[StepKey, Sequence[Event]] = {}
+        self._inbox: dict[StepKey, Arrived] = {}
         self._take_in(loaded.arrived)
         self.made: dict[StepKey, tuple[str, float]] = {}
         """The actions of calls that have ended, and how long they took, until they are counted."""
@@ -159,13 +159,13 @@ class Flow:
         """The ends of sub-workflows that have come, and whose outputs are to be copied."""
         return self.ends_to_read(self._inbox)
 
-    def ends_to_read(self, come: Mapping[StepKey, Sequence[Event]]) -> list[tuple[StepKey, Event]]:
+    def ends_to_read(self, come: Mapping[StepKey, Arrived]) -> list[tuple[StepKey, Event]]:
         """Return the ends of sub-workflows in *come* whose outputs are in the output store."""
         return [
             (key, event)
-            for key, events in come.items()
+            for key, one in come.items()
             if (wait := self.waiting.get(key)) is not None and wait.about == "workflow"
-            for event in events
+            for event in one.events
             if unread_output(event) is not None
         ]
 
@@ -251,7 +251,7 @@ class Flow:
             if wait is not None and wait is one.wait:
                 # Of what is seen by the turn that follows, the database is not asked again.
                 wait.seen |= one.ids
-                self._inbox[key] = one.events
+                self._inbox[key] = one
 
     def changed_labels(self, outcome: CallOutcome) -> dict[str, str]:
         """Return the labels that a call has changed; none, with a warning, if one is too many."""
@@ -326,6 +326,13 @@ class Flow:
         return len(self.execution.steps) >= _MANY_RUNS
 
     @property
+    def has_ended_waits(self) -> bool:
+        """True if the time of a wait has come: the database is to tell whether it is over."""
+        now = self._moment(time.monotonic())
+        ends = (wait.expires_at for wait in list(self.waiting.values()))
+        return any(end is not None and end <= now for end in ends)
+
+    @property
     def is_late(self) -> bool:
         """True if the workflow's timeout is over, or about to be."""
         return self._ends_at is not None and time.monotonic() >= self._ends_at - _ABOUT_SECONDS
@@ -379,6 +386,8 @@ class Flow:
         for wait in turn.waits:
             if (one := self.waiting.get(wait.run.key)) is not None:
                 one.saved = True
+                if wait.seconds is not None:
+                    one.expires_at = at + timedelta(seconds=bounded_seconds(wait.seconds))
         self.execution.updated_at = at
         if turn.end is not None or self.execution.status is not ExecutionStatus.CANCELLING:
             self.execution.status = turn.end or ExecutionStatus.RUNNING

@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from automate_kernel.errors import AutomateError
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.workflows.engine.runner import EVENT
+from automate_kernel.workflows.engine.waits import EVENT
 
 logger: logging.Logger = get_logger(__name__)
 

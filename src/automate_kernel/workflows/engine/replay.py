@@ -18,7 +18,6 @@ from collections.abc import (
     Coroutine,
     Generator,
     Mapping,
-    MutableMapping,
     Sequence,
 )
 from dataclasses import dataclass, replace
@@ -62,6 +61,7 @@ from automate_kernel.workflows.engine.program import (
 from automate_kernel.workflows.engine.record import LONGEST_PLACE, CallPlace, Path, Record
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn, TurnDraft
 from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
+from automate_kernel.workflows.engine.waits import Inbox
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -145,7 +145,7 @@ class CodeProgram(WorkflowProgram):
         waits: dict[StepKey, float],
         left: float | None = None,
         crashes: int = 0,
-        arrived: MutableMapping[StepKey, Sequence[Event]] | None = None,
+        arrived: Inbox | None = None,
         now: datetime | None = None,
         find_child: FindChild | None = None,
         most_output: int = MAX_PAYLOAD_BYTES,
@@ -241,7 +241,7 @@ class _Driver:
         waits: dict[StepKey, float],
         left: float | None,
         crashes: int,
-        inbox: MutableMapping[StepKey, Sequence[Event]],
+        inbox: Inbox,
         now: datetime,
         find_child: FindChild | None,
         sorts_keys: bool,
@@ -725,15 +725,15 @@ class _Driver:
             if self._is_held and not one.request.recovers:
                 continue  # it is cancelled with the others
             step = one.request.step(one.run.step_id)
-            answer = self._answer_of(step, one.run)
-            if answer is None and self._waits.is_due(key):
+            come = self._inbox.pop(key, None)
+            answer = self._answer_of(step, come.events if come is not None else ())
+            if answer is None and self._waiting.is_over(step, key, come, self._waits):
                 answer = self._waiting.timed_out(step)
                 self._abandon(one)
             if answer is not None:
                 self._take_in(step, one.run, answer)
 
-    def _answer_of(self, step: Step, run: StepRun) -> WaitEnd | None:
-        events = self._inbox.pop(run.key, ())
+    def _answer_of(self, step: Step, events: Sequence[Event]) -> WaitEnd | None:
         try:
             found = (self._waiting.answer(step, self._view, {}, event) for event in events)
             return next((answer for answer in found if answer is not None), None)

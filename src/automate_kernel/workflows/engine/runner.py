@@ -57,6 +57,7 @@ from automate_kernel.workflows.engine.statistics import ExecutionActivity
 from automate_kernel.workflows.engine.stored import Loaded
 from automate_kernel.workflows.engine.transactional import TransactionalCall
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.waiting import LOOK_SECONDS
 from automate_kernel.workflows.engine.waits import Arrived
 from automate_kernel.workflows.execution import (
     Event,
@@ -68,16 +69,10 @@ from automate_kernel.workflows.execution import (
 
 logger: logging.Logger = get_logger(__name__)
 
-EVENT = "automate.event"
-"""The kind of the outbox item that is an event."""
-
 # Threads for the parallel steps of executions that run without a worker.
 _PARALLEL = 64
 SEEN_SECONDS = 0.1
 """A call that takes longer has a row while it runs, so that people see it."""
-
-LOOK_SECONDS = 0.5
-"""The seconds between two looks for signals that executions wait for beside their calls."""
 
 _CANCELLED_BY = ("parent_id", "execution_ids")
 
@@ -277,8 +272,7 @@ class Runner:
             found = self.store.signals.arrived(rows, waiting, told=True)
         for flow in flows:
             its = found.get(flow.execution.id, {})
-            come = {key: one.events for key, one in its.items()}
-            self._copy_outputs(flow, flow.ends_to_read(come))
+            self._copy_outputs(flow, flow.ends_to_read(its))
         return found
 
     # -- executions --------------------------------------------------------------------------

@@ -3,7 +3,8 @@ Signals in the application's database: kept for those that wait, and for those t
 
 None is missed. A wait is committed before its execution is parked, and the one who parks it looks
 for signals after the change of its item. A signal is committed before the look for waits, and the
-one who looks waits for whoever parks an item. So one of the two sees the other.
+one who looks waits for whoever parks an item. So one of the two sees the other. A wait's time is
+over once the watermark has passed its end: what was sent in time has come by then.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from operator import itemgetter
 from typing import Any
 
 from automate_kernel.errors import PayloadError
-from automate_kernel.outbox import OutboxItem, OutboxStore, Outcome, RowsOutboxStore
+from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome, RowsOutboxStore
 from automate_kernel.outbox.item import WAITING, waiting_changes
 from automate_kernel.outbox.rows_store import CHANNEL
 from automate_kernel.storage.checkpoint import LIVE
@@ -38,12 +39,13 @@ from automate_kernel.workflows.engine.waits import (
     Wait,
     WaitingFor,
     child_key,
+    kept_signal_items,
     signal_id,
-    signal_items_of,
     signal_key,
     wait_id,
     wait_key,
 )
+from automate_kernel.workflows.engine.watermark import Watermarks
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepKey
 
 Awaited = tuple[str, str]
@@ -68,6 +70,7 @@ class SignalStore:
 
     def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
         self._storage, self._outbox = storage, outbox
+        self._watermarks = Watermarks(outbox)
 
     # -- awaited events ----------------------------------------------------------------------
 
@@ -87,18 +90,20 @@ class SignalStore:
         ]  # fmt: skip
 
     def pass_on(self, rows: Rows, events: Sequence[tuple[Event, int]]) -> None:
-        """Enqueue *events*, with their priorities, as signals for those that wait for them."""
+        """Keep *events* as signals, and enqueue what wakes those who wait, with its priority."""
         names = sorted({event.name for event, _ in events})
         found = rows.select(AWAITED, [Where("name", "in", names)], columns=("name", "field"))
         if not found:
             return
         awaited = [(row["name"], row["field"]) for row in found]
-        items = [
-            item
-            for event, priority in events
-            for item in signal_items_of(event, awaited, priority=priority)
-        ]
+        items: list[NewItem] = []
+        kept: list[Row] = []
+        for event, priority in events:
+            its = list(kept_signal_items(event, awaited, priority=priority))
+            items += its
+            kept += [_signal_row(item.id, item.payload["key"], event) for item in its]
         if items:
+            rows.insert(SIGNAL, kept)
             self._outbox.enqueue_many(items, transaction=rows.native)
 
     # -- delivery ----------------------------------------------------------------------------
@@ -110,12 +115,14 @@ class SignalStore:
         Returns the items whose leases were lost.
         """
         keys = [str(item.payload["key"]) for item in items]
-        with self._storage.begin() as rows:
-            rows.insert(SIGNAL, [
-                {"id": signal_id(item.id, key), "key": key, "event": _event_json(item),
-                 "received_at": Now()}
-                for item, key in zip(items, keys, strict=True)
-            ])  # fmt: skip
+        # Those of events are kept already.
+        new = [
+            _signal_row(item.id, key, Event.from_json(item.payload["event"]))
+            for item, key in zip(items, keys, strict=True) if "event" in item.payload
+        ]  # fmt: skip
+        if new:
+            with self._storage.begin() as rows:
+                rows.insert(SIGNAL, new)
         for waiting in self._waiting_for(keys):
             self._wake_all(waiting)
         outcomes = [Outcome(item.id, token=item.lease_token) for item in items]
@@ -227,7 +234,7 @@ class SignalStore:
         pairs = [(row["name"], row["field"]) for row in awaited]
         ids = {
             signal_id(item.id or "", item.payload["key"])
-            for event in events for item in signal_items_of(event, pairs)
+            for event in events for item in kept_signal_items(event, pairs)
         }  # fmt: skip
         found = _select(rows, SIGNAL, ids, ("id", "key", "received_at"))
         return sorted(found, key=itemgetter("received_at"))
@@ -238,7 +245,7 @@ class SignalStore:
         where = [Where("execution_id", "in", sorted(execution_ids))]
         for row in rows.select(WAIT, where, order_by=("created_at", "id")):
             key = (row["step_id"], row["position"])
-            one = OpenWait(row["key"], row["about"], row["details"] or {})
+            one = OpenWait(row["key"], row["about"], row["details"] or {}, row["expires_at"])
             found.setdefault(row["execution_id"], {})[key] = one
         return found
 
@@ -265,14 +272,17 @@ class SignalStore:
         rows: Rows,
         waiting: Mapping[str, tuple[Execution, Mapping[StepKey, OpenWait]]],
         *,
+        now: datetime | None = None,
         told: bool = False,
     ) -> dict[str, dict[StepKey, Arrived]]:
         """
         Return the signals that have not been looked at, by the keys of *waiting* and by step.
 
         The ends of sub-workflows are read where they stand. With *told* only those are of which a
-        signal tells: for a look that follows others, however many go on.
+        signal tells, or whose time is over: for a look that follows others, however many go on.
+        *now* is the database's time, if it is known.
         """
+        over = self._over(rows, waiting, now)
         found = _signals(rows, [(one, list(its.values())) for one, its in waiting.values()])
         new = {
             (name, key): _new_to(one, execution, found)
@@ -288,12 +298,13 @@ class SignalStore:
         }
         events = _events(rows, heard)
         ends = _ends(rows, (
-            waiting[name][1][key] for (name, key), ids in new.items() if ids or not told
+            waiting[name][1][key] for (name, key), ids in new.items()
+            if ids or not told or (name, key) in over
         ))  # fmt: skip
         decisions = _decisions(rows, waiting.values())
         arrived: dict[str, dict[StepKey, Arrived]] = {}
         for (name, key), ids in new.items():
-            one, over = waiting[name][1][key], False
+            one, ends_here = waiting[name][1][key], (name, key) in over
             # Of those that were kept together, the one that was sent first comes first.
             known = sorted(
                 (at, events[each].id, each) for each, at in ids.items() if each in events
@@ -304,10 +315,35 @@ class SignalStore:
             elif one.about == "approval":
                 # What has come may be the decision of an earlier asking.
                 come = decisions.get((waiting[name][0].id, *key), [])
-                over = (waiting[name][0].id, *key) in decisions
-            if ids or come or over:
-                arrived.setdefault(name, {})[key] = Arrived(one, come, set(ids))
+                ends_here = (waiting[name][0].id, *key) in decisions
+            if ids or come or ends_here:
+                arrived.setdefault(name, {})[key] = Arrived(one, come, set(ids), ends_here)
         return arrived
+
+    def _over(
+        self,
+        rows: Rows,
+        waiting: Mapping[str, tuple[Execution, Mapping[StepKey, OpenWait]]],
+        now: datetime | None,
+    ) -> set[tuple[str, StepKey]]:
+        """Return the waits whose time is over: what was sent in time has come, and is kept."""
+        ends = [
+            (name, key, execution.tenant_id, one)
+            for name, (execution, its) in waiting.items()
+            for key, one in its.items()
+            # Of an approval its decision tells.
+            if one.expires_at is not None and one.about != "approval"
+        ]
+        if not ends:
+            return set()
+        at, passed = now or rows.now(), self._watermarks.passed
+        return {
+            (name, key)
+            for name, key, tenant_id, one in ends
+            if one.expires_at is not None and one.expires_at <= at
+            # A sub-workflow's end is read where it stands.
+            if one.about == "workflow" or passed(rows, tenant_id, one.expires_at, at)
+        }
 
     def awaited_ends(self, rows: Rows, executions: Mapping[str, str]) -> set[str]:
         """Return those of these executions whose ends are waited for, by the first of the chain."""
@@ -409,9 +445,13 @@ def _new_to(
     return new
 
 
-def _event_json(item: OutboxItem) -> Any:
-    event = Event.from_json(item.payload["event"]).to_json()
-    return encode_json(event, "signal", MOST_BYTES, inside=1)
+def _signal_row(item_id: str, key: str, event: Event) -> Row:
+    return {
+        "id": signal_id(item_id, key),
+        "key": key,
+        "event": encode_json(event.to_json(), "signal", MOST_BYTES, inside=1),
+        "received_at": Now(),
+    }
 
 
 def _wait_row(wait: Wait, tenant_id: str | None, redact: Redaction | None) -> Row:

@@ -15,6 +15,7 @@ from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor, read_instant
+from automate_kernel.workflows.engine.agenda import Waits
 from automate_kernel.workflows.engine.children import (
     Child,
     FindChild,
@@ -28,6 +29,7 @@ from automate_kernel.workflows.engine.program import TemplateView, WorkflowProgr
 from automate_kernel.workflows.engine.questions import approval_wait
 from automate_kernel.workflows.engine.waits import (
     MOST_BYTES,
+    Arrived,
     Wait,
     child_key,
     event_key,
@@ -35,7 +37,10 @@ from automate_kernel.workflows.engine.waits import (
     signal_key,
     values_at,
 )
-from automate_kernel.workflows.execution import Event, Execution, StepRun, StepStatus
+from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
+
+LOOK_SECONDS = 0.5
+"""The seconds between two looks for signals that executions wait for beside their calls."""
 
 # It stands in the wait's row, for people.
 _MOST_MATCH_BYTES = 10_000
@@ -127,6 +132,21 @@ class WaitingSteps:
         """Let the event that *output* was made of answer no other step."""
         if isinstance(output, dict) and "id" in output:
             self._events_taken().add(output["id"])
+
+    def is_over(self, step: Step, key: StepKey, come: Arrived | None, waits: Waits) -> bool:
+        """
+        Return True if the time of a wait is over: of a sleep by the clock of *waits*.
+
+        Of another only once what has *come* says so: something may be on its way that was sent in
+        time. One whose end has come by the clock is asked about soon again.
+        """
+        if step.sleep is not None:
+            return waits.is_due(key)
+        if come is not None and come.over:
+            return True
+        if waits.is_due(key):
+            waits.add(key, LOOK_SECONDS)
+        return False
 
     def timed_out(self, step: Step) -> WaitEnd:
         """Return the end of a wait whose time is over."""

@@ -3,7 +3,9 @@ Waits: what a step waits for, and the signals that answer it.
 
 A step that waits has a row in `automate_kernel.storage.tables.WAIT` with a key. Whatever may end
 the wait comes in as an outbox item of the kind `SIGNAL` with the same key, in the transaction of
-whoever sends it. A worker keeps the signal, and wakes the executions that wait for its key.
+whoever sends it. A worker keeps the signal, and wakes the executions that wait for its key. An
+event's signals are kept in the transaction that finishes its own item, of the kind `EVENT`: so none
+is ever on its way without an item as old as itself.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,6 +23,9 @@ from automate_kernel.outbox import NewItem
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json
 from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun
+
+EVENT = "automate.event"
+"""The kind of the outbox item that is an event."""
 
 SIGNAL = "automate.signal"
 """The kind of the outbox item that brings a signal."""
@@ -129,6 +135,7 @@ class OpenWait:
     key: str
     about: str
     details: Mapping[str, Any]
+    expires_at: datetime | None = None
     seen: set[str] = field(default_factory=set)
     saved: bool = True
     """False until its row, and the sub-workflow that it is about, are committed."""
@@ -141,14 +148,21 @@ class OpenWait:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Signals that have come for a *wait*: their events, and the ids of their rows."""
+    """
+    What has come for a *wait*: the events of signals, and the ids of their rows.
+
+    With *over* its time is over too, and nothing more comes that was sent in time.
+    """
 
     wait: OpenWait
-    events: list[Event] = field(default_factory=list)
-    ids: set[str] = field(default_factory=set)
+    events: Sequence[Event] = ()
+    ids: AbstractSet[str] = frozenset()
+    over: bool = False
 
 
 ArrivedByKey = Mapping[StepKey, Arrived]
+Inbox = MutableMapping[StepKey, Arrived]
+"""What has come for the waits of an execution: whoever drives it puts in, a turn takes out."""
 
 
 class _SignalItem(NewItem):
@@ -165,11 +179,11 @@ def signal_item(key: str, event: Event, **options: Any) -> NewItem:
     return _SignalItem(SIGNAL, {"key": key, "event": event.to_json()}, **options)
 
 
-def signal_items_of(
+def kept_signal_items(
     event: Event, awaited: Iterable[tuple[str, str]], *, priority: int = 0
 ) -> Iterator[NewItem]:
     """
-    Yield the items that bring *event* to the steps that wait for it.
+    Yield the items that wake the steps that wait for *event*, whose signals are kept beside them.
 
     *awaited* are the names and fields that some workflow waits for. The ids follow from the event:
     one that is handled twice is brought once.
@@ -180,4 +194,6 @@ def signal_items_of(
             continue
         key = event_key(event.tenant_id, name, path, values[0])
         item_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{key}"))
-        yield signal_item(key, event, id=item_id, tenant_id=event.tenant_id, priority=priority)
+        yield NewItem(
+            SIGNAL, {"key": key}, id=item_id, tenant_id=event.tenant_id, priority=priority
+        )
