@@ -149,7 +149,7 @@ class OpenWait:
 @dataclass(frozen=True, slots=True)
 class Arrived:
     """
-    What has come for a *wait*: the events of signals, and the ids of their rows.
+    The news for a *wait*: the events of its signals, and the ids of their rows.
 
     With *over* its time is over too, and nothing more comes that was sent in time.
     """
@@ -162,7 +162,7 @@ class Arrived:
 
 ArrivedByKey = Mapping[StepKey, Arrived]
 Inbox = MutableMapping[StepKey, Arrived]
-"""What has come for the waits of an execution: whoever drives it puts in, a turn takes out."""
+"""The news for the waits of an execution: whoever drives it puts them in, a turn takes them out."""
 
 
 class _SignalItem(NewItem):

@@ -39,7 +39,7 @@ _TICK = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What a look has found: the watermark, when to look again, and what was met since when."""
+    """The result of a look: the watermark, when to look again, and what was met since when."""
 
     mark: datetime
     again: datetime
