@@ -597,7 +597,7 @@ def test_what_a_worker_is_bringing_holds_the_end_up(world: World, way: str) -> N
     world.clock.advance(3600)
     item = world.claim(EVENT)
     if way == "retried":
-        again = Outcome(item.id, ItemStatus.PENDING, 20.0, token=item.lease_token)
+        again = Outcome(item.id, ItemStatus.RETRY, 20.0, "UNAVAILABLE", "", item.lease_token)
         world.kernel.outbox.acknowledge("dying", [again])
     world.kernel.run_until_idle(kinds=[ADVANCE])
     assert world.status(one) is RUNNING
@@ -619,8 +619,8 @@ def test_what_was_sent_later_or_to_others_holds_no_end_up(world: World) -> None:
     assert world.status(one) is FAILED
 
 
-def test_what_nobody_brings_for_a_minute_holds_no_end_up(world: World) -> None:
-    """What comes behind it still does, for its own minute."""
+def test_what_nobody_brings_holds_the_end_up_for_a_while(world: World) -> None:
+    """For a lease and a minute, each wait by itself."""
 
     def look(seconds: float) -> None:
         world.clock.advance(seconds)
@@ -631,7 +631,7 @@ def test_what_nobody_brings_for_a_minute_holds_no_end_up(world: World) -> None:
     world.kernel.emit("order.paid", {"order": 3})
     look(1800)
     two = world.kernel.start("hurried", {"order": 2})
-    for seconds, status in ((1800, RUNNING), (59, RUNNING), (7, FAILED)):
+    for seconds, status in ((1800, RUNNING), (89, RUNNING), (10, FAILED)):
         look(seconds)
         assert world.status(one) is status
     world.kernel.emit("order.paid", {"order": 2})
@@ -639,6 +639,66 @@ def test_what_nobody_brings_for_a_minute_holds_no_end_up(world: World) -> None:
     assert world.status(two) is RUNNING
     world.later(1)
     assert world.status(two) is COMPLETED
+
+
+def test_many_that_nobody_brings_hide_none_that_is_brought(world: World) -> None:
+    """Each is seen, however many are older, and whosever they are."""
+    world.add("hurried", {"id": "paid", "wait_for": {"signal": "paid", "timeout": "1h"}})
+    one = world.start("hurried", tenant_id="acme")
+    for number in range(150):
+        world.kernel.emit("other", {"n": number}, tenant_id="acme" if number % 2 else None)
+    world.kernel.signal(one, "paid", 5)
+    world.clock.advance(3600)
+    world.kernel.run_until_idle(kinds=[ADVANCE])
+    assert world.status(one) is RUNNING
+    world.later(1)
+    assert world.status(one) is COMPLETED
+
+
+def test_an_event_that_overtakes_the_one_before_it_is_not_lost(world: World) -> None:
+    """What was sent since the event that begins an execution counts, whoever is quicker."""
+    world.add("ordered", {"id": "paid", "wait_for": PAID}, trigger={
+        "type": "event", "event": "order.created",
+    })  # fmt: skip
+    world.kernel.start("ordered", {"order": 0})
+    world.run()
+    world.kernel.emit("order.created", {"order": 1})
+    world.clock.advance(1)
+    world.kernel.emit("order.paid", {"order": 1})
+    created, paid = world.kernel.outbox.claim_batch("other", kinds=[EVENT])
+    for item in (paid, created):
+        world.clock.advance(1)
+        world.kernel._runner.handle_event(item)
+    world.run()
+    found = world.kernel.executions.find(status=COMPLETED)
+    assert [one.event.payload for one in found] == [{"order": 1}]
+
+
+@pytest.mark.parametrize("form", ["steps", "code"])
+def test_the_event_that_begins_an_execution_answers_none_of_its_waits(
+    world: World, form: str
+) -> None:
+    """A step waits for the next one of that name."""
+    if form == "steps":
+        trigger = {"type": "event", "event": "order.paid"}
+        wait = {"event": "order.paid"}
+        world.add("again", {"id": "next", "wait_for": wait}, trigger=trigger,
+                  output="{{ steps.next.output.payload }}")  # fmt: skip
+    else:
+
+        @world.kernel.workflow(name="again", on="order.paid")
+        async def again(ctx: WorkflowContext, order: Any) -> Any:
+            return (await ctx.wait_for("order.paid")).payload
+
+    world.kernel.emit("order.paid", 1)
+    world.run()
+    (one,) = world.kernel.executions.find()
+    assert one.status is RUNNING
+    world.clock.advance(1)
+    world.kernel.emit("order.paid", 2)
+    world.run()
+    assert world.see(one.id).output == 2
+    assert len(world.kernel.executions.find(status=RUNNING)) == 1
 
 
 def test_a_new_worker_after_an_outage_fails_no_wait_whose_event_came(world: World) -> None:

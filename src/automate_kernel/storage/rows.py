@@ -658,6 +658,29 @@ class Rows:
         counted = self.run(sql, statement.parameters, fetch=True)
         return decode([*columns, Column("n", "int")], counted)
 
+    def least(
+        self, table: str, column: str, *, by: str, any_of: Sequence[Sequence[Where]]
+    ) -> list[Row]:
+        """
+        Return the least *column* per value of *by*, among rows that match one of *any_of*.
+
+        It is one statement, and sees one moment. Each of *any_of* may use an index of its own.
+        """
+        spec, statement = TABLES[table], self._statement()
+        names, columns = statement.names((by, column)), [spec.column(by), spec.column(column)]
+        parts = [
+            f"SELECT {names} FROM {statement.name(table)}" + statement.where(spec, where)
+            for where in any_of if not _matches_nothing(spec, where)
+        ]  # fmt: skip
+        if not parts:
+            return []
+        key, value = statement.name(by), statement.name(column)
+        sql = (
+            f"SELECT {self._read(columns)} FROM (SELECT {key}, min({value}) AS {value}"
+            f" FROM ({' UNION ALL '.join(parts)}) found GROUP BY {key}) least"
+        )
+        return decode(columns, self.run(sql, statement.parameters, fetch=True))
+
     def distinct(self, table: str, column: str, where: Sequence[Where] = ()) -> list[Any]:
         """
         Return the values of *column* among matching rows, each once, in order, without nulls.

@@ -349,7 +349,10 @@ class Checkpoints:
 
     def _child(self, save: Save, child: Child) -> NewExecution:
         parent_id = save.execution.id if child.waited else None
-        new = self._starts.new(child.workflow, child.event, save.item.priority, child.id, parent_id)
+        new = self._starts.new(
+            child.workflow, child.event, save.item.priority,
+            execution_id=child.id, parent_id=parent_id,
+        )  # fmt: skip
         _traced(new.item, save.item)
         return new
 
@@ -367,8 +370,8 @@ class Checkpoints:
         """Return the execution that goes on in the place of that of *save*."""
         execution, item = save.execution, save.item
         new = self._starts.new(
-            successor.workflow, successor.event, item.priority, successor.id,
-            execution.parent_id, execution.own_labels,
+            successor.workflow, successor.event, item.priority, execution_id=successor.id,
+            parent_id=execution.parent_id, own=execution.own_labels,
         )  # fmt: skip
         new.row["chain_id"] = execution.chain_id or execution.id
         new.row["concurrency_key"] = item.concurrency_key

@@ -113,7 +113,11 @@ def ends_of_chains(rows: Rows, first_ids: Iterable[str]) -> dict[str, str]:
 
 
 def events_since(execution: Execution) -> datetime | None:
-    """Return the time from which events count: those that its predecessors have left, too."""
+    """
+    Return the time from which events count: when that was sent which has begun the execution.
+
+    Of one that continues another, those count, too, that its predecessors have left.
+    """
     return execution.events_since or execution.created_at
 
 

@@ -31,6 +31,7 @@ from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.replay import CodeProgram
 from automate_kernel.workflows.engine.stored import Loaded
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.waiting import LOOK_SECONDS
 from automate_kernel.workflows.engine.waits import Arrived, OpenWait
 from automate_kernel.workflows.execution import (
     Event,
@@ -327,10 +328,11 @@ class Flow:
 
     @property
     def has_ended_waits(self) -> bool:
-        """True if the time of a wait has come: the database is to tell whether it is over."""
+        """True if the time of a wait has just come: the database is to tell whether it is over."""
         now = self._moment(time.monotonic())
+        just = now - timedelta(seconds=LOOK_SECONDS)
         ends = (wait.expires_at for wait in list(self.waiting.values()))
-        return any(end is not None and end <= now for end in ends)
+        return any(end is not None and just < end <= now for end in ends)
 
     @property
     def is_late(self) -> bool:

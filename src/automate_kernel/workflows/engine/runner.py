@@ -167,8 +167,8 @@ class Runner:
         plain, admitted = _by_conditions([(item, starting, event)])
         with self.store.storage.begin() as rows:
             skipped = self.store.starts.start_admitted(rows, admitted)
-            for workflow, _, priority in plain:
-                self.store.starts.start(rows, workflow, event, priority=priority)
+            for workflow, _, priority, sent_at in plain:
+                self.store.starts.start(rows, workflow, event, priority=priority, sent_at=sent_at)
             self.store.signals.pass_on(rows, [(event, item.priority)])
             self._finish_events(rows, item.lease_owner or "", [outcome])
         self._report_events(signals.emit, [event], skipped)
@@ -195,8 +195,8 @@ class Runner:
         starts = [one for one in starts if one not in held]
         ids, owner = list[str](), items[0].lease_owner or ""
         with self.store.starts.freed_if_lost(ids, owner), self.store.storage.begin() as rows:
-            for workflow, event, priority in held:
-                self.store.starts.start(rows, workflow, event, priority=priority)
+            for workflow, event, priority, sent_at in held:
+                self.store.starts.start(rows, workflow, event, priority=priority, sent_at=sent_at)
             skipped = self.store.starts.start_admitted(rows, admitted)
             begun = self.store.starts.start_claimed(rows, starts, owner) if starts else []
             ids += [item.id for item, _ in begun]
@@ -746,16 +746,20 @@ class Runner:
 
 def _by_conditions(
     asked: Iterable[tuple[OutboxItem, Iterable[tuple[Workflow, Admission | None]], Event]],
-) -> tuple[list[tuple[Workflow, Event, int]], list[tuple[Workflow, Event, int, Admission]]]:
+) -> tuple[
+    list[tuple[Workflow, Event, int, datetime]],
+    list[tuple[Workflow, Event, int, datetime, Admission]],
+]:
     """Return the starts that items ask for: those without conditions, and those with some."""
-    plain: list[tuple[Workflow, Event, int]] = []
-    admitted: list[tuple[Workflow, Event, int, Admission]] = []
+    plain: list[tuple[Workflow, Event, int, datetime]] = []
+    admitted: list[tuple[Workflow, Event, int, datetime, Admission]] = []
     for item, starting, event in asked:
         for workflow, admission in starting:
+            start = (workflow, event, item.priority, item.created_at)
             if admission is None:
-                plain.append((workflow, event, item.priority))
+                plain.append(start)
             else:
-                admitted.append((workflow, event, item.priority, admission))
+                admitted.append((*start, admission))
     return plain, admitted
 
 

@@ -216,7 +216,8 @@ class SignalStore:
         Its own signals that it has taken are deleted. Events may answer others, too: of those, the
         time from which they count for the successor is returned, and what was taken since then.
         """
-        events = list(_event_outputs(execution))
+        # Nor does the event that has begun it answer one that follows.
+        events = [*_event_outputs(execution), execution.event]
         sent = {one.id for one in events if one.source == SENT}
         keys = sorted({signal_key(execution, one.name) for one in events if one.source == SENT})
         for part in _parts(keys):
@@ -336,13 +337,14 @@ class SignalStore:
         ]
         if not ends:
             return set()
-        at, passed = now or rows.now(), self._watermarks.passed
+        at, has_passed = now or rows.now(), self._watermarks.has_passed
         return {
             (name, key)
             for name, key, tenant_id, one in ends
             if one.expires_at is not None and one.expires_at <= at
             # A sub-workflow's end is read where it stands.
-            if one.about == "workflow" or passed(rows, tenant_id, one.expires_at, at)
+            if one.about == "workflow"
+            or has_passed(rows, (name, key), tenant_id, one.expires_at, at)
         }
 
     def awaited_ends(self, rows: Rows, executions: Mapping[str, str]) -> set[str]:
@@ -417,7 +419,7 @@ def _signals(
 
 def _since(execution: Execution) -> datetime | None:
     """Return the time from which signals count; None if those to its predecessors do."""
-    return execution.created_at if execution.chain_id is None else None
+    return events_since(execution) if execution.chain_id is None else None
 
 
 def _event_outputs(execution: Execution) -> Iterator[Event]:

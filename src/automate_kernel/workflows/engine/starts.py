@@ -77,7 +77,6 @@ class NewExecution:
                 "completed_at",
                 "chain_id",
                 "successor_id",
-                "events_since",
                 "events_taken",
                 "concurrency_key",
             )
@@ -142,17 +141,19 @@ class ExecutionStarts:
         run_at: datetime | None = None,
         execution_id: str | None = None,
         admission: Admission | None = None,
+        sent_at: datetime | None = None,
     ) -> str:
         """
         Begin an execution of *workflow* for *event*, in the transaction of *rows*.
 
         The same event starts the same workflow only once, since the id follows from both; so does
-        the same *execution_id*. The execution waits for *delay* seconds or until *run_at*.
+        the same *execution_id*. The execution waits for *delay* seconds or until *run_at*. Its
+        steps may wait for what comes from now on, or since *event* was sent, if that is known.
         *admission* has the workflow's own conditions on a start. Then the id may be that of an
         execution that waits for the last of many events, and `SkippedError` is raised if as many
         as may go on at once do.
         """
-        new = self.new(workflow, event, priority, execution_id)
+        new = self.new(workflow, event, priority, sent_at, execution_id=execution_id)
         new.item.delay, new.item.run_at = delay, run_at
         if admission is not None:
             return self.admit(rows, new, admission)
@@ -165,6 +166,8 @@ class ExecutionStarts:
         workflow: Workflow,
         event: Event,
         priority: int = 0,
+        sent_at: datetime | None = None,
+        *,
         execution_id: str | None = None,
         parent_id: str | None = None,
         own: Mapping[str, str] = _NO_LABELS,
@@ -189,6 +192,7 @@ class ExecutionStarts:
             "item_id": item.id,
             "parent_id": parent_id,
             "labels": encode_json(own, "labels") if own else None,
+            "events_since": sent_at,
             "created_at": Now(),
             "updated_at": Now(),
         }
@@ -196,7 +200,7 @@ class ExecutionStarts:
         return NewExecution(workflow, event, row, item, labels)
 
     def start_admitted(
-        self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int, Admission]]
+        self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int, datetime, Admission]]
     ) -> list[tuple[Workflow, Event, SkippedError]]:
         """
         Begin executions as their conditions allow, and return those that were skipped.
@@ -206,11 +210,13 @@ class ExecutionStarts:
         if not starts:
             return []
         # All at once and in order, so that two of these never wait for each other in a circle.
-        admissions.lock_gates(rows, admissions.gates_of([start[3] for start in starts]))
+        admissions.lock_gates(rows, admissions.gates_of([start[4] for start in starts]))
         skipped = []
-        for workflow, event, priority, admission in starts:
+        for workflow, event, priority, sent_at, admission in starts:
             try:
-                self.start(rows, workflow, event, priority=priority, admission=admission)
+                self.start(
+                    rows, workflow, event, priority=priority, admission=admission, sent_at=sent_at
+                )
             except SkippedError as error:
                 skipped.append((workflow, event, error))
         return skipped
@@ -245,7 +251,7 @@ class ExecutionStarts:
         self, rows: Rows, new: NewExecution, debounce: Debounce, gate: Row
     ) -> str | None:
         # With the key of the event that it begins with now.
-        given = ("event", "concurrency_key")
+        given = ("event", "concurrency_key", "events_since")
         changes: Row = {name: new.row[name] for name in given if name in new.row}
         waiting = admissions.postpone(rows, debounce, gate, changes, new.item.key_row())
         if waiting is not None:
@@ -303,10 +309,10 @@ class ExecutionStarts:
             self._outbox.enqueue_many(items, transaction=rows.native)
 
     def start_claimed(
-        self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int]], worker_id: str
+        self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int, datetime]], worker_id: str
     ) -> list[tuple[OutboxItem, Loaded]]:
         """
-        Begin executions that *worker_id* drives, of (workflow, event, priority) triples.
+        Begin executions that *worker_id* drives, each of workflow, event, priority and `sent_at`.
 
         Returns those that are its own, with their items. Those that there were already are left
         out, and all of them where their items must be claimed like any other: they wait then.

@@ -218,6 +218,8 @@ class WaitingSteps:
             waits, runs = self._program.awaiting, self._execution.steps
             outputs = (run.output for run in runs if plain_id(run.step_id) in waits)
             self._taken = {one["id"] for one in outputs if isinstance(one, dict) and "id" in one}
+            # Which has begun it: a step waits for the next one.
+            self._taken.add(self._execution.event.id)
         return self._taken
 
     # -- continuing --------------------------------------------------------------------------

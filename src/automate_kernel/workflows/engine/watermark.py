@@ -9,41 +9,51 @@ term is that of stream processing (T. Akidau et al., "The Dataflow Model", VLDB 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from threading import Lock
 
 from automate_kernel.outbox import OutboxStore, RowsOutboxStore
-from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.rows import Now, Rows, Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows.engine.waits import EVENT, SIGNAL
 
-# Nobody brings what has been there for so long since it was met: its kind is paused, say, or it
-# fails again and again. What is leased has its lease in addition: then another worker may have it.
-_STUCK_SECONDS = 60.0
 # What is tried again within that time is about to be brought.
 _SOON_SECONDS = 60.0
-# So many of the oldest are looked at. Once nobody brings these, those behind them don't count.
-_MOST = 100
+# A worker that has died keeps what it was bringing for a lease; then another one has so long.
+_PATIENCE_SECONDS = 60.0
 # Looks take at most this share of the time.
 _SHARE = 0.1
 _LEAST_PAUSE = 0.25
-_MOST_TENANTS = 10_000
 
-_COLUMNS = ("id", "created_at", "next_attempt_at", "attempt_count", "lease_token")
-_RETRIED = (Where("waiting_for", "eq", "time"), Where("next_attempt_at", "le", Now(_SOON_SECONDS)))
-_READY = (Where("waiting_for", "eq", "worker"),)
-_LEASED = (Where("lease_expires_at", "ne", None),)
-_TICK = timedelta(microseconds=1)
+_NEVER = datetime.min.replace(tzinfo=timezone.utc)
+
+_BRINGING = Where("kind", "in", (EVENT, SIGNAL))
+_ON_THE_WAY = (
+    (_BRINGING, Where("waiting_for", "eq", "worker")),
+    (_BRINGING, Where("lease_expires_at", "ne", None)),
+    # Only what was tried before: with a delay of its own it is sent when that is over.
+    (
+        _BRINGING,
+        Where("waiting_for", "eq", "time"),
+        Where("next_attempt_at", "le", Now(_SOON_SECONDS)),
+        Where("attempt_count", "ge", 1),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The result of a look: the watermark, when to look again, and what was met since when."""
+    """The result of a look *at* a time: when the oldest was sent of what is on its way."""
 
-    mark: datetime
+    at: datetime
     again: datetime
-    met: Mapping[str, datetime] = field(default_factory=dict)
+    oldest: Mapping[str | None, datetime]
+
+    def has_passed(self, tenant_id: str | None, end: datetime) -> bool:
+        oldest = self.oldest.get(tenant_id)
+        return end <= self.at and (oldest is None or end < oldest)
 
 
 class Watermarks:
@@ -55,54 +65,37 @@ class Watermarks:
 
     def __init__(self, outbox: OutboxStore) -> None:
         self._outbox = outbox
-        self._looks: dict[str | None, _Look] = {}
+        self._look = _Look(_NEVER, _NEVER, {})
+        # The ends that are held up, and since when.
+        self._held: dict[Hashable, datetime] = {}
+        self._lock = Lock()
 
-    def passed(self, rows: Rows, tenant_id: str | None, end: datetime, now: datetime) -> bool:
+    def has_passed(
+        self, rows: Rows, wait: Hashable, tenant_id: str | None, end: datetime, now: datetime
+    ) -> bool:
         """
-        Return True if nothing is on its way that was sent to a tenant until *end*.
+        Return True if nothing is on its way that was sent to a tenant until the *end* of *wait*.
 
-        *now* is the database's time. What has come is to be read after this.
+        Also once the end was held up for a lease and a minute: nobody brings it. *now* is the
+        database's time. What has come is to be read after this.
         """
         if not isinstance(self._outbox, RowsOutboxStore):
             return True
-        look = self._looks.get(tenant_id)
-        if look is None or (end > look.mark and now >= look.again):
-            look = self._look(rows, tenant_id, now, look.met if look else {})
-            if len(self._looks) >= _MOST_TENANTS:
-                # Of those that have nothing on its way, nothing is lost.
-                self._looks = {key: one for key, one in self._looks.items() if one.met}
-            self._looks[tenant_id] = look
-        return end <= look.mark
+        with self._lock:
+            if not self._look.has_passed(tenant_id, end) and now >= self._look.again:
+                self._look = self._looked(rows, now)
+            if self._look.has_passed(tenant_id, end):
+                return True
+            patience = timedelta(seconds=self._outbox.lease_seconds + _PATIENCE_SECONDS)
+            return now - self._held.setdefault((wait, end), now) >= patience
 
-    def _look(
-        self, rows: Rows, tenant_id: str | None, now: datetime, before: Mapping[str, datetime]
-    ) -> _Look:
-        began, mark = time.monotonic(), now
-        met: dict[str, datetime] = {}
-        for row, patience in self._on_the_way(rows, tenant_id):
-            met[row["id"]] = first = before.get(row["id"], now)
-            if (now - first).total_seconds() < patience:
-                mark = min(mark, _sent_at(row) - _TICK)
+    def _looked(self, rows: Rows, now: datetime) -> _Look:
+        began = time.monotonic()
+        # In one statement: what changes its place meanwhile would be missed by two.
+        found = rows.least(OUTBOX, "created_at", by="tenant_id", any_of=_ON_THE_WAY)
         took = time.monotonic() - began
-        return _Look(mark, now + timedelta(seconds=max(_LEAST_PAUSE, took / _SHARE)), met)
-
-    def _on_the_way(self, rows: Rows, tenant_id: str | None) -> Iterator[tuple[Row, float]]:
-        """Yield the oldest items that bring something, and for how long they hold the mark."""
-        its = (Where("kind", "in", (EVENT, SIGNAL)), Where("tenant_id", "eq", tenant_id))
-        leased = _STUCK_SECONDS + self._outbox.lease_seconds
-        # In the order in which they come on, so that none slips through between two looks.
-        for place, patience in (
-            (_RETRIED, _STUCK_SECONDS), (_READY, _STUCK_SECONDS), (_LEASED, leased),
-        ):  # fmt: skip
-            for row in rows.select(
-                OUTBOX, [*its, *place], order_by=("created_at",), limit=_MOST, columns=_COLUMNS
-            ):
-                yield row, patience
-
-
-def _sent_at(row: Row) -> datetime:
-    """Return when an item was sent: one with a delay when that is over."""
-    created: datetime = row["created_at"]
-    due: datetime = row["next_attempt_at"]
-    # One that was claimed before waits to be tried again.
-    return created if row["attempt_count"] or row["lease_token"] else max(created, due)
+        # Those that ended otherwise meanwhile; longer than any is held up, each is asked about.
+        forgotten = now - timedelta(seconds=2 * (self._outbox.lease_seconds + _PATIENCE_SECONDS))
+        self._held = {wait: since for wait, since in self._held.items() if since > forgotten}
+        again = now + timedelta(seconds=max(_LEAST_PAUSE, took / _SHARE))
+        return _Look(now, again, {row["tenant_id"]: row["created_at"] for row in found})
