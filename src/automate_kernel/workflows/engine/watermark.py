@@ -22,10 +22,10 @@ from automate_kernel.workflows.engine.waits import EVENT, SIGNAL
 # What is tried again within that time is about to be brought.
 _SOON_SECONDS = 60.0
 # A worker that has died keeps what it was bringing for a lease; then another one has so long.
-_PATIENCE_SECONDS = 60.0
+_BRINGING_TIME = timedelta(seconds=60)
 # Looks take at most this share of the time.
 _SHARE = 0.1
-_LEAST_PAUSE = 0.25
+_LEAST_PAUSE = timedelta(seconds=0.25)
 
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -48,12 +48,26 @@ class _Look:
     """The result of a look *at* a time: when the oldest was sent of what is on its way."""
 
     at: datetime
-    again: datetime
+    took: timedelta
     oldest: Mapping[str | None, datetime]
 
     def has_passed(self, tenant_id: str | None, end: datetime) -> bool:
         oldest = self.oldest.get(tenant_id)
         return end <= self.at and (oldest is None or end < oldest)
+
+    def is_old(self, end: datetime, now: datetime) -> bool:
+        """Return True if it is worth another look whether the mark has passed *end*."""
+        pause = self.took / _SHARE
+        # What was on its way a moment ago is given a moment.
+        return now - self.at >= (pause if end > self.at else max(pause, _LEAST_PAUSE))
+
+
+@dataclass(slots=True)
+class _Held:
+    """An end that is held up: the times at which it was asked about *first* and *last*."""
+
+    first: datetime
+    last: datetime
 
 
 class Watermarks:
@@ -65,9 +79,10 @@ class Watermarks:
 
     def __init__(self, outbox: OutboxStore) -> None:
         self._outbox = outbox
-        self._look = _Look(_NEVER, _NEVER, {})
-        # The ends that are held up, and since when.
-        self._held: dict[Hashable, datetime] = {}
+        self._look = _Look(_NEVER, timedelta(0), {})
+        self._held: dict[Hashable, _Held] = {}
+        # By tenant the latest time that the mark was ever at, and since when it is.
+        self._moved: dict[str | None, tuple[datetime, datetime]] = {}
         self._lock = Lock()
 
     def has_passed(
@@ -76,26 +91,37 @@ class Watermarks:
         """
         Return True if nothing is on its way that was sent to a tenant until the *end* of *wait*.
 
-        Also once the end was held up for a lease and a minute: nobody brings it. *now* is the
-        database's time. What has come is to be read after this.
+        Also once the end was held up for a lease and a minute, and in that time the oldest was not
+        brought: nobody does. *now* is the database's time. What has come is to be read after this.
         """
         if not isinstance(self._outbox, RowsOutboxStore):
             return True
         with self._lock:
-            if not self._look.has_passed(tenant_id, end) and now >= self._look.again:
+            if not self._look.has_passed(tenant_id, end) and self._look.is_old(end, now):
                 self._look = self._looked(rows, now)
             if self._look.has_passed(tenant_id, end):
                 return True
-            patience = timedelta(seconds=self._outbox.lease_seconds + _PATIENCE_SECONDS)
-            return now - self._held.setdefault((wait, end), now) >= patience
+            held = self._held.setdefault((wait, end), _Held(now, now))
+            held.last = now
+            _, since = self._moved.get(tenant_id, (now, now))
+            return now - max(held.first, since) >= self._patience
+
+    @property
+    def _patience(self) -> timedelta:
+        return timedelta(seconds=self._outbox.lease_seconds) + _BRINGING_TIME
 
     def _looked(self, rows: Rows, now: datetime) -> _Look:
         began = time.monotonic()
         # In one statement: what changes its place meanwhile would be missed by two.
         found = rows.least(OUTBOX, "created_at", by="tenant_id", any_of=_ON_THE_WAY)
-        took = time.monotonic() - began
-        # Those that ended otherwise meanwhile; longer than any is held up, each is asked about.
-        forgotten = now - timedelta(seconds=2 * (self._outbox.lease_seconds + _PATIENCE_SECONDS))
-        self._held = {wait: since for wait, since in self._held.items() if since > forgotten}
-        again = now + timedelta(seconds=max(_LEAST_PAUSE, took / _SHARE))
-        return _Look(now, again, {row["tenant_id"]: row["created_at"] for row in found})
+        took = timedelta(seconds=time.monotonic() - began)
+        oldest = {row["tenant_id"]: row["created_at"] for row in found}
+        before, self._moved = self._moved, {}
+        for tenant_id, sent_at in oldest.items():
+            known = before.get(tenant_id, (_NEVER, now))
+            # What comes back, to be tried again, is no progress.
+            self._moved[tenant_id] = (sent_at, now) if sent_at > known[0] else known
+        # Of waits that have ended otherwise nobody asks any more.
+        asked = now - self._patience
+        self._held = {wait: held for wait, held in self._held.items() if held.last > asked}
+        return _Look(now, took, oldest)
