@@ -30,8 +30,11 @@ _LEAST_PAUSE = timedelta(seconds=0.25)
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 _BRINGING = Where("kind", "in", (EVENT, SIGNAL))
+_READY = Where("waiting_for", "eq", "worker")
 _ON_THE_WAY = (
-    (_BRINGING, Where("waiting_for", "eq", "worker")),
+    # Each stands in an index of its own.
+    (_BRINGING, _READY, Where("tenant_id", "eq", None)),
+    (_BRINGING, _READY, Where("tenant_id", "ne", None)),
     (_BRINGING, Where("lease_expires_at", "ne", None)),
     # Only what was tried before: with a delay of its own it is sent when that is over.
     (
