@@ -674,6 +674,22 @@ def test_an_event_that_overtakes_the_one_before_it_is_not_lost(world: World) -> 
     assert [one.event.payload for one in found] == [{"order": 1}]
 
 
+def test_an_event_with_a_delay_is_sent_when_that_is_over(world: World) -> None:
+    """What came in the meantime came before the execution that it begins."""
+    trigger = {"type": "event", "event": "order.created"}
+    world.add("ordered", {"id": "paid", "wait_for": PAID}, trigger=trigger)
+    first = world.start("ordered", {"order": 0})
+    world.kernel.emit("order.created", {"order": 1}, delay=3600)
+    world.kernel.emit("order.paid", {"order": 1})
+    world.later(10)
+    world.later(3600)
+    (one,) = (each for each in world.kernel.executions.find() if each.id != first)
+    assert one.status is RUNNING
+    world.kernel.emit("order.paid", {"order": 1})
+    world.run()
+    assert world.status(one.id) is COMPLETED
+
+
 @pytest.mark.parametrize("form", ["steps", "code"])
 def test_the_event_that_begins_an_execution_answers_none_of_its_waits(
     world: World, form: str

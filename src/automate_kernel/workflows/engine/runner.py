@@ -744,6 +744,13 @@ class Runner:
         signals.emit(signals.workflow_cancelled, self._sender, execution=execution)
 
 
+def _sent_at(item: OutboxItem) -> datetime:
+    """Return when the event of *item* was sent: with a delay, or again, at the end of that."""
+    # Later attempts are due when they are retried.
+    again = item.attempt_count > 1
+    return item.created_at if again else max(item.created_at, item.next_attempt_at)
+
+
 def _by_conditions(
     asked: Iterable[tuple[OutboxItem, Iterable[tuple[Workflow, Admission | None]], Event]],
 ) -> tuple[
@@ -755,7 +762,7 @@ def _by_conditions(
     admitted: list[tuple[Workflow, Event, int, datetime, Admission]] = []
     for item, starting, event in asked:
         for workflow, admission in starting:
-            start = (workflow, event, item.priority, item.created_at)
+            start = (workflow, event, item.priority, _sent_at(item))
             if admission is None:
                 plain.append(start)
             else:
