@@ -201,6 +201,9 @@ def test_the_command_tells_what_is_wrong(empty: None) -> None:
     for arguments, told in (
         (["create", "x", "--scope", "*", "--user", "noone"], "no user 'noone'"),
         (["create", "x", "--scope", "*", "--expires", "soon"], "no duration"),
+        (["create", "x" * 201, "--scope", "*"], "the name is too long"),
+        (["create", "x", "--scope", "*", "--tenant", ""], "--tenant is empty"),
+        (["create", "x", "--scope", "*", "--tenant", "acme "], "--tenant has spaces around it"),
         (["revoke", "atk_0000"], "no token"),
         (["create", "x"], "--scope"),
     ):
