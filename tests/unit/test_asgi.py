@@ -191,7 +191,7 @@ def test_health_and_readiness(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -
     assert call(app, "GET", "/readyz").status_code == 503
     app.stopping = False
 
-    def broken(transaction=None):
+    def broken(transaction=None, **options):
         raise StorageError("postgresql://u:***@h/d: down")
 
     monkeypatch.setattr(kernel.storage, "begin", broken)
@@ -234,7 +234,7 @@ def test_while_the_database_is_down_senders_are_asked_to_come_again(
 ) -> None:
     """A webhook is not lost: 503 with Retry-After makes the service send it once more."""
 
-    def broken(transaction=None):
+    def broken(transaction=None, **options):
         raise StorageError("down")
 
     monkeypatch.setattr(kernel.storage, "begin", broken)
