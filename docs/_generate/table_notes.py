@@ -295,7 +295,7 @@ COLUMN_NOTES = {
     (
         "automate_execution",
         "events_since",
-    ): "the time from which events count, of one that continues another as new",
+    ): "the time from which events count: when that was sent which has begun it",
     (
         "automate_execution",
         "events_taken",

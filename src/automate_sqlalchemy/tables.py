@@ -58,6 +58,10 @@ def _condition(column: sa.Column[Any], value: str | None) -> sa.ColumnElement[bo
     return column.is_not(None) if value is None else column == value
 
 
+def _has_whole_indexes(*_: Any, dialect: sa.Dialect, **__: Any) -> bool:
+    return dialect.name in ("mysql", "mariadb")
+
+
 def _table(spec: Table) -> sa.Table:
     columns = (
         sa.Column(
@@ -68,6 +72,14 @@ def _table(spec: Table) -> sa.Table:
     table = sa.Table(spec.name, metadata, *columns)
     for index in spec.indexes:
         _index(index, table)
+    if whole := [index for index in spec.indexes if index.whole != index.columns]:
+        changes = ", ".join(
+            f"DROP INDEX {index.name}, ADD INDEX {index.name} ({', '.join(index.whole)})"
+            for index in whole
+        )
+        # SQLAlchemy has one index of a name, whatever the database can.
+        alter = sa.DDL(f"ALTER TABLE %(fullname)s {changes}")  # type: ignore[no-untyped-call]
+        sa.event.listen(table, "after_create", alter.execute_if(callable_=_has_whole_indexes))
     if spec.storage:
         settings = ", ".join(f"{name} = {value}" for name, value in spec.storage)
         # Not as an option of the table, which SQLAlchemy knows from 2.1 on.

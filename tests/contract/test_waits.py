@@ -317,7 +317,7 @@ def test_events_that_come_together_answer_their_own_waits(paying: World) -> None
         Event(id=new_id(), name="order.paid", payload=paid),
     ]
     with paying.kernel.storage.begin() as rows:
-        paying.kernel.executions.signals.pass_on(rows, [(event, 0) for event in events])
+        paying.kernel.executions.signals.pass_on(rows, [(event, 0, rows.now()) for event in events])
     paying.run()
     assert (paying.status(second), paying.called) == (COMPLETED, [{"order": 1}, {"order": 2}])
 
@@ -688,6 +688,54 @@ def test_an_event_with_a_delay_is_sent_when_that_is_over(world: World) -> None:
     world.kernel.emit("order.paid", {"order": 1})
     world.run()
     assert world.status(one.id) is COMPLETED
+
+
+def test_of_a_backlog_only_what_was_sent_later_answers(world: World) -> None:
+    """Two events of one name, of which each begins an execution, and is brought late."""
+    trigger = {"type": "event", "event": "order.paid"}
+    world.add("again", {"id": "next", "wait_for": {"event": "order.paid"}}, trigger=trigger,
+              output="{{ steps.next.output.payload }}")  # fmt: skip
+    for number in range(3):
+        world.kernel.emit("order.paid", number)
+        world.clock.advance(1)
+    world.later(60)
+    found = {one.event.payload: one.output for one in world.kernel.executions.find()}
+    assert found == {0: 1, 1: 2, 2: None}
+
+
+def test_the_event_that_begins_a_chain_answers_none_of_its_waits(world: World) -> None:
+    """Those who come after wait for the next ones too."""
+    world.add(
+        "chain",
+        {"id": "next", "wait_for": {"event": "order.paid"}},
+        {"id": "note", "action": "note", "input": {"what": "{{ steps.next.output.payload }}"}},
+        {"id": "again", "continue_as_new": {"n": 1}},
+        trigger=[{"type": "event", "event": "order.paid", "if": "{{ event.payload == 0 }}"},
+                 {"type": "manual"}],
+    )  # fmt: skip
+    for number in range(4):
+        world.kernel.emit("order.paid", number)
+        world.later(1)
+    assert world.called == [1, 2, 3]
+
+
+def test_a_delayed_event_holds_up_what_ends_after_its_delay(world: World) -> None:
+    """Also in the moment in which it is due, and nobody has put it in the line yet."""
+    world.add("hurried", {"id": "paid", "wait_for": {**PAID, "timeout": "1h"}})
+    early, late = (world.start("hurried", {"order": order}) for order in (1, 2))
+    world.kernel.emit("order.paid", {"order": 2}, delay=3599)
+    world.clock.advance(3600)
+    item = world.kernel.executions.get(early)
+    assert item is not None
+    world.kernel.run_until_idle(kinds=[ADVANCE])
+    assert world.status(late) is RUNNING
+    world.later(1)
+    assert world.status(late) is COMPLETED
+    third = world.start("hurried", {"order": 3})
+    world.kernel.emit("order.paid", {"order": 4}, delay=3601)
+    world.clock.advance(3600)
+    world.kernel.run_until_idle(kinds=[ADVANCE])
+    assert world.status(third) is FAILED
 
 
 @pytest.mark.parametrize("form", ["steps", "code"])

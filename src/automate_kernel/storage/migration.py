@@ -98,13 +98,17 @@ def _json_as_text(dialect: Dialect, table: Table, column: Column) -> tuple[str, 
 
 def _create_index(dialect: Dialect, table: Table, index: Index) -> str:
     """Return the statement that makes *index*, on some rows only where the database can."""
-    names = ", ".join(_name(dialect, name) for name in index.columns)
+    names = ", ".join(_name(dialect, name) for name in _columns_of(dialect, index))
     unique = "UNIQUE " if index.unique else ""
     where = f" WHERE {_condition(dialect, index)}" if index.where and _partial(dialect) else ""
     return (
         f"CREATE {unique}INDEX {_name(dialect, index.name)}"
         f" ON {_name(dialect, table.name)} ({names}){where}"
     )
+
+
+def _columns_of(dialect: Dialect, index: Index) -> tuple[str, ...]:
+    return index.columns if _partial(dialect) else index.whole
 
 
 def _drop_index(dialect: Dialect, table: str, name: str) -> str:
@@ -620,8 +624,9 @@ def _wrong(dialect: Dialect, index: Index, found: _FoundIndex) -> str:
     """Return the fault of an index; empty if it serves as ours would."""
     if not found.valid:
         return "was begun and never finished"
-    if found.columns != index.columns:
-        return f"has the columns {', '.join(found.columns)} instead of {', '.join(index.columns)}"
+    columns = _columns_of(dialect, index)
+    if found.columns != columns:
+        return f"has the columns {', '.join(found.columns)} instead of {', '.join(columns)}"
     if found.unique != index.unique:
         return "is not unique" if index.unique else "is unique, and should not be"
     if not _partial(dialect):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import repeat
@@ -659,27 +659,31 @@ class Rows:
         return decode([*columns, Column("n", "int")], counted)
 
     def least(
-        self, table: str, column: str, *, by: str, any_of: Sequence[Sequence[Where]]
-    ) -> list[Row]:
+        self, table: str, *, by: str, of: Sequence[tuple[str, Sequence[Where]]]
+    ) -> dict[Any, Any]:
         """
-        Return the least *column* per value of *by*, among rows that match one of *any_of*.
+        Return the least value per value of *by*, in several columns of one type.
 
-        It is one statement, and sees one moment. Each of *any_of* may use an index of its own.
+        *of* has the columns, each with the conditions on its rows. It is one statement, and sees
+        one moment; each part of it may use an index of its own.
         """
         spec, statement = TABLES[table], self._statement()
-        names, columns = statement.names((by, column)), [spec.column(by), spec.column(column)]
+        columns = [spec.column(by), replace(spec.column(of[0][0]), name="least")]
+        key, value = statement.name(by), statement.name("least")
         parts = [
-            f"SELECT {names} FROM {statement.name(table)}" + statement.where(spec, where)
-            for where in any_of if not _matches_nothing(spec, where)
-        ]  # fmt: skip
+            f"SELECT {key}, {statement.name(column)} AS {value} FROM {statement.name(table)}"
+            + statement.where(spec, where)
+            for column, where in of
+            if not _matches_nothing(spec, where)
+        ]
         if not parts:
-            return []
-        key, value = statement.name(by), statement.name(column)
+            return {}
         sql = (
             f"SELECT {self._read(columns)} FROM (SELECT {key}, min({value}) AS {value}"
-            f" FROM ({' UNION ALL '.join(parts)}) found GROUP BY {key}) least"
+            f" FROM ({' UNION ALL '.join(parts)}) parts GROUP BY {key}) found"
         )
-        return decode(columns, self.run(sql, statement.parameters, fetch=True))
+        found = decode(columns, self.run(sql, statement.parameters, fetch=True))
+        return {row[by]: row["least"] for row in found}
 
     def distinct(self, table: str, column: str, where: Sequence[Where] = ()) -> list[Any]:
         """

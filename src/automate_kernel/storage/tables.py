@@ -38,13 +38,20 @@ class Index:
     An index, on some rows only where the database can.
 
     *where* holds columns and their values, all of which must match. A value of None means: the
-    column is not null; `NULL` means: it is. A database without partial indexes has the whole one.
+    column is not null; `NULL` means: it is. A database without partial indexes has one of all rows,
+    which begins with those values: so a claim reads no item there either that has ended.
     """
 
     name: str
     columns: tuple[str, ...]
     where: tuple[tuple[str, str | None], ...] = ()
     unique: bool = False
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """The columns that it has where there are no partial indexes."""
+        leading = [name for name, value in self.where if value and name not in self.columns]
+        return (*leading, *self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +265,7 @@ _ALL = (
         Column("output_ref", "longtext", null=True),
         # The first of those that continue each other as new, and the next one.
         *_columns("id", "chain_id successor_id", null=True),
-        # The time from which events count for one that continues another, and what those before
-        # it have taken.
+        # The time from which events count for it, and what those have taken that it continues.
         Column("events_since", "time", null=True),
         Column("events_taken", "json", null=True),
         # Those that the workflow itself has set, beside its event's.

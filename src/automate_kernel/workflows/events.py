@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, TypedDict
 
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import NewItem
+from automate_kernel.outbox.item import NewItem, bounded_seconds, seconds
 from automate_kernel.outbox.labels import Labels
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import Redaction, encode_json
@@ -18,7 +18,7 @@ from automate_kernel.workflows.definition.triggers import (
     ScheduleTrigger,
     WebhookTrigger,
 )
-from automate_kernel.workflows.engine.waits import EVENT
+from automate_kernel.workflows.engine.waits import DELAY, EVENT
 from automate_kernel.workflows.execution import (
     Event,
     EventType,
@@ -69,6 +69,9 @@ def event_item(
     check_event_source(source)
     body = {"name": name, "type": type, "source": source, "payload": payload}
     body["occurred_at"] = _now()
+    if (delay := seconds(options.get("delay", 0.0))) > 0:
+        # Whenever it is tried, or requeued: it was sent when that was over.
+        headers = {**(headers or {}), DELAY: bounded_seconds(delay)}
     if event_headers:
         body["headers"] = dict(event_headers)
     return _NewEvent(EVENT, body, headers=headers or {}, **options)

@@ -229,7 +229,7 @@ class Execution:
     successor_id: str | None = None
     """The execution that has continued this one as new."""
     events_since: datetime | None = None
-    """The time from which events count, of one that continues another; else its own beginning."""
+    """The time from which events count: at which its own was sent; None is its own beginning."""
     events_taken: dict[str, Any] | None = None
     """The events that those before it have taken, by key: the last time, and its signals."""
     concurrency_key: str | None = None

@@ -177,24 +177,25 @@ class StorageContract:
             assert rows.count(PAUSE) == [{"n": 0}]
 
     def test_the_least_of_each(self, storage: Storage) -> None:
-        """Per value, null too, among rows that match any of several conditions."""
+        """Per value, null too, in each column among the rows that its conditions choose."""
         codes = ["B", None, "A", "B", None, "C"]
         times = (Now(60.0 * -n) for n in range(6))
         self.add(storage, *(
-            step(n, error_code=code, started_at=at)
+            step(n, error_code=code, started_at=at, completed_at=Now(-90.0))
             for n, (code, at) in enumerate(zip(codes, times, strict=True))
         ))  # fmt: skip
-        any_of = [
-            [Where("error_code", "eq", None)], [Where("position", "in", [0, 2])],
-            [Where("error_code", "in", [])], [Where("position", "eq", 4)],
+        nothing = ("started_at", [Where("error_code", "in", [])])
+        of = [
+            ("started_at", [Where("error_code", "eq", None)]), nothing,
+            ("completed_at", [Where("position", "in", [0, 2])]),
+            ("started_at", [Where("position", "eq", 4)]),
         ]  # fmt: skip
         with storage.begin() as rows:
-            at = {row["position"]: row["started_at"] for row in rows.select(STEP)}
-            found = rows.least(STEP, "started_at", by="error_code", any_of=any_of)
-            assert {row["error_code"]: row["started_at"] for row in found} == {
-                None: at[4], "B": at[0], "A": at[2],
+            at = {row["position"]: row for row in rows.select(STEP)}
+            assert rows.least(STEP, by="error_code", of=of) == {
+                None: at[4]["started_at"], "B": at[0]["completed_at"], "A": at[2]["completed_at"],
             }  # fmt: skip
-            assert rows.least(STEP, "started_at", by="error_code", any_of=any_of[2:3]) == []
+            assert rows.least(STEP, by="error_code", of=[nothing]) == {}
 
     def test_distinct_values(self, storage: Storage) -> None:
         """Each value once, in order, and no nulls."""

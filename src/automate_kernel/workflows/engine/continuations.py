@@ -23,6 +23,9 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.children import FindChild, inherited_headers
 from automate_kernel.workflows.execution import Event, Execution
 
+BEGUN_BY = "begun_by"
+"""The name, among what a chain has taken, of the event that has begun it: that answers nothing."""
+
 # Of so many keys a chain remembers what it has taken.
 _MOST_KEYS = 100
 # Databases keep times no finer than this.
@@ -137,6 +140,9 @@ def events_left(
     came. Those of the last *kept_seconds* count in any case.
     """
     taken = dict(execution.events_taken or {})
+    first = {BEGUN_BY: taken.pop(BEGUN_BY)} if BEGUN_BY in taken else {}
+    if execution.event.type in ("event", "webhook"):
+        first = {BEGUN_BY: execution.event.id}
     for row in found:
         (time, ids), at = last_taken(taken, row["key"]), row["received_at"]
         if time is None or at > time:
@@ -151,4 +157,4 @@ def events_left(
     # Of a key that is forgotten, events count from the last one on that was taken.
     for key in sorted(taken, key=lambda each: str(taken[each][0]))[:-_MOST_KEYS]:
         since = datetime.fromisoformat(taken.pop(key)[0]) + _MOMENT
-    return since, taken
+    return since, {**taken, **first}

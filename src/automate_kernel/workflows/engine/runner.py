@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from automate_kernel.errors import (
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
-from automate_kernel.outbox.item import OutcomeRecorded
+from automate_kernel.outbox.item import OutcomeRecorded, bounded_seconds
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
@@ -58,7 +58,7 @@ from automate_kernel.workflows.engine.stored import Loaded
 from automate_kernel.workflows.engine.transactional import TransactionalCall
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.waiting import LOOK_SECONDS
-from automate_kernel.workflows.engine.waits import Arrived
+from automate_kernel.workflows.engine.waits import DELAY, Arrived
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -169,7 +169,7 @@ class Runner:
             skipped = self.store.starts.start_admitted(rows, admitted)
             for workflow, _, priority, sent_at in plain:
                 self.store.starts.start(rows, workflow, event, priority=priority, sent_at=sent_at)
-            self.store.signals.pass_on(rows, [(event, item.priority)])
+            self.store.signals.pass_on(rows, [(event, item.priority, _sent_at(item))])
             self._finish_events(rows, item.lease_owner or "", [outcome])
         self._report_events(signals.emit, [event], skipped)
         return OutcomeRecorded()
@@ -202,7 +202,10 @@ class Runner:
             ids += [item.id for item, _ in begun]
             self.store.signals.pass_on(
                 rows,
-                [(event, item.priority) for item, (event, _, _) in zip(items, asked, strict=True)],
+                [
+                    (event, item.priority, _sent_at(item))
+                    for item, (event, _, _) in zip(items, asked, strict=True)
+                ],
             )
             self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
         self._report_events(send, [event for event, _, _ in asked], skipped)
@@ -745,10 +748,11 @@ class Runner:
 
 
 def _sent_at(item: OutboxItem) -> datetime:
-    """Return when the event of *item* was sent: with a delay, or again, at the end of that."""
-    # Later attempts are due when they are retried.
-    again = item.attempt_count > 1
-    return item.created_at if again else max(item.created_at, item.next_attempt_at)
+    """Return when the event of *item* was sent: one with a delay when that was over."""
+    delay = item.headers.get(DELAY)
+    if not isinstance(delay, (int, float)):
+        return item.created_at
+    return item.created_at + timedelta(seconds=bounded_seconds(delay))
 
 
 def _by_conditions(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
 from typing import Any
@@ -54,6 +55,8 @@ Awaited = tuple[str, str]
 # So many executions are woken in one transaction, so that nobody waits for it for long.
 _WOKEN_AT_ONCE = 200
 _PURGED_AT_ONCE = 500
+# Beside an event's own fields: when it was sent, by the database's clock.
+_SENT_AT = "sent_at"
 _KEPT_SECONDS = 3600.0
 
 _PARKED = (Where("status", "in", WAITING), Where("waiting_for", "eq", "time"))
@@ -89,19 +92,23 @@ class SignalStore:
             for name, path in sorted(set(awaited))
         ]  # fmt: skip
 
-    def pass_on(self, rows: Rows, events: Sequence[tuple[Event, int]]) -> None:
-        """Keep *events* as signals, and enqueue what wakes those who wait, with its priority."""
-        names = sorted({event.name for event, _ in events})
+    def pass_on(self, rows: Rows, events: Sequence[tuple[Event, int, datetime]]) -> None:
+        """
+        Keep *events* as signals, and enqueue what wakes those who wait.
+
+        Each comes with its priority, and the time at which it was sent.
+        """
+        names = sorted({event.name for event, _, _ in events})
         found = rows.select(AWAITED, [Where("name", "in", names)], columns=("name", "field"))
         if not found:
             return
         awaited = [(row["name"], row["field"]) for row in found]
         items: list[NewItem] = []
         kept: list[Row] = []
-        for event, priority in events:
+        for event, priority, sent_at in events:
             its = list(kept_signal_items(event, awaited, priority=priority))
             items += its
-            kept += [_signal_row(item.id, item.payload["key"], event) for item in its]
+            kept += [_signal_row(item.id, item.payload["key"], event, sent_at) for item in its]
         if items:
             rows.insert(SIGNAL, kept)
             self._outbox.enqueue_many(items, transaction=rows.native)
@@ -216,8 +223,7 @@ class SignalStore:
         Its own signals that it has taken are deleted. Events may answer others, too: of those, the
         time from which they count for the successor is returned, and what was taken since then.
         """
-        # Nor does the event that has begun it answer one that follows.
-        events = [*_event_outputs(execution), execution.event]
+        events = list(_event_outputs(execution))
         sent = {one.id for one in events if one.source == SENT}
         keys = sorted({signal_key(execution, one.name) for one in events if one.source == SENT})
         for part in _parts(keys):
@@ -308,9 +314,12 @@ class SignalStore:
             one, ends_here = waiting[name][1][key], (name, key) in over
             # Of those that were kept together, the one that was sent first comes first.
             known = sorted(
-                (at, events[each].id, each) for each, at in ids.items() if each in events
-            )
-            come = [events[each] for _, _, each in known]
+                (at, events[each].id, each)
+                for each, at in ids.items() if each in events
+                # Not what was sent before its own event, however late it was brought.
+                if _counts(one, waiting[name][0], events[each])
+            )  # fmt: skip
+            come = [events[each].event for _, _, each in known]
             if one.about == "workflow":
                 come = [ends[one.subject]] if one.subject in ends else []
             elif one.about == "approval":
@@ -447,11 +456,14 @@ def _new_to(
     return new
 
 
-def _signal_row(item_id: str, key: str, event: Event) -> Row:
+def _signal_row(item_id: str, key: str, event: Event, sent_at: datetime | None = None) -> Row:
+    told = event.to_json()
+    if sent_at is not None:
+        told[_SENT_AT] = sent_at.isoformat()
     return {
         "id": signal_id(item_id, key),
         "key": key,
-        "event": encode_json(event.to_json(), "signal", MOST_BYTES, inside=1),
+        "event": encode_json(told, "signal", MOST_BYTES, inside=1),
         "received_at": Now(),
     }
 
@@ -472,9 +484,33 @@ def _wait_row(wait: Wait, tenant_id: str | None, redact: Redaction | None) -> Ro
     }
 
 
-def _events(rows: Rows, ids: Iterable[str]) -> dict[str, Event]:
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """The event of a signal, and when it was sent, if that is known."""
+
+    event: Event
+    at: datetime | None
+
+    @property
+    def id(self) -> str:
+        return self.event.id
+
+
+def _events(rows: Rows, ids: Iterable[str]) -> dict[str, _Sent]:
     found = _select(rows, SIGNAL, ids, ("id", "event"))
-    return {row["id"]: Event.from_json(row["event"]) for row in found}
+    return {
+        row["id"]: _Sent(Event.from_json(row["event"]), at and datetime.fromisoformat(at))
+        for row in found
+        for at in (row["event"].get(_SENT_AT),)
+    }
+
+
+def _counts(wait: OpenWait, execution: Execution, sent: _Sent) -> bool:
+    """Return True if an event was sent since that which has begun the execution."""
+    if wait.about != "event" or execution.chain_id is not None:
+        return True
+    since = execution.events_since
+    return since is None or sent.at is None or sent.at >= since
 
 
 def _decisions(

@@ -24,7 +24,7 @@ from automate_kernel.workflows.engine.children import (
     child_id,
     error_of,
 )
-from automate_kernel.workflows.engine.continuations import Successor, successor_of
+from automate_kernel.workflows.engine.continuations import BEGUN_BY, Successor, successor_of
 from automate_kernel.workflows.engine.program import TemplateView, WorkflowProgram
 from automate_kernel.workflows.engine.questions import approval_wait
 from automate_kernel.workflows.engine.waits import (
@@ -218,8 +218,9 @@ class WaitingSteps:
             waits, runs = self._program.awaiting, self._execution.steps
             outputs = (run.output for run in runs if plain_id(run.step_id) in waits)
             self._taken = {one["id"] for one in outputs if isinstance(one, dict) and "id" in one}
-            # Which has begun it: a step waits for the next one.
-            self._taken.add(self._execution.event.id)
+            # Which has begun it, or its chain: a step waits for the next one.
+            before = self._execution.events_taken or {}
+            self._taken |= {self._execution.event.id, str(before.get(BEGUN_BY, ""))}
         return self._taken
 
     # -- continuing --------------------------------------------------------------------------

@@ -27,6 +27,9 @@ from automate_kernel.workflows.execution import Event, Execution, StepKey, StepR
 EVENT = "automate.event"
 """The kind of the outbox item that is an event."""
 
+DELAY = "automate.delay"
+"""The header of an event's item that has the seconds after which it was to be sent."""
+
 SIGNAL = "automate.signal"
 """The kind of the outbox item that brings a signal."""
 

@@ -27,22 +27,26 @@ _BRINGING_TIME = timedelta(seconds=60)
 _SHARE = 0.1
 _LEAST_PAUSE = timedelta(seconds=0.25)
 
+_FORGOTTEN = timedelta(hours=1)
+_NOTHING = timedelta(0)
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 _BRINGING = Where("kind", "in", (EVENT, SIGNAL))
-_READY = Where("waiting_for", "eq", "worker")
-_ON_THE_WAY = (
-    # Each stands in an index of its own.
-    (_BRINGING, _READY, Where("tenant_id", "eq", None)),
-    (_BRINGING, _READY, Where("tenant_id", "ne", None)),
-    (_BRINGING, Where("lease_expires_at", "ne", None)),
-    # Only what was tried before: with a delay of its own it is sent when that is over.
-    (
-        _BRINGING,
-        Where("waiting_for", "eq", "time"),
-        Where("next_attempt_at", "le", Now(_SOON_SECONDS)),
-        Where("attempt_count", "ge", 1),
-    ),
+_READY = (_BRINGING, Where("waiting_for", "eq", "worker"))
+_DELAYED = (_BRINGING, Where("waiting_for", "eq", "time"))
+_LEASED = (_BRINGING, Where("lease_expires_at", "ne", None))
+# One with a delay is sent when that is over; what was tried before was sent before.
+_NEW, _TRIED = Where("attempt_count", "eq", 0), Where("attempt_count", "ge", 1)
+_FIRST, _AGAIN = Where("attempt_count", "le", 1), Where("attempt_count", "gt", 1)
+# Each stands in an index of its own.
+_TENANTS = (Where("tenant_id", "eq", None), Where("tenant_id", "ne", None))
+_ON_THE_WAY: tuple[tuple[str, tuple[Where, ...]], ...] = (
+    *(("next_attempt_at", (*_READY, _NEW, tenants)) for tenants in _TENANTS),
+    *(("created_at", (*_READY, _TRIED, tenants)) for tenants in _TENANTS),
+    ("next_attempt_at", (*_LEASED, _FIRST)),
+    ("created_at", (*_LEASED, _AGAIN)),
+    ("next_attempt_at", (*_DELAYED, _NEW, Where("next_attempt_at", "le", Now()))),
+    ("created_at", (*_DELAYED, _TRIED, Where("next_attempt_at", "le", Now(_SOON_SECONDS)))),
 )
 
 
@@ -61,8 +65,9 @@ class _Look:
     def is_old(self, end: datetime, now: datetime) -> bool:
         """Return True if it is worth another look whether the mark has passed *end*."""
         pause = self.took / _SHARE
-        # What was on its way a moment ago is given a moment.
-        return now - self.at >= (pause if end > self.at else max(pause, _LEAST_PAUSE))
+        # What was on its way a moment ago is given a moment. A clock may be set back.
+        passed = now - self.at
+        return passed < _NOTHING or passed >= (pause if end > self.at else max(pause, _LEAST_PAUSE))
 
 
 @dataclass(slots=True)
@@ -82,7 +87,7 @@ class Watermarks:
 
     def __init__(self, outbox: OutboxStore) -> None:
         self._outbox = outbox
-        self._look = _Look(_NEVER, timedelta(0), {})
+        self._look = _Look(_NEVER, _NOTHING, {})
         self._held: dict[Hashable, _Held] = {}
         # By tenant the latest time that the mark was ever at, and since when it is.
         self._moved: dict[str | None, tuple[datetime, datetime]] = {}
@@ -116,15 +121,15 @@ class Watermarks:
     def _looked(self, rows: Rows, now: datetime) -> _Look:
         began = time.monotonic()
         # In one statement: what changes its place meanwhile would be missed by two.
-        found = rows.least(OUTBOX, "created_at", by="tenant_id", any_of=_ON_THE_WAY)
+        oldest = rows.least(OUTBOX, by="tenant_id", of=_ON_THE_WAY)
         took = timedelta(seconds=time.monotonic() - began)
-        oldest = {row["tenant_id"]: row["created_at"] for row in found}
         before, self._moved = self._moved, {}
         for tenant_id, sent_at in oldest.items():
             known = before.get(tenant_id, (_NEVER, now))
             # What comes back, to be tried again, is no progress.
             self._moved[tenant_id] = (sent_at, now) if sent_at > known[0] else known
         # Of waits that have ended otherwise nobody asks any more.
-        asked = now - self._patience
+        # It may be another process that was asked meanwhile.
+        asked = now - max(_FORGOTTEN, 2 * self._patience)
         self._held = {wait: held for wait, held in self._held.items() if held.last > asked}
         return _Look(now, took, oldest)
