@@ -14,7 +14,7 @@ the memory storage are all built from `automate_kernel.storage.tables`, and a te
 
 Types: `id` is a UUID (`uuid` on PostgreSQL, 32 hex digits elsewhere), `json` is `jsonb` on
 PostgreSQL, `time` is in UTC with microseconds. Where a database has no partial indexes, it has the
-whole index."""
+index of all rows, which begins with the columns of the condition that have a value in it."""
 
 TABLE_NOTES = {
     "automate_outbox": """\
