@@ -22,12 +22,13 @@ def parsed(text: bytes) -> JSONRPCMessage:
 
 def readable(text: bytes) -> bytes | None:
     """Return the *text* of a message as any parser reads it; None if it is none."""
-    for each in (lambda: text, lambda: _whole(text)):
+    for mend in (bytes, _whole):
         try:
-            jsonrpc_message_adapter.validate_json(each(), by_name=False)
+            mended = mend(text)
+            jsonrpc_message_adapter.validate_json(mended, by_name=False)
         except (ValueError, RecursionError):
             continue
-        return each()
+        return mended
     return None
 
 

@@ -143,7 +143,9 @@ class _ReadableLists:
         return ended
 
     def _read(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
-        message = item.message if isinstance(item, SessionMessage) else None
+        if not isinstance(item, SessionMessage):
+            return item
+        message = item.message
         if not isinstance(message, JSONRPCResponse) or not isinstance(
             message.result.get("tools"), list
         ):
