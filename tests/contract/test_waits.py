@@ -719,6 +719,23 @@ def test_the_event_that_begins_a_chain_answers_none_of_its_waits(world: World) -
     assert world.called == [1, 2, 3]
 
 
+def test_who_continues_without_a_wait_leaves_its_own_event_to_nobody(world: World) -> None:
+    """The one that follows waits for the next, too."""
+    world.add(
+        "chain",
+        {"id": "next", "wait_for": {"event": "order.paid"}, "if": "{{ event.type == 'manual' }}"},
+        {"id": "note", "action": "note", "if": "{{ event.type == 'manual' }}",
+         "input": {"what": "{{ steps.next.output.payload }}"}},
+        {"id": "again", "continue_as_new": {"n": 1}},
+        trigger=[{"type": "event", "event": "order.paid", "if": "{{ event.payload == 0 }}"},
+                 {"type": "manual"}],
+    )  # fmt: skip
+    for number in range(3):
+        world.kernel.emit("order.paid", number)
+        world.later(1)
+    assert world.called == [1, 2]
+
+
 def test_a_delayed_event_holds_up_what_ends_after_its_delay(world: World) -> None:
     """Also in the moment in which it is due, and nobody has put it in the line yet."""
     world.add("hurried", {"id": "paid", "wait_for": {**PAID, "timeout": "1h"}})

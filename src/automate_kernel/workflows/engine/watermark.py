@@ -28,7 +28,6 @@ _SHARE = 0.1
 _LEAST_PAUSE = timedelta(seconds=0.25)
 
 _FORGOTTEN = timedelta(hours=1)
-_NOTHING = timedelta(0)
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 _BRINGING = Where("kind", "in", (EVENT, SIGNAL))
@@ -62,12 +61,15 @@ class _Look:
         oldest = self.oldest.get(tenant_id)
         return end <= self.at and (oldest is None or end < oldest)
 
-    def is_old(self, end: datetime, now: datetime) -> bool:
-        """Return True if it is worth another look whether the mark has passed *end*."""
+    def is_old(self, tenant_id: str | None, end: datetime, now: datetime) -> bool:
+        """Return True if another look is to tell whether the mark has passed *end*."""
+        if now < self.at:
+            return True  # the clock was set back
+        if self.has_passed(tenant_id, end):
+            return False
         pause = self.took / _SHARE
-        # What was on its way a moment ago is given a moment. A clock may be set back.
-        passed = now - self.at
-        return passed < _NOTHING or passed >= (pause if end > self.at else max(pause, _LEAST_PAUSE))
+        # What was on its way a moment ago is given a moment.
+        return now - self.at >= (pause if end > self.at else max(pause, _LEAST_PAUSE))
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ class Watermarks:
 
     def __init__(self, outbox: OutboxStore) -> None:
         self._outbox = outbox
-        self._look = _Look(_NEVER, _NOTHING, {})
+        self._look = _Look(_NEVER, timedelta(0), {})
         self._held: dict[Hashable, _Held] = {}
         # By tenant the latest time that the mark was ever at, and since when it is.
         self._moved: dict[str | None, tuple[datetime, datetime]] = {}
@@ -105,7 +107,7 @@ class Watermarks:
         if not isinstance(self._outbox, RowsOutboxStore):
             return True
         with self._lock:
-            if not self._look.has_passed(tenant_id, end) and self._look.is_old(end, now):
+            if self._look.is_old(tenant_id, end, now):
                 self._look = self._looked(rows, now)
             if self._look.has_passed(tenant_id, end):
                 return True
