@@ -127,6 +127,15 @@ class Process:
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    @property
+    def is_stopped(self) -> bool:
+        """True if none of its threads runs; where the system doesn't tell, that is assumed."""
+        try:
+            states = [each.read_text() for each in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        except OSError:  # a thread has just ended
+            return False
+        return all(state.rpartition(")")[2].split()[0] in "TtZX" for state in states)
+
     def kill(self) -> None:
         if self.alive:
             self.send(signal.SIGKILL)
@@ -238,6 +247,8 @@ class Scene(Invariants):
     def stops_free_of_locks(self, process: Process, item_id: str) -> bool:
         """Stop *process*; if it is in the middle of a transaction on the item, let it go on."""
         process.send(signal.SIGSTOP)
+        # A thread that is in the middle of a call stops after it, and may have a lock by then.
+        until(lambda: process.is_stopped)
         try:
             with self.engine.connect() as connection:
                 if self.postgresql:
