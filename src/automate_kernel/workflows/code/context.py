@@ -68,6 +68,12 @@ class ChildOptions(TypedDict, total=False):
     timeout: float | str | timedelta | None
 
 
+class StepCallOptions(ChildOptions, total=False):
+    """The options of a step that calls a function."""
+
+    heartbeat: float | str | timedelta | None
+
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 _FIRST_VERSION = 1
 
@@ -210,20 +216,14 @@ class BaseWorkflowContext:
         self,
         function: Callable[[Unpack[Ts]], object],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> CompensationBlock: ...
     @overload
     def compensate(
         self,
         function: Callable[[Unpack[Ts], Call], object],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> CompensationBlock: ...
     def compensate(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,
@@ -258,40 +258,28 @@ class WorkflowContext(BaseWorkflowContext):
         self,
         function: Callable[[Unpack[Ts]], Awaitable[T]],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> Awaitable[T]: ...
     @overload
     def step(
         self,
         function: Callable[[Unpack[Ts]], T],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> Awaitable[T]: ...
     @overload
     def step(
         self,
         function: Callable[[Unpack[Ts], Call], Awaitable[T]],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> Awaitable[T]: ...
     @overload
     def step(
         self,
         function: Callable[[Unpack[Ts], Call], T],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> Awaitable[T]: ...
     def step(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,
@@ -514,40 +502,28 @@ class SyncWorkflowContext(BaseWorkflowContext):
         self,
         function: Callable[[Unpack[Ts]], Awaitable[T]],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> T: ...
     @overload
     def step(
         self,
         function: Callable[[Unpack[Ts]], T],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> T: ...
     @overload
     def step(
         self,
         function: Callable[[Unpack[Ts], Call], Awaitable[T]],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> T: ...
     @overload
     def step(
         self,
         function: Callable[[Unpack[Ts], Call], T],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> T: ...
     def step(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,
@@ -568,40 +544,28 @@ class SyncWorkflowContext(BaseWorkflowContext):
         self,
         function: Callable[[Unpack[Ts]], Awaitable[T]],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> Awaitable[T]: ...
     @overload
     def later(
         self,
         function: Callable[[Unpack[Ts]], T],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> Awaitable[T]: ...
     @overload
     def later(
         self,
         function: Callable[[Unpack[Ts], Call], Awaitable[T]],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> Awaitable[T]: ...
     @overload
     def later(
         self,
         function: Callable[[Unpack[Ts], Call], T],
         *args: Unpack[Ts],
-        name: str | None = None,
-        retry: int | RetryPolicy | None = None,
-        timeout: float | str | timedelta | None = None,
-        heartbeat: float | str | timedelta | None = None,
+        **options: Unpack[StepCallOptions],
     ) -> Awaitable[T]: ...
     def later(  # type: ignore[misc]  # mypy: *args of Any take what Ts does
         self,

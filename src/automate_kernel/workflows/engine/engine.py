@@ -766,8 +766,8 @@ class Engine:
         """Look for signals that executions wait for beside their calls; it starts at the first."""
         pause = LOOK_SECONDS
         while not self._stopped.is_set():
-            if self._told.wait(pause):
-                # What comes in the meantime is seen with it: many that end at once are one look.
+            if self._told.wait(pause) and not self._staying():
+                # It is about times that are over: many that end at once are one look.
                 self._stopped.wait(_SOON_SECONDS)
             self._told.clear()
             if self._setup.stopping():

@@ -314,7 +314,7 @@ class SignalStore:
             one, ends_here = waiting[name][1][key], (name, key) in over
             # Of those that were kept together, the one that was sent first comes first.
             known = sorted(
-                (at, events[each].id, each)
+                (at, events[each].event.id, each)
                 for each, at in ids.items() if each in events
                 # Not what was sent before its own event, however late it was brought.
                 if _counts(one, waiting[name][0], events[each])
@@ -490,10 +490,6 @@ class _Sent:
 
     event: Event
     at: datetime | None
-
-    @property
-    def id(self) -> str:
-        return self.event.id
 
 
 def _events(rows: Rows, ids: Iterable[str]) -> dict[str, _Sent]:
