@@ -12,8 +12,11 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
 from automate_kernel.errors import StorageError
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import NewItem
+from automate_kernel.outbox.rows_store import RowsOutboxStore
 from automate_kernel.storage.errors import DeadlockError
-from automate_kernel.storage.tables import DEBOUNCE, OUTBOX, SCHEDULE
+from automate_kernel.storage.tables import DEBOUNCE, LANE, OUTBOX, SCHEDULE
 from automate_sqlalchemy import SqlAlchemyStorage, metadata
 
 PATIENCE = 20.0
@@ -125,3 +128,31 @@ def test_asynchronous_work_that_loses_a_deadlock_begins_again(sqlite_engine: sa.
     asyncio.run(storage.arun_in(None, work))
     with storage.begin() as rows:
         assert [row["id"] for row in rows.select(SCHEDULE, columns=("id",))] == ["s3"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [{"ordering_key": "b"}, {"concurrency_key": "b", "concurrency_limit": 1}],
+    ids=["ordering", "concurrency"],
+)
+def test_a_claim_with_keys_waits_for_no_earlier_key(
+    postgresql_engine: sa.Engine, first: dict[str, Any]
+) -> None:
+    """Else two claims could each wait for the key that the other one has."""
+    impatient = sa.create_engine(
+        postgresql_engine.url, connect_args={"options": "-c lock_timeout=1s"}
+    )
+    store = RowsOutboxStore(SqlAlchemyStorage(impatient))
+    # The second has to wait for the first, and the claim takes the third in its place.
+    ids = store.enqueue_many(
+        [NewItem("k", **first), NewItem("k", **first), NewItem("k", ordering_key="a")]
+    )
+    with postgresql_engine.connect() as rival:
+        # Another claim, which is about to end one way or the other.
+        lane = {"ordering_key": "a", "item_id": new_id(), "lease_token": new_id()}
+        rival.execute(metadata.tables[LANE].insert().values(lane))
+        claimed = store.claim_batch("w", 2)
+        rival.rollback()
+    claimed += store.claim_batch("w", 2)
+    impatient.dispose()
+    assert [item.id for item in claimed] == [ids[0], ids[2]]

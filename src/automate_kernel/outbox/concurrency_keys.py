@@ -33,50 +33,35 @@ _MENDED = 1000
 _LEAVERS = 10
 
 
-class ConcurrencyKeys:
+def enter(
+    rows: Rows, claimed: Sequence[Row], token: str, may_take: bool
+) -> tuple[set[str], set[str], bool]:
     """
-    The concurrency keys of one claim.
+    Take slots for *claimed* rows, in the order of their ids; none unless the claim *may take* any.
 
-    `busy` is True once an item was left ready because others were changing its key's slots: it is
-    worth another claim.
+    Returns the ids that must wait for their key, the ids that are to stay ready, and True if it
+    has asked for any slot.
     """
+    kept = _kept(rows, [row["id"] for row in claimed if HEADER in row["headers"]])
+    in_turn = sorted(
+        (row for row in claimed if row["id"] not in kept), key=lambda row: str(row["id"])
+    )
+    free, full = _chosen(rows, in_turn)
+    asked = may_take and bool(free)
+    ready = _take(rows, free, token) if asked else {slot["item_id"] for slot in free}
+    must_wait = _locked(rows, full)
+    ready |= {row["id"] for row in full} - must_wait
+    return must_wait, ready, asked
 
-    def __init__(self, token: str) -> None:
-        self.busy: bool = False
-        self.token = token
-        self._open = True
 
-    def enter(self, rows: Rows, claimed: Sequence[Row]) -> tuple[set[str], set[str]]:
-        """
-        Take slots for *claimed* rows, in the order of their ids.
-
-        Returns the ids that must wait for their key, and the ids that are to stay ready.
-        """
-        kept = _kept(rows, [row["id"] for row in claimed if HEADER in row["headers"]])
-        in_turn = sorted(
-            (row for row in claimed if row["id"] not in kept), key=lambda row: str(row["id"])
-        )
-        free, full = _chosen(rows, in_turn)
-        ready = self._take(rows, free)
-        must_wait = _locked(rows, full)
-        ready |= {row["id"] for row in full} - must_wait
-        self.busy = self.busy or bool(ready)
-        return must_wait, ready
-
-    def _take(self, rows: Rows, wanted: list[Row]) -> set[str]:
-        """Insert slots; returns the ids of the items that did not get theirs."""
-        ids = {slot["item_id"] for slot in wanted}
-        # Once in a transaction, in order, so that two claims never wait for each other in a circle.
-        if not wanted or not self._open:
-            return ids
-        self._open = False
-        rows.insert(
-            SLOT, [{**slot, "lease_token": slot["lease_token"] or self.token} for slot in wanted]
-        )
-        its = [Where("item_id", "in", sorted(ids))]
-        found = rows.select(SLOT, its, columns=("item_id", "lease_token"))
-        tokens = {slot["item_id"] for slot in wanted if slot["lease_token"]} | {self.token}
-        return ids - {slot["item_id"] for slot in found if slot["lease_token"] in tokens}
+def _take(rows: Rows, wanted: list[Row], token: str) -> set[str]:
+    """Insert slots; returns the ids of the items that did not get theirs."""
+    ids = {slot["item_id"] for slot in wanted}
+    rows.insert(SLOT, [{**slot, "lease_token": slot["lease_token"] or token} for slot in wanted])
+    its = [Where("item_id", "in", sorted(ids))]
+    found = rows.select(SLOT, its, columns=("item_id", "lease_token"))
+    tokens = {slot["item_id"] for slot in wanted if slot["lease_token"]} | {token}
+    return ids - {slot["item_id"] for slot in found if slot["lease_token"] in tokens}
 
 
 def _kept(rows: Rows, ids: Sequence[str]) -> set[str]:

@@ -21,12 +21,16 @@ from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import LANE, OUTBOX
 
 
-def enter(rows: Rows, claimed: Sequence[Row], token: str) -> set[str]:
-    """Take the keys of *claimed* rows; returns the ids that must wait for theirs."""
+def enter(rows: Rows, claimed: Sequence[Row], token: str) -> tuple[set[str], set[str]]:
+    """
+    Take the keys of *claimed* rows.
+
+    Returns the ids that must wait for theirs, and the keys that this transaction has locked.
+    """
     first: dict[str, Row] = {}
     for row in sorted(claimed, key=_place):
         first.setdefault(row["ordering_key"], row)
-    # In the order of their keys, so that two workers never wait for each other in a circle.
+    # In the order of their keys, so that two claims never wait for each other in a circle.
     wanted = [
         {"ordering_key": key, "item_id": first[key]["id"], "lease_token": token}
         for key in sorted(first)
@@ -41,7 +45,8 @@ def enter(rows: Rows, claimed: Sequence[Row], token: str) -> set[str]:
     late = {key for key in entered if _overtaken(rows, key, first[key])}
     if late:
         rows.delete(LANE, [Where("ordering_key", "in", sorted(late)), *mine])
-    return {row["id"] for row in claimed} - {i for key, i in entered.items() if key not in late}
+    running = {item_id for key, item_id in entered.items() if key not in late}
+    return {row["id"] for row in claimed} - running, set(entered)
 
 
 def _place(row: Row) -> tuple[datetime, str]:

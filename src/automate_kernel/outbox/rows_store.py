@@ -29,7 +29,7 @@ from automate_kernel.outbox import (
     queries,
     worker_reports,
 )
-from automate_kernel.outbox.concurrency_keys import ConcurrencyKeys
+from automate_kernel.outbox.claim_keys import ClaimKeys
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.fair_share import FairShare
 from automate_kernel.outbox.ids import new_id
@@ -293,7 +293,7 @@ class RowsOutboxStore(OutboxStore):
         for _ in range(_TRIES):
             if claimed:
                 break
-            keys = ConcurrencyKeys(token)
+            keys = ClaimKeys(token)
             next_full_at = time.monotonic() + self._control_seconds / 20
             self._next_full_claim[of_kinds] = False, next_full_at
             claimed = self._claim_in_full(claim, keys, limit, kinds)
@@ -315,7 +315,7 @@ class RowsOutboxStore(OutboxStore):
     def _claim_in_full(
         self,
         claim: Mapping[str, Any],
-        keys: ConcurrencyKeys,
+        keys: ClaimKeys,
         limit: int,
         kinds: Sequence[str] | None,
     ) -> list[Row]:
@@ -338,7 +338,7 @@ class RowsOutboxStore(OutboxStore):
         self,
         rows: Rows,
         claim: Mapping[str, Any],
-        keys: ConcurrencyKeys,
+        keys: ClaimKeys,
         paused: frozenset[str],
         kinds: Sequence[str] | None,
         limit: int,
@@ -371,7 +371,7 @@ class RowsOutboxStore(OutboxStore):
         return self._paused.get(partial(queries.paused_kinds, rows), early=early)
 
     def _admit(
-        self, rows: Rows, taken: list[Row], keys: ConcurrencyKeys, paused: frozenset[str]
+        self, rows: Rows, taken: list[Row], keys: ClaimKeys, paused: frozenset[str]
     ) -> list[Row]:
         """Return those of *taken* that may run now; the others go back to wait for their reason."""
         if suspects := sorted({row["kind"] for row in taken} & paused):
@@ -387,11 +387,7 @@ class RowsOutboxStore(OutboxStore):
         concurrency_keys.wake(rows, (r["concurrency_key"] for r in taken if r["id"] in parked))
         if any(row["ordering_key"] or row["concurrency_key"] for row in taken):
             self._keyed_until = time.monotonic() + _KEYED_SECONDS
-        ordered = [row for row in taken if row["ordering_key"] and row["id"] not in parked]
-        held = ordering_keys.enter(rows, ordered, keys.token) if ordered else set()
-        bounded = [row for row in taken if row["concurrency_key"] and row["id"] not in parked]
-        full, ready = keys.enter(rows, bounded) if bounded else (set(), set())
-        held |= full
+        held, ready = keys.enter(rows, [row for row in taken if row["id"] not in parked])
         _put_back(rows, [row for row in taken if row["id"] in held], "key")
         _put_back(rows, [row for row in taken if row["id"] in ready], "worker")
         away = parked | held | ready
