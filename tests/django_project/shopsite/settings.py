@@ -42,7 +42,9 @@ def mariadb(url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": parts.hostname or "",
         "PORT": str(parts.port or ""),
-        "OPTIONS": {"charset": "utf8mb4"},  # Django's own default from 5.2 on
+        # The character set is Django's own default from 5.2 on. With TLS PyMySQL reads all
+        # certificates of the machine for each connection.
+        "OPTIONS": {"charset": "utf8mb4", "ssl_disabled": True},
     }
 
 

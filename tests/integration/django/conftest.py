@@ -76,7 +76,7 @@ def mariadb_alias(request: pytest.FixtureRequest) -> Iterator[str]:
     parts, name = urlsplit(url), f"shop_{uuid4().hex[:12]}"
     server = pymysql.connect(
         host=parts.hostname, port=parts.port or 3306, user=parts.username,
-        password=parts.password or "", autocommit=True,
+        password=parts.password or "", autocommit=True, ssl_disabled=True,
     )  # fmt: skip
     with server, server.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
@@ -152,15 +153,6 @@ class StripeConnector(Connector):
     def triggers(cls) -> list[TriggerSpec]:
         """Return a trigger for each usual event, one for all at one address, and thin events."""
         signature = StripeSignature()
-        models: dict[str, tuple[type[BaseModel], str]] = {
-            name: (StripeEvent[kind], f"An event {name}.")  # type: ignore[valid-type]
-            for name, kind in OBJECTS.items()
-        }
-        models[_ANY] = (
-            StripeEvent[dict[str, Any]],
-            "All events at one address. Those with a trigger of their own start that one.",
-        )
-        models[_THIN] = (ThinEvent, "Events of the API's second version, without their object.")
         return [
             TriggerSpec(
                 name,
@@ -170,7 +162,7 @@ class StripeConnector(Connector):
                 events=name if name in OBJECTS else None,
                 replay_guard="required",
             )
-            for name, (model, description) in models.items()
+            for name, (model, description) in _payloads().items()
         ]
 
     def signature_for(self, trigger: str) -> StripeSignature:
@@ -433,3 +425,22 @@ class StripeConnector(Connector):
                     "idempotency key, as a workflow's step does",
                 )
             raise
+
+
+@functools.cache
+def _payloads() -> dict[str, tuple[type[BaseModel], str]]:
+    """
+    Return the model and the description of each trigger's payload.
+
+    They are kept: pydantic builds a generic model anew once nobody holds it, in some milliseconds.
+    """
+    payloads: dict[str, tuple[type[BaseModel], str]] = {
+        name: (StripeEvent[kind], f"An event {name}.")  # type: ignore[valid-type]
+        for name, kind in OBJECTS.items()
+    }
+    payloads[_ANY] = (
+        StripeEvent[dict[str, Any]],
+        "All events at one address. Those with a trigger of their own start that one.",
+    )
+    payloads[_THIN] = (ThinEvent, "Events of the API's second version, without their object.")
+    return payloads
