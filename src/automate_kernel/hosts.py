@@ -16,6 +16,29 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def is_plain_http(url: str) -> bool:
+    """Return True if *url* sends what all between can read: by http, to another machine."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "http" and not is_loopback(parts.hostname)
+    except ValueError:  # brackets that hold no address; it leads nowhere
+        return False
+
+
+def check_encrypted(url: str, *, allow_plain_http: bool = False) -> None:
+    """
+    Raise `ValueError`, for a validator of pydantic, if *url* would send credentials in the clear.
+
+    Over http they go to this machine alone, unless *allow_plain_http*, the option of that name in
+    the config of a plugin.
+    """
+    if not allow_plain_http and is_plain_http(url):
+        raise ValueError(
+            "use https://, or credentials and content could be read on their way; "
+            "allow_plain_http = true lets http:// pass, for a network of your own"
+        )
+
+
 def check_endpoint(url: str) -> str:
     """
     Return *url*, the address of a service, without a slash at its end.

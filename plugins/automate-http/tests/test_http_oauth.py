@@ -61,12 +61,13 @@ def secrets(tmp_path: Path) -> SecretResolver:
 
 def account(server: Any, **options: Any) -> OAuth2:
     options = {
+        "token_url": f"{server.url}/token",
         "authorize_url": f"{server.url}/authorize",
         "client_secret": "CRM_SECRET",
         "allow_private_networks": ["127.0.0.1"],
         **options,
     }
-    return OAuth2(KEY, token_url=f"{server.url}/token", client_id="crm", **options)
+    return OAuth2(KEY, client_id="crm", **options)
 
 
 def browse(url: str) -> str:
@@ -478,9 +479,13 @@ def test_a_wrong_client_secret_is_named(server: Any) -> None:
     assert "wrong-secret" not in repr(caught.value)
 
 
-def test_tokens_go_over_https(server: Any) -> None:
-    with pytest.raises(ConfigError, match="not https"):
-        account(server, allow_private_networks=False)
+@pytest.mark.parametrize("field", ["token_url", "authorize_url"])
+def test_tokens_go_over_https(server: Any, field: str) -> None:
+    """A private network that may be asked is no reason to let others read the client's secret."""
+    url = {field: "http://auth.example/x", "allow_private_networks": True}
+    with pytest.raises(ConfigError, match="http://auth.example is not https.*allow_plain_http"):
+        account(server, **url)
+    assert account(server, **url, allow_plain_http=True)
 
 
 APP = """

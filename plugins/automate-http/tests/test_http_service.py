@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from automate_http import HttpConnector
 from automate_http import (
     BasicAuth,
     BearerAuth,
@@ -27,7 +28,7 @@ from automate_http import (
     RateLimiter,
     ServiceClient,
 )
-from automate_kernel import AutomateError
+from automate_kernel import AutomateError, ConfigError
 from automate_kernel.operations.context import Call, ConnectorContext, calling
 from automate_kernel.secrets import MemorySecretsBackend, SecretResolver
 from pydantic import BaseModel
@@ -60,6 +61,7 @@ def client(server: Any, request: Any) -> Callable[..., ServiceClient]:
 
     def make(**options: Any) -> ServiceClient:
         options.setdefault("allow_private_networks", ["public.test"])
+        options.setdefault("allow_plain_http", True)
         options.setdefault("ctx", ConnectorContext(key="crm", secrets=Secrets()))
         options.setdefault("resolver", everything_is_here)
         made = ServiceClient(server.url("/v1"), **options)
@@ -67,6 +69,36 @@ def client(server: Any, request: Any) -> Callable[..., ServiceClient]:
         return made
 
     return make
+
+
+@pytest.mark.parametrize(
+    "host", ["crm.example", "10.0.0.7", "localhost.example", "169.254.169.254"]
+)
+def test_credentials_go_in_the_clear_to_this_machine_alone(host: str) -> None:
+    """An address of a private network is no exception: others are on it."""
+    url = f"http://{host}/hidden-path"
+    options: dict[str, Any] = {"auth": BearerAuth("T"), "allow_private_networks": True}
+    with pytest.raises(ConfigError, match="allow_plain_http") as caught:
+        ServiceClient(url, **options)
+    assert "hidden-path" not in str(caught.value)
+    for allowed in (
+        ServiceClient(url, **options, allow_plain_http=True),
+        ServiceClient(url, allow_private_networks=True),
+        ServiceClient(f"https://{host}", **options),
+        ServiceClient("http://127.0.0.1:1", **options),
+        ServiceClient("http://[::1]:1", **options),
+        ServiceClient("http://localhost:1", **options),
+    ):
+        allowed.close()
+
+
+def test_the_headers_of_a_config_are_not_sent_in_the_clear() -> None:
+    config = {"base_url": "http://crm.example", "headers": {"X-Api-Key": "abc"}}
+    with pytest.raises(ConfigError, match="base_url.*allow_plain_http"):
+        HttpConnector(config)
+    assert HttpConnector({**config, "allow_plain_http": True})
+    assert HttpConnector({**config, "base_url": "http://127.0.0.1:1"})
+    assert HttpConnector({"base_url": "http://crm.example"})
 
 
 def answer(server: Any, path: str, value: Any, status: int = 200, **headers: str) -> None:

@@ -527,7 +527,7 @@ def test_a_closed_provider_leaves_no_process(make: Make, tmp_path: Path) -> None
     [
         ({}, "give either command or url"),
         ({"command": "x", "url": "https://x"}, "give either command or url"),
-        ({"url": "http://mcp.example.com/mcp"}, "must be https"),
+        ({"url": "http://mcp.example.com/mcp"}, "use https.*allow_plain_http"),
         ({"url": "https://user:word@example.com"}, "without a password"),
         ({"url": "https://x.example", "args": ["a"]}, "args is for a command"),
         ({"command": "x", "token": "y"}, "token is for a url"),
@@ -538,3 +538,8 @@ def test_a_wrong_config_is_told(config: dict[str, Any], says: str) -> None:
     """Before anything is started."""
     with pytest.raises(ConfigError, match=says):
         McpProvider.parse_config({"tools": ["*"], **config})
+
+
+def test_a_server_in_a_network_of_ones_own_may_be_asked_over_plain_http() -> None:
+    config = {"tools": ["*"], "url": "http://mcp:8000/mcp", "allow_plain_http": True}
+    assert McpProvider.parse_config(config).url == config["url"]

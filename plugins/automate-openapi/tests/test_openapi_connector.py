@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -364,6 +365,26 @@ def from_url(service: Service, **config: Any) -> OpenApiConnector:
     return OpenApiConnector(
         {**made.config, "document": f"{service.url}/openapi.json"}, ctx=made.ctx
     )
+
+
+@pytest.mark.parametrize("told", ["config", "document"])
+def test_credentials_are_sent_in_the_clear_to_this_machine_alone(tmp_path: Path, told: str) -> None:
+    """Whoever names the address, and before anything is sent; the check says so too."""
+    paths = {"/pets": {"get": operation()}}
+    source = document(paths, servers=[{"url": "http://pets.example"}])
+    config: dict[str, Any] = {"auth": {"key": {"secret": "PET_TOKEN", "type": "bearer"}}}
+    if told == "config":
+        config["base_url"] = "http://pets.example"
+        with pytest.raises(ConfigError, match="allow_plain_http"):
+            connector(source, tmp_path, **config)
+        assert connector(source, tmp_path, **{**config, "allow_plain_http": True})
+        del config["auth"]
+        assert connector(source, tmp_path, **config)
+        return
+    made = connector(source, tmp_path, **config)
+    for work in (made.check(), made.execute_action(sorted(specs(made))[0], {})):
+        with pytest.raises(ConfigError, match="http://pets.example is not https"):
+            asyncio.run(work)
 
 
 def test_a_url_must_be_public_and_encrypted(service: Service) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -17,7 +16,7 @@ from pydantic import (
 )
 
 from automate_kernel.errors import ConfigError
-from automate_kernel.hosts import check_endpoint, is_loopback
+from automate_kernel.hosts import check_encrypted, check_endpoint
 
 
 class AwsAccess(BaseModel):
@@ -91,6 +90,4 @@ class AwsAccess(BaseModel):
 
     def check_url(self, url: str) -> None:
         """Raise `ValueError` for a URL that would send requests in the clear to other machines."""
-        parts = urlsplit(url)
-        if parts.scheme != "https" and not (is_loopback(parts.hostname) or self.allow_plain_http):
-            raise ValueError("use https://, or say allow_plain_http: true")
+        check_encrypted(url, allow_plain_http=self.allow_plain_http)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from automate_files.paths import check_folder, compile_pattern
 from automate_kernel import AutomateError
-from automate_kernel.hosts import check_endpoint, is_loopback
+from automate_kernel.hosts import check_encrypted, check_endpoint
 from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024
@@ -99,9 +98,10 @@ class S3PlaceConfig(_PlaceConfig):
 
     @model_validator(mode="after")
     def _is_encrypted(self) -> S3PlaceConfig:
-        parts = urlsplit(self.endpoint_url or "https:")
-        if parts.scheme == "http" and not (self.allow_plain_http or is_loopback(parts.hostname)):
-            raise ValueError("endpoint_url: use https://, or say allow_plain_http: true")
+        try:
+            check_encrypted(self.endpoint_url or "", allow_plain_http=self.allow_plain_http)
+        except ValueError as error:
+            raise ValueError(f"endpoint_url: {error}") from None
         return self
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from automate_http.fields import AnswerBytes, BaseUrl, CaFile, PrivateNetworks
+from automate_http.fields import AnswerBytes, BaseUrl, CaFile, PlainHttp, PrivateNetworks
 from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024
@@ -68,6 +68,7 @@ class GitHubConfig(_GitHubTable):
     api_version: str = Field(default="2022-11-28", pattern=r"^\d{4}-\d{2}-\d{2}$")
     """The version of the API that requests ask for."""
     allow_private_networks: PrivateNetworks = False
+    allow_plain_http: PlainHttp = False
     ca_file: CaFile = None
     timeout_seconds: float = Field(default=30.0, gt=0, le=3_600)
     """The most seconds of a request."""

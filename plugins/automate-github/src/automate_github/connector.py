@@ -114,7 +114,8 @@ class GitHubConnector(Connector):
             },
             **settings.model_dump(
                 include={
-                    "allow_private_networks", "ca_file", "timeout_seconds", "max_response_bytes",
+                    "allow_private_networks", "allow_plain_http", "ca_file", "timeout_seconds",
+                    "max_response_bytes",
                 }
             ),
         }  # fmt: skip

@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from automate_http.fields import BaseUrl, CaFile, HeaderName, PrivateNetworks, checked_by
+from automate_http.fields import BaseUrl, CaFile, HeaderName, PlainHttp, PrivateNetworks, checked_by
 from automate_http.headers import check_headers
+from automate_kernel.hosts import check_encrypted
 
 _MIB = 1024 * 1024
 
@@ -34,6 +35,7 @@ class HttpConfig(BaseModel):
         description="If given, only these hosts are requested: names, or `*.example.com`.",
     )
     allow_private_networks: PrivateNetworks = False
+    allow_plain_http: PlainHttp = False
     timeout_seconds: float = Field(
         default=30.0, gt=0, le=3600, description="The most seconds of a request in all."
     )
@@ -57,4 +59,9 @@ class HttpConfig(BaseModel):
         if self.headers and self.base_url is None:
             # Else a template that makes a URL from an event could send them anywhere.
             raise ValueError("headers are sent to the origin of base_url only, so set base_url")
+        if self.headers:
+            try:
+                check_encrypted(self.base_url or "", allow_plain_http=self.allow_plain_http)
+            except ValueError as error:
+                raise ValueError(f"base_url, which gets the headers: {error}") from None
         return self

@@ -45,6 +45,15 @@ PrivateNetworks = Annotated[
 ]
 """The ``allow_private_networks`` of a `ServiceClient`."""
 
+PlainHttp = Annotated[
+    bool,
+    Field(
+        description="Send credentials over http:// to another machine too, where all between can "
+        "read them: for a network of your own."
+    ),
+]
+"""The ``allow_plain_http`` of a `ServiceClient`."""
+
 CaFile = Annotated[
     str | None,
     Field(description="A file of authorities to trust in place of the public ones, in PEM."),

@@ -56,6 +56,7 @@ class OAuth2(Auth):
         client_authentication: ClientAuthentication = "client_secret_basic",
         skew_seconds: float = 60.0,
         allow_private_networks: bool | list[str] = False,
+        allow_plain_http: bool = False,
         ca_file: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -76,6 +77,7 @@ class OAuth2(Auth):
             extra=dict(extra or {}),
             skew_seconds=skew_seconds,
             networks=allow_private_networks,
+            allow_plain_http=allow_plain_http,
             ca_file=ca_file,
             clock=clock,
         )

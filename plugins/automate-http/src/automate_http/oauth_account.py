@@ -31,7 +31,7 @@ from automate_http.exchange import Bounds, Reply, exchange
 from automate_http.failures import failure_of
 from automate_http.guard import Guard, origin
 from automate_http.transports import Transports
-from automate_http.urls import parse_base_url
+from automate_http.urls import parse_base_url, require_encrypted
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretNotFoundError
 from automate_kernel.operations.account import AccountStatus, Consent, tenant_account_key
 from automate_kernel.operations.context import SecretReader
@@ -77,6 +77,7 @@ class OAuthClient:
     extra: Mapping[str, str]
     skew_seconds: float
     networks: bool | list[str]
+    allow_plain_http: bool
     ca_file: str | None
     clock: Callable[[], float]
 
@@ -108,7 +109,7 @@ class OAuthClient:
         """Return *server* if its URLs may be used; raises `ConfigError`."""
         for url in (server.token_url, server.authorize_url):
             if url is not None:
-                _checked(url, self.networks)
+                require_encrypted(parse_base_url(url), allow_plain_http=self.allow_plain_http)
         return server
 
 
@@ -556,17 +557,6 @@ class _Authlib:
 def need_authlib() -> None:
     """Raise `ConfigError` if Authlib isn't installed."""
     _Authlib()
-
-
-def _checked(url: str, allowed: bool | list[str]) -> httpx.URL:
-    """Return *url*, which is https unless a private address may be meant."""
-    parsed = parse_base_url(url)
-    if parsed.scheme != "https" and not allowed:
-        raise ConfigError(
-            f"{origin(parsed)} is not https",
-            hint="tokens need encryption; for a server of your own name allow_private_networks",
-        )
-    return parsed
 
 
 def _place(server: OAuthServer) -> str:

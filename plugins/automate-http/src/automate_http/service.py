@@ -33,7 +33,14 @@ from automate_http.pages import Following, Page, Pages
 from automate_http.rate_limit import RateLimiter, limiter_of
 from automate_http.redirects import REDIRECTS, SAFE_METHODS
 from automate_http.transports import Transports
-from automate_http.urls import Query, Scalar, full_url, parse_base_url, with_query
+from automate_http.urls import (
+    Query,
+    Scalar,
+    full_url,
+    parse_base_url,
+    require_encrypted,
+    with_query,
+)
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import PluginContext, current_call
 from automate_kernel.operations.portal import Portal
@@ -71,10 +78,12 @@ class ServiceClient:
     the answer: a pydantic model, ``list[User]``, ``str``, ``bytes``; any JSON without it.
 
     Requests go to the service's own host, and redirects to public addresses only, unless
-    *allow_private_networks* names others. Time, length and redirects are bounded. Every failure is
-    an `AutomateError` whose code says whether to try again; none shows a credential, a path or a
-    query. *auth* reads its secrets from *ctx* for each request. Connections are kept until
-    `close` or `aclose`, so make one client for each instance of a plugin.
+    *allow_private_networks* names others. A client with *auth* asks over http on this machine
+    alone, unless *allow_plain_http*; else making it raises `ConfigError`. Time, length and
+    redirects are bounded. Every failure is an `AutomateError` whose code says whether to try again;
+    none shows a credential, a path or a query. *auth* reads its secrets from *ctx* for each
+    request. Connections are kept until `close` or `aclose`, so make one client for each instance of
+    a plugin.
 
     The waits that a service asks for are those of all clients in the process with its address and
     the same credentials. A *rate_limit* of your own is for the clients that you give it to.
@@ -94,12 +103,15 @@ class ServiceClient:
         max_response_bytes: int = 5 * _MIB,
         max_redirects: int = 5,
         allow_private_networks: bool | list[str] = False,
+        allow_plain_http: bool = False,
         ca_file: str | None = None,
         idempotency_header: str | None = None,
         rate_limit: RateLimiter | None = None,
         resolver: Resolver = resolve,
     ) -> None:
         self._base = parse_base_url(base_url)
+        if auth is not None:
+            require_encrypted(self._base, allow_plain_http=allow_plain_http)
         self._ctx = ctx if ctx is not None else PluginContext(key="http")
         self._auth = auth
         self._headers = checked_headers(headers)

@@ -7,7 +7,8 @@ from urllib.parse import quote, unquote, unquote_plus, urlencode
 
 import httpx
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.hosts import check_encrypted
 
 Scalar = str | int | float | bool
 Query = Mapping[str, Scalar | Sequence[Scalar]]
@@ -21,6 +22,15 @@ def parse_base_url(text: str) -> httpx.URL:
     if not url.is_absolute_url or url.query or url.fragment:
         raise _wrong("a base_url has a scheme and a host, and no query", "https://api.example.com")
     return url
+
+
+def require_encrypted(url: httpx.URL, *, allow_plain_http: bool) -> None:
+    """Raise `ConfigError` if credentials for *url* could be read on their way."""
+    try:
+        check_encrypted(str(url), allow_plain_http=allow_plain_http)
+    except ValueError as error:
+        # Its host alone: a path may have a token in it.
+        raise ConfigError(f"http://{url.host} is not https", hint=str(error)) from None
 
 
 def full_url(text: str, query: Query, base: httpx.URL | None) -> httpx.URL:

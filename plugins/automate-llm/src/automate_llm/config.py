@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from automate_kernel.hosts import is_loopback
+from automate_kernel.hosts import check_encrypted
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -40,13 +39,10 @@ class LlmService(BaseModel):
 
     @model_validator(mode="after")
     def _encrypted(self) -> LlmService:
-        if self.base_url is not None and not self.allow_plain_http:
-            url = urlsplit(self.base_url)
-            if url.scheme.lower() == "http" and not is_loopback(url.hostname or ""):
-                raise ValueError(
-                    "base_url must be https: the key and the prompts would be readable; "
-                    "allow_plain_http lets it pass"
-                )
+        try:
+            check_encrypted(self.base_url or "", allow_plain_http=self.allow_plain_http)
+        except ValueError as error:
+            raise ValueError(f"base_url: {error}") from None
         return self
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from automate_kernel.hosts import is_loopback
+from automate_kernel.hosts import check_encrypted, is_loopback
 from automate_kernel.secrets.keys import SecretKey
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -43,6 +43,8 @@ class OAuthSettings(BaseModel):
     """Let tenants that have connected no account use the application's."""
     allow_private_networks: bool | list[str] = False
     """Private addresses, or names, at which the server and its authorization server may be."""
+    allow_plain_http: bool = False
+    """Let the authorization server be http:// on another machine."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> OAuthSettings:
@@ -80,6 +82,8 @@ class McpConfig(BaseModel):
     """Its working folder; by default that of this process."""
     url: str | None = None
     """The endpoint of a server that speaks streamable HTTP."""
+    allow_plain_http: bool = False
+    """Let `url` be http:// on another machine, where all between can read what is sent."""
     token: SecretStr | None = None
     """Sent to it as a bearer token; better as ``$secret:KEY``."""
     headers: dict[str, SecretStr] = {}
@@ -110,15 +114,17 @@ class McpConfig(BaseModel):
             if value is not None and value not in ([], {}):
                 raise ValueError(f"{name} is for a {'url' if self.url is None else 'command'}")
         if self.url is not None:
-            _check_url(self.url)
+            _check_url(self.url, allow_plain_http=self.allow_plain_http)
         if self.oauth is not None and self.token is not None:
             raise ValueError("give either token or oauth")
         return self
 
 
-def _check_url(text: str) -> None:
+def _check_url(text: str, *, allow_plain_http: bool) -> None:
     url = urlsplit(text)
     if url.scheme not in ("http", "https") or not url.hostname or url.username or url.fragment:
         raise ValueError("url must be like https://mcp.example.com/mcp, without a password in it")
-    if url.scheme == "http" and not is_loopback(url.hostname):
-        raise ValueError("url must be https: what it answers, and the token, would be readable")
+    try:
+        check_encrypted(text, allow_plain_http=allow_plain_http)
+    except ValueError as error:
+        raise ValueError(f"url: {error}") from None

@@ -34,7 +34,7 @@ from pydantic import AnyUrl, BaseModel
 from automate_http import AddressPolicy, Guard, GuardedTransport, OAuthServer, Reply
 from automate_http.exchange import Bounds, exchange
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.hosts import is_loopback
+from automate_kernel.hosts import check_encrypted, is_loopback
 from automate_mcp.config import OAuthSettings
 
 M = TypeVar("M", bound=BaseModel)
@@ -96,10 +96,12 @@ class _Discovery:
         )
 
     def _require_https(self, url: str) -> None:
-        parts = urlsplit(url)
-        is_meant = is_loopback(parts.hostname) or self._settings.allow_private_networks
-        if parts.scheme != "https" and not is_meant:
-            raise _unfit(f"{_place(url)} is not https", "tokens need encryption")
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise _unfit(f"{_place(url)} is not https")
+        try:
+            check_encrypted(url, allow_plain_http=self._settings.allow_plain_http)
+        except ValueError as error:
+            raise _unfit(f"{_place(url)} is not https", str(error)) from None
 
     async def _resource(
         self, transport: httpx.AsyncBaseTransport, told: str | None

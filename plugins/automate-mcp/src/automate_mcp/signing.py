@@ -35,6 +35,7 @@ def accounts_of(key: str, url: str, settings: OAuthSettings) -> OAuth2:
         client_secret=settings.client_secret,
         shared=settings.shared,
         allow_private_networks=settings.networks_for(url),
+        allow_plain_http=settings.allow_plain_http,
     )
 
 

@@ -11,11 +11,13 @@ from automate_http.fields import (
     BaseUrl,
     CaFile,
     HeaderName,
+    PlainHttp,
     PrivateNetworks,
     checked_by,
 )
 from automate_http.headers import check_headers
 from automate_http.pages import Cursor, NextLink, Offset, PageNumber, Pages
+from automate_kernel.hosts import check_encrypted
 from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024
@@ -149,6 +151,7 @@ class OpenApiConfig(_Table):
     idempotency_header: HeaderName | None = Field(default=None, examples=["Idempotency-Key"])
     """A header that the service knows a repeated request by, such as ``Idempotency-Key``."""
     allow_private_networks: PrivateNetworks = False
+    allow_plain_http: PlainHttp = False
     ca_file: CaFile = None
     timeout_seconds: _Seconds = 30.0
     """The most seconds of a request."""
@@ -161,3 +164,12 @@ class OpenApiConfig(_Table):
     """Seconds after which a document with a URL is asked for again, by its ETag."""
     external_refs: bool = False
     """Follow references to other documents: beside or below the file, or on the URL's own host."""
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> OpenApiConfig:
+        if self.auth:
+            try:
+                check_encrypted(self.base_url or "", allow_plain_http=self.allow_plain_http)
+            except ValueError as error:
+                raise ValueError(f"base_url, which gets the credentials: {error}") from None
+        return self

@@ -9,6 +9,7 @@ from typing import Any
 
 from automate_http import Auth, ServiceClient
 from automate_http.failures import forbid_repeat
+from automate_http.urls import parse_base_url, require_encrypted
 from automate_kernel.connectors import ActionSpec, Connector, ConnectorContext
 from automate_kernel.errors import AutomateError
 from automate_kernel.operations.portal import Portal
@@ -83,6 +84,10 @@ class OpenApiConnector(Connector):
         # Some documents have their servers beside the operations.
         first = next((actions.action(name).place for name in actions), None)
         address = base_url(actions.document, self._settings, first)
+        if self._auth is not None or self._settings.auth:
+            require_encrypted(
+                parse_base_url(address), allow_plain_http=self._settings.allow_plain_http
+            )
         try:
             await self._client(security, address, ()).asend("HEAD", "/")
         except AutomateError as error:
@@ -138,6 +143,7 @@ class OpenApiConnector(Connector):
                     max_response_bytes=config.max_response_bytes,
                     max_redirects=config.max_redirects,
                     allow_private_networks=config.allow_private_networks,
+                    allow_plain_http=config.allow_plain_http,
                     ca_file=config.ca_file,
                     idempotency_header=config.idempotency_header,
                 )

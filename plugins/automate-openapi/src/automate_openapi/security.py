@@ -157,6 +157,7 @@ class Security:
             client_secret=given.client_secret,
             scopes=given.scopes,
             allow_private_networks=self._config.allow_private_networks,
+            allow_plain_http=self._config.allow_plain_http,
             ca_file=self._config.ca_file,
         )
 

@@ -20,6 +20,8 @@ class SlackConfig(BaseModel):
     """The most seconds for one request in all."""
     allow_private_networks: list[str] = []
     """Private addresses that may be reached, for a double of Slack in tests."""
+    allow_plain_http: bool = False
+    """Let `base_url` be http:// on another machine, where all between can read the token."""
     people: dict[str, str] = {}
     """Slack users, by id or e-mail, and the names that approvals know them by. Others are known
     by their e-mail or, without one, by their id."""

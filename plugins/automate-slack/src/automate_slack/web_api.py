@@ -61,6 +61,7 @@ class WebApi:
             auth=BearerAuth(config.account),
             timeout_seconds=config.timeout_seconds,
             allow_private_networks=config.allow_private_networks,
+            allow_plain_http=config.allow_plain_http,
         )
 
     async def call(self, method: str, **fields: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from automate_http.fields import AnswerBytes, BaseUrl, CaFile, PrivateNetworks
+from automate_http.fields import AnswerBytes, BaseUrl, CaFile, PlainHttp, PrivateNetworks
 from automate_kernel.secrets.keys import SecretKey
 
 _MIB = 1024 * 1024
@@ -33,6 +33,7 @@ class StripeConfig(BaseModel):
     base_url: BaseUrl = "https://api.stripe.com"
     """The API's address."""
     allow_private_networks: PrivateNetworks = False
+    allow_plain_http: PlainHttp = False
     ca_file: CaFile = None
     timeout_seconds: float = Field(default=80.0, gt=0, le=3_600)
     """The most seconds of a request. Stripe's own libraries take 80: banks are slow."""

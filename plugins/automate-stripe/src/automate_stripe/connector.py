@@ -115,6 +115,7 @@ class StripeConnector(Connector):
             headers={name: value for name, value in headers.items() if value is not None},
             idempotency_header="Idempotency-Key",
             allow_private_networks=settings.allow_private_networks,
+            allow_plain_http=settings.allow_plain_http,
             ca_file=settings.ca_file,
             timeout_seconds=settings.timeout_seconds,
             max_response_bytes=settings.max_response_bytes,

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from automate_http import Reply, ServiceClient
 from automate_kernel.errors import (
@@ -17,7 +16,7 @@ from automate_kernel.errors import (
     SecretError,
     SecretUnavailableError,
 )
-from automate_kernel.hosts import is_loopback
+from automate_kernel.hosts import check_encrypted
 from automate_kernel.operations.context import PluginContext
 from automate_kernel.secrets import Redactor
 
@@ -72,14 +71,12 @@ class VaultApi:
         namespace: str | None,
         ca_file: str | None,
         timeout_seconds: float,
-        allow_http: bool,
+        allow_plain_http: bool,
     ) -> None:
-        parts = urlsplit(address)
-        if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
-            raise ConfigError(
-                "the address of Vault is not https",
-                hint="tokens need encryption; allow_http = true if something else encrypts",
-            )
+        try:
+            check_encrypted(address, allow_plain_http=allow_plain_http)
+        except ValueError as error:
+            raise ConfigError("the address of Vault is not https", hint=str(error)) from None
         self.redactor = Redactor()
         named = {"x-vault-namespace": namespace.strip("/")} if namespace else {}
         self._client = ServiceClient(

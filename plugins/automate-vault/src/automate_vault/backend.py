@@ -49,7 +49,7 @@ class VaultBackend(SecretsBackend):
         namespace: str | None = None,
         ca_file: str | None = None,
         timeout_seconds: float = 10.0,
-        allow_http: bool = False,
+        allow_plain_http: bool = False,
     ) -> None:
         self._mounts = tuple(each.strip("/") for each in (mount, *mounts))
         if not all(map(is_mount, self._mounts)):
@@ -62,7 +62,7 @@ class VaultBackend(SecretsBackend):
             namespace=namespace or os.environ.get("VAULT_NAMESPACE"),
             ca_file=ca_file,
             timeout_seconds=timeout_seconds,
-            allow_http=allow_http,
+            allow_plain_http=allow_plain_http,
         )
         if auth is None:
             auth = {"method": "token", "token": _variable("VAULT_TOKEN", "auth")}
