@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, TwoPhaseTransaction, create_engine, event, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -75,6 +75,12 @@ class SqlAlchemyRows(Rows):
         super().__init__(known, _STYLES.get(dialect.paramstyle, "%s"), clock)
         self.native = connection
         self._commits = commits
+
+    @property
+    def notifies(self) -> bool:
+        """True, but in a two-phase transaction: PostgreSQL prepares none that has notified."""
+        two_phase = isinstance(self.native.get_transaction(), TwoPhaseTransaction)
+        return super().notifies and not two_phase
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
         """Run one statement through the driver's own cursor."""
@@ -154,6 +160,11 @@ class _CommittedRows(SqlAlchemyRows):
         if self._made is None:
             self._made = Connection(self._engine, self._pooled)
         return self._made
+
+    @property
+    def notifies(self) -> bool:
+        """True: each statement is a transaction of its own."""
+        return self.dialect.notifies
 
     def __enter__(self) -> Self:
         pooled = None

@@ -224,7 +224,7 @@ def test_a_decision_in_time_counts_though_its_signal_comes_late(world: World) ->
 
 
 def test_a_decision_that_commits_as_the_time_ends_counts(world: World) -> None:
-    """The worker that finds the time over waits for the transaction that decides."""
+    """The worker that finds the time over leaves it to the transaction that decides."""
     one = world.ask(timeout="1h")
     world.clock.advance(3599)
     worker = threading.Thread(target=world.kernel.run_until_idle)
@@ -237,6 +237,40 @@ def test_a_decision_that_commits_as_the_time_ends_counts(world: World) -> None:
     world.run()
     assert world.see(one).status == "COMPLETED"
     assert world.output(one)["by"] == "ann"
+
+
+def test_a_decision_that_takes_long_to_commit_holds_up_no_other_work(world: World) -> None:
+    """Its transaction is the application's: a worker that waited for it would claim nothing."""
+    if not world.storage.supports_skip_locked:
+        pytest.skip("its one writer is waited for by all who write")
+    one, other = world.ask(timeout="1h", on_timeout="continue"), world.start()
+    world.clock.advance(3599)
+    worker = threading.Thread(target=world.kernel.run_until_idle, daemon=True)
+    with world.storage.begin() as rows:
+        world.kernel.approvals.approve(one, "ok", by="ann", transaction=rows.native)
+        world.clock.advance(10)
+        worker.start()
+        worker.join(PATIENCE)
+        assert not worker.is_alive()
+        assert [world.see(each).status for each in (one, other)] == ["RUNNING", "COMPLETED"]
+    world.run()
+    assert world.see(one).status == "COMPLETED"
+    assert world.output(one)["by"] == "ann"
+
+
+def test_a_decision_that_is_rolled_back_after_the_end_lets_the_time_be_over(world: World) -> None:
+    """Somebody was deciding as it ended, and then did not."""
+    if not world.storage.supports_skip_locked:
+        pytest.skip("its one writer is waited for by all who write")
+    one = world.ask(timeout="1h", on_timeout="continue")
+    world.clock.advance(3599)
+    with pytest.raises(ZeroDivisionError), world.storage.begin() as rows:
+        world.kernel.approvals.approve(one, "ok", by="ann", transaction=rows.native)
+        world.later(10)
+        raise ZeroDivisionError
+    world.later(10)
+    assert world.see(one).status == "COMPLETED"
+    assert world.output(one)["timed_out"]
 
 
 def test_elements_of_a_list_are_decided_one_by_one(world: World) -> None:

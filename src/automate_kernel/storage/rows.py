@@ -457,6 +457,11 @@ class Rows:
         """True if times are the server's, and no clock of this process."""
         return self._clock is None and bool(self.dialect.now)
 
+    @property
+    def notifies(self) -> bool:
+        """True if listeners can be told of what is written here."""
+        return self.dialect.notifies
+
     def query(self, template: str, parameters: Sequence[Any]) -> list[Any]:
         """Run a statement that has ``{}`` in the place of each parameter; return its rows."""
         found: list[Any] = self.run(_marked(template, self._style, 0), parameters, fetch=True)
@@ -478,7 +483,7 @@ class Rows:
         if not rows:
             return 0
         spec = TABLES[table]
-        notify = notify if self.dialect.notifies else ""
+        notify = notify if self.notifies else ""
         arrays = self.dialect.arrays and len(rows) > 1
         # COPY fails on a key that exists, where an insert is to skip it.
         if arrays and fresh and len(rows) >= _WORTH_COPYING:
@@ -568,7 +573,7 @@ class Rows:
 
     def notify(self, channel: str) -> None:
         """Wake the listeners on *channel* once the transaction commits, where that can be done."""
-        if self.dialect.notifies:
+        if self.notifies:
             statement = self._statement()
             sql = f"SELECT pg_notify({statement.bind(channel)}, '')::text"
             self.run(sql, statement.parameters, fetch=True)

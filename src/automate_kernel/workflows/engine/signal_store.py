@@ -515,7 +515,8 @@ def _decisions(
     """
     Return the decisions on approvals, by execution, step and position; none where the time is over.
 
-    Approvals that may still be decided are left out.
+    Approvals that may still be decided are left out, and those that are being decided this moment:
+    such a decision was made in time.
     """
     ids = sorted(
         wait_id(execution.id, *key)
@@ -527,15 +528,22 @@ def _decisions(
     found, now = rows.select(WAIT, where), rows.now()
     over = {row["id"] for row in found if row["expires_at"] and row["expires_at"] <= now}
     if any(row["id"] in over and not decision_event(row) for row in found):
-        # One that is being decided in this very moment is waited for: it was in time. A write,
-        # since SQLite knows no other lock.
-        rows.update(WAIT, where, {"about": "approval"})
-        found = rows.select(WAIT, where)
+        found = _undisputed(rows, where)
     return {
         (row["execution_id"], row["step_id"], row["position"]): events
         for row in found
         if (events := list(decision_event(row))) or row["id"] in over
     }
+
+
+def _undisputed(rows: Rows, where: Sequence[Where]) -> list[Row]:
+    """Return the waits that *where* finds and nobody decides on in a transaction that goes on."""
+    if rows.dialect.skip_locked:
+        # That transaction is the application's, and may take long: a worker doesn't wait for it.
+        return rows.select(WAIT, where, lock=True, skip_locked=True)
+    # The one writer of a file is waited for, as for any checkpoint. A write is the only lock there.
+    rows.update(WAIT, where, {"about": "approval"})
+    return rows.select(WAIT, where)
 
 
 def _ends(rows: Rows, waits: Iterable[OpenWait]) -> dict[str, Event]:
