@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fault_kernel
@@ -14,6 +15,8 @@ from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
 from automate_sqlalchemy import SqlAlchemyStorage
 from fault_scene import Scene, until
 from fault_scripts import recover
+
+_WAITING = "SELECT pid FROM pg_locks WHERE NOT granted"
 
 
 @pytest.mark.parametrize("name", ["another", "sleeper"])
@@ -168,15 +171,21 @@ def test_nobody_enters_a_lane_before_who_comes_back(open_postgresql: Callable[..
         assert held.id == first
         other = fault_kernel.open_kernel(scene.url, scene.ledger, 600.0, 0.0)
         statements = 0
+        back = list[Any]()
 
         def come_back(*_: object, moment: int = moment, first: str = first) -> None:
             nonlocal statements
             statements += 1
             if statements == moment:
-                scene.outbox.mark_retry(first, "slow", 60.0)
+                back.append(pool.submit(scene.outbox.mark_retry, first, "slow", 60.0))
+                # Or it waits for the claim, which has found the key taken.
+                until(lambda: back[0].done() or scene.rows(_WAITING))
 
         sa.event.listen(other.storage.engine, "before_cursor_execute", come_back)
-        claimed = [item.id for item in other.outbox.claim_batch("quick", 1)]
+        with ThreadPoolExecutor(1) as pool:
+            claimed = [item.id for item in other.outbox.claim_batch("quick", 1)]
+        for each in back:
+            each.result()
         other.close()
         other.storage.engine.dispose()
         assert claimed == [], f"{second} overtook {first}"

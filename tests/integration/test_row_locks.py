@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 from automate_kernel.outbox import ItemStatus, NewItem, SkipLockedClaimOutboxStore
 from automate_kernel.storage.rows import Where
-from automate_kernel.storage.tables import OUTBOX
+from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
 from automate_kernel.testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -34,6 +36,7 @@ def store(engine: sa.Engine, clock: FakeClock) -> SkipLockedClaimOutboxStore:
     def give_up_soon(connection: object, _: object) -> None:
         with connection.cursor() as cursor:  # type: ignore[attr-defined]
             cursor.execute(impatient.get(engine.dialect.name, impatient["mysql"]))
+        connection.commit()  # type: ignore[attr-defined]
 
     engine.dispose()  # connections from before the listener
     return SkipLockedClaimOutboxStore(SqlAlchemyStorage(engine, clock=clock), lease_seconds=LEASE)
@@ -103,4 +106,75 @@ def test_nobody_is_put_to_wait_for_a_slot_that_is_being_left(
         waiting = store.get(second)
         assert waiting is not None
         assert (waiting.waiting_for, waiting.attempt_count) == ("worker", 0)
+    assert [item.id for item in store.claim_batch("worker")] == [second]
+
+
+def test_nobody_is_put_to_wait_for_an_ordering_key_that_is_being_left(
+    store: SkipLockedClaimOutboxStore,
+) -> None:
+    """An item whose key is taken only until another transaction commits stays ready."""
+    first = store.enqueue("k", ordering_key="key")
+    assert [item.id for item in store.claim_batch("worker")] == [first]
+    with store.transaction() as transaction:
+        store.mark_success(first, "worker", transaction=transaction)
+        second = store.enqueue("k", ordering_key="key")
+        assert store.claim_batch("worker") == []
+        waiting = store.get(second)
+        assert waiting is not None
+        assert (waiting.waiting_for, waiting.attempt_count) == ("worker", 0)
+    assert [item.id for item in store.claim_batch("worker")] == [second]
+
+
+def test_an_item_that_comes_as_its_key_is_being_left_is_woken(
+    store: SkipLockedClaimOutboxStore, engine: sa.Engine
+) -> None:
+    """Whoever leaves the key has looked for it already, and deletes the key's row only then."""
+    first = store.enqueue("k", ordering_key="key")
+    assert [item.id for item in store.claim_batch("worker")] == [first]
+    come = list[str]()
+
+    @sa.event.listens_for(engine, "before_cursor_execute")
+    def look(_: object, __: object, statement: str, *___: object) -> None:
+        if not come and statement.startswith("DELETE") and LANE in statement:
+            come.append("soon")
+            come[:] = [store.enqueue("k", ordering_key="key")]
+            assert store.claim_batch("another") == []
+
+    store.mark_success(first, "worker")
+    assert [item.id for item in store.claim_batch("worker")] == come
+
+
+def test_an_item_behind_one_that_is_being_cancelled_is_woken(
+    store: SkipLockedClaimOutboxStore,
+) -> None:
+    """Whoever cancels the first has looked for the next one already."""
+    first = store.enqueue("k", ordering_key="key", delay=60)
+    with store.storage.begin() as rows:
+        assert store.cancel_within(rows, [first]) == 1
+        second = store.enqueue("k", ordering_key="key")
+        assert store.claim_batch("worker") == []
+    assert [item.id for item in store.claim_batch("worker")] == [second]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(
+    ("table", "keys"),
+    [(LANE, {"ordering_key": "key"}), (SLOT, {"concurrency_key": "key", "concurrency_limit": 1})],
+)
+def test_a_claim_that_froze_stops_no_recovery(
+    store: SkipLockedClaimOutboxStore, clock: FakeClock, table: str, keys: Any, *, kept: bool
+) -> None:
+    """What it has locked is freed once it is over; the items of other keys are recovered before."""
+    first, second = store.enqueue_many(NewItem("k", **keys) for _ in "12")
+    plain = store.enqueue("k")
+    assert {item.id for item in store.claim_batch("dead")} == {first, plain}
+    clock.advance(LEASE + 1)
+    with store.storage.begin() as frozen:
+        frozen.select(table, lock=True)
+        assert len(store.reap()) == 2
+        if kept:
+            assert len(store.reap()) == 0
+    store.reap()
+    clock.advance(3600)
+    assert store.cancel([first, plain]) == 2
     assert [item.id for item in store.claim_batch("worker")] == [second]

@@ -34,8 +34,8 @@ class ClaimKeys:
         waiting, ready = set[str](), set[str]()
         if ordered := [row for row in claimed if row["ordering_key"]]:
             in_time = [row for row in ordered if self._is_in_time(row["ordering_key"])]
-            ready = {row["id"] for row in ordered} - {row["id"] for row in in_time}
-            waiting, taken = ordering_keys.enter(rows, in_time, self._token)
+            waiting, ready, taken = ordering_keys.enter(rows, in_time, self._token)
+            ready |= {row["id"] for row in ordered} - {row["id"] for row in in_time}
             self._ordering |= taken
         if bounded := [row for row in claimed if row["concurrency_key"]]:
             may_take = not self._slots_taken

@@ -115,30 +115,38 @@ def _locked(rows: Rows, full: Sequence[Row]) -> set[str]:
     }
 
 
-def leave(rows: Rows, finished: Iterable[tuple[str, str]]) -> None:
-    """Free the slots of (concurrency key, item id) pairs and wake who waits for them."""
+def leave(rows: Rows, finished: Iterable[tuple[str, str]], *, wait: bool = True) -> None:
+    """
+    Free the slots of (concurrency key, item id) pairs and wake who waits for them.
+
+    Without *wait* those that are locked are left to `mend`.
+    """
     pairs = sorted(finished)
-    held = rows.select(
-        SLOT, [Where("item_id", "in", [item_id for _, item_id in pairs])], columns=("id",)
-    )
+    its = Where("item_id", "in", [item_id for _, item_id in pairs])
+    held = rows.select(SLOT, [its], columns=("id", "item_id"))
     # By their keys and in order, so that two who leave never wait for each other in a circle.
     mine = [Where("id", "in", sorted(slot["id"] for slot in held))]
-    rows.select(SLOT, mine, order_by=("id",), lock=True, columns=("id",))
-    rows.delete(SLOT, mine)
-    wake(rows, (key for key, _ in pairs))
+    found = rows.select(
+        SLOT, mine, order_by=("id",), lock=True, skip_locked=not wait, columns=("id", "item_id")
+    )
+    rows.delete(SLOT, [Where("id", "in", [slot["id"] for slot in found])])
+    kept = set[str]()
+    if not wait:
+        kept = {slot["item_id"] for slot in held} - {slot["item_id"] for slot in found}
+    wake(rows, (key for key, item_id in pairs if item_id not in kept), wait=wait)
 
 
-def wake(rows: Rows, keys: Iterable[str | None]) -> None:
+def wake(rows: Rows, keys: Iterable[str | None], *, wait: bool = True) -> None:
     """
     Let as many waiting items of each key be claimed as it stands in *keys*; None is no key.
 
     Those that leave a slot have it called, and those that were woken to take one and now won't.
     """
     for key, count in sorted(Counter(key for key in keys if key is not None).items()):
-        _wake(rows, key, count)
+        _wake(rows, key, count, wait=wait)
 
 
-def _wake(rows: Rows, key: str, count: int, *, wait: bool = True) -> None:
+def _wake(rows: Rows, key: str, count: int, *, wait: bool) -> None:
     """
     Let the next *count* items of *key* be claimed: of each kind, since nobody may work on one.
 
@@ -204,10 +212,15 @@ def delete_abandoned(rows: Rows, table: str, key: str, after: str = "") -> str:
     )  # fmt: skip
     holders = {row["id"]: row["lease_token"] for row in found if row["lease_expires_at"]}
     kept = {row["id"] for row in found if row["completed_at"] is None}
-    for row in held:
-        if row["lease_token"] == row["item_id"] and row["item_id"] in kept:
-            continue
-        if holders.get(row["item_id"]) != row["lease_token"]:
-            its = [Where(key, "eq", row[key]), Where("lease_token", "eq", row["lease_token"])]
-            rows.delete(table, its)
+    gone = {
+        row[key]: row["lease_token"] for row in held
+        if not (row["lease_token"] == row["item_id"] and row["item_id"] in kept)
+        and holders.get(row["item_id"]) != row["lease_token"]
+    }  # fmt: skip
+    # Without waiting: a worker that froze in a transaction must not stop all recovery.
+    for row in rows.select(
+        table, [Where(key, "in", sorted(gone))], order_by=(key,), lock=True, skip_locked=True
+    ):
+        if row["lease_token"] == gone[row[key]]:
+            rows.delete(table, [Where(key, "eq", row[key])])
     return str(held[-1][key]) if len(held) == _MENDED else ""

@@ -6,6 +6,11 @@ key makes it exclusive. An item that is claimed while its key is taken, or befor
 back to wait (``waiting_for = "key"``), out of the index that is claimed from, so each one costs
 that detour once. Whoever leaves a key wakes the next in line.
 
+Before a claim puts an item to wait it locks what is in its way, the row of the key or the item
+before it, without waiting for locks itself. Who takes that away then waits for the claim's end, and
+so finds the item and wakes it: none is put to wait for a key that was just left. Where the lock
+can't be had, the key is being left this moment, and the item stays ready.
+
 Concurrency keys have the same four functions, and a mechanism of their own: the wake-ups differ.
 Here exactly one item is next, known by its id, and who finds it too early waits for it. There any
 of those that wait may go, of each kind one, since nobody may work on a kind.
@@ -20,33 +25,52 @@ from automate_kernel.outbox.concurrency_keys import delete_abandoned, is_free
 from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import LANE, OUTBOX
 
+# The next in line may be cancelled between a look at it and its wake-up, and the one after it too.
+_TRIES = 10
 
-def enter(rows: Rows, claimed: Sequence[Row], token: str) -> tuple[set[str], set[str]]:
+
+def enter(rows: Rows, claimed: Sequence[Row], token: str) -> tuple[set[str], set[str], set[str]]:
     """
     Take the keys of *claimed* rows.
 
-    Returns the ids that must wait for theirs, and the keys that this transaction has locked.
+    Returns the ids that must wait for theirs, the ids that are to stay ready, and the keys for
+    which other claims wait until this transaction ends.
     """
     first: dict[str, Row] = {}
     for row in sorted(claimed, key=_place):
         first.setdefault(row["ordering_key"], row)
+    free = first.keys() - _lanes(rows, first)
     # In the order of their keys, so that two claims never wait for each other in a circle.
-    wanted = [
+    rows.insert(LANE, [
         {"ordering_key": key, "item_id": first[key]["id"], "lease_token": token}
-        for key in sorted(first)
-    ]
-    rows.insert(LANE, wanted)
+        for key in sorted(free)
+    ])  # fmt: skip
     mine = [
-        Where("item_id", "in", sorted(lane["item_id"] for lane in wanted)),
+        Where("item_id", "in", sorted(first[key]["id"] for key in free)),
         Where("lease_token", "eq", token),
     ]
-    entered = {lane["ordering_key"]: lane["item_id"] for lane in rows.select(LANE, mine)}
+    entered = {lane["ordering_key"] for lane in rows.select(LANE, mine)}
     # Only now: whoever left a key a moment ago may have put its item back to wait, before ours.
-    late = {key for key in entered if _overtaken(rows, key, first[key])}
-    if late:
-        rows.delete(LANE, [Where("ordering_key", "in", sorted(late)), *mine])
-    running = {item_id for key, item_id in entered.items() if key not in late}
-    return {row["id"] for row in claimed} - running, set(entered)
+    earlier = {key: head for key in sorted(entered) if (head := _earlier(rows, first[key]))}
+    if earlier:
+        rows.delete(LANE, [Where("ordering_key", "in", sorted(earlier)), *mine])
+    held = {key for key, head in earlier.items() if _hold(rows, head)}
+    held |= _lanes(rows, first.keys() - entered, lock=True)
+    running = {first[key]["id"] for key in entered - earlier.keys()}
+    ready = {
+        row["id"] for row in claimed
+        if row["ordering_key"] not in held and first[row["ordering_key"]]["id"] not in running
+    }  # fmt: skip
+    return {row["id"] for row in claimed} - running - ready, ready, set(free)
+
+
+def _lanes(rows: Rows, keys: Iterable[str], *, lock: bool = False) -> set[str]:
+    """Return those of *keys* that are taken, or with *lock* those of them that nobody leaves."""
+    found = rows.select(
+        LANE, [Where("ordering_key", "in", sorted(keys))], order_by=("ordering_key",), lock=lock,
+        skip_locked=lock, columns=("ordering_key",),
+    )  # fmt: skip
+    return {row["ordering_key"] for row in found}
 
 
 def _place(row: Row) -> tuple[datetime, str]:
@@ -54,47 +78,59 @@ def _place(row: Row) -> tuple[datetime, str]:
     return row["created_at"], row["id"]
 
 
-def _overtaken(rows: Rows, key: str, row: Row) -> bool:
-    """Return True if an earlier item waits; it is woken, being next in line."""
-    head = _head(rows, key)
-    if head is None or _place(head) > _place(row):
-        return False
-    # Two workers that each claimed the head of the other's key would wait in a circle.
-    _wake_if_free(rows, head["id"])
-    return True
+def _earlier(rows: Rows, row: Row) -> str | None:
+    """Return the item that is next in line, if that comes before the one of *row*."""
+    head = _head(rows, row["ordering_key"])
+    return None if head is None or _place(head) > _place(row) else str(head["id"])
 
 
-def _wake_if_free(rows: Rows, item_id: str) -> None:
-    # Whoever holds its row now finishes, cancels or wakes it, and so sees to it.
-    if is_free(rows, item_id):
-        rows.update(OUTBOX, [Where("id", "eq", item_id)], {"waiting_for": "worker"})
+def _hold(rows: Rows, item_id: str) -> bool:
+    """Keep the next item in its line until this transaction ends; False if somebody has it."""
+    # Without waiting: two claims that each have the head of the other's key would wait in a circle.
+    its = [Where("id", "eq", item_id), Where("waiting_for", "ne", None)]
+    found = rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id", "waiting_for"))
+    if found and found[0]["waiting_for"] == "key":
+        rows.update(OUTBOX, its, {"waiting_for": "worker"})
+    return bool(found)
 
 
 def _head(rows: Rows, key: str) -> Row | None:
     where = [Where("ordering_key", "eq", key), Where("waiting_for", "ne", None)]
     order = ("created_at", "id")
-    found = rows.select(OUTBOX, where, order_by=order, limit=1, columns=order)
+    found = rows.select(OUTBOX, where, order_by=order, limit=1, columns=(*order, "waiting_for"))
     return found[0] if found else None
 
 
-def leave(rows: Rows, finished: Iterable[tuple[str, str]]) -> None:
-    """Free the keys of (ordering key, item id) pairs and wake the next item of each."""
+def leave(rows: Rows, finished: Iterable[tuple[str, str]], *, wait: bool = True) -> None:
+    """
+    Free the keys of (ordering key, item id) pairs and wake the next item of each.
+
+    Without *wait* those that are locked are left to `mend`.
+    """
     pairs = sorted(finished)
-    for key in dict.fromkeys(key for key, _ in pairs):
-        wake(rows, key)
-    # Last, not first: another worker that now finds the key taken puts its item to wait and
-    # commits, and the waking above waits for that row; the other way round they would deadlock.
-    rows.delete(LANE, [Where("item_id", "in", [item_id for _, item_id in pairs])])
+    its = [Where("item_id", "in", [item_id for _, item_id in pairs])]
+    # First, and not as they are deleted: whoever has found a key taken has put its item to wait by
+    # then, and whoever comes later finds the key locked, and puts none to wait.
+    found = rows.select(LANE, its, lock=True, skip_locked=not wait, columns=("ordering_key",))
+    left = sorted(row["ordering_key"] for row in found)
+    for key in sorted({key for key, _ in pairs}) if wait else left:
+        wake(rows, key, wait=wait)
+    rows.delete(LANE, [Where("ordering_key", "in", left), *its])
 
 
-def wake(rows: Rows, key: str) -> None:
-    """Let the next item of *key* be claimed."""
-    head = _head(rows, key)
-    if head is not None:
-        # "worker" too, although that changes nothing: it may be on its way to "key" in another
-        # transaction, and matching it makes this one wait for the outcome.
-        where = [Where("id", "eq", head["id"]), Where("waiting_for", "in", ["key", "worker"])]
-        rows.update(OUTBOX, where, {"waiting_for": "worker"})
+def wake(rows: Rows, key: str, *, wait: bool = True) -> None:
+    """
+    Let the next item of *key* be claimed, if it waits for that.
+
+    Without *wait* one that is locked is left.
+    """
+    for _ in range(_TRIES):
+        head = _head(rows, key)
+        if head is None or head["waiting_for"] != "key" or not (wait or is_free(rows, head["id"])):
+            break
+        its = [Where("id", "eq", head["id"]), Where("waiting_for", "eq", "key")]
+        if rows.update(OUTBOX, its, {"waiting_for": "worker"}):
+            break
 
 
 def mend(rows: Rows) -> None:
@@ -104,9 +140,8 @@ def mend(rows: Rows) -> None:
     asleep = [Where("waiting_for", "eq", "key"), Where("ordering_key", "ne", None)]
     waiting = rows.count(OUTBOX, ("ordering_key",), asleep)
     keys = sorted(row["ordering_key"] for row in waiting)
-    busy = {lane["ordering_key"] for lane in rows.select(LANE, [Where("ordering_key", "in", keys)])}
+    busy = _lanes(rows, keys)
     for key in keys:
-        head = None if key in busy else _head(rows, key)
-        # Without waiting: a worker that froze in a transaction must not stop all recovery.
-        if head is not None:
-            _wake_if_free(rows, head["id"])
+        if key not in busy:
+            # A worker that froze in a transaction must not stop all recovery.
+            wake(rows, key, wait=False)

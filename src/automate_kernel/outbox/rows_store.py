@@ -626,6 +626,8 @@ class RowsOutboxStore(OutboxStore):
                 for row in reaped
                 if not (row["id"] in kept and concurrency_keys.HEADER in row["headers"])
             ],
+            # A worker that froze in a claim must not stop all recovery.
+            wait=False,
         )
         ordering_keys.mend(rows)
         return result, concurrency_keys.mend(rows, self._mended)
@@ -1015,13 +1017,14 @@ def _by_token(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
     return [(token, sorted(ids)) for token, ids in groups.items()]
 
 
-def _leave_keys(rows: Rows, left: Sequence[tuple[str, str | None, str | None]]) -> None:
+def _leave_keys(
+    rows: Rows, left: Sequence[tuple[str, str | None, str | None]], *, wait: bool = True
+) -> None:
     """Free the ordering and concurrency keys of (item id, key, key) triples."""
-    # Slots first: a claim may hold them while it waits for an ordering key that is being left.
     if bounded := [(key, item_id) for item_id, _, key in left if key is not None]:
-        concurrency_keys.leave(rows, bounded)
+        concurrency_keys.leave(rows, bounded, wait=wait)
     if ordered := [(key, item_id) for item_id, key, _ in left if key is not None]:
-        ordering_keys.leave(rows, ordered)
+        ordering_keys.leave(rows, ordered, wait=wait)
 
 
 def _read_item(rows: Rows, item_id: str) -> OutboxItem:
