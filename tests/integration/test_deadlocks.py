@@ -16,7 +16,7 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import NewItem
 from automate_kernel.outbox.rows_store import RowsOutboxStore
 from automate_kernel.storage.errors import DeadlockError
-from automate_kernel.storage.tables import DEBOUNCE, LANE, OUTBOX, SCHEDULE
+from automate_kernel.storage.tables import DEBOUNCE, LANE, OUTBOX, PAUSE, SCHEDULE
 from automate_sqlalchemy import SqlAlchemyStorage, metadata
 
 PATIENCE = 20.0
@@ -156,3 +156,41 @@ def test_a_claim_with_keys_waits_for_no_earlier_key(
     claimed += store.claim_batch("w", 2)
     impatient.dispose()
     assert [item.id for item in claimed] == [ids[0], ids[2]]
+
+
+@pytest.mark.parametrize("table", [PAUSE, LANE])
+def test_a_claim_waits_for_a_pause_before_it_locks_what_others_wait_for(
+    postgresql_engine: sa.Engine, table: str
+) -> None:
+    """Else the other claim, which holds that pause, could wait for what this one has."""
+    engine = postgresql_engine
+    store = RowsOutboxStore(SqlAlchemyStorage(engine))
+    store.pause("a")
+    # What is claimed first: it waits for its pause as well, or for the one before it in its line.
+    if table == PAUSE:
+        store.pause("b")
+        store.enqueue("b")
+    else:
+        store.enqueue("b", ordering_key="b", delay=60)
+        store.enqueue("b", ordering_key="b")
+    store.enqueue("a")
+    pauses, lanes = metadata.tables[PAUSE], metadata.tables[LANE]
+    claimed = list[Any]()
+    claim = threading.Thread(target=lambda: claimed.append(store.claim_batch("w", 1)))
+    with engine.connect() as rival:
+        rival.execute(sa.select(pauses).where(pauses.c.kind == "a").with_for_update())
+        claim.start()
+        tick, looked = threading.Event(), 0
+        while not rival.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+            looked += 1
+            assert looked < PATIENCE * 20, "the claim does not wait"
+            tick.wait(0.05)
+        rival.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
+        if table == PAUSE:
+            rival.execute(sa.select(pauses).where(pauses.c.kind == "b").with_for_update())
+        else:
+            lane = {"ordering_key": "b", "item_id": new_id(), "lease_token": new_id()}
+            rival.execute(lanes.insert().values(lane))
+        rival.rollback()
+    claim.join(PATIENCE)
+    assert claimed == [[]]

@@ -1,20 +1,22 @@
-"""The keys of one claim: which of its items may run, which wait for a key, which stay ready."""
+"""The keys of one claim: its items that may run, those that wait, and those that stay ready."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from automate_kernel.outbox import concurrency_keys, ordering_keys
-from automate_kernel.storage.rows import Row, Rows
+from automate_kernel.storage.rows import Row, Rows, Where
+from automate_kernel.storage.tables import PAUSE
 
 
 class ClaimKeys:
     """
-    The ordering and concurrency keys that the transaction of one claim takes.
+    The pauses that the transaction of one claim holds, and the keys that it takes.
 
     Each such transaction takes them in one order, so that two never wait for each other in a
-    circle: ordering keys by their names, then concurrency keys, and those once. What comes too
-    late for that stays ready for the next claim.
+    circle: pauses all at once, then ordering keys by their names, then concurrency keys, and those
+    once. What comes too late for that stays ready for the next claim.
 
     `busy` is True once an item was left ready: it is worth another claim.
     """
@@ -22,8 +24,29 @@ class ClaimKeys:
     def __init__(self, token: str) -> None:
         self.busy: bool = False
         self._token = token
+        self._paused: AbstractSet[str] | None = None
         self._ordering = set[str]()
         self._slots_taken = False
+
+    def parked(
+        self, rows: Rows, claimed: Sequence[Row], paused: AbstractSet[str]
+    ) -> tuple[set[str], set[str]]:
+        """
+        Return the ids of *claimed* rows whose kind is paused, and those that are to stay ready.
+
+        *paused* are the kinds that seem to be.
+        """
+        suspects = [row for row in claimed if row["kind"] in paused]
+        if suspects and self._paused is None:
+            if self._ordering or self._slots_taken:
+                self.busy = True
+                return set(), {row["id"] for row in suspects}
+            # What is remembered may be old, and nobody would wake what is parked after a resume:
+            # locked, the pause can't end before the parked items can be seen.
+            which = [Where("kind", "in", sorted(paused))]
+            found = rows.select(PAUSE, which, order_by=("kind",), lock=True, columns=("kind",))
+            self._paused = {row["kind"] for row in found}
+        return {row["id"] for row in suspects if row["kind"] in (self._paused or ())}, set()
 
     def enter(self, rows: Rows, claimed: Sequence[Row]) -> tuple[set[str], set[str]]:
         """

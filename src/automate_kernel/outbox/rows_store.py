@@ -374,23 +374,16 @@ class RowsOutboxStore(OutboxStore):
         self, rows: Rows, taken: list[Row], keys: ClaimKeys, paused: frozenset[str]
     ) -> list[Row]:
         """Return those of *taken* that may run now; the others go back to wait for their reason."""
-        if suspects := sorted({row["kind"] for row in taken} & paused):
-            # What is remembered may be old, and nobody would wake what is parked after a resume:
-            # locked, the pause can't end before the parked items can be seen.
-            found = rows.select(
-                PAUSE, [Where("kind", "in", suspects)], order_by=("kind",), lock=True
-            )
-            paused = frozenset(row["kind"] for row in found)
-        parked = {row["id"] for row in taken if row["kind"] in paused}
+        parked, late = keys.parked(rows, taken, paused)
         _put_back(rows, [row for row in taken if row["id"] in parked], "resume")
         # In the place of those that can't use their turn.
         concurrency_keys.wake(rows, (r["concurrency_key"] for r in taken if r["id"] in parked))
         if any(row["ordering_key"] or row["concurrency_key"] for row in taken):
             self._keyed_until = time.monotonic() + _KEYED_SECONDS
-        held, ready = keys.enter(rows, [row for row in taken if row["id"] not in parked])
+        held, ready = keys.enter(rows, [row for row in taken if row["id"] not in parked | late])
         _put_back(rows, [row for row in taken if row["id"] in held], "key")
-        _put_back(rows, [row for row in taken if row["id"] in ready], "worker")
-        away = parked | held | ready
+        _put_back(rows, [row for row in taken if row["id"] in ready | late], "worker")
+        away = parked | late | held | ready
         return [row for row in taken if row["id"] not in away]
 
     # -- leases ------------------------------------------------------------------------------
