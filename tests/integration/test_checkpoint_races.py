@@ -13,6 +13,7 @@ from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.turn import Turn
+from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.checkpoints import Save
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.stored import end_from_outside
@@ -101,3 +102,37 @@ def test_a_checkpoint_that_waited_for_a_take_over_writes_nothing(
     assert found is not None
     assert found.status is ExecutionStatus.RUNNING
     assert not found.steps
+
+
+def test_a_checkpoint_leaves_concurrency_keys_in_their_order(store: ExecutionStore) -> None:
+    """Whatever the order of the group: else two could wait for those that each other has woken."""
+    lined = Workflow.from_dict({**WORKFLOW, "concurrency": {"limit": 1, "key": "{{ event.name }}"}})
+    waiting, group = list[str](), list[Save]()
+    for key in sorted(("a" * 32, "b" * 32), reverse=True):
+        given = Admission(lined.concurrency, key)
+        for n in range(2):
+            event = Event.from_json(
+                {"id": f"{key[0] * 8}-0000-7000-8000-00000000000{n}", "name": "e"}
+            )
+            with store.storage.begin() as rows:
+                execution_id = store.starts.start(rows, lined, event, admission=given)
+        for item in store.outbox.claim_batch("worker"):
+            loaded = store.checkpoints.load(item.payload["execution_id"])
+            assert loaded is not None
+            turn = Turn(end=ExecutionStatus.COMPLETED)
+            group.append(Save(item, loaded.execution, turn, {}, True))
+        execution = store.get(execution_id)
+        assert execution is not None
+        waiting.append(str(execution.item_id))
+    saving = threading.Thread(target=lambda: store.checkpoints.save(group))
+    with store.storage.begin() as rows:
+        # Another one that has woken the item of the first key, and is about to wake the other's.
+        rows.select(OUTBOX, [Where("id", "eq", waiting[1])], lock=True)
+        saving.start()
+        saving.join(0.5)
+        assert saving.is_alive()
+        its = [Where("id", "eq", waiting[0])]
+        assert rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id",))
+    saving.join(20.0)
+    found = [store.outbox.get(item_id) for item_id in waiting]
+    assert [item and item.waiting_for for item in found] == ["worker"] * 2

@@ -287,9 +287,10 @@ class Checkpoints:
                 return saved
             if beside:
                 self._write_beside(rows, [save for save in group if save.item.id in held])
-            for save in outcomes:
-                if save.item.id in held and save not in parked:
-                    self._finish(rows, save, saved.at)
+            self._finish(
+                rows, [one for one in outcomes if one.item.id in held and one not in parked],
+                saved.at,
+            )  # fmt: skip
             kept = {save.execution.id for save in group if save.item.id in held}
             keep_attempts(
                 rows, [row for row in failures if row["subject_id"] in kept], MOST_OF_EXECUTION
@@ -454,17 +455,23 @@ class Checkpoints:
             text = self._outputs.encode(turn.output, name)
         return text
 
-    def _finish(self, rows: Rows, save: Save, now: datetime) -> None:
-        """Record the outcome of an item in the transaction that saves its execution."""
+    def _finish(self, rows: Rows, saves: Sequence[Save], now: datetime) -> None:
+        """Record the outcomes of items in the transaction that saves their executions."""
+        outcomes = [self._outcome(rows, save, now) for save in saves]
+        # At once: who leaves one key after another wakes who waits in an order of its own, and two
+        # such could wait for each other.
+        owner = saves[0].item.lease_owner or "" if saves else ""
+        if lost := self._outbox.acknowledge(owner, outcomes, transaction=rows.native):
+            raise LeaseLostError(f"the lease of item {min(lost)} is lost")
+
+    def _outcome(self, rows: Rows, save: Save, now: datetime) -> Outcome:
         item, wait = save.item, save.turn.wait
-        outcome = Outcome(item.id, token=item.lease_token)
         if save.turn.lack is not None:
-            outcome = self._handover(rows, item, save.turn.lack, now, anew=save.advanced)
-        elif wait is not None:
-            self._change_note(rows, item, None)
-            outcome = Outcome(item.id, ItemStatus.PENDING, wait, token=item.lease_token)
-        if self._outbox.acknowledge(item.lease_owner or "", [outcome], transaction=rows.native):
-            raise LeaseLostError(f"the lease of item {item.id} is lost")
+            return self._handover(rows, item, save.turn.lack, now, anew=save.advanced)
+        if wait is None:
+            return Outcome(item.id, token=item.lease_token)
+        self._change_note(rows, item, None)
+        return Outcome(item.id, ItemStatus.PENDING, wait, token=item.lease_token)
 
     def hand_on(self, item: OutboxItem, lack: UnknownHereError) -> Outcome:
         """Let the execution of a claimed item wait for another worker; return what was recorded."""
