@@ -180,12 +180,9 @@ def test_a_claim_waits_for_a_pause_before_it_locks_what_others_wait_for(
     with engine.connect() as rival:
         rival.execute(sa.select(pauses).where(pauses.c.kind == "a").with_for_update())
         claim.start()
-        tick, looked = threading.Event(), 0
-        while not rival.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
-            looked += 1
-            assert looked < PATIENCE * 20, "the claim does not wait"
-            tick.wait(0.05)
-        rival.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
+        wait_for_a_lock(rival)
+        # Less than that after which the database looks for a deadlock.
+        rival.execute(sa.text("SET LOCAL lock_timeout = '500ms'"))
         if table == PAUSE:
             rival.execute(sa.select(pauses).where(pauses.c.kind == "b").with_for_update())
         else:
@@ -194,3 +191,41 @@ def test_a_claim_waits_for_a_pause_before_it_locks_what_others_wait_for(
         rival.rollback()
     claim.join(PATIENCE)
     assert claimed == [[]]
+
+
+def test_a_schedule_that_is_fired_by_hand_waits_for_no_gate_first(
+    postgresql_engine: sa.Engine,
+) -> None:
+    """Else it and the ticker, which has moved the schedule on, would wait for each other."""
+    engine = postgresql_engine
+    with Kernel(SqlAlchemyStorage(engine), discover=False, secrets={}) as kernel:
+        kernel.action("do.it")(lambda: None)
+        kernel.add_workflow(
+            {
+                "name": "w", "steps": [{"id": "a", "action": "do.it"}],
+                "trigger": {"type": "schedule", "every": "1h"},
+                "rate_limit": {"limit": 100, "per": "1s"},
+            }
+        )  # fmt: skip
+        kernel._ticker.tick()
+        kernel.schedules.trigger("w")
+        fired = list[str]()
+        fire = threading.Thread(target=lambda: fired.append(kernel.schedules.trigger("w")))
+        with engine.connect() as ticker:
+            ticker.execute(sa.select(metadata.tables[SCHEDULE].c.id).with_for_update())
+            fire.start()
+            wait_for_a_lock(ticker)
+            gates = sa.select(metadata.tables[DEBOUNCE].c.id)
+            assert ticker.execute(gates.with_for_update(skip_locked=True)).all()
+            ticker.rollback()
+        fire.join(PATIENCE)
+        assert len(fired) == 1
+
+
+def wait_for_a_lock(connection: sa.Connection) -> None:
+    """Wait until another transaction waits for one."""
+    tick, looked = threading.Event(), 0
+    while not connection.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+        looked += 1
+        assert looked < PATIENCE * 20, "nobody waits"
+        tick.wait(0.05)
