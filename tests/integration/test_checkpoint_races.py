@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
+from automate_kernel.storage.dialects import utc_now
 from automate_kernel.storage.rows import Where
-from automate_kernel.storage.tables import OUTBOX
+from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX, STEP
+from automate_kernel.workflows.definition.admission import StartRate
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.turn import Turn
-from automate_kernel.workflows.engine.admission import Admission
+from automate_kernel.workflows.engine.admission import Admission, lock_gates
 from automate_kernel.workflows.engine.checkpoints import Save
+from automate_kernel.workflows.engine.children import Child
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.stored import end_from_outside
 from automate_kernel.workflows.execution import (
@@ -136,3 +140,99 @@ def test_a_checkpoint_leaves_concurrency_keys_in_their_order(store: ExecutionSto
     saving.join(20.0)
     found = [store.outbox.get(item_id) for item_id in waiting]
     assert [item and item.waiting_for for item in found] == ["worker"] * 2
+
+
+def test_a_checkpoint_passes_the_gates_of_its_sub_workflows_in_their_order(
+    store: ExecutionStore, begun: tuple[OutboxItem, Execution]
+) -> None:
+    """Whatever the order of the steps that start them: else two could wait for each other's."""
+    item, execution = begun
+    child, gates = Workflow.from_dict({**WORKFLOW, "name": "child"}), ["a" * 64, "b" * 64]
+    event = replace(execution.event, type="manual")
+    rate = StartRate.model_validate({"limit": 10, "per": "1s"})
+    turn = Turn(children=[
+        Child(new_id(), child, event, False, Admission(rate_limit=rate, rate_gate=gate))
+        for gate in reversed(gates)
+    ])  # fmt: skip
+    with store.storage.begin() as rows:
+        lock_gates(rows, gates)
+    held: list[set[str]] = []
+
+    def save() -> None:
+        held.append(store.checkpoints.save([Save(item, execution, turn, {}, True)]).items)
+
+    saving = threading.Thread(target=save)
+    with store.storage.begin() as rows:
+        lock_gates(rows, gates[:1])
+        saving.start()
+        saving.join(0.5)
+        assert saving.is_alive()
+        its = [Where("id", "eq", gates[1])]
+        assert rows.select(DEBOUNCE, its, lock=True, skip_locked=True)
+        # Nor does it hold the item of an execution that a start would cancel.
+        its = [Where("id", "eq", item.id)]
+        assert rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id",))
+    saving.join(20.0)
+    assert held == [{item.id}]
+
+
+def test_a_checkpoint_with_labels_locks_the_execution_before_its_steps(
+    store: ExecutionStore, begun: tuple[OutboxItem, Execution]
+) -> None:
+    """As a cancellation does, which ends the steps: else the two would wait for each other."""
+    item, execution = begun
+    run = StepRun(execution_id=execution.id, step_id="a", status=StepStatus.RUNNING, attempts=1)
+    store.checkpoints.save([Save(item, execution, Turn(saves=[run]), {}, True)])
+    done = Turn(saves=[replace(run, status=StepStatus.COMPLETED)], labels={"order": "1"})
+    held: list[set[str]] = []
+
+    def save() -> None:
+        held.append(store.checkpoints.save([Save(item, execution, done, {}, True)]).items)
+
+    saving = threading.Thread(target=save)
+    with store.storage.begin() as rows:
+        rows.select(EXECUTION, [Where("id", "eq", execution.id)], lock=True)
+        saving.start()
+        saving.join(0.5)
+        assert saving.is_alive()
+        its = [Where("execution_id", "eq", execution.id)]
+        assert rows.select(STEP, its, lock=True, skip_locked=True)
+    saving.join(20.0)
+    assert held == [{item.id}]
+    found = store.get(execution.id)
+    assert found is not None
+    assert found.labels == {"order": "1"}
+
+
+def test_starts_lock_what_makes_room_in_the_order_of_a_checkpoint(store: ExecutionStore) -> None:
+    """Whatever the order of their events: else the two would wait for each other."""
+    given = {**WORKFLOW, "concurrency": {"limit": 1, "when_full": "cancel_older"}}
+    alone = Workflow.from_dict(given)
+    conditions = [Admission(alone.concurrency, key * 32) for key in "ab"]
+
+    def events() -> list[Event]:
+        return [Event(id=new_id(), name="e", payload=None) for _ in conditions]
+
+    for event, admission in zip(events(), conditions, strict=True):
+        with store.storage.begin() as rows:
+            store.starts.start(rows, alone, event, admission=admission)
+    first, second = sorted(item.id for item in store.outbox.claim_batch("worker"))
+    starts = [
+        (alone, event, 0, utc_now(), admission)
+        for event, admission in zip(events(), reversed(conditions), strict=True)
+    ]
+
+    def start() -> None:
+        with store.storage.begin() as rows:
+            store.starts.start_admitted(rows, starts)
+
+    starting = threading.Thread(target=start)
+    with store.storage.begin() as rows:
+        rows.select(OUTBOX, [Where("id", "eq", first)], lock=True)
+        starting.start()
+        starting.join(0.5)
+        assert starting.is_alive()
+        its = [Where("id", "eq", second)]
+        assert rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id",))
+    starting.join(20.0)
+    assert len(store.find(status="CANCELLED")) == len(store.find(status="PENDING")) == 2

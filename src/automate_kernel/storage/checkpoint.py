@@ -55,7 +55,8 @@ class Checkpoint:
     *steps* are rows of `automate_kernel.storage.tables.STEP` with all columns; their times are
     None or `Now`. One whose step has a row already changes it, unless that step has ended. With
     *status* the execution's status, error and *output* (JSON) are written. *progress* forgets the
-    crashes of workers so far. *ends* completes the item; else its lease is renewed.
+    crashes of workers so far. *ends* completes the item; else its lease is renewed. With *beside*
+    the transaction changes the execution's row later on too, which is locked before its steps.
 
     An execution that an operator has paused or cancelled meanwhile keeps that status, and does not
     end otherwise: such a checkpoint is refused.
@@ -73,6 +74,7 @@ class Checkpoint:
     output_ref: str | None = None
     progress: bool = False
     ends: bool = False
+    beside: bool = False
 
     @property
     def final(self) -> bool:
@@ -111,7 +113,8 @@ def save_checkpoints(rows: Rows, group: Sequence[Checkpoint], lease_seconds: flo
         single=len(group) == 1 and len(group[0].steps) == 1,
         changes=changes,
         # A step that has ended may be written whatever happens meanwhile, one that goes on may not.
-        locked=any(row["status"] in _UNFINISHED for one in group for row in one.steps),
+        locked=any(one.beside for one in group)
+        or any(row["status"] in _UNFINISHED for one in group for row in one.steps),
     )
     parameters = _parameters(group, lease_seconds, changes=changes)
     if not rows.asks_server:

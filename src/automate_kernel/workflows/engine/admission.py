@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -195,6 +196,19 @@ def live_executions(rows: Rows, key: str, *, most: int | None = None) -> list[Ro
         # Those of one moment in the order of their starts: items have ids that ascend.
         order_by=("created_at", "item_id"), limit=most, columns=("id", "item_id"),
     )  # fmt: skip
+
+
+def items_in_the_way(rows: Rows, given: Sequence[Admission]) -> set[str]:
+    """Return the items of the executions that starts with these conditions may have to cancel."""
+    ids = set[str]()
+    room = Counter[tuple[str, int]]()
+    for each in given:
+        if each.concurrency is not None and each.concurrency.when_full == "cancel_older":
+            room[each.concurrency_key or "", each.concurrency.limit] += 1
+    for (key, limit), count in room.items():
+        live = live_executions(rows, key)
+        ids |= {row["item_id"] for row in live[: max(0, len(live) - limit + count)]}
+    return ids
 
 
 def begin_time(rows: Rows, admission: Admission, gates: Mapping[str, Row]) -> datetime | None:

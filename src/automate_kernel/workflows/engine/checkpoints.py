@@ -38,6 +38,7 @@ from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
 from automate_kernel.storage.values import encode_json, storable
+from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.children import Child, cancel_items, end_items
 from automate_kernel.workflows.engine.continuations import Successor
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE, LargeOutputs
@@ -175,6 +176,12 @@ def _relooks(
     }  # fmt: skip
 
 
+def _admissions(group: Sequence[Save]) -> list[Admission]:
+    """Return the conditions on the sub-workflows that begin."""
+    given = (child.admission for save in group for child in save.turn.children)
+    return [admission for admission in given if admission is not None]
+
+
 def _writes_beside(save: Save) -> bool:
     """Return True if *save* writes more than steps, its execution and its item."""
     turn = save.turn
@@ -281,6 +288,8 @@ class Checkpoints:
         opened: AbstractContextManager[Rows]
         opened = self._storage.begin(atomic=atomic) if within is None else nullcontext(within)
         with opened as rows:
+            if beside:
+                self._starts.lock(rows, _admissions(group))
             saved = self._write(rows, group, checkpoints)
             held = saved.items
             if plain and len(held) == len(group):
@@ -433,6 +442,7 @@ class Checkpoints:
             execution.id,
             [_step_row(save, run) for run in turn.saves],
             progress=any(run.status is not StepStatus.RUNNING for run in turn.saves),
+            beside=bool(turn.labels),
         )
         if turn.end is None and turn.failed is None and save.stored:
             return one

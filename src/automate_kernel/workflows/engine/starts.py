@@ -11,14 +11,20 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from automate_kernel.errors import AutomateError
-from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, RowsOutboxStore
+from automate_kernel.outbox import (
+    ItemStatus,
+    NewItem,
+    OutboxItem,
+    OutboxStore,
+    RowsOutboxStore,
+)
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import redacted_json, seconds
 from automate_kernel.outbox.labels import add_labels, joined_labels, label_rows, redacted_labels
 from automate_kernel.storage.codec import with_sorted_keys
 from automate_kernel.storage.dialects import Dialect
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import AWAITED, DEFINITION, EXECUTION, LABEL
+from automate_kernel.storage.tables import AWAITED, DEFINITION, EXECUTION, LABEL, OUTBOX
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce
 from automate_kernel.workflows.definition.model import Workflow
@@ -209,8 +215,7 @@ class ExecutionStarts:
         """
         if not starts:
             return []
-        # All at once and in order, so that two of these never wait for each other in a circle.
-        admissions.lock_gates(rows, admissions.gates_of([start[4] for start in starts]))
+        self.lock(rows, [start[4] for start in starts])
         skipped = []
         for workflow, event, priority, sent_at, admission in starts:
             try:
@@ -220,6 +225,21 @@ class ExecutionStarts:
             except SkippedError as error:
                 skipped.append((workflow, event, error))
         return skipped
+
+    def lock(self, rows: Rows, given: Sequence[Admission]) -> None:
+        """
+        Lock what starts with these conditions decide by, before anything else in the transaction.
+
+        All at once and in order, so that two of these never wait for each other in a circle: gates,
+        then the items of executions that have to make room, in the order of a checkpoint: those of
+        its group run, and those that it wakes wait.
+        """
+        admissions.lock_gates(rows, admissions.gates_of(given))
+        ids = admissions.items_in_the_way(rows, given)
+        if isinstance(self._outbox, RowsOutboxStore):
+            for status in ([Where("status", "eq", ItemStatus.RUNNING.value)], []):
+                its = [Where("id", "in", sorted(ids)), *status]
+                rows.select(OUTBOX, its, order_by=("id",), lock=True, columns=("id",))
 
     def admit(self, rows: Rows, new: NewExecution, admission: Admission) -> str:
         """Begin *new* as its conditions allow; return its id, or that of one which waits for it."""
