@@ -96,6 +96,50 @@ def test_an_answer_that_is_no_message_is_not_quoted(
     assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
 
 
+def _events(*events: bytes) -> Callable[[Hostile], None]:
+    body = b"".join(b"data: " + each + b"\n\n" for each in events)
+    return lambda handler: handler.send(200, body, Content_Type="text/event-stream")
+
+
+@pytest.mark.parametrize(
+    "event", [b'{"token": "hunter2hunter2"}', b"hunter2hunter2 {", b'[{"x": "hunter2hunter2"}]']
+)
+def test_an_event_that_is_no_message_is_not_quoted(
+    hostile: Callable[..., str], caplog: pytest.LogCaptureFixture, event: bytes
+) -> None:
+    """As little as an answer of one piece."""
+    with client(hostile(_events(event))) as far:
+        error = error_of(lambda: far.invoke("far.act"))
+    assert (error.code, error.retryable) == (ErrorCodes.DATA_LOSS, False)
+    assert "its answer isn't one of the protocol" in str(error)
+    assert "hunter2" not in str(error) + caplog.text
+
+
+def test_a_notification_that_is_none_is_not_quoted(
+    hostile: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The call goes on."""
+    params = {"progressToken": 1, "progress": "hunter2hunter2"}
+    told = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+    answer = {"jsonrpc": "2.0", "id": 1, "result": {"content": []}}
+    events = _events(json.dumps(told).encode(), json.dumps(answer).encode())
+    with client(hostile(events)) as far:
+        assert far.invoke("far.act")["content"] == []
+    assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize("given", [None, 4711, "1"])
+def test_an_answer_with_another_id_is_that_to_its_request(
+    hostile: Callable[..., str], given: int | str | None
+) -> None:
+    """A server that failed before it knew the id says null; the call ends then, and not late."""
+    failed = {"jsonrpc": "2.0", "id": given, "error": {"code": -32700, "message": "no JSON"}}
+    url = hostile(lambda handler: handler.send(200, json.dumps(failed).encode()))
+    with client(url, timeout_seconds=60) as far:
+        error = error_of(lambda: far.invoke("far.act"))
+    assert (error.code, "no JSON" in str(error)) == (ErrorCodes.DATA_LOSS, True)
+
+
 def test_half_a_character_makes_no_message_unreadable() -> None:
     """A description was cut within one."""
     text = b'{"jsonrpc": "2.0", "id": 1, "result": {"tools": [], "x": "a\\ud83d \xff"}}'
@@ -300,7 +344,7 @@ CASES = {
     "no JSON": (lambda handler: handler.send(200, b"<html>"), ErrorCodes.DATA_LOSS, False),
     "hang": (_hang, ErrorCodes.DEADLINE_EXCEEDED, False),
     "huge": (_huge, ErrorCodes.RESOURCE_EXHAUSTED, False),
-    "huge stream": (_stream, ErrorCodes.UNAVAILABLE, False),
+    "huge stream": (_stream, ErrorCodes.RESOURCE_EXHAUSTED, False),
 }  # fmt: skip
 
 
@@ -321,7 +365,7 @@ def test_a_call_that_fails_has_a_code_and_the_right_retry(
     idempotent = {"act": {"idempotent": True}}
     with client(url, timeout_seconds=3, max_result_bytes=100_000, hints=idempotent) as far:
         error = error_of(lambda: far.invoke("far.act"))
-        never = {"401", "403", "redirect", "no JSON", "huge"}
+        never = {"401", "403", "redirect", "no JSON", "huge", "huge stream"}
         assert error.retryable == (case not in never), str(error)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from automate_mcp.config import McpConfig
 from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import failure_of
 from automate_mcp.settings import Caller, Token, TokenTable
+from automate_mcp.tool_server import AllowedTools, ListedTools, ToolServer
 from automate_mcp.tools import RemoteTool, capability_name, remote_tools
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -226,6 +228,58 @@ def offered(*schemas: dict[str, Any]) -> list[RemoteTool]:
     tools = [Tool(name=f"act{n}", input_schema=schema) for n, schema in enumerate(schemas)]
     config = McpConfig(command="x", tools=["*"])
     return list(remote_tools(tools, config, print).values())
+
+
+CIRCLE = {"$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"anyOf": [{"$ref": "#/$defs/A"}]}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "used"),
+    [
+        ({"properties": {"x": {"$ref": "#/nowhere"}}}, False),
+        ({"properties": {"x": {"$ref": "https://example.com/x.json"}}}, False),
+        ({"properties": {"x": {"$ref": "#/$defs/A"}}, **CIRCLE}, False),
+        ({"properties": {"x": {"$ref": "#/properties/x"}}}, False),
+        # A tree has a circle too, and each level of a value is one step further.
+        (
+            {"properties": {"x": {"$ref": "#"}, "y": {"type": "array", "items": {"$ref": "#"}}}},
+            True,
+        ),
+        ({"properties": {"x": {"$ref": "#/$defs/a~1b%25"}}, "$defs": {"a/b%": {}}}, True),
+        ({"properties": {"x": {"$ref": "#/allOf/0"}}, "allOf": [{"minProperties": 0}]}, True),
+        ({"properties": {"$ref": {"type": "string"}, "enum": {"const": {"$ref": 1}}}}, True),
+        ({"properties": {"x": {"$ref": "#a"}}, "$defs": {"A": {"$anchor": "a"}}}, True),
+    ],
+)
+def test_a_schema_whose_references_lead_nowhere_is_left_to_the_server(
+    schema: dict[str, Any], used: bool
+) -> None:
+    """Else no call whose input gets there could be made."""
+    [tool] = offered({"type": "object", **schema})
+    assert ("properties" in tool.spec.json_schema()) is used
+    assert tool.spec.validate({"x": {"x": {}}}) == {"x": {"x": {}}}
+
+
+def test_the_tools_of_a_list_are_made_beside_the_event_loop() -> None:
+    """Of thousands it takes seconds."""
+    asked = ListedTools([Tool(name="act", input_schema={"type": "object"})])
+
+    class Listing:
+        key = "far"
+
+        async def use(self, work: Any) -> ListedTools:
+            return asked
+
+    class Watched(ToolServer):
+        def allowed_of(self, listed: ListedTools) -> AllowedTools:
+            with pytest.raises(RuntimeError):
+                asyncio.get_running_loop()
+            return super().allowed_of(listed)
+
+    config, logger = McpConfig(command="x", tools=["*"]), logging.getLogger("far")
+    connection: Any = Listing()
+    server = Watched(config, logger, lambda _: connection)
+    assert list(asyncio.run(server.allowed()).by_name) == ["act"]
 
 
 def test_a_tool_that_is_listed_twice_is_there_once() -> None:

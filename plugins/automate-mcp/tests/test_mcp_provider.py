@@ -357,8 +357,8 @@ def test_an_endless_line_ends_the_session_and_fills_no_memory(make: Make) -> Non
     kernel.invoke("bad.add", {"a": 1, "b": 1})
     before = psutil.Process().memory_info().rss
     error = error_of(lambda: kernel.invoke("bad.endless_line"))
-    assert error.code is ErrorCodes.UNAVAILABLE
-    assert "more than 100,000 bytes" in str(error)
+    assert (error.code, error.retryable) == (ErrorCodes.RESOURCE_EXHAUSTED, False)
+    assert "more than 100,000 bytes" in str(error) and "max_result_bytes" in str(error)
     assert psutil.Process().memory_info().rss - before < 50_000_000
     assert kernel.invoke("bad.add", {"a": 1, "b": 1}) == {"total": 2}
 

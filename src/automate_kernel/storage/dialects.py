@@ -30,6 +30,12 @@ class Dialect:
     casts: Mapping[str, str] = field(default_factory=dict)
     first: str = ""
     """The statement that a transaction of our own begins with."""
+    waits_briefly: str = ""
+    """
+    The statement after which the rest of a transaction waits for no lock for more than a moment.
+
+    Empty where that can't be said for one transaction alone.
+    """
     lock_table: tuple[str, ...] = ()
     """
     The statements that keep writers out of a table until the transaction ends, with their patience.
@@ -48,6 +54,7 @@ DIALECTS: dict[str, Dialect] = {
         now="statement_timestamp()",
         now_plus="statement_timestamp() + {} * interval '1 second'",
         casts={"id": "uuid", "json": "jsonb", "time": "timestamptz", "int": "integer"},
+        waits_briefly="SET LOCAL lock_timeout = '500ms'",
         # Those who wait to write are held up as well, behind this: so not for long.
         lock_table=(
             "SET LOCAL lock_timeout = '200ms'",

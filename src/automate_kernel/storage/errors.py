@@ -9,7 +9,7 @@ from automate_kernel.errors import ErrorCodes, StorageError
 # MySQL's and MariaDB's: out of range, not of the column's characters, too long, no JSON, a check,
 # and longer than max_allowed_packet.
 _REFUSED = frozenset({1153, 1264, 1265, 1292, 1366, 1406, 3140, 3141, 3819, 4025})
-_DUPLICATE, _DEADLOCK = 1062, 1213
+_DUPLICATE, _LOCK_WAIT_TIMEOUT, _DEADLOCK = 1062, 1205, 1213
 # SQLite's, and those of psycopg, which sends no such text.
 _REFUSED_WORDS = (
     "string or blob too big",
@@ -50,7 +50,7 @@ def storage_error(
     text = (str(error or "").strip() or type(error).__name__).split("\n")[0]
     if _is_duplicate(error):
         return DuplicateKeyError(f"{place}: {text}")
-    if _state(error) == _LOCK_NOT_AVAILABLE:
+    if _number(error) == _LOCK_WAIT_TIMEOUT or _state(error) == _LOCK_NOT_AVAILABLE:
         return LockedError(f"{place}: {text}", retryable=retryable)
     if _number(error) == _DEADLOCK or _state(error) == _DEADLOCK_DETECTED:
         return DeadlockError(f"{place}: {text}", retryable=retryable)

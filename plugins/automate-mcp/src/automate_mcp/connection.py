@@ -32,7 +32,7 @@ from automate_mcp.readable_tools import with_readable_lists
 from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import UNSURE, error_of, unreadable
 from automate_mcp.signing import RequestSigning
-from automate_mcp.stdio import ProcessServer, is_gone, process_transport
+from automate_mcp.stdio import TOO_LARGE, ProcessServer, is_gone, process_transport
 
 T = TypeVar("T")
 
@@ -106,7 +106,8 @@ class Connection:
         logger: logging.Logger,
         signing: RequestSigning | None = None,
     ) -> None:
-        guard_loggers("mcp", "httpx2", "httpcore2")
+        # "client" is what the SDK calls the logger of its sessions.
+        guard_loggers("mcp", "client", "httpx2", "httpcore2")
         self.key: str = key
         """The provider's key."""
         self._signing = signing
@@ -180,9 +181,10 @@ class Connection:
     async def _quietly(
         self, work: Callable[[Client], Awaitable[T]], idempotent: bool, proves: bool
     ) -> T:
-        # They write addresses and what is sent into the log, with the secrets in them. The tasks of
-        # a session that is opened here keep silent too.
-        with quiet(logging.INFO):
+        # They write addresses and what is sent into the log, with the secrets in them, and with a
+        # traceback what was answered and can't be read. The tasks of a session that is opened here
+        # keep silent too. What happened is in the error of the call.
+        with quiet(logging.CRITICAL):
             return await self._use(work, idempotent, proves)
 
     async def _use(
@@ -223,12 +225,13 @@ class Connection:
         if session.ended is None:
             session.end(reason)
         self._forget(session)
-        return AutomateError(
-            ErrorCodes.UNAVAILABLE,
-            f"the server of {self.key!r} was lost during the call: {reason}",
-            hint=None if idempotent else UNSURE,
-            retryable=idempotent,
-        )
+        text = f"the server of {self.key!r} was lost during the call: {reason}"
+        hint: str | None = None if idempotent else UNSURE
+        if reason.startswith(TOO_LARGE):  # the next attempt would get the same
+            less = "ask for less, or raise max_result_bytes in the config"
+            hint = f"{less}; {hint}" if hint else less
+            return AutomateError(ErrorCodes.RESOURCE_EXHAUSTED, text, hint=hint, retryable=False)
+        return AutomateError(ErrorCodes.UNAVAILABLE, text, hint=hint, retryable=idempotent)
 
     async def _live_session(self) -> _KeptSession:
         self._opening = self._opening or anyio.Lock()

@@ -18,7 +18,7 @@ from mcp.types import INTERNAL_ERROR
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 from automate_mcp.config import McpConfig
-from automate_mcp.messages import readable
+from automate_mcp.messages import answer_to, readable
 from automate_mcp.signing import RequestSigning
 
 MARK = "automate"
@@ -138,6 +138,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         is_answer = status < 400 and "location" not in response.headers
         if request.method == "POST" and is_answer and kind.startswith("application/json"):
             content = readable(bytes(body))
+            content = content and answer_to(_id_of(request), content)
         if content is None:
             # The SDK would quote it, in its error and in the log.
             text = "its answer isn't one of the protocol"
@@ -159,6 +160,13 @@ async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
     # In small pieces, also of what is packed: the size is counted as it grows.
     async for chunk in response.aiter_bytes(65_536):
         yield chunk
+
+
+def _id_of(request: httpx2.Request) -> int | str | None:
+    """Return the id of the message in *request*; None for one that wants no answer."""
+    message = json.loads(request.content)
+    found: int | str | None = message.get("id") if isinstance(message, dict) else None
+    return found
 
 
 def _failed(

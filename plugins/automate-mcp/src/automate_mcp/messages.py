@@ -32,6 +32,19 @@ def readable(text: bytes) -> bytes | None:
     return None
 
 
+def answer_to(request_id: int | str | None, text: bytes) -> bytes:
+    """
+    Return the message *text*, with the id of the request that it came to in one HTTP answer.
+
+    Servers that fail before they know the id say null. Nobody would wait for such an answer, and
+    the request would seem to hang until its time is over.
+    """
+    message = json.loads(text)
+    if request_id is None or "method" in message or message.get("id") == request_id:
+        return text
+    return json.dumps({**message, "id": request_id}).encode()
+
+
 def _whole(text: bytes) -> bytes:
     read = json.loads(text.decode("utf-8", "replace"))
     return json.dumps(read, ensure_ascii=False).encode("utf-8", "replace")

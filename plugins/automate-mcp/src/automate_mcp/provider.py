@@ -124,7 +124,7 @@ class McpProvider(BaseProvider):
             found = await listed_tools(client)
             info = client.server_info
             named = f"{info.name} {info.version}".strip() if info else "the server"
-            allowed = server.allowed_of(found)
+            allowed = await asyncio.to_thread(server.allowed_of, found)
             said = f"{named} has {len(found.tools)} tool(s), {len(allowed.by_name)} of them allowed"
             return "; ".join([said, *allowed.problems[:_MOST_PROBLEMS]])
 

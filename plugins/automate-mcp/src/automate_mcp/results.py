@@ -87,6 +87,9 @@ def error_of(error: MCPError, what: str, *, idempotent: bool) -> AutomateError:
 
     Where the call may have been carried out, only an *idempotent* one is worth another attempt.
     """
+    stream = _stream_failure(error)
+    if stream is not None:
+        return AutomateError(stream[0], f"{what}: {stream[1]}", hint=stream[2], retryable=False)
     ours: Any = error.data.get(MARK) if isinstance(error.data, dict) else None
     text, told, hint = _short(error.message), _code_in(ours), None
     if told is not None:
@@ -104,6 +107,21 @@ def error_of(error: MCPError, what: str, *, idempotent: bool) -> AutomateError:
         retryable=retryable and not unsure,
         retry_after=_seconds(after),
     )
+
+
+def _stream_failure(error: MCPError) -> tuple[ErrorCodes, str, str] | None:
+    """
+    Return code, text and hint for an event that can't be taken: as for an answer of one piece.
+
+    The SDK's own text quotes what came.
+    """
+    hint = "if a tool was called, it may have done its work"
+    if error.code == types.PARSE_ERROR and error.message.startswith("Failed to parse "):
+        return ErrorCodes.DATA_LOSS, "its answer isn't one of the protocol", hint
+    if "Server-sent event exceeded" in error.message:
+        hint += "; ask for less, or raise max_result_bytes in the config"
+        return ErrorCodes.RESOURCE_EXHAUSTED, "the answer is larger than max_result_bytes", hint
+    return None
 
 
 def unreadable(error: ValidationError, what: str) -> AutomateError:

@@ -25,6 +25,8 @@ from mcp.shared.message import SessionMessage
 from automate_kernel.errors import ConfigError
 from automate_mcp.messages import parsed
 
+TOO_LARGE = "it sent a message of more than"
+"""The begin of the reason for the end of a session whose server sent too much at once."""
 _CHUNK = 65_536
 # Between the end of its input and SIGTERM, and between that and SIGKILL.
 _GRACE_SECONDS = 1.0
@@ -132,7 +134,7 @@ async def _read(
                     continue
                 await to_session.send(message)
         except _LineTooLongError:
-            reason = f"it sent a message of more than {server.max_message_bytes:,} bytes"
+            reason = f"{TOO_LARGE} {server.max_message_bytes:,} bytes"
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             reason = "its output was closed"
         finally:

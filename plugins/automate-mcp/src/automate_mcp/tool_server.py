@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,9 @@ class ToolServer:
         now = self._clock()
         if allowed is not None and read_at is not None and now - read_at < _KEEP_SECONDS:
             return allowed
-        allowed = self.allowed_of(await self.connection.use(listed_tools))
+        listed = await self.connection.use(listed_tools)
+        # On a thread: of thousands of tools it takes seconds, and others are on this loop.
+        allowed = await asyncio.to_thread(self.allowed_of, listed)
         if changes == self._changes:  # none came while they were read
             self._read_at = now
         return allowed

@@ -18,6 +18,7 @@ from automate_kernel.operations.portable_schemas import is_portable, without_pat
 from automate_kernel.operations.schemas import Check, compile_schema
 from automate_kernel.providers import CapabilitySpec
 from automate_mcp.config import McpConfig, ToolHints
+from automate_mcp.schema_references import check_references
 
 Tell = Callable[[str], None]
 """Takes a line on what is wrong with a tool."""
@@ -145,6 +146,7 @@ class _Schemas:
                 raise ValueError("it is too large")
             usable: Mapping[str, Any] = without_patterns(schema, self._takes)
             compile_schema(usable, what)({})
+            check_references(usable)
         except (AutomateError, ValueError, re.error, RecursionError, TypeError) as error:
             self._tell(f"the schema of the {what} isn't used: {type(error).__name__}")
             return None

@@ -223,8 +223,6 @@ class Engine:
             self._begin.get(kind, self._open)(its)
 
     def _begin_events(self, tasks: Sequence[Task]) -> None:
-        begun: list[tuple[OutboxItem, Flow | AutomateError]] = []
-        results: list[Result] = [OutcomeRecorded()] * len(tasks)
         began = time.monotonic()
         try:
             if self._handlers[EVENT].around is not None or ADVANCE not in self._handlers:
@@ -232,18 +230,19 @@ class Engine:
             begun = self._runner.begin_events([task.item for task in tasks], self._announcer.send)
         except Exception:
             # One of them can't be begun, and must not hold up the others.
-            results = [self._setup.run(task) for task in tasks]
-        else:
             for task in tasks:
-                task.started_at = began
-            if not begun:
-                self._note_seconds(0.0, len(tasks))
+                self._run_each([task])
+            return
+        for task in tasks:
+            task.started_at = began
+        if not begun:
+            self._note_seconds(0.0, len(tasks))
         now = time.monotonic()
         opened = [(Task(item, now, began), flow) for item, flow in begun]
         with self._lock:
             self._held += len(opened)
         self._setup.hold([task for task, _ in opened])
-        self._end(list(zip(tasks, results, strict=True)))
+        self._end([(task, OutcomeRecorded()) for task in tasks])
         for task, flow in opened:
             self._admit(task, flow)
 

@@ -32,6 +32,7 @@ from automate_kernel.outbox.item import OutcomeRecorded, bounded_seconds
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.rows import Rows
 from automate_kernel.worker.handler import Snooze, asked_to_stop, should_stop
 from automate_kernel.worker.periodic import try_for
@@ -50,6 +51,12 @@ from automate_kernel.workflows.engine.children import (
 )
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving
+from automate_kernel.workflows.engine.held_up import (
+    PUT_OFF_SECONDS,
+    Admitted,
+    HeldUp,
+    Plain,
+)
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.progress import ProgressWriter, StepReport
@@ -145,6 +152,7 @@ class Runner:
         self._begun: dict[str, Loaded] = {}
         # The actions that are known to be there, and if they are transactional.
         self._known: dict[str, bool] = {}
+        self._held_up = HeldUp()
         self.only_here: set[str | None] = set()
         """
         The executions whose caller waits for them here; with None all are.
@@ -156,23 +164,48 @@ class Runner:
 
     # -- events ------------------------------------------------------------------------------
 
-    def handle_event(self, item: OutboxItem) -> OutcomeRecorded:
+    def handle_event(self, item: OutboxItem) -> OutcomeRecorded | Snooze:
         """
         Begin an execution of each workflow that the event starts, in one transaction.
 
         A workflow whose condition can't be rendered holds up no other, but the item is FAILED. Once
-        the workflow is mended and the item requeued, the item starts the rest.
+        the workflow is mended and the item requeued, the item starts the rest. What an
+        application's transaction holds up is put off.
         """
         event, starting, outcome = self._asked_for(item)
         plain, admitted = _by_conditions([(item, starting, event)])
+        if self._held_up.holds(plain, admitted):
+            return Snooze(PUT_OFF_SECONDS)
+        try:
+            skipped = self._start_for(item, event, plain, admitted, outcome)
+        except LockedError as error:
+            logger.warning(
+                "event %s is put off: a transaction that goes on holds up what it starts (%s)",
+                item.id, error.message,
+            )  # fmt: skip
+            self._held_up.note(plain, admitted)
+            return Snooze(PUT_OFF_SECONDS)
+        self._report_events(signals.emit, [event], skipped)
+        return OutcomeRecorded()
+
+    def _start_for(
+        self,
+        item: OutboxItem,
+        event: Event,
+        plain: Sequence[Plain],
+        admitted: Sequence[Admitted],
+        outcome: Outcome,
+    ) -> list[tuple[Workflow, Event, SkippedError]]:
+        """Begin what one event starts, and finish its item; return the starts that were skipped."""
         with self.store.storage.begin() as rows:
+            self._held_up.wait_briefly(rows, plain, admitted)
             skipped = self.store.starts.start_admitted(rows, admitted)
             for workflow, _, priority, sent_at in plain:
                 self.store.starts.start(rows, workflow, event, priority=priority, sent_at=sent_at)
             self.store.signals.pass_on(rows, [(event, item.priority, _sent_at(item))])
             self._finish_events(rows, item.lease_owner or "", [outcome])
-        self._report_events(signals.emit, [event], skipped)
-        return OutcomeRecorded()
+        self._held_up.stored(plain, admitted)
+        return skipped
 
     def begin_events(
         self, items: Sequence[OutboxItem], send: Callable[..., Any] = signals.emit
@@ -195,6 +228,7 @@ class Runner:
         starts = [one for one in starts if one not in held]
         ids, owner = list[str](), items[0].lease_owner or ""
         with self.store.starts.freed_if_lost(ids, owner), self.store.storage.begin() as rows:
+            self._held_up.wait_briefly(rows, [*starts, *held], admitted)
             for workflow, event, priority, sent_at in held:
                 self.store.starts.start(rows, workflow, event, priority=priority, sent_at=sent_at)
             skipped = self.store.starts.start_admitted(rows, admitted)
@@ -208,6 +242,7 @@ class Runner:
                 ],
             )
             self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
+        self._held_up.stored([*starts, *held], admitted)
         self._report_events(send, [event for event, _, _ in asked], skipped)
         return [(item, self._flow(item, loaded)) for item, loaded in begun]
 
@@ -757,13 +792,10 @@ def _sent_at(item: OutboxItem) -> datetime:
 
 def _by_conditions(
     asked: Iterable[tuple[OutboxItem, Iterable[tuple[Workflow, Admission | None]], Event]],
-) -> tuple[
-    list[tuple[Workflow, Event, int, datetime]],
-    list[tuple[Workflow, Event, int, datetime, Admission]],
-]:
+) -> tuple[list[Plain], list[Admitted]]:
     """Return the starts that items ask for: those without conditions, and those with some."""
-    plain: list[tuple[Workflow, Event, int, datetime]] = []
-    admitted: list[tuple[Workflow, Event, int, datetime, Admission]] = []
+    plain: list[Plain] = []
+    admitted: list[Admitted] = []
     for item, starting, event in asked:
         for workflow, admission in starting:
             start = (workflow, event, item.priority, _sent_at(item))

@@ -23,6 +23,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes, StorageError, Work
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.deadlocks import write
+from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, SCHEDULE
 from automate_kernel.workflows.catalogue import EVERYBODY, Catalogue, Everybody
@@ -341,6 +342,13 @@ class Ticker:
                 moved, after = write(self._storage, None, fire)
                 if not moved:
                     return fired
+            except LockedError as error:
+                # The application's transaction has started the same. The next look fires it.
+                logger.warning(
+                    "the schedule of workflow %r fires later: a transaction that goes on holds up"
+                    " what it starts (%s)", schedule.workflow.name, error.message,
+                )  # fmt: skip
+                return fired
             except AutomateError as error:
                 if isinstance(error, StorageError) and error.code is not _REFUSED:
                     raise
@@ -359,6 +367,7 @@ class Ticker:
         self, rows: Rows, schedule: Schedule, last: datetime, moment: datetime
     ) -> tuple[bool, Callable[[], None] | None]:
         """Return whether the schedule fires now, here, and what to call after that."""
+        rows.wait_briefly()
         if not _moved_on(rows, schedule, last, moment):
             return False, None
         return True, self._fire(rows, schedule, moment)

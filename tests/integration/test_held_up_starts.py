@@ -1,0 +1,111 @@
+"""An application's transaction that has started a workflow, and goes on: workers do other work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from automate_kernel import Kernel
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.engine.held_up import PUT_OFF_SECONDS
+from automate_kernel.workflows.engine.waits import EVENT
+from automate_sqlalchemy import SqlAlchemyStorage
+from workers import PATIENCE, until, working
+
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "skip": {"concurrency": {"limit": 100, "when_full": "skip"}},
+    "rate": {"rate_limit": {"limit": 100, "per": "1s"}},
+    "debounce": {"debounce": {"for": "1h"}},
+    "queue": {"concurrency": {"limit": 100}},
+}
+
+
+class Shop:
+    """A kernel with a workflow `held`, which may have conditions, and one called `free`."""
+
+    def __init__(
+        self, engine: sa.Engine, trigger: dict[str, Any], conditions: dict[str, Any]
+    ) -> None:
+        self.clock = FakeClock()
+        storage = SqlAlchemyStorage(engine, clock=self.clock)
+        self.kernel = Kernel(storage, discover=False, secrets={})
+        self.kernel.action("note")(lambda: None)
+        for name, more in {"held": conditions, "free": {}}.items():
+            its = {"event": f"{name}.*"} if trigger["type"] == "event" else {}
+            self.kernel.add_workflow(
+                {"name": name, "trigger": {**trigger, **its},
+                 "steps": [{"id": "s", "action": "note"}], **more}
+            )  # fmt: skip
+
+    def run(self) -> None:
+        self.kernel.run_until_idle()
+
+    def work(self) -> None:
+        with working(self.kernel):
+            until(lambda: self.count("free") == 3 and not self.due())
+
+    def due(self) -> list[Any]:
+        return [
+            one for one in self.kernel.outbox.find()
+            if one.completed_at is None and one.next_attempt_at <= self.clock()
+        ]  # fmt: skip
+
+    def count(self, name: str) -> int:
+        return len(self.kernel.executions.find(workflow=name))
+
+    def later(self) -> bool:
+        """Let what was put off be due; return True once no event is left."""
+        self.clock.advance(PUT_OFF_SECONDS)
+        self.run()
+        return all(one.completed_at for one in self.kernel.outbox.find(kind=EVENT))
+
+
+def joined(work: Callable[[], object]) -> None:
+    """Do *work*, and fail if it does not come to an end."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(2 * PATIENCE)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("by_worker", [False, True])
+@pytest.mark.parametrize("conditions", CONDITIONS)
+def test_an_event_is_put_off_while_others_are_handled(
+    postgresql_engine: sa.Engine, conditions: str, by_worker: bool
+) -> None:
+    """The first start of a definition, or one at a gate, makes the next one wait."""
+    shop = Shop(postgresql_engine, {"type": "event"}, CONDITIONS[conditions])
+    with postgresql_engine.connect() as connection, connection.begin():
+        shop.kernel.start("held", transaction=connection)
+        for number in range(3):
+            shop.kernel.emit(f"held.{number}")
+            shop.kernel.emit(f"free.{number}")
+        joined(shop.work if by_worker else shop.run)
+        assert (shop.count("free"), shop.count("held")) == (3, 0)
+    until(shop.later)
+    shop.clock.advance(3600)
+    shop.run()
+    assert shop.count("held") == (1 if conditions == "debounce" else 4)
+    assert {one.status for one in shop.kernel.executions.find()} == {"COMPLETED"}
+    items = shop.kernel.outbox.find()
+    assert {(one.status, one.attempt_count) for one in items} == {("COMPLETED", 1)}
+
+
+def test_a_schedule_that_is_held_up_fires_later_and_others_now(
+    postgresql_engine: sa.Engine,
+) -> None:
+    """Its time isn't lost, and none fires twice."""
+    shop = Shop(postgresql_engine, {"type": "schedule", "every": "1h"}, {})
+    shop.run()
+    shop.clock.advance(3600)
+    with postgresql_engine.connect() as connection, connection.begin():
+        shop.kernel.start("held", transaction=connection)
+        joined(shop.run)
+        assert (shop.count("free"), shop.count("held")) == (1, 0)
+    shop.run()
+    shop.run()
+    assert (shop.count("free"), shop.count("held")) == (1, 2)
