@@ -185,6 +185,23 @@ def test_the_token_is_asked_for_everywhere(kernel: Kernel, header: str) -> None:
     assert responses[0].headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [(float("nan"), "b[1] is NaN"), (float("-inf"), "b[1] is NaN or inf"), (10**5000, "b[1] is")],
+    ids=["NaN", "infinity", "digits"],
+)
+def test_an_output_that_json_has_not_is_told_and_not_written(
+    kernel: Kernel, value: Any, place: str
+) -> None:
+    """Python writes NaN into an answer, which no other reader takes."""
+    kernel.action("math.odd")(lambda: {"a": 1, "b": [2, value]})
+    exposed = ExposedOperations(kernel, ["math.odd"])
+    app = webhook_app(kernel, operations=exposed, operations_token=TOKEN)
+    response = send(app, "POST", "/operations/math.odd", {"input": {}})
+    assert (response.status_code, response.json()["code"]) == (422, "INVALID_ARGUMENT")
+    assert f"the output of 'math.odd' can't be written: {place}" in response.json()["detail"]
+
+
 def test_the_list_has_schemas_and_hints(kernel: Kernel) -> None:
     """What is allowed is listed, with what a form needs; plugins that can't be meant stay asleep."""
     found = send(app_of(kernel), "GET", "/operations").json()["operations"]

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,22 @@ def test_a_server_that_is_still_starting_is_ended_too(make: Make, tmp_path: Path
         kernel.provider("bad").close()
         assert children() == []
         assert isinstance(call.exception(30), AutomateError)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a\ud83d", {"x\ud83d": 1}, [float("nan")], 10**5000],
+    ids=["half a character", "in a key", "NaN", "digits"],
+)
+def test_an_input_that_cant_be_sent_ends_no_session(make: Make, tmp_path: Path, value: Any) -> None:
+    """It ended the process, for all others who were calling, and NaN became null in silence."""
+    kernel = make()
+    kernel.invoke("bad.add", {"a": 1, "b": 1})
+    error = error_of(lambda: kernel.invoke("bad.add", {"a": 1, "b": 1, "c": value}, literal=True))
+    assert (error.code, error.retryable) == (ErrorCodes.INVALID_ARGUMENT, False)
+    assert "input of 'add' can't be sent: c" in str(error)
+    kernel.invoke("bad.add", {"a": 1, "b": 1, "c": date(2026, 1, 2)}, literal=True)
+    assert starts(tmp_path) == 1
 
 
 def test_a_huge_result_is_refused(make: Make) -> None:

@@ -310,6 +310,15 @@ def test_sizes_are_bounded(kernel: Kernel, shop: Shop) -> None:
     assert "takes 2,0" in refused.structured_content["error"]["message"]
 
 
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")]], ids=["NaN", "infinity"])
+def test_an_output_that_json_has_not_becomes_no_null(kernel: Kernel, value: Any) -> None:
+    """As the SDK writes it."""
+    kernel.action("shop.odd")(lambda: {"total": value})
+    result = call(kernel, "shop_odd", {}, operations=["shop.odd"])
+    assert result.is_error and result.structured_content["error"]["code"] == "INVALID_ARGUMENT"
+    assert "total" in result.structured_content["error"]["message"]
+
+
 def test_only_so_many_calls_run_at_once(kernel: Kernel, shop: Shop) -> None:
     """Any further one is turned away, and told when to come back."""
 

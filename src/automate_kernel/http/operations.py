@@ -7,7 +7,6 @@ no template and no reference to a secret.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from automate_kernel.operations.exposure import (
     shown_error,
 )
 from automate_kernel.operations.fields import input_fields
+from automate_kernel.operations.outputs import json_document
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.item import bounded_seconds, check_text
 from automate_kernel.secrets.logs import get_logger
@@ -267,7 +267,8 @@ class ExposedOperations:
                 idempotency_key=idempotency_key, literal=True,
             )  # fmt: skip
         output = hidden.redact_value(output, cut=False)
-        size = len(json.dumps(output, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        text = json_document(output, f"output of {name!r}", verb="written")
+        size = len(text.encode("utf-8", "surrogatepass"))
         if size > self.max_output_bytes:
             raise OutputTooLargeError(
                 message=f"the output has {size} bytes, and may have {self.max_output_bytes}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -9,7 +10,7 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-from automate_kernel.errors import type_name
+from automate_kernel.errors import PayloadError, type_name
 from automate_kernel.storage.values import UnstorableError, is_plain, plain_json
 
 MOST_VALUES = 20_000_000
@@ -32,6 +33,42 @@ def json_output(output: Any, what: str, *, returned: bool = False) -> Any:
         return plain_json(output, other=_written, most=MOST_VALUES)
     except UnstorableError as error:
         raise (returned_error(error) if returned else error).about(what) from None
+
+
+def json_document(value: Any, what: str, *, verb: str = "stored") -> str:
+    """
+    Return a JSON *value* as a document for others to read; *what* and *verb* name it in errors.
+
+    Raises `PayloadError` for what Python writes and JSON has not, NaN and infinity, and for an
+    integer of too many digits.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise _undocumented(value, what, verb) from None
+
+
+def check_sendable(value: Any, what: str) -> None:
+    """
+    Raise `PayloadError` for what *value* has that no client sends as JSON and UTF-8.
+
+    That is NaN, infinity, an integer of too many digits, and half a character. Objects of Python's
+    are left to who sends it: it may know how they are written.
+    """
+    try:
+        json.dumps(
+            value, ensure_ascii=False, allow_nan=False, default=lambda _: None, skipkeys=True
+        ).encode()
+    except ValueError:
+        raise _undocumented(value, what, "sent") from None
+
+
+def _undocumented(value: Any, what: str, verb: str) -> PayloadError:
+    try:
+        plain_json(value, most=MOST_VALUES, other=lambda _: None)
+    except UnstorableError as error:
+        return error.about(what, verb=verb)
+    return PayloadError(f"the {what} can't be {verb} as JSON")
 
 
 def returned_error(error: UnstorableError) -> UnstorableError:

@@ -77,10 +77,10 @@ class UnstorableError(Exception):
         self.typed: bool = typed
         super().__init__(message)
 
-    def about(self, name: str, inside: int = 0) -> PayloadError:
+    def about(self, name: str, inside: int = 0, *, verb: str = "stored") -> PayloadError:
         """Return the error about the value *name*, without the first *inside* parts of the path."""
         where = _shown(self.path[inside:])
-        return PayloadError(f"the {name} can't be stored: {where} {self.message}", hint=self.hint)
+        return PayloadError(f"the {name} can't be {verb}: {where} {self.message}", hint=self.hint)
 
 
 def encode_json(

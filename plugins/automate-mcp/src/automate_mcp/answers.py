@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from mcp import types
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.operations.exposure import shown_error
+from automate_kernel.operations.outputs import json_document
 
 
 def answer(output: Any, *, most: int) -> types.CallToolResult:
@@ -19,7 +19,10 @@ def answer(output: Any, *, most: int) -> types.CallToolResult:
     What isn't an object stands in the field ``result``. One of more than *most* bytes is an error.
     """
     structured = output if isinstance(output, dict) else {"result": output}
-    text = json.dumps(output, ensure_ascii=False)
+    try:
+        text = json_document(output, "output", verb="written")
+    except PayloadError as error:
+        return failed(error)
     if len(text.encode("utf-8", "surrogatepass")) > most:
         return failed(
             AutomateError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel import BaseProvider, CapabilitySpec, ProviderContext, current_call
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.outputs import check_sendable
 from automate_kernel.operations.spec import OperationSpec
 from automate_mcp.config import McpConfig
 from automate_mcp.signing import RequestSigning, accounts_of
@@ -83,6 +84,8 @@ class McpProvider(BaseProvider):
         if tool is None:
             self.find_own(name, await self.own_operations())
             raise AssertionError(name)
+        # In the session it would end that, for all who use it.
+        check_sendable(input_data, f"input of {name!r}")
         call = current_call()
 
         async def tell(progress: float, total: float | None, message: str | None) -> None:
