@@ -1,4 +1,4 @@
-"""An application's transaction that has started a workflow, and goes on: workers do other work."""
+"""An application's transaction that has started a workflow, and goes on: workers work on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from automate_kernel import Kernel
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.held_up import PUT_OFF_SECONDS
-from automate_kernel.workflows.engine.waits import EVENT
+from automate_kernel.workflows.engine.waits import EVENT, SIGNAL
 from automate_sqlalchemy import SqlAlchemyStorage
 from workers import PATIENCE, until, working
 
@@ -109,3 +109,28 @@ def test_a_schedule_that_is_held_up_fires_later_and_others_now(
     shop.run()
     shop.run()
     assert (shop.count("free"), shop.count("held")) == (1, 2)
+
+
+def test_a_signal_to_what_is_being_cancelled_is_put_off(postgresql_engine: sa.Engine) -> None:
+    """The start that cancels it may be rolled back: then the signal still counts."""
+    shop = Shop(postgresql_engine, {"type": "event"}, {})
+    shop.kernel.add_workflow(
+        {"name": "waits", "trigger": {"type": "manual"},
+         "concurrency": {"when_full": "cancel_older"},
+         "steps": [{"id": "s", "wait_for": {"signal": "go"}}]}
+    )  # fmt: skip
+    one = shop.kernel.start("waits")
+    shop.run()
+    with postgresql_engine.connect() as connection, connection.begin() as transaction:
+        shop.kernel.start("waits", transaction=connection)
+        shop.kernel.signal(one, "go")
+        for number in range(3):
+            shop.kernel.emit(f"free.{number}")
+        joined(shop.work)
+        assert shop.count("free") == 3
+        transaction.rollback()
+    shop.later()
+    execution = shop.kernel.executions.get(one)
+    assert execution is not None
+    assert execution.status == "COMPLETED"
+    assert {one.attempt_count for one in shop.kernel.outbox.find(kind=SIGNAL)} == {1}

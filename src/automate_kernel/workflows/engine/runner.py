@@ -281,9 +281,16 @@ class Runner:
 
     # -- signals -----------------------------------------------------------------------------
 
-    def handle_signal(self, item: OutboxItem) -> OutcomeRecorded | None:
-        """Keep a signal, and wake the executions that wait for it."""
-        self.deliver([item])
+    def handle_signal(self, item: OutboxItem) -> OutcomeRecorded | Snooze:
+        """Keep a signal, and wake the executions that wait for it; those that are locked, later."""
+        try:
+            self.deliver([item])
+        except LockedError as error:
+            logger.warning(
+                "signal %s is put off: a transaction that goes on has changed an execution that"
+                " waits for it (%s)", item.id, error.message,
+            )  # fmt: skip
+            return Snooze(PUT_OFF_SECONDS)
         return OutcomeRecorded()
 
     def deliver(self, items: Sequence[OutboxItem]) -> None:

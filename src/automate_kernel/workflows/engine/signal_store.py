@@ -21,6 +21,7 @@ from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome, Ro
 from automate_kernel.outbox.item import WAITING, waiting_changes
 from automate_kernel.outbox.rows_store import CHANNEL
 from automate_kernel.storage.checkpoint import LIVE
+from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import AWAITED, EXECUTION, OUTBOX, SIGNAL, WAIT
 from automate_kernel.storage.values import Redaction, encode_json
@@ -119,7 +120,8 @@ class SignalStore:
         """
         Keep the signals of claimed *items*, wake those that wait for them, and finish the items.
 
-        Returns the items whose leases were lost.
+        Returns the items whose leases were lost. Raises `LockedError`, once the others are woken,
+        if a transaction that goes on has changed one that waits, by an operator's act say.
         """
         keys = [str(item.payload["key"]) for item in items]
         # Those of events are kept already.
@@ -130,8 +132,11 @@ class SignalStore:
         if new:
             with self._storage.begin() as rows:
                 rows.insert(SIGNAL, new)
+        locked: LockedError | None = None
         for waiting in self._waiting_for(keys):
-            self._wake_all(waiting)
+            locked = self._wake_all(waiting) or locked
+        if locked is not None:
+            raise locked
         outcomes = [Outcome(item.id, token=item.lease_token) for item in items]
         return self._outbox.acknowledge(items[0].lease_owner or "", outcomes)
 
@@ -154,11 +159,15 @@ class SignalStore:
                 return
             beyond = [Where("id", "gt", waits[-1]["id"])]
 
-    def _wake_all(self, item_ids: Sequence[str]) -> None:
-        """Let items be due now, in a transaction for those that are parked."""
+    def _wake_all(self, item_ids: Sequence[str]) -> LockedError | None:
+        """
+        Let items be due now, in a transaction for those that are parked.
+
+        Returns an error if somebody has one of the others locked for long.
+        """
         if not isinstance(self._outbox, RowsOutboxStore):
             self._outbox.reschedule(item_ids)
-            return
+            return None
         with self._storage.begin() as rows:
             parked = rows.select(
                 OUTBOX, [Where("id", "in", item_ids), *_PARKED], order_by=("id",), lock=True,
@@ -167,20 +176,26 @@ class SignalStore:
             _make_due(rows, parked)
         left = sorted(set(item_ids) - {row["id"] for row in parked})
         if not left:
-            return
+            return None
         with self._storage.begin(atomic=False) as rows:
             # Those that are due already are claimed later than this, and look then.
             where = [Where("id", "in", left), Where("waiting_for", "eq", "worker")]
             due = {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))}
+        locked: LockedError | None = None
         for item_id in left:
             if item_id not in due:
-                self._wake_one(item_id)
+                try:
+                    self._wake_one(item_id)
+                except LockedError as error:
+                    locked = error
+        return locked
 
     def _wake_one(self, item_id: str) -> None:
         """Let an item be due now that a worker has, if that parks it this very moment."""
         # Locked by its id alone, so that whoever parks it is waited for; and alone, so that nobody
         # who holds others waits for this one.
         with self._storage.begin() as rows:
+            rows.wait_briefly()  # it may be the application's transaction, which takes long
             found = rows.select(
                 OUTBOX, [Where("id", "eq", item_id)], lock=True,
                 columns=("id", "status", "waiting_for", "priority"),
