@@ -134,3 +134,30 @@ def test_a_signal_to_what_is_being_cancelled_is_put_off(postgresql_engine: sa.En
     assert execution is not None
     assert execution.status == "COMPLETED"
     assert {one.attempt_count for one in shop.kernel.outbox.find(kind=SIGNAL)} == {1}
+
+
+def test_an_event_that_is_put_off_answers_who_waits_for_it(postgresql_engine: sa.Engine) -> None:
+    """It was sent in time, however long it is put off: the wait isn't over before."""
+    shop = Shop(postgresql_engine, {"type": "event"}, {})
+    shop.kernel.add_workflow(
+        {
+            "name": "waiting", "trigger": {"type": "manual"},
+            "steps": [{"id": "a", "wait_for": {"event": "held.1", "timeout": "10s"}}],
+        }
+    )  # fmt: skip
+    execution_id = shop.kernel.start("waiting")
+    shop.run()
+    shop.clock.advance(1)
+    with postgresql_engine.connect() as connection, connection.begin():
+        shop.kernel.start("held", transaction=connection)
+        shop.kernel.emit("held.1")
+        joined(shop.run)
+        for _ in range(3):
+            shop.clock.advance(10)
+            joined(shop.run)
+    until(shop.later)
+    shop.clock.advance(60)
+    shop.run()
+    execution = shop.kernel.executions.get(execution_id)
+    assert execution is not None
+    assert (execution.status, execution.error) == ("COMPLETED", None)

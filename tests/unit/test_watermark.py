@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from automate_kernel import Kernel
-from automate_kernel.outbox import Outcome
+from automate_kernel.outbox import ItemStatus, Outcome
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.waits import EVENT
@@ -48,6 +48,27 @@ def test_a_delayed_event_is_on_its_way_once_it_is_due(world: World) -> None:
     world.clock.advance(11)
     assert not world.passed(11)
     assert world.passed(9)
+
+
+def test_an_event_that_is_put_off_was_sent_before(world: World) -> None:
+    """While it waits, once that is over, and in the worker's hands again."""
+    world.kernel.emit("x")
+    (item,) = world.kernel.outbox.claim_batch("worker", 1, kinds=[EVENT])
+    put_off = Outcome(
+        item.id, ItemStatus.PENDING, 2.0, error_code="ABORTED", token=item.lease_token
+    )
+    world.kernel.outbox.acknowledge("worker", [put_off])
+    world.clock.advance(1)
+    assert not world.passed(0.5)
+    world.clock.advance(2)
+    assert not world.passed(1)
+    (item,) = world.kernel.outbox.claim_batch("worker", 1, kinds=[EVENT])
+    assert item.attempt_count == 1
+    world.clock.advance(1)
+    assert not world.passed(1.5)
+    world.kernel.outbox.acknowledge("worker", [Outcome(item.id, token=item.lease_token)])
+    world.clock.advance(1)
+    assert world.passed(1.5)
 
 
 def test_an_end_waits_on_while_the_oldest_is_brought(world: World) -> None:

@@ -164,7 +164,7 @@ class Runner:
 
     # -- events ------------------------------------------------------------------------------
 
-    def handle_event(self, item: OutboxItem) -> OutcomeRecorded | Snooze:
+    def handle_event(self, item: OutboxItem) -> OutcomeRecorded:
         """
         Begin an execution of each workflow that the event starts, in one transaction.
 
@@ -175,7 +175,7 @@ class Runner:
         event, starting, outcome = self._asked_for(item)
         plain, admitted = _by_conditions([(item, starting, event)])
         if self._held_up.holds(plain, admitted):
-            return Snooze(PUT_OFF_SECONDS)
+            return self._put_off(item)
         try:
             skipped = self._start_for(item, event, plain, admitted, outcome)
         except LockedError as error:
@@ -184,9 +184,19 @@ class Runner:
                 item.id, error.message,
             )  # fmt: skip
             self._held_up.note(plain, admitted)
-            return Snooze(PUT_OFF_SECONDS)
+            return self._put_off(item)
         self._report_events(signals.emit, [event], skipped)
         return OutcomeRecorded()
+
+    def _put_off(self, item: OutboxItem) -> OutcomeRecorded:
+        """Let the event of *item* wait a moment: with an error, by which a watermark knows it."""
+        outcome = Outcome(
+            item.id, ItemStatus.PENDING, PUT_OFF_SECONDS, str(ErrorCodes.ABORTED),
+            "a transaction that goes on holds up what it starts", item.lease_token,
+        )  # fmt: skip
+        if self.store.outbox.acknowledge(item.lease_owner or "", [outcome]):
+            raise LeaseLostError("the lease of an event is lost")
+        return OutcomeRecorded(outcome)
 
     def _start_for(
         self,

@@ -34,18 +34,23 @@ _BRINGING = Where("kind", "in", (EVENT, SIGNAL))
 _READY = (_BRINGING, Where("waiting_for", "eq", "worker"))
 _DELAYED = (_BRINGING, Where("waiting_for", "eq", "time"))
 _LEASED = (_BRINGING, Where("lease_expires_at", "ne", None))
-# One with a delay is sent when that is over; what was tried before was sent before.
+# One with a delay is sent when that is over; what was tried before, or put off, was sent before.
 _NEW, _TRIED = Where("attempt_count", "eq", 0), Where("attempt_count", "ge", 1)
 _FIRST, _AGAIN = Where("attempt_count", "le", 1), Where("attempt_count", "gt", 1)
+_PLAIN, _PUT_OFF = Where("last_error_code", "eq", None), Where("last_error_code", "ne", None)
+_SOON = Where("next_attempt_at", "le", Now(_SOON_SECONDS))
 # Each stands in an index of its own.
 _TENANTS = (Where("tenant_id", "eq", None), Where("tenant_id", "ne", None))
 _ON_THE_WAY: tuple[tuple[str, tuple[Where, ...]], ...] = (
-    *(("next_attempt_at", (*_READY, _NEW, tenants)) for tenants in _TENANTS),
+    *(("next_attempt_at", (*_READY, _NEW, _PLAIN, tenants)) for tenants in _TENANTS),
+    *(("created_at", (*_READY, _NEW, _PUT_OFF, tenants)) for tenants in _TENANTS),
     *(("created_at", (*_READY, _TRIED, tenants)) for tenants in _TENANTS),
-    ("next_attempt_at", (*_LEASED, _FIRST)),
+    ("next_attempt_at", (*_LEASED, _FIRST, _PLAIN)),
+    ("created_at", (*_LEASED, _FIRST, _PUT_OFF)),
     ("created_at", (*_LEASED, _AGAIN)),
-    ("next_attempt_at", (*_DELAYED, _NEW, Where("next_attempt_at", "le", Now()))),
-    ("created_at", (*_DELAYED, _TRIED, Where("next_attempt_at", "le", Now(_SOON_SECONDS)))),
+    ("next_attempt_at", (*_DELAYED, _NEW, _PLAIN, Where("next_attempt_at", "le", Now()))),
+    ("created_at", (*_DELAYED, _NEW, _PUT_OFF, _SOON)),
+    ("created_at", (*_DELAYED, _TRIED, _SOON)),
 )
 
 
