@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from llm_support import SECRET, completion, says, scripted
+from llm_support import SECRET, answers_given, calls, completion, says, scripted
 from pydantic import BaseModel
 from pydantic_ai import (
     Agent,
@@ -25,6 +25,7 @@ from pydantic_ai.models.test import TestModel
 from automate_kernel import AutomateError, ConfigError, Kernel, WorkflowContext
 from automate_kernel.operations.context import Call
 from automate_llm import DurableAgent, LlmProvider, OperationToolset, add_agents
+from automate_llm.model_answers import recorded, response_of
 
 
 def answering(*answers: Any) -> tuple[FunctionModel, list[Any]]:
@@ -578,3 +579,45 @@ def test_an_operation_that_no_model_can_call_is_found_though_it_comes_late(kerne
     agent = Agent(model, name="a", toolsets=[OperationToolset(kernel, ["sql.late"])])
     counting(kernel, "sql.late", "where")
     assert "can't be a tool" in kernel.run(running(kernel, agent), "go").error
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_no_database_takes_is_kept_in_words_that_each_takes(kernel, stream):
+    """NUL, and half a character: models write them, and the answer was paid for."""
+
+    @kernel.action("notes.add")
+    def add(text: str) -> int:
+        return len(text)
+
+    tools = OperationToolset(kernel, ["notes.add"])
+    with scripted(
+        lambda request: (
+            says("a\0b\ud83d\ude00c\ud83d")
+            if answers_given(request)
+            else calls(("notes_add", {"text": "x"}), text="now\0")
+        )
+    ) as service:
+        agent = Agent(service.model, name="desk", toolsets=[tools])
+        execution = kernel.run(running(kernel, agent, stream=stream), "go")
+    assert execution.status == "COMPLETED", execution.error
+    assert execution.output == "a\ufffdb\U0001f600c\ufffd"
+
+
+def test_arguments_with_half_a_character_can_be_recorded():
+    """Else the request would be made, and paid, until its attempts are spent."""
+    arguments = {"text": "x\ud83d", "\0": ["\ud83d\ude00"]}
+    record = recorded(ModelResponse([ToolCallPart("notes_add", arguments)]))
+    (part,) = response_of(record).parts
+    assert part.args == {"text": "x\ufffd", "\ufffd": ["\U0001f600"]}
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1: 2}], ids=["NaN", "a key"])
+def test_an_output_that_json_has_not_is_told_as_that(kernel, value):
+    """Not as null, and not as a wrong input, which a model would call again with another."""
+    done = []
+    kernel.action("shop.total")(lambda: done.append(1) or value)
+    model, asked = answering([("shop_total", {})], "done")
+    agent = Agent(model, name="desk", toolsets=[OperationToolset(kernel, ["shop.total"])])
+    assert kernel.run(running(kernel, agent), "go").output == "done"
+    assert "It was done, but the output of 'shop.total' can't be" in told(asked)[0]
+    assert done == [1]

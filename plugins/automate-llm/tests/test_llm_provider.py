@@ -67,6 +67,17 @@ def test_chat_shows_its_text_while_it_comes():
     assert progress["characters"] == 500
 
 
+def test_text_that_no_database_takes_is_made_readable():
+    with scripted(lambda _: says("a\0b" + "x" * 20 + "\ud83d")) as service:
+        kernel = kernel_for(service.url)
+        given = {"id": "a", "action": "llm.chat", "input": {"prompt": "go"}}
+        kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": [given]})
+        execution = kernel.run("w")
+    assert execution.status == "COMPLETED", execution.error
+    text = kernel.executions.get(execution.id).step("a").output["text"]
+    assert text == "a\ufffdb" + "x" * 20 + "\ufffd"
+
+
 def test_structured_output_is_asked_for_again_until_it_fits():
     answers = [
         {"name": "Paris"},

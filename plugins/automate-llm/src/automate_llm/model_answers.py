@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 
+from automate_llm.readable_text import readable
+
 
 def usage_of(response: ModelResponse) -> dict[str, Any]:
     """Return the ``model``, ``tokens`` and ``cost_usd`` of an answer, as a step records them."""
@@ -44,8 +46,12 @@ def usage_of_all(responses: Sequence[ModelResponse]) -> dict[str, Any]:
 
 
 def recorded(response: ModelResponse) -> dict[str, Any]:
-    """Return an answer as the record of a step."""
-    (dumped,) = ModelMessagesTypeAdapter.dump_python([response], mode="json")
+    """Return an answer as the record of a step, with its text made readable."""
+    # First as Python has it: half a character can't be dumped as JSON.
+    plain = ModelMessagesTypeAdapter.dump_python([response])
+    mended = readable(plain)
+    messages: list[ModelMessage] = [response] if mended == plain else of_json(mended)
+    (dumped,) = ModelMessagesTypeAdapter.dump_python(messages, mode="json")
     return {**usage_of(response), "response": dumped}
 
 

@@ -12,7 +12,13 @@ from pydantic_ai.exceptions import ModelRetry, ToolFailed
 from pydantic_ai.tools import RunContext, ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
-from automate_kernel import AutomateError, ConfigError, ErrorCodes, Kernel, current_call
+from automate_kernel import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    Kernel,
+    current_call,
+)
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.exposure import (
     check_tool,
@@ -21,6 +27,7 @@ from automate_kernel.operations.exposure import (
     model_schema,
     tool_name,
 )
+from automate_kernel.operations.outputs import json_document
 from automate_kernel.operations.spec import OperationSpec
 from automate_llm.durable_run import current_run
 
@@ -98,8 +105,14 @@ class OperationToolset(AbstractToolset[Any]):
         call = replace(current_call() or Call(operation), operation=operation, written={})
         try:
             # Literally: text of a model is no template and no reference to a secret.
-            return await self._kernel.aperform(call, tool_args)
+            output = await self._kernel.aperform(call, tool_args)
+            # Pydantic AI makes null of NaN, and a model would believe it.
+            json_document(output, f"output of {operation!r}", verb="told")
+            return output
         except AutomateError as error:
+            if error.message.startswith(f"the output of {operation!r} can't be"):
+                # Another try would do it once more.
+                raise ToolFailed(f"It was done, but {error}") from error
             if error.code is ErrorCodes.INVALID_ARGUMENT:
                 raise ModelRetry(str(error)) from error
             if error.retryable:

@@ -97,6 +97,7 @@ class LlmProvider(BaseProvider):
 
         from automate_llm.model_answers import usage_of_all
         from automate_llm.models import settings_of
+        from automate_llm.readable_text import readable
         from automate_llm.structured import structured_agent
 
         name, service = self._service(given.service)
@@ -120,7 +121,7 @@ class LlmProvider(BaseProvider):
         return StructuredOutput(
             service=name,
             model=answers[-1].model_name,
-            output=result.output,
+            output=readable(result.output),
             **usage_of_all(answers),
         )
 

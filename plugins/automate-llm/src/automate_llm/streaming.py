@@ -7,6 +7,7 @@ import json
 from pydantic_ai.models import StreamedResponse
 
 from automate_kernel import current_call
+from automate_llm.readable_text import readable
 
 _MOST_BYTES = 3_500  # of JSON, of the 4,000 that progress may have
 
@@ -25,12 +26,13 @@ async def shown_text(stream: StreamedResponse) -> str:
         if call is not None:
             # An answer that a crash has cut begins anew, in other words: who looks has to know.
             call.progress({"text": end_of(text), "characters": len(text), "attempt": call.attempt})
-    return text
+    return str(readable(text))
 
 
 def end_of(text: str) -> str:
     """Return as much of the end of *text* as progress may have."""
-    shown = text[-_MOST_BYTES:]
+    # Of a character only half may have come.
+    shown: str = readable(text[-_MOST_BYTES:])
     while len(json.dumps(shown)) > _MOST_BYTES:
         shown = shown[len(shown) // 4 + 1 :]
     return shown
