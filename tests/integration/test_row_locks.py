@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from automate_kernel.outbox import ItemStatus, NewItem, SkipLockedClaimOutboxStore
+from automate_kernel.outbox import (
+    ItemStatus,
+    NewItem,
+    OutboxItem,
+    Outcome,
+    SkipLockedClaimOutboxStore,
+)
 from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
 from automate_kernel.testing.clock import FakeClock
@@ -178,3 +184,28 @@ def test_a_claim_that_froze_stops_no_recovery(
     clock.advance(3600)
     assert store.cancel([first, plain]) == 2
     assert [item.id for item in store.claim_batch("worker")] == [second]
+
+
+@pytest.mark.parametrize(
+    ("table", "keys"),
+    [(LANE, {"ordering_key": "key"}), (SLOT, {"concurrency_key": "key", "concurrency_limit": 1})],
+)
+def test_an_outcome_that_is_repeated_frees_no_key_of_a_later_claim(
+    store: SkipLockedClaimOutboxStore, engine: sa.Engine, table: str, keys: Any
+) -> None:
+    """Its reply was lost; the item is claimed anew just after that was looked at."""
+    store.enqueue_many(NewItem("k", **keys) for _ in "12")
+    (item,) = store.claim_batch("worker", 1)
+    again = Outcome(item.id, ItemStatus.RETRY, token=item.lease_token)
+    assert store.acknowledge("worker", [again]) == set()
+    claimed = list[OutboxItem]()
+
+    @sa.event.listens_for(engine, "before_cursor_execute")
+    def look(_: object, __: object, statement: str, *___: object) -> None:
+        if not claimed and statement.startswith("SELECT") and table in statement:
+            claimed.append(item)
+            claimed[:] = store.claim_batch("another")
+
+    assert store.acknowledge("worker", [again]) == set()
+    assert len(claimed) == 1
+    assert store.claim_batch("worker") == []

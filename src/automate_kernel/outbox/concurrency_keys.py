@@ -115,15 +115,24 @@ def _locked(rows: Rows, full: Sequence[Row]) -> set[str]:
     }
 
 
-def leave(rows: Rows, finished: Iterable[tuple[str, str]], *, wait: bool = True) -> None:
+def leave(
+    rows: Rows,
+    finished: Iterable[tuple[str, str]],
+    tokens: Iterable[str] = (),
+    *,
+    wait: bool = True,
+) -> None:
     """
     Free the slots of (concurrency key, item id) pairs and wake who waits for them.
 
-    Without *wait* those that are locked are left to `mend`.
+    *tokens* are those of the claims that end: an item may have been claimed anew. Without *wait*
+    those that are locked are left to `mend`.
     """
     pairs = sorted(finished)
-    its = Where("item_id", "in", [item_id for _, item_id in pairs])
-    held = rows.select(SLOT, [its], columns=("id", "item_id"))
+    ids = [item_id for _, item_id in pairs]
+    # Of what was kept the token is the item's id.
+    its = [Where("item_id", "in", ids), Where("lease_token", "in", sorted({*tokens, *ids}))]
+    held = rows.select(SLOT, its, columns=("id", "item_id"))
     # By their keys and in order, so that two who leave never wait for each other in a circle.
     mine = [Where("id", "in", sorted(slot["id"] for slot in held))]
     found = rows.select(

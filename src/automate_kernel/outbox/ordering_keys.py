@@ -101,14 +101,20 @@ def _head(rows: Rows, key: str) -> Row | None:
     return found[0] if found else None
 
 
-def leave(rows: Rows, finished: Iterable[tuple[str, str]], *, wait: bool = True) -> None:
+def leave(
+    rows: Rows, finished: Iterable[tuple[str, str]], tokens: Iterable[str], *, wait: bool = True
+) -> None:
     """
     Free the keys of (ordering key, item id) pairs and wake the next item of each.
 
-    Without *wait* those that are locked are left to `mend`.
+    *tokens* are those of the claims that end: an item may have been claimed anew. Without *wait*
+    those that are locked are left to `mend`.
     """
     pairs = sorted(finished)
-    its = [Where("item_id", "in", [item_id for _, item_id in pairs])]
+    its = [
+        Where("item_id", "in", [item_id for _, item_id in pairs]),
+        Where("lease_token", "in", sorted(set(tokens))),
+    ]
     # First, and not as they are deleted: whoever has found a key taken has put its item to wait by
     # then, and whoever comes later finds the key locked, and puts none to wait.
     found = rows.select(LANE, its, lock=True, skip_locked=not wait, columns=("ordering_key",))

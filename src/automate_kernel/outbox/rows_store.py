@@ -512,8 +512,14 @@ class RowsOutboxStore(OutboxStore):
         for token, ids in _by_token(done):
             lost |= {(item_id, token) for item_id in self._complete(rows, token, ids)}
         failed_attempts.keep_attempts(rows, attempts, failed_attempts.MOST_OF_ITEM)
-        left = [(item_id, lease) for item_id, lease in keyed if (item_id, lease.token) not in lost]
-        _leave_keys(rows, [(i, lease.ordering_key, lease.concurrency_key) for i, lease in left])
+        _leave_keys(
+            rows,
+            [
+                (item_id, lease.token, lease.ordering_key, lease.concurrency_key)
+                for item_id, lease in keyed
+                if (item_id, lease.token) not in lost
+            ],
+        )
         return {item_id for item_id, _ in lost}
 
     def _park_alike(
@@ -615,7 +621,7 @@ class RowsOutboxStore(OutboxStore):
         _leave_keys(
             rows,
             [
-                (row["id"], row["ordering_key"], row["concurrency_key"])
+                (row["id"], row["lease_token"], row["ordering_key"], row["concurrency_key"])
                 for row in reaped
                 if not (row["id"] in kept and concurrency_keys.HEADER in row["headers"])
             ],
@@ -1011,13 +1017,14 @@ def _by_token(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
 
 
 def _leave_keys(
-    rows: Rows, left: Sequence[tuple[str, str | None, str | None]], *, wait: bool = True
+    rows: Rows, left: Sequence[tuple[str, str, str | None, str | None]], *, wait: bool = True
 ) -> None:
-    """Free the ordering and concurrency keys of (item id, key, key) triples."""
-    if bounded := [(key, item_id) for item_id, _, key in left if key is not None]:
-        concurrency_keys.leave(rows, bounded, wait=wait)
-    if ordered := [(key, item_id) for item_id, key, _ in left if key is not None]:
-        ordering_keys.leave(rows, ordered, wait=wait)
+    """Free the ordering and concurrency keys of items: their ids, tokens and keys of both sorts."""
+    tokens = {token for _, token, _, _ in left}
+    if bounded := [(key, item_id) for item_id, _, _, key in left if key is not None]:
+        concurrency_keys.leave(rows, bounded, tokens, wait=wait)
+    if ordered := [(key, item_id) for item_id, _, key, _ in left if key is not None]:
+        ordering_keys.leave(rows, ordered, tokens, wait=wait)
 
 
 def _read_item(rows: Rows, item_id: str) -> OutboxItem:
