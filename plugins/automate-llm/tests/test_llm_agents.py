@@ -22,7 +22,7 @@ from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolRetu
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
 
-from automate_kernel import AutomateError, ConfigError, Kernel, WorkflowContext
+from automate_kernel import AutomateError, ConfigError, Kernel, MemoryStorage, WorkflowContext
 from automate_kernel.operations.context import Call
 from automate_llm import DurableAgent, LlmProvider, OperationToolset, add_agents
 from automate_llm.model_answers import recorded, response_of
@@ -621,3 +621,41 @@ def test_an_output_that_json_has_not_is_told_as_that(kernel, value):
     assert kernel.run(running(kernel, agent), "go").output == "done"
     assert "It was done, but the output of 'shop.total' can't be" in told(asked)[0]
     assert done == [1]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "destructive", "says", "effects"),
+    [
+        (["shop.read"], False, "may not be called any more", []),
+        (["shop.*"], True, "may not be called any more", []),
+        (["shop.*", "shop.wipe"], True, "wiped", ["wiped by ann"]),
+        (["shop.*"], False, "wiped", ["wiped"]),
+    ],
+)
+def test_what_was_deployed_since_an_agent_began_counts(allowed, destructive, says, effects):
+    """An operation that is allowed no more isn't called, and one that destroys now needs a person."""
+    storage, done = MemoryStorage(), []
+    model, asked = answering([("shop_gate", {})], [("shop_wipe", {})], "done")
+
+    def deployed(names: list[str], *, destructive: bool) -> tuple[Kernel, Any]:
+        kernel = Kernel(storage, discover=False)
+        kernel.action("shop.read", read_only=True)(lambda: None)
+        kernel.action("shop.gate", destructive=True)(lambda: "open")
+
+        @kernel.action("shop.wipe", destructive=destructive)
+        def wipe() -> str:
+            done.append("wiped by ann" if destructive else "wiped")
+            return "wiped"
+
+        tools = OperationToolset(kernel, [*names, "shop.gate"])
+        return kernel, running(kernel, Agent(model, name="desk", toolsets=[tools]))
+
+    before, work = deployed(["shop.*"], destructive=False)
+    execution = before.run(work, "go", patience=0)
+    after, _ = deployed(allowed, destructive=destructive)
+    for _ in range(2):
+        for each in after.approvals.pending().approvals:
+            after.approvals.approve(each.execution_id, each.step_id, by="ann")
+        after.run_until_idle()
+    assert after.executions.get(execution.id).output == "done"
+    assert says in told(asked)[0] and done == effects

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic_ai.exceptions import ModelRetry, ToolFailed
+from pydantic_ai.exceptions import ApprovalRequired, ModelRetry, ToolFailed
 from pydantic_ai.tools import RunContext, ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
@@ -104,6 +104,7 @@ class OperationToolset(AbstractToolset[Any]):
         # Nothing of the arguments stands in the workflow, whatever the step around has.
         call = replace(current_call() or Call(operation), operation=operation, written={})
         try:
+            await self._permit(operation, ctx, tool)
             # Literally: text of a model is no template and no reference to a secret.
             output = await self._kernel.aperform(call, tool_args)
             # Pydantic AI makes null of NaN, and a model would believe it.
@@ -118,6 +119,20 @@ class OperationToolset(AbstractToolset[Any]):
             if error.retryable:
                 raise
             raise ToolFailed(f"It failed: {error.code}: {error}") from error
+
+    async def _permit(self, operation: str, ctx: RunContext[Any], tool: ToolsetTool[Any]) -> None:
+        """
+        Refuse an operation that was offered, and is allowed no more; ask for one that is riskier.
+
+        The list of a run is recorded when it begins, and days and deployments may lie between.
+        """
+        # On a thread: a plugin may ask its service.
+        spec = await asyncio.to_thread(self._kernel.operation, operation)
+        if not is_allowed(operation, spec, self._allowed):
+            raise ToolFailed(f"It failed: {operation} may not be called any more.")
+        was_destructive = (tool.tool_def.metadata or {}).get("destructive")
+        if spec.destructive and not (was_destructive or ctx.tool_call_approved):
+            raise ApprovalRequired
 
     async def _listed(self) -> Any:
         # On a thread: a plugin may ask its service.
