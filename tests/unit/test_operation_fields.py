@@ -219,3 +219,27 @@ def test_an_open_object_takes_more_fields() -> None:
     assert takes_more_fields({"properties": {"a": {}}, "additionalProperties": True})
     assert not takes_more_fields({"properties": {"a": {}}})
     assert not takes_more_fields({"additionalProperties": False})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("12345678901234567890.12", "12345678901234567890.12"),
+        ("0.1000000000000000055", "0.1000000000000000055"),
+        ("1e999", "1e999"),
+        ("1e99999999999999999999", "1e99999999999999999999"),
+        ("0.1", 0.1),
+        ("1.50", 1.5),
+        ("-3e2", -300.0),
+        ("7", 7),
+    ],
+)
+def test_a_decimal_keeps_the_digits_that_a_float_has_not(text: str, value: Any) -> None:
+    """As text: an amount would else be another one, in silence."""
+    schema = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+    (field,) = input_fields({"properties": {"amount": schema}})
+    assert field.read(text) == value
+    (number,) = input_fields(
+        {"properties": {"amount": {"anyOf": [{"type": "number"}, {"type": "boolean"}]}}}
+    )
+    assert not isinstance(number.read(text), str)

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 from automate_kernel.secrets.masking import is_secret_name
@@ -132,11 +133,23 @@ def _read_boolean(of: InputField, text: str) -> bool:
 
 def _read_json(of: InputField, text: str) -> Any:
     try:
-        return _json(text)
+        value = _json(text)
     except FieldTextError:
         if _takes_text(of.schema):
             return text
         raise
+    # A decimal is written as a number or as text, and only text keeps all its digits.
+    if isinstance(value, float) and _takes_text(of.schema) and not _is_exact(value, text):
+        return text
+    return value
+
+
+def _is_exact(number: float, text: str) -> bool:
+    """Return True if *number* is the one that *text* means, and not only one that is near."""
+    try:
+        return Decimal(text) == Decimal(repr(number))
+    except InvalidOperation:  # an exponent of 20 digits
+        return False
 
 
 _READERS = {
