@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from automate_kernel import Kernel
 from automate_kernel.errors import StorageError
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import NewItem
+from automate_kernel.outbox.item import NewItem, Outcome
 from automate_kernel.outbox.rows_store import RowsOutboxStore
 from automate_kernel.storage.errors import DeadlockError
 from automate_kernel.storage.tables import DEBOUNCE, LANE, OUTBOX, PAUSE, SCHEDULE
@@ -191,6 +191,28 @@ def test_a_claim_waits_for_a_pause_before_it_locks_what_others_wait_for(
         rival.rollback()
     claim.join(PATIENCE)
     assert claimed == [[]]
+
+
+def test_who_leaves_ordering_keys_wakes_in_the_order_of_a_command(
+    postgresql_engine: sa.Engine,
+) -> None:
+    """Else it and an operator who reschedules many items could wait for each other."""
+    store = RowsOutboxStore(SqlAlchemyStorage(postgresql_engine))
+    ids = store.enqueue_many(NewItem("k", ordering_key=key) for key in ("a", "b", "b", "a"))
+    running = store.claim_batch("w")
+    assert [item.id for item in running] == ids[:2]
+    done = [Outcome(item.id, token=item.lease_token) for item in running]
+    leave = threading.Thread(target=lambda: store.acknowledge("w", done))
+    outbox = metadata.tables[OUTBOX]
+    with postgresql_engine.connect() as operator:
+        one, other = (sa.select(outbox.c.id).where(outbox.c.id == each) for each in ids[2:])
+        operator.execute(one.with_for_update())
+        leave.start()
+        wait_for_a_lock(operator)
+        assert operator.execute(other.with_for_update(skip_locked=True)).all()
+        operator.rollback()
+    leave.join(PATIENCE)
+    assert [item.id for item in store.claim_batch("w")] == ids[2:]
 
 
 def test_a_schedule_that_is_fired_by_hand_waits_for_no_gate_first(

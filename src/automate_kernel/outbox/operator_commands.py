@@ -226,7 +226,7 @@ class OperatorCommands:
                     for listener in self._listeners:
                         listener.ended(rows, item)
             if found and key is not None:
-                ordering_keys.wake(rows, key)
+                ordering_keys.wake(rows, [key])
             if bounded := [row for row in found if row["concurrency_key"] is not None]:
                 # It may have kept a slot.
                 pairs = [(row["concurrency_key"], row["id"]) for row in bounded]

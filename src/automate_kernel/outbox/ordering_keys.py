@@ -119,23 +119,29 @@ def leave(
     # then, and whoever comes later finds the key locked, and puts none to wait.
     found = rows.select(LANE, its, lock=True, skip_locked=not wait, columns=("ordering_key",))
     left = sorted(row["ordering_key"] for row in found)
-    for key in sorted({key for key, _ in pairs}) if wait else left:
-        wake(rows, key, wait=wait)
+    wake(rows, (key for key, _ in pairs) if wait else left, wait=wait)
     rows.delete(LANE, [Where("ordering_key", "in", left), *its])
 
 
-def wake(rows: Rows, key: str, *, wait: bool = True) -> None:
+def wake(rows: Rows, keys: Iterable[str], *, wait: bool = True) -> None:
     """
-    Let the next item of *key* be claimed, if it waits for that.
+    Let the next item of each key be claimed, if it waits for that.
 
-    Without *wait* one that is locked is left.
+    Without *wait* those that are locked are left.
     """
+    left = sorted(set(keys))
     for _ in range(_TRIES):
-        head = _head(rows, key)
-        if head is None or head["waiting_for"] != "key" or not (wait or is_free(rows, head["id"])):
-            break
-        its = [Where("id", "eq", head["id"]), Where("waiting_for", "eq", "key")]
-        if rows.update(OUTBOX, its, {"waiting_for": "worker"}):
+        found = [(key, _head(rows, key)) for key in left]
+        asleep = [(head["id"], key) for key, head in found if head and head["waiting_for"] == "key"]
+        left = []
+        # In the order of their ids, as an operator's command locks many.
+        for item_id, key in sorted(asleep):
+            its = [Where("id", "eq", item_id), Where("waiting_for", "eq", "key")]
+            if (wait or is_free(rows, item_id)) and not rows.update(
+                OUTBOX, its, {"waiting_for": "worker"}
+            ):
+                left.append(key)
+        if not left:
             break
 
 
@@ -147,7 +153,5 @@ def mend(rows: Rows) -> None:
     waiting = rows.count(OUTBOX, ("ordering_key",), asleep)
     keys = sorted(row["ordering_key"] for row in waiting)
     busy = _lanes(rows, keys)
-    for key in keys:
-        if key not in busy:
-            # A worker that froze in a transaction must not stop all recovery.
-            wake(rows, key, wait=False)
+    # A worker that froze in a transaction must not stop all recovery.
+    wake(rows, (key for key in keys if key not in busy), wait=False)
