@@ -162,6 +162,19 @@ def test_an_item_behind_one_that_is_being_cancelled_is_woken(
     assert [item.id for item in store.claim_batch("worker")] == [second]
 
 
+def test_two_who_cancel_items_of_one_line_do_not_wait_for_each_other(
+    store: SkipLockedClaimOutboxStore,
+) -> None:
+    """What has not come to its turn yet leaves nothing to wake."""
+    first, second, third = store.enqueue_many(NewItem("k", ordering_key="key") for _ in "123")
+    assert [item.id for item in store.claim_batch("worker")] == [first]
+    with store.storage.begin() as rows:
+        rows.select(OUTBOX, [Where("id", "eq", second)], lock=True)
+        assert store.cancel([third]) == 1
+    store.mark_success(first, "worker")
+    assert [item.id for item in store.claim_batch("worker")] == [second]
+
+
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize(
     ("table", "keys"),

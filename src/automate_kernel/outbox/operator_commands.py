@@ -225,7 +225,8 @@ class OperatorCommands:
                     )
                     for listener in self._listeners:
                         listener.ended(rows, item)
-            if found and key is not None:
+            # Else another one is next, or runs: two who cancel items of one line need not wait.
+            if key is not None and any(row["waiting_for"] != "key" for row in found):
                 ordering_keys.wake(rows, [key])
             if bounded := [row for row in found if row["concurrency_key"] is not None]:
                 # It may have kept a slot.
