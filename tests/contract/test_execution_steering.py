@@ -185,6 +185,18 @@ def test_a_workflow_is_paused_and_resumed(store: ExecutionStore) -> None:
     assert [each.id for each in store.outbox.claim_batch("worker")] == [item.id]
 
 
+def test_what_is_cancelled_as_it_is_parked_cleans_up_at_once(store: ExecutionStore) -> None:
+    """A pause holds no clean-up: parked with the others, nobody would have woken it again."""
+    item, execution = begin(store)
+    store.pauses.pause("w")
+    found = see(store, execution.id)
+    assert store.checkpoints.is_held(found)
+    assert store.cancel(execution.id)
+    store.checkpoints.park(item, found)
+    assert see(store, execution.id).status is ExecutionStatus.CANCELLING
+    assert [each.id for each in store.outbox.claim_batch("worker")] == [item.id]
+
+
 def test_the_pause_of_a_workflow_is_none_of_a_kind(store: ExecutionStore) -> None:
     """They are kept in one table; by a kind's name a workflow would be paused, and never woken."""
     store.pauses.pause("w")

@@ -161,3 +161,51 @@ def test_an_event_that_is_put_off_answers_who_waits_for_it(postgresql_engine: sa
     execution = shop.kernel.executions.get(execution_id)
     assert execution is not None
     assert (execution.status, execution.error) == ("COMPLETED", None)
+
+
+@pytest.mark.parametrize("what", ["child", "approval"])
+def test_a_checkpoint_that_is_held_up_comes_later(postgresql_engine: sa.Engine, what: str) -> None:
+    """What others have done meanwhile is saved, and what was called is not called again."""
+    shop = Shop(postgresql_engine, {"type": "event"}, {})
+    calls: list[str] = []
+    shop.kernel.action("count")(lambda: calls.append("called"))
+    first = {"id": "a", "action": "count", "needs": []}
+    steps = {
+        "child": [{"id": "b", "needs": ["a"], "workflow": "held"}],
+        "approval": [
+            {"id": "b", "needs": [], "approval": {"title": "Pay?"}},
+            {"id": "c", "needs": ["a"], "action": "fail"},
+        ],
+    }  # fmt: skip
+    shop.kernel.action("fail")(lambda: 1 / 0)
+    shop.kernel.add_workflow(
+        {"name": "w", "trigger": {"type": "manual"}, "steps": [
+            {"id": "go", "wait_for": {"signal": "go"}, "needs": []},
+            *[{**step, "needs": step["needs"] or ([] if "approval" in step else ["go"])}
+              for step in (first, *steps[what])],
+        ]}
+    )  # fmt: skip
+    one = shop.kernel.start("w")
+    shop.run()
+    with postgresql_engine.connect() as connection, connection.begin() as transaction:
+        if what == "child":
+            shop.kernel.start("held", transaction=connection)
+        else:
+            shop.kernel.approvals.approve(one, "b", by="ann", transaction=connection)
+        with working(shop.kernel):
+            shop.kernel.signal(one, "go")
+            until(lambda: calls)
+            for number in range(3):
+                shop.kernel.emit(f"free.{number}")
+            until(lambda: ended(shop.kernel, "free") == 3)
+            transaction.commit()
+            until(lambda: ended(shop.kernel, "w"))
+    execution = shop.kernel.executions.get(one)
+    assert execution is not None
+    assert execution.status == ("COMPLETED" if what == "child" else "FAILED")
+    assert calls == ["called"]
+    assert shop.count("held") == (2 if what == "child" else 0)
+
+
+def ended(kernel: Kernel, name: str) -> int:
+    return sum(one.status.finished for one in kernel.executions.find(workflow=name))

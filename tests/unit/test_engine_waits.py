@@ -209,11 +209,11 @@ def test_a_sub_workflow_that_is_not_saved_yet_is_not_missed(
         looked.set()
         return arrived(rows, waiting, **how)
 
-    def checkpoint(group: Any) -> Any:
+    def checkpoint(group: Any, **options: Any) -> Any:
         if any(save.turn.children for save in group):
             looked.clear()
             assert looked.wait(PATIENCE)
-        return real(group)
+        return real(group, **options)
 
     @kernel.action
     def block() -> None:

@@ -265,14 +265,17 @@ class Checkpoints:
             late = _relooks(its, come, now)
             loaded[key] = replace(one, open=its, arrived=come, waits={**one.waits, **late})
 
-    def save(self, group: Sequence[Save], *, within: Rows | None = None) -> Saved:
+    def save(
+        self, group: Sequence[Save], *, within: Rows | None = None, briefly: bool = False
+    ) -> Saved:
         """
         Save what executions have come to, in one transaction: that of *within*, if given.
 
         Returns the items that were held, and the time by the database's clock.
 
         Of an execution that has ended meanwhile, or whose item is another's by now, nothing is
-        saved. The leases of those that go on are renewed.
+        saved. The leases of those that go on are renewed. With *briefly* it raises `LockedError`
+        and saves nothing if an application's transaction holds up what is written beside them.
         """
         checkpoints = [self._checkpoint(save) for save in group]
         failures = [row for save in group for row in _attempts(save)]
@@ -288,6 +291,8 @@ class Checkpoints:
         opened: AbstractContextManager[Rows]
         opened = self._storage.begin(atomic=atomic) if within is None else nullcontext(within)
         with opened as rows:
+            if briefly:
+                rows.wait_briefly()
             if beside:
                 self._starts.lock(rows, _admissions(group))
             saved = self._write(rows, group, checkpoints)
@@ -310,10 +315,21 @@ class Checkpoints:
                 }
                 parked = [save for save in parked if save.item.id in held]
                 held |= done
+        if beside and within is None:
+            its = (save.turn.started for save in group if save.item.id in held)
+            self._starts.held_up.stored(workflow for started in its for workflow in started)
         if parked:
             # The waits are committed: who sends a signal from now on finds them.
             held -= self._park(parked)
         return replace(saved, items=held)
+
+    def may_wait(self, save: Save) -> bool:
+        """Return True if a transaction of the application's may hold up what *save* writes."""
+        turn = save.turn
+        # Of an approval that ended without a decision, somebody may be deciding.
+        return turn.undecided or self._starts.held_up.may_wait(
+            turn.started, (child.admission for child in turn.children)
+        )
 
     def _write_beside(self, rows: Rows, saves: Sequence[Save]) -> None:
         """Write waits, sub-workflows, and what parents and abandoned children are told."""
@@ -557,8 +573,13 @@ class Checkpoints:
             # Looked at again, and locked: who lets it go on finds it parked, or it is not parked.
             its = Where("id", "eq", execution.id)
             found = rows.select(EXECUTION, [its], lock=True, columns=("status",))
-            paused = bool(found) and found[0]["status"] == PAUSED
-            if not paused and not self._pauses.locked(rows, execution.name, execution.tenant_id):
+            status = found[0]["status"] if found else None
+            # One that was cancelled meanwhile cleans up, also while its workflow is paused.
+            held = status == PAUSED or (
+                status in (PENDING, RUNNING)
+                and self._pauses.locked(rows, execution.name, execution.tenant_id)
+            )
+            if not held:
                 self._outbox.recall([item.id], transaction=native)
             elif self._shares_tables:
                 waits = [Where("id", "eq", item.id), Where("status", "in", WAITING)]

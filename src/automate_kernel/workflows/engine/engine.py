@@ -37,6 +37,7 @@ from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.portal import Portal
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, Outcome, OutcomeRecorded, Result
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.errors import LockedError
 from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
@@ -60,6 +61,8 @@ logger: logging.Logger = get_logger(__name__)
 # Executions in flight. A third of them must be free before more are claimed.
 _MOST = 500
 _GROUP = 200
+# What is held up is tried again after so many seconds at most.
+_MOST_HELD_BACK = 10.0
 # No more is claimed than threads are likely to begin within this time: another worker may be free,
 # and who dies over one execution takes an attempt from all that it holds.
 _AHEAD_SECONDS = 0.25
@@ -81,8 +84,8 @@ class Driven:
     """An execution in the engine: its task, its flow, and what waits for its next turn."""
 
     __slots__ = (
-        "arrived", "calls", "come", "due", "flow", "given_up", "result", "saving", "stays_until",
-        "stops", "task", "woken",
+        "arrived", "calls", "come", "due", "flow", "given_up", "held_back", "result", "saving",
+        "stays_until", "stops", "task", "woken",
     )  # fmt: skip
 
     def __init__(self, task: Task, flow: Flow) -> None:
@@ -93,6 +96,8 @@ class Driven:
         """The signals that have come for what it waits for."""
         self.saving: Turn | None = None
         """The turn that is being saved."""
+        self.held_back: int = 0
+        """The number of times that what it saves was held up since it was saved last."""
         self.given_up: bool = False
         """True once nothing more of it is to begin: it is another worker's, or was ended."""
         self.stops: bool = False
@@ -136,6 +141,8 @@ class Engine:
         self._lock = threading.Lock()
         self._ready: SimpleQueue[_Entry | None] = SimpleQueue()
         self._dirty: SimpleQueue[Driven | None] = SimpleQueue()
+        # What is saved later: its time, and a number that tells it from others of that time.
+        self._later: list[tuple[float, int, Driven]] = []
         self._steps = _StepThreads(setup.slots, self._perform, self._offer_room)
         self._announcer = Announcer()
         self._timers: list[tuple[float, int, Driven]] = []
@@ -583,6 +590,10 @@ class Engine:
         return max(0.0, min(left, SEEN_SECONDS))
 
     def _ring_timers(self) -> None:
+        while self._later and self._later[0][0] <= time.monotonic():
+            with self._lock:
+                _, _, driven = heapq.heappop(self._later)
+            self._dirty.put(driven)
         while self._young and self._young[0][0] <= time.monotonic():
             _, driven, call = self._young.popleft()
             if driven.flow.running.get(call.run.key) is call and not driven.task.ended:
@@ -825,13 +836,22 @@ class Engine:
                 while len(group) < _GROUP and size < MOST_TEXT:
                     more = self._dirty.get_nowait()
                     if more is None:
-                        self._commit(group)
+                        self._commit_apart(group)
                         return
                     group.append(more)
                     size += _size(more)
             except Empty:
                 pass
-            self._commit(group)
+            self._commit_apart(group)
+
+    def _commit_apart(self, group: Sequence[Driven]) -> None:
+        """Commit *group*, each of it alone that was held up: the others don't wait with it."""
+        together = [driven for driven in group if not driven.held_back]
+        if together:
+            self._commit(together)
+        for driven in group:
+            if driven.held_back:
+                self._commit([driven])
 
     def _commit(self, group: Sequence[Driven]) -> None:
         by_item = {driven.task.item.id: driven for driven in group}
@@ -842,29 +862,48 @@ class Engine:
             group = list(by_item.values())
         pairs = [(driven.flow, driven.saving) for driven in group if driven.saving is not None]
         try:
-            saved = self._runner.save(pairs, until=self._stopped.is_set)
+            saved = self._runner.save(pairs, until=self._stopped.is_set, briefly=True)
         except Exception as error:
             for driven in group:
                 self._fail(driven, error)
             return
         ended: list[Ended] = []
         for driven in group:
-            task, turn = driven.task, saved.get(driven.task.item.id)
+            turn = saved.get(driven.task.item.id)
             if turn is None:
                 self._let_go(driven)
+            elif isinstance(turn, LockedError):
+                self._hold_back(driven, turn)
             elif isinstance(turn, AutomateError):
                 self._fail(driven, turn)
             elif turn.last:
                 self._forget(driven)
-                ended.append((task, OutcomeRecorded()))
+                ended.append((driven.task, OutcomeRecorded()))
             else:
-                driven.saving = turn
-                task.leased_at = max(task.leased_at, driven.flow.leased_at)
-                if task.item.attempt_count < 2:
-                    self._setup.progressed(task)
-                self._ready.put((driven, None))
+                self._saved(driven, turn)
         if ended:
             self._end(ended)
+
+    def _saved(self, driven: Driven, turn: Turn) -> None:
+        """Let *driven* go on after *turn*."""
+        task = driven.task
+        driven.saving, driven.held_back = turn, 0
+        task.leased_at = max(task.leased_at, driven.flow.leased_at)
+        if task.item.attempt_count < 2:
+            self._setup.progressed(task)
+        self._ready.put((driven, None))
+
+    def _hold_back(self, driven: Driven, error: LockedError) -> None:
+        """Save *driven* later: a transaction of the application's is in the way."""
+        driven.held_back += 1
+        log = logger.warning if driven.held_back == 1 else logger.debug
+        log(
+            "execution %s is saved later: a transaction that goes on holds it up (%s)",
+            driven.flow.execution.id, error.message,
+        )  # fmt: skip
+        pause = min(_MOST_HELD_BACK, 2.0**driven.held_back)
+        with self._lock:
+            heapq.heappush(self._later, (time.monotonic() + pause, id(driven), driven))
 
     def _let_go(self, driven: Driven) -> None:
         """Begin nothing more of an execution that could not be saved."""

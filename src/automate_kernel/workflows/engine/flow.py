@@ -265,8 +265,10 @@ class Flow:
             return {}
 
     def _note_waits(self, turn: Turn, now: float) -> None:
-        for key in turn.answered:
-            self.waiting.pop(key, None)
+        ended = [self.waiting.pop(key, None) for key in turn.answered]
+        if any(one is not None and one.about == "approval" for one in ended):
+            completed = {run.key for run in turn.saves if run.status is StepStatus.COMPLETED}
+            turn.undecided = not completed.issuperset(turn.answered)
         for wait in turn.waits:
             run = wait.run
             self._begun[run.key] = new_id(), now

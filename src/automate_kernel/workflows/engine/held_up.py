@@ -3,14 +3,14 @@ Starts that an application's transaction holds up.
 
 A start inserts the workflow's definition where it is new, and locks the gates of its conditions.
 Another start in a transaction of the application's may have done that, and go on for long: it
-calls a service, or is prepared and forgotten. A worker puts the event off then, since whatever
-else it has to do would wait with it.
+calls a service, or is prepared and forgotten. A worker puts the event off then, or the checkpoint
+of a parent, since whatever else it has to do would wait with it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from automate_kernel.storage.rows import Rows
@@ -48,13 +48,23 @@ class HeldUp:
         self, rows: Rows, plain: Sequence[Plain], admitted: Sequence[Admitted]
     ) -> None:
         """Let the transaction of *rows* wait for no other for long, if these starts may have to."""
-        new = not self._stored.issuperset(_definitions(plain, admitted))
-        if new or any(start[4].gates for start in admitted):
+        if self.may_wait(_started(plain, admitted), [start[4] for start in admitted]):
             rows.wait_briefly()
 
-    def stored(self, plain: Sequence[Plain], admitted: Sequence[Admitted]) -> None:
+    def may_wait(
+        self, workflows: Iterable[Workflow], admissions: Iterable[Admission | None]
+    ) -> bool:
+        """Return True if starts of *workflows* may have to wait, or such with *admissions*."""
+        new = not self._stored.issuperset(workflow.hash() for workflow in workflows)
+        return new or any(one is not None and one.gates for one in admissions)
+
+    def stored(self, workflows: Iterable[Workflow]) -> None:
+        """Note that starts of *workflows* are committed."""
+        self._stored.update(workflow.hash() for workflow in workflows)
+
+    def note_stored(self, plain: Sequence[Plain], admitted: Sequence[Admitted]) -> None:
         """Note that these starts are committed."""
-        self._stored |= _definitions(plain, admitted)
+        self.stored(_started(plain, admitted))
 
     def note(self, plain: Sequence[Plain], admitted: Sequence[Admitted]) -> None:
         """Note that these starts are held up."""
@@ -70,8 +80,8 @@ class HeldUp:
         return any(self._until.get(key, now) > now for key in _in_the_way(plain, admitted))
 
 
-def _definitions(plain: Sequence[Plain], admitted: Sequence[Admitted]) -> set[str]:
-    return {start[0].hash() for start in plain} | {start[0].hash() for start in admitted}
+def _started(plain: Sequence[Plain], admitted: Sequence[Admitted]) -> list[Workflow]:
+    return [start[0] for start in plain] + [start[0] for start in admitted]
 
 
 def _in_the_way(plain: Sequence[Plain], admitted: Sequence[Admitted]) -> set[str]:

@@ -31,6 +31,7 @@ from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxSt
 from automate_kernel.outbox.item import OutcomeRecorded, bounded_seconds
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
+from automate_kernel.storage.checkpoint import Saved
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.rows import Rows
@@ -54,7 +55,6 @@ from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_sa
 from automate_kernel.workflows.engine.held_up import (
     PUT_OFF_SECONDS,
     Admitted,
-    HeldUp,
     Plain,
 )
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
@@ -152,7 +152,7 @@ class Runner:
         self._begun: dict[str, Loaded] = {}
         # The actions that are known to be there, and if they are transactional.
         self._known: dict[str, bool] = {}
-        self._held_up = HeldUp()
+        self._held_up = store.starts.held_up
         self.only_here: set[str | None] = set()
         """
         The executions whose caller waits for them here; with None all are.
@@ -214,7 +214,7 @@ class Runner:
                 self.store.starts.start(rows, workflow, event, priority=priority, sent_at=sent_at)
             self.store.signals.pass_on(rows, [(event, item.priority, _sent_at(item))])
             self._finish_events(rows, item.lease_owner or "", [outcome])
-        self._held_up.stored(plain, admitted)
+        self._held_up.note_stored(plain, admitted)
         return skipped
 
     def begin_events(
@@ -252,7 +252,7 @@ class Runner:
                 ],
             )
             self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
-        self._held_up.stored([*starts, *held], admitted)
+        self._held_up.note_stored([*starts, *held], admitted)
         self._report_events(send, [event for event, _, _ in asked], skipped)
         return [(item, self._flow(item, loaded)) for item, loaded in begun]
 
@@ -689,6 +689,7 @@ class Runner:
         *,
         until: Callable[[], bool],
         rest: bool = False,
+        briefly: bool = False,
     ) -> dict[str, Turn | AutomateError]:
         """
         Write the turns of a group, and return by item what the database has accepted of each.
@@ -696,18 +697,18 @@ class Runner:
         What is missing is held by another worker by now, or was ended. It tries for half a lease,
         as long as *until* returns False: were an outcome lost, its call would be made again. An
         error stands for a turn of which the database accepts nothing. With *rest* the turns are the
-        rest of what it has refused.
+        rest of what it has refused. With *briefly* a `LockedError` stands for a turn that an
+        application's transaction holds up.
         """
-        checkpoint, now = self.store.checkpoints.save, time.monotonic()
+        now = time.monotonic()
         try:
-            written = try_for(
-                self._patience, lambda: checkpoint([flow.save_of(turn) for flow, turn in group]),
-                "saving executions", until=until,
-            )  # fmt: skip
+            written = self._written(group, until, briefly=briefly)
         except (AutomateError, StorageError) as error:
             if error.code is not ErrorCodes.INVALID_ARGUMENT or rest:
                 raise
             return self._save_refused(group, error, until)
+        if isinstance(written, LockedError):
+            return self._save_halves(group, partial(self.save, until=until, briefly=True), written)
         saved: dict[str, Turn | AutomateError] = {
             flow.item.id: turn for flow, turn in group if flow.item.id in written.items
         }
@@ -727,16 +728,28 @@ class Runner:
             saved |= self.save(refused, until=until)
         return saved
 
+    def _written(
+        self, group: Sequence[tuple[Flow, Turn]], until: Callable[[], bool], *, briefly: bool
+    ) -> Saved | LockedError:
+        """Save a group as soon as its database can; with *briefly* a lock is not waited for."""
+
+        def checkpoint() -> Saved | LockedError:
+            saves = [flow.save_of(turn) for flow, turn in group]
+            if not (briefly and any(map(self.store.checkpoints.may_wait, saves))):
+                return self.store.checkpoints.save(saves)
+            try:
+                return self.store.checkpoints.save(saves, briefly=True)
+            except LockedError as error:
+                return error
+
+        return try_for(self._patience, checkpoint, "saving executions", until=until)
+
     def _save_refused(
         self, group: Sequence[tuple[Flow, Turn]], error: AutomateError, until: Callable[[], bool]
     ) -> dict[str, Turn | AutomateError]:
         """Save a group of which the database refuses a value: by halves, to find whose it is."""
         if len(group) > 1:
-            middle = len(group) // 2
-            return {
-                **self._save_half(group[:middle], until),
-                **self._save_half(group[middle:], until),
-            }
+            return self._save_halves(group, partial(self.save, until=until), error)
         ((flow, turn),) = group
         try:
             return self.save([(flow, _refused(flow, turn, error))], until=until, rest=True)
@@ -745,14 +758,24 @@ class Runner:
                 raise
             return {flow.item.id: again}
 
-    def _save_half(
-        self, half: Sequence[tuple[Flow, Turn]], until: Callable[[], bool]
+    def _save_halves(
+        self,
+        group: Sequence[tuple[Flow, Turn]],
+        save: Callable[[Sequence[tuple[Flow, Turn]]], dict[str, Turn | AutomateError]],
+        error: AutomateError,
     ) -> dict[str, Turn | AutomateError]:
-        """Save a half of a group; a database that fails now must not undo the other half."""
-        try:
-            return self.save(half, until=until)
-        except AutomateError as error:
-            return {flow.item.id: error for flow, _ in half}
+        """Save the halves of a group that has an *error*; a single turn has it."""
+        saved: dict[str, Turn | AutomateError] = {}
+        if len(group) == 1:
+            return {group[0][0].item.id: error}
+        middle = len(group) // 2
+        for half in (group[:middle], group[middle:]):
+            try:
+                saved |= save(half)
+            except AutomateError as failure:
+                # A database that fails now must not undo the other half.
+                saved |= {flow.item.id: failure for flow, _ in half}
+        return saved
 
     def executor(self) -> ThreadPoolExecutor:
         """Return the threads for parallel steps, made at the first need."""

@@ -31,6 +31,7 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine import admission as admissions
 from automate_kernel.workflows.engine.admission import Admission, SkippedError
 from automate_kernel.workflows.engine.children import outside_items
+from automate_kernel.workflows.engine.held_up import HeldUp
 from automate_kernel.workflows.engine.signal_store import SignalStore
 from automate_kernel.workflows.engine.stored import (
     GOING,
@@ -135,6 +136,8 @@ class ExecutionStarts:
         """Renders the labels that a workflow gives its executions."""
         self.admission_of: Callable[[Workflow, Event], Admission | None] = _no_admission
         """Renders the conditions of a workflow on a start."""
+        self.held_up: HeldUp = HeldUp()
+        """The starts that another transaction holds up, as far as is known here."""
 
     def start(
         self,

@@ -13,7 +13,7 @@ from automate_kernel.outbox.item import EXPIRED, bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText, with_sorted_keys
 from automate_kernel.workflows.definition.blocks import plain_id, round_of
-from automate_kernel.workflows.definition.model import Step
+from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.engine.agenda import Waits
 from automate_kernel.workflows.engine.children import Child
 from automate_kernel.workflows.engine.continuations import Successor
@@ -119,11 +119,19 @@ class Turn:
     """The labels of the execution that have been set or changed."""
     lack: UnknownHereError | None = None
     """The reason why another worker has to go on, if the execution waits for one."""
+    undecided: bool = False
+    """True if an approval among those in *answered* has ended without a decision."""
 
     @property
     def last(self) -> bool:
         """Return True if nothing follows in this wake-up."""
         return self.end is not None or self.wait is not None
+
+    @property
+    def started(self) -> list[Workflow]:
+        """The workflows of the executions that begin with it."""
+        found = [child.workflow for child in self.children]
+        return found if self.successor is None else [*found, self.successor.workflow]
 
     def unended(self) -> Turn:
         """Return what is left of it if the execution can't end yet: it is taken up anew."""
