@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from importlib.metadata import Distribution, EntryPoint
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ CONNECTOR = """
 """
 
 
-def _home(entry: EntryPoint) -> Path | None:
-    return Path(str(entry.dist.locate_file(""))) if entry.dist else None
+def _home(entry: discovery.Announced) -> Path:
+    return Path(str(entry.dist.locate_file("")))
 
 
 def connector(key: str) -> str:
@@ -516,7 +516,7 @@ def test_entry_points_are_read_once(install: Install, monkeypatch: pytest.Monkey
     reads: list[int] = []
     real = discovery._entry_points
 
-    def read() -> list[EntryPoint]:
+    def read() -> list[discovery.Announced]:
         reads.append(1)
         return real()
 
@@ -996,13 +996,29 @@ def test_the_scan_parses_no_entry_points_of_others(
     install("automate-ours", {"automate.connectors": {"ours": "ours:Ours"}})
     install("theirs", {"console_scripts": {"theirs": "theirs:main"}})
     read: list[str] = []
-    parse = Distribution.entry_points.fget  # type: ignore[attr-defined]
+    parse = discovery._announced
 
-    def watched(distribution: Distribution) -> Any:
+    def watched(distribution: Distribution, text: str) -> Any:
         read.append(distribution.metadata["Name"])
-        return parse(distribution)
+        return parse(distribution, text)
 
-    monkeypatch.setattr(Distribution, "entry_points", property(watched))
+    monkeypatch.setattr(discovery, "_announced", watched)
     assert "ours" in [each.key for each in discovery.scan(refresh=True)]
     assert "automate-ours" in read
     assert "theirs" not in read
+
+
+def test_entry_points_are_read_as_the_standard_library_reads_them(install: Install) -> None:
+    """Spaces, comments, blank lines, Windows's line ends, and groups that aren't ours between."""
+    install("odd", {})
+    text = (
+        "# [automate.connectors]\r\n[console_scripts]\r\nx = y:z\r\n\r\n"
+        "[automate.connectors]\r\n  one=odd:One  \r\n# two = odd:Two\r\n\r\nthree = odd:Three\r\n"
+        "[automate.other]\nfour = odd:Four\n[automate.providers]\nfive.six = odd:Five [extra]\n"
+    )
+    (place,) = [each for each in sys.path if (Path(each) / "odd-1.0.dist-info").is_dir()]
+    (Path(place) / "odd-1.0.dist-info" / "entry_points.txt").write_bytes(text.encode())
+    known = [each for each in distributions() if each.metadata["Name"] == "odd"][0].entry_points
+    wanted = [(e.group, e.name, e.value) for e in known if e.group != "console_scripts"]
+    assert [tuple(each[:3]) for each in discovery._entry_points()] == wanted
+    assert len(wanted) == 4

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import PurePath
+from typing import TYPE_CHECKING, NamedTuple
 
 from automate_kernel.errors import did_you_mean
 from automate_kernel.plugins.kinds import GROUPS
@@ -16,10 +18,10 @@ from automate_kernel.plugins.targets import normal_target
 from automate_kernel.secrets.logs import get_logger
 
 if TYPE_CHECKING:
-    from importlib.metadata import Distribution, EntryPoint
+    from importlib.metadata import Distribution
 
 logger: logging.Logger = get_logger(__name__)
-_OURS = "automate"
+_OURS = b"automate"
 """A part of the name of each of our groups."""
 _ROOTS = frozenset({"automate", "automates", "automate_kernel", "django_automate"})
 
@@ -47,6 +49,15 @@ class Misspelt:
 
     def __str__(self) -> str:
         return f"{self.distribution or 'a distribution'} announces plugins in {self.group!r}"
+
+
+class Announced(NamedTuple):
+    """One line of a distribution's ``entry_points.txt``."""
+
+    group: str
+    name: str
+    value: str
+    dist: Distribution
 
 
 _lock = threading.Lock()
@@ -77,7 +88,7 @@ def misspelt() -> tuple[Misspelt, ...]:
     return _misspelt[tuple(sys.path)]
 
 
-def _find_misspelt(entries: Iterable[EntryPoint]) -> Iterator[Misspelt]:
+def _find_misspelt(entries: Iterable[Announced]) -> Iterator[Misspelt]:
     ours = list(GROUPS)
     # One of each group: to name its distribution is enough.
     for group, entry in sorted({each.group: each for each in entries}.items()):
@@ -91,16 +102,16 @@ def _begins_like_ours(group: str) -> bool:
     return group in GROUPS or re.split(r"[.:-]", group, maxsplit=1)[0] in _ROOTS
 
 
-def _entry_points() -> list[EntryPoint]:
+def _entry_points() -> list[Announced]:
     """
     Return the entry points of our groups, and of those whose names begin like them.
 
     Not by `importlib.metadata.entry_points`, which parses those of all distributions: most have
-    nothing of ours, as one look at the text says.
+    nothing of ours, as one look at the bytes says.
     """
     from importlib.metadata import distributions
 
-    found: list[EntryPoint] = []
+    found: list[Announced] = []
     seen: set[str] = set()
     for distribution in distributions():
         try:
@@ -108,12 +119,38 @@ def _entry_points() -> list[EntryPoint]:
             if (name := _name_of(distribution)) in seen:
                 continue
             seen.add(name)
-            if _OURS in (distribution.read_text("entry_points.txt") or ""):
-                found += [e for e in distribution.entry_points if _begins_like_ours(e.group)]
+            content = _read(distribution, "entry_points.txt")
+            if content is not None and _OURS in content:
+                found += _announced(distribution, content.decode())
         except Exception as error:
             where = getattr(distribution, "_path", "an installed distribution")
             logger.error("%s is damaged, and its plugins are not seen: %s", where, error)
     return found
+
+
+def _read(distribution: Distribution, name: str) -> bytes | None:
+    """Return a file of *distribution*, or None if it isn't there."""
+    folder = getattr(distribution, "_path", None)
+    if not isinstance(folder, PurePath):  # in a zip file, or of an installer of its own
+        text = distribution.read_text(name)
+        return text.encode() if text is not None else None
+    try:
+        # Not `read_text`, which takes twice the time: there may be hundreds.
+        with open(os.path.join(folder, name), "rb") as file:  # noqa: PTH118, PTH123
+            return file.read()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
+        return None  # as `read_text` has it
+
+
+def _announced(distribution: Distribution, text: str) -> Iterator[Announced]:
+    """Yield the entry points in the *text* of a distribution whose groups begin like ours."""
+    group = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("[") and line.endswith("]"):
+            group = line.strip("[]")
+        elif line and not line.startswith("#") and _begins_like_ours(group):
+            name, _, value = line.partition("=")
+            yield Announced(group, name.strip(), value.strip(), distribution)
 
 
 def _name_of(distribution: Distribution) -> str:
@@ -122,7 +159,7 @@ def _name_of(distribution: Distribution) -> str:
     return known if isinstance(known, str) else str(distribution.metadata["Name"]).lower()
 
 
-def _found(entries: Iterable[EntryPoint]) -> tuple[Found, ...]:
+def _found(entries: Iterable[Announced]) -> tuple[Found, ...]:
     found: list[Found] = []
     for entry in entries:
         name, version, requires = _described(entry.dist)
@@ -143,7 +180,8 @@ def _described(distribution: Distribution | None) -> tuple[str | None, str | Non
         if distribution is None:
             return None, None, ()
         # Not `metadata` and `requires`: each parses the whole file anew, a long README too.
-        headers = _headers(distribution.read_text("METADATA"))
+        content = _read(distribution, "METADATA")
+        headers = _headers(content.decode() if content is not None else None)
         if headers is None:  # another format than a wheel's
             metadata = distribution.metadata
             return metadata["Name"], metadata["Version"], tuple(distribution.requires or ())
@@ -158,7 +196,7 @@ def _headers(metadata: str | None) -> dict[str, list[str]] | None:
     if metadata is None:
         return None
     found: dict[str, list[str]] = {"name": [], "version": [], "requires-dist": []}
-    for line in metadata.partition("\n\n")[0].splitlines():
+    for line in metadata.replace("\r\n", "\n").partition("\n\n")[0].splitlines():
         name, _, value = line.partition(":")
         if (values := found.get(name.lower())) is not None:
             values.append(value.strip())

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 _PLUGINS, _END = b'\n  "plugins": [\n', b"\n    }\n  ]\n}"
 _FIRST_LONG = re.compile(rb',\n      "[a-z_]+": [\[{]')
 _KIND = b'\n      "kind": "'
-_BETWEEN = b"\n    },\n    {" + _KIND  # a long text is found more quickly than a short one
+_BETWEEN = b"\n    },\n    {"
 
 
 class PluginDescription(Mapping[str, Any]):
@@ -72,11 +72,12 @@ def outlined(text: bytes) -> dict[str, Any]:
     as a whole.
     """
     head, _, plugins = text.rstrip().partition(_PLUGINS + b"    {" + _KIND)
-    entries = plugins.removesuffix(_END).split(_BETWEEN)
+    *others, last = plugins.removesuffix(_END).split(_KIND)
     # In JSON a string has no line break, so that an indentation says where a line belongs.
-    if not plugins.endswith(_END) or plugins.count(_KIND) != len(entries) - 1:
+    if not plugins.endswith(_END) or not all(each.endswith(_BETWEEN) for each in others):
         whole: dict[str, Any] = parsed(text)
         return whole
+    entries = [each.removesuffix(_BETWEEN) for each in others] + [last]
     return {**parsed(head.rstrip(b",") + b"}"), "plugins": list(map(_outline, entries))}
 
 
