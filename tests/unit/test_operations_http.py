@@ -484,7 +484,20 @@ def test_sizes_are_bounded(kernel: Kernel) -> None:
     assert (response.status_code, response.json()["retryable"]) == (429, False)
     assert "ask for less" in response.json()["detail"]
     body = b'{"input": {"text": "' + b"x" * 1_000_001 + b'"}}'
-    assert send(app, "POST", "/operations/chat.say", body).status_code == 413
+    refused = send(app, "POST", "/operations/chat.say", body)
+    assert refused.headers["content-type"] == "application/problem+json"
+    problem = refused.json()
+    assert (refused.status_code, problem["code"]) == (413, "PAYLOAD_TOO_LARGE")
+    assert "longer than" in problem["detail"] and not problem["retryable"]
+
+
+def test_a_body_that_can_not_be_read_is_a_problem_too(kernel: Kernel) -> None:
+    """And the connection ends with it, as before."""
+    response = send(
+        app_of(kernel), "POST", "/operations/chat.say", b"{}", **{"Content-Length": "x"}
+    )
+    assert (response.status_code, response.json()["code"]) == (400, "INVALID_ARGUMENT")
+    assert response.headers["connection"] == "close"
 
 
 def test_time_is_bounded(kernel: Kernel) -> None:

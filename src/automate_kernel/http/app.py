@@ -326,8 +326,11 @@ def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None)
                 answered = refused.answer()
                 return replace(answered, headers={**answered.headers, "WWW-Authenticate": "Bearer"})
             arguments: list[Any] = _operation_in(request.parts, answer is answer_choices)
-            if takes_body:
-                arguments.append(await request.body())
+            try:
+                if takes_body:
+                    arguments.append(await request.body())
+            except HttpError as error:
+                return OperationProblem.of_request(error).answer()
             if answer is answer_call:
                 arguments.append(request.headers.get("idempotency-key"))
             if not places.acquire(blocking=False):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -52,7 +52,9 @@ _TITLES = {
     401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
+    408: "Request Timeout",
     409: "Conflict",
+    413: "Content Too Large",
     422: "Unprocessable Content",
     429: "Too Many Requests",
     500: "Internal Server Error",
@@ -60,6 +62,9 @@ _TITLES = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
+
+
+_CODES = {408: ErrorCodes.DEADLINE_EXCEEDED.value, 413: "PAYLOAD_TOO_LARGE"}
 
 
 class OutputTooLargeError(AutomateError):
@@ -82,12 +87,14 @@ class OperationProblem:
     retryable: bool = False
     retry_after: float | None = None
     errors: tuple[Mapping[str, str], ...] = ()
+    closing: Mapping[str, str] = field(default_factory=dict)
+    """Headers that end the connection, after a request that was not read to its end."""
 
     @property
     def headers(self) -> dict[str, str]:
         """The headers that go with it."""
         if self.retry_after is None:
-            return {}
+            return {**self.closing}
         return {"Retry-After": str(max(1, round(bounded_seconds(self.retry_after))))}
 
     def body(self) -> dict[str, Any]:
@@ -106,6 +113,13 @@ class OperationProblem:
         """Return it as an answer of the ASGI application."""
         kind = {"Content-Type": "application/problem+json"}
         return HttpAnswer(self.status, self.body(), {**kind, **self.headers})
+
+    @classmethod
+    def of_request(cls, error: HttpError) -> OperationProblem:
+        """Return the problem of a request that could not be read to its end."""
+        status = error.answer.status
+        code = _CODES.get(status, ErrorCodes.INVALID_ARGUMENT.value)
+        return cls(status, code, str(error), status == 408, closing=error.answer.headers)
 
     @classmethod
     def of(cls, error: BaseException, what: str) -> OperationProblem:
