@@ -222,3 +222,29 @@ def test_an_outcome_that_is_repeated_frees_no_key_of_a_later_claim(
     assert store.acknowledge("worker", [again]) == set()
     assert len(claimed) == 1
     assert store.claim_batch("worker") == []
+
+
+@pytest.mark.parametrize(
+    ("table", "keys"),
+    [(LANE, {"ordering_key": "key"}), (SLOT, {"concurrency_key": "key", "concurrency_limit": 1})],
+)
+def test_two_claims_at_once_put_items_of_one_key_to_wait(
+    postgresql_engine: sa.Engine, table: str, keys: Any
+) -> None:
+    """Neither leaves its own in the way of what comes after them."""
+    store = SkipLockedClaimOutboxStore(SqlAlchemyStorage(postgresql_engine))
+    first, *_ = store.enqueue_many(NewItem("k", **keys) for _ in "123")
+    plain = store.enqueue("k")
+    assert [item.id for item in store.claim_batch("worker", 1)] == [first]
+    locked, beside = list[str](), list[list[str]]()
+
+    @sa.event.listens_for(postgresql_engine, "before_cursor_execute")
+    def look(_: object, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("SELECT") and table in statement and "SKIP LOCKED" in statement:
+            locked.append(statement)
+        elif locked and not beside and statement.startswith("UPDATE"):
+            beside.append([])
+            beside[0] += [item.id for item in store.claim_batch("another", 1)]
+
+    assert store.claim_batch("worker", 1) == []
+    assert beside == [[plain]]

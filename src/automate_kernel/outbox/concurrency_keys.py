@@ -96,7 +96,7 @@ def _numbers(rows: Rows, keys: Sequence[str], *, lock: bool = False) -> dict[str
     """Return the taken slots of these keys, or with *lock* those of them that nobody leaves."""
     found = rows.select(
         SLOT, [Where("concurrency_key", "in", keys)], order_by=("id",), lock=lock,
-        skip_locked=lock, columns=("id", "concurrency_key"),
+        skip_locked=lock, share=True, columns=("id", "concurrency_key"),
     )  # fmt: skip
     taken: dict[str, set[int]] = {}
     for slot in found:

@@ -68,7 +68,7 @@ def _lanes(rows: Rows, keys: Iterable[str], *, lock: bool = False) -> set[str]:
     """Return those of *keys* that are taken, or with *lock* those of them that nobody leaves."""
     found = rows.select(
         LANE, [Where("ordering_key", "in", sorted(keys))], order_by=("ordering_key",), lock=lock,
-        skip_locked=lock, columns=("ordering_key",),
+        skip_locked=lock, share=True, columns=("ordering_key",),
     )  # fmt: skip
     return {row["ordering_key"] for row in found}
 

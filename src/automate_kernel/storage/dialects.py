@@ -19,6 +19,8 @@ class Dialect:
     """``UPDATE … RETURNING``."""
     skip_locked: bool = False
     row_locks: bool = True
+    shares_locks: bool = False
+    """``FOR SHARE SKIP LOCKED``, which MariaDB and MySQL write each in a way of its own."""
     notifies: bool = False
     sorts_keys: bool = False
     """It gives the keys of a JSON object back in an order of its own: `codec.with_sorted_keys`."""
@@ -49,6 +51,7 @@ DIALECTS: dict[str, Dialect] = {
         "postgresql",
         arrays=True,
         skip_locked=True,
+        shares_locks=True,
         notifies=True,
         sorts_keys=True,
         now="statement_timestamp()",

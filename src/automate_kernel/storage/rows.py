@@ -217,6 +217,7 @@ class _Statement:
         *,
         lock: bool = False,
         skip_locked: bool = False,
+        share: bool = False,
     ) -> str:
         parts = []
         if order_by:
@@ -232,7 +233,8 @@ class _Statement:
         if offset:
             parts.append(f"OFFSET {self.bind(offset)}")
         if lock and self._dialect.row_locks:
-            parts.append("FOR UPDATE SKIP LOCKED" if skip_locked else "FOR UPDATE")
+            how = "FOR SHARE" if share and self._dialect.shares_locks else "FOR UPDATE"
+            parts.append(f"{how} SKIP LOCKED" if skip_locked else how)
         return "".join(f" {part}" for part in parts)
 
     def chosen(
@@ -621,9 +623,14 @@ class Rows:
         offset: int = 0,
         lock: bool = False,
         skip_locked: bool = False,
+        share: bool = False,
         columns: Sequence[str] = (),
     ) -> list[Row]:
-        """Read rows in order (``-column`` descends), locked until the transaction ends if asked."""
+        """
+        Read rows in order (``-column`` descends), locked until the transaction ends if asked.
+
+        With *share* others may lock them in this way too, where the database can do that.
+        """
         if _matches_nothing(TABLES[table], where):
             return []
         spec, statement = TABLES[table], self._statement()
@@ -631,7 +638,9 @@ class Rows:
         sql = (
             f"SELECT {self._read(wanted)} FROM {statement.name(table)}"
             + statement.where(spec, where)
-            + statement.tail(spec, order_by, limit, offset, lock=lock, skip_locked=skip_locked)
+            + statement.tail(
+                spec, order_by, limit, offset, lock=lock, skip_locked=skip_locked, share=share
+            )
         )
         return decode(wanted, self.run(sql, statement.parameters, fetch=True))
 
