@@ -283,6 +283,7 @@ def test_the_configs_headers_go_to_its_own_origin_only(
         base_url=server.url("/v1"),
         headers={"Authorization": "Bearer hunter2", "X-Team": "a"},
         allow_private_networks=["public.test", "elsewhere.test"],
+        allow_plain_http=True,
     )
     run(connector, "get", url="users", headers={"x-team": "b"})
     assert server.last.headers["authorization"] == "Bearer hunter2"
