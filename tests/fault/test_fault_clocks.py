@@ -13,6 +13,7 @@ from fault_scene import Scene
 from fault_scripts import pass_leases, recover
 
 DELAY_SECONDS = 2.0
+SLOTS = 4
 
 
 class Told:
@@ -38,13 +39,15 @@ def test_worker_clocks_that_are_minutes_off(
     begins before its time.
     """
     scene = open_postgresql(2.0)
+    offsets = [-3600.0, -240.0, 240.0, 3600.0] if full else [-240.0, 240.0]
     accepted = [scene.outbox.enqueue("job", {"seconds": 0.01}) for _ in range(40)]
-    accepted += [scene.outbox.enqueue("job", {"seconds": 3.0}) for _ in range(6)]
+    # More than all workers but one have slots for, so that each gets some.
+    long = SLOTS * (len(offsets) - 1) + 2
+    accepted += [scene.outbox.enqueue("job", {"seconds": 3.0}) for _ in range(long)]
     late = [scene.outbox.enqueue("job", {"seconds": 0}, delay=DELAY_SECONDS) for _ in range(10)]
     begin = scene.rows("SELECT extract(epoch FROM clock_timestamp()) AS now")[0].now
-    offsets = [-3600.0, -240.0, 240.0, 3600.0] if full else [-240.0, 240.0]
     for seconds in offsets:
-        scene.start(clock_seconds=seconds)
+        scene.start(clock_seconds=seconds, slots=SLOTS)
     scene.drain()
     told = scene.stop_all()
     assert sum(one["completed"] for one in told) == len(accepted) + len(late)
