@@ -25,16 +25,17 @@ def is_plain_http(url: str) -> bool:
         return False
 
 
-def check_encrypted(url: str, *, allow_plain_http: bool = False) -> None:
+def check_encrypted(url: str, *, allow_plain_http: bool = False, what: str = "") -> None:
     """
     Raise `ValueError`, for a validator of pydantic, if *url* would send credentials in the clear.
 
     Over http they go to this machine alone, unless *allow_plain_http*, the option of that name in
-    the config of a plugin.
+    the config of a plugin. *what* names the option with the URL, for a validator of all of them.
     """
     if not allow_plain_http and is_plain_http(url):
+        place = f"{what}: " if what else ""
         raise ValueError(
-            "use https://, or credentials and content could be read on their way; "
+            f"{place}use https://, or credentials and content could be read on their way; "
             "allow_plain_http = true lets http:// pass, for a network of your own"
         )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.storage.dialects import utc_now
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.rows import Rows, Where
 from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.definition.admission import StartRate
 from automate_kernel.workflows.definition.model import Workflow
@@ -52,6 +54,22 @@ def begun(store: ExecutionStore) -> tuple[OutboxItem, Execution]:
     return item, loaded.execution
 
 
+@contextmanager
+def saved_behind(
+    store: ExecutionStore, group: list[Save], table: str, where: Where
+) -> Iterator[tuple[Rows, list[set[str]]]]:
+    """A transaction that has rows locked for which a checkpoint waits; later, what that held."""
+    held: list[set[str]] = []
+    saving = threading.Thread(target=lambda: held.append(store.checkpoints.save(group).items))
+    with store.storage.begin() as rows:
+        rows.select(table, [where], lock=True)
+        saving.start()
+        saving.join(0.5)
+        assert saving.is_alive()
+        yield rows, held
+    saving.join(20.0)
+
+
 @pytest.mark.parametrize("status", [StepStatus.RUNNING, StepStatus.RETRY])
 def test_a_step_of_an_execution_that_is_cancelled_meanwhile_does_not_run(
     store: ExecutionStore, begun: tuple[OutboxItem, Execution], status: StepStatus
@@ -60,20 +78,12 @@ def test_a_step_of_an_execution_that_is_cancelled_meanwhile_does_not_run(
     item, execution = begun
     run = StepRun(execution_id=execution.id, step_id="a", status=status, attempts=1)
     turn = Turn(saves=[run], delays={run.key: 5.0} if status is StepStatus.RETRY else {})
-    held: list[set[str]] = []
-
-    def save() -> None:
-        held.append(store.checkpoints.save([Save(item, execution, turn, {}, True)]).items)
-
-    saving = threading.Thread(target=save)
-    with store.storage.begin() as rows:
-        rows.select(OUTBOX, [Where("id", "eq", item.id)], lock=True)
-        saving.start()
-        saving.join(0.5)
-        assert saving.is_alive()
-        with store.storage.begin() as others:
-            assert end_from_outside(others, execution, ExecutionStatus.CANCELLED)
-    saving.join(20.0)
+    group = [Save(item, execution, turn, {}, True)]
+    with (
+        saved_behind(store, group, OUTBOX, Where("id", "eq", item.id)) as (_, held),
+        store.storage.begin() as others,
+    ):
+        assert end_from_outside(others, execution, ExecutionStatus.CANCELLED)
     assert held == [set()]
     found = store.get(execution.id)
     assert found is not None
@@ -128,16 +138,10 @@ def test_a_checkpoint_leaves_concurrency_keys_in_their_order(store: ExecutionSto
         execution = store.get(execution_id)
         assert execution is not None
         waiting.append(str(execution.item_id))
-    saving = threading.Thread(target=lambda: store.checkpoints.save(group))
-    with store.storage.begin() as rows:
-        # Another one that has woken the item of the first key, and is about to wake the other's.
-        rows.select(OUTBOX, [Where("id", "eq", waiting[1])], lock=True)
-        saving.start()
-        saving.join(0.5)
-        assert saving.is_alive()
+    # Another one that has woken the item of the first key, and is about to wake the other's.
+    with saved_behind(store, group, OUTBOX, Where("id", "eq", waiting[1])) as (rows, _):
         its = [Where("id", "eq", waiting[0])]
         assert rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id",))
-    saving.join(20.0)
     found = [store.outbox.get(item_id) for item_id in waiting]
     assert [item and item.waiting_for for item in found] == ["worker"] * 2
 
@@ -156,23 +160,13 @@ def test_a_checkpoint_passes_the_gates_of_its_sub_workflows_in_their_order(
     ])  # fmt: skip
     with store.storage.begin() as rows:
         lock_gates(rows, gates)
-    held: list[set[str]] = []
-
-    def save() -> None:
-        held.append(store.checkpoints.save([Save(item, execution, turn, {}, True)]).items)
-
-    saving = threading.Thread(target=save)
-    with store.storage.begin() as rows:
-        lock_gates(rows, gates[:1])
-        saving.start()
-        saving.join(0.5)
-        assert saving.is_alive()
+    group = [Save(item, execution, turn, {}, True)]
+    with saved_behind(store, group, DEBOUNCE, Where("id", "eq", gates[0])) as (rows, held):
         its = [Where("id", "eq", gates[1])]
         assert rows.select(DEBOUNCE, its, lock=True, skip_locked=True)
         # Nor does it hold the item of an execution that a start would cancel.
         its = [Where("id", "eq", item.id)]
         assert rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id",))
-    saving.join(20.0)
     assert held == [{item.id}]
 
 
@@ -184,20 +178,10 @@ def test_a_checkpoint_with_labels_locks_the_execution_before_its_steps(
     run = StepRun(execution_id=execution.id, step_id="a", status=StepStatus.RUNNING, attempts=1)
     store.checkpoints.save([Save(item, execution, Turn(saves=[run]), {}, True)])
     done = Turn(saves=[replace(run, status=StepStatus.COMPLETED)], labels={"order": "1"})
-    held: list[set[str]] = []
-
-    def save() -> None:
-        held.append(store.checkpoints.save([Save(item, execution, done, {}, True)]).items)
-
-    saving = threading.Thread(target=save)
-    with store.storage.begin() as rows:
-        rows.select(EXECUTION, [Where("id", "eq", execution.id)], lock=True)
-        saving.start()
-        saving.join(0.5)
-        assert saving.is_alive()
+    group = [Save(item, execution, done, {}, True)]
+    with saved_behind(store, group, EXECUTION, Where("id", "eq", execution.id)) as (rows, held):
         its = [Where("execution_id", "eq", execution.id)]
         assert rows.select(STEP, its, lock=True, skip_locked=True)
-    saving.join(20.0)
     assert held == [{item.id}]
     found = store.get(execution.id)
     assert found is not None

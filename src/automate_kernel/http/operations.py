@@ -95,7 +95,8 @@ class OperationProblem:
         """The headers that go with it."""
         if self.retry_after is None:
             return {**self.closing}
-        return {"Retry-After": str(max(1, round(bounded_seconds(self.retry_after))))}
+        after = str(max(1, round(bounded_seconds(self.retry_after))))
+        return {**self.closing, "Retry-After": after}
 
     def body(self) -> dict[str, Any]:
         """Return the problem as JSON."""

@@ -98,10 +98,9 @@ class S3PlaceConfig(_PlaceConfig):
 
     @model_validator(mode="after")
     def _is_encrypted(self) -> S3PlaceConfig:
-        try:
-            check_encrypted(self.endpoint_url or "", allow_plain_http=self.allow_plain_http)
-        except ValueError as error:
-            raise ValueError(f"endpoint_url: {error}") from None
+        check_encrypted(
+            self.endpoint_url or "", allow_plain_http=self.allow_plain_http, what="endpoint_url"
+        )
         return self
 
 

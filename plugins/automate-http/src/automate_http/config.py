@@ -60,8 +60,9 @@ class HttpConfig(BaseModel):
             # Else a template that makes a URL from an event could send them anywhere.
             raise ValueError("headers are sent to the origin of base_url only, so set base_url")
         if self.headers:
-            try:
-                check_encrypted(self.base_url or "", allow_plain_http=self.allow_plain_http)
-            except ValueError as error:
-                raise ValueError(f"base_url, which gets the headers: {error}") from None
+            check_encrypted(
+                self.base_url or "",
+                allow_plain_http=self.allow_plain_http,
+                what="base_url, which gets the headers",
+            )
         return self

@@ -39,10 +39,9 @@ class LlmService(BaseModel):
 
     @model_validator(mode="after")
     def _encrypted(self) -> LlmService:
-        try:
-            check_encrypted(self.base_url or "", allow_plain_http=self.allow_plain_http)
-        except ValueError as error:
-            raise ValueError(f"base_url: {error}") from None
+        check_encrypted(
+            self.base_url or "", allow_plain_http=self.allow_plain_http, what="base_url"
+        )
         return self
 
 

@@ -12,13 +12,7 @@ from pydantic_ai.exceptions import ApprovalRequired, ModelRetry, ToolFailed
 from pydantic_ai.tools import RunContext, ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
-from automate_kernel import (
-    AutomateError,
-    ConfigError,
-    ErrorCodes,
-    Kernel,
-    current_call,
-)
+from automate_kernel import AutomateError, ConfigError, ErrorCodes, Kernel, current_call
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.exposure import (
     check_tool,

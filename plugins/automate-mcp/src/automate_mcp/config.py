@@ -124,7 +124,4 @@ def _check_url(text: str, *, allow_plain_http: bool) -> None:
     url = urlsplit(text)
     if url.scheme not in ("http", "https") or not url.hostname or url.username or url.fragment:
         raise ValueError("url must be like https://mcp.example.com/mcp, without a password in it")
-    try:
-        check_encrypted(text, allow_plain_http=allow_plain_http)
-    except ValueError as error:
-        raise ValueError(f"url: {error}") from None
+    check_encrypted(text, allow_plain_http=allow_plain_http, what="url")

@@ -168,8 +168,9 @@ class OpenApiConfig(_Table):
     @model_validator(mode="after")
     def _is_encrypted(self) -> OpenApiConfig:
         if self.auth:
-            try:
-                check_encrypted(self.base_url or "", allow_plain_http=self.allow_plain_http)
-            except ValueError as error:
-                raise ValueError(f"base_url, which gets the credentials: {error}") from None
+            check_encrypted(
+                self.base_url or "",
+                allow_plain_http=self.allow_plain_http,
+                what="base_url, which gets the credentials",
+            )
         return self

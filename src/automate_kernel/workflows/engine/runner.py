@@ -52,11 +52,7 @@ from automate_kernel.workflows.engine.children import (
 )
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving
-from automate_kernel.workflows.engine.held_up import (
-    PUT_OFF_SECONDS,
-    Admitted,
-    Plain,
-)
+from automate_kernel.workflows.engine.held_up import PUT_OFF_SECONDS, Admitted, Plain
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.progress import ProgressWriter, StepReport

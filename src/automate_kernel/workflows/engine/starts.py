@@ -11,13 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from automate_kernel.errors import AutomateError
-from automate_kernel.outbox import (
-    ItemStatus,
-    NewItem,
-    OutboxItem,
-    OutboxStore,
-    RowsOutboxStore,
-)
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import redacted_json, seconds
 from automate_kernel.outbox.labels import add_labels, joined_labels, label_rows, redacted_labels
