@@ -72,7 +72,9 @@ async def fulfil(ctx: WorkflowContext, order: Order) -> str:
     await ctx.start(fulfil, "no order")  # type: ignore[arg-type]
     assert_type(await ctx.child(plainly, order, retry=3, timeout="5s"), int)
     assert_type(await ctx.child("named", {"id": 1}, name="it"), Any)
-    assert_type(await ctx.child(alone), Any)
+    assert_type(await ctx.child(alone), None)
+    assert_type(await ctx.child(either), int)
+    assert_type(await ctx.child(either, order), int)
     assert_type(await ctx.start("named", 3, name="it"), str)
     with ctx.compensate(price, order):
         await ctx.sleep("3d")
@@ -92,6 +94,7 @@ def plainly(ctx: SyncWorkflowContext, order: Order) -> int:
     assert_type(ctx.gather(ctx.later(price, order), ctx.later(send, order)), tuple[float, bytes])
     assert_type(ctx.wait_for("paid"), Event)
     assert_type(ctx.child(fulfil, order), str)
+    assert_type(ctx.child(either), int)
     ctx.child(fulfil, 3)  # type: ignore[arg-type]
     ctx.start(fulfil, 3)  # type: ignore[arg-type]
     assert_type(ctx.child("named", {}), Any)
@@ -102,6 +105,12 @@ def plainly(ctx: SyncWorkflowContext, order: Order) -> int:
 @kernel.workflow
 def alone(ctx: SyncWorkflowContext) -> None:
     """Take no payload."""
+
+
+@kernel.workflow
+def either(ctx: SyncWorkflowContext, order: Order | None = None) -> int:
+    """Take a payload, or none."""
+    return 1
 
 
 assert_type(kernel.run(fulfil, Order()), Execution)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -173,6 +174,89 @@ def test_a_wait_that_becomes_another_kind_of_call_is_an_error(
     else:
         assert found.error_code == "FAILED_PRECONDITION" and calls == []
         assert f"(call 2, {before}); now x at " in str(found.error)
+
+
+async def a_and_wait(ctx: WorkflowContext) -> str:
+    found = await ctx.step(a)
+    await ctx.wait_for(signal="go")
+    return found
+
+
+async def b_and_c(ctx: WorkflowContext) -> list[str]:
+    return list(await ctx.gather(ctx.step(b), ctx.step(c)))
+
+
+async def side_by_side(ctx: WorkflowContext) -> list[Any]:
+    return list(await ctx.gather(a_and_wait(ctx), b_and_c(ctx)))
+
+
+async def in_another_order(ctx: WorkflowContext) -> list[Any]:
+    return list(await ctx.gather(b_and_c(ctx), a_and_wait(ctx)))
+
+
+async def one_gathers(ctx: WorkflowContext) -> list[Any]:
+    async def member() -> Any:
+        return await ctx.gather(ctx.step(undo), ctx.step(a))
+
+    return list(await ctx.gather(member(), b_and_c(ctx)))
+
+
+async def one_does_not_gather(ctx: WorkflowContext) -> list[Any]:
+    return list(await ctx.gather(a_and_wait(ctx), ctx.step(undo)))
+
+
+async def nobody_then_wait(ctx: WorkflowContext) -> str:
+    await ctx.gather()
+    return await a_and_wait(ctx)
+
+
+async def undo_then_wait(ctx: WorkflowContext) -> str:
+    await ctx.step(undo)
+    return await a_and_wait(ctx)
+
+
+async def one_then_wait(ctx: WorkflowContext) -> str:
+    await ctx.gather(ctx.step(b))
+    return await a_and_wait(ctx)
+
+
+async def two_then_wait(ctx: WorkflowContext) -> str:
+    await ctx.gather(ctx.step(b), ctx.step(undo))
+    return await a_and_wait(ctx)
+
+
+@pytest.mark.parametrize(
+    ("began", "changed", "recorded", "now"),
+    [
+        (side_by_side, in_another_order, "a@1.1", "b@1.1"),
+        (side_by_side, one_gathers, "a@1.1", "undo@1.1"),
+        (side_by_side, one_does_not_gather, "c@1.2", "undo"),
+        (nobody_then_wait, undo_then_wait, "wait_for", "undo"),
+        (one_then_wait, two_then_wait, "wait_for", "undo"),
+    ],
+)
+def test_a_call_that_is_new_among_those_that_are_recorded_is_an_error(
+    storage: MemoryStorage,
+    began: Callable[..., Any],
+    changed: Callable[..., Any],
+    recorded: str,
+    now: str,
+) -> None:
+    """Where no call was, in another line of calls, it was made: the old ones ran once more."""
+    kernel = deployed(storage, began)
+    execution_id = kernel.start("flow")
+    kernel.run_until_idle()
+    calls.clear()
+    other = deployed(storage, changed)
+    other.signal(execution_id, "go")
+    other.run_until_idle()
+    found = other.executions.get(execution_id)
+    assert found is not None and calls == []
+    assert f"recorded is {recorded} at" in str(found.error) and f"; now {now} at" in str(
+        found.error
+    )
+    back = resumed(deployed(storage, began), found)
+    assert (back.status, calls) == (ExecutionStatus.COMPLETED, [])
 
 
 def test_code_that_ends_without_a_recorded_call_is_an_error(storage: MemoryStorage) -> None:
@@ -410,6 +494,94 @@ def test_what_was_undone_and_dealt_with_is_history(storage: MemoryStorage) -> No
     broken.clear()
     found = resumed(kernel, execution)
     assert (found.output, calls) == ("b", ["a", "undo", "b", "b"])
+
+
+async def a_then_close(ctx: WorkflowContext) -> str:
+    await ctx.step(b)
+    try:
+        return await ctx.step(a)
+    finally:
+        await ctx.step(c)
+
+
+def test_steps_after_the_failure_need_the_step_to_go_on_from(storage: MemoryStorage) -> None:
+    """It said that it went on, and failed with the recorded failure without a call."""
+    broken.add("a")
+    kernel = deployed(storage, a_then_close)
+    execution = kernel.run("flow")
+    broken.clear()
+    with pytest.raises(WorkflowError, match="has gone on after 'a' did not complete: c") as refused:
+        kernel.executions.resume(execution.id)
+    assert "from 'a' all of it runs again" in str(refused.value)
+    calls.clear()
+    assert (resumed(kernel, execution, "a").output, calls) == ("a", ["a", "c"])
+
+
+def test_steps_after_the_end_of_the_time_need_the_step_to_go_on_from(
+    storage: MemoryStorage,
+) -> None:
+    """What followed the interruption stood where the next step was: the code had not changed."""
+    kernel = Kernel(storage, discover=False, secrets={})
+
+    @kernel.workflow(timeout="2d")
+    async def flow(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.wait_for(signal="go")
+            return await ctx.step(a)
+        finally:
+            await ctx.step(c)
+
+    execution_id = kernel.start(flow)
+    kernel.run_until_idle()
+    storage.skip(3 * 86_400)
+    kernel.run_until_idle()
+    execution = kernel.executions.get(execution_id)
+    assert execution is not None and calls == ["c"]
+    assert execution.error == "the workflow took too long"
+    with pytest.raises(WorkflowError, match="has gone on after 'wait_for' did not complete: c"):
+        kernel.executions.resume(execution_id)
+    assert resumed(kernel, execution, "wait_for").status is ExecutionStatus.RUNNING
+    kernel.signal(execution_id, "go")
+    kernel.run_until_idle()
+    found = kernel.executions.get(execution_id)
+    assert found is not None and (found.output, calls) == ("a", ["c", "a", "c"])
+
+
+@pytest.mark.parametrize("undoes", [False, True])
+def test_what_was_interrupted_beside_the_named_step_runs_anew(
+    storage: MemoryStorage, undoes: bool
+) -> None:
+    """With what came after it, unless that has undone what is kept."""
+
+    async def waiting(ctx: WorkflowContext) -> str:
+        with ctx.compensate(undo) if undoes else contextlib.nullcontext():
+            try:
+                await ctx.wait_for(signal="go")
+            finally:
+                await ctx.step(c)
+            return await ctx.step(a)
+
+    async def flow(ctx: WorkflowContext) -> list[str]:
+        return list(await ctx.gather(waiting(ctx), waiting(ctx)))
+
+    kernel = deployed(storage, flow)
+    execution_id = kernel.start("flow")
+    kernel.run_until_idle()
+    kernel.executions.cancel(execution_id)
+    kernel.run_until_idle()
+    execution = kernel.executions.get(execution_id)
+    assert execution is not None and calls.count("undo") == 2 * undoes
+    if undoes:
+        with pytest.raises(WorkflowError, match="done beside 'wait_for@1.1': undo@1.2"):
+            kernel.executions.resume(execution_id, step_id="wait_for@1.1")
+        return
+    calls.clear()
+    assert resumed(kernel, execution, "wait_for@1.1").status is ExecutionStatus.RUNNING
+    for _ in range(2):
+        kernel.signal(execution_id, "go")
+    kernel.run_until_idle()
+    found = kernel.executions.get(execution_id)
+    assert found is not None and (found.output, sorted(calls)) == (["a", "a"], ["a", "a", "c", "c"])
 
 
 # -- the record ------------------------------------------------------------------------------------

@@ -739,6 +739,29 @@ def test_the_first_parameter_is_the_context(kernel: Kernel) -> None:
         assert kernel.run(kernel.workflow(function), Order(id=7)).output == 7
 
 
+def test_each_sort_of_function_has_its_own_context(kernel: Kernel) -> None:
+    """The types of the other one let calls pass that mean something else in it."""
+
+    async def asynchronous(ctx: SyncWorkflowContext) -> Any:
+        return ctx.step(reserve, [])
+
+    def plain(ctx: WorkflowContext | None, order: Order) -> Any:
+        return ctx and ctx.gather(ctx.step(reserve, order.lines))
+
+    with pytest.raises(WorkflowError, match="is an async def, which gets no SyncWorkflowContext"):
+        kernel.workflow(asynchronous)
+    with pytest.raises(
+        WorkflowError, match="parameter as SyncWorkflowContext, or make it an async"
+    ):
+        kernel.workflow(plain)
+
+    def both(ctx: WorkflowContext | SyncWorkflowContext) -> str:
+        return ctx.execution_id
+
+    execution = kernel.run(kernel.workflow(both))
+    assert execution.output == execution.id
+
+
 def test_two_functions_need_two_names_or_versions(kernel: Kernel) -> None:
     @kernel.workflow(name="fulfil")
     async def one(ctx: WorkflowContext) -> None: ...

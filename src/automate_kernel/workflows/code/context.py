@@ -428,7 +428,7 @@ class WorkflowContext(BaseWorkflowContext):
     def child(
         self,
         workflow: Callable[[Any], Awaitable[T]],
-        payload: None = None,
+        payload: Any = None,
         **options: Unpack[ChildOptions],
     ) -> Awaitable[T]: ...
     @overload
@@ -441,7 +441,14 @@ class WorkflowContext(BaseWorkflowContext):
     @overload
     def child(
         self,
-        workflow: str | Callable[[Any], Any],
+        workflow: Callable[[Any], T],
+        payload: Any = None,
+        **options: Unpack[ChildOptions],
+    ) -> Awaitable[T]: ...
+    @overload
+    def child(
+        self,
+        workflow: str,
         payload: Any = None,
         **options: Unpack[ChildOptions],
     ) -> Awaitable[Any]: ...
@@ -700,7 +707,7 @@ class SyncWorkflowContext(BaseWorkflowContext):
     def child(
         self,
         workflow: Callable[[Any], Awaitable[T]],
-        payload: None = None,
+        payload: Any = None,
         **options: Unpack[ChildOptions],
     ) -> T: ...
     @overload
@@ -713,7 +720,14 @@ class SyncWorkflowContext(BaseWorkflowContext):
     @overload
     def child(
         self,
-        workflow: str | Callable[[Any], Any],
+        workflow: Callable[[Any], T],
+        payload: Any = None,
+        **options: Unpack[ChildOptions],
+    ) -> T: ...
+    @overload
+    def child(
+        self,
+        workflow: str,
         payload: Any = None,
         **options: Unpack[ChildOptions],
     ) -> Any: ...

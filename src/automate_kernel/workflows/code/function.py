@@ -143,6 +143,24 @@ def _may_be_context(annotation: Any) -> bool:
     return hasattr(kind, "execution_id") and hasattr(kind, "label")
 
 
+def _check_context(function: Callable[..., Any], annotation: Any, name: str) -> None:
+    """Raise `WorkflowError` if *annotation* is the context of the other sort of function."""
+    asynchronous = inspect.iscoroutinefunction(function)
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
+    # Told by `later`, which only a plain function needs: their module is made of this one.
+    contexts = [
+        each for each in kinds
+        if inspect.isclass(each) and hasattr(each, "execution_id") and hasattr(each, "step")
+    ]  # fmt: skip
+    if contexts and all(hasattr(each, "later") is asynchronous for each in contexts):
+        own, other = ("an async def", "a def") if asynchronous else ("a def", "an async def")
+        needed = "WorkflowContext" if asynchronous else "SyncWorkflowContext"
+        raise WorkflowError(
+            f"workflow {name!r} is {own}, which gets no {contexts[0].__name__}",
+            hint=f"annotate its first parameter as {needed}, or make it {other}",
+        )
+
+
 def payload_values(function: Callable[..., Any], name: str) -> tuple[Values | None, bool]:
     """
     Return the values that a workflow's second parameter takes, and True if it may be left out.
@@ -162,6 +180,7 @@ def payload_values(function: Callable[..., Any], name: str) -> tuple[Values | No
             f"workflow {name!r} takes {inspect.signature(function)}",
             hint="it takes the context, and the event's payload if it needs it: (ctx, order)",
         )
+    _check_context(function, hints.get(parameters[0].name), name)
     if len(parameters) == 1:
         return None, True
     payload = parameters[1]

@@ -86,11 +86,16 @@ class Record:
     def __init__(self, runs: Iterable[StepRun]) -> None:
         self._by_path: dict[Path, tuple[str, CallPlace]] = {}
         self._by_step: dict[str, CallPlace] = {}
+        self._last: dict[Path, Path] = {}
+        """By its path, the last call of each line of calls; the members of a gather are lines."""
         for run in runs:
             place = CallPlace.read(run.place)
             if place is not None:
-                self._by_path[place.path] = run.step_id, place
+                path = place.path
+                self._by_path[path] = run.step_id, place
                 self._by_step[run.step_id] = place
+                for depth in range(len(path)):
+                    self._last[path[:depth]] = max(path, self._last.get(path[:depth], path))
         self._left = set(self._by_path)
 
     def check(self, step_id: str, place: CallPlace) -> AutomateError | None:
@@ -101,7 +106,26 @@ class Record:
             return _changed(recorded[0], recorded[1], f"{step_id} at {place}")
         if recorded is None and known is not None:
             return _changed(step_id, known, f"{step_id} at {place}")
+        passed = None if recorded is not None else self._passed(place.path)
+        if passed is not None:
+            return _changed(*self._by_path[passed], f"{step_id} at {place}")
         return None
+
+    def _passed(self, path: Path) -> Path | None:
+        """
+        Return the recorded call that shows that a call at *path* isn't the next one.
+
+        It stands where the new one has a ``gather``, or is a member where that is a call, or comes
+        after it in its line: a call ends before the next one in its line begins.
+        """
+        for depth in range(1, len(path)):
+            if path[:depth] in self._by_path:
+                return path[:depth]
+        for depth in range(0, len(path), 2):
+            last = self._last.get(path[:depth])
+            if last is not None and last[depth] > path[depth]:
+                return last
+        return self._last.get(path)
 
     def reaches(self, scope: Path, number: int) -> bool:
         """Return True if calls of *scope* are recorded from *number* on."""
@@ -131,43 +155,119 @@ def _changed(step_id: str, place: CallPlace, now: str) -> AutomateError:
 
 
 def forgotten_on_resume(
-    runs: Sequence[StepRun], step_id: str | None, workflow: str
+    runs: Sequence[StepRun], step_id: str | None, workflow: str, error: str | None = None
 ) -> list[StepRun]:
     """
     Return the runs that an execution must forget, so that it goes on after its end.
 
     These are the calls that it ended at and that did not complete; a failure that the code has
-    dealt with stays. With *step_id* they are that call and all that follow from it. Raises
-    `WorkflowError` if there is no such call, and if compensations have undone what was done.
+    dealt with stays. With *step_id* they are that call and all that follow from it. *error* is that
+    of the execution. Raises `WorkflowError` if there is no such call, if compensations have undone
+    what was done, and if calls came after the failure that it ended with.
     """
-    placed = [(place.path, place, run) for run in runs if (place := CallPlace.read(run.place))]
-    stopped = [run for run in runs if run.status is not StepStatus.COMPLETED]
-    if step_id is not None:
-        start = next((path for path, _, run in placed if run.step_id == step_id), None)
-        if start is None:
-            there_are = ", ".join(run.step_id for run in runs) or "none"
-            raise WorkflowError(
-                f"the execution has no step {step_id!r} to go on from", hint=f"it has {there_are}"
-            )
-        return [run for path, _, run in placed if _follows(path, start)] + [
-            run for run in stopped
-            if run.status is not StepStatus.FAILED and not _follows(_path(run), start)
-        ]  # fmt: skip
-    last = _last_calls([path for path, _, _ in placed], ())
-    undone = [run.step_id for path, place, run in placed if path in last and place.undoes]
+    called = _Called(runs)
+    if step_id is None:
+        return _ended_at(called, workflow, error)
+    start = called.path_of(step_id)
+    if start is None:
+        there_are = ", ".join(run.step_id for run in runs) or "none"
+        raise WorkflowError(
+            f"the execution has no step {step_id!r} to go on from", hint=f"it has {there_are}"
+        )
+    again = called.following([start])
+    beside = [path for path in called.interrupted() if path not in again]
+    # What an interrupted call was followed by belongs to the interruption.
+    after = called.following(beside) - again
+    undone = called.undoing(after)
+    if undone:
+        raise WorkflowError(
+            f"workflow {workflow!r} has undone what it had done beside {step_id!r}:"
+            f" {', '.join(undone)}",
+            hint="name a step before both; or start it again",
+        )
+    return called.runs(again | after)
+
+
+def _ended_at(called: _Called, workflow: str, error: str | None) -> list[StepRun]:
+    """Return the runs that an execution must forget that goes on where it ended."""
+    last = called.last()
+    stopped = set(called.interrupted())
+    failed = {path for path in last if called.has_failed(path)}
+    end = called.named_by(error)
+    began = stopped if end is None or end in last else {*stopped, end}
+    after = called.following(began) - began
+    undone = called.undoing(last | after)
     if undone:
         raise WorkflowError(
             f"workflow {workflow!r} has undone what it had done: {', '.join(undone)}",
             hint="name the step to go on from, before what was undone; or start it again",
         )
-    return [
-        run for run in stopped if run.status is not StepStatus.FAILED or _path(run) in last
-    ]  # fmt: skip
+    if after:
+        first = called.names([min(began)])[0]
+        raise WorkflowError(
+            f"workflow {workflow!r} has gone on after {first!r} did not complete:"
+            f" {', '.join(called.names(sorted(after)))}",
+            hint=f"name the step to go on from: from {first!r} all of it runs again",
+        )
+    return called.runs(stopped | failed)
 
 
-def _path(run: StepRun) -> Path:
-    place = CallPlace.read(run.place)
-    return place.path if place is not None else ()
+class _Called:
+    """The *runs* of an execution by the numbers of their calls."""
+
+    def __init__(self, runs: Iterable[StepRun]) -> None:
+        self._by_path: dict[Path, tuple[CallPlace, StepRun]] = {}
+        for run in runs:
+            place = CallPlace.read(run.place)
+            if place is not None:
+                self._by_path[place.path] = place, run
+
+    def path_of(self, step_id: str) -> Path | None:
+        """Return the number of the call that is the step *step_id*, or None."""
+        found = (path for path, (_, run) in self._by_path.items() if run.step_id == step_id)
+        return next(found, None)
+
+    def named_by(self, error: str | None) -> Path | None:
+        """Return the number of the failed call that the execution's *error* names, or None."""
+        for path, (_, run) in self._by_path.items():
+            if self.has_failed(path) and (error or "").startswith(step_failed(run.step_id)):
+                return path
+        return None
+
+    def has_failed(self, path: Path) -> bool:
+        """Return True if the call has FAILED."""
+        return self._by_path[path][1].status is StepStatus.FAILED
+
+    def interrupted(self) -> list[Path]:
+        """Return the calls that have neither completed nor failed."""
+        ended = (StepStatus.COMPLETED, StepStatus.FAILED)
+        return [path for path, (_, run) in self._by_path.items() if run.status not in ended]
+
+    def following(self, starts: Iterable[Path]) -> set[Path]:
+        """Return *starts*, and all calls that their outcomes may change."""
+        given = list(starts)
+        return {path for path in self._by_path if any(_follows(path, one) for one in given)}
+
+    def last(self) -> set[Path]:
+        """Return the calls with which it, and the coroutines in it, ended."""
+        return _last_calls(list(self._by_path), ())
+
+    def undoing(self, paths: Iterable[Path]) -> list[str]:
+        """Return the ids of the steps at *paths* that undo what was done."""
+        return self.names(path for path in sorted(paths) if self._by_path[path][0].undoes)
+
+    def names(self, paths: Iterable[Path]) -> list[str]:
+        """Return the ids of the steps at *paths*."""
+        return [self._by_path[path][1].step_id for path in paths]
+
+    def runs(self, paths: Iterable[Path]) -> list[StepRun]:
+        """Return the runs at *paths*."""
+        return [self._by_path[path][1] for path in paths]
+
+
+def step_failed(step_id: str) -> str:
+    """Return the beginning of the error of an execution that ended since a step had failed."""
+    return f"step {step_id!r} failed: "
 
 
 def _follows(path: Path, start: Path) -> bool:

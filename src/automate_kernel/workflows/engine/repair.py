@@ -126,7 +126,9 @@ def forgotten(
             STEP, [Where("execution_id", "eq", execution_id)], order_by=("id",)
         )
         runs = in_order([StepRun.from_row(row) for row in found_rows])
-        return Forgotten.of_code(forgotten_on_resume(runs, step_id, workflow.name))
+        (ended,) = rows.select(EXECUTION, [Where("id", "eq", execution_id)], columns=("error",))
+        again = forgotten_on_resume(runs, step_id, workflow.name, ended["error"])
+        return Forgotten.of_code(again)
     own = {step.id for step in workflow.steps}
     cleaning = {step.id for step in workflow.every_step()} - own
     undoing = {step.id: own_id for own_id, step in workflow.compensations.items()}

@@ -58,7 +58,13 @@ from automate_kernel.workflows.engine.program import (
     TemplateView,
     WorkflowProgram,
 )
-from automate_kernel.workflows.engine.record import LONGEST_PLACE, CallPlace, Path, Record
+from automate_kernel.workflows.engine.record import (
+    LONGEST_PLACE,
+    CallPlace,
+    Path,
+    Record,
+    step_failed,
+)
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn, TurnDraft
 from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
 from automate_kernel.workflows.engine.waits import Inbox
@@ -851,7 +857,7 @@ class _Driver:
         if isinstance(error, WorkflowInterruptedError):
             return error.reason
         if isinstance(error, StepFailedError):
-            return within(error, f"step {error.step_id!r} failed: {error}")
+            return within(error, f"{step_failed(error.step_id)}{error}")
         if isinstance(error, RuntimeError) and _NO_LOOP in str(error):
             error = _foreign("asyncio")
         clean = self._program.operations.clean_error(error, f"workflow {self._execution.name!r}")
