@@ -17,13 +17,13 @@ _MEASURE = """
 import json, sys, time
 from importlib import metadata
 from automate_kernel.plugins import Plugins
-from automate_kernel.plugins.manifest import manifest_of
+from automate_kernel.plugins.manifest import installed_manifest
 
 clock = time.process_time  # what other processes do is no part of it
 began = clock()
 records = Plugins().records()
 scanned = clock()
-found = [manifest_of(record.target) for record in records]
+found = [installed_manifest(record) for record in records]
 shown = [plugin["description"] for one in found if one is not None for plugin in one.plugins]
 ended = clock()
 for one in found:

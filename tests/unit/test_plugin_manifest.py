@@ -28,7 +28,14 @@ from automate_kernel.plugins import compatibility, manifest_text
 from automate_kernel.plugins.description import describe, drift, pydantic_version
 from automate_kernel.plugins.discovery import _headers
 from automate_kernel.plugins.kinds import CONNECTOR, FILTER, SECRETS_BACKEND
-from automate_kernel.plugins.manifest import Manifest, ManifestError, beside, manifest_of
+from automate_kernel.plugins.manifest import (
+    Manifest,
+    ManifestError,
+    beside,
+    installed_manifest,
+    manifest_of,
+)
+from automate_kernel.plugins.records import PluginRecord, PluginState
 from automate_kernel.secrets import EnvSecretsBackend
 from automate_kernel.secrets.keys import SecretKey
 from automate_kernel.webhooks import HmacSignature
@@ -259,6 +266,29 @@ def test_a_manifest_is_found_without_an_import(
     found = manifest_of("manifested.deep.below:Chat")
     assert found is not None and found.entry("connector", "chat") == about()
     assert ("manifested" in sys.modules) is loaded
+
+
+def test_a_manifest_is_read_where_its_distribution_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of a distribution whose package lies somewhere else, such as a project's folder."""
+    for place in ("site", "project"):
+        (tmp_path / place / "placed").mkdir(parents=True)
+        (tmp_path / place / "placed" / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path / "project"))
+    site = str(tmp_path / "site")
+    record = PluginRecord(
+        "connector", "chat", "placed:Chat", "placed", PluginState.DISCOVERED, location=site
+    )
+    assert installed_manifest(record) is None
+    for place in ("project", "site"):
+        path = tmp_path / place / "placed" / "automate.json"
+        path.write_text(manifest().to_text(), "utf-8")
+        read = installed_manifest(record)
+        assert read is not None and read.path == path
+    path.write_text("{")
+    with pytest.raises(ManifestError, match="can't be read"):
+        installed_manifest(record)
 
 
 def test_what_is_no_package_has_no_manifest(

@@ -510,6 +510,27 @@ def test_one_damaged_distribution_hides_no_other(
     assert "damaged" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "folder", ["one_name-1.0", "One.Name-1.0", "one__name-1.0", "One_Name-1.0", "one_name"]
+)
+def test_of_two_places_with_one_distribution_the_first_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """However an installer wrote its name in each of them: it is the one that imports."""
+    monkeypatch.setattr(discovery, "_scans", {})
+    for place, name in (("behind", "one_name-2.0"), ("first", folder)):
+        suffix = ".dist-info" if "-" in name else ".egg-info"
+        info = tmp_path / place / f"{name}{suffix}"
+        info.mkdir(parents=True)
+        about = "Metadata-Version: 2.1\nName: one-name\nVersion: " + place + "\n"
+        (info / "METADATA").write_text(about)
+        (info / "entry_points.txt").write_text(f"[automate.connectors]\nshown = {place}:X\n")
+        monkeypatch.syspath_prepend(str(tmp_path / place))
+    found = record(Plugins(), "shown")
+    assert (found.target, found.version) == ("first:X", "first")
+    assert found.location == str(tmp_path / "first")
+
+
 def test_entry_points_are_read_once(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many registries look, the installed distributions are read one time."""
     install("once", {"automate.connectors": {"ping": "once_ping:Pinger"}})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from automate_kernel.errors import AutomateError, ConfigError, did_you_mean
 from automate_kernel.plugins.discovery import misspelt
-from automate_kernel.plugins.manifest import manifest_of
+from automate_kernel.plugins.manifest import installed_manifest
 from automate_kernel.secrets.handles import masked
 from automate_kernel.secrets.redaction import redact_text
 from automate_kernel.storage.output_store import LateOutputStore
@@ -303,7 +303,7 @@ def plugin_findings(kernel: Kernel) -> list[Finding]:
             text = f"{each.kind} {each.key} is {each.state.value}: {each.error or each.target}"
             found.append(Finding("plugins", state, text, each.remedy))
         try:
-            manifest = manifest_of(each.target)
+            manifest = installed_manifest(each)
             if manifest is not None:
                 manifest.require_readable()
         except AutomateError as error:

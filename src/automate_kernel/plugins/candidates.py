@@ -40,6 +40,7 @@ class Candidate:
     group: str | None = None
     distribution: str | None = None
     version: str | None = None
+    location: str | None = None
     plugin: Any = None
     state: PluginState = PluginState.DISCOVERED
     replaced_by: str | None = None
@@ -50,7 +51,7 @@ class Candidate:
     @classmethod
     def from_found(cls, kind: Kind, found: Found) -> Candidate:
         """Return the candidate that an installed plugin is."""
-        brought = (found.group, found.distribution, found.version)
+        brought = (found.group, found.distribution, found.version, found.location)
         candidate = cls(kind, found.key, found.target, Source.ENTRY_POINT, *brought)
         needs = requirement_on_kernel(found.requires)
         problem = incompatibility(needs) if needs else None

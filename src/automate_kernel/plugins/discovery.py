@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 logger: logging.Logger = get_logger(__name__)
 _OURS = b"automate"
 """A part of the name of each of our groups."""
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 _ROOTS = frozenset({"automate", "automates", "automate_kernel", "django_automate"})
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A plugin that a distribution announces. *requires* are the distribution's requirements."""
+    """
+    A plugin that a distribution announces.
+
+    *requires* are the distribution's requirements, *location* the folder that it is installed in.
+    """
 
     kind: str
     key: str
@@ -37,6 +42,7 @@ class Found:
     distribution: str | None
     version: str | None
     requires: tuple[str, ...] = ()
+    location: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +136,30 @@ def _entry_points() -> list[Announced]:
 
 def _read(distribution: Distribution, name: str) -> bytes | None:
     """Return a file of *distribution*, or None if it isn't there."""
-    folder = getattr(distribution, "_path", None)
-    if not isinstance(folder, PurePath):  # in a zip file, or of an installer of its own
+    folder = _folder_of(distribution)
+    if folder is None:
         text = distribution.read_text(name)
         return text.encode() if text is not None else None
+    return read_small(f"{folder}/{name}")
+
+
+def _folder_of(distribution: Distribution) -> str | None:
+    """Return the folder of its metadata; None in a zip file, or of an installer of its own."""
+    folder = getattr(distribution, "_path", None)
+    return str(folder) if isinstance(folder, PurePath) else None
+
+
+def read_small(path: str) -> bytes | None:
+    """Return a small file, or None if it isn't there or may not be read."""
     try:
-        # Not `read_text`, which takes twice the time: there may be hundreds.
-        with open(os.path.join(folder, name), "rb") as file:  # noqa: PTH118, PTH123
-            return file.read()
+        # Not by `open`, which takes twice the time: there may be hundreds.
+        file = os.open(path, _READ)
+        try:
+            return os.read(file, os.fstat(file).st_size)
+        finally:
+            os.close(file)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
-        return None  # as `read_text` has it
+        return None  # as a distribution's `read_text` has it
 
 
 def _announced(distribution: Distribution, text: str) -> Iterator[Announced]:
@@ -155,6 +175,10 @@ def _announced(distribution: Distribution, text: str) -> Iterator[Announced]:
 
 def _name_of(distribution: Distribution) -> str:
     # Of the folder's name, where it has one: the other is in a text that has to be read and parsed.
+    folder = _folder_of(distribution) or ""
+    name, _, version = folder[folder.rfind(os.sep) + 1 :].partition("-")
+    if version and name.isidentifier() and "__" not in name:
+        return name.lower()  # as it is normalized, for most; there may be hundreds
     known = getattr(distribution, "_normalized_name", None)
     return known if isinstance(known, str) else str(distribution.metadata["Name"]).lower()
 
@@ -162,9 +186,11 @@ def _name_of(distribution: Distribution) -> str:
 def _found(entries: Iterable[Announced]) -> tuple[Found, ...]:
     found: list[Found] = []
     for entry in entries:
-        name, version, requires = _described(entry.dist)
+        about = _described(entry.dist)
+        folder = _folder_of(entry.dist)
+        place = os.path.dirname(folder) if folder is not None else None  # noqa: PTH120
         kind, target = GROUPS[entry.group].name, normal_target(entry.value, announced=True)
-        found.append(Found(kind, entry.name, target, entry.group, name, version, requires))
+        found.append(Found(kind, entry.name, target, entry.group, *about, place))
     groups = list(GROUPS)
     found.sort(key=lambda f: (f.kind, f.key, f.distribution or "", groups.index(f.group)))
     # Of two announcements of one target the first counts: it may be in an old and a new group. Not

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from automate_kernel.errors import PluginError
+from automate_kernel.plugins.discovery import read_small
 from automate_kernel.plugins.manifest_text import outlined, to_text
 from automate_kernel.plugins.records import PluginRecord
 
@@ -48,19 +49,37 @@ class Manifest:
     def read(cls, path: Path) -> Manifest:
         """Read the file *path*; raises `ManifestError`."""
         try:
-            data = outlined(path.read_bytes())
-            if data["manifest"] != _FORMAT:
-                raise ManifestError(
-                    f"{path} is a manifest of format {data['manifest']!r}, and this is {_FORMAT}",
-                    hint="install a newer automate-kernel",
-                )
-            name, version, pydantic = data["distribution"], data["version"], data["pydantic"]
-            plugins = tuple(data["plugins"])
-            if not all(name in plugin for plugin in plugins for name in ("kind", "key", "target")):
-                raise KeyError("plugins")
-            return cls(str(name), str(version), str(pydantic), plugins, path)
+            return cls._of(path.read_bytes(), path)
         except _UNREADABLE as error:
             raise _unreadable(path, error) from None
+
+    @classmethod
+    def _of(cls, content: bytes, path: Path) -> Manifest:
+        data = outlined(content)
+        if data["manifest"] != _FORMAT:
+            raise ManifestError(
+                f"{path} is a manifest of format {data['manifest']!r}, and this is {_FORMAT}",
+                hint="install a newer automate-kernel",
+            )
+        name, version, pydantic = data["distribution"], data["version"], data["pydantic"]
+        plugins = tuple(data["plugins"])
+        if not all(name in plugin for plugin in plugins for name in ("kind", "key", "target")):
+            raise KeyError("plugins")
+        return cls(str(name), str(version), str(pydantic), plugins, path)
+
+    @classmethod
+    def of_installed(cls, location: str, target: str) -> Manifest | None:
+        """
+        Read the manifest of the package of *target* in the folder *location*, if it is there.
+
+        Raises `ManifestError`.
+        """
+        path = f"{location}/{top_level(target)}/{MANIFEST_FILE}"
+        try:
+            content = read_small(path)
+            return cls._of(content, Path(path)) if content is not None else None
+        except _UNREADABLE as error:
+            raise _unreadable(Path(path), error) from None
 
     def require_readable(self) -> None:
         """Raise `ManifestError` if a part can't be read, of those that nobody has asked for yet."""
@@ -166,7 +185,10 @@ def installed_manifest(record: PluginRecord) -> Manifest | None:
 
     One of another version than the distribution's describes nothing.
     """
-    manifest = manifest_of(record.target)
+    # Beside its distribution, mostly: to look for the package takes four times as long.
+    location = record.location
+    manifest = Manifest.of_installed(location, record.target) if location is not None else None
+    manifest = manifest or manifest_of(record.target)
     if manifest is None or record.version not in (None, manifest.version):
         return None
     return manifest

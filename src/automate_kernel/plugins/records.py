@@ -58,6 +58,7 @@ class PluginRecord:
     A plugin as it stands, for lists and reports.
 
     *source* is the distribution and its version, or ``settings``, ``register`` or ``builtin``.
+    *location* is the folder that the distribution is installed in.
     *replaced_by* names the source that has the key instead. *remedy* says what to do about a state
     other than DISCOVERED and LOADED.
     """
@@ -70,6 +71,7 @@ class PluginRecord:
     group: str | None = None
     distribution: str | None = None
     version: str | None = None
+    location: str | None = field(default=None, repr=False)
     replaced_by: str | None = None
     error: str | None = None
     traceback: str | None = field(default=None, repr=False)
