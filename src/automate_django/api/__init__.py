@@ -65,21 +65,23 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _HOME.get(name, "automate_django.api.v1.base")
-    try:
-        value = globals()[name] = getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "rest_framework":
-            raise
-    else:
-        return value
-    raise ImportError(
-        "automate_django.api needs Django REST framework: pip install 'automate-kernel[api]'",
-        name="rest_framework",
-    )
+if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = _HOME.get(name, "automate_django.api.v1.base")
+        try:
+            value = globals()[name] = getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "rest_framework":
+                raise
+        else:
+            return value
+        raise ImportError(
+            "automate_django.api needs Django REST framework: pip install 'automate-kernel[api]'",
+            name="rest_framework",
+        )
 
 
 def __dir__() -> list[str]:

@@ -27,11 +27,13 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Not before it is asked for: others (Celery, say) import every app's ``tasks``, and below
-    # Django 6.0 the package that the backend needs may not be there.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # it would give every name, misspelt ones too
 
-    return getattr(import_module(_HOMES[name]), name)
+    def __getattr__(name: str) -> Any:
+        # Not before it is asked for: others (Celery, say) import every app's ``tasks``, and below
+        # Django 6.0 the package that the backend needs may not be there.
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)

@@ -32,8 +32,10 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Who needs one service does not wait for the others.
-    if name in _PLACES:
-        return getattr(import_module(f"automate_aws.{_PLACES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+
+    def __getattr__(name: str) -> Any:
+        # Who needs one service does not wait for the others.
+        if name in _PLACES:
+            return getattr(import_module(f"automate_aws.{_PLACES[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

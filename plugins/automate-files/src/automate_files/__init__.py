@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["FilesConfig", "FilesConnector", "PlaceOutputStore"]
 
 
-def __getattr__(name: str) -> Any:
-    # Not needed for the connector.
-    if name == "PlaceOutputStore":
-        from automate_files.output_store import PlaceOutputStore
+if not TYPE_CHECKING:  # it would give every name, misspelt ones too
 
-        return PlaceOutputStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        # Not needed for the connector.
+        if name == "PlaceOutputStore":
+            from automate_files.output_store import PlaceOutputStore
+
+            return PlaceOutputStore
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

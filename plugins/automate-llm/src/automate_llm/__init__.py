@@ -23,8 +23,10 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # A kernel that only lists its plugins does not wait for pydantic-ai.
-    if name in _PLACES:
-        return getattr(import_module(f"automate_llm.{_PLACES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # it would give every name, misspelt ones too
+
+    def __getattr__(name: str) -> Any:
+        # A kernel that only lists its plugins does not wait for pydantic-ai.
+        if name in _PLACES:
+            return getattr(import_module(f"automate_llm.{_PLACES[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,9 +29,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "mcp_app":
-        from automate_mcp.asgi import mcp_app
+if not TYPE_CHECKING:  # it would give every name, misspelt ones too
 
-        return mcp_app
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name == "mcp_app":
+            from automate_mcp.asgi import mcp_app
+
+            return mcp_app
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,10 +6,12 @@ if TYPE_CHECKING:
     from automate_django.models import OutboxItem as OutboxItem
 
 
-def __getattr__(name: str) -> Any:
-    # At first use: a model can't be imported before Django's apps are loaded.
-    if name != "OutboxItem":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from automate_django.models import OutboxItem
+if not TYPE_CHECKING:  # it would give every name, misspelt ones too
 
-    return OutboxItem
+    def __getattr__(name: str) -> Any:
+        # At first use: a model can't be imported before Django's apps are loaded.
+        if name != "OutboxItem":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from automate_django.models import OutboxItem
+
+        return OutboxItem
