@@ -129,3 +129,5 @@ with WorkflowTest(kernel) as test:
     assert_type(test.run(fulfil, Order()), Execution)
     assert_type(test.finish(test.start(alone)), Execution)
     assert_type(test.finish(test.start("named", 3).id), Execution)
+
+from automate_kernel import WorkflowContxt as Misspelt  # type: ignore[attr-defined]  # noqa: E402, F401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -53,6 +54,10 @@ def c() -> str:
 
 def undo() -> None:
     called("undo")
+
+
+def release() -> None:
+    called("release")
 
 
 @pytest.fixture
@@ -582,6 +587,77 @@ def test_what_was_interrupted_beside_the_named_step_runs_anew(
     kernel.run_until_idle()
     found = kernel.executions.get(execution_id)
     assert found is not None and (found.output, sorted(calls)) == (["a", "a"], ["a", "a", "c", "c"])
+
+
+async def undoing(ctx: WorkflowContext) -> str:
+    with ctx.compensate(release), ctx.compensate(undo):
+        await ctx.step(a)
+        await ctx.wait_for(signal="go")
+        return await ctx.step(b)
+
+
+@pytest.mark.parametrize("end", ["fails", "is cancelled", "has no time", "goes well"])
+def test_a_compensation_that_failed_is_tried_once_more_by_hand(
+    storage: MemoryStorage, end: str
+) -> None:
+    """That alone: others were called again, and what was cancelled went on as if it were not."""
+    kernel = Kernel(storage, discover=False, secrets={})
+
+    async def flow(ctx: WorkflowContext) -> str:
+        try:
+            return await undoing(ctx)
+        except StepFailedError:
+            if end != "goes well":
+                raise
+            return await ctx.step(c)
+
+    kernel.workflow(timeout="2d")(flow)
+    broken.update({"undo", "b"})
+    execution_id = kernel.start("flow")
+    kernel.run_until_idle()
+    if end == "is cancelled":
+        kernel.executions.cancel(execution_id)
+    elif end == "has no time":
+        storage.skip(3 * 86_400)
+    else:
+        kernel.signal(execution_id, "go")
+    kernel.run_until_idle()
+    before = kernel.executions.get(execution_id)
+    calls.clear()
+    for times in (1, 2):
+        assert kernel.executions.retry_step(execution_id, "undo")
+        kernel.run_until_idle()
+        found = kernel.executions.get(execution_id)
+        assert before is not None and found is not None
+        assert (found.status, found.output) == (before.status, before.output)
+        assert calls == ["undo"] * times
+        assert found.error == before.error if times == 1 else "undo" not in str(found.error)
+        broken.clear()
+    codes = {"is cancelled": None, "goes well": None, "has no time": "DEADLINE_EXCEEDED"}
+    assert found.error_code == codes.get(end, "INVALID_ARGUMENT")
+
+
+def test_nothing_goes_on_from_what_was_undone(storage: MemoryStorage) -> None:
+    """A step that failed ran again by hand though all that it needs was undone."""
+    broken.update({"undo", "b"})
+    kernel = deployed(storage, undoing)
+    execution_id = kernel.start("flow")
+    kernel.signal(execution_id, "go")
+    kernel.run_until_idle()
+    calls.clear()
+    broken.clear()
+    executions = kernel.executions
+    with pytest.raises(WorkflowError, match="has undone what it had done: undo, release"):
+        executions.retry_step(execution_id, "b")
+    for go_on in (
+        partial(executions.resume, step_id="undo"),
+        partial(executions.fork, step_id="undo"),
+    ):
+        with pytest.raises(WorkflowError, match="'undo' undoes what was done.*retry_step tries it"):
+            go_on(execution_id)
+    kernel.run_until_idle()
+    found = executions.get(execution_id)
+    assert found is not None and found.status is ExecutionStatus.FAILED and calls == []
 
 
 # -- the record ------------------------------------------------------------------------------------

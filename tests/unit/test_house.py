@@ -358,3 +358,14 @@ def test_marks_stand_in_files_of_tests():
         if not path.name.startswith("test_") and marked.search(path.read_text(encoding="utf-8"))
     ]
     assert strays == [], "write pytest.mark.long or pytest.mark.plugins in the file of the tests"
+
+
+def test_no_module_gives_type_checkers_every_name() -> None:
+    """With a ``__getattr__`` that they see, a misspelt import is anything, and so is all it types."""
+    problems = [
+        module.at(node)
+        for module in modules().values()
+        for node in module.tree.body
+        if isinstance(node, ast.FunctionDef) and node.name == "__getattr__"
+    ]
+    report(problems, "Write the __getattr__ of a module under `if not TYPE_CHECKING:`.")

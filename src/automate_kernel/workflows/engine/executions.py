@@ -57,6 +57,7 @@ from automate_kernel.workflows.engine.repair import (
     reopen,
     reopen_rows,
     reopening,
+    retried_in_code,
     retry_now,
 )
 from automate_kernel.workflows.engine.signal_store import SignalStore
@@ -615,7 +616,8 @@ class ExecutionStore:
         changes = reopening(item_id)
         gone = None
         if step is None:
-            gone = forgotten(rows, execution_id, workflow, step_id)
+            gone, more = retried_in_code(rows, row, workflow, step_id)
+            changes |= more
         elif step in workflow.steps:
             followers = workflow.followers(step_id)
             gone = forgotten(rows, execution_id, workflow)

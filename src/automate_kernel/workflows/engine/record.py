@@ -106,22 +106,24 @@ class Record:
             return _changed(recorded[0], recorded[1], f"{step_id} at {place}")
         if recorded is None and known is not None:
             return _changed(step_id, known, f"{step_id} at {place}")
-        passed = None if recorded is not None else self._passed(place.path)
+        passed = None if recorded is not None else self._passed(place)
         if passed is not None:
             return _changed(*self._by_path[passed], f"{step_id} at {place}")
         return None
 
-    def _passed(self, path: Path) -> Path | None:
+    def _passed(self, place: CallPlace) -> Path | None:
         """
-        Return the recorded call that shows that a call at *path* isn't the next one.
+        Return the recorded call that shows that a call at *place* isn't the next one.
 
         It stands where the new one has a ``gather``, or is a member where that is a call, or comes
         after it in its line: a call ends before the next one in its line begins.
         """
+        path = place.path
         for depth in range(1, len(path)):
             if path[:depth] in self._by_path:
                 return path[:depth]
-        for depth in range(0, len(path), 2):
+        # One that undoes may be tried once more by hand: nothing follows from it.
+        for depth in range(0, 0 if place.undoes else len(path), 2):
             last = self._last.get(path[:depth])
             if last is not None and last[depth] > path[depth]:
                 return last
@@ -174,6 +176,49 @@ def forgotten_on_resume(
         raise WorkflowError(
             f"the execution has no step {step_id!r} to go on from", hint=f"it has {there_are}"
         )
+    if called.undoing([start]):
+        raise WorkflowError(
+            f"{step_id!r} undoes what was done: workflow {workflow!r} can't go on from it",
+            hint="retry_step tries it once more; or name a step before it",
+        )
+    return _from_call(called, start, step_id, workflow)
+
+
+def forgotten_on_retry(runs: Sequence[StepRun], step_id: str, workflow: str) -> list[StepRun]:
+    """
+    Return the runs that an execution must forget, so that the failed step *step_id* runs again.
+
+    These are the step and all that follow from it; of one that undoes something the step alone,
+    since the code doesn't see how it ended. Raises `WorkflowError` if compensations have undone
+    what was done before it.
+    """
+    called = _Called(runs)
+    start = called.path_of(step_id)
+    if start is None:
+        return []
+    if called.undoing([start]):
+        return called.runs([start])
+    undone = called.undoing(called.following([start]))
+    if undone:
+        raise _has_undone(workflow, undone, "resume it from a step")
+    return _from_call(called, start, step_id, workflow)
+
+
+def undoes(run: StepRun) -> bool:
+    """Return True if *run* is a call that undoes what was done."""
+    place = CallPlace.read(run.place)
+    return place is not None and place.undoes
+
+
+def _has_undone(workflow: str, undone: Sequence[str], remedy: str) -> WorkflowError:
+    return WorkflowError(
+        f"workflow {workflow!r} has undone what it had done: {', '.join(undone)}",
+        hint=f"{remedy} before what was undone; or start it again",
+    )
+
+
+def _from_call(called: _Called, start: Path, step_id: str, workflow: str) -> list[StepRun]:
+    """Return the runs that an execution must forget that goes on from the call at *start*."""
     again = called.following([start])
     beside = [path for path in called.interrupted() if path not in again]
     # What an interrupted call was followed by belongs to the interruption.
@@ -198,10 +243,7 @@ def _ended_at(called: _Called, workflow: str, error: str | None) -> list[StepRun
     after = called.following(began) - began
     undone = called.undoing(last | after)
     if undone:
-        raise WorkflowError(
-            f"workflow {workflow!r} has undone what it had done: {', '.join(undone)}",
-            hint="name the step to go on from, before what was undone; or start it again",
-        )
+        raise _has_undone(workflow, undone, "name the step to go on from,")
     if after:
         first = called.names([min(began)])[0]
         raise WorkflowError(

@@ -27,7 +27,12 @@ from automate_kernel.workflows.definition.blocks import (
 )
 from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
 from automate_kernel.workflows.engine.phases import NOT_UNDONE
-from automate_kernel.workflows.engine.record import forgotten_on_resume, in_order
+from automate_kernel.workflows.engine.record import (
+    forgotten_on_resume,
+    forgotten_on_retry,
+    in_order,
+    undoes,
+)
 from automate_kernel.workflows.engine.stored import definition_row, stored_workflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepKey, StepRun, StepStatus
 
@@ -122,10 +127,7 @@ def forgotten(
     code it is what `forgotten_on_resume` returns.
     """
     if isinstance(workflow, CodeWorkflow):
-        found_rows = rows.select(
-            STEP, [Where("execution_id", "eq", execution_id)], order_by=("id",)
-        )
-        runs = in_order([StepRun.from_row(row) for row in found_rows])
+        runs = _calls_of(rows, execution_id)
         (ended,) = rows.select(EXECUTION, [Where("id", "eq", execution_id)], columns=("error",))
         again = forgotten_on_resume(runs, step_id, workflow.name, ended["error"])
         return Forgotten.of_code(again)
@@ -154,6 +156,29 @@ def forgotten(
         elif row["position"] >= 0:
             found.elements.setdefault(its, []).append(row["position"])
     return found
+
+
+def retried_in_code(
+    rows: Rows, row: Row, workflow: Workflow, step_id: str
+) -> tuple[Forgotten, dict[str, Any]]:
+    """
+    Return what is forgotten, and what changes, so that a failed call of code runs once more.
+
+    After a call that undoes something nothing else begins that had not before: the execution ends
+    as it did, by the error that it had.
+    """
+    runs = _calls_of(rows, row["id"])
+    again = forgotten_on_retry(runs, step_id, workflow.name)
+    undone_again = any(undoes(run) for run in again if run.step_id == step_id)
+    went_well = row["status"] == ExecutionStatus.COMPLETED.value
+    changes = {} if went_well or not undone_again else _still_ending(row)
+    return Forgotten.of_code(again), changes
+
+
+def _calls_of(rows: Rows, execution_id: str) -> Sequence[StepRun]:
+    """Return the runs of an execution of code, in the order of its calls."""
+    its = [Where("execution_id", "eq", execution_id)]
+    return in_order([StepRun.from_row(row) for row in rows.select(STEP, its, order_by=("id",))])
 
 
 def check_fits(
@@ -261,6 +286,12 @@ def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> di
     rows.delete(STEP, [*that, Where("position", "eq", -1)])
     if succeeded:
         return {}
+    return _still_ending(row)
+
+
+def _still_ending(row: Row) -> dict[str, Any]:
+    """Return what changes of an execution that cleans up once more, and ends as it did."""
+    cancelled = row["status"] == ExecutionStatus.CANCELLED.value
     error = str(row["error"] or "")
     left = error.partition(NOT_UNDONE)[0].removesuffix("; ") or None
     status = ExecutionStatus.CANCELLING if cancelled else ExecutionStatus.RUNNING
