@@ -15,7 +15,7 @@ from automate_kernel.outbox import OutboxItem
 from automate_kernel.outbox.handover import LONGEST_SECONDS, NOTE, Handover
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.rows import Where
-from automate_kernel.storage.tables import DEFINITION
+from automate_kernel.storage.tables import DEFINITION, OUTBOX
 from automate_kernel.testing import FakeClock
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from hypothesis import given
@@ -280,16 +280,21 @@ def test_a_note_goes_once_the_execution_waits_for_itself(
 # -- definitions -----------------------------------------------------------------------------------
 
 
+def give_newer_fields(storage: MemoryStorage) -> None:
+    """Make all definitions such as a later version stores them."""
+    with storage.begin() as rows:
+        for found in rows.select(DEFINITION):
+            body = {**found["body"], "brand_new": 1}
+            rows.update(DEFINITION, [Where("id", "eq", found["id"])], {"body": body})
+
+
 @pytest.mark.parametrize("how", ["worker", "inline"])
 def test_a_definition_with_newer_fields_is_handed_on(storage: MemoryStorage, how: str) -> None:
     """This version can't read it; the one that wrote it can."""
     new, old = kernel_on(storage, "mail.send"), kernel_on(storage, "mail.send")
     define(new, step("a", "mail.send"))
     one = new.start("w")
-    with storage.begin() as rows:
-        found = rows.select(DEFINITION)[0]
-        body = {**found["body"], "brand_new": 1}
-        rows.update(DEFINITION, [Where("id", "eq", found["id"])], {"body": body})
+    give_newer_fields(storage)
     if how == "worker":
         with working(old):
             until(lambda: item_of(old, one).handover)
@@ -300,6 +305,31 @@ def test_a_definition_with_newer_fields_is_handed_on(storage: MemoryStorage, how
     assert note.code == "UNREADABLE_DEFINITION"
     assert "brand_new" in note.reason
     assert see(old, one).status is ExecutionStatus.PENDING
+
+
+@pytest.mark.parametrize("how", ["reaped", "cancelled"])
+def test_what_holds_a_place_under_a_newer_definition_holds_up_no_recovery(
+    storage: MemoryStorage, clock: FakeClock, how: str
+) -> None:
+    """Its worker died for the last time, or its item is cancelled: it cleans up in its place."""
+    new, old = kernel_on(storage, "mail.send"), kernel_on(storage, "mail.send")
+    define(new, step("a", "mail.send"), concurrency={"limit": 2, "when_full": "skip"})
+    one, another = new.start("w"), new.outbox.enqueue("other")
+    give_newer_fields(storage)
+    first = item_of(new, one).id
+    if how == "reaped":
+        new.outbox.claim_batch("died", 10)
+        with storage.begin() as rows:
+            rows.update(OUTBOX, [Where("id", "eq", first)], {"attempt_count": 10})
+        clock.advance(LATER)
+        assert {item.id for item in old.outbox.reap().failed} == {first}
+        assert see(old, one).status is ExecutionStatus.RUNNING
+    else:
+        assert old.outbox.cancel([first, another]) == 2
+        assert see(old, one).status is ExecutionStatus.CANCELLING
+    item = item_of(old, one)
+    assert (item.id != first, item.status) == (True, "PENDING")
+    assert item.concurrency_limit == 2
 
 
 def test_a_filter_that_is_not_known_hands_on(storage: MemoryStorage, clock: FakeClock) -> None:

@@ -503,8 +503,8 @@ def test_a_paused_poll_rests(open_kernel: Open, sheet: Sheet, clock: FakeClock) 
         kernel.polls.pause("sheet.nothing")
 
 
-def test_a_tenants_workflow_has_a_poll_of_its_own(sheet: Sheet) -> None:
-    """With its own cursor, and its tenant in the call, which chooses the secrets."""
+def kernel_of_tenants(sheet: Sheet, clock: FakeClock, *tenants: str | None) -> Kernel:
+    """A kernel on which each of *tenants* has a workflow that listens to the sheet."""
     from automate_kernel.workflows.catalogue import SuppliedWorkflow
 
     class Source:
@@ -516,22 +516,70 @@ def test_a_tenants_workflow_has_a_poll_of_its_own(sheet: Sheet) -> None:
             trigger = {"type": "event", "event": "sheet.new_row"}
             definition = {"trigger": trigger, "steps": [step]}
             return [
-                SuppliedWorkflow(name="t", definition=definition, tenant_id=tenant)
-                for tenant in ("acme", "zeta")
+                SuppliedWorkflow(name=f"of_{tenant}", definition=definition, tenant_id=tenant)
+                for tenant in tenants
             ]
 
     kernel = Kernel(
-        MemoryStorage(FakeClock()), plugins=[sheet.connector()], discover=False, secrets={},
+        MemoryStorage(clock), plugins=[sheet.connector()], discover=False, secrets={},
         workflow_source=Source(),
     )  # fmt: skip
     kernel.action("do.it")(do_it)
+    return kernel
+
+
+def test_a_tenants_workflow_has_a_poll_of_its_own(sheet: Sheet) -> None:
+    """With its own cursor, and its tenant in the call, which chooses the secrets."""
+    kernel = kernel_of_tenants(sheet, FakeClock(), "acme", "zeta")
     sheet.rows = ["a"]
     kernel.run_until_idle()
     assert sorted(sheet.calls) == [(None, "acme"), (None, "zeta")]
     assert sorted(one.event.tenant_id for one in kernel.executions.find()) == ["acme", "zeta"]
     assert kernel.polls.pause("sheet.new_row", tenant_id="acme") == 1
-    with pytest.raises(AutomateError, match="no workflow listens"):
+    with pytest.raises(AutomateError, match="no workflow listens") as refused:
         kernel.polls.pause("sheet.new_row")
+    assert refused.value.hint == "workflows of tenants do: say which tenant"
+    with pytest.raises(AutomateError, match="no workflow of the tenant 'beta'") as refused:
+        kernel.polls.pause("sheet.new_row", tenant_id="beta")
+    assert refused.value.hint == "there are: none"
+    kernel.close()
+
+
+def test_the_doctor_says_how_a_tenants_poll_is_resumed(sheet: Sheet) -> None:
+    """Without the tenant the command would mean another poll, or none."""
+    from automate_kernel.monitoring.diagnosis import poll_findings
+
+    kernel = kernel_of_tenants(sheet, FakeClock(), "acme", None)
+    kernel.polls.pause("sheet.new_row", tenant_id="acme")
+    (found,) = poll_findings(kernel, command="automate polls", idle_seconds=60)
+    assert found.text == "sheet.new_row of acme is paused"
+    assert found.remedy == "automate polls resume sheet.new_row --tenant acme"
+    kernel.polls.resume("sheet.new_row", tenant_id="acme")
+    with pytest.raises(AutomateError) as refused:
+        kernel.polls.pause("sheet.new_row", tenant_id="beta")
+    assert refused.value.hint == "a workflow of no tenant does: leave the tenant out"
+    kernel.close()
+
+
+def test_the_doctor_finds_no_fault_with_a_poll_that_is_being_called(sheet: Sheet) -> None:
+    """However long the call takes: its time has passed, and a worker has it."""
+    from datetime import datetime, timedelta, timezone
+
+    from automate_kernel.monitoring.diagnosis import poll_findings
+
+    clock = FakeClock(datetime.now(timezone.utc))
+    kernel = kernel_on(MemoryStorage(clock), sheet)
+    states: list[str] = []
+
+    def look() -> None:
+        with kernel.storage.begin() as rows:
+            rows.update(POLL, [], {"next_at": clock() - timedelta(seconds=80)})
+        found = poll_findings(kernel, command="automate polls", idle_seconds=60)
+        states.append(found[0].state)
+
+    sheet.on_call = look
+    kernel._poller.run_due()
+    assert states == ["ok"]
     kernel.close()
 
 

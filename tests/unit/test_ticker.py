@@ -120,6 +120,39 @@ def test_after_a_long_silence(
     assert kernel._ticker.tick() == 1
 
 
+@pytest.mark.parametrize("overlap", ["allow", "queue", "skip"])
+def test_a_worker_that_looks_late_misses_no_time(
+    open_kernel: Open, clock: FakeClock, overlap: str
+) -> None:
+    """Looks lie a little more than a second apart: two times may come between, and both fire."""
+    kernel = open_kernel(every="1s", overlap=overlap)
+    kernel._ticker.tick()
+    for seconds in (1.5, 2.5, 1.0, 7.0, 0.2, 0.8, 30.0):
+        clock.advance(seconds)
+        kernel._ticker.tick()
+        kernel.run_until_idle()
+    times = [f"2026-01-01T00:00:{n:02}+00:00" for n in range(1, 44)]
+    if overlap == "skip":  # of those that come together the first begins one
+        times = [times[n] for n in (0, 1, 4, 5, 12, 13)]
+    assert fired(kernel) == times
+
+
+def test_a_schedule_that_nobody_looked_at_has_missed_its_times(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    """A worker that begins, or was frozen for more than a minute, fires the newest alone."""
+    kernel = open_kernel(every="1s")
+    kernel._ticker.tick()
+    clock.advance(61)
+    assert kernel._ticker.tick() == 1
+    clock.advance(3)
+    assert kernel._ticker.tick() == 3
+    clock.advance(5)
+    assert open_kernel(every="1s")._ticker.tick() == 1
+    # Another one has fired a later time meanwhile: what came before is over.
+    assert kernel._ticker.tick() == 0
+
+
 def test_a_fire_that_fails_is_made_later(
     open_kernel: Open, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

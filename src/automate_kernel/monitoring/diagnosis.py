@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -362,8 +363,11 @@ def poll_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> list[
     for each in polls:
         named = each.name + (f" of {each.tenant_id}" if each.tenant_id else "")
         late = (now - each.next_at).total_seconds() if each.next_at is not None else 0.0
+        if each.claimed_until is not None and each.claimed_until > now:
+            late = 0.0  # a call goes on
         if each.state == "paused":
             remedy = f"{command} resume {each.name}"
+            remedy += f" --tenant {shlex.quote(each.tenant_id)}" if each.tenant_id else ""
             found.append(Finding("polls", "warn", f"{named} is paused", remedy))
         elif each.state == "failing":
             times = f"failed {_counted(each.failures, 'time')}"
@@ -430,7 +434,10 @@ def _blocked_text(kernel: Kernel, child: BlockedChild) -> str:
 
 def _key_of(kernel: Kernel, execution: Execution) -> str:
     """Return the concurrency key of *execution* as people know it; nothing for a workflow's own."""
-    concurrency = kernel.executions.definition(execution.definition_id).concurrency
+    try:
+        concurrency = kernel.executions.definition(execution.definition_id).concurrency
+    except AutomateError:  # of another version: the executions stand still all the same
+        return ""
     if concurrency is None or concurrency.key is None:
         return ""
     names = TemplateContext(execution.event.to_json())

@@ -51,7 +51,7 @@ class Poll:
     A poll of a connector for a tenant's workflows, or (None) those of everybody, with its state.
 
     After *failures* in a row it is called less often, until `next_at`; *error_code* and *error* are
-    those of the last one.
+    those of the last one. A worker calls it now if *claimed_until* is still to come.
     """
 
     id: str
@@ -66,6 +66,7 @@ class Poll:
     error_code: str | None = None
     error: str | None = None
     paused_at: datetime | None = None
+    claimed_until: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -152,7 +153,7 @@ class Polls:
         """
         changes = {
             "poll_cursor": None, "failures": 0, "error_code": None, "error": None,
-            "next_at": Now(), "claim_token": None,
+            "next_at": Now(), "claim_token": None, "claimed_until": None,
         }  # fmt: skip
         return self._change(name, tenant_id, changes)
 
@@ -161,11 +162,10 @@ class Polls:
         key = _id(connector, poll, tenant_id)
         wanted = self.wanted()
         if key not in wanted:
-            known = ", ".join(sorted({each.name for each in wanted.values()})) or "none"
             raise AutomateError(
                 ErrorCodes.NOT_FOUND,
-                f"no workflow listens to a poll {name!r}",
-                hint=f"there are: {known}",
+                f"no workflow{_whose(tenant_id)} listens to a poll {name!r}",
+                hint=_listened_to(name, tenant_id, wanted.values()),
             )
         with self._storage.begin() as rows:
             begin(rows, [wanted[key]])
@@ -406,6 +406,21 @@ class Poller:
             rows.update(POLL, _held(poll, row), changes)
 
 
+def _whose(tenant_id: str | None) -> str:
+    return "" if tenant_id is None else f" of the tenant {tenant_id!r}"
+
+
+def _listened_to(name: str, tenant_id: str | None, polls: Iterable[Poll]) -> str:
+    """Return a hint for who means a poll *name* that no workflow of this tenant listens to."""
+    own = sorted({each.name for each in polls if each.tenant_id == tenant_id})
+    others = {each.tenant_id for each in polls if each.name == name}
+    if tenant_id is None and others:
+        return "workflows of tenants do: say which tenant"
+    if None in others:
+        return "a workflow of no tenant does: leave the tenant out"
+    return f"there are: {', '.join(own) or 'none'}"
+
+
 def begin(rows: Rows, polls: Sequence[Poll]) -> None:
     """Add the rows of polls that are seen for the first time; they are due at once."""
     rows.insert(
@@ -429,6 +444,7 @@ def with_state(poll: Poll, row: Row | None) -> Poll:
     """Return *poll* with the state in its row."""
     names = (
         "next_at", "polled_at", "event_at", "failures", "error_code", "error", "paused_at",
+        "claimed_until",
     )  # fmt: skip
     return poll if row is None else replace(poll, **{name: row[name] for name in names})
 

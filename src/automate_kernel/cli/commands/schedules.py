@@ -34,6 +34,7 @@ def schedule_data(schedule: Schedule) -> dict[str, Any]:
 
 _COLUMNS: Columns = {
     "WORKFLOW": "workflow.name",
+    "TENANT": "tenant_id",
     "NO": "number",
     "TIMES": "about",
     "OVERLAP": "trigger.overlap",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from automate_kernel.durations import format_duration
@@ -64,6 +64,8 @@ _REFUSED = ErrorCodes.INVALID_ARGUMENT
 _EPOCH = datetime(1970, 1, 1, tzinfo=_UTC)
 # So much the clock may differ between a database and the one that takes over from it.
 _BEHIND = timedelta(minutes=1)
+# A time that a worker comes to so long after it is late. One that it comes to later was missed.
+_LATE = timedelta(minutes=1)
 # Places behind the last one at which a schedule is looked for that has moved forward.
 _PLACES_BEHIND = 10
 
@@ -100,25 +102,35 @@ def upcoming(trigger: ScheduleTrigger, after: datetime) -> Iterator[datetime]:
 
 
 def due(
-    trigger: ScheduleTrigger, last: datetime, now: datetime, *, limit: int = 100
+    trigger: ScheduleTrigger,
+    last: datetime,
+    now: datetime,
+    *,
+    limit: int = 100,
+    watched_since: datetime | None = None,
 ) -> list[datetime]:
     """
     Return the times after *last*, up to *now*, that are to be fired now: the oldest first.
 
     After a pause only the newest of them counts, because an hourly report is not wanted twelve
     times in the morning. With ``catch_up`` all of them count, the oldest *limit* at a time. Then
-    call it again with the last time as *last*, until nothing comes back.
+    call it again with the last time as *last*, until nothing comes back. So do those after
+    *watched_since*, if there are any: since then somebody has looked, and none was missed.
     """
     last, now = _aware(last), _aware(now)
-    if not trigger.catch_up:
-        newest = _newest(trigger, last, now)
-        return [] if newest is None else [newest]
-    fires: list[datetime] = []
-    for fire in islice(upcoming(trigger, last), limit):
-        if fire > now:
-            break
-        fires.append(fire)
-    return fires
+    if trigger.catch_up:
+        return _first(trigger, last, now, limit)
+    if watched_since is not None and watched_since < now:
+        late = _first(trigger, max(last, _aware(watched_since)), now, limit)
+        if late or last >= watched_since:
+            return late
+    newest = _newest(trigger, last, now)
+    return [] if newest is None else [newest]
+
+
+def _first(trigger: ScheduleTrigger, after: datetime, now: datetime, limit: int) -> list[datetime]:
+    """Return the first *limit* fires in (after, now]."""
+    return list(islice(takewhile(lambda fire: fire <= now, upcoming(trigger, after)), limit))
 
 
 def _newest(trigger: ScheduleTrigger, last: datetime, now: datetime) -> datetime | None:
@@ -288,7 +300,8 @@ class Ticker:
     The clock of scheduled workflows: each fire happens once, however many workers there are.
 
     The database holds the last fire of each schedule, by its own clock. A new schedule begins to
-    count now: it doesn't fire for the past.
+    count now: it doesn't fire for the past. Times that come between two looks of a worker, less
+    than a minute apart, all fire: none of them was missed for want of a worker.
     """
 
     def __init__(
@@ -297,6 +310,8 @@ class Ticker:
         self._storage = storage
         self._schedules = schedules
         self._fire = fire
+        # By key: since when this ticker has looked at a schedule without a break; its last look.
+        self._watched: dict[str, tuple[datetime, datetime]] = {}
 
     def tick(self, call: Call = lambda function: function()) -> int:
         """Fire the schedules that are due; return the number of fires. *call* sends signals."""
@@ -312,10 +327,25 @@ class Ticker:
             for schedule, row in found
             if row is not None and row["paused_at"] is None
         ]
+        since = {
+            each.key: self._watched_since(each.key, now)
+            for each, row in found
+            if row is None or row["paused_at"] is None
+        }
+        self._watched = {key: (begin, now) for key, begin in since.items()}
         for schedule, last in going:
             if last > now + _BEHIND:
                 self._count_again(schedule, last, now)
-        return sum(self._fire_due(schedule, last, now, call) for schedule, last in going)
+        fired = 0
+        for schedule, last in going:
+            times = due(schedule.trigger, last, now, watched_since=since[schedule.key])
+            fired += self._fire_times(schedule, last, times, call)
+        return fired
+
+    def _watched_since(self, key: str, now: datetime) -> datetime:
+        since, seen = self._watched.get(key, (now, now))
+        # What could not be fired for longer counts as missed: the database was down for writing.
+        return max(since, now - _LATE) if seen <= now <= seen + _LATE else now
 
     def _begin(self, keys: list[str]) -> None:
         if keys:
@@ -333,9 +363,11 @@ class Ticker:
                     schedule.workflow.name, last,
                 )  # fmt: skip
 
-    def _fire_due(self, schedule: Schedule, last: datetime, now: datetime, call: Call) -> int:
+    def _fire_times(
+        self, schedule: Schedule, last: datetime, times: list[datetime], call: Call
+    ) -> int:
         fired = 0
-        for moment in due(schedule.trigger, last, now):
+        for moment in times:
             after = None
             fire = partial(self._fired, schedule=schedule, last=last, moment=moment)
             try:
@@ -426,7 +458,9 @@ class Schedules:
             states = as_stored(rows, found)
             now = rows.now()
         stated = [_with_state(each, row, now) for each, row in states]
-        return sorted(stated, key=lambda each: (each.workflow.name, each.number))
+        return sorted(
+            stated, key=lambda each: (each.workflow.name, each.tenant_id or "", each.number)
+        )
 
     def pause(
         self, workflow: str, *, tenant_id: str | None = None, number: int | None = None

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 
 from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.outbox import NewItem
+from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.codec import NULL, JsonText
 from automate_kernel.storage.rows import Now, Row, Rows, Where
-from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP, WAIT
+from automate_kernel.storage.tables import DEFINITION, EXECUTION, OUTBOX, STEP, WAIT
 from automate_kernel.storage.values import storable
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.record import in_order
@@ -141,11 +142,22 @@ def end_from_outside(rows: Rows, execution: Execution, status: ExecutionStatus) 
 
 
 def concurrency_of(rows: Rows, row: Row) -> tuple[str, int] | None:
-    """Return the concurrency key and its limit of an execution that has one."""
+    """
+    Return the concurrency key and its limit of an execution that has one.
+
+    The limit is that of its definition. Where this version can't read it, it is that of its wake-up
+    so far: recovery and cancelling must not wait for a version that can.
+    """
     if row["concurrency_key"] is None:
         return None
-    workflow = stored_workflow(rows, row["definition_id"])
-    return row["concurrency_key"], workflow.concurrency.limit if workflow.concurrency else 1
+    try:
+        concurrency = stored_workflow(rows, row["definition_id"]).concurrency
+        limit = concurrency.limit if concurrency else 1
+    except UnknownHereError:
+        its = [Where("id", "in", item_ids_of([row["item_id"]]))]
+        limits = rows.select(OUTBOX, its, columns=("concurrency_limit",))
+        limit = next((item["concurrency_limit"] for item in limits), None) or 1
+    return row["concurrency_key"], limit
 
 
 def wake_up(
