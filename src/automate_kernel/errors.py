@@ -16,6 +16,7 @@ __all__ = [
     "ConfigError",
     "ErrorCodes",
     "LeaseLostError",
+    "OutputError",
     "PayloadError",
     "PluginError",
     "SecretDeniedError",
@@ -197,6 +198,28 @@ class UnknownHereError(_WordedError):
 
 class PayloadError(_WordedError):
     """The payload can't be stored as JSON."""
+
+
+class OutputError(PayloadError):
+    """
+    A returned value that can't be passed on: the work is done, and another attempt would repeat it.
+
+    One that is *too_large* for what is to take it has the code ``RESOURCE_EXHAUSTED``, and is not
+    tried again. *operation* is the one that returned it, where the kernel knows it.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        too_large: bool = False,
+        operation: str | None = None,
+        **options: Any,
+    ) -> None:
+        if too_large:
+            options = {"code": ErrorCodes.RESOURCE_EXHAUSTED, "retryable": False, **options}
+        self.operation = operation
+        super().__init__(message, **options)
 
 
 class StorageError(_WordedError):

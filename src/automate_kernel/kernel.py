@@ -38,6 +38,7 @@ from automate_kernel.operations.context import Call
 from automate_kernel.operations.field_choices import FieldChoices
 from automate_kernel.operations.field_options import FieldOption
 from automate_kernel.operations.invoker import Invoker, require_name
+from automate_kernel.operations.outputs import shown_input
 from automate_kernel.operations.replacement import Replacement
 from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.operations.spec import OperationSpec, decorating, operation_from_function
@@ -588,7 +589,7 @@ class Kernel:
         given = self._input(input)
         shown: dict[str, Any] = masked(given)
         try:
-            shown = spec.dump(spec.validate(shown))
+            shown = shown_input(spec.validate(shown))
         except AutomateError as error:
             problems = error.details.get("problems", ())
             # A number, say, that is a secret: only the call will know.

@@ -60,6 +60,11 @@ class Chat(Connector):
     def quiet(self) -> None:
         """Give nothing."""
 
+    @action
+    def ratio(self, of: float) -> object:
+        """Divide by nothing."""
+        return {"of": of, "ratio": float("nan")}
+
     @action(destructive=True)
     def drop(self, channel: str) -> str:
         """Delete a channel."""
@@ -157,6 +162,16 @@ def test_the_output_is_text_or_json(run: Callable[..., Any]) -> None:
     assert run("chat.say", "--text", "hi", "--json").stdout == '"hi"\n'
     assert run("chat.quiet").stdout == ""
     assert run("chat.say", "--text=--json").stdout == "--json\n"
+
+
+@pytest.mark.parametrize("how", [(), ("--json",)])
+def test_an_output_that_json_has_not_is_told_and_not_printed(
+    run: Callable[..., Any], how: tuple[str, ...]
+) -> None:
+    result = run("chat.ratio", "--of", "1", *how, code=1)
+    assert result.stdout == ""
+    assert "INVALID_ARGUMENT: the output of 'chat.ratio' can't be written" in result.stderr
+    assert "ratio is NaN" in result.stderr and "use null, or text" in result.stderr
 
 
 def test_help_shows_the_operation(run: Callable[..., Any]) -> None:

@@ -171,9 +171,10 @@ def test_what_cant_be_json_is_text(stream: io.StringIO) -> None:
     loop.append(loop)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
-    for extra in ({"bad": Bad()}, {"loop": loop}, {"keys": {(1, 2): 3}}):
+    for extra in ({"bad": Bad()}, {"loop": loop}, {"keys": {(1, 2): 3}}, {"nan": float("nan")}):
         handler.handle(logging.makeLogRecord({"msg": "told", **extra}))
-    assert [line["message"] for line in lines(stream)] == ["told"] * 3
+    assert [line["message"] for line in lines(stream)] == ["told"] * 4
+    assert lines(stream)[3]["nan"] == "NaN"
 
 
 def test_a_format_of_ones_own_can_name_fields(stream: io.StringIO) -> None:

@@ -22,7 +22,15 @@ from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolRetu
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
 
-from automate_kernel import AutomateError, ConfigError, Kernel, MemoryStorage, WorkflowContext
+from automate_kernel import (
+    AutomateError,
+    ConfigError,
+    Connector,
+    Kernel,
+    MemoryStorage,
+    WorkflowContext,
+    action,
+)
 from automate_kernel.operations.context import Call
 from automate_llm import DurableAgent, LlmProvider, OperationToolset, add_agents
 from automate_llm.model_answers import recorded, response_of
@@ -611,15 +619,29 @@ def test_arguments_with_half_a_character_can_be_recorded():
     assert part.args == {"text": "x\ufffd", "\ufffd": ["\U0001f600"]}
 
 
-@pytest.mark.parametrize("value", [float("nan"), {1: 2}], ids=["NaN", "a key"])
-def test_an_output_that_json_has_not_is_told_as_that(kernel, value):
+@pytest.mark.parametrize("plugin", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), {1: 2}, {1}], ids=["NaN", "a key", "a set"])
+def test_an_output_that_json_has_not_is_told_as_that(kernel, value, plugin):
     """Not as null, and not as a wrong input, which a model would call again with another."""
     done = []
-    kernel.action("shop.total")(lambda: done.append(1) or value)
+
+    class Shop(Connector):
+        key = "shop"
+        display_name = "Shop"
+
+        @action
+        def total(self):
+            done.append(1)
+            return value
+
+    if plugin:
+        kernel.register(Shop)
+    else:
+        kernel.action("shop.total")(lambda: done.append(1) or value)
     model, asked = answering([("shop_total", {})], "done")
     agent = Agent(model, name="desk", toolsets=[OperationToolset(kernel, ["shop.total"])])
     assert kernel.run(running(kernel, agent), "go").output == "done"
-    assert "It was done, but the output of 'shop.total' can't be" in told(asked)[0]
+    assert "It was done, but the output of" in told(asked)[0]
     assert done == [1]
 
 

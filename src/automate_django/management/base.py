@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import CommandError
 
+from automate_kernel.documents import shown_document
 from automate_kernel.durations import parse_duration
 from automate_kernel.errors import AutomateError, ConfigError, exit_code
 from automate_kernel.secrets.redaction import redact_text
@@ -25,7 +25,7 @@ def command_errors() -> Iterator[None]:
 
 def as_json(value: Any) -> str:
     """Return *value* as a JSON document."""
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return shown_document(value, indent=2)
 
 
 def duration(given: Any, option: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ from datetime import datetime, timezone
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from automate_kernel.documents import shown_document
 from automate_kernel.monitoring.logs import ContextFilter, JsonFormatter, TextFormatter
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.logs import AllRedactingFilter, continued, printable
@@ -169,7 +169,7 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return time_of(value)
     if isinstance(value, (dict, list, tuple)):
-        value = json.dumps(value, ensure_ascii=False, default=str)
+        value = shown_document(value)
     # Text of others must not move the cursor or change what was printed before.
     return printable(str(value))
 
@@ -185,7 +185,7 @@ def _aligned(columns: Collection[str], rows: Sequence[Sequence[str]]) -> list[st
 
 def as_json(value: Any, indent: int | None = 2) -> str:
     """Return *value* as a JSON document; times are ISO 8601."""
-    return json.dumps(value, indent=indent, ensure_ascii=False, default=_plain)
+    return shown_document(value, indent=indent, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.cli.output import Columns, Output, ago, attributes, rows_of, seconds, time_of
+from automate_kernel.documents import shown_document
 from automate_kernel.secrets.redaction import redact_shown
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def brief(value: Any, length: int = 60) -> str:
     """Return a value in one line, cut to *length*."""
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else shown_document(value)
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
@@ -278,4 +278,4 @@ def _show_dry_step(out: Output, step: DryStep) -> None:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(redact_shown(value), ensure_ascii=False)
+    return shown_document(redact_shown(value))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from automate_kernel.documents import shown_document
 from automate_kernel.errors import (
     AutomateError,
     ErrorCodes,
@@ -36,7 +36,8 @@ class HttpAnswer:
 
     def encoded(self) -> tuple[dict[str, str], bytes]:
         """Return all headers and the bytes of the body."""
-        text = self.body if isinstance(self.body, str) else json.dumps(self.body)
+        is_text = isinstance(self.body, str)
+        text = str(self.body) if is_text else shown_document(self.body, ascii_only=True)
         content = text.encode()
         fixed = {"Content-Length": str(len(content)), "Cache-Control": "no-store"}
         return {"Content-Type": "application/json", **fixed, **self.headers}, content

@@ -13,7 +13,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, did_you_mean
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    did_you_mean,
+)
 from automate_kernel.http.answers import HttpAnswer, HttpError
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.exposure import (
@@ -24,13 +29,13 @@ from automate_kernel.operations.exposure import (
     shown_error,
 )
 from automate_kernel.operations.fields import input_fields
-from automate_kernel.operations.outputs import json_document
+from automate_kernel.operations.outputs import answered_output
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.item import bounded_seconds, check_text
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.webhooks.request import BodyError, parse_json
 
-__all__ = ["ExposedOperations", "OperationProblem", "OutputTooLargeError"]
+__all__ = ["ExposedOperations", "OperationProblem"]
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -65,12 +70,6 @@ _TITLES = {
 
 
 _CODES = {408: ErrorCodes.DEADLINE_EXCEEDED.value, 413: "PAYLOAD_TOO_LARGE"}
-
-
-class OutputTooLargeError(AutomateError):
-    """The output is larger than an answer may be."""
-
-    default_code = ErrorCodes.RESOURCE_EXHAUSTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,14 +281,7 @@ class ExposedOperations:
                 idempotency_key=idempotency_key, literal=True,
             )  # fmt: skip
         output = hidden.redact_value(output, cut=False)
-        text = json_document(output, f"output of {name!r}", verb="written")
-        size = len(text.encode("utf-8", "surrogatepass"))
-        if size > self.max_output_bytes:
-            raise OutputTooLargeError(
-                message=f"the output has {size} bytes, and may have {self.max_output_bytes}",
-                hint="ask for less at once",
-                retryable=False,
-            )
+        answered_output(output, f"output of {name!r}", self.max_output_bytes)
         return output
 
     def choices(

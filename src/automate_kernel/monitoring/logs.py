@@ -22,6 +22,7 @@ from datetime import datetime, timezone
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, TextIO
 
+from automate_kernel.documents import shown_document
 from automate_kernel.errors import ConfigError, printed
 from automate_kernel.operations.context import current_call, current_item
 from automate_kernel.secrets import RedactingFilter
@@ -151,7 +152,7 @@ class JsonFormatter(logging.Formatter):
             data["stack"] = dedent(record.stack_info)
         # Lines are what log collectors split at, so there must be none inside.
         try:
-            return json.dumps(data, ensure_ascii=False, default=printed)
+            return shown_document(data)
         except (TypeError, ValueError, RecursionError):
             # Keys that JSON doesn't have, or something that holds itself.
             return json.dumps({name: printed(value) for name, value in data.items()})

@@ -18,6 +18,7 @@ from automate_kernel.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
+    OutputError,
     PluginError,
     SecretError,
     SecretNotFoundError,
@@ -44,7 +45,8 @@ from automate_kernel.templates import areveal, masked, reveal
 
 logger: logging.Logger = get_logger(__name__)
 Work = Callable[[Any], Any]
-_OF_THE_SETUP = (ConfigError, SecretError, PluginError)
+# Classes that the error of a call keeps.
+_KEPT = (ConfigError, SecretError, PluginError, OutputError)
 # For a service that lists its operations; it may have to be started first.
 _ASK_SECONDS = 60.0
 
@@ -471,6 +473,8 @@ class Invoker:
         # An action may quote its input, and the error is logged, stored and shown.
         hidden = Redactor(self._literal_secrets(operation, data))
         clean = self.clean_error(error, f"action {name!r}", hidden)
+        if isinstance(clean, OutputError):
+            clean.operation = name
         if not isinstance(error, AutomateError) or error.__cause__ is not None:
             level, trace = logging.WARNING, None
             if is_bug(error):
@@ -503,9 +507,7 @@ class Invoker:
         else:
             text = f"{what} raised {type(error).__name__}: {error}"
             known = AutomateError(ErrorCodes.INTERNAL, text)
-        # Whose fault it is, that of the set-up or of the caller, is in the class.
-        ours = next((each for each in _OF_THE_SETUP if isinstance(known, each)), None)
-        clean = (AutomateError if ours is None else ours)(
+        clean = _kept_class(known)(
             code=known.code,
             message=redact(known.message),
             hint=redact(known.hint) if known.hint else None,
@@ -537,6 +539,13 @@ class Invoker:
 
 # The types of most outputs.
 _PLAIN = frozenset((type(None), bool, int, float, str, list, dict))
+
+
+def _kept_class(error: AutomateError) -> type[AutomateError]:
+    """Return the class that the clean copy of *error* has: whose fault it is, is in it."""
+    if isinstance(error, OutputError) and error.operation is not None:
+        return AutomateError  # of a call within this one, whose own work may not be done
+    return next((each for each in _KEPT if isinstance(error, each)), AutomateError)
 
 
 def _key(call: Call) -> Key | None:

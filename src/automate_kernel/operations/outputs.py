@@ -10,8 +10,17 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-from automate_kernel.errors import PayloadError, type_name
-from automate_kernel.storage.values import UnstorableError, is_plain, plain_json
+from automate_kernel.documents import shown_document
+from automate_kernel.errors import OutputError, PayloadError, printed, type_name
+from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.values import (
+    MAX_PAYLOAD_BYTES,
+    TooLongError,
+    UnstorableError,
+    encode_json,
+    is_plain,
+    plain_json,
+)
 
 MOST_VALUES = 20_000_000
 """The most values in an output: the caller of an action may take more than can be stored."""
@@ -39,13 +48,68 @@ def json_document(value: Any, what: str, *, verb: str = "stored") -> str:
     """
     Return a JSON *value* as a document for others to read; *what* and *verb* name it in errors.
 
-    Raises `PayloadError` for what Python writes and JSON has not, NaN and infinity, and for an
-    integer of too many digits.
+    Raises `PayloadError` for what Python writes and JSON has not, NaN and infinity, for half a
+    character, and for an integer of too many digits.
     """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if not text.isascii():
+            text.encode()
     except ValueError:
         raise _undocumented(value, what, verb) from None
+    return text
+
+
+def output_error(error: PayloadError, *, hint: str | None = None) -> OutputError:
+    """
+    Return *error*, which is about what an operation returned, as one that says that it was done.
+
+    *hint* is the remedy for an output that is too large.
+    """
+    if isinstance(error, OutputError):
+        return error
+    if isinstance(error, TooLongError):
+        return OutputError(error.message, hint=hint or error.hint, too_large=True)
+    return OutputError(error.message, hint=error.hint)
+
+
+def stored_output(
+    output: Any,
+    what: str,
+    limit: int = MAX_PAYLOAD_BYTES,
+    *,
+    inside: int = 0,
+    hint: str | None = None,
+) -> JsonText:
+    """
+    Return *output* as JSON to be stored, of at most *limit* bytes; *what* names it in errors.
+
+    Raises `OutputError` for one that can't be. *hint* is the remedy for one that is too large.
+    """
+    try:
+        return encode_json(output, what, limit, inside=inside)
+    except PayloadError as error:
+        raise output_error(error, hint=hint) from None
+
+
+def answered_output(output: Any, what: str, most: int | None = None) -> str:
+    """
+    Return an output as a document of JSON, as every door answers its caller; *what* names it.
+
+    Raises `OutputError` for what JSON has not, and for one of more than *most* bytes.
+    """
+    try:
+        text = json_document(output, what, verb="written")
+    except PayloadError as error:
+        raise output_error(error) from None
+    size = len(text.encode()) if most is not None else 0
+    if most is not None and size > most:
+        raise OutputError(
+            f"the {what} takes {size:,} bytes of JSON, and may take {most:,}",
+            hint="the call was made; ask for less at once",
+            too_large=True,
+        )
+    return text
 
 
 def check_sendable(value: Any, what: str) -> None:
@@ -61,6 +125,21 @@ def check_sendable(value: Any, what: str) -> None:
         ).encode()
     except ValueError:
         raise _undocumented(value, what, "sent") from None
+
+
+def shown_input(value: Any) -> Any:
+    """
+    Return a checked input as a JSON value to be shown, whatever its model holds.
+
+    What JSON has not is text: an infinite default is no reason against a call.
+    """
+    return json.loads(shown_document(value, default=_readable))
+
+
+def _readable(value: Any) -> Any:
+    written = _written(value)
+    known = written is not NotImplemented and not isinstance(written, UnstorableError)
+    return written if known else printed(value)
 
 
 def _undocumented(value: Any, what: str, verb: str) -> PayloadError:

@@ -272,13 +272,15 @@ class Plugin:
                 result = execute(spec.name, dict(input_data) if raw else value)
             else:  # its function is not the class's
                 result = spec.call(value)
-            if not inspect.isawaitable(result):
-                return spec.dump(result)
-        return self._awaited(spec, result)
+        if inspect.isawaitable(result):
+            return self._awaited(spec, result)
+        # Not in the plugin's words: it may take what can't be written for a failure of its service.
+        return spec.dump(result)
 
     async def _awaited(self, spec: OperationSpec, result: Awaitable[Any]) -> Any:
         with normalizing(self):
-            return spec.dump(await result)
+            output = await result
+        return spec.dump(output)
 
     @classmethod
     def _title(cls) -> str:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, WorkflowError
+from automate_kernel.operations.finite_schemas import finite_schema
 from automate_kernel.operations.patterns import NOT_LINEAR, find_pattern
 from automate_kernel.operations.schema_bounds import TooManyStepsError, bounded, bounded_steps
 from automate_kernel.operations.unknown_fields import fields_at, unknown
@@ -72,15 +73,17 @@ def json_schema_of(schema: Schema, *, output: bool = False) -> dict[str, Any]:
     if schema is None:
         return {"type": "object"}
     if isinstance(schema, type):
-        return schema.model_json_schema(mode="serialization" if output else "validation")
-    return dict(schema)
+        return finite_schema(
+            schema.model_json_schema(mode="serialization" if output else "validation")
+        )
+    return finite_schema(dict(schema))
 
 
 def schema_of_type(returned: Any) -> dict[str, Any]:
     """Return the JSON Schema of what a function puts out that returns this type."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(returned).json_schema(mode="serialization")
+    return finite_schema(TypeAdapter(returned).json_schema(mode="serialization"))
 
 
 @lru_cache(maxsize=1)

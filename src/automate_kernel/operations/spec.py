@@ -23,7 +23,7 @@ from automate_kernel.errors import (
 )
 from automate_kernel.operations.annotated import Results
 from automate_kernel.operations.context import Call, current_call
-from automate_kernel.operations.outputs import MOST_VALUES, json_output
+from automate_kernel.operations.outputs import MOST_VALUES, json_output, output_error
 from automate_kernel.operations.schemas import (
     Check,
     FieldProblem,
@@ -190,18 +190,22 @@ class OperationSpec:
         value = self.validate(data)
         return self.binding(value, current_call() or Call(self.name), *instance)
 
-    def dump(self, output: Any, *, what: str = "") -> Any:
+    def dump(self, output: Any) -> Any:
         """
         Return *output* as a JSON value, in which every value keeps its type.
 
-        *what* names it in errors, if it isn't the operation's output.
-
         Models and dataclasses become what pydantic writes for them; dates, times, UUIDs, decimals
         and paths become text. What else JSON has not, such as keys that are no text, is written as
-        the annotation of the function says. Raises `PayloadError` where it doesn't.
+        the annotation of the function says. Raises `OutputError` where it doesn't.
         """
         if self._plain and is_plain(output, most=MOST_VALUES):
             return output
+        try:
+            return self._dumped(output)
+        except PayloadError as error:
+            raise output_error(error) from None
+
+    def _dumped(self, output: Any) -> Any:
         if self.is_unread:
             try:
                 return json_output(output, self.name)
@@ -210,7 +214,7 @@ class OperationSpec:
         if self.is_step:
             return self.results().write(output)
         try:
-            return json_output(output, what or f"output of {self.name!r}", returned=not what)
+            return json_output(output, f"output of {self.name!r}", returned=True)
         except PayloadError:
             results = self._written_results()
             if results is None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from automate_kernel.errors import nearest
+from automate_kernel.operations.finite_schemas import finite_schema
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -69,7 +70,7 @@ def config_schema_of(model: type[BaseModel]) -> dict[str, Any]:
                 found.setdefault("additionalProperties", False)
             return found
 
-    return model.model_json_schema(schema_generator=ClosingSchema)
+    return finite_schema(model.model_json_schema(schema_generator=ClosingSchema))
 
 
 def _reshaped_models(

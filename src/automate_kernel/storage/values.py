@@ -61,26 +61,39 @@ class Redaction(Protocol):
         """Return True if there may be a secret in *text*, a document of JSON."""
 
 
+class TooLongError(PayloadError):
+    """A value takes more JSON than may be stored of it."""
+
+
 class UnstorableError(Exception):
     """
     A part of a value can't be stored: the place, the reason and the remedy.
 
-    If it is *typed*, one who knows its type could write it.
+    If it is *typed*, one who knows its type could write it. If there is *too_much* of it, the whole
+    is longer than it may be.
     """
 
     def __init__(
-        self, path: tuple[str | int, ...], message: str, hint: str, *, typed: bool = False
+        self,
+        path: tuple[str | int, ...],
+        message: str,
+        hint: str,
+        *,
+        typed: bool = False,
+        too_much: bool = False,
     ) -> None:
         self.path: tuple[str | int, ...] = path
         self.message: str = message
         self.hint: str = hint
         self.typed: bool = typed
+        self.too_much: bool = too_much
         super().__init__(message)
 
     def about(self, name: str, inside: int = 0, *, verb: str = "stored") -> PayloadError:
         """Return the error about the value *name*, without the first *inside* parts of the path."""
         where = _shown(self.path[inside:])
-        return PayloadError(f"the {name} can't be {verb}: {where} {self.message}", hint=self.hint)
+        error = TooLongError if self.too_much else PayloadError
+        return error(f"the {name} can't be {verb}: {where} {self.message}", hint=self.hint)
 
 
 def encode_json(
@@ -116,7 +129,7 @@ def encode_json(
     ):
         _plain(value, name, inside, most)
     if len(text) > limit or (not ascii_only and len(text.encode()) > limit):
-        raise PayloadError(f"the {name} is too long: over {limit:,} bytes of JSON", hint=_ELSEWHERE)
+        raise TooLongError(f"the {name} is too long: over {limit:,} bytes of JSON", hint=_ELSEWHERE)
     if redact is not None and redact.finds(text):
         # As it would be stored, so that no type of Python's hides anything.
         return encode_json(redact(json.loads(text)), name, limit, inside=inside)
@@ -241,7 +254,7 @@ class _Copy:
             hint = "pass the parts once, without what holds them"
             raise UnstorableError(path, "is a circular reference", hint)
         if self.left < 0:
-            raise UnstorableError(path, "is one value too many", _ELSEWHERE)
+            raise UnstorableError(path, "is one value too many", _ELSEWHERE, too_much=True)
         if len(path) >= self.levels + self.inside_of:
             hint = "flatten it, or pass it as a string of JSON"
             raise UnstorableError(path, f"is nested deeper than {self.levels} levels", hint)

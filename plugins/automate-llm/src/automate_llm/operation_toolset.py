@@ -12,7 +12,14 @@ from pydantic_ai.exceptions import ApprovalRequired, ModelRetry, ToolFailed
 from pydantic_ai.tools import RunContext, ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
-from automate_kernel import AutomateError, ConfigError, ErrorCodes, Kernel, current_call
+from automate_kernel import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    Kernel,
+    OutputError,
+    current_call,
+)
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.exposure import (
     check_tool,
@@ -21,7 +28,7 @@ from automate_kernel.operations.exposure import (
     model_schema,
     tool_name,
 )
-from automate_kernel.operations.outputs import json_document
+from automate_kernel.operations.outputs import answered_output
 from automate_kernel.operations.spec import OperationSpec
 from automate_llm.durable_run import current_run
 
@@ -102,12 +109,12 @@ class OperationToolset(AbstractToolset[Any]):
             # Literally: text of a model is no template and no reference to a secret.
             output = await self._kernel.aperform(call, tool_args)
             # Pydantic AI makes null of NaN, and a model would believe it.
-            json_document(output, f"output of {operation!r}", verb="told")
+            answered_output(output, f"output of {operation!r}")
             return output
+        except OutputError as error:
+            # Another try would do it once more.
+            raise ToolFailed(f"It was done, but {error}") from error
         except AutomateError as error:
-            if error.message.startswith(f"the output of {operation!r} can't be"):
-                # Another try would do it once more.
-                raise ToolFailed(f"It was done, but {error}") from error
             if error.code is ErrorCodes.INVALID_ARGUMENT:
                 raise ModelRetry(str(error)) from error
             if error.retryable:

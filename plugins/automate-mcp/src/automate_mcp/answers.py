@@ -7,31 +7,22 @@ from typing import Any
 
 from mcp import types
 
-from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
+from automate_kernel.errors import OutputError
 from automate_kernel.operations.exposure import shown_error
-from automate_kernel.operations.outputs import json_document
+from automate_kernel.operations.outputs import answered_output
 
 
-def answer(output: Any, *, most: int) -> types.CallToolResult:
+def answer(output: Any, *, most: int, what: str = "answer") -> types.CallToolResult:
     """
-    Return the result with *output*, as an object and as text.
+    Return the result with *output*, as an object and as text; *what* names it in errors.
 
     What isn't an object stands in the field ``result``. One of more than *most* bytes is an error.
     """
     structured = output if isinstance(output, dict) else {"result": output}
     try:
-        text = json_document(output, "output", verb="written")
-    except PayloadError as error:
+        text = answered_output(output, what, most)
+    except OutputError as error:
         return failed(error)
-    if len(text.encode("utf-8", "surrogatepass")) > most:
-        return failed(
-            AutomateError(
-                ErrorCodes.RESOURCE_EXHAUSTED,
-                f"it was done, but its output takes more than {most:,} bytes",
-                hint="ask for less",
-                retryable=False,
-            )
-        )
     return types.CallToolResult(
         content=[types.TextContent(type="text", text=text)], structured_content=structured
     )

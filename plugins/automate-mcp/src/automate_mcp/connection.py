@@ -32,7 +32,7 @@ from automate_mcp.readable_tools import with_readable_lists
 from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import UNSURE, error_of, unreadable
 from automate_mcp.signing import RequestSigning
-from automate_mcp.stdio import TOO_LARGE, ProcessServer, is_gone, process_transport
+from automate_mcp.stdio import EndReason, ProcessServer, is_gone, process_transport
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ _PATIENCE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _PING_SECONDS = 5.0
 _CLOSE_SECONDS = 8.0
-_UNKNOWN = "the server has ended the session"
+_UNKNOWN = EndReason("the server has ended the session")
 # Turns of the loop until the end of a process's output is noticed.
 _LOOKS = 5
 
@@ -57,7 +57,7 @@ class _KeptSession:
     failure: BaseException | None = None
     pid: int | None = None
     """The number of the server's process, if it is one of ours."""
-    ended: str | None = None
+    ended: EndReason | None = None
     """The reason why it can't be used any more."""
     used_at: float = field(default_factory=time.monotonic)
     suspect: bool = False
@@ -80,7 +80,7 @@ class _KeptSession:
         """Note the number of the server's process."""
         self.pid = pid
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: EndReason) -> None:
         """Let its task end, for the first *reason* that is given."""
         self.ended = self.ended or reason
         self.stop.set()
@@ -221,13 +221,13 @@ class Connection:
             lost = True
         if not lost:
             return error_of(error, f"the server of {self.key!r}", idempotent=idempotent)
-        reason = session.ended or "the session has ended"
+        reason = session.ended or EndReason("the session has ended")
         if session.ended is None:
             session.end(reason)
         self._forget(session)
-        text = f"the server of {self.key!r} was lost during the call: {reason}"
+        text = f"the server of {self.key!r} was lost during the call: {reason.text}"
         hint: str | None = None if idempotent else UNSURE
-        if reason.startswith(TOO_LARGE):  # the next attempt would get the same
+        if reason.too_large:  # the next attempt would get the same
             less = "ask for less, or raise max_result_bytes in the config"
             hint = f"{less}; {hint}" if hint else less
             return AutomateError(ErrorCodes.RESOURCE_EXHAUSTED, text, hint=hint, retryable=False)
@@ -241,7 +241,7 @@ class Connection:
                 await anyio.lowlevel.checkpoint()
             session = self._session
             if session is not None and session.pid is not None and is_gone(session.pid):
-                session.end("it has ended")
+                session.end(EndReason("it has ended"))
             if session is not None and session.ended is None and await self._answers(session):
                 return session
             if session is not None:
@@ -272,7 +272,7 @@ class Connection:
                 else:  # the newer protocol has no ping
                     await mcp.send_discover(mcp.protocol_version)
         except (MCPError, TimeoutError):
-            session.end("it doesn't answer")
+            session.end(EndReason("it doesn't answer"))
             self._logger.warning("the server of %r doesn't answer, and is started anew", self.key)
             return False
         session.used_at, session.suspect = time.monotonic(), False
@@ -320,7 +320,9 @@ class Connection:
             return error_of(error, what, idempotent=True)
         if isinstance(error, ValidationError):
             return unreadable(error, f"the server of {self.key!r}")
-        reason = session.ended or (type(error).__name__ if error else "it has ended")
+        reason = type(error).__name__ if error else "it has ended"
+        if session.ended is not None:
+            reason = session.ended.text
         if str(error).startswith("Unsupported protocol version"):
             reason = str(error)  # the process ended since the SDK let go of it
         return AutomateError(
@@ -349,7 +351,7 @@ class Connection:
             session.failure = session.failure or error
             self._logger.debug("the session of %r ended: %s", self.key, type(error).__name__)
         finally:
-            session.end("the session has ended")
+            session.end(EndReason("the session has ended"))
             session.ready.set()
 
     def _listens(self, client: Client) -> bool:
@@ -410,7 +412,7 @@ class Connection:
     async def _end_session(self) -> None:
         self._session = None
         for session in self._kept:
-            session.end("it was closed")
+            session.end(EndReason("it was closed"))
             if session.task is not None and not session.ready.is_set():
                 session.task.cancel()  # it waits for the server's first answer
         await self._ended({each.task for each in self._kept if each.task is not None})

@@ -93,7 +93,11 @@ class Executions:
         if not whole and execution.status.finished:
             if told["error"] is not None or execution.status.value != "COMPLETED":
                 return failed(_end_of(execution))
-            return answer(execution.output, most=self._settings.max_output_bytes)
+            return answer(
+                execution.output,
+                most=self._settings.max_output_bytes,
+                what="output of the workflow",
+            )
         if not whole:
             told["next"] = "a person has to approve it; ask for its state by execution_status"
         return answer(told, most=self._settings.max_output_bytes)

@@ -80,7 +80,10 @@ class OperationTool:
                 output = await self.kernel.aperform(call, arguments, timeout=timeout)
         output = hidden.redact_value(output, cut=False)
         problem = self._misfit(output)
-        return failed(problem) if problem else answer(output, most=self.settings.max_output_bytes)
+        if problem is not None:
+            return failed(problem)
+        what = f"output of {self.operation!r}"
+        return answer(output, most=self.settings.max_output_bytes, what=what)
 
     def _output_schema(self) -> dict[str, Any] | None:
         return portable(wrapped_schema(self.spec.output_json_schema()))

@@ -25,8 +25,6 @@ from mcp.shared.message import SessionMessage
 from automate_kernel.errors import ConfigError
 from automate_mcp.messages import parsed
 
-TOO_LARGE = "it sent a message of more than"
-"""The begin of the reason for the end of a session whose server sent too much at once."""
 _CHUNK = 65_536
 # Between the end of its input and SIGTERM, and between that and SIGKILL.
 _GRACE_SECONDS = 1.0
@@ -38,6 +36,15 @@ _MOST_LOG_LINES, _LOG_SECONDS = 200, 10.0
 T = TypeVar("T")
 Incoming = SessionMessage | Exception
 Streams = tuple[MemoryObjectReceiveStream[Incoming], MemoryObjectSendStream[SessionMessage]]
+
+
+@dataclass(frozen=True, slots=True)
+class EndReason:
+    """The reason why a server can't be talked to any more, with a *text* for people."""
+
+    text: str
+    too_large: bool = False
+    """True if it sent more at once than is allowed: the same call would get the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,7 @@ class ProcessServer:
     max_message_bytes: int = 1_048_576
     log: Callable[[str], None]
     started: Callable[[int], None]
-    ended: Callable[[str], None]
+    ended: Callable[[EndReason], None]
 
 
 @asynccontextmanager
@@ -120,7 +127,7 @@ def is_gone(pid: int) -> bool:
 async def _read(
     server: ProcessServer, process: Process, to_session: MemoryObjectSendStream[Incoming]
 ) -> None:
-    reason = "it has ended"
+    reason = EndReason("it has ended")
     async with to_session:
         try:
             async for line in _lines(_pipe(process.stdout), server.max_message_bytes):
@@ -134,9 +141,10 @@ async def _read(
                     continue
                 await to_session.send(message)
         except _LineTooLongError:
-            reason = f"{TOO_LARGE} {server.max_message_bytes:,} bytes"
+            text = f"it sent a message of more than {server.max_message_bytes:,} bytes"
+            reason = EndReason(text, too_large=True)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            reason = "its output was closed"
+            reason = EndReason("its output was closed")
         finally:
             server.ended(reason)
 
@@ -179,7 +187,7 @@ async def _write(
                 text = sent.message.model_dump_json(by_alias=True, exclude_unset=True)
                 await stdin.send(text.encode() + b"\n")
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            server.ended("its input was closed")
+            server.ended(EndReason("its input was closed"))
 
 
 async def _log(server: ProcessServer, process: Process) -> None:

@@ -142,7 +142,7 @@ class _Schemas:
         if schema is None:
             return None
         try:
-            if len(json.dumps(schema)) > _MOST_SCHEMA:
+            if len(json.dumps(schema, allow_nan=False)) > _MOST_SCHEMA:
                 raise ValueError("it is too large")
             usable: Mapping[str, Any] = without_patterns(schema, self._takes)
             compile_schema(usable, what)({})

@@ -20,6 +20,7 @@ from automate_kernel.errors import (
     SecretError,
 )
 from automate_kernel.operations.exposure import hiding_secrets
+from automate_kernel.operations.outputs import answered_output
 from automate_kernel.secrets.masking import masked_by_schema
 from automate_kernel.secrets.redaction import redact_shown
 
@@ -242,6 +243,7 @@ def _called(kernel: Kernel, spec: OperationSpec, operation: str, given: Any, **o
         # What it logs goes to the terminal too, and so does its output.
         with hiding_secrets(given, spec.json_schema()) as hidden:
             output = kernel.invoke(operation, given, **options)
+        answered_output(output, f"output of {operation!r}")
         return redact_shown(hidden.redact_value(output, cut=False))
     except AutomateError as error:
         if isinstance(error, (ConfigError, SecretError, PluginError)):

@@ -14,10 +14,11 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.outputs import stored_output
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES
 from automate_kernel.workflows.definition.blocks import (
     block_of,
     elements_begun,
@@ -468,7 +469,7 @@ class _Flow:
     def _give_output(self) -> None:
         try:
             output = self._program.output(self._view)
-            encoded = encode_json(output, "output of the workflow", self._most_output)
+            encoded = stored_output(output, "output of the workflow", self._most_output)
             continued = self._waiting.continued_by(self._view)
             if continued is not None:
                 payload = continued.output["payload"]
@@ -935,7 +936,7 @@ class _Flow:
             self._draft.turn.outputs[scope.block.id, scope.position] = NOT_HERE
             return output
         name = f"output of step {scope.block.id!r}"
-        encoded = encode_json(output, name, self._most_output)
+        encoded = stored_output(output, name, self._most_output)
         self._draft.keep_output((scope.block.id, scope.position), encoded)
         return output
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from automate_kernel.errors import LeaseLostError, UnknownHereError
+from automate_kernel.operations.outputs import stored_output
 from automate_kernel.outbox import (
     ItemStatus,
     NewItem,
@@ -102,7 +103,7 @@ def _step_row(save: Save, run: StepRun) -> Row:
     if run.output_ref is not None:
         output = NOT_HERE
     elif output is None:
-        output = encode_json(run.output, f"output of step {run.step_id!r}")
+        output = stored_output(run.output, f"output of step {run.step_id!r}")
     # Ids are made when runs begin: their order is that of the rows.
     row_id, since = save.begun.get(run.key) or (new_id(), None)
     code, error, group = stored_error(run)

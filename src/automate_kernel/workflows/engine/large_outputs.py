@@ -20,14 +20,15 @@ import threading
 from collections.abc import Container, Iterable
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.outputs import stored_output
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.codec import NULL, JsonText
 from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.rows import Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, STEP
-from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES
 from automate_kernel.worker.handler import should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.execution import Execution, StepRun
@@ -75,13 +76,8 @@ class LargeOutputs:
         return MAX_PAYLOAD_BYTES if self.store is None else MAX_OUTPUT_BYTES
 
     def encode(self, output: Any, name: str) -> JsonText:
-        """Return *output* as JSON; raises `PayloadError` for one that can't be kept."""
-        try:
-            return encode_json(output, name, self.most)
-        except PayloadError as error:
-            if self.store is None and "too long" in error.message:
-                raise PayloadError(error.message, hint=_HINT) from None
-            raise
+        """Return *output* as JSON; raises `OutputError` for one that can't be kept."""
+        return stored_output(output, name, self.most, hint=_HINT if self.store is None else None)
 
     def is_large(self, text: JsonText) -> bool:
         """Return True if the JSON *text* is for the store."""

@@ -28,12 +28,13 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import is_bug
 from automate_kernel.operations.interruption import is_interruption
+from automate_kernel.operations.outputs import stored_output
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS
 from automate_kernel.secrets.handles import masked
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of, log_error
-from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES
 from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.code.calls import (
     ContinuedAsNewError,
@@ -594,7 +595,7 @@ class _Driver:
             run.output_ref, encoded = outcome.ref, outcome.encoded
             if encoded is None and outcome.ref is None and run.output is not None:
                 # Before the function gets it: what that changes must not be saved.
-                encoded = encode_json(run.output, f"output of step {run.step_id!r}")
+                encoded = stored_output(run.output, f"output of step {run.step_id!r}")
             if encoded is not None:
                 self._draft.keep_output(run.key, encoded)
         elif self._retries(step, run, one, error):
@@ -822,7 +823,7 @@ class _Driver:
             return None
         try:
             output = self._program.function.output(value)
-            encoded = encode_json(output, "output of the workflow", self.most_output)
+            encoded = stored_output(output, "output of the workflow", self.most_output)
         except AutomateError as unfit:
             return unfit
         self._draft.turn.output, self._draft.turn.encoded = output, encoded

@@ -9,6 +9,7 @@ from typing import Any
 
 from automate_kernel.durations import format_duration, parse_duration
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.outputs import stored_output
 from automate_kernel.secrets.handles import masked
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import encode_json
@@ -126,7 +127,7 @@ class WaitingSteps:
         self._events_taken().add(event.id)
         output = event.to_json()
         name = f"output of step {step.id!r}"
-        return WaitEnd(output, encoded=encode_json(output, name, MOST_BYTES, inside=1))
+        return WaitEnd(output, encoded=stored_output(output, name, MOST_BYTES, inside=1))
 
     def take(self, output: Any) -> None:
         """Let the event that *output* was made of answer no other step."""
