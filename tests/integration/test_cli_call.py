@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -162,6 +163,23 @@ def test_the_output_is_text_or_json(run: Callable[..., Any]) -> None:
     assert run("chat.say", "--text", "hi", "--json").stdout == '"hi"\n'
     assert run("chat.quiet").stdout == ""
     assert run("chat.say", "--text=--json").stdout == "--json\n"
+
+
+def test_a_command_that_a_program_runs_within_itself_leaves_its_logs(
+    run: Callable[..., Any],
+) -> None:
+    """All of its warnings were silent from then on."""
+    root, own = logging.getLogger(), logging.NullHandler()
+    level = root.level
+    root.setLevel(logging.INFO)
+    root.addHandler(own)
+    before = root.handlers[:], root.level, logging.getLogger("httpx").level
+    try:
+        run("chat.say", "--text", "hi")
+        assert (root.handlers, root.level, logging.getLogger("httpx").level) == before
+    finally:
+        root.removeHandler(own)
+        root.setLevel(level)
 
 
 @pytest.mark.parametrize("how", [(), ("--json",)])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from automate_kernel.cli.output import Output, log_to_stderr
+from automate_kernel.cli.output import Output, kept_logging, log_to_stderr
 from automate_kernel.cli.session import HostSession, Session
 from automate_kernel.cli.settings import SETTINGS, Setting
 from automate_kernel.errors import (
@@ -119,7 +119,7 @@ class TextCommand(TyperCommand):
         flags = {"database": database} if database else {}
         ctx.session = Session(given["config"] or before.get("config"), flags)
         ctx.session.note = ctx.out.note
-        with reporting(debug=ctx.debug):
+        with kept_logging(), reporting(debug=ctx.debug):
             log_to_stderr("debug" if ctx.debug else "error", brief=not ctx.debug)
             try:
                 for name, near in ctx.session.settings.strays:

@@ -224,6 +224,9 @@ def ago(moment: datetime | None) -> str:
     return seconds(max(0.0, (datetime.now(timezone.utc) - moment).total_seconds())) + " ago"
 
 
+_NOISY = ("httpx", "httpcore", "sqlalchemy", "uvicorn", "asyncio")
+
+
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # none before Python 3.11
     """The handler that is replaced when the level or the filters change."""
 
@@ -262,8 +265,27 @@ def log_to_stderr(
     root.handlers[:] = [*(each for each in root.handlers if type(each) is not _Handler), handler]
     root.setLevel(level.upper())
     # Below their warnings they are of no use here.
-    for name in ("httpx", "httpcore", "sqlalchemy", "uvicorn", "asyncio"):
+    for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+@contextmanager
+def kept_logging() -> Iterator[None]:
+    """
+    Have the logging of the process as it was, after a block that calls `log_to_stderr`.
+
+    A program or a test that runs a command within itself would be silent from then on.
+    """
+    loggers = [logging.getLogger(), *map(logging.getLogger, _NOISY)]
+    levels, handlers = [each.level for each in loggers], loggers[0].handlers[:]
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
+        added = [each for each in loggers[0].handlers if type(each) is not _Handler]
+        ours = [each for each in handlers if type(each) is _Handler]
+        loggers[0].handlers[:] = [*added, *ours]
 
 
 def redact_logs(kernel: Kernel) -> None:

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from automate_kernel.cli.command import adopt, reporting
-from automate_kernel.cli.output import log_to_stderr
+from automate_kernel.cli.output import kept_logging, log_to_stderr
 from automate_kernel.cli.session import HostSession
 from automate_kernel.cli.settings import load_settings
 from automate_kernel.errors import ConfigError
@@ -80,6 +80,8 @@ class _PluginCommand(TyperCommand):
         if isinstance(parent.obj, HostSession):
             adopt(self._real, parent.info_name)
         else:
+            # Until the command has ended.
+            parent.with_resource(kept_logging())
             with reporting(debug=False):
                 log_to_stderr("error", brief=True)
                 self._real  # noqa: B018  (imported, or reported)
