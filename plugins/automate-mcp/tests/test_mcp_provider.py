@@ -23,6 +23,7 @@ from automate_mcp.tool_server import ListedTools, ToolServer
 from mcp.types import Tool
 from mcp_support import SECRET, until
 
+from automate_kernel.monitoring.connections import connection_findings
 from automate_kernel import AutomateError, Kernel, ProviderContext
 from automate_kernel.errors import ConfigError, ErrorCodes
 from automate_kernel.testing.providers import ProviderContract
@@ -462,6 +463,8 @@ def test_a_tool_that_can_not_be_read_hides_no_other(
     assert kernel.invoke("bad.work")["text"] == ""
     assert says in caplog.text
     assert says in asyncio.run(kernel.provider("bad").check())
+    (finding,) = connection_findings(kernel)
+    assert says in finding.text and finding.state == "ok"
     assert caplog.text.count(says) == 1, "it is logged once, however often the list is read"
     if "broken" in says:
         error = error_of(lambda: kernel.invoke("bad.broken"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from automate_kernel.authoring.levels import REQUIREMENTS, PluginLevel, reached
 from automate_kernel.authoring.packaging import PACKAGING
 from automate_kernel.authoring.project import PluginProject
 from automate_kernel.errors import AutomateError, ConfigError
+from automate_kernel.monitoring.connections import connection_answer
 from automate_kernel.operations.example import example_of
 from automate_kernel.operations.fields import field_description
 from automate_kernel.operations.plugin import Plugin, create
@@ -300,17 +300,6 @@ def _connection(check: PluginCheck) -> Iterator[Fault]:
             )
         else:
             check.notes.append(f"{found.key}: {answer}")
-
-
-def connection_answer(kernel: Kernel, kind: str, key: str) -> str:
-    """Return what the connection test of a plugin says; raises `AutomateError` if it fails."""
-    try:
-        answer = kernel.operations.instance(kind, key).check()
-        if inspect.isawaitable(answer):  # on the loop where the plugin is closed, too
-            answer = kernel.operations.portal.run(answer)
-    except Exception as error:
-        raise kernel.operations.clean_error(error, f"{kind} {key!r}") from None
-    return "it has no connection test" if answer is None else kernel.redactor.redact(str(answer))
 
 
 def _contract(check: PluginCheck) -> Iterator[Fault]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Each has a session, on a thread of its own; the oldest that nobody uses makes room.
 _MOST_ACCOUNTS = 50
-_MOST_PROBLEMS = 5
+_MOST_PROBLEMS = 20
 
 
 class _Specs(dict[str, CapabilitySpec]):

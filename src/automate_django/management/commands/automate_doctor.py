@@ -18,6 +18,7 @@ from automate_django.kernel import get_kernel
 from automate_django.management.base import as_json, command_errors, duration
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring import diagnosis
+from automate_kernel.monitoring.connections import connection_findings
 from automate_kernel.monitoring.diagnosis import Finding
 
 _PACKAGES = ("automate-kernel", "Django", "djangorestframework", "django-tasks", "psycopg")
@@ -101,6 +102,11 @@ class Command(BaseCommand):
         idle = "report work that is due for so long and that no worker works on"
         help_ = f"{idle} (default: %(default)s)"
         parser.add_argument("--idle-after", default="60s", metavar="DURATION", help=help_)
+        parser.add_argument(
+            "--test-connections",
+            action="store_true",
+            help="have the plugins that have config ask their services, too",
+        )
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -122,6 +128,8 @@ class Command(BaseCommand):
                 ),
                 "workers": lambda: _workers(seconds),
             }
+            if options["test_connections"]:
+                checks["connections"] = lambda: connection_findings(get_kernel())
             findings = diagnosis.findings_of(checks.items(), debug=bool(options["traceback"]))
             broken = sum(each.state == "fail" for each in findings)
             if options["json"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ import typer
 
 from automate_kernel.cli.command import Commands, Context, WorkFailedError
 from automate_kernel.cli.database import is_stand_in
-from automate_kernel.cli.inputs import duration, option
+from automate_kernel.cli.inputs import duration, flag, option
 from automate_kernel.cli.output import Columns, attributes, rows_of
 from automate_kernel.cli.version import version_line
 from automate_kernel.errors import AutomateError
+from automate_kernel.monitoring.connections import connection_findings
 from automate_kernel.monitoring.diagnosis import (
     Finding,
     clock_finding,
@@ -43,6 +45,7 @@ secrets_app: Commands = Commands(
 @app.called(
     "automate doctor",
     "automate doctor --json",
+    "automate doctor --test-connections   # starts servers of MCP, and asks other services",
     "automate doctor --idle-after 15m   # where a worker runs every ten minutes",
 )
 def doctor(
@@ -52,6 +55,9 @@ def doctor(
         "Report work that is due for so long and that no worker works on.",
         metavar="DURATION",
     ),
+    test_connections: bool = flag(
+        "--test-connections", "Have the plugins that have config ask their services, too."
+    ),
 ) -> None:
     """
     Check the database and its tables, plugins, secrets, workflows, executions, workers and clocks.
@@ -60,6 +66,8 @@ def doctor(
     that nobody works on, for example.
     """
     checks = _checks(context, duration(idle_after, "--idle-after"))
+    if test_connections:
+        checks = chain(checks, [("connections", lambda: _connections(context))])
     findings = findings_of(checks, debug=context.debug)
     out, broken = context.out, sum(each.state == "fail" for each in findings)
     out.data({"ok": not broken, "findings": [each.to_json() for each in findings]})
@@ -97,6 +105,10 @@ def _checks(
             idle_seconds=idle_seconds,
         ),
     )
+
+
+def _connections(context: Context) -> list[Finding]:
+    return connection_findings(context.session.in_memory(workflows=False))
 
 
 def _plugins(kernel: Kernel) -> list[Finding]:
