@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from automate_kernel.operations.patterns import NOT_LINEAR, PatternBudget, find_pattern
+from automate_kernel.operations.usual_schemas import is_surely_valid
 
 _STEPS, _STEPS_PER_VALUE = 200_000, 30
 
@@ -47,6 +48,8 @@ def bounded(chosen: Any, schema: Mapping[str, Any]) -> Any:
     """
     from jsonschema import FormatChecker, SchemaError
 
+    if is_surely_valid(chosen.__name__, schema):
+        return _extended(chosen)
     checker, budget = FormatChecker(["regex"]), PatternBudget()
     checker.checks("regex")(lambda value: not isinstance(value, str) or budget.takes(value))
     chosen.check_schema(schema, format_checker=checker)
