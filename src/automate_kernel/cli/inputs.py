@@ -7,13 +7,15 @@ import sys
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
 from automate_kernel.cli.command import WorkFailedError
 from automate_kernel.cli.settings import meant
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.storage.values import NestingError
+from automate_kernel.storage.values import read_json as strict_json
 
 
 def option(default: Any, help: str, *names: str, **more: Any) -> Any:
@@ -58,13 +60,13 @@ def read_json(source: str, option: str | None = None) -> Any:
     """Return the JSON in a file or standard input, or, for an *option*, in the text itself."""
     text, where = (source, option) if option else (_read_text(source), _called(source))
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return strict_json(text)
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"{where} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}",
             hint="""text is '"text"', and an object '{"name": 1}'""" if option else None,
         ) from None
-    except RecursionError:
+    except NestingError:
         raise ConfigError(f"{where} is nested too deeply to be read") from None
     except ValueError as error:
         raise ConfigError(f"{where} is not JSON: {error}") from None
@@ -72,10 +74,6 @@ def read_json(source: str, option: str | None = None) -> Any:
 
 def _called(source: str) -> str:
     return "standard input" if source == "-" else source
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def duration(text: str, option: str) -> float:

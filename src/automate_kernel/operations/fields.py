@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 from automate_kernel.secrets.masking import is_secret_name
+from automate_kernel.storage.values import read_json
 
 __all__ = ["FieldTextError", "InputField", "assembled", "input_fields", "takes_more_fields"]
 
@@ -162,13 +163,9 @@ _READERS = {
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        return read_json(text)
+    except ValueError:
         raise FieldTextError("must be JSON") from None
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
 
 
 def _takes_text(schema: _Schema) -> bool:

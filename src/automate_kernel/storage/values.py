@@ -315,7 +315,7 @@ class NestingError(ValueError):
     """JSON that is nested too deep to be read."""
 
 
-def read_json(text: str, *, parse_int: Callable[[str], Any] | None = None) -> Any:
+def read_json(text: str | bytes, *, parse_int: Callable[[str], Any] | None = None) -> Any:
     """
     Return the value of a JSON document; raise `ValueError` for any other text.
 

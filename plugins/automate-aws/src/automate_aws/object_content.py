@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, type_name
+from automate_kernel.storage.values import read_json
 
 CONTENT_TYPES: dict[str, str] = {
     "text": "text/plain; charset=utf-8",
@@ -40,8 +41,8 @@ def decoded(data: bytes, encoding: str) -> Any:
     if encoding == "base64":
         return base64.b64encode(data).decode("ascii")
     try:
-        return json.loads(data) if encoding == "json" else data.decode()
-    except (ValueError, RecursionError):
+        return read_json(data) if encoding == "json" else data.decode()
+    except ValueError:
         wanted = "JSON" if encoding == "json" else "UTF-8 text"
         raise AutomateError(
             ErrorCodes.FAILED_PRECONDITION,

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from automate_aws.sqs_models import QueueMessage
 from automate_kernel import AutomateError, ErrorCodes, PayloadError, PolledEvent, current_call
-from automate_kernel.storage.values import encode_json
+from automate_kernel.storage.values import encode_json, read_json
 
 MOST_BYTES: int = 1024 * 1024
 """The most bytes of a request's messages, with their attributes."""
@@ -103,8 +103,8 @@ def _size(entry: dict[str, Any]) -> int:
 
 def _parsed(text: str) -> Any:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = read_json(text)
+    except ValueError:
         return text
     return found if isinstance(found, (dict, list)) else text
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from automate_http.exchange import Reply
 from automate_http.guard import origin
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.storage.values import read_json
 
 _SHOWN_PROBLEMS = 5
 
@@ -30,8 +31,8 @@ def read_answer(reply: Reply, returns: Any) -> Any:
     if returns is None and not reply.content:
         return None
     try:
-        value = json.loads(reply.content, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        value = read_json(reply.content)
+    except ValueError:
         where = f"{reply.method} {origin(reply.url)}"
         raise AutomateError(
             ErrorCodes.UNAVAILABLE, f"{where} answered {reply.status} with no valid JSON"
@@ -67,7 +68,3 @@ def _problems(error: ValidationError) -> str:
 @lru_cache(256)
 def _adapter(returns: Any) -> TypeAdapter[Any]:
     return TypeAdapter(returns)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)

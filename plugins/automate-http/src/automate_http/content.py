@@ -6,12 +6,13 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlencode
 
 from automate_http.exchange import Reply
 from automate_http.messages import HttpResponse, PostInput, Scalar
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.storage.values import read_json
 
 _JSON = re.compile(r"application/(json|[a-z0-9.+-]*\+json)|text/json", re.IGNORECASE)
 _CHARSET = re.compile(r""";\s*charset\s*=\s*"?([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)
@@ -64,8 +65,8 @@ def _body(kind: str, content: bytes) -> dict[str, Any]:
         return {}
     if _JSON.match(kind):
         try:
-            return {"json": json.loads(content, parse_constant=_no_constant)}
-        except (ValueError, RecursionError):
+            return {"json": read_json(content)}
+        except ValueError:
             pass  # a proxy's error page, say: the text says more than an error here
     text = _decoded(kind, content)
     return {"base64": base64.b64encode(content).decode()} if text is None else {"text": text}
@@ -94,7 +95,3 @@ def _utf8(text: str) -> bytes:
         raise AutomateError(
             ErrorCodes.INVALID_ARGUMENT, "the body has half a surrogate pair, which is no text"
         ) from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import yaml
 
 from automate_kernel.errors import ConfigError
+from automate_kernel.storage.values import read_json
 from automate_openapi.pointers import value_at
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
@@ -117,7 +118,7 @@ def parse(text: bytes, place: str) -> Any:
     try:
         words = text.decode("utf-8-sig")
         if words.lstrip()[:1] == "{":
-            return json.loads(words, parse_constant=_no_constant)
+            return read_json(words)
         found = yaml.load(words, Loader=_loader())  # noqa: S506 - a safe loader
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
@@ -167,10 +168,6 @@ def _check_size(content: Any, place: str) -> None:
         if isinstance(node, (dict, list)):
             children = node.values() if isinstance(node, dict) else node
             waiting.extend((child, depth + 1) for child in children)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
 
 
 # Plain scalars are read as JSON has them: no dates, no sexagesimal numbers, and "no" is a country.

@@ -6,7 +6,6 @@ import codecs
 import csv
 import datetime as dt
 import io
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -221,8 +220,8 @@ def _flag(raw: Any) -> bool:
 
 def _json(raw: Any) -> Any:
     try:
-        return json.loads(raw) if isinstance(raw, str) else raw
-    except (ValueError, RecursionError):
+        return read_json(raw) if isinstance(raw, str) else raw
+    except ValueError:
         raise ValidationError(_("This is no JSON.")) from None
 
 
