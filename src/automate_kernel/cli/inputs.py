@@ -1,21 +1,18 @@
-"""The input of commands: JSON from text, files and standard input, durations, confirmations."""
+"""Options and arguments that commands have in common, and confirmations."""
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import datetime, timedelta
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from automate_kernel.cli.command import WorkFailedError
 from automate_kernel.cli.settings import meant
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
-from automate_kernel.storage.values import NestingError
-from automate_kernel.storage.values import read_json as strict_json
+from automate_kernel.command_input import duration_input
+from automate_kernel.errors import ConfigError, ErrorCodes
 
 
 def option(default: Any, help: str, *names: str, **more: Any) -> Any:
@@ -43,50 +40,6 @@ TENANT = option(None, "Only what belongs to this tenant.")
 YES = option(False, "Don't ask.", "--yes", "-y")
 
 
-def _read_text(source: str) -> str:
-    try:
-        if source == "-":
-            return sys.stdin.read()
-        return Path(source).read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file {source!r}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{_called(source)} is not UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"{source} can't be read: {error.strerror}") from None
-
-
-def read_json(source: str, option: str | None = None) -> Any:
-    """Return the JSON in a file or standard input, or, for an *option*, in the text itself."""
-    text, where = (source, option) if option else (_read_text(source), _called(source))
-    try:
-        return strict_json(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{where} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}",
-            hint="""text is '"text"', and an object '{"name": 1}'""" if option else None,
-        ) from None
-    except NestingError:
-        raise ConfigError(f"{where} is nested too deeply to be read") from None
-    except ValueError as error:
-        raise ConfigError(f"{where} is not JSON: {error}") from None
-
-
-def _called(source: str) -> str:
-    return "standard input" if source == "-" else source
-
-
-def duration(text: str, option: str) -> float:
-    """Return the seconds in ``7d``, ``90s`` or a number."""
-    from automate_kernel.durations import parse_duration
-
-    try:
-        number = text.replace(".", "", 1).isdecimal()  # on a command line a number has no quotes
-        return float(parse_duration(float(text) if number else text))
-    except (AutomateError, ValueError, TypeError) as error:
-        raise ConfigError(f"{option}: {error}") from None
-
-
 def ages(now: datetime, older_than: str | None, newer_than: str | None) -> dict[str, datetime]:
     """Return the conditions of ``--older-than`` and ``--newer-than`` for a store's methods."""
     given = {
@@ -94,7 +47,7 @@ def ages(now: datetime, older_than: str | None, newer_than: str | None) -> dict[
         "created_after": ("--newer-than", newer_than),
     }
     return {
-        name: now - timedelta(seconds=duration(age, option))
+        name: now - timedelta(seconds=duration_input(age, option))
         for name, (option, age) in given.items()
         if age is not None
     }

@@ -15,7 +15,8 @@ from django.db.migrations.executor import MigrationExecutor
 
 from automate_django import conf
 from automate_django.kernel import get_kernel
-from automate_django.management.base import as_json, command_errors, duration
+from automate_django.management.base import as_json, command_errors
+from automate_kernel.command_input import duration_input
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring import diagnosis
 from automate_kernel.monitoring.connections import connection_findings
@@ -112,7 +113,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Make the checks, print the findings, and fail if one is a failure."""
         with command_errors():
-            seconds = duration(options["idle_after"], "--idle-after")
+            seconds = duration_input(options["idle_after"], "--idle-after")
             checks: dict[str, Callable[[], list[Finding]]] = {
                 "versions": _versions,
                 "settings": _settings,

@@ -8,11 +8,11 @@ from collections.abc import Collection, Sequence
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.cli import inputs
 from automate_kernel.cli.command import Commands, Context, DataCommand
 from automate_kernel.cli.inputs import LIMIT, TENANT, argument, option
 from automate_kernel.cli.output import Columns, ago, as_json, attributes, rows_of, time_of
 from automate_kernel.cli.records import brief, step_name
+from automate_kernel.command_input import json_input
 from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.secrets.redaction import redact_shown
 
@@ -167,7 +167,7 @@ def _decide(
 ) -> None:
     approvals = context.session.plain.approvals
     try:
-        given = None if form is None else inputs.read_json(form, "--form")
+        given = None if form is None else json_input(form, "--form")
         if form is not None and not isinstance(given, dict):
             raise ConfigError("--form is no JSON object")
         output = getattr(approvals, decision)(

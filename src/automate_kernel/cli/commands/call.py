@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
 from automate_kernel.cli.input_options import InputOptions
-from automate_kernel.cli.inputs import YES, argument, confirm, flag, option, read_json
+from automate_kernel.cli.inputs import YES, argument, confirm, flag, option
 from automate_kernel.cli.output import Columns, Output, as_json
 from automate_kernel.cli.session import HostSession, Session
+from automate_kernel.command_input import json_input
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
@@ -209,7 +210,7 @@ def _whole(given: str | None) -> dict[str, Any]:
         return {}
     text = given.lstrip()
     as_text = text.startswith(("{", "[", '"')) and not Path(given).is_file()
-    whole = read_json(given, "--input") if as_text else read_json(given)
+    whole = json_input(given, "--input") if as_text else json_input(given)
     if not isinstance(whole, dict):
         raise ConfigError("--input must be a JSON object", hint='write {"field": value}')
     return whole

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from automate_kernel.cli.command import Commands, Context
-from automate_kernel.cli.inputs import argument, duration, flag, option
+from automate_kernel.cli.inputs import argument, flag, option
+from automate_kernel.command_input import duration_input
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def connect(
         context.out.note(f"Open this page, and allow the access:\n{consent.url}")
         if not no_browser:
             webbrowser.open(consent.url)
-        answer = receiver.wait(duration(wait, "--wait"))
+        answer = receiver.wait(duration_input(wait, "--wait"))
     finally:
         receiver.close()
     account.finish(consent, answer, kernel.secrets, by=by or getpass.getuser())

@@ -13,9 +13,10 @@ import typer
 
 from automate_kernel.cli.command import Commands, Context, WorkFailedError
 from automate_kernel.cli.database import is_stand_in
-from automate_kernel.cli.inputs import duration, flag, option
+from automate_kernel.cli.inputs import flag, option
 from automate_kernel.cli.output import Columns, attributes, rows_of
 from automate_kernel.cli.version import version_line
+from automate_kernel.command_input import duration_input
 from automate_kernel.errors import AutomateError
 from automate_kernel.monitoring.connections import connection_findings
 from automate_kernel.monitoring.diagnosis import (
@@ -65,7 +66,7 @@ def doctor(
     Each finding comes with its remedy. Exits with 1 if something is broken: work that is due and
     that nobody works on, for example.
     """
-    checks = _checks(context, duration(idle_after, "--idle-after"))
+    checks = _checks(context, duration_input(idle_after, "--idle-after"))
     if test_connections:
         checks = chain(checks, [("connections", lambda: _connections(context))])
     findings = findings_of(checks, debug=context.debug)

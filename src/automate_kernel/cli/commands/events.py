@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,11 @@ import typer
 from automate_kernel import signals
 from automate_kernel.cli import records
 from automate_kernel.cli.command import Commands, Context, WorkFailedError
-from automate_kernel.cli.inputs import argument, duration, flag, option, read_json
+from automate_kernel.cli.inputs import argument, flag, option
 from automate_kernel.cli.output import Output, as_json, seconds
 from automate_kernel.cli.records import step_name
 from automate_kernel.cli.session import require_shared
+from automate_kernel.command_input import duration_input, json_input, label_input, payload_input
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.storage import MemoryStorage
 
@@ -59,9 +60,9 @@ def run(
     """
     from automate_kernel.workflows.events import triggering_event
 
-    payload = read_json(event) if event is not None else None
+    payload = json_input(event) if event is not None else None
     kernel, found = _prepared(context, workflow, store=store)
-    labels = _labels(label or ())
+    labels = label_input(label or ())
     wanted = triggering_event(
         found, payload, name=name, source="cli", headers=_headers(header or [])
     )
@@ -246,18 +247,18 @@ def emit(
 
     Prints the event's id.
     """
-    content = _payload(given, payload, file)
+    content = payload_input(given, payload, file)
     kernel = context.session.storing
     require_shared(kernel)
     event_id = kernel.emit(
         name,
         content,
         source="cli" if source is None else source,
-        delay=duration(delay, "--delay"),
+        delay=duration_input(delay, "--delay"),
         priority=priority,
         idempotency_key=idempotency_key,
         tenant_id=tenant,
-        labels=_labels(label or ()),
+        labels=label_input(label or ()),
     )
     context.out.data({"id": event_id, "name": name})
     context.out.line(event_id)
@@ -288,34 +289,12 @@ def start(
     """
     execution_id = context.session.whole.start(
         workflow,
-        _payload(given, None, None),
+        payload_input(given),
         idempotency_key=idempotency_key,
         priority=priority,
-        delay=duration(delay, "--delay"),
+        delay=duration_input(delay, "--delay"),
         tenant_id=tenant,
-        labels=_labels(label or ()),
+        labels=label_input(label or ()),
     )
     context.out.data({"execution_id": execution_id, "workflow": workflow})
     context.out.line(execution_id)
-
-
-def _labels(given: Iterable[str]) -> dict[str, str]:
-    found = {}
-    for each in given:
-        name, equals, value = each.partition("=")
-        if not equals:
-            raise ConfigError(f"--label {each[:40]!r} has no value", hint="order=4711")
-        found[name] = value
-    return found
-
-
-def _payload(given: str | None, payload: str | None, file: str | None) -> Any:
-    if sum(each is not None for each in (given, payload, file)) > 1:
-        raise ConfigError("give the payload once: as PAYLOAD, with --payload or with --file")
-    if given is not None and (given == "-" or given.startswith("@")):
-        return read_json(given.removeprefix("@"))
-    if file is not None:
-        return read_json(file)
-    if payload is not None:
-        return read_json(payload, "--payload")
-    return None if given is None else read_json(given, "PAYLOAD")

@@ -8,8 +8,9 @@ from uuid import UUID
 
 from automate_kernel.cli import inputs, records
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
-from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, duration, flag, option
+from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, flag, option
 from automate_kernel.cli.output import ago, as_json, counted, rows_of, seconds, time_of
+from automate_kernel.command_input import duration_input, json_input
 from automate_kernel.errors import ConfigError, UnknownHereError
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def stats(
     from automate_kernel.outbox.statistics import total_by_kind
     from automate_kernel.workflows.engine.statistics import ExecutionCounts
 
-    store, age = context.session.plain.executions, duration(within, "--within")
+    store, age = context.session.plain.executions, duration_input(within, "--within")
     counts, recent = store.stats().counts, total_by_kind(store.activity(seconds=age))
     data, rows = {}, []
     for name in sorted({*counts, *recent}):
@@ -234,7 +235,7 @@ def signal(
     A worker delivers it.
     """
     found = found_execution(context, execution_id)
-    content = None if payload is None else inputs.read_json(payload, "--payload")
+    content = None if payload is None else json_input(payload, "--payload")
     signal_id = context.session.plain.signal(found.id, name, content, tenant_id=tenant)
     context.out.data({"id": signal_id, "execution_id": found.id, "name": name})
     context.out.line(f"signal {name} is on its way to {found.id}")
@@ -313,7 +314,7 @@ def fork(
     found = found_execution(context, execution_id)
     options: dict[str, Any] = {"definition": _definition(context, found, definition)}
     if payload is not None:
-        options["payload"] = inputs.read_json(payload, "--payload")
+        options["payload"] = json_input(payload, "--payload")
     store = context.session.plain.executions
     begun = store.fork(found.id, step, **options)
     context.out.data({"id": begun, "forked_from": found.id})

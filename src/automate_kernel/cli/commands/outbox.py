@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel.cli import inputs, overview, records
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
-from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, duration, flag, option
+from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, flag, option
 from automate_kernel.cli.output import Columns, as_json, attributes, boxed, counted, seconds
+from automate_kernel.command_input import duration_input
 from automate_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def reschedule(
     delay: str = option("0", "The time until they are due: 2h; 0 is at once.", metavar="DURATION"),
 ) -> None:
     """Change when items that wait are due."""
-    outbox, seconds_ = context.session.plain.outbox, duration(delay, "--delay")
+    outbox, seconds_ = context.session.plain.outbox, duration_input(delay, "--delay")
     ids = [_found_item(context, item_id).id for item_id in item_ids]
     _report(context, outbox.reschedule(ids, delay=seconds_), "rescheduled", len(ids))
 
@@ -405,7 +406,7 @@ def _rate(text: str | None) -> tuple[int | None, float]:
     number, _, per = text.partition("/")
     if not number.isdecimal() or not int(number):
         raise ConfigError(f"--rate: {text[:40]!r} is no rate", hint="write 100/1m, or 5 for 5/1s")
-    return int(number), duration(per or "1", "--rate")
+    return int(number), duration_input(per or "1", "--rate")
 
 
 @app.called("automate outbox unlimit mail.send")
@@ -437,7 +438,7 @@ def purge(
     yes: bool = inputs.YES,
 ) -> None:
     """Delete items and executions that ended long ago, with everything that belongs to them."""
-    age = duration(older_than, "--older-than")
+    age = duration_input(older_than, "--older-than")
     inputs.confirm(f"Delete every item and execution that ended over {older_than} ago?", yes=yes)
     with context.out.working("deleting"):
         total = context.session.plain.purge(older_than_seconds=age)

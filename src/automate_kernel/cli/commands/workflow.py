@@ -14,9 +14,10 @@ import typer
 from automate_kernel.cli.command import Commands, Context, DataCommand, TextCommand
 from automate_kernel.cli.commands.events import find_workflow, is_path
 from automate_kernel.cli.commands.executions import found_execution
-from automate_kernel.cli.inputs import argument, flag, option, read_json
+from automate_kernel.cli.inputs import argument, flag, option
 from automate_kernel.cli.output import Columns, as_json, counted, seconds, time_of
 from automate_kernel.cli.records import show_dry_run, statuses_of
+from automate_kernel.command_input import json_input
 from automate_kernel.errors import AutomateError, ConfigError, StorageError, did_you_mean
 from automate_kernel.secrets.redaction import redact_shown
 
@@ -218,8 +219,8 @@ def dry_run(
     """
     if payload is not None and event is not None:
         raise ConfigError("give the payload once: with --payload or with --event")
-    given = read_json(payload, "--payload") if payload is not None else None
-    given = read_json(event) if event is not None else given
+    given = json_input(payload, "--payload") if payload is not None else None
+    given = json_input(event) if event is not None else given
     kernel = context.session.in_memory(workflows=not is_path(workflow))
     found = find_workflow(kernel, workflow)
     dry = kernel.dry_run(found.name, given, outputs=_outputs(output or ()))
@@ -235,7 +236,7 @@ def _outputs(given: Iterable[str]) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"--output {text[:40]!r} has no value", hint="write step=JSON")
-        found[name] = read_json(value, f"--output {name}")
+        found[name] = json_input(value, f"--output {name}")
     return found
 
 
