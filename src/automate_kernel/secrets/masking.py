@@ -104,14 +104,14 @@ def is_secret_name(name: str) -> bool:
     return bool(words & _STRONG) or bool(words & _WEAK and words & _WITH and len(words) > 1)
 
 
-def hide_named(value: Any, *, deepest: int = _DEEPEST, most: int = _MOST_VALUES) -> Any:
+def hide_named(value: Any, *, deepest: int = _DEEPEST) -> Any:
     """
     Return *value* with `HIDDEN` under every key of a mapping that means a secret.
 
     It is *value* itself if nothing is hidden. A text replaces all that is below *deepest* levels,
-    beyond *most* values or inside itself.
+    beyond ten million values or inside itself.
     """
-    return _hidden(value, deepest, [most], frozenset())
+    return _hidden(value, deepest, [_MOST_VALUES], frozenset())
 
 
 def _hidden(value: Any, deepest: int, left: list[int], above: frozenset[int]) -> Any:

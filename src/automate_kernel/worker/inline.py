@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from automate_kernel.errors import describe_error
 from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result
@@ -30,11 +30,9 @@ def run_inline(
     store: OutboxStore,
     handlers: Iterable[Handler],
     *,
-    worker_id: str | None = None,
     patience: float = 0.0,
     describe: Describe = describe_error,
     redact: Redact = str,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> WorkerStats:
     """
     Run due items, and what follows from them, in the calling thread; for tests and scripts.
@@ -43,7 +41,7 @@ def run_inline(
     and not while it runs.
     """
     by_kind = {handler.kind: handler for handler in handlers}
-    runner = ItemRunner(store, worker_id or default_worker_id(), describe, redact)
+    runner = ItemRunner(store, default_worker_id(), describe, redact)
     stats = WorkerStats()
     declare_limits(store, by_kind.values())
     store.reap()  # what a process that died before this one held
@@ -61,7 +59,7 @@ def run_inline(
             return stats
         overdue = due <= 0
         if due > 0:
-            sleep(due)
+            time.sleep(due)
             patience -= due
 
 

@@ -33,16 +33,15 @@ class Reporter:
         activity: ActivityLog,
         liveness: Liveness,
         also_report: Callable[[str], object] | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._about, self._activity = store, about, activity
-        self._liveness, self._also_report, self._clock = liveness, also_report, clock
+        self._liveness, self._also_report = liveness, also_report
         self._last: tuple[Any, ...] | None = None
         self._failing: set[Callable[..., object]] = set()
 
     def report(self) -> None:
         """Write a report, unless nothing has changed since a moment ago."""
-        now, about = self._clock(), self._about()
+        now, about = time.monotonic(), self._about()
         self._liveness.move("heartbeat")  # on its thread
         if self._also_report is not None:
             self._try(self._also_report, about.id, about.id)

@@ -55,13 +55,11 @@ class Supervisor:
         *,
         prepare: Callable[[], Any] | None = None,
         again_seconds: float = 1.0,
-        name: str = "automate-worker",
     ) -> None:
         # Spawned: a fork would copy open connections and locks that other threads hold.
         self._context = multiprocessing.get_context("spawn")
         self._arguments = (target, dict(options or {}), prepare)
         self._again_seconds = again_seconds
-        self._name = name
         self._slots = [_Slot() for _ in range(count)]
         self._lock = threading.RLock()
         self._stops = 0
@@ -134,7 +132,9 @@ class Supervisor:
             self._wake.send_bytes(b"stop")
 
     def _begin(self, slot: _Slot) -> None:
-        slot.process = self._context.Process(target=_child, args=self._arguments, name=self._name)
+        slot.process = self._context.Process(
+            target=_child, args=self._arguments, name="automate-worker"
+        )
         slot.process.start()
         slot.started_at = time.monotonic()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -26,8 +26,8 @@ _CLAIM_AGE_SECONDS, _CLAIM_SECONDS = 60, 540
 class ClaimAuth(Auth):
     """A JSON Web Token that the App signs with its private key, for ten minutes at most."""
 
-    def __init__(self, app: AppConfig, clock: Callable[[], float] = time.time) -> None:
-        self._app, self._clock = app, clock
+    def __init__(self, app: AppConfig) -> None:
+        self._app = app
         self.hint = f"check app.client_id, and the secret {app.private_key_secret!r}"
 
     async def credentials(self, secrets: SecretReader) -> Credentials:
@@ -35,7 +35,7 @@ class ClaimAuth(Auth):
         import jwt  # with cryptography, which takes a while to import
 
         key = await secrets.aget(self._app.private_key_secret)
-        now = int(self._clock())
+        now = int(time.time())
         claim = {
             "iat": now - _CLAIM_AGE_SECONDS,
             "exp": now + _CLAIM_SECONDS,
@@ -73,16 +73,9 @@ class AppAuth(Auth):
     are those of the `ServiceClient` that asks for it.
     """
 
-    def __init__(
-        self,
-        app: AppConfig,
-        *,
-        ctx: PluginContext,
-        options: Mapping[str, Any],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._app, self._clock = app, clock
-        claim = ClaimAuth(app, clock)
+    def __init__(self, app: AppConfig, *, ctx: PluginContext, options: Mapping[str, Any]) -> None:
+        self._app = app
+        claim = ClaimAuth(app)
         self._client = ServiceClient(ctx=ctx, auth=claim, **options)
         self._lock = threading.Lock()
         self._token: _Token | None = None
@@ -108,7 +101,7 @@ class AppAuth(Auth):
     def _current(self, secrets: SecretReader, refused: tuple[str, ...]) -> _Token:
         with self._lock:
             token = self._token if self._token and self._token.value not in refused else None
-            if token is None or token.expires_at - _RENEW_SECONDS <= self._clock():
+            if token is None or token.expires_at - _RENEW_SECONDS <= time.time():
                 token = self._token = self._renewed(token)
             # Each execution has secrets of its own to hide.
             if isinstance(secrets, SecretResolver):
@@ -129,7 +122,7 @@ class AppAuth(Auth):
             )
         except AutomateError as error:
             # GitHub can't be asked, and the token is good for a moment more.
-            if token is not None and error.retryable and token.expires_at > self._clock():
+            if token is not None and error.retryable and token.expires_at > time.time():
                 return token
             raise
         expires_at: datetime = found.expires_at

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,16 +42,9 @@ class TokenKeeper:
     a short time more, a new login replaces it.
     """
 
-    def __init__(
-        self,
-        api: VaultApi,
-        login: Login,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, api: VaultApi, login: Login) -> None:
         self._api, self._login = api, login
-        self._clock, self._sleep = clock, sleep
+        self._clock: Callable[[], float] = time.monotonic
         self._lock = asyncio.Lock()
         self._token: VaultToken | None = None
         self._task: asyncio.Task[None] | None = None
@@ -164,10 +157,10 @@ class TokenKeeper:
 
     async def _keep_renewed(self) -> None:
         while self._token is not None and self._token.renew_at is not None:
-            await self._sleep(max(self._token.renew_at - self._clock(), _SOONEST_SECONDS))
+            await asyncio.sleep(max(self._token.renew_at - self._clock(), _SOONEST_SECONDS))
             try:
                 await self.token()
             except SecretError as error:
                 text = self._api.redactor.redact(str(error))
                 logger.warning("there is no new token: %s", text)
-                await self._sleep(_RETRY_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)

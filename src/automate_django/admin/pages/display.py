@@ -31,7 +31,7 @@ class Shown:
         return bool(self.text)
 
 
-def shown_json(value: Any, most: int = MOST) -> Shown:
+def shown_json(value: Any) -> Shown:
     """
     Return a JSON value as indented text.
 
@@ -40,7 +40,7 @@ def shown_json(value: Any, most: int = MOST) -> Shown:
     process has used.
     """
     clean = hide_named(get_kernel().redactor.redact_value(value))
-    return _cut(json.dumps(clean, indent=2, ensure_ascii=False), most)
+    return _cut(json.dumps(clean, indent=2, ensure_ascii=False), MOST)
 
 
 def shown_text(text: str | None, most: int = MOST) -> Shown:

@@ -10,7 +10,7 @@ of a parent, since whatever else it has to do would wait with it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from automate_kernel.storage.rows import Rows
@@ -32,14 +32,9 @@ _KNOWN_SECONDS = 1.0
 
 
 class HeldUp:
-    """
-    The starts that are held up, as far as this process knows.
+    """The starts that are held up, as far as this process knows."""
 
-    *clock* returns seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         # The definitions whose rows were committed: nobody's insert of them is waited for.
         self._stored: set[str] = set()
         self._until: dict[str, float] = {}
@@ -68,7 +63,7 @@ class HeldUp:
 
     def note(self, plain: Sequence[Plain], admitted: Sequence[Admitted]) -> None:
         """Note that these starts are held up."""
-        now = self._clock()
+        now = time.monotonic()
         self._until = {key: until for key, until in self._until.items() if until > now}
         self._until |= dict.fromkeys(_in_the_way(plain, admitted), now + _KNOWN_SECONDS)
 
@@ -76,7 +71,7 @@ class HeldUp:
         """Return True if one of these starts was held up a moment ago."""
         if not self._until:
             return False
-        now = self._clock()
+        now = time.monotonic()
         return any(self._until.get(key, now) > now for key in _in_the_way(plain, admitted))
 
 

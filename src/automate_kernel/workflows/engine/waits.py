@@ -163,7 +163,6 @@ class Arrived:
     over: bool = False
 
 
-ArrivedByKey = Mapping[StepKey, Arrived]
 Inbox = MutableMapping[StepKey, Arrived]
 """The news for the waits of an execution: whoever drives it puts them in, a turn takes them out."""
 
