@@ -24,7 +24,7 @@ from automate_kernel.outbox.item import (
 from automate_kernel.outbox.queries import conditions, item_ids_of
 from automate_kernel.outbox.retention import forget
 from automate_kernel.storage.checkpoint import RECALL
-from automate_kernel.storage.deadlocks import write
+from automate_kernel.storage.deadlocks import write_bounded
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
@@ -196,7 +196,7 @@ class OperatorCommands:
         left, done = set(ids), 0
         # What waits may be claimed, and what runs put back, between the look and the change.
         for _ in range(3):
-            found = write(self._storage, transaction, partial(_live, ids=left))
+            found = write_bounded(self._storage, transaction, partial(_live, ids=left))
             running = [row["id"] for row in found if row["status"] == _RUNNING]
             hit = self._ask(running, transaction)
             # A key at a time: who finishes an item of it needs the rows of that key alone.
@@ -234,7 +234,7 @@ class OperatorCommands:
                 concurrency_keys.leave(rows, pairs)
             return set(hit)
 
-        return write(self._storage, transaction, work)
+        return write_bounded(self._storage, transaction, work)
 
     def _ask(self, ids: list[str], transaction: Any = None) -> set[str]:
         """Leave word on the rows of running items; their worker looks for it."""
@@ -247,7 +247,7 @@ class OperatorCommands:
             rows.update(OUTBOX, [Where("id", "in", hit)], {"waiting_for": "cancel"})
             return set(hit)
 
-        return write(self._storage, transaction, work)
+        return write_bounded(self._storage, transaction, work)
 
     def _requeue(self, ids: list[str], due: datetime | float = 0.0, *, ready: bool = False) -> int:
         def work(rows: Rows) -> int:
@@ -267,7 +267,7 @@ class OperatorCommands:
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
             return len(found)
 
-        return write(self._storage, None, work)
+        return write_bounded(self._storage, None, work)
 
     def _reschedule(self, ids: list[str], due: datetime | float) -> int:
         read = ("id", "priority", "concurrency_key")
@@ -281,7 +281,7 @@ class OperatorCommands:
             concurrency_keys.wake(rows, (row["concurrency_key"] for row in found))
             return len(found)
 
-        return write(self._storage, None, work)
+        return write_bounded(self._storage, None, work)
 
     def _discard(self, ids: list[str]) -> int:
         def work(rows: Rows) -> int:
@@ -291,7 +291,7 @@ class OperatorCommands:
             forget(rows, found)
             return rows.delete(OUTBOX, [Where("id", "in", found)])
 
-        return write(self._storage, None, work)
+        return write_bounded(self._storage, None, work)
 
 
 def recall(rows: Rows, item_ids: Iterable[str]) -> int:

@@ -70,7 +70,7 @@ from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.checkpoint import RECALL
-from automate_kernel.storage.deadlocks import write
+from automate_kernel.storage.deadlocks import write, write_bounded
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
 from automate_kernel.storage.tables import LABEL, OUTBOX, PAUSE, WORKER, WORKFLOW_PAUSE
@@ -798,7 +798,7 @@ class RowsOutboxStore(OutboxStore):
 
     def recall(self, item_ids: Sequence[str], *, transaction: Any = None) -> int:
         """Have items taken up anew; see `OutboxStore.recall`."""
-        return write(self.storage, transaction, lambda rows: recall(rows, item_ids))
+        return write_bounded(self.storage, transaction, lambda rows: recall(rows, item_ids))
 
     def recall_requests(self, worker_id: str) -> dict[str, str]:
         """Return the items that a worker must put back; see `OutboxStore.recall_requests`."""
@@ -811,7 +811,7 @@ class RowsOutboxStore(OutboxStore):
         if self.redact is not None:
             reason = self.redact(reason)
         row = {"kind": kind, "reason": storable(reason), "created_at": Now()}
-        write(self.storage, None, lambda rows: rows.insert(PAUSE, [row]))
+        write_bounded(self.storage, None, lambda rows: rows.insert(PAUSE, [row]))
         self._paused.forget()
 
     def resume(self, kind: str) -> None:
@@ -823,7 +823,7 @@ class RowsOutboxStore(OutboxStore):
             rows.delete(PAUSE, [Where("kind", "eq", kind)])
             rows.update(OUTBOX, parked, {"waiting_for": "worker"})
 
-        write(self.storage, None, work)
+        write_bounded(self.storage, None, work)
         self._paused.forget()
 
     # -- limits ------------------------------------------------------------------------------

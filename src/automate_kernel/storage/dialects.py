@@ -38,6 +38,13 @@ class Dialect:
 
     Empty where that can't be said for one transaction alone.
     """
+    bounds_waits: str = ""
+    """
+    The same with half a minute, unless the connection has a bound already.
+
+    Empty where the database has one of its own: MariaDB and MySQL wait for 50 s, SQLite for what
+    the connection says.
+    """
     lock_table: tuple[str, ...] = ()
     """
     The statements that keep writers out of a table until the transaction ends, with their patience.
@@ -58,6 +65,8 @@ DIALECTS: dict[str, Dialect] = {
         now_plus="statement_timestamp() + {} * interval '1 second'",
         casts={"id": "uuid", "json": "jsonb", "time": "timestamptz", "int": "integer"},
         waits_briefly="SET LOCAL lock_timeout = '500ms'",
+        bounds_waits="SELECT set_config('lock_timeout', '30s', true)"
+        " WHERE current_setting('lock_timeout') = '0'",
         # Those who wait to write are held up as well, behind this: so not for long.
         lock_table=(
             "SET LOCAL lock_timeout = '200ms'",

@@ -17,6 +17,11 @@ _REFUSED_WORDS = (
 )
 _HALF = "text with half a surrogate pair"
 _LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED = "55P03", "40P01"
+_LOCKED = (
+    "another transaction holds what this one needs, perhaps one of the application's that was left"
+    " open: end it, and try again (on PostgreSQL pg_stat_activity shows those that are idle in"
+    " transaction, on MariaDB and MySQL information_schema.innodb_trx)"
+)
 # In the words of SQLite, MySQL and PostgreSQL.
 _MISSING = re.compile(
     r"no such (table|column)|has no column|unknown column|table .*doesn't exist"
@@ -51,7 +56,7 @@ def storage_error(
     if _is_duplicate(error):
         return DuplicateKeyError(f"{place}: {text}")
     if _number(error) == _LOCK_WAIT_TIMEOUT or _state(error) == _LOCK_NOT_AVAILABLE:
-        return LockedError(f"{place}: {text}", retryable=retryable)
+        return LockedError(f"{place}: {text}", hint=_LOCKED, retryable=retryable)
     if _number(error) == _DEADLOCK or _state(error) == _DEADLOCK_DETECTED:
         return DeadlockError(f"{place}: {text}", retryable=retryable)
     if is_refusal(error):

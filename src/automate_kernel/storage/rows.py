@@ -663,6 +663,15 @@ class Rows:
         if self.dialect.waits_briefly:
             self.run(self.dialect.waits_briefly, (), fetch=False)
 
+    def bound_waits(self) -> None:
+        """
+        Let the rest of this transaction raise `LockedError` after half a minute behind a lock.
+
+        It does nothing where the database or the connection has a bound of its own for that.
+        """
+        if self.dialect.bounds_waits:
+            self.run(self.dialect.bounds_waits, (), fetch=True)
+
     def now(self) -> datetime:
         """Return the time of the database's clock."""
         if self._clock is not None or not self.dialect.now:

@@ -23,7 +23,7 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import check_text, redacted_json
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.signing import Signer
-from automate_kernel.storage.deadlocks import write
+from automate_kernel.storage.deadlocks import write_bounded
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.rows import Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, STEP, WAIT
@@ -266,7 +266,7 @@ class Approvals:
                 raise _not_theirs(waiting, by)
             return self._record(rows, waiting, by, **answer)
 
-        return write(self.storage, transaction, work)
+        return write_bounded(self.storage, transaction, work)
 
     def _record(
         self,
@@ -417,7 +417,7 @@ class Approvals:
                 rows, link.approval, link.by, approved=approved, comment=comment, form=form
             )
 
-        return write(self.storage, transaction, work)
+        return write_bounded(self.storage, transaction, work)
 
     def _linked(self, rows: Rows, token: str, *, lock: bool = False) -> ApprovalLink:
         given = self.signer.read(token) if self.signer.able else None

@@ -31,7 +31,7 @@ from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.outbox.retention import forget
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.checkpoint import LIVE
-from automate_kernel.storage.deadlocks import write
+from automate_kernel.storage.deadlocks import write, write_bounded
 from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
@@ -456,7 +456,7 @@ class ExecutionStore:
     def _cancel(self, its: list[Where], *, force: bool = False, again: bool = True) -> bool:
         """Cancel an execution; without *again*, leave one to its clean-up that is CANCELLING."""
         work = partial(self._cancelled, its=its, force=force, again=again)
-        cancelled, ended = write(self.storage, None, work)
+        cancelled, ended = write_bounded(self.storage, None, work)
         if ended is not None:
             self.outbox.cancel([ended.item_id] if ended.item_id else [])
             self.on_cancelled(ended)
@@ -544,7 +544,7 @@ class ExecutionStore:
             changes = {"status": status if begun else PENDING, "updated_at": Now()}
             return bool(rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes))
 
-        return write(self.storage, None, work)
+        return write_bounded(self.storage, None, work)
 
     def resume(
         self,
@@ -569,7 +569,7 @@ class ExecutionStore:
             self._resume, execution_id=execution_id, step_id=step_id, definition=definition,
             tenant_id=tenant_id,
         )  # fmt: skip
-        return write(self.storage, None, work)
+        return write_bounded(self.storage, None, work)
 
     def retry_step(
         self,
@@ -589,7 +589,7 @@ class ExecutionStore:
         compensation that failed can be tried once more.
         Raises `WorkflowError` if there is no such step.
         """
-        return write(
+        return write_bounded(
             self.storage, None,
             lambda rows: self._retry_step(rows, execution_id, step_id, position, tenant_id),
         )  # fmt: skip
@@ -662,7 +662,7 @@ class ExecutionStore:
         stays as it is. Raises ``NOT_FOUND`` if there is no such execution, and `WorkflowError` if
         there is no such step.
         """
-        return write(
+        return write_bounded(
             self.storage, None,
             lambda rows: self._fork(rows, execution_id, step_id, payload, definition, tenant_id),
         )  # fmt: skip
@@ -767,7 +767,7 @@ class ExecutionStore:
             ]
             place += len(ids)
             work = partial(self._resume_all, due=dict(zip(ids, due, strict=True)))
-            count += write(self.storage, None, work)
+            count += write_bounded(self.storage, None, work)
             if progress is not None:
                 progress(count)
         return count

@@ -10,7 +10,7 @@ from datetime import datetime
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.remembered import Remembered
-from automate_kernel.storage.deadlocks import write
+from automate_kernel.storage.deadlocks import write_bounded
 from automate_kernel.storage.rows import Now, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, PAUSE, WORKFLOW_PAUSE
 from automate_kernel.storage.values import storable
@@ -58,7 +58,7 @@ class WorkflowPauses:
         if self._outbox.redact is not None:
             reason = self._outbox.redact(reason)
         row = {"kind": key, "reason": storable(reason), "created_at": Now()}
-        paused = bool(write(self._storage, None, lambda rows: rows.insert(PAUSE, [row])))
+        paused = bool(write_bounded(self._storage, None, lambda rows: rows.insert(PAUSE, [row])))
         self._known.forget()
         for item_ids in self._items(workflow, tenant_id):
             # Only what runs has to be told: the others are looked at when they are claimed.
@@ -69,7 +69,7 @@ class WorkflowPauses:
     def resume(self, workflow: str, *, tenant_id: str | None = None) -> bool:
         """Let executions of *workflow* go on; return False if it was not paused."""
         key = Where("kind", "eq", _key(workflow, tenant_id))
-        resumed = bool(write(self._storage, None, lambda rows: rows.delete(PAUSE, [key])))
+        resumed = bool(write_bounded(self._storage, None, lambda rows: rows.delete(PAUSE, [key])))
         self._known.forget()
         # After that commit: whoever parks one from now on sees that nothing is paused.
         for item_ids in self._items(workflow, tenant_id):

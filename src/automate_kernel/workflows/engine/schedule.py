@@ -22,7 +22,7 @@ from automate_kernel.durations import format_duration
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError, WorkflowError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.storage.deadlocks import write
+from automate_kernel.storage.deadlocks import write, write_bounded
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, SCHEDULE
@@ -473,7 +473,7 @@ class Schedules:
         """
         paused = 0
         for schedule in self._chosen(workflow, tenant_id, number):
-            paused += write(self._storage, None, partial(_paused, key=schedule.key))
+            paused += write_bounded(self._storage, None, partial(_paused, key=schedule.key))
         return paused
 
     def resume(
@@ -489,7 +489,7 @@ class Schedules:
             changes: Row = {"paused_at": None}
             if not schedule.trigger.catch_up:
                 changes["last_fired_at"] = Now()
-            resumed += write(
+            resumed += write_bounded(
                 self._storage, None, partial(_resumed, key=schedule.key, changes=changes)
             )
         return resumed
@@ -518,7 +518,7 @@ class Schedules:
             event = replace(chosen[0].event(rows.now()), id=new_id())
             return self._start(rows, chosen[0], event, self._admission(chosen[0], event))
 
-        return write(self._storage, None, work)
+        return write_bounded(self._storage, None, work)
 
     def backfill(
         self,
@@ -597,7 +597,7 @@ class Schedules:
             )
             return True
 
-        return write(self._storage, None, work)
+        return write_bounded(self._storage, None, work)
 
     def _start(
         self,
