@@ -638,26 +638,56 @@ def test_a_compensation_that_failed_is_tried_once_more_by_hand(
 
 
 def test_nothing_goes_on_from_what_was_undone(storage: MemoryStorage) -> None:
-    """A step that failed ran again by hand though all that it needs was undone."""
+    """A step ran again though all that it needs was undone, and was kept as done."""
+
+    async def flow(ctx: WorkflowContext) -> str:
+        await ctx.step(c)
+        with ctx.compensate(release):
+            await ctx.step(a)
+            with ctx.compensate(undo):
+                return await ctx.step(b)
+
     broken.update({"undo", "b"})
-    kernel = deployed(storage, undoing)
-    execution_id = kernel.start("flow")
-    kernel.signal(execution_id, "go")
-    kernel.run_until_idle()
+    kernel = deployed(storage, flow)
+    execution = kernel.run("flow")
+    executions = kernel.executions
     calls.clear()
     broken.clear()
-    executions = kernel.executions
-    with pytest.raises(WorkflowError, match="has undone what it had done: undo, release"):
-        executions.retry_step(execution_id, "b")
-    for go_on in (
-        partial(executions.resume, step_id="undo"),
-        partial(executions.fork, step_id="undo"),
-    ):
+    ways: list[Callable[[str], Any]] = [
+        partial(executions.retry_step, execution.id),
+        lambda step_id: executions.resume(execution.id, step_id=step_id),
+        partial(executions.fork, execution.id),
+    ]
+    for go_on in ways:
+        with pytest.raises(
+            WorkflowError, match="undone what it had done before 'b': undo, release"
+        ):
+            go_on("b")
+    for go_on in ways[1:]:
+        with pytest.raises(WorkflowError, match="had done before 'a': release"):
+            go_on("a")
         with pytest.raises(WorkflowError, match="'undo' undoes what was done.*retry_step tries it"):
-            go_on(execution_id)
+            go_on("undo")
     kernel.run_until_idle()
-    found = executions.get(execution_id)
-    assert found is not None and found.status is ExecutionStatus.FAILED and calls == []
+    assert calls == []
+    copy = executions.fork(execution.id, "c")
+    kernel.run_until_idle()
+    assert (executions.output(copy), calls) == ("b", ["c", "a", "b"])
+    assert resumed(kernel, execution, "c").output == "b"
+
+
+def test_what_was_done_beside_the_named_step_may_be_undone_from_around(
+    storage: MemoryStorage,
+) -> None:
+    async def flow(ctx: WorkflowContext) -> tuple[str, ...]:
+        with ctx.compensate(undo):
+            return await ctx.gather(ctx.step(a), ctx.step(b))
+
+    broken.add("b")
+    kernel = deployed(storage, flow)
+    execution = kernel.run("flow")
+    with pytest.raises(WorkflowError, match="has undone what it had done before 'b': undo"):
+        kernel.executions.retry_step(execution.id, "b")
 
 
 # -- the record ------------------------------------------------------------------------------------
@@ -668,14 +698,15 @@ def test_nothing_goes_on_from_what_was_undone(storage: MemoryStorage) -> None:
     st.lists(st.integers(1, 10**6), min_size=1, max_size=6),
     st.booleans(),
     st.sampled_from(["", "sleep", "workflow"]),
+    st.none() | st.integers(0, 10**6),
 )
 def test_a_place_is_read_as_it_was_written(
-    line: str, path: list[int], undoes: bool, kind: str
+    line: str, path: list[int], undoes: bool, kind: str, since: int | None
 ) -> None:
-    place = CallPlace(line, tuple(path), undoes, kind)
+    place = CallPlace(line, tuple(path), undoes, kind, since)
     read = CallPlace.read(str(place))
     assert read is not None and (read.path, read.undoes) == (place.path, undoes)
-    assert read.kind == kind
+    assert (read.kind, read.since) == (kind, since)
 
 
 @pytest.mark.parametrize("text", [None, "", "flows.py:12", "flows.py:12 (call )", "x (call 1.a)"])

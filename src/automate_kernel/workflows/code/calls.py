@@ -89,13 +89,14 @@ class StepRequest(Pending[T]):
     A step: the call of an operation, or a wait.
 
     *options* are the fields of its `Step`; *spec* is the operation, if the kernel has none by that
-    name. One that *recovers* undoes what was done before.
+    name. One that *recovers* undoes what was done before; it is ready *since* so many calls.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     input: Any = None
     spec: OperationSpec | None = None
     recovers: bool = False
+    since: int | None = None
 
     @property
     def kind(self) -> str:

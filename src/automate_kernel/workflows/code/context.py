@@ -117,6 +117,9 @@ class Driver(Protocol):
     def ask(self, pending: Awaitable[T]) -> T:
         """Make the calls of a plain workflow, and return their value."""
 
+    def be_ready(self, request: StepRequest[Any]) -> None:
+        """Note that a call stands ready that undoes what was done."""
+
     def undo_later(self, request: StepRequest[Any]) -> None:
         """Have a call made before the next one, or at the end: it undoes what was done."""
 
@@ -783,7 +786,7 @@ class CompensationBlock:
         self._request = request
 
     def __enter__(self) -> None:
-        return None
+        self._driver.be_ready(self._request)
 
     def __exit__(
         self,

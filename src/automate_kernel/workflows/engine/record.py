@@ -24,7 +24,8 @@ LONGEST_PLACE = 200
 """The most characters of a place."""
 
 _PLACE = re.compile(
-    r"(?P<line>.*) \((?P<what>call|undo) (?P<path>[0-9]+(?:\.[0-9]+)*)(?:, (?P<kind>[a-z]+))?\)"
+    r"(?P<line>.*) \((?P<what>call|undo) (?P<path>[0-9]+(?:\.[0-9]+)*)(?:, (?P<kind>[a-z]+))?"
+    r"(?:, since (?P<since>[0-9]+))?\)"
 )
 _REMEDY = (
     "bring the calls back in their old order, guard the new ones with ctx.patched() or"
@@ -37,18 +38,21 @@ class CallPlace:
     """
     The line that makes a call, and the call's number. One that *undoes* is a compensation.
 
-    Its *kind* is empty if it calls an operation; else it says what the call waits for or notes.
+    Its *kind* is empty if it calls an operation; else it says what the call waits for or notes. A
+    compensation has the number of calls *since* which it stood ready.
     """
 
     line: str
     path: Path
     undoes: bool = False
     kind: str = ""
+    since: int | None = None
 
     def __str__(self) -> str:
         what = "undo" if self.undoes else "call"
         kind = f", {self.kind}" if self.kind else ""
-        return f"{self.line} ({what} {'.'.join(map(str, self.path))}{kind})"
+        since = "" if self.since is None else f", since {self.since}"
+        return f"{self.line} ({what} {'.'.join(map(str, self.path))}{kind}{since})"
 
     @classmethod
     def read(cls, text: str | None) -> CallPlace | None:
@@ -57,7 +61,8 @@ class CallPlace:
         if match is None:
             return None
         path = tuple(map(int, match["path"].split(".")))
-        return cls(match["line"], path, match["what"] == "undo", match["kind"] or "")
+        since = None if match["since"] is None else int(match["since"])
+        return cls(match["line"], path, match["what"] == "undo", match["kind"] or "", since)
 
 
 class Placed(Protocol):
@@ -198,9 +203,6 @@ def forgotten_on_retry(runs: Sequence[StepRun], step_id: str, workflow: str) -> 
         return []
     if called.undoing([start]):
         return called.runs([start])
-    undone = called.undoing(called.following([start]))
-    if undone:
-        raise _has_undone(workflow, undone, "resume it from a step")
     return _from_call(called, start, step_id, workflow)
 
 
@@ -210,16 +212,16 @@ def undoes(run: StepRun) -> bool:
     return place is not None and place.undoes
 
 
-def _has_undone(workflow: str, undone: Sequence[str], remedy: str) -> WorkflowError:
-    return WorkflowError(
-        f"workflow {workflow!r} has undone what it had done: {', '.join(undone)}",
-        hint=f"{remedy} before what was undone; or start it again",
-    )
-
-
 def _from_call(called: _Called, start: Path, step_id: str, workflow: str) -> list[StepRun]:
     """Return the runs that an execution must forget that goes on from the call at *start*."""
     again = called.following([start])
+    undone = called.undoing(path for path in again if called.stood_ready(path, start))
+    if undone:
+        raise WorkflowError(
+            f"workflow {workflow!r} has undone what it had done before {step_id!r}:"
+            f" {', '.join(undone)}",
+            hint="name a step before what was undone; or start it again",
+        )
     beside = [path for path in called.interrupted() if path not in again]
     # What an interrupted call was followed by belongs to the interruption.
     after = called.following(beside) - again
@@ -243,7 +245,10 @@ def _ended_at(called: _Called, workflow: str, error: str | None) -> list[StepRun
     after = called.following(began) - began
     undone = called.undoing(last | after)
     if undone:
-        raise _has_undone(workflow, undone, "name the step to go on from,")
+        raise WorkflowError(
+            f"workflow {workflow!r} has undone what it had done: {', '.join(undone)}",
+            hint="name the step to go on from, before what was undone; or start it again",
+        )
     if after:
         first = called.names([min(began)])[0]
         raise WorkflowError(
@@ -279,6 +284,19 @@ class _Called:
     def has_failed(self, path: Path) -> bool:
         """Return True if the call has FAILED."""
         return self._by_path[path][1].status is StepStatus.FAILED
+
+    def stood_ready(self, path: Path, start: Path) -> bool:
+        """
+        Return True if the call at *path* undoes what was done before *start*.
+
+        It stood ready before that, and is in the same line or in one around it. What is undone was
+        done right before, or after: so from the very first call on nothing is missing, but what
+        was done beside that.
+        """
+        since, depth = self._by_path[path][0].since, len(path) - 1
+        if since is None or path[:depth] != start[:depth]:
+            return False
+        return start[depth] > (max(since, 1) if len(start) == len(path) else since)
 
     def interrupted(self) -> list[Path]:
         """Return the calls that have neither completed nor failed."""

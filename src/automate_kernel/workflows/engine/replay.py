@@ -371,6 +371,10 @@ class _Driver:
         """Make the calls of a plain workflow, and return their value."""
         return self._plain.ask(pending)
 
+    def be_ready(self, request: StepRequest[Any]) -> None:
+        """Note that a call stands ready that undoes what was done."""
+        request.since = self._running().calls
+
     def undo_later(self, request: StepRequest[Any]) -> None:
         """Have a call made before the next one, or at the end: it undoes what was done."""
         self._running().due.append(request)
@@ -523,7 +527,7 @@ class _Driver:
             return
         request.asked = True
         self._unawaited.pop(request, None)
-        place = CallPlace(request.place, path, request.recovers, request.kind)
+        place = CallPlace(request.place, path, request.recovers, request.kind, request.since)
         run = self._run(scope, scope.step_id(request.name), place)
         one = self._open[run.key] = _Open(request, run, place, receive)
         if run.status.finished:
