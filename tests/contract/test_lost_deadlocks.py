@@ -259,11 +259,18 @@ def _tick(scene: Scene) -> bool:
     return scene.kernel._ticker.tick() == scene.children("hourly") == 1
 
 
+def _run_until_idle(scene: Scene) -> bool:
+    """A cron job's worker beside others."""
+    scene.kernel.run_until_idle()
+    ended = scene.item(scene.job) is ItemStatus.COMPLETED
+    return ended and scene.status(scene.waits) == "COMPLETED"
+
+
 COMMANDS: list[Command] = [
     _kinds_pause, _kinds_resume, _limit, _requeue, _reschedule, _cancel_item, _discard,
     _reap, _purge_items, _pause, _unpause, _cancel, _cancel_what_cleans_up, _resume, _resume_matching,
     _retry_step, _fork, _purge, _pause_workflow, _resume_workflow, _approve, _pause_schedule,
-    _resume_schedule, _trigger_schedule, _backfill, _tick,
+    _resume_schedule, _trigger_schedule, _backfill, _tick, _run_until_idle,
 ]  # fmt: skip
 
 

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from automate_kernel import Kernel
+from automate_kernel import Kernel, signals
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
 from automate_kernel.worker import Snooze, Worker, cancelling, should_stop
+from automate_kernel.worker.failure_notices import FailureNotices
 from automate_kernel.worker.handler import Handler
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import DEFINITION
@@ -287,6 +288,43 @@ def test_requeueing_a_cancelled_wake_up_resumes_too() -> None:
         kernel.run_until_idle()
         assert kernel.executions.get(execution_id).status is ExecutionStatus.COMPLETED  # type: ignore[union-attr]
         assert calls == ["first"]
+
+
+def test_two_who_cancel_tell_of_it_once() -> None:
+    """Who is told of the first one cancels another: the second one is taken meanwhile."""
+    told: list[str] = []
+    with kernel_with(("a.first", lambda: None)) as kernel:
+        first, second, third = (kernel.start("w") for _ in range(3))
+        items = {each.payload["execution_id"]: each.id for each in kernel.outbox.find()}
+
+        def note(_: Kernel, execution: Any, **__: Any) -> None:
+            told.append(execution.id)
+            if len(told) == 1:
+                assert kernel.outbox.cancel([items[third]]) == 1
+
+        with signals.workflow_cancelled.connected_to(note):
+            assert kernel.outbox.cancel([items[first], items[second]]) == 2
+    assert sorted(told) == sorted([first, second, third])
+
+
+def test_two_who_fail_for_good_are_told_of_once() -> None:
+    """Who is told of the first one has the others told of: they are taken meanwhile."""
+    told: list[str] = []
+    with kernel_with(("a.first", lambda: None)) as kernel:
+
+        def note(item: OutboxItem, error: AutomateError) -> None:
+            told.append(item.id)
+            notices.send()
+
+        notices = FailureNotices(kernel.outbox, note)
+        ids = [kernel.outbox.enqueue("k") for _ in range(2)]
+        for item in kernel.outbox.claim_batch("worker", kinds=["k"]):
+            kernel.outbox.mark_failed(item.id, "worker", "LEASE_EXPIRED", "its workers died")
+        with kernel.storage.begin() as rows:
+            for each in ids:
+                notices.ended(rows, kernel.outbox.get(each))  # type: ignore[arg-type]
+        notices.send()
+    assert sorted(told) == sorted(ids)
 
 
 @pytest.mark.parametrize("cleans_up", [False, True])

@@ -369,6 +369,19 @@ def test_a_backfill_makes_each_time_once(open_kernel: Open, clock: FakeClock) ->
     assert statuses(kernel) == {"COMPLETED": 12}
 
 
+def test_a_backfill_before_the_first_look_is_known_wherever_the_trigger_stands(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    """No worker has seen the schedule yet, and the next deployment puts another before it."""
+    clock.advance(3 * 3600)
+    assert open_kernel({"every": "1h"}).schedules.backfill("w", BEGIN, clock()) == 4
+    kernel = open_kernel({"every": "7m"}, {"every": "1h"})
+    assert kernel.schedules.backfill("w", BEGIN, clock(), number=1) == 0
+    by_hand = open_kernel({"every": "1d"}, name="x").schedules
+    execution_id = by_hand.trigger("x")
+    assert [each.execution_id for each in by_hand.find("x")] == [execution_id]
+
+
 def test_two_backfills_at_once(open_kernel: Open, clock: FakeClock) -> None:
     """Beside a ticker too, each time has one execution."""
     kernels = [open_kernel({"every": "1h", "catch_up": True}) for _ in range(3)]

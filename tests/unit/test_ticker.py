@@ -13,6 +13,7 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage, Rows, Where
 from automate_kernel.storage.tables import SCHEDULE
 from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.engine import schedule
 from automate_kernel.workflows.engine.schedule import Schedule, Ticker
 from automate_kernel.workflows.execution import ExecutionStatus
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -235,6 +236,27 @@ def test_a_clock_that_was_ahead_stops_no_schedule(open_kernel: Open, clock: Fake
         times = [*range(2, hour + 1), *([25] if hour < 25 else [])]
         assert len(fired(kernel)) == len(times)
     assert len(set(fired(kernel))) == 25
+
+
+def test_a_worker_that_freezes_while_it_looks_sets_nothing_back(
+    open_kernel: Open, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one fires meanwhile: that is no time in the future."""
+    frozen, other = open_kernel(every="1h"), open_kernel(every="1h")
+    frozen._ticker.tick()
+    clock.advance(3600)
+    assert frozen._ticker.tick() == 1
+
+    def freeze(rows: Rows, schedules: Any) -> Any:
+        monkeypatch.undo()
+        clock.advance(7200)
+        assert other._ticker.tick() == 1
+        return schedule.as_stored(rows, schedules)
+
+    monkeypatch.setattr(schedule, "as_stored", freeze)
+    assert frozen._ticker.tick() == 0
+    (found,) = frozen.schedules.find()
+    assert found.last_fired_at == clock()
 
 
 def test_a_schedule_that_moves_among_the_triggers_stays_the_same(

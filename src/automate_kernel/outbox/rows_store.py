@@ -293,11 +293,11 @@ class RowsOutboxStore(OutboxStore):
         for _ in range(_TRIES):
             if claimed:
                 break
-            keys = ClaimKeys(token)
             next_full_at = time.monotonic() + self._control_seconds / 20
             self._next_full_claim[of_kinds] = False, next_full_at
-            claimed = self._claim_in_full(claim, keys, limit, kinds)
-            if not keys.busy:
+            work = partial(self._claim_in_full, claim=claim, token=token, limit=limit, kinds=kinds)
+            claimed, busy = write(self.storage, None, work)
+            if not busy:
                 break
         for row in claimed:
             self._leases[row["id"]] = _Lease.of(row, worker_id, token)
@@ -307,32 +307,41 @@ class RowsOutboxStore(OutboxStore):
         self, claim: Mapping[str, Any], limit: int, kinds: Sequence[str] | None
     ) -> list[Row]:
         """Claim items without keys; none where a kind is paused or limited."""
-        with self.storage.begin(atomic=False) as rows:
+
+        def work(rows: Rows) -> list[Row]:
             if self._paused_kinds(rows) or self._limits.limited(rows, kinds):
                 return []
             return self._share.take(rows, kinds, limit, only=_KEYLESS, **claim)
 
+        return write(self.storage, None, work, atomic=False)
+
     def _claim_in_full(
         self,
+        rows: Rows,
+        *,
         claim: Mapping[str, Any],
-        keys: ClaimKeys,
+        token: str,
         limit: int,
         kinds: Sequence[str] | None,
-    ) -> list[Row]:
+    ) -> tuple[list[Row], bool]:
         """
         Claim items whatever keys they have, after making ready what has become due.
+
+        Returns them, and True if another claim is worth while.
 
         In one transaction: who leaves a key must see who wants it, and an item with a key is
         claimed, and let in or put to wait. Where there seem to be no keys, such a claim follows
         when there is nothing else, and once in a while. So it is also the one that looks at pauses
         and limits, before their time: the next item to come, alone, waits for no such look.
         """
-        with self.storage.begin() as rows:
-            take = partial(self._take, rows, claim, keys, self._paused_kinds(rows, early=True))
-            self._promote(rows)
-            if limited := self._limits.limited(rows, kinds, early=True):
-                return self._limits.claim(rows, limited, kinds, limit, self._share, take)
-            return take(kinds, limit, self._share)
+        keys = ClaimKeys(token)
+        take = partial(self._take, rows, claim, keys, self._paused_kinds(rows, early=True))
+        self._promote(rows)
+        if limited := self._limits.limited(rows, kinds, early=True):
+            claimed = self._limits.claim(rows, limited, kinds, limit, self._share, take)
+        else:
+            claimed = take(kinds, limit, self._share)
+        return claimed, keys.busy
 
     def _take(
         self,

@@ -47,7 +47,10 @@ class FailureNotices:
         *call* calls what sends them, now or soon.
         """
         for _ in range(len(self._waiting)):
-            item, until = self._waiting.popleft()
+            try:
+                item, until = self._waiting.popleft()
+            except IndexError:  # another thread sends them too
+                return
             found = self._store.get(item.id)
             if found is None or found.status is not ItemStatus.FAILED:
                 # Not committed yet, or rolled back.

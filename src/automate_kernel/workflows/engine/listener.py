@@ -55,7 +55,10 @@ class ExecutionListener:
         # One whose transaction was made again after a deadlock is here twice.
         told = set[tuple[str, str | None]]()
         for _ in range(len(self._cancelled)):
-            execution, until = self._cancelled.popleft()
+            try:
+                execution, until = self._cancelled.popleft()
+            except IndexError:  # another thread takes them too
+                return
             if (about := (execution.id, execution.item_id)) in told:
                 continue
             told.add(about)

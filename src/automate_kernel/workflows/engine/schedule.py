@@ -289,6 +289,12 @@ def _states(rows: Rows, keys: Iterable[str]) -> dict[str, Row]:
     return {row["id"]: row for row in found}
 
 
+def _begin(storage: Storage, keys: Iterable[str]) -> None:
+    """Let schedules that are new begin to count now."""
+    if new := [{"id": key, "last_fired_at": Now()} for key in sorted(keys)]:
+        write(storage, None, lambda rows: rows.insert(SCHEDULE, new))
+
+
 def forget_schedules(rows: Rows, workflow: Workflow, tenant_id: str | None) -> None:
     """Let the workflow's schedules begin to count anew, once it is switched on again."""
     keys = [each.key for each, _ in as_stored(rows, schedules_of(workflow, tenant_id))]
@@ -319,9 +325,10 @@ class Ticker:
         if not schedules:
             return 0
         with self._storage.begin(atomic=False) as rows:
-            now = rows.now()
             found = as_stored(rows, schedules)
-        self._begin(sorted(schedule.key for schedule, row in found if row is None))
+            # After that: who is frozen in between must not take another's fire for a future one.
+            now = rows.now()
+        _begin(self._storage, (schedule.key for schedule, row in found if row is None))
         going = [
             (schedule, row["last_fired_at"])
             for schedule, row in found
@@ -346,11 +353,6 @@ class Ticker:
         since, seen = self._watched.get(key, (now, now))
         # What could not be fired for longer counts as missed: the database was down for writing.
         return max(since, now - _LATE) if seen <= now <= seen + _LATE else now
-
-    def _begin(self, keys: list[str]) -> None:
-        if keys:
-            new = [{"id": key, "last_fired_at": Now()} for key in keys]
-            write(self._storage, None, lambda rows: rows.insert(SCHEDULE, new))
 
     def _count_again(self, schedule: Schedule, last: datetime, now: datetime) -> None:
         """Let a schedule count from *now*: the database's clock was ahead when it fired last."""
@@ -631,6 +633,9 @@ class Schedules:
         with self._storage.begin(atomic=False) as rows:
             stored = as_stored(rows, (each for each in known if each.workflow.name == workflow))
         found = [each for each, _ in stored if number in (None, each.number)]
+        # What a command does is known by the key: the next one must find the same, wherever the
+        # trigger stands by then.
+        _begin(self._storage, (each.key for each, row in stored if row is None))
         if not found:
             which = "" if number is None else f" with the number {number}"
             names = ", ".join(sorted({each.workflow.name for each in known}))
@@ -644,9 +649,8 @@ class Schedules:
 
 
 def _paused(rows: Rows, key: str) -> int:
-    new = {"id": key, "last_fired_at": Now(), "paused_at": Now()}
     its = [Where("id", "eq", key), Where("paused_at", "eq", None)]
-    return rows.insert(SCHEDULE, [new]) or rows.update(SCHEDULE, its, {"paused_at": Now()})
+    return rows.update(SCHEDULE, its, {"paused_at": Now()})
 
 
 def _resumed(rows: Rows, key: str, changes: Row) -> int:
