@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from approvals_asked import ask
+from waiting import PATIENCE, until
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus
@@ -25,7 +26,6 @@ from automate_sqlalchemy import SqlAlchemyStorage
 
 KEY = "a-key-of-thirty-two-characters-at-least"
 URL = "https://shop.example"
-PATIENCE = 20.0
 
 
 class World:
@@ -319,12 +319,12 @@ def test_a_decision_is_taken_up_while_another_branch_works(local: World) -> None
     thread.start()
     try:
         assert started.wait(PATIENCE)
-        _until(lambda: local.kernel.approvals.get(one, "ok") is not None)
+        until(lambda: local.kernel.approvals.get(one, "ok") is not None)
         local.kernel.approvals.approve(one, "ok", by="ann")
-        _until(lambda: local.called == ["decided"])
+        until(lambda: local.called == ["decided"])
     finally:
         go_on.set()
-        _until(lambda: local.see(one).status == "COMPLETED")
+        until(lambda: local.see(one).status == "COMPLETED")
         worker.stop()
         thread.join(PATIENCE)
 
@@ -349,24 +349,15 @@ def test_a_decision_in_time_counts_while_another_branch_works(local: World) -> N
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:
-        _until(lambda: local.kernel.approvals.get(decided, "ok") is not None)
+        until(lambda: local.kernel.approvals.get(decided, "ok") is not None)
         local.kernel.approvals.approve(decided, "ok", by="ann")
         for each in (decided, late):
-            _until(lambda each=each: local.output(each) is not None)
+            until(lambda each=each: local.output(each) is not None)
     finally:
         go_on.set()
         worker.stop()
         thread.join(PATIENCE)
     assert [local.output(each)["by"] for each in (decided, late)] == ["ann", None]
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = threading.Event()
-    for _ in range(int(PATIENCE / 0.01)):
-        if condition():
-            return
-        deadline.wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 @pytest.mark.parametrize("by", ["{{ event.payload.who }}", ["{{ event.payload.one }}"]])

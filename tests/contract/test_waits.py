@@ -13,6 +13,7 @@ from threading import Semaphore
 from typing import Any
 
 import pytest
+from waiting import until
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
@@ -26,7 +27,6 @@ from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.waits import EVENT
 from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
-from workers import until
 
 COMPLETED, FAILED, CANCELLED = (
     ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED,

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy as sa
 from database_servers import fresh_database
-from workers import until, working
+from waiting import until
+from workers import working
 from automate_kernel import Kernel
 from automate_kernel.outbox import NewItem, Outcome
 from automate_sqlalchemy import (

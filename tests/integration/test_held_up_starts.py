@@ -13,7 +13,8 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.held_up import PUT_OFF_SECONDS
 from automate_kernel.workflows.engine.waits import EVENT, SIGNAL
 from automate_sqlalchemy import SqlAlchemyStorage
-from workers import PATIENCE, until, working
+from waiting import PATIENCE, until
+from workers import working
 
 CONDITIONS: dict[str, dict[str, Any]] = {
     "none": {},

@@ -14,6 +14,7 @@ from typing import Any
 import processes
 import pytest
 import sqlalchemy as sa
+from waiting import until
 from automate_kernel import Kernel
 from automate_kernel.cli.database import open_storage
 from automate_kernel.storage.rows import Now, Where
@@ -47,15 +48,6 @@ steps: [{id: wrap, action: shop.wrap2}]
 def workflow(version: str) -> str:
     steps = [f"{{id: s{n}, action: {name}}}" for n, name in enumerate(STEPS[version])]
     return SHARED.format(steps=", ".join(steps))
-
-
-def until(condition: Callable[[], Any]) -> None:
-    tick = threading.Event()
-    for _ in range(int(PATIENCE * 50)):
-        if condition():
-            return
-        tick.wait(0.02)
-    raise AssertionError("it did not happen")
 
 
 def pass_delays(kernel: Kernel) -> None:
@@ -133,8 +125,8 @@ def test_a_rolling_deploy(engine: sa.Engine) -> None:
             stack.enter_context(working(old))
         events += [new.emit("order.placed") for _ in range(NUMBER)]
         with working(new):
-            until(lambda: len(new.outbox.workers()) == 3)
-            until(lambda: all(old._precedence.leaves_events for old in olds))
+            until(lambda: len(new.outbox.workers()) == 3, PATIENCE)
+            until(lambda: all(old._precedence.leaves_events for old in olds), PATIENCE)
             for _ in range(NUMBER):
                 events.append(new.emit("order.placed"))
                 gifts.append(new.emit("gift.asked"))
@@ -149,7 +141,7 @@ def test_a_rolling_deploy(engine: sa.Engine) -> None:
                     waiting.total("PENDING") + waiting.total("RETRY") + waiting.total("RUNNING")
                 )
 
-            until(done)
+            until(done, PATIENCE)
     check(new, events, gifts, started)
     assert calls["shop.wrap2"] == NUMBER
     assert calls["shop.ship2"] == calls["shop.pay2"]
@@ -223,17 +215,20 @@ def test_a_rolling_deploy_of_processes(tmp_path: Path) -> None:
         kernel.add_workflow(path)
     gifts, events, started = [], [], []
     with old.running() as first:
-        until(lambda: kernel.outbox.workers())
+        until(lambda: kernel.outbox.workers(), PATIENCE)
         events += [kernel.emit("order.placed") for _ in range(5)]
-        until(lambda: len(kernel.executions.find(status="COMPLETED")) == 5)
+        until(lambda: len(kernel.executions.find(status="COMPLETED")) == 5, PATIENCE)
         with new.running():
-            until(lambda: len(kernel.outbox.workers()) == 2)
+            until(lambda: len(kernel.outbox.workers()) == 2, PATIENCE)
             threading.Event().wait(2.5)  # the old one looks every second
             for _ in range(NUMBER):
                 gifts.append(kernel.emit("gift.asked"))
                 events.append(kernel.emit("order.placed"))
                 started.append(kernel.start("order"))
-            until(lambda: len(kernel.executions.find(status="COMPLETED", limit=500)) > 2 * NUMBER)
+            until(
+                lambda: len(kernel.executions.find(status="COMPLETED", limit=500)) > 2 * NUMBER,
+                PATIENCE,
+            )
             first.terminate()
             assert first.wait(PATIENCE) == 0
 
@@ -241,6 +236,6 @@ def test_a_rolling_deploy_of_processes(tmp_path: Path) -> None:
                 pass_delays(kernel)
                 return len(kernel.executions.find(status="COMPLETED", limit=500)) == 5 + 3 * NUMBER
 
-            until(done)
+            until(done, PATIENCE)
     check(kernel, events, gifts, started)
     kernel.storage.engine.dispose()  # type: ignore[attr-defined]

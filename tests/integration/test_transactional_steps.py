@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from workers import until, working
+from waiting import until
+from workers import working
 import sqlalchemy as sa
 from automate_kernel import AutomateError, ErrorCodes, Kernel
 from automate_kernel.connectors import Connector, action

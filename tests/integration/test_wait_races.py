@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from waiting import until
 from automate_kernel import Kernel
 from automate_kernel.storage.tables import WAIT
 from automate_kernel.workflows.execution import ExecutionStatus
@@ -58,14 +59,6 @@ def open_kernel(url: str) -> Kernel:
     return kernel
 
 
-def until(condition: Any) -> None:
-    tick, looked = threading.Event(), 0
-    while not condition():
-        looked += 1
-        assert looked < PATIENCE * 20, "it did not happen"
-        tick.wait(0.05)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("database", ["postgresql", "sqlite"])
 def test_no_signal_is_lost_between_workers(request: Any, database: str) -> None:
@@ -85,13 +78,16 @@ def test_no_signal_is_lost_between_workers(request: Any, database: str) -> None:
                 emit("one", {"n": n}, idempotency_key=f"one-{n}")
         # Some came before the execution began, and answer nothing: once more.
         find = kernels[0].executions.find
-        until(lambda: len(find(workflow="parent", limit=COUNT + 1)) == COUNT)
+        until(lambda: len(find(workflow="parent", limit=COUNT + 1)) == COUNT, PATIENCE)
         for n in range(COUNT):
             emit("one", {"n": n})
         for _ in range(3):
             emit("bell")
-        until(lambda: len(find(workflow="parent", status="COMPLETED", limit=COUNT + 1)) == COUNT)
-        until(lambda: not any(worker.in_flight for worker in workers))
+        until(
+            lambda: len(find(workflow="parent", status="COMPLETED", limit=COUNT + 1)) == COUNT,
+            PATIENCE,
+        )
+        until(lambda: not any(worker.in_flight for worker in workers), PATIENCE)
     finally:
         for worker in workers:
             worker.stop()

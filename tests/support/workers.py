@@ -1,4 +1,4 @@
-"""A worker in a thread of the test, and waiting for what it does."""
+"""A worker in a thread of the test."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from waiting import PATIENCE
+
 from automate_kernel import Kernel
 from automate_kernel.worker import Worker
-
-PATIENCE = 20.0
 
 
 @contextmanager
@@ -25,12 +25,3 @@ def working(kernel: Kernel, **options: Any) -> Iterator[Worker]:
         worker.stop()
         thread.join(PATIENCE)
         assert not thread.is_alive(), "the worker did not stop"
-
-
-def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
-    """Look again and again, for as long as a test may take."""
-    tick, looked = threading.Event(), 0
-    while not condition():
-        looked += 1
-        assert looked < seconds * 100, "it did not happen"
-        tick.wait(0.01)

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from waiting import PATIENCE, Gate, until
 from automate_kernel import signals
 from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage
@@ -23,22 +24,7 @@ from automate_kernel.workflows.execution import (
 )
 from blinker import Namespace
 
-PATIENCE = 20.0
 SOMETHING = Namespace().signal("something")
-
-
-class Gate(threading.Event):
-    """An event that fails the test instead of waiting for ever."""
-
-    def pass_(self) -> None:
-        assert self.wait(PATIENCE), "it did not happen"
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
 
 
 @pytest.fixture

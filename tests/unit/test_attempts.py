@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from workers import until, working
+from waiting import until
+from workers import working
 from automate_kernel import Call, Kernel
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.testing.clock import FakeClock

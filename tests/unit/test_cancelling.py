@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from waiting import PATIENCE, Gate, until
 from automate_kernel import Kernel, signals
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
@@ -19,24 +20,6 @@ from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import DEFINITION
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.execution import ExecutionStatus
-
-PATIENCE = 20.0
-
-
-class Gate(threading.Event):
-    """An event that fails the test instead of waiting for ever."""
-
-    def pass_(self) -> None:
-        assert self.wait(PATIENCE), "it did not happen"
-
-
-def until(condition: Callable[[], bool]) -> None:
-    tick = threading.Event()
-    for _ in range(int(PATIENCE * 100)):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 @pytest.fixture

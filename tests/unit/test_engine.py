@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from workers import PATIENCE, until, working
+from waiting import PATIENCE, until
+from workers import working
 from automate_kernel import Kernel
 from automate_kernel.errors import ErrorCodes, StorageError
 from automate_kernel.operations.context import current_item

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from workers import PATIENCE, until, working
+from waiting import PATIENCE, until
+from workers import working
 from automate_kernel import Kernel
 from automate_kernel.storage.tables import WAIT
 from automate_kernel.worker.worker import Worker

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from workers import PATIENCE, until, working
+from waiting import PATIENCE, until
+from workers import working
 from automate_kernel import Call, Kernel
 from automate_kernel.errors import WorkflowError
 from automate_kernel.workflows.code import SyncWorkflowContext, WorkflowContext

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from automate_kernel import Kernel, signals
 from automate_kernel.connectors import Connector, action
@@ -172,15 +173,6 @@ def test_a_task_that_a_plugin_left_behind(log: io.StringIO, kernel: Kernel, wher
     text = told(log)
     assert "Task exception was never retrieved" in text
     assert "RuntimeError: left with [secret]" in text
-
-
-def until(done: Any) -> None:
-    pause = threading.Event()
-    for _ in range(1000):
-        if done():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not happen within 10 s")
 
 
 def test_a_plugins_logger_and_its_children(log: io.StringIO, kernel: Kernel) -> None:

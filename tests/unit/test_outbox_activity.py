@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from waiting import until
 from automate_kernel import Kernel
 from automate_kernel.outbox import Activity, NewItem, RowsOutboxStore, WorkerInfo, percentile
 from automate_kernel.worker import Handler, Worker
@@ -113,15 +114,6 @@ def test_what_could_not_be_written_is_written_later() -> None:
 
 
 # -- workers -----------------------------------------------------------------------------------------
-
-
-def until(condition: Any) -> None:
-    tick = threading.Event()
-    for _ in range(2000):
-        if condition():
-            return
-        tick.wait(0.005)
-    raise AssertionError("it did not happen")
 
 
 class FailingStore(RowsOutboxStore):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from waiting import PATIENCE, Gate, until
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.worker.handler import Handler, cancelling, should_stop
@@ -18,16 +19,8 @@ from automate_kernel.worker.plain_pool import Pace
 from automate_kernel.worker.worker import Worker
 from automate_sqlalchemy import SqlAlchemyStorage
 
-PATIENCE = 20.0
 IN_PLACE = {"automate-quick", "automate-fetcher"}
 SLOT = "automate-slot"
-
-
-class Gate(threading.Event):
-    """An event that fails the test instead of waiting for ever."""
-
-    def pass_(self) -> None:
-        assert self.wait(PATIENCE), "it did not happen"
 
 
 class Running:
@@ -80,14 +73,6 @@ class Noting:
             return self.threads[-1] in IN_PLACE
 
         until(settled)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Look again and again, for as long as a test may take."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
 
 
 def status(store: RowsOutboxStore, item_id: str) -> ItemStatus:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
+from waiting import until
 from automate_kernel import AutomateError, ConfigError, Connector, Kernel
 from automate_kernel.connectors import PolledEvent, PollResult, TriggerSpec, poll
 from automate_kernel.errors import LeaseLostError, PluginError
@@ -22,7 +23,6 @@ from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from workers import until
 
 Open = Callable[..., Kernel]
 

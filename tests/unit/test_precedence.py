@@ -10,7 +10,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from workers import until, working
+from waiting import until
+from workers import working
 from automate_kernel import Kernel
 from automate_kernel.errors import ConfigError, StorageError
 from automate_kernel.outbox import WorkerInfo

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from waiting import PATIENCE, until
 from automate_kernel import ConfigError, Kernel, StorageError
 from automate_kernel.worker import Worker
 from automate_kernel.worker.liveness import Liveness
@@ -19,8 +20,6 @@ from automate_kernel.http import pages
 from automate_kernel.http import probes as serving
 from automate_kernel.monitoring.health import ProcessesProbe, WorkerProbe, keep_reporting
 from automate_kernel.http.probes import Probes
-
-PATIENCE = 10
 
 
 class Time:
@@ -41,15 +40,6 @@ def kernel() -> Kernel:
 @pytest.fixture
 def time() -> Time:
     return Time()
-
-
-def until(condition: Any) -> None:
-    tick = threading.Event()
-    for _ in range(PATIENCE * 200):
-        if condition():
-            return
-        tick.wait(0.005)
-    raise AssertionError("it did not happen")
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from workers import PATIENCE, until, working
+from waiting import PATIENCE, Gate, until
+from workers import working
 import sqlalchemy as sa
 from automate_kernel import Call, Kernel, current_call
 from automate_kernel.errors import PayloadError
@@ -22,11 +23,6 @@ from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepSt
 from automate_sqlalchemy import SqlAlchemyStorage
 
 KINDS = ("def", "async def")
-
-
-class Gate(threading.Event):
-    def pass_(self) -> None:
-        assert self.wait(PATIENCE), "it did not happen"
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from waiting import PATIENCE, Gate, until
 from automate_kernel import hookimpl, signals
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.kernel import Kernel
@@ -25,13 +26,7 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 
-PATIENCE = 20.0
 LEASE = 10.0
-
-
-class Gate(threading.Event):
-    def pass_(self) -> None:
-        assert self.wait(PATIENCE), "it did not happen"
 
 
 class Failing:
@@ -72,15 +67,6 @@ def storage(clock: FakeClock) -> Failing:
 def kernel(storage: Failing) -> Iterator[Kernel]:
     with Kernel(storage, discover=False, secrets={}, lease_seconds=LEASE) as kernel:
         yield kernel
-
-
-def until(condition: Callable[[], Any]) -> None:
-    tick = threading.Event()
-    for _ in range(int(PATIENCE * 100)):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 def define(kernel: Kernel, *steps: dict[str, Any], **options: Any) -> None:

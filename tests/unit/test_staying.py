@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from workers import until, working
+from waiting import until
+from workers import working
 from automate_kernel import Kernel, SyncWorkflowContext
 from automate_kernel.outbox import ItemStatus
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workers import PATIENCE, until, working
+from waiting import PATIENCE, until
+from workers import working
 from automate_kernel import Kernel, signals
 from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.outbox import ItemStatus

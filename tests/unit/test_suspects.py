@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from waiting import PATIENCE, until
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import Backoff, ItemStatus, NewItem, OutboxItem, RowsOutboxStore
 from automate_kernel.outbox.item import EXPIRED
@@ -21,15 +22,6 @@ from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.execution import ExecutionStatus
 from hypothesis import given
 from hypothesis import strategies as st
-
-PATIENCE = 20.0
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
 
 
 class Noting(RowsOutboxStore):

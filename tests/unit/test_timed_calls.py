@@ -9,27 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from waiting import Gate, until
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring.prometheus import Exporter
 from automate_kernel.operations.timed_calls import TimedCalls
 from automate_kernel.workflows.execution import ExecutionStatus
-
-PATIENCE = 20.0
-
-
-class Gate(threading.Event):
-    """An event that fails the test instead of waiting for ever."""
-
-    def pass_(self) -> None:
-        assert self.wait(PATIENCE), "it did not happen"
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from waiting import PATIENCE, Gate, until
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.outbox import (
     Backoff,
@@ -44,16 +45,8 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.worker import plain_pool
 from automate_sqlalchemy import SqlAlchemyStorage
 
-PATIENCE = 20.0
 LEASE = 30.0
 AT_ONCE = Backoff(0.0, 0.0)
-
-
-class Gate(threading.Event):
-    """An event that fails the test instead of waiting for ever."""
-
-    def pass_(self) -> None:
-        assert self.wait(PATIENCE), "it did not happen"
 
 
 class Down:
@@ -107,15 +100,6 @@ class Running:
 def running(store: RowsOutboxStore, *handlers: Handler, **options: Any) -> Running:
     options.setdefault("poll_seconds", 0.05)
     return Running(Worker(store, handlers, **options))
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Look again and again, for as long as a test may take."""
-    tick, looked = threading.Event(), 0
-    while not condition():
-        looked += 1
-        assert looked < PATIENCE * 200, "it did not happen"
-        tick.wait(0.005)
 
 
 def item(store: RowsOutboxStore, item_id: str) -> OutboxItem:

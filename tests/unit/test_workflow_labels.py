@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from workers import until, working
+from waiting import until
+from workers import working
 from automate_kernel import Call, Kernel, current_call
 from automate_kernel.errors import PayloadError, WorkflowError
 from automate_kernel.storage import Storage

@@ -10,6 +10,7 @@ import urllib.request
 from typing import Any
 
 import pytest
+from waiting import until
 from automate_django import get_kernel
 from automate_django.models import OutboxActivity, OutboxItem, OutboxWorker
 from automate_kernel.monitoring.logs import configure_logging
@@ -65,12 +66,12 @@ def test_a_worker_process_is_listed_and_counted(alias: str, start: Any) -> None:
     exporter = Exporter(kernel)
     exporter.render()
     process = start("automate_worker")
-    _until(lambda: OutboxWorker.objects.exists())
+    until(lambda: OutboxWorker.objects.exists(), 40)
     (worker,) = kernel.outbox.workers()
     assert worker.pid == process.pid and not worker.lost
     assert 'automate_workers{state="running"} 1' in exporter.render()
     kernel.emit("nobody.listens")
-    _until(lambda: OutboxItem.objects.filter(status="COMPLETED").exists())
+    until(lambda: OutboxItem.objects.filter(status="COMPLETED").exists(), 40)
     process.terminate()
     assert process.wait(40) == 0
     assert kernel.outbox.workers() == []
@@ -89,9 +90,9 @@ def test_a_worker_answers_probes(sqlite: str, start: Any, processes: str) -> Non
         "automate_worker", "--processes", processes, "--health-port", port, "--metrics-port", port
     )
     url = f"http://127.0.0.1:{port}"
-    _until(lambda: _get(f"{url}/readyz") == '{"status": "ready"}')
+    until(lambda: _get(f"{url}/readyz") == '{"status": "ready"}', 40)
     assert _get(f"{url}/healthz") == '{"status": "ok"}'
-    _until(lambda: f'{{state="running"}} {processes}' in (_get(f"{url}/metrics") or ""))
+    until(lambda: f'{{state="running"}} {processes}' in (_get(f"{url}/metrics") or ""), 40)
 
 
 def _get(url: str) -> str | None:
@@ -100,13 +101,3 @@ def _get(url: str) -> str | None:
             return str(answer.read().decode())
     except OSError:
         return None
-
-
-def _until(condition: Any) -> None:
-    import time
-
-    deadline = time.monotonic() + 40
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail("waited in vain")
-        time.sleep(0.05)

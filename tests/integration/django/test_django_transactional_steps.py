@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from waiting import PATIENCE, until
 from automate_django import get_kernel
 from automate_kernel.operations.context import Call
 from automate_kernel.workflows.execution import ExecutionStatus
@@ -15,7 +16,6 @@ from django.db import IntegrityError, connections, transaction
 from shop.models import Order
 
 pytestmark = pytest.mark.slow
-PATIENCE = 20.0
 
 
 @contextlib.contextmanager
@@ -36,15 +36,6 @@ def working(kernel: Any) -> Iterator[Any]:
         worker.stop()
         thread.join(PATIENCE)
         assert not thread.is_alive()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    tick = threading.Event()
-    for _ in range(int(PATIENCE * 50)):
-        if condition():
-            return
-        tick.wait(0.02)
-    raise AssertionError("it did not happen")
 
 
 @pytest.fixture
