@@ -138,7 +138,7 @@ CASES: dict[str, list[Case]] = {
     "schedules backfill": [
         Case("hourly --from 2026-01-01 --to 2026-01-01T03:00Z --number 0 --limit 10 --yes", "4")
     ],
-    "doctor": [Case("--idle-after 5m", "program", codes=(0, 1))],
+    "doctor": [Case("--idle-after 5m --test-connections", "program", codes=(0, 1))],
     "config": [Case("", "automation"), Case("--show-values", "automation")],
     "workflow validate": [Case("workflows"), Case("--syntax workflows/greet.yaml")],
     "workflow show": [

@@ -699,7 +699,8 @@ def test_many_executions_share_the_worker(kernel: Kernel) -> None:
 
 def test_an_output_is_encoded_once(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was checked as storable is stored as it is, however large it is."""
-    from automate_kernel.workflows.engine import checkpoints, large_outputs
+    from automate_kernel.operations import outputs
+    from automate_kernel.workflows.engine import checkpoints
 
     encoded: list[Any] = []
 
@@ -708,7 +709,7 @@ def test_an_output_is_encoded_once(kernel: Kernel, monkeypatch: pytest.MonkeyPat
         return encode_json(value, *args, **options)
 
     monkeypatch.setattr(checkpoints, "encode_json", noting)
-    monkeypatch.setattr(large_outputs, "encode_json", noting)
+    monkeypatch.setattr(outputs, "encode_json", noting)
     kernel.action("do.it")(lambda: ["once"])
     define(kernel, step("a"))
     execution = kernel.run("w")

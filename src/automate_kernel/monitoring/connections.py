@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from automate_kernel.errors import AutomateError
-from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.diagnosis import Finding
 from automate_kernel.operations.plugin import Plugin
+
+if TYPE_CHECKING:
+    from automate_kernel.kernel import Kernel
 
 
 def connection_answer(kernel: Kernel, kind: str, key: str) -> str:
