@@ -43,7 +43,7 @@ def step_data(run: StepRun) -> dict[str, Any]:
     data = asdict(run)
     data.pop("execution_id")
     data["output"] = redact_shown(run.output)
-    return {**data, "status": run.status.value, "duration_seconds": took(run)}
+    return {**data, "status": run.status.value, "duration_seconds": run.duration_seconds}
 
 
 def item_data(item: OutboxItem, *, whole: bool = False) -> dict[str, Any]:
@@ -78,13 +78,6 @@ def step_attempt_data(attempt: StepAttempt) -> dict[str, Any]:
 def labels_text(labels: Mapping[str, str]) -> str | None:
     """Return labels in one line, or None if there are none."""
     return " ".join(f"{name}={value}" for name, value in labels.items()) or None
-
-
-def took(run: StepRun) -> float | None:
-    """Return the seconds from the first attempt's start to the step's end, waits included."""
-    if run.started_at is None or run.completed_at is None:
-        return None
-    return (run.completed_at - run.started_at).total_seconds()
 
 
 def brief(value: Any, length: int = 60) -> str:
@@ -127,7 +120,7 @@ def show_steps(out: Output, runs: Iterable[StepRun], *, length: int = 60) -> Non
         "STEP": step_name,
         "STATUS": "status.value",
         "ATTEMPTS": "attempts",
-        "TOOK": lambda run: seconds(took(run)),
+        "TOOK": lambda run: seconds(run.duration_seconds),
         "OUTPUT": result,
     }
     listed = list(runs)

@@ -139,17 +139,17 @@ class Instrumentation:
             seconds = (datetime.now(timezone.utc) - execution.created_at).total_seconds()
         if seconds is not None:
             about = self._outcome(execution, execution.status.value, error)
-            self._execution.record(max(0.0, seconds), about)
+            self._execution.record(seconds, about)
 
     def _step_ended(
         self, sender: Any, execution: Execution, step: StepRun, error: AutomateError | None = None
     ) -> None:
-        if step.started_at is not None and step.completed_at is not None:
-            seconds = (step.completed_at - step.started_at).total_seconds()
+        seconds = step.duration_seconds
+        if seconds is not None:
             about = self._outcome(execution, step.status.value, error)
             # A workflow in code may give its steps any name.
             step_id = self._names.kept(f"step of {execution.name}", plain_id(step.step_id))
-            self._step.record(max(0.0, seconds), about | {"automate.step.id": step_id})
+            self._step.record(seconds, about | {"automate.step.id": step_id})
 
     def _outcome(
         self, execution: Execution, status: str, error: AutomateError | None

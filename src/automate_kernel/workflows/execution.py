@@ -28,7 +28,7 @@ from enum import Enum
 from typing import Any, Literal, get_args
 
 from automate_kernel.errors import PayloadError
-from automate_kernel.outbox.failed_attempts import FailedAttempt
+from automate_kernel.outbox.failed_attempts import FailedAttempt, seconds_between
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.labels import checked_labels, joined_labels
 
@@ -187,6 +187,11 @@ class StepRun:
         """The step's id in its workflow."""
         return self.step_id
 
+    @property
+    def duration_seconds(self) -> float | None:
+        """The seconds from its first attempt to its end, waits included, or None before that."""
+        return seconds_between(self.started_at, self.completed_at)
+
     def failed_attempt(self) -> FailedAttempt:
         """Return the attempt that has just failed."""
         return FailedAttempt(
@@ -282,9 +287,7 @@ class Execution:
     @property
     def duration_seconds(self) -> float | None:
         """The seconds from its creation to its end, or None while it goes on."""
-        if self.created_at is None or self.completed_at is None:
-            return None
-        return (self.completed_at - self.created_at).total_seconds()
+        return seconds_between(self.created_at, self.completed_at)
 
     def step(self, step_id: str, position: int = -1) -> StepRun | None:
         """Return the run of one step, or None if it has not begun."""

@@ -170,7 +170,7 @@ class ExecutionActivity(Minutes[_MinuteCounts]):
                     if (call := made.pop(run.key, None)) is not None:
                         row.actions.add(call[0], _OUTCOMES.get(run.status, "failed"), call[1])
                     elif (reason := reasons.pop(run.key, None)) is not None:
-                        row.waits.add(reason, run.status.value.lower(), _took(run))
+                        row.waits.add(reason, run.status.value.lower(), run.duration_seconds)
             if turn.end is ExecutionStatus.COMPLETED:
                 row.completed += 1
             elif turn.end is ExecutionStatus.FAILED:
@@ -179,16 +179,10 @@ class ExecutionActivity(Minutes[_MinuteCounts]):
                 row.cancelled += 1
             seconds = execution.duration_seconds if turn.end is not None else None
             if seconds is not None:
-                row.run.add(max(0.0, seconds))
+                row.run.add(seconds)
 
 
 _OUTCOMES = {StepStatus.COMPLETED: "completed", StepStatus.RETRY: "retried"}
-
-
-def _took(run: StepRun) -> float | None:
-    if run.started_at is None or run.completed_at is None:
-        return None
-    return max(0.0, (run.completed_at - run.started_at).total_seconds())
 
 
 def _count(row: _MinuteCounts, execution: Execution, run: StepRun) -> None:
@@ -205,7 +199,7 @@ def _count(row: _MinuteCounts, execution: Execution, run: StepRun) -> None:
     else:
         return
     # A step that only waited has made no attempt, and took no time of anybody's.
-    if run.attempts and (took := _took(run)) is not None:
+    if run.attempts and (took := run.duration_seconds) is not None:
         row.step.add(took)
 
 
