@@ -165,21 +165,29 @@ class _Claim:
         }
 
     def check(self, row: Row, most: Amounts, now: datetime) -> None:
-        """Raise ``RESOURCE_EXHAUSTED`` if *most* beside what is in *row* passes a limit."""
+        """
+        Raise ``RESOURCE_EXHAUSTED`` if *most* beside what is in *row* passes a limit.
+
+        It is worth another attempt if calls that go on hold what is missing: most of them take
+        less than they have reserved.
+        """
         account = _account_of(row, now)
+        passed = None
         for unit, limit in self.budget.limits.items():
             spent = account.spent.get(unit, Decimal(0))
             reserved = account.reserved.get(unit, Decimal(0))
             more = Decimal(most.get(unit, 0))
-            if spent + reserved + more > limit:
-                raise AutomateError(
+            if spent + reserved + more > limit and (passed is None or passed.retryable):
+                passed = AutomateError(
                     ErrorCodes.RESOURCE_EXHAUSTED,
                     f"the budget of {_shown(limit)} {unit} for {self._whose()} would be passed:"
                     f" {_shown(spent)} are spent, {_shown(reserved)} are reserved by calls that"
                     f" go on, and this call may take {_shown(more)}; {self._renewal()}",
                     hint="raise the budget, or let the call take less",
-                    retryable=False,
+                    retryable=spent + more <= limit,
                 )
+        if passed is not None:
+            raise passed
 
     def _whose(self) -> str:
         if self.day is None:

@@ -65,6 +65,30 @@ def test_threads_that_ask_at_once_get_what_there_is_and_no_more(storage: Any) ->
     assert len(granted) == 50
 
 
+@pytest.mark.parametrize(
+    ("most", "again"),
+    [
+        ({"tokens": 500}, True),
+        ({"tokens": 901}, False),
+        ({"tokens": 500, "US dollars": Decimal("1.5")}, False),
+    ],
+)
+def test_what_others_have_reserved_is_worth_another_attempt(
+    most: dict[str, Any], again: bool
+) -> None:
+    """Two agents side by side each held what the other one needed, and failed for good."""
+    limit = SpendingLimit(name="llm", limits={"tokens": 1_000, "US dollars": Decimal(1)})
+    budgets = Budgets(MemoryStorage())
+    budgets.settle(budgets.reserve([limit], {"tokens": 100}), {"tokens": 100})
+    held = budgets.reserve([limit], {"tokens": 600})
+    with pytest.raises(AutomateError, match="600 are reserved|US dollars") as refused:
+        budgets.reserve([limit], most)
+    assert refused.value.retryable is again
+    budgets.settle(held, {"tokens": 5})
+    if again:
+        budgets.reserve([limit], most)
+
+
 def test_a_refusal_reserves_nothing_and_says_what_is_spent(storage: Any) -> None:
     budgets = Budgets(storage)
     small = SpendingLimit(name="llm", limits={"tokens": 100}, tenant_id="beta")
@@ -73,7 +97,7 @@ def test_a_refusal_reserves_nothing_and_says_what_is_spent(storage: Any) -> None
     for asked in ([small, ACME], [ACME, small]):
         with pytest.raises(AutomateError) as caught:
             budgets.reserve(asked, {"tokens": 350})
-        assert caught.value.code == "RESOURCE_EXHAUSTED" and not caught.value.retryable
+        assert caught.value.code == "RESOURCE_EXHAUSTED"
     with pytest.raises(AutomateError) as caught:
         budgets.reserve([ACME], {"tokens": 321})
     text = str(caught.value)
