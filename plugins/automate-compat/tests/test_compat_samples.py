@@ -19,7 +19,6 @@ SAMPLES = dict(
 )
 # A project of its own in a process of its own: Django is set up once in a process.
 PROJECT = """
-import tempfile
 from typing import Any
 
 import django
@@ -32,7 +31,7 @@ settings.configure(
         "django.contrib.messages", "django.contrib.admin", "rest_framework", "automate_django",
     ],
     DATABASES={"default": {
-        "ENGINE": "django.db.backends.sqlite3", "NAME": tempfile.mktemp(suffix=".sqlite3"),
+        "ENGINE": "django.db.backends.sqlite3", "NAME": "sample.sqlite3",
     }},
     USE_TZ=True,
 )
