@@ -96,7 +96,7 @@ class AutomateError(Exception):
         retry_after: float | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
-        self.code: ErrorCodes = ErrorCodes(code) if code is not None else self.default_code
+        self.code: ErrorCodes = _code(code) if code is not None else self.default_code
         # An error is read where nothing may fail any more, so what plugins pass by mistake, or as a
         # text that is translated later, is made what it should be here.
         text = message if isinstance(message, str) else printed(message)
@@ -232,6 +232,19 @@ class LeaseLostError(_WordedError):
     """The lease ran out or was taken over: another worker owns this item now."""
 
     default_code = ErrorCodes.ABORTED
+
+
+def _code(given: ErrorCodes | str) -> ErrorCodes:
+    try:
+        return ErrorCodes(given)
+    except ValueError:
+        # A message alone is what other exceptions take, and a code of the service's own is near.
+        meant = nearest(given, ErrorCodes)
+        known = ErrorCodes[meant] if meant is not None else ErrorCodes.NOT_FOUND
+        raise ValueError(
+            f"{printed(given)[:80]!r} is no code of an error, which comes first:"
+            f' write AutomateError(ErrorCodes.{known.name}, "…"), or another of ErrorCodes'
+        ) from None
 
 
 def _seconds(given: Any) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from automate_kernel.errors import (
@@ -121,7 +122,9 @@ class Plugin:
         names = sorted(index)
         known = ", ".join(names[:_MOST_NAMES]) or "none"
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        if cls._has_method(name):
+        if isinstance(inspect.getattr_static(cls, name, None), (classmethod, staticmethod)):
+            more += f"; its {name}() is none: write a method with self, and no other decorator"
+        elif cls._has_method(name):
             more += f"; its method {name}() needs @{cls._operation_noun}, right above its def"
         raise AutomateError(
             ErrorCodes.INVALID_ARGUMENT,
@@ -319,7 +322,7 @@ def complete_config(cls: type[Plugin], config: Mapping[str, Any] | None) -> dict
 def construct(cls: type[P], complete: dict[str, Any], ctx: PluginContext) -> P:
     """Return an instance of *cls* with its *complete* config."""
     try:
-        return cls(complete, ctx=ctx)  # type: ignore[call-arg]
+        made = cls(complete, ctx=ctx)  # type: ignore[call-arg]
     except ConfigError:
         raise
     except Exception as error:
@@ -329,6 +332,12 @@ def construct(cls: type[P], complete: dict[str, Any], ctx: PluginContext) -> P:
         log_error(ctx.logger, logging.ERROR, "%s", text, trace=problem.trace)
         # Not in the message, and no cause for a traceback to show: it may quote the config.
         raise problem from None
+    for name, value in (("config", complete), ("ctx", ctx)):
+        # Its __init__ has not called ours.
+        if not hasattr(made, name):
+            with suppress(AttributeError):
+                setattr(made, name, value)
+    return made
 
 
 def _not_created(
@@ -338,6 +347,11 @@ def _not_created(
     if isinstance(error, AutomateError):  # made for people, as other texts are not
         return ConfigError(
             f"{what}: {redact(error.message)}", hint=error.hint and redact(error.hint)
+        )
+    if isinstance(error, AttributeError) and error.name in ("config", "ctx"):
+        return ConfigError(
+            f"{what}: its __init__ reads self.{error.name}, which is not there yet",
+            hint="let it begin with super().__init__(config, ctx=ctx)",
         )
     if isinstance(error, TypeError):
         signature = inspect.signature(cls)

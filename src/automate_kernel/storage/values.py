@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
@@ -290,6 +290,11 @@ def _foreign(path: tuple[str | int, ...], value: Any) -> UnstorableError:
     if isinstance(value, (SecretRef, Sealed)):
         hint = "none is stored: name it in the input of the action that needs it"
         return UnstorableError(path, "is a secret", hint)
+    if isinstance(value, Awaitable):
+        return UnstorableError(path, f"is {type_name(value)}, which nobody has awaited", "await it")
+    if isinstance(value, (Iterator, AsyncIterator)):
+        hint = "pass a list of what it gives"
+        return UnstorableError(path, f"is {type_name(value)}, which can be read once", hint)
     known = next((hint for types, hint in _INSTEAD if isinstance(value, types)), None)
     message = f"is {type_name(value)}, which JSON has not"
     usual = "pass its .model_dump(mode='json')" if hasattr(value, "model_dump") else _USUAL

@@ -323,7 +323,11 @@ class HmacSignature(SignatureScheme):
             raise ConfigError("signed must have {body} once", hint="such as '{timestamp}.{body}'")
         # A time that is not signed could be changed by whoever replays the request.
         if bool(self.timestamp_header) != ("{timestamp}" in self.signed):
-            raise ConfigError("timestamp_header and {timestamp} in signed need each other")
+            raise ConfigError(
+                "timestamp_header and {timestamp} in signed need each other",
+                hint="say what the service signs, as signed='{timestamp}.{body}', and where the"
+                " time stands, as timestamp_header='X-Timestamp'",
+            )
 
     def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
         """Return the value of `event_header`, if the request has it once."""
