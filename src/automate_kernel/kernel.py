@@ -560,7 +560,7 @@ class Kernel:
 
     def _input(self, given: Any, literal: bool = False) -> Any:
         given = {} if given is None else given
-        return given if literal else self._render_config(given)
+        return given if literal else self._render_config(given, "input")
 
     def operation(self, name: str, *, tenant_id: str | None = None) -> OperationSpec:
         """

@@ -187,8 +187,14 @@ def test_the_token_is_asked_for_everywhere(kernel: Kernel, header: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "place"),
-    [(float("nan"), "b[1] is NaN"), (float("-inf"), "b[1] is NaN or inf"), (10**5000, "b[1] is")],
-    ids=["NaN", "infinity", "digits"],
+    [
+        (float("nan"), "b[1] is NaN"),
+        (float("-inf"), "b[1] is NaN or inf"),
+        (10**5000, "b[1] is"),
+        (-(2**1023), "b[1] is larger than the numbers that JSON readers take"),
+        ("\ud83d", "b[1] holds a NUL character or half a surrogate pair"),
+    ],
+    ids=["NaN", "infinity", "digits", "large", "half"],
 )
 def test_an_output_that_json_has_not_is_told_and_not_written(
     kernel: Kernel, value: Any, place: str

@@ -10,6 +10,7 @@ import pytest
 from automate_kernel import Connector, ErrorCodes, Kernel, OutputError, action
 from automate_kernel.documents import shown_document
 from automate_kernel.errors import AutomateError
+from automate_kernel.operations.outputs import answered_output
 from automate_kernel.http.operations import ExposedOperations, answer_list
 
 REFUSED = {
@@ -143,3 +144,14 @@ def test_what_is_only_shown_is_json_whatever_it_holds() -> None:
     )
     assert read["a"][:2] == ["NaN", 1.5] and isinstance(read["a"][2], str)
     assert read["told"] == {"b": "-Infinity"} and read["Infinity"] == "key"
+
+
+def test_an_integer_that_readers_can_hold_is_written() -> None:
+    value = [2**1023 - 1, "9" * 400]
+    assert json.loads(answered_output(value, "x")) == value
+
+
+def test_a_wrong_template_in_an_input_is_placed_there(kernel: Kernel) -> None:
+    """It was said to be in the config."""
+    error = raised(kernel.invoke, "odd.give", {"what": "{{ nothing }}"})
+    assert error.message == "input.what: 'nothing' is not defined"

@@ -18,7 +18,9 @@ from automate_kernel.storage.values import (
     TooLongError,
     UnstorableError,
     encode_json,
+    has_long_number,
     is_plain,
+    is_too_large,
     plain_json,
 )
 
@@ -49,15 +51,24 @@ def json_document(value: Any, what: str, *, verb: str = "stored") -> str:
     Return a JSON *value* as a document for others to read; *what* and *verb* name it in errors.
 
     Raises `PayloadError` for what Python writes and JSON has not, NaN and infinity, for half a
-    character, and for an integer of too many digits.
+    character, and for an integer that other readers make infinite.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         if not text.isascii():
             text.encode()
+        if has_long_number(text):
+            json.loads(text, parse_int=_held)
     except ValueError:
         raise _undocumented(value, what, verb) from None
     return text
+
+
+def _held(digits: str) -> int:
+    number = int(digits)
+    if is_too_large(number):
+        raise ValueError("too large")
+    return number
 
 
 def output_error(error: PayloadError, *, hint: str | None = None) -> OutputError:

@@ -125,7 +125,7 @@ def encode_json(
     if (
         (not ascii_only and _UNSTORABLE.search(text))
         or ("\\u0000" in text and _UNSTORABLE_ESCAPE.search(text))
-        or (len(text) > 307 and _SIX_DIGITS.search(text[::50]) and _LONG_NUMBER.search(text))
+        or has_long_number(text)
     ):
         _plain(value, name, inside, most)
     if len(text) > limit or (not ascii_only and len(text.encode()) > limit):
@@ -134,6 +134,17 @@ def encode_json(
         # As it would be stored, so that no type of Python's hides anything.
         return encode_json(redact(json.loads(text)), name, limit, inside=inside)
     return text
+
+
+def has_long_number(text: str) -> bool:
+    """Return True if *text*, a document of JSON, may have a number that readers can't hold."""
+    long = len(text) > 307 and _SIX_DIGITS.search(text[::50]) and _LONG_NUMBER.search(text)
+    return bool(long)
+
+
+def is_too_large(number: int) -> bool:
+    """Return True for an integer that other readers of JSON make infinite."""
+    return not -_LARGEST < number < _LARGEST
 
 
 def _plain(value: Any, name: str, inside: int, most: int) -> Any:
@@ -236,7 +247,7 @@ class _Copy:
                     path, "is NaN or infinite, not a number that JSON has", "use null, or text"
                 )
             return float.__float__(value)
-        if not -_LARGEST < value < _LARGEST:
+        if is_too_large(value):
             raise UnstorableError(
                 path, "is larger than the numbers that JSON readers take", "make it text"
             )
