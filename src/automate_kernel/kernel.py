@@ -284,8 +284,8 @@ class Kernel:
 
     def _set_up(self, workflows: Iterable[Workflow | str | Path], *, strict: bool) -> None:
         """Add the filters of plugins, their hooks' changes and the host's workflows, in order."""
-        for key in self.plugins.filters.keys():  # noqa: SIM118  (a registry is no mapping)
-            self.filters.announce(key, partial(self.plugins.filters.get, key))
+        self._announced: set[str] = set()
+        self._announce_filters()
         # Before the workflows, whose templates may use a filter that is made here.
         self.plugins.hooks.configure(self)
         if strict:
@@ -978,6 +978,14 @@ class Kernel:
     def register(self, plugin: Any, kind: str | None = None, *, key: str | None = None) -> None:
         """Add a plugin: a class or its dotted path; see `Plugins.register`."""
         self.plugins.register(plugin, kind, key=key)
+        self._announce_filters()
+
+    def _announce_filters(self) -> None:
+        """Let templates find the filters of plugins that have come since the last time."""
+        for key in self.plugins.filters.keys():  # noqa: SIM118  (a registry is no mapping)
+            if key not in self._announced:
+                self._announced.add(key)
+                self.filters.announce(key, partial(self.plugins.filters.get, key))
 
     @property
     def unused_config(self) -> list[str]:

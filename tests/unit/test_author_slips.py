@@ -102,3 +102,22 @@ def test_an_init_that_reads_the_config_before_it_is_there() -> None:
     with pytest.raises(ConfigError) as caught:
         Kernel(plugins=[Early], discover=False).invoke("early.go")
     assert "begin with super().__init__(config, ctx=ctx)" in str(caught.value)
+
+
+def test_a_filter_that_is_registered_later_is_there(kernel: Kernel) -> None:
+    """It was taken without a word, and no template found it."""
+
+    @kernel.action("echo")
+    def echo(text: str) -> str:
+        return text
+
+    def shout(text: str, times: int = 1) -> str:
+        return text + "!" * times
+
+    kernel.register(shout, "filter", key="shout")
+    assert kernel.invoke("echo", {"text": "{{ 'a' | shout(2) }}"}) == "a!!"
+
+
+def test_a_key_of_a_filter_is_told_by_its_own_rule(kernel: Kernel) -> None:
+    with pytest.raises(AutomateError, match="use letters, digits and _, and no digit first"):
+        kernel.register(str.upper, "filter", key="my-shout")

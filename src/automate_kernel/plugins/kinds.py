@@ -58,7 +58,9 @@ class Kind:
             raise PluginError(
                 f"{key!r} is no key for plugins of kind {self}",
                 code=ErrorCodes.INVALID_ARGUMENT,
-                hint="use lower-case letters, digits, _ and -, with a letter first",
+                hint="use lower-case letters, digits, _ and -, with a letter first"
+                if self.key_pattern == _KEY
+                else "use letters, digits and _, and no digit first: templates read it as a name",
             )
 
     def require_fit(self, plugin: Any, target: str) -> None:
