@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from automate_kernel.storage.migration import SchemaReport
     from automate_kernel.workflows.definition.model import Step, Workflow
     from automate_kernel.workflows.definition.triggers import WebhookTrigger
+    from automate_kernel.workflows.engine.schedule import Schedule
     from automate_kernel.workflows.engine.standstills import BlockedChild
     from automate_kernel.workflows.execution import Execution
 
@@ -379,6 +380,38 @@ def poll_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> list[
             found.append(Finding("polls", "fail", text, "start one: automate worker"))
     found += _unmatched_findings(kernel)
     return found or [Finding("polls", "ok", f"{_counted(len(polls), 'poll')}, none failing")]
+
+
+def schedule_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> list[Finding]:
+    """Return the schedules that are paused, or due for *idle_seconds* without a worker for them."""
+    with kernel.storage.begin(atomic=False) as rows:
+        now = rows.now()
+    schedules, found = kernel.schedules.find(), []
+    for each in schedules:
+        tenant = f" of {each.tenant_id}" if each.tenant_id else ""
+        named = f"{each.workflow.name}{tenant} ({each.about})"
+        if each.paused_at is not None:
+            remedy = f"{command} resume {shlex.quote(each.workflow.name)}"
+            remedy += f" --tenant {shlex.quote(each.tenant_id)}" if each.tenant_id else ""
+            text = f"{named} is paused since {each.paused_at:%Y-%m-%d %H:%M} UTC"
+            found.append(Finding("schedules", "warn", text, remedy))
+        elif (late := _late_seconds(each, now)) > idle_seconds:
+            text = f"{named} is due for {late:.0f} s, and no worker fires it"
+            found.append(Finding("schedules", "fail", text, "start one: automate worker"))
+    return found or [Finding("schedules", "ok", f"{_counted(len(schedules), 'schedule')}, on time")]
+
+
+def _late_seconds(schedule: Schedule, now: datetime) -> float:
+    """Return for how long a schedule is due; 0 for one that no worker has looked at yet."""
+    from automate_kernel.workflows.engine.schedule import due
+
+    last = schedule.last_fired_at
+    missed = due(schedule.trigger, last, now) if last is not None else []
+    # Where several were missed only the newest fires, once its jitter is over.
+    if last is None or not missed or missed[0] + schedule.jitter(missed[0]) > now:
+        return 0.0
+    (first,) = schedule.upcoming(1, last)
+    return (now - first - schedule.jitter(first)).total_seconds()
 
 
 def _unmatched_findings(kernel: Kernel) -> Iterator[Finding]:

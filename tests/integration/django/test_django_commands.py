@@ -243,7 +243,7 @@ def test_a_well_project(alias: str) -> None:
     assert ok, found
     assert set(found) == {
         "versions", "settings", "database", "clock", "plugins", "workflows", "secrets", "polls",
-        "executions", "workers",
+        "schedules", "executions", "workers",
     }  # fmt: skip
     assert {each["state"] for findings in found.values() for each in findings} == {"ok"}
     assert "Django" in found["versions"][0]["text"]

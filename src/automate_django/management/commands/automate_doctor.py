@@ -124,6 +124,9 @@ class Command(BaseCommand):
                 "polls": lambda: diagnosis.poll_findings(
                     get_kernel(), command="manage.py automate polls", idle_seconds=seconds
                 ),
+                "schedules": lambda: diagnosis.schedule_findings(
+                    get_kernel(), command="manage.py automate schedules", idle_seconds=seconds
+                ),
                 "executions": lambda: diagnosis.execution_findings(
                     get_kernel(), command="manage.py automate executions"
                 ),

@@ -26,6 +26,7 @@ from automate_kernel.monitoring.diagnosis import (
     findings_of,
     plugin_findings,
     poll_findings,
+    schedule_findings,
     schema_findings,
     secret_findings,
     secret_uses,
@@ -61,7 +62,7 @@ def doctor(
     ),
 ) -> None:
     """
-    Check the database and its tables, plugins, secrets, workflows, executions, workers and clocks.
+    Check the database, plugins, secrets, workflows, schedules, executions, workers and clocks.
 
     Each finding comes with its remedy. Exits with 1 if something is broken: work that is due and
     that nobody works on, for example.
@@ -92,7 +93,19 @@ def _checks(
     yield "plugins", lambda: _plugins(kernel())
     yield "workflows", lambda: _workflows(session.workflow_paths(), kernel())
     yield "secrets", lambda: secret_findings(kernel(), _uses(context, kernel()))
-    yield "polls", lambda: _polls(context, idle_seconds)
+    listening = cache(partial(_listening, context))
+    yield (
+        "polls",
+        lambda: poll_findings(
+            listening(), command=context.named("polls"), idle_seconds=idle_seconds
+        ),
+    )
+    yield (
+        "schedules",
+        lambda: schedule_findings(
+            listening(), command=context.named("schedules"), idle_seconds=idle_seconds
+        ),
+    )
     yield (
         "executions",
         lambda: execution_findings(session.plain, command=context.named("executions")),
@@ -117,13 +130,13 @@ def _plugins(kernel: Kernel) -> list[Finding]:
     return plugin_findings(kernel)
 
 
-def _polls(context: Context, idle_seconds: float) -> list[Finding]:
-    session = context.session
-    kernel = session.look().build(workflows=False)
-    for path in session.workflow_paths():
+def _listening(context: Context) -> Kernel:
+    """Return a kernel that has the workflows, as far as they are valid."""
+    kernel = context.session.look().build(workflows=False)
+    for path in context.session.workflow_paths():
         with suppress(AutomateError):  # reported with the workflows
             kernel.add_workflow(path)
-    return poll_findings(kernel, command=context.named("polls"), idle_seconds=idle_seconds)
+    return kernel
 
 
 def _settings(context: Context) -> list[Finding]:
