@@ -431,6 +431,40 @@ def test_bytes_go_from_step_to_step() -> None:
         assert execution.error is None and execution.output == "_wA="
 
 
+def test_bytes_go_from_action_to_action() -> None:
+    """In a file too: what one returns, in base64, another one takes."""
+    with Kernel(discover=False) as kernel:
+
+        @kernel.action("file.read")
+        def read() -> bytes:
+            return b"\xff\x00 \xfe"
+
+        @kernel.action("file.digest")
+        def digest(content: bytes) -> list[int]:
+            return list(content)
+
+        kernel.add_workflow(
+            {
+                "name": "digest",
+                "trigger": {"type": "manual"},
+                "steps": [
+                    {"id": "read", "action": "file.read"},
+                    {
+                        "id": "digest",
+                        "action": "file.digest",
+                        "input": {"content": "{{ steps.read.output }}"},
+                    },
+                ],
+                "output": "{{ steps.digest.output }}",
+            }
+        )
+        execution = kernel.run("digest")
+        assert execution.error is None and execution.output == [255, 0, 32, 254]
+        assert kernel.invoke("file.digest", {"content": "/wA+"}) == [255, 0, 62]
+        with pytest.raises(AutomateError, match="base64"):
+            kernel.invoke("file.digest", {"content": "no base64!"})
+
+
 def test_an_action_writes_what_its_annotation_says() -> None:
     """In a file as in code, though only code reads it in that type."""
     with Kernel(discover=False) as kernel:

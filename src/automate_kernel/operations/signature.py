@@ -66,9 +66,9 @@ def bind(
 
     A parameter annotated with a pydantic model takes all of the input, if there is no other one.
     With an *input_schema* the only parameter takes it. Otherwise each parameter is a field, and
-    needs a type. With *untyped* one without takes any value, and bytes are base64: only code calls
-    it. A parameter annotated `Call` gets the call. With *method* the first parameter is the
-    instance's.
+    needs a type; bytes are base64, as in outputs. With *untyped* one without a type takes any
+    value: only code calls it. A parameter annotated `Call` gets the call. With *method* the first
+    parameter is the instance's.
     """
     try:
         signature = inspect.signature(function)
@@ -99,7 +99,7 @@ def bind(
         )  # fmt: skip
     if untyped:
         hints = {**dict.fromkeys((p.name for p in rest), Any), **hints}
-    model, fields = _build_model(function, rest, hints, BYTES_AS_BASE64 if untyped else {})
+    model, fields = _build_model(function, rest, hints)
     return Binding(
         function, model, output, fields=fields, call=call, returns=returns, returned=returned
     )
@@ -147,7 +147,6 @@ def _build_model(
     function: Callable[..., Any],
     parameters: list[inspect.Parameter],
     hints: Mapping[str, Any],
-    options: Mapping[str, Any],
 ) -> tuple[type[BaseModel], dict[str, str]]:
     from pydantic import ConfigDict, create_model
 
@@ -170,7 +169,7 @@ def _build_model(
         name, annotation = _field(parameter.name, hints[parameter.name])
         fields[parameter.name] = name
         definitions[name] = (annotation, default)
-    config = ConfigDict(extra=extra, protected_namespaces=(), **options)  # type: ignore[typeddict-item]
+    config = ConfigDict(extra=extra, protected_namespaces=(), **BYTES_AS_BASE64)  # type: ignore[typeddict-item]
     words = getattr(function, "__name__", type(function).__name__).split("_")
     title = "".join(map(str.capitalize, words)) or "Operation"
     with readable_types(f"a parameter of {_name_of(function)}()"):
