@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -164,21 +164,20 @@ class _Claim:
             "ends_at": None if self.day is None else self.day + timedelta(days=1),
         }
 
-    def check(self, row: Row, most: Amounts, now: datetime) -> None:
+    def refusals(self, row: Row, most: Amounts, now: datetime) -> Iterator[AutomateError]:
         """
-        Raise ``RESOURCE_EXHAUSTED`` if *most* beside what is in *row* passes a limit.
+        Yield ``RESOURCE_EXHAUSTED`` for each limit that *most* beside what is in *row* passes.
 
         It is worth another attempt if calls that go on hold what is missing: most of them take
         less than they have reserved.
         """
         account = _account_of(row, now)
-        passed = None
         for unit, limit in self.budget.limits.items():
             spent = account.spent.get(unit, Decimal(0))
             reserved = account.reserved.get(unit, Decimal(0))
             more = Decimal(most.get(unit, 0))
-            if spent + reserved + more > limit and (passed is None or passed.retryable):
-                passed = AutomateError(
+            if spent + reserved + more > limit:
+                yield AutomateError(
                     ErrorCodes.RESOURCE_EXHAUSTED,
                     f"the budget of {_shown(limit)} {unit} for {self._whose()} would be passed:"
                     f" {_shown(spent)} are spent, {_shown(reserved)} are reserved by calls that"
@@ -186,8 +185,6 @@ class _Claim:
                     hint="raise the budget, or let the call take less",
                     retryable=spent + more <= limit,
                 )
-        if passed is not None:
-            raise passed
 
     def _whose(self) -> str:
         if self.day is None:
@@ -208,8 +205,12 @@ def _reserved(
     now = rows.now()
     claims = {claim.id: claim for claim in (_Claim.of(rows, each, now) for each in budgets)}
     found = _locked(rows, claims)
-    for key, claim in claims.items():
-        claim.check(found[key], most, now)
+    refused = [
+        each for key, claim in claims.items() for each in claim.refusals(found[key], most, now)
+    ]
+    if refused:
+        # One that no other call's end helps against, if there is one: it decides.
+        raise min(refused, key=lambda each: each.retryable)
     reservation = Reservation(str(uuid4()), tuple(sorted(claims)))
     until = (now + timedelta(seconds=seconds)).isoformat()
     for key in reservation.accounts:

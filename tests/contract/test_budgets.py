@@ -97,7 +97,7 @@ def test_a_refusal_reserves_nothing_and_says_what_is_spent(storage: Any) -> None
     for asked in ([small, ACME], [ACME, small]):
         with pytest.raises(AutomateError) as caught:
             budgets.reserve(asked, {"tokens": 350})
-        assert caught.value.code == "RESOURCE_EXHAUSTED"
+        assert caught.value.code == "RESOURCE_EXHAUSTED" and not caught.value.retryable
     with pytest.raises(AutomateError) as caught:
         budgets.reserve([ACME], {"tokens": 321})
     text = str(caught.value)

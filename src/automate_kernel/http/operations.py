@@ -13,12 +13,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from automate_kernel.errors import (
-    AutomateError,
-    ConfigError,
-    ErrorCodes,
-    did_you_mean,
-)
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, did_you_mean
 from automate_kernel.http.answers import HttpAnswer, HttpError
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.exposure import (

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from automate_kernel.storage.migration import SchemaReport
     from automate_kernel.workflows.definition.model import Step, Workflow
     from automate_kernel.workflows.definition.triggers import WebhookTrigger
-    from automate_kernel.workflows.engine.schedule import Schedule
     from automate_kernel.workflows.engine.standstills import BlockedChild
     from automate_kernel.workflows.execution import Execution
 
@@ -367,8 +366,7 @@ def poll_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> list[
         if each.claimed_until is not None and each.claimed_until > now:
             late = 0.0  # a call goes on
         if each.state == "paused":
-            remedy = f"{command} resume {each.name}"
-            remedy += f" --tenant {shlex.quote(each.tenant_id)}" if each.tenant_id else ""
+            remedy = _resuming(command, each.name, each.tenant_id)
             found.append(Finding("polls", "warn", f"{named} is paused", remedy))
         elif each.state == "failing":
             times = f"failed {_counted(each.failures, 'time')}"
@@ -391,27 +389,19 @@ def schedule_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> l
         tenant = f" of {each.tenant_id}" if each.tenant_id else ""
         named = f"{each.workflow.name}{tenant} ({each.about})"
         if each.paused_at is not None:
-            remedy = f"{command} resume {shlex.quote(each.workflow.name)}"
-            remedy += f" --tenant {shlex.quote(each.tenant_id)}" if each.tenant_id else ""
+            remedy = _resuming(command, each.workflow.name, each.tenant_id)
             text = f"{named} is paused since {each.paused_at:%Y-%m-%d %H:%M} UTC"
             found.append(Finding("schedules", "warn", text, remedy))
-        elif (late := _late_seconds(each, now)) > idle_seconds:
+        elif (late := each.overdue(now).total_seconds()) > idle_seconds:
             text = f"{named} is due for {late:.0f} s, and no worker fires it"
             found.append(Finding("schedules", "fail", text, "start one: automate worker"))
     return found or [Finding("schedules", "ok", f"{_counted(len(schedules), 'schedule')}, on time")]
 
 
-def _late_seconds(schedule: Schedule, now: datetime) -> float:
-    """Return for how long a schedule is due; 0 for one that no worker has looked at yet."""
-    from automate_kernel.workflows.engine.schedule import due
-
-    last = schedule.last_fired_at
-    missed = due(schedule.trigger, last, now) if last is not None else []
-    # Where several were missed only the newest fires, once its jitter is over.
-    if last is None or not missed or missed[0] + schedule.jitter(missed[0]) > now:
-        return 0.0
-    (first,) = schedule.upcoming(1, last)
-    return (now - first - schedule.jitter(first)).total_seconds()
+def _resuming(command: str, name: str, tenant_id: str | None) -> str:
+    """Return the command that lets a poll or a schedule go on."""
+    tenant = f" --tenant {shlex.quote(tenant_id)}" if tenant_id else ""
+    return f"{command} resume {shlex.quote(name)}{tenant}"
 
 
 def _unmatched_findings(kernel: Kernel) -> Iterator[Finding]:

@@ -114,8 +114,8 @@ def due(
 
     After a pause only the newest of them counts, because an hourly report is not wanted twelve
     times in the morning. With ``catch_up`` all of them count, the oldest *limit* at a time. Then
-    call it again with the last time as *last*, until nothing comes back. So do those after
-    *watched_since*, if there are any: since then somebody has looked, and none was missed.
+    call it again with the last time as *last*, until nothing comes back. All times after
+    *watched_since* count as well: since then somebody has looked, and none was missed.
     """
     last, now = _aware(last), _aware(now)
     if trigger.catch_up:
@@ -206,6 +206,16 @@ class Schedule:
     def upcoming(self, count: int, after: datetime) -> list[datetime]:
         """Return the next *count* times after *after*."""
         return list(islice(upcoming(self.trigger, after), count))
+
+    def overdue(self, now: datetime) -> timedelta:
+        """Return for how long it is due; zero for one that no worker has looked at yet."""
+        last = self.last_fired_at
+        missed = due(self.trigger, last, now) if last is not None else []
+        # Where several were missed only the newest fires, once its jitter is over.
+        if last is None or not missed or missed[0] + self.jitter(missed[0]) > now:
+            return timedelta(0)
+        (first,) = self.upcoming(1, last)
+        return now - first - self.jitter(first)
 
     def event(self, moment: datetime) -> Event:
         """Return the event of its time *moment*: the same one each time, so that it counts once."""
