@@ -122,10 +122,11 @@ class Plugin:
         names = sorted(index)
         known = ", ".join(names[:_MOST_NAMES]) or "none"
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        if isinstance(inspect.getattr_static(cls, name, None), (classmethod, staticmethod)):
-            more += f"; its {name}() is none: write a method with self, and no other decorator"
-        elif cls._has_method(name):
+        if cls._has_method(name):
             more += f"; its method {name}() needs @{cls._operation_noun}, right above its def"
+            method = inspect.getattr_static(cls, name)
+            if isinstance(method, (classmethod, staticmethod)):
+                more += f", with self and without @{type(method).__name__}"
         raise AutomateError(
             ErrorCodes.INVALID_ARGUMENT,
             f"{title} has no {cls._operation_noun} {name!r}",
