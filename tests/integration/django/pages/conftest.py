@@ -246,7 +246,7 @@ class Operator:
         self.page.goto(f"{self.base}{BASE}")
         self.page.fill("#id_username", name)
         self.page.fill("#id_password", "pass-8f2c")
-        self.page.click("input[type=submit]")
+        self.press("input[type=submit]")
 
     def be(self, name: str) -> None:
         """Signed in, as if by the form."""
@@ -264,6 +264,17 @@ class Operator:
     def open(self, path: str) -> Any:
         self.page.goto(f"{self.base}{path}")
         return self.page
+
+    # A click returns once another page begins to arrive, with the first rows of a table.
+    def press(self, what: Any) -> None:
+        """Clicks *what*, a selector or locator, and returns when the page that follows is whole."""
+        (self.page.locator(what).first if isinstance(what, str) else what).click()
+        self.page.wait_for_load_state()
+
+    def waits_for(self, selector: str) -> None:
+        """Returns when *selector* is on a page that is whole."""
+        self.page.wait_for_selector(selector)
+        self.page.wait_for_load_state()
 
 
 @pytest.fixture

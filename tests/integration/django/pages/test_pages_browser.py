@@ -54,13 +54,13 @@ def test_who_signs_in_comes_to_the_page_that_was_asked_for(busy, operator):
 def test_from_the_group_of_failures_to_all_of_them_retried(kernel, busy, operator):
     one = operator()
     page = one.open(BASE)
-    page.click("text=120 × TIMEOUT")
+    one.press("text=120 × TIMEOUT")
     assert page.locator(".automate table tbody tr").count() == 50
-    page.click("text=Retry all…")
+    one.press("text=Retry all…")
     assert "Retry 120 items?" in page.content()
     assert "All 120 failed items of slack.post with TIMEOUT" in page.locator("section").inner_text()
-    page.click("button:has-text('Retry 120 items')")
-    page.wait_for_selector("text=120 items put back to wait.")
+    one.press("button:has-text('Retry 120 items')")
+    one.waits_for("text=120 items put back to wait.")
 
     assert count(kernel, "slack.post", "PENDING") == 120
     assert count(kernel, "mail.send", "FAILED") == 3
@@ -77,10 +77,10 @@ def test_a_large_order_shows_how_far_it_is_and_ends_by_itself(kernel, busy, oper
     sent: list[str] = []
     one.page.on("request", lambda request: sent.append(f"{request.method} {request.url}"))
     page = one.open(f"{BASE}?slice=failed&kind=slack.post")
-    page.click("text=Retry all…")
+    one.press("text=Retry all…")
     page.select_option("select[name=per_second]", "50")
-    page.click("button:has-text('Retry 120 items')")
-    page.wait_for_selector("text=120 items put back to wait.")
+    one.press("button:has-text('Retry 120 items')")
+    one.waits_for("text=120 items put back to wait.")
 
     # 40 in the first request, and twice as many without a click.
     assert sum(each.startswith("POST") and each.endswith("/orders/") for each in sent) == 2
@@ -91,16 +91,16 @@ def test_filter_select_and_discard(kernel, busy, operator):
     one = operator()
     page = one.open(BASE)
     page.fill("input[name=kind]", "mail.send")
-    page.click("button:has-text('Filter')")
+    one.press("button:has-text('Filter')")
     assert page.locator(".automate table tbody tr").count() == 3
     page.check("label:has-text('All on this page') input")
     assert page.locator("[data-count]").inner_text() == "3 selected"
     page.locator("input[name=id][type=checkbox]").first.uncheck()
     assert page.locator("[data-count]").inner_text() == "2 selected"
-    page.click("button:has-text('Discard selected')")
+    one.press("button:has-text('Discard selected')")
     assert "This can't be undone" in page.content()
-    page.click("button:has-text('Discard 2 items')")
-    page.wait_for_selector("text=2 items deleted.")
+    one.press("button:has-text('Discard 2 items')")
+    one.waits_for("text=2 items deleted.")
 
     assert count(kernel, "mail.send", "FAILED") == 1
 
@@ -108,12 +108,12 @@ def test_filter_select_and_discard(kernel, busy, operator):
 def test_one_item_is_read_and_retried(kernel, busy, operator):
     one = operator()
     page = one.open(f"{BASE}?slice=failed&kind=mail.send")
-    page.locator(".automate tbody th a").first.click()
+    one.press(page.locator(".automate tbody th a").first)
     assert (
         "<script>alert(1)</script>" in page.locator("section:has-text('Payload') pre").inner_text()
     )
-    page.click("button:has-text('Retry')")
-    page.wait_for_selector("text=1 item put back to wait.")
+    one.press("button:has-text('Retry')")
+    one.waits_for("text=1 item put back to wait.")
 
     assert "PENDING" in page.locator("h1").inner_text()
     assert count(kernel, "mail.send", "PENDING") == 1
@@ -122,15 +122,15 @@ def test_one_item_is_read_and_retried(kernel, busy, operator):
 def test_a_kind_is_paused_and_resumed(kernel, busy, operator):
     one = operator()
     page = one.open(f"{BASE}kinds/")
-    page.locator("tr:has-text('slack.post')").locator("text=Pause or limit…").click()
+    one.press(page.locator("tr:has-text('slack.post')").locator("text=Pause or limit…"))
     assert page.locator("input[name=kind][type=text]").first.input_value() == "slack.post"
     page.fill("input[name=reason]", "The provider is down")
-    page.click("button:has-text('Pause')")
-    page.wait_for_selector("text=Paused slack.post")
+    one.press("button:has-text('Pause')")
+    one.waits_for("text=Paused slack.post")
     assert kernel.outbox.stats().paused == ("slack.post",)
     assert "The provider is down" in page.locator("tr:has-text('slack.post')").inner_text()
-    page.click("button:has-text('Resume')")
-    page.wait_for_selector("text=Resumed slack.post")
+    one.press("button:has-text('Resume')")
+    one.waits_for("text=Resumed slack.post")
     assert kernel.outbox.stats().paused == ()
 
 
@@ -145,12 +145,12 @@ def test_the_dashboard_refreshes_itself_and_stops_for_who_is_signed_out(
     assert failed.inner_text() == "123"
     fail("slack.post", 7)
     page.clock.run_for(6000)
-    page.wait_for_selector("li strong:has-text('130')")
+    one.waits_for("li strong:has-text('130')")
     assert "Updated" in page.locator("[data-live-for]").inner_text()
 
     one.context.clear_cookies()
     page.clock.run_for(6000)
-    page.wait_for_selector("text=Signed out")
+    one.waits_for("text=Signed out")
     assert failed.inner_text() == "130"
     assert page.locator("input[name=password]").count() == 0
 
@@ -159,7 +159,7 @@ def test_a_table_of_figures_stays_open_while_it_is_read(kernel, busy, operator):
     one = operator()
     one.page.clock.install()
     page = one.open(f"{BASE}dashboard/")
-    page.locator("summary").first.click()
+    one.press(page.locator("summary").first)
     page.clock.run_for(20_000)
 
     assert page.locator("details[open] table").count() == 1
@@ -169,9 +169,9 @@ def test_a_running_item_is_cancelled_from_its_worker(kernel, busy, operator):
     one = operator()
     page = one.open(f"{BASE}workers/")
     assert "LOST" in page.locator("section:has-text('batch-1')").inner_text()
-    page.click("button:has-text('Cancel…')")
-    page.click("button:has-text('Cancel 1 item')")
-    page.wait_for_selector("text=1 item cancelled, or asked to stop.")
+    one.press("button:has-text('Cancel…')")
+    one.press("button:has-text('Cancel 1 item')")
+    one.waits_for("text=1 item cancelled, or asked to stop.")
     page = one.open(f"{BASE}workers/")
     assert "STOPPING" in page.content()
 
@@ -196,17 +196,17 @@ def test_without_script_everything_is_done_by_buttons(kernel, busy, operator, mo
     assert "123" in page.locator("li:has-text('Failed')").first.inner_text()
     page = one.open(BASE)
     page.fill("input[name=kind]", "slack.post")
-    page.click("button:has-text('Filter')")
-    page.click("text=Retry all…")
-    page.click("button:has-text('Retry 120 items')")
+    one.press("button:has-text('Filter')")
+    one.press("text=Retry all…")
+    one.press("button:has-text('Retry 120 items')")
     assert "80 of 120" in page.locator("section").inner_text()
-    page.click("button:has-text('Continue')")
+    one.press("button:has-text('Continue')")
     assert "120 items put back to wait." in page.locator(".messagelist").inner_text()
     page = one.open(f"{BASE}?slice=failed&kind=mail.send")
     page.locator("input[name=id][type=checkbox]").first.check()
-    page.click("button:has-text('Discard selected')")
-    page.click("button:has-text('Discard 1 item')")
-    page.wait_for_selector("text=1 item deleted.")
+    one.press("button:has-text('Discard selected')")
+    one.press("button:has-text('Discard 1 item')")
+    one.waits_for("text=1 item deleted.")
 
     assert count(kernel, "slack.post", "PENDING") == 120
     assert count(kernel, "mail.send", "FAILED") == 2

@@ -152,7 +152,7 @@ def test_without_script_the_page_is_complete(kernel: Any, operator: Any) -> None
     kernel.run_until_idle()
     page.reload()
     assert page.locator("h1 .automate-badge").inner_text() == "COMPLETED"
-    page.click("text=Start again")
+    one.press("text=Start again")
     assert "another execution" in page.locator(".messagelist").inner_text()
 
 
@@ -164,10 +164,10 @@ def test_a_workflow_is_edited_wrongly_and_then_right(kernel: Any, operator: Any)
     """The problems stand above the text with their lines; mended, it is saved and drawn."""
     one = operator()
     page = one.open(WORKFLOWS)
-    page.click("text=New workflow")
+    one.press("text=New workflow")
     wrong = SHIP.replace("id: label, action:", "id: label, acton:")
     page.fill("textarea[name=source]", wrong)
-    page.click("button[name=save]")
+    one.press("button[name=save]")
     problems = page.locator("#automate-problems li")
     assert problems.count() == 2
     assert "did you mean 'action'?" in page.locator("#automate-problems").inner_text()
@@ -175,14 +175,14 @@ def test_a_workflow_is_edited_wrongly_and_then_right(kernel: Any, operator: Any)
     assert not WorkflowDocument.objects.exists()
     page.fill("textarea[name=source]", SHIP)
     page.fill("input[name=comment]", "Ship what is paid")
-    page.click("button[name=save]")
+    one.press("button[name=save]")
     # This process has no such action.
     assert "there is no action 'gate.pass'" in page.locator("[role=alert]").inner_text()
-    page.click("button[name=agreed]")
+    one.press("button[name=agreed]")
     assert "Workflow ship is saved, and on." in page.locator(".messagelist").inner_text()
     names = page.locator("svg.automate-graph g title").all_text_contents()
     assert names == ["pick", "label", "send"]
-    page.click("text=Version 1")
+    one.press("text=Version 1")
     assert "Ship what is paid" in page.locator(".automate-facts").inner_text()
     assert one.complaints == []
 

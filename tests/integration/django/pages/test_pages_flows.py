@@ -51,7 +51,7 @@ def test_selected_rows_are_exported_safe_for_a_spreadsheet(operator, clerk, tmp_
     labels = page.locator("select[name=action] option").all_inner_texts()
     page.select_option("select[name=action]", label=next(text for text in labels if "CSV" in text))
     with page.expect_download() as download:
-        page.click("button[name=index]")
+        one.press("button[name=index]")
     file = tmp_path / "products.csv"
     download.value.save_as(file)
 
@@ -71,9 +71,9 @@ def test_a_file_with_a_bad_row_saves_nothing_and_the_mended_one_does(
         file = tmp_path / "products.csv"
         file.write_text(text, encoding="utf-8")
         page = one.open(PRODUCTS)
-        page.click(".object-tools >> text=Import")
+        one.press(".object-tools >> text=Import")
         page.set_input_files("input[type=file]", file)
-        page.click("input[value=Preview]")
+        one.press("input[value=Preview]")
         return page
 
     one = operator(clerk.username)
@@ -88,8 +88,8 @@ def test_a_file_with_a_bad_row_saves_nothing_and_the_mended_one_does(
     preview = page.locator("#import-preview").inner_text()
     assert "Tea" in preview
     assert "Milk" in preview
-    page.click("input[name=confirm]")
-    page.wait_for_selector(".messagelist")
+    one.press("input[name=confirm]")
+    one.waits_for(".messagelist")
     assert {"Tea", "Milk"} <= set(Product.objects.values_list("name", flat=True))
 
 
@@ -123,7 +123,7 @@ def test_the_timeline_of_an_execution_and_how_it_goes_on(kernel, operator):
 
     one = operator()
     page = one.open(EXECUTIONS)
-    page.locator(".automate tbody a", has_text="night-run").first.click()
+    one.press(page.locator(".automate tbody a", has_text="night-run").first)
     assert "FAILED" in page.locator("h1").inner_text()
     tracks = page.locator("#automate-tracks")
     assert "look" in tracks.inner_text()
@@ -131,7 +131,7 @@ def test_the_timeline_of_an_execution_and_how_it_goes_on(kernel, operator):
     assert "hunter2" not in page.content()
 
     down[0] = False
-    page.click("button:has-text('Resume where it failed')")
+    one.press("button:has-text('Resume where it failed')")
     kernel.run_until_idle()
     page.reload()
     assert "COMPLETED" in page.locator("h1").inner_text()

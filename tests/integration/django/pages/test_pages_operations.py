@@ -405,14 +405,14 @@ def test_by_keyboard_in_a_browser(operator: Callable[..., Any]) -> None:
     page.keyboard.type("From the keyboard")
     page.get_by_role("button", name="List choices of Queue").focus()
     page.keyboard.press("Enter")
-    page.wait_for_selector("select[name='input.queue']")
-    assert page.evaluate("document.activeElement.name") == "input.queue"
+    one.waits_for("select[name='input.queue']")
+    page.wait_for_function("document.activeElement.name == 'input.queue'")
     assert page.input_value("[name='input.subject']") == "From the keyboard"
     page.keyboard.type("Sec")
     page.get_by_label("Subject (required)").focus()
     page.keyboard.press("Enter")
-    page.wait_for_selector("#result")
-    assert page.evaluate("document.activeElement.id") == "result"
+    one.waits_for("#result")
+    page.wait_for_function("document.activeElement.id == 'result'")
     assert "From the keyboard" in page.locator("#result pre").inner_text()
     assert CALLS[0][0]["queue"] == "q2"
     assert one.complaints == []
