@@ -21,6 +21,7 @@ from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.worker.handler import cancelling
 from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.engine.engine import Engine
+from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 
@@ -332,6 +333,44 @@ def test_no_more_is_claimed_than_threads_will_soon_begin(kernel: Kernel) -> None
         assert worker.in_flight <= 4
         go.set()
         until(lambda: all(is_over(kernel, one) for one in started))
+
+
+def test_executions_that_wait_for_a_thread_for_long_are_given_back(kernel: Kernel) -> None:
+    """Another worker drives them, though steps took far less time when they were claimed."""
+    stuck, go = threading.Event(), threading.Event()
+
+    @kernel.action
+    def work(wait: bool) -> None:
+        if not wait:
+            time.sleep(0.001)
+            return
+        stuck.set()
+        assert go.wait(3 * PATIENCE)
+
+    add(kernel, "w", {"id": "a", "action": "work", "input": {"wait": "{{ event.payload }}"}})
+
+    def start(*waits: bool) -> list[str]:
+        kernel.outbox.pause(ADVANCE)
+        ids = [kernel.start("w", wait) for wait in waits]
+        kernel.outbox.resume(ADVANCE)
+        return ids
+
+    def over(ids: list[str]) -> list[str]:
+        return [one for one in ids if is_over(kernel, one)]
+
+    with working(kernel, slots=1) as worker:
+        before = start(*[False] * 100)
+        until(lambda: over(before) == before)
+        held, *others = start(True, *[False] * 20)
+        assert stuck.wait(PATIENCE)
+        until(lambda: worker.in_flight == 1)
+        with working(kernel, slots=1):
+            until(lambda: over(others) == others)
+        assert not is_over(kernel, held)
+        go.set()
+        until(lambda: is_over(kernel, held))
+    attempts = {run.attempts for one in others for run in execution(kernel, one).steps}
+    assert attempts == {1}
 
 
 def test_a_thread_that_is_free_again_is_noticed_at_once(kernel: Kernel) -> None:

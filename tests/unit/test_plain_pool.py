@@ -372,6 +372,27 @@ def test_what_waits_behind_an_overrun_is_given_to_other_workers(store: RowsOutbo
     assert attempts == {1}
 
 
+def test_what_waits_behind_calls_that_take_longer_than_before_is_given_back(
+    store: RowsOutboxStore,
+) -> None:
+    """Another worker does it, though what was claimed ahead of it is stuck."""
+    go = Gate()
+    nap = Noting("nap", doze=lambda: time.sleep(0.001), stick=go.pass_)
+    run = Running(store, nap.handler, slots=2)
+    run.do(*nap.new(300, "doze"))
+    ids = store.enqueue_many([*nap.new(2, "stick"), *nap.new(100, "doze")])
+    until(lambda: begun(store, ids) == ids[:2])
+    other = Running(store, nap.handler, slots=2)
+    until(lambda: all(status(store, one) is ItemStatus.COMPLETED for one in ids[2:]))
+    assert [status(store, one) for one in ids[:2]] == [ItemStatus.RUNNING] * 2
+    go.set()
+    until(lambda: all(status(store, one) is ItemStatus.COMPLETED for one in ids))
+    other.stop()
+    assert run.stop().in_flight == 0
+    attempts = {found.attempt_count for one in ids if (found := store.get(one)) is not None}
+    assert attempts == {1}
+
+
 # -- stopping and cancelling -----------------------------------------------------------------------
 
 

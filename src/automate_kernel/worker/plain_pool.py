@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from automate_kernel.secrets.logs import get_logger
@@ -33,6 +33,8 @@ T = TypeVar("T")
 # No more is claimed ahead than the slots are likely to start within this time, so that a long
 # item never sits on a lease here while another worker is free.
 _AHEAD_SECONDS = 0.25
+# What still waits for a slot after so long is handed back: calls take longer than those before.
+LATE_SECONDS = 1.0
 _AHEAD_MOST = 200
 # A kind whose calls take less runs in place, until they take twice as long.
 _QUICK_SECONDS = 0.0001
@@ -135,6 +137,24 @@ class ThreadPool:
         """Count that call no longer."""
         with self._lock:
             self._held -= 1
+
+    def hand_back_late(self) -> None:
+        """Hand back what has waited for a slot for long: another worker may have a free one."""
+        if self._held <= self._slots or self._setup.stopping():
+            return
+        late: list[Task] = []
+        since = time.monotonic() - LATE_SECONDS
+        for task in taken_at_once(self._queue):
+            if task is None or task.claimed_at > since:
+                self._queue.put(task)
+            else:
+                late.append(task)
+        if late:
+            with self._lock:
+                self._held -= len(late)
+                # So that nothing is claimed ahead again until some calls have shown their pace.
+                self._mean_seconds = max(_UNKNOWN_SECONDS, float(self._slots))
+            self._setup.hand_back(late)
 
     def _serve(self) -> None:
         while (task := self._queue.get()) is not None:
@@ -442,6 +462,16 @@ class PlainPool:
         self.threads.start(tasks[:room])
         if len(tasks) > room:
             self._setup.hand_back(tasks[room:])
+
+
+def taken_at_once(queue: SimpleQueue[T]) -> list[T]:
+    """Return the entries that are in *queue*, and leave none."""
+    taken: list[T] = []
+    try:
+        while True:
+            taken.append(queue.get_nowait())
+    except Empty:
+        return taken
 
 
 def _emptied(entries: deque[T]) -> list[T]:

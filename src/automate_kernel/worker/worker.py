@@ -35,7 +35,7 @@ from automate_kernel.worker.heartbeat import Heartbeat
 from automate_kernel.worker.in_flight import Ended, InFlight, Task
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.periodic import PeriodicRunner, PeriodicTask, keep_trying
-from automate_kernel.worker.plain_pool import PlainPool
+from automate_kernel.worker.plain_pool import LATE_SECONDS, PlainPool
 from automate_kernel.worker.pools import LoopPool, Pool, PoolSetup
 from automate_kernel.worker.reporter import Reporter
 from automate_kernel.worker.statistics import ActivityLog
@@ -399,7 +399,8 @@ class Worker:
         """Return the threads beside the fetcher's, the acknowledger's first."""
         every = self.heartbeat_seconds or self.store.lease_seconds / 3
         report = PeriodicTask("report", self.report_seconds, self._reporter.report, at_once=True)
-        upkeep = [*self._heartbeat.periodic_tasks(every), report]
+        late = PeriodicTask("late", LATE_SECONDS, self._plain.threads.hand_back_late)
+        upkeep = [*self._heartbeat.periodic_tasks(every), late, report]
         return [
             threading.Thread(target=target, name=f"automate-{name}", daemon=True)
             for name, target in (

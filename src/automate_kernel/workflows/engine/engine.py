@@ -40,6 +40,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
+from automate_kernel.worker.plain_pool import LATE_SECONDS, taken_at_once
 from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.worker.suspects import begin_is_noted
 from automate_kernel.workflows.engine.announcer import Announcer
@@ -119,6 +120,7 @@ class Driven:
 
 
 _Entry = tuple[Driven, Sequence[CallOutcome] | None]
+_Waiting = tuple[Driven, StepCall | None, float]
 
 
 class Engine:
@@ -807,7 +809,11 @@ class Engine:
 
     def _watch(self) -> None:
         """Let another thread take the turns on while a call in place takes too long."""
+        looked_at = time.monotonic()
         while not self._stopped.wait(OVERRUN_SECONDS):
+            if time.monotonic() - looked_at >= LATE_SECONDS / 2:
+                self._put_back_late()
+                looked_at = time.monotonic()
             since = self._calling_since
             if since is None or time.monotonic() - since < OVERRUN_SECONDS:
                 continue
@@ -826,6 +832,17 @@ class Engine:
             self._turner -= 1
             self._calling_since = since
             logger.warning("no thread takes the turns on: %s", error)
+
+    def _put_back_late(self) -> None:
+        """Put back executions that only wait for threads: another worker may have some free."""
+        if self._setup.stopping():
+            return
+        late = self._steps.take_late()
+        if late:
+            self._mean_seconds = max(1.0, float(self._setup.slots))
+        for driven, call in late:
+            driven.flow.recalled = True
+            self._ready.put((driven, [CallOutcome(call, begun=False)]))
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -947,7 +964,7 @@ class _StepThreads:
         room: Callable[[], None],
     ) -> None:
         self._most, self._perform, self._room = most, perform, room
-        self._queue: SimpleQueue[tuple[Driven, StepCall | None] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self.busy: int = 0
         """The calls that run, and those that wait for a thread."""
@@ -958,7 +975,7 @@ class _StepThreads:
         with self._lock:
             self.busy += 1
             missing = len(self._threads) < min(self._most, self.busy)
-        self._queue.put((driven, call))
+        self._queue.put((driven, call, time.monotonic()))
         if missing:
             name = f"automate-step-{len(self._threads)}"
             thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -967,10 +984,33 @@ class _StepThreads:
 
     def _serve(self) -> None:
         while (entry := self._queue.get()) is not None:
-            self._perform(*entry)
+            self._perform(*entry[:2])
             with self._lock:
                 self.busy -= 1
             self._room()
+
+    def take_late(self) -> list[tuple[Driven, StepCall]]:
+        """Take out the calls that have waited for long, of executions of which no call runs."""
+        if self.busy <= self._most:
+            return []
+        since = time.monotonic() - LATE_SECONDS
+        entries = taken_at_once(self._queue)
+        waiting: dict[Driven, list[StepCall]] = {}
+        for driven, call, put_at in filter(None, entries):
+            if call is not None and put_at <= since:
+                waiting.setdefault(driven, []).append(call)
+        late = {
+            driven: calls
+            for driven, calls in waiting.items()
+            if all(any(call is its for its in calls) for call in [*driven.flow.running.values()])
+        }
+        for entry in entries:
+            if entry is None or entry[1] is None or entry[0] not in late:
+                self._queue.put(entry)
+        taken = [(driven, call) for driven, calls in late.items() for call in calls]
+        with self._lock:
+            self.busy -= len(taken)
+        return taken
 
     def stop(self) -> None:
         """End the threads once they are through with what they run."""
