@@ -7,14 +7,20 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from automate_kernel.errors import type_name
 
-__all__ = ["Duration", "format_duration", "parse_duration"]
+__all__ = [
+    "Duration",
+    "DurationField",
+    "OptionalDuration",
+    "format_duration",
+    "parse_duration",
+]
 
 # Milliseconds per unit, the largest first: a duration is written in this order.
 _UNITS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
@@ -126,3 +132,23 @@ Duration = Annotated[
     ),
 ]
 """A number of seconds, read and written as a duration. For a static type checker a float."""
+
+if TYPE_CHECKING:
+    # A type checker derives the parameter of a model's field from `__set__`, and the type of its
+    # value from `__get__`: text goes in, and a number comes out. A default is then an error to it.
+
+    class DurationField:
+        """A field that takes what `parse_duration` takes, and has seconds."""
+
+        def __get__(self, model: object, owner: Any = None) -> float: ...
+        def __set__(self, model: object, value: float | str) -> None: ...
+
+    class OptionalDuration:
+        """A field that takes what `parse_duration` takes, or None, and has seconds or None."""
+
+        def __get__(self, model: object, owner: Any = None) -> float | None: ...
+        def __set__(self, model: object, value: float | str | None) -> None: ...
+
+else:
+    DurationField = Duration
+    OptionalDuration = Annotated[Duration, Field(gt=0)] | None

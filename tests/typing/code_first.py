@@ -12,10 +12,21 @@ from automate_kernel import (
     Event,
     Execution,
     Kernel,
+    Step,
     SyncWorkflowContext,
+    Workflow,
     WorkflowContext,
 )
 from automate_kernel.testing import WorkflowTest
+from automate_kernel.workflows import (
+    Approval,
+    Compensation,
+    Debounce,
+    RetryPolicy,
+    ScheduleTrigger,
+    StartRate,
+    WaitFor,
+)
 from typing_extensions import assert_type
 
 
@@ -124,6 +135,31 @@ kernel.run(fulfil, "no order")  # type: ignore[arg-type]
 kernel.run(fulfil)  # type: ignore[arg-type]
 kernel.start(fulfil, "no order")  # type: ignore[arg-type]
 kernel.start(alone, delays=5)  # type: ignore[call-overload]
+
+# Fields of models take durations as people write them, and have seconds.
+retry = RetryPolicy(attempts=2, delay="1s", max_delay=60)
+step = Step(id="one", action="shop.pay", timeout="30s", heartbeat=5, retry=retry)
+assert_type(step.timeout, float | None)
+assert_type(retry.delay, float)
+Workflow(
+    name="timed",
+    trigger=[ScheduleTrigger(every="5m", jitter="1m"), ScheduleTrigger(every=60)],
+    steps=[
+        step,
+        Step(id="wait", wait_for=WaitFor(event="paid", timeout="1d")),
+        Step(id="ask", approval=Approval(title="Refund?", timeout="2d")),
+        Step(
+            id="undone",
+            action="shop.pay",
+            compensate=Compensation(action="shop.refund", timeout="30s", heartbeat="5s"),
+        ),
+    ],
+    timeout="1h",
+    concurrency=3,
+    rate_limit=StartRate(limit=10, per="1m"),
+)
+Debounce(for_="30s", at_most="5m")
+Step(id="one", action="shop.pay", timeout=[30])  # type: ignore[arg-type]
 
 with WorkflowTest(kernel) as test:
     assert_type(test.run(fulfil, Order()), Execution)

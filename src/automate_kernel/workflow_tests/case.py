@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from automate_kernel.durations import Duration
+from automate_kernel.durations import OptionalDuration
 from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.replacement import ReplacedCall
@@ -165,7 +165,7 @@ class Then(DefinitionModel):
     Time passes, then an event comes, a signal, and the decision of a person; then it is cancelled.
     """
 
-    after: Annotated[Duration, Field(gt=0)] | None = None
+    after: OptionalDuration = None  # type: ignore[assignment]
     emit: Emitted | None = None
     signal: Signalled | None = None
     decide: Decided | None = None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from automate_kernel.durations import Duration, format_duration
+from automate_kernel.durations import (
+    DurationField,
+    OptionalDuration,
+    format_duration,
+)
 from automate_kernel.outbox.item import MAX_CONCURRENCY
 from automate_kernel.workflows.definition.fields import DefinitionModel, refused
 
@@ -49,7 +53,7 @@ class StartRate(DefinitionModel):
 
     limit: int = Field(ge=1, le=1_000_000)
     """The number of executions that begin *per* time."""
-    per: Annotated[Duration, Field(ge=0.001, le=366 * 86_400)] = 1.0
+    per: Annotated[DurationField, Field(ge=0.001, le=366 * 86_400)] = 1.0  # type: ignore[assignment]
     burst: int | None = Field(default=None, ge=1, le=1_000_000)
     """The number that may begin at once after a lull; by default *limit*."""
     key: Key | None = None
@@ -64,11 +68,11 @@ class Debounce(DefinitionModel):
     come *for* so long, or *at_most* so long after the first.
     """
 
-    for_: Annotated[Duration, Field(gt=0)] = Field(
+    for_: Annotated[DurationField, Field(gt=0)] = Field(
         validation_alias="for", serialization_alias="for"
     )
     """The time without another event after which the execution begins."""
-    at_most: Annotated[Duration, Field(gt=0)] | None = None
+    at_most: OptionalDuration = None  # type: ignore[assignment]
     """The longest time after the first event; None is no bound."""
     key: Key | None = None
     """A template on the event; without it all events of the workflow belong together."""
@@ -91,8 +95,16 @@ def _limited(value: Any) -> Any:
     return {"limit": value} if whole else value
 
 
-ConcurrencyField = Annotated[Concurrency | None, BeforeValidator(_limited)]
-"""A `Concurrency`, which a definition may write as a number alone."""
+if TYPE_CHECKING:
+
+    class ConcurrencyField:
+        """A `Concurrency`, which a definition may write as a number alone."""
+
+        def __get__(self, model: object, owner: Any = None) -> Concurrency | None: ...
+        def __set__(self, model: object, value: Concurrency | int | None) -> None: ...
+
+else:
+    ConcurrencyField = Annotated[Concurrency | None, BeforeValidator(_limited)]
 
 START_FIELDS: Mapping[str, type[DefinitionModel]] = {
     "concurrency": Concurrency,

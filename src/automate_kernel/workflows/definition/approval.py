@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from automate_kernel.durations import Duration, format_duration
+from automate_kernel.durations import OptionalDuration, format_duration
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.workflows.definition.fields import (
     DefinitionModel,
@@ -157,7 +157,7 @@ class Approval(DefinitionModel):
     list. Without it anybody may whom the application lets in."""
     form: Annotated[Sequence[FormField], Field(max_length=MOST_FIELDS), AfterValidator(tuple)] = ()
     """The fields that come with an approval."""
-    timeout: Annotated[Duration, Field(gt=0)] | None = None
+    timeout: OptionalDuration = None  # type: ignore[assignment]
     """Seconds until it is too late to decide; None waits for ever."""
     on_timeout: Literal["fail", "continue", "approve", "reject"] = "fail"
     """The end of the step then: it fails, or completes with ``approved: false`` and

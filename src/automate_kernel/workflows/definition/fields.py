@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from automate_kernel.durations import Duration, format_duration
+from automate_kernel.durations import DurationField, format_duration
 from automate_kernel.errors import ErrorCodes, WorkflowError
 from automate_kernel.operations.schemas import validation_problems
 from automate_kernel.storage.values import UnstorableError, plain_json
@@ -129,8 +129,8 @@ class RetryPolicy(DefinitionModel):
     attempts: int = Field(default=3, ge=1, le=1000)
     """The number of attempts, the first one included."""
     backoff: Literal["fixed", "linear", "exponential"] = "exponential"
-    delay: Duration = 1.0
-    max_delay: Duration = 300.0
+    delay: DurationField = 1.0  # type: ignore[assignment]
+    max_delay: DurationField = 300.0  # type: ignore[assignment]
     jitter: bool = True
     on: _Codes | None = None
     """The failures that are tried again; None leaves it to the failure itself."""

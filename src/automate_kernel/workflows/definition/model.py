@@ -53,7 +53,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from automate_kernel.durations import Duration
+from automate_kernel.durations import OptionalDuration
 from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.outbox.item import MAX_CONCURRENCY
 from automate_kernel.storage.codec import JsonText
@@ -120,9 +120,9 @@ class Compensation(DefinitionModel):
     ``item`` and ``index``, the ``error``, and the steps that have ended."""
     retry: RetryPolicy = RetryPolicy(attempts=1)
     """The policy for failed attempts; without it there is one attempt."""
-    timeout: Annotated[Duration, Field(gt=0)] | None = None
+    timeout: OptionalDuration = None  # type: ignore[assignment]
     """Seconds that one attempt may take; None leaves it to the worker."""
-    heartbeat: Annotated[Duration, Field(gt=0)] | None = None
+    heartbeat: OptionalDuration = None  # type: ignore[assignment]
     """Seconds that one attempt may go on without reporting progress; None is for ever."""
 
 
@@ -218,9 +218,9 @@ class Step(DefinitionModel):
     """``fail`` lets the step fail; with ``continue`` it completes with the last round's output."""
     retry: RetryPolicy = RetryPolicy(attempts=1)
     """The policy for failed attempts; without it there is one attempt."""
-    timeout: Annotated[Duration, Field(gt=0)] | None = None
+    timeout: OptionalDuration = None  # type: ignore[assignment]
     """Seconds that one attempt may take; None leaves it to the worker."""
-    heartbeat: Annotated[Duration, Field(gt=0)] | None = None
+    heartbeat: OptionalDuration = None  # type: ignore[assignment]
     """With `action`: seconds that one attempt may go on without reporting progress."""
     on_failure: Literal["fail", "continue"] = "fail"
     """The reaction of the workflow once no attempt is left."""
@@ -392,11 +392,11 @@ class Workflow(DefinitionModel):
     """Steps that run at the end, however the workflow ends."""
     output: JsonTree = None
     """A template for the output of the execution."""
-    timeout: Annotated[Duration, Field(gt=0)] | None = None
+    timeout: OptionalDuration = None  # type: ignore[assignment]
     """Seconds that an execution may take in all, waits included."""
     env: Annotated[Sequence[str], AfterValidator(tuple)] = ()
     """The environment variables that its templates read; the host must allow them as well."""
-    concurrency: ConcurrencyField = None
+    concurrency: ConcurrencyField = None  # type: ignore[assignment]
     """The number of its executions that may go on at once, or a mapping with *key* and
     *when_full*."""
     rate_limit: StartRate | None = None

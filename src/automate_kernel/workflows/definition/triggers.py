@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from automate_kernel.durations import Duration
+from automate_kernel.durations import Duration, OptionalDuration
 from automate_kernel.errors import ConfigError, did_you_mean
 from automate_kernel.workflows.definition.fields import (
     Condition,
@@ -153,6 +153,14 @@ def _check_cron(text: str) -> str:
     return " ".join(text.split())
 
 
+if TYPE_CHECKING:
+    _Every = OptionalDuration
+    _Jitter = OptionalDuration
+else:
+    _Every = Annotated[Duration, Field(ge=1)] | None
+    _Jitter = Annotated[Duration, Field(gt=0, le=86_400)] | None
+
+
 class ScheduleTrigger(_Trigger):
     """
     A trigger by the clock: at the times of a *cron* line, or *every* so many seconds.
@@ -167,7 +175,7 @@ class ScheduleTrigger(_Trigger):
 
     type: Literal["schedule"] = "schedule"
     cron: Annotated[str, AfterValidator(_check_cron)] | None = None
-    every: Annotated[Duration, Field(ge=1)] | None = None
+    every: _Every = None  # type: ignore[assignment]
     timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
     catch_up: bool = False
     """Fire once for each time that was missed while no worker ran; by default only the last."""
@@ -175,7 +183,7 @@ class ScheduleTrigger(_Trigger):
     """The fate of a time that comes while the last execution of this schedule goes on: a second
     one beside it (``allow``), none (``skip``), or one that begins when that has ended
     (``queue``)."""
-    jitter: Annotated[Duration, Field(gt=0, le=86_400)] | None = None
+    jitter: _Jitter = None  # type: ignore[assignment]
     """The longest time by which an execution begins later, so that not all schedules fire at the
     full hour. It is the same for one time on all workers."""
     payload: JsonTree = Field(default_factory=dict)

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from automate_kernel.durations import (
-    Duration,
+    OptionalDuration,
     format_duration,
     parse_duration,
 )
@@ -155,7 +155,7 @@ class WaitFor(DefinitionModel):
     """Fields of the awaited payload, each with a value or a template. Dots go into objects."""
     if_: Condition | None = Field(default=None, validation_alias="if", serialization_alias="if")
     """A condition on the awaited event, which it sees as ``signal``."""
-    timeout: Annotated[Duration, Field(gt=0)] | None = None
+    timeout: OptionalDuration = None  # type: ignore[assignment]
     """Seconds to wait; None is for ever."""
     on_timeout: Literal["fail", "continue"] = "fail"
     """``fail`` lets the step fail; with ``continue`` it completes, and its output is null."""
