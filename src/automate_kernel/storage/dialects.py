@@ -15,6 +15,12 @@ class Dialect:
     quote: str = '"'
     arrays: bool = False
     """``= ANY(array)``: one statement text, and so one plan, for every number of values."""
+    long_list: str = ""
+    """
+    The list of an IN with ``{}`` in the place of a JSON array that has the values.
+
+    It is one parameter, where a statement takes only so many. Empty where it takes any number.
+    """
     returning: bool = True
     """``UPDATE … RETURNING``."""
     skip_locked: bool = False
@@ -75,6 +81,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "sqlite": Dialect(
         "sqlite",
+        long_list="(SELECT value FROM json_each({}))",
         row_locks=False,
         # A deferred transaction that reads first and writes later fails at once with "database is
         # locked" when another has written in between; one that writes first waits its turn.

@@ -10,6 +10,7 @@ ANDed; needing an OR or a join means that a column is missing.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -85,6 +86,8 @@ class Portion:
 
 _OPERATORS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _TIME = Column("now", "time")
+# Values of an IN, of which a statement may have several: SQLite's limit is 32,766 parameters.
+_LONG_LIST = 5_000
 
 
 @lru_cache(256)
@@ -205,7 +208,10 @@ class _Statement:
             # cast from text: it would be made again for each row that is compared.
             array = encoded if self._style == "$" else array_text(encoded)
             return f"= ANY({self.bind(array)}::{self._dialect.casts.get(column.type, 'text')}[])"
-        self.parameters += [encode(self._dialect, column, value) for value in values]
+        encoded = [encode(self._dialect, column, value) for value in values]
+        if self._dialect.long_list and len(encoded) > _LONG_LIST:
+            return f"IN {self._dialect.long_list.format(self.bind(json.dumps(encoded)))}"
+        self.parameters += encoded
         return f"IN ({', '.join([self._style] * len(values))})"
 
     def tail(
@@ -523,9 +529,12 @@ class Rows:
         MariaDB lets all who find a key share a lock on its row, so that two who then want it for
         themselves wait for each other. Here each has it alone.
         """
-        if not rows:
-            return
-        spec, statement = TABLES[table], self._statement()
+        if rows:
+            for some in _parts(TABLES[table], rows, max(1, _MAX_PARAMETERS // len(rows[0]))):
+                self._ensure(TABLES[table], some)
+
+    def _ensure(self, spec: Table, rows: NewRows) -> None:
+        statement = self._statement()
         columns, key = _columns(spec, tuple(rows[0])), statement.name(spec.key)
         source = _insert_source(statement, columns, rows, arrays=self.dialect.arrays)
         sql = (

@@ -374,6 +374,7 @@ _ALL = (
         Column("value", "text", _NAME),
         # The item's id, or the execution's.
         Column("subject_id", "id"),
+        # ``item``, ``execution``, or ``schedule``: then the value is the event of the time it took.
         Column("about", "text", 16),
         Column("tenant_id", "text", _NAME, null=True),
         Column("created_at", "time"),

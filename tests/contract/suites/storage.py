@@ -14,7 +14,7 @@ import pytest
 
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.storage import Now, Plus, Portion, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import DELIVERY, LANE, PAUSE, STEP
+from automate_kernel.storage.tables import DEBOUNCE, DELIVERY, LANE, PAUSE, STEP
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.values import KEPT, same
 
@@ -150,6 +150,27 @@ class StorageContract:
             assert positions(rows.select(STEP, order_by=("id",))) == sorted(
                 {1, 2, 3, 4} - set(expected)
             )
+
+    def test_a_list_may_be_of_any_length(self, storage: Storage) -> None:
+        """Two lists in one statement, each with more values than a statement takes parameters."""
+        ids = [new_id(number) for number in range(40_000)]
+        numbers = list(range(2, 40_000))
+        where = [Where("id", "in", ids), Where("position", "in", numbers)]
+        names = [Where("step_id", "in", [f"step-{number}" for number in range(40_000)])]
+        with storage.begin() as rows:
+            rows.insert(STEP, [step(1), step(2), step(39_999), step(40_001)])
+            found = rows.select(STEP, where, order_by=("id",), lock=True)
+            assert positions(found) == [2, 39_999]
+            assert positions(rows.select(STEP, names, order_by=("id",))) == [1, 2, 39_999]
+            assert rows.count(STEP, where=where) == [{"n": 2}]
+            assert rows.update(STEP, where, {"attempts": 1}) == 2
+            assert len(rows.remove(STEP, where)) == 2
+            assert rows.delete(STEP, names) == 1
+            keys = [f"key-{number:05}" for number in range(20_000)]
+            many = [{"id": key, "execution_id": new_id(1), "created_at": Now()} for key in keys]
+            rows.ensure(DEBOUNCE, many)
+            rows.ensure(DEBOUNCE, many)
+            assert rows.count(DEBOUNCE) == [{"n": 20_000}]
 
     def test_conditions_are_anded(self, storage: Storage) -> None:
         """All conditions must hold."""
