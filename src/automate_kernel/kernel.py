@@ -1248,7 +1248,9 @@ class Kernel:
         *exclude_kinds* choose as they do for `worker`.
         """
         handlers = self._chosen(kinds, exclude_kinds)
-        self._ticker.tick()
+        # One look fires so many times of a schedule with catch_up, and a worker looks again.
+        while self._ticker.tick():
+            pass
         self._poller.run_due()
         stats = run_inline(
             self.outbox,

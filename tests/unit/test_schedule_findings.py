@@ -88,3 +88,25 @@ def test_one_that_nobody_fires_is_a_failure(kernel: Kernel, clock: FakeClock) ->
     assert "no worker fires it" in found[0].text
     kernel.run_until_idle()
     assert [each.state for each in findings(kernel)] == ["ok"]
+
+
+def test_one_that_makes_up_for_much_is_no_failure(clock: FakeClock) -> None:
+    """A worker fires so many of its times at each look: it is behind, and yet somebody fires it."""
+    kernel = Kernel(MemoryStorage(clock), discover=False, secrets={})
+    kernel.action("acts.go")(lambda: None)
+    trigger = {"type": "schedule", "every": "1m", "catch_up": True}
+    kernel.add_workflow(
+        {"name": "w", "trigger": trigger, "steps": [{"id": "go", "action": "acts.go"}]}
+    )
+    kernel._ticker.tick()
+    clock.advance(300 * 60)
+    assert "no worker fires it" in findings(kernel)[0].text
+    kernel._ticker.tick()
+    (found,) = findings(kernel)
+    assert (found.state, found.remedy) == ("ok", None)
+    assert "w (every 1m) makes up for missed times, and has come to" in found.text
+    clock.advance(120)
+    assert "no worker fires it" in findings(kernel)[0].text
+    kernel.run_until_idle()
+    assert findings(kernel)[0].text == "1 schedule, on time"
+    kernel.close()

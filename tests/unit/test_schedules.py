@@ -256,6 +256,15 @@ def test_overlap_beside_concurrency_is_refused() -> None:
         )
 
 
+def test_two_schedules_have_two_ids() -> None:
+    """Else neither of them would be meant by it."""
+    with pytest.raises(WorkflowError, match=r"two schedules have the id 'daily'.*rename one"):
+        loads(
+            "{name: w, trigger: [{type: schedule, id: daily, every: 5m}, {type: schedule, id:"
+            " daily, every: 7m}], steps: [{id: a, action: do.it}]}"
+        )
+
+
 # -- jitter ----------------------------------------------------------------------------------------
 
 
@@ -424,6 +433,36 @@ def test_a_backfill_is_not_debounced(open_kernel: Open, clock: FakeClock) -> Non
     assert kernel.schedules.backfill("w", BEGIN, clock()) == 4
     kernel.run_until_idle()
     assert statuses(kernel) == {"COMPLETED": 4}
+
+
+def test_a_backfill_over_debounced_times_makes_each_once(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    """
+    The last of the times that came together has run, in the execution that began with the first.
+
+    So the backfill runs the others, and runs none again.
+    """
+    kernel = open_kernel({"every": "1h"}, debounce={"for": "90m", "at_most": "3h"})
+    kernel._ticker.tick()
+    for _ in range(10):
+        clock.advance(3600)
+        kernel._ticker.tick()
+        kernel.run_until_idle()
+    debounced = fired(kernel)
+    assert 0 < len(debounced) < 10
+    begin, end = BEGIN + timedelta(hours=1), clock()
+    # From the middle of those that came together, whose first one lies before it.
+    assert kernel.schedules.backfill("w", begin + timedelta(hours=2), end) == 8 - sum(
+        each >= begin + timedelta(hours=2) for each in debounced
+    )
+    assert kernel.schedules.backfill("w", begin, end) == 2 - sum(
+        each < begin + timedelta(hours=2) for each in debounced
+    )
+    assert kernel.schedules.backfill("w", begin, end) == 0
+    kernel.run_until_idle()
+    assert fired(kernel) == [BEGIN + timedelta(hours=n) for n in range(1, 11)]
+    assert all(each.labels == {} for each in kernel.executions.find(limit=100))
 
 
 def test_a_backfill_asks_the_if(open_kernel: Open, clock: FakeClock) -> None:

@@ -52,7 +52,7 @@ def open_kernel(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Op
 
 
 def fired(kernel: Kernel) -> list[str]:
-    return sorted(one.event.occurred_at or "" for one in kernel.executions.find())
+    return sorted(one.event.occurred_at or "" for one in kernel.executions.find(limit=1000))
 
 
 def test_it_fires_when_it_is_due(open_kernel: Open, clock: FakeClock) -> None:
@@ -119,6 +119,22 @@ def test_after_a_long_silence(
     assert len(set(fired(kernel))) == count
     clock.advance(600)
     assert kernel._ticker.tick() == 1
+
+
+def test_more_missed_times_than_one_look_fires(open_kernel: Open, clock: FakeClock) -> None:
+    """The oldest hundred fire at each look; none is lost, nor those that come meanwhile."""
+    kernel = open_kernel(every="1m", catch_up=True)
+    kernel._ticker.tick()
+    clock.advance(250 * 60)
+    assert kernel._ticker.tick() == 100
+    # Another worker goes on where the first one was.
+    other = open_kernel(every="1m", catch_up=True)
+    clock.advance(60)
+    assert [other._ticker.tick() for _ in range(3)] == [100, 51, 0]
+    assert len(set(fired(kernel))) == 251
+    clock.advance(130 * 60)
+    kernel.run_until_idle()
+    assert len(set(fired(kernel))) == 381
 
 
 @pytest.mark.parametrize("overlap", ["allow", "queue", "skip"])
@@ -292,6 +308,39 @@ def test_a_schedule_that_moves_among_the_triggers_stays_the_same(
     assert kernel.schedules.resume("moved") == 1
     clock.advance(600)
     assert kernel._ticker.tick() == 1
+
+
+def test_two_schedules_with_the_same_times_are_told_apart_by_their_ids(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    """Whichever stands first, and if one of them goes, each keeps its own pause."""
+    one, two = (
+        {"type": "schedule", "id": name, "every": "10m", "payload": {"n": name}}
+        for name in ("one", "two")
+    )
+
+    def deploy(*triggers: dict[str, Any]) -> Kernel:
+        kernel = open_kernel(every="1d")
+        steps = [{"id": "a", "action": "do.it"}]
+        kernel.add_workflow({"name": "twins", "trigger": list(triggers), "steps": steps})
+        return kernel
+
+    def paused(kernel: Kernel) -> dict[str, bool]:
+        found = kernel.schedules.find("twins")
+        return {each.about: each.paused_at is not None for each in found}
+
+    kernel = deploy(one, two)
+    kernel._ticker.tick()
+    assert kernel.schedules.pause("twins", number=0) == 1
+    assert paused(kernel) == {"every 10m (one)": True, "every 10m (two)": False}
+    kernel = deploy(two, one)
+    assert paused(kernel) == {"every 10m (one)": True, "every 10m (two)": False}
+    clock.advance(600)
+    assert kernel._ticker.tick() == 1
+    (execution,) = kernel.executions.find(workflow="twins")
+    assert execution.event.payload == {"n": "two"}
+    assert paused(deploy(two)) == {"every 10m (two)": False}
+    assert paused(deploy({"type": "manual"}, one)) == {"every 10m (one)": True}
 
 
 def test_two_schedules_with_the_same_times_are_two(open_kernel: Open, clock: FakeClock) -> None:

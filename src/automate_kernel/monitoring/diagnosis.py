@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from automate_kernel.storage.migration import SchemaReport
     from automate_kernel.workflows.definition.model import Step, Workflow
     from automate_kernel.workflows.definition.triggers import WebhookTrigger
+    from automate_kernel.workflows.engine.schedule import Schedule
     from automate_kernel.workflows.engine.standstills import BlockedChild
     from automate_kernel.workflows.execution import Execution
 
@@ -393,9 +394,23 @@ def schedule_findings(kernel: Kernel, *, command: str, idle_seconds: float) -> l
             text = f"{named} is paused since {each.paused_at:%Y-%m-%d %H:%M} UTC"
             found.append(Finding("schedules", "warn", text, remedy))
         elif (late := each.overdue(now).total_seconds()) > idle_seconds:
+            if _catches_up(kernel, each, now, idle_seconds):
+                come_to = f"{each.last_fired_at:%Y-%m-%d %H:%M} UTC"
+                text = f"{named} makes up for missed times, and has come to {come_to}"
+                found.append(Finding("schedules", "ok", text))
+                continue
             text = f"{named} is due for {late:.0f} s, and no worker fires it"
             found.append(Finding("schedules", "fail", text, "start one: automate worker"))
     return found or [Finding("schedules", "ok", f"{_counted(len(schedules), 'schedule')}, on time")]
+
+
+def _catches_up(kernel: Kernel, schedule: Schedule, now: datetime, idle_seconds: float) -> bool:
+    """Return True if a schedule that is behind has begun an execution just now."""
+    if not schedule.trigger.catch_up or schedule.execution_id is None:
+        return False
+    begun = kernel.executions.get(schedule.execution_id)
+    created_at = begun.created_at if begun is not None else None
+    return created_at is not None and (now - created_at).total_seconds() <= idle_seconds
 
 
 def _resuming(command: str, name: str, tenant_id: str | None) -> str:

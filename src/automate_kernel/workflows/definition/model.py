@@ -96,7 +96,7 @@ from automate_kernel.workflows.definition.structure import (
     step_problems,
     topological_order,
 )
-from automate_kernel.workflows.definition.triggers import TRIGGERS, Trigger
+from automate_kernel.workflows.definition.triggers import TRIGGERS, ScheduleTrigger, Trigger
 from automate_kernel.workflows.definition.waits import Pause, Sleep, WaitFor
 from automate_kernel.workflows.execution import Event
 
@@ -455,6 +455,9 @@ class Workflow(DefinitionModel):
         if self.debounce is not None and self.rate_limit is not None:
             message = "debounce and rate_limit are two ways to begin later"
             raise refused("workflow", message, "take one of them out")
+        ids = [each.id for each in self.triggers if isinstance(each, ScheduleTrigger) and each.id]
+        if twice := next((each for each in ids if ids.count(each) > 1), None):
+            raise refused("workflow", f"two schedules have the id {twice!r}", "rename one of them")
         overlaps = {getattr(each, "overlap", "allow") for each in self.triggers} - {"allow"}
         if overlaps and self.concurrency is not None:
             message = f"overlap: {min(overlaps)} means nothing beside concurrency"

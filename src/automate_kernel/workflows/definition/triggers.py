@@ -21,6 +21,7 @@ from automate_kernel.errors import ConfigError, did_you_mean
 from automate_kernel.workflows.definition.fields import (
     Condition,
     DefinitionModel,
+    Identifier,
     JsonTree,
     PlainText,
     refused,
@@ -174,6 +175,9 @@ class ScheduleTrigger(_Trigger):
     """
 
     type: Literal["schedule"] = "schedule"
+    id: Identifier | None = None
+    """Its name among the workflow's schedules. It tells two with the same times apart, which keep
+    their pauses then wherever they stand in the list."""
     cron: Annotated[str, AfterValidator(_check_cron)] | None = None
     every: _Every = None  # type: ignore[assignment]
     timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"

@@ -25,7 +25,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.deadlocks import write, write_bounded
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import EXECUTION, SCHEDULE
+from automate_kernel.storage.tables import SCHEDULE
 from automate_kernel.workflows.catalogue import EVERYBODY, Catalogue, Everybody
 from automate_kernel.workflows.definition.admission import Concurrency
 from automate_kernel.workflows.definition.model import Workflow
@@ -34,9 +34,10 @@ from automate_kernel.workflows.engine.admission import (
     Admission,
     SkippedError,
     announce_skipped,
+    lock_gates,
 )
 from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.starts import execution_id_of
+from automate_kernel.workflows.engine.starts import backfilled
 from automate_kernel.workflows.events import scheduled_event
 from automate_kernel.workflows.execution import Event
 
@@ -66,6 +67,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=_UTC)
 _BEHIND = timedelta(minutes=1)
 # A time that a worker comes to so long after it is late. One that it comes to later was missed.
 _LATE = timedelta(minutes=1)
+# Schedules that one statement names.
+_AT_ONCE = 5_000
 # Places behind the last one at which a schedule is looked for that has moved forward.
 _PLACES_BEHIND = 10
 
@@ -196,12 +199,13 @@ class Schedule:
 
     @property
     def about(self) -> str:
-        """Its times for people: ``0 9 * * * Europe/Berlin``, or ``every 5m``."""
+        """Its times for people: ``0 9 * * * Europe/Berlin``, or ``every 5m``, and its id."""
         trigger = self.trigger
+        own = "" if trigger.id is None else f" ({trigger.id})"
         if trigger.every is not None:
-            return f"every {format_duration(trigger.every)}"
+            return f"every {format_duration(trigger.every)}{own}"
         zone = "" if trigger.timezone == "UTC" else f" {trigger.timezone}"
-        return f"{trigger.cron}{zone}"
+        return f"{trigger.cron}{zone}{own}"
 
     def upcoming(self, count: int, after: datetime) -> list[datetime]:
         """Return the next *count* times after *after*."""
@@ -259,8 +263,9 @@ def schedules_of(workflow: Workflow, tenant_id: str | None) -> list[Schedule]:
 
 
 def _key(workflow: Workflow, tenant_id: str | None, trigger: ScheduleTrigger, number: int) -> str:
-    about = json.dumps([workflow.name, tenant_id, trigger.cron, trigger.every, trigger.timezone])
-    digest = hashlib.sha256(about.encode()).hexdigest()[:32]
+    about = [workflow.name, tenant_id, trigger.cron, trigger.every, trigger.timezone]
+    about += [] if trigger.id is None else [trigger.id]
+    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
     return f"{workflow.name}#{number}#{digest}"
 
 
@@ -294,8 +299,9 @@ def as_stored(rows: Rows, schedules: Iterable[Schedule]) -> list[tuple[Schedule,
 
 
 def _states(rows: Rows, keys: Iterable[str]) -> dict[str, Row]:
-    wanted = sorted(keys)
-    found = rows.select(SCHEDULE, [Where("id", "in", wanted)]) if wanted else []
+    wanted, found = sorted(keys), list[Row]()
+    for first in range(0, len(wanted), _AT_ONCE):
+        found += rows.select(SCHEDULE, [Where("id", "in", wanted[first : first + _AT_ONCE])])
     return {row["id"]: row for row in found}
 
 
@@ -547,10 +553,11 @@ class Schedules:
         Fire each time of schedules from *start* to *end*, and return how many executions began.
 
         A time for which there is an execution makes none again: repeat a backfill that was cut
-        short. What a schedule's ``if`` refuses is left out. Nothing is skipped or debounced:
-        what may not go on at once queues. *progress* gets the number of times so far after each.
-        Raises ``INVALID_ARGUMENT`` if there are more than *limit* times, or *end* is before *start*
-        or not over yet; then none is fired.
+        short. One that a later time has replaced, by ``debounce``, has none. What a schedule's
+        ``if`` refuses is left out. Nothing is skipped or debounced: what may not go on at once
+        queues. *progress* gets the number of times so far after each. Raises ``INVALID_ARGUMENT``
+        if there are more than *limit* times, or *end* is before *start* or not over yet; then none
+        is fired.
         """
         chosen = self._chosen(workflow, tenant_id, number)
         start, end = _checked_range(start, end)
@@ -599,14 +606,18 @@ class Schedules:
         if not self._catalogue.pulls(schedule.workflow, schedule.trigger, event):
             return False
         admission = self._admission(schedule, event)
-        known = [Where("id", "eq", execution_id_of(event, schedule.workflow.name))]
 
         def work(rows: Rows) -> bool:
-            if rows.select(EXECUTION, known, columns=("id",)):
+            if admission is not None and admission.debounce is not None:
+                # All of them, in their order: the start locks the others.
+                lock_gates(rows, admission.gates)
+            execution_id = backfilled(rows, schedule.workflow, event)
+            if execution_id is None:
                 return False
             self._executions.starts.start(
-                rows, schedule.workflow, event, admission=admission and admission.waiting()
-            )
+                rows, schedule.workflow, event, execution_id=execution_id,
+                admission=admission and admission.waiting(),
+            )  # fmt: skip
             return True
 
         return write_bounded(self._storage, None, work)

@@ -43,6 +43,8 @@ _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8").bytes
 # Accepted already, at whose limit its id may be one thing too much.
 _MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
 _NO_LABELS: Mapping[str, str] = {}
+SCHEDULED = "schedule"
+"""The *about* of a label that has the event of a schedule's time: no label of an execution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,16 @@ class NewExecution:
     @property
     def label_rows(self) -> list[Row]:
         """The rows by which it is found."""
-        return label_rows(self.id, "execution", self.labels, self.event.tenant_id)
+        return self.label_rows_of(self.id)
+
+    def label_rows_of(self, execution_id: str) -> list[Row]:
+        """Return the rows by which the execution is found that takes its event."""
+        found = label_rows(execution_id, "execution", self.labels, self.event.tenant_id)
+        if self.workflow.debounce is not None and self.event.type == "schedule":
+            # Its id need not follow from this event: it may have begun to wait with another one.
+            its = {"event": self.event.id}
+            found += label_rows(execution_id, SCHEDULED, its, self.event.tenant_id)
+        return found
 
     @property
     def id(self) -> str:
@@ -107,6 +118,24 @@ def _uuid5(name: str) -> str:
     value = int.from_bytes(digest, "big") & ~(0xF000 << 64 | 0xC000 << 48)
     text = f"{value | 5 << 76 | 0x8000 << 48:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def backfilled(rows: Rows, workflow: Workflow, event: Event) -> str | None:
+    """
+    Return the id of the execution to begin for *event*, a past time of a schedule; None if it has.
+
+    Of a workflow with ``debounce``, an execution that began to wait with one time runs with another
+    that took its place. Lock the gate of its key before, under which that is decided.
+    """
+    own = execution_id_of(event, workflow.name)
+    if workflow.debounce is None:
+        its = [Where("id", "eq", own)]
+        return None if rows.select(EXECUTION, its, columns=("id",)) else own
+    taken = [Where("value", "eq", event.id), Where("about", "eq", SCHEDULED)]
+    if rows.select(LABEL, taken, limit=1, columns=("id",)):
+        return None
+    # Another time may have taken that execution.
+    return _uuid5(f"backfilled\n{own}")
 
 
 def _no_labels(workflow: Workflow, event: Event) -> Mapping[str, str]:
@@ -275,8 +304,7 @@ class ExecutionStarts:
             its = [Where("subject_id", "eq", waiting)]
             ids = [row["id"] for row in rows.select(LABEL, its, columns=("id",))]
             rows.delete(LABEL, [Where("id", "in", sorted(ids))])
-            labels, tenant_id = new.labels, new.event.tenant_id
-            add_labels(rows, label_rows(waiting, "execution", labels, tenant_id))
+            add_labels(rows, new.label_rows_of(waiting))
             if new.workflow.labels:
                 rows.update(EXECUTION, [Where("id", "eq", waiting)], {"labels": new.row["labels"]})
         return waiting
