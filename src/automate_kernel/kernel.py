@@ -235,6 +235,7 @@ class Kernel:
         """Connect the parts, before plugins and workflows come in."""
         self.executions.starts.labels_of = self.workflows.labels
         self.executions.starts.admission_of = self.workflows.admission
+        self.executions.starts.awaited_in_code = self.workflows.awaited_in_code
         precedence = Precedence(self.outbox.workers, self.workflows.marks, self.version)
         self._precedence = precedence
         self._runner = Runner(

@@ -477,11 +477,76 @@ def test_what_was_undone_is_not_taken_for_done(storage: MemoryStorage) -> None:
     kernel = deployed(storage, flow)
     execution = kernel.run("flow")
     broken.clear()
-    with pytest.raises(WorkflowError, match="has undone what it had done: undo"):
+    with pytest.raises(WorkflowError, match="has undone what it had done: undo") as refused:
         kernel.executions.resume(execution.id)
+    assert "'a' is the last that can be" in str(refused.value)
+    with pytest.raises(WorkflowError, match="before 'b': undo.*'a' is the last that can be"):
+        kernel.executions.resume(execution.id, step_id="b")
     calls.clear()
     found = resumed(kernel, execution, "a")
     assert (found.output, calls) == ("b", ["a", "b"])
+
+
+def test_the_step_to_go_on_from_lies_before_all_that_was_undone_at_the_end(
+    storage: MemoryStorage,
+) -> None:
+    """What was undone earlier, and dealt with, doesn't count; nor do calls of one gather."""
+
+    async def flow(ctx: WorkflowContext) -> str:
+        with contextlib.suppress(StepFailedError):
+            with ctx.compensate(undo, name="undo_early"):
+                await ctx.step(a)
+        await ctx.step(c)
+        await ctx.step(c)
+        with ctx.compensate(release), ctx.compensate(undo):
+            await ctx.step(c)
+            return await ctx.step(b)
+
+    broken.update("ab")
+    kernel = deployed(storage, flow)
+    execution = kernel.run("flow")
+    broken.clear()
+    with pytest.raises(WorkflowError, match="'c#2' is the last that can be") as refused:
+        kernel.executions.resume(execution.id)
+    assert "done: undo, release" in str(refused.value)
+    calls.clear()
+    assert (resumed(kernel, execution, "c#2").output, calls) == ("b", ["c", "c", "b"])
+
+    async def side_by_side(ctx: WorkflowContext) -> None:
+        await ctx.gather(ctx.step(a), ctx.step(c))
+        with ctx.compensate(undo):
+            await ctx.step(b)
+
+    broken.add("b")
+    kernel = deployed(storage, side_by_side, name="beside")
+    execution = kernel.run("beside")
+    with pytest.raises(WorkflowError, match="name a step before what was undone, to go on from"):
+        kernel.executions.resume(execution.id)
+
+
+def test_events_that_mended_code_waits_for_count_from_the_resume_on(storage: MemoryStorage) -> None:
+    """They may come before the call that waits; no execution has waited for such a one before."""
+
+    async def flow(ctx: WorkflowContext) -> Any:
+        return await ctx.step(b)
+
+    async def mended(ctx: WorkflowContext) -> Any:
+        await ctx.step(b)
+        await ctx.sleep("1h")
+        return (await ctx.wait_for("order.packed")).payload
+
+    broken.add("b")
+    execution = deployed(storage, flow).run("flow")
+    broken.clear()
+    kernel = deployed(storage, mended)
+    assert kernel.executions.resume(execution.id)
+    kernel.run_until_idle()
+    kernel.emit("order.packed", {"n": 1})
+    kernel.run_until_idle()
+    storage.skip(3600)
+    kernel.run_until_idle()
+    found = kernel.executions.get(execution.id)
+    assert found is not None and (found.status, found.output) == ("COMPLETED", {"n": 1})
 
 
 def test_what_was_undone_and_dealt_with_is_history(storage: MemoryStorage) -> None:

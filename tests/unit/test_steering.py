@@ -670,6 +670,46 @@ def test_a_definition_that_does_not_fit_is_refused(shop: Shop) -> None:
         step("a"), *steps]}))  # fmt: skip
 
 
+def test_events_that_a_corrected_definition_waits_for_count_from_the_resume_on(
+    shop: Shop,
+) -> None:
+    """They may come before its step begins; no execution has waited for such a one before."""
+    shop.add(step("a"))
+    shop.fails("a")
+    one = shop.begun()
+    corrected = Workflow.from_dict(
+        {
+            "name": "w",
+            "trigger": {"type": "manual"},
+            "steps": [
+                step("a", input={"what": "right"}),
+                {"id": "packed", "wait_for": {"event": "order.packed"}},
+            ],
+            "output": "{{ steps.packed.output.payload.n }}",
+        }
+    )
+    assert shop.kernel.executions.resume(one, definition=corrected)
+    shop.kernel.emit("order.packed", {"n": 1})
+    # The event is passed on before the execution has come to the step that waits.
+    shop.kernel.run_until_idle(kinds=["automate.event"])
+    shop.kernel.run_until_idle()
+    assert (shop.status(one), shop.get(one).output) == (COMPLETED, 1)
+
+
+@pytest.mark.parametrize("given", ["right.yaml", {"name": "w"}, Path("right.yaml"), print])
+def test_what_is_no_definition_is_refused(shop: Shop, given: Any) -> None:
+    """A file's path, and what else a kernel takes a workflow from, is told how it is read."""
+    shop.add(step("a"), step("b"))
+    shop.fails("b")
+    one, store = shop.begun(), shop.kernel.executions
+    for call in (lambda: store.resume(one, definition=given),
+                 lambda: store.fork(one, "b", definition=given)):  # fmt: skip
+        with pytest.raises(AutomateError, match=r"load_workflow\(path\)") as caught:
+            call()
+        assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+    assert shop.status(one) is FAILED
+
+
 def test_a_fork_runs_from_a_step_with_another_payload(shop: Shop) -> None:
     """What came before is copied and not called; the original stays as it is."""
     shop.add(

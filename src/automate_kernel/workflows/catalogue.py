@@ -449,6 +449,11 @@ class Catalogue:
                 if isinstance(trigger, EventTrigger):
                     yield trigger.event, entry.tenant_id
 
+    def awaited_in_code(self, name: str) -> set[tuple[str, str]]:
+        """Return the events that the workflow in code called *name* waits for, in any version."""
+        its = [each for key, each in list(self._functions.items()) if key[0] == name]
+        return {awaited for each in its for awaited in each.definition.awaited}
+
     def program(self, definition_id: str) -> WorkflowProgram:
         """Return the compiled workflow of a stored definition."""
         return self._kept(definition_id, self._stored)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel.arguments import check_age, check_choice, check_limit, several
 from automate_kernel.budgets import forget_budgets
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, type_name
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.outbox.failed_attempts import (
     ErrorGroup,
@@ -106,6 +106,13 @@ _RESUMED_AT_ONCE = 50
 
 
 def _same_workflow(name: str, workflow: Workflow) -> Workflow:
+    if not isinstance(workflow, Workflow):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"a definition is a Workflow, not {type_name(workflow)}",
+            hint="read a file with load_workflow(path); the one that a kernel has is"
+            f" kernel.workflows.get({name!r})",
+        )
     if workflow.name == name:
         return workflow
     raise AutomateError(
@@ -827,6 +834,9 @@ class ExecutionStore:
             check_not_continued(found[0])
         if not reopen(rows, found[0], item_id, statuses, step_id, definition):
             return False
+        # What it waits for now may be new, and may come before that step begins.
+        awaited = self.starts.awaited_in_code(found[0]["workflow"])
+        self.signals.register(rows, {*awaited, *(definition.awaited if definition else ())})
         concurrency = concurrency_of(rows, found[0])
         item = wake_up(
             found[0]["id"], item_id, found[0]["tenant_id"], run_at=run_at, concurrency=concurrency

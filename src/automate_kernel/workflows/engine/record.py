@@ -215,12 +215,12 @@ def undoes(run: StepRun) -> bool:
 def _from_call(called: _Called, start: Path, step_id: str, workflow: str) -> list[StepRun]:
     """Return the runs that an execution must forget that goes on from the call at *start*."""
     again = called.following([start])
-    undone = called.undoing(path for path in again if called.stood_ready(path, start))
-    if undone:
+    before = [path for path in again if called.stood_ready(path, start)]
+    if undone := called.undoing(before):
         raise WorkflowError(
             f"workflow {workflow!r} has undone what it had done before {step_id!r}:"
             f" {', '.join(undone)}",
-            hint="name a step before what was undone; or start it again",
+            hint=_before_what_was_undone(called, before, workflow),
         )
     beside = [path for path in called.interrupted() if path not in again]
     # What an interrupted call was followed by belongs to the interruption.
@@ -247,7 +247,7 @@ def _ended_at(called: _Called, workflow: str, error: str | None) -> list[StepRun
     if undone:
         raise WorkflowError(
             f"workflow {workflow!r} has undone what it had done: {', '.join(undone)}",
-            hint="name the step to go on from, before what was undone; or start it again",
+            hint=_before_what_was_undone(called, last | after, workflow),
         )
     if after:
         first = called.names([min(began)])[0]
@@ -257,6 +257,24 @@ def _ended_at(called: _Called, workflow: str, error: str | None) -> list[StepRun
             hint=f"name the step to go on from: from {first!r} all of it runs again",
         )
     return called.runs(stopped | failed)
+
+
+def _before_what_was_undone(called: _Called, paths: Iterable[Path], workflow: str) -> str:
+    """Return the remedy for an execution in which the calls at *paths* have undone something."""
+    start = called.before_undone(paths)
+    name = called.names([start])[0] if start is not None else ""
+    try:
+        if start is not None:
+            _from_call(called, start, name, workflow)
+    except WorkflowError:
+        name = ""
+    if not name:
+        return "name a step before what was undone, to go on from; or start it again"
+    # The record doesn't say which call it was that a compensation has undone.
+    return (
+        "name the step to go on from, at or before the one that was undone:"
+        f" {name!r} is the last that can be; or start it again"
+    )
 
 
 class _Called:
@@ -297,6 +315,19 @@ class _Called:
         if since is None or path[:depth] != start[:depth]:
             return False
         return start[depth] > (max(since, 1) if len(start) == len(path) else since)
+
+    def before_undone(self, paths: Iterable[Path]) -> Path | None:
+        """Return the last call from which on all runs again that *paths* undo, if it is known."""
+        starts: list[Path] = []
+        for path in paths:
+            place = self._by_path[path][0]
+            if place.undoes:
+                depth = len(path) - 1
+                if place.since is None:
+                    return None
+                starts.append((*path[:depth], max(place.since, 1)))
+        start = min(starts, default=())
+        return start if start in self._by_path else None
 
     def interrupted(self) -> list[Path]:
         """Return the calls that have neither completed nor failed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -26,7 +26,7 @@ from automate_kernel.workflows.engine import admission as admissions
 from automate_kernel.workflows.engine.admission import Admission, SkippedError
 from automate_kernel.workflows.engine.children import outside_items
 from automate_kernel.workflows.engine.held_up import HeldUp
-from automate_kernel.workflows.engine.signal_store import SignalStore
+from automate_kernel.workflows.engine.signal_store import Awaited, SignalStore
 from automate_kernel.workflows.engine.stored import (
     GOING,
     RUNNING,
@@ -142,6 +142,10 @@ def _no_labels(workflow: Workflow, event: Event) -> Mapping[str, str]:
     return _NO_LABELS
 
 
+def _nothing_awaited(workflow: str) -> Iterable[Awaited]:
+    return ()
+
+
 def _no_admission(workflow: Workflow, event: Event) -> Admission | None:
     return None
 
@@ -159,6 +163,8 @@ class ExecutionStarts:
         """Renders the labels that a workflow gives its executions."""
         self.admission_of: Callable[[Workflow, Event], Admission | None] = _no_admission
         """Renders the conditions of a workflow on a start."""
+        self.awaited_in_code: Callable[[str], Iterable[Awaited]] = _nothing_awaited
+        """Returns the events that a workflow in code waits for, by its name."""
         self.held_up: HeldUp = HeldUp()
         """The starts that another transaction holds up, as far as is known here."""
 
