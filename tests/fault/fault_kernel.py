@@ -240,7 +240,7 @@ def _add_steps(kernel: Kernel, ledger: Ledger, most_seconds: float) -> None:
         run = execution and execution.step(call.step_id or "", position)
         if run is not None and run.status is StepStatus.COMPLETED:
             ledger.write("again", key)
-        _take_time(ledger, most_seconds)
+        _take_time(ledger, most_seconds, {"stop": f"value-{value}"})
         return value * 10
 
     @kernel.action("work.tell")
@@ -309,8 +309,8 @@ def _add_handlers(kernel: Kernel, ledger: Ledger, most_seconds: float) -> None:
 def _take_time(ledger: Ledger, most: float, payload: Any = None) -> None:
     asked = payload.get("seconds") if isinstance(payload, dict) else None
     time.sleep(random.random() * most if asked is None else asked)
-    hold = ledger.switch("hold")
-    if hold.exists():
-        ledger.write("holding", os.getpid())
-        while hold.exists():
-            time.sleep(0.005)
+    for name in ("hold", payload.get("stop") if isinstance(payload, dict) else None):
+        if name is not None and (switch := ledger.switch(name)).exists():
+            ledger.write("holding", os.getpid(), name)
+            while switch.exists():
+                time.sleep(0.005)

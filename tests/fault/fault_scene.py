@@ -219,6 +219,34 @@ class Scene(Invariants):
         process.kill()
         self.ledger.write("killed", process.pid, time.monotonic())
 
+    def stop_at(self, name: str) -> dict[str, str]:
+        """The payload of a job that ends once the scene has gone on from *name*."""
+        self.ledger.switch(name).touch()
+        return {"stop": name}
+
+    def stopped(self) -> tuple[str, Process]:
+        """
+        Wait until a process that lives is at a stop; return the stop's name, and the process.
+
+        So a fault comes in the midst of work, however long the test itself was held up.
+        """
+        found: list[tuple[str, Process]] = []
+
+        def look() -> bool:
+            living = {str(each.pid): each for each in self.processes}
+            for pid, name in self.words("holding"):
+                if pid in living and self.ledger.switch(name).exists():
+                    found.append((name, living[pid]))
+                    return True
+            return False
+
+        until(look)
+        return found[0]
+
+    def go_on(self, name: str) -> None:
+        """Let the work go on from a stop."""
+        self.ledger.switch(name).unlink()
+
     def stop_all(self) -> list[dict[str, int]]:
         """Stop the workers that are left, as a host would; what they say of themselves."""
         told = [process.stopped() for process in self.processes]

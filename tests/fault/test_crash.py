@@ -27,7 +27,13 @@ def test_kills_at_random_moments(open_scene: Callable[..., Scene], full: bool) -
     scene, choose = open_scene(1.0), random.Random(SEED)
     job_count, effect_count, execution_count, kills = FULL if full else QUICK
     keyed: dict[str, list[str]] = {f"key-{n}": [] for n in range(KEYS)}
-    jobs = [scene.outbox.enqueue("job") for _ in range(job_count * 2 // 3)]
+    # The kills come at random points of the work, not of the clock, and before it can be over.
+    stops = [f"stop-{n}" for n in range(kills - kills // 2)]
+    payloads = [None] * (job_count * 2 // 3 - len(stops)) + [scene.stop_at(one) for one in stops]
+    choose.shuffle(payloads)
+    jobs = [scene.outbox.enqueue("job", payload, max_attempts=50) for payload in payloads]
+    for n in choose.sample(range(11, execution_count), kills // 2):
+        scene.stop_at(f"value-{n * choose.choice((1, 10))}")  # at its first step, or the last
     for n in range(job_count // 3):
         key = f"key-{n % KEYS}"
         keyed[key].append(scene.outbox.enqueue("job", ordering_key=key, max_attempts=50))
@@ -37,12 +43,12 @@ def test_kills_at_random_moments(open_scene: Callable[..., Scene], full: bool) -
 
     for _ in range(2):
         scene.start()
-    # At random points of the work, not of the clock: a fast machine must not be done before them.
-    total, killed_while_working = scene.unfinished(), 0
-    for left in sorted((choose.uniform(0.15, 0.97) for _ in range(kills)), reverse=True):
-        until(lambda left=left: scene.unfinished() <= total * left)
+    killed_while_working = 0
+    for _ in range(kills):
+        name, process = scene.stopped()
         killed_while_working += scene.unfinished() > 0
-        scene.kill(scene.processes[choose.randrange(2)])
+        scene.kill(process)
+        scene.go_on(name)
         scene.start()
     scene.drain()
     stats = scene.stop_all()

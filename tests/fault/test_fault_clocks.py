@@ -38,12 +38,12 @@ def test_worker_clocks_that_are_minutes_off(
     Work of living workers is never taken away, though it takes longer than the lease, and nothing
     begins before its time.
     """
-    scene = open_postgresql(2.0)
+    scene = open_postgresql(6.0)
     offsets = [-3600.0, -240.0, 240.0, 3600.0] if full else [-240.0, 240.0]
     accepted = [scene.outbox.enqueue("job", {"seconds": 0.01}) for _ in range(40)]
     # More than all workers but one have slots for, so that each gets some.
     long = SLOTS * (len(offsets) - 1) + 2
-    accepted += [scene.outbox.enqueue("job", {"seconds": 3.0}) for _ in range(long)]
+    accepted += [scene.outbox.enqueue("job", {"seconds": 7.0}) for _ in range(long)]
     late = [scene.outbox.enqueue("job", {"seconds": 0}, delay=DELAY_SECONDS) for _ in range(10)]
     begin = scene.rows("SELECT extract(epoch FROM clock_timestamp()) AS now")[0].now
     for seconds in offsets:

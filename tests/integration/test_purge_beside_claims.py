@@ -87,7 +87,7 @@ def test_claiming_goes_on_while_thousands_are_purged(
     ids = store_on(postgresql_engine).enqueue_many(NewItem("k", n) for n in range(2000))
     claimed: list[str] = []
     failures: list[BaseException] = []
-    begun = threading.Event()
+    begun, met = threading.Event(), threading.Event()
 
     def claim() -> None:
         store = store_on(impatient)
@@ -96,6 +96,8 @@ def test_claiming_goes_on_while_thousands_are_purged(
                 claimed.extend(item.id for item in items)
                 assert store.acknowledge("worker", [Outcome(item.id) for item in items]) == set()
                 begun.set()
+                if len(claimed) > len(ids) / 2:
+                    met.wait(PATIENCE_SECONDS)  # not all before the other one's turn
         except BaseException as error:
             failures.append(error)
         finally:
@@ -108,6 +110,8 @@ def test_claiming_goes_on_while_thousands_are_purged(
     while len(claimed) < len(ids) and not failures:
         swept += (deleted := sweeper.purge(older_than_seconds=0, limit=100))
         beside += deleted > 0
+        if beside > 1:
+            met.set()
     claimer.join(PATIENCE_SECONDS)
     assert failures == []
     assert sorted(claimed) == sorted(ids)

@@ -481,8 +481,8 @@ def test_a_database_that_fails_for_long_is_no_failure_of_the_step(
     def book() -> None:
         calls.append(time.monotonic())
         write("once")
-        # Counted from the first call: on a busy machine it is a while until then.
-        if calls[-1] < calls[0] + 1.5:
+        # Counted from the first call, and in calls: on a busy machine it is a while until then.
+        if len(calls) < 3 or calls[-1] < calls[0] + 1.5:
             storage.here.failure = "before"
 
     define(kernel, {"id": "a", "action": "book"})

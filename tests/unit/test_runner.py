@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.operations.context import handled_item
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.rows import Now, Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.worker.handler import stoppable_by
 from automate_kernel.storage import MemoryStorage
@@ -257,7 +258,8 @@ def test_a_step_that_takes_too_long(kernel: Kernel) -> None:
 
     define(
         kernel,
-        step("a", timeout=0.02, retry={"attempts": 2, "delay": 0}),
+        # More than two, since the second one may be held up for so long.
+        step("a", timeout=0.02, retry={"attempts": 50, "delay": 0}),
         output="{{ steps.a.output }}",
     )
     assert kernel.run("w").output == "done"
@@ -632,12 +634,16 @@ def test_a_database_that_is_down_at_the_wrong_moments(
             assert set(calls) == set("abc")
 
 
-def test_who_can_t_save_begins_nothing_more(storage: Failing) -> None:
+def test_who_can_t_save_begins_nothing_more(
+    storage: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker that gives up saving gives the execution back, and not its waiting calls to threads."""
     begun, go = Gate(), Gate()
     calls: list[int] = []
+    passed, real = [0.0], time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + passed[0])
 
-    with Kernel(storage, discover=False, secrets={}, lease_seconds=0.4) as kernel:
+    with Kernel(storage, discover=False, secrets={}, lease_seconds=120.0) as kernel:
 
         @kernel.action("do.it")
         def do(n: int) -> int:
@@ -655,6 +661,7 @@ def test_who_can_t_save_begins_nothing_more(storage: Failing) -> None:
         worker, thread = start_worker(kernel, slots=1)
         begun.pass_()
         (task,) = worker._in_flight.tasks.values()
+        passed[0] = 61.0  # more than the half of a lease for which it tries
         until(lambda: task.ended)
         storage.failures = 0
         until(lambda: not worker.in_flight)
@@ -717,9 +724,11 @@ def test_an_output_is_encoded_once(kernel: Kernel, monkeypatch: pytest.MonkeyPat
     assert encoded.count(["once"]) == 1
 
 
-def test_an_inline_run_begins_nothing_after_its_lease() -> None:
+def test_an_inline_run_begins_nothing_after_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody renews its lease while a step runs: what is another's by now is not gone on with."""
-    kernel, gate = Kernel(discover=False, lease_seconds=0.2), Gate()
+    kernel, gate = Kernel(discover=False, lease_seconds=60.0), Gate()
+    passed, real = [0.0], time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + passed[0])
     calls: list[str] = []
     failed = Gate()
 
@@ -737,8 +746,10 @@ def test_an_inline_run_begins_nothing_after_its_lease() -> None:
 
     def take_over() -> None:
         failed.pass_()
-        while not kernel.outbox.reap().retried:
-            taken.wait(0.02)
+        passed[0] = 61.0
+        with kernel.storage.begin() as rows:
+            rows.update(OUTBOX, [], {"lease_expires_at": Now(-1)})
+        assert kernel.outbox.reap().retried
         # The time of the retry comes.
         for _ in range(30):
             if len(calls) == 1:
@@ -763,7 +774,7 @@ def test_an_inline_run_begins_nothing_after_its_lease() -> None:
     )
     thread = threading.Thread(target=take_over, daemon=True)
     thread.start()
-    execution = kernel.run("w", patience=30.0)
+    execution = kernel.run("w", patience=120.0)
     thread.join(PATIENCE)
     assert execution.status is ExecutionStatus.COMPLETED, execution.error
     assert len(calls) == 2, "who had lost the execution made a call"
