@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from llm_support import completion, says, scripted
+from llm_support import completion, says, scripted, streamed
 from pydantic_ai import Agent, ImageUrl
 
 from automate_kernel import AutomateError, Kernel
@@ -101,6 +101,22 @@ def test_what_a_service_refused_costs_nothing():
                 kernel.invoke("llm.chat", {"prompt": "x"})
             assert caught.value.code == "UNAVAILABLE"
         assert len(service.requests) == 20
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_error_inside_a_stream_is_no_refusal(begun):
+    """What came before it was made, and is paid: nobody says how much it was."""
+    whole = streamed(completion(says("Once upon a time"))).split(b"\n\n")[: 2 * begun]
+    error = b'data: {"error": {"message": "overloaded", "code": 503}}'
+    stream = b"\n\n".join([*whole, error, b""])
+    headers = {"Content-Type": "text/event-stream"}
+    with scripted(lambda _: (200, headers, stream)) as service:
+        kernel = kernel_with(service.url, TOKENS)
+        with pytest.raises(AutomateError) as caught:
+            kernel.invoke("llm.chat", {"prompt": "x"})
+    assert caught.value.code == "UNAVAILABLE" and caught.value.retryable
+    (account,) = kernel.budgets.find()
+    assert (account.spent["tokens"] > 100) is begun and not account.reserved
 
 
 def test_a_refusal_says_what_was_spent_and_when_it_renews():

@@ -52,9 +52,10 @@ class Amount:
 
 @dataclass(slots=True)
 class Spending:
-    """The amount that one request has spent."""
+    """The amount that one request has spent; *answered* is True once its answer has begun."""
 
     spent: Amount
+    answered: bool = False
 
     def note(self, answer: ModelResponse) -> None:
         """Note the usage that an *answer* states; without one it stays the most that it may be."""
@@ -104,8 +105,8 @@ class Ledger:
         Reserve *most* for a request, and settle it by what the block notes.
 
         Raises ``RESOURCE_EXHAUSTED`` if a budget could be passed. An error that the service itself
-        answers costs nothing. Any other end, a lost connection say, counts as *most*: nobody knows
-        whether it was paid.
+        answers costs nothing. Any other end, a lost connection or an error in a stream say, counts
+        as *most*: nobody knows whether it was paid.
         """
         reservation = await self._reserved(most)
         noted = Spending(most)
@@ -113,7 +114,8 @@ class Ledger:
             with anyio.fail_after(_LONGEST_SECONDS):
                 yield noted
         except ModelHTTPError:
-            noted.spent = Amount()
+            if not noted.answered:
+                noted.spent = Amount()
             raise
         finally:
             await self._settled(reservation, noted.spent)
@@ -203,6 +205,8 @@ class BudgetedModel(WrapperModel):
             async with self.wrapped.request_stream(
                 messages, model_settings, model_request_parameters, run_context
             ) as stream:
+                # Services tell of an error there too: what came before it was made, and is paid.
+                spending.answered = True
                 yield stream
             spending.note(stream.get())
 
