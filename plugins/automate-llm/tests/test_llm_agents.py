@@ -33,6 +33,7 @@ from automate_kernel import (
 )
 from automate_kernel.operations.context import Call
 from automate_llm import DurableAgent, LlmProvider, OperationToolset, add_agents
+from automate_llm.durable_run import ToolCall
 from automate_llm.model_answers import recorded, response_of
 
 
@@ -681,3 +682,59 @@ def test_what_was_deployed_since_an_agent_began_counts(allowed, destructive, say
         after.run_until_idle()
     assert after.executions.get(execution.id).output == "done"
     assert says in told(asked)[0] and done == effects
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_tool_that_has_failed_is_told_as_that_after_a_resume(kernel, beside):
+    """Not as interrupted: its error is known. It isn't made again, for it may have done its work."""
+    done = []
+    asked_for = [("close", {}), ("shop_pay", {})] if beside else [("close", {})]
+    model, asked = answering(asked_for, "done")
+
+    @kernel.action("shop.pay")
+    def pay() -> None:
+        done.append("pay")
+        raise AutomateError("PERMISSION_DENIED", "the bank says no")
+
+    agent = Agent(model, name="desk", toolsets=[OperationToolset(kernel, ["shop.pay"])])
+
+    @agent.tool_plain
+    def close() -> str:
+        done.append("close")
+        raise OSError("the disk is full")
+
+    execution = kernel.run(running(kernel, agent), "go")
+    assert execution.status == "FAILED" and "the disk is full" in execution.error
+    kernel.executions.resume(execution.id)
+    kernel.run_until_idle()
+    assert kernel.executions.get(execution.id).output == "done"
+    texts = told(asked)
+    assert "It failed: " in texts[0] and "the disk is full" in texts[0]
+    assert "not been made again" in texts[0]
+    if beside:
+        assert "the bank says no" in texts[1]
+    assert sorted(done) == ["close", "pay"][: 1 + beside] and len(asked) == 2
+
+
+def test_a_call_that_is_made_again_on_purpose_and_cut_is_told_as_interrupted(kernel, monkeypatch):
+    """What the one before it has failed with is not its error."""
+    model, asked = answering([("close", {})], "done")
+    agent = Agent(model, name="desk")
+
+    @agent.tool_plain
+    def close() -> str:
+        raise OSError("the disk is full")
+
+    execution = kernel.run(running(kernel, agent), "go")
+    begin = ToolCall._begin
+
+    async def of_a_process_that_dies_then(call: ToolCall) -> Any:
+        noted = await begin(call)
+        call.begun = False
+        return noted
+
+    monkeypatch.setattr(ToolCall, "_begin", of_a_process_that_dies_then)
+    kernel.executions.resume(execution.id, step_id="desk-close-begin")
+    kernel.run_until_idle()
+    assert kernel.executions.get(execution.id).output == "done"
+    assert "interrupted before its result was known" in told(asked)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import re
@@ -18,13 +19,15 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import RunContext
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 
-from automate_kernel import Kernel, StepFailedError, WorkflowContext
+from automate_kernel import Call, Kernel, StepFailedError, WorkflowContext, current_call
+from automate_kernel.outbox.item import EXPIRED
+from automate_kernel.workflows import StepAttempt
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_llm.agent_loop import AgentLoop
 from automate_llm.model_answers import as_json, of_json, recorded, response_of
 from automate_llm.model_errors import normal_error
 from automate_llm.streaming import shown_text
-from automate_llm.tool_answers import INTERRUPTED, raised, returned, value_of
+from automate_llm.tool_answers import INTERRUPTED, failed_before, raised, returned, value_of
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_NAME = 88  # with "-approve" fewer than the 100 that a step's name may have
@@ -190,7 +193,8 @@ class ToolCall:
     One call of a tool.
 
     A tool that is not idempotent has a step before it, which only notes that it begins. A replay
-    that finds that note without a result knows of a call that may have had its effect.
+    that finds that note without a result knows of a call that may have had its effect: it was
+    interrupted, or has failed before the execution was resumed.
     """
 
     run: DurableRun
@@ -201,6 +205,8 @@ class ToolCall:
     tool: ToolsetTool[Any]
     begun: bool = False
     """True if it was this process that noted its beginning."""
+    note: str | None = None
+    """The step that notes its beginning, if that is known."""
 
     @property
     def hints(self) -> Mapping[str, Any]:
@@ -229,7 +235,9 @@ class ToolCall:
         if not self.repeatable:
             self.begun = False
             with pending.holding(self._begin) as number:
-                await ctx.step(pending.begin_tool, number, name=options.name(self.name) + "-begin")
+                self.note = await ctx.step(
+                    pending.begin_tool, number, name=options.name(self.name) + "-begin"
+                )
         try:
             with pending.holding(self._work) as number:
                 return await ctx.step(
@@ -244,10 +252,15 @@ class ToolCall:
 
     async def _begin(self) -> Any:
         self.begun = True
+        call = current_call()
+        return None if call is None else call.step_id
 
     async def _work(self) -> Any:
         if not self.repeatable and not self.begun:
-            return INTERRUPTED
+            call = current_call()
+            # On a thread: the database may let one wait.
+            failure = None if call is None else await asyncio.to_thread(self._failure, call)
+            return INTERRUPTED if failure is None else failed_before(failure)
         try:
             async with self.toolset:
                 value = await self.toolset.call_tool(self.name, self.arguments, self.ctx, self.tool)
@@ -257,6 +270,25 @@ class ToolCall:
                 raise
             return record
         return returned(self.name, value)
+
+    def _failure(self, call: Call) -> StepAttempt | None:
+        """
+        Return how this call has failed, or None if nobody knows its outcome.
+
+        The execution was resumed then: its failure is forgotten, and the note that it began is not.
+        """
+        if call.execution_id is None or self.note is None:
+            return None
+        known = self.run.kernel.executions.attempts(call.execution_id)
+        begun = [each.started_at for each in known if each.step_id == self.note]
+        if not begun or begun[-1] is None:
+            return None
+        for each in reversed(known):
+            # One before that was another call: somebody has resumed from a step before both.
+            is_its = each.step_id == call.step_id and each.status == "FAILED"
+            if is_its and each.started_at is not None and each.started_at >= begun[-1]:
+                return None if each.error_code == EXPIRED else each
+        return None
 
     async def _denied(self, ctx: WorkflowContext) -> Any:
         """Ask a person, and return the record of the call if it is refused."""

@@ -9,6 +9,8 @@ from pydantic import TypeAdapter
 from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed
 from pydantic_ai.messages import ToolReturn, ToolReturnPart, UserPromptPart
 
+from automate_kernel.workflows import StepAttempt
+
 _RETURNED: TypeAdapter[ToolReturnPart] = TypeAdapter(ToolReturnPart)
 _ADDED: TypeAdapter[UserPromptPart] = TypeAdapter(UserPromptPart)
 
@@ -19,6 +21,13 @@ _INTERRUPTED_TEXT = (
     "This call was begun, and interrupted before its result was known. It may have had its effect,"
     " or not. It has not been made again. Find out before you repeat it, or report it."
 )
+
+
+def failed_before(attempt: StepAttempt) -> dict[str, Any]:
+    """Return the record of a call that has failed as *attempt* did, and must not be made again."""
+    said = f"It failed: {attempt.error_code}: {attempt.error}."
+    more = "It has not been made again. Find out what it has done before you repeat it."
+    return {"outcome": "failed", "message": f"{said} {more}"}
 
 
 def returned(name: str, value: Any) -> dict[str, Any]:
