@@ -19,8 +19,10 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Storage
-from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, WAIT
+from automate_kernel.storage.rows import Where
+from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, STEP, WAIT
 from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows import load_workflow
 from automate_kernel.workflows.engine import continuations
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.stored import ADVANCE
@@ -1402,14 +1404,14 @@ def test_a_retry_starts_another(world: World) -> None:
     assert {each.status for each in world.children(one)} == {CANCELLED}
 
 
-def test_a_resumed_parent_starts_another(world: World) -> None:
-    """The failed one is not asked again."""
+def test_a_parent_that_is_resumed_from_a_step_starts_another(world: World) -> None:
+    """That step runs anew: the failed one is not asked again."""
     world.add("child", {"id": "nap", "sleep": "1h"}, {"id": "a", "action": "fail"})
     world.add("parent", {"id": "sub", "workflow": "child"})
     one = world.start("parent")
     world.later(3601)
     assert world.status(one) is FAILED
-    world.kernel.executions.resume(one)
+    world.kernel.executions.resume(one, step_id="sub")
     world.run()
     assert world.status(one) is RUNNING
     assert sorted(each.status for each in world.children(one)) == ["FAILED", "RUNNING"]
@@ -1417,6 +1419,240 @@ def test_a_resumed_parent_starts_another(world: World) -> None:
     assert waiting.output["execution_id"] in {each.id for each in world.children(one)}
     world.later(3601)
     assert world.status(one) is FAILED
+
+
+@pytest.fixture
+def breaking(world: World) -> World:
+    """A world with a workflow that pays before it breaks, until `broken` is empty."""
+    world.broken = [True]  # type: ignore[attr-defined]
+
+    @world.kernel.action("shop.break")
+    def breaks(what: Any = None) -> Any:
+        if world.broken:  # type: ignore[attr-defined]
+            raise AutomateError(ErrorCodes.NOT_FOUND, "it is broken")
+        return what
+
+    world.add("child", {"id": "pay", "action": "note", "input": {"what": "{{ event.payload.n }}"}},
+              {"id": "go", "action": "shop.break", "input": {"what": "{{ event.payload.n }}"}},
+              output="{{ steps.go.output }}")  # fmt: skip
+    call = {"id": "sub", "workflow": "child", "input": {"n": "{{ event.payload.n }}"}}
+    world.add("parent", call, output="{{ steps.sub.output }}")
+    world.add("grandparent", {**call, "workflow": "parent"}, output="{{ steps.sub.output }}")
+    return world
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("how", ["resume", "retry_step"])
+def test_a_resumed_parent_resumes_its_sub_workflow(breaking: World, how: str, times: int) -> None:
+    """Through two levels: what has completed there is not done again."""
+    one = breaking.start("grandparent", {"n": 3})
+    executions = breaking.kernel.executions
+    for number in range(times):
+        assert breaking.status(one) is FAILED
+        if number == times - 1:
+            breaking.broken.clear()  # type: ignore[attr-defined]
+        assert executions.resume(one) if how == "resume" else executions.retry_step(one, "sub")
+        breaking.run()
+    assert (breaking.status(one), breaking.see(one).output) == (COMPLETED, 3)
+    assert breaking.called == [3] and len(executions.find()) == 3
+    assert not breaking.rows(WAIT)
+
+
+def test_a_sub_workflow_that_was_mended_begins_anew(breaking: World) -> None:
+    """Its new definition may be what mends it."""
+    one = breaking.start("parent", {"n": 3})
+    deployed = World(breaking.kernel.storage, breaking.clock)
+    deployed.add("child", {"id": "pay", "action": "note", "input": {"what": "mended"}},
+                 output="mended")  # fmt: skip
+    deployed.kernel.executions.resume(one)
+    deployed.run()
+    assert (deployed.see(one).output, deployed.called) == ("mended", ["mended"])
+    assert sorted(each.status for each in deployed.children(one)) == ["COMPLETED", "FAILED"]
+
+
+def test_a_sub_workflow_with_another_input_begins_anew(breaking: World) -> None:
+    """The corrected definition of its parent gives it that."""
+    one = breaking.start("parent", {"n": 3})
+    call = {"id": "sub", "workflow": "child", "input": {"n": "{{ event.payload.n + 1 }}"}}
+    corrected = {"name": "parent", "trigger": {"type": "manual"}, "steps": [call]}
+    breaking.broken.clear()  # type: ignore[attr-defined]
+    breaking.kernel.executions.resume(one, definition=load_workflow(corrected))
+    breaking.run()
+    assert (breaking.status(one), breaking.called) == (COMPLETED, [3, 4])
+
+
+def test_a_step_that_starts_no_sub_workflow_any_more_runs_as_it_is_now(breaking: World) -> None:
+    one = breaking.start("parent", {"n": 3})
+    corrected = {"name": "parent", "trigger": {"type": "manual"}, "steps": [
+        {"id": "sub", "action": "note", "input": {"what": "instead"}}]}  # fmt: skip
+    breaking.kernel.executions.resume(one, definition=load_workflow(corrected))
+    breaking.run()
+    assert (breaking.status(one), breaking.called) == (COMPLETED, [3, "instead"])
+
+
+def test_a_sub_workflow_that_is_gone_begins_anew(breaking: World) -> None:
+    """It may have been purged before its parent is resumed, or between that and its turn."""
+    breaking.add("first", {"id": "nap", "sleep": "1h"})
+    first, second = breaking.start("parent", {"n": 3}), breaking.start("parent", {"n": 4})
+    breaking.broken.clear()  # type: ignore[attr-defined]
+    with breaking.kernel.storage.begin() as rows:
+        rows.delete(EXECUTION, [Where("id", "eq", breaking.children(first)[0].id)])
+    breaking.kernel.executions.resume(first)
+    breaking.kernel.executions.resume(second)
+    with breaking.kernel.storage.begin() as rows:
+        rows.delete(EXECUTION, [Where("id", "eq", breaking.children(second)[0].id)])
+        rows.delete(STEP, [Where("execution_id", "ne", second), Where("step_id", "eq", "pay")])
+        rows.delete(STEP, [Where("execution_id", "ne", second), Where("step_id", "eq", "go")])
+    breaking.run()
+    assert {breaking.status(first), breaking.status(second)} == {COMPLETED}
+    assert sorted(breaking.called) == [3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_sub_workflow_that_was_resumed_by_itself_is_taken_over(
+    breaking: World, ended: bool
+) -> None:
+    """Its parent, resumed after it, waits for it, or takes its output."""
+    one = breaking.start("parent", {"n": 3})
+    (child,) = breaking.children(one)
+    breaking.clock.advance(5)
+    breaking.broken.clear()  # type: ignore[attr-defined]
+    breaking.kernel.executions.resume(child.id)
+    if ended:
+        breaking.run()
+    breaking.kernel.executions.resume(one)
+    breaking.run()
+    assert (breaking.status(one), breaking.see(one).output) == (COMPLETED, 3)
+    assert breaking.called == [3] and len(breaking.children(one)) == 1
+
+
+def test_of_a_list_all_go_on_that_did_not_complete(breaking: World) -> None:
+    """One has failed, and the others were cancelled for that."""
+    breaking.add("slow", {"id": "pay", "action": "note", "input": {"what": "{{ event.payload }}"}},
+                 {"id": "nap", "sleep": "{{ event.payload }}h"},
+                 {"id": "go", "action": "shop.break", "input": {"what": "{{ event.payload }}"}},
+                 output="{{ steps.go.output }}")  # fmt: skip
+    each = {"id": "sub", "workflow": "slow", "for_each": [0, 1, 2, 3], "concurrency": 3,
+            "input": "{{ item }}"}  # fmt: skip
+    breaking.add("many", each, output="{{ steps.sub.output }}")
+    breaking.add("block", {"id": "box", "steps": [each]}, output="{{ steps.box.output }}")
+    for workflow in ("many", "block"):
+        breaking.called.clear()
+        breaking.broken.append(True)  # type: ignore[attr-defined]
+        one = breaking.start(workflow)
+        assert breaking.status(one) is FAILED and sorted(breaking.called) == [0, 1, 2]
+        assert {child.status for child in breaking.children(one)} == {FAILED, CANCELLED}
+        breaking.broken.clear()  # type: ignore[attr-defined]
+        breaking.kernel.executions.resume(one)
+        for _ in range(3):
+            breaking.later(3 * 3600)
+        assert (breaking.status(one), breaking.see(one).output) == (COMPLETED, [0, 1, 2, 3])
+        assert sorted(breaking.called) == [0, 1, 2, 3] and len(breaking.children(one)) == 4
+
+
+def test_one_that_took_too_long_goes_on_with_all_its_time(world: World) -> None:
+    world.add("child", {"id": "pay", "action": "note", "input": {"what": 1}},
+              {"id": "go", "wait_for": {"signal": "go"}})  # fmt: skip
+    world.add("parent", {"id": "sub", "workflow": "child", "timeout": "1h"})
+    one = world.start("parent")
+    world.later(3601)
+    assert world.see(one).error_code == "DEADLINE_EXCEEDED"
+    world.kernel.executions.resume(one)
+    world.later(3599)
+    (child,) = world.children(one)
+    world.kernel.signal(child.id, "go")
+    world.run()
+    assert (world.status(one), world.called) == (COMPLETED, [1])
+
+
+def test_the_last_of_a_chain_goes_on(breaking: World) -> None:
+    """It has failed, and not the one that the step has started."""
+    breaking.add("chain", {"id": "pay", "action": "note", "input": {"what": "{{ event.payload.n }}"}},
+                 {"id": "go", "if": "{{ event.payload.n == 2 }}", "action": "shop.break"},
+                 {"id": "on", "if": "{{ event.payload.n == 1 }}", "continue_as_new": {"n": 2}},
+                 output="{{ event.payload.n }}")  # fmt: skip
+    breaking.add("starts", {"id": "sub", "workflow": "chain", "input": {"n": 1}},
+                 output="{{ steps.sub.output }}")  # fmt: skip
+    one = breaking.start("starts")
+    assert breaking.status(one) is FAILED and breaking.called == [1, 2]
+    breaking.broken.clear()  # type: ignore[attr-defined]
+    breaking.kernel.executions.resume(one)
+    breaking.run()
+    assert (breaking.status(one), breaking.see(one).output) == (COMPLETED, 2)
+    assert breaking.called == [1, 2]
+
+
+@pytest.mark.parametrize("moment", ["_write", "_write_beside", "_park"])
+def test_a_resumed_parent_whose_worker_dies_resumes_one_child(
+    breaking: World, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    one = breaking.start("parent", {"n": 3})
+    breaking.broken.clear()  # type: ignore[attr-defined]
+    breaking.kernel.executions.resume(one)
+    item = breaking.claim()
+    with monkeypatch.context() as patch:
+
+        def die(*_: Any, **__: Any) -> None:
+            raise _Death
+
+        patch.setattr(breaking.kernel.executions.checkpoints, moment, die)
+        with pytest.raises(_Death):
+            breaking.kernel._runner.handle_advance(item)
+    for _ in range(3):
+        breaking.later(60)
+    assert (breaking.status(one), breaking.see(one).output) == (COMPLETED, 3)
+    assert breaking.called == [3] and len(breaking.children(one)) == 1
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_sub_workflow_of_code_goes_on(breaking: World, changed: bool) -> None:
+    """Unless the code makes another call in its place by now."""
+    kernel, mended = breaking.kernel, list[int]()
+
+    @kernel.workflow
+    async def inner(ctx: WorkflowContext) -> str:
+        await ctx.call("note", what="inner")
+        await ctx.call("shop.break")
+        return "done"
+
+    @kernel.workflow
+    async def outer(ctx: WorkflowContext) -> str:
+        if mended:
+            return await ctx.call("note", what="instead")
+        return await ctx.child(inner, name="sub")
+
+    one = breaking.start("outer")
+    assert breaking.status(one) is FAILED
+    breaking.broken.clear()  # type: ignore[attr-defined]
+    mended += [1] * changed
+    kernel.executions.resume(one)
+    breaking.run()
+    assert (breaking.status(one), breaking.see(one).error) == (COMPLETED, None)
+    assert breaking.called == ["inner", "instead"][: 1 + changed]
+    assert [run.status for run in breaking.see(one).steps] == ["COMPLETED"]
+
+
+def test_a_sub_workflow_that_has_undone_its_work_begins_anew(breaking: World) -> None:
+    """It can't go on: there is nothing left of what it had done."""
+    kernel = breaking.kernel
+
+    def pay_back() -> None:
+        breaking.called.append("paid back")
+
+    @kernel.workflow
+    async def inner(ctx: WorkflowContext) -> str:
+        await ctx.call("note", what="paid")
+        with ctx.compensate(pay_back):
+            await ctx.call("shop.break")
+        return "done"
+
+    breaking.add("outer", {"id": "sub", "workflow": "inner"}, output="{{ steps.sub.output }}")
+    one = breaking.start("outer")
+    assert (breaking.status(one), breaking.called) == (FAILED, ["paid", "paid back"])
+    breaking.broken.clear()  # type: ignore[attr-defined]
+    kernel.executions.resume(one)
+    breaking.run()
+    assert (breaking.status(one), breaking.called) == (COMPLETED, ["paid", "paid back", "paid"])
 
 
 def test_a_recursion_without_an_end_fails(world: World) -> None:

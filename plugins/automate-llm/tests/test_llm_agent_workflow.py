@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import yaml
 from llm_support import CITY, answers_given, calls, kernel_for, says, scripted
 
 from automate_kernel import Kernel
@@ -98,3 +99,33 @@ def test_its_output_fits_a_schema_and_its_requests_are_bounded():
         task = {"prompt": "Paris?", "output_schema": CITY, "most_requests": 1}
         execution = kernel.run("llm.agent", task)
         assert execution.error_code == "RESOURCE_EXHAUSTED" and len(service.requests) == 1
+
+
+def test_a_resumed_parent_pays_for_no_answer_twice():
+    """Its step goes on with the agent's own execution, which failed at its third request."""
+    broken = [True]
+
+    def desk_of_a_service_that_fails(request: dict[str, Any]) -> Any:
+        if answers_given(request) == 2 and broken:
+            return 401, {}, {"error": {"message": "the key is no more"}}
+        return desk(request)
+
+    with scripted(desk_of_a_service_that_fails) as service:
+        kernel = kernel_for(service.url)
+        refunds = shop(kernel)
+        add_agents(kernel, ["orders.*", "orders.refund"])
+        kernel.add_workflow(yaml.safe_load(FLOW))
+        execution = kernel.run("desk", {"text": "order 7 is broken"}, patience=0)
+        (waiting,) = kernel.approvals.pending().approvals
+        kernel.approvals.approve(waiting.execution_id, waiting.step_id, by="ann")
+        kernel.run_until_idle()
+        execution = kernel.executions.get(execution.id)
+        assert execution.error_code == "UNAUTHENTICATED", execution.error
+        broken.clear()
+        kernel.executions.resume(execution.id)
+        kernel.run_until_idle()
+        execution = kernel.executions.get(execution.id)
+        assert execution.output == "Done: refunded", execution.error
+    assert [answers_given(each) for each in service.requests] == [0, 1, 2, 2]
+    assert refunds == [7] and len(kernel.executions.find(workflow="llm.agent")) == 1
+    assert execution.step("agent").output["input_tokens"] == 60

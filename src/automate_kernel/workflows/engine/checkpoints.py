@@ -45,7 +45,7 @@ from automate_kernel.workflows.engine.continuations import Successor
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE, LargeOutputs
 from automate_kernel.workflows.engine.pauses import WorkflowPauses
 from automate_kernel.workflows.engine.record import LONGEST_PLACE
-from automate_kernel.workflows.engine.repair import delete_runs
+from automate_kernel.workflows.engine.repair import delete_runs, resumed_child
 from automate_kernel.workflows.engine.signal_store import SignalStore
 from automate_kernel.workflows.engine.starts import ExecutionStarts, NewExecution
 from automate_kernel.workflows.engine.stored import (
@@ -327,22 +327,20 @@ class Checkpoints:
     def may_wait(self, save: Save) -> bool:
         """Return True if a transaction of the application's may hold up what *save* writes."""
         turn = save.turn
-        # Of an approval that ended without a decision, somebody may be deciding.
-        return turn.undecided or self._starts.held_up.may_wait(
-            turn.started, (child.admission for child in turn.children)
+        # Of an approval that ended without a decision, somebody may be deciding; and of a
+        # sub-workflow that goes on, somebody may be steering it.
+        steered = any(child.goes_on for child in turn.children)
+        return (
+            turn.undecided
+            or steered
+            or self._starts.held_up.may_wait(
+                turn.started, (child.admission for child in turn.children)
+            )
         )
 
     def _write_beside(self, rows: Rows, saves: Sequence[Save]) -> None:
         """Write waits, sub-workflows, and what parents and abandoned children are told."""
-        plain: list[NewExecution] = []
-        for save in saves:
-            for child in save.turn.children:
-                begun = self._child(save, child)
-                if child.admission is None:
-                    plain.append(begun)
-                else:
-                    self._starts.admit(rows, begun, child.admission)
-        items = [one.item for one in self._starts.insert(rows, plain)] if plain else []
+        items = self._begin_children(rows, saves)
         for save in saves:
             its = [*cancel_items(save.execution, save.turn.abandoned)]
             if save.turn.successor is not None:
@@ -364,6 +362,23 @@ class Checkpoints:
             rows, [(wait, save.execution.tenant_id) for save in saves for wait in save.turn.waits]
         )
 
+    def _begin_children(self, rows: Rows, saves: Sequence[Save]) -> list[NewItem]:
+        """Begin sub-workflows, or let them go on; return the items that are left to enqueue."""
+        plain: list[NewExecution] = []
+        items: list[NewItem] = []
+        for save in saves:
+            for child in save.turn.children:
+                told = self._resumed(rows, save, child) if child.goes_on else None
+                if told is not None:
+                    items += told
+                    continue
+                begun = self._child(save, child)
+                if child.admission is None:
+                    plain.append(begun)
+                else:
+                    self._starts.admit(rows, begun, child.admission)
+        return [*(one.item for one in self._starts.insert(rows, plain)), *items] if plain else items
+
     def _write_labels(self, rows: Rows, save: Save) -> None:
         execution = save.execution
         changed = redacted_labels(save.turn.labels, self._outbox.redact)
@@ -382,6 +397,13 @@ class Checkpoints:
         )  # fmt: skip
         _traced(new.item, save.item)
         return new
+
+    def _resumed(self, rows: Rows, save: Save, child: Child) -> list[NewItem] | None:
+        """Let *child* go on; return the items that tell of it, or None if it is gone."""
+        items = resumed_child(rows, child.id, child.event.headers, save.item.priority)
+        # Its code may wait for other events by now.
+        self._signals.register(rows, child.workflow.awaited)
+        return items and [_traced(item, save.item) for item in items]
 
     def _continue(self, rows: Rows, save: Save, successor: Successor) -> list[NewItem]:
         """Begin the execution that follows one which has ended; return the item that wakes it."""

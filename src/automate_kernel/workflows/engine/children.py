@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,8 +15,8 @@ from automate_kernel.storage.rows import Rows, Where
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.admission import Admission
-from automate_kernel.workflows.engine.waits import child_key, signal_item
-from automate_kernel.workflows.execution import Event, Execution, StepRun
+from automate_kernel.workflows.engine.waits import child_key, plain_value, signal_item
+from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
 
 CANCEL = "automate.cancel"
 """The kind of the outbox item that cancels sub-workflows whose parent goes on without them."""
@@ -26,7 +28,7 @@ FindChild = Callable[[str, Event], tuple[Workflow, Admission | None]]
 """Finds the workflow called so that an event may start, and its conditions on a start."""
 
 _NAMESPACE = uuid.UUID("5b6d7a3e-6c59-5f0e-8f0e-2f4f3c1d9a77")
-_DEPTH, _LANES, _UNREAD = "depth", "lanes", "unread"
+_DEPTH, _LANES, _STEP, _UNREAD = "depth", "lanes", "step", "unread"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Child:
     """
     A sub-workflow that begins: its id, definition and event, and if its parent waits for it.
 
-    *admission* has the workflow's own conditions on a start.
+    *admission* has the workflow's own conditions on a start. One that *goes_on* has begun before
+    its parent was resumed, and is resumed with it.
     """
 
     id: str
@@ -42,6 +45,7 @@ class Child:
     event: Event
     waited: bool
     admission: Admission | None = None
+    goes_on: bool = False
 
 
 def child_id(parent: Execution, run: StepRun) -> str:
@@ -55,10 +59,19 @@ def child_id(parent: Execution, run: StepRun) -> str:
 
 
 def child_event(
-    parent: Execution, execution_id: str, name: str, payload: Any, at: str, *, waited: bool
+    parent: Execution,
+    run: StepRun,
+    execution_id: str,
+    name: str,
+    payload: Any,
+    at: str,
+    *,
+    waited: bool,
 ) -> Event:
     """
-    Return the event of the sub-workflow *name*: manual, with its parent's id as the source.
+    Return the event of the sub-workflow *name*, which *run* starts.
+
+    It is manual, with its parent's id as the source.
 
     Raises ``FAILED_PRECONDITION`` if too many wait for each other.
     """
@@ -78,7 +91,7 @@ def child_event(
         source=parent.id,
         tenant_id=parent.tenant_id,
         occurred_at=at,
-        headers=_headers(depth, _lanes_around(parent) if waited else []),
+        headers=_headers(depth, _lanes_around(parent), _step_text(run.key)) if waited else {},
         labels=parent.labels,
     )
 
@@ -104,12 +117,23 @@ def check_lane(event: Event, name: str, admission: Admission | None) -> None:
 
 def inherited_headers(event: Event) -> dict[str, str]:
     """Return the headers of one that goes on in the place of *event*'s: the same wait for it."""
-    return _headers(_depth(event), _lanes(event))
+    return _headers(_depth(event), _lanes(event), event.headers.get(_STEP))
 
 
-def _headers(depth: int, lanes: list[str]) -> dict[str, str]:
-    found = {_DEPTH: str(depth)} if depth else {}
-    return {**found, _LANES: " ".join(lanes)} if lanes else found
+def left_headers(event: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headers of a sub-workflow's *event* while nobody waits for it."""
+    step = event["headers"].get(_STEP)
+    return {_STEP: step} if step else {}
+
+
+def _headers(depth: int, lanes: list[str], step: str | None) -> dict[str, str]:
+    known = {_DEPTH: str(depth) if depth else "", _LANES: " ".join(lanes), _STEP: step or ""}
+    return {name: text for name, text in known.items() if text}
+
+
+def _step_text(key: StepKey) -> str:
+    step_id, position = key
+    return f"{position} {step_id}"
 
 
 def _depth(event: Event) -> int:
@@ -125,6 +149,56 @@ def _lanes(event: Event) -> list[str]:
 def _lanes_around(parent: Execution) -> list[str]:
     own = parent.concurrency_key
     return [*_lanes(parent.event), *([own] if own is not None else [])]
+
+
+# -- going on with one that has begun --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BegunChild:
+    """
+    The sub-workflow that a step had begun before its execution was resumed.
+
+    *definition* and *payload* are what it has begun with, the one by its hash, the other likewise.
+    """
+
+    execution_id: str
+    definition: str
+    payload: str
+
+    @classmethod
+    def of_rows(cls, first: Mapping[str, Any], last: Mapping[str, Any]) -> BegunChild:
+        """Return what the rows of the *first* and the *last* execution of a chain tell."""
+        return cls(first["id"], last["definition_id"], _digest(first["event"]["payload"]))
+
+    @classmethod
+    def of_run(cls, run: StepRun) -> BegunChild | None:
+        """Return what `to_json` wrote as the output of *run*, or None."""
+        if run.status is not StepStatus.RETRY or not isinstance(run.output, dict):
+            return None
+        return cls(**run.output) if run.output.keys() == set(cls.__slots__) else None
+
+    def to_json(self) -> dict[str, str]:
+        """Return it as JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def has_input(self, payload: Any) -> bool:
+        """Return True if it has begun with *payload*."""
+        return self.payload == _digest(payload)
+
+
+def begun_for(row: Mapping[str, Any]) -> StepKey | None:
+    """Return the step of its parent that the execution of *row* was begun for, if that is known."""
+    position, _, step_id = str(row["event"].get("headers", {}).get(_STEP, "")).partition(" ")
+    return (step_id, int(position)) if step_id else None
+
+
+def _digest(payload: Any) -> str:
+    text = json.dumps(plain_value(payload), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# -- ends ------------------------------------------------------------------------------------------
 
 
 def end_event(row: Mapping[str, Any] | None, execution_id: str) -> Event:

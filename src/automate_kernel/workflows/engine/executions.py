@@ -564,9 +564,11 @@ class ExecutionStore:
         """
         Run a failed execution again from the steps that failed; return False if it had not failed.
 
-        A step that was undone runs again too, with all that follow from it. With *step_id* it may
-        be any execution that has ended, whatever its end. That step and all that follow from it run
-        again, though they had completed. Raises `WorkflowError` if there is no such step.
+        A step that was undone runs again too, with all that follow from it. A sub-workflow that the
+        step had begun goes on where it ended, unless its input or definition is another one by now.
+        With *step_id* it may be any execution that has ended, whatever its end. That step and all
+        that follow from it run again, though they had completed. Raises `WorkflowError` if there is
+        no such step.
 
         With *definition* it goes on with this corrected definition of its workflow. Raises
         ``INVALID_ARGUMENT`` if that is of another workflow, and ``FAILED_PRECONDITION`` if it lacks
@@ -638,7 +640,7 @@ class ExecutionStore:
         if not reopen_rows(rows, row, _ENDED, changes):
             return False
         if gone is not None:
-            gone.delete(rows, execution_id, workflow)
+            gone.forget(rows, row, workflow)
         concurrency = concurrency_of(rows, row)
         item = wake_up(execution_id, item_id, row["tenant_id"], concurrency=concurrency)
         self.outbox.enqueue_many([item], transaction=rows.native)

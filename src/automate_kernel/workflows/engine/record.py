@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.workflows.engine.children import BegunChild
 from automate_kernel.workflows.execution import StepRun, StepStatus
 
 Path = tuple[int, ...]
@@ -94,7 +95,8 @@ class Record:
         self._last: dict[Path, Path] = {}
         """By its path, the last call of each line of calls; the members of a gather are lines."""
         for run in runs:
-            place = CallPlace.read(run.place)
+            # What is only kept for a sub-workflow that may go on was not called since.
+            place = None if BegunChild.of_run(run) else CallPlace.read(run.place)
             if place is not None:
                 path = place.path
                 self._by_path[path] = run.step_id, place

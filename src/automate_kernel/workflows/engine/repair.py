@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.rows import Now, Row, Rows, Where
@@ -26,6 +27,13 @@ from automate_kernel.workflows.definition.blocks import (
     top_id,
 )
 from automate_kernel.workflows.definition.model import CodeWorkflow, Step, Workflow
+from automate_kernel.workflows.engine.children import (
+    BegunChild,
+    begun_for,
+    end_items,
+    left_headers,
+)
+from automate_kernel.workflows.engine.continuations import ends_of_chains
 from automate_kernel.workflows.engine.phases import NOT_UNDONE
 from automate_kernel.workflows.engine.record import (
     forgotten_on_resume,
@@ -33,13 +41,25 @@ from automate_kernel.workflows.engine.record import (
     in_order,
     undoes,
 )
-from automate_kernel.workflows.engine.stored import definition_row, stored_workflow
-from automate_kernel.workflows.execution import ExecutionStatus, StepKey, StepRun, StepStatus
+from automate_kernel.workflows.engine.stored import (
+    concurrency_of,
+    definition_row,
+    stored_workflow,
+    wake_up,
+)
+from automate_kernel.workflows.execution import (
+    Execution,
+    ExecutionStatus,
+    StepKey,
+    StepRun,
+    StepStatus,
+)
 
 _COMPLETED = StepStatus.COMPLETED.value
 _STOPPED = (
     StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING, StepStatus.WAITING
 )  # fmt: skip
+_FAILED_OR_LEFT = [StepStatus.FAILED.value, StepStatus.CANCELLED.value]
 # Rows that one statement names.
 _AT_ONCE = 500
 
@@ -51,18 +71,42 @@ class Forgotten:
 
     *steps* are forgotten whatever their status, *elements* at these positions only, and the others
     if they did not come to their end. Of the steps in *spared* that have FAILED stay so. With
-    *alone* nothing else is forgotten: the failures that a function has dealt with stay.
+    *alone* nothing else is forgotten: the failures that a function has dealt with stay. With *anew*
+    all of them begin anew; else sub-workflows of those that did not come to their end go on.
     """
 
     steps: set[str] = field(default_factory=set)
     elements: dict[str, list[int]] = field(default_factory=dict)
     spared: set[str] = field(default_factory=set)
     alone: bool = False
+    anew: bool = False
 
     @classmethod
-    def of_code(cls, runs: Iterable[StepRun]) -> Forgotten:
+    def of_code(cls, runs: Iterable[StepRun], *, anew: bool) -> Forgotten:
         """Return those that a workflow in code forgets: these *runs* alone."""
-        return cls({run.step_id for run in runs}, alone=True)
+        return cls({run.step_id for run in runs}, alone=True, anew=anew)
+
+    def forget(
+        self, rows: Rows, row: Row, workflow: Workflow, corrected: Workflow | None = None
+    ) -> None:
+        """
+        Forget them in the execution of *row*, which is as it had ended, of *workflow*.
+
+        A step whose sub-workflow may go on is kept as one that is due, with what it has begun; if
+        it still has one, where it goes on with a *corrected* definition.
+        """
+        begun = {} if self.anew else _begun_children(rows, row, self)
+        if corrected is not None:
+            begun = {key: each for key, each in begun.items() if _has_child(corrected, key[0])}
+        self.delete(rows, row["id"], workflow)
+        if not begun:
+            return
+        ids = Where("id", "in", [step["id"] for step, _ in begun.values()])
+        kept = {step["id"] for step in rows.select(STEP, [ids], columns=("id",))}
+        rows.insert(
+            STEP,
+            [_going_on(step, child) for step, child in begun.values() if step["id"] not in kept],
+        )
 
     def delete(self, rows: Rows, execution_id: str, workflow: Workflow) -> None:
         """Delete the rows of an execution of *workflow*."""
@@ -130,7 +174,7 @@ def forgotten(
         runs = _calls_of(rows, execution_id)
         (ended,) = rows.select(EXECUTION, [Where("id", "eq", execution_id)], columns=("error",))
         again = forgotten_on_resume(runs, step_id, workflow.name, ended["error"])
-        return Forgotten.of_code(again)
+        return Forgotten.of_code(again, anew=step_id is not None)
     own = {step.id for step in workflow.steps}
     cleaning = {step.id for step in workflow.every_step()} - own
     undoing = {step.id: own_id for own_id, step in workflow.compensations.items()}
@@ -172,7 +216,7 @@ def retried_in_code(
     undone_again = any(undoes(run) for run in again if run.step_id == step_id)
     went_well = row["status"] == ExecutionStatus.COMPLETED.value
     changes = {} if went_well or not undone_again else _still_ending(row)
-    return Forgotten.of_code(again), changes
+    return Forgotten.of_code(again, anew=False), changes
 
 
 def _calls_of(rows: Rows, execution_id: str) -> Sequence[StepRun]:
@@ -263,7 +307,8 @@ def _left_alone(rows: Rows, row: Row) -> dict[str, Any]:
     parent = [Where("id", "eq", row["parent_id"]), Where("status", "in", LIVE)]
     if rows.select(EXECUTION, parent, columns=("id",)):
         return {}
-    return {"event": encode_json({**row["event"], "headers": {}}, "event", sys.maxsize, inside=1)}
+    event = {**row["event"], "headers": left_headers(row["event"])}
+    return {"event": encode_json(event, "event", sys.maxsize, inside=1)}
 
 
 def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> dict[str, Any]:
@@ -402,5 +447,130 @@ def reopen(
         changes["definition_id"] = workflow.hash()
     if not reopen_rows(rows, row, statuses, changes):
         return False
-    gone.delete(rows, row["id"], known)
+    gone.forget(rows, row, known, workflow)
     return True
+
+
+# -- sub-workflows that go on ----------------------------------------------------------------------
+
+
+def _begun_children(rows: Rows, row: Row, gone: Forgotten) -> dict[StepKey, tuple[Row, BegunChild]]:
+    """
+    Return the steps that *row*'s execution has not come to the end of, with their sub-workflows.
+
+    Those alone that may go on, of steps that are *gone* only since they ended so.
+    """
+    columns = [column.name for column in TABLES[STEP].columns]
+    its = [Where("execution_id", "eq", row["id"]), Where("status", "in", _FAILED_OR_LEFT)]
+    stopped = {
+        (step["step_id"], step["position"]): step
+        for step in rows.select(STEP, its, columns=columns)
+        if gone.alone or gone.keeps(step)
+    }
+    if not stopped:
+        return {}
+    found: dict[StepKey, tuple[Row, BegunChild]] = {}
+    for child in _last_children(rows, row):
+        step = stopped.get(begun_for(child) or ("", -1))
+        if step is None:
+            continue
+        # The latest counts: one may have been retried with another.
+        found.pop((step["step_id"], step["position"]), None)
+        # The step has started the first of its chain.
+        first = [child]
+        if child["chain_id"] is not None:
+            its = [Where("id", "eq", child["chain_id"])]
+            first = rows.select(EXECUTION, its, columns=("id", "event"))
+        if first and _may_go_on(rows, child, step):
+            begun = BegunChild.of_rows(first[0], child)
+            found[step["step_id"], step["position"]] = step, begun
+    return found
+
+
+def _has_child(workflow: Workflow, step_id: str) -> bool:
+    if isinstance(workflow, CodeWorkflow):
+        return True
+    step = workflow.find_step(step_id)
+    return step is not None and step.workflow is not None and step.wait
+
+
+def _last_children(rows: Rows, row: Row) -> list[Row]:
+    """Return the sub-workflows that did not complete before their parent ended, oldest first."""
+    its = [Where("parent_id", "eq", row["id"]), Where("successor_id", "eq", None)]
+    names = ("id", "chain_id", "definition_id", "status", "event", "created_at")
+    other = [each.value for each in ExecutionStatus if each is not ExecutionStatus.COMPLETED]
+    found = rows.select(EXECUTION, [*its, Where("status", "in", other)], columns=names)
+    # Somebody may have resumed one by itself.
+    late = [Where("status", "eq", _COMPLETED), Where("completed_at", "ge", row["completed_at"])]
+    found += rows.select(EXECUTION, [*its, *late], columns=names)
+    return sorted(found, key=lambda each: (each["created_at"], each["id"]))
+
+
+def _may_go_on(rows: Rows, child: Row, step: Row) -> bool:
+    """Return True if *child*, which *step* has begun, may go on with its parent."""
+    status = ExecutionStatus(child["status"])
+    if not status.finished:
+        # Somebody has resumed it, unless it is being cancelled since nobody waits for it.
+        failed = step["status"] == StepStatus.FAILED.value
+        late = step["error_code"] == ErrorCodes.DEADLINE_EXCEEDED
+        return failed and not late and status is not ExecutionStatus.CANCELLING
+    if status is ExecutionStatus.COMPLETED:
+        return True
+    try:
+        forgotten(rows, child["id"], stored_workflow(rows, child["definition_id"]))
+    except AutomateError as error:
+        if error.retryable:
+            raise
+        # It has undone what it had done, say.
+        return False
+    return True
+
+
+def _going_on(step: Row, child: BegunChild) -> Row:
+    """Return the row of a step that is due, and goes on with *child*."""
+    same = ("id", "execution_id", "step_id", "position", "place")
+    columns = [column.name for column in TABLES[STEP].columns]
+    return {
+        **dict.fromkeys(columns),
+        **{name: step[name] for name in same},
+        "status": StepStatus.RETRY.value,
+        "attempts": 0,
+        "output": encode_json(child.to_json(), "output"),
+        "next_attempt_at": Now(),
+    }
+
+
+def resumed_child(
+    rows: Rows, execution_id: str, headers: Mapping[str, str], priority: int
+) -> list[NewItem] | None:
+    """
+    Let a sub-workflow go on whose parent was resumed; return the items that tell of it.
+
+    *execution_id* is the first of its chain, and *headers* say who waits for it now. Returns None
+    if it is not there any more.
+    """
+    last = ends_of_chains(rows, [execution_id]).get(execution_id, execution_id)
+    found = rows.select(EXECUTION, [Where("id", "eq", last)])
+    if not found:
+        return None
+    row, item_id = found[0], new_id()
+    if row["status"] in LIVE:
+        return []
+    able = [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]
+    if ExecutionStatus(row["status"]) not in able or not _reopened(rows, row, item_id, able):
+        # It has ended before anybody waits for it.
+        return end_items(Execution.from_row(row))
+    if row["event"].get("headers") != headers:
+        event = encode_json({**row["event"], "headers": headers}, "event", sys.maxsize, inside=1)
+        rows.update(EXECUTION, [Where("id", "eq", last)], {"event": event})
+    concurrency = concurrency_of(rows, row)
+    return [wake_up(last, item_id, row["tenant_id"], priority, concurrency=concurrency)]
+
+
+def _reopened(rows: Rows, row: Row, item_id: str, able: Sequence[ExecutionStatus]) -> bool:
+    try:
+        return reopen(rows, row, item_id, able)
+    except AutomateError as error:
+        if error.retryable:
+            raise
+        return False

@@ -51,7 +51,7 @@ from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.definition.waits import SleepUntil
 from automate_kernel.workflows.engine.advance import within
 from automate_kernel.workflows.engine.agenda import Waits
-from automate_kernel.workflows.engine.children import FindChild
+from automate_kernel.workflows.engine.children import BegunChild, FindChild
 from automate_kernel.workflows.engine.phases import note_not_undone
 from automate_kernel.workflows.engine.program import (
     BuildContext,
@@ -709,7 +709,8 @@ class _Driver:
             self._draft.turn.abandoned.append(one.run.output["execution_id"])
 
     def _start_calls(self, retried: Sequence[StepKey]) -> None:
-        keys, self._to_call = [*self._to_call, *retried], []
+        # A retry that was due as the function came to it is in both.
+        keys, self._to_call = list(dict.fromkeys((*self._to_call, *retried))), []
         for key in keys:
             one = self._open.get(key)
             if one is None or key in self._in_flight or self._waits.holds(key):
@@ -800,8 +801,11 @@ class _Driver:
             self._fail(failure)
         for one in list(self._open.values()):
             self._abandon(one)
-        for run in self._execution.steps:
-            if not run.status.finished:
+        for run in list(self._execution.steps):
+            if BegunChild.of_run(run) is not None:
+                # The code has not come to it, or makes another call by now.
+                self._draft.drop(run)
+            elif not run.status.finished:
                 self._end_run(run, StepStatus.CANCELLED)
         if self._cancelling:
             self._draft.turn.end = ExecutionStatus.CANCELLED

@@ -203,6 +203,13 @@ class TurnDraft:
         self.turn.saves = [run for run in self.turn.saves if run.key not in past]
         self.turn.past += sorted(past)
 
+    def drop(self, run: StepRun) -> None:
+        """Let *run* be none of the execution's any more."""
+        del self.runs[run.key]
+        self._execution.steps = [each for each in self._execution.steps if each is not run]
+        self._waits.drop(run.key)
+        self.turn.past.append(run.key)
+
     def keep_output(self, key: StepKey, encoded: JsonText) -> None:
         """Note the JSON of an output that is saved with the turn."""
         self.turn.outputs[key] = encoded
