@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from datetime import timedelta
+    from pathlib import Path
 
     from typing_extensions import Unpack
 
     from automate_kernel.operations.spec import OperationOptions
     from automate_kernel.workflows.code.workflow import On
+    from automate_kernel.workflows.definition.model import Workflow
 
 __all__ = ["Automation"]
 
@@ -30,6 +32,8 @@ class Automation:
         """The functions that are actions, with their names and options."""
         self.workflows: list[tuple[Callable[..., Any], dict[str, Any]]] = []
         """The functions that are workflows, with their options."""
+        self.definitions: list[Workflow | Mapping[str, Any] | str | Path] = []
+        """The other workflows, or the files and folders that have them."""
 
     @overload
     def action(self, name: F) -> F: ...
@@ -72,3 +76,11 @@ class Automation:
             return function
 
         return decorate if function is None else decorate(function)
+
+    def add_workflow(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> None:
+        """
+        Add a workflow, or those of a file or folder; see `Kernel.add_workflow`.
+
+        They are read and checked once a kernel takes them, since they may call any of its actions.
+        """
+        self.definitions.append(workflow)

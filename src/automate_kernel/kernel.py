@@ -1078,6 +1078,8 @@ class Kernel:
             self.action(name, **options)(function)
         for function, options in automation.workflows:
             self.workflow(**options)(function)
+        for definition in automation.definitions:
+            self.add_workflow(definition)
 
     def handler(
         self,

@@ -8,6 +8,7 @@ import os
 import shlex
 import sqlite3
 import sys
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -17,6 +18,7 @@ from command_line import CliRunner
 from automate_kernel.cli.app import app
 from automate_kernel.outbox import Backoff
 from automate_kernel.storage import TABLES
+
 
 WORKFLOW = """\
 name: order-notify
@@ -465,6 +467,27 @@ def test_a_run_with_an_unknown_action_says_so_at_once(project) -> None:
     for store in ((), ("--store",)):
         result = project.run("run", "typo.yaml", *store, code=1)
         assert "there is no action 'cliapp_shop.totel'" in result.output
+
+
+def test_an_execution_says_which_worker_has_it_and_for_how_long(project) -> None:
+    """Else one whose worker was killed is RUNNING, and nobody says why nothing happens."""
+    from automate_kernel import Kernel
+
+    project.run("db", "create")
+    kernel = Kernel(project.store().storage, discover=False, secrets={})
+    kernel.add_workflow(project.folder / "workflows")
+    one = kernel.start("order-notify", json.loads(EVENT))
+    assert project.data("executions", "show", one)["worker"] is None
+    (item,) = kernel.outbox.claim_batch("killed-worker", 1)
+    found = project.data("executions", "show", one)["worker"]
+    assert found["id"] == "killed-worker"
+    assert datetime.fromisoformat(found["lease_expires_at"]) == item.lease_expires_at
+    shown = " ".join(project.run("executions", "show", one).stdout.split())
+    assert "worker killed-worker, until 2" in shown
+    assert "unless it goes on" in shown
+    kernel.outbox.release([item.id], "killed-worker")
+    project.run("worker", "--until-idle")
+    assert project.data("executions", "show", one)["worker"] is None
 
 
 def test_what_is_handed_on_is_shown(project) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -30,7 +31,7 @@ from automate_kernel import (
     current_call,
 )
 from automate_kernel.cli.session import set_up
-from automate_kernel.workflows import EventTrigger, RetryPolicy, Workflow
+from automate_kernel.workflows import EventTrigger, ManualTrigger, RetryPolicy, Step, Workflow
 from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 from automate_kernel.workflows.engine.program import step_input
 from automate_kernel.workflows.engine.record import CallPlace
@@ -1059,6 +1060,26 @@ def test_an_automation_is_included_in_any_kernel(kernel: Kernel) -> None:
         each.include(automation)
         assert each.operation("shop.double").idempotent
         assert (each.run("first").output, each.run(second).output) == (10, 3)
+
+
+def test_an_automation_collects_workflows_of_any_form(kernel: Kernel, tmp_path: Path) -> None:
+    """They are checked once a kernel takes them, since they may call any of its actions."""
+    (tmp_path / "filed.yaml").write_text(
+        "{name: filed, trigger: {type: manual}, steps: [{id: a, action: shop.seven}]}"
+    )
+    automation = Automation()
+    calls: dict[str, Any] = {"trigger": {"type": "manual"}, "output": "{{ steps.a.output }}"}
+    automation.add_workflow(tmp_path)
+    automation.add_workflow(Workflow(
+        name="model", trigger=ManualTrigger(), steps=[Step(id="a", action="shop.seven")],
+        output="{{ steps.a.output }}",
+    ))  # fmt: skip
+    automation.add_workflow(
+        {"name": "mapped", "steps": [{"id": "a", "action": "shop.seven"}], **calls}
+    )
+    automation.action("shop.seven")(lambda: 7)
+    kernel.include(automation)
+    assert [kernel.run(name).output for name in ("filed", "model", "mapped")] == [None, 7, 7]
 
 
 def test_a_module_of_the_command_line_may_hold_an_automation(kernel: Kernel) -> None:

@@ -91,6 +91,12 @@ def show(context: Context, execution_id: str = _ID) -> None:
     }
     handover = kernel.executions.handover(execution)
     data["handed_on"] = None if handover is None else handover.to_json()
+    # Of one whose worker was killed this says for how long it still counts as that worker's.
+    held = None if execution.status.finished else execution.item_id
+    item = None if held is None else kernel.outbox.get(held)
+    worker = item.lease_owner if item is not None else None
+    lease = item.lease_expires_at if item is not None and worker is not None else None
+    data["worker"] = None if worker is None else {"id": worker, "lease_expires_at": lease}
     out.data(data)
     if out.json:
         return
@@ -100,6 +106,7 @@ def show(context: Context, execution_id: str = _ID) -> None:
             ("id", execution.id),
             ("workflow", execution.name),
             ("status", execution.status.value),
+            ("worker", worker and f"{worker}, until {time_of(lease)} unless it goes on"),
             ("started", time_of(execution.created_at)),
             ("took", seconds(execution.duration_seconds)),
             ("error", error),
