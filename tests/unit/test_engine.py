@@ -20,6 +20,7 @@ from automate_kernel.plugins import hookimpl
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.worker.handler import cancelling
 from automate_kernel.worker.worker import Worker
+from automate_kernel.workflows.engine import engine
 from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
@@ -108,7 +109,7 @@ def test_a_keyboard_interrupt_in_a_step_ends_the_step(kernel: Kernel) -> None:
     add(kernel, "rude", {"id": "a", "action": "interrupt"})
     with working(kernel):
         one = kernel.start("rude")
-        until(lambda: is_over(kernel, one), 5)
+        until(lambda: is_over(kernel, one))
     assert execution(kernel, one).status is ExecutionStatus.FAILED
 
 
@@ -119,6 +120,10 @@ def test_no_call_begins_whose_lease_ran_out(
     """Calls that were about to begin when the process was frozen are another worker's by now."""
     frozen_seconds, real = [0.0], time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: real() + frozen_seconds[0])
+    if kind == "quick":
+        # However long the machine stands still: else another thread would begin calls meanwhile.
+        monkeypatch.setattr(engine, "_QUICK_SECONDS", PATIENCE)
+        monkeypatch.setattr(engine, "OVERRUN_SECONDS", PATIENCE)
     called = list[int]()
 
     def work(n: int) -> None:
@@ -166,8 +171,8 @@ def test_a_bad_wake_up_holds_up_no_other(kernel: Kernel, payload: Any) -> None:
     bad = kernel.outbox.enqueue("automate.advance", payload, max_attempts=1)
     two = kernel.start("fine")
     with working(kernel) as worker:
-        until(lambda: is_over(kernel, one) and is_over(kernel, two), 5)
-        until(lambda: worker.in_flight == 0, 5)
+        until(lambda: is_over(kernel, one) and is_over(kernel, two))
+        until(lambda: worker.in_flight == 0)
     assert item_status(kernel, bad) in (ItemStatus.FAILED, ItemStatus.COMPLETED)
     assert execution(kernel, one).status is ExecutionStatus.COMPLETED
 
@@ -183,8 +188,8 @@ def test_a_bad_event_holds_up_no_other(kernel: Kernel) -> None:
     bad = kernel.outbox.enqueue("automate.event", {"type": 5}, max_attempts=1)
     kernel.emit("order", {})
     with working(kernel) as worker:
-        until(lambda: worker.in_flight == 0 and kernel.executions.find(status="COMPLETED"), 5)
-        until(lambda: item_status(kernel, bad) is ItemStatus.FAILED, 5)
+        until(lambda: worker.in_flight == 0 and kernel.executions.find(status="COMPLETED"))
+        until(lambda: item_status(kernel, bad) is ItemStatus.FAILED)
 
 
 def test_a_worker_of_events_alone_leaves_executions_to_others(kernel: Kernel) -> None:
@@ -198,7 +203,7 @@ def test_a_worker_of_events_alone_leaves_executions_to_others(kernel: Kernel) ->
     add(kernel, "fine", {"id": "a", "action": "work"}, trigger={"type": "event", "event": "order"})
     item_id = kernel.emit("order", {})
     with working(kernel, kinds=["automate.event"]):
-        until(lambda: item_status(kernel, item_id) is ItemStatus.COMPLETED, 5)
+        until(lambda: item_status(kernel, item_id) is ItemStatus.COMPLETED)
         threading.Event().wait(0.1)
     assert not made
     kernel.run_until_idle()
@@ -290,7 +295,7 @@ def test_a_retry_that_is_due_while_its_execution_is_saved_is_made(
     with working(kernel):
         one = kernel.start("w")
         assert saving.wait(PATIENCE)
-        until(lambda: len(tries) == 2, 5)
+        until(lambda: len(tries) == 2)
         go.set()
         until(lambda: is_over(kernel, one))
 
@@ -414,14 +419,14 @@ def test_room_that_comes_right_after_it_was_looked_for_is_noticed(
     add(kernel, "w", {"id": "a", "action": "work"})
     with working(kernel, poll_seconds=60.0) as worker:
         assert idle.wait(PATIENCE)
-        engine: Any = next(one for one in worker._pools if isinstance(one, Engine))
-        free = engine.free
+        full: Any = next(one for one in worker._pools if isinstance(one, Engine))
+        free = full.free
 
         def full_once() -> int:
-            engine.free = free
+            full.free = free
             return 0
 
-        engine.free = full_once
+        full.free = full_once
         kernel.start("w")
         until(lambda: made)
 
@@ -466,8 +471,8 @@ def test_executions_that_began_although_the_reply_was_lost_go_on(
     lose_a_reply(kernel, monkeypatch)
     item_id = kernel.emit("order", {})
     with working(kernel):
-        until(lambda: kernel.executions.find(status="COMPLETED"), 5)
-        until(lambda: item_status(kernel, item_id) is ItemStatus.COMPLETED, 5)
+        until(lambda: kernel.executions.find(status="COMPLETED"))
+        until(lambda: item_status(kernel, item_id) is ItemStatus.COMPLETED)
     assert made == [1]
 
 
@@ -516,8 +521,8 @@ def test_the_async_calls_of_an_execution_that_is_given_back_are_cancelled(
     add(kernel, "w", *steps)
     one = kernel.start("w")
     with working(kernel) as worker:
-        assert cancelled.wait(5)
-        until(lambda: worker.in_flight == 0, 5)
+        assert cancelled.wait(PATIENCE)
+        until(lambda: worker.in_flight == 0)
     item = kernel.outbox.get(execution(kernel, one).item_id or "")
     assert item is not None
     assert item.status is ItemStatus.RETRY
@@ -550,7 +555,7 @@ def test_what_the_database_refuses_altogether_fails_alone(
         kernel.run_until_idle()
     else:
         with working(kernel):
-            until(lambda: all(is_over(kernel, one) for one in started), 5)
+            until(lambda: all(is_over(kernel, one) for one in started))
     failed = [execution(kernel, one).status is ExecutionStatus.FAILED for one in started]
     assert failed == [n == 5 for n in range(10)]
     assert refusals <= 10
@@ -576,16 +581,16 @@ def test_the_engine_goes_on_if_no_thread_can_be_started(
     @kernel.action
     def work(n: int) -> None:
         called.append(n)
-        if n == 19:
-            refused.wait(5)
+        if threading.current_thread().name == "automate-engine":
+            refused.wait(PATIENCE)
 
-    monkeypatch.setattr("automate_kernel.workflows.engine.engine._QUICK_SECONDS", 1.0)
+    monkeypatch.setattr(engine, "_QUICK_SECONDS", 1.0)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     steps = [{"id": f"s{n}", "action": "work", "input": {"n": n}} for n in range(21)]
     add(kernel, "w", *steps)
     with working(kernel):
         one = kernel.start("w")
-        until(lambda: is_over(kernel, one), 10)
+        until(lambda: is_over(kernel, one))
     assert refused.is_set()
 
 

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from waiting import PATIENCE, Gate, until
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
 from automate_kernel.storage import MemoryStorage
+from automate_kernel.worker import plain_pool
 from automate_kernel.worker.handler import Handler, cancelling, should_stop
-from automate_kernel.worker.plain_pool import Pace
+from automate_kernel.worker.plain_pool import InPlacePool, Pace
 from automate_kernel.worker.worker import Worker
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -90,6 +91,16 @@ def store() -> RowsOutboxStore:
     return RowsOutboxStore(MemoryStorage())
 
 
+@pytest.fixture
+def overrun(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What a call that is slow calls: without it none is, however long the machine stands still."""
+    note, seconds = Pace.note_on_thread, plain_pool._OVERRUN_SECONDS
+    monkeypatch.setattr(Pace, "note_on_thread", lambda pace, _: note(pace, 0.00001))
+    monkeypatch.setattr(InPlacePool, "_measure", lambda *_: None)
+    monkeypatch.setattr(plain_pool, "_OVERRUN_SECONDS", PATIENCE)
+    return lambda: monkeypatch.setattr(plain_pool, "_OVERRUN_SECONDS", seconds)
+
+
 # -- where a kind runs -----------------------------------------------------------------------------
 
 
@@ -122,6 +133,7 @@ class Unprintable(Exception):
         raise ValueError
 
 
+@pytest.mark.usefixtures("overrun")
 @pytest.mark.parametrize(
     "error", [SystemExit(3), asyncio.CancelledError(), GeneratorExit(), Unprintable()], ids=repr
 )
@@ -227,11 +239,14 @@ def test_a_pause_of_the_machine_makes_nothing_slow() -> None:
 # -- overruns --------------------------------------------------------------------------------------
 
 
-def test_an_overrun_lets_the_rest_go_on(store: RowsOutboxStore) -> None:
+def test_an_overrun_lets_the_rest_go_on(
+    store: RowsOutboxStore, overrun: Callable[[], None]
+) -> None:
     """The rest of its batch is done on threads while the slow call is still running."""
     go, slow_began = Gate(), Gate()
 
     def slow() -> None:
+        overrun()
         slow_began.set()
         go.pass_()
 
@@ -255,12 +270,13 @@ def test_an_overrun_lets_the_rest_go_on(store: RowsOutboxStore) -> None:
 
 
 def test_a_slow_call_where_items_are_claimed_does_not_end_the_claiming(
-    store: RowsOutboxStore,
+    store: RowsOutboxStore, overrun: Callable[[], None]
 ) -> None:
     """Another thread claims meanwhile, and a stop is not held up either."""
     go, slow_began = Gate(), Gate()
 
     def slow() -> None:
+        overrun()
         slow_began.set()
         go.pass_()
 
@@ -282,7 +298,10 @@ def test_a_slow_call_where_items_are_claimed_does_not_end_the_claiming(
 
 @pytest.mark.parametrize("where", ["fetcher", "quick"])
 def test_a_machine_without_more_threads_goes_on_after_the_call(
-    store: RowsOutboxStore, monkeypatch: pytest.MonkeyPatch, where: str
+    store: RowsOutboxStore,
+    monkeypatch: pytest.MonkeyPatch,
+    overrun: Callable[[], None],
+    where: str,
 ) -> None:
     """What can't be taken over waits for the call; nothing waits for ever."""
     go, slow_began, refused = Gate(), Gate(), Gate()
@@ -297,6 +316,7 @@ def test_a_machine_without_more_threads_goes_on_after_the_call(
 
     def slow() -> None:
         full.append(True)
+        overrun()
         slow_began.set()
         go.pass_()
 
@@ -319,6 +339,7 @@ def test_a_machine_without_more_threads_goes_on_after_the_call(
     run.stop()
 
 
+@pytest.mark.usefixtures("overrun")
 def test_a_slow_kind_beside_a_quick_one_holds_nothing_up(store: RowsOutboxStore) -> None:
     """Even with one slot, which the slow one has taken."""
     go = Gate()
@@ -334,11 +355,14 @@ def test_a_slow_kind_beside_a_quick_one_holds_nothing_up(store: RowsOutboxStore)
     assert {name.startswith(SLOT) for name in slow.threads} == {True}
 
 
-def test_the_other_kinds_of_a_batch_stay_in_place(store: RowsOutboxStore) -> None:
+def test_the_other_kinds_of_a_batch_stay_in_place(
+    store: RowsOutboxStore, overrun: Callable[[], None]
+) -> None:
     """What overran takes the only slot, and quick ones behind it need none."""
     go, slow_began = Gate(), Gate()
 
     def slow() -> None:
+        overrun()
         slow_began.set()
         go.pass_()
 
@@ -356,10 +380,17 @@ def test_the_other_kinds_of_a_batch_stay_in_place(store: RowsOutboxStore) -> Non
     run.stop()
 
 
-def test_what_waits_behind_an_overrun_is_given_to_other_workers(store: RowsOutboxStore) -> None:
+def test_what_waits_behind_an_overrun_is_given_to_other_workers(
+    store: RowsOutboxStore, overrun: Callable[[], None]
+) -> None:
     """A batch that would take long now does not sit here on leases."""
     go = Gate()
-    quick = Noting(slow=go.pass_)
+
+    def slow() -> None:
+        overrun()
+        go.pass_()
+
+    quick = Noting(slow=slow)
     run = Running(store, quick.handler, slots=2)
     quick.settle(run)
     until(lambda: run.worker.in_flight == 0)
@@ -396,6 +427,7 @@ def test_what_waits_behind_calls_that_take_longer_than_before_is_given_back(
 # -- stopping and cancelling -----------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("overrun")
 def test_a_stop_hands_back_what_has_not_begun(store: RowsOutboxStore) -> None:
     """Of a batch in place it ends after the call that runs."""
     saw: list[bool] = []
@@ -436,6 +468,7 @@ def test_a_cancelled_call_in_place_sees_it(store: RowsOutboxStore) -> None:
     run.stop()
 
 
+@pytest.mark.usefixtures("overrun")
 def test_the_first_claims_of_a_quick_kind_are_small(
     store: RowsOutboxStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from waiting import Gate, until
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring.prometheus import Exporter
+from automate_kernel.operations import timed_calls
 from automate_kernel.operations.timed_calls import TimedCalls
 from automate_kernel.workflows.execution import ExecutionStatus
 
@@ -97,11 +98,17 @@ def test_a_cancelled_call_is_abandoned_too(gate: Gate) -> None:
     assert calls.abandoned == 1
 
 
-def test_attempts_of_a_step_do_not_overlap() -> None:
+def test_attempts_of_a_step_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that is tried again begins once its earlier attempt has ended."""
-    kernel = Kernel(discover=False)
+    kernel, now = Kernel(discover=False), [0.0]
+    # Only the first attempt is late, and never the next one, however busy the machine is.
+    monkeypatch.setattr(timed_calls, "time", SimpleNamespace(monotonic=lambda: now[0]))
     running, most, calls = [0], [0], [0]
     lock = threading.Lock()
+
+    def abandoned() -> bool:
+        now[0] += 1.0
+        return kernel.operations.timed_calls.abandoned > 0
 
     @kernel.action("slow.once")
     def slow_once() -> int:
@@ -110,7 +117,9 @@ def test_attempts_of_a_step_do_not_overlap() -> None:
             mine = calls[0]
             running[0] += 1
             most[0] = max(most[0], running[0])
-        time.sleep(0.3 if mine == 1 else 0.0)
+        if mine == 1:
+            until(abandoned)
+            threading.Event().wait(0.1)  # in which the next attempt would begin
         with lock:
             running[0] -= 1
         return mine
@@ -124,7 +133,7 @@ def test_attempts_of_a_step_do_not_overlap() -> None:
                     "id": "only",
                     "action": "slow.once",
                     "timeout": 0.2,
-                    "retry": {"attempts": 3, "delay": "1ms", "jitter": False},
+                    "retry": {"attempts": 100, "delay": "1ms", "jitter": False},
                 }
             ],
             "output": "{{ steps.only.output }}",
