@@ -13,11 +13,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_ports
 
 pytestmark = pytest.mark.plugins
 
@@ -25,12 +25,6 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/triage"
 SCRIPT = ROOT / "tests/support/mortal_triage.py"
 USER, PASSWORD = "triage@shop.example", "mail-5577"
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +36,7 @@ def mail(
         pytest.skip("mail-devel needs Python 3.11")
     if not request.config.getoption("--with-plugins"):
         pytest.importorskip("mail_devel", reason="mail-devel is not there: uv sync --group plugins")
-    smtp, imap, log = free_port(), free_port(), tmp_path_factory.mktemp("mail") / "log"
+    (smtp, imap), log = free_ports(2), tmp_path_factory.mktemp("mail") / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "mail_devel", "--host", "127.0.0.1", "--no-http",
@@ -50,7 +44,7 @@ def mail(
              "--imap-port", str(imap)],
             stdout=output, stderr=output,
         )  # fmt: skip
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     for port in (smtp, imap):
         while True:
             try:

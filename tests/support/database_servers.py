@@ -7,7 +7,6 @@ import itertools
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any, NoReturn
 import processes
 import pytest
 import sqlalchemy as sa
+from ports import free_ports
 
 _numbers = itertools.count(1)
 
@@ -123,9 +123,7 @@ def _mariadbd(mariadbd: str, install: str, folder: Path) -> Iterator[str]:
     data, log = folder / "data", folder / "log"
     common = ["--no-defaults", f"--user={user}", f"--datadir={data}"]
     environment = {**os.environ, "TMPDIR": str(folder)}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     with log.open("wb") as output:
         if subprocess.run(
             [install, *common, "--auth-root-authentication-method=normal"],
@@ -162,7 +160,7 @@ def _server_user(folder: Path) -> str:
     return "mysql"
 
 
-def _answers(url: str, patience_seconds: float = 30) -> bool:
+def _answers(url: str, patience_seconds: float = 90) -> bool:
     engine, deadline = sa.create_engine(url), time.monotonic() + patience_seconds
     try:
         while time.monotonic() < deadline:

@@ -68,7 +68,7 @@ def mail_server(server_process: MailServer) -> MailServer:
 
 
 def _wait_for(process: subprocess.Popen[bytes], ports: tuple[int, ...], log: Path) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     for port in ports:
         while True:
             try:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 import logging
-import socket
 import urllib.request
 from typing import Any
 
 import pytest
+from ports import free_ports
 from waiting import until
 from automate_django import get_kernel
 from automate_django.models import OutboxActivity, OutboxItem, OutboxWorker
@@ -84,8 +84,7 @@ def test_a_worker_process_is_listed_and_counted(alias: str, start: Any) -> None:
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_worker_answers_probes(sqlite: str, start: Any, processes: str) -> None:
     """One process or several: health and metrics on one port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_ports(1)[0])
     start(
         "automate_worker", "--processes", processes, "--health-port", port, "--metrics-port", port
     )
