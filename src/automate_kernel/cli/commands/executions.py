@@ -14,6 +14,9 @@ from automate_kernel.command_input import duration_input, json_input
 from automate_kernel.errors import ConfigError, UnknownHereError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from automate_kernel.kernel import Kernel
     from automate_kernel.workflows.execution import Execution
 
 app: Commands = Commands("executions", "Look at executions, signal, cancel, pause and repair them.")
@@ -91,12 +94,8 @@ def show(context: Context, execution_id: str = _ID) -> None:
     }
     handover = kernel.executions.handover(execution)
     data["handed_on"] = None if handover is None else handover.to_json()
-    # Of one whose worker was killed this says for how long it still counts as that worker's.
-    held = None if execution.status.finished else execution.item_id
-    item = None if held is None else kernel.outbox.get(held)
-    worker = item.lease_owner if item is not None else None
-    lease = item.lease_expires_at if item is not None and worker is not None else None
-    data["worker"] = None if worker is None else {"id": worker, "lease_expires_at": lease}
+    held = _held(kernel, execution)
+    data["worker"] = held and {"id": held[0], "lease_expires_at": held[1]}
     out.data(data)
     if out.json:
         return
@@ -106,7 +105,7 @@ def show(context: Context, execution_id: str = _ID) -> None:
             ("id", execution.id),
             ("workflow", execution.name),
             ("status", execution.status.value),
-            ("worker", worker and f"{worker}, until {time_of(lease)} unless it goes on"),
+            ("worker", held and f"{held[0]}, until {time_of(held[1])} unless it goes on"),
             ("started", time_of(execution.created_at)),
             ("took", seconds(execution.duration_seconds)),
             ("error", error),
@@ -132,6 +131,16 @@ def show(context: Context, execution_id: str = _ID) -> None:
     records.show_waits(out, waits)
     records.show_step_attempts(out, all_attempts)
     records.show_attempts(out, attempts)
+
+
+def _held(kernel: Kernel, execution: Execution) -> tuple[str, datetime | None] | None:
+    """Return the worker that has an execution, and the end of its lease: it may be dead."""
+    if execution.status.finished or execution.item_id is None:
+        return None
+    item = kernel.outbox.get(execution.item_id)
+    if item is None or item.lease_owner is None:
+        return None
+    return item.lease_owner, item.lease_expires_at
 
 
 @app.called("automate executions output ID", "automate executions output ID count --position 3")
