@@ -205,6 +205,8 @@ class Connector(Plugin):
     context_class: ClassVar[type[ConnectorContext]] = ConnectorContext
     _noun: ClassVar[str] = "connector"
     _operation_noun: ClassVar[str] = "action"
+    _lister: ClassVar[str] = "actions"
+    _performer: ClassVar[str] = "execute_action"
 
     def __init__(
         self, config: dict[str, Any] | None = None, *, ctx: ConnectorContext | None = None
@@ -215,7 +217,7 @@ class Connector(Plugin):
     @classmethod
     def actions(cls) -> list[ActionSpec]:
         """Return the specs of the actions: by default, of the methods marked with `action`."""
-        return marked_operations(cls, ActionSpec)
+        return marked_operations(cls, ActionSpec, "action")
 
     @classmethod
     def operation_specs(cls) -> list[ActionSpec]:

@@ -100,7 +100,7 @@ class AutomateError(Exception):
         # An error is read where nothing may fail any more, so what plugins pass by mistake, or as a
         # text that is translated later, is made what it should be here.
         text = message if isinstance(message, str) else printed(message)
-        self.message: str = text or (type(self).__doc__ or "").strip().split("\n")[0]
+        self.message: str = text or self._default_message()
         self.hint: str | None = hint if hint is None or isinstance(hint, str) else printed(hint)
         self.retryable: bool = retryable if isinstance(retryable, bool) else self.code.retryable
         self.retry_after: float | None = _seconds(retry_after)
@@ -108,6 +108,11 @@ class AutomateError(Exception):
         self.trace: str | None = None
         self.group: str | None = None
         super().__init__(self.message)
+
+    def _default_message(self) -> str:
+        """Return the words for an error without any: those of its class, or of its code."""
+        words = type(self).__dict__.get("__doc__") if type(self) is not AutomateError else None
+        return (words or "").strip().split("\n")[0] or self.code.lower().replace("_", " ")
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

@@ -76,6 +76,8 @@ class BaseProvider(Plugin):
     context_class: ClassVar[type[ProviderContext]] = ProviderContext
     _noun: ClassVar[str] = "provider"
     _operation_noun: ClassVar[str] = "capability"
+    _lister: ClassVar[str] = "capabilities"
+    _performer: ClassVar[str] = "execute_capability"
 
     def __init__(self, config: dict[str, Any], *, ctx: ProviderContext) -> None:
         self.config: Mapping[str, Any] = config
@@ -84,7 +86,7 @@ class BaseProvider(Plugin):
     @classmethod
     def capabilities(cls) -> list[CapabilitySpec]:
         """Return the specs of the capabilities: by default, of the methods marked `capability`."""
-        return marked_operations(cls, CapabilitySpec)
+        return marked_operations(cls, CapabilitySpec, "capability")
 
     @classmethod
     def operation_specs(cls) -> list[CapabilitySpec]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import copy
+import json
+import pickle
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,12 +17,21 @@ from automate_kernel import (
     Connector,
     ErrorCodes,
     Kernel,
+    PayloadError,
     PluginError,
     action,
     capability,
 )
-from automate_kernel.connectors import TriggerSpec
+from automate_kernel.connectors import (
+    ActionSpec,
+    ConnectorContext,
+    PollResult,
+    TriggerSpec,
+    poll,
+)
 from automate_kernel.operations.exposure import check_tools
+from automate_kernel.operations.plugin_config import PluginConfig
+from automate_kernel.storage.values import encode_json
 from automate_kernel.webhooks import HmacSignature
 from pydantic import BaseModel
 
@@ -184,7 +197,6 @@ def test_an_init_that_calls_no_other_costs_no_config(kernel: Kernel) -> None:
     assert kernel.invoke("loose.settings") == [1, "loose"]
 
 
-@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -202,6 +214,18 @@ def test_what_is_no_action_or_no_output(kernel: Kernel, name: str, says: str) ->
         kernel.invoke(f"loose.{name}")
     assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
     assert says in str(caught.value)
+
+
+def test_a_refused_coroutine_is_closed() -> None:
+    """Python would warn of it later, at a place that has nothing to do with it."""
+
+    async def helper() -> int:
+        return 1
+
+    made = helper()
+    with pytest.raises(PayloadError, match="nobody has awaited"):
+        encode_json([made], "payload")
+    assert made.cr_frame is None
 
 
 def test_an_init_that_reads_the_config_before_it_is_there() -> None:
@@ -238,3 +262,269 @@ def test_a_filter_that_is_registered_later_is_there(kernel: Kernel) -> None:
 def test_a_key_of_a_filter_is_told_by_its_own_rule(kernel: Kernel) -> None:
     with pytest.raises(AutomateError, match="use letters, digits and _, and no digit first"):
         kernel.register(str.upper, "filter", key="my-shout")
+
+
+class Odd(Connector):
+    """A connector that reads its config, and is given the wrong things."""
+
+    key = "odd"
+    display_name = "Odd"
+
+    @classmethod
+    def config_schema(cls) -> type[BaseModel]:
+        return Place
+
+    @action
+    def attribute(self) -> Any:
+        return self.config.url  # type: ignore[attr-defined]
+
+    @action
+    def misspelt(self) -> Any:
+        return self.config["uri"]
+
+    @action
+    def context(self) -> Any:
+        return self.ctx.secret  # type: ignore[attr-defined]
+
+    @action
+    def made(self) -> Place:
+        return Place  # type: ignore[return-value]
+
+    @action("renamed")
+    def named(self, place: Place) -> set[int]:
+        return {1}
+
+    @action
+    def bad(self) -> Any:
+        return {1}
+
+    @property
+    @action
+    def over(self) -> int:
+        return 1
+
+
+class Place(BaseModel):
+    url: str = "https://x.example"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("attribute", "the config is a dict, and has no attribute 'url': write self.config['url']"),
+        ("misspelt", "the config has no option 'uri' (did you mean 'url'? it has: url)"),
+        ("context", "has no attribute 'secret' (did you mean 'secrets'?)"),
+        ("made", "the output of 'odd.made' can't be stored: it is the class Place (return what it"),
+        ("bad", "the output of 'odd.bad' can't be stored: it is a set"),
+        ("named", "its method named() is called 'renamed'"),
+        ("over", "needs @action, right above its def, with self and without @property"),
+    ],
+)
+def test_what_an_action_reads_or_gives(name: str, says: str) -> None:
+    with pytest.raises(AutomateError) as caught:
+        Kernel(plugins=[Odd], discover=False).invoke(f"odd.{name}")
+    assert says in str(caught.value)
+    with pytest.raises(AutomateError, match=r"input of 'odd\.renamed' is not valid: url: "):
+        Kernel(plugins=[Odd], discover=False).invoke("odd.renamed", {"url": 1})
+
+
+def test_the_config_is_a_dict_for_those_who_ask() -> None:
+    config = PluginConfig(url="u", **{"dashed-name": 1})
+    assert (config, config.get("x"), hasattr(config, "url")) == ({**config}, None, False)
+    assert (
+        copy.deepcopy(config)
+        == pickle.loads(pickle.dumps(config))
+        == json.loads(json.dumps(config))
+    )
+    with pytest.raises(KeyError, match="has no option 'x'"):
+        config["x"]
+    with pytest.raises(AttributeError, match=r"write self\.config\['uri'\] \(did you mean 'url'"):
+        _ = config.uri
+
+
+def test_a_decorator_of_the_other_kind_is_refused() -> None:
+    """It was taken, or did nothing, in silence."""
+
+    class Mixed(Connector):
+        key = "mixed"
+
+        @capability
+        def say(self) -> int:
+            return 1
+
+    class Odder(BaseProvider):
+        key = "odder"
+
+        @action
+        def say(self) -> int:
+            return 1
+
+    class Polled(BaseProvider):
+        key = "polled"
+
+        @poll("rows", every="1m")
+        def rows(self, cursor: Any) -> PollResult:
+            return PollResult([], cursor)
+
+    for slip, words in (
+        (Mixed, "write @action above its def, or derive the class from BaseProvider"),
+        (Odder, "write @capability above its def, or derive the class from Connector"),
+        (Polled, "derive the class from Connector"),
+    ):
+        with pytest.raises(PluginError) as caught:
+            Kernel(plugins=[slip], discover=False)
+        assert caught.value.hint == words
+    with pytest.raises(PluginError, match=r"Mixed\.say\(\) is marked with @capability"):
+        Mixed.actions()
+
+
+@dataclass
+class Plain:
+    url: str = ""
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (classmethod(lambda cls: None), "returned None, and no model"),
+        (classmethod(lambda cls: Plain), "returned the class Plain, and no model"),
+        (classmethod(lambda cls: Place()), "returned a Place, and no model"),
+        (Place, "is the class Place, and no class method"),
+    ],
+)
+def test_a_config_schema_that_is_no_model(schema: Any, says: str) -> None:
+    """No config was checked by it, and no default filled in."""
+    slip = type("Slip", (Connector,), {"key": "slip", "config_schema": schema})
+    with pytest.raises(PluginError) as caught:
+        Kernel(plugins=[slip], discover=False)
+    assert says in str(caught.value)
+    assert "a subclass of pydantic.BaseModel" in str(caught.value.hint)
+
+
+def test_a_decorator_in_the_wrong_order_or_with_a_name() -> None:
+    with pytest.raises(TypeError, match="decorate a plain method"):
+        action(property(lambda self: 1))  # type: ignore[type-var]
+    with pytest.raises(TypeError, match=r'the name comes first and alone, as in @action\("send"\)'):
+        action(name="x")  # type: ignore[call-arg]
+
+
+class Unready(BaseModel):
+    x: Nirvana  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_what_no_input_can_be_is_refused_before_the_call() -> None:
+    def called(self: Any, x: Callable[[int], int]) -> None: ...
+
+    def context(self: Any, ctx: ConnectorContext) -> None: ...
+
+    def optional(self: Any, done: Callable[[], None] | None = None) -> None: ...
+
+    def unready(self: Any, x: Unready) -> None: ...
+
+    def untyped(self, x): ...  # type: ignore[no-untyped-def]
+
+    def calling(self, call): ...  # type: ignore[no-untyped-def]
+
+    def wrong(self: Any, x: "int | 'x' | 3") -> None: ...  # type: ignore[valid-type]  # noqa: UP037
+
+    for function, says in (
+        (called, "takes a function as 'x', which is not made from JSON"),
+        (optional, "takes a function as 'done'"),
+        (context, "leave it out, and read self.ctx"),
+        (unready, "has a model with the type 'Nirvana', which is not defined"),
+        (untyped, "write x: str, or another type"),
+        (calling, "write call: Call, and import Call from automate_kernel"),
+        (wrong, "has an annotation that can't be resolved"),
+    ):
+        with pytest.raises(PluginError) as caught:
+            _specs_with(function)
+        assert says in str(caught.value)
+
+
+def test_an_error_without_words_has_those_of_its_code() -> None:
+    """They were the description of the class, for people who read its source."""
+    assert str(AutomateError(ErrorCodes.NOT_FOUND)) == "not found"
+    assert str(AutomateError()) == "internal"
+    assert str(ConfigError()) == "The configuration is wrong."
+    assert str(type("MyError", (AutomateError,), {})()) == "internal"
+
+
+def test_a_normalize_error_that_returns_no_error() -> None:
+    async def later(self: Any, exc: Exception) -> Exception:
+        return exc
+
+    def fails(self: Any) -> None:
+        raise OSError("x")
+
+    for method, says in (
+        (lambda self, exc: None, "its normalize_error() returned None"),
+        (later, "its normalize_error() returned a coroutine"),
+        (lambda self, exc: 1 / 0, "its normalize_error() raised it, on OSError"),
+    ):
+        members = {"key": "slip", "go": action("go")(fails), "normalize_error": method}
+        slip = type("Slip", (Connector,), members)
+        with pytest.raises(AutomateError) as caught:
+            Kernel(plugins=[slip], discover=False).invoke("slip.go")
+        assert says in str(caught.value)
+
+
+def test_actions_that_nobody_lists_or_performs() -> None:
+    class Alone(Connector):
+        key = "alone"
+
+        def execute_action(self, action: str, input_data: dict[str, Any]) -> Any:
+            return 1
+
+    class Listed(Connector):
+        key = "listed"
+
+        @classmethod
+        def actions(cls) -> list[ActionSpec]:
+            return [ActionSpec("go")]
+
+    with Kernel(plugins=[Alone, Listed], discover=False) as kernel:
+        with pytest.raises(AutomateError, match=r"those that actions\(\) lists: write it too"):
+            kernel.invoke("alone.go")
+        with pytest.raises(AutomateError, match="or override execute_action"):
+            kernel.invoke("listed.go")
+
+
+def test_an_init_that_passes_nothing_on_costs_nothing() -> None:
+    """Its action was called without the config, and without secrets."""
+
+    class Bare(Connector):
+        key = "bare"
+
+        def __init__(self, config: Any = None, *, ctx: Any = None) -> None:
+            super().__init__()
+
+        @action
+        def go(self) -> Any:
+            return [self.config["a"], len(self.ctx.secrets.get("KEY"))]
+
+    class BareProvider(BaseProvider):
+        key = "bare"
+
+        def __init__(self, config: Any, *, ctx: Any) -> None:
+            super().__init__()  # type: ignore[call-arg]
+
+        @capability
+        def go(self) -> int:
+            return 1
+
+    class Later(Connector):
+        key = "later"
+
+        async def __init__(self, config: Any = None, *, ctx: Any = None) -> None: ...  # type: ignore[misc]
+
+        @action
+        def go(self) -> int:
+            return 1
+
+    secrets = {"KEY": "a-long-value"}
+    kernel = Kernel(plugins=[Bare], config={"bare": {"a": 1}}, secrets=secrets, discover=False)
+    assert kernel.invoke("bare.go") == [1, 12]
+    with pytest.raises(ConfigError, match=r"write super\(\).__init__\(config, ctx=ctx\)"):
+        Kernel(plugins=[BareProvider], discover=False).invoke("bare.go")
+    with pytest.raises(ConfigError, match="its __init__ is an async def"):
+        Kernel(plugins=[Later], discover=False).invoke("later.go")

@@ -11,7 +11,7 @@ from automate_kernel.cli.session import Session
 from automate_kernel.errors import AutomateError
 from automate_kernel.plugins.compatibility import extra_with
 from automate_kernel.secrets.keys import SecretKey
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 
 class ChatConfig(BaseModel):
@@ -167,3 +167,44 @@ def test_a_reference_where_the_key_of_a_secret_is_asked_for_is_its_key() -> None
             "by_place": {"here": "TOKEN"},
             "token": "the-value-of-it",
         }
+
+
+class Worded(Chat):
+    key = "worded"
+
+    @classmethod
+    def config_schema(cls) -> type[BaseModel]:
+        return WordedConfig
+
+
+class WordedConfig(BaseModel):
+    region: str = "eu"
+
+    @field_validator("region")
+    @classmethod
+    def known(cls, value: str) -> str:
+        if value != "eu":
+            raise ValueError("the region is unknown (there are: eu)")
+        return value
+
+
+class Quoted(Chat):
+    key = "quoted"
+
+    @classmethod
+    def config_schema(cls) -> Any:
+        return {"type": "object", "required": ["owner's name"]}
+
+
+@pytest.mark.parametrize(
+    ("key", "config", "field"),
+    [("worded", {"region": "mars"}, "region"), ("quoted", {"a": 1}, "owner's name")],
+)
+def test_problems_are_told_apart_by_what_they_are(
+    key: str, config: dict[str, Any], field: str
+) -> None:
+    """Their words are an author's, and a name may have a quote in it."""
+    with Kernel(discover=False, plugins=[Worded, Quoted], config={key: config}) as kernel:
+        assert hint_of(kernel, f"{key}.ping") == (
+            f'pass it to the kernel: config={{{key!r}: {{"{field}": …}}}}'
+        )

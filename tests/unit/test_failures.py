@@ -136,8 +136,17 @@ class Plugin:
         (AutomateError("NOT_FOUND", "gone"), ErrorCodes.NOT_FOUND, "gone"),
         ("same", ErrorCodes.INTERNAL, "ValueError: first"),
         (KeyError("k"), ErrorCodes.INTERNAL, "KeyError: 'k'"),
-        (None, ErrorCodes.INTERNAL, "ValueError: first"),
-        (TimeoutError, ErrorCodes.DEADLINE_EXCEEDED, "TimeoutError: worse"),
+        (
+            None,
+            ErrorCodes.INTERNAL,
+            "ValueError: first (its normalize_error() returned None: let it return an"
+            " AutomateError, or super()'s)",
+        ),
+        (
+            TimeoutError,
+            ErrorCodes.DEADLINE_EXCEEDED,
+            "TimeoutError: worse (its normalize_error() raised it, on ValueError)",
+        ),
     ],
 )
 def test_nothing_but_automate_errors_get_out(answer: Any, code: ErrorCodes, text: str) -> None:

@@ -96,7 +96,7 @@ def test_a_capability_is_called_with_checked_input(greeter: Greeter) -> None:
             "attempt": 3,
         }
     assert asyncio.run(greeter.call_capability("later", {"name": "Ada"})) == "Later, Ada"
-    with pytest.raises(AutomateError, match="input of 'greet' is not valid: nme"):
+    with pytest.raises(AutomateError, match="input of 'greeter.greet' is not valid: nme"):
         greeter.call_capability("greet", {"name": "Ada", "nme": "x"})
 
 

@@ -139,7 +139,7 @@ def test_errors_and_results_in_order(kernel: Kernel) -> None:
 def test_the_input_is_still_checked(kernel: Kernel) -> None:
     """A workflow that calls an action wrongly fails in its test already."""
     with kernel.replace("slack.post", None) as slack:
-        with pytest.raises(AutomateError, match="input of 'post' is not valid: .*channle"):
+        with pytest.raises(AutomateError, match="input of 'slack.post' is not valid: .*channle"):
             kernel.invoke("slack.post", {"channle": "#a"})
     assert slack.calls == [{"channle": "#a"}]
 

@@ -350,7 +350,7 @@ def _secrets(check: PluginCheck) -> Iterator[Fault]:
             if called.endswith(_SECRETIVE) and not _hides(one):
                 yield (
                     f"config.{found.key}.{name} looks like a secret, and pages would show it",
-                    f"write {name}: SecretStr, or SecretKey if it is the key of a secret",
+                    f"write {name}: SecretStr (its .get_secret_value() is the text), or SecretKey",
                 )
 
 

@@ -133,7 +133,8 @@ REQUIREMENTS: dict[str, Requirement] = {
             "secrets",
             PluginLevel.COMPLETE,
             "A field of the config that is called a token, password, secret or key is a"
-            " `SecretStr`, so that no form and no page shows it. One that holds the key of a"
+            " `SecretStr`, so that no form and no page shows it (`.get_secret_value()` is its"
+            " text). One that holds the key of a"
             " secret, and no secret, is a `SecretKey` of `automate_kernel.secrets.keys`.",
         ),
         Requirement(

@@ -265,7 +265,7 @@ class ExposedOperations:
         _check_request(tenant_id=tenant_id, idempotency_key=idempotency_key)
         spec = self.find(name, tenant_id=tenant_id)
         given = {} if data is None else data
-        spec.validate(given)
+        spec.validate(given, called=name)
         if idempotency_key is not None:
             idempotency_key = callers_key(
                 idempotency_key, tenant_id=tenant_id, caller=caller, name=name

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import typing
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_origin
+
+from typing_extensions import Self
 
 from automate_kernel.errors import AutomateError, PayloadError, WorkflowError
 from automate_kernel.operations.core_schemas import Shape, shape_of
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 
+V = TypeVar("V", bound="Values")
 # Annotations of which nothing follows. A function that never returns gives no value at all.
 _NOTHING = (
     Any, None, type(None), inspect.Parameter.empty, NoReturn, getattr(typing, "Never", NoReturn),
@@ -35,7 +39,7 @@ class Values:
     """
 
     def __init__(self, annotation: Any, what: str, *, base64: bool = False) -> None:
-        self._what = what
+        self.what = what
         self._annotation = annotation
         self._shape = Shape()
         self._adapter: TypeAdapter[Any] | None = None
@@ -43,6 +47,12 @@ class Values:
             with readable_types(what, WorkflowError):
                 self._adapter = _adapter(annotation, base64)
                 self._shape = shape_of(self._adapter.core_schema)
+
+    def named(self, what: str) -> Self:
+        """Return the same, which errors call *what*."""
+        named = copy.copy(self)
+        named.what = what
+        return named
 
     def json_schema(self) -> dict[str, Any] | None:
         """Return the JSON Schema of the values, or None if any JSON is one."""
@@ -74,7 +84,7 @@ class Values:
             return  # the call tells it
         lost = difference(value, back, loose=self._shape.loose, converts=True)
         if lost is not None:
-            raise lost.about(self._what.removeprefix("the "))
+            raise lost.about(self.what.removeprefix("the "))
 
     def _written(self, value: Any) -> Any:
         """Return *value* as JSON, with the references to secrets in it."""
@@ -96,11 +106,11 @@ class Values:
             return self._adapter.dump_python(
                 value, mode="json", by_alias=True, warnings=False, round_trip=round_trip
             )
-        except (pydantic_core.PydanticSerializationError, ValueError):
+        except (pydantic_core.PydanticSerializationError, ValueError, TypeError):
             return value  # whoever takes it says what is wrong with it
 
     def _dump(self, value: Any) -> Any:
-        return json_output(value, self._what.removeprefix("the "))
+        return json_output(value, self.what.removeprefix("the "))
 
     def read(self, stored: Any) -> Any:
         """
@@ -117,7 +127,7 @@ class Values:
             # As strict as for actions: "3" is no number, but a date is text in JSON.
             return self._adapter.validate_json(pydantic_core.to_json(stored), strict=True)
         except ValidationError as error:
-            raise invalid(self._what, validation_problems(error, stored)) from None
+            raise invalid(self.what, validation_problems(error, stored)) from None
 
 
 def _adapter(annotation: Any, base64: bool) -> TypeAdapter[Any]:
@@ -172,10 +182,10 @@ class Results(Values):
         return written
 
     def _dump(self, value: Any) -> Any:
-        return json_output(value, self._what.removeprefix("the "), returned=True)
+        return json_output(value, self.what.removeprefix("the "), returned=True)
 
     def _require_same(self, value: Any, written: Any) -> None:
-        what = self._what.removeprefix("the ")
+        what = self.what.removeprefix("the ")
         try:
             back = self.read(written)
         except AutomateError as unfit:

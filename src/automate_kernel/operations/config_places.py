@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from automate_kernel.errors import ConfigError, SecretNotFoundError
 from automate_kernel.secrets.masking import is_secret_name
@@ -33,12 +32,9 @@ class ConfigPlaces:
 
     def located(self, error: ConfigError, key: str) -> ConfigError:
         """Return *error*, of a plugin's config, with the place where its wrong fields stand."""
-        problems: Sequence[Mapping[str, Any]] = error.details.get("problems", ())
-        wanted = [each for each in problems if not _is_unknown(each["message"])]
-        fields = [each["field"].partition(".")[0] or _named(each["message"]) for each in wanted]
-        if error.hint is None and any(fields):
-            error.hint = self.hint(key, list(dict.fromkeys(filter(None, fields))))
-        elif error.hint is None and len(wanted) < len(problems):
+        if error.hint is None and (fields := error.details.get("settable")):
+            error.hint = self.hint(key, fields)
+        elif error.hint is None and error.details.get("unknown"):
             error.hint = self.stands.format(key=key)
         return error
 
@@ -47,16 +43,6 @@ class ConfigPlaces:
         return SecretNotFoundError(
             error.key, f"{error.message}, and {what} needs it", hint=error.hint
         )
-
-
-def _is_unknown(message: str) -> bool:
-    """Return True if the message is about a field that isn't there to be set."""
-    return "is unknown (" in message
-
-
-def _named(message: str) -> str:
-    """Return the field that the message of a JSON Schema names: ``'token' is required``."""
-    return message.split("'")[1] if message.endswith("' is required") else ""
 
 
 def _value(key: str, field: str) -> str:

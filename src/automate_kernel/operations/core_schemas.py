@@ -51,6 +51,17 @@ class Shape:
     round_trip: bool = False
 
 
+def unmade_inputs(schema: Any) -> Iterator[tuple[str, str]]:
+    """Yield the fields of a model's core *schema* that no JSON fills, each with what it wants."""
+    fields = schema.get("schema", {}).get("fields", {}) if isinstance(schema, Mapping) else {}
+    for name, field in fields.items() if isinstance(fields, Mapping) else ():
+        node = field.get("schema", {})
+        while node.get("type") in ("default", "nullable"):
+            node = node["schema"]
+        if what := {"callable": "a function", "is-subclass": "a class"}.get(node.get("type")):
+            yield name, what
+
+
 def shape_of(schema: Any) -> Shape:
     """Return what pydantic's core *schema* tells of its values."""
     if not isinstance(schema, Mapping):  # it is made at the first use

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean, type_name
 
 __all__ = ["code_of_status", "is_bug", "normalize", "normalizing", "retry_after_of"]
 
@@ -49,14 +50,29 @@ def normalizing(plugin: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        hint = None
         try:
             answer = plugin.normalize_error(error)
         except Exception as failure:  # it may raise what it should have returned
             answer = failure
-        normal = normalize(answer if isinstance(answer, Exception) else error)
+            if failure is not error:
+                hint = f"its normalize_error() raised it, on {type(error).__name__}"
+        if not isinstance(answer, Exception):
+            answer, hint = error, _no_error(answer)
+        normal = normalize(answer)
+        if normal is not answer:
+            normal.hint = normal.hint or hint
         if normal is error:
             raise
         raise normal from error
+
+
+def _no_error(answer: Any) -> str:
+    """Return the words for what a ``normalize_error`` has returned that is no exception."""
+    if inspect.iscoroutine(answer):
+        answer.close()
+    given = "None" if answer is None else type_name(answer)
+    return f"its normalize_error() returned {given}: let it return an AutomateError, or super()'s"
 
 
 def normalize(
@@ -77,8 +93,17 @@ def normalize(
     return AutomateError(
         _code(error, response),
         (f"{what}: " if what else "") + (f"{kind}: {text}" if text else kind),
+        hint=_meant(error),
         retry_after=retry_after_of(headers) if isinstance(headers, Mapping) else None,
     )
+
+
+def _meant(error: Exception) -> str | None:
+    """Return the attribute that was meant where one isn't there, as Python's own traceback does."""
+    if type(error) is not AttributeError or not error.name or error.name.startswith("_"):
+        return None
+    names = [each for each in dir(error.obj) if not each.startswith("_")]
+    return did_you_mean(error.name, names, cutoff=0.75) or None
 
 
 def is_bug(error: BaseException) -> bool:

@@ -16,8 +16,9 @@ from automate_kernel.errors import (
     did_you_mean,
     type_name,
 )
-from automate_kernel.operations.context import PluginContext
+from automate_kernel.operations.context import NoSecrets, PluginContext
 from automate_kernel.operations.error_mapping import normalize, normalizing
+from automate_kernel.operations.plugin_config import PluginConfig
 from automate_kernel.operations.schemas import (
     FieldProblem,
     Schema,
@@ -28,7 +29,7 @@ from automate_kernel.operations.schemas import (
     open_model,
     validation_problems,
 )
-from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.operations.spec import OperationSpec, operation_mark
 from automate_kernel.operations.unknown_fields import config_schema_of, ignored_fields
 from automate_kernel.secrets.tracebacks import log_error, mark
 
@@ -66,6 +67,8 @@ class Plugin:
 
     _noun: ClassVar[str] = "plugin"
     _operation_noun: ClassVar[str] = "operation"
+    _lister: ClassVar[str] = "operation_specs"
+    _performer: ClassVar[str] = "call_operation"
     _operation_index: ClassVar[Mapping[str, OperationSpec]]
 
     config: Mapping[str, Any]
@@ -123,15 +126,25 @@ class Plugin:
         known = ", ".join(names[:_MOST_NAMES]) or "none"
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         if cls._has_method(name):
-            more += f"; its method {name}() needs @{cls._operation_noun}, right above its def"
-            method = inspect.getattr_static(cls, name)
-            if isinstance(method, (classmethod, staticmethod)):
-                more += f", with self and without @{type(method).__name__}"
+            more += cls._remedy_of(name)
+        elif not names and cls._has_method(cls._performer):
+            more += f"; {cls._performer}() performs those that {cls._lister}() lists: write it too"
         raise AutomateError(
             ErrorCodes.INVALID_ARGUMENT,
             f"{title} has no {cls._operation_noun} {name!r}",
             hint=did_you_mean(name, names, also=f"it has: {known}{more}"),
         )
+
+    @classmethod
+    def _remedy_of(cls, name: str) -> str:
+        """Return what the method *name* needs to be an operation, or to be called as one."""
+        method = inspect.getattr_static(cls, name)
+        if found := operation_mark(method):
+            return f"; its method {name}() is called {found[1]['name']!r}"
+        more = f"; its method {name}() needs @{cls._operation_noun}, right above its def"
+        if isinstance(method, (classmethod, staticmethod, property)):
+            more += f", with self and without @{type(method).__name__}"
+        return more
 
     @classmethod
     def _has_method(cls, name: str) -> bool:
@@ -269,22 +282,23 @@ class Plugin:
         *,
         raw: bool,
     ) -> Any:
-        spec.require_written(input_data, f"{self._context().key}.{spec.name}")
-        value = spec.validate(input_data)
+        called = f"{self._context().key}.{spec.name}"
+        spec.require_written(input_data, called)
+        value = spec.validate(input_data, called=called)
         with normalizing(self):
             if raw or not self.is_own_operation(spec.name):
                 result = execute(spec.name, dict(input_data) if raw else value)
             else:  # its function is not the class's
                 result = spec.call(value)
         if inspect.isawaitable(result):
-            return self._awaited(spec, result)
+            return self._awaited(spec, result, called)
         # Not in the plugin's words: it may take what can't be written for a failure of its service.
-        return spec.dump(result)
+        return spec.dump(result, called=called)
 
-    async def _awaited(self, spec: OperationSpec, result: Awaitable[Any]) -> Any:
+    async def _awaited(self, spec: OperationSpec, result: Awaitable[Any], called: str) -> Any:
         with normalizing(self):
             output = await result
-        return spec.dump(output)
+        return spec.dump(output, called=called)
 
     @classmethod
     def _title(cls) -> str:
@@ -313,7 +327,10 @@ def complete_config(cls: type[Plugin], config: Mapping[str, Any] | None) -> dict
     ``extra="allow"``: pydantic's default would pass over a misspelt one.
     """
     parsed = cls.parse_config(config)
-    if problems := [FieldProblem(*each) for each in ignored_fields(parsed, config)]:
+    if problems := [
+        FieldProblem(field, message, unknown=True)
+        for field, message in ignored_fields(parsed, config)
+    ]:
         raise invalid(f"the config of {cls._title()}", problems, ConfigError)
     complete: dict[str, Any]
     complete = parsed if isinstance(parsed, dict) else parsed.model_dump(by_alias=True)
@@ -321,7 +338,17 @@ def complete_config(cls: type[Plugin], config: Mapping[str, Any] | None) -> dict
 
 
 def construct(cls: type[P], complete: dict[str, Any], ctx: PluginContext) -> P:
-    """Return an instance of *cls* with its *complete* config."""
+    """
+    Return an instance of *cls* with its *complete* config.
+
+    An ``__init__`` that passes on to ours neither of them, or not both, costs none.
+    """
+    if inspect.iscoroutinefunction(inspect.getattr_static(cls, "__init__")):
+        raise ConfigError(
+            f"{cls._noun} {ctx.key!r} could not be created: its __init__ is an async def",
+            hint="make it a def, and connect at the first call",
+        )
+    complete = PluginConfig(complete)
     try:
         made = cls(complete, ctx=ctx)  # type: ignore[call-arg]
     except ConfigError:
@@ -333,9 +360,13 @@ def construct(cls: type[P], complete: dict[str, Any], ctx: PluginContext) -> P:
         log_error(ctx.logger, logging.ERROR, "%s", text, trace=problem.trace)
         # Not in the message, and no cause for a traceback to show: it may quote the config.
         raise problem from None
-    for name, value in (("config", complete), ("ctx", ctx)):
-        # Its __init__ has not called ours.
-        if not hasattr(made, name):
+    kept: Mapping[str, Any] = getattr(made, "__dict__", {})
+    for name, value, is_default in (
+        ("config", complete, kept.get("config") == {}),
+        ("ctx", ctx, isinstance(getattr(kept.get("ctx"), "secrets", None), NoSecrets)),
+    ):
+        # Its __init__ has not called ours, or called it without.
+        if is_default or not hasattr(made, name):
             with suppress(AttributeError):
                 setattr(made, name, value)
     return made
@@ -364,6 +395,12 @@ def _not_created(
                 f"{what}: its __init__ takes ({names}), and is called with (config, ctx=…)",
                 hint="write def __init__(self, config, *, ctx); what it needs, it reads of config",
             )
+        for base in cls.__mro__[1:]:
+            if str(error).startswith(f"{base.__qualname__}.__init__() "):  # Python's own words
+                return ConfigError(
+                    f"{what}: its __init__ calls that of {base.__name__} without what it takes",
+                    hint="write super().__init__(config, ctx=ctx)",
+                )
     return ConfigError(
         f"{what}: {type(error).__name__}",
         hint="the log says more; its config may name something that does not exist",

@@ -87,12 +87,15 @@ class Replacement:
         with self._lock:
             self.made.append(ReplacedCall(shown, call, next(_numbers)))
             number = len(self.made)
-        value = self._spec.validate(shown)
+        value = self._spec.validate(shown, called=self.name)
         result = self._answer(self._next(number), value, call)
-        return self._dumped(result) if inspect.isawaitable(result) else self._spec.dump(result)
+        return self._dumped(result) if inspect.isawaitable(result) else self._written(result)
 
     async def _dumped(self, result: Any) -> Any:
-        return self._spec.dump(await result)
+        return self._written(await result)
+
+    def _written(self, result: Any) -> Any:
+        return self._spec.dump(result, called=self.name)
 
     def _next(self, number: int) -> Any:
         if self._results is None:

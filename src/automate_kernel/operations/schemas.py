@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -33,10 +33,22 @@ Check: TypeAlias = Callable[[Any], "list[FieldProblem]"]
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """A fault of a value: its field (``lines.0.price``) and a message. Never the value."""
+    """
+    A fault of a value: its field (``lines.0.price``) and a message. Never the value.
+
+    Of a field that is *unknown* nothing can be set. *missing* names one that has to be added to
+    *field*, where the schema tells the fault of what is around it.
+    """
 
     field: str
     message: str
+    unknown: bool = False
+    missing: str = ""
+
+    @property
+    def settable(self) -> str:
+        """The field at the top that wants another value, or empty text."""
+        return "" if self.unknown else self.field.partition(".")[0] or self.missing
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message
@@ -47,10 +59,15 @@ def readable_types(
     what: str, error: type[PluginError | WorkflowError] = PluginError
 ) -> Iterator[None]:
     """Raise *error* if *what* has a type that nothing reads from JSON: an ORM's model, say."""
-    from pydantic import PydanticUserError
+    from pydantic import PydanticUndefinedAnnotation, PydanticUserError
 
     try:
         yield
+    except PydanticUndefinedAnnotation as missing:
+        raise error(
+            f"{what} has a model with the type {missing.name!r}, which is not defined",
+            hint="define it at the top level of the model's module",
+        ) from None
     except PydanticUserError as refused:
         unknown_type = _UNKNOWN_TYPE.search(str(refused))
         if refused.code != "schema-for-unknown-type" or unknown_type is None:
@@ -102,7 +119,11 @@ def invalid(
     return kind(
         code=ErrorCodes.INVALID_ARGUMENT,
         message=f"{what} is not valid: " + "; ".join(map(str, listed)),
-        details={"problems": [{"field": p.field, "message": p.message} for p in listed]},
+        details={
+            "problems": [{"field": p.field, "message": p.message} for p in listed],
+            "settable": list(dict.fromkeys(filter(None, (p.settable for p in listed)))),
+            "unknown": [p.field for p in listed if p.unknown],
+        },
     )
 
 
@@ -146,11 +167,14 @@ def validation_problems(
     found: list[FieldProblem] = []
     for entry in error.errors(include_input=False, include_url=False):
         message, place = entry["msg"], entry["loc"]
-        if model is not None and entry["type"] == "extra_forbidden":
+        extra = model is not None and entry["type"] == "extra_forbidden"
+        if model is not None and extra:
             message = unknown(fields_at(model, place[:-1]), place[-1])
         elif entry["type"] not in _valueless_errors():
             message = _without_values(message, data)
-        found.append(FieldProblem(".".join(map(str, place)), message))
+        # Of an assertion without a text nothing follows the comma.
+        words = message.rstrip(", ") if entry["type"] == "assertion_error" else message
+        found.append(FieldProblem(".".join(map(str, place)), words, unknown=extra))
     return found
 
 
@@ -229,30 +253,36 @@ def _problems(validator: Any, data: Any, what: str) -> list[FieldProblem]:
             hint="look for references that go in circles, or to each other in several ways",
         ) from None
     problems = [
-        FieldProblem(".".join(map(str, error.absolute_path)), message)
+        replace(found, field=".".join(map(str, error.absolute_path)))
         for error in errors
-        for message in _wording(
-            error.validator, error.validator_value, error.instance, error.schema
-        )
+        for found in _wording(error.validator, error.validator_value, error.instance, error.schema)
     ]
     # One error per missing field, each worded with all of them.
     return list(dict.fromkeys(problems))
 
 
-def _wording(keyword: str, wanted: Any, data: Any, schema: Mapping[str, Any]) -> list[str]:
-    """Return messages for a keyword that does not hold, from the schema's words alone."""
-    if keyword == "type":
-        return ["must be " + (wanted if isinstance(wanted, str) else " or ".join(wanted))]
+def _wording(keyword: str, wanted: Any, data: Any, schema: Mapping[str, Any]) -> list[FieldProblem]:
+    """Return the problems of a keyword that does not hold, in the schema's words alone."""
     if keyword == "required":
-        return [f"{name!r} is required" for name in wanted if name not in data]
+        return [
+            FieldProblem("", f"{name!r} is required", missing=name)
+            for name in wanted
+            if name not in data
+        ]
     if keyword == "additionalProperties" and wanted is False:
         known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
         return [
-            f"{str(name)!r} {unknown(known, name)}"
+            FieldProblem("", f"{str(name)!r} {unknown(known, name)}", unknown=True)
             for name in data
             if name not in known and not any(find_pattern(each, str(name)) for each in patterns)
         ]
+    return [FieldProblem("", _words(keyword, wanted))]
+
+
+def _words(keyword: str, wanted: Any) -> str:
+    if keyword == "type":
+        return "must be " + (wanted if isinstance(wanted, str) else " or ".join(wanted))
     if keyword == "enum":
-        return ["must be one of " + ", ".join(map(repr, wanted))]
+        return "must be one of " + ", ".join(map(repr, wanted))
     shown = repr(wanted)
-    return [f"does not satisfy {keyword}" + (f" {shown}" if len(shown) <= 80 else "")]
+    return f"does not satisfy {keyword}" + (f" {shown}" if len(shown) <= 80 else "")

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from automate_kernel.errors import PluginError
-from automate_kernel.operations.context import Call
+from automate_kernel.operations.context import Call, PluginContext
+from automate_kernel.operations.core_schemas import unmade_inputs
 from automate_kernel.operations.schemas import Schema, is_model, readable_types
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def bind(
         del parameters[0]
     call = next((p.name for p in parameters if hints.get(p.name) is Call), None)
     rest = [p for p in parameters if p.name != call]
+    _require_input(function, rest, hints)
     output, returned = output_schema, hints.get("return")
     if output is None and is_model(returned):
         output = returned
@@ -99,7 +101,7 @@ def bind(
         )  # fmt: skip
     if untyped:
         hints = {**dict.fromkeys((p.name for p in rest), Any), **hints}
-    model, fields = _build_model(function, rest, hints)
+    model, fields = _build_model(function, rest, hints, untyped=untyped)
     return Binding(
         function, model, output, fields=fields, call=call, returns=returns, returned=returned
     )
@@ -114,6 +116,20 @@ def _require_self(
     if not first or hint in (str, int, float, bool) or get_origin(hint) or is_model(hint):
         shown = f": {first!r} would be the plugin" if first else ""
         raise _wrong(function, f"takes no self{shown}", hint="write self as its first parameter")
+
+
+def _require_input(
+    function: Callable[..., Any], parameters: list[inspect.Parameter], hints: Mapping[str, Any]
+) -> None:
+    """Raise `PluginError` for parameters that can't be input, whatever is sent."""
+    for name in (parameter.name for parameter in parameters):
+        hint = hints.get(name)
+        if isinstance(hint, type) and issubclass(hint, PluginContext):
+            problem = f"takes a {hint.__name__} as {name!r}, which is no input"
+            raise _wrong(function, problem, hint="leave it out, and read self.ctx")
+        if isinstance(hint, type) and not getattr(hint, "__pydantic_complete__", True):
+            with readable_types(f"the parameter {name!r} of {_name_of(function)}()"):
+                hint.model_rebuild()  # type: ignore[attr-defined]
 
 
 def _says_all(returned: Any) -> bool:
@@ -135,11 +151,13 @@ def type_hints(function: Callable[..., Any]) -> dict[str, Any]:
         hinted = SimpleNamespace(__annotations__=getattr(hinted, "__annotations__", {}))
     try:
         return get_type_hints(hinted, names, include_extras=True)
-    except NameError as error:
+    except Exception as error:  # an annotation is code: it may raise anything
         raise _wrong(
             function,
             f"has an annotation that can't be resolved: {error}",
-            hint="define the types that it names at the top level of its module",
+            hint="define the types that it names at the top level of its module"
+            if isinstance(error, NameError)
+            else "correct the annotation",
         ) from None
 
 
@@ -147,6 +165,8 @@ def _build_model(
     function: Callable[..., Any],
     parameters: list[inspect.Parameter],
     hints: Mapping[str, Any],
+    *,
+    untyped: bool,
 ) -> tuple[type[BaseModel], dict[str, str]]:
     from pydantic import ConfigDict, create_model
 
@@ -164,7 +184,14 @@ def _build_model(
                 hint="write a function with named parameters that calls it",
             )
         if parameter.name not in hints:
-            raise _wrong(function, f"does not say the type of its parameter {parameter.name!r}")
+            is_call = parameter.name == "call"
+            raise _wrong(
+                function,
+                f"does not say the type of its parameter {parameter.name!r}",
+                hint="write call: Call, and import Call from automate_kernel"
+                if is_call
+                else f"write {parameter.name}: str, or another type, such as a pydantic model",
+            )
         default = ... if parameter.default is parameter.empty else parameter.default
         name, annotation = _field(parameter.name, hints[parameter.name])
         fields[parameter.name] = name
@@ -174,6 +201,12 @@ def _build_model(
     title = "".join(map(str.capitalize, words)) or "Operation"
     with readable_types(f"a parameter of {_name_of(function)}()"):
         model = create_model(f"{title}Input", __config__=config, **definitions)
+    for name, what in () if untyped else unmade_inputs(model.__pydantic_core_schema__):
+        raise _wrong(
+            function,
+            f"takes {what} as {name!r}, which is not made from JSON",
+            hint="take a name, and look it up in the function",
+        )
     return model, fields
 
 

@@ -7,6 +7,7 @@ or read from the annotations of a function.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -129,25 +130,26 @@ class OperationSpec:
             return None if returns is None else schema_of_type(returns)
         return json_schema_of(self.output_schema, output=True)
 
-    def validate(self, data: Any) -> Any:
+    def validate(self, data: Any, *, called: str = "") -> Any:
         """
         Return the input made of *data*: an instance of the model, or a dict without a model.
 
         Raises `AutomateError` with ``INVALID_ARGUMENT`` that names each wrong field and shows
-        none of the values.
+        none of the values. *called* is the operation's whole name (``slack.post``), for that error.
         """
+        what = f"input of {(called or self.name)!r}"
         if is_model(self.input_schema):
             value, problems = check_model(self.input_schema, data)  # type: ignore[arg-type]
         elif isinstance(data, Mapping):
             value = dict(data)
             if self.input_schema and self._check is None:
-                check = compile_schema(self.input_schema, f"input of {self.name!r}")  # type: ignore[arg-type]
+                check = compile_schema(self.input_schema, what)  # type: ignore[arg-type]
                 object.__setattr__(self, "_check", check)
             problems = self._check(value) if self._check else []
         else:
             value, problems = None, [FieldProblem("", "it must be an object with named fields")]
         if problems:
-            raise invalid(f"input of {self.name!r}", problems)
+            raise invalid(what, problems)
         return value
 
     @property
@@ -185,41 +187,44 @@ class OperationSpec:
         """
         if self.binding is None:
             raise AutomateError(
-                ErrorCodes.UNIMPLEMENTED, f"{self.name!r} is declared, but no function performs it"
+                ErrorCodes.UNIMPLEMENTED,
+                f"{self.name!r} is declared, but no function performs it",
+                hint="mark a method of that name, or override execute_action or execute_capability",
             )
         value = self.validate(data)
         return self.binding(value, current_call() or Call(self.name), *instance)
 
-    def dump(self, output: Any) -> Any:
+    def dump(self, output: Any, *, called: str = "") -> Any:
         """
         Return *output* as a JSON value, in which every value keeps its type.
 
         Models and dataclasses become what pydantic writes for them; dates, times, UUIDs, decimals
         and paths become text. What else JSON has not, such as keys that are no text, is written as
-        the annotation of the function says. Raises `OutputError` where it doesn't.
+        the annotation of the function says. Raises `OutputError` where it doesn't; *called* is the
+        operation's whole name in it.
         """
         if self._plain and is_plain(output, most=MOST_VALUES):
             return output
         try:
-            return self._dumped(output)
+            return self._dumped(output, called or self.name)
         except PayloadError as error:
             raise output_error(error) from None
 
-    def _dumped(self, output: Any) -> Any:
+    def _dumped(self, output: Any, called: str) -> Any:
         if self.is_unread:
             try:
-                return json_output(output, self.name)
+                return json_output(output, called)
             except PayloadError:
                 return None
         if self.is_step:
             return self.results().write(output)
         try:
-            return json_output(output, f"output of {self.name!r}", returned=True)
+            return json_output(output, f"output of {called!r}", returned=True)
         except PayloadError:
             results = self._written_results()
             if results is None:
                 raise
-        return results.write(output)
+        return results.named(f"the output of {called!r}").write(output)
 
     def results(self) -> Results:
         """
@@ -270,6 +275,7 @@ class OperationOptions(TypedDict, total=False):
 
 
 _MARK = "__automate_operation__"
+_BASES = {"action": "Connector", "capability": "BaseProvider"}
 # The methods that the kernel itself calls on a plugin.
 _TAKEN = {
     "call_operation",
@@ -286,14 +292,15 @@ _TAKEN = {
 }
 
 
-def _mark(function: Any, **options: Any) -> None:
+def _mark(function: Any, *, noun: str, **options: Any) -> None:
     if not inspect.isfunction(function):
         raise TypeError("decorate a plain method; put this decorator innermost")
-    setattr(function, _MARK, {**options, "name": options["name"] or function.__name__})
+    mark = {**options, "name": options["name"] or function.__name__}
+    setattr(function, _MARK, (noun, mark))
 
 
 def decorating(
-    name: Any, options: OperationOptions, noun: str, take: Callable[..., None] = _mark
+    name: Any, options: OperationOptions, noun: str, take: Callable[..., None] | None = None
 ) -> Any:
     """
     Return what the decorator *noun* returns, with parentheses or, where *name* is a function, not.
@@ -305,30 +312,50 @@ def decorating(
     for option in options:
         if option not in known:
             meant = did_you_mean(option, known) or f"it has {', '.join(known)}"
+            if option == "name":
+                meant = f'the name comes first and alone, as in @{noun}("send")'
             raise TypeError(f"{noun}() has no option {option!r}: {meant}")
     _require_flags(options, f" in {noun}()")
-    if not (name is None or isinstance(name, str) or callable(name)):
+    decorated = callable(name) or hasattr(name, "__get__")  # a property, a classmethod
+    if not (name is None or isinstance(name, str) or decorated):
         raise TypeError(f"the name in {noun}() must be text, not {type(name).__name__}")
+    take = functools.partial(_mark, noun=noun) if take is None else take
 
     def decorate(function: F) -> F:
-        take(function, name=None if callable(name) else name, **options)
+        take(function, name=None if decorated else name, **options)
         return function
 
-    return decorate(name) if callable(name) else decorate
+    return decorate(name) if decorated else decorate
 
 
-def marked_operations(owner: type, spec: type[S]) -> list[S]:
+def operation_mark(value: object) -> tuple[str, Mapping[str, Any]] | None:
+    """Return the noun and the options of the decorator that marked a method; None without one."""
+    found = getattr(value, _MARK, None)
+    return found if isinstance(found, tuple) else None
+
+
+def require_noun(method: str, used: str, noun: str) -> None:
+    """Raise `PluginError` if *method* has the decorator *used* of another kind than *noun*'s."""
+    if used != noun:
+        raise PluginError(
+            f"{method}() is marked with @{used}, and its class takes @{noun}",
+            hint=f"write @{noun} above its def, or derive the class from {_BASES[used]}",
+        )
+
+
+def marked_operations(owner: type, spec: type[S], noun: str) -> list[S]:
     """
-    Return the specs of the methods of *owner* that a decorator marked, base classes' first.
+    Return the specs of the methods of *owner* that *noun* marked, base classes' first.
 
     A method that overrides a marked one stays an operation without being marked again; ``None``
-    takes it away.
+    takes it away. Raises `PluginError` for a method with the decorator of another kind of plugin.
     """
-    marks: dict[str, dict[str, Any]] = {}
+    marks: dict[str, Mapping[str, Any]] = {}
     for base in reversed(owner.__mro__):
         for attribute, value in vars(base).items():
-            mark = getattr(value, _MARK, None)
-            if isinstance(mark, dict):
+            if found := operation_mark(value):
+                used, mark = found
+                require_noun(f"{owner.__name__}.{attribute}", used, noun)
                 if attribute in _TAKEN:
                     raise PluginError(
                         f"{owner.__name__}.{attribute}() is what the kernel calls for its own ends",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from inspect import getattr_static
 from typing import Any
 
 from automate_kernel.errors import PluginError, did_you_mean, type_name
 from automate_kernel.operations.field_options import OptionsMethod, options_methods
 from automate_kernel.operations.fields import input_fields
 from automate_kernel.operations.plugin import Plugin
-from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.operations.schemas import is_model
+from automate_kernel.operations.spec import OperationSpec, operation_mark, require_noun
 from automate_kernel.plugins.targets import load_target
+from automate_kernel.polls.spec import is_poll
 
 _LISTS = {
     "actions": ("automate_kernel.operations.spec:OperationSpec", 'ActionSpec("send")'),
@@ -23,6 +26,8 @@ _LISTS = {
 
 def require_declared(plugin: type[Plugin], target: str) -> None:
     """Raise `PluginError` if *plugin*, named *target*, declares what can't be meant."""
+    _require_marks(plugin, target)
+    _require_config_schema(plugin, target)
     for method, (spec, example) in _LISTS.items():
         function = getattr(plugin, method, None)
         home = getattr(function, "__module__", "").partition(".")[0]
@@ -46,9 +51,53 @@ def require_declared(plugin: type[Plugin], target: str) -> None:
         raise PluginError(f"{target}: {text}", hint=hint)
 
 
+def _require_marks(plugin: type[Plugin], target: str) -> None:
+    """Refuse the decorators of the other kind, which would do nothing in silence."""
+    noun = "action" if hasattr(plugin, "actions") else "capability"
+    for owner in plugin.__mro__[: plugin.__mro__.index(Plugin)]:
+        for name, value in vars(owner).items():
+            if found := operation_mark(value):
+                require_noun(f"{target}.{name}", found[0], noun)
+            elif noun != "action" and is_poll(value):
+                raise PluginError(
+                    f"{target}.{name}() is marked with @poll, and its class has no polls",
+                    hint="derive the class from Connector",
+                )
+
+
+def _require_config_schema(plugin: type[Plugin], target: str) -> None:
+    """Refuse what is no model, by which no config would be checked."""
+    method = getattr_static(plugin, "config_schema", None)
+    if method is getattr_static(Plugin, "config_schema"):
+        return
+    if not isinstance(method, classmethod):
+        found: Any = method
+        what = f"config_schema of {target} is"
+    else:
+        try:
+            found = plugin.config_schema()
+        except (Exception, SystemExit):  # said where it is asked for
+            return
+        what = f"config_schema() of {target} returned"
+        if is_model(found) or isinstance(found, Mapping):
+            return
+    given = found if isinstance(found, type) else type(found)
+    model = given.__name__ if is_model(given) else "Settings"
+    shown = f"the class {given.__name__}" if found is given else _type_name(found)
+    raise PluginError(
+        f"{what} {shown}, and no {'class method' if found is method else 'model'}",
+        hint="write @classmethod above def config_schema(cls), and in it return"
+        f" {model}, a subclass of pydantic.BaseModel",
+    )
+
+
+def _type_name(found: object) -> str:
+    return "None" if found is None else type_name(found)
+
+
 def _problem_of(found: Any, spec: type) -> str | None:
     if isinstance(found, (str, bytes, Mapping)) or not isinstance(found, Iterable):
-        return f"{'None' if found is None else type_name(found)}, and no list"
+        return f"{_type_name(found)}, and no list"
     wrong = [each for each in found if not isinstance(each, spec)]
     return f"a list with {type_name(wrong[0])} in it" if wrong else None
 

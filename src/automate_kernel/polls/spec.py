@@ -146,6 +146,11 @@ def poll(
     return decorate
 
 
+def is_poll(value: object) -> bool:
+    """Return True for a method that `poll` has marked."""
+    return isinstance(getattr(value, _MARK, None), PollSpec)
+
+
 def polls_of(owner: type) -> list[PollSpec]:
     """Return the polls of a connector's class, base classes' first."""
     found: dict[str, PollSpec] = {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
@@ -302,10 +302,15 @@ def _foreign(path: tuple[str | int, ...], value: Any) -> UnstorableError:
         hint = "none is stored: name it in the input of the action that needs it"
         return UnstorableError(path, "is a secret", hint)
     if isinstance(value, Awaitable):
+        if isinstance(value, Coroutine):
+            value.close()  # else Python warns of it later, and at an innocent place
         return UnstorableError(path, f"is {type_name(value)}, which nobody has awaited", "await it")
     if isinstance(value, (Iterator, AsyncIterator)):
         hint = "pass a list of what it gives"
         return UnstorableError(path, f"is {type_name(value)}, which can be read once", hint)
+    if isinstance(value, type):
+        hint = f"pass what it makes: {value.__name__}(…)"
+        return UnstorableError(path, f"is the class {value.__name__}", hint)
     known = next((hint for types, hint in _INSTEAD if isinstance(value, types)), None)
     message = f"is {type_name(value)}, which JSON has not"
     usual = "pass its .model_dump(mode='json')" if hasattr(value, "model_dump") else _USUAL

@@ -107,7 +107,7 @@ class OperationPages(PageSection):
         posted = dict(request.POST.lists())
         reach, shown = reach_of(request), masked_by_schema(given, spec.json_schema())
         try:
-            spec.validate(given)
+            spec.validate(given, called=name)
             record(request, "call", about=name, operation=name, input=json_of(shown))
             key = request.POST.get("key") or None
             output = exposed_operations("PAGES").call(

@@ -438,7 +438,7 @@ class _Walk:
         guessed += self._made_up(step.input)
         dry.depend(guessed)
         if not guessed and element and step.action:
-            self._spec(step.action).validate(value)
+            self._spec(step.action).validate(value, called=step.action)
         return value
 
     # -- templates ---------------------------------------------------------------------------
