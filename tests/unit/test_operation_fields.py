@@ -243,3 +243,23 @@ def test_a_decimal_keeps_the_digits_that_a_float_has_not(text: str, value: Any) 
         {"properties": {"amount": {"anyOf": [{"type": "number"}, {"type": "boolean"}]}}}
     )
     assert not isinstance(number.read(text), str)
+
+
+def test_each_choice_has_a_text_of_its_own() -> None:
+    """Empty text is what a field that was left out sends, and 1 is written as its text is."""
+    schema = {"properties": {"mark": {"enum": ["", 1, "1", True, "true", "a", '""']}}}
+    (field,) = input_fields(schema)
+    texts = [field.choice_text(each) for each in field.choices]
+    assert len(set(texts)) == len(texts)
+    assert field.type_words == 'one of "", 1, "1", true, "true", a, "\\"\\""'
+    read = [field.read(text) for text in texts]
+    assert [(type(each), each) for each in read] == [(type(each), each) for each in field.choices]
+    assert (field.read(""), field.read("a")) == ("", "a")
+
+
+@pytest.mark.parametrize("kind", ["integer", "number"])
+@pytest.mark.parametrize("text", ["9" * 400, "-" + "9" * 400])
+def test_a_number_that_readers_make_infinite_is_refused(kind: str, text: str) -> None:
+    (field,) = input_fields({"properties": {"n": {"type": kind}}})
+    with pytest.raises(FieldTextError, match="that JSON's readers take"):
+        field.read(text)

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 from automate_kernel.secrets.masking import is_secret_name
-from automate_kernel.storage.values import read_json
+from automate_kernel.storage.values import is_too_large, read_json
 
 __all__ = ["FieldTextError", "InputField", "assembled", "input_fields", "takes_more_fields"]
 
@@ -74,17 +74,30 @@ class InputField:
         """Its type for people: ``text``, ``list of integer``, ``one of a, b``."""
         words = "JSON" if self.kind == "json" else str(self.kind)
         if self.kind == "choice":
-            words = "one of " + ", ".join(map(written, self.choices))
+            words = "one of " + ", ".join(map(self.choice_text, self.choices))
         elif self.kind == "text" and (form := self.schema.get("format")):
             words = f"text ({form})"
         return f"list of {words}" if self.many else words
+
+    def choice_text(self, value: Any) -> str:
+        """
+        Return the text that stands for the choice *value*, and for no other one.
+
+        It is JSON for empty text, which no form tells from a field that is left out, and where
+        another choice is written alike: ``1`` and ``"1"``.
+        """
+        text = written(value)
+        others = [each for each in self.choices if (type(each), each) != (type(value), value)]
+        taken = {written(each) for each in others} | set(map(_json_text, others))
+        return text if text and text not in taken else _json_text(value)
 
     def read(self, text: str) -> Any:
         """Return the value that *text* stands for; raises `FieldTextError`."""
         if self.kind == "text":
             return text
         if self.kind == "choice":
-            found = [each for each in self.choices if written(each) == text]
+            exact = [each for each in self.choices if self.choice_text(each) == text]
+            found = exact or [each for each in self.choices if written(each) == text]
             if not found:
                 raise FieldTextError("must be " + self.type_words.removeprefix("list of "))
             return found[0]
@@ -106,22 +119,32 @@ class InputField:
 
 def written(value: Any) -> str:
     """Return the text that `InputField.read` takes for *value*."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else _json_text(value)
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _read_integer(of: InputField, text: str) -> int:
     if not _INTEGER.fullmatch(text):
         raise FieldTextError("must be a whole number")
-    return int(text)
+    return _held(int(text))
 
 
 def _read_number(of: InputField, text: str) -> float:
     if _INTEGER.fullmatch(text):
-        return int(text)
+        return _held(int(text))
     # float() would also read 1_000, and the digits of all scripts.
     number = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(number):
         raise FieldTextError("must be a number")
+    return number
+
+
+def _held(number: int) -> int:
+    if is_too_large(number):
+        raise FieldTextError("must be a number that JSON's readers take")
     return number
 
 

@@ -18,6 +18,7 @@ from automate_kernel.operations.finite_schemas import finite_schema
 from automate_kernel.operations.patterns import NOT_LINEAR, find_pattern
 from automate_kernel.operations.schema_bounds import TooManyStepsError, bounded, bounded_steps
 from automate_kernel.operations.unknown_fields import fields_at, unknown
+from automate_kernel.storage.values import UnstorableError, plain_json
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -142,11 +143,20 @@ def check_model(model: type[BaseModel], data: Any) -> tuple[Any, list[FieldProbl
         # that is written as text, and JSON has no other way to write them.
         text = pydantic_core.to_json(data)
     except (pydantic_core.PydanticSerializationError, ValueError):
-        return None, [FieldProblem("", "it can't be written as JSON")]
+        return None, [unwritable(data)]
     try:
         return model.model_validate_json(text, strict=True), []
     except pydantic_core.ValidationError as error:
         return None, validation_problems(error, data, model)
+
+
+def unwritable(data: Any) -> FieldProblem:
+    """Return the place in *data* that JSON has no way to write, and the reason."""
+    try:
+        plain_json(data, other=lambda _: None)
+    except UnstorableError as error:
+        return FieldProblem(".".join(map(str, error.path)), f"it {error.message}")
+    return FieldProblem("", "it can't be written as JSON")
 
 
 def schema_problems(schema: Schema, data: Any, what: str) -> list[FieldProblem]:

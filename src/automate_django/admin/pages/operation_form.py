@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +17,17 @@ from automate_kernel.operations.fields import (
     written,
 )
 from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.storage.values import is_too_large
 
 _PREFIX = "input."
 # No property is called that, where a schema that takes others has properties.
 _MORE = "*"
 _LONG = 200
 _LONG_NAMES = {"text", "body", "message", "content", "html", "comment", "prompt", "query"}
-_DATES = {"date": "date", "time": "time"}
+_DATES = {
+    "date": re.compile(r"\d{4}-\d\d-\d\d"),
+    "time": re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,3})?)?"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,10 @@ class OperationField:
             return "password"
         if field.kind in ("integer", "number"):
             return "number"
-        return _DATES.get(str(field.schema.get("format")), "text")
+        kind = str(field.schema.get("format"))
+        # A browser leaves out what its control can't show: a time with a zone, or no time at all.
+        shown = kind in _DATES and all(_DATES[kind].fullmatch(each) for each in self.texts if each)
+        return kind if shown else "text"
 
     @property
     def _may_be_absent(self) -> bool:
@@ -92,7 +100,8 @@ class OperationField:
             # What is filled in stays, though the service doesn't list it.
             known += [(one, one) for one in given if one and one not in {k for k, _ in known}]
         elif field.kind == "choice":
-            known = [(written(each), written(each)) for each in field.choices]
+            texts = map(field.choice_text, field.choices)
+            known = [(text, "(empty)" if text == '""' else text) for text in texts]
         elif field.kind == "boolean" and self._may_be_absent and not field.many:
             known = [("true", "Yes"), ("false", "No")]
         else:
@@ -137,7 +146,9 @@ class OperationField:
 
 def _bound(schema: Mapping[str, Any], key: str) -> str:
     value = schema.get(key)
-    return f"{value:.15g}" if isinstance(value, (int, float)) else ""
+    if not isinstance(value, (int, float)) or is_too_large(int(value)):
+        return ""
+    return str(value) if isinstance(value, int) else repr(value).removesuffix(".0")
 
 
 class OperationForm:
@@ -206,6 +217,9 @@ def _default(field: InputField) -> tuple[str, ...]:
     default = field.default
     if default is None or field.secret:
         return ()
+    if field.kind == "choice":
+        values = default if field.many and isinstance(default, list) else [default]
+        return tuple(map(field.choice_text, values))
     if field.many and isinstance(default, list):
         return tuple(written(each) for each in default)
     return (written(default),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -216,10 +217,20 @@ def _placed(
         each["pointer"].removeprefix("#/input").strip("/").replace("/", "."): each["detail"]
         for each in problem.errors
     }
+    names = {each.field.name for each in fields}
+    problems: dict[str, list[str]] = {}
+    others: list[str] = []
+    for path, text in errors.items():
+        # One inside of a list or a union stands at the field that has it, with its place there.
+        inside = (path[:end] for end in range(len(path), 0, -1) if path[end : end + 1] in ("", "."))
+        name = next((each for each in inside if each in names), None)
+        if name is None:
+            others.append(f"{path}: {text}" if path else text)
+        else:
+            rest = path[len(name) + 1 :]
+            problems.setdefault(name, []).append(f"{rest}: {text}" if rest else text)
     placed = [
-        OperationField(each.field, each.texts, errors.get(each.field.name), each.found, each.lists)
+        replace(each, problem="; ".join(problems.get(each.field.name, ())) or None)
         for each in fields
     ]
-    names = {each.field.name for each in fields}
-    others = [f"{name}: {text}" for name, text in errors.items() if name not in names]
     return placed, "; ".join(others)

@@ -26,7 +26,7 @@ class Desk(Connector):
     display_name = "Desk"
 
     @action(read_only=True, title="Find a ticket")
-    def find(self, subject: str, call: Call, limit: int = 5) -> dict[str, Any]:
+    def find(self, subject: str, call: Call, limit: int = 5, ratio: float = 1.0) -> dict[str, Any]:
         """Find tickets."""
         CALLS.append((subject, call.tenant_id, call.idempotency_key))
         return {"subject": subject, "tenant": call.tenant_id}
@@ -149,6 +149,16 @@ def test_a_user_needs_the_permission() -> None:
     user.user_permissions.add(Permission.objects.get(codename="call_operation"))
     client.force_login(User.objects.get(pk=user.pk))
     assert call(client, "desk.show").json() == {"output": "[secret]"}
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 400])
+def test_a_number_that_readers_make_infinite_is_refused(number: str) -> None:
+    """It reached an action as an infinite one, which its schema doesn't have."""
+    body = f'{{"input": {{"subject": "x", "ratio": {number}}}}}'
+    client = client_of("operations:call")
+    answer = client.post(f"{API}/desk.find", body, content_type="application/json")
+    assert (answer.status_code, CALLS) == (400, [])
+    assert [each["pointer"] for each in answer.json()["errors"]] == ["#/input/ratio"]
 
 
 def test_a_call_is_made_for_the_clients_tenant() -> None:

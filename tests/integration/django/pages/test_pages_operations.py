@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, Union
 
 import pytest
 from automate_kernel import Call, Connector, action
@@ -72,6 +73,22 @@ class Desk(Connector):
         """List lists: services have names of their own."""
         CALLS.append("lists")
         return "all lists"
+
+    @action
+    def odd(
+        self,
+        exact: Annotated[int, Field(ge=9007199254740993, le=10**400)] = 9007199254740993,
+        share: Annotated[float, Field(ge=0, le=0.1)] = 0.1,
+        at: dt.time = dt.time(10, 0, 30, tzinfo=dt.timezone.utc),
+        until: dt.time = dt.time(10, 0, 30),
+        day: dt.date = dt.date(2024, 2, 29),
+        mark: Literal["", "a"] = "a",
+        lines: list[Address] = [],
+        other: Union[Address, int, None] = None,
+    ) -> str:
+        """Take what few forms have."""
+        CALLS.append((exact, share, at, until, day, mark, lines, other))
+        return "done"
 
     @action(read_only=True)
     def count(self) -> int:
@@ -244,6 +261,47 @@ def test_a_form_becomes_the_input(caller: Any, markup_of: Callable[[str], Any]) 
     assert "callers-token-90ab" not in text
     assert "&quot;subject&quot;: &quot;Help&quot;" in text
     assert "<b>" not in text.split('id="result"')[1].split("</section>")[0]
+
+
+def test_controls_show_what_they_can(caller: Any, markup_of: Callable[[str], Any]) -> None:
+    """A browser leaves out a time with a zone, and takes a number between exact bounds alone."""
+    page = text_of(caller.get(f"{BASE}desk.odd/"))
+    assert markup_of(page).wrong == []
+    for part in (
+        'step="1" name="input.exact" value="9007199254740993" min="9007199254740993" id',
+        'name="input.share" value="0.1" min="0" max="0.1"',
+        '<input type="text" name="input.at" value="10:00:30Z"',
+        '<input type="time" name="input.until" value="10:00:30" step="any"',
+        '<input type="date" name="input.day" value="2024-02-29"',
+        '<option value="&quot;&quot;">(empty)</option>',
+    ):
+        assert part in page, part
+    values = {"at": "10:00+02:00", "until": "11:00", "mark": '""', "lines": '[{"street": "Main"}]'}
+    page = send(caller, "desk.odd", **{f"input.{name}": text for name, text in values.items()})
+    assert page.status_code == 200
+    ((_, _, at, until, _, mark, lines, _),) = CALLS
+    assert (at.utcoffset(), until, mark) == (dt.timedelta(hours=2), dt.time(11), "")
+    assert lines == [Address(street="Main")]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"lines": '[{"street": "a"}, {"zip": 1}]'}, "Lines: 1.street: Field required."),
+        ({"other": '{"zip": 1}'}, "Other: Address.street: Field required; int: Input should"),
+        ({"lines": '[{"street": "\\ud800"}]'}, "Lines: 0.street: it holds a NUL character or half"),
+        ({"exact": "9" * 400}, "Exact: must be a number that JSON"),
+        ({"day": "2024-02-30"}, "Day: Input should be a valid date"),
+    ],
+)
+def test_what_is_wrong_inside_of_a_field_stands_at_it(
+    caller: Any, values: dict[str, str], said: str
+) -> None:
+    page = send(caller, "desk.odd", **{f"input.{name}": text for name, text in values.items()})
+    text = text_of(page)
+    assert (page.status_code, text.count('aria-invalid="true"')) == (422, 1)
+    assert f'<span class="problem">{said}' in text.replace("&#x27;", "'")
+    assert CALLS == []
 
 
 def test_a_name_may_hold_slashes(caller: Any) -> None:
