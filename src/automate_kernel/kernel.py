@@ -333,9 +333,8 @@ class Kernel:
                 )
             given = BUILT_IN.get(given, given)
         elif not isinstance(given, SecretsBackend) and not _is_backend(given):
-            what = f"the class {given.__name__}" if isinstance(given, type) else type_name(given)
             raise ConfigError(
-                f"a secrets backend can't be {what}",
+                f"a secrets backend can't be {_given_name(given)}",
                 hint="pass a SecretsBackend, its class, or the key or dotted path of one",
             )
         trouble = "doesn't take these options" if options else "needs arguments"
@@ -361,7 +360,7 @@ class Kernel:
         if given is not None and not isinstance(given, str):
             if not isinstance(given, OutboxStore):
                 raise ConfigError(
-                    f"an outbox can't be {type_name(given)}",
+                    f"an outbox can't be {_given_name(given)}",
                     hint="pass an OutboxStore, or the key or dotted path of its class",
                 )
             return given
@@ -448,7 +447,9 @@ class Kernel:
             _, is_call, reason = str(error).partition("() ")
             raise ConfigError(
                 f"the {kind.replace('_', ' ')} {name} {trouble}{is_call and f': {reason}'}",
-                hint="pass an instance instead of its key or path",
+                hint=_options_hint(cls, given, options)
+                if kind == "secrets_backend"
+                else "pass an instance instead of its key or path",
             ) from error
 
     def _approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
@@ -1496,6 +1497,27 @@ def _of_tenant(event: Event, tenant_id: str | None) -> Event:
             ErrorCodes.INVALID_ARGUMENT, "the event belongs to another tenant than was given"
         )
     return event
+
+
+def _given_name(given: Any) -> str:
+    """Return what was given in the place of an instance: ``an int``, ``the class Drawer``."""
+    return f"the class {given.__name__}" if isinstance(given, type) else type_name(given)
+
+
+def _options_hint(cls: Any, given: Any, options: Mapping[str, Any]) -> str:
+    """Return how a secrets backend is named that takes other options than *options*."""
+    try:
+        takes = list(inspect.signature(cls).parameters.values())
+    except (TypeError, ValueError):
+        takes = []
+    if not takes or not isinstance(given, str):
+        return "pass an instance instead of its key or path"
+    near = [did_you_mean(name, [each.name for each in takes]) for name in options]
+    words = next((each for each, name in zip(near, options, strict=True) if each), "")
+    needed = [f'"{each.name}": …' for each in takes if each.default is each.empty]
+    written = ", ".join([f'{{"backend": "{given}"', *needed])
+    known = ", ".join(each.name for each in takes)
+    return " ".join(filter(None, [words, f"write {written}}}; it takes: {known}"]))
 
 
 def _is_backend(given: Any) -> bool:

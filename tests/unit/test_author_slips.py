@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import pickle
@@ -19,6 +20,8 @@ from automate_kernel import (
     Kernel,
     PayloadError,
     PluginError,
+    SecretError,
+    SecretsBackend,
     action,
     capability,
 )
@@ -31,6 +34,7 @@ from automate_kernel.connectors import (
 )
 from automate_kernel.operations.exposure import check_tools
 from automate_kernel.operations.plugin_config import PluginConfig
+from automate_kernel.outbox import SkipLockedClaimOutboxStore
 from automate_kernel.storage.values import encode_json
 from automate_kernel.webhooks import HmacSignature
 from pydantic import BaseModel
@@ -528,3 +532,83 @@ def test_an_init_that_passes_nothing_on_costs_nothing() -> None:
         Kernel(plugins=[BareProvider], discover=False).invoke("bare.go")
     with pytest.raises(ConfigError, match="its __init__ is an async def"):
         Kernel(plugins=[Later], discover=False).invoke("later.go")
+
+
+def test_filters_that_are_called_with_the_wrong_arguments(kernel: Kernel) -> None:
+    """The step failed with a bare TypeError, when it ran."""
+
+    @kernel.action("echo")
+    def echo(text: Any) -> Any:
+        return text
+
+    def clip(value: str, length: int, *, ending: str = "…") -> str:
+        return value[:length] + ending
+
+    kernel.register(clip, "filter", key="clip")
+    kernel.register(lambda: 1, "filter", key="nothing")
+    kernel.register(lambda value, *more, **names: [value, *more], "filter", key="anything")
+    as_it_is = "(write it as | clip(length, *, ending='…'))"
+    for text, says in (
+        ("'a' | clip", f"filter 'clip': missing a required argument: 'length' {as_it_is}"),
+        ("'a' | clip(1, '!')", f"filter 'clip': too many positional arguments {as_it_is}"),
+        ("'a' | clip(1, end='!')", f"got an unexpected keyword argument 'end' {as_it_is}"),
+        ("['a'] | map('clip') | list", f"missing a required argument: 'length' {as_it_is}"),
+        ("1 | nothing", "the first parameter of its function is what is filtered"),
+        ("clip('a', 1)", "'clip' is a filter, and no function (write what it filters before it"),
+        ("upper('a')", "'upper' is a filter, and no function"),
+        ("'a' | replace('b')", "(write it as | replace(old, new, count=None))"),
+    ):
+        steps = [{"id": "one", "action": "echo", "input": {"text": f"{{{{ {text} }}}}"}}]
+        with pytest.raises(AutomateError) as caught:
+            kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps})
+        assert says in str(caught.value)
+    for text, says in (
+        ("5 | clip(1)", "filter 'clip' failed: TypeError (it was given: number, number)"),
+        ("'a' | clip('x', ending=none)", "(it was given: text, text, ending: null)"),
+        ("'a' | clip(*[])", f"missing a required argument: 'length' {as_it_is}"),
+    ):
+        with pytest.raises(AutomateError) as caught:
+            kernel.invoke("echo", {"text": f"{{{{ {text} }}}}"})
+        assert says in str(caught.value)
+    for text, gives in (
+        ("{{ 'abc' | clip(1, ending='!') }}", "a!"),
+        ("{{ 'abc' | clip(*[2], **{'ending': '?'}) }}", "ab?"),
+        ("{{ 1 | anything(2, three=3) }}", [1, 2]),
+        ("{% macro clip(x) %}{{ x }}!{% endmacro %}{{ clip('a') }}", "a!"),
+    ):
+        assert kernel.invoke("echo", {"text": text}) == gives
+
+
+class Drawer(SecretsBackend):
+    """A secrets backend whose constructor needs a file."""
+
+    def __init__(self, file: str, *, lease_seconds: float = 60) -> None:
+        self.file = file
+
+    def get_secret(self, key: str) -> str:
+        return f"the-value-of-{key}"
+
+    def aget_secret(self, key: str) -> str:  # type: ignore[override]
+        return self.get_secret(key)
+
+
+def test_options_of_a_secrets_backend_are_named() -> None:
+    """Who names it in a file can't pass an instance."""
+    path = f"{__name__}:Drawer"
+    for given, says in (
+        (path, f'write {{"backend": "{path}", "file": …}}; it takes: file, lease_seconds'),
+        ({"backend": path, "fil": "x"}, f'did you mean \'file\'? write {{"backend": "{path}"'),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            Kernel(secrets=[given], discover=False)
+        assert says in str(caught.value.hint)
+    kernel = Kernel(secrets=[{"backend": path, "file": "x"}], discover=False)
+    with pytest.raises(SecretError, match=r"aget_secret of .* is no async def \(write async def"):
+        asyncio.run(kernel.secrets.aget("KEY"))
+
+
+def test_a_class_in_the_place_of_an_outbox() -> None:
+    with pytest.raises(
+        ConfigError, match="an outbox can't be the class SkipLockedClaimOutboxStore"
+    ):
+        Kernel(outbox=SkipLockedClaimOutboxStore, discover=False)  # type: ignore[arg-type]

@@ -466,7 +466,9 @@ def test_a_filters_own_error_is_kept_if_it_is_ours():
     with pytest.raises(TemplateError, match="the SKU has no price") as caught:
         own.compile("{{ 'v' | ours }}").render(CONTEXT)
     assert caught.value.hint == "add one"
-    with pytest.raises(TemplateError, match=r"filter 'theirs' failed: LookupError$"):
+    with pytest.raises(
+        TemplateError, match=r"filter 'theirs' failed: LookupError \(it was given: text\)$"
+    ):
         own.compile("{{ 'hunter2' | theirs }}").render(CONTEXT)
 
 

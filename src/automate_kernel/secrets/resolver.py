@@ -136,7 +136,13 @@ class SecretResolver:
             return known
         for name, backend in self._backends:
             try:
-                value: object = await backend.aget_secret(key)
+                looking: object = backend.aget_secret(key)
+                if not inspect.isawaitable(looking):
+                    raise SecretError(
+                        f"aget_secret of backend {name} is no async def",
+                        hint="write async def, or leave it out: get_secret runs in a thread then",
+                    )
+                value: object = await looking
             except Exception as error:
                 problem = self._problem(key, name, error)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 from jinja2.exceptions import TemplateRuntimeError
@@ -23,7 +23,13 @@ from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.secrets.tracebacks import group_of, trace_of
 from automate_kernel.templates import filters as builtin
-from automate_kernel.templates.filters import JINJA_FILTERS, JINJA_TESTS, Filter, FilterRegistry
+from automate_kernel.templates.filters import (
+    JINJA_FILTERS,
+    JINJA_TESTS,
+    Filter,
+    FilterRegistry,
+    wrong_arguments,
+)
 from automate_kernel.templates.limits import Budget, CountedItems, contained, sorting
 from automate_kernel.templates.members import INNER, bounded, check_values, compare, sliced
 from automate_kernel.templates.syntax import COUNTED
@@ -103,6 +109,7 @@ class FilterError(TemplateRuntimeError):
 
     trace: str | None = None
     group: str | None = None
+    hint: str | None = None
 
 
 class BoundedFilters(dict[str, Any]):
@@ -175,7 +182,7 @@ def _wrapped(name: str, function: Filter) -> Any:
         except (AutomateError, TemplateRuntimeError):
             raise
         except Exception as error:
-            _fail(name, function, error)
+            _fail(name, function, error, args, kwargs)
         if hasattr(result, "__next__"):
             return iter(CountedItems(result, budget))
         return budget.weigh(result)
@@ -204,13 +211,33 @@ def _first(context: RenderContext, passed: str, *, budgeted: bool) -> tuple[Any,
     return ({"context": context, "environment": environment}.get(passed, context.eval_ctx),)
 
 
-def _fail(name: str, function: Any, error: Exception) -> NoReturn:
-    # The text of the error may show a value.
+def _fail(
+    name: str, function: Any, error: Exception, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> NoReturn:
+    # The text of the error may show a value; types show none.
     failure = FilterError(f"filter {name!r} failed: {type(error).__name__}")
+    problem = wrong_arguments(name, function, len(args) - 1, kwargs)
+    if problem is not None and isinstance(error, TypeError):
+        failure = FilterError(problem[0])
+        failure.hint = problem[1]
+    else:
+        given = [*map(_kind, args), *(f"{key}: {_kind(value)}" for key, value in kwargs.items())]
+        failure.hint = f"it was given: {', '.join(given)}"
     if (getattr(function, "__module__", None) or "").partition(".")[0] not in _GIVEN:
         # An author's own. Without source lines, since nothing here knows the secrets.
         failure.trace, failure.group = trace_of(error, source=False), group_of(error)
     raise failure from None
+
+
+def _kind(value: Any) -> str:
+    """Return the type of a value, in the words of JSON."""
+    known = _KINDS.get(type(value))
+    return known or ("mapping" if isinstance(value, Mapping) else type(value).__name__)
+
+
+_KINDS = {
+    str: "text", bool: "boolean", int: "number", float: "number", list: "list", type(None): "null",
+}  # fmt: skip
 
 
 # -- Jinja's filters, written anew so that each item is counted -------------------------------

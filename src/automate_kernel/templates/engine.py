@@ -473,7 +473,7 @@ def _message(error: Exception) -> tuple[str, str | None]:
     if str(error) == "cannot assign attribute on non-namespace object":  # Jinja's own words
         return "only a namespace's names can be set", "{% set ns = namespace(count=0) %}"
     if isinstance(error, FilterError):
-        return error.message or "a filter failed", None
+        return error.message or "a filter failed", error.hint
     return f"it failed with {type(error).__name__}", None
 
 

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar, overload
@@ -313,6 +313,34 @@ Filter = Callable[..., Any]
 F = TypeVar("F", bound=Filter)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_MOST_SHOWN = 200
+
+
+def wrong_arguments(
+    name: str, function: Filter, count: int, keywords: Iterable[str]
+) -> tuple[str, str] | None:
+    """
+    Return what is wrong with a call of the filter *name*, and how it is written; None if it fits.
+
+    It has *count* arguments by position, without the value that is filtered, and *keywords*.
+    """
+    lent = function in BOUNDED_FILTERS or hasattr(function, "jinja_pass_arg")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # one that is written in C
+        return None
+    try:
+        signature.bind(*[None] * (lent + 1 + count), **dict.fromkeys(keywords))
+    except TypeError as error:
+        parameters = list(signature.parameters.values())
+        takes = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+        if len(parameters) <= lent or parameters[lent].kind in takes:
+            hint = "the first parameter of its function is what is filtered"
+            return f"filter {name!r} takes no value", hint
+        bare = [each.replace(annotation=each.empty) for each in parameters[lent + 1 :]]
+        shown = str(inspect.Signature(bare)) if bare else ""
+        return f"filter {name!r}: {error}", f"write it as | {name}{shown[:_MOST_SHOWN]}"
+    return None
 
 
 class FilterRegistry:

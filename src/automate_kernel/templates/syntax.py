@@ -7,7 +7,7 @@ name only, so that a workflow's secrets are known without running it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from jinja2 import nodes
@@ -15,7 +15,7 @@ from jinja2 import nodes
 from automate_kernel.errors import SecretError, TemplateError, did_you_mean
 from automate_kernel.secrets.handles import SecretRef, check_key
 from automate_kernel.templates.context import RESERVED_NAMES
-from automate_kernel.templates.filters import JINJA_TESTS
+from automate_kernel.templates.filters import JINJA_TESTS, wrong_arguments
 from automate_kernel.templates.secret_references import has_reference, split
 
 if TYPE_CHECKING:
@@ -72,12 +72,16 @@ class Checker:
         self.variables: set[str] = set()
         self.whole: bool = False
         """True for a single expression, whose value keeps its type."""
+        self._own: set[str] | frozenset[str] = _GLOBALS
         self._depth = depth
         self._filters = filters
 
     def check(self, tree: nodes.Template, *, secrets: bool) -> None:
         """Check *tree* and all below it; unless *secrets*, it may be none itself."""
         self._check_depth(tree)
+        macros = {each.name for each in tree.find_all(nodes.Macro)}
+        stored = {each.name for each in tree.find_all(nodes.Name) if each.ctx != "load"}
+        self._own = macros | stored | _GLOBALS
         self._visit(tree, secrets=secrets)
         self.whole = _is_whole(tree)
 
@@ -187,6 +191,15 @@ class Checker:
         if name.startswith("__"):
             raise _error(line, f"{name!r} is not available in workflow templates")
 
+    def _visit_call(self, node: nodes.Call, *, secrets: bool) -> None:
+        called = node.node
+        if isinstance(called, nodes.Name) and called.name not in self._own | RESERVED_NAMES:
+            name = called.name
+            if name in self._filters:
+                hint = f"write what it filters before it: value | {name}"
+                raise _error(node.lineno, f"{name!r} is a filter, and no function", hint=hint)
+        self._visit_children(node, secrets=False)
+
     def _visit_const(self, node: nodes.Const, *, secrets: bool) -> None:
         if isinstance(node.value, str) and has_reference(node.value):
             hint = "write secrets.KEY or env.NAME, joined to text by ~"
@@ -207,12 +220,24 @@ class Checker:
 
     def _visit_filter(self, node: nodes.Filter, *, secrets: bool) -> None:
         self._check_filter(node.name, node.lineno)
+        self._check_arguments(node.name, node, node.args)
         if node.name == "map" and node.args:
             applied = node.args[0]
             if not isinstance(applied, nodes.Const) or not isinstance(applied.value, str):
                 raise _error(node.lineno, "map takes the name of a filter, as literal text")
             self._check_filter(applied.value, node.lineno)
+            self._check_arguments(applied.value, node, node.args[1:])
         self._visit_children(node, secrets=False)
+
+    def _check_arguments(
+        self, name: str, node: nodes.Filter, arguments: Sequence[nodes.Node]
+    ) -> None:
+        function = self._filters.get(name)
+        if function is None or node.dyn_args is not None or node.dyn_kwargs is not None:
+            return  # Jinja's own, or arguments that only the values tell
+        keywords: list[str] = [str(getattr(each, "key", "")) for each in node.kwargs]
+        if problem := wrong_arguments(name, function, len(arguments), keywords):
+            raise _error(node.lineno, problem[0], hint=problem[1])
 
     def _check_filter(self, name: str, line: int) -> None:
         if name not in self._filters:
