@@ -71,12 +71,8 @@ def bind(
     value: only code calls it. A parameter annotated `Call` gets the call. With *method* the first
     parameter is the instance's.
     """
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # int, or another that is written in C
-        raise _wrong(function, "tells no parameters: write a function that calls it") from None
+    parameters = _parameters(function)
     hints = type_hints(function)
-    parameters = list(signature.parameters.values())
     if method:
         _require_self(function, parameters, hints)
         del parameters[0]
@@ -105,6 +101,13 @@ def bind(
     return Binding(
         function, model, output, fields=fields, call=call, returns=returns, returned=returned
     )
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except ValueError:  # int, or another that is written in C
+        raise _wrong(function, "tells no parameters: write a function that calls it") from None
 
 
 def _require_self(
