@@ -710,6 +710,60 @@ def test_what_is_no_definition_is_refused(shop: Shop, given: Any) -> None:
     assert shop.status(one) is FAILED
 
 
+@pytest.mark.parametrize(
+    ("was", "corrected", "says"),
+    [
+        ({"for_each": ["x"]}, {}, "for the elements of a list, and has no for_each"),
+        ({}, {"for_each": ["x"]}, "once, and has for_each"),
+        ({"for_each": []}, {}, "for the elements of a list, and has no for_each"),
+        ({"until": "{{ true }}"}, {}, "in rounds, and has no while and no until"),
+        ({}, {"until": "{{ true }}"}, "once, and has while or until"),
+        ({"for_each": ["x"]}, {"until": "{{ true }}"}, "for the elements of a list, and has while"),
+    ],
+)
+def test_a_completed_step_repeats_as_before(
+    shop: Shop, was: dict[str, Any], corrected: dict[str, Any], says: str
+) -> None:
+    """Else its output would be of another kind than the definition says; and the remedy works."""
+    shop.add(step("a", **was), step("b"))
+    shop.fails("b")
+    one, store = shop.begun(), shop.kernel.executions
+    shop.broken.clear()
+    new = Workflow.from_dict(
+        {"name": "w", "trigger": {"type": "manual"}, "steps": [step("a", **corrected), step("b")]}
+    )
+    with pytest.raises(AutomateError, match=f"step 'a' has completed {says}") as refused:
+        store.resume(one, definition=new)
+    assert "go on from it, with step_id" in str(refused.value)
+    with pytest.raises(AutomateError, match=says):
+        store.fork(one, "b", definition=new)
+    shop.done.clear()
+    assert store.resume(one, definition=new, step_id="a")
+    shop.kernel.run_until_idle()
+    assert (shop.status(one), shop.done) == (COMPLETED, ["a", "b"])
+
+
+def test_a_completed_step_that_is_gone_is_forgotten_with_what_it_followed(shop: Shop) -> None:
+    """Or nothing but a new start would be left; the remedy names a step before it."""
+    each = {"id": "each", "action": "note", "input": {"what": "{{ item }}"}, "for_each": ["x", "y"]}
+    shop.add(step("a"), each, step("c"))
+    shop.fails("y")
+    one, store = shop.begun(), shop.kernel.executions
+    new = Workflow.from_dict(
+        {"name": "w", "trigger": {"type": "manual"}, "steps": [step("a"), step("d"), step("c")]}
+    )
+    with pytest.raises(AutomateError, match="element 0 of step 'each' has completed") as refused:
+        store.resume(one, definition=new)
+    assert "go on from a step before it, 'a' say" in str(refused.value)
+    copy = store.fork(one, "a", definition=new)
+    shop.done.clear()
+    assert store.resume(one, definition=new, step_id="a")
+    shop.kernel.run_until_idle()
+    assert shop.done == ["a", "d", "c"] * 2
+    for found in (shop.get(one), shop.get(copy)):
+        assert [run.step_id for run in found.steps] == ["a", "d", "c"]
+
+
 def test_a_fork_runs_from_a_step_with_another_payload(shop: Shop) -> None:
     """What came before is copied and not called; the original stays as it is."""
     shop.add(

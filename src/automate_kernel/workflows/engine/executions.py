@@ -53,6 +53,7 @@ from automate_kernel.workflows.engine.repair import (
     check_fits,
     cleaning_again,
     copied_steps,
+    followers_of_both,
     forgotten,
     reopen,
     reopen_rows,
@@ -694,7 +695,7 @@ class ExecutionStore:
         in_code = isinstance(known, CodeWorkflow)
         gone = forgotten(rows, execution_id, known, step_id if in_code else None)
         if not in_code:
-            gone.steps |= set(workflow.followers(step_id))
+            gone.steps |= followers_of_both(known, workflow, step_id)
         if workflow is not known:
             check_fits(rows, execution_id, known, workflow, gone)
         labels = {**first.event.labels, "forked_from": execution_id}

@@ -225,6 +225,18 @@ def _calls_of(rows: Rows, execution_id: str) -> Sequence[StepRun]:
     return in_order([StepRun.from_row(row) for row in rows.select(STEP, its, order_by=("id",))])
 
 
+def followers_of_both(known: Workflow, workflow: Workflow, step_id: str) -> set[str]:
+    """
+    Return *step_id* and all steps that follow from it in *workflow*, the definition to go on with.
+
+    Those that did in the *known* one, and are no more, are forgotten too.
+    """
+    found = set(workflow.followers(step_id))
+    if step_id in known.order():
+        found |= {each for each in known.followers(step_id) if not workflow.has(each)}
+    return found
+
+
 def check_fits(
     rows: Rows, execution_id: str, known: Workflow, workflow: Workflow, gone: Forgotten
 ) -> None:
@@ -249,30 +261,35 @@ def check_fits(
         if gone.keeps(row)
     ]
     for row in kept:
-        if not workflow.has(row["step_id"]):
+        path = row["step_id"]
+        if not workflow.has(path):
+            part = f"element {row['position']} of step" if row["position"] >= 0 else "step"
+            # Whatever follows from a step is forgotten with it, whether it is still there or not.
+            before = [each for each in known.needs_of(top_id(path)) if workflow.has(each)]
+            other = f", or go on from a step before it, {before[0]!r} say" if before else ""
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
-                f"step {row['step_id']!r} has completed, and the corrected workflow"
-                f" {workflow.name!r} has no such step",
-                hint="keep it in the definition, where it does not run again, or start anew",
+                f"{part} {path!r} has completed, and the corrected workflow {workflow.name!r} has"
+                " no such step",
+                hint=f"keep it in the definition: it does not run again{other}; or start anew",
             )
-        places = [block_of(each) for each in lists_around(row["step_id"])]
-        for step_id, position in ((row["step_id"], row["position"]), *places):
-            if position >= 0:
-                _check_repeats(known.step(step_id), workflow.step(step_id), workflow.name)
+        places = (block_of(each)[0] for each in lists_around(path))
+        for step_id in (path, *places):
+            _check_repeats(known.step(step_id), workflow.step(step_id), workflow.name)
 
 
 def _check_repeats(was: Step, step: Step, workflow: str) -> None:
     """Raise ``FAILED_PRECONDITION`` unless *step* repeats as it *was*, in rounds or over a list."""
-    if step.repeats and step.loops is was.loops:
+    if step.repeats is was.repeats and step.loops is was.loops:
         return
-    done = "in rounds" if was.loops else "for the elements of a list"
-    field = "while and no until" if was.loops else "for_each"
+    done = "in rounds" if was.loops else "for the elements of a list" if was.repeats else "once"
+    has = "while or until" if step.loops else "for_each" if step.repeats else ""
+    missing = "while and no until" if was.loops else "for_each"
     raise AutomateError(
         ErrorCodes.FAILED_PRECONDITION,
-        f"step {step.id!r} has completed {done}, and has no {field} in the corrected workflow"
-        f" {workflow!r}",
-        hint="give it another id, or resume from it: it runs again then",
+        f"step {step.id!r} has completed {done}, and has {has or f'no {missing}'} in the corrected"
+        f" workflow {workflow!r}",
+        hint="go on from it, with step_id: all of it runs again then",
     )
 
 
@@ -440,7 +457,7 @@ def reopen(
     changes = reopening(item_id)
     if workflow is not None:
         if step_id is not None and not in_code:
-            gone.steps |= set(workflow.followers(step_id))
+            gone.steps |= followers_of_both(known, workflow, step_id)
         gone.steps |= {step.id for step in workflow.every_step() if step not in workflow.steps}
         check_fits(rows, row["id"], known, workflow, gone)
         rows.insert(DEFINITION, [definition_row(workflow)])
