@@ -79,16 +79,22 @@ def unsaved_refunds(saved: list[str]) -> int:
     return sum(each.replace("refund-begin", "refund") not in saved for each in begun)
 
 
+MANY = ("before", "after")
 CASES = [
     *[pytest.param("alone", when, 1, marks=pytest.mark.slow) for when in ("answer", "tool")],
     *[
-        pytest.param(shape, when, 1, marks=LONG)
+        # Those that start a server in each place try a third of them.
+        pytest.param(
+            shape, when, 3 if shape in ("http", "approved") and when in MANY else 1, marks=LONG
+        )
         for shape, whens in {
             # A minute each: between them each shape dies in each kind of place that is its own.
             "alone": ["before", "after"],
             "gather": ["after", "tool"],
             "child": ["answer"],
-            "mcp": ["tool"],
+            "mcp": ["tool", "find"],
+            "http": ["tool", "find", "before"],
+            "approved": ["tool", "after"],
             "stream": ["before", "tool"],
         }.items()
         for when in whens
@@ -123,7 +129,7 @@ def nothing_is_repeated(
     once = Counter((order, given) for order in orders for given in range(3))
     places, asked = killed(tmp_path, shape, when, every=every, server=server)
     # Each step has a commit; those of the start and the end come to it.
-    assert len(places) * every > 10 or when in ("answer", "tool")
+    assert len(places) * every > 10 or when in ("answer", "tool", "find")
     assert len(places) == len(once) + 1 or when != "answer"
     unknown = 0
     for place in places:
@@ -142,7 +148,7 @@ def nothing_is_repeated(
         again = paid - once
         assert set(paid) == set(once) and max(paid.values()) <= 2, (place, paid)
         # A commit may be of what was shown of one.
-        saved = when == "tool" or (when == "after" and shape != "stream")
+        saved = when in ("tool", "find") or (when == "after" and shape != "stream")
         flying = len(orders) - saved
         assert len(again) <= flying, (place, paid)
         assert len({order for order, _ in again}) == len(again), (place, paid)

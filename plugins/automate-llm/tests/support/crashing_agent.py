@@ -5,9 +5,10 @@ first commit after an answer of a given number, after a part of an answer was sh
     python crashing_agent.py URL FOLDER SHAPE WHEN EVERY [SERVER]
 
 SHAPE is what the agent stands in: a workflow of its own (``alone``), two runs side by side
-(``gather``), or a sub-workflow (``child``); or what it has: tools of an MCP server (``mcp``), or
-answers that are shown while they come (``stream``). WHEN is ``before`` or ``after`` a commit,
-``answer``, ``part`` or ``tool``. It forks a child for each place to die at, and one that finishes
+(``gather``), or a sub-workflow (``child``); or what it has: tools of an MCP server that is its
+process (``mcp``), of one that outlives it (``http``), tools that a person approves (``approved``),
+or answers that are shown while they come (``stream``). WHEN is ``before`` or ``after`` a commit,
+``answer``, ``part``, or in a call of a tool: ``tool`` or, of the idempotent one, ``find``. It forks a child for each place to die at, and one that finishes
 the work, an hour later by its clock; and writes the places to `FOLDER/result.json`. Of the places
 each EVERY-th is tried. A child that has nothing left to die at is the last. Each has a database of
 its own: a SQLite file, or one on the PostgreSQL server at SERVER.
@@ -19,9 +20,11 @@ import gc
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -42,9 +45,11 @@ sys.path[:0] = [str(HERE), str(Path(__file__).parents[4] / "tests" / "support")]
 from llm_support import scripted_model  # noqa: E402
 from mortal_process import die, ends  # noqa: E402
 from refund_desk import find_order, refund_order  # noqa: E402
+from waiting import until  # noqa: E402
 
 SERVER = HERE / "refund_desk.py"
 MAIN = os.getpid()
+OVER_MCP = ("mcp", "http", "approved")
 ORDERS = {"gather": [7, 8]}
 """The orders that are refunded, one by each run of the agent."""
 
@@ -142,7 +147,7 @@ class Mortal:
 
 
 def agent_of(kernel: Kernel, folder: Path, shape: str, mortal: Mortal, url: str) -> Agent:
-    if shape == "mcp":
+    if shape in OVER_MCP:
         from automate_mcp import McpProvider
 
         kernel.register(McpProvider, key="desk")
@@ -152,7 +157,7 @@ def agent_of(kernel: Kernel, folder: Path, shape: str, mortal: Mortal, url: str)
 
     @agent.tool_plain(metadata={"idempotent": True})
     def desk_find(number: int) -> str:
-        return find_order(folder, number)
+        return find_order(folder, number, die if mortal.place == ("find", 1) else None)
 
     @agent.tool_plain
     def desk_refund(number: int) -> str:
@@ -166,12 +171,8 @@ def make(
 ) -> Kernel:
     """A kernel whose process dies at *place*, the kind and its number."""
     engine = sa.create_engine(database_of(folder))
-    environment = {"DEADLY": "1"} if place == ("tool", 1) else {}
-    server = {
-        "command": sys.executable, "args": [str(SERVER)], "cwd": str(folder), "tools": ["*"],
-        "env": environment,
-        "hints": {"find": {"read_only": True}, "refund": {"destructive": False}},
-    }  # fmt: skip
+    hints = {"find": {"read_only": True}, "refund": {"destructive": shape == "approved"}}
+    server = {**reached(folder, shape, place), "tools": ["*"], "hints": hints}
     storage = SqlAlchemyStorage(engine, clock=clock)
     kernel = Kernel(storage, discover=False, config={"desk": server})
     mortal = Mortal(place)
@@ -195,6 +196,46 @@ def make(
     if place is not None:
         mortal.watch(engine)
     return kernel
+
+
+def deadly(place: tuple[str, int] | None) -> dict[str, str]:
+    """The environment of a server that kills who calls a tool, if *place* is in that call."""
+    tools = {("tool", 1): "refund", ("find", 1): "find"}
+    return {"DEADLY": tools[place]} if place in tools else {}
+
+
+def reached(folder: Path, shape: str, place: tuple[str, int] | None) -> dict[str, Any]:
+    """How the server of MCP is reached."""
+    if shape == "http":
+        if place is not None:
+            (folder / "asking").write_text(str(os.getpid()))
+        # Who only starts the execution calls nothing.
+        port = (folder / "port").read_text() if (folder / "port").exists() else "9"
+        return {"url": f"http://127.0.0.1:{port}/mcp"}
+    command = {"command": sys.executable, "args": [str(SERVER)], "cwd": str(folder)}
+    return {**command, "env": deadly(place)}
+
+
+@contextmanager
+def serving(folder: Path, shape: str, place: tuple[str, int]) -> Iterator[None]:
+    """Have a server of MCP run that outlives its clients, if the shape has one."""
+    if shape != "http":
+        yield
+        return
+    command, environment = [sys.executable, str(SERVER), "http"], {**os.environ, **deadly(place)}
+    process = subprocess.Popen(command, cwd=folder, env=environment)
+    try:
+        until((folder / "port").exists)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def approve(kernel: Kernel) -> None:
+    """Let a person approve all calls that wait for it."""
+    for each in kernel.approvals.pending().approvals:
+        kernel.approvals.approve(each.execution_id, each.step_id, by="ann")
 
 
 def create(folder: Path, url: str, shape: str) -> None:
@@ -228,6 +269,8 @@ def one(folder: Path, url: str, shape: str, place: tuple[str, int]) -> bool:
     def begin() -> None:
         kernel = make(folder, url, shape, place)
         kernel.run_until_idle()
+        approve(kernel)
+        kernel.run_until_idle()
 
     def finish() -> None:
         # Leases of the dead end, and retries are due, without a wait.
@@ -236,6 +279,7 @@ def one(folder: Path, url: str, shape: str, place: tuple[str, int]) -> bool:
             told = {"before": told_of(kernel)}
             for _ in range(20):
                 kernel.run_until_idle()
+                approve(kernel)
                 (execution,) = kernel.executions.find(workflow="desk")
                 if execution.status.finished:
                     break
@@ -254,21 +298,22 @@ def main() -> None:
     started, places = folder / "started", []
     # They import much, here once for all children.
     scripted_model(url)
-    if shape == "mcp":
+    if shape in OVER_MCP:
         import automate_mcp.provider
         import mcp  # noqa: F401
     anyio.run(anyio.sleep, 0)
     gc.freeze()  # else each child's collector copies all of it
     on_server(f"CREATE DATABASE {_name_of(started)}")
     ends(lambda: create(started, url, shape))
-    for number in range(1, 2 if when == "tool" else 100, int(sys.argv[5])):
+    for number in range(1, 2 if when in ("tool", "find") else 100, int(sys.argv[5])):
         base = f"{url.removesuffix('/v1')}/{when}-{number}/v1"
         places.append(number)
         place = folder / f"{when}-{number}"
         shutil.copytree(started, place)
         name = _name_of(place)
         on_server(f"CREATE DATABASE {name} TEMPLATE {_name_of(started)}")
-        died = one(place, base, shape, (when, number))
+        with serving(place, shape, (when, number)):
+            died = one(place, base, shape, (when, number))
         on_server(f"DROP DATABASE {name} WITH (FORCE)")
         if not died:
             break
