@@ -27,6 +27,7 @@ __all__ = ["BudgetAccount", "Budgets", "Reservation", "SpendingLimit"]
 _KEPT_SECONDS = 30 * 86_400.0
 _MOST_PURGED = 1_000
 _MOST_FOUND = 1_000
+_DEAD = "; what a process has reserved that died since is not given back, for it may be paid"
 
 Amounts = Mapping[str, "int | Decimal"]
 """Amounts by their units, as people read them: ``{"tokens": 500, "US dollars": 2}``."""
@@ -111,7 +112,8 @@ class Budgets:
         tenant_id: str | None = None,
     ) -> list[BudgetAccount]:
         """Return what was spent of the budgets that match, the newest first: a thousand at most."""
-        with self._storage.begin() as rows:
+        # No transaction: who looks holds up nobody, nor waits for who writes.
+        with self._storage.begin(atomic=False) as rows:
             root = None if execution_id is None else _root_of(rows, execution_id)
             asked = {"name": name, "execution_id": root, "tenant_id": tenant_id}
             where = [Where(key, "eq", value) for key, value in asked.items() if value is not None]
@@ -182,7 +184,8 @@ class _Claim:
                     f"the budget of {_shown(limit)} {unit} for {self._whose()} would be passed:"
                     f" {_shown(spent)} are spent, {_shown(reserved)} are reserved by calls that"
                     f" go on, and this call may take {_shown(more)}; {self._renewal()}",
-                    hint="raise the budget, or let the call take less",
+                    hint="raise the budget, or let the call take less"
+                    + (_DEAD if reserved else ""),
                     retryable=spent + more <= limit,
                 )
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import threading
 from datetime import datetime, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from automate_kernel import AutomateError, Kernel
 from automate_kernel.budgets import SpendingLimit, Budgets, Reservation
 from automate_kernel.operations.context import Call
 from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage.tables import BUDGET
 from automate_kernel.testing.clock import FakeClock
+from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,6 +111,34 @@ def test_a_refusal_reserves_nothing_and_says_what_is_spent(storage: Any) -> None
     (acme,) = budgets.find("llm", tenant_id="acme")
     assert (acme.spent, acme.reserved) == ({"tokens": 580}, {"tokens": 420})
     assert acme.ends_at is not None and f"renews at {acme.ends_at:%Y-%m-%d} 00:00 UTC" in text
+
+
+def test_who_looks_waits_for_nobody_who_writes(tmp_path: Path) -> None:
+    """On SQLite one writes at a time, and its turn may be long."""
+    writing, looking = (
+        SqlAlchemyStorage(
+            sa.create_engine(f"sqlite:///{tmp_path}/x.sqlite3", connect_args={"timeout": 0.1})
+        )
+        for _ in range(2)
+    )
+    writing.create_tables()
+    Budgets(writing).settle(Budgets(writing).reserve([ACME], {"tokens": 9}), {"tokens": 7})
+    with writing.begin() as rows:
+        rows.delete(BUDGET, [])
+        (account,) = Budgets(looking).find(tenant_id="acme")
+    assert account.spent == {"tokens": 7}
+
+
+def test_a_refusal_tells_what_is_with_reservations_of_the_dead(storage: Any) -> None:
+    """To wait until they have ended is no remedy: they count as spent then."""
+    budgets = Budgets(storage)
+    with pytest.raises(AutomateError) as alone:
+        budgets.reserve([ACME], {"tokens": 1_001})
+    budgets.reserve([ACME], {"tokens": 600})
+    with pytest.raises(AutomateError) as beside:
+        budgets.reserve([ACME], {"tokens": 600})
+    dead = "what a process has reserved that died since is not given back"
+    assert dead in str(beside.value) and dead not in str(alone.value)
 
 
 def test_what_the_dead_have_reserved_counts_as_spent(
