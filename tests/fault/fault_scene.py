@@ -20,6 +20,7 @@ import fault_kernel
 import processes
 import sqlalchemy as sa
 from automate_kernel.outbox.item import FINISHED
+from automate_kernel.storage.rows import Now, Where
 from automate_kernel.storage.tables import LANE, OUTBOX, STEP
 from automate_sqlalchemy import metadata
 from fault_invariants import Invariants, plain
@@ -218,6 +219,17 @@ class Scene(Invariants):
         self.processes.remove(process)
         process.kill()
         self.ledger.write("killed", process.pid, time.monotonic())
+
+    def lapse(self, process: Process) -> None:
+        """Take back what *process* held, which is dead, as if its leases had run out by now."""
+        held = [Where("lease_expires_at", "ne", None)]
+        with self.kernel.storage.begin() as rows:
+            owners = {row["lease_owner"] for row in rows.select(OUTBOX, held)}
+            for owner in owners:
+                if owner.rsplit("-", 2)[1] == str(process.pid):
+                    its = [*held, Where("lease_owner", "eq", owner)]
+                    rows.update(OUTBOX, its, {"lease_expires_at": Now(-1)})
+        self.outbox.reap()
 
     def stop_at(self, name: str) -> dict[str, str]:
         """The payload of a job that ends once the scene has gone on from *name*."""

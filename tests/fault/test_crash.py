@@ -10,6 +10,7 @@ import pytest
 from automate_kernel.outbox import NewItem
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from fault_scene import Scene, until
+from fault_scripts import pass_leases
 
 SEED = 20261125
 KEYS = 5
@@ -24,7 +25,7 @@ def test_kills_at_random_moments(open_scene: Callable[..., Scene], full: bool) -
     No step runs again once its result was saved, what a transactional handler writes is there
     exactly once, and items with one ordering key begin in their order.
     """
-    scene, choose = open_scene(1.0), random.Random(SEED)
+    scene, choose = open_scene(30.0), random.Random(SEED)
     job_count, effect_count, execution_count, kills = FULL if full else QUICK
     keyed: dict[str, list[str]] = {f"key-{n}": [] for n in range(KEYS)}
     # The kills come at random points of the work, not of the clock, and before it can be over.
@@ -48,6 +49,7 @@ def test_kills_at_random_moments(open_scene: Callable[..., Scene], full: bool) -
         name, process = scene.stopped()
         killed_while_working += scene.unfinished() > 0
         scene.kill(process)
+        scene.lapse(process)
         scene.go_on(name)
         scene.start()
     scene.drain()
@@ -95,7 +97,7 @@ def test_poison_items_end_as_failed(
 
     One that is cancelled meanwhile ends sooner, and nothing else suffers.
     """
-    scene = open_scene(0.5)
+    scene = open_scene(60.0)
     poison = [scene.outbox.enqueue("poison", max_attempts=3) for _ in range(8 if full else 2)]
     jobs = [scene.outbox.enqueue("job", {"seconds": 0.001}) for _ in range(100)]
     deaths = 0
@@ -108,6 +110,9 @@ def test_poison_items_end_as_failed(
             scene.kill(process)
             if cancelled:
                 scene.outbox.cancel(poison[:1])
+            # There is no other worker: all leases were its own, and nobody waits for their ends.
+            pass_leases(scene.kernel)
+            scene.outbox.reap()
     scene.stop_all()
     ended = poison[1:] if cancelled else poison
     scene.check(jobs, failed=ended)
@@ -122,7 +127,7 @@ def test_poison_items_end_as_failed(
 
 def test_killers_take_no_neighbour_with_them(open_scene: Callable[..., Scene], full: bool) -> None:
     """Items that kill their workers end as FAILED, and all that they were claimed with is done."""
-    scene = open_scene(0.5)
+    scene = open_scene(60.0)
     kinds = ["poison" if n % 5 == 2 else "job" for n in range(240 if full else 30)]
     ids = scene.outbox.enqueue_many(NewItem(kind) for kind in kinds)
     killers = [one for one, kind in zip(ids, kinds, strict=True) if kind == "poison"]
@@ -136,7 +141,7 @@ def test_killing_executions_take_no_neighbour_with_them(
     open_scene: Callable[..., Scene], full: bool
 ) -> None:
     """Of executions that are claimed together only those fail that kill their workers."""
-    scene = open_scene(0.5)
+    scene = open_scene(60.0)
     kills = [n % 6 == 2 for n in range(60 if full else 12)]
     ids = [scene.kernel.start("deadly", {"kills": one}) for one in kills]
     until_done_by_the_living(scene, 10 * sum(kills))
@@ -157,5 +162,8 @@ def until_done_by_the_living(scene: Scene, most_deaths: int) -> None:
         if not process.alive:
             deaths += 1
             scene.kill(process)
+            # There is no other worker: all leases were its own, and nobody waits for their ends.
+            pass_leases(scene.kernel)
+            scene.outbox.reap()
     scene.stop_all()
     scene.check_idle()

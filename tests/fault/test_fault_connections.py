@@ -14,6 +14,7 @@ from automate_kernel.errors import StorageError
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from fault_proxy import Proxy
 from fault_scene import Scene, until
+from fault_scripts import pass_leases
 
 SEED = 20261125
 
@@ -64,7 +65,8 @@ def test_a_connection_that_freezes(
 
     When the network is back, what it said late is refused, and it goes on with other work.
     """
-    scene = open_postgresql(0.5)
+    # Long, so that none but the test ends it: a busy machine keeps a worker from its heartbeat.
+    scene = open_postgresql(60.0)
     item_id = scene.outbox.enqueue(kind)
     hold = scene.ledger.switch("hold")
     hold.touch()
@@ -72,6 +74,7 @@ def test_a_connection_that_freezes(
     until(lambda: scene.words("holding"))
     proxy.freeze()
     hold.unlink()  # its handler ends, and it can't tell
+    pass_leases(scene.kernel)
     until(lambda: len(scene.outbox.reap()))
     rescuer = RowsOutboxStore(scene.kernel.storage, lease_seconds=600)
     claimed: list[Any] = []

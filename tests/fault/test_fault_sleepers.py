@@ -14,7 +14,7 @@ from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
 from automate_sqlalchemy import SqlAlchemyStorage
 from fault_scene import Scene, until
-from fault_scripts import recover
+from fault_scripts import pass_leases, recover
 
 _WAITING = "SELECT pid FROM pg_locks WHERE NOT granted"
 
@@ -29,7 +29,8 @@ def test_a_worker_that_wakes_after_its_lease(
 
     Nor can it if the new holder goes by its own name: the claim's token tells them apart.
     """
-    scene = open_scene(0.5)
+    # Long, so that none but the test ends it: a busy machine keeps a worker from its heartbeat.
+    scene = open_scene(60.0)
     kernel, outbox = scene.kernel, scene.outbox
     if kind == "effect" and not scene.postgresql:
         pytest.skip("on SQLite a transaction that is open keeps all others out")
@@ -43,6 +44,7 @@ def test_a_worker_that_wakes_after_its_lease(
     process = scene.start(worker_id="sleeper")
     until(lambda: scene.words("holding"))
     until(lambda: scene.stops_free_of_locks(process, item_id))
+    pass_leases(kernel)
     until(lambda: len(outbox.reap()))
 
     # With a long lease: the process recovers items too, once it is awake.
