@@ -227,9 +227,13 @@ def test_a_cancelled_call_stops(kernel: Kernel, shop: Shop, mode: str) -> None:
 
     async def ask() -> None:
         async with Client(server(kernel), mode=mode) as client:
-            with anyio.move_on_after(0.3):
-                await client.call_tool("shop_slow", {"seconds": 20})
-            with anyio.fail_after(5):
+            async with anyio.create_task_group() as group:
+                group.start_soon(client.call_tool, "shop_slow", {"seconds": 60})
+                with anyio.fail_after(20):
+                    while not shop.begun:
+                        await anyio.sleep(0.01)
+                group.cancel_scope.cancel()
+            with anyio.fail_after(20):
                 while not shop.cancelled:
                     await anyio.sleep(0.01)
             # The connection lives on.
@@ -324,11 +328,18 @@ def test_only_so_many_calls_run_at_once(kernel: Kernel, shop: Shop) -> None:
 
     async def ask() -> list[Any]:
         async with Client(server(kernel, most_calls=2)) as client:
-            calls = [client.call_tool("shop_slow", {"seconds": 0.3}) for _ in range(3)]
-            return list(await asyncio.gather(*calls))
+            calls = [
+                asyncio.ensure_future(client.call_tool("shop_slow", {"seconds": 60}))
+                for _ in range(3)
+            ]
+            ended, running = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            for each in running:
+                each.cancel()
+            await asyncio.wait(running)
+            return [each.result() for each in ended]
 
-    refused = [each for each in run(ask()) if each.is_error]
-    assert len(refused) == 1
+    refused = run(ask())
+    assert len(refused) == 1 and refused[0].is_error
     assert refused[0].structured_content["error"]["code"] == "RESOURCE_EXHAUSTED"
     assert refused[0].structured_content["error"]["retryable"]
 

@@ -118,7 +118,8 @@ def test_a_workflow_is_started_with_a_typed_payload(kernel: Kernel) -> None:
 
 def test_a_start_can_wait_for_the_end(kernel: Kernel) -> None:
     """For some seconds, while a worker runs it."""
-    told = Session(kernel).call("start_pack", work=True, payload={"article": "pen"}, wait_seconds=2)
+    claude, payload = Session(kernel, wait_seconds=30.0), {"article": "pen"}
+    told = claude.call("start_pack", work=True, payload=payload, wait_seconds=30)
     assert told["output"] == "1 x pen"
     late = Session(kernel).call("start_pack", payload={"article": "pen"}, wait_seconds=99)
     assert late["code"] == "INVALID_ARGUMENT"
@@ -135,7 +136,7 @@ def test_a_second_start_with_the_same_key_is_the_first(kernel: Kernel) -> None:
 
 def test_an_execution_is_approved_and_signalled(kernel: Kernel) -> None:
     """By whom the approval is for, and in the name of the token."""
-    claude, ann = Session(kernel), Session(kernel, ANN)
+    claude, ann = Session(kernel, wait_seconds=30.0), Session(kernel, ANN)
     started = claude.call("start_order", payload={"order": 12})
     kernel.run_until_idle()
     told = claude.call("execution_status", execution_id=started["execution_id"])

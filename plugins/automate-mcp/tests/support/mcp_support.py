@@ -25,7 +25,7 @@ from automate_kernel.operations.context import Call
 SECRET = "s3cr3t-that-nobody-may-see-4711"
 
 
-def run(work: Any, seconds: float = 30.0) -> Any:
+def run(work: Any, seconds: float = 90.0) -> Any:
     """Run a coroutine to its end, within some seconds."""
 
     async def bounded() -> Any:
@@ -45,6 +45,7 @@ class Shop:
 
     def __init__(self, kernel: Kernel) -> None:
         self.refunds: list[int] = []
+        self.begun: list[str] = []
         self.cancelled: list[str] = []
         self.kernel = kernel
         kernel.action("shop.find", read_only=True)(self.find)
@@ -67,6 +68,7 @@ class Shop:
 
     async def slow(self, seconds: float, call: Call) -> str:
         """Take a while, and say how far it is."""
+        self.begun.append("slow")
         try:
             for step in range(10):
                 call.progress((step + 1) / 10, f"step {step + 1}")
@@ -125,7 +127,7 @@ async def recorded(transport: Any, transcript: list[str]) -> AsyncIterator[Any]:
             tasks.cancel_scope.cancel()
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 40.0) -> None:
     """Wait until something is so that another thread or process brings about."""
     end = time.monotonic() + seconds
     while not condition():

@@ -58,6 +58,8 @@ def die() -> str:
 async def hang() -> str:
     """Never answer, and say so if the call is cancelled."""
     try:
+        with open("hangs", "w"):
+            pass
         await asyncio.sleep(3600)
     except asyncio.CancelledError:
         with open("cancelled", "w"):
