@@ -297,6 +297,8 @@ class Kernel:
             # More plugins may come, so it is no error; but a near miss is a slip.
             if "did you mean" in line:
                 logger.warning("%s", line)
+        for line in self.plugins.hidden():
+            logger.warning("%s", line)
 
     def _backends(self, secrets: Any) -> Iterable[SecretsBackend]:
         if secrets is None:

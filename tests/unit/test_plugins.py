@@ -206,6 +206,69 @@ def test_a_broken_plugin_harms_nobody_else(
     assert len([r for r in caplog.records if r.levelname == "ERROR"]) == 1, "logged once"
 
 
+@pytest.mark.parametrize(
+    ("group", "target", "remedy"),
+    [
+        ("connectors", "odd_targets", "write odd_targets:Pinger, odd_targets:Second, or"),
+        ("connectors", "odd_targets.Pinger", "write odd_targets:Pinger, or reinstall"),
+        ("connectors", "odd_targets:INSTANCE", "name its class, odd_targets:Pinger"),
+        ("connectors", "odd_targets.gone:Pinger", "odd_targets has no module 'gone'"),
+        ("providers", "odd_targets:Pinger", "in the entry-point group automate.connectors"),
+        ("connectors", "odd_targets:function", "derive the class from automate_kernel.connectors"),
+    ],
+)
+def test_a_wrong_target_is_told_with_the_right_one(
+    install: Install, group: str, target: str, remedy: str
+) -> None:
+    """Its author names the module, the instance, or the group of another kind."""
+    more = """
+    class Second(Pinger):
+        key = "second"
+
+    INSTANCE = Pinger()
+
+    def function(): ...
+"""
+    source = connector("odd") + more
+    install("odd-targets", {f"automate.{group}": {"odd": target}}, {"odd_targets": source})
+    with pytest.raises(PluginError) as caught:
+        Plugins().get(group.rstrip("s"), "odd")
+    assert remedy in str(caught.value)
+
+
+def test_a_wrong_key_is_told_with_the_rule(
+    install: Install, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(
+        "odd-keys",
+        {"automate.connectors": {"Bad": "k:X"}, "automate.filters": {"my-filter": "k:x"}},
+        {},
+    )
+    Plugins().records()
+    assert "must rename the entry point, with lower-case letters, digits" in caplog.text
+    assert "must rename the entry point, with letters, digits and _" in caplog.text
+
+
+def test_a_connector_and_a_provider_of_one_key_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """The operations of one were not found, and nobody knew why."""
+
+    class One(Connector):
+        key = "twin"
+
+    class Other(BaseProvider):
+        key = "twin"
+
+    kernel = Kernel(plugins=[One, Other], discover=False)
+    assert kernel.plugins.hidden() == [
+        "there are a connector and a provider 'twin': actions are looked for in the connector"
+        " alone, and both read the config of that key"
+    ]
+    assert "a connector and a provider 'twin'" in caplog.text
+    caplog.clear()
+    Kernel(plugins=[One], discover=False)
+    assert caplog.text == ""
+
+
 def test_ctrl_c_at_import_still_interrupts(install: Install) -> None:
     """An interrupt is the user's, and is not held for a plugin's failure."""
     install(

@@ -224,7 +224,9 @@ def _imported(check: PluginCheck) -> Iterator[Fault]:
     loaded = check.loaded
     for found, error in check.failures.items():
         origin = f"{found.distribution} {found.version}"
-        remedy = remedy_for(error, kind=found.kind, key=found.key, origin=origin)
+        remedy = remedy_for(
+            error, kind=found.kind, key=found.key, origin=origin, target=found.target
+        )
         text, _ = describe_failure(error)
         yield f"{found.kind} {found.key}: {text}", remedy
     for found in loaded:

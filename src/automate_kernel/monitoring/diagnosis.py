@@ -317,6 +317,8 @@ def plugin_findings(kernel: Kernel) -> list[Finding]:
         found.append(Finding("plugins", "warn", text, "correct disabled or winners"))
     remedy = "correct the key, or install the plugin"
     found += [Finding("plugins", "warn", text, remedy) for text in kernel.unused_config]
+    other = "register one of them with another key="
+    found += [Finding("plugins", "warn", text, other) for text in kernel.plugins.hidden()]
     found += [
         Finding("plugins", "fail", error.message, error.hint)
         for error in kernel.plugin_problems(kernel.operations.config).values()

@@ -61,10 +61,11 @@ class Candidate:
         elif not kind.takes_key(found.key):
             candidate.state = PluginState.BROKEN
             candidate.error = f"{found.key!r} is no key for plugins of kind {kind}"
-            candidate.remedy = f"its author ({candidate.origin}) must rename the entry point"
+            author = f"its author ({candidate.origin}) must rename the entry point"
+            candidate.remedy = f"{author}, with {kind.key_rule}"
         if candidate.state is not PluginState.DISCOVERED:
-            text = "%s %r from %s is not used: %s"
-            logger.error(text, kind, candidate.key, candidate.origin, candidate.error)
+            text, remedy = "%s %r from %s is not used: %s (%s)", candidate.remedy
+            logger.error(text, kind, candidate.key, candidate.origin, candidate.error, remedy)
         return candidate
 
     @property

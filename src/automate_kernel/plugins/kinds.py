@@ -6,7 +6,7 @@ import re
 import sys
 from dataclasses import dataclass
 from inspect import getattr_static
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from automate_kernel.errors import ErrorCodes, PluginError, did_you_mean, type_name
@@ -14,6 +14,7 @@ from automate_kernel.plugins.compatibility import incompatibility
 from automate_kernel.plugins.targets import load_target
 
 _KEY = r"[a-z][a-z0-9_-]{0,63}"
+_MOST_NAMED = 5
 _ANY_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}"
 
 
@@ -26,6 +27,40 @@ def _called_on_the_class(plugin: type, base: type) -> str | None:
             ):
                 return name
     return None
+
+
+def _misfit(plugin: Any, base: type, target: str) -> PluginError:
+    """Return the error for *plugin*, named *target*, that is no subclass of *base*."""
+    derive = f"derive the class from {base.__module__}.{base.__name__}; register classes"
+    if isinstance(plugin, ModuleType):
+        module = plugin.__name__
+        own = [
+            f"{module}:{name}"
+            for name, each in vars(plugin).items()
+            if isinstance(each, type)
+            and issubclass(each, base)
+            and each.__module__.partition(".")[0] == module.partition(".")[0]
+        ]
+        hint = (
+            f"write {', '.join(own[:_MOST_NAMED])}"
+            if own
+            else f"write {module}:Class, and {derive}"
+        )
+        return PluginError(f"{target} is a module, and no class", hint=hint)
+    if not isinstance(plugin, type):
+        cls = type(plugin)
+        known = f"name its class, {cls.__module__}:{cls.__qualname__}"
+        hint = known if isinstance(plugin, base) else derive
+        return PluginError(f"{target} is {type_name(plugin)}, and no class", hint=hint)
+    try:
+        kind = kind_of_class(plugin)
+    except PluginError:
+        problem = f"{target} is no subclass of {base.__name__}: it is {plugin.__qualname__}"
+        return PluginError(problem, hint=derive)
+    return PluginError(
+        f"{target} is no subclass of {base.__name__}: it is a {kind}",
+        hint=f"announce it in the entry-point group {kind.groups[0]}, or {derive}",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +83,13 @@ class Kind:
     def __str__(self) -> str:
         return self.name.replace("_", " ")
 
+    @property
+    def key_rule(self) -> str:
+        """The rule for keys of this kind, for people."""
+        if self.key_pattern == _KEY:
+            return "lower-case letters, digits, _ and -, with a letter first"
+        return "letters, digits and _, and no digit first: templates read it as a name"
+
     def takes_key(self, key: str) -> bool:
         """Return True if *key* is written as keys of this kind are."""
         return re.fullmatch(self.key_pattern, key) is not None
@@ -58,20 +100,14 @@ class Kind:
             raise PluginError(
                 f"{key!r} is no key for plugins of kind {self}",
                 code=ErrorCodes.INVALID_ARGUMENT,
-                hint="use lower-case letters, digits, _ and -, with a letter first"
-                if self.key_pattern == _KEY
-                else "use letters, digits and _, and no digit first: templates read it as a name",
+                hint=f"use {self.key_rule}",
             )
 
     def require_fit(self, plugin: Any, target: str) -> None:
         """Raise `PluginError` if *plugin*, named *target*, can't be a plugin of this kind."""
         base: type | None = load_target(self.base) if self.base else None
         if base is not None and not (isinstance(plugin, type) and issubclass(plugin, base)):
-            what = plugin.__qualname__ if isinstance(plugin, type) else type(plugin).__name__
-            raise PluginError(
-                f"{target} is no subclass of {base.__name__}: it is {what}",
-                hint=f"derive the class from {base.__module__}.{base.__name__}; register classes",
-            )
+            raise _misfit(plugin, base, target)
         if lacking := sorted(getattr(plugin, "__abstractmethods__", ())):
             raise PluginError(
                 f"{target} can't be made: it lacks {', '.join(lacking)}",

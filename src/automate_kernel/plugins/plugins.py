@@ -147,6 +147,15 @@ class Plugins:
             if key not in known
         ]
 
+    def hidden(self) -> list[str]:
+        """Return a line for each provider whose operations a connector of the same key hides."""
+        both = {*self.connectors.keys()} & {*self.providers.keys()}
+        return [
+            f"there are a connector and a provider {key!r}: actions are looked for in the connector"
+            " alone, and both read the config of that key"
+            for key in sorted(both)
+        ]
+
     def unmatched(self) -> list[str]:
         """Return the names in *disabled* and *winners* that fit no plugin: misspellings, likely."""
         records = self.records()

@@ -281,7 +281,7 @@ class Registry(Generic[T]):
             candidate.error, candidate.traceback = describe_failure(error)
             candidate.remedy = remedy_for(
                 error, kind=self.kind.name, key=candidate.key, origin=candidate.origin,
-                distribution=candidate.distribution,
+                target=candidate.target, distribution=candidate.distribution,
             )  # fmt: skip
             self._forget(candidate.key)
         text = "%s %r from %s is %s and is not used: %s"

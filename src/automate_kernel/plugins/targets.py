@@ -80,11 +80,19 @@ def is_being_imported(target: str) -> bool:
 
 
 def remedy_for(
-    error: BaseException, *, kind: str, key: str, origin: str, distribution: str | None = None
+    error: BaseException,
+    *,
+    kind: str,
+    key: str,
+    origin: str,
+    target: str = "",
+    distribution: str | None = None,
 ) -> str:
-    """Return advice for the application about a plugin that did not load."""
+    """Return advice for the application about a plugin, of that *target*, that did not load."""
     off = f"or switch it off with disabled=['{kind}:{key}']"
     if isinstance(error, ModuleNotFoundError):
+        if own := _own_target(error.name or "", target):
+            return f"{own}, or reinstall {origin}, {off}"
         extra = extra_with(error.name, distribution)
         if extra is not None:
             return f"pip install '{distribution}[{extra}]', which it needs for this, {off}"
@@ -96,8 +104,19 @@ def remedy_for(
     if isinstance(error, AttributeError):
         return f"correct the target, or upgrade {origin}, {off}"
     if isinstance(error, PluginError) and error.hint:
-        return f"{error.hint}, {off}"
+        return f"{error.hint}{' ' if error.hint.endswith('?') else ', '}{off}"
     return f"see the traceback; report it to the author of {origin}, {off}"
+
+
+def _own_target(missing: str, target: str) -> str:
+    """Return the remedy where the module *missing* is the one that *target* itself names."""
+    module = target.partition(":")[0]
+    owner, _, name = missing.rpartition(".")
+    if not owner or not f"{module}.".startswith(f"{missing}."):
+        return ""
+    if missing == target and hasattr(sys.modules.get(owner), name):
+        return f"write {owner}:{name}"
+    return f"correct {target}: {owner} has no module {name!r}"
 
 
 def describe_failure(error: BaseException) -> tuple[str, str]:
