@@ -13,10 +13,13 @@ from typing import Any, ClassVar, Optional
 import pytest
 from automate_kernel.connectors import Connector, action, options
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.context import ConnectorContext
+from automate_kernel.operations.context import ConnectorContext, ProviderContext
+from automate_kernel.providers import BaseProvider, capability
 from automate_kernel.testing import blocking_calls
 from automate_kernel.testing.blocking_calls import run_watched
 from automate_kernel.testing.connectors import ConnectorContract
+from automate_kernel.testing.filters import FilterContract
+from automate_kernel.testing.providers import ProviderContract
 from pydantic import BaseModel, Field, computed_field
 
 HERE = Path(__file__)
@@ -325,3 +328,50 @@ def test_bad_configs_without_a_check_are_a_mistake() -> None:
     with pytest.raises(AssertionError, match="needs a check"):
         Suite().test_its_connection_test_refuses_a_bad_config(Fine())
     assert ErrorCodes.INTERNAL.retryable
+
+
+def made_by(contract: type, **members: Any) -> Any:
+    return type("Made", (contract,), members)()
+
+
+class Adder(BaseProvider):
+    key = "adder"
+    display_name = "Adder"
+
+    @capability
+    def add(self, count: int = None, name: Optional[str] = None) -> int:  # type: ignore[assignment]  # noqa: RUF013
+        return 1
+
+
+def test_a_plugin_of_another_kind_fails_its_suite() -> None:
+    """Its errors told of attributes that are not there."""
+    for contract, given, says in (
+        (ConnectorContract, Adder, "Adder is a provider, and Made has the contract of a connector"),
+        (ProviderContract, Adder({}, ctx=ProviderContext(key="x")), "is an Adder, and no class"),
+    ):
+        with pytest.raises(pytest.fail.Exception, match=says):
+            made_by(contract, plugin_class=given)._make()
+
+
+def test_a_default_that_is_no_value_of_its_field_fails() -> None:
+    """The published schema says that it is text, and the form shows it as left out."""
+    suite = made_by(ProviderContract, plugin_class=Adder)
+    with pytest.raises(
+        pytest.fail.Exception, match=r"'add': the default of the field 'count'.*with \| None"
+    ):
+        suite.test_operations_have_unique_names_and_valid_schemas(suite._make())
+
+
+def test_a_filter_may_stand_in_its_suite_as_it_is() -> None:
+    """It would be a method there, and its value the suite."""
+
+    def shout(value: str) -> str:
+        return value.upper()
+
+    for each in (shout, staticmethod(shout)):
+        suite = made_by(FilterContract, filter=each)
+        assert (suite._function, suite._name) == (shout, "shout")
+    with pytest.raises(AssertionError, match="the function of 'shout' has no docstring"):
+        suite.test_it_says_what_it_gives(shout)
+    with pytest.raises(AssertionError, match="is no name for a filter: give it a def"):
+        made_by(FilterContract, filter=lambda value: value).test_templates_can_call_it(str)

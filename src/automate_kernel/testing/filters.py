@@ -10,6 +10,7 @@ The contract of a template filter, as tests that its author inherits.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -42,7 +43,7 @@ class FilterContract:
     @pytest.fixture
     def plugin(self) -> Callable[..., Any]:
         """Return the filter under test."""
-        return self.filter
+        return self._function
 
     @pytest.fixture
     def render(self, plugin: Callable[..., Any]) -> Callable[[Any], Any]:
@@ -53,12 +54,20 @@ class FilterContract:
         return lambda text: engine.compile(text).render(TemplateContext())
 
     @property
+    def _function(self) -> Callable[..., Any]:
+        # Not self.filter: a plain function would be a method, whose value is this class.
+        found = inspect.getattr_static(type(self), "filter")
+        function: Callable[..., Any] = getattr(found, "__func__", found)
+        return function
+
+    @property
     def _name(self) -> str:
-        return self.name or self.filter.__name__
+        return self.name or self._function.__name__
 
     def test_templates_can_call_it(self, plugin: Callable[..., Any]) -> None:
         """Its name can be written in a template, and it is no ``async def``."""
-        assert self.kind.takes_key(self._name), "letters, digits and _"
+        problem = f"{self._name!r} is no name for a filter: give it a def, or say name = …"
+        assert self.kind.takes_key(self._name), problem
         FilterRegistry().register(self._name, plugin)
 
     def test_examples_give_what_they_should(self, render: Callable[[Any], Any]) -> None:
@@ -78,7 +87,7 @@ class FilterContract:
 
     def test_it_says_what_it_gives(self, plugin: Callable[..., Any]) -> None:
         """Its docstring is what an author of workflows reads of it."""
-        assert (plugin.__doc__ or "").strip()
+        assert (plugin.__doc__ or "").strip(), f"the function of {self._name!r} has no docstring"
 
     def test_its_manifest_says_the_same(self, plugin: Callable[..., Any]) -> None:
         """The package's ``automate.json``, if there is one, says of it what its code says."""

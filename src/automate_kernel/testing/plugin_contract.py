@@ -12,12 +12,12 @@ from typing import Any, ClassVar, NoReturn
 
 import pytest
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, type_name
 from automate_kernel.operations.plugin import Plugin, create
 from automate_kernel.operations.schemas import is_model
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.plugins.declarations import options_problems
-from automate_kernel.plugins.kinds import Kind
+from automate_kernel.plugins.kinds import Kind, kind_of_class
 from automate_kernel.testing.blocking_calls import run_watched
 from automate_kernel.testing.connection_tests import require_refusal, unreachable_configs
 from automate_kernel.testing.packages import require_example, require_no_drift
@@ -39,7 +39,8 @@ def finished(result: Any) -> Any:
 
 def require_unique(names: list[str]) -> None:
     """Fail for a name that is there twice."""
-    assert not [name for name, count in Counter(names).items() if count > 1]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    assert not twice, f"these names are there twice: {', '.join(twice)}"
 
 
 def require_json(value: Any) -> None:
@@ -58,6 +59,25 @@ def require_json_schema(schema: Any) -> None:
     jsonschema.validators.validator_for(
         schema, default=jsonschema.Draft202012Validator
     ).check_schema(schema)
+
+
+def require_defaults(spec: OperationSpec) -> None:
+    """Fail for a default that its field doesn't take; needs the extra ``jsonschema``."""
+    try:
+        from jsonschema import Draft202012Validator
+    except ImportError:
+        return
+    schema = spec.json_schema()
+    for name, field in schema.get("properties", {}).items():
+        if isinstance(field, Mapping) and "default" in field:
+            whole = {"$defs": schema.get("$defs", {}), **field}
+            if not Draft202012Validator(whole).is_valid(field["default"]):
+                remedy = "None is one of a field with | None" if field["default"] is None else ""
+                pytest.fail(
+                    f"{spec.name!r}: the default of the field {name!r} is no value of it"
+                    + (f" ({remedy})" if remedy else ""),
+                    pytrace=False,
+                )
 
 
 def fail_for_fixture(name: str, test: str, otherwise: str = "") -> NoReturn:
@@ -107,6 +127,14 @@ class PluginContract:
         cls, test = self.plugin_class, type(self).__name__
         if cls is None:
             fail_for_fixture(self.kind.name, test, "say plugin_class = …, or ")
+        if not isinstance(cls, type):
+            pytest.fail(f"plugin_class of {test} is {type_name(cls)}, and no class", pytrace=False)
+        kind = kind_of_class(cls)
+        if kind is not self.kind:
+            pytest.fail(
+                f"{cls.__name__} is a {kind}, and {test} has the contract of a {self.kind}",
+                pytrace=False,
+            )
         failure = None
         try:
             return create(cls, self.config, cls.context_class(key=cls.key, secrets=AnySecret()))
@@ -135,6 +163,7 @@ class PluginContract:
         require_unique([spec.name for spec in specs])
         for spec in specs:
             require_json_schema(spec.json_schema())
+            require_defaults(spec)
             if (output := spec.output_json_schema()) is not None:
                 require_json_schema(output)
 
