@@ -226,10 +226,19 @@ def test_a_refused_coroutine_is_closed() -> None:
     async def helper() -> int:
         return 1
 
-    made = helper()
+    made = [helper() for _ in range(3)]
+    with pytest.raises(PayloadError, match=r"\[0\] is a coroutine, which nobody has awaited"):
+        encode_json(made, "payload")
+    assert [each.cr_frame for each in made] == [None] * 3
+    shared: list[Any] = [helper()]
+    for _ in range(60):
+        shared = [shared, shared]
     with pytest.raises(PayloadError, match="nobody has awaited"):
-        encode_json([made], "payload")
-    assert made.cr_frame is None
+        encode_json(shared, "payload")
+    mixed = {"a": {1}, "b": helper()}
+    with pytest.raises(PayloadError, match="a is a set"):
+        encode_json(mixed, "payload")
+    mixed["b"].close()  # type: ignore[union-attr]  # it may still be awaited
 
 
 def test_an_init_that_reads_the_config_before_it_is_there() -> None:

@@ -96,6 +96,10 @@ class UnstorableError(Exception):
         return error(f"the {name} can't be {verb}: {where} {self.message}", hint=self.hint)
 
 
+class UnawaitedError(UnstorableError):
+    """A part of a value is a coroutine or the like, for which nobody has waited."""
+
+
 def encode_json(
     value: Any,
     name: str,
@@ -201,7 +205,23 @@ def plain_json(
     put around it, and *most* values. *other* converts a value of another type; it returns
     `NotImplemented` for one that it doesn't know, and the error for one that it can't convert.
     """
-    return _Copy(levels, inside, most, other).of(value, ())
+    try:
+        return _Copy(levels, inside, most, other).of(value, ())
+    except UnawaitedError:
+        # Else Python warns of each of them later, and at an innocent place.
+        _close_coroutines(value, levels + inside, set())
+        raise
+
+
+def _close_coroutines(value: Any, levels: int, seen: set[int]) -> None:
+    """Close the coroutines in *value*, however many there are: a list of them is a usual slip."""
+    if isinstance(value, Coroutine):
+        value.close()
+    elif levels > 0 and isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
+        seen.add(id(value))
+        for part in value.values() if isinstance(value, Mapping) else value:
+            if type(part) not in _SCALARS:
+                _close_coroutines(part, levels - 1, seen)
 
 
 @dataclass(slots=True)
@@ -302,9 +322,7 @@ def _foreign(path: tuple[str | int, ...], value: Any) -> UnstorableError:
         hint = "none is stored: name it in the input of the action that needs it"
         return UnstorableError(path, "is a secret", hint)
     if isinstance(value, Awaitable):
-        if isinstance(value, Coroutine):
-            value.close()  # else Python warns of it later, and at an innocent place
-        return UnstorableError(path, f"is {type_name(value)}, which nobody has awaited", "await it")
+        return UnawaitedError(path, f"is {type_name(value)}, which nobody has awaited", "await it")
     if isinstance(value, (Iterator, AsyncIterator)):
         hint = "pass a list of what it gives"
         return UnstorableError(path, f"is {type_name(value)}, which can be read once", hint)
