@@ -22,7 +22,8 @@ from automate_kernel.errors import (
 )
 from automate_kernel.http.app import webhook_app
 from automate_kernel.http.operations import ExposedOperations, OperationProblem
-from automate_kernel.operations.exposure import shown_error
+from automate_kernel.operations.exposure import check_sent, shown_error
+from automate_kernel.operations.spec import operation_from_function
 from automate_kernel.secrets import Redactor
 
 TOKEN, SECRET = "an-operations-token", "s3cr3t-of-the-host-9f"
@@ -568,3 +569,19 @@ def test_the_allow_list_is_checked(kernel: Kernel) -> None:
     with pytest.raises(ConfigError, match="a list of names"):
         ExposedOperations(kernel, [""])
     assert list(ExposedOperations(kernel, "math.add").specs()) == ["math.add"]
+
+
+@pytest.mark.parametrize("number", [10**400, float("inf"), float("nan")])
+def test_a_number_that_json_has_not_is_no_input(number: float) -> None:
+    """Whatever the schema takes: it would reach the operation as an infinite one."""
+
+    def scale(ratio: float) -> float:
+        return ratio
+
+    spec = operation_from_function(scale)
+    with pytest.raises(
+        AutomateError, match=r"input of 'math.scale' is not valid: ratio: "
+    ) as error:
+        check_sent("math.scale", spec, {"ratio": number})
+    assert error.value.code is ErrorCodes.INVALID_ARGUMENT
+    check_sent("math.scale", spec, {"ratio": 1e308})

@@ -143,6 +143,14 @@ def test_wrong_input_is_told_by_field(kernel: Kernel, shop: Shop) -> None:
     assert error["problems"][0]["field"] == "number"
 
 
+def test_a_number_that_readers_make_infinite_is_refused(kernel: Kernel, shop: Shop) -> None:
+    """Python reads ``1e400`` as such a one, and whole numbers of any length."""
+    result = call(kernel, "shop_find", {"number": 10**400})
+    problems = result.structured_content["error"]["problems"]
+    assert [each["field"] for each in problems] == ["number"]
+    assert "larger than the numbers that JSON readers take" in problems[0]["message"]
+
+
 def test_an_error_has_its_code_and_hint(kernel: Kernel, shop: Shop) -> None:
     """And whether a retry can help, and after how long."""
     result = call(kernel, "shop_fail", {"code": "UNAVAILABLE"})

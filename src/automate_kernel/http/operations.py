@@ -17,7 +17,6 @@ from automate_kernel.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
-    PayloadError,
     did_you_mean,
 )
 from automate_kernel.http.answers import HttpAnswer, HttpError
@@ -25,13 +24,13 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.operations.exposure import (
     allowed_operations,
     callers_key,
+    check_sent,
     hiding_secrets,
     is_allowed,
     shown_error,
 )
 from automate_kernel.operations.fields import input_fields
-from automate_kernel.operations.outputs import answered_output, json_document
-from automate_kernel.operations.schemas import invalid, unwritable
+from automate_kernel.operations.outputs import answered_output
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.item import bounded_seconds, check_text
 from automate_kernel.secrets.logs import get_logger
@@ -167,14 +166,6 @@ class WrongRequestError(AutomateError):
     default_code = ErrorCodes.INVALID_ARGUMENT
 
 
-def _require_finite(data: Any, name: str) -> None:
-    """Refuse numbers that JSON's readers make infinite: Python takes ``1e400`` for such a one."""
-    try:
-        json_document(data, "input")
-    except PayloadError:
-        raise invalid(f"input of {name!r}", [unwritable(data)]) from None
-
-
 def _check_request(**texts: str | None) -> None:
     for name, text in texts.items():
         if text is not None:
@@ -280,8 +271,7 @@ class ExposedOperations:
         _check_request(tenant_id=tenant_id, idempotency_key=idempotency_key)
         spec = self.find(name, tenant_id=tenant_id)
         given = {} if data is None else data
-        _require_finite(given, name)
-        spec.validate(given, called=name)
+        check_sent(name, spec, given)
         if idempotency_key is not None:
             idempotency_key = callers_key(
                 idempotency_key, tenant_id=tenant_id, caller=caller, name=name

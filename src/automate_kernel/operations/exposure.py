@@ -11,9 +11,17 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, is_setup_fault
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    PayloadError,
+    is_setup_fault,
+)
 from automate_kernel.operations.invoker import Invoker
+from automate_kernel.operations.outputs import json_document
 from automate_kernel.operations.portable_schemas import portable
+from automate_kernel.operations.schemas import invalid, unwritable
 from automate_kernel.operations.spec import NAME_PATTERN, OperationSpec
 from automate_kernel.secrets import Redactor
 from automate_kernel.secrets.logs import get_logger
@@ -25,6 +33,20 @@ logger: logging.Logger = get_logger(__name__)
 _OURS = "It failed. The log of the service says why."
 _LONGEST_TOOL, _DIGEST = 64, 8
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def check_sent(name: str, spec: OperationSpec, data: Any) -> None:
+    """
+    Check what a client has sent as the input of the operation *name*.
+
+    Raises ``INVALID_ARGUMENT`` that names each wrong field. Numbers that JSON's readers make
+    infinite are wrong for every schema: Python reads ``1e400`` as such a one.
+    """
+    try:
+        json_document(data, "input")
+    except PayloadError:
+        raise invalid(f"input of {name!r}", [unwritable(data)]) from None
+    spec.validate(data, called=name)
 
 
 def is_allowed(name: str, spec: OperationSpec, allowed: Iterable[str]) -> bool:

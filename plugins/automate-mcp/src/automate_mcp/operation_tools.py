@@ -10,7 +10,7 @@ from mcp import types
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import Call
-from automate_kernel.operations.exposure import hiding_secrets
+from automate_kernel.operations.exposure import check_sent, hiding_secrets
 from automate_kernel.operations.portable_schemas import portable
 from automate_kernel.operations.schemas import compile_schema
 from automate_kernel.operations.spec import OperationSpec
@@ -59,7 +59,7 @@ class OperationTool:
     ) -> types.CallToolResult:
         """Return the output, or the execution that waits for an approval. *key* is its own."""
         # Here, for the problems by field; and before a person is asked.
-        self.spec.validate(arguments)
+        check_sent(self.operation, self.spec, arguments)
         if self.spec.destructive:
             return await self.approved.call(caller, self.operation, arguments, key, send)
         report = LiveReport(EnteringRedaction(self.kernel.redactor))
