@@ -486,21 +486,22 @@ def _begun_children(rows: Rows, row: Row, gone: Forgotten) -> dict[StepKey, tupl
     }
     if not stopped:
         return {}
-    found: dict[StepKey, tuple[Row, BegunChild]] = {}
+    latest: dict[StepKey, Row] = {}
     for child in _last_children(rows, row):
-        step = stopped.get(begun_for(child) or ("", -1))
-        if step is None:
-            continue
-        # The latest counts: one may have been retried with another.
-        found.pop((step["step_id"], step["position"]), None)
+        key = begun_for(child)
+        # One may have been retried with another.
+        if key in stopped:
+            latest[key] = child
+    found: dict[StepKey, tuple[Row, BegunChild]] = {}
+    workflows: dict[str, Workflow] = {}
+    for key, child in latest.items():
         # The step has started the first of its chain.
         first = [child]
         if child["chain_id"] is not None:
             its = [Where("id", "eq", child["chain_id"])]
             first = rows.select(EXECUTION, its, columns=("id", "event"))
-        if first and _may_go_on(rows, child, step):
-            begun = BegunChild.of_rows(first[0], child)
-            found[step["step_id"], step["position"]] = step, begun
+        if first and _may_go_on(rows, child, stopped[key], workflows):
+            found[key] = stopped[key], BegunChild.of_rows(first[0], child)
     return found
 
 
@@ -523,8 +524,12 @@ def _last_children(rows: Rows, row: Row) -> list[Row]:
     return sorted(found, key=lambda each: (each["created_at"], each["id"]))
 
 
-def _may_go_on(rows: Rows, child: Row, step: Row) -> bool:
-    """Return True if *child*, which *step* has begun, may go on with its parent."""
+def _may_go_on(rows: Rows, child: Row, step: Row, workflows: dict[str, Workflow]) -> bool:
+    """
+    Return True if *child*, which *step* has begun, may go on with its parent.
+
+    *workflows* are those that were read already: many may be of one.
+    """
     status = ExecutionStatus(child["status"])
     if not status.finished:
         # Somebody has resumed it, unless it is being cancelled since nobody waits for it.
@@ -533,8 +538,11 @@ def _may_go_on(rows: Rows, child: Row, step: Row) -> bool:
         return failed and not late and status is not ExecutionStatus.CANCELLING
     if status is ExecutionStatus.COMPLETED:
         return True
+    definition_id = child["definition_id"]
     try:
-        forgotten(rows, child["id"], stored_workflow(rows, child["definition_id"]))
+        if definition_id not in workflows:
+            workflows[definition_id] = stored_workflow(rows, definition_id)
+        forgotten(rows, child["id"], workflows[definition_id])
     except AutomateError as error:
         if error.retryable:
             raise
