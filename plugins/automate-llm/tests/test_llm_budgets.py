@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from llm_support import completion, says, scripted, streamed
+from llm_support import answers_given, calls, completion, says, scripted, streamed
 from pydantic_ai import Agent, ImageUrl
 
 from automate_kernel import AutomateError, Kernel
@@ -207,6 +207,43 @@ def test_an_agent_in_a_sub_workflow_spends_of_the_budget_of_the_whole():
         kernel.executions.purge(older_than_seconds=0)
         kernel.executions.purge(older_than_seconds=0)
         assert kernel.budgets.find(execution_id=execution.id) == []
+
+
+def test_an_agent_whose_budget_was_used_up_goes_on_once_that_is_raised():
+    """Its parent is resumed: what was answered before is not paid again."""
+
+    def desk(request: dict[str, Any]) -> Any:
+        return says("done") if answers_given(request) == 2 else calls(("orders_find", {"n": 7}))
+
+    storage = MemoryStorage()
+
+    def deployed(url: str, tokens: int) -> Kernel:
+        kernel = kernel_with(url, {"execution": {"tokens": tokens}}, storage)
+
+        @kernel.action("orders.find", read_only=True)
+        def find(n: int) -> int:
+            return n
+
+        add_agents(kernel, ["orders.find"])
+        task = {"prompt": "x", "tools": ["orders.find"]}
+        agent = {"id": "a", "workflow": "llm.agent", "input": task}
+        kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": [agent]})
+        return kernel
+
+    with scripted(desk) as service:
+        execution = deployed(service.url, 1_000).run("w")
+        assert execution.error_code == "RESOURCE_EXHAUSTED", execution.error
+        assert "raise the budget" in execution.error
+        before = len(service.requests)
+        assert 0 < before < 3
+        raised = deployed(service.url, 10_000)
+        raised.executions.resume(execution.id)
+        raised.run_until_idle()
+        execution = raised.executions.get(execution.id)
+        assert execution.step("a").output["output"] == "done", execution.error
+        assert len(service.requests) == 3
+        (account,) = raised.budgets.find(execution_id=execution.id)
+        assert account.spent["tokens"] == 75 == execution.step("a").output["input_tokens"] + 15
 
 
 def test_an_agent_of_ones_own_asks_for_no_longer_answer_than_was_reserved():
