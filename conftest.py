@@ -5,10 +5,13 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
-# A busy machine is no failure: no example has to be ready within a time.
-hypothesis.settings.register_profile(
-    "project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+# A busy machine is no failure: no example has to be ready within a time. And the same examples come
+# each time, for a change to be refused for what it does; `--hypothesis-profile search` tries others.
+_PATIENT = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+hypothesis.settings.register_profile("project", _PATIENT, derandomize=True, database=None)
+hypothesis.settings.register_profile("search", _PATIENT)
 hypothesis.settings.load_profile("project")
 
 
