@@ -5,8 +5,8 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
-# A busy machine is no failure: no example has to be ready within a time. And the same examples come
-# each time, for a change to be refused for what it does; `--hypothesis-profile search` tries others.
+# A busy machine is no failure: no example has to be ready within a time. The same examples come
+# each time, so that a change is refused for what it does. Others: `--hypothesis-profile search`.
 _PATIENT = hypothesis.settings(
     deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )

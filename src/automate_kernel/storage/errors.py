@@ -22,6 +22,12 @@ _LOCKED = (
     " open: end it, and try again (on PostgreSQL pg_stat_activity shows those that are idle in"
     " transaction, on MariaDB and MySQL information_schema.innodb_trx)"
 )
+_NO_SUCH_STATEMENT, _STATEMENT_EXISTS = "26000", "42P05"
+_POOLER = (
+    "a pooler in transaction mode gives each transaction another connection: have it keep prepared"
+    " statements (max_prepared_statements of PgBouncer 1.21 or newer), or prepare none"
+    " (prepare_threshold=None among the connection's arguments)"
+)
 # In the words of SQLite, MySQL and PostgreSQL.
 _MISSING = re.compile(
     r"no such (table|column)|has no column|unknown column|table .*doesn't exist"
@@ -69,6 +75,8 @@ def storage_error(
     hint, lowered = None, text.lower()
     if _MISSING.search(lowered):
         hint = migrate
+    elif _state(error) in (_NO_SUCH_STATEMENT, _STATEMENT_EXISTS):
+        hint = _POOLER
     elif "readonly" in lowered or "read-only" in lowered:
         hint = "the database can't be written: check the file's and its folder's permissions"
     elif "unable to open" in lowered:
