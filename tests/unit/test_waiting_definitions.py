@@ -99,6 +99,7 @@ def test_a_definition_without_waits_is_written_as_before() -> None:
         ),
         ("{id: a, wait: 30}", "to let time pass write sleep: 30"),
         ("{id: a, delay: 2d}", "here it is called 'sleep'"),
+        ("{id: a, workflow: other, payload: {n: 1}}", "here it is called 'input'"),
         ("{id: a, sleep: soon}", "steps.a.sleep: 'soon' is not a duration"),
         ("{id: a, sleep: {until: 2030-01-31T09:00:00}}", "has no offset from UTC"),
         ("{id: a, sleep: {until: tomorrow}}", "is not a time in ISO 8601"),

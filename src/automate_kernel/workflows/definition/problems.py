@@ -198,7 +198,7 @@ def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
 # Our fields, each with its names in other tools.
 _ELSEWHERE = {
     "action": "uses run call task",
-    "input": "with inputs args arguments params parameters",
+    "input": "with inputs args arguments params parameters payload data body",
     "needs": "depends_on dependencies after",
     "if": "when condition if_",
     "trigger": "on triggers",
