@@ -153,8 +153,10 @@ def labelled_ids(
     With *about* only items or only executions, with *tenant_id* only those of one tenant.
     """
     name, value = read_label(label)
-    wanted: dict[str, Any] = {"name": name, "about": about, "tenant_id": tenant_id}
-    where = [Where("value", "eq", value)]
+    wanted: dict[str, Any] = {"name": name, "tenant_id": tenant_id}
+    # Rows about something else are nobody's labels.
+    kinds = ("item", "execution") if about is None else (about,)
+    where = [Where("value", "eq", value), Where("about", "in", kinds)]
     where += [Where(each, "eq", given) for each, given in wanted.items() if given is not None]
     # One thing may have the value under several names.
     most = limit * (1 if name else 2)
