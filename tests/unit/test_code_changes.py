@@ -487,6 +487,41 @@ def test_what_was_undone_is_not_taken_for_done(storage: MemoryStorage) -> None:
     assert (found.output, calls) == ("b", ["a", "b"])
 
 
+def test_a_compensation_that_failed_has_undone_nothing(storage: MemoryStorage) -> None:
+    """As in a definition: what it was to undo is kept, and the step that failed runs again."""
+
+    async def flow(ctx: WorkflowContext) -> str:
+        await ctx.step(a)
+        with ctx.compensate(undo):
+            return await ctx.step(b)
+
+    async def nested(ctx: WorkflowContext) -> str:
+        await ctx.step(a)
+        with ctx.compensate(undo):
+            await ctx.step(c)
+            with ctx.compensate(release):
+                return await ctx.step(b)
+
+    broken.update(("b", "undo"))
+    kernel = deployed(storage, flow)
+    execution = kernel.run("flow")
+    assert "not undone: 'undo'" in str(execution.error)
+    from_step = kernel.run("flow")
+    broken.clear()
+    calls.clear()
+    assert (resumed(kernel, execution).output, calls) == ("b", ["b"])
+    assert (resumed(kernel, from_step, "b").output, calls) == ("b", ["b", "b"])
+    # Beside one that has undone its part, that part alone runs again.
+    broken.update(("b", "undo"))
+    kernel = deployed(storage, nested, name="nested")
+    execution = kernel.run("nested")
+    broken.clear()
+    with pytest.raises(WorkflowError, match="done: release, undo .*'c' is the last that can be"):
+        kernel.executions.resume(execution.id)
+    calls.clear()
+    assert (resumed(kernel, execution, "c").output, calls) == ("b", ["c", "b"])
+
+
 def test_the_step_to_go_on_from_lies_before_all_that_was_undone_at_the_end(
     storage: MemoryStorage,
 ) -> None:

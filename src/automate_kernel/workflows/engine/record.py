@@ -183,7 +183,7 @@ def forgotten_on_resume(
         raise WorkflowError(
             f"the execution has no step {step_id!r} to go on from", hint=f"it has {there_are}"
         )
-    if called.undoing([start]):
+    if called.undoes(start):
         raise WorkflowError(
             f"{step_id!r} undoes what was done: workflow {workflow!r} can't go on from it",
             hint="retry_step tries it once more; or name a step before it",
@@ -203,7 +203,7 @@ def forgotten_on_retry(runs: Sequence[StepRun], step_id: str, workflow: str) -> 
     start = called.path_of(step_id)
     if start is None:
         return []
-    if called.undoing([start]):
+    if called.undoes(start):
         return called.runs([start])
     return _from_call(called, start, step_id, workflow)
 
@@ -246,19 +246,20 @@ def _ended_at(called: _Called, workflow: str, error: str | None) -> list[StepRun
     began = stopped if end is None or end in last else {*stopped, end}
     after = called.following(began) - began
     undone = called.undoing(last | after)
+    in_vain = {path for path in after if called.undoes(path) and called.has_failed(path)}
     if undone:
         raise WorkflowError(
             f"workflow {workflow!r} has undone what it had done: {', '.join(undone)}",
             hint=_before_what_was_undone(called, last | after, workflow),
         )
-    if after:
+    if after - in_vain:
         first = called.names([min(began)])[0]
         raise WorkflowError(
             f"workflow {workflow!r} has gone on after {first!r} did not complete:"
             f" {', '.join(called.names(sorted(after)))}",
             hint=f"name the step to go on from: from {first!r} all of it runs again",
         )
-    return called.runs(stopped | failed)
+    return called.runs(stopped | failed | in_vain | (began if in_vain else set()))
 
 
 def _before_what_was_undone(called: _Called, paths: Iterable[Path], workflow: str) -> str:
@@ -323,7 +324,7 @@ class _Called:
         starts: list[Path] = []
         for path in paths:
             place = self._by_path[path][0]
-            if place.undoes:
+            if self._has_undone(path):
                 depth = len(path) - 1
                 if place.since is None:
                     return None
@@ -345,9 +346,18 @@ class _Called:
         """Return the calls with which it, and the coroutines in it, ended."""
         return _last_calls(list(self._by_path), ())
 
+    def undoes(self, path: Path) -> bool:
+        """Return True if the call at *path* is one that undoes what was done."""
+        return self._by_path[path][0].undoes
+
     def undoing(self, paths: Iterable[Path]) -> list[str]:
-        """Return the ids of the steps at *paths* that undo what was done."""
-        return self.names(path for path in sorted(paths) if self._by_path[path][0].undoes)
+        """Return the ids of the steps at *paths* that undo what was done, if any of them has."""
+        undo = sorted(filter(self.undoes, paths))
+        return self.names(undo) if any(map(self._has_undone, undo)) else []
+
+    def _has_undone(self, path: Path) -> bool:
+        # One that has failed is told of by the error, and what it was to undo is there.
+        return self.undoes(path) and not self.has_failed(path)
 
     def names(self, paths: Iterable[Path]) -> list[str]:
         """Return the ids of the steps at *paths*."""
