@@ -68,7 +68,7 @@ def test_only_failures_that_may_pass_are_tried_again(manner: str, passes: bool):
         service.manner = manner
         access = AwsAccess(
             region=REGION, access_key_id="A", secret_access_key=SECRET_KEY, max_attempts=1,
-            endpoint_url=service.url, timeout_seconds=1,
+            endpoint_url=service.url, timeout_seconds=20,
         )  # fmt: skip
         store = S3OutputStore("bucket", access=access)
         with pytest.raises(AutomateError) as caught:

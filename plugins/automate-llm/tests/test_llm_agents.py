@@ -389,7 +389,10 @@ def test_a_cancelled_run_stops_and_leaves_no_thread(kernel):
     kernel.executions.cancel(execution.id)
     kernel.run_until_idle()
     assert kernel.executions.get(execution.id).status == "CANCELLED"
-    assert not [each for each in threading.enumerate() if each.name == "automate-agent"]
+    for each in threading.enumerate():
+        if each.name == "automate-agent":
+            each.join(20)
+            assert not each.is_alive()
 
 
 def test_a_tool_may_ask_for_an_approval_while_it_runs(kernel):

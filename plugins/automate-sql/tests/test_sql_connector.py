@@ -247,7 +247,7 @@ _SLOW = {
 
 
 def test_a_slow_query_ends_in_time(database, make):
-    kernel = make(database[0], timeout_seconds=1)
+    kernel = make(database[0], timeout_seconds=3)
     begin = time.monotonic()
     slow = _SLOW[database[1].dialect.name]
     error = refused(kernel, "sql.query", {"query": slow})
@@ -282,7 +282,7 @@ def test_a_cancelled_query_ends_at_the_server(database, make):
         await connector.close()
 
     asyncio.run(cancelled())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while _running(engine) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _running(engine)
@@ -321,7 +321,7 @@ def test_a_lost_connection_is_tried_again(database, make):
                 "SELECT id FROM information_schema.processlist WHERE info = 'SELECT sleep(30)'"
             ).scalar_one()
             connection.exec_driver_sql(f"KILL {pid}")
-    thread.join(15)
+    thread.join(40)
     assert found[0].code is ErrorCodes.UNAVAILABLE, found[0]
     assert found[0].retryable
     assert kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})["rows"] == [{"n": 1}]

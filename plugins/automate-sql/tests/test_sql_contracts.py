@@ -136,7 +136,7 @@ def test_a_hostile_server_is_unavailable_in_time(driver, manner, make, caplog):
     with hostile_server(manner) as port, caplog.at_level(logging.DEBUG):
         kernel = make(
             f"{driver}://ada:{SECRET}@127.0.0.1:{port}/shop",
-            connect_timeout_seconds=2, timeout_seconds=4,
+            connect_timeout_seconds=2, timeout_seconds=7,
         )  # fmt: skip
         begin = time.monotonic()
         with pytest.raises(AutomateError) as caught:
@@ -191,7 +191,7 @@ def test_a_server_that_falls_silent_ends_in_time(mariadb_url, make):
     """In the middle of a connection that was good."""
     url = sa.make_url(mariadb_url)
     proxy = Proxy(url.port)
-    kernel = make(url.set(port=proxy.port).render_as_string(False), timeout_seconds=2)
+    kernel = make(url.set(port=proxy.port).render_as_string(False), timeout_seconds=4)
     assert kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})["row_count"] == 1
     proxy.silent = True
     begin = time.monotonic()
