@@ -52,7 +52,7 @@ def test_several_processes_share_the_work(
     until: Callable[..., None],
 ) -> None:
     """One that dies is replaced, what it held is done by another, and SIGTERM ends them all."""
-    environment["SHOP_LEASE_SECONDS"] = "2"
+    environment["SHOP_LEASE_SECONDS"] = "5"
     get_kernel().outbox.enqueue("shop.die")
     for _ in range(20):
         emit("order.created", ORDER)
