@@ -8,7 +8,7 @@ from typing import Any
 
 import automate_llm
 import pytest
-from llm_support import CITY, SECRET, calls, completion, kernel_for, says, scripted
+from llm_support import CITY, SECRET, calls, completion, kernel_for, says, scripted, streamed
 
 from automate_kernel import AutomateError, ConfigError, Kernel, ProviderContext
 from automate_kernel.testing import ProviderContract
@@ -266,3 +266,20 @@ def test_bedrock_is_refused(monkeypatch):
         pytest.raises(ConfigError, match="'bedrock' can't be used: its library has a client"),
     ):
         kernel.provider("llm").check()
+
+
+def test_an_answer_that_breaks_off_is_told_as_that():
+    """And not as a service that can't be reached; what had come of it stays for those who look."""
+    parts = streamed(completion(says("Once upon a time"))).split(b"\n\n")[:2]
+    begun = b"\n\n".join([*parts, b""])
+    headers = {
+        "Content-Type": "text/event-stream", "Transfer-Encoding": "chunked", "Connection": "close"
+    }  # fmt: skip
+    with scripted(lambda _: (200, headers, b"%x\r\n%s\r\n" % (len(begun), begun))) as service:
+        kernel = kernel_for(service.url)
+        step = {"id": "s", "action": "llm.chat", "input": {"prompt": "x"}}
+        kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": [step]})
+        execution = kernel.run("w")
+    assert execution.error_code == "UNAVAILABLE"
+    assert "broke off after 10 characters" in execution.error, execution.error
+    assert execution.step("s").progress["value"]["text"] == "Once upon "

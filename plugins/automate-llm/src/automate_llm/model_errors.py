@@ -54,6 +54,20 @@ def normal_error(error: Exception) -> AutomateError:
     return normalize(error)
 
 
+def broken_off(error: ModelAPIError, characters: int) -> AutomateError:
+    """Return the *error* of an answer of which so many *characters* had come as the kernel's."""
+    found = normal_error(error)
+    if characters == 0 or getattr(error, "status_code", None) is not None or _own(error):
+        return found
+    # Not that it can't be reached: nothing is wrong with the address.
+    return AutomateError(
+        found.code,
+        f"the answer of the model {error.model_name!r} broke off after {characters:,} characters:"
+        f" {error.message}",
+        hint="it may have been paid; `retry` asks for another one",
+    )
+
+
 def _own(error: BaseException | None) -> AutomateError | None:
     """Return the error of our own HTTP client, which the services' libraries wrap in theirs."""
     while error is not None and not isinstance(error, AutomateError):

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import json
 
+from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.models import StreamedResponse
 
 from automate_kernel import current_call
+from automate_llm.model_errors import broken_off
 from automate_llm.readable_text import readable
 
 _MOST_BYTES = 3_500  # of JSON, of the 4,000 that progress may have
 
 
 async def shown_text(stream: StreamedResponse) -> str:
-    """Read *stream* to its end, report its text as progress, and return the text."""
+    """
+    Read *stream* to its end, report its text as progress, and return the text.
+
+    Raises `AutomateError` if it ends with an error of the service.
+    """
     call, text = current_call(), ""
-    async for event in stream:
-        part = getattr(event, "part", None)
-        if event.event_kind == "part_start" and getattr(part, "part_kind", "") == "text":
-            text += getattr(part, "content", "")
-        elif event.event_kind == "part_delta":
-            text += getattr(event.delta, "content_delta", None) or ""
-        else:
-            continue
-        if call is not None:
-            # An answer that a crash has cut begins anew, in other words: who looks has to know.
-            call.progress({"text": end_of(text), "characters": len(text), "attempt": call.attempt})
+    try:
+        async for event in stream:
+            part = getattr(event, "part", None)
+            if event.event_kind == "part_start" and getattr(part, "part_kind", "") == "text":
+                text += getattr(part, "content", "")
+            elif event.event_kind == "part_delta":
+                text += getattr(event.delta, "content_delta", None) or ""
+            else:
+                continue
+            if call is not None:
+                # An answer that a crash has cut begins anew, in other words: who looks has to know.
+                call.progress(
+                    {"text": end_of(text), "characters": len(text), "attempt": call.attempt}
+                )
+    except ModelAPIError as error:
+        raise broken_off(error, len(text)) from error
     return str(readable(text))
 
 
