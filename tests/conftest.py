@@ -15,7 +15,12 @@ import processes  # noqa: F401 - whatever is started from here on hears SIGINT a
 import pytest
 import sqlalchemy as sa
 import tables_emptied
-from database_servers import fresh_database, mariadb_server, postgresql_server  # noqa: F401
+from database_servers import (  # noqa: F401
+    fresh_database,
+    mariadb_server,
+    pooled,
+    postgresql_server,
+)
 
 pytest.register_assert_rewrite("automate_kernel.testing", "suites")
 # A plugin that test_previous_plugin.py installs, and whose tests it runs.
@@ -112,6 +117,20 @@ def _postgresql_tables(postgresql_server: str) -> Iterator[sa.Engine]:
 def postgresql_engine(_postgresql_tables: sa.Engine) -> sa.Engine:
     """An engine on PostgreSQL with our tables, which are empty."""
     return _emptied(_postgresql_tables)
+
+
+@pytest.fixture(scope="module")
+def _pooled_tables(_postgresql_tables: sa.Engine) -> Iterator[sa.Engine]:
+    with pooled(_postgresql_tables.url) as url:
+        engine = sa.create_engine(url)
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def pooled_engine(_pooled_tables: sa.Engine) -> sa.Engine:
+    """An engine on PostgreSQL behind PgBouncer, with our tables, which are empty."""
+    return _emptied(_pooled_tables)
 
 
 # -- MariaDB -------------------------------------------------------------------------------------

@@ -150,6 +150,14 @@ class TestPostgresql(SqlAlchemyContract):
         return self.open(SqlAlchemyStorage(postgresql_engine, clock=clock))
 
 
+class TestPostgresqlBehindPooler(SqlAlchemyContract):
+    """Each transaction may have another connection, and there are few of them."""
+
+    @pytest.fixture
+    def store(self, pooled_engine: sa.Engine, clock: FakeClock) -> RowsOutboxStore:
+        return self.open(SqlAlchemyStorage(pooled_engine, clock=clock, listen=False))
+
+
 class TestPostgresqlOptimistic(TestPostgresql):
     supports_waiting = False
     store_class = OptimisticClaimOutboxStore

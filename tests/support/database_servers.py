@@ -93,6 +93,48 @@ def _without_fsync(url: str) -> None:
     engine.dispose()
 
 
+@contextlib.contextmanager
+def pooled(url: sa.URL, **settings: Any) -> Iterator[sa.URL]:
+    """
+    The URL of the same database behind PgBouncer, in transaction mode with four connections.
+
+    *settings* are more of PgBouncer's own. Without PgBouncer on this machine it skips.
+    """
+    bouncer = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if bouncer is None:
+        pytest.skip("PgBouncer is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="automate-pgbouncer-"))
+    server, port = str(url.query.get("host", "") or url.host), url.port or 5432
+    # It refuses to be root, and must be able to get at the server's socket.
+    local = server.startswith("/")
+    user = Path(server).owner() if local else pwd.getpwuid(os.geteuid() or 65534).pw_name
+    ours = {
+        "listen_port": 6432, "unix_socket_dir": folder, "listen_addr": "", "auth_type": "any",
+        "pool_mode": "transaction", "default_pool_size": 4, "max_client_conn": 200,
+        "ignore_startup_parameters": "extra_float_digits,options", **settings,
+    }  # fmt: skip
+    login = f"host={server} port={port} user={url.username}"
+    login += f" password={url.password}" if url.password else ""
+    lines = [f"{name} = {value}" for name, value in ours.items()]
+    file, log = folder / "pgbouncer.ini", folder / "log"
+    file.write_text("\n".join(["[databases]", f"* = {login}", "[pgbouncer]", *lines, ""]))
+    if os.geteuid() == 0:
+        for each in (folder, file):
+            shutil.chown(each, user)
+    command = [bouncer, *(["-u", user] if os.geteuid() == 0 else []), str(file)]
+    pooler = sa.URL.create(
+        url.drivername, url.username, database=url.database,
+        query={"host": str(folder), "port": "6432"},
+    )  # fmt: skip
+    try:
+        with log.open("wb") as output, processes.running(command, stdout=output, stderr=output):
+            if not _answers(pooler):
+                _unavailable(f"PgBouncer does not start: {log.read_text()[-500:]}")
+            yield pooler
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[str]:
     """
@@ -160,7 +202,7 @@ def _server_user(folder: Path) -> str:
     return "mysql"
 
 
-def _answers(url: str, patience_seconds: float = 90) -> bool:
+def _answers(url: str | sa.URL, patience_seconds: float = 90) -> bool:
     engine, deadline = sa.create_engine(url), time.monotonic() + patience_seconds
     try:
         while time.monotonic() < deadline:
