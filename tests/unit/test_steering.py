@@ -696,6 +696,24 @@ def test_events_that_a_corrected_definition_waits_for_count_from_the_resume_on(
     assert (shop.status(one), shop.get(one).output) == (COMPLETED, 1)
 
 
+def test_what_is_resumed_is_undone_as_the_corrected_definition_says(shop: Shop) -> None:
+    """A step that had completed without a compensation has one now."""
+
+    def undone(what: str) -> dict[str, Any]:
+        return {"compensate": {"action": "note", "input": {"what": what}}}
+
+    shop.add(step("free"), step("b", **undone("old")), step("c"))
+    shop.fails("c")
+    one = shop.begun()
+    assert shop.done == ["free", "b", "old"]
+    steps = [step("free", **undone("undo free")), step("b", **undone("new")), step("c")]
+    corrected = {"name": "w", "trigger": {"type": "manual"}, "steps": steps}
+    shop.done.clear()
+    assert shop.kernel.executions.resume(one, definition=Workflow.from_dict(corrected))
+    shop.kernel.run_until_idle()
+    assert (shop.status(one), shop.done) == (FAILED, ["b", "new", "undo free"])
+
+
 @pytest.mark.parametrize("given", ["right.yaml", {"name": "w"}, Path("right.yaml"), print])
 def test_what_is_no_definition_is_refused(shop: Shop, given: Any) -> None:
     """A file's path, and what else a kernel takes a workflow from, is told how it is read."""
