@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from waiting import until
 from workers import working
 from automate_kernel import Call, Kernel
+from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.attempts import StepAttempt
+from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.code import WorkflowContext
+from automate_kernel.workflows.execution import StepRun, StepStatus
 
 
 @pytest.fixture
@@ -140,3 +143,22 @@ def test_elements_and_steps_of_code_have_attempts_too(kernel: Kernel) -> None:
     assert [each[1:3] for each in brief(kernel.executions.attempts(one))] == [
         (1, "FAILED"), (2, "COMPLETED"),
     ]  # fmt: skip
+
+
+def test_steps_that_began_in_the_same_moment_stand_in_their_order() -> None:
+    """The clock of a database may be coarse, and failures are read before the steps' own rows."""
+    now = datetime(2026, 11, 28, tzinfo=timezone.utc)
+    runs = [
+        StepRun(execution_id="x", step_id=step_id, attempts=attempts, attempted_at=now, status=status,
+                completed_at=now)
+        for step_id, attempts, status in [
+            ("first", 2, StepStatus.COMPLETED), ("last", 1, StepStatus.FAILED)
+        ]
+    ]  # fmt: skip
+    failed = [
+        FailedAttempt(attempt=1, error_code="DOWN", error_group="DOWN", error="away", step_id=step_id,
+                      started_at=now, failed_at=now)
+        for step_id in ("last", "first")
+    ]  # fmt: skip
+    found = [(each.step_id, each.attempt) for each in step_attempts(runs, failed)]
+    assert found == [("first", 1), ("first", 2), ("last", 1)]

@@ -45,8 +45,10 @@ def step_attempts(runs: Iterable[StepRun], failed: Iterable[FailedAttempt]) -> l
     """
     Return all attempts of steps, the earliest first.
 
-    *failed* are those that are kept. The latest one of each step is in its run.
+    *failed* are those that are kept. The latest one of each step is in its run, and *runs* are in
+    the order in which they began.
     """
+    runs = list(runs)
     found = [_of_failed(each) for each in failed]
     kept = {
         (each.step_id, each.position, each.attempt): each.ended_at
@@ -59,13 +61,16 @@ def step_attempts(runs: Iterable[StepRun], failed: Iterable[FailedAttempt]) -> l
         same = ended_at is not None and (began is None or began <= ended_at)
         if run.attempts and not (same and run.status is not StepStatus.COMPLETED):
             found += _latest(run)
-    found.sort(key=_order)
+    places = {run.key: place for place, run in enumerate(runs)}
+
+    def order(one: StepAttempt) -> tuple[float, int, int]:
+        moment = one.started_at or one.ended_at
+        # A database may count milliseconds: of steps that began in one, the first comes first.
+        place = places.get((one.step_id, one.position), -1)
+        return (moment.timestamp() if moment is not None else 0.0, place, one.attempt)
+
+    found.sort(key=order)
     return found
-
-
-def _order(one: StepAttempt) -> tuple[float, int]:
-    moment = one.started_at or one.ended_at
-    return (moment.timestamp() if moment is not None else 0.0, one.attempt)
 
 
 def _of_failed(one: FailedAttempt) -> StepAttempt:
