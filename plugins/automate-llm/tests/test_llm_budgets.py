@@ -19,6 +19,7 @@ from pydantic_ai import Agent, ImageUrl
 
 from automate_kernel import AutomateError, Kernel
 from automate_kernel.budgets import Budgets
+from automate_kernel.errors import StorageError
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
 from automate_llm import LlmProvider, add_agents
@@ -263,6 +264,25 @@ def test_a_request_whose_answer_was_lost_counts_in_full():
             kernel.invoke("llm.structured", {"prompt": "x", "output_schema": {"type": "object"}})
     (account,) = kernel.budgets.find()
     assert account.spent["tokens"] > 100 and not account.reserved
+
+
+def test_an_answer_that_was_paid_stands_though_the_database_is_away(monkeypatch, caplog):
+    """A step that failed for it would ask again. What was reserved counts as spent in the end."""
+    clock = FakeClock(datetime.now(timezone.utc))
+
+    def away(*_: Any) -> None:
+        raise StorageError("the database is away")
+
+    with scripted(lambda _: says("x")) as service:
+        kernel = kernel_with(service.url, TOKENS, MemoryStorage(clock=clock))
+        with monkeypatch.context() as patch:
+            patch.setattr(Budgets, "settle", away)
+            assert kernel.invoke("llm.chat", {"prompt": "x"})["text"] == "x"
+        assert len(service.requests) == 1 and "the database is away" in caplog.text
+    (account,) = kernel.budgets.find()
+    assert account.reserved["tokens"] > 100 and not account.spent
+    clock.advance(2 * 3_600)
+    assert sum(each.spent["tokens"] for each in kernel.budgets.find()) > 100
 
 
 def test_a_call_that_is_cancelled_before_its_request_has_spent_nothing():

@@ -8,6 +8,7 @@ kernel's, in the application's database: all workers share them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -29,6 +30,8 @@ from automate_kernel import AutomateError, ErrorCodes, current_call
 from automate_kernel.budgets import Budgets, Reservation, SpendingLimit
 from automate_llm.config import LlmBudget, LlmBudgets
 from automate_llm.model_answers import cost_of
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 # A request ends within it. What is reserved for longer is a dead process's, and counts as spent.
 _LONGEST_SECONDS = 3_600.0
@@ -143,7 +146,14 @@ class Ledger:
     async def _settled(self, reservation: Reservation, spent: Amount) -> None:
         # A call that is cancelled waits for nothing more, and is settled all the same.
         work = asyncio.to_thread(self.store.settle, reservation, spent.by_unit)
-        await asyncio.shield(asyncio.ensure_future(work))
+        try:
+            await asyncio.shield(asyncio.ensure_future(work))
+        except AutomateError as error:
+            # The answer stands: another one would be paid again. No budget is passed by that.
+            logger.warning(
+                "the database can't note what a request has spent, so all that it might have"
+                " counts as spent in an hour: %s", error,
+            )  # fmt: skip
 
     def _current(self) -> list[SpendingLimit]:
         """Return the budgets that the current call counts for."""
