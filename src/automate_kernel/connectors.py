@@ -35,7 +35,7 @@ from automate_kernel.operations.context import ConnectorContext
 from automate_kernel.operations.field_options import FieldOption, options
 from automate_kernel.operations.interruption import is_interruption
 from automate_kernel.operations.plugin import Plugin
-from automate_kernel.operations.schemas import Schema, invalid, schema_problems
+from automate_kernel.operations.schemas import Schema, invalid, is_model, schema_problems
 from automate_kernel.operations.spec import OperationSpec, decorating, marked_operations
 from automate_kernel.polls.spec import PolledEvent, PollResult, PollSpec, poll, polls_of
 from automate_kernel.secrets.logs import get_logger
@@ -127,6 +127,14 @@ class TriggerSpec:
                     f"the header {name!r} can't be kept",
                     "it may prove who sent a request, and what is kept is stored and shown",
                 )
+        if problem := _scheme_problem(self.signature):
+            yield problem
+        schema = self.payload_schema
+        if not (schema is None or is_model(schema) or isinstance(schema, Mapping)):
+            yield (
+                f"its payload_schema can't be {type_name(schema)}",
+                "give a pydantic model class or a JSON Schema as a dict",
+            )
         names_events = callable(getattr(self.signature, "event_name", None))
         if not (self.events is None or isinstance(self.events, Mapping) or names_events):
             yield (
@@ -162,6 +170,17 @@ class TriggerSpec:
 
 _GUARDS = ("on", "required", "off")
 _SECRETIVE = re.compile("authoriz|cookie|signature|token|secret|passw|api-?key", re.IGNORECASE)
+
+
+def _scheme_problem(scheme: Any) -> tuple[str, str] | None:
+    """Return why *scheme* can prove no request, and the remedy; None if it may."""
+    if isinstance(scheme, type):
+        name = scheme.__name__
+        return f"its signature is the class {name}", f'write {name}("$secret:KEY")'
+    if scheme is not None and not callable(getattr(scheme, "verify", None)):
+        hint = 'give a scheme, such as HmacSignature("$secret:KEY", header="X-Signature")'
+        return f"its signature can't be {type_name(scheme)}", hint
+    return None
 
 
 def _matches(text: str, wanted: str | Sequence[str]) -> bool:

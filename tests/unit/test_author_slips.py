@@ -37,7 +37,7 @@ from automate_kernel.operations.plugin_config import PluginConfig
 from automate_kernel.outbox import SkipLockedClaimOutboxStore
 from automate_kernel.storage.values import encode_json
 from automate_kernel.webhooks import HmacSignature
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 
 class Settings(BaseModel):
@@ -324,7 +324,10 @@ class Place(BaseModel):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("attribute", "the config is a dict, and has no attribute 'url': write self.config['url']"),
+        (
+            "attribute",
+            "the config is a dict, and has no attribute 'url': write ['url'] in place of .url",
+        ),
         ("misspelt", "the config has no option 'uri' (did you mean 'url'? it has: url)"),
         ("context", "has no attribute 'secret' (did you mean 'secrets'?)"),
         ("made", "the output of 'odd.made' can't be stored: it is the class Place (return what it"),
@@ -351,8 +354,46 @@ def test_the_config_is_a_dict_for_those_who_ask() -> None:
     )
     with pytest.raises(KeyError, match="has no option 'x'"):
         config["x"]
-    with pytest.raises(AttributeError, match=r"write self\.config\['uri'\] \(did you mean 'url'"):
+    with pytest.raises(
+        AttributeError, match=r"write \['uri'\] in place of \.uri \(did you mean 'url'"
+    ):
         _ = config.uri
+
+
+class Nested(BaseModel):
+    place: Place = Place()
+    places: list[Place] = [Place()]
+
+
+class Unfinished(BaseModel):
+    region: str = "eu"
+
+    @model_validator(mode="after")
+    def known(self) -> Any:
+        """Forget to return."""
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (Nested, "has no attribute 'url': write ['url'] in place of .url"),
+        (
+            Unfinished,
+            "a validator of the config of connector 'slip' returned None (let it end with",
+        ),
+        (None, "has a model with the type 'Nirvana', which is not defined"),
+    ],
+)
+def test_a_config_with_an_odd_model(schema: Any, says: str) -> None:
+    def go(self: Any) -> Any:
+        return self.config["places"][0].url
+
+    schema = schema or Unready
+    members = {"config_schema": classmethod(lambda cls: schema), "go": action("go")(go)}
+    slip = type("Slip", (Connector,), {"key": "slip", **members})
+    with pytest.raises(AutomateError) as caught:
+        Kernel(plugins=[slip], config={"slip": {}}, discover=False).invoke("slip.go")
+    assert says in str(caught.value)
 
 
 def test_a_decorator_of_the_other_kind_is_refused() -> None:
@@ -621,3 +662,55 @@ def test_a_class_in_the_place_of_an_outbox() -> None:
         ConfigError, match="an outbox can't be the class SkipLockedClaimOutboxStore"
     ):
         Kernel(outbox=SkipLockedClaimOutboxStore, discover=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "written"),
+    [
+        (
+            "verify_webhook",
+            lambda self, trigger, headers, raw_body: True,
+            "self, headers, raw_body",
+        ),
+        ("parse_webhook", lambda self, headers, raw_body: {}, "self, trigger, headers, raw_body"),
+        ("normalize_error", lambda exc: exc, "self, exc"),
+        ("close", lambda self, force: None, "self"),
+        ("check", lambda self, *, url: "ok", "self"),
+        ("execute_action", lambda self, **given: 1, "self, action, input_data"),
+    ],
+)
+def test_a_method_with_other_parameters_is_named(method: str, given: Any, written: str) -> None:
+    """Its call failed where nobody looks: each webhook was refused, with a line in the log."""
+    slip = type("Slip", (Connector,), {"key": "slip", method: given})
+    with pytest.raises(PluginError, match=rf"{method}\(\) of .* can't be called with") as caught:
+        Kernel(plugins=[slip], discover=False)
+    assert caught.value.hint == f"write def {method}({written})"
+    fine = {method: lambda self, *arguments, **names: None, "close": lambda self, force=True: None}
+    Kernel(plugins=[type("Fine", (Connector,), {"key": "fine", **fine})], discover=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"signature": HmacSignature}, 'write HmacSignature("$secret:KEY")'),
+        ({"signature": "hmac"}, "its signature can't be a str (give a scheme, such as"),
+        ({"payload_schema": "object"}, "its payload_schema can't be a str (give a pydantic model"),
+        ({"payload_schema": Settings()}, "its payload_schema can't be a Settings"),
+    ],
+)
+def test_what_a_trigger_can_not_use_is_told_as_it_is_made(
+    options: dict[str, Any], says: str
+) -> None:
+    """Each request was refused as one that somebody had forged."""
+    with pytest.raises(ConfigError) as caught:
+        TriggerSpec("received", **options)
+    assert says in str(caught.value)
+    TriggerSpec(
+        "received", payload_schema=Settings, signature=HmacSignature("$secret:A", header="X")
+    )
+
+
+def test_an_action_of_a_name_that_is_taken(kernel: Kernel) -> None:
+    kernel.action("echo")(lambda: 1)
+    with pytest.raises(AutomateError, match=r"there is an action 'echo' already \(give one of"):
+        kernel.action("echo")(lambda: 2)

@@ -103,7 +103,9 @@ class Invoker:
         """Add a function of the application as an operation."""
         if spec.name in self._functions:
             raise AutomateError(
-                ErrorCodes.ALREADY_EXISTS, f"there is an action {spec.name!r} already"
+                ErrorCodes.ALREADY_EXISTS,
+                f"there is an action {spec.name!r} already",
+                hint="give one of them another name; a test replaces it by kernel.replace",
             )
         self._functions[spec.name] = spec
 

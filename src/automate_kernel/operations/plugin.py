@@ -332,6 +332,11 @@ def complete_config(cls: type[Plugin], config: Mapping[str, Any] | None) -> dict
         for field, message in ignored_fields(parsed, config)
     ]:
         raise invalid(f"the config of {cls._title()}", problems, ConfigError)
+    if parsed is None:
+        raise PluginError(
+            f"a validator of the config of {cls._title()} returned None",
+            hint="let it end with return self",
+        )
     complete: dict[str, Any]
     complete = parsed if isinstance(parsed, dict) else parsed.model_dump(by_alias=True)
     return complete
@@ -348,7 +353,7 @@ def construct(cls: type[P], complete: dict[str, Any], ctx: PluginContext) -> P:
             f"{cls._noun} {ctx.key!r} could not be created: its __init__ is an async def",
             hint="make it a def, and connect at the first call",
         )
-    complete = PluginConfig(complete)
+    complete = PluginConfig.of(complete)
     try:
         made = cls(complete, ctx=ctx)  # type: ignore[call-arg]
     except ConfigError:

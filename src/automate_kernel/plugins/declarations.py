@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from inspect import getattr_static
+from inspect import getattr_static, signature
+from types import FunctionType
 from typing import Any
 
 from automate_kernel.errors import PluginError, did_you_mean, type_name
 from automate_kernel.operations.field_options import OptionsMethod, options_methods
 from automate_kernel.operations.fields import input_fields
 from automate_kernel.operations.plugin import Plugin
-from automate_kernel.operations.schemas import is_model
+from automate_kernel.operations.schemas import is_model, readable_types
 from automate_kernel.operations.spec import OperationSpec, operation_mark, require_noun
 from automate_kernel.plugins.targets import load_target
 from automate_kernel.polls.spec import is_poll
@@ -28,6 +29,7 @@ def require_declared(plugin: type[Plugin], target: str) -> None:
     """Raise `PluginError` if *plugin*, named *target*, declares what can't be meant."""
     _require_marks(plugin, target)
     _require_config_schema(plugin, target)
+    _require_parameters(plugin, target)
     for method, (spec, example) in _LISTS.items():
         function = getattr(plugin, method, None)
         home = getattr(function, "__module__", "").partition(".")[0]
@@ -65,6 +67,25 @@ def _require_marks(plugin: type[Plugin], target: str) -> None:
                 )
 
 
+def _require_parameters(plugin: type[Plugin], target: str) -> None:
+    """Refuse a method that the kernel calls with other arguments than it takes."""
+    bases = [each for each in plugin.__mro__ if each.__module__.startswith("automate_kernel.")]
+    for owner in plugin.__mro__[: plugin.__mro__.index(bases[0])]:
+        for name, method in vars(owner).items():
+            base = getattr_static(bases[0], name, None)
+            called = isinstance(base, FunctionType) and not name.startswith("_")
+            if called and isinstance(method, FunctionType) and not operation_mark(method):
+                parameters = [*signature(base).parameters]
+                try:
+                    signature(method).bind(*parameters)
+                except TypeError:
+                    written = ", ".join(parameters)
+                    raise PluginError(
+                        f"{name}() of {target} can't be called with ({', '.join(parameters[1:])})",
+                        hint=f"write def {name}({written})",
+                    ) from None
+
+
 def _require_config_schema(plugin: type[Plugin], target: str) -> None:
     """Refuse what is no model, by which no config would be checked."""
     method = getattr_static(plugin, "config_schema", None)
@@ -79,7 +100,12 @@ def _require_config_schema(plugin: type[Plugin], target: str) -> None:
         except (Exception, SystemExit):  # said where it is asked for
             return
         what = f"config_schema() of {target} returned"
-        if is_model(found) or isinstance(found, Mapping):
+        if is_model(found):
+            if not getattr(found, "__pydantic_complete__", True):
+                with readable_types(f"the config of {target}"):
+                    found.model_rebuild()
+            return
+        if isinstance(found, Mapping):
             return
     given = found if isinstance(found, type) else type(found)
     model = given.__name__ if is_model(given) else "Settings"
