@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 
 import pytest
 from automate_kernel.operations.fields import (
+    bound_text,
     field_description,
     FieldTextError,
     InputField,
@@ -263,3 +264,15 @@ def test_a_number_that_readers_make_infinite_is_refused(kind: str, text: str) ->
     (field,) = input_fields({"properties": {"n": {"type": kind}}})
     with pytest.raises(FieldTextError, match="that JSON's readers take"):
         field.read(text)
+
+
+@pytest.mark.parametrize(
+    ("bound", "text"),
+    [
+        (9007199254740993, "9007199254740993"), (0, "0"), (0.0, "0"), (-2.5, "-2.5"), (0.1, "0.1"),
+        (1e22, "1e+22"), (10**400, ""), (float("inf"), ""), (None, ""), ("3", ""),
+    ],
+)  # fmt: skip
+def test_a_bound_is_written_exactly(bound: object, text: str) -> None:
+    """A browser refuses what is beyond it, and takes no infinite one."""
+    assert bound_text(bound) == text

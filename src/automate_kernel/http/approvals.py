@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.http.answers import HttpAnswer, HttpError, failure_answer
+from automate_kernel.operations.fields import bound_text
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.webhooks.request import HeadersLike, WebhookHeaders
 from automate_kernel.workflows.approvals import MOST_COMMENT, ApprovalLink, Approvals
@@ -60,12 +61,12 @@ class ShownField:
     @property
     def least(self) -> str:
         """The least number, as HTML has it; empty if there is none."""
-        return "" if self.field.minimum is None else f"{self.field.minimum:.15g}"
+        return bound_text(self.field.minimum)
 
     @property
     def greatest(self) -> str:
         """The greatest number, as HTML has it; empty if there is none."""
-        return "" if self.field.maximum is None else f"{self.field.maximum:.15g}"
+        return bound_text(self.field.maximum)
 
 
 @dataclass(frozen=True, slots=True)

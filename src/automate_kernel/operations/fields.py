@@ -201,6 +201,18 @@ def _takes_text(schema: _Schema) -> bool:
     return not kinds and not any(key in schema for key in ("$ref", "properties", "enum", "const"))
 
 
+def bound_text(bound: object) -> str:
+    """Return a bound as HTML writes numbers, exactly; empty if it is none that a form can have."""
+    if not isinstance(bound, (int, float)) or not is_finite(bound):
+        return ""
+    return str(bound) if isinstance(bound, int) else repr(bound).removesuffix(".0")
+
+
+def is_finite(number: float) -> bool:
+    """Return True unless JSON's readers make *number* infinite."""
+    return not is_too_large(number) if isinstance(number, int) else math.isfinite(number)
+
+
 def input_fields(schema: _Schema) -> list[InputField]:
     """
     Return the fields of the object that *schema* describes, those of inner objects by their paths.

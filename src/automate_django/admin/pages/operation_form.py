@@ -12,12 +12,12 @@ from automate_kernel.operations.fields import (
     FieldTextError,
     InputField,
     assembled,
+    bound_text,
     input_fields,
     takes_more_fields,
     written,
 )
 from automate_kernel.operations.spec import OperationSpec
-from automate_kernel.storage.values import is_too_large
 
 _PREFIX = "input."
 # No property is called that, where a schema that takes others has properties.
@@ -130,25 +130,18 @@ class OperationField:
     @property
     def least(self) -> str:
         """The least number, as HTML has it; empty if there is none."""
-        return _bound(self.field.schema, "minimum")
+        return bound_text(self.field.schema.get("minimum"))
 
     @property
     def greatest(self) -> str:
         """The greatest number, as HTML has it; empty if there is none."""
-        return _bound(self.field.schema, "maximum")
+        return bound_text(self.field.schema.get("maximum"))
 
     @property
     def most(self) -> str:
         """The number of characters that it takes; empty if there is no limit."""
         one = self.field.kind == "text" and not self.field.many
-        return _bound(self.field.schema, "maxLength") if one else ""
-
-
-def _bound(schema: Mapping[str, Any], key: str) -> str:
-    value = schema.get(key)
-    if not isinstance(value, (int, float)) or is_too_large(int(value)):
-        return ""
-    return str(value) if isinstance(value, int) else repr(value).removesuffix(".0")
+        return bound_text(self.field.schema.get("maxLength")) if one else ""
 
 
 class OperationForm:
