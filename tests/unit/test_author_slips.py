@@ -7,6 +7,7 @@ import copy
 import json
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ from automate_kernel.operations.plugin_config import PluginConfig
 from automate_kernel.outbox import SkipLockedClaimOutboxStore
 from automate_kernel.storage.values import encode_json
 from automate_kernel.webhooks import HmacSignature
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, SecretStr, model_validator
 
 
 class Settings(BaseModel):
@@ -714,3 +715,85 @@ def test_an_action_of_a_name_that_is_taken(kernel: Kernel) -> None:
     kernel.action("echo")(lambda: 1)
     with pytest.raises(AutomateError, match=r"there is an action 'echo' already \(give one of"):
         kernel.action("echo")(lambda: 2)
+
+
+@pytest.mark.parametrize(
+    ("gives", "says"),
+    [
+        ({1}, "it gives a set, which is not JSON (let the filter that made it return a list)"),
+        (object(), "which is not JSON (let the filter that made it return text, numbers, lists or"),
+        (b"x", "(use | b64encode)"),
+    ],
+)
+def test_a_filter_that_gives_no_json(kernel: Kernel, gives: Any, says: str) -> None:
+    kernel.register(lambda value: gives, "filter", key="odd")
+    with pytest.raises(AutomateError) as caught:
+        kernel.invoke("loose.settings", {"x": "{{ 1 | odd }}"})
+    assert says in str(caught.value)
+
+
+def test_an_async_filter_is_named_once(kernel: Kernel) -> None:
+    async def later(value: Any) -> Any:
+        return value
+
+    kernel.register(later, "filter", key="later")
+    with pytest.raises(AutomateError, match=r"input\.x: filter 'later' is async"):
+        kernel.invoke("loose.settings", {"x": "{{ 1 | later }}"})
+
+
+class Mixed(Connector):
+    """A connector that mixes def and async def, and takes a SecretStr for its text."""
+
+    key = "mixed"
+
+    @classmethod
+    def config_schema(cls) -> type[BaseModel]:
+        return Guarded
+
+    async def helper(self) -> list[int]:
+        return [1]
+
+    def plain(self) -> int:
+        return 1
+
+    @action
+    async def added(self) -> Any:
+        with closing(self.helper()) as found:
+            return found + [1]  # type: ignore[operator]
+
+    @action
+    async def asked(self) -> Any:
+        with closing(self.helper()) as found:
+            return found.sort()  # type: ignore[attr-defined]
+
+    @action
+    async def awaited(self) -> Any:
+        return await self.plain()  # type: ignore[misc]
+
+    @action
+    def joined(self) -> Any:
+        return "Bearer " + self.config["token"]
+
+    @action
+    def encoded(self) -> Any:
+        return self.config["token"].encode()
+
+
+class Guarded(BaseModel):
+    token: SecretStr = SecretStr("a-token-of-tests")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("added", "(a value is a coroutine: write await before the call that gives it)"),
+        ("asked", "(a value is a coroutine: write await before the call that gives it)"),
+        ("awaited", "(what it waits for is none: leave await out)"),
+        ("joined", "(the text of a SecretStr is its .get_secret_value())"),
+        ("encoded", "(the text of a SecretStr is its .get_secret_value())"),
+    ],
+)
+def test_a_value_that_is_taken_for_another(name: str, says: str) -> None:
+    with pytest.raises(AutomateError) as caught:
+        Kernel(plugins=[Mixed], discover=False).invoke(f"mixed.{name}")
+    assert says in str(caught.value)

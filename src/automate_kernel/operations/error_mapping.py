@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean, type_name
+from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean, printed, type_name
 
 __all__ = ["code_of_status", "is_bug", "normalize", "normalizing", "retry_after_of"]
 
@@ -98,9 +98,23 @@ def normalize(
     )
 
 
+# Python's own words for a value of a type that an author took for another one.
+_TAKEN_FOR = (
+    (("'coroutine'",), "a value is a coroutine: write await before the call that gives it"),
+    (("in 'await' expression", "can't be awaited"), "what it waits for is none: leave await out"),
+    (("SecretStr",), "the text of a SecretStr is its .get_secret_value()"),
+)
+
+
 def _meant(error: Exception) -> str | None:
-    """Return the attribute that was meant where one isn't there, as Python's own traceback does."""
-    if type(error) is not AttributeError or not error.name or error.name.startswith("_"):
+    """Return what was meant where a value has another type, or an attribute isn't there."""
+    if type(error) not in (AttributeError, TypeError):
+        return None
+    text = printed(error)
+    for words, remedy in _TAKEN_FOR:
+        if any(each in text for each in words):
+            return remedy
+    if not isinstance(error, AttributeError) or not error.name or error.name.startswith("_"):
         return None
     names = [each for each in dir(error.obj) if not each.startswith("_")]
     return did_you_mean(error.name, names, cutoff=0.75) or None

@@ -425,9 +425,13 @@ class FilterRegistry:
         if load is not None:
             try:
                 # Without the lock: its import may ask for filters in another thread.
-                found = self._add(name, load(), replace=True)
+                loaded = load()
             except AutomateError as error:
                 raise TemplateError(f"filter {name!r}: {error.message}", hint=error.hint) from error
+            try:
+                found = self._add(name, loaded, replace=True)
+            except AutomateError as error:
+                raise TemplateError(error.message, hint=error.hint) from error
         if found is None and self._parent is not None:
             found = self._parent.registered(name)
         return found

@@ -98,7 +98,11 @@ def unfit(value: Any) -> TemplateError:
         return TemplateError("a namespace is no value", hint="write a name in it: ns.count")
     if value is range:
         return TemplateError("range is a function", hint="write range(10)")
-    hint = "use | b64encode" if isinstance(value, bytes) else None
+    hint = "let the filter that made it return text, numbers, lists or mappings"
+    if isinstance(value, bytes):
+        hint = "use | b64encode"
+    elif isinstance(value, (set, frozenset)):
+        hint = "let the filter that made it return a list"
     return TemplateError(f"it gives {type_name(value)}, which is not JSON", hint=hint)
 
 
