@@ -30,6 +30,7 @@ from automate_kernel.errors import (
     StorageError,
     type_name,
 )
+from automate_kernel.forks import renew_in_children
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup, migration
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import (
@@ -271,6 +272,8 @@ class SqlAlchemyStorage:
         known = (engine.dialect.name, engine.dialect.driver)
         self._commits_each: bool = known == ("postgresql", "psycopg")
         self.supports_skip_locked: bool = engine.dialect.name != "sqlite"
+        if self._own:
+            renew_in_children(self)
 
     def __repr__(self) -> str:
         return f"SqlAlchemyStorage({self.describe()})"
@@ -408,6 +411,10 @@ class SqlAlchemyStorage:
     def describe(self) -> str:
         """Return the engine's URL without its password."""
         return shown(self.engine.url)
+
+    def renew(self) -> None:
+        """Have the engine open connections of this process's own, and leave the others open."""
+        self.engine.dispose(close=False)
 
     def close(self) -> None:
         """Dispose of the engine if it was made here, of a URL; another is the application's."""

@@ -27,6 +27,7 @@ from automate_kernel.errors import (
     nearest,
     type_name,
 )
+from automate_kernel.forks import renew_in_children
 from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize, normalizing
@@ -96,6 +97,7 @@ class Invoker:
 
     def __post_init__(self) -> None:
         self.redactor: Redactor = self.secrets.redactor
+        renew_in_children(self)
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -524,6 +526,11 @@ class Invoker:
             clean.details["problems"] = problems
         mark(clean, error, redact)
         return clean
+
+    def renew(self) -> None:
+        """Forget the instances, whose connections are another process's."""
+        self._lock = threading.RLock()
+        self._instances = {}
 
     def close(self) -> None:
         """Close every instance and the portal."""

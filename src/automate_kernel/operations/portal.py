@@ -9,6 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar, cast
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.forks import renew_in_children
 from automate_kernel.operations.interruption import mark_thread
 from automate_kernel.secrets.logs import log_loop_errors
 
@@ -24,9 +25,16 @@ class Portal:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Forget the loop, whose thread is another process's."""
+        self._lock = threading.Lock()
+        # Not closed: its selector is shared with the parent.
+        self._loop = self._thread = None
 
     def run(self, work: Awaitable[T], timeout: float | None = None) -> T:
         """

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.forks import renew_in_children
 from automate_kernel.operations.interruption import on_thread
 from automate_kernel.operations.reports import CallReport
 from automate_kernel.secrets.logs import get_logger
@@ -37,6 +38,11 @@ class TimedCalls:
     def __init__(self, most_abandoned: int = 100) -> None:
         self.most_abandoned: int = most_abandoned
         """The number of abandoned calls that may run on before further ones are refused."""
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Forget the calls that were abandoned: they run in another process."""
         self._abandoned: dict[Future[Any], Key | None] = {}
         self._lock = threading.Lock()
 

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, printed
+from automate_kernel.forks import renew_in_children
 from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import normalizing
 from automate_kernel.operations.interruption import is_interruption
@@ -215,6 +216,11 @@ class Poller:
         self._polls, self._storage, self._outbox = polls, storage, outbox
         self._operations, self._new_item = operations, new_item
         self._ledger = ReplayLedger(storage)
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Forget what is claimed: threads of another process call it."""
         self._claimed: queue.SimpleQueue[tuple[Poll, Row] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._busy = self._threads = 0

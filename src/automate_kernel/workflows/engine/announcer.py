@@ -12,6 +12,7 @@ from queue import Empty, Full, Queue
 from typing import Any
 
 from automate_kernel import signals
+from automate_kernel.forks import renew_in_children
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.execution import Execution, StepKey, StepRun
 
@@ -104,6 +105,11 @@ class Announcer:
     """
 
     def __init__(self) -> None:
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin anew, without the signals that wait: another process sends them."""
         self._waiting = _Waiting(_MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from automate_kernel.forks import renew_in_children
 from automate_kernel.operations.reports import CallReport
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
@@ -76,6 +77,11 @@ class ProgressWriter:
 
     def __init__(self, storage: Storage, *, fenced: bool) -> None:
         self._storage, self._fenced = storage, fenced
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin anew, without the reports of calls in another process."""
         self._lock = threading.Lock()
         self._new: dict[StepReport, None] = {}
         self._writing = False

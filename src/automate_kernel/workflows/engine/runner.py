@@ -25,6 +25,7 @@ from automate_kernel.errors import (
     TemplateError,
     UnknownHereError,
 )
+from automate_kernel.forks import renew_in_children
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
@@ -141,6 +142,7 @@ class Runner:
         self.leaves_events = leaves_events
         fenced = isinstance(store.outbox, RowsOutboxStore)
         self._progress = ProgressWriter(store.storage, fenced=fenced)
+        renew_in_children(self)
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._means: dict[str, float] = {}
@@ -779,6 +781,11 @@ class Runner:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(_PARALLEL, "automate-step")
             return self._executor
+
+    def renew(self) -> None:
+        """Forget the threads, which are another process's."""
+        self._lock = threading.Lock()
+        self._executor = None
 
     def close(self) -> None:
         """End the threads."""
