@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import threading
+from typing import Any
+
 import pytest
+from waiting import PATIENCE, Gate
 
 from automate_kernel.worker import supervisor
+from automate_kernel.worker.process import handling_signals
 from automate_kernel.worker.supervisor import Supervisor
 
 
@@ -37,3 +44,51 @@ def test_a_key_that_is_held_down_kills_nothing(monkeypatch: pytest.MonkeyPatch) 
     now += 5
     workers.stop()
     assert process.got[-1] == "kill"
+
+
+class Obedient(Process):
+    """A process that ends when it is told to."""
+
+    exitcode = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sentinel, self._end = multiprocessing.Pipe(duplex=False)
+
+    def is_alive(self) -> bool:
+        return not self.got
+
+    def terminate(self) -> None:
+        super().terminate()
+        self._end.close()
+
+    def join(self) -> None:
+        """It has ended."""
+
+
+def test_a_signal_that_another_thread_gets_stops_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of who stopped the process for a while: SIGTERM was not heard, for ever."""
+    workers, process, wait = Supervisor(1, print), Obedient(), supervisor.wait
+    waits, ended, in_vain = Gate(), threading.Event(), list[bool]()
+    workers._slots[0].process = process
+
+    def waiting(*arguments: Any) -> Any:
+        waits.set()
+        return wait(*arguments)
+
+    def get_signal() -> None:
+        waits.pass_()
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        if not ended.wait(PATIENCE):
+            in_vain.append(True)
+            workers.stop()
+
+    monkeypatch.setattr(supervisor, "wait", waiting)
+    thread = threading.Thread(target=get_signal)
+    with handling_signals(workers.stop):
+        thread.start()
+        assert workers.run() == 0
+    ended.set()
+    thread.join(PATIENCE)
+    assert process.got == ["terminate"]
+    assert in_vain == []

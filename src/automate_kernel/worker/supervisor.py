@@ -21,6 +21,9 @@ logger: logging.Logger = get_logger(__name__)
 _LONGEST_PAUSE = 30.0
 # One that ran for this long was well: the next time it dies, it starts again without much delay.
 _WELL_SECONDS = 60.0
+# The system gives a signal to any thread if it comes while the process is stopped (Ctrl-Z, say), and
+# it is handled once the main thread, which waits here, is awake.
+_LOOK_SECONDS = 0.5
 # So long may a process take to hand back what runs. A key that is held down comes again and again.
 _HAND_BACK_SECONDS = 5.0
 
@@ -138,9 +141,10 @@ class Supervisor:
         slot.process.start()
         slot.started_at = time.monotonic()
 
-    def _pause(self) -> float | None:
+    def _pause(self) -> float:
         due = [slot.due_at for slot in self._slots if slot.process is None]
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        left = min(due) - time.monotonic() if due else _LOOK_SECONDS
+        return min(max(0.0, left), _LOOK_SECONDS)
 
     def _look_after(self) -> int:
         """Note ended processes and start due ones; return how many ended for good with an error."""
