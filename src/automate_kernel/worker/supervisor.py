@@ -21,8 +21,8 @@ logger: logging.Logger = get_logger(__name__)
 _LONGEST_PAUSE = 30.0
 # One that ran for this long was well: the next time it dies, it starts again without much delay.
 _WELL_SECONDS = 60.0
-# The system gives a signal to any thread if it comes while the process is stopped (Ctrl-Z, say), and
-# it is handled once the main thread, which waits here, is awake.
+# The system gives a signal that comes while the process is stopped (Ctrl-Z, say) to any thread. It
+# is handled once the main thread, which waits here, is awake.
 _LOOK_SECONDS = 0.5
 # So long may a process take to hand back what runs. A key that is held down comes again and again.
 _HAND_BACK_SECONDS = 5.0
