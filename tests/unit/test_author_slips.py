@@ -9,7 +9,7 @@ import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from automate_kernel import (
@@ -482,7 +482,14 @@ def test_what_no_input_can_be_is_refused_before_the_call() -> None:
 
     def wrong(self: Any, x: "int | 'x' | 3") -> None: ...  # type: ignore[valid-type]  # noqa: UP037
 
+    def filed(self: Any, name: str, file: BinaryIO) -> None: ...
+
+    def walked(self: Any, name: str, rows: Iterator[int]) -> None: ...
+
     for function, says in (
+        (filed, "the parameter 'file' of "),
+        (filed, "(take bytes, which are base64 in JSON, or the path of a file)"),
+        (walked, "the parameter 'rows' of "),
         (called, "takes a function as 'x', which is not made from JSON"),
         (optional, "takes a function as 'done'"),
         (context, "leave it out, and read self.ctx"),

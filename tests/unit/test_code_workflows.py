@@ -700,7 +700,9 @@ def test_a_type_that_no_json_makes_is_named(kernel: Kernel) -> None:
             WorkflowError, match=r"has the type .*\.Row, which is not made from JSON"
         ):
             kernel.workflow(function)
-    with pytest.raises(AutomateError, match=r"a parameter of by_row\(\) has the type .*\.Row"):
+    with pytest.raises(
+        AutomateError, match=r"the parameter 'row' of by_row\(\) has the type .*\.Row"
+    ):
         kernel.action("rows.by")(by_row)
 
     @kernel.workflow

@@ -29,6 +29,8 @@ Schema: TypeAlias = Union[Mapping[str, Any], "type[BaseModel]", None]
 # The type in pydantic's message.
 _UNKNOWN_TYPE = re.compile(r" schema for (?:<class '([^']+)'>|(.+?))\. Set ")
 
+_FILE = re.compile(r"\b\w*IO(\[\w+\])?$")
+
 Check: TypeAlias = Callable[[Any], "list[FieldProblem]"]
 
 
@@ -78,6 +80,8 @@ def readable_types(
         hint = "take its id, or a pydantic model or dataclass with what is needed of it"
         if "Iterator" in name:
             hint = "make it a list, and write list[…] in the annotation"
+        elif _FILE.search(name):
+            hint = "take bytes, which are base64 in JSON, or the path of a file"
         raise error(f"{what} has the type {name}, which is not made from JSON", hint=hint) from None
 
 

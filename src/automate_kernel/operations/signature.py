@@ -171,7 +171,7 @@ def _build_model(
     *,
     untyped: bool,
 ) -> tuple[type[BaseModel], dict[str, str]]:
-    from pydantic import ConfigDict, create_model
+    from pydantic import ConfigDict, PydanticUserError, create_model
 
     extra = "forbid"
     definitions: dict[str, Any] = {}
@@ -202,8 +202,13 @@ def _build_model(
     config = ConfigDict(extra=extra, protected_namespaces=(), **BYTES_AS_BASE64)  # type: ignore[typeddict-item]
     words = getattr(function, "__name__", type(function).__name__).split("_")
     title = "".join(map(str.capitalize, words)) or "Operation"
-    with readable_types(f"a parameter of {_name_of(function)}()"):
+    try:
         model = create_model(f"{title}Input", __config__=config, **definitions)
+    except PydanticUserError:
+        for given, name in fields.items():  # each alone, to tell which one it is
+            with readable_types(f"the parameter {given!r} of {_name_of(function)}()"):
+                create_model("One", __config__=config, **{name: definitions[name]})
+        raise
     for name, what in () if untyped else unmade_inputs(model.__pydantic_core_schema__):
         raise _wrong(
             function,
