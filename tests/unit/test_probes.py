@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from ports import free_ports
 from waiting import PATIENCE, until
 from automate_kernel import ConfigError, Kernel, StorageError
 from automate_kernel.worker import Worker
@@ -181,8 +182,7 @@ def test_pages(kernel: Kernel) -> None:
 
 def test_one_port_for_all(kernel: Kernel) -> None:
     """Where both ports are the same, all pages are there."""
-    with Probes(kernel, WorkerProbe(kernel, kernel.worker()), health_port=0) as first:
-        port = int(first.urls[0].rpartition(":")[2])
+    (port,) = free_ports(1)
     probe = WorkerProbe(kernel, kernel.worker())
     with Probes(kernel, probe, health_port=port, metrics_port=port) as probes:
         (url,) = probes.urls
