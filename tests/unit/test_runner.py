@@ -635,7 +635,7 @@ def test_a_database_that_is_down_at_the_wrong_moments(
 
 
 def test_who_can_t_save_begins_nothing_more(
-    storage: Failing, monkeypatch: pytest.MonkeyPatch
+    storage: Failing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A worker that gives up saving gives the execution back, and not its waiting calls to threads."""
     begun, go = Gate(), Gate()
@@ -661,6 +661,7 @@ def test_who_can_t_save_begins_nothing_more(
         worker, thread = start_worker(kernel, slots=1)
         begun.pass_()
         (task,) = worker._in_flight.tasks.values()
+        until(lambda: "saving executions failed" in caplog.text)
         passed[0] = 61.0  # more than the half of a lease for which it tries
         until(lambda: task.ended)
         storage.failures = 0
