@@ -1,4 +1,4 @@
-"""The parts of a process that one forked from it can't take over: threads, event loops, connections."""
+"""The parts of a process that its forks can't take over: threads, event loops, connections."""
 
 from __future__ import annotations
 
