@@ -7,6 +7,7 @@ A process dies, or an operator acts, at any moment between two transactions or t
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -68,6 +69,9 @@ class Machine(RuleBasedStateMachine):
         self.kept: dict[str, Kept] = {}
         self.reopened: Counter[str] = Counter()
         self.former: set[str] = set()
+        self.before: list[tuple[Execution, int]] = []
+        self.ended: dict[str, tuple[Execution, int]] = {}
+        """Sub-workflows that may go on with their parents, as they were, with their logs' lengths."""
         self.wrong: list[str] = []
         self.new_process()
         self.start("root", "x")
@@ -255,6 +259,8 @@ class Machine(RuleBasedStateMachine):
 
         def act() -> None:
             found = self.live() if what in steer else self.repairable(what)
+            # Before anything goes on: another thread may take it up at once.
+            self.before = [(one, len(self.logs[one.id])) for one in self.all()]
             if found:
                 (steer | repair)[what](found[number % len(found)], number)
 
@@ -370,12 +376,11 @@ class Machine(RuleBasedStateMachine):
             self.logs[one.id].pop()
 
     def resume_plainly(self, one: Execution, number: int) -> None:
-        undone = [run.step_id for run in one.steps if run.step_id.startswith("undo")]
         made = self.made_of(one)
         try:
             resumed = self.operator.executions.resume(one.id)
-        except WorkflowError:
-            assert isinstance(made, Coded) and undone, made
+        except WorkflowError as error:
+            self.resume_as_told(one, error)
             return
         assert resumed == (one.status == "FAILED"), one.status
         if resumed:
@@ -384,8 +389,24 @@ class Machine(RuleBasedStateMachine):
     def resume_from(self, one: Execution, number: int) -> None:
         made = self.made_of(one)
         step_id = self.some_step(one, made, number)
-        if step_id is not None and self.operator.executions.resume(one.id, step_id=step_id):
+        if step_id is None:
+            return
+        try:
+            resumed = self.operator.executions.resume(one.id, step_id=step_id)
+        except WorkflowError as error:
+            self.resume_as_told(one, error)
+            return
+        if resumed:
             self.goes_on(one, made, step_id.partition("@")[0])
+
+    def resume_as_told(self, one: Execution, error: WorkflowError) -> None:
+        """Do what the refusal to go on after something was undone says, if it names a step."""
+        made = self.made_of(one)
+        undone = [run.step_id for run in one.steps if run.step_id.startswith("undo")]
+        assert isinstance(made, Coded) and undone, made
+        if told := re.search(r"'(\S+)' is the last that can be", error.hint or ""):
+            assert self.operator.executions.resume(one.id, step_id=told[1])
+            self.goes_on(one, made, told[1].partition("@")[0])
 
     def retry_failed(self, one: Execution, number: int) -> None:
         made, own = self.made_of(one), {step.id for step in self.made_of(one).every()}
@@ -397,7 +418,11 @@ class Machine(RuleBasedStateMachine):
         ]  # fmt: skip
         if failed:
             run = failed[number % len(failed)]
-            assert self.operator.executions.retry_step(one.id, run.step_id, run.position)
+            try:
+                assert self.operator.executions.retry_step(one.id, run.step_id, run.position)
+            except WorkflowError as error:
+                self.resume_as_told(one, error)
+                return
             self.goes_on(one, made, plain_key(run)[0], retried=True)
 
     def resume_mended(self, one: Execution, number: int) -> None:
@@ -466,7 +491,31 @@ class Machine(RuleBasedStateMachine):
         self.begun.discard(one.id)
         self.cancelled.discard(one.id)
         self.expected[one.id].clear()
-        self.former |= {other.id for other in self.all() if other.event.source == one.id}
+        self.leave(one)
+
+    def leave(self, one: Execution) -> None:
+        """Note which sub-workflows may go on with *one*, and with each other."""
+        left = [one]
+        while left:
+            parent = left.pop()
+            for child, length in self.before:
+                if child.event.source != parent.id:
+                    continue
+                self.former.add(child.id)
+                self.note_going_on(child, length)
+                if child.parent_id is not None and child.status.finished:
+                    self.ended[child.id] = child, length
+                    left.append(child)
+
+    def note_going_on(self, one: Execution, now: int) -> None:
+        """Note what a sub-workflow, whose log has *now* lines, left behind if it has gone on."""
+        before, length = self.ended.get(one.id, (one, now))
+        if trace(before) == trace(one) and length == now:
+            return
+        del self.ended[one.id]
+        self.logs[one.id].insert(length, (AGAIN, ""))
+        self.kept[one.id] = kept_after(self.made_of(one), runs_of(before), None)
+        self.reopened[one.id] += 1
 
     def fork(self, one: Execution, number: int) -> None:
         made = self.made_of(one)
@@ -602,15 +651,16 @@ class Machine(RuleBasedStateMachine):
         assert not [row for row in self.rows(STEP) if row["status"] in ("RUNNING", "RETRY")]
         found = self.all()
         assert set(self.started) <= {one.id for one in found}
+        for one in found:
+            self.note_going_on(one, len(self.logs[one.id]))
         seen = {one.id: self.observed(one) for one in found}
         for one in found:
             own = [other for other in found if other.event.source == one.id]
             if not self.reopened[one.id]:
                 keys = Counter(key_of(other) for other in own)
                 assert set(keys.values()) <= {1}, keys
-            seen[one.id].children = {
-                key_of(other): seen[other.id] for other in own if other.id not in self.former
-            }
+            # Of those of one step it is the one that began last.
+            seen[one.id].children = {key_of(other): seen[other.id] for other in own}
             for child in own:
                 if child.parent_id is not None:
                     seen[child.id].cancelled |= self.was_left(one, child)
@@ -638,6 +688,11 @@ class Machine(RuleBasedStateMachine):
 def key_of(one: Execution) -> str:
     """Return the name that its event gives the execution."""
     return str(one.event.payload["key"])
+
+
+def trace(one: Execution) -> tuple[Any, ...]:
+    """Return what changes when an execution goes on."""
+    return str(one.status), [(run.key, str(run.status), run.attempts) for run in one.steps]
 
 
 def lane_of(one: Execution) -> str:
