@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -145,12 +145,14 @@ def test_elements_and_steps_of_code_have_attempts_too(kernel: Kernel) -> None:
     ]  # fmt: skip
 
 
-def test_steps_that_began_in_the_same_moment_stand_in_their_order() -> None:
+@pytest.mark.parametrize("off", [0, 1, -1, 700])
+def test_steps_that_began_in_about_the_same_moment_stand_in_their_order(off: int) -> None:
     """The clock of a database may be coarse, and failures are read before the steps' own rows."""
     now = datetime(2026, 11, 28, tzinfo=timezone.utc)
+    late = now + timedelta(microseconds=off)
     runs = [
-        StepRun(execution_id="x", step_id=step_id, attempts=attempts, attempted_at=now, status=status,
-                completed_at=now)
+        StepRun(execution_id="x", step_id=step_id, attempts=attempts, status=status,
+                attempted_at=late if step_id == "first" else now, completed_at=now)
         for step_id, attempts, status in [
             ("first", 2, StepStatus.COMPLETED), ("last", 1, StepStatus.FAILED)
         ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from automate_kernel.outbox.failed_attempts import FailedAttempt, seconds_between
-from automate_kernel.workflows.execution import StepRun, StepStatus
+from automate_kernel.workflows.execution import StepKey, StepRun, StepStatus
 
 _FAILED = StepStatus.FAILED.value
+# Times are the database's at a checkpoint, less what has passed since, and a database may count
+# milliseconds: of two that are closer than that, either may seem the first.
+_SAME_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +64,26 @@ def step_attempts(runs: Iterable[StepRun], failed: Iterable[FailedAttempt]) -> l
         same = ended_at is not None and (began is None or began <= ended_at)
         if run.attempts and not (same and run.status is not StepStatus.COMPLETED):
             found += _latest(run)
-    places = {run.key: place for place, run in enumerate(runs)}
+    return _in_order(found, {run.key: place for place, run in enumerate(runs)})
 
-    def order(one: StepAttempt) -> tuple[float, int, int]:
-        moment = one.started_at or one.ended_at
-        # A database may count milliseconds: of steps that began in one, the first comes first.
-        place = places.get((one.step_id, one.position), -1)
-        return (moment.timestamp() if moment is not None else 0.0, place, one.attempt)
 
-    found.sort(key=order)
-    return found
+def _in_order(found: Iterable[StepAttempt], places: Mapping[StepKey, int]) -> list[StepAttempt]:
+    """Sort attempts by their times, and those of about one time by the *places* of their steps."""
+    groups: list[list[StepAttempt]] = []
+    before = float("-inf")
+    for one in sorted(found, key=_time):
+        if _time(one) - before > _SAME_SECONDS:
+            groups.append([])
+        groups[-1].append(one)
+        before = _time(one)
+    for group in groups:
+        group.sort(key=lambda one: (places.get((one.step_id, one.position), -1), one.attempt))
+    return [one for group in groups for one in group]
+
+
+def _time(one: StepAttempt) -> float:
+    moment = one.started_at or one.ended_at
+    return moment.timestamp() if moment is not None else 0.0
 
 
 def _of_failed(one: FailedAttempt) -> StepAttempt:
