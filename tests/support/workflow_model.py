@@ -77,7 +77,13 @@ def kept_after(
     """
     if isinstance(made, Coded):
         gone = set() if step_id is None else made.followers(step_id)
-        dealt_with = {step.id for step in made.every() if step.continues or step_id is not None}
+        called = {key[0] for key in runs}
+        # One that failed as the last of its line may be why that has ended.
+        dealt_with = {
+            step.id for step in made.every()
+            if step_id is not None
+            or (step.continues and called & (made.followers(step.id) - {step.id}))
+        }  # fmt: skip
         return {
             key: (str(run.status), run.output) for key, run in runs.items()
             if key[0] not in gone
