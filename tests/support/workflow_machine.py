@@ -12,6 +12,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
@@ -401,12 +402,17 @@ class Machine(RuleBasedStateMachine):
 
     def resume_as_told(self, one: Execution, error: WorkflowError) -> None:
         """Do what the refusal to go on after something was undone says, if it names a step."""
-        made = self.made_of(one)
+        step_id = self.named(one, error)
+        if step_id is not None:
+            assert self.operator.executions.resume(one.id, step_id=step_id)
+            self.goes_on(one, self.made_of(one), step_id.partition("@")[0])
+
+    def named(self, one: Execution, error: WorkflowError) -> str | None:
+        """Return the step that the refusal names, which only what was undone can cause."""
         undone = [run.step_id for run in one.steps if run.step_id.startswith("undo")]
-        assert isinstance(made, Coded) and undone, made
-        if told := re.search(r"'(\S+)' is the last that can be", error.hint or ""):
-            assert self.operator.executions.resume(one.id, step_id=told[1])
-            self.goes_on(one, made, told[1].partition("@")[0])
+        assert isinstance(self.made_of(one), Coded) and undone, one
+        told = re.search(r"'(\S+)' is the last that can be", error.hint or "")
+        return told and told[1]
 
     def retry_failed(self, one: Execution, number: int) -> None:
         made, own = self.made_of(one), {step.id for step in self.made_of(one).every()}
@@ -522,12 +528,20 @@ class Machine(RuleBasedStateMachine):
         step_id = self.some_step(one, made, number)
         if step_id is None:
             return
-        key, self.forks = f"f{self.forks}", self.forks + 1
+        key = f"f{self.forks}"
         corrected = made.mended() if isinstance(made, Made) and number % 3 == 2 else None
-        copy = self.operator.executions.fork(
-            one.id, step_id, payload={"key": key, "lane": lane_of(one)},
+        fork = partial(
+            self.operator.executions.fork, one.id, payload={"key": key, "lane": lane_of(one)},
             definition=corrected and corrected.workflow(),
         )  # fmt: skip
+        try:
+            copy = fork(step_id=step_id)
+        except WorkflowError as error:
+            step_id = self.named(one, error)
+            if step_id is None:
+                return
+            copy = fork(step_id=step_id)
+        self.forks += 1
         self.started.append(copy)
         kept = kept_after(made, runs_of(one), step_id.partition("@")[0])
         self.kept[copy] = kept
