@@ -164,3 +164,18 @@ def test_steps_that_began_in_about_the_same_moment_stand_in_their_order(off: int
     ]  # fmt: skip
     found = [(each.step_id, each.attempt) for each in step_attempts(runs, failed)]
     assert found == [("first", 1), ("first", 2), ("last", 1)]
+
+
+def test_a_failure_that_seems_to_end_before_it_began_is_one_attempt() -> None:
+    """Its beginning is an estimate, and its end a time of a database that counts milliseconds."""
+    end = datetime(2026, 11, 28, tzinfo=timezone.utc)
+    began = end + timedelta(microseconds=900)
+    run = StepRun(
+        execution_id="x", step_id="only", attempts=1, attempted_at=began, completed_at=began,
+        status=StepStatus.FAILED,
+    )  # fmt: skip
+    failure = FailedAttempt(
+        attempt=1, error_code="DOWN", error_group="DOWN", error="away", step_id="only",
+        started_at=began, failed_at=end,
+    )  # fmt: skip
+    assert [each.attempt for each in step_attempts([run], [failure])] == [1]

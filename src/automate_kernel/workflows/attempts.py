@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from automate_kernel.outbox.failed_attempts import FailedAttempt, seconds_between
 from automate_kernel.workflows.execution import StepKey, StepRun, StepStatus
@@ -13,6 +13,7 @@ _FAILED = StepStatus.FAILED.value
 # Times are the database's at a checkpoint, less what has passed since, and a database may count
 # milliseconds: of two that are closer than that, either may seem the first.
 _SAME_SECONDS = 0.002
+_COARSE = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ def step_attempts(runs: Iterable[StepRun], failed: Iterable[FailedAttempt]) -> l
         ended_at = kept.get((run.step_id, run.position, run.attempts))
         began = run.attempted_at or run.started_at
         # One with its number may be of before the execution was resumed.
-        same = ended_at is not None and (began is None or began <= ended_at)
+        same = ended_at is not None and (began is None or began <= ended_at + _COARSE)
         if run.attempts and not (same and run.status is not StepStatus.COMPLETED):
             found += _latest(run)
     return _in_order(found, {run.key: place for place, run in enumerate(runs)})

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
@@ -30,6 +30,9 @@ from automate_llm.streaming import shown_text
 from automate_llm.tool_answers import INTERRUPTED, failed_before, raised, returned, value_of
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
+# Times of a database that counts milliseconds are so much too early at most. By the ends, since
+# beginnings are estimates.
+_COARSE = timedelta(milliseconds=1)
 _LONGEST_NAME = 88  # with "-approve" fewer than the 100 that a step's name may have
 _MOST_SHOWN = 3_000
 
@@ -280,13 +283,13 @@ class ToolCall:
         if call.execution_id is None or self.note is None:
             return None
         known = self.run.kernel.executions.attempts(call.execution_id)
-        begun = [each.started_at for each in known if each.step_id == self.note]
-        if not begun or begun[-1] is None:
+        noted = [each.ended_at for each in known if each.step_id == self.note]
+        if not noted or noted[-1] is None:
             return None
         for each in reversed(known):
             # One before that was another call: somebody has resumed from a step before both.
             is_its = each.step_id == call.step_id and each.status == "FAILED"
-            if is_its and each.started_at is not None and each.started_at >= begun[-1]:
+            if is_its and each.ended_at is not None and each.ended_at >= noted[-1] - _COARSE:
                 return None if each.error_code == EXPIRED else each
         return None
 
