@@ -103,6 +103,10 @@ def pooled(url: sa.URL, **settings: Any) -> Iterator[sa.URL]:
     bouncer = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin")
     if bouncer is None:
         pytest.skip("PgBouncer is not installed")
+    told = subprocess.run([bouncer, "--version"], capture_output=True, text=True, check=True).stdout
+    version = tuple(map(int, told.split()[1].split(".")[:2]))
+    if version < (1, 21):
+        pytest.skip(f"PgBouncer {version} keeps no prepared statements")
     folder = Path(tempfile.mkdtemp(prefix="automate-pgbouncer-"))
     server, port = str(url.query.get("host", "") or url.host), url.port or 5432
     # It refuses to be root, and must be able to get at the server's socket.
@@ -111,6 +115,7 @@ def pooled(url: sa.URL, **settings: Any) -> Iterator[sa.URL]:
     ours = {
         "listen_port": 6432, "unix_socket_dir": folder, "listen_addr": "", "auth_type": "any",
         "pool_mode": "transaction", "default_pool_size": 4, "max_client_conn": 200,
+        "max_prepared_statements": 200,
         "ignore_startup_parameters": "extra_float_digits,options", **settings,
     }  # fmt: skip
     login = f"host={server} port={port} user={url.username}"
