@@ -1582,6 +1582,19 @@ def test_the_last_of_a_chain_goes_on(breaking: World) -> None:
     assert breaking.called == [1, 2]
 
 
+def die_at(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Have a worker claim the next item, and die at this *moment* of its checkpoint."""
+    item = world.claim()
+
+    def die(*_: Any, **__: Any) -> None:
+        raise _Death
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.kernel.executions.checkpoints, moment, die)
+        with pytest.raises(_Death):
+            world.kernel._runner.handle_advance(item)
+
+
 @pytest.mark.parametrize("moment", ["_write", "_write_beside", "_park"])
 def test_a_resumed_parent_whose_worker_dies_resumes_one_child(
     breaking: World, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -1589,15 +1602,7 @@ def test_a_resumed_parent_whose_worker_dies_resumes_one_child(
     one = breaking.start("parent", {"n": 3})
     breaking.broken.clear()  # type: ignore[attr-defined]
     breaking.kernel.executions.resume(one)
-    item = breaking.claim()
-    with monkeypatch.context() as patch:
-
-        def die(*_: Any, **__: Any) -> None:
-            raise _Death
-
-        patch.setattr(breaking.kernel.executions.checkpoints, moment, die)
-        with pytest.raises(_Death):
-            breaking.kernel._runner.handle_advance(item)
+    die_at(breaking, monkeypatch, moment)
     for _ in range(3):
         breaking.later(60)
     assert (breaking.status(one), breaking.see(one).output) == (COMPLETED, 3)
@@ -1706,15 +1711,7 @@ def test_a_parent_whose_worker_dies_starts_one_child(
     """Before the checkpoint there is none; after it, the same one."""
     for moment in ("_write", "_write_beside", "_park"):
         one = nested.kernel.start("parent", {"n": 1})
-        item = nested.claim()
-        with monkeypatch.context() as patch:
-
-            def die(*_: Any, **__: Any) -> None:
-                raise _Death
-
-            patch.setattr(nested.kernel.executions.checkpoints, moment, die)
-            with pytest.raises(_Death):
-                nested.kernel._runner.handle_advance(item)
+        die_at(nested, monkeypatch, moment)
         nested.clock.advance(60)
         nested.run()
         nested.later(60)

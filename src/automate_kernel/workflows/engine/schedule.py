@@ -67,8 +67,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=_UTC)
 _BEHIND = timedelta(minutes=1)
 # A time that a worker comes to so long after it is late. One that it comes to later was missed.
 _LATE = timedelta(minutes=1)
-# Schedules that one statement names.
-_AT_ONCE = 5_000
 # Places behind the last one at which a schedule is looked for that has moved forward.
 _PLACES_BEHIND = 10
 
@@ -299,9 +297,8 @@ def as_stored(rows: Rows, schedules: Iterable[Schedule]) -> list[tuple[Schedule,
 
 
 def _states(rows: Rows, keys: Iterable[str]) -> dict[str, Row]:
-    wanted, found = sorted(keys), list[Row]()
-    for first in range(0, len(wanted), _AT_ONCE):
-        found += rows.select(SCHEDULE, [Where("id", "in", wanted[first : first + _AT_ONCE])])
+    wanted = sorted(keys)
+    found = rows.select(SCHEDULE, [Where("id", "in", wanted)]) if wanted else []
     return {row["id"]: row for row in found}
 
 
