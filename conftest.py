@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+
 import hypothesis
 import pytest
 
@@ -45,3 +48,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elif not item.get_closest_marker("timeout"):
             # A busy machine needs many times what an idle one does.
             item.add_marker(pytest.mark.timeout(1500))
+
+
+@pytest.fixture(autouse=True)
+def _no_waits_of_other_tests() -> Iterator[None]:
+    """Forget the waits that services asked for: their ports are given out to later tests again."""
+    yield
+    limits = sys.modules.get("automate_http.rate_limit")
+    if limits is not None:
+        limits._shared.clear()  # noqa: SLF001

@@ -7,7 +7,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -292,9 +292,24 @@ def hostile_service(
             listener.server_close()
 
 
+# Whoever keeps something for an address, as the wait that a service asked for, may still keep it in
+# a later test: no port is given out twice.
+_given: set[int] = set()
+
+
 def _listen(service: HostileService, host: str, handler: type[_AnyRequest]) -> _Listener:
-    listener = _Listener((host, 0), handler)
+    listener = _bound(host, handler)
     listener.service = service
     arguments = {"poll_interval": 0.02}
     threading.Thread(target=listener.serve_forever, kwargs=arguments, daemon=True).start()
     return listener
+
+
+def _bound(host: str, handler: type[_AnyRequest]) -> _Listener:
+    with ExitStack() as taken:  # a port that is let go at once may come again
+        while True:
+            listener = _Listener((host, 0), handler)
+            if listener.server_port not in _given:
+                _given.add(listener.server_port)
+                return listener
+            taken.callback(listener.server_close)
