@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,9 +28,7 @@ from automate_kernel.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
-    PluginError,
     StorageError,
-    did_you_mean,
     type_name,
 )
 from automate_kernel.operations.context import Call
@@ -46,11 +43,9 @@ from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxSt
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labelled_ids
-from automate_kernel.plugins import Plugins
+from automate_kernel.plugins import Plugins, parts
 from automate_kernel.polls.poller import Poller, Polls
 from automate_kernel.secrets import (
-    EnvSecretsBackend,
-    MemorySecretsBackend,
     Redactor,
     SecretResolver,
     SecretsBackend,
@@ -59,11 +54,10 @@ from automate_kernel.secrets.handles import masked, reveal, secret_keys
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
-from automate_kernel.secrets.writable import BUILT_IN
 from automate_kernel.storage import MemoryStorage, Rows, Storage
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.migration import require_schema
-from automate_kernel.storage.output_store import FileOutputStore, LateOutputStore, OutputStore
+from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.values import encode_json
 from automate_kernel.templates import (
     EnvironmentResolver,
@@ -205,7 +199,7 @@ class Kernel:
             self.plugins.register(plugin)
         self.redactor: Redactor = Redactor()
         """Takes resolved secrets out of texts and values."""
-        self.secrets: SecretResolver = SecretResolver(self._backends(secrets), self.redactor)
+        self.secrets: SecretResolver = self._resolver(secrets)
         """Looks secrets up, and checks them: `SecretResolver.check`."""
         self.env: EnvironmentResolver = EnvironmentResolver(env_allow)
         """The environment variables that templates may read."""
@@ -213,12 +207,12 @@ class Kernel:
         """The template filters of this kernel."""
         self.templates: TemplateEngine = TemplateEngine(self.filters, limits=_limits(output_store))
         """Compiles and renders templates."""
-        kept, outputs = (retention_seconds, failed_retention_seconds), self._outputs(output_store)
-        self.outbox: OutboxStore = self._store(outbox, lease_seconds, *kept)
+        kept = retention_seconds, failed_retention_seconds
+        self.outbox: OutboxStore = self._store(outbox, lease_seconds, kept)
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
         self.operations: Invoker = self._invoker(config, settings)
         """The actions and capabilities by name."""
-        self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox, outputs)
+        self.executions: ExecutionStore = self._executions(output_store)
         """Runs of workflows: get, find, cancel, resume."""
         self.approvals: Approvals = self._approvals(signing_keys, public_url)
         """The steps that wait for a person: find, approve, reject, make a link."""
@@ -300,48 +294,23 @@ class Kernel:
         for line in self.plugins.hidden():
             logger.warning("%s", line)
 
-    def _backends(self, secrets: Any) -> Iterable[SecretsBackend]:
-        if secrets is None:
-            return [EnvSecretsBackend()]
-        if isinstance(secrets, Mapping):
-            return [MemorySecretsBackend(secrets)]
-        if not isinstance(secrets, (str, type, SecretsBackend, Iterable)):
-            raise ConfigError(
-                f"secrets can't be {type_name(secrets)}",
-                hint="pass backends, their keys, or a mapping for tests",
-            )
-        if isinstance(secrets, (str, type, SecretsBackend)):
-            secrets = [secrets]
-        return [self._secrets_backend(each) for each in secrets]
+    def _resolver(self, secrets: Any) -> SecretResolver:
+        return SecretResolver(parts.secrets_backends(secrets, self.plugins), self.redactor)
 
-    def _secrets_backend(self, given: Any) -> SecretsBackend:
-        options: Mapping[str, Any] = {}
-        if isinstance(given, Mapping):
-            options = {name: value for name, value in given.items() if name != "backend"}
-            given = given.get("backend")
-            if given is None:
-                raise ConfigError(
-                    "secrets: a table of options names no backend",
-                    hint='write {"backend": "vault", …}, with the key of an installed plugin',
-                )
-        if isinstance(given, str):
-            backends = self.plugins.registry("secrets_backend")
-            is_key = not set(".:") & set(given)
-            if is_key and given not in BUILT_IN and not backends.knows(given):
-                known = sorted({*BUILT_IN, *backends.keys()})
-                hint = did_you_mean(given, known, also=f"there are: {', '.join(known)}")
-                raise PluginError(
-                    f"there is no secrets backend {given!r}", code=ErrorCodes.NOT_FOUND, hint=hint
-                )
-            given = BUILT_IN.get(given, given)
-        elif not isinstance(given, SecretsBackend) and not _is_backend(given):
-            raise ConfigError(
-                f"a secrets backend can't be {_given_name(given)}",
-                hint="pass a SecretsBackend, its class, or the key or dotted path of one",
-            )
-        trouble = "doesn't take these options" if options else "needs arguments"
-        made: SecretsBackend = self._made("secrets_backend", given, trouble, **options)
-        return made
+    def _store(
+        self,
+        given: OutboxStore | str | None,
+        lease_seconds: float,
+        kept: tuple[float | None, float | None],
+    ) -> OutboxStore:
+        return parts.outbox_store(
+            given, self.plugins, self.storage, lease_seconds=lease_seconds,
+            retention_seconds=kept[0], failed_retention_seconds=kept[1],
+        )  # fmt: skip
+
+    def _executions(self, outputs: Any) -> ExecutionStore:
+        store = parts.output_store(outputs, self.plugins, self.secrets, self._render_config)
+        return ExecutionStore(self.storage, self.outbox, store)
 
     def _invoker(
         self,
@@ -355,76 +324,6 @@ class Kernel:
         hooks, render = self.plugins.hooks, self._render_config
         return Invoker(sources, hooks, self.secrets, config, settings, render)
 
-    def _store(
-        self, given: OutboxStore | str | None, lease: float, *kept: float | None
-    ) -> OutboxStore:
-        """Return the outbox: the host's own, or one that is made and keeps items for its times."""
-        if given is not None and not isinstance(given, str):
-            if not isinstance(given, OutboxStore):
-                raise ConfigError(
-                    f"an outbox can't be {_given_name(given)}",
-                    hint="pass an OutboxStore, or the key or dotted path of its class",
-                )
-            return given
-        trouble = "can't be made from a storage and lease_seconds"
-        store: OutboxStore = self._made(
-            "outbox_store", given or RowsOutboxStore, trouble, self.storage, lease_seconds=lease
-        )
-        names = ("retention_seconds", "failed_retention_seconds")
-        for name, age in zip(names, kept, strict=True):
-            setattr(store, name, age if age is None else check_age(age, name))
-        return store
-
-    def _outputs(
-        self, given: OutputStore | str | Path | Mapping[str, Any] | None
-    ) -> OutputStore | None:
-        if given is None or isinstance(given, OutputStore):
-            return given
-        if isinstance(given, (str, Path)):
-            return FileOutputStore(given)
-        if isinstance(given, Mapping):
-            return self._named_outputs(given)
-        raise ConfigError(
-            f"an output store can't be {type_name(given)}",
-            hint="pass a folder, a subclass of OutputStore's instance, or"
-            ' {"store": KEY} with its options',
-        )
-
-    def _named_outputs(self, given: Mapping[str, Any]) -> OutputStore:
-        """Return the output store of a plugin: made now, or later if it needs secrets for that."""
-        options, name = {**given}, given.get("store")
-        options.pop("store", None)
-        if not isinstance(name, str):
-            raise ConfigError(
-                "the output store's options name no store",
-                hint='write {"store": "s3", …}, with the key of an installed plugin',
-            )
-        cls = self.plugins.named("output_store", name)
-        rendered = {
-            # In Python an option may be anything: a path, an object.
-            each: self._render_config(value, f"output_store.{each}")
-            if isinstance(value, (str, list, tuple, Mapping))
-            else value
-            for each, value in options.items()
-        }
-        signature = inspect.signature(cls)
-        # One that reads secrets itself, at each connection, sees the new value of a rotated one.
-        reader = {"secrets": self.secrets} if "secrets" in signature.parameters else {}
-        try:
-            signature.bind(**{**reader, **options})
-        except TypeError as error:
-            raise ConfigError(
-                f"the output store {name!r} doesn't take these options: {error}",
-                hint=f"it takes: {', '.join(signature.parameters)}",
-            ) from None
-
-        def make() -> OutputStore:
-            made: OutputStore = cls(**{**reader, **reveal(rendered, self.secrets)})
-            return made
-
-        keys = frozenset(secret_keys(rendered))
-        return LateOutputStore(make, keys) if keys else make()
-
     def _catalogue(self, source: WorkflowSource | None) -> Catalogue:
         able = all(callable(getattr(source, name, None)) for name in ("load", "stamp"))
         if source is not None and (isinstance(source, type) or not able):
@@ -435,24 +334,6 @@ class Kernel:
             )
         stored = self.executions.definition
         return Catalogue(self.templates, self._context, stored, source, self.operations)
-
-    def _made(self, kind: str, given: Any, trouble: str, *arguments: Any, **options: Any) -> Any:
-        """Return a part that is given as itself, its class, dotted path or plugin key."""
-        if isinstance(given, SecretsBackend):
-            return given
-        cls = self.plugins.named(kind, given) if isinstance(given, str) else given
-        try:
-            return cls(*arguments, **options)
-        except TypeError as error:
-            name = getattr(cls, "__name__", cls)
-            # A call that does not fit is described by names; other texts may have values.
-            _, is_call, reason = str(error).partition("() ")
-            raise ConfigError(
-                f"the {kind.replace('_', ' ')} {name} {trouble}{is_call and f': {reason}'}",
-                hint=_options_hint(cls, given, options)
-                if kind == "secrets_backend"
-                else "pass an instance instead of its key or path",
-            ) from error
 
     def _approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
         if not isinstance(signing_keys, str):  # which the signer refuses: a list of keys is meant
@@ -1499,31 +1380,6 @@ def _of_tenant(event: Event, tenant_id: str | None) -> Event:
             ErrorCodes.INVALID_ARGUMENT, "the event belongs to another tenant than was given"
         )
     return event
-
-
-def _given_name(given: Any) -> str:
-    """Return what was given in the place of an instance: ``an int``, ``the class Drawer``."""
-    return f"the class {given.__name__}" if isinstance(given, type) else type_name(given)
-
-
-def _options_hint(cls: Any, given: Any, options: Mapping[str, Any]) -> str:
-    """Return how a secrets backend is named that takes other options than *options*."""
-    try:
-        takes = list(inspect.signature(cls).parameters.values())
-    except (TypeError, ValueError):
-        takes = []
-    if not takes or not isinstance(given, str):
-        return "pass an instance instead of its key or path"
-    near = [did_you_mean(name, [each.name for each in takes]) for name in options]
-    words = next((each for each, name in zip(near, options, strict=True) if each), "")
-    needed = [f'"{each.name}": …' for each in takes if each.default is each.empty]
-    written = ", ".join([f'{{"backend": "{given}"', *needed])
-    known = ", ".join(each.name for each in takes)
-    return " ".join(filter(None, [words, f"write {written}}}; it takes: {known}"]))
-
-
-def _is_backend(given: Any) -> bool:
-    return isinstance(given, type) and issubclass(given, SecretsBackend)
 
 
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:
