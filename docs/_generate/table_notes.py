@@ -58,7 +58,7 @@ What undoes a step has a row too: its `step_id` is `<step>.compensate`.""",
 One row per step of an execution, and one more per element of `for_each`.
 
 ```text
-PENDING ─▶ RUNNING ─┬▶ COMPLETED
+PENDING ◀▶ RUNNING ─┬▶ COMPLETED
   │ │        ▲ ▼    ├▶ FAILED
   │ │       RETRY   ├▶ CANCELLED
   │ └▶ WAITING ─────┘

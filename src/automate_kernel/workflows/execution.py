@@ -9,7 +9,7 @@ Events, the executions that they start, and the runs of their steps.
                 PAUSED      PAUSED
                PENDING, RUNNING or PAUSED ─cancel─▶ CANCELLING ─cleaned up─▶ CANCELLED
 
-    step run   PENDING ─▶ RUNNING ─┬▶ COMPLETED
+    step run   PENDING ◀▶ RUNNING ─┬▶ COMPLETED
                  │ │        ▲ ▼    ├▶ FAILED
                  │ │       RETRY   ├▶ CANCELLED
                  │ └▶ WAITING ─────┘

@@ -37,7 +37,7 @@ from automate_kernel.outbox.labels import label_rows, redacted_labels, replace_l
 from automate_kernel.storage.checkpoint import Checkpoint, Saved, save_checkpoints, save_progress
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import EXECUTION, OUTBOX
+from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.storage.values import encode_json, storable
 from automate_kernel.workflows.engine.admission import Admission
 from automate_kernel.workflows.engine.children import Child, cancel_items, end_items
@@ -188,8 +188,22 @@ def _writes_beside(save: Save) -> bool:
     turn = save.turn
     tells = turn.end is not None and save.execution.parent_id is not None
     tells = tells or turn.successor is not None
-    beside = (turn.waits, turn.answered, turn.children, turn.abandoned, turn.past, turn.labels)
+    beside = (
+        turn.waits, turn.answered, turn.children, turn.abandoned, turn.past, turn.labels, turn.idle,
+    )  # fmt: skip
     return tells or any(beside)
+
+
+def _put_down(rows: Rows, idle: Iterable[StepRun]) -> None:
+    """Let no row say RUNNING of those *idle* runs that nobody makes now."""
+    for run in idle:
+        its = [
+            Where("execution_id", "eq", run.execution_id),
+            Where("step_id", "eq", run.step_id),
+            Where("position", "eq", run.position),
+            Where("status", "eq", StepStatus.RUNNING.value),
+        ]
+        rows.update(STEP, its, {"status": run.status.value, "attempts": run.attempts})
 
 
 def _traced(item: NewItem, cause: OutboxItem) -> NewItem:
@@ -353,6 +367,7 @@ class Checkpoints:
             self._outbox.enqueue_many(items, transaction=rows.native)
         for save in saves:
             delete_runs(rows, save.execution.id, save.turn.past)
+            _put_down(rows, save.turn.idle)
             if save.turn.labels:
                 self._write_labels(rows, save)
         self._signals.end(
@@ -480,8 +495,8 @@ class Checkpoints:
             item.lease_token or "",
             execution.id,
             [_step_row(save, run) for run in turn.saves],
-            progress=any(run.status is not StepStatus.RUNNING for run in turn.saves),
-            beside=bool(turn.labels),
+            progress=turn.progresses,
+            beside=bool(turn.labels or turn.idle),
         )
         if turn.end is None and turn.failed is None and save.stored:
             return one
@@ -585,8 +600,12 @@ class Checkpoints:
         goes_on = execution.status.value in (PENDING, RUNNING)
         return goes_on and self._pauses.holds(execution.name, execution.tenant_id)
 
-    def park(self, item: OutboxItem, execution: Execution) -> None:
-        """Put a claimed item back until its execution, and its workflow, may go on."""
+    def park(self, item: OutboxItem, execution: Execution, idle: Sequence[StepRun] = ()) -> None:
+        """
+        Put a claimed item back until its execution, and its workflow, may go on.
+
+        *idle* are the calls that a worker has left behind.
+        """
         late = None if self._shares_tables else _LATE_SECONDS
         outcome = Outcome(item.id, ItemStatus.PENDING, late, token=item.lease_token)
         with self._storage.begin() as rows:
@@ -597,6 +616,7 @@ class Checkpoints:
             its = Where("id", "eq", execution.id)
             found = rows.select(EXECUTION, [its], lock=True, columns=("status",))
             status = found[0]["status"] if found else None
+            _put_down(rows, idle)
             # One that was cancelled meanwhile cleans up, also while its workflow is paused.
             held = status == PAUSED or (
                 status in (PENDING, RUNNING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, copy_context
@@ -30,7 +30,7 @@ from automate_kernel.workflows.engine.large_outputs import LargeOutputs
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.replay import CodeProgram
 from automate_kernel.workflows.engine.stored import Loaded
-from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn, put_down
 from automate_kernel.workflows.engine.waiting import LOOK_SECONDS
 from automate_kernel.workflows.engine.waits import Arrived, OpenWait
 from automate_kernel.workflows.execution import (
@@ -101,12 +101,11 @@ class Flow:
         """The reasons of the waits that go on, also of those for a time."""
         self.in_code: bool = isinstance(program, CodeProgram)
         """True if its turns run a function of the application's."""
-        drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
-        self._flow = drive(
-            loaded.execution, waits=loaded.waits, left=left, crashes=max(0, item.attempt_count - 1),
-            arrived=self._inbox, now=loaded.now, find_child=find_child,
-            most_output=self._outputs.most, sorts_keys=loaded.sorts_keys,
-        )  # fmt: skip
+        self._crashes = max(0, item.attempt_count - 1)
+        # What was called and is not now, by a worker that died, say: until it is put down, or
+        # begins. Its row may say RUNNING.
+        self._idle = {run.key: run for run in loaded.execution.steps if self._seems_called(run)}
+        self._flow = self._driven(program, loaded, left, find_child)
         self._since = self._learnt
         self.recalled: bool = False
         """True once it is to be put back, and taken up anew: an operator has steered it."""
@@ -119,6 +118,20 @@ class Flow:
         """True once nothing more of it begins here: what runs ends and is saved."""
         self.lack: UnknownHereError | None = None
         """The reason why another worker has to go on with it."""
+
+    def _driven(
+        self,
+        program: WorkflowProgram,
+        loaded: Loaded,
+        left: float | None,
+        find_child: FindChild | None,
+    ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
+        drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
+        return drive(
+            loaded.execution, waits=loaded.waits, left=left, crashes=self._crashes,
+            arrived=self._inbox, now=loaded.now, find_child=find_child,
+            most_output=self._outputs.most, sorts_keys=loaded.sorts_keys,
+        )  # fmt: skip
 
     def enter(self, around: AbstractContextManager[Any]) -> None:
         """Enter *around* for all that is done for this execution, until `leave`."""
@@ -226,6 +239,7 @@ class Flow:
             self.hold(outcome.held)
             if not outcome.begun:
                 _take_back(outcome.call)
+                self._idle[key] = outcome.call.run
         elapsed, self._since = now - self._since, now
         if self.begins:
             self.begins = False
@@ -243,7 +257,34 @@ class Flow:
             # What it would end with follows from a state that was not saved as it is here.
             turn = turn.unended()
             self.pause(turn)
+        self._put_down(turn)
         return turn
+
+    def _seems_called(self, run: StepRun) -> bool:
+        """Return True if *run* is RUNNING: of a block or a loop that says that it has begun."""
+        if run.status is not StepStatus.RUNNING:
+            return False
+        if self.in_code:
+            return True
+        step = self.workflow.find_step(run.step_id)
+        around = step is None or step.is_block or (step.loops and run.position < 0)
+        return not around
+
+    def _put_down(self, turn: Turn) -> None:
+        """Let all be PENDING that was called, and that neither *turn* nor anybody calls now."""
+        if not self._idle or turn.end is not None:
+            return
+        called = {call.run.key for call in turn.calls}
+        for key in [key for key in self._idle if key not in called]:
+            run = self._idle.pop(key)
+            if run.status in (StepStatus.RUNNING, StepStatus.PENDING):
+                put_down(run, turn, self._crashes, max(0, self.item.attempt_count - 1))
+
+    def unmade(self) -> list[StepRun]:
+        """Return what is left of an execution that is put back as it was read: it is PENDING."""
+        turn = Turn(wait=0.0)
+        self._put_down(turn)
+        return turn.idle
 
     def _take_in(self, arrived: Mapping[StepKey, Arrived]) -> None:
         for key, one in arrived.items():
@@ -281,6 +322,7 @@ class Flow:
         """Note that *call* is made now."""
         run, now = call.run, time.monotonic()
         self.running[run.key] = call
+        self._idle.pop(run.key, None)
         self._begun[run.key] = new_id(), now
         run.attempted_at, run.worker_id = self._moment(now), self.item.lease_owner
         run.started_at = run.started_at or run.attempted_at
@@ -296,12 +338,19 @@ class Flow:
         """Take the calls out of *turn*; with none in flight, the execution waits for a worker."""
         for call in turn.calls:
             _take_back(call)
+        if turn.calls and not turn.progresses:
+            # What was lost before them is told once they begin.
+            taken = {call.run.key for call in turn.calls}
+            turn.failures = [
+                one for one in turn.failures if (one.step_id, one.position) not in taken
+            ]  # fmt: skip
         paused = bool(turn.calls)
         turn.calls = []
         if (paused or not turn.last) and not self.running:
             turn.wait = 0.0
         if turn.wait is not None and turn.end is None:
             turn.lack = self.lack
+            self._put_down(turn)
 
     def hand_on(self, lack: UnknownHereError, turn: Turn) -> None:
         """Let another worker go on, once what is in flight has ended: this one lacks something."""
@@ -453,4 +502,5 @@ def first_outcomes(outcomes: Sequence[CallOutcome]) -> Sequence[CallOutcome]:
 
 def needs_saving(turn: Turn) -> bool:
     """Return True if *turn* has anything for the database."""
-    return bool(turn.saves or turn.failures or turn.labels or turn.failed is not None or turn.last)
+    said = turn.saves or turn.failures or turn.labels or turn.idle
+    return bool(said or turn.failed is not None or turn.last)

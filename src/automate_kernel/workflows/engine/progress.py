@@ -27,6 +27,8 @@ from automate_kernel.workflows.execution import StepRun, StepStatus
 
 logger: logging.Logger = get_logger(__name__)
 
+_CALLED = (StepStatus.PENDING, StepStatus.RUNNING, StepStatus.RETRY)
+
 SECONDS = 1.0
 """So often the progress of a call is written, at most."""
 
@@ -163,7 +165,7 @@ def _running(run: StepRun) -> list[Where]:
         Where("execution_id", "eq", run.execution_id),
         Where("step_id", "eq", run.step_id),
         Where("position", "eq", run.position),
-        Where("status", "in", (StepStatus.RUNNING.value, StepStatus.RETRY.value)),
+        Where("status", "in", [each.value for each in _CALLED]),
     ]
 
 

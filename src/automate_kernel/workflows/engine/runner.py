@@ -68,6 +68,7 @@ from automate_kernel.workflows.execution import (
     Execution,
     ExecutionStatus,
     StepKey,
+    StepRun,
     StepStatus,
 )
 
@@ -348,11 +349,18 @@ class Runner:
             if one is None or one.execution.status.finished or one.execution.item_id != item.id:
                 continue
             if self.store.checkpoints.is_held(one.execution):
-                self.store.checkpoints.park(item, one.execution)
+                self.store.checkpoints.park(item, one.execution, self._unmade(item, one))
                 opened[item.id] = OutcomeRecorded(None)
             else:
                 opened[item.id] = self._flow(item, one)
         return opened
+
+    def _unmade(self, item: OutboxItem, loaded: Loaded) -> Sequence[StepRun]:
+        """Return the runs of an execution that is put back which a worker has left behind."""
+        if all(run.status is not StepStatus.RUNNING for run in loaded.execution.steps):
+            return ()
+        flow = self._flow(item, loaded)
+        return flow.unmade() if isinstance(flow, Flow) else ()
 
     def _flow(self, item: OutboxItem, loaded: Loaded) -> Flow | AutomateError:
         try:

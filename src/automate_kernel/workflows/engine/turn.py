@@ -119,6 +119,10 @@ class Turn:
     """The labels of the execution that have been set or changed."""
     lack: UnknownHereError | None = None
     """The reason why another worker has to go on, if the execution waits for one."""
+    idle: list[StepRun] = field(default_factory=list)
+    """Runs that nobody makes for now: those whose rows say RUNNING are PENDING."""
+    counted: bool = False
+    """True if the crashes of workers so far are counted by runs in *idle*."""
     undecided: bool = False
     """True if an approval among those in *answered* has ended without a decision."""
 
@@ -126,6 +130,11 @@ class Turn:
     def last(self) -> bool:
         """Return True if nothing follows in this wake-up."""
         return self.end is not None or self.wait is not None
+
+    @property
+    def progresses(self) -> bool:
+        """True if it forgets the crashes of workers so far: some step has come on."""
+        return self.counted or any(run.status is not StepStatus.RUNNING for run in self.saves)
 
     @property
     def started(self) -> list[Workflow]:
@@ -267,6 +276,25 @@ def _drop_ended_waits(turn: Turn) -> None:
     unborn = {wait.details.get("execution_id") for wait in ended if wait.about == "workflow"}
     turn.children = [child for child in turn.children if child.id not in unborn]
     turn.abandoned = [each for each in turn.abandoned if each not in unborn]
+
+
+def put_down(run: StepRun, turn: Turn, crashes: int, kept: int) -> None:
+    """
+    Let *run* be PENDING, which was called and is not any more: its worker died, or gave it back.
+
+    *crashes* workers had died over it when its execution was claimed. The claims count *kept* of
+    them still, unless *turn* is about to forget them: those count once it begins again.
+    """
+    before = run.attempts
+    # Of one that goes on with other calls nothing else may count them for it.
+    turn.counted |= bool(turn.calls)
+    if run.status is StepStatus.RUNNING:
+        before = _attempts_of(run, crashes, first=True)
+        if turn.progresses and before >= run.attempts:
+            turn.failures.append(_lost_attempt(run, before))
+    run.attempts = before if turn.progresses else max(0, before - kept)
+    run.status = StepStatus.PENDING
+    turn.idle.append(run)
 
 
 def _attempts_of(run: StepRun, crashes: int, *, first: bool) -> int:
