@@ -6,16 +6,14 @@ The executions of an application: found, steered and purged.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.arguments import check_age, check_choice, check_limit, several
-from automate_kernel.budgets import forget_budgets
 from automate_kernel.errors import AutomateError, ErrorCodes, type_name
 from automate_kernel.outbox import OutboxStore
 from automate_kernel.outbox.failed_attempts import (
@@ -28,8 +26,6 @@ from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.labels import MAX_LABELS, MOST_LABELLED, labelled_ids
 from automate_kernel.outbox.queries import item_ids_of
-from automate_kernel.outbox.retention import forget
-from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.deadlocks import write, write_bounded
 from automate_kernel.storage.output_store import OutputStore
@@ -39,6 +35,7 @@ from automate_kernel.storage.tables import EXECUTION, EXECUTION_ACTIVITY, STEP, 
 from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine import admission as admissions
+from automate_kernel.workflows.engine.bulk_resume import resume_failed
 from automate_kernel.workflows.engine.checkpoints import Checkpoints
 from automate_kernel.workflows.engine.continuations import check_not_continued, live_successor
 from automate_kernel.workflows.engine.definitions import purge_definitions
@@ -61,6 +58,7 @@ from automate_kernel.workflows.engine.repair import (
     retried_in_code,
     retry_now,
 )
+from automate_kernel.workflows.engine.retention import ExecutionRetention
 from automate_kernel.workflows.engine.signal_store import SignalStore
 from automate_kernel.workflows.engine.standstills import Standstill, find_standstills
 from automate_kernel.workflows.engine.starts import ExecutionStarts
@@ -92,8 +90,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SAME", "ExecutionStore"]
 
-logger: logging.Logger = get_logger(__name__)
-
 SAME: Any = object()
 """In place of a payload: the same as before."""
 
@@ -102,8 +98,6 @@ _ENDED = [status for status in ExecutionStatus if status.finished]
 _TRIES = 3
 _MOST_LINKS = 20
 _NOTHING = "00000000-0000-0000-0000-000000000000"
-# So many executions are resumed in one transaction, so that nobody waits for it for long.
-_RESUMED_AT_ONCE = 50
 
 
 def _same_workflow(name: str, workflow: Workflow) -> Workflow:
@@ -176,6 +170,7 @@ class ExecutionStore:
             outputs=self.outputs,
         )  # fmt: skip
         """Reads and saves the executions that a worker drives."""
+        self._retention = ExecutionRetention(storage, self.signals, self.outputs)
         self.on_cancelled: Callable[[Execution], object] = bool
         """Is called with an execution that `cancel` has ended."""
 
@@ -755,67 +750,23 @@ class ExecutionStore:
         _check_filter(given, status, per_second)
         if limit is not None:
             limit = check_limit(limit, least=0)
-        with self.storage.begin(atomic=False) as rows:
-            start = rows.now()
-        # Whatever fails anew while this goes on is not meant.
-        until = Where("created_at", "lt" if created_before else "le", created_before or start)
         where = _equal(
-            status=ExecutionStatus.FAILED.value,
             workflow=workflow,
             tenant_id=tenant_id,
             error_code=error_code,
             error_group=error_group,
         )
-        where.append(until)
         if created_after is not None:
             where.append(Where("created_at", "ge", created_after))
-        count = place = 0
-        for ids in self._failed(where, limit):
-            due = [
-                start + timedelta(seconds=at / per_second) if per_second and at else None
-                for at in range(place, place + len(ids))
-            ]
-            place += len(ids)
-            work = partial(self._resume_all, due=dict(zip(ids, due, strict=True)))
-            count += write_bounded(self.storage, None, work)
-            if progress is not None:
-                progress(count)
-        return count
-
-    def _failed(self, where: list[Where], limit: int | None) -> Iterator[list[str]]:
-        """Yield the ids of executions that match, the oldest first, each once, in small lists."""
-        count, beyond = 0, list[Where]()
-        # Of the moment that the last ones ended with: they may have stayed, or failed again.
-        seen: set[str] = set()
-        while limit is None or count < limit:
-            most = _RESUMED_AT_ONCE if limit is None else min(_RESUMED_AT_ONCE, limit - count)
-            with self.storage.begin(atomic=False) as rows:
-                found = rows.select(
-                    EXECUTION, [*where, *beyond], order_by=("created_at", "id"),
-                    limit=most + len(seen), columns=("id", "created_at"),
-                )  # fmt: skip
-            new = [row for row in found if row["id"] not in seen][:most]
-            if not new:
-                return
-            count += len(new)
-            last = new[-1]["created_at"]
-            if beyond and beyond[0].value != last:
-                seen = set()
-            seen |= {row["id"] for row in new if row["created_at"] == last}
-            beyond = [Where("created_at", "ge", last)]
-            yield [row["id"] for row in new]
-
-    def _resume_all(self, rows: Rows, due: Mapping[str, datetime | None]) -> int:
-        return sum(self._resume_or_leave(rows, each, run_at) for each, run_at in due.items())
-
-    def _resume_or_leave(self, rows: Rows, execution_id: str, run_at: datetime | None) -> bool:
-        try:
-            return self._resume(rows, execution_id, run_at=run_at)
-        except AutomateError as error:
-            if error.retryable:
-                raise
-            logger.warning("execution %s can't be resumed: %s", execution_id, error)
-            return False
+        return resume_failed(
+            self.storage,
+            lambda rows, execution_id, run_at: self._resume(rows, execution_id, run_at=run_at),
+            where,
+            created_before=created_before,
+            limit=limit,
+            per_second=per_second,
+            progress=progress,
+        )
 
     def _resume(
         self,
@@ -868,7 +819,9 @@ class ExecutionStore:
         chosen = _ENDED if statuses is None else several(statuses)
         for status in [check_choice(each, ExecutionStatus, "status") for each in chosen]:
             if purged < limit:
-                purged += self._purge(status.value, older_than_seconds, limit - purged)
+                purged += self._retention.purge(
+                    status, older_than_seconds=older_than_seconds, limit=limit - purged
+                )
         return purged
 
     def purge_definitions(
@@ -894,52 +847,6 @@ class ExecutionStore:
             if last is None:
                 return total
             after = last
-
-    def _purge(self, status: str, age: float, limit: int) -> int:
-        over = [
-            Where("status", "eq", status),
-            # It follows from the other, and ends the walk along the index.
-            Where("created_at", "le", Now(-age)),
-            Where("completed_at", "le", Now(-age)),
-        ]
-        purged, place, seen = 0, list[Where](), 0
-        while purged < limit:
-            size = limit - purged + seen
-            work = partial(self._purge_page, where=[*over, *place], limit=size)
-            found, stayed, keys = write(self.storage, None, work)
-            self.outputs.delete(keys)
-            purged += len(found) - len(stayed)
-            if len(found) < size:
-                break
-            # Those that had to stay must not be in the way of those after them. Others may be of
-            # the same moment as the last one, so that it is looked at again.
-            last = found[-1]["created_at"]
-            seen = sum(row["created_at"] == last for row in stayed)
-            place = [Where("created_at", "ge", last)]
-        return purged
-
-    def _purge_page(
-        self, rows: Rows, where: list[Where], limit: int
-    ) -> tuple[list[Row], list[Row], list[str]]:
-        """Delete some executions; return all of these, those that stayed, and lost outputs."""
-        found = rows.select(
-            EXECUTION, where, order_by=("created_at",), limit=limit, lock=True, skip_locked=True,
-            columns=("id", "parent_id", "chain_id", "successor_id", "created_at"),
-        )  # fmt: skip
-        children = {
-            row["id"]: row["chain_id"] or row["id"]
-            for row in found
-            if row["parent_id"] is not None and row["successor_id"] is None
-        }
-        # Their parents have not taken the results yet.
-        needed = self.signals.awaited_ends(rows, children)
-        ids = sorted({row["id"] for row in found} - needed)
-        keys = self.outputs.keys_of(rows, ids)
-        rows.delete(STEP, [Where("execution_id", "in", ids)])
-        forget(rows, ids)
-        forget_budgets(rows, ids)
-        rows.delete(EXECUTION, [Where("id", "in", ids)])
-        return found, [row for row in found if row["id"] in needed], keys
 
     def purge_outputs(self, *, older_than_seconds: float = 86_400.0) -> int:
         """
