@@ -46,7 +46,6 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import threading
 import time
 import types
@@ -442,14 +441,10 @@ def _ended(command: str) -> tuple[int, str]:
             capture_output=True, timeout=_PATIENCE_SECONDS, check=False,
         )  # fmt: skip
         return done.returncode, done.stdout + done.stderr
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        code = warm_forks.run(
-            address, arguments, environment(), output, errors,
-            folder=Path.cwd(), seconds=_PATIENCE_SECONDS,
-        )  # fmt: skip
-        output.seek(0)
-        errors.seek(0)
-        return code, output.read() + errors.read()
+    code, printed, errors = warm_forks.ended(
+        address, arguments, environment(), folder=Path.cwd(), seconds=_PATIENCE_SECONDS
+    )
+    return code, printed + errors
 
 
 def _of_python(command: str) -> list[str] | None:

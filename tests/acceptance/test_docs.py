@@ -24,16 +24,8 @@ PAGES = sorted(
         *ROOT.joinpath("plugins").glob("*/README.md"),
     ]
 )
-# By pages and their programs: each would take longer to import them than for its own work.
-IMPORTED_ONCE = (
-    "automate_kernel.cli.app",
-    "automate_kernel.cli.session",
-    "automate_kernel.kernel",
-    "automate_sqlalchemy",
-    "django.core.management",
-    "django.db.models",
-    "yaml",
-)
+# By pages and their programs.
+IMPORTED_ONCE = (*warm_forks.COMMAND_LINE, "django.core.management", "django.db.models")
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 

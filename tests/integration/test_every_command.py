@@ -27,6 +27,7 @@ from command_cases import SHARED, Case, State, make_state, missing
 from command_line import CliRunner
 
 import processes
+import warm_forks
 from ports import free_ports
 from automate_kernel.cli.app import app
 from automate_kernel.cli.session import Session
@@ -317,6 +318,14 @@ def running(folder: Path, words: list[str], **variables: str) -> Iterator[Runnin
         yield Running(process, folder)
 
 
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where commands are forked, with what each of them imports."""
+    address = tmp_path_factory.mktemp("forks") / "socket"
+    with warm_forks.serving(address, warm_forks.COMMAND_LINE, environment()) as served:
+        yield served
+
+
 CALLS = [
     pytest.param(command, case, id=f"{command or 'automate'} {case.arguments}"[:60])
     for command, cases in CASES.items()
@@ -327,7 +336,7 @@ CALLS = [
 @pytest.mark.long
 @pytest.mark.parametrize(("command", "case"), CALLS)
 def test_a_command_does_its_work(
-    command: str, case: Case, template: tuple[Path, State], project: Path
+    command: str, case: Case, template: tuple[Path, State], project: Path, forks: str
 ) -> None:
     """With all options that go together, and those of every command; what it prints is JSON."""
     words = [*command.split(), *case.words(template[1])]
@@ -336,17 +345,22 @@ def test_a_command_does_its_work(
     text = not {"--mermaid", "--svg"}.isdisjoint(words)
     for flag in sorted(given - ({"--json"} if text else set())):
         words += [flag, *places.get(flag, [])]
-    with running(project, words) as run:
-        shows = case.shows.format(**template[1].words)
-        if case.endless:
+    shows = case.shows.format(**template[1].words)
+    if case.endless:
+        with running(project, words) as run:
             run.until(lambda: shows in run.printed, shows)
             run.process.send_signal(signal.SIGINT)
-        code = run.ended()
-    assert code in case.codes, run.printed + run.log()
-    assert shows in run.printed
-    assert "Traceback" not in run.log()
+            code, printed, errors = run.ended(), run.printed, run.log()
+    else:
+        program = ["-m", "automate_kernel.cli", *words]
+        code, printed, errors = warm_forks.ended(
+            forks, program, environment(), folder=project, seconds=PATIENCE
+        )
+    assert code in case.codes, printed + errors
+    assert shows in printed
+    assert "Traceback" not in errors
     if "--json" in words and not case.endless:
-        json.loads(run.printed)
+        json.loads(printed)
 
 
 def ask(url: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:

@@ -19,11 +19,21 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import processes
+
+# By `automate`, whatever the command: each would take longer to import them than for its own work.
+COMMAND_LINE = (
+    "automate_kernel.cli.app",
+    "automate_kernel.cli.session",
+    "automate_kernel.kernel",
+    "automate_sqlalchemy",
+    "yaml",
+)
 
 
 @contextlib.contextmanager
@@ -59,6 +69,18 @@ def run(
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
+
+
+def ended(
+    address: str, arguments: Sequence[str], environment: Mapping[str, str],
+    *, folder: Path, seconds: float,
+) -> tuple[int, str, str]:  # fmt: skip
+    """How the program ended, as of `run`, what it printed, and its errors."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        code = run(address, arguments, environment, output, errors, folder=folder, seconds=seconds)
+        output.seek(0)
+        errors.seek(0)
+        return code, output.read(), errors.read()
 
 
 def _serve(address: str, modules: Sequence[str]) -> None:

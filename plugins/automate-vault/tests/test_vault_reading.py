@@ -175,7 +175,7 @@ def test_a_success_of_a_proxy_is_no_missing_secret(vault: Made, version: str, bo
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         backend = vault(address=f"http://127.0.0.1:{server.server_port}")
         with pytest.raises(SecretError, match="no secret in it") as caught:
             backend.get_secret("app")

@@ -234,7 +234,7 @@ class TokenReviews(BaseHTTPRequestHandler):
 @pytest.fixture
 def kubernetes(bao: Bao) -> Iterator[None]:
     with ThreadingHTTPServer(("127.0.0.1", 0), TokenReviews) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         bao.post("sys/auth/kubernetes", {"type": "kubernetes"})
         config = {"kubernetes_host": f"http://127.0.0.1:{server.server_port}"}
         config |= {"disable_local_ca_jwt": True, "token_reviewer_jwt": TokenReviews.good}

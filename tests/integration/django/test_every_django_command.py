@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+import warm_forks
 from automate_django import get_kernel
 from automate_django.models import ApiToken
 from automate_kernel.cli.app import hosted
 from automate_kernel.workflows.execution import ExecutionStatus
-from automate_kernel.workflows.execution import ExecutionStatus
 from command_cases import SHARED, Case, State, make_state, missing
 from django.contrib.auth import get_user_model
 from django.core.management import get_commands, load_command_class
+from django.db import connections
 
 pytestmark = pytest.mark.slow
 
@@ -141,6 +143,23 @@ def state(sqlite: str, tmp_path: Path) -> State:
     return found
 
 
+# What a project imports at its start, and for Django's own checks.
+IMPORTED = (*warm_forks.COMMAND_LINE, "shopsite.wsgi", "shopsite.urls")
+PROJECT = Path(__file__).parents[2] / "django_project"
+
+
+@pytest.fixture(scope="module")
+def forks(sqlite_alias: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where commands are forked from the project, as it is set up on SQLite."""
+    address = tmp_path_factory.mktemp("forks") / "socket"
+    environment = {
+        **os.environ, "PYTHONPATH": str(PROJECT), "DJANGO_SETTINGS_MODULE": "shopsite.settings",
+        "SHOP_SQLITE": str(connections[sqlite_alias].settings_dict["NAME"]),
+    }  # fmt: skip
+    with warm_forks.serving(address, IMPORTED, environment) as served:
+        yield served
+
+
 CALLS = [
     pytest.param(command, case, id=f"{command} {case.arguments}"[:60])
     for command, cases in CASES.items()
@@ -151,29 +170,29 @@ CALLS = [
 @pytest.mark.long
 @pytest.mark.parametrize(("command", "case"), CALLS)
 def test_a_command_does_its_work(
-    command: str, case: Case, state: State, start: Start, until: Callable[..., None]
+    command: str, case: Case, state: State, environment: dict[str, str], forks: str, start: Start
 ) -> None:
     """With all options that go together; with ``--json`` what it prints is JSON."""
     words = [*command.split(), *case.words(state)]
     if not command.startswith("automate_token"):
         words.append("--json")
-    process = start(*words, stderr=subprocess.PIPE)
     shows = case.shows.format(**state.words)
     if case.endless:
+        process = start(*words, stderr=subprocess.PIPE)
         assert process.stdout is not None
         printed = process.stdout.readline()
         process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+        code, printed = process.returncode, printed + rest
     else:
-        printed = ""
-    rest, errors = process.communicate(timeout=60)
-    printed += rest
-    assert process.returncode in (*case.codes, *([-signal.SIGINT, 130] if case.endless else [])), (
-        printed + errors
-    )
+        code, printed, errors = warm_forks.ended(
+            forks, ["manage.py", *words], environment, folder=PROJECT, seconds=60
+        )
+    assert code in (*case.codes, *([-signal.SIGINT, 130] if case.endless else [])), printed + errors
     assert shows in printed
     assert "Traceback" not in errors
     # A refusal is an error alone, on the other stream.
-    if "--json" in words and not case.endless and (printed or process.returncode == 0):
+    if "--json" in words and not case.endless and (printed or code == 0):
         json.loads(printed)
     elif "--json" in words and not case.endless:
         assert errors.strip()
