@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
+from automate_kernel.workflows.engine.activation import Activation
 from automate_kernel.workflows.engine.advance import advance
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.execution import (
@@ -89,7 +90,8 @@ class World:
             if run.status is StepStatus.RETRY
         }
         left = None if self.timeout is None else self.timeout - self.now
-        self.flow = advance(self.program, execution, waits=waits, left=left, crashes=self.crashes)
+        activation = Activation(execution=execution, waits=waits, left=left, crashes=self.crashes)
+        self.flow = advance(self.program, activation)
         self.since = self.now
         return self._take(next(self.flow))
 

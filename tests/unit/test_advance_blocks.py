@@ -24,6 +24,7 @@ from automate_kernel.templates import EnvironmentResolver, TemplateContext, Temp
 from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.engine import advance as engine_advance
+from automate_kernel.workflows.engine.activation import Activation
 from automate_kernel.workflows.engine.advance import advance
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.program import WorkflowProgram
@@ -311,9 +312,8 @@ class World:
         execution = copy.deepcopy(self.row)
         execution.steps = [copy.deepcopy(run) for run in self.rows.values()]
         waits = {key: max(0.0, due - self.clock) for key, due in self.due.items()}
-        flow = advance(
-            self.program, execution, waits=waits, now=START + timedelta(seconds=self.clock)
-        )
+        now = START + timedelta(seconds=self.clock)
+        flow = advance(self.program, Activation(execution=execution, waits=waits, now=now))
         calls: list[StepCall] = []
         turn = next(flow)
         while True:

@@ -16,6 +16,7 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.activation import Activation
 from automate_kernel.workflows.engine.advance import advance
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.children import Child, end_event
@@ -77,10 +78,11 @@ class World:
         self.seen = 0
         for key in self.waits:
             self.look(key, self.sent)
-        self.flow = advance(
-            self.program, self.execution, waits=left, arrived=self.inbox,
+        activation = Activation(
+            execution=self.execution, waits=left, arrived=self.inbox,
             now=START + timedelta(seconds=self.now), find_child=lambda name, event: (CHILD, None),
         )  # fmt: skip
+        self.flow = advance(self.program, activation)
         self.since = self.now
         self.take(next(self.flow))
 

@@ -13,6 +13,7 @@ from automate_kernel.workflows import loads
 from automate_kernel.workflows.definition.difference import differences_between
 from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.activation import Activation
 from automate_kernel.workflows.engine.advance import advance
 from automate_kernel.workflows.engine.turn import CallOutcome
 from automate_kernel.workflows.engine.program import WorkflowProgram, step_input
@@ -457,13 +458,13 @@ def test_what_failed_inside_before_a_crash_fails_the_block_after_it() -> None:
     """Saved while the call beside it went on, which the crash has cut off."""
     block = {"id": "b", "steps": [note("x", "x"), note("y", "y", needs=[]),
                                   note("z", "z", needs=["y"])]}  # fmt: skip
-    flow = advance(_program(block), _execution(), waits={})
+    flow = advance(_program(block), Activation(execution=_execution(), waits={}))
     turn = next(flow)
     failing = next(call for call in turn.calls if call.run.step_id == "b.y")
     error = AutomateError(ErrorCodes.INTERNAL, "no")
     saved = copy.deepcopy(flow.send(([CallOutcome(failing, error=error)], 0.0)).saves)
     assert {run.key for run in saved} == {("b", -1), ("b.y", -1)}
-    turn = next(advance(_program(block), _execution(saved), waits={}))
+    turn = next(advance(_program(block), Activation(execution=_execution(saved), waits={})))
     assert turn.end is FAILED and not turn.calls
 
 
@@ -472,11 +473,11 @@ def test_a_condition_that_held_holds_after_a_crash() -> None:
     block = {"id": "b", "needs": [], "if": "{{ steps.a is not defined }}",
              "steps": [note("x", "x"), note("y", "y")]}  # fmt: skip
     program = _program(note("a", "a"), block)
-    flow = advance(program, _execution(), waits={})
+    flow = advance(program, Activation(execution=_execution(), waits={}))
     turn = next(flow)
     a = next(call for call in turn.calls if call.run.step_id == "a")
     saved = copy.deepcopy(flow.send(([CallOutcome(a, output=1)], 0.0)).saves)
-    turn = next(advance(program, _execution(saved), waits={}))
+    turn = next(advance(program, Activation(execution=_execution(saved), waits={})))
     assert [call.run.step_id for call in turn.calls] == ["b.x"]
 
 
@@ -485,16 +486,19 @@ def test_a_switch_keeps_its_choice_after_a_crash() -> None:
     switch = {"id": "b", "needs": [], "switch": "{{ steps.a is not defined }}", "cases": cases,
               "default": [note("q", "q")]}  # fmt: skip
     program = _program(note("a", "a"), switch)
-    flow = advance(program, _execution(), waits={})
+    flow = advance(program, Activation(execution=_execution(), waits={}))
     a = next(call for call in next(flow).calls if call.run.step_id == "a")
     saved = copy.deepcopy(flow.send(([CallOutcome(a, output=1)], 0.0)).saves)
-    turn = next(advance(program, _execution(saved), waits={}))
+    turn = next(advance(program, Activation(execution=_execution(saved), waits={})))
     assert [call.run.step_id for call in turn.calls] == ["b.x"]
 
 
 def test_a_flat_workflow_saves_no_more_than_before() -> None:
     """A block's own row comes with the rows of its steps: it costs no turn of its own."""
-    flow = advance(_program({"id": "b", "steps": [note("x", "x")]}), _execution(), waits={})
+    flow = advance(
+        _program({"id": "b", "steps": [note("x", "x")]}),
+        Activation(execution=_execution(), waits={}),
+    )
     turn = next(flow)
     assert not turn.saves and len(turn.calls) == 1
     turn = flow.send(([CallOutcome(turn.calls[0], output=1)], 0.0))

@@ -21,6 +21,7 @@ from automate_kernel import (
     WorkflowContext,
 )
 from automate_kernel.operations.context import Call
+from automate_kernel.workflows.engine.activation import Activation
 from automate_kernel.workflows.engine.waits import Arrived, OpenWait
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.flow import needs_saving
@@ -74,10 +75,10 @@ class Scene:
             run.key: Arrived(OpenWait("", "event", {}), self._events_of(run))
             for run in waiting if "wait_for" in run.step_id
         }  # fmt: skip
+        waits = {run.key: 0.0 for run in waiting if run.key not in came}
         flow = self.program.replay(
-            execution, waits={run.key: 0.0 for run in waiting if run.key not in came}, left=left,
-            arrived=came, now=NOW,
-        )  # fmt: skip
+            Activation(execution=execution, waits=waits, left=left, arrived=came, now=NOW)
+        )
         try:
             turn = next(flow)
             while True:

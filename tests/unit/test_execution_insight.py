@@ -12,6 +12,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, Wor
 from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.engine.activation import Activation
 from automate_kernel.workflows.engine.advance import advance
 from automate_kernel.workflows.engine.turn import CallOutcome
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
@@ -254,7 +255,7 @@ def cost(kernel: Kernel, elements: int, concurrency: int) -> int:
     before = sys.getprofile()
     sys.setprofile(count)
     try:
-        flow = advance(program, execution, waits={})
+        flow = advance(program, Activation(execution=execution, waits={}))
         turn = next(flow)
         in_flight = list(turn.calls)
         while not turn.last:

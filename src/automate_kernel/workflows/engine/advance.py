@@ -9,8 +9,8 @@ database, so the same decisions drive the threads of a worker, an event loop and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Sequence
-from datetime import datetime, timedelta, timezone
+from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -18,7 +18,6 @@ from automate_kernel.operations.outputs import stored_output
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.values import MAX_PAYLOAD_BYTES
 from automate_kernel.workflows.definition.blocks import (
     block_of,
     elements_begun,
@@ -29,8 +28,8 @@ from automate_kernel.workflows.definition.blocks import (
     top_id,
 )
 from automate_kernel.workflows.definition.model import Step
+from automate_kernel.workflows.engine.activation import Activation, Turns, turns_of
 from automate_kernel.workflows.engine.agenda import NO_AGENDA, Agenda, BlockScope, Elements, Waits
-from automate_kernel.workflows.engine.children import FindChild
 from automate_kernel.workflows.engine.continuations import Successor
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.phases import (
@@ -50,8 +49,7 @@ from automate_kernel.workflows.engine.program import (
 )
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn, TurnDraft
 from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
-from automate_kernel.workflows.engine.waits import Inbox
-from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
+from automate_kernel.workflows.execution import Event, StepKey, StepRun, StepStatus
 
 KEPT_ROUNDS = 10
 """Of a loop the rows of so many rounds are kept, and at times of twice as many."""
@@ -60,68 +58,20 @@ KEPT_ROUNDS = 10
 _MOST_SPINS = 100
 
 
-def advance(
-    program: WorkflowProgram,
-    execution: Execution,
-    *,
-    waits: dict[StepKey, float],
-    left: float | None = None,
-    crashes: int = 0,
-    arrived: Inbox | None = None,
-    now: datetime | None = None,
-    find_child: FindChild | None = None,
-    most_output: int = MAX_PAYLOAD_BYTES,
-    sorts_keys: bool = False,
-) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
-    """
-    Bring *execution* as far as it goes now. Send outcomes, and the seconds since the last turn.
-
-    *waits* holds the seconds that are left until runs are due that wait for a retry or a time;
-    *left* are those of the workflow's own timeout. *crashes* is how many workers have died over it
-    since it was saved last: what begins at once was running then, and has had so many attempts.
-    *arrived* has what has come for runs that wait: each turn takes it out, and the driver puts in
-    what comes meanwhile. *now* is the database's time, and *find_child* finds the workflows of
-    steps that start one. *most_output* is the size in bytes that an output which is rendered may
-    have. With *sorts_keys* the database gives the keys of objects back in an order of its own. The
-    execution is changed along the way, so that it always shows what the turns yielded so far have
-    saved, and the calls that run.
-    """
-    inbox = {} if arrived is None else arrived
-    flow = _Flow(
-        program, execution, waits, left, crashes, inbox, now, find_child, most_output, sorts_keys
-    )
-    turn = flow.next_turn()
-    flow.first = False
-    # Who stays with an execution that waits goes on; the others leave it there.
-    while turn.end is None:
-        outcomes, elapsed = yield turn
-        flow.pass_time(elapsed)
-        for outcome in outcomes:
-            flow.settle(outcome)
-        turn = flow.next_turn()
-    yield turn
+def advance(program: WorkflowProgram, activation: Activation) -> Turns:
+    """Bring an execution as far as it goes now. Send outcomes, and the seconds since the last."""
+    yield from turns_of(_Flow(program, activation))
 
 
 class _Flow:
     """The state of one `advance`: the turn being put together, and the calls in flight."""
 
-    def __init__(
-        self,
-        program: WorkflowProgram,
-        execution: Execution,
-        waits: dict[StepKey, float],
-        left: float | None,
-        crashes: int,
-        inbox: Inbox,
-        now: datetime | None,
-        find_child: FindChild | None,
-        most_output: int,
-        sorts_keys: bool,
-    ) -> None:
+    def __init__(self, program: WorkflowProgram, activation: Activation) -> None:
         self.first = True
-        self._most_output = most_output
-        self._inbox, self._now = inbox, now or datetime.now(timezone.utc)
-        self._crashes = crashes
+        execution, waits = activation.execution, activation.waits
+        self._most_output = activation.most_output
+        self._inbox, self._now = activation.arrived, activation.now
+        self._crashes = activation.crashes
         self._program = program
         self._workflow = program.workflow
         self._execution = execution
@@ -130,15 +80,15 @@ class _Flow:
         retrying = (run.key for run in execution.steps if run.status is StepStatus.RETRY)
         timed = (key for key in self._open if key in waits)
         self._waits = Waits({key: waits.get(key, 0.0) for key in (*retrying, *timed)})
-        self._draft = TurnDraft(execution, self._waits, sorts_keys=sorts_keys)
+        self._draft = TurnDraft(execution, self._waits, sorts_keys=activation.sorts_keys)
         self._runs = self._draft.runs
-        self._left = left
+        self._left = activation.left
         self._in_flight: set[StepKey] = set()
         # Steps whose condition has held, of which the database knows nothing yet.
         self._decided: dict[StepKey, StepRun] = {}
         self._entered: list[StepRun] = []  # blocks, likewise
         self._view = program.view(execution, self._runs)
-        self._waiting = WaitingSteps(program, execution, find_child)
+        self._waiting = WaitingSteps(program, execution, activation.find_child)
         self._elements: dict[str, Elements] = {}
         # The insides of blocks that run, by their paths.
         self._scopes: dict[str, BlockScope] = {}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 from blinker import NamedSignal
@@ -22,6 +21,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.codec import with_sorted_keys
 from automate_kernel.workflows.definition.blocks import block_of, inside, list_of, plain_id
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.activation import Activation, Turns
 from automate_kernel.workflows.engine.advance import advance
 from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
 from automate_kernel.workflows.engine.checkpoints import Save
@@ -125,13 +125,15 @@ class Flow:
         loaded: Loaded,
         left: float | None,
         find_child: FindChild | None,
-    ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
-        drive = program.replay if isinstance(program, CodeProgram) else partial(advance, program)
-        return drive(
-            loaded.execution, waits=loaded.waits, left=left, crashes=self._crashes,
+    ) -> Turns:
+        activation = Activation(
+            execution=loaded.execution, waits=loaded.waits, left=left, crashes=self._crashes,
             arrived=self._inbox, now=loaded.now, find_child=find_child,
             most_output=self._outputs.most, sorts_keys=loaded.sorts_keys,
         )  # fmt: skip
+        if isinstance(program, CodeProgram):
+            return program.replay(activation)
+        return advance(program, activation)
 
     def enter(self, around: AbstractContextManager[Any]) -> None:
         """Enter *around* for all that is done for this execution, until `leave`."""

@@ -16,12 +16,11 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
-    Generator,
     Mapping,
     Sequence,
 )
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -34,7 +33,6 @@ from automate_kernel.outbox.item import MAX_DELAY_SECONDS
 from automate_kernel.secrets.handles import masked
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of, log_error
-from automate_kernel.storage.values import MAX_PAYLOAD_BYTES
 from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.code.calls import (
     ContinuedAsNewError,
@@ -49,9 +47,10 @@ from automate_kernel.workflows.code.routine import PlainRoutine, Routine, leave
 from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.definition.waits import SleepUntil
+from automate_kernel.workflows.engine.activation import Activation, Turns, turns_of
 from automate_kernel.workflows.engine.advance import within
 from automate_kernel.workflows.engine.agenda import Waits
-from automate_kernel.workflows.engine.children import BegunChild, FindChild
+from automate_kernel.workflows.engine.children import BegunChild
 from automate_kernel.workflows.engine.phases import note_not_undone
 from automate_kernel.workflows.engine.program import (
     BuildContext,
@@ -68,10 +67,8 @@ from automate_kernel.workflows.engine.record import (
 )
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn, TurnDraft
 from automate_kernel.workflows.engine.waiting import WaitEnd, WaitingSteps
-from automate_kernel.workflows.engine.waits import Inbox
 from automate_kernel.workflows.execution import (
     Event,
-    Execution,
     ExecutionStatus,
     StepKey,
     StepRun,
@@ -145,34 +142,11 @@ class CodeProgram(WorkflowProgram):
         given = {} if notify is None else notify.input
         return self._templates.compile(given, "notify").render(self._names(view, extra))
 
-    def replay(
-        self,
-        execution: Execution,
-        *,
-        waits: dict[StepKey, float],
-        left: float | None = None,
-        crashes: int = 0,
-        arrived: Inbox | None = None,
-        now: datetime | None = None,
-        find_child: FindChild | None = None,
-        most_output: int = MAX_PAYLOAD_BYTES,
-        sorts_keys: bool = False,
-    ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
-        """Bring *execution* as far as it goes now, as `advance` does."""
-        inbox = {} if arrived is None else arrived
-        time = now or datetime.now(timezone.utc)
-        driver = _Driver(self, execution, waits, left, crashes, inbox, time, find_child, sorts_keys)
-        driver.most_output = most_output
+    def replay(self, activation: Activation) -> Turns:
+        """Bring an execution as far as it goes now, as `advance` does."""
+        driver = _Driver(self, activation)
         try:
-            turn = driver.next_turn()
-            driver.first = False
-            while turn.end is None:
-                outcomes, elapsed = yield turn
-                driver.pass_time(elapsed)
-                for outcome in outcomes:
-                    driver.settle(outcome)
-                turn = driver.next_turn()
-            yield turn
+            yield from turns_of(driver)
         finally:
             driver.close()
 
@@ -241,23 +215,13 @@ class _Open:
 class _Driver:
     """The state of one wake-up: the function, its record, and the calls that are open."""
 
-    def __init__(
-        self,
-        program: CodeProgram,
-        execution: Execution,
-        waits: dict[StepKey, float],
-        left: float | None,
-        crashes: int,
-        inbox: Inbox,
-        now: datetime,
-        find_child: FindChild | None,
-        sorts_keys: bool,
-    ) -> None:
+    def __init__(self, program: CodeProgram, activation: Activation) -> None:
         self.first = True
-        self.most_output = MAX_PAYLOAD_BYTES
+        execution, waits = activation.execution, activation.waits
+        self._most_output = activation.most_output
         self._program, self._execution = program, execution
-        self._crashes, self._left, self._time = crashes, left, now
-        self._inbox = inbox
+        self._crashes, self._left = activation.crashes, activation.left
+        self._inbox, self._time = activation.arrived, activation.now
         self._record = Record(execution.steps)
         timed = (
             run.key for run in execution.steps
@@ -265,10 +229,10 @@ class _Driver:
             or (run.status is StepStatus.WAITING and run.key in waits)
         )  # fmt: skip
         self._waits = Waits({key: waits.get(key, 0.0) for key in timed})
-        self._draft = TurnDraft(execution, self._waits, sorts_keys=sorts_keys)
+        self._draft = TurnDraft(execution, self._waits, sorts_keys=activation.sorts_keys)
         self._runs = self._draft.runs
         self._view = program.view(execution, self._runs)
-        self._waiting = WaitingSteps(program, execution, find_child)
+        self._waiting = WaitingSteps(program, execution, activation.find_child)
         self._open: dict[StepKey, _Open] = {}
         # Waits for which something may have come.
         self._to_answer: list[StepKey] = []
@@ -831,7 +795,7 @@ class _Driver:
             return None
         try:
             output = self._program.function.output(value)
-            encoded = stored_output(output, "output of the workflow", self.most_output)
+            encoded = stored_output(output, "output of the workflow", self._most_output)
         except AutomateError as unfit:
             return unfit
         self._draft.turn.output, self._draft.turn.encoded = output, encoded
