@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from automate_kernel.secrets import redaction
+
 # A busy machine is no failure: no example has to be ready within a time. The same examples come
 # each time, so that a change is refused for what it does. Others: `--hypothesis-profile search`.
 _PATIENT = hypothesis.settings(
@@ -51,9 +53,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def _no_waits_of_other_tests() -> Iterator[None]:
-    """Forget the waits that services asked for: their ports are given out to later tests again."""
+def _nothing_of_other_tests() -> Iterator[None]:
+    """
+    Forget what a process knows while somebody needs it, and longer: until memory is tidied up.
+
+    Logs hide the secrets of every kernel that is alive, and the wait that a service asked for is
+    that of its address, which the service of a later test may be given.
+    """
+    before = set(redaction._alive)  # noqa: SLF001
     yield
+    for each in set(redaction._alive) - before:  # noqa: SLF001
+        redaction._alive.pop(each, None)  # noqa: SLF001
     limits = sys.modules.get("automate_http.rate_limit")
     if limits is not None:
         limits._shared.clear()  # noqa: SLF001

@@ -23,8 +23,6 @@ from automate_kernel.operations.context import ConnectorContext
 from automate_kernel.errors import AutomateError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.periodic import PeriodicTask, PeriodicRunner
-from automate_kernel.secrets.logs import get_logger
-from automate_kernel.worker.periodic import PeriodicTask, PeriodicRunner
 from automate_kernel.plugins.hooks import hookimpl
 from automate_kernel.secrets import Redactor
 from automate_kernel.monitoring.logs import TextFormatter
@@ -304,12 +302,13 @@ if __name__ == "__main__":
     supervisor = Supervisor(1, fail, again_seconds=60)
     look = supervisor._look_after
 
-    def once():
+    def until_it_ended():
         found = look()
-        supervisor.stop()
+        if supervisor.troubles:
+            supervisor.stop()
         return found
 
-    supervisor._look_after = once
+    supervisor._look_after = until_it_ended
     supervisor.run()
 """
 
