@@ -43,6 +43,7 @@ from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.worker import plain_pool
+from automate_kernel.worker import threads as worker_threads
 from automate_sqlalchemy import SqlAlchemyStorage
 
 LEASE = 30.0
@@ -742,7 +743,7 @@ def test_what_was_claimed_ahead_is_handed_back(
 ) -> None:
     """Items that no slot had begun are another worker's at once, and have spent no attempt."""
     # Not before the stop, because they wait for long.
-    monkeypatch.setattr(plain_pool, "LATE_SECONDS", PATIENCE)
+    monkeypatch.setattr(worker_threads, "LATE_SECONDS", PATIENCE)
     go = Gate()
     calls = []
 

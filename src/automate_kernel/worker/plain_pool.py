@@ -19,13 +19,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import TypeVar
 
+from automate_kernel.outbox.item import Result
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
+from automate_kernel.worker.threads import Threads, late_since
 
 logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
@@ -33,8 +35,6 @@ T = TypeVar("T")
 # No more is claimed ahead than the slots are likely to start within this time, so that a long
 # item never sits on a lease here while another worker is free.
 _AHEAD_SECONDS = 0.25
-# What still waits for a slot after so long is handed back: calls take longer than those before.
-LATE_SECONDS = 1.0
 _AHEAD_MOST = 200
 # A kind whose calls take less runs in place, until they take twice as long.
 _QUICK_SECONDS = 0.0001
@@ -101,77 +101,61 @@ class ThreadPool:
     def __init__(self, slots: int, setup: PoolSetup, note: Callable[[str, float], None]) -> None:
         self.kinds: Sequence[str] = ()
         self._slots, self._setup, self._note = slots, setup, note
-        # Not concurrent.futures: a Future per item costs more than a short handler.
-        self._queue: SimpleQueue[Task | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._held = 0
-        self._lock, self._starting = threading.Lock(), threading.Lock()
+        self._threads = Threads(slots, "automate-slot", self._run, self._done)
+        self._lock = threading.Lock()
         self._mean_seconds = _UNKNOWN_SECONDS
 
     def free(self) -> int:
         """Return the free slots, with the items that they will take in the next moment."""
         ahead = min(_AHEAD_MOST, int(self._slots * _AHEAD_SECONDS / self._mean_seconds))
-        return max(0, self._slots + ahead - self._held)
+        return max(0, self._slots + ahead - self._threads.busy)
 
     def start(self, tasks: Sequence[Task]) -> None:
         """Queue them for the next free threads."""
-        with self._lock:
-            self._held += len(tasks)
-        # First, so that the threads there are take them even if no more can be started.
-        for task in tasks:
-            self._queue.put(task)
-        with self._starting:
-            while len(self._threads) < min(self._slots, self._held):
-                name = f"automate-slot-{len(self._threads)}"
-                thread = threading.Thread(target=self._serve, name=name, daemon=True)
-                thread.start()
-                self._threads.append(thread)
+        self._threads.put(tasks)
 
     def take_slot(self) -> None:
         """Count a slow call that has begun elsewhere, and expect no quick ones for now."""
+        self._threads.count(1)
         with self._lock:
-            self._held += 1
             self._mean_seconds = _UNKNOWN_SECONDS
 
     def give_slot(self) -> None:
         """Count that call no longer."""
-        with self._lock:
-            self._held -= 1
+        self._threads.count(-1)
 
     def hand_back_late(self) -> None:
         """Hand back what has waited for a slot for long: another worker may have a free one."""
-        if self._held <= self._slots or self._setup.stopping():
+        if self._setup.stopping():
             return
-        late: list[Task] = []
-        since = time.monotonic() - LATE_SECONDS
-        for task in taken_at_once(self._queue):
-            if task is None or task.claimed_at > since:
-                self._queue.put(task)
-            else:
-                late.append(task)
+        since = late_since()
+        late = self._threads.take_back(
+            lambda tasks: [task for task in tasks if task.claimed_at <= since]
+        )
         if late:
             with self._lock:
-                self._held -= len(late)
                 # So that nothing is claimed ahead again until some calls have shown their pace.
                 self._mean_seconds = max(_UNKNOWN_SECONDS, float(self._slots))
             self._setup.hand_back(late)
 
-    def _serve(self) -> None:
-        while (task := self._queue.get()) is not None:
-            started_at = time.monotonic()
-            outcome = None if task.lost else self._setup.run(task)
-            took = max(time.monotonic() - started_at, 1e-6)
-            with self._lock:
-                self._held -= 1
-                self._mean_seconds += (took - self._mean_seconds) * 0.05
-            if task.started_at is not None:
-                self._note(task.item.kind, took)
-            self._setup.done(task, outcome)
+    def _run(self, task: Task) -> tuple[Result, float]:
+        """Return the outcome of *task*, and how long it took."""
+        started_at = time.monotonic()
+        outcome = None if task.lost else self._setup.run(task)
+        took = max(time.monotonic() - started_at, 1e-6)
+        with self._lock:
+            self._mean_seconds += (took - self._mean_seconds) * 0.05
+        return outcome, took
+
+    def _done(self, task: Task, ended: tuple[Result, float]) -> None:
+        outcome, took = ended
+        if task.started_at is not None:
+            self._note(task.item.kind, took)
+        self._setup.done(task, outcome)
 
     def stop(self) -> None:
         """End the threads once they are through with what they run."""
-        for _ in self._threads:
-            self._queue.put(None)
+        self._threads.stop()
 
 
 class Batch:
@@ -462,16 +446,6 @@ class PlainPool:
         self.threads.start(tasks[:room])
         if len(tasks) > room:
             self._setup.hand_back(tasks[room:])
-
-
-def taken_at_once(queue: SimpleQueue[T]) -> list[T]:
-    """Return the entries that are in *queue*, and leave none."""
-    taken: list[T] = []
-    try:
-        while True:
-            taken.append(queue.get_nowait())
-    except Empty:
-        return taken
 
 
 def _emptied(entries: deque[T]) -> list[T]:

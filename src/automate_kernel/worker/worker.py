@@ -35,11 +35,12 @@ from automate_kernel.worker.heartbeat import Heartbeat
 from automate_kernel.worker.in_flight import Ended, InFlight, Task
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.periodic import PeriodicRunner, PeriodicTask, keep_trying
-from automate_kernel.worker.plain_pool import LATE_SECONDS, PlainPool
+from automate_kernel.worker.plain_pool import PlainPool
 from automate_kernel.worker.pools import LoopPool, Pool, PoolSetup
 from automate_kernel.worker.reporter import Reporter
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.suspects import Suspects, begin_is_noted
+from automate_kernel.worker.threads import LATE_SECONDS
 
 __all__ = [
     "Claimer",

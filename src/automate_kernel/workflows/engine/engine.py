@@ -40,9 +40,9 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
-from automate_kernel.worker.plain_pool import LATE_SECONDS, taken_at_once
 from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.worker.suspects import begin_is_noted
+from automate_kernel.worker.threads import LATE_SECONDS, Threads, late_since
 from automate_kernel.workflows.engine.announcer import Announcer
 from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
@@ -145,7 +145,7 @@ class Engine:
         self._dirty: SimpleQueue[Driven | None] = SimpleQueue()
         # What is saved later: its time, and a number that tells it from others of that time.
         self._later: list[tuple[float, int, Driven]] = []
-        self._steps = _StepThreads(setup.slots, self._perform, self._offer_room)
+        self._steps = Threads(setup.slots, "automate-step", self._perform, self._performed)
         self._announcer = Announcer()
         self._timers: list[tuple[float, int, Driven]] = []
         self._timer_count = 0
@@ -323,7 +323,7 @@ class Engine:
         task.cancel, task.recall = self._canceller(driven), partial(self._recall, driven)
         self._driven.add(driven)
         if flow.unread or flow.unread_ends:
-            self._steps.put(driven, None)
+            self._put_on_thread(driven, None)
         else:
             self._ready.put((driven, ()))
 
@@ -494,7 +494,7 @@ class Engine:
         """Have *turn* saved: by the committer, or here if no other execution is held up by it."""
         driven.saving = turn
         if self._runner.has_large_output(turn):
-            self._steps.put(driven, None)
+            self._put_on_thread(driven, None)
         elif len(self._driven) == 1:
             # Waking the committer, and being woken by it, would take as long as the statement.
             self._commit([driven])
@@ -650,14 +650,14 @@ class Engine:
                 self._young.append((time.monotonic() + SEEN_SECONDS, driven, call))
                 loop.append(call)
             else:
-                self._steps.put(driven, call)
+                self._put_on_thread(driven, call)
         if loop:
             self._note_seconds(0.0, len(loop))
             self._portal.call_soon(self._begin_async, driven, loop)
         for number, call in enumerate(quick):
             if not self._call_in_place(driven, call):
                 for left in quick[number + 1 :]:
-                    self._steps.put(driven, left)
+                    self._put_on_thread(driven, left)
                 raise _ReplacedError
 
     def _is_async(self, name: str) -> bool:
@@ -687,8 +687,16 @@ class Engine:
         driven.arrived.append(outcome)
         return True
 
-    def _perform(self, driven: Driven, call: StepCall | None) -> None:
+    def _put_on_thread(self, driven: Driven, call: StepCall | None) -> None:
+        """Make *call* on the next free thread; None is for its large outputs."""
+        self._steps.put(((driven, call, time.monotonic()),))
+
+    def _performed(self, waited: _Waiting, _: None) -> None:
+        self._offer_room()
+
+    def _perform(self, waited: _Waiting) -> None:
         """Make a call on a step's thread, unless it must not begin any more."""
+        driven, call, _ = waited
         if call is None:
             self._move_outputs(driven)
             return
@@ -837,12 +845,13 @@ class Engine:
         """Put back executions that only wait for threads: another worker may have some free."""
         if self._setup.stopping():
             return
-        late = self._steps.take_late()
+        late = self._steps.take_back(_late_calls)
         if late:
             self._mean_seconds = max(1.0, float(self._setup.slots))
-        for driven, call in late:
-            driven.flow.recalled = True
-            self._ready.put((driven, [CallOutcome(call, begun=False)]))
+        for driven, call, _ in late:
+            if call is not None:
+                driven.flow.recalled = True
+                self._ready.put((driven, [CallOutcome(call, begun=False)]))
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -954,65 +963,17 @@ class _ReplacedError(Exception):
     """Another thread takes the turns."""
 
 
-class _StepThreads:
-    """Threads for plain steps, started as they are needed."""
-
-    def __init__(
-        self,
-        most: int,
-        perform: Callable[[Driven, StepCall | None], None],
-        room: Callable[[], None],
-    ) -> None:
-        self._most, self._perform, self._room = most, perform, room
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self.busy: int = 0
-        """The calls that run, and those that wait for a thread."""
-        self._lock = threading.Lock()
-
-    def put(self, driven: Driven, call: StepCall | None) -> None:
-        """Make *call* on the next free thread; None is for its large outputs."""
-        with self._lock:
-            self.busy += 1
-            missing = len(self._threads) < min(self._most, self.busy)
-        self._queue.put((driven, call, time.monotonic()))
-        if missing:
-            name = f"automate-step-{len(self._threads)}"
-            thread = threading.Thread(target=self._serve, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
-
-    def _serve(self) -> None:
-        while (entry := self._queue.get()) is not None:
-            self._perform(*entry[:2])
-            with self._lock:
-                self.busy -= 1
-            self._room()
-
-    def take_late(self) -> list[tuple[Driven, StepCall]]:
-        """Take out the calls that have waited for long, of executions of which no call runs."""
-        if self.busy <= self._most:
-            return []
-        since = time.monotonic() - LATE_SECONDS
-        entries = taken_at_once(self._queue)
-        waiting: dict[Driven, list[StepCall]] = {}
-        for driven, call, put_at in filter(None, entries):
-            if call is not None and put_at <= since:
-                waiting.setdefault(driven, []).append(call)
-        late = {
-            driven: calls
-            for driven, calls in waiting.items()
-            if all(any(call is its for its in calls) for call in [*driven.flow.running.values()])
-        }
-        for entry in entries:
-            if entry is None or entry[1] is None or entry[0] not in late:
-                self._queue.put(entry)
-        taken = [(driven, call) for driven, calls in late.items() for call in calls]
-        with self._lock:
-            self.busy -= len(taken)
-        return taken
-
-    def stop(self) -> None:
-        """End the threads once they are through with what they run."""
-        for _ in self._threads:
-            self._queue.put(None)
+def _late_calls(waiting: Sequence[_Waiting]) -> Sequence[_Waiting]:
+    """Return the calls that have waited for long, of executions of which no call runs."""
+    since = late_since()
+    late: dict[Driven, list[_Waiting]] = {}
+    for each in waiting:
+        driven, call, put_at = each
+        if call is not None and put_at <= since:
+            late.setdefault(driven, []).append(each)
+    return [
+        each
+        for driven, its in late.items()
+        if all(any(call is one for _, one, _ in its) for call in [*driven.flow.running.values()])
+        for each in its
+    ]
