@@ -81,15 +81,13 @@ def check_number(value: Any, what: str, least: float, most: float, *, whole: boo
         raise PayloadError(f"{what} must be from {least:,.0f} to {most:,.0f}")
 
 
-def redacted_json(
-    value: Any, name: str, redact: Redaction, limit: int = MAX_PAYLOAD_BYTES, *, inside: int = 0
-) -> Any:
+def redacted_json(value: Any, name: str, redact: Redaction, limit: int = MAX_PAYLOAD_BYTES) -> Any:
     """
     Return *value* itself, or a copy if *redact* finds secrets in it.
 
     Raises `PayloadError` for what can't be stored; see `encode_json`.
     """
-    text = encode_json(value, name, limit, inside=inside)
+    text = encode_json(value, name, limit)
     return redact(json.loads(text)) if redact.finds(text) else value
 
 

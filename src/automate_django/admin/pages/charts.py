@@ -79,9 +79,7 @@ def nice_maximum(values: Sequence[float]) -> float:
     return next(step * power for step in _STEPS if step * power >= highest * 0.999999)
 
 
-def bars(
-    title: str, labels: Sequence[str], series: Sequence[Series], *, write: Write = compact
-) -> Chart:
+def bars(title: str, labels: Sequence[str], series: Sequence[Series]) -> Chart:
     """Draw figures per *label*, stacked upon each other."""
     totals = [sum(_clean(one.values[i]) or 0.0 for one in series) for i in range(len(labels))]
     top = nice_maximum(totals)
@@ -101,12 +99,12 @@ def bars(
             )  # fmt: skip
 
     groups = (
-        (_said(label, series, i, write), _joined(column(i)))
+        (_said(label, series, i, compact), _joined(column(i)))
         for i, label in enumerate(labels)
         if totals[i] > 0
     )
     drawn = format_html_join("", "<g><title>{}</title>{}</g>", groups)
-    return _chart(title, labels, series, top, drawn, write)
+    return _chart(title, labels, series, top, drawn, compact)
 
 
 def lines(

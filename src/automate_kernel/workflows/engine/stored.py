@@ -16,7 +16,7 @@ from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
 from automate_kernel.storage.checkpoint import LIVE
-from automate_kernel.storage.codec import NULL, JsonText
+from automate_kernel.storage.codec import NULL
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, OUTBOX, STEP, WAIT
 from automate_kernel.storage.values import storable
@@ -84,9 +84,7 @@ def stored_workflow(rows: Rows, definition_id: str) -> Workflow:
         ) from None
 
 
-def change_status(
-    rows: Rows, execution: Execution, status: ExecutionStatus, output: JsonText = NULL
-) -> bool:
+def change_status(rows: Rows, execution: Execution, status: ExecutionStatus) -> bool:
     """Set the status and the error of an execution that has not ended; return False if it had."""
     code, error, group = stored_error(execution)
     changes: dict[str, Any] = {
@@ -97,7 +95,7 @@ def change_status(
         "updated_at": Now(),
     }
     if status.finished:
-        changes |= {"completed_at": Now(), "output": output}
+        changes |= {"completed_at": Now(), "output": NULL}
     where = [Where("id", "eq", execution.id), Where("status", "in", LIVE)]
     changed = bool(rows.update(EXECUTION, where, changes))
     if changed:
