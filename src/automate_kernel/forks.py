@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from typing import Protocol
+import sys
+import threading
+from typing import Any, Protocol
 from weakref import WeakSet
 
 
@@ -26,12 +29,48 @@ def renew_in_children(one: Renewable) -> None:
 
 
 _renewables: WeakSet[Renewable] = WeakSet()
+_renewed_in = os.getpid()
 
 
 def _renew_all() -> None:
+    global _renewed_in  # noqa: PLW0603  (the process is one)
+    _renewed_in = os.getpid()
     for one in list(_renewables):
         one.renew()
 
 
+def _renew_after_uwsgi() -> None:
+    """Have uWSGI renew in its workers too: it forks in C, and by default Python isn't told."""
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if not hasattr(uwsgi, "masterpid"):  # uWSGI's own module, which is nowhere but inside of it
+        return
+    try:
+        decorators: Any = importlib.import_module("uwsgidecorators")
+    except Exception:  # it isn't installed, or refuses since there is no master process
+        before = getattr(uwsgi, "post_fork_hook", None)
+
+        def hook() -> None:
+            if before is not None:
+                before()
+            _forked_by_uwsgi()
+
+        uwsgi.post_fork_hook = hook
+    else:
+        # The hook is one attribute, which this module sets at its import, and has a list for.
+        decorators.postfork(_forked_by_uwsgi)
+
+
+def _forked_by_uwsgi() -> None:
+    # Without a master the first worker is the very process that loaded the application. And options
+    # of uWSGI's have Python told after all.
+    if _renewed_in == os.getpid():
+        return
+    # Else a worker that ends waits for the parent's threads, which it takes for its own.
+    after_fork: Any = vars(threading)["_after_fork"]
+    after_fork()
+    _renew_all()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
+_renew_after_uwsgi()

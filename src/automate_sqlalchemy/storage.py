@@ -22,6 +22,7 @@ from sqlalchemy.exc import (
     UnboundExecutionError,
 )
 from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from automate_kernel.errors import (
     AutomateError,
@@ -272,8 +273,7 @@ class SqlAlchemyStorage:
         known = (engine.dialect.name, engine.dialect.driver)
         self._commits_each: bool = known == ("postgresql", "psycopg")
         self.supports_skip_locked: bool = engine.dialect.name != "sqlite"
-        if self._own:
-            renew_in_children(self)
+        renew_in_children(self)
 
     def __repr__(self) -> str:
         return f"SqlAlchemyStorage({self.describe()})"
@@ -414,7 +414,9 @@ class SqlAlchemyStorage:
 
     def renew(self) -> None:
         """Have the engine open connections of this process's own, and leave the others open."""
-        self.engine.dispose(close=False)
+        # A database in memory was copied with the process: its connection is all there is of it.
+        if not isinstance(self.engine.pool, (SingletonThreadPool, StaticPool)):
+            self.engine.dispose(close=False)
 
     def close(self) -> None:
         """Dispose of the engine if it was made here, of a URL; another is the application's."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import collections
+import http.client
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import processes
 import pytest
 import sqlalchemy as sa
 from automate_sqlalchemy import metadata
+from ports import free_ports
+from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
 
@@ -100,3 +106,115 @@ def test_parent_and_child_go_on(url: str) -> None:
     assert done.returncode == 0, done.stderr
     whole = ["COMPLETED", [11, 12, 13], True]
     assert json.loads(done.stdout) == [whole, whole, whole, 0, whole, 80]
+
+
+APPLICATION = """
+import os, sqlalchemy as sa
+from automate_kernel import Kernel
+from automate_sqlalchemy import SqlAlchemyStorage
+
+engine = sa.create_engine(os.environ["SHOP_URL"])
+kernel = Kernel(SqlAlchemyStorage(engine), discover=False, secrets={})
+
+@kernel.action("sum.up")
+async def sum_up(numbers: list) -> int:
+    return sum(numbers)
+
+@kernel.action("sum.plainly")
+def sum_plainly(numbers: list) -> int:
+    return sum(numbers)
+
+kernel.add_workflow({
+    "name": "sums",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {"id": "one", "action": "sum.up", "input": {"numbers": [1, 10]}},
+        {"id": "two", "needs": [], "action": "sum.plainly", "timeout": 60,
+         "input": {"numbers": [1, 2]}},
+    ],
+    "output": "{{ steps.one.output }}",
+})
+
+def order():
+    with engine.begin() as connection:
+        sent = kernel.emit("order.created", transaction=connection)
+        connection.execute(sa.text("INSERT INTO orders VALUES (:id)"), {"id": sent})
+    return kernel.run("sums").output, kernel.invoke("sum.up", {"numbers": [1, 2]})
+
+order()  # in the process that is forked
+
+def app(environ, start_response):
+    told = order()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{os.getpid()} {told}".encode()]
+"""
+UWSGI = "import sys, pyuwsgi; pyuwsgi.run(sys.argv[1:])"
+SERVERS = {
+    "gunicorn": ["-m", "gunicorn", "--preload", "--workers", "2"],
+    "gunicorn-threads": ["-m", "gunicorn", "--preload", "--workers", "2", "--threads", "4"],
+    "uwsgi": ["-c", UWSGI, "--master", "--processes", "2"],
+    "uwsgi-threads": ["-c", UWSGI, "--master", "--processes", "2", "--threads", "4"],
+    "uwsgi-hooks": ["-c", UWSGI, "--master", "--processes", "2", "--py-call-osafterfork"],
+    "uwsgi-alone": ["-c", UWSGI, "--processes", "2", "--enable-threads"],
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_servers_that_load_an_application_before_they_fork(
+    server: str, postgresql_url: str, tmp_path: Path
+) -> None:
+    """Each of its processes answers, emits in its own transactions, and ends when it is told to."""
+    pytest.importorskip(server.partition("-")[0].replace("uwsgi", "pyuwsgi"))
+    (tmp_path / "forked_shop.py").write_text(APPLICATION)
+    engine = sa.create_engine(postgresql_url, poolclass=sa.NullPool)
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        for line in ("DROP TABLE IF EXISTS orders", "CREATE TABLE orders (event text)"):
+            connection.exec_driver_sql(line)
+        connection.exec_driver_sql("DELETE FROM automate_outbox")
+    (port,) = free_ports(1)
+    options = (
+        ["--bind", f"127.0.0.1:{port}", "forked_shop:app"]
+        if server.startswith("gunicorn")
+        else ["--http-socket", f"127.0.0.1:{port}", "--module", "forked_shop:app",
+              "--callable", "app", "--die-on-term"]
+    )  # fmt: skip
+    environment = {**os.environ, "SHOP_URL": postgresql_url, "PYTHONPATH": str(tmp_path)}
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as output,
+        processes.running(
+            [sys.executable, *SERVERS[server], *options],
+            cwd=tmp_path, env=environment, stdout=output, stderr=output,
+        ) as running,
+    ):  # fmt: skip
+        until(lambda: _answer(port) or running.poll() is not None, 4 * PATIENCE)
+        answers: collections.Counter[str] = collections.Counter()
+        with ThreadPoolExecutor(8) as clients:
+            while len(answers) < 2:
+                assert sum(answers.values()) < 400, (answers, log.read_text()[-2000:])
+                answers.update(clients.map(_answer, [port] * 40))
+        assert {each.partition(" ")[2] for each in answers} == {"(11, 3)"}, log.read_text()[-2000:]
+        running.terminate()
+        # uWSGI kills a worker that does not end only after a minute.
+        running.wait(2 * PATIENCE)
+    assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
+    with engine.connect() as connection:
+        orders = connection.exec_driver_sql("SELECT event FROM orders").scalars().all()
+        events = connection.exec_driver_sql(
+            "SELECT count(*) FROM automate_outbox WHERE payload::text LIKE '%%order.created%%'"
+        ).scalar_one()
+    assert len(orders) == len(set(orders)) == events
+    assert events >= sum(answers.values())
+
+
+def _answer(port: int) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request("POST", "/")
+        answer = connection.getresponse()
+        return answer.read().decode() if answer.status == 200 else f"- {answer.status}"
+    except OSError:
+        return ""
+    finally:
+        connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from typing import Any
@@ -14,6 +15,7 @@ from automate_aws.secret_names import parse_key
 from aws_support import REGION, SECRET_KEY, Aws
 from hypothesis import given
 from hypothesis import strategies as st
+from mortal_process import ends
 
 from automate_kernel import (
     Kernel,
@@ -74,6 +76,22 @@ def test_fields_of_a_secret(backend: Any):
         backend.get_secret("plain#field")
     assert not isinstance(caught.value, SecretNotFoundError)
     assert caught.value.__context__ is None and "and a secret" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_a_forked_process_has_clients_of_its_own(backend: Any):
+    backend.set_secret("app", "value-of-app")
+    clients = backend._clients
+    parents = dict(clients._clients), clients._transport, clients._session
+
+    def use() -> None:
+        assert backend.get_secret("app") == "value-of-app"
+        assert not {*map(id, clients._clients.values())} & {*map(id, parents[0].values())}
+        assert clients._transport is not parents[1] and clients._session is not parents[2]
+
+    assert ends(use)
+    assert backend.get_secret("app") == "value-of-app"
+    assert (clients._clients, clients._transport, clients._session) == parents
 
 
 def test_a_part_of_a_secret_is_not_written(backend: Any):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from automate_secrets.table import SecretTableBackend
 from database_servers import fresh_database
 from hypothesis import given
 from hypothesis import strategies as st
+from mortal_process import ends
 
 OLD, NEW = new_key("2026"), new_key("2027")
 Made = Callable[..., SecretTableBackend]
@@ -227,6 +229,27 @@ def test_a_row_that_was_broken_outside_stops_no_rotation_of_others(
     assert [new.get_secret(name) for name in ("b", "c")] == ["value-of-b", "value-of-c"]
     for each in (backend, both, new):
         each.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_a_forked_process_has_connections_of_its_own(postgresql_server: str) -> None:
+    def connection_of(backend: SecretTableBackend) -> int:
+        with backend._engine.connect() as connection:
+            return int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+    with fresh_database(postgresql_server) as url:
+        backend = SecretTableBackend(url, keys=MemorySecretsBackend({"SECRET_TABLE_KEYS": OLD}))
+        backend.create()
+        backend.set_secret("app", "value-of-app")
+        parents = connection_of(backend)
+
+        def use() -> None:
+            assert connection_of(backend) != parents
+            assert backend.get_secret("app") == "value-of-app"
+
+        assert ends(use)
+        assert connection_of(backend) == parents
+        backend.close()
 
 
 def test_keys_in_the_config_are_refused_and_not_shown() -> None:

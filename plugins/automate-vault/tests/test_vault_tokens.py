@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from automate_kernel.errors import ErrorCodes, SecretDeniedError, SecretUnavailableError
 from automate_vault import tokens
 from automate_vault import AppRoleLogin, KubernetesLogin, TokenLogin, VaultBackend
+from mortal_process import ends
 from vault_support import READ_ALL, Bao
 
 
@@ -59,6 +61,24 @@ def test_a_token_is_renewed_before_its_end(bao: Bao) -> None:
     renewed = own(bao, backend)
     assert renewed["id"] == first["id"]
     assert "last_renewal" in renewed
+    backend.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_a_forked_process_has_a_token_of_its_own(bao: Bao) -> None:
+    """It revokes it at its end, and its parent goes on with the other one."""
+    backend = VaultBackend(bao.url, auth=AppRoleLogin(**bao.role("forked")))
+    assert backend.get_secret("app") == "value-of-app"
+    parents = own(bao, backend)["id"]
+
+    def use() -> None:
+        assert backend.get_secret("app") == "value-of-app"
+        assert own(bao, backend)["id"] != parents
+        backend.close()
+
+    assert ends(use)
+    assert own(bao, backend)["id"] == parents
+    assert backend.get_secret("app") == "value-of-app"
     backend.close()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
+
+from automate_kernel.forks import renew_in_children
 
 
 def new_id() -> str:
@@ -24,9 +25,18 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+class _Random(random.Random):
+    """
+    Numbers of our own, so that nobody's `random.seed` makes two processes count alike.
+
+    An id need not be hard to guess.
+    """
+
+    def renew(self) -> None:
+        """Seed it anew: a child would go on with its parent's numbers."""
+        self.seed()
+
+
 _last = 0
-# Of our own, so that nobody's `random.seed` makes two processes count alike; and new in a child,
-# which would go on with its parent's numbers. An id need not be hard to guess.
-_random = random.Random()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.seed)
+_random = _Random()
+renew_in_children(_random)

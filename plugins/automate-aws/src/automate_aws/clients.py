@@ -19,6 +19,7 @@ from botocore.credentials import (
 from automate_aws.access import AwsAccess
 from automate_aws.failures import worded
 from automate_aws.transport import AwsTransport
+from automate_kernel.forks import renew_in_children
 from automate_kernel.secrets.wire_log import guard_loggers, quiet
 
 _ROLE_SESSION = "automate-kernel"
@@ -34,8 +35,16 @@ class AwsClients:
     def __init__(self, access: AwsAccess, *, max_attempts: int | None = None) -> None:
         self._access = access
         self._attempts = max_attempts or access.max_attempts
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Forget the clients, whose connections are another process's; close none."""
         self._lock = threading.RLock()
         self._clients: dict[str, Any] = {}
+        # With credentials of a role come a client and locks of their own.
+        for name in ("_transport", "_session"):
+            vars(self).pop(name, None)
 
     def call(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
         """Call an operation of a service by botocore's name of it, such as ``get_object``."""

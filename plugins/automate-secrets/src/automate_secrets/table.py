@@ -16,6 +16,7 @@ from automate_kernel.errors import (
     SecretNotFoundError,
     SecretUnavailableError,
 )
+from automate_kernel.forks import renew_in_children
 from automate_kernel.secrets import (
     EnvSecretsBackend,
     LeaseLock,
@@ -109,6 +110,12 @@ class SecretTableBackend(WritableSecretsBackend):
         self._engine = engine if engine is not None else _engine(str(url))
         self._keys = keys if keys is not None else EnvSecretsBackend()
         self._keys_file = Path(keys_file) if keys_file is not None else None
+        if self._owns_engine:
+            renew_in_children(self)
+
+    def renew(self) -> None:
+        """Have the engine open connections of this process's own, and leave the others open."""
+        self._engine.dispose(close=False)
 
     def get_secret(self, key: str) -> str:
         """Read and decrypt the row."""

@@ -15,6 +15,7 @@ from automate_kernel.errors import (
     SecretError,
     SecretNotFoundError,
 )
+from automate_kernel.forks import renew_in_children
 from automate_kernel.operations.portal import Portal
 from automate_kernel.secrets import SecretsBackend
 from automate_vault.api import VaultAnswer, VaultApi, as_mapping
@@ -66,10 +67,16 @@ class VaultBackend(SecretsBackend):
         )
         if auth is None:
             auth = {"method": "token", "token": _variable("VAULT_TOKEN", "auth")}
-        self._keeper = TokenKeeper(self._api, parse_login(auth))
+        self._login = parse_login(auth)
         # The token is shared, and its lock and task belong to one loop: so all requests are there.
         self._portal = Portal()
         self._versions: dict[str, int] = {}
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Log in anew: the token is another process's, which renews and revokes it."""
+        self._keeper = TokenKeeper(self._api, self._login)
 
     def get_secret(self, key: str) -> str:
         """Return the field's value; one that is no text as JSON."""
