@@ -22,8 +22,6 @@ _LIVE = [status.value for status in ExecutionStatus if not status.finished]
 # A transaction that begins an execution may commit so long after the execution's own time.
 _LONGEST_TRANSACTION = 86_400.0
 _SHORTEST_PREFIX = 6
-# Definitions that one statement names.
-_AT_ONCE = 500
 
 
 def find_definition(storage: Storage, digest: str) -> Workflow:
@@ -116,13 +114,10 @@ def _candidates(
 
 def _used(rows: Rows, ids: Sequence[str], *among: Where) -> set[str]:
     """Return those of the definitions *ids* that an execution, one *among* these, is pinned to."""
-    used = set[str]()
-    for first in range(0, len(ids), _AT_ONCE):
-        some = Where("definition_id", "in", ids[first : first + _AT_ONCE])
-        # All in one walk along the executions, which may be many.
-        counted = rows.count(EXECUTION, ("definition_id",), [*among, some])
-        used |= {row["definition_id"] for row in counted}
-    return used
+    # All in one walk along the executions, which may be many.
+    its = Where("definition_id", "in", ids)
+    counted = rows.count(EXECUTION, ("definition_id",), [*among, its])
+    return {row["definition_id"] for row in counted}
 
 
 def _purge(rows: Rows, workflow: str, ids: Sequence[str]) -> int:

@@ -61,7 +61,8 @@ _SENT_AT = "sent_at"
 _KEPT_SECONDS = 3600.0
 
 _PARKED = (Where("status", "in", WAITING), Where("waiting_for", "eq", "time"))
-# So many values stand in one condition: SQLite takes 32,766 parameters.
+# A statement that changes rows names so many values. MariaDB reads the whole table instead of the
+# index, and locks it, from some 16,000 on.
 _MOST_VALUES = 5_000
 
 
@@ -241,11 +242,9 @@ class SignalStore:
         events = list(_event_outputs(execution))
         sent = {one.id for one in events if one.source == SENT}
         keys = sorted({signal_key(execution, one.name) for one in events if one.source == SENT})
-        for part in _parts(keys):
-            found = rows.select(SIGNAL, [Where("key", "in", part)], columns=("id", "event"))
-            ids = [row["id"] for row in found if row["event"]["id"] in sent]
-            for some in _parts(ids):
-                rows.delete(SIGNAL, [Where("id", "in", some)])
+        own = rows.select(SIGNAL, [Where("key", "in", keys)], columns=("id", "event"))
+        for ids in _parts(row["id"] for row in own if row["event"]["id"] in sent):
+            rows.delete(SIGNAL, [Where("id", "in", ids)])
         found = self._taken_events(rows, [one for one in events if one.source != SENT])
         return events_left(execution, found, rows.now(), kept_seconds=_KEPT_SECONDS)
 
@@ -434,10 +433,9 @@ def _signals(
     times = [time for one, _ in waiting if (time := _since(one)) is not None]
     since = [Where("received_at", "ge", min(times))] if len(times) == len(waiting) else []
     found: dict[str, list[Row]] = {}
-    for part in _parts(keys):
-        where = [Where("key", "in", part), *since]
-        for row in rows.select(SIGNAL, where, columns=("id", "key", "received_at")):
-            found.setdefault(row["key"], []).append(row)
+    where = [Where("key", "in", keys), *since]
+    for row in rows.select(SIGNAL, where, columns=("id", "key", "received_at")):
+        found.setdefault(row["key"], []).append(row)
     return found
 
 
@@ -569,11 +567,7 @@ def _ends(rows: Rows, waits: Iterable[OpenWait]) -> dict[str, Event]:
     alone = {row["id"] for row in known if row["successor_id"] is None}
     subjects = {each: each for each in ids}
     if chains := ids - alone:
-        last = {
-            first: last
-            for part in _parts(chains)
-            for first, last in ends_of_chains(rows, part).items()
-        }
+        last = ends_of_chains(rows, sorted(chains))
         subjects = {last.get(each, each): each for each in ids}
         known = _select(rows, EXECUTION, subjects, ("id", "status"))
     ended = [row["id"] for row in known if ExecutionStatus(row["status"]).finished]
@@ -596,10 +590,7 @@ def _make_due(rows: Rows, parked: Sequence[Row]) -> None:
 
 
 def _select(rows: Rows, table: str, ids: Iterable[str], columns: Sequence[str]) -> list[Row]:
-    found: list[Row] = []
-    for part in _parts(ids):
-        found += rows.select(table, [Where("id", "in", part)], columns=columns)
-    return found
+    return rows.select(table, [Where("id", "in", sorted(ids))], columns=columns)
 
 
 def _parts(values: Iterable[str]) -> Iterator[list[str]]:

@@ -17,8 +17,6 @@ from automate_kernel.storage.tables import EXECUTION, OUTBOX, SLOT, WAIT
 from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.execution import Execution
 
-_AT_ONCE = 1000
-
 
 @dataclass(frozen=True, slots=True)
 class BlockedChild:
@@ -112,7 +110,7 @@ def _picture(rows: Rows) -> _Picture:
         Where("kind", "eq", ADVANCE),
     ]  # fmt: skip
     keys = [row["concurrency_key"] for row in rows.count(OUTBOX, ("concurrency_key",), asleep)]
-    slots = list(_each(rows, SLOT, "concurrency_key", keys, columns=("concurrency_key", "item_id")))
+    slots = _each(rows, SLOT, "concurrency_key", keys, columns=("concurrency_key", "item_id"))
     item_ids = {slot["item_id"] for slot in slots}
     items = _each(rows, OUTBOX, "id", item_ids, columns=("id", "kind", "payload"))
     executions = {
@@ -164,9 +162,7 @@ def _each(
     *where: Where,
     columns: tuple[str, ...] = (),
     order_by: tuple[str, ...] = (),
-) -> Iterator[Row]:
-    """Yield the rows of *table* with one of *values* in *column*, a thousand values at once."""
-    given = sorted(values)
-    for start in range(0, len(given), _AT_ONCE):
-        its = [Where(column, "in", given[start : start + _AT_ONCE]), *where]
-        yield from rows.select(table, its, columns=columns, order_by=order_by)
+) -> list[Row]:
+    """Return the rows of *table* with one of *values* in *column*."""
+    its = [Where(column, "in", sorted(values)), *where]
+    return rows.select(table, its, columns=columns, order_by=order_by)
