@@ -60,7 +60,7 @@ _STOPPED = (
     StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING, StepStatus.WAITING
 )  # fmt: skip
 _FAILED_OR_LEFT = [StepStatus.FAILED.value, StepStatus.CANCELLED.value]
-# Rows that one statement names.
+# A statement that changes rows names so many: MariaDB leaves the index for a long list.
 _AT_ONCE = 500
 
 
