@@ -42,14 +42,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what is marked ``long``, and say so, unless it is asked for; then it has the time."""
-    for item in items:
-        if not item.get_closest_marker("long"):
-            continue
-        if not config.getoption("--full"):
+    long = [item for item in items if item.get_closest_marker("long")]
+    if not config.getoption("--full"):
+        for item in long:
             item.add_marker(pytest.mark.skip(reason="takes long: --full runs it"))
-        elif not item.get_closest_marker("timeout"):
+        return
+    for item in long:
+        if not item.get_closest_marker("timeout"):
             # A busy machine needs many times what an idle one does.
             item.add_marker(pytest.mark.timeout(1500))
+    # Their files come first: each is one worker's, and the last would end long after the others.
+    files = {item.path for item in long}
+    items.sort(key=lambda item: item.path not in files)
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,17 @@
 """
 Processes that kill themselves at a place of their work, for scripts that have others finish it.
 
-A script forks a process for each place, so that what they need is imported once.
+A script forks a process for each place, so that what they need is imported once: by the script, or
+by the first of them that came to its end.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -22,19 +26,28 @@ def die() -> None:
 
 def ends(work: Callable[[], object]) -> bool:
     """Do *work* in a forked process; True if it came to its end, False if it has killed itself."""
+    known = set(sys.modules)
+    reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
             work()
+            os.write(writing, "\n".join(each for each in sys.modules if each not in known).encode())
             status = 0
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(status)  # without the cleaning up that belongs to the parent
+    os.close(writing)
+    with open(reading) as told:
+        imported = told.read().split()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code not in (0, -signal.SIGKILL):
         raise SystemExit(f"a process failed with {code}")
+    for name in imported:
+        with contextlib.suppress(Exception):  # some are made, and in no file
+            importlib.import_module(name)
     return code == 0
 
 
