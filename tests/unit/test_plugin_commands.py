@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warm_forks
 
 COMMAND = """
 import typer
@@ -41,8 +43,16 @@ def back(context: Context) -> None:
 """
 
 
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where commands are forked, with what each of them imports."""
+    address = tmp_path_factory.mktemp("forks") / "socket"
+    with warm_forks.serving(address, warm_forks.COMMAND_LINE, os.environ) as served:
+        yield served
+
+
 @pytest.fixture
-def run(tmp_path: Path):
+def run(tmp_path: Path, forks: str):
     """Run ``automate`` beside a distribution that adds commands."""
     site = tmp_path / "site"
     info = site / "waves-1.0.dist-info"
@@ -55,11 +65,14 @@ def run(tmp_path: Path):
     (site / "waves.py").write_text(COMMAND)
 
     def run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
-        program = ["-m", "automate_kernel.cli"] if code is None else ["-c", code]
+        plain = {**os.environ, "PYTHONPATH": str(site), "TERM": "dumb", "COLUMNS": "100"}
+        if code is None:
+            program = ["-m", "automate_kernel.cli", *arguments]
+            ended = warm_forks.ended(forks, program, plain, folder=tmp_path, seconds=60)
+            return subprocess.CompletedProcess(program, *ended)
         return subprocess.run(
-            [sys.executable, *program, *arguments],
-            capture_output=True, text=True, timeout=60, cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(site), "TERM": "dumb", "COLUMNS": "100"},
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True, text=True, timeout=60, cwd=tmp_path, env=plain,
         )  # fmt: skip
 
     return run
