@@ -170,6 +170,31 @@ def test_sigterm_drains_and_a_second_one_hands_leases_back(
         assert process.wait(DEADLINE) == 0
 
 
+@pytest.mark.parametrize("command", ["serve --port 0", "worker --processes 1"])
+def test_a_second_signal_counts_that_comes_while_the_process_is_stopped(
+    project: Project, command: str
+) -> None:
+    """The system may give it to any thread then, and the main thread waits for another one."""
+    project.emit()
+    with project.running(*command.split(), "--grace-seconds", "300") as process:
+        until(project.holder, "the step to run", project)
+        [worker] = workers(project)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: stopping(project), "the worker to hear of it", project)
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(DEADLINE) == 0
+    assert f"worker {worker} stopped" in project.log()
+    [execution] = project.kernel.executions.find()
+    assert project.kernel.outbox.get(execution.item_id).attempt_count == 0
+
+
+def stopping(project: Project) -> bool:
+    return any(each.stopping for each in project.kernel.outbox.workers())
+
+
 def test_sigterm_lets_a_running_step_finish(project: Project) -> None:
     """A deployment loses nothing, and repeats nothing."""
     project.emit()

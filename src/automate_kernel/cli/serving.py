@@ -19,7 +19,7 @@ from automate_kernel.cli.worker_process import work
 from automate_kernel.http.app import HttpApp, webhook_app
 from automate_kernel.http.operations import ExposedOperations
 from automate_kernel.http.worker_ports import WorkerProcesses
-from automate_kernel.worker.process import handling_signals
+from automate_kernel.worker.process import LOOK_SECONDS, handling_signals
 
 
 class Receiver:
@@ -69,7 +69,8 @@ class Receiver:
         finally:
             if not self.probe.stopping:
                 workers.stop()  # it could not even start
-            thread.join()
+            while thread.is_alive():
+                thread.join(LOOK_SECONDS)
 
     def stop(self) -> None:
         """Finish running requests and items; the second time, stop at once."""

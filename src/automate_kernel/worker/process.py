@@ -11,6 +11,9 @@ from typing import Any
 
 from automate_kernel.worker.worker import Worker
 
+# The system gives a signal that comes while the process is stopped (Ctrl-Z, say) to any thread. It
+# is handled once the main thread is awake, which so must not wait for anything for longer.
+LOOK_SECONDS = 0.5
 # Python 3.12 itself begins with some frozen objects.
 _FROZEN_BY_PYTHON = gc.get_freeze_count()
 

@@ -15,15 +15,13 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.worker.process import LOOK_SECONDS
 
 logger: logging.Logger = get_logger(__name__)
 
 _LONGEST_PAUSE = 30.0
 # One that ran for this long was well: the next time it dies, it starts again without much delay.
 _WELL_SECONDS = 60.0
-# The system gives a signal that comes while the process is stopped (Ctrl-Z, say) to any thread. It
-# is handled once the main thread, which waits here, is awake.
-_LOOK_SECONDS = 0.5
 # So long may a process take to hand back what runs. A key that is held down comes again and again.
 _HAND_BACK_SECONDS = 5.0
 
@@ -143,8 +141,8 @@ class Supervisor:
 
     def _pause(self) -> float:
         due = [slot.due_at for slot in self._slots if slot.process is None]
-        left = min(due) - time.monotonic() if due else _LOOK_SECONDS
-        return min(max(0.0, left), _LOOK_SECONDS)
+        left = min(due) - time.monotonic() if due else LOOK_SECONDS
+        return min(max(0.0, left), LOOK_SECONDS)
 
     def _look_after(self) -> int:
         """Note ended processes and start due ones; return how many ended for good with an error."""
