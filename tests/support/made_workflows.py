@@ -353,14 +353,14 @@ def lone_parts(draw: st.DrawFn, step_id: str, kind: str, children: Sequence[str]
 
 
 @st.composite
-def groups(draw: st.DrawFn, prefix: str) -> tuple[Part, ...]:
-    """Steps that clean up."""
+def groups(draw: st.DrawFn, prefix: str, children: Sequence[str]) -> tuple[Part, ...]:
+    """Steps that clean up, which may start the workflows called *children*."""
     made = []
-    for n, kind in enumerate(
-        draw(st.lists(st.sampled_from(["plain", "awaited", "sleep"]), max_size=2))
-    ):
+    kinds = ["plain", "awaited", "sleep", "signal"] + ["child"] * bool(children)
+    for n, kind in enumerate(draw(st.lists(st.sampled_from(kinds), max_size=2))):
         plan = 60 if kind == "sleep" else draw(st.sampled_from([0, 0, FAILS]))
-        made.append(Part(f"{prefix}{n}", kind, plan=plan))
+        child = draw(st.sampled_from(children)) if kind == "child" else ""
+        made.append(Part(f"{prefix}{n}", kind, plan=plan, child=child))
     return tuple(made)
 
 
@@ -375,9 +375,9 @@ def workflows(draw: st.DrawFn, name: str, children: Sequence[str], sizes: Sequen
     limit = draw(st.sampled_from([None, None, 1, 2])) if name != "leaf" else None
     return Made(
         name, tuple(steps),
-        draw(groups("failed")) if cleans else (),
-        draw(groups("stopped")) if cleans else (),
-        draw(groups("last")) if cleans else (),
+        draw(groups("failed", children)) if cleans else (),
+        draw(groups("stopped", children)) if cleans else (),
+        draw(groups("last", children)) if cleans else (),
         limit, draw(st.sampled_from(["queue", "skip", "cancel_older"])) if limit else "queue",
     )  # fmt: skip
 

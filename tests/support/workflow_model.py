@@ -332,10 +332,12 @@ class _Judge(_Fates):
 
     @property
     def _finally_fails(self) -> bool:
-        return any(
-            step.plan == FAILS and step.calls and step.id not in self.seen.healed
-            for step in self.made.finally_
-        )
+        return any(self._cleans(step) == FAILED for step in self.made.finally_)
+
+    def _cleans(self, step: Part) -> str:
+        """Return what a step that cleans up comes to."""
+        healed = step.calls and step.id in self.seen.healed
+        return COMPLETED if healed else self._element(step, -1).status
 
     def check_status(self) -> None:
         status, about = self.seen.status, self._about(self.fates)
@@ -407,8 +409,7 @@ class _Judge(_Fates):
         for step in steps:
             run = self.runs.get((step.id, -1))
             status = None if run is None else str(run.status)
-            failing = step.calls and step.plan == FAILS and step.id not in self.seen.healed
-            expected = {FAILED if failing else COMPLETED} if runs else {None}
+            expected = {self._cleans(step)} if runs else {None}
             if interrupted:
                 # Cancelled while it cleaned up after success or a failure.
                 expected.add(CANCELLED)
