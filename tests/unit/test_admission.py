@@ -938,10 +938,15 @@ def test_old_gates_go(open_kernel: Open, clock: FakeClock) -> None:
     assert kernel.start("w", {"customer": 1}) == waiting
 
 
-def test_many_keys_at_once_do_not_wait_in_a_circle(open_kernel: Open) -> None:
+def test_many_keys_at_once_do_not_wait_in_a_circle(
+    open_kernel: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Events of several keys, in different orders, are taken by three workers without a deadlock."""
     concurrency = {"key": CUSTOMER, "when_full": "cancel_older", "limit": 2}
     kernels = [open_kernel(concurrency=concurrency, rate_limit={"limit": 1000}) for _ in range(3)]
+    for kernel in kernels:
+        # They would put off what a paused thread holds up. The database finds a circle by itself.
+        monkeypatch.setattr(kernel._runner._held_up, "wait_briefly", lambda *_: None)
     for n in range(60):
         kernels[0].emit("go", {"customer": (n * 7) % 5})
 
