@@ -18,6 +18,8 @@ from automate_kernel.plugins import hookimpl
 # Servers, proxies and firewalls cut idle connections; none that is common does so within a minute.
 _IDLE_SECONDS = 60.0
 _thread = threading.local()
+# Kept, since some drivers close a connection, for the parent too, that is let go of.
+_inherited: list[Any] = []
 View = TypeVar("View")
 
 
@@ -55,6 +57,21 @@ def freshen() -> None:
             connection.close_if_unusable_or_obsolete()
         elif idle > _IDLE_SECONDS:
             connection.close()
+
+
+def forget_inherited() -> None:
+    """
+    Have this process, which was forked, open connections of its own; close none of its parent's.
+
+    Two processes on one connection run their statements in each other's transactions.
+    """
+    for connection in connections.all():
+        pools = getattr(connection, "_connection_pools", {})
+        _inherited.append(pools.pop(connection.alias, None))
+        # A database in memory was copied with the process: its connection is all there is of it.
+        if not getattr(connection, "is_in_memory_db", bool)():
+            _inherited.append(connection.connection)
+            connection.connection = None
 
 
 class FreshConnections:

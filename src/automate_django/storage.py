@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
 
+from automate_django.connections import forget_inherited
 from automate_kernel.errors import ConfigError, ErrorCodes, StorageError, type_name
+from automate_kernel.forks import renew_in_children
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import (
@@ -83,6 +85,11 @@ class DjangoStorage:
         self._using = using
         self._clock = clock
         self._listen = listen
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Have Django open connections of this process's own, and leave the others open."""
+        forget_inherited()
 
     def __repr__(self) -> str:
         return f"DjangoStorage(using={self.alias!r})"

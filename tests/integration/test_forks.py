@@ -15,6 +15,7 @@ import processes
 import pytest
 import sqlalchemy as sa
 from automate_sqlalchemy import metadata
+from database_servers import fresh_database
 from ports import free_ports
 from waiting import PATIENCE, until
 
@@ -206,6 +207,78 @@ def test_servers_that_load_an_application_before_they_fork(
         ).scalar_one()
     assert len(orders) == len(set(orders)) == events
     assert events >= sum(answers.values())
+
+
+DJANGO_APPLICATION = """
+import os
+import django, sqlalchemy as sa
+from django.conf import settings
+from django.http import HttpResponse
+from django.urls import path
+
+url = sa.make_url(os.environ["SHOP_URL"])
+settings.configure(
+    SECRET_KEY="k" * 50, ALLOWED_HOSTS=["*"], USE_TZ=True, ROOT_URLCONF=__name__,
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "automate_django"],
+    DATABASES={"default": {
+        "ENGINE": "django.db.backends.postgresql", "NAME": url.database, "USER": url.username,
+        "PASSWORD": url.password or "", "HOST": url.query.get("host") or url.host,
+        "PORT": url.port or "", "CONN_MAX_AGE": 0 if os.environ["SHOP_POOL"] else 600,
+        "OPTIONS": {"pool": True} if os.environ["SHOP_POOL"] else {},
+    }},
+)
+django.setup()
+
+from django.core.management import call_command
+from django.core.wsgi import get_wsgi_application
+from django.db import connection, transaction
+from automate_django import emit
+
+def order(request):
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("INSERT INTO orders VALUES (%s)", [emit("order.created")])
+    return HttpResponse(f"{os.getpid()} done")
+
+urlpatterns = [path("", order)]
+app = get_wsgi_application()
+call_command("migrate", verbosity=0)
+with connection.cursor() as cursor:
+    cursor.execute("CREATE TABLE orders (event text)")
+order(None)  # in the process that is forked
+"""
+
+
+@pytest.mark.parametrize("pool", ["", "pool"], ids=["kept-connections", "pool"])
+def test_a_django_project_that_is_loaded_before_its_server_forks(
+    pool: str, postgresql_server: str, tmp_path: Path
+) -> None:
+    """No process writes on the connection, and so in the transaction, of another one."""
+    pytest.importorskip("gunicorn")
+    (tmp_path / "forked_project.py").write_text(DJANGO_APPLICATION)
+    (port,) = free_ports(1)
+    command = [
+        sys.executable, *SERVERS["gunicorn-threads" if pool else "gunicorn"],
+        "--bind", f"127.0.0.1:{port}", "forked_project:app",
+    ]  # fmt: skip
+    log = tmp_path / "log"
+    with fresh_database(postgresql_server) as url, log.open("wb") as output:
+        environment = {
+            **os.environ, "SHOP_URL": url, "SHOP_POOL": pool, "PYTHONPATH": str(tmp_path)
+        }  # fmt: skip
+        with processes.running(
+            command, cwd=tmp_path, env=environment, stdout=output, stderr=output
+        ) as running:
+            until(lambda: _answer(port) or running.poll() is not None, 4 * PATIENCE)
+            with ThreadPoolExecutor(8) as clients:
+                answers = [*clients.map(_answer, [port] * 400)]
+            running.terminate()
+            running.wait(2 * PATIENCE)
+        assert {each.partition(" ")[2] for each in answers} == {"done"}, log.read_text()[-2000:]
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            orders = connection.exec_driver_sql("SELECT count(*) FROM orders").scalar_one()
+            events = connection.exec_driver_sql("SELECT count(*) FROM automate_outbox")
+            assert orders == events.scalar_one() >= 400
 
 
 def _answer(port: int) -> str:
