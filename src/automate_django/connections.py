@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import SyncToAsync
 from django.db import connections
 
 from automate_kernel.plugins import hookimpl
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
 # Servers, proxies and firewalls cut idle connections; none that is common does so within a minute.
 _IDLE_SECONDS = 60.0
@@ -59,6 +64,23 @@ def freshen() -> None:
             connection.close()
 
 
+def is_pooled(connection: BaseDatabaseWrapper) -> bool:
+    """Return True if *connection* is one of a pool's, as ``"OPTIONS": {"pool": …}`` asks for."""
+    return bool(connection.settings_dict["OPTIONS"].get("pool"))
+
+
+def give_back() -> None:
+    """
+    Give this thread's connections back to the pools that they are from, for other threads.
+
+    A pool has four by default, and a worker a dozen threads.
+    """
+    for connection in connections.all(initialized_only=True):
+        taken = connection.connection is not None and not connection.in_atomic_block
+        if taken and is_pooled(connection):
+            connection.close()
+
+
 def forget_inherited() -> None:
     """
     Have this process, which was forked, open connections of its own; close none of its parent's.
@@ -87,3 +109,25 @@ class FreshConnections:
         """Freshen the connections of asynchronous code after a failed call."""
         if error is not None:
             SyncToAsync.single_thread_executor.submit(freshen)
+
+
+class PooledConnections:
+    """A hook that gives pooled connections back after every item and call of a worker."""
+
+    @hookimpl
+    def automate_handling(self) -> AbstractContextManager[None]:
+        """Give back what an item's handler has taken."""
+        return _giving_back()
+
+    @hookimpl
+    def automate_after_call(self) -> None:
+        """Give back what a call has taken."""
+        give_back()
+
+
+@contextmanager
+def _giving_back() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        give_back()

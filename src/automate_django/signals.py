@@ -19,7 +19,7 @@ from asgiref.sync import iscoroutinefunction
 from django.db import transaction
 from django.dispatch import Signal
 
-from automate_django.connections import freshen
+from automate_django.connections import freshen, give_back
 from automate_kernel import signals as kernel_signals
 from automate_kernel.errors import ConfigError
 
@@ -90,7 +90,8 @@ def _forward(signal: Signal, kernel: Any, arguments: dict[str, Any]) -> Any:
     if _in_loop():
         # Given back to the kernel, which awaits it: plain receivers then run on a thread.
         return _asend(signal, sender, arguments)
-    if threading.current_thread().name == kernel_signals.THREAD:
+    announces = threading.current_thread().name == kernel_signals.THREAD
+    if announces:
         freshen()  # nobody else looks after the connections of this thread
     connection = _connection(kernel)
     if connection is not None and connection.in_atomic_block:
@@ -99,6 +100,8 @@ def _forward(signal: Signal, kernel: Any, arguments: dict[str, Any]) -> Any:
         )
     else:
         signal.send_robust(sender, **arguments)
+    if announces:
+        give_back()
     return None
 
 

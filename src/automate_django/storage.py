@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
 
-from automate_django.connections import forget_inherited
+from automate_django.connections import forget_inherited, is_pooled
 from automate_kernel.errors import ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.forks import renew_in_children
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
@@ -130,12 +130,14 @@ class DjangoStorage:
             )  # fmt: skip
         if is_open(connection):
             yield self._rows(connection)
-        elif transaction is None and not atomic and connection.vendor != "mysql":
-            mend(connection)
-            yield self._rows(connection)
         elif transaction is None:
-            with self._own(connection) as rows:
-                yield rows
+            with self._lent(connection):
+                if not atomic and connection.vendor != "mysql":
+                    mend(connection)
+                    yield self._rows(connection)
+                else:
+                    with self._own(connection) as rows:
+                        yield rows
         else:
             text = f"no transaction is open on the database {connection.alias!r}"
             hint = "open transaction.atomic(), or leave *transaction* out"
@@ -144,6 +146,16 @@ class DjangoStorage:
     def joins(self, transaction: Any) -> bool:
         """Return True in an open ``atomic()`` block."""
         return transaction is not None or is_open(self.connection)
+
+    @contextmanager
+    def _lent(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
+        """Take a connection of a pool for the block, unless this thread has it already."""
+        lent = connection.connection is None and is_pooled(connection)
+        try:
+            yield
+        finally:
+            if lent:
+                connection.close()
 
     @contextmanager
     def _own(self, connection: BaseDatabaseWrapper) -> Iterator[DjangoRows]:
@@ -237,6 +249,8 @@ def _refuse_commit(connection: BaseDatabaseWrapper, failure: StorageError) -> No
 
 def is_open(connection: BaseDatabaseWrapper) -> bool:
     """Return True if a transaction is open: an ``atomic()`` block, or autocommit turned off."""
+    if connection.connection is None and not connection.in_atomic_block:
+        return not connection.settings_dict["AUTOCOMMIT"]  # asking it would connect
     return connection.in_atomic_block or not connection.get_autocommit()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from automate_kernel.connectors import Connector, action
@@ -38,6 +39,12 @@ def automate_configure(kernel: Any) -> None:
         """Take the worker's process along, at the first attempt."""
         if item.attempt_count == 1:
             os._exit(9)
+
+    @kernel.handler("shop.count")
+    def count(item: Any) -> None:
+        """Look into the database, and take a while: so that it needs a thread."""
+        Order.objects.count()
+        time.sleep(0.01)
 
     @kernel.handler("shop.order", transactional=True)
     def order(item: Any, connection: Any) -> None:

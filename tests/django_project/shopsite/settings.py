@@ -2,7 +2,8 @@
 A small shop with an outbox.
 
 The environment says where its databases are: ``SHOP_SQLITE``, a file, and ``SHOP_POSTGRESQL``, a
-URL. With the latter it is there that the outbox lives.
+URL. With the latter it is there that the outbox lives; with ``SHOP_POOL``, in a pool as Django
+makes it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def postgresql(url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": query.get("host", parts.hostname or ""),
         "PORT": str(query.get("port", parts.port or "")),
+        "OPTIONS": {"pool": True} if os.environ.get("SHOP_POOL") else {},
     }
 
 

@@ -6,11 +6,13 @@ import signal
 import subprocess
 from collections.abc import Callable
 
+import django
 import pytest
 from automate_django import emit, get_kernel, signals
 from automate_django.connections import freshen
 from automate_django.models import OutboxItem, WorkflowExecution
 from automate_kernel import signals as kernel_signals
+from automate_kernel.outbox import NewItem
 from automate_kernel.workflows.engine.announcer import Announcer
 from django.core.management import CommandError, call_command
 from django.db import connections
@@ -64,6 +66,28 @@ def test_several_processes_share_the_work(
     assert "started again" in output
     assert completed() == WorkflowExecution.objects.count() == 20
     assert OutboxItem.objects.get(kind="shop.die").attempt_count == 2
+
+
+@pytest.mark.skipif(django.VERSION < (5, 1), reason="Django has pools since 5.1")
+def test_a_pool_as_django_makes_it_is_enough(
+    postgresql: str,
+    environment: dict[str, str],
+    start: Callable[..., subprocess.Popen[str]],
+    until: Callable[..., None],
+) -> None:
+    """It has four connections, and a worker a dozen threads: none of them keeps one to itself."""
+    pytest.importorskip("psycopg_pool")
+    environment["SHOP_POOL"] = "yes"
+    for _ in range(100):
+        emit("order.created", ORDER)
+    get_kernel().outbox.enqueue_many(NewItem("shop.count") for _ in range(100))
+    worker = start("automate_worker", "--concurrency", "20")
+    until(lambda: not OutboxItem.objects.exclude(status="COMPLETED").exists(), worker)
+    worker.send_signal(signal.SIGTERM)
+    output, _ = worker.communicate(timeout=PATIENCE_SECONDS)
+    assert worker.returncode == 0, output
+    assert "PoolTimeout" not in output
+    assert completed() == 100
 
 
 def test_until_idle_returns(alias: str, capsys: pytest.CaptureFixture[str]) -> None:

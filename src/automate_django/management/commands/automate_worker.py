@@ -15,10 +15,11 @@ from typing import Any
 
 import django
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 from django.utils import autoreload
 
 from automate_django import conf
-from automate_django.connections import FreshConnections
+from automate_django.connections import FreshConnections, PooledConnections, is_pooled
 from automate_django.kernel import get_kernel
 from automate_django.management.base import command_errors
 from automate_kernel.errors import ConfigError
@@ -145,6 +146,8 @@ def _kinds_of(queues: list[str]) -> list[str]:
 def worker_of(kernel: Kernel, options: dict[str, Any]) -> Worker:
     """Return a worker whose threads keep their database connections usable."""
     kernel.register(FreshConnections(), "hook", key="automate_django")
+    if any(is_pooled(each) for each in connections.all()):
+        kernel.register(PooledConnections(), "hook", key="automate_django_pools")
     return kernel.worker(**options)
 
 
