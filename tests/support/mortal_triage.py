@@ -161,7 +161,7 @@ def main() -> None:
         slack.add_user(PERSON, "ann@shop.example")
         world = World(slack, model.url, smtp, imap)
         for number in range(1, 200, each):
-            title = f"{when}-{number}"
+            title = f"{when}-{number}-{each}"
             died = one(world, folder / title, (when, number))
             told[title] = {
                 **json.loads((folder / title / "told.json").read_text()),
