@@ -1,10 +1,11 @@
-"""Real databases for the tests, each started once and only if a test asks for it."""
+"""Real databases for the tests, and where commands are forked: each started only if a test asks."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import logging
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import processes  # noqa: F401 - whatever is started from here on hears SIGINT a
 import pytest
 import sqlalchemy as sa
 import tables_emptied
+import warm_forks
 from database_servers import (  # noqa: F401
     fresh_database,
     mariadb_server,
@@ -31,6 +33,14 @@ def pytest_collection_finish() -> None:
     """Let no garbage collection look at the tests again: there are half a million objects of them."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where commands are forked, with what each of them imports."""
+    address = tmp_path_factory.mktemp("forks") / "socket"
+    with warm_forks.serving(address, warm_forks.COMMAND_LINE, os.environ) as served:
+        yield served
 
 
 @pytest.fixture

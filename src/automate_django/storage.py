@@ -249,9 +249,11 @@ def _refuse_commit(connection: BaseDatabaseWrapper, failure: StorageError) -> No
 
 def is_open(connection: BaseDatabaseWrapper) -> bool:
     """Return True if a transaction is open: an ``atomic()`` block, or autocommit turned off."""
-    if connection.connection is None and not connection.in_atomic_block:
-        return not connection.settings_dict["AUTOCOMMIT"]  # asking it would connect
-    return connection.in_atomic_block or not connection.get_autocommit()
+    if connection.in_atomic_block:
+        return True
+    if connection.connection is None:  # to ask it would connect
+        return not connection.settings_dict["AUTOCOMMIT"]
+    return not connection.get_autocommit()
 
 
 def mend(connection: BaseDatabaseWrapper) -> None:

@@ -11,24 +11,26 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from approvals_asked import ask
+from clocked_world import ClockedWorld
 from waiting import PATIENCE, until
+
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.tables import SIGNAL, WAIT
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.questions import NOTICE
+from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
-from automate_kernel.workflows.execution import Execution, StepStatus
+from automate_kernel.workflows.execution import StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
 KEY = "a-key-of-thirty-two-characters-at-least"
 URL = "https://shop.example"
 
 
-class World:
+class World(ClockedWorld):
     """A kernel on a storage, whose clock only the test moves."""
 
     def __init__(self, storage: Storage, clock: FakeClock) -> None:
@@ -76,15 +78,6 @@ class World:
 
     def run(self) -> None:
         self.kernel.run_until_idle()
-
-    def later(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-        self.run()
-
-    def see(self, execution_id: str) -> Execution:
-        found = self.kernel.executions.get(execution_id)
-        assert found is not None
-        return found
 
     def output(self, execution_id: str, step_id: str = "ok", position: int = -1) -> Any:
         run = self.see(execution_id).step(step_id, position)

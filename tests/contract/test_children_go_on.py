@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from clocked_world import ClockedWorld
+
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.storage import Storage
@@ -24,7 +26,7 @@ LANGUAGES = [YAML, CODE]
 CALL = {"id": "sub", "workflow": "child", "input": {"n": "{{ event.payload.n }}"}}
 
 
-class World:
+class World(ClockedWorld):
     """Processes on one storage, each with what was deployed with it; the test moves the clock."""
 
     def __init__(self, storage: Storage, clock: FakeClock) -> None:
@@ -65,6 +67,19 @@ class World:
 
         self.kernel.workflow(name=name, version=version)(child)
 
+    def add_slow_child(self, form: str, time: str) -> None:
+        """Add a child that pays and then sleeps for a *time*."""
+        if form == YAML:
+            self.add("child", do("pay", "pay"), {"id": "nap", "sleep": time}, output="slept")
+            return
+
+        async def slow(ctx: WorkflowContext, given: Any) -> str:
+            await ctx.call("do", what="pay")
+            await ctx.sleep(time)
+            return "slept"
+
+        self.kernel.workflow(name="child")(slow)
+
     def add_parent(self, language: str, name: str = "parent", child: str = "child") -> None:
         """Add a workflow that does something, and starts *child*, whose output it gives."""
         if language == YAML:
@@ -94,15 +109,6 @@ class World:
     def resume(self, execution_id: str, **options: Any) -> None:
         assert self.executions.resume(execution_id, **options)
         self.kernel.run_until_idle()
-
-    def later(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-        self.kernel.run_until_idle()
-
-    def see(self, execution_id: str) -> Execution:
-        found = self.executions.get(execution_id)
-        assert found is not None
-        return found
 
     def status(self, execution_id: str) -> str:
         return str(self.see(execution_id).status)
@@ -165,16 +171,7 @@ def test_it_goes_on_at_all_levels(world: World, parent: str, child: str, how: st
 @both
 def test_one_that_an_operator_has_cancelled_goes_on(world: World, parent: str, child: str) -> None:
     """Its parent's step has failed with that."""
-    if child == YAML:
-        world.add("child", do("pay", "pay"), {"id": "nap", "sleep": "1h"}, output="slept")
-    else:
-
-        async def slow(ctx: WorkflowContext, given: Any) -> str:
-            await ctx.call("do", what="pay")
-            await ctx.sleep("1h")
-            return "slept"
-
-        world.kernel.workflow(name="child")(slow)
+    world.add_slow_child(child, "1h")
     world.add_parent(parent)
     one = world.start()
     assert world.executions.cancel(world.child(one).id)
@@ -315,16 +312,7 @@ def test_of_several_attempts_the_last_goes_on(world: World, parent: str, child: 
 @both
 def test_one_that_the_parents_time_has_ended_goes_on(world: World, parent: str, child: str) -> None:
     """It was cancelled with its parent, which has all its time again."""
-    if child == YAML:
-        world.add("child", do("pay", "pay"), {"id": "nap", "sleep": "90m"}, output="slept")
-    else:
-
-        async def slow(ctx: WorkflowContext, given: Any) -> str:
-            await ctx.call("do", what="pay")
-            await ctx.sleep("90m")
-            return "slept"
-
-        world.kernel.workflow(name="child")(slow)
+    world.add_slow_child(child, "90m")
     if parent == YAML:
         world.add("parent", {**CALL, "input": {}}, timeout="1h", output="{{ steps.sub.output }}")
     else:

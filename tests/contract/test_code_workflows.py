@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from clocked_world import ClockedWorld
+
 from automate_kernel import (
     AutomateError,
     ErrorCodes,
     Event,
-    Execution,
     Kernel,
     StepFailedError,
     SyncWorkflowContext,
@@ -26,14 +27,13 @@ DAY = 86_400.0
 Function = Callable[..., Any]
 
 
-class World:
+class World(ClockedWorld):
     """Processes with the same code on one storage, whose clock only the test moves."""
 
     def __init__(self, storage: Storage, clock: FakeClock) -> None:
         self.storage, self.clock = storage, clock
         self.called: list[Any] = []
         self.broken: list[Any] = []
-        self.kernel: Kernel
 
     def note(self, what: Any) -> Any:
         self.called.append(what)
@@ -52,15 +52,6 @@ class World:
         execution_id = self.kernel.start(name, payload, **options)
         self.kernel.run_until_idle()
         return execution_id
-
-    def later(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-        self.kernel.run_until_idle()
-
-    def see(self, execution_id: str) -> Execution:
-        found = self.kernel.executions.get(execution_id)
-        assert found is not None
-        return found
 
     def steps(self, execution_id: str) -> dict[str, str]:
         return {run.step_id: run.status.value for run in self.see(execution_id).steps}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from clocked_world import ClockedWorld
+
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.storage import Storage
@@ -12,7 +14,6 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.flow import Flow, needs_saving
 from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
-from automate_kernel.workflows.execution import Execution
 
 LEASE_SECONDS = 30.0
 LOST = (1, "FAILED", "LEASE_EXPIRED")
@@ -24,7 +25,7 @@ WAITS: dict[str, dict[str, Any]] = {
 }
 
 
-class World:
+class World(ClockedWorld):
     """Processes on one storage, whose clock only the test moves."""
 
     def __init__(self, storage: Storage, clock: FakeClock) -> None:
@@ -79,15 +80,6 @@ class World:
         assert self.steps(one)[call.run.key] == "RUNNING"
         flow.leave()
         return one
-
-    def later(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-        self.kernel.run_until_idle()
-
-    def see(self, execution_id: str) -> Execution:
-        found = self.kernel.executions.get(execution_id)
-        assert found is not None
-        return found
 
     def steps(self, execution_id: str) -> dict[tuple[str, int], str]:
         return {run.key: str(run.status) for run in self.see(execution_id).steps}

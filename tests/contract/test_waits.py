@@ -13,7 +13,9 @@ from threading import Semaphore
 from typing import Any
 
 import pytest
+from clocked_world import ClockedWorld
 from waiting import until
+
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
@@ -38,7 +40,7 @@ PAID = {"event": "order.paid", "match": {"order": "{{ event.payload.order }}"}}
 PATIENCE = 20.0
 
 
-class World:
+class World(ClockedWorld):
     """A kernel on a storage, whose clock only the test moves."""
 
     def __init__(self, storage: Storage, clock: FakeClock) -> None:
@@ -67,15 +69,6 @@ class World:
 
     def run(self) -> None:
         self.kernel.run_until_idle()
-
-    def later(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-        self.run()
-
-    def see(self, execution_id: str) -> Execution:
-        found = self.kernel.executions.get(execution_id)
-        assert found is not None
-        return found
 
     def status(self, execution_id: str) -> ExecutionStatus:
         return self.see(execution_id).status

@@ -318,14 +318,6 @@ def running(folder: Path, words: list[str], **variables: str) -> Iterator[Runnin
         yield Running(process, folder)
 
 
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where commands are forked, with what each of them imports."""
-    address = tmp_path_factory.mktemp("forks") / "socket"
-    with warm_forks.serving(address, warm_forks.COMMAND_LINE, environment()) as served:
-        yield served
-
-
 CALLS = [
     pytest.param(command, case, id=f"{command or 'automate'} {case.arguments}"[:60])
     for command, cases in CASES.items()

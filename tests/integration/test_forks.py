@@ -21,7 +21,17 @@ from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
 
-SCRIPT = """
+ACTIONS = """
+@kernel.action("sum.up")
+async def sum_up(numbers: list) -> int:
+    return sum(numbers)
+
+@kernel.action("sum.plainly")
+def sum_plainly(numbers: list) -> int:
+    return sum(numbers)
+"""
+SCRIPT = (
+    """
 import json, os, sys
 from automate_kernel import Kernel
 from automate_kernel.connectors import Connector, action
@@ -41,14 +51,9 @@ class Shop(Connector):
 
 kernel = Kernel(SqlAlchemyStorage(sys.argv[1]), plugins=[Shop], discover=False, secrets={})
 
-@kernel.action("sum.up")
-async def sum_up(numbers: list) -> int:
-    return sum(numbers)
-
-@kernel.action("sum.plainly")
-def sum_plainly(numbers: list) -> int:
-    return sum(numbers)
-
+"""
+    + ACTIONS
+    + """
 kernel.add_workflow({
     "name": "sums",
     "trigger": {"type": "manual"},
@@ -84,6 +89,7 @@ told.append(kernel.outbox.stats().counts["note"]["PENDING"])
 kernel.close()
 print(json.dumps(told))
 """
+)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -109,7 +115,8 @@ def test_parent_and_child_go_on(url: str) -> None:
     assert json.loads(done.stdout) == [whole, whole, whole, 0, whole, 80]
 
 
-APPLICATION = """
+APPLICATION = (
+    """
 import os, sqlalchemy as sa
 from automate_kernel import Kernel
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -117,14 +124,9 @@ from automate_sqlalchemy import SqlAlchemyStorage
 engine = sa.create_engine(os.environ["SHOP_URL"])
 kernel = Kernel(SqlAlchemyStorage(engine), discover=False, secrets={})
 
-@kernel.action("sum.up")
-async def sum_up(numbers: list) -> int:
-    return sum(numbers)
-
-@kernel.action("sum.plainly")
-def sum_plainly(numbers: list) -> int:
-    return sum(numbers)
-
+"""
+    + ACTIONS
+    + """
 kernel.add_workflow({
     "name": "sums",
     "trigger": {"type": "manual"},
@@ -149,6 +151,7 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [f"{os.getpid()} {told}".encode()]
 """
+)
 UWSGI = "import sys, pyuwsgi; pyuwsgi.run(sys.argv[1:])"
 SERVERS = {
     "gunicorn": ["-m", "gunicorn", "--preload", "--workers", "2"],

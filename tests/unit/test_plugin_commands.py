@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,14 +40,6 @@ def place(session):
 def back(context: Context) -> None:
     \"\"\"Wave back.\"\"\"
 """
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where commands are forked, with what each of them imports."""
-    address = tmp_path_factory.mktemp("forks") / "socket"
-    with warm_forks.serving(address, warm_forks.COMMAND_LINE, os.environ) as served:
-        yield served
 
 
 @pytest.fixture

@@ -29,6 +29,14 @@ def completed() -> int:
     return WorkflowExecution.objects.filter(status="COMPLETED").count()
 
 
+def stopped(worker: subprocess.Popen[str]) -> str:
+    """What a worker has printed that SIGTERM ends with 0."""
+    worker.send_signal(signal.SIGTERM)
+    output, _ = worker.communicate(timeout=PATIENCE_SECONDS)
+    assert worker.returncode == 0, output
+    return output
+
+
 def test_a_worker_runs_an_order_through_and_stops(
     alias: str, start: Callable[..., subprocess.Popen[str]], until: Callable[..., None]
 ) -> None:
@@ -38,9 +46,7 @@ def test_a_worker_runs_an_order_through_and_stops(
     until(lambda: completed() == 1, worker)
     emit("order.created", ORDER, tenant_id="acme")
     until(lambda: completed() == 2, worker)
-    worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=PATIENCE_SECONDS)
-    assert worker.returncode == 0, output
+    output = stopped(worker)
     assert "workflows: order-notify" in output
     assert list(Message.objects.values_list("channel", "text")) == [("C1", "Order total: 12")] * 2
     assert not OutboxItem.objects.exclude(status="COMPLETED").exists()
@@ -60,9 +66,7 @@ def test_several_processes_share_the_work(
         emit("order.created", ORDER)
     worker = start("automate_worker", "--processes", "2")
     until(lambda: not OutboxItem.objects.exclude(status="COMPLETED").exists(), worker)
-    worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=PATIENCE_SECONDS)
-    assert worker.returncode == 0, output
+    output = stopped(worker)
     assert "started again" in output
     assert completed() == WorkflowExecution.objects.count() == 20
     assert OutboxItem.objects.get(kind="shop.die").attempt_count == 2
@@ -83,9 +87,7 @@ def test_a_pool_as_django_makes_it_is_enough(
     get_kernel().outbox.enqueue_many(NewItem("shop.count") for _ in range(100))
     worker = start("automate_worker", "--concurrency", "20")
     until(lambda: not OutboxItem.objects.exclude(status="COMPLETED").exists(), worker)
-    worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=PATIENCE_SECONDS)
-    assert worker.returncode == 0, output
+    output = stopped(worker)
     assert "PoolTimeout" not in output
     assert completed() == 100
 

@@ -297,8 +297,7 @@ def as_stored(rows: Rows, schedules: Iterable[Schedule]) -> list[tuple[Schedule,
 
 
 def _states(rows: Rows, keys: Iterable[str]) -> dict[str, Row]:
-    wanted = sorted(keys)
-    found = rows.select(SCHEDULE, [Where("id", "in", wanted)]) if wanted else []
+    found = rows.select(SCHEDULE, [Where("id", "in", sorted(keys))])
     return {row["id"]: row for row in found}
 
 
