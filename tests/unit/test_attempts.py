@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from waiting import until
+from waiting import PATIENCE, until
 from workers import working
 from automate_kernel import Call, Kernel
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.storage.checkpoint import Saved
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.code import WorkflowContext
+from automate_kernel.workflows.engine.checkpoints import Save
 from automate_kernel.workflows.execution import StepRun, StepStatus
 
 
@@ -143,6 +147,46 @@ def test_elements_and_steps_of_code_have_attempts_too(kernel: Kernel) -> None:
     assert [each[1:3] for each in brief(kernel.executions.attempts(one))] == [
         (1, "FAILED"), (2, "COMPLETED"),
     ]  # fmt: skip
+
+
+def test_a_late_reply_of_the_database_moves_no_attempt(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed began when it began, though a worker only guesses the database's time."""
+    shown = threading.Event()
+    save = kernel.executions.checkpoints.save
+
+    def saved_late(group: Sequence[Save], **options: Any) -> Saved:
+        saved = save(group, **options)
+        runs = [(run.step_id, run.status) for each in group for run in each.turn.saves]
+        if ("b", StepStatus.RUNNING) in runs:
+            shown.set()
+        if ("a", StepStatus.COMPLETED) in runs:
+            # As when the reply has taken a second.
+            return replace(saved, at=saved.at - timedelta(seconds=1))
+        return saved
+
+    monkeypatch.setattr(kernel.executions.checkpoints, "save", saved_late)
+
+    @kernel.action("work")
+    def work() -> None: ...
+
+    @kernel.action("fail")
+    def fail() -> None:
+        assert shown.wait(PATIENCE)
+        raise ValueError("no")
+
+    add(kernel, {"id": "a", "action": "work"}, {"id": "b", "action": "fail"})
+    with working(kernel):
+        one = kernel.start("flow")
+        until(lambda: kernel.executions.get(one).status.finished)  # type: ignore[union-attr]
+    first, second = kernel.executions.attempts(one)
+    assert brief([first, second]) == [("a", 1, "COMPLETED", None), ("b", 1, "FAILED", "INTERNAL")]
+    assert first.ended_at is not None
+    assert second.started_at is not None
+    assert first.ended_at <= second.started_at
+    (run,) = kernel.executions.get(one).steps[1:]  # type: ignore[union-attr]
+    assert (run.attempted_at, run.completed_at) == (second.started_at, second.ended_at)
 
 
 @pytest.mark.parametrize("off", [0, 1, -1, 700])

@@ -74,11 +74,9 @@ def seconds_between(start: datetime | None, end: datetime | None) -> float | Non
     return max(0.0, (end - start).total_seconds())
 
 
-def new_attempt(
-    subject_id: str, claim: str, failed: FailedAttempt, *, began: float | None = None
-) -> Row:
+def new_attempt(subject_id: str, claim: str, failed: FailedAttempt) -> Row:
     """
-    Return the row of an attempt that has failed now, and *began* so many seconds ago.
+    Return the row of an attempt that has *failed*; now, unless it says when.
 
     *claim* is the token of the claim in which it was: recorded twice, it is one row.
     """
@@ -91,8 +89,7 @@ def new_attempt(
         "error_group": storable(failed.error_group or failed.error_code, MAX_GROUP),
         "error": storable(failed.error),
         "trace": storable(failed.trace, MAX_TRACE) if failed.trace else None,
-        "failed_at": Now(),
-        "started_at": None if began is None else Now(-began),
+        "failed_at": failed.failed_at or Now(),
     }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -133,7 +133,7 @@ def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: 
     """
     now = rows.now()
     held = _renew(rows, group, lease_seconds)
-    live, steered = save_progress(rows, [one for one in group if one.item_id in held])
+    live, steered = save_progress(rows, [one for one in group if one.item_id in held], now)
     saved = [one for one in group if one.item_id in live]
     progressed = sorted(one.item_id for one in saved if one.progress)
     rows.update(OUTBOX, [Where("id", "in", progressed)], {"attempt_count": 1})
@@ -142,17 +142,21 @@ def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: 
     return Saved(live, now, live, steered)
 
 
-def save_progress(rows: Rows, group: Sequence[Checkpoint]) -> tuple[set[str], frozenset[str]]:
+def save_progress(
+    rows: Rows, group: Sequence[Checkpoint], now: datetime
+) -> tuple[set[str], frozenset[str]]:
     """
     Save steps and executions of *group*; return the items whose executions had not ended.
 
-    And those among them whose executions are PAUSED or CANCELLING.
+    And those among them whose executions are PAUSED or CANCELLING. *now* is the time by the
+    database's clock.
     """
     statuses = _live(rows, group)
     live = {one.item_id for one in group if _accepts(statuses.get(one.item_id), one)}
     steered = frozenset(item_id for item_id in live if statuses[item_id] in _STEERED)
     saved = [one for one in group if one.item_id in live]
-    _save_steps(rows, [row for one in saved for row in one.steps])
+    # All of them have the checkpoint's one time, however long its statements take.
+    _save_steps(rows, [_with_times(row, now) for one in saved for row in one.steps])
     for one in saved:
         if one.status is not None:
             changes = _execution_changes(one)
@@ -210,6 +214,13 @@ def _execution_changes(one: Checkpoint) -> Row:
     if one.status not in LIVE:
         changes |= {"completed_at": Now(), "output": one.output, "output_ref": one.output_ref}
     return changes
+
+
+def _with_times(row: Row, now: datetime) -> Row:
+    return {
+        name: now + timedelta(seconds=value.offset) if type(value) is Now else value
+        for name, value in row.items()
+    }
 
 
 def _save_steps(rows: Rows, steps: Sequence[Row]) -> None:

@@ -482,7 +482,7 @@ def _attempts(
     latest = rows.filter(attempts__gt=0).order_by("-id").values(*_OF_ATTEMPTS)[:_MOST_LISTED]
     runs = [
         StepRun(execution_id=str(execution.pk), **{**row, "status": StepStatus(row["status"])})
-        for row in latest
+        for row in reversed(latest)
     ]
     return failed, step_attempts(runs, failed)[-_MOST_LISTED:]
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from automate_kernel.errors import LeaseLostError, UnknownHereError
@@ -28,7 +28,6 @@ from automate_kernel.outbox.failed_attempts import (
     MOST_OF_EXECUTION,
     keep_attempts,
     new_attempt,
-    seconds_between,
 )
 from automate_kernel.outbox.handover import NOTE, Handover
 from automate_kernel.outbox.ids import new_id
@@ -83,8 +82,7 @@ class Save:
 
     *begun* has, of the runs that began here, the id of their row and the seconds since then.
     *stored* is False for the first checkpoint of an execution. *waiting* are the waits of one that
-    is parked. *advanced* is True once a step has ended under this claim. *moment* is about the time
-    of the database.
+    is parked. *advanced* is True once a step has ended under this claim.
     """
 
     item: OutboxItem
@@ -94,7 +92,6 @@ class Save:
     stored: bool
     waiting: Sequence[OpenWait] = ()
     advanced: bool = False
-    moment: datetime | None = None
 
 
 def _step_row(save: Save, run: StepRun) -> Row:
@@ -130,14 +127,20 @@ def _step_row(save: Save, run: StepRun) -> Row:
     }
 
 
-def _attempts(save: Save) -> list[Row]:
-    """Return the rows of attempts that have failed since the last checkpoint."""
-    claim, now, id_ = save.item.lease_token or "", save.moment, save.execution.id
-    return [
-        # As long ago as by the clock here: the two agree about no millisecond.
-        new_attempt(id_, claim, each, began=seconds_between(each.started_at, now))
-        for each in save.turn.failures
-    ]
+def _attempts(save: Save, at: datetime) -> list[Row]:
+    """Return the rows of attempts that failed since the last checkpoint; this one is saved *at*."""
+    # Where an attempt was made here its step's row tells when it began, and so does its own.
+    begun: dict[tuple[str, int, datetime | None], datetime] = {
+        (*run.key, run.attempted_at): at - timedelta(seconds=save.begun[run.key][1])
+        for run in save.turn.saves
+        if run.key in save.begun and run.attempted_at is not None
+    }
+    rows = []
+    for one in save.turn.failures:
+        began = begun.get((one.step_id or "", one.position, one.started_at), one.started_at)
+        failed = replace(one, started_at=began, failed_at=at)
+        rows.append(new_attempt(save.execution.id, save.item.lease_token or "", failed))
+    return rows
 
 
 def _is_saved(rows: Rows, save: Save) -> bool:
@@ -293,7 +296,7 @@ class Checkpoints:
         and saves nothing if an application's transaction holds up what is written beside them.
         """
         checkpoints = [self._checkpoint(save) for save in group]
-        failures = [row for save in group for row in _attempts(save)]
+        failures = any(save.turn.failures for save in group)
         # What finishes an item in more than one statement; nearly always there is nothing.
         outcomes = [
             save for save, one in zip(group, checkpoints, strict=True)
@@ -320,10 +323,9 @@ class Checkpoints:
                 rows, [one for one in outcomes if one.item.id in held and one not in parked],
                 saved.at,
             )  # fmt: skip
-            kept = {save.execution.id for save in group if save.item.id in held}
-            keep_attempts(
-                rows, [row for row in failures if row["subject_id"] in kept], MOST_OF_EXECUTION
-            )
+            kept = [save for save in group if save.item.id in held]
+            failed = [row for save in kept for row in _attempts(save, saved.at)]
+            keep_attempts(rows, failed, MOST_OF_EXECUTION)
             if len(held) < len(group):
                 done = {
                     one.item.id for one in group if one.item.id not in held if _is_saved(rows, one)
@@ -485,8 +487,9 @@ class Checkpoints:
             with suppress(LeaseLostError):
                 self._outbox.renew(item.id, owner, token=item.lease_token, transaction=rows.native)
                 held.append(one)
-        live, steered = save_progress(rows, held)
-        return Saved(live, rows.now(), live, steered)
+        now = rows.now()
+        live, steered = save_progress(rows, held, now)
+        return Saved(live, now, live, steered)
 
     def _checkpoint(self, save: Save) -> Checkpoint:
         item, turn, execution = save.item, save.turn, save.execution

@@ -411,10 +411,7 @@ class Flow:
         }
         parked = list(self.waiting.values()) if turn.wait is not None else []
         advanced = self._advanced or _has_ended(turn)
-        return Save(
-            self.item, self.execution, turn, begun, self._stored, parked, advanced,
-            self._moment(now) if turn.failures else None,
-        )  # fmt: skip
+        return Save(self.item, self.execution, turn, begun, self._stored, parked, advanced)
 
     def _note_around(self, run: StepRun, turn: Turn, now: float) -> None:
         """Note when a block or a loop has begun: with the first of what is inside it."""

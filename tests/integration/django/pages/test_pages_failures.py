@@ -104,6 +104,24 @@ def test_an_execution_shows_where_every_attempt_failed(root: Any, kernel: Any) -
     assert [row.id for row in found] == [execution_id]
 
 
+def test_attempts_of_one_moment_are_listed_the_latest_first(root: Any, kernel: Any) -> None:
+    """By the order in which their steps began."""
+    from automate_django.models import WorkflowStep
+
+    @kernel.action("shop.note")
+    def note() -> None: ...
+
+    steps = [{"id": name, "action": "shop.note"} for name in ("first", "second", "third")]
+    kernel.add_workflow({"name": "noting", "trigger": {"type": "manual"}, "steps": steps})
+    execution_id = kernel.run("noting").id
+    runs = WorkflowStep.objects.filter(execution=execution_id)
+    moment = runs.get(step_id="first").attempted_at
+    runs.update(started_at=moment, attempted_at=moment)
+    page = root.get(f"{EXECUTIONS}{execution_id}/change/")
+    listed = [each["step"] for each in page.context_data["all_attempts"]]
+    assert listed == ["third", "second", "first"]
+
+
 def test_items_are_found_by_label(
     root: Any, staff: Any, kernel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
