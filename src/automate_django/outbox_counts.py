@@ -19,7 +19,8 @@ from django.utils import timezone
 
 from automate_django.models import OutboxItem
 from automate_kernel.outbox import ErrorGroup, ItemStatus
-from automate_kernel.storage.rows import Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import OUTBOX
 
 CHEAP_ROWS = 10_000

@@ -19,7 +19,8 @@ from uuid import uuid4
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.deadlocks import write
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import BUDGET, EXECUTION
 
 __all__ = ["BudgetAccount", "Budgets", "Reservation", "SpendingLimit"]

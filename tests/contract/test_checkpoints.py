@@ -20,7 +20,8 @@ from automate_kernel.storage.checkpoint import (
     save_checkpoints,
 )
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.rows import Now, Rows, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.executions import ExecutionStore

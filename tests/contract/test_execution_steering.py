@@ -14,7 +14,7 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.redaction import EnteringRedaction, Redactor
 from automate_kernel.storage import Storage
 from automate_kernel.storage.checkpoint import RECALL
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
 from automate_kernel.testing.values import KEPT, same
 from automate_kernel.workflows.definition.model import Workflow

@@ -39,7 +39,7 @@ from automate_kernel.outbox import (
     SkipLockedClaimOutboxStore,
 )
 from automate_kernel.storage import MemoryStorage, Storage
-from automate_kernel.storage.rows import Now, Where
+from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import Table
 from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
 from automate_kernel.testing.clock import FakeClock

@@ -12,7 +12,7 @@ import pytest
 from automate_kernel import Kernel
 from automate_kernel.monitoring.diagnosis import Finding, execution_findings
 from automate_kernel.storage import Storage
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import DEFINITION
 
 

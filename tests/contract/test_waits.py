@@ -21,7 +21,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Storage
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, STEP, WAIT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows import load_workflow

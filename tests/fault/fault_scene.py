@@ -20,7 +20,7 @@ import fault_kernel
 import processes
 import sqlalchemy as sa
 from automate_kernel.outbox.item import FINISHED
-from automate_kernel.storage.rows import Now, Where
+from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import LANE, OUTBOX, STEP
 from automate_sqlalchemy import metadata
 from fault_invariants import Invariants, plain

@@ -8,7 +8,7 @@ from typing import Any
 
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import ItemStatus, NewItem, Outcome
-from automate_kernel.storage.rows import Now, Where
+from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import OUTBOX
 from fault_kernel import Ledger
 

@@ -13,7 +13,8 @@ from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.storage.dialects import utc_now
-from automate_kernel.storage.rows import Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.definition.admission import StartRate
 from automate_kernel.workflows.definition.model import Workflow

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
 from automate_kernel.outbox import OutboxItem, RowsOutboxStore
-from automate_kernel.storage.rows import Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows import ExecutionStore, Workflow
 from automate_sqlalchemy import SqlAlchemyStorage

@@ -11,7 +11,8 @@ from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError
 from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.storage import MemoryStorage, Storage
-from automate_kernel.storage.rows import Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import DEFINITION, EXECUTION
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.definition.model import Workflow

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from waiting import until
 from automate_kernel import Kernel
 from automate_kernel.cli.database import open_storage
-from automate_kernel.storage.rows import Now, Where
+from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows.execution import ExecutionStatus
 from automate_sqlalchemy import SqlAlchemyStorage

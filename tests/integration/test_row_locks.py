@@ -13,7 +13,7 @@ from automate_kernel.outbox import (
     Outcome,
     SkipLockedClaimOutboxStore,
 )
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
 from automate_kernel.testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage

@@ -21,7 +21,7 @@ from automate_kernel.operations.context import Call, current_call
 from automate_kernel.outbox import Backoff, ItemStatus, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage

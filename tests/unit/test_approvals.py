@@ -30,7 +30,7 @@ from automate_kernel.monitoring.diagnosis import secret_uses, workflow_problems
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import WAIT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.definition.approval import Approval, FormField, read_form

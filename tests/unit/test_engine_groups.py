@@ -15,7 +15,7 @@ from automate_kernel.errors import ErrorCodes, StorageError
 from automate_kernel.outbox import ItemStatus, Outcome
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import STEP
-from automate_kernel.storage import rows as rows_module
+from automate_kernel.storage import sql
 from automate_kernel.workflows.engine import flow as flow_module
 from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.turn import CallOutcome
@@ -239,7 +239,7 @@ def test_many_large_rows_are_several_statements(
     if database == "mariadb":
         storage = SqlAlchemyStorage(request.getfixturevalue("mariadb_engine"))
     else:
-        monkeypatch.setattr(rows_module, "_MOST_TEXT", 100_000)
+        monkeypatch.setattr(sql, "_MOST_TEXT", 100_000)
     kernel = Kernel(storage, discover=False, secrets={})
     statements: list[int] = []
     inserted = Rows._insert

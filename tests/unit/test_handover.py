@@ -15,7 +15,7 @@ from automate_kernel.connectors import Connector, action
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.outbox.handover import LONGEST_SECONDS, NOTE, Handover
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import DEFINITION, OUTBOX
 from automate_kernel.testing import FakeClock
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus

@@ -22,7 +22,7 @@ from automate_kernel.monitoring.diagnosis import secret_uses
 from automate_kernel.secrets import MemorySecretsBackend
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.output_store import FileOutputStore, OutputStore
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES
 from automate_kernel.templates import TemplateContext

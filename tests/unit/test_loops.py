@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from automate_kernel import Kernel, signals
 from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import STEP
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
 from automate_kernel.testing import WorkflowTest

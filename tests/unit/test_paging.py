@@ -9,7 +9,7 @@ from automate_kernel.errors import AutomateError
 from automate_kernel.outbox.failed_attempts import FailedAttempt, new_attempt
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.paging import IndexRange, RowPage, between, read_page
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import FAILURE
 from automate_kernel.testing.clock import FakeClock
 

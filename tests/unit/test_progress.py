@@ -16,7 +16,7 @@ from automate_kernel.errors import PayloadError
 from automate_kernel.operations.context import calling
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import MemoryStorage, Storage
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.engine import progress
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun, StepStatus

@@ -39,7 +39,7 @@ from automate_kernel.worker.in_flight import Task
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.worker import Worker
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.storage.rows import Where
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.worker import plain_pool

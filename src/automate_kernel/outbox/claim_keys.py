@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from automate_kernel.outbox import concurrency_keys, ordering_keys
-from automate_kernel.storage.rows import Row, Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import PAUSE
 
 

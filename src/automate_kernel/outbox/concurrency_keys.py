@@ -22,7 +22,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from automate_kernel.storage.rows import Row, Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import OUTBOX, SLOT
 
 HEADER = "automate-keeps-slot"

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
 from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE
-from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import FAILURE
 from automate_kernel.storage.values import storable
 

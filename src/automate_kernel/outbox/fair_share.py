@@ -13,7 +13,8 @@ from collections.abc import Collection, Sequence
 from operator import itemgetter
 from typing import Any
 
-from automate_kernel.storage.rows import Portion, Row, Rows, Where
+from automate_kernel.storage.query import Portion, Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import OUTBOX
 
 Group = tuple[str, "str | None"]

@@ -27,7 +27,8 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.labels import HEADER, Labels, checked_labels
 from automate_kernel.secrets.tracebacks import MAX_GROUP
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.rows import Now, Plus, Row
+from automate_kernel.storage.query import Now, Plus
+from automate_kernel.storage.rows import Row
 from automate_kernel.storage.tables import OUTBOX, TABLES
 from automate_kernel.storage.values import (
     MAX_PAYLOAD_BYTES,

@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, type_name
-from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import LABEL
 from automate_kernel.storage.values import Redaction, text_problem
 

@@ -21,7 +21,8 @@ from automate_kernel.outbox.fair_share import FairShare, ready_kinds
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.remembered import Remembered
 from automate_kernel.storage.deadlocks import write
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import LIMIT, OUTBOX
 
 _MOST = 2_147_483_647

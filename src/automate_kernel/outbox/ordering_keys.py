@@ -22,7 +22,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from automate_kernel.outbox.concurrency_keys import delete_abandoned, is_free
-from automate_kernel.storage.rows import Row, Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import LANE, OUTBOX
 
 # The next in line may be cancelled between a look at it and its wake-up, and the one after it too.

@@ -15,7 +15,8 @@ from automate_kernel.outbox.handover import CODES, LONGEST_SECONDS
 from automate_kernel.outbox.item import WAITING, ItemStatus, OutboxItem, owner_begun, scoped_key
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
-from automate_kernel.storage.rows import Now, Operator, Row, Rows, Where
+from automate_kernel.storage.query import Now, Operator, Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import OUTBOX, PAUSE, TABLES, WORKFLOW_PAUSE
 
 

@@ -72,7 +72,8 @@ from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerI
 from automate_kernel.storage.checkpoint import RECALL
 from automate_kernel.storage.deadlocks import write, write_bounded
 from automate_kernel.storage.paging import LOOK
-from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
+from automate_kernel.storage.query import Now, Plus, Where
+from automate_kernel.storage.rows import Row, Rows, Storage, Wakeup
 from automate_kernel.storage.tables import LABEL, OUTBOX, PAUSE, WORKER, WORKFLOW_PAUSE
 from automate_kernel.storage.values import Redaction, storable
 

@@ -15,7 +15,8 @@ from math import ceil, log10
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.storage.rows import Row, Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Row, Rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self

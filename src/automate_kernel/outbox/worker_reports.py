@@ -15,7 +15,8 @@ from automate_kernel.outbox.statistics import (
     Times,
     percentile,
 )
-from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import ACTIVITY, WORKER
 from automate_kernel.storage.values import storable
 

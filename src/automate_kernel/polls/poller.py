@@ -26,7 +26,8 @@ from automate_kernel.outbox.item import NewItem, bounded_seconds
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.polls.spec import PollResult, PollSpec, checked_result
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import POLL
 from automate_kernel.storage.values import encode_json, storable
 from automate_kernel.webhooks.ledger import ReplayLedger

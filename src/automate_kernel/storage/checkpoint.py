@@ -18,7 +18,8 @@ from typing import Any
 
 from automate_kernel.storage.codec import array_text, decode_time
 from automate_kernel.storage.dialects import DIALECTS
-from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 
 RECALL = "recall"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -102,6 +102,10 @@ DIALECTS: dict[str, Dialect] = {
         now_plus="UTC_TIMESTAMP(6) + INTERVAL {} * 1000000 MICROSECOND",
     ),
 }
+
+
+Clock = Callable[[], datetime]
+"""A function that gives the time, aware and in UTC. Tests inject one to hold the time still."""
 
 
 def utc_now() -> datetime:

@@ -16,10 +16,11 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from automate_kernel.storage.dialects import DIALECTS, utc_now
+from automate_kernel.storage.dialects import DIALECTS, Clock, utc_now
 from automate_kernel.storage.errors import storage_error, unsendable
 from automate_kernel.storage.migration import create_statements
-from automate_kernel.storage.rows import Clock, NewRows, Rows, Wakeup
+from automate_kernel.storage.rows import Rows, Wakeup
+from automate_kernel.storage.sql import NewRows
 from automate_kernel.storage.tables import TABLES
 
 T = TypeVar("T")

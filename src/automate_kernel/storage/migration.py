@@ -18,7 +18,8 @@ from typing import Any, Literal
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.dialects import Dialect
-from automate_kernel.storage.rows import Now, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Rows, Storage
 from automate_kernel.storage.tables import NULL, SCHEMA, TABLES, VERSION, Column, Index, Table
 
 logger: logging.Logger = get_logger(__name__)

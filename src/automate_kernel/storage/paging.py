@@ -18,7 +18,8 @@ from uuid import UUID
 
 from automate_kernel.arguments import check_limit
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.storage.rows import Operator, Row, Rows, Where
+from automate_kernel.storage.query import Operator, Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import TABLES
 from automate_kernel.storage.values import read_json, text_problem
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from automate_kernel.errors import ConfigError
 from automate_kernel.storage.deadlocks import write
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import DELIVERY
 from automate_kernel.webhooks.request import Ignored
 

@@ -25,7 +25,8 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage.deadlocks import write_bounded
 from automate_kernel.storage.paging import IndexRange, read_page
-from automate_kernel.storage.rows import Row, Rows, Storage, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import EXECUTION, STEP, WAIT
 from automate_kernel.storage.values import encode_json, text_problem
 from automate_kernel.workflows.definition.approval import (

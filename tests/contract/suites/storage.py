@@ -254,9 +254,10 @@ class StorageContract:
         """A worker whose clock is wrong writes and compares the right times."""
         if not self.supports_server_clock:
             pytest.skip("the database has no clock")
-        monkeypatch.setattr(
-            "automate_kernel.storage.rows.utc_now", lambda: T0 - timedelta(days=36_500)
-        )
+        for place in ("rows", "sql"):
+            monkeypatch.setattr(
+                f"automate_kernel.storage.{place}.utc_now", lambda: T0 - timedelta(days=36_500)
+            )
         with storage.begin() as rows:
             rows.insert(STEP, [step(1, started_at=Now(5))])
             (row,) = rows.select(STEP, [Where("started_at", "gt", Now(-60))])

@@ -29,7 +29,8 @@ from automate_kernel.outbox import concurrency_keys
 from automate_kernel.outbox.item import WAITING, waiting_changes
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.checkpoint import LIVE
-from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
 from automate_kernel.workflows.definition.model import Workflow

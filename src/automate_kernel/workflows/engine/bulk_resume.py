@@ -11,7 +11,8 @@ from typing import Any
 from automate_kernel.errors import AutomateError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.deadlocks import write_bounded
-from automate_kernel.storage.rows import Rows, Storage, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Rows, Storage
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.execution import ExecutionStatus
 

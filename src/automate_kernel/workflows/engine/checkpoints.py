@@ -35,7 +35,8 @@ from automate_kernel.outbox.item import TRACE_HEADERS, WAITING, bounded_seconds
 from automate_kernel.outbox.labels import label_rows, redacted_labels, replace_labels
 from automate_kernel.storage.checkpoint import Checkpoint, Saved, save_checkpoints, save_progress
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.storage.values import encode_json, storable
 from automate_kernel.workflows.engine.admission import Admission

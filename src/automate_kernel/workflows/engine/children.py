@@ -11,7 +11,8 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import NewItem
-from automate_kernel.storage.rows import Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.admission import Admission

@@ -16,7 +16,8 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.checkpoint import LIVE
-from automate_kernel.storage.rows import Row, Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.model import Workflow

@@ -11,7 +11,8 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import LockedError
-from automate_kernel.storage.rows import Now, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Rows, Storage
 from automate_kernel.storage.tables import DEFINITION, EXECUTION
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import ExecutionStatus

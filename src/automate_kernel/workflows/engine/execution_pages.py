@@ -11,7 +11,8 @@ from automate_kernel.arguments import check_choice, check_names, several
 from automate_kernel.outbox.labels import read_label
 from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.storage.paging import IndexRange, read_chosen_page, read_page
-from automate_kernel.storage.rows import Row, Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION, LABEL, TABLES
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 

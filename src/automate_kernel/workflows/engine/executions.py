@@ -30,7 +30,8 @@ from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.deadlocks import write, write_bounded
 from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.paging import LOOK
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import EXECUTION, EXECUTION_ACTIVITY, STEP, WAIT
 from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow

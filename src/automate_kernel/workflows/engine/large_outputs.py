@@ -26,7 +26,8 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.codec import NULL, JsonText
 from automate_kernel.storage.output_store import OutputStore
-from automate_kernel.storage.rows import Row, Rows, Storage, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES
 from automate_kernel.worker.handler import should_stop

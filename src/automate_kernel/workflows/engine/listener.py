@@ -11,7 +11,8 @@ from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.outbox.rows_store import CHANNEL
-from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
 from automate_kernel.workflows.engine.children import outside_items
 from automate_kernel.workflows.engine.executions import ExecutionStore

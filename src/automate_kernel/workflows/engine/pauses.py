@@ -11,7 +11,8 @@ from automate_kernel.outbox import OutboxStore
 from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.remembered import Remembered
 from automate_kernel.storage.deadlocks import write_bounded
-from automate_kernel.storage.rows import Now, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Rows, Storage
 from automate_kernel.storage.tables import EXECUTION, PAUSE, WORKFLOW_PAUSE
 from automate_kernel.storage.values import storable
 

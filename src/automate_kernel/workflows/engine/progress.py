@@ -20,7 +20,8 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.checkpoint import LIVE
-from automate_kernel.storage.rows import Now, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Rows, Storage
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.storage.values import Redaction
 from automate_kernel.workflows.execution import StepRun, StepStatus

@@ -16,7 +16,8 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage.checkpoint import LIVE
-from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.blocks import (

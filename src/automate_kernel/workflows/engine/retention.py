@@ -7,7 +7,8 @@ from functools import partial
 from automate_kernel.budgets import forget_budgets
 from automate_kernel.outbox.retention import forget
 from automate_kernel.storage.deadlocks import write
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.workflows.engine.large_outputs import LargeOutputs
 from automate_kernel.workflows.engine.signal_store import SignalStore

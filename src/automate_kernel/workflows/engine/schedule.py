@@ -24,7 +24,8 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.deadlocks import write, write_bounded
 from automate_kernel.storage.errors import LockedError
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import SCHEDULE
 from automate_kernel.workflows.catalogue import EVERYBODY, Catalogue, Everybody
 from automate_kernel.workflows.definition.admission import Concurrency

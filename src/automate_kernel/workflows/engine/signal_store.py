@@ -22,7 +22,8 @@ from automate_kernel.outbox.item import WAITING, waiting_changes
 from automate_kernel.outbox.rows_store import CHANNEL
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.errors import LockedError
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import AWAITED, EXECUTION, OUTBOX, SIGNAL, WAIT
 from automate_kernel.storage.values import Redaction, encode_json
 from automate_kernel.workflows.engine.children import end_event

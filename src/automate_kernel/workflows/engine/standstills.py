@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from automate_kernel.storage.checkpoint import LIVE
-from automate_kernel.storage.rows import Row, Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, SLOT, WAIT
 from automate_kernel.workflows.engine.stored import ADVANCE
 from automate_kernel.workflows.execution import Execution

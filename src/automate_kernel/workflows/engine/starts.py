@@ -17,7 +17,8 @@ from automate_kernel.outbox.item import redacted_json, seconds
 from automate_kernel.outbox.labels import add_labels, joined_labels, label_rows, redacted_labels
 from automate_kernel.storage.codec import with_sorted_keys
 from automate_kernel.storage.dialects import Dialect
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import AWAITED, DEFINITION, EXECUTION, LABEL, OUTBOX
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce

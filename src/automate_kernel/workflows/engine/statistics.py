@@ -20,7 +20,8 @@ from automate_kernel.outbox.statistics import (
     counts_by_name,
     percentile,
 )
-from automate_kernel.storage.rows import Now, Rows
+from automate_kernel.storage.query import Now
+from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import EXECUTION_ACTIVITY
 from automate_kernel.workflows.engine.turn import Turn
 from automate_kernel.workflows.execution import (

@@ -17,7 +17,8 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.codec import NULL
-from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, OUTBOX, STEP, WAIT
 from automate_kernel.storage.values import storable
 from automate_kernel.workflows.definition.model import Workflow

@@ -19,7 +19,8 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.storage.checkpoint import LIVE
-from automate_kernel.storage.rows import Rows, Where
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.worker.handler import should_stop
 from automate_kernel.worker.periodic import try_for

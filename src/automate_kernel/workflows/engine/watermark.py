@@ -15,7 +15,8 @@ from datetime import datetime, timedelta, timezone
 from threading import Lock
 
 from automate_kernel.outbox import OutboxStore, RowsOutboxStore
-from automate_kernel.storage.rows import Now, Rows, Where
+from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.workflows.engine.waits import EVENT, SIGNAL
 
