@@ -22,12 +22,77 @@ _LOCKED = (
     " open: end it, and try again (on PostgreSQL pg_stat_activity shows those that are idle in"
     " transaction, on MariaDB and MySQL information_schema.innodb_trx)"
 )
-_NO_SUCH_STATEMENT, _STATEMENT_EXISTS = "26000", "42P05"
-_POOLER = (
-    "a pooler in transaction mode gives each transaction another connection: have it keep prepared"
-    " statements (max_prepared_statements of PgBouncer 1.21 or newer), or prepare none"
-    " (prepare_threshold=None among the connection's arguments)"
-)
+# What people can do about an error: by PostgreSQL's codes, MySQL's numbers, or words of its text.
+# With psycopg an error of a connection has no code, and none of SQLite's has one.
+_REMEDIES: tuple[tuple[set[str | int], str, str], ...] = (
+    (
+        {"26000", "42P05"}, "prepared statement .* (does not|already) exist",
+        (
+            "a pooler in transaction mode gives each transaction another connection: have it keep"
+            " prepared statements (max_prepared_statements of PgBouncer 1.21 or newer), or prepare"
+            " none (prepare_threshold=None among the connection's arguments)"
+        ),
+    ),
+    (
+        {"53100", 1021, 1114}, "disk is full|no space left",
+        "the database's disk is full: make room there, and try again",
+    ),
+    (
+        {"53300", 1040, 1203, 1226}, "too many (clients|connections)|connection slots are reserved",
+        (
+            "the server takes no more connections: run fewer processes, give them smaller pools,"
+            " put a pooler such as PgBouncer ahead of it, or raise its max_connections"
+        ),
+    ),
+    (
+        {"57P01", "57P02", "57P03", 1053}, "system is (starting|shutting|not yet|in recovery)",
+        "the server is starting, stopping or recovering: try again in a moment",
+    ),
+    (
+        {"25006", 1290, 1792, 1836}, "read-only transaction",
+        "this server only reads, as a replica does: connect to the primary",
+    ),
+    (
+        {"42501", 1044, 1142, 1143, 1227}, "permission denied for",
+        "the database's user may not do this: grant it rights on our tables (automate_*)",
+    ),
+    (
+        {"28000", "28P01", 1045, 1698}, "authentication failed|no password supplied",
+        "check the user and the password in the database's address",
+    ),
+    (
+        {"3D000", 1049}, "database .*does not exist",
+        "create the database, or correct its name in the address",
+    ),
+    (
+        {"57014", 1969, 3024}, "statement timeout",
+        (
+            "the server lets no statement take that long: raise statement_timeout (MariaDB:"
+            " max_statement_time) for this user, or look for what slows the database down"
+        ),
+    ),
+    (
+        set(), "disk image is malformed|file is not a database",
+        "the file is damaged, or no database of SQLite: check its path, or restore a backup",
+    ),
+    (
+        set(), "disk i/o error",
+        "SQLite could not read or write its file: check the disk, and keep the file on a local one",
+    ),
+    (
+        set(), "readonly|read-only",
+        "the database can't be written: check the file's and its folder's permissions",
+    ),
+    (set(), "unable to open", "check that the folder exists and may be written"),
+    (
+        set(), "is locked",
+        (
+            "another transaction holds SQLite's write lock: if it is your own, a transactional"
+            " step's say, pass it on (transaction=...) or do this after it; if another process's,"
+            " give the connection a longer timeout"
+        ),
+    ),
+)  # fmt: skip
 # In the words of SQLite, MySQL and PostgreSQL.
 _MISSING = re.compile(
     r"no such (table|column)|has no column|unknown column|table .*doesn't exist"
@@ -72,22 +137,15 @@ def storage_error(
             hint="compare our tables with the reference: the columns' types, their characters"
             " (utf8mb4) and their checks",
         )
-    hint, lowered = None, text.lower()
-    if _MISSING.search(lowered):
-        hint = migrate
-    elif _state(error) in (_NO_SUCH_STATEMENT, _STATEMENT_EXISTS):
-        hint = _POOLER
-    elif "readonly" in lowered or "read-only" in lowered:
-        hint = "the database can't be written: check the file's and its folder's permissions"
-    elif "unable to open" in lowered:
-        hint = "check that the folder exists and may be written"
-    elif "is locked" in lowered:
-        hint = (
-            "another transaction holds SQLite's write lock: if it is your own, a transactional"
-            " step's say, pass it on (transaction=...) or do this after it; if another process's,"
-            " give the connection a longer timeout"
-        )
+    hint = migrate if _MISSING.search(text.lower()) else _remedy(error, text.lower())
     return StorageError(f"{place}: {text}", hint=hint, retryable=retryable)
+
+
+def _remedy(error: BaseException | None, text: str) -> str | None:
+    known = {_state(error), _number(error)}
+    return next(
+        (hint for codes, words, hint in _REMEDIES if known & codes or re.search(words, text)), None
+    )
 
 
 def unsendable(error: BaseException, place: str) -> StorageError | None:
