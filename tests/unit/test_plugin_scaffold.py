@@ -80,6 +80,15 @@ def test_a_word_of_python_is_refused_as_such() -> None:
     assert "class-plugin" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("name", ["json", "upper"])
+def test_a_name_that_templates_have_is_refused_for_a_filter(name: str) -> None:
+    """Its own suite would fail at once."""
+    with pytest.raises(ConfigError, match="templates have one, built in") as caught:
+        Scaffold.named(name, ["connector", "filter"])
+    assert f"my-{name}" in str(caught.value.hint)
+    assert Scaffold.named(name, ["connector"]).name == name
+
+
 def test_commands_to_copy_are_right_for_a_folder_with_spaces(tmp_path: Path) -> None:
     """Those that the new plugin is installed with, and those of the check."""
     parent = tmp_path / "my code"

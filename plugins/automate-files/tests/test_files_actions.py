@@ -163,6 +163,53 @@ def test_between_places(place_config: dict[str, Any], tmp_path: Any) -> None:
     assert sorted(each.name for each in (tmp_path / "other").iterdir()) == ["b", "c"]
 
 
+def test_a_move_to_the_same_file_under_another_places_name_deletes_nothing(
+    place_config: dict[str, Any],
+) -> None:
+    files = Files(place_config, other=place_config)
+    files("write", "x/a", text="one")
+    for overwrite in (True, False):
+        error = files.fails(
+            "INVALID_ARGUMENT", "move", "x/a", to_path="x/a", to_place="other", overwrite=overwrite
+        )
+        assert "are one file" in str(error)
+    assert files("read", "x/a")["text"] == "one"
+    files("move", "x/a", to_path="y/a", to_place="other")
+    assert files.paths() == ["y/a"]
+
+
+def test_a_move_out_of_a_folder_that_is_a_place_too_deletes_nothing(tmp_path: Any) -> None:
+    (tmp_path / "all" / "inbox").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "all")
+    files = Files(
+        {"type": "local", "folder": str(tmp_path / "all" / "inbox")},
+        linked={"type": "local", "folder": str(tmp_path / "link")},
+        library={"type": "fsspec", "protocol": "file", "root": str(tmp_path / "all")},
+    )
+    files("write", "a", text="one")
+    for place in ("linked", "library"):
+        files.fails("INVALID_ARGUMENT", "move", "a", to_path="inbox/a", to_place=place)
+    assert files("read", "a")["text"] == "one"
+
+
+def test_a_file_that_grows_while_it_is_moved_is_kept(tmp_path: Any) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+
+    class Busy(FilesConnector):
+        def copy(self, *args: Any, **options: Any) -> Any:
+            copied = super().copy(*args, **options)
+            (tmp_path / "here" / "log").write_text("one and two")
+            return copied
+
+    places = {name: {"type": "local", "folder": str(tmp_path / name)} for name in ("here", "there")}
+    (tmp_path / "here" / "log").write_text("one")
+    with pytest.raises(AutomateError) as caught:
+        Busy({"places": places}).move("here", "log", "log", "there")
+    assert (caught.value.code, caught.value.retryable) == ("ABORTED", False)
+    assert (tmp_path / "here" / "log").read_text() == "one and two"
+
+
 def test_deletes(files: Files) -> None:
     files("write", "f/a", text="one")
     if files("stat", "f")["kind"] == "folder":

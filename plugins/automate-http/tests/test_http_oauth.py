@@ -303,6 +303,31 @@ def test_a_revoked_account_says_who_must_connect_again(
     assert client(server, auth, secrets).get("/me") == {"me": "ada"}
 
 
+@pytest.mark.parametrize("word", ["bad_refresh_token", "invalid_refresh_token", "invalid_grant"])
+def test_a_refusal_that_is_no_failure_of_http_ends_the_connection(
+    server: Any, secrets: SecretResolver, word: str
+) -> None:
+    """GitHub and Slack answer 200, with an error in it."""
+    auth = connect(server, secrets)
+    server.expire()
+    server.trouble = (200, json.dumps({"error": word}).encode())
+    for _ in range(2):
+        with pytest.raises(AutomateError, match="automate connect") as caught:
+            client(server, auth, secrets).get("/me")
+        assert (caught.value.code, caught.value.retryable) == ("UNAUTHENTICATED", False)
+    assert server.grants.count("refresh_token") == 1
+    assert auth.status(secrets).ended
+
+
+def test_words_of_a_refusal_that_is_no_failure_of_http_reach_the_person(
+    server: Any, secrets: SecretResolver
+) -> None:
+    said = {"error": "bad_verification_code", "error_description": "The code has expired."}
+    server.trouble = (200, json.dumps(said).encode())
+    with pytest.raises(AutomateError, match="The code has expired"):
+        connect(server, secrets)
+
+
 def test_the_state_of_a_connection_is_told_without_its_tokens(
     server: Any, secrets: SecretResolver
 ) -> None:
@@ -477,6 +502,16 @@ def test_a_wrong_client_secret_is_named(server: Any) -> None:
     assert (caught.value.code, caught.value.retryable) == ("UNAUTHENTICATED", False)
     assert "'CRM_SECRET'" in str(caught.value)
     assert "wrong-secret" not in repr(caught.value)
+
+
+@pytest.mark.parametrize("word", ["incorrect_client_credentials", "bad_client_secret"])
+def test_a_wrong_client_secret_is_named_that_is_no_failure_of_http(
+    server: Any, secrets: SecretResolver, word: str
+) -> None:
+    server.trouble = (200, json.dumps({"error": word}).encode())
+    with pytest.raises(AutomateError, match="'CRM_SECRET'") as caught:
+        client(server, account(server, authorize_url=None), secrets).get("/me")
+    assert (caught.value.code, caught.value.retryable) == ("UNAUTHENTICATED", False)
 
 
 @pytest.mark.parametrize("field", ["token_url", "authorize_url"])

@@ -156,6 +156,30 @@ def test_a_hostile_message_is_read_or_refused(raw):
         assert len(message.attachments) <= 200
 
 
+@pytest.mark.parametrize(
+    "parameter",
+    [b"*=a\0b''x", b"*=undefined''x", b"*=idna''%ff", b"*=punycode''%ff%fe", b"*" + b"9" * 5_000 + b"=x",
+     b"*=x; NAME*0=y"],
+    ids=["nul", "undefined", "idna", "punycode", "number", "mixed"],
+)  # fmt: skip
+def test_a_message_is_read_whatever_its_parameters_say(parameter):
+    """Anybody can send one, and the mails after it are waiting."""
+    names = (b"charset", b"name", b"filename")
+    given = [b"; " + name + parameter.replace(b"NAME", name) for name in names]
+    parts = [
+        b"Content-Type: text/plain" + given[0] + b"\r\n\r\nhello",
+        b"Content-Type: application/x" + given[1] + b"\r\n\r\nfile",
+        b"Content-Disposition: attachment" + given[2] + b"\r\n\r\nfile",
+    ]
+    joined = b"".join(b"\r\n--b\r\n" + each for each in parts)
+    raw = b"Content-Type: multipart/mixed; boundary=b\r\n" + joined + b"\r\n--b--"
+    message = message_of(summary_of("INBOX", 1, b"1 (UID 5)", raw), raw, contents=True)
+    assert message.text == "hello"
+    assert len(message.attachments) == 2
+    odd = b"Content-Type: multipart/mixed; boundary" + parameter + b"\r\n\r\nhello"
+    message_of(summary_of("INBOX", 1, b"1 (UID 5)", odd), odd, contents=True)
+
+
 def test_an_imap_command_can_not_be_injected():
     with pytest.raises(AutomateError):
         quoted('x"\r\nA1 DELETE INBOX')

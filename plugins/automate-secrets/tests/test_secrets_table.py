@@ -124,6 +124,29 @@ def test_a_write_during_the_rotation_is_not_undone(table: Made) -> None:
     assert both.get_secret("token") == "new-value"
 
 
+@pytest.mark.parametrize("writes", [1, 1_000])
+def test_a_process_that_has_only_the_old_key_leaves_no_secret_behind(
+    table: Made, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """It would be lost once the old key is taken away: rotate finds it, or says so."""
+    old, both = table(OLD), table(NEW, OLD)
+    old.set_secret("a", "value-of-a")
+    rotate_one, left = both._rotate_one, iter(range(writes))
+
+    def meanwhile(*args: Any) -> bool:
+        if (number := next(left, None)) is not None:
+            old.set_secret(f"late-{number}", "value-of-late")
+        return rotate_one(*args)
+
+    monkeypatch.setattr(both, "_rotate_one", meanwhile)
+    if writes == 1:
+        assert both.rotate() == 2
+        assert table(NEW).get_secret("late-0") == "value-of-late"
+    else:
+        with pytest.raises(SecretError, match="with another key than '2027'.*restart"):
+            both.rotate()
+
+
 def test_a_row_under_another_name_does_not_decrypt(table: Made, url: str) -> None:
     """Whoever can write to the database can't give an action the secret of another."""
     backend = table()

@@ -14,6 +14,7 @@ from automate_kernel.plugins.description import describe, pydantic_version
 from automate_kernel.plugins.kinds import KINDS
 from automate_kernel.plugins.manifest import MANIFEST_FILE, Manifest, top_level
 from automate_kernel.plugins.targets import load_target
+from automate_kernel.templates.filters import FilterRegistry
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MOST_LETTERS = 24
@@ -88,6 +89,11 @@ class Scaffold:
             if kind not in SCAFFOLD_KINDS:
                 known = ", ".join(SCAFFOLD_KINDS)
                 raise ConfigError(f"there is no kind of plugin {kind!r}", hint=f"use {known}")
+        if "filter" in kinds and (taken := FilterRegistry().taken(key)):
+            raise ConfigError(
+                f"{key!r} is no name for a filter: templates have one, {taken}",
+                hint=f"choose another, such as my-{key}",
+            )
         if {"connector", "provider"} <= set(kinds):
             raise ConfigError(
                 "a connector and a provider would share the name of their operations",

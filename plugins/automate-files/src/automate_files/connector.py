@@ -222,9 +222,7 @@ class FilesConnector(Connector):
         self._must_be_writable(place)
         target = to_place or place
         if target != place:
-            written = self.copy(place, path, to_path, target, overwrite)
-            self.delete(place, path)
-            return written
+            return self._moved(place, path, target, to_path, overwrite=overwrite)
         if path == to_path or to_path.startswith(f"{path}/"):
             raise AutomateError(ErrorCodes.INVALID_ARGUMENT, f"{path!r} can't be moved into itself")
         with self._at(place, f"move {path!r} to {to_path!r}") as where:
@@ -362,6 +360,31 @@ class FilesConnector(Connector):
                     raise
                 changed = False
             return _written(place, where.stat(path), changed=changed)
+
+    def _moved(
+        self, place: str, path: str, target: str, to_path: str, *, overwrite: bool
+    ) -> Written:
+        """Copy a file to another place, and delete it if the copy is another file and complete."""
+        with self._at(place, f"find {path!r}") as where:
+            before, source = where.stat(path), where.location(path)
+        with self._at(target, f"find {to_path!r}") as where:
+            same = where.location(to_path) == source
+        if same:
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"{path!r} of the place {place!r} and {to_path!r} of {target!r} are one file",
+            )
+        written = self.copy(place, path, to_path, target, overwrite)
+        with self._at(place, f"find {path!r}") as where:
+            if where.stat(path) != before:
+                raise AutomateError(
+                    ErrorCodes.ABORTED,
+                    f"{path!r} changed while it was copied to the place {target!r}, and is kept",
+                    hint=f"copy it again with overwrite, or delete {to_path!r} there",
+                    retryable=False,
+                )
+        self.delete(place, path)
+        return written
 
     def _look(self, name: str, state: Any, most: int) -> tuple[list[PolledEvent], Any, bool]:
         watch = self._settings.watches[name]

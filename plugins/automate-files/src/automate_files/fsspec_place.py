@@ -92,6 +92,12 @@ class FsspecPlace(FilePlace):
         """Make a folder, where there are any."""
         self._call("makedirs", self._full(path), exist_ok=True)
 
+    def location(self, path: str) -> str:
+        """Return the file system, and the path in it."""
+        config = self._config
+        assert isinstance(config, FsspecConfig)  # noqa: S101 - S3 has its own
+        return f"{config.protocol}://{config.options or ''}/{self._full(path).lstrip('/')}"
+
     def _make_above(self, full: str) -> None:
         parent = full.rpartition("/")[0]
         if parent:
@@ -200,6 +206,10 @@ class S3Place(FsspecPlace):
 
     def mkdir(self, path: str) -> None:
         """Do nothing: S3 has no folders."""
+
+    def location(self, path: str) -> str:
+        """Return the service, the bucket and the key."""
+        return f"s3://{self._s3.endpoint_url or ''}/{self._full(path)}"
 
     def _make_above(self, full: str) -> None:
         pass

@@ -107,6 +107,10 @@ class LocalPlace(FilePlace):
         with self._opened(path, make=True):
             pass
 
+    def location(self, path: str) -> str:
+        """Return its URL; below the root no link is followed."""
+        return f"file://{os.path.realpath(self._root)}/{path}"
+
     @contextmanager
     def _folder_of(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
         with self._opened(parent_of(path), make=make) as folder:

@@ -81,6 +81,10 @@ class FilePlace(ABC):
     def mkdir(self, path: str) -> None:
         """Make a folder, and those above it; nothing happens if it is there."""
 
+    @abstractmethod
+    def location(self, path: str) -> str:
+        """Return where *path* is: two places that hold the same file say the same of it."""
+
     def close(self) -> None:  # noqa: B027 - many have none
         """Close its connections."""
 

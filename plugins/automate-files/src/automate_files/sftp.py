@@ -130,6 +130,12 @@ class SftpPlace(FilePlace):
         """Make a folder and those above it."""
         self._run(lambda it: it.make(path))
 
+    def location(self, path: str) -> str:
+        """Return the server, its user and the real path."""
+        config = self._config
+        real = self._run(lambda it: it.real(path))
+        return f"sftp://{config.user}@{config.host}:{config.port}{real}"
+
     def close(self) -> None:
         """Close the connections that aren't in use."""
         while self._idle:
@@ -285,6 +291,14 @@ class _Connection:
     def full(self, path: str) -> str:
         """Return the full path of *path*: its folder is in the root, itself it may be a link."""
         return posixpath.join(self.inner(parent_of(path)), posixpath.basename(path))
+
+    def real(self, path: str) -> str:
+        """Return the full path of *path* without links above it."""
+        try:
+            folder = self.sftp.normalize(self.inner(parent_of(path)))
+        except FileNotFoundError:
+            folder = posixpath.join(self._root, parent_of(path))
+        return posixpath.join(folder, posixpath.basename(path))
 
     def made(self, path: str) -> str:
         """Return the full path of *path*, after its folder was made."""

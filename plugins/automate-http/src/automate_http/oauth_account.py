@@ -44,7 +44,15 @@ ClientAuthentication = Literal["client_secret_basic", "client_secret_post", "non
 
 _SECONDS, _MOST_BYTES = 30.0, 65_536
 _LONGEST_TOKEN, _LONGEST_ERROR = 16_384, 500
-_REFUSED = frozenset({400, 401, 403})
+# GitHub and Slack refuse with 200, and in words of their own.
+_REFUSED = frozenset({200, 400, 401, 403})
+_ENDED = frozenset({"invalid_grant", "access_denied", "bad_refresh_token", "invalid_refresh_token"})
+_WRONG_CLIENT = frozenset(
+    {
+        "invalid_client", "unauthorized_client", "incorrect_client_credentials",
+        "bad_client_secret", "invalid_client_id",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +242,7 @@ class OAuthAccount(Auth):
             redirect_uri=consent.redirect_uri,
             code_verifier=consent.private["verifier"],
         )
-        if reply.status != 200:
-            raise self._worded(reply, secrets)
+        self._check(reply, secrets)
         now = datetime.fromtimestamp(self._client.clock(), timezone.utc)
         tokens = replace(
             self._tokens_in(reply),
@@ -346,14 +353,13 @@ class OAuthAccount(Auth):
         try:
             server = self._server_of(tokens.server)
             reply = self._ask(secrets, server, "refresh_token", refresh_token=tokens.refresh_token)
-            if reply.status in _REFUSED and _error_in(reply) in {"invalid_grant", "access_denied"}:
+            if reply.status in _REFUSED and _error_in(reply) in _ENDED:
                 ended = replace(tokens, revoked=True, error="the service has ended the connection")
                 kept = self._keep_if_same(store, secrets, tokens, ended)
                 if kept.revoked:
                     raise self._revoked(kept)
                 return kept
-            if reply.status != 200:
-                raise self._worded(reply, secrets)
+            self._check(reply, secrets)
         except AutomateError as error:
             self._note(store, secrets, tokens, error)
             # The service that renews tokens is away, and this one is good for a moment more.
@@ -404,8 +410,7 @@ class OAuthAccount(Auth):
                 server = self._server_of(None)
                 scopes = list(server.scopes) or None
                 reply = self._ask(secrets, server, "client_credentials", scope=scopes)
-                if reply.status != 200:
-                    raise self._worded(reply, secrets)
+                self._check(reply, secrets)
                 tokens = self._own = self._tokens_in(reply)
             _hide(secrets, tokens)
             return tokens
@@ -493,13 +498,19 @@ class OAuthAccount(Auth):
             scope=str(found["scope"])[:4_096] if found.get("scope") else None,
         )
 
-    def _worded(self, reply: Reply, secrets: SecretReader) -> AutomateError:
+    def _check(self, reply: Reply, secrets: SecretReader) -> None:
+        """Raise the error in *reply*, if it says that there are no tokens."""
+        told = _error_in(reply)
+        if reply.status == 200 and not told:
+            return
         redact = secrets.redactor.redact if isinstance(secrets, SecretResolver) else str
         error = failure_of(reply, redact)
-        if _error_in(reply) in {"invalid_client", "unauthorized_client"}:
+        if reply.status == 200:
+            error.code, error.retryable, error.hint = ErrorCodes.UNAVAILABLE, True, None
+        if told in _WRONG_CLIENT:
             error.code, error.retryable = ErrorCodes.UNAUTHENTICATED, False
             error.hint = f"check client_id, and the secret {self._client.client_secret!r}"
-        return error
+        raise error
 
     def _revoked(self, tokens: Tokens) -> AutomateError:
         by = f" It was connected by {tokens.connected_by}" if tokens.connected_by else ""
@@ -622,4 +633,6 @@ def _json_in(reply: Reply) -> Mapping[str, Any]:
 
 
 def _error_in(reply: Reply) -> str:
-    return str(_json_in(reply).get("error") or "")
+    """Return the service's word for its refusal; nothing beside a token."""
+    found = _json_in(reply)
+    return "" if found.get("access_token") else str(found.get("error") or "")

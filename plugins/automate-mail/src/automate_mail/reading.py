@@ -9,7 +9,8 @@ from email.errors import HeaderParseError, MessageError
 from email.header import decode_header
 from email.message import Message
 from email.parser import BytesHeaderParser
-from email.utils import getaddresses
+from email.utils import collapse_rfc2231_value, getaddresses
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -23,6 +24,23 @@ _UID = re.compile(rb"\bUID (\d{1,19})\b")
 _SIZE = re.compile(rb"\bRFC822\.SIZE (\d{1,19})\b")
 _FLAGS = re.compile(rb"\bFLAGS \(([^()]*)\)")
 _ARRIVED = re.compile(rb'\bINTERNALDATE "([^"]{1,40})"')
+
+
+class _Letter(Message):
+    """A message whose parameters are read as far as they can be: senders write what they like."""
+
+    def get_param(self, param: str, failobj: Any = None, *args: Any, **options: Any) -> Any:
+        """Return the parameter as text, or *failobj* where nothing of it can be read."""
+        try:
+            found = super().get_param(param, failobj, *args, **options)
+        except (ValueError, TypeError):  # a part's number of 5,000 digits
+            return failobj
+        if not isinstance(found, tuple):
+            return found
+        try:
+            return collapse_rfc2231_value(found)
+        except ValueError:  # an encoding that Python can't read, or has for hosts' names
+            return found[2]
 
 
 class Summary(BaseModel):
@@ -93,7 +111,7 @@ def summary_of(mailbox: str, validity: int, words: bytes, header: bytes) -> Summ
 def message_of(summary: Summary, raw: bytes, *, contents: bool) -> FetchedMessage:
     """Return the message with its bodies; with *contents* also its files'."""
     try:
-        message = message_from_bytes(raw)
+        message = message_from_bytes(raw, _class=_Letter)
         found = list(_parts(message))
     except (RecursionError, MessageError):
         raise AutomateError(

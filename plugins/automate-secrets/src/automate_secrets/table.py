@@ -38,7 +38,7 @@ except ImportError as missing:
     ) from missing
 
 
-_MOST_BYTES, _LONGEST_NAME, _BUSY_SECONDS = 65_536, 512, 30.0
+_MOST_BYTES, _LONGEST_NAME, _BUSY_SECONDS, _MOST_ROUNDS = 65_536, 512, 30.0, 5
 _KEYS = "SECRET_TABLE_KEYS"
 
 metadata = sa.MetaData()
@@ -189,24 +189,32 @@ class SecretTableBackend(WritableSecretsBackend):
         Encrypt with the first key what another one has encrypted, and return how many there were.
 
         Readers and writers go on meanwhile. Afterwards the other keys can be taken away. A secret
-        that can't be read stops no other one: its error is raised at the end.
+        that can't be read stops no other one: its error is raised at the end, as is one if a
+        process that doesn't know the first key goes on writing with another.
         """
-        ring, count, problem = self._ring(), 0, None
-        for record in self.records():
-            if record.key_id == ring.primary:
-                continue
-            try:
-                count += self._rotate_one(record, ring)
-            except SecretUnavailableError:
-                raise
-            except SecretError as error:
-                problem = problem or error
-        if problem is not None:
-            raise problem
-        return count
+        ring, count = self._ring(), 0
+        for _ in range(_MOST_ROUNDS):
+            behind = [each for each in self.records() if each.key_id != ring.primary]
+            if not behind:
+                return count
+            problem = None
+            for record in behind:
+                try:
+                    count += self._rotate_one(record, ring)
+                except SecretUnavailableError:
+                    raise
+                except SecretError as error:
+                    problem = problem or error
+            if problem is not None:
+                raise problem
+        raise SecretError(
+            f"secrets are written with another key than {ring.primary!r} while they are rotated",
+            hint="give all processes the new key, restart those that have it in a variable, and"
+            " rotate again",
+        )
 
     def _rotate_one(self, record: SecretRecord, ring: KeyRing) -> bool:
-        """Return False if it was written or removed meanwhile: then the first key was used."""
+        """Return False if it was written or removed meanwhile."""
         try:
             row = _row(record.name, ring, self.get_secret(record.name))
         except SecretNotFoundError:
