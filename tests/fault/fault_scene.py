@@ -20,10 +20,10 @@ import fault_kernel
 import processes
 import sqlalchemy as sa
 from automate_kernel.outbox.item import FINISHED
-from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import LANE, OUTBOX, STEP
 from automate_sqlalchemy import metadata
 from fault_invariants import Invariants, plain
+from leases import lapse
 from worker_process import Order
 
 _FOLDER = Path(__file__).parent
@@ -221,15 +221,8 @@ class Scene(Invariants):
         self.ledger.write("killed", process.pid, time.monotonic())
 
     def lapse(self, process: Process) -> None:
-        """Take back what *process* held, which is dead, as if its leases had run out by now."""
-        held = [Where("lease_expires_at", "ne", None)]
-        with self.kernel.storage.begin() as rows:
-            owners = {row["lease_owner"] for row in rows.select(OUTBOX, held)}
-            for owner in owners:
-                if owner.rsplit("-", 2)[1] == str(process.pid):
-                    its = [*held, Where("lease_owner", "eq", owner)]
-                    rows.update(OUTBOX, its, {"lease_expires_at": Now(-1)})
-        self.outbox.reap()
+        """Take back what *process* held, which is dead."""
+        lapse(self.kernel, process.pid)
 
     def stop_at(self, name: str) -> dict[str, str]:
         """The payload of a job that ends once the scene has gone on from *name*."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import processes
 import pytest
+from leases import lapse
 
 from automate_kernel.cli.database import open_storage
 from automate_kernel.kernel import Kernel
@@ -62,9 +63,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.gate = folder, folder / "gate"
-        (folder / "automate.toml").write_text(
-            'app = "automation"\n[worker]\npoll_seconds = 0.05\nlease_seconds = 6\n'
-        )
+        (folder / "automate.toml").write_text('app = "automation"\n[worker]\npoll_seconds = 0.05\n')
         (folder / "automation.py").write_text(CODE)
         (folder / "workflows").mkdir()
         (folder / "workflows" / "slow.yaml").write_text(WORKFLOW)
@@ -130,6 +129,8 @@ def test_a_killed_worker_is_replaced_and_its_execution_finished(project: Project
     with project.running("worker", "--processes", "2") as process:
         first = until(project.holder, "the step to run", project)
         os.kill(pid_of(first), signal.SIGKILL)
+        until(lambda: not alive(pid_of(first)), "its end", project)
+        lapse(project.kernel, pid_of(first))
         second = until(lambda: (h := project.holder()) and h != first and h, "a takeover", project)
         assert pid_of(second) != pid_of(first)
         until(lambda: len(workers(project)) == 3, "a new worker", project)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import django
 import pytest
+from leases import lapse
 from automate_django import emit, get_kernel, signals
 from automate_django.connections import freshen
 from automate_django.models import OutboxItem, WorkflowExecution
@@ -55,17 +57,23 @@ def test_a_worker_runs_an_order_through_and_stops(
 
 def test_several_processes_share_the_work(
     alias: str,
-    environment: dict[str, str],
     start: Callable[..., subprocess.Popen[str]],
     until: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     """One that dies is replaced, what it held is done by another, and SIGTERM ends them all."""
-    environment["SHOP_LEASE_SECONDS"] = "5"
-    get_kernel().outbox.enqueue("shop.die")
+    died = tmp_path / "died"
+    get_kernel().outbox.enqueue("shop.die", {"path": str(died)})
     for _ in range(20):
         emit("order.created", ORDER)
+
+    def all_done() -> bool:
+        if died.exists() and (pid := died.read_text()):
+            lapse(get_kernel(), int(pid))
+        return not OutboxItem.objects.exclude(status="COMPLETED").exists()
+
     worker = start("automate_worker", "--processes", "2")
-    until(lambda: not OutboxItem.objects.exclude(status="COMPLETED").exists(), worker)
+    until(all_done, worker)
     output = stopped(worker)
     assert "started again" in output
     assert completed() == WorkflowExecution.objects.count() == 20

@@ -56,15 +56,14 @@ ORDER = {"lines": LINES, "channel_id": "C1"}
 
 def ran(tenant: str = "acme", **payload: Any) -> str:
     """The id of an execution that has run."""
+    before = list(WorkflowExecution.objects.values_list("pk", flat=True))
     emit(
         "order.created",
         {"lines": LINES, "channel_id": "C1", **payload},
         tenant_id=tenant,
     )
     get_kernel().run_until_idle()
-    found = WorkflowExecution.objects.filter(tenant_id=tenant).order_by("-created_at").first()
-    assert found is not None
-    return str(found.pk)
+    return str(WorkflowExecution.objects.exclude(pk__in=before).get(tenant_id=tenant).pk)
 
 
 def failed_item(tenant: str = "acme", kind: str = "mail") -> str:

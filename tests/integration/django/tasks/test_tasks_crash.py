@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from leases import lapse
 from automate_django import get_kernel
 from automate_django.models import OutboxItem
 from automate_django.tasks import TaskLostError
@@ -22,18 +22,15 @@ pytestmark = pytest.mark.slow
 Start = Callable[..., subprocess.Popen[str]]
 
 
-@pytest.fixture(autouse=True)
-def short_lease(alias: str, environment: dict[str, str]) -> None:
-    """A dead worker is noticed soon."""
-    environment["SHOP_LEASE_SECONDS"] = "2"
-
-
 def stored(id: str) -> Any:
     return task_backends["default"].get_result(id)
 
 
 def test_a_worker_that_is_killed_in_mid_task(
-    alias: str, start: Start, until: Callable[..., None], tmp_path: Path
+    alias: str,
+    start: Start,
+    until: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     """SIGKILL, and the task finishes on another worker; Django's task signals stay in order."""
     begun = tmp_path / "begun"
@@ -42,10 +39,12 @@ def test_a_worker_that_is_killed_in_mid_task(
     until(lambda: begun.exists() and bool(begun.read_text()), first)
     running = stored(result.id)
     assert (running.status, running.attempts) == (TaskResultStatus.RUNNING, 1)
-    os.kill(int(begun.read_text()), signal.SIGKILL)
+    pid = int(begun.read_text())
+    os.kill(pid, signal.SIGKILL)
     first.wait()
     assert stored(result.id).status == TaskResultStatus.RUNNING
 
+    lapse(get_kernel(), pid)
     second = start("automate_worker")
     until(lambda: stored(result.id).is_finished, second)
     result.refresh()
@@ -57,7 +56,7 @@ def test_a_worker_that_is_killed_in_mid_task(
     assert second.returncode == 0, output
 
 
-def test_a_task_that_kills_its_worker(alias: str, start: Start, until: Callable[..., None]) -> None:
+def test_a_task_that_kills_its_worker(alias: str, start: Start) -> None:
     """With one attempt it ends FAILED, which is told once, by whoever finds it."""
     result = test_tasks.die.enqueue()
     worker = start("automate_worker")
@@ -69,10 +68,7 @@ def test_a_task_that_kills_its_worker(alias: str, start: Start, until: Callable[
 
     task_finished.connect(hear)
     try:
-        deadline = time.monotonic() + 40
-        while not stored(result.id).is_finished and time.monotonic() < deadline:
-            get_kernel().run_until_idle()
-            time.sleep(0.05)
+        lapse(get_kernel(), worker.pid)
         get_kernel().run_until_idle()
     finally:
         task_finished.disconnect(hear)
