@@ -239,7 +239,7 @@ def _add_steps(kernel: Kernel, ledger: Ledger, most_seconds: float) -> None:
         position = int((key or "").rpartition(":")[2])
         run = execution and execution.step(call.step_id or "", position)
         if run is not None and run.status is StepStatus.COMPLETED:
-            ledger.write("again", key)
+            ledger.write("again", key, os.getpid())
         _take_time(ledger, most_seconds, {"stop": f"value-{value}"})
         return value * 10
 

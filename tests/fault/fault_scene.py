@@ -269,6 +269,10 @@ class Scene(Invariants):
     def words(self, first: str) -> list[list[str]]:
         return self.ledger.words(first)
 
+    def stood_still(self) -> set[int]:
+        """The processes that a busy machine kept from running for so long that leases were lost."""
+        return {int(pid) for (pid,) in self.words("stood")}
+
     def rows(self, sql: str) -> list[Any]:
         with self.engine.connect() as connection:
             return list(connection.exec_driver_sql(sql).all())

@@ -20,7 +20,7 @@ def test_limits_hold_under_kills(open_scene: Callable[..., Scene], full: bool) -
     Handlers note their begin and end, and a machine has one clock: so it is seen by what really ran,
     in whichever process. Afterwards the limits are used up, so dead workers leave no place taken.
     """
-    scene, choose = open_scene(1.5), random.Random(SEED)
+    scene, choose = open_scene(30.0), random.Random(SEED)
     count, kills = (400, 25) if full else (40, 5)
     several = {"concurrency_key": "slot", "concurrency_limit": 2}
     options = {"narrow": {}, "slot": several, "lane": {"ordering_key": "lane"}}
@@ -44,7 +44,9 @@ def test_limits_hold_under_kills(open_scene: Callable[..., Scene], full: bool) -
     total = scene.unfinished()
     for left in sorted((choose.uniform(0.2, 0.97) for _ in range(kills)), reverse=True):
         until(lambda left=left: scene.unfinished() <= total * left)
-        scene.kill(scene.processes[choose.randrange(WORKERS)])
+        process = scene.processes[choose.randrange(WORKERS)]
+        scene.kill(process)
+        scene.lapse(process)
         scene.start(most_seconds=0.05)
     scene.drain()
     # How many of the quick ones met is the machine's affair; of these as many as may.

@@ -9,6 +9,7 @@ import pytest
 from automate_kernel.outbox import ItemStatus
 from fault_network import Machine, why_no_machines
 from fault_scene import Scene, until
+from fault_scripts import pass_leases
 from fault_server import Server
 
 SEED = 20261125
@@ -73,7 +74,7 @@ def test_workers_on_machines_of_their_own(
 
     With the cable back in, what it says late is refused, and it works on.
     """
-    scene = open_scene_at(server.url(), lease_seconds=4.0)
+    scene = open_scene_at(server.url(), lease_seconds=60.0)
     near, far = machines
     item_id = scene.outbox.enqueue("job")
     hold = scene.ledger.switch("hold")
@@ -82,6 +83,8 @@ def test_workers_on_machines_of_their_own(
     until(lambda: scene.words("holding"))
     far.unplug()
     hold.unlink()
+    pass_leases(scene.kernel)
+    until(lambda: len(scene.outbox.reap()))
     scene.start(machine=near.name, url=server.url(near.server_address))
     until(lambda: scene.outbox.get(item_id).status is ItemStatus.COMPLETED)
     token = scene.outbox.get(item_id).lease_token

@@ -140,6 +140,16 @@ def shift_clock(seconds: float) -> None:
             module.datetime = Shifted  # type: ignore[attr-defined]
 
 
+def note_stops(ledger: Ledger, seconds: float) -> None:
+    """Write down when this process has stood still for so long, as a busy machine lets it."""
+    tick, looked_at = threading.Event(), time.monotonic()
+    while True:
+        tick.wait(seconds / 5)
+        before, looked_at = looked_at, time.monotonic()
+        if looked_at - before > seconds:
+            ledger.write("stood", os.getpid())
+
+
 def move_to(machine: str) -> None:
     """Leave for a network and a host name of one's own."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -168,10 +178,13 @@ def run(order: Order) -> None:
         SCRIPTS[order.script].act(kernel, ledger, *order.arguments)
         print(moments[0], flush=True)
     else:
-        _work(kernel, order)
+        _work(kernel, order, ledger)
 
 
-def _work(kernel: Kernel, order: Order) -> None:
+def _work(kernel: Kernel, order: Order, ledger: Ledger) -> None:
+    # After half of its lease it may have lost that before its next heartbeat.
+    noting = {"target": note_stops, "args": (ledger, order.lease_seconds / 2), "daemon": True}
+    threading.Thread(**noting).start()
     options = {"worker_id": order.worker_id} if order.worker_id else {}
     worker = kernel.worker(slots=order.slots, poll_seconds=0.1, report_seconds=0.5, **options)
     # On a thread: the interrupted code may hold the very lock that `stop` needs.

@@ -257,8 +257,10 @@ def test_a_cancelled_call_is_cancelled_there(make: Make, tmp_path: Path, cancell
     if cancelled == "caller":
         asyncio.run(leave())
     else:
-        error = error_of(lambda: kernel.invoke("bad.hang"))
-        assert (error.code, error.retryable) == (ErrorCodes.DEADLINE_EXCEEDED, False)
+        # A busy machine may let its time pass before it comes there.
+        while not (tmp_path / "hangs").exists():
+            error = error_of(lambda: kernel.invoke("bad.hang"))
+            assert (error.code, error.retryable) == (ErrorCodes.DEADLINE_EXCEEDED, False)
     until((tmp_path / "cancelled").exists)
     assert kernel.invoke("bad.add", {"a": 1, "b": 1}) == {"total": 2}
     assert starts(tmp_path) == 1
@@ -313,11 +315,12 @@ def test_one_that_was_killed_between_calls_is_started_again(make: Make, tmp_path
 
 def test_one_that_stopped_answering_is_started_again(make: Make, tmp_path: Path) -> None:
     """After a call without an answer it is asked before the next one."""
-    kernel = make(timeout_seconds=4)
+    # Little time for that call alone: a busy machine may need more for the others.
+    kernel = make(hints={"log": {"timeout_seconds": 1}})
     kernel.invoke("bad.add", {"a": 1, "b": 1})
     (child,) = children()
     child.suspend()
-    error = error_of(lambda: kernel.invoke("bad.add", {"a": 1, "b": 1}))
+    error = error_of(lambda: kernel.invoke("bad.log", {"text": "here"}))
     assert error.code is ErrorCodes.DEADLINE_EXCEEDED
     assert kernel.invoke("bad.add", {"a": 1, "b": 1}) == {"total": 2}
     assert starts(tmp_path) == 2

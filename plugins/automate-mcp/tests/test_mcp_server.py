@@ -354,9 +354,11 @@ def test_only_so_many_calls_run_at_once(kernel: Kernel, shop: Shop) -> None:
 
 def test_a_call_has_a_time_limit(kernel: Kernel, shop: Shop) -> None:
     """And is cancelled then."""
-    result = call(kernel, "shop_slow", {"seconds": 30}, timeout_seconds=0.3)
-    assert result.structured_content["error"]["code"] == "DEADLINE_EXCEEDED"
-    until(lambda: shop.cancelled == ["slow"])
+    # A busy machine may let its time pass before it begins.
+    while not shop.begun:
+        result = call(kernel, "shop_slow", {"seconds": 30}, timeout_seconds=0.3)
+        assert result.structured_content["error"]["code"] == "DEADLINE_EXCEEDED"
+    until(lambda: shop.cancelled == shop.begun)
 
 
 def test_names_that_clients_cant_take_are_made_fit(kernel: Kernel) -> None:
