@@ -23,8 +23,9 @@ def test_a_duration_is_written_for_people(seconds, text):
     assert words.duration(seconds) == text
 
 
-def test_a_moment_is_told_by_its_distance_and_has_the_instant_as_its_title():
+def test_a_moment_is_told_by_its_distance_and_has_the_instant_as_its_title(monkeypatch):
     now = timezone.now()
+    monkeypatch.setattr(words.timezone, "now", lambda: now)
 
     assert ">3 min ago</time>" in words.ago(now - timedelta(minutes=3))
     assert ">in 1 h</time>" in words.ago(now + timedelta(hours=1))
