@@ -224,6 +224,22 @@ def test_a_mailbox_of_many_pages_that_was_numbered_anew_has_each_new_message_onc
     assert event.payload["subject"] == "moved here later"
 
 
+def test_another_mailbox_with_the_same_numbers_loses_nothing(mail_server):
+    """Some servers number each mailbox from 1, and give all the same UIDVALIDITY."""
+    connector = connector_for(mail_server)
+    mail_server.put(b"Subject: one\r\n\r\n", b"Subject: two\r\n\r\n")
+    cursor = connector.arrived(None).cursor
+    mail_server.put(b"Subject: three\r\n\r\n")
+    seen = connector.arrived(cursor)
+    mail_server.put(b"Subject: elsewhere\r\n\r\n", mailbox="Sent")
+    other = connector_for(mail_server, inbox="Sent")
+    validity = other.arrived(None).cursor["uid_validity"]
+    result = other.arrived({**seen.cursor, "uid_validity": validity, "uid": 1_000})
+    assert [each.payload["subject"] for each in result.events] == ["elsewhere"]
+    assert not {each.id for each in result.events} & {each.id for each in seen.events}
+    assert not other.arrived(result.cursor).events
+
+
 def test_a_mailbox_that_is_numbered_anew_again_on_the_way_loses_nothing(mail_server):
     """What was an event may come twice then; under another id, for its number is another one."""
     connector = connector_for(mail_server)
@@ -259,6 +275,6 @@ class TestArrivals(PollContract):
         self.server.put(b"Subject: %d\r\n\r\n" % self.count)
 
 
-def connector_for(server):
-    kernel = server.kernel()
+def connector_for(server, **config):
+    kernel = server.kernel(**config)
     return kernel.connector("mail")

@@ -60,6 +60,25 @@ def test_a_row_that_commits_late_is_not_left_out(polled):
     assert poll(cursor)[0] == []
 
 
+def test_another_table_or_column_begins_anew(polled):
+    """The number of one says nothing of the other: its rows were left out until it was reached."""
+    poll, engine = polled
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM item")
+        connection.exec_driver_sql("DROP TABLE IF EXISTS small")
+        connection.exec_driver_sql("CREATE TABLE small (id INTEGER PRIMARY KEY, at TIMESTAMP)")
+        insert(connection, 1_000_000)
+    _, cursor = poll(None, start="beginning")
+    found, cursor = poll(cursor, lag_seconds=0)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO small VALUES (1, '2026-01-01 00:00:00')")
+    small = {"table": "small", "start": "beginning", "lag_seconds": 0}
+    _, cursor = poll(cursor, **small)
+    assert poll(cursor, **small)[0] == [1]
+    _, cursor = poll(cursor, **small, column="at", key="id")
+    assert poll(cursor, **small, column="at", key="id")[0] == [1]
+
+
 def test_on_postgresql_a_gap_waits_for_the_transaction(polled):
     """However short the lag is; then nobody looks for it any more."""
     poll, engine = polled

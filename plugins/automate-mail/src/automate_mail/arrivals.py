@@ -14,9 +14,12 @@ from automate_mail.search import day_of, imap_date
 PAGE = 50
 
 
-def arrivals(session: ImapSession, mailbox: str, cursor: Any) -> PollResult:
+def arrivals(session: ImapSession, mailbox: str, cursor: Any, *, account: str) -> PollResult:
     """
     Return the messages after *cursor*; without one, only the place from which on they count.
+
+    *account* is whose mailbox it is. Another one may have the same numbers, and counts as one that
+    was numbered anew.
 
     The cursor is UIDVALIDITY and the last UID, and when the newest message came. Once the server
     has numbered the mailbox anew, which UIDVALIDITY tells, the UID says nothing, and the time goes
@@ -24,11 +27,12 @@ def arrivals(session: ImapSession, mailbox: str, cursor: Any) -> PollResult:
     same second those that aren't known. ``old`` keeps that time until they all were looked at.
     """
     validity = session.open_mailbox(mailbox)
+    of = hashlib.sha256(f"{account}\0{mailbox}".encode()).hexdigest()[:16]
     if not isinstance(cursor, dict):
         last = session.next_uid() - 1
         newest = summaries(session, mailbox, validity, session.search(["UID", "*"])[-1:])
-        return PollResult((), _cursor(validity, last, newest, None))
-    if cursor["uid_validity"] != validity:
+        return PollResult((), {**_cursor(validity, last, newest, None), "of": of})
+    if (cursor["uid_validity"], cursor.get("of", of)) != (validity, of):
         # A second time, before the first one was gone through, goes by the first time as well.
         known = cursor.get("old") or cursor
         old = {"at": known["at"], "known": known["known"], "until": session.next_uid() - 1}
@@ -44,8 +48,8 @@ def arrivals(session: ImapSession, mailbox: str, cursor: Any) -> PollResult:
             following["old"] = old
         else:
             following["uid"] = max(last, old["until"])
-    events = [PolledEvent(f"{validity}-{each.uid}", each.model_dump()) for each in page]
-    return PollResult(events, following, more=more)
+    events = [PolledEvent(f"{of}-{validity}-{each.uid}", each.model_dump()) for each in page]
+    return PollResult(events, {**following, "of": of}, more=more)
 
 
 def _unseen(session: ImapSession, cursor: dict[str, Any]) -> list[int]:

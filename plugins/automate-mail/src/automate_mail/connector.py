@@ -175,8 +175,10 @@ class MailConnector(Connector):
     @poll("arrived", every="1m", max_events=100)
     def arrived(self, cursor: Any) -> PollResult:
         """Messages that came into the inbox."""
+        server = self._config.imap
+        account = f"{server.user}@{server.host}" if server is not None else ""
         with self._imap() as session:
-            return arrivals(session, self._config.inbox, cursor)
+            return arrivals(session, self._config.inbox, cursor, account=account)
 
     async def check(self) -> str:
         """Connect to each server that is configured, log in and leave."""

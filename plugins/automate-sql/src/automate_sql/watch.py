@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -65,7 +65,19 @@ class DatabaseMoment:
 
 
 def poll_rows(connection: sa.Connection, watch: TableWatch, cursor: Any) -> PollResult:
-    """Return the rows that are new since *cursor*, in a read-only transaction."""
+    """
+    Return the rows that are new since *cursor*, in a read-only transaction.
+
+    A cursor of another table or column says nothing of this one: the watch begins anew.
+    """
+    of = [watch.table, watch.column, watch.key]
+    if cursor is not None and cursor.get("of", of) != of:
+        cursor = None
+    result = _polled(connection, watch, cursor)
+    return replace(result, cursor={**result.cursor, "of": of})
+
+
+def _polled(connection: sa.Connection, watch: TableWatch, cursor: Any) -> PollResult:
     if connection.dialect.name == "postgresql":
         # One snapshot for the poll: what began after the moment was asked for shows no rows either.
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
