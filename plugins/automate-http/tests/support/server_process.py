@@ -6,10 +6,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ports import free_ports
 
 _START_SECONDS, _END_SECONDS = 90, 10
 
@@ -17,9 +18,7 @@ _START_SECONDS, _END_SECONDS = 90, 10
 @contextmanager
 def server_process(command: Callable[[int], Sequence[str]], log: Path) -> Iterator[str]:
     """Run the *command* for a free port, and give the URL once it listens; its words go to *log*."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     with log.open("wb") as output:
         process = subprocess.Popen(command(port), stdout=output, stderr=output)
     try:

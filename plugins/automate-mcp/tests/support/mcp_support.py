@@ -17,6 +17,7 @@ from typing import Any
 
 import anyio
 import uvicorn
+from ports import free_ports
 from pydantic import BaseModel
 
 from automate_kernel import AutomateError, Kernel
@@ -145,10 +146,8 @@ class Serving:
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}/mcp"
-        self._socket.close()
 
     def start(self) -> None:
         config = uvicorn.Config(
