@@ -367,8 +367,30 @@ def test_a_cursor_leads_to_the_next_page(server: Any, client: Any) -> None:
 def test_numbers_and_offsets_lead_to_the_next_page(server: Any, client: Any) -> None:
     pages_of(server, [[], [1, 2], [3]], param="page")
     assert list(client().items("/users", pages=PageNumber(size=2))) == [1, 2, 3]
+    # The service has a bound of its own for the size of a page.
+    pages_of(server, [[], [1, 2], [3, 4], [5]], param="page")
+    assert list(client().items("/users", pages=PageNumber(size=100))) == [1, 2, 3, 4, 5]
+    pages_of(server, [[], [1], []], param="page")
+    assert list(client().items("/users", pages=PageNumber(size=100))) == [1]
     pages_of(server, [[1, 2], None, [3], []], param="offset")
     assert list(client().items("/users", pages=Offset(limit=100))) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("pages", [NextLink("next", items="data"), Cursor("next", items="data")])
+@pytest.mark.parametrize(("told", "is_last"), [({"href": "/users?page=2"}, False), ([2], False),
+                                              (True, False), (None, True), ("", True), (False, True)])  # fmt: skip
+def test_a_next_page_that_is_told_in_another_way_is_no_last_page(
+    server: Any, client: Any, pages: Any, told: Any, is_last: bool
+) -> None:
+    """A list that is cut in silence would be taken for the whole."""
+    server.answer("/v1/users", 200, json.dumps({"data": [1], "next": told}).encode())
+    found = client().items("/users", pages=pages)
+    if is_last:
+        assert list(found) == [1]
+    else:
+        with pytest.raises(AutomateError, match="'next' is not") as caught:
+            list(found)
+        assert not caught.value.retryable
 
 
 def test_an_iterator_gets_no_page_that_nobody_asked_for(server: Any, client: Any) -> None:

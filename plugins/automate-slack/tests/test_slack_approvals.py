@@ -290,6 +290,18 @@ def test_without_a_waiting_step_nothing_is_asked(slack: FakeSlack, kernel: Kerne
         kernel.invoke("slack.ask_approval", {"channel": "C0LAUNCH"})
 
 
+def test_another_value_than_the_signing_secret_is_told_as_such(slack: FakeSlack) -> None:
+    """Slack shows a verification token beside it. The remedy was that of the kernel's own keys."""
+    slack.signing_secret = "a-verification-token-24x"
+    with (
+        Kernel(config={"slack": slack.config}, secrets=slack.secrets) as kernel,
+        pytest.raises(AutomateError, match="'SLACK_SIGNING_SECRET' is too short") as caught,
+    ):
+        kernel.invoke("slack.ask_approval", {"channel": "C0LAUNCH"})
+    assert "Basic Information" in str(caught.value)
+    assert slack.signing_secret not in str(caught.value)
+
+
 class Clicking(RuleBasedStateMachine):
     """People click on old and new screens, in any order: the first who may decides, for ever."""
 

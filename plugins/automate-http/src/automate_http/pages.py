@@ -68,8 +68,10 @@ class NextLink(Pages):
         """Return the URL."""
         if not self._field:
             return _linked(page.headers.get("link", ""))
-        found = field_of(page.content, self._field)
-        return found if isinstance(found, str) and found else None
+        found = _place_in(page.content, self._field)
+        if found is not None and not isinstance(found, str):
+            raise _no_place(self._field, "a URL")
+        return found
 
 
 class Cursor(Pages):
@@ -81,17 +83,18 @@ class Cursor(Pages):
 
     def following(self, page: Page) -> Following:
         """Return the cursor."""
-        found = field_of(page.content, self._field)
-        usable = isinstance(found, (str, int)) and not isinstance(found, bool) and found != ""
-        return {self._parameter: found} if usable else None
+        found = _place_in(page.content, self._field)
+        if found is not None and (not isinstance(found, (str, int, float)) or found is True):
+            raise _no_place(self._field, "text or a number")
+        return None if found is None else {self._parameter: found}
 
 
 class PageNumber(Pages):
     """
     The query parameter *parameter* counts pages, from *start*.
 
-    The last page is the first that is empty or, where *size* is given, holds fewer items. *size* is
-    sent as *size_parameter*.
+    The last page is the first that is empty or, where *size* is given, holds fewer items than those
+    before it. *size* is sent as *size_parameter*.
     """
 
     def __init__(
@@ -114,8 +117,9 @@ class PageNumber(Pages):
 
     def following(self, page: Page) -> Following:
         """Return the next number."""
-        last = page.count < (self._size or 1)
-        return None if last else {self._parameter: self._start + page.position + 1}
+        # Of what came, not of what was asked for: services lower a size that they find too high.
+        full = page.before / page.position if self._size is not None and page.position else 1
+        return {self._parameter: self._start + page.position + 1} if page.count >= full else None
 
 
 class Offset(Pages):
@@ -151,6 +155,21 @@ def field_of(content: Any, name: str) -> Any:
     for part in name.split("."):
         content = content.get(part) if isinstance(content, Mapping) else None
     return content
+
+
+def _place_in(content: Any, name: str) -> Any:
+    """Return what *content* says of the next page, or None if there is none."""
+    found = field_of(content, name)
+    return None if found is False or found == "" else found
+
+
+def _no_place(name: str, wanted: str) -> AutomateError:
+    # Without it the list would be cut in silence.
+    return AutomateError(
+        ErrorCodes.FAILED_PRECONDITION,
+        f"the service's page is not as expected: its field {name!r} is not {wanted}",
+        hint=f"name the field that is: {name}.href, perhaps",
+    )
 
 
 def _linked(header: str) -> str | None:

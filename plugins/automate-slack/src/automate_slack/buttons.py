@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.secrets.signing import Signer
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.secrets.signing import LEAST_KEY, Signer
 from automate_slack.forms import value_at
 
 if TYPE_CHECKING:
     from automate_kernel.workflows.approvals import PendingApproval
 
+SIGNING_SECRET = "SLACK_SIGNING_SECRET"  # noqa: S105 - its key
 _OWN = "automate_"
 _DECISIONS: Mapping[str, Literal["approve", "reject"]] = {
     f"{_OWN}approve": "approve",
@@ -58,6 +59,12 @@ class ApprovalButtons:
     """
 
     def __init__(self, signing_secret: str) -> None:
+        if len(signing_secret) < LEAST_KEY:
+            raise ConfigError(
+                f"the secret {SIGNING_SECRET!r} is too short to be a signing secret of Slack",
+                hint="copy Signing Secret from the app's Basic Information; the verification token"
+                " is something else",
+            )
         self._buttons = Signer([signing_secret], "automate.slack.button")
         self._clicks = Signer([signing_secret], "automate.slack.click")
 

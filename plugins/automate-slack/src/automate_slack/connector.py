@@ -19,7 +19,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.webhooks import Ignored, SlackSignature
 from automate_kernel.webhooks.request import BodyError, parse_json
 from automate_slack.approvals import SlackApprovals
-from automate_slack.buttons import ApprovalButtons
+from automate_slack.buttons import SIGNING_SECRET, ApprovalButtons
 from automate_slack.config import SlackConfig
 from automate_slack.events import EventDelivery
 from automate_slack.forms import read_command, read_interaction, value_at
@@ -41,7 +41,6 @@ from automate_slack.people import People
 from automate_slack.posts import Posts
 from automate_slack.web_api import WebApi, shaped
 
-SIGNING_SECRET = "SLACK_SIGNING_SECRET"  # noqa: S105 - its key
 _MOST_CHANNELS = 10_000
 
 
