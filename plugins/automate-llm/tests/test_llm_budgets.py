@@ -35,6 +35,8 @@ def kernel_with(url: str, budgets: dict[str, Any], storage: Any = None, **servic
         "model": "openai-chat:gpt-4o", "base_url": url, "api_key": "k", "max_tokens": 100, **service
     }  # fmt: skip
     config = {"llm": {"services": {"main": main}, "budgets": budgets}}
+    # One day for the whole test, whenever it runs.
+    storage = storage or MemoryStorage(clock=FakeClock(datetime.now(timezone.utc)))
     return Kernel(storage, discover=False, plugins=[LlmProvider], config=config)
 
 

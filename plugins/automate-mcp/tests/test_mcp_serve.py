@@ -53,8 +53,8 @@ def configure(kernel):
     @kernel.action("shop.slow")
     async def slow(call: Call) -> str:
         try:
-            for step in range(100):
-                call.progress(step / 100, kernel.secrets.get("API_KEY"))
+            for step in range(10_000):
+                call.progress(step / 10_000, kernel.secrets.get("API_KEY"))
                 await asyncio.sleep(0.05)
         except asyncio.CancelledError:
             open("cancelled", "w").close()
@@ -170,8 +170,10 @@ async def _use_everything(client: Client, transcript: list[str]) -> None:
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
         told.append(progress)
+        if len(told) == 3:
+            enough.cancel()
 
-    with anyio.move_on_after(1.0):
+    with anyio.move_on_after(60.0) as enough:
         await client.call_tool("shop_slow", {}, progress_callback=note)
     assert len(told) >= 3
     try:

@@ -246,15 +246,26 @@ _SLOW = {
 }
 
 
+def answered(kernel):
+    """Whether a small query is answered; again while a busy machine lets its time pass."""
+    while True:
+        try:
+            return kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})["rows"] == [{"n": 1}]
+        except AutomateError as error:
+            if error.code not in (ErrorCodes.DEADLINE_EXCEEDED, ErrorCodes.UNAVAILABLE):
+                raise
+
+
 def test_a_slow_query_ends_in_time(database, make):
     kernel = make(database[0], timeout_seconds=3)
+    assert answered(kernel)  # so that the time is the query's, and not the connection's
     begin = time.monotonic()
     slow = _SLOW[database[1].dialect.name]
     error = refused(kernel, "sql.query", {"query": slow})
     assert error.code is ErrorCodes.DEADLINE_EXCEEDED, error
     assert error.retryable
     assert time.monotonic() - begin < 8
-    assert kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})["rows"] == [{"n": 1}]
+    assert answered(kernel)
 
 
 def _running(engine):
