@@ -150,14 +150,19 @@ def _redacted(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**entry, **texts}
 
 
+def entry_model(model: Any = None) -> Any:
+    """Return the model of entries: *model*, which may be its label, or `AuditEntry`."""
+    model = model or "automate_django.AuditEntry"
+    return apps.get_model(model) if isinstance(model, str) else model
+
+
 def write_entries(entries: Iterable[Mapping[str, Any]], model: Any = None) -> None:
     """
     Save *entries* in the caller's transaction, as rows of *model* or `AuditEntry`.
 
     Another model gets the values of those fields that it has.
     """
-    model = model or "automate_django.AuditEntry"
-    model = apps.get_model(model) if isinstance(model, str) else model
+    model = entry_model(model)
     fields = [(field.attname, field.get_default) for field in model._meta.concrete_fields]
     about = {"created_at": timezone.now()}
     # By position, which is several times as fast: an import writes an entry for each row.

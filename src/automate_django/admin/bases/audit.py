@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from django.contrib import messages
@@ -18,6 +18,7 @@ from automate_django.admin.bases.base import AdminBasics, AdminRoot
 from automate_django.audit_trail import (
     Changes,
     changes_between,
+    entry_model,
     entry_values,
     json_of,
     row_values,
@@ -92,9 +93,19 @@ class Audited(AdminRoot):
         level = messages.SUCCESS if count else messages.WARNING
         self.message_user(request, text % count, level)
 
-    def atomic(self) -> Any:
-        """Return a transaction on the database that the model is written to."""
-        return transaction.atomic(using=router.db_for_write(self.model))
+    @contextmanager
+    def atomic(self, *others: Any) -> Iterator[None]:
+        """
+        Open a transaction on each database that is written to.
+
+        They are those of the model, of the audit trail, and of the models *others*, which a router
+        may send to different ones.
+        """
+        trail = [entry_model(self.audit_log_model)] if self.audit_log_changes else []
+        with ExitStack() as blocks:
+            for alias in dict.fromkeys(map(router.db_for_write, (self.model, *trail, *others))):
+                blocks.enter_context(transaction.atomic(using=alias))
+            yield
 
 
 class Audit(Audited):

@@ -129,8 +129,10 @@ class Import(Audited):
         """Import the file that was previewed, from the place where it was kept."""
         if not self.has_import_permission(request):
             raise PermissionDenied
+        from automate_django.models import StagedImport
+
         back = HttpResponseRedirect(self._page_url("changelist"))
-        with self.atomic():
+        with self.atomic(StagedImport):
             staged = self._staged(request, staged_id)
             if staged is None:
                 text = _("That upload is not there any more. Upload the file again.")

@@ -7,11 +7,13 @@ import re
 from typing import Any
 
 import pytest
+from automate_django.admin.bases import imports
+from automate_django.admin.bases.import_plan import apply
 from automate_django.admin.bases.import_source import ImportFileError, read
 from automate_django.models import AuditEntry, StagedImport
 from backoffice.models import Category, Product, Project
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from shopsite.routing import TestedDatabase
@@ -65,6 +67,32 @@ def test_preview_saves_nothing_and_the_confirmation_does(world_anywhere: World) 
     assert found["A"].webhook_secret == "hush" and found["A"].updated_at > old.updated_at
     assert found["B"].tenant_id == world.ours.tenant.pk and found["B"].active
     assert not StagedImport.objects.exists()
+
+
+def test_import_where_a_router_sends_our_tables_to_another_database(
+    world: World, postgresql_alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for the upload without a transaction; and what fails leaves no entry either."""
+
+    def route(self: Any, model: Any, **hints: Any) -> str:
+        ours = model._meta.app_label == "automate_django"
+        return postgresql_alias if ours else TestedDatabase.alias
+
+    def refuse(*arguments: Any) -> None:
+        apply(*arguments)
+        raise DatabaseError("no")
+
+    monkeypatch.setattr(TestedDatabase, "db_for_read", route)
+    monkeypatch.setattr(TestedDatabase, "db_for_write", route)
+    AuditEntry.objects.all().delete()
+    client = world.staff("product")
+    with monkeypatch.context() as patch:
+        patch.setattr(imports, "apply", refuse)
+        run(client, "sku,name\nA,New\n")
+    assert not Product.objects.exists() and not AuditEntry.objects.exists()
+    run(client, "sku,name\nA,New\n")
+    assert Product.objects.get().name == "New"
+    assert AuditEntry.objects.filter(action="import").exists()
 
 
 def test_import_is_remembered_row_by_row(world: World) -> None:
