@@ -1,4 +1,4 @@
-"""Errors and the JSON of the commands of ``manage.py``."""
+"""The base of the commands of ``manage.py``: their errors, their output and its JSON."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.core.management.base import CommandError
+from django.core.management.base import BaseCommand, CommandError
 
+from automate_kernel.command_output import written_output
 from automate_kernel.documents import shown_document
 from automate_kernel.errors import AutomateError, exit_code
 from automate_kernel.secrets.redaction import redact_text
 
 
+class KernelCommand(BaseCommand):
+    """A command that ends with a `CommandError` without secrets, and not with a traceback."""
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        """Run the command, and write out its output."""
+        with _command_errors(), written_output():
+            return super().execute(*args, **options)
+
+
 @contextmanager
-def command_errors() -> Iterator[None]:
-    """Turn an `AutomateError` of the block into a `CommandError` without secrets."""
+def _command_errors() -> Iterator[None]:
     try:
         yield
     except AutomateError as error:

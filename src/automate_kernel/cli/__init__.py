@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ __all__ = ["app_for", "main"]
 
 def main() -> None:
     """Run the command line, and exit with its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as it is under some daemons
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     if hasattr(sys.stdout, "reconfigure"):
         # A terminal that knows no ✓ gets \u2713, which is what JSON calls it, too.
         sys.stdout.reconfigure(errors="backslashreplace")

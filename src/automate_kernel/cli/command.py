@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import traceback
@@ -18,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from automate_kernel.cli.output import Output, kept_logging, log_to_stderr
 from automate_kernel.cli.session import HostSession, Session
 from automate_kernel.cli.settings import SETTINGS, Setting
+from automate_kernel.command_output import written_output
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
@@ -239,7 +239,8 @@ class WorkFailedError(AutomateError):
 def reporting(*, debug: bool) -> Iterator[None]:
     """Turn exceptions of the block into a line on standard error and an exit code."""
     try:
-        yield
+        with written_output():
+            yield
     except AutomateError as error:
         if debug and not isinstance(error, WorkFailedError):
             _say(traceback.format_exc())
@@ -251,10 +252,6 @@ def reporting(*, debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         _say("interrupted")
         raise typer.Exit(_INTERRUPTED) from None
-    except BrokenPipeError:
-        # The reader of our output has enough. Python would complain once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(_FAILED) from None
     except Exception as error:
         if type(error).__module__.startswith(("typer", "click")):
             raise  # its own way of ending

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from django.test import override_settings
 from django.utils import timezone
 from shop import tasks as test_tasks
 
+PROJECT = Path(__file__).parents[2] / "django_project"
 ORDER = {"lines": [{"price": 3, "quantity": 4}], "channel_id": "C1"}
 Item = OutboxItem.objects
 
@@ -312,3 +316,26 @@ def test_no_secret_is_told(sqlite: str) -> None:
 
         forget_kernel()
         assert "CHAT_TOKEN" in str(doctor())
+
+
+# -- output --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["automate_doctor", "automate_token list", "automate_reap", "automate outbox ls"],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_enough_is_no_error(
+    sqlite: str, environment: dict[str, str], arguments: str, unbuffered: str
+) -> None:
+    """As ``head`` is: neither a traceback, nor a complaint of Python's at its end."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb", buffering=0) as head:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments.split()],
+            cwd=PROJECT, env={**environment, "PYTHONUNBUFFERED": unbuffered},
+            stdout=head, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, "BrokenPipe" in done.stderr) == (1, False), done.stderr

@@ -9,14 +9,14 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser, OutputWrapper
+from django.core.management.base import CommandParser, OutputWrapper
 
 from automate_django import conf
 from automate_django.kernel import get_kernel
-from automate_django.management.base import command_errors
+from automate_django.management.base import KernelCommand
 
 
-class Command(BaseCommand):
+class Command(KernelCommand):
     """Runs the commands of ``automate``; among its arguments Django's own may stand anywhere."""
 
     help = (
@@ -36,7 +36,6 @@ class Command(BaseCommand):
         from automate_kernel.cli import app_for
 
         with (
-            command_errors(),
             _as_it_is(self.stdout) as out,
             _as_it_is(self.stderr) as errors,
             redirect_stdout(out),

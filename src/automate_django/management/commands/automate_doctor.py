@@ -9,13 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from django.core.checks import WARNING, run_checks
-from django.core.management.base import BaseCommand
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from automate_django import conf
 from automate_django.kernel import get_kernel
-from automate_django.management.base import as_json, command_errors
+from automate_django.management.base import KernelCommand, as_json
 from automate_kernel.command_input import duration_input
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring import diagnosis
@@ -87,7 +86,7 @@ def _workers(idle_seconds: float) -> list[Finding]:
     )
 
 
-class Command(BaseCommand):
+class Command(KernelCommand):
     """Makes all checks, those that need the database too."""
 
     help = (
@@ -112,38 +111,37 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Make the checks, print the findings, and fail if one is a failure."""
-        with command_errors():
-            seconds = duration_input(options["idle_after"], "--idle-after")
-            checks: dict[str, Callable[[], list[Finding]]] = {
-                "versions": _versions,
-                "settings": _settings,
-                "database": _database,
-                "plugins": lambda: diagnosis.plugin_findings(get_kernel()),
-                "workflows": lambda: diagnosis.workflow_findings(get_kernel()),
-                "secrets": _secrets,
-                "polls": lambda: diagnosis.poll_findings(
-                    get_kernel(), command="manage.py automate polls", idle_seconds=seconds
-                ),
-                "schedules": lambda: diagnosis.schedule_findings(
-                    get_kernel(), command="manage.py automate schedules", idle_seconds=seconds
-                ),
-                "executions": lambda: diagnosis.execution_findings(
-                    get_kernel(), command="manage.py automate executions"
-                ),
-                "workers": lambda: _workers(seconds),
-            }
-            if options["test_connections"]:
-                checks["connections"] = lambda: connection_findings(get_kernel())
-            findings = diagnosis.findings_of(checks.items(), debug=bool(options["traceback"]))
-            broken = sum(each.state == "fail" for each in findings)
-            if options["json"]:
-                found = [each.to_json() for each in findings]
-                self.stdout.write(as_json({"ok": not broken, "findings": found}))
-            else:
-                self._show(findings)
-            if broken:
-                text = f"{broken} of {len(findings)} findings are failures"
-                raise AutomateError(ErrorCodes.FAILED_PRECONDITION, text)
+        seconds = duration_input(options["idle_after"], "--idle-after")
+        checks: dict[str, Callable[[], list[Finding]]] = {
+            "versions": _versions,
+            "settings": _settings,
+            "database": _database,
+            "plugins": lambda: diagnosis.plugin_findings(get_kernel()),
+            "workflows": lambda: diagnosis.workflow_findings(get_kernel()),
+            "secrets": _secrets,
+            "polls": lambda: diagnosis.poll_findings(
+                get_kernel(), command="manage.py automate polls", idle_seconds=seconds
+            ),
+            "schedules": lambda: diagnosis.schedule_findings(
+                get_kernel(), command="manage.py automate schedules", idle_seconds=seconds
+            ),
+            "executions": lambda: diagnosis.execution_findings(
+                get_kernel(), command="manage.py automate executions"
+            ),
+            "workers": lambda: _workers(seconds),
+        }
+        if options["test_connections"]:
+            checks["connections"] = lambda: connection_findings(get_kernel())
+        findings = diagnosis.findings_of(checks.items(), debug=bool(options["traceback"]))
+        broken = sum(each.state == "fail" for each in findings)
+        if options["json"]:
+            found = [each.to_json() for each in findings]
+            self.stdout.write(as_json({"ok": not broken, "findings": found}))
+        else:
+            self._show(findings)
+        if broken:
+            text = f"{broken} of {len(findings)} findings are failures"
+            raise AutomateError(ErrorCodes.FAILED_PRECONDITION, text)
 
     def _show(self, findings: list[Finding]) -> None:
         width = max(len(each.check) for each in findings)

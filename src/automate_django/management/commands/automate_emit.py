@@ -5,14 +5,12 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
 from automate_django.kernel import get_kernel
-from automate_django.management.base import as_json, command_errors
+from automate_django.management.base import KernelCommand, as_json
 from automate_kernel.command_input import duration_input, label_input, payload_input
 
 
-class Command(BaseCommand):
+class Command(KernelCommand):
     """Accepts an event, and prints its id."""
 
     help = "Accept an event: workers start the workflows that wait for it. Prints the event's id."
@@ -40,15 +38,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Emit the event."""
         name = options["NAME"]
-        with command_errors():
-            event_id = get_kernel().emit(
-                name,
-                payload_input(options["PAYLOAD"], options["payload"], options["file"]),
-                source=options["source"],
-                delay=duration_input(options["delay"], "--delay"),
-                priority=options["priority"],
-                idempotency_key=options["idempotency_key"],
-                tenant_id=options["tenant"],
-                labels=label_input(options["label"]),
-            )
+        event_id = get_kernel().emit(
+            name,
+            payload_input(options["PAYLOAD"], options["payload"], options["file"]),
+            source=options["source"],
+            delay=duration_input(options["delay"], "--delay"),
+            priority=options["priority"],
+            idempotency_key=options["idempotency_key"],
+            tenant_id=options["tenant"],
+            labels=label_input(options["label"]),
+        )
         self.stdout.write(as_json({"id": event_id, "name": name}) if options["json"] else event_id)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
 from automate_django.kernel import get_kernel
-from automate_django.management.base import as_json, command_errors
+from automate_django.management.base import KernelCommand, as_json
 from automate_kernel.worker import OutboxReaper
 
 
-class Command(BaseCommand):
+class Command(KernelCommand):
     """Recovers items once, for cron."""
 
     help = "Recover items whose worker died. Workers do it themselves, if any is running."
@@ -26,9 +24,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, stale_seconds: float | None, **options: Any) -> None:
         """Recover them, and print how many they were."""
-        with command_errors():
-            outbox = get_kernel().outbox
-            stale = outbox.lease_seconds if stale_seconds is None else stale_seconds
-            number = OutboxReaper(outbox, stale_threshold_seconds=stale).reap_stale_items()
+        outbox = get_kernel().outbox
+        stale = outbox.lease_seconds if stale_seconds is None else stale_seconds
+        number = OutboxReaper(outbox, stale_threshold_seconds=stale).reap_stale_items()
         text = f"{number} item{'' if number == 1 else 's'} recovered"
         self.stdout.write(as_json({"reaped": number}) if options["json"] else text)

@@ -8,17 +8,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
-from automate_django.management.base import as_json, command_errors
+from automate_django.management.base import KernelCommand, as_json
 from automate_django.models import ApiToken
 from automate_kernel.durations import parse_duration
 from automate_kernel.errors import AutomateError
 from automate_kernel.outbox.item import check_text
 
 
-class Command(BaseCommand):
+class Command(KernelCommand):
     """Makes, lists and revokes the tokens of the API."""
 
     help = "Make, list and revoke API tokens."
@@ -51,10 +51,9 @@ class Command(BaseCommand):
         getattr(self, f"_{options['command']}")(**options)
 
     def _create(self, name: str, **options: Any) -> None:
-        with command_errors():
-            check_text(name, "the name", column="kind")
-            if options["tenant"] is not None:
-                check_text(options["tenant"], "--tenant", column="tenant_id")
+        check_text(name, "the name", column="kind")
+        if options["tenant"] is not None:
+            check_text(options["tenant"], "--tenant", column="tenant_id")
         token, text = ApiToken.objects.issue(
             name,
             user=_user(options["user"]),

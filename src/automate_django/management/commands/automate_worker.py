@@ -14,14 +14,14 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import django
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import connections
 from django.utils import autoreload
 
 from automate_django import conf
 from automate_django.connections import FreshConnections, PooledConnections, is_pooled
 from automate_django.kernel import get_kernel
-from automate_django.management.base import command_errors
+from automate_django.management.base import KernelCommand
 from automate_kernel.errors import ConfigError
 from automate_kernel.http.worker_ports import Ports, run_observed, supervise_observed
 from automate_kernel.kernel import Kernel
@@ -39,7 +39,7 @@ _RELOAD = 3
 _STOP_SECONDS = 10.0
 
 
-class Command(BaseCommand):
+class Command(KernelCommand):
     """Runs a worker until it is stopped."""
 
     help = (
@@ -90,8 +90,7 @@ class Command(BaseCommand):
         if options["reload"] and _ports(options):
             raise CommandError("--reload answers no probes: leave out the ports")
         try:
-            with command_errors():
-                self._run(options)
+            self._run(options)
         except KeyboardInterrupt:
             return  # before the worker listens to signals itself, so nothing was begun
 
