@@ -208,6 +208,49 @@ def test_sigterm_lets_a_running_step_finish(project: Project) -> None:
     assert [(s.status.value, s.attempts) for s in execution.steps] == [("COMPLETED", 1)]
 
 
+@pytest.mark.parametrize("command", ["worker", "worker --processes 2", "serve --port 0"])
+def test_a_terminal_that_is_closed_stops_as_sigterm_does(project: Project, command: str) -> None:
+    """It sends SIGHUP to all of them: died of it, they would keep the step until its lease ends."""
+    project.emit()
+    with project.running(*command.split(), "--grace-seconds", "300") as process:
+        until(project.holder, "the step to run", project)
+        number = 2 if "2" in command else 1
+        until(lambda: len(workers(project)) == number, "all workers", project)
+        for pid in {process.pid, *map(pid_of, workers(project))}:
+            os.kill(pid, signal.SIGHUP)
+        until(lambda: stopping(project), "the worker to hear of it", project)
+        project.gate.touch()
+        assert process.wait(DEADLINE) == 0
+    [execution] = project.kernel.executions.find()
+    assert [(s.status.value, s.attempts) for s in execution.steps] == [("COMPLETED", 1)]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_reads_or_that_can_not_be_written(
+    project: Project, unbuffered: str
+) -> None:
+    """``| head`` is no error of ours, a full disk is told as such, and a closed output is none."""
+    command = [sys.executable, "-m", "automate_kernel.cli", "config"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+
+    def ends(command: list[str], stdout: int | None = None) -> tuple[int, str]:
+        done = subprocess.run(
+            command, cwd=project.folder, env=environment, stdout=stdout,
+            stderr=subprocess.PIPE, text=True, check=False, timeout=DEADLINE,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb", buffering=0) as head:
+        assert ends(command, head.fileno()) == (1, "")
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        code, told = ends(command, full.fileno())
+    problem = "error: what the command has to write can't be written: No space left on device\n"
+    assert (code, told.split("hint")[0]) == (1, problem)
+    assert ends(["sh", "-c", 'exec "$@" >&-', "sh", *command]) == (0, "")
+
+
 def test_workers_end_when_what_started_them_is_killed(project: Project) -> None:
     """Nobody is left who would work on, unseen."""
     with project.running("worker", "--processes", "2") as process:

@@ -14,13 +14,17 @@ from automate_kernel.worker.worker import Worker
 # The system gives a signal that comes while the process is stopped (Ctrl-Z, say) to any thread. It
 # is handled once the main thread is awake, which so must not wait for anything for longer.
 LOOK_SECONDS = 0.5
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The signals that stop a worker: the last is that of a terminal that is closed."""
 # Python 3.12 itself begins with some frozen objects.
 _FROZEN_BY_PYTHON = gc.get_freeze_count()
 
 
 @contextmanager
 def handling_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call *stop* on SIGTERM and SIGINT while the block runs; an ignored signal stays ignored."""
+    """
+    Call *stop* on SIGTERM, SIGINT and SIGHUP while the block runs; an ignored one stays ignored.
+    """
 
     def handle(number: int, frame: Any) -> None:
         # On a thread: the interrupted code may hold the very lock that *stop* needs.
@@ -28,7 +32,7 @@ def handling_signals(stop: Callable[[], None]) -> Iterator[None]:
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, handle)
     try:
@@ -40,7 +44,7 @@ def handling_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 def run_until_stopped(worker: Worker) -> bool:
     """
-    Run *worker* here; the first SIGTERM or SIGINT drains it, the second hands back what runs.
+    Run *worker* here; a first SIGTERM, SIGINT or SIGHUP drains it, a second one hands back.
 
     For a process that does nothing else: what is in memory by now is frozen for the garbage
     collector, so that it need not walk all of it while items come and go.

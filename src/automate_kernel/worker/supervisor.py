@@ -189,8 +189,10 @@ def _reason(exitcode: int) -> str:
 def _child(
     target: Callable[..., None], options: dict[str, Any], prepare: Callable[[], Any] | None
 ) -> None:
-    # The terminal sends Ctrl-C to all of us, and the parent passes it on: once is enough.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The terminal sends Ctrl-C, and that it is closed, to all of us, and the parent passes it on:
+    # once is enough.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         if prepare is not None:
