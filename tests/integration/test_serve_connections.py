@@ -62,13 +62,20 @@ def status(connection: socket.socket) -> int:
     """The status of the answer, which is read to its end."""
     answer = b""
     while b"\r\n\r\n" not in answer:
-        answer += connection.recv(65536)
+        answer += received(connection)
     found, _, rest = answer.partition(b"\r\n\r\n")
     for line in found.split(b"\r\n"):
         if line.lower().startswith(b"content-length:"):
             while len(rest) < int(line.split(b":")[1]):
-                rest += connection.recv(65536)
+                rest += received(connection)
     return int(found.split()[1])
+
+
+def received(connection: socket.socket) -> bytes:
+    """What comes next, which is something."""
+    more = connection.recv(65536)
+    assert more, "the server has ended the connection"
+    return more
 
 
 def closes(connection: socket.socket) -> bool:
