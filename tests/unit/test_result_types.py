@@ -23,7 +23,15 @@ from typing import (
 from uuid import UUID
 
 import pytest
-from automate_kernel import AutomateError, ErrorCodes, Kernel, WorkflowContext, WorkflowError
+from automate_kernel import (
+    AutomateError,
+    ErrorCodes,
+    Kernel,
+    StepFailedError,
+    WorkflowContext,
+    WorkflowError,
+)
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -386,6 +394,61 @@ def test_a_value_that_would_be_lost_is_an_error(annotation: Any, value: Any, say
     assert got == []
     _, error, _ = run(annotation, value, child=True)
     assert says in str(error), error
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "says"),
+    [
+        (int, "five", "Input should be a valid integer"),
+        (str, None, "Input should be a valid string"),
+        (bool, 1, "Input should be a valid boolean"),
+        (list[str], ["a", 2], "1: Input should be a valid string"),
+        (Optional[int], 2.5, "Input should be a valid integer"),
+        (Color, "green", "Input should be 1 or 'blue'"),
+    ],
+)
+def test_a_value_of_another_type_fails_what_returned_it(
+    annotation: Any, value: Any, says: str
+) -> None:
+    """It was saved as the output of a step that had completed, which no resume called again."""
+    given = [value]
+
+    def find() -> Any:
+        return given[0]
+
+    find.__annotations__["return"] = annotation
+    with Kernel(discover=False) as kernel:
+
+        @kernel.workflow
+        async def seeing(ctx: WorkflowContext) -> str:
+            try:
+                return f"found {await ctx.step(find)}"
+            except StepFailedError as error:
+                return str(error)
+
+        @kernel.workflow
+        async def using(ctx: WorkflowContext) -> None:
+            await ctx.step(find)
+
+        async def answer(ctx: WorkflowContext) -> Any:
+            return given[0]
+
+        answer.__annotations__["return"] = annotation
+        answering = kernel.workflow(answer)
+
+        caught = kernel.run(seeing)
+        failed, child = kernel.run(using), kernel.run(answering)
+        assert f"the result of find() is not valid: {says}" in caught.output
+        assert [(run.step_id, run.status) for run in failed.steps] == [("find", StepStatus.FAILED)]
+        assert "the result of workflow 'answer' is not valid" in str(child.error)
+
+        given[0] = {int: 5, bool: True, str: "a"}.get(annotation, None)
+        if given[0] is not None:  # the function is corrected
+            for execution in (failed, child):
+                assert kernel.executions.resume(execution.id)
+            kernel.run_until_idle()
+            ends = [kernel.executions.get(each.id).status for each in (failed, child)]
+            assert ends == [ExecutionStatus.COMPLETED] * 2
 
 
 def test_what_can_not_be_compared_is_taken() -> None:

@@ -168,12 +168,18 @@ class Results(Values):
 
     @property
     def are_plain(self) -> bool:
-        """True if values of JSON's own types come back as they are."""
-        return self._shape.plain
+        """True if any value of JSON's own types comes back as it is."""
+        return self._adapter is None
 
     def write(self, value: Any) -> Any:
         """Return *value* as JSON; raises `PayloadError` for one that would not come back."""
         if self._shape.plain and is_plain(value, most=MOST_VALUES):
+            if self._adapter is not None and type(value) is not self._annotation:
+                self._back(
+                    value,
+                    "is not valid",
+                    hint="return that, or write in the annotation what is returned",
+                )
             return value
         written = self._dump(self._converted(value, round_trip=self._shape.round_trip))
         faithful = self._shape.faithful and type(value) is self._annotation
@@ -185,19 +191,23 @@ class Results(Values):
         return json_output(value, self.what.removeprefix("the "), returned=True)
 
     def _require_same(self, value: Any, written: Any) -> None:
-        what = self.what.removeprefix("the ")
-        try:
-            back = self.read(written)
-        except AutomateError as unfit:
-            problems = "; ".join(map(_shown, unfit.details["problems"]))
-            raise PayloadError(
-                f"the {what} can't be stored, for what is written for it is not valid: {problems}",
-                hint="write what is returned in the annotation, and let serializers and aliases"
-                " write what is read",
-            ) from None
+        back = self._back(
+            written,
+            "can't be stored, for what is written for it is not valid",
+            hint="write what is returned in the annotation, and let serializers and aliases"
+            " write what is read",
+        )
         lost = difference(value, back, loose=self._shape.loose)
         if lost is not None:
-            raise lost.about(what)
+            raise lost.about(self.what.removeprefix("the "))
+
+    def _back(self, written: Any, unfit: str, *, hint: str) -> Any:
+        """Return what *written* is read as; raises `PayloadError` for what is *unfit* for that."""
+        try:
+            return self.read(written)
+        except AutomateError as error:
+            problems = "; ".join(map(_shown, error.details["problems"]))
+            raise PayloadError(f"{self.what} {unfit}: {problems}", hint=hint) from None
 
 
 def _shown(problem: Mapping[str, str]) -> str:
