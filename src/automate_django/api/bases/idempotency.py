@@ -23,10 +23,11 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, router, transaction
+from django.db import DatabaseError, connections, router, transaction
 from django.http.request import RawPostDataException
 from django.utils import timezone
 from rest_framework.renderers import JSONRenderer
@@ -155,13 +156,24 @@ class IdempotentRequest:
                 self._update(lock, locked_until=self._soon())
                 response = carry_out()
                 if response.status_code < 500:
-                    self._update(lock, lock=None, locked_until=None, **_kept(response))
+                    self._keep(lock, response)
         except BaseException:
             self._let_go(lock)
             raise
         if response.status_code >= 500:
             self._let_go(lock)
         return response
+
+    def _keep(self, lock: str, response: Response) -> None:
+        changes = {"lock": None, "locked_until": None, **_kept(response)}
+        for connection in connections.all(initialized_only=True):
+            whole = connection.settings_dict["ATOMIC_REQUESTS"] and connection.in_atomic_block
+            if whole and connection.alias != self.using:
+                # The request's transaction commits after ours, and that may fail.
+                commit = partial(self._update, lock, **changes)
+                transaction.on_commit(commit, using=connection.alias)
+                return
+        self._update(lock, **changes)
 
     def _let_go(self, lock: str) -> None:
         # If the database is gone, so is the transaction, and the lock ends by itself.

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from automate_django import get_kernel
 from automate_django.api.bases.idempotency import IdempotentRequest
+from automate_django.api.problems import Problem
 from automate_django.models import ApiToken, IdempotencyRecord, OutboxItem
-from django.db import connections
+from django.db import connections, transaction
 from django.test import override_settings
 from django.utils import timezone
 from rest_framework.response import Response
 from rest_framework.test import APIClient
 from service.models import Note
+from shopsite.routing import TestedDatabase
 
 ONCE, EVENTS = "/service/once/", "/api/automate/events"
 
@@ -101,6 +103,25 @@ def test_with_atomic_requests(world: Any) -> None:
     finally:
         settings["ATOMIC_REQUESTS"] = False
     assert Note.objects.count() == 1
+
+
+def test_an_answer_is_kept_once_the_request_has_committed_in_another_database(
+    sqlite: str, postgresql_alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ATOMIC_REQUESTS that may fail: the next request would get an answer to no work."""
+    monkeypatch.setattr(TestedDatabase, "db_for_read", lambda *_, **__: postgresql_alias)
+    monkeypatch.setattr(TestedDatabase, "db_for_write", lambda *_, **__: postgresql_alias)
+    monkeypatch.setitem(connections[sqlite].settings_dict, "ATOMIC_REQUESTS", True)
+    IdempotencyRecord.objects.all().delete()
+    lost, done = (IdempotentRequest("owner", key, "print") for key in ("lost", "done"))
+    with pytest.raises(RuntimeError), transaction.atomic(using=sqlite):
+        lost.answer(lambda: Response({"id": 1}, status=201))
+        raise RuntimeError("the commit")
+    with pytest.raises(Problem, match="is being answered"):
+        lost.answer(lambda: Response({"id": 2}, status=201))
+    with transaction.atomic(using=sqlite):
+        done.answer(lambda: Response({"id": 3}, status=201))
+    assert done.answer(lambda: Response({"id": 4}, status=201)).data == {"id": 3}
 
 
 def test_while_it_is_answered_others_wait(world: Any, token: Any) -> None:
