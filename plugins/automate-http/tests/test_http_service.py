@@ -406,6 +406,16 @@ def test_an_iterator_gets_no_page_that_nobody_asked_for(server: Any, client: Any
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("returns", [None, User])
+def test_an_answer_with_half_a_character_is_not_lost(
+    server: Any, client: Any, returns: Any
+) -> None:
+    """It was one of another shape, or the step failed as it was stored: after the call was made."""
+    server.answer("/v1/me", 200, b'{"id": 1, "name": "a\\u0000\\ud83d"}')
+    found = client().post("/me", returns=returns)
+    assert (found if returns is None else found.model_dump()) == {"id": 1, "name": "a\ufffd\ufffd"}
+
+
 def test_a_list_that_is_too_long_is_an_error(server: Any, client: Any) -> None:
     """A list that is cut in silence would be taken for the whole."""
     pages_of(server, [[1], [2], [3]], param="page", field="link")

@@ -15,7 +15,7 @@ from automate_mcp.answers import answer, wrapped_schema
 from automate_mcp.asgi import BearerApp
 from automate_mcp.config import McpConfig
 from automate_mcp.restart_pause import RestartPause
-from automate_mcp.results import failure_of
+from automate_mcp.results import failure_of, output_of
 from automate_mcp.settings import Caller, Token, TokenTable
 from automate_mcp.tool_server import AllowedTools, ListedTools, ToolServer
 from automate_mcp.tools import RemoteTool, capability_name, remote_tools
@@ -141,6 +141,22 @@ def test_tokens_are_kept_as_hashes_and_compared_whole() -> None:
     assert table.caller(secret[:-1]) is table.caller("") is table.caller("\udc80") is None
     with pytest.raises(ConfigError, match="the same name"):
         TokenTable([Token(name="a", token="$secret:A", scopes=[])] * 2, {"A": secret}.__getitem__)
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_result_that_no_database_takes_is_made_readable(typed: bool) -> None:
+    """The tool was called: its step failed as the result was stored, and what it said was lost."""
+    result = types.CallToolResult(
+        content=[types.TextContent(type="text", text="a\0b")],
+        structured_content={"half": "\ud83d", "list": ["\0"]},
+    )
+    output = output_of(result, typed=typed, most=1_000)
+    structured = {"half": "\ufffd", "list": ["\ufffd"]}
+    if typed:
+        assert output == structured
+    else:
+        assert (output["text"], output["structured"]) == ("a\ufffdb", structured)
+        assert output["content"][0]["text"] == "a\ufffdb"
 
 
 @pytest.mark.parametrize(

@@ -375,3 +375,23 @@ def _refuse_constant(name: str) -> Any:
 def storable(text: str, limit: int = 10_000) -> str:
     """Return *text* with unstorable characters replaced: no finishing write fails on it."""
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:limit]
+
+
+def readable(value: Any) -> Any:
+    """
+    Return *value*, text or JSON of a service, without NUL and halves of characters.
+
+    Models and servers write both now and then, and no database takes them: the answer of a call
+    that is paid for, or must not be made twice, would be lost. Two halves are one character, which
+    a stream has cut in two; one alone, and NUL, become U+FFFD.
+    """
+    if isinstance(value, str):
+        if value.isascii() and "\0" not in value:
+            return value
+        joined = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return joined.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, dict):
+        return {readable(name): readable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [readable(each) for each in value]
+    return value

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from automate_http.exchange import Reply
 from automate_http.guard import origin
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.storage.values import read_json
+from automate_kernel.storage.values import read_json, readable
 
 _SHOWN_PROBLEMS = 5
 
@@ -21,8 +21,9 @@ def read_answer(reply: Reply, returns: Any) -> Any:
     Return the body of *reply* as *returns*: a model or any other type, from JSON.
 
     ``str`` and ``bytes`` are the body itself. None is whatever JSON there is, or None for an empty
-    body. Raises ``UNAVAILABLE`` for text that is not JSON, which a proxy or a cut connection
-    causes, and ``FAILED_PRECONDITION`` for JSON of another shape.
+    body. NUL and halves of characters, which no database takes, are U+FFFD in it. Raises
+    ``UNAVAILABLE`` for text that is not JSON, which a proxy or a cut connection causes, and
+    ``FAILED_PRECONDITION`` for JSON of another shape.
     """
     if returns is bytes:
         return reply.content
@@ -31,13 +32,19 @@ def read_answer(reply: Reply, returns: Any) -> Any:
     if returns is None and not reply.content:
         return None
     try:
-        value = read_json(reply.content)
+        value = json_of(reply.content)
     except ValueError:
         where = f"{reply.method} {origin(reply.url)}"
         raise AutomateError(
             ErrorCodes.UNAVAILABLE, f"{where} answered {reply.status} with no valid JSON"
         ) from None
     return value if returns is None else as_type(value, returns, reply)
+
+
+def json_of(content: bytes) -> Any:
+    """Return JSON in a form that databases take; raises `ValueError` for what is none."""
+    value = read_json(content)
+    return readable(value) if b"\\u" in content else value  # it stands in no other way there
 
 
 def as_type(value: Any, returns: Any, reply: Reply) -> Any:

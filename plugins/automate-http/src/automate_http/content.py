@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+from automate_http.answers import json_of
 from automate_http.exchange import Reply
 from automate_http.messages import HttpResponse, PostInput, Scalar
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.storage.values import read_json
 
 _JSON = re.compile(r"application/(json|[a-z0-9.+-]*\+json)|text/json", re.IGNORECASE)
 _CHARSET = re.compile(r""";\s*charset\s*=\s*"?([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)
@@ -65,7 +65,7 @@ def _body(kind: str, content: bytes) -> dict[str, Any]:
         return {}
     if _JSON.match(kind):
         try:
-            return {"json": read_json(content)}
+            return {"json": json_of(content)}
         except ValueError:
             pass  # a proxy's error page, say: the text says more than an error here
     text = _decoded(kind, content)

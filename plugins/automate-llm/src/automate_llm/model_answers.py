@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 
-from automate_llm.readable_text import readable
+from automate_kernel.storage.values import readable
 
 
 def usage_of(response: ModelResponse) -> dict[str, Any]:

@@ -95,9 +95,9 @@ class LlmProvider(BaseProvider):
         from pydantic_ai import UsageLimits
         from pydantic_ai.messages import ModelResponse
 
+        from automate_kernel.storage.values import readable
         from automate_llm.model_answers import usage_of_all
         from automate_llm.models import settings_of
-        from automate_llm.readable_text import readable
         from automate_llm.structured import structured_agent
 
         name, service = self._service(given.service)

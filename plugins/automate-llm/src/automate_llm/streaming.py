@@ -8,8 +8,8 @@ from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.models import StreamedResponse
 
 from automate_kernel import current_call
+from automate_kernel.storage.values import readable
 from automate_llm.model_errors import broken_off
-from automate_llm.readable_text import readable
 
 _MOST_BYTES = 3_500  # of JSON, of the 4,000 that progress may have
 

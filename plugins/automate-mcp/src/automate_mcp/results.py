@@ -9,6 +9,7 @@ from mcp import MCPError, types
 from pydantic import ValidationError
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.storage.values import readable
 from automate_mcp.http import MARK
 
 _MOST_TEXT = 2_000
@@ -50,7 +51,7 @@ def output_of(result: types.CallToolResult, *, typed: bool, most: int) -> Any:
             hint="ask for less, or raise max_result_bytes in the config",
             retryable=False,
         )
-    return output
+    return readable(output)
 
 
 def text_of(result: types.CallToolResult) -> str:
