@@ -14,8 +14,9 @@ from automate_kernel.worker.worker import Worker
 # The system gives a signal that comes while the process is stopped (Ctrl-Z, say) to any thread. It
 # is handled once the main thread is awake, which so must not wait for anything for longer.
 LOOK_SECONDS = 0.5
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""The signals that stop a worker: the last is that of a terminal that is closed."""
+# Windows has no SIGHUP.
+FROM_TERMINAL = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+"""The signals that stop all processes of a terminal: of Ctrl-C, and of its end."""
 # Python 3.12 itself begins with some frozen objects.
 _FROZEN_BY_PYTHON = gc.get_freeze_count()
 
@@ -32,7 +33,7 @@ def handling_signals(stop: Callable[[], None]) -> Iterator[None]:
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in STOPPING:
+        for number in (signal.SIGTERM, *FROM_TERMINAL):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, handle)
     try:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.worker.process import LOOK_SECONDS
+from automate_kernel.worker.process import FROM_TERMINAL, LOOK_SECONDS
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -189,9 +189,8 @@ def _reason(exitcode: int) -> str:
 def _child(
     target: Callable[..., None], options: dict[str, Any], prepare: Callable[[], Any] | None
 ) -> None:
-    # The terminal sends Ctrl-C, and that it is closed, to all of us, and the parent passes it on:
-    # once is enough.
-    for number in (signal.SIGINT, signal.SIGHUP):
+    # All of us get them, and the parent passes them on: once is enough.
+    for number in FROM_TERMINAL:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
