@@ -273,6 +273,14 @@ class Scene(Invariants):
         """The processes that a busy machine kept from running for so long that leases were lost."""
         return {int(pid) for (pid,) in self.words("stood")}
 
+    def ran_again(self) -> list[str]:
+        """The jobs that ran again although the process that began them before never stood still."""
+        pids: dict[str, list[int]] = {}
+        for item_id, _, pid, _ in self.words("job"):
+            pids.setdefault(item_id, []).append(int(pid))
+        still = self.stood_still()
+        return [item_id for item_id, its in pids.items() if not still.issuperset(its[:-1])]
+
     def rows(self, sql: str) -> list[Any]:
         with self.engine.connect() as connection:
             return list(connection.exec_driver_sql(sql).all())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable
 
 import fault_kernel
@@ -53,8 +52,8 @@ def test_worker_clocks_that_are_minutes_off(
     assert sum(one["completed"] for one in told) == len(accepted) + len(late)
     assert all(one["completed"] for one in told), "one did nothing: the test shows little"
     scene.check([*accepted, *late])
-    times = set(Counter(words[0] for words in scene.words("job")).values())
-    assert times == {1} or scene.stood_still()
+    assert scene.words("job")
+    assert scene.ran_again() == []
     early = (
         "SELECT id FROM automate_outbox WHERE completed_at < next_attempt_at"
         f" OR abs(extract(epoch FROM completed_at) - {begin}) > 120"

@@ -183,12 +183,15 @@ def test_a_broken_action_leaves_the_others_alone(
         },
         "/remote": {"$ref": "https://elsewhere.example/x.json"},
         "/good": {"get": operation(operationId="good")},
+        "/vague": {"get": operation(operationId="vague", responses={"2XX": {"$ref": "#/nowhere"}})},
     }
     made = connector(document(paths), tmp_path, **service.config)
     with caplog.at_level(logging.WARNING):
         found = specs(made)
-        assert len(list(found.values())) == 4
+        assert len(list(found.values())) == 5
     assert "'odd' is checked less" in caplog.text
+    assert "'vague' is checked less than its document says: response 2XX: $ref" in caplog.text
+    call(made, "vague")
     assert "the path's 'id'" in caplog.text
     call(made, "good")
     call(made, "odd", {"id": "1", "q": "é"})

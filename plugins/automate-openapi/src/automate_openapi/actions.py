@@ -145,7 +145,11 @@ class Actions(Mapping[str, ActionSpec]):
         for status, given in mapping(place.operation.get("responses")).items():
             if not status.upper().startswith("2"):
                 continue
-            response, base = self.document.resolved(given, place.base)
+            try:
+                response, base = self.document.resolved(given, place.base)
+            except BrokenReferenceError as problem:
+                # What goes there is known all the same.
+                return None, [f"response {status}: {problem}"]
             content = mapping(response.get("content"))
             if not content:
                 empty = True
