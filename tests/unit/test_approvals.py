@@ -661,6 +661,13 @@ def test_a_rejection_and_a_timeout_end_the_step_as_its_author_chose() -> None:
     for word, approved in (("continue", False), ("approve", True)):
         output = Approval(title="?", timeout="1h", on_timeout=word).timed_out()
         assert (output["approved"], output["timed_out"], output["by"]) == (approved, True, None)
+    form = [
+        FormField(name="amount", type="integer", default=3),
+        FormField(name="reason", required=True),
+    ]
+    for word in ("continue", "approve"):
+        left = Approval(title="?", timeout="1h", on_timeout=word, form=form).timed_out()
+        assert left["form"] == {"amount": 3, "reason": None}, "later steps read what was left out"
     rejecting = Approval(title="?", timeout="1h", on_timeout="reject")
     refused(ErrorCodes.FAILED_PRECONDITION, rejecting.timed_out)
 

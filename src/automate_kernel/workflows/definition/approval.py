@@ -190,8 +190,8 @@ class Approval(DefinitionModel):
         """Return the output of the step when nobody has decided in time; raises if it fails."""
         approved = self.on_timeout == "approve"
         output: dict[str, Any] = {
-            "approved": approved, "by": None, "comment": "", "form": {}, "at": None,
-            "timed_out": True,
+            "approved": approved, "by": None, "comment": "",
+            "form": read_form(self.form, None, approved=False), "at": None, "timed_out": True,
         }  # fmt: skip
         if self.on_timeout == "fail":
             within = format_duration(self.timeout or 0.0)
