@@ -181,6 +181,52 @@ def test_a_wait_that_becomes_another_kind_of_call_is_an_error(
         assert f"(call 2, {before}); now x at " in str(found.error)
 
 
+def waits(*names: str, signals: bool = False) -> Callable[..., Any]:
+    async def flow(ctx: WorkflowContext) -> list[Any]:
+        found = [
+            await (ctx.wait_for(signal=name) if signals else ctx.wait_for(name)) for name in names
+        ]
+        await ctx.step(b)
+        return [None if one is None else one.name for one in found]
+
+    return flow
+
+
+def answer(kernel: Kernel, execution_id: str, name: str, signals: bool) -> Execution:
+    if signals:
+        kernel.signal(execution_id, name)
+    else:
+        kernel.emit(name)
+    kernel.run_until_idle()
+    found = kernel.executions.get(execution_id)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("signals", [False, True])
+@pytest.mark.parametrize("come", [1, 2])
+def test_the_answer_of_one_wait_is_not_taken_for_that_of_another(
+    storage: MemoryStorage, come: int, signals: bool
+) -> None:
+    """Two waits that changed places got each other's events, and nobody was told."""
+    old = deployed(storage, waits("paid", "sent", signals=signals))
+    execution_id = old.start("flow")
+    old.run_until_idle()
+    if come == 2:
+        answer(old, execution_id, "paid", signals)
+    new = deployed(storage, waits("sent", "paid", signals=signals))
+    found = answer(new, execution_id, "paid" if come == 1 else "sent", signals)
+    assert found.error_code == "FAILED_PRECONDITION" and calls == []
+    assert "recorded is wait_for for 'paid' at " in str(found.error)
+    assert "; now wait_for for 'sent' at " in str(found.error)
+    # No event is lost to the code that waits for it.
+    mended = deployed(storage, waits("paid", "sent", signals=signals))
+    ended = resumed(mended, found)
+    if come == 1:
+        ended = answer(mended, execution_id, "sent", signals)
+    assert (ended.output, calls) == (["paid", "sent"], ["b"])
+
+
 async def a_and_wait(ctx: WorkflowContext) -> str:
     found = await ctx.step(a)
     await ctx.wait_for(signal="go")

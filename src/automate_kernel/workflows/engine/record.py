@@ -160,6 +160,14 @@ def _changed(step_id: str, place: CallPlace, now: str) -> AutomateError:
     )
 
 
+def changed_wait(
+    step_id: str, recorded: CallPlace, came: str, place: CallPlace, now: str
+) -> AutomateError:
+    """Return the error for a wait that was for the event or signal *came*, and is for *now*."""
+    what = f"{step_id} for {came!r}"
+    return _changed(what, recorded, f"{step_id} for {now!r} at {place}")
+
+
 # -- going on after an end -------------------------------------------------------------------------
 
 

@@ -63,6 +63,7 @@ from automate_kernel.workflows.engine.record import (
     CallPlace,
     Path,
     Record,
+    changed_wait,
     step_failed,
 )
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn, TurnDraft
@@ -493,6 +494,10 @@ class _Driver:
         self._unawaited.pop(request, None)
         place = CallPlace(request.place, path, request.recovers, request.kind, request.since)
         run = self._run(scope, scope.step_id(request.name), place)
+        if run.status is StepStatus.COMPLETED:
+            self._check_event(request, run, place, run.output)
+            if self._changed is not None:
+                raise _ChangedError
         one = self._open[run.key] = _Open(request, run, place, receive)
         if run.status.finished:
             self._deliver(one)
@@ -520,6 +525,18 @@ class _Driver:
         if not run.status.finished:
             run.place = str(place)
         return run
+
+    def _check_event(
+        self, request: StepRequest[Any], run: StepRun, place: CallPlace, event: Any
+    ) -> None:
+        """Note that the code has changed if *event* answers a wait for another one."""
+        waited = request.options.get("wait_for")
+        if waited is None or not isinstance(event, Mapping):
+            return
+        come, now = event["name"], waited.event or waited.signal
+        if come != now:
+            recorded = CallPlace.read(run.place) or place
+            self._changed = changed_wait(run.step_id, recorded, come, place, now)
 
     def _change(self, problem: AutomateError) -> NoReturn:
         self._changed = problem
@@ -707,6 +724,9 @@ class _Driver:
                 answer = self._waiting.timed_out(step)
                 self._abandon(one)
             if answer is not None:
+                if answer.error is None:
+                    # The code may have begun to wait for another one since.
+                    self._check_event(one.request, one.run, one.place, answer.output)
                 self._take_in(step, one.run, answer)
 
     def _answer_of(self, step: Step, events: Sequence[Event]) -> WaitEnd | None:
