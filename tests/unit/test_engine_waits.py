@@ -104,6 +104,14 @@ def test_a_sleep_ends_while_another_branch_works(kernel: Kernel) -> None:
         until(lambda: see(kernel, one).status is ExecutionStatus.COMPLETED)
 
 
+@pytest.mark.parametrize("until", ["2030-01-31T09:00:00", "tomorrow", 1_900_000_000, None])
+def test_a_time_that_is_none_says_how_one_is_written(kernel: Kernel, until: Any) -> None:
+    step = {"id": "nap", "sleep": {"until": "{{ event.payload }}"}}
+    kernel.add_workflow({"name": "n", "trigger": {"type": "manual"}, "steps": [step]})
+    error = str(kernel.run("n", until).error)
+    assert "steps.nap.sleep: " in error and '(for example until: "2030-01-31T09:00' in error
+
+
 def test_many_executions_wait_for_one_event(kernel: Kernel) -> None:
     """More than one transaction wakes: each goes on once, and nothing is left."""
     add(kernel, "waiting", {"id": "a", "wait_for": {"event": "bell", "timeout": "1d"}})

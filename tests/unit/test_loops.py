@@ -413,6 +413,8 @@ def test_a_loop_without_calls_leaves_the_worker_to_others(works: Works) -> None:
         ('until: "{{ steps.s.output.done }}"', "a step can't see its own output"),
         ('until: a, input: "{{ item }}"', "'item' is known in a step with for_each only"),
         ('input: "{{ last }}"', "'last' is known in a step with while or until only"),
+        ('if: "{{ last }}", until: a', "decided once for all rounds (write while, which"),
+        ('if: "{{ item }}", for_each: [1]', "decided once for all elements (leave them out"),
         ('while: "{{ output }}"', "'output' is known under compensate and in until only"),
         ("until: otput", "templates know no 'otput' (did you mean 'output'?)"),
     ],

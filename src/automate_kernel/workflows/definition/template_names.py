@@ -297,6 +297,24 @@ def _path(node: nodes.Node | None) -> tuple[str, ...]:
         node = node.node
 
 
+def _of_each(name: str, place: Place) -> _Words | None:
+    """Return the problem of a name of the elements in what is decided once for all of them."""
+    step = place.step
+    if name not in ("item", "index", "last") or place.field != "if" or step is None:
+        return None
+    if step.for_each is not None:
+        return (
+            f"{name!r} is not known in the if, which is decided once for all elements",
+            "leave them out of the list, or put the step with its if into a block with for_each",
+        )
+    if step.loops:
+        return (
+            f"{name!r} is not known in the if, which is decided once for all rounds",
+            "write while, which is decided before each round",
+        )
+    return None
+
+
 def name_problems(read: NamesRead, place: Place, steps: Iterable[str]) -> Iterator[_Words]:
     """Yield the problems of the names that a template at *place* reads; *steps* are all ids."""
     steps = list(steps)
@@ -306,7 +324,7 @@ def name_problems(read: NamesRead, place: Place, steps: Iterable[str]) -> Iterat
             if read.expects(name):
                 yield _unknown(name, place, steps)
         elif not known.known(place):
-            yield known.elsewhere
+            yield _of_each(name, place) or known.elsewhere
     for path in read.paths:
         owner, name, has = _field(path, place)
         if has is not None and name not in has | _METHODS and read.expects(*owner, name):

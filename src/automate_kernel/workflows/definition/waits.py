@@ -28,14 +28,17 @@ from automate_kernel.workflows.definition.fields import (
     refused,
 )
 
-_UNTIL = 'for example until: "2030-01-31T09:00:00+01:00", or a template that gives such a text'
+UNTIL_REMEDY = (
+    'for example until: "2030-01-31T09:00:00+01:00", or a template that gives such a text'
+)
 _SLEEP = 'for example sleep: 3d, or sleep: {until: "{{ event.payload.due_at }}"}'
 
 
 def read_instant(text: object) -> datetime:
     """Return the instant that ISO 8601 *text* names; raises ValueError without an offset."""
     if not isinstance(text, str):
-        raise ValueError("it is not text")  # noqa: TRY004 - one kind of error for all problems
+        # One kind of error for all problems.
+        raise ValueError(f"a time is text, not a {type(text).__name__}")  # noqa: TRY004
     try:
         # Python 3.10 doesn't read the Z.
         instant = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
@@ -55,7 +58,7 @@ def _check_until(value: str) -> str:
         try:
             read_instant(value)
         except ValueError as error:
-            raise refused("until", str(error), _UNTIL) from None
+            raise refused("until", str(error), UNTIL_REMEDY) from None
     return value
 
 

@@ -15,7 +15,12 @@ from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.blocks import plain_id
 from automate_kernel.workflows.definition.model import Step
-from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor, read_instant
+from automate_kernel.workflows.definition.waits import (
+    UNTIL_REMEDY,
+    SleepUntil,
+    WaitFor,
+    read_instant,
+)
 from automate_kernel.workflows.engine.agenda import Waits
 from automate_kernel.workflows.engine.children import (
     BegunChild,
@@ -176,13 +181,16 @@ class WaitingSteps:
         self, step: Step, view: TemplateView, extra: Mapping[str, Any], now: datetime
     ) -> float:
         given = self._program.sleep(step, view, extra)
+        until = isinstance(step.sleep, SleepUntil)
         try:
-            if isinstance(step.sleep, SleepUntil):
+            if until:
                 return (read_instant(given) - now).total_seconds()
             return parse_duration(given)
         except (ValueError, OverflowError) as error:
             raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT, f"steps.{step.id}.sleep: {error}"
+                ErrorCodes.INVALID_ARGUMENT,
+                f"steps.{step.id}.sleep: {error}",
+                hint=UNTIL_REMEDY if until else None,  # a duration's error has its own
             ) from None
 
     # -- events and signals ------------------------------------------------------------------
