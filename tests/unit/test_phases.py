@@ -86,6 +86,27 @@ def test_what_is_in_flight_ends_before_anything_is_undone() -> None:
     assert world.row.status is FAILED
 
 
+@pytest.mark.parametrize(
+    ("length", "status"), [(3, StepStatus.CANCELLED), (2, StepStatus.COMPLETED)]
+)
+def test_what_cleans_up_sees_a_list_that_was_left(length: int, status: StepStatus) -> None:
+    """A step of finally that read it failed: nothing had ended the list as a whole."""
+    world = World(
+        workflow(
+            undoable("each", for_each=[*range(length)], needs=[]),
+            step("b", needs=[]),
+            **{"finally": [step("close", input={"x": "{{ steps.each.status }}"})]},
+        )
+    )
+    world.finish("each", position=0)
+    world.finish("b", fails())
+    assert world.status("each") is None, "one of its elements still runs"
+    world.finish("each", position=1)
+    assert world.status("each") is status
+    assert finish_all(world) == ["each.compensate", "each.compensate", "close"]
+    assert world.status("close") is StepStatus.COMPLETED
+
+
 def test_a_compensation_sees_the_output_that_it_undoes() -> None:
     """And the error that made it necessary, and the steps."""
     text = "{{ output.id }} {{ error.code }} {{ steps.a.output.id }}"

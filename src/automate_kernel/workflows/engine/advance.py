@@ -250,9 +250,11 @@ class _Flow:
                 self._leave_rest()
                 self._enter_ending()
             # What is in flight of the phase before ends first.
-            self._straying = self._straying and bool(self._in_flight)
-            if self._straying:
+            if self._straying and self._in_flight:
                 return
+            if self._straying:
+                self._straying = False
+                self._leave_lists()
             self._start_ready()
             if ending_of(self._execution) is not self._ending:
                 continue
@@ -296,10 +298,24 @@ class _Flow:
 
     def _leave_rest(self) -> None:
         """End the runs that will not go on, after a crash of a worker too."""
+        for steps in self._left_groups():
+            self._cancel_rest(steps)
+
+    def _leave_lists(self) -> None:
+        """End the steps whose elements will not go on: what cleans up sees how they ended."""
+        for steps in self._left_groups():
+            for step in steps:
+                if step.for_each is None or self._begins(step) or self._ended(step.id):
+                    continue
+                elements = self._elements.get(step.id)
+                done = elements is not None and not elements.unfinished and not elements.failed
+                status = StepStatus.COMPLETED if done else StepStatus.CANCELLED
+                self._end_run(self._run(step, -1), status)
+
+    def _left_groups(self) -> list[Sequence[Step]]:
+        """Return the steps of the phases that do not lead to this end."""
         left = set(phase_names(self._ending, self._workflow, self._runs))
-        for name, steps in self._workflow.groups().items():
-            if name not in left:
-                self._cancel_rest(steps)
+        return [steps for name, steps in self._workflow.groups().items() if name not in left]
 
     def _end(self, turn: Turn) -> None:
         if self._ending is SUCCESS:
