@@ -196,8 +196,11 @@ def test_the_example_runs():
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1_500)  # a busy machine takes minutes for 60 tokens
 def test_a_real_small_model_chats_and_obeys_a_schema(small_model):
-    kernel = kernel_for(small_model, max_tokens=60, temperature=0.0, structured="native")
+    kernel = kernel_for(
+        small_model, max_tokens=60, temperature=0.0, structured="native", timeout_seconds=600,
+    )  # fmt: skip
     chat = kernel.invoke("llm.chat", {"prompt": "What is the capital of France?"})
     assert chat["text"] and 1 < chat["output_tokens"] <= 60 and chat["input_tokens"] > 5
     given = {"prompt": "Describe Paris.", "output_schema": CITY, "retries": 3}

@@ -11,8 +11,8 @@ from pydantic_ai.settings import ModelSettings
 from automate_kernel import WorkflowContext
 from automate_llm import DurableAgent
 
-# Half a minute each on a slow machine.
-pytestmark = pytest.mark.long
+# Half a minute each on a slow machine, and minutes on a busy one.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1_500)]
 SHORT = ModelSettings(max_tokens=40, temperature=0.0)
 
 
