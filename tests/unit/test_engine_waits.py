@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +111,36 @@ def test_a_time_that_is_none_says_how_one_is_written(kernel: Kernel, until: Any)
     kernel.add_workflow({"name": "n", "trigger": {"type": "manual"}, "steps": [step]})
     error = str(kernel.run("n", until).error)
     assert "steps.nap.sleep: " in error and '(for example until: "2030-01-31T09:00' in error
+
+
+@pytest.mark.parametrize("signal", [False, True])
+@pytest.mark.parametrize(
+    ("wanted", "other", "same"),
+    [
+        (True, 1, True),
+        (1, True, 1.0),
+        (0, False, 0.0),
+        ([True], [1], [True]),
+        ({"n": 1}, {"n": True}, {"n": 1.0}),
+    ],
+)
+def test_true_is_not_one(kernel: Kernel, wanted: Any, other: Any, same: Any, signal: bool) -> None:
+    """Python takes one for the other: a wait took the answer that was not meant."""
+    waited = {"signal" if signal else "event": "e", "match": {"id": 7, "ok": wanted}}
+    output = "{{ steps.wait.output.payload }}"
+    add(kernel, "w", {"id": "wait", "wait_for": waited}, output=output)
+    execution_id = kernel.start("w")
+    kernel.run_until_idle()
+    for value in (other, same):
+        payload = {"id": 7, "ok": value}
+        if signal:
+            kernel.signal(execution_id, "e", payload)
+        else:
+            kernel.emit("e", payload)
+        kernel.run_until_idle()
+    execution = see(kernel, execution_id)
+    assert execution.status is ExecutionStatus.COMPLETED
+    assert json.dumps(execution.output["ok"]) == json.dumps(same)
 
 
 def test_many_executions_wait_for_one_event(kernel: Kernel) -> None:

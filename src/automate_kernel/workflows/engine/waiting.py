@@ -38,9 +38,9 @@ from automate_kernel.workflows.engine.waits import (
     MOST_BYTES,
     Arrived,
     Wait,
+    are_equal,
     child_key,
     event_key,
-    plain_value,
     signal_key,
     values_at,
 )
@@ -217,9 +217,8 @@ class WaitingSteps:
     def _fits(self, step: Step, view: TemplateView, extra: Mapping[str, Any], event: Event) -> bool:
         match = masked(self._program.match(step, view, extra))
         for path, value in match.items():
-            if [plain_value(each) for each in values_at(event.payload, path)] != [
-                plain_value(value)
-            ]:
+            found = values_at(event.payload, path)
+            if not found or not are_equal(found[0], value):
                 return False
         return self._program.signal_fits(step, view, extra, event)
 

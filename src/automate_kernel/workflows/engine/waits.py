@@ -43,8 +43,11 @@ MOST_BYTES = 2 * MAX_PAYLOAD_BYTES
 
 def wait_key(*parts: Any) -> str:
     """Return the key of a wait: the SHA-256 (hex) over its *parts*, which are JSON."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_text(parts).encode()).hexdigest()
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 def approval_key(execution_id: str, step_id: str, position: int) -> str:
@@ -74,6 +77,12 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain_value(each) for key, each in value.items()}
     return [plain_value(each) for each in value] if isinstance(value, list) else value
+
+
+def are_equal(one: Any, other: Any) -> bool:
+    """Return True if two values are the same JSON: 5 and 5.0 are, 1 and true are not."""
+    # Python takes 1 for True.
+    return one == other and _text(plain_value(one)) == _text(plain_value(other))
 
 
 def values_at(payload: Any, path: str) -> list[Any]:
