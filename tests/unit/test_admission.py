@@ -323,6 +323,17 @@ def test_skip_starts_nothing_while_enough_go_on(open_kernel: Open, limit: int) -
     assert kernel.start("w", {"customer": 1}) not in running
 
 
+def test_equal_numbers_are_one_key(open_kernel: Open) -> None:
+    """Services write 7 and 7.0 for the same customer."""
+    kernel = open_kernel(concurrency={"key": CUSTOMER, "when_full": "skip"})
+    first = kernel.start("w", {"customer": 7})
+    with pytest.raises(SkippedError) as caught:
+        kernel.start("w", {"customer": 7.0})
+    assert caught.value.running == first
+    others = {kernel.start("w", {"customer": other}) for other in ("7", True, [7])}
+    assert len(others - {first}) == 3
+
+
 def test_two_starts_at_once_do_not_both_pass(open_kernel: Open) -> None:
     """Whichever database, one of those that start together begins, and the others are skipped."""
     concurrency = {"when_full": "skip", "key": CUSTOMER}

@@ -34,6 +34,7 @@ from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.waits import plain_value
 from automate_kernel.workflows.execution import Event, ExecutionStatus
 
 logger: logging.Logger = get_logger(__name__)
@@ -118,7 +119,7 @@ def admission_of(
     """Return the conditions on a start of *workflow*, whose rendered *keys* are by field."""
 
     def gate(field: str) -> str:
-        about = [field, workflow.name, tenant_id, keys.get(field)]
+        about = [field, workflow.name, tenant_id, plain_value(keys.get(field))]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
     concurrency, rate, debounce = workflow.concurrency, workflow.rate_limit, workflow.debounce
