@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import os
 import shutil
 import sqlite3
@@ -174,6 +175,14 @@ def storage(request: pytest.FixtureRequest) -> Any:
 def clocked_storage(request: pytest.FixtureRequest, clock: Any) -> Any:
     """The same, by `clock`."""
     return _storage(request, clock=clock)
+
+
+@pytest.fixture
+def always_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look counts: what a busy machine took long to count would be kept for a while."""
+    from automate_kernel.monitoring import overview
+
+    monkeypatch.setattr(overview, "_COUNT_SHARE", math.inf)
 
 
 @pytest.fixture

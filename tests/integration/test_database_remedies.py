@@ -105,6 +105,14 @@ def test_a_statement_that_the_server_has_no_patience_for(postgresql_engine: sa.E
     assert "raise statement_timeout" in str(caught.value.hint)
 
 
+def test_a_statement_that_somebody_has_ended(postgresql_engine: sa.Engine) -> None:
+    """It has the same code, and no setting was in its way."""
+    storage = SqlAlchemyStorage(postgresql_engine)
+    with pytest.raises(StorageError, match="user request") as caught, storage.begin() as rows:
+        rows.run("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(60)", (), fetch=True)
+    assert caught.value.hint is None
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     """Nothing is lost: once there is room, work goes on."""
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'full.sqlite3'}", poolclass=sa.StaticPool)

@@ -14,6 +14,8 @@ from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.monitoring.prometheus import Exporter
 from automate_kernel.monitoring.overview import ExecutionObserver
 
+pytestmark = pytest.mark.usefixtures("always_counted")
+
 WORKFLOW = {
     "name": "order",
     "trigger": {"type": "manual"},

@@ -78,12 +78,9 @@ def test_items_lateness_and_pauses(kernel: Kernel, clock: FakeClock) -> None:
     assert found["automate_up"] == 1
 
 
-def test_counters_count_from_the_first_page_on(
-    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("always_counted")
+def test_counters_count_from_the_first_page_on(kernel: Kernel) -> None:
     """They are there with 0 before anything happens, and only ever grow."""
-    # What is counted is counted anew for each page, however long that took.
-    monkeypatch.setattr(overview, "_COUNT_SHARE", math.inf)
     exporter, log = Exporter(kernel), ActivityLog()
     work(kernel, log, "k", 0.1)
     first = samples(exporter.render())

@@ -396,6 +396,26 @@ def test_a_value_that_would_be_lost_is_an_error(annotation: Any, value: Any, say
     assert says in str(error), error
 
 
+@pytest.mark.parametrize("annotation", [dict[str, str], list[str], Optional[str]])
+def test_half_a_character_fails_what_returned_it_once(annotation: Any) -> None:
+    """The turn failed with it, so that the steps before it ran again and again."""
+    calls, half = [], "\udcff"
+    given = {dict[str, str]: {"name": half}, list[str]: [half]}.get(annotation, half)
+
+    def charge() -> None:
+        calls.append(1)
+
+    async def ending(ctx: WorkflowContext) -> Any:
+        await ctx.step(charge)
+        return given
+
+    ending.__annotations__["return"] = annotation
+    with Kernel(discover=False) as kernel:
+        execution = kernel.run(kernel.workflow(ending))
+    assert (execution.status, execution.error_code) == ("FAILED", "INVALID_ARGUMENT")
+    assert calls == [1]
+
+
 @pytest.mark.parametrize(
     ("annotation", "value", "says"),
     [

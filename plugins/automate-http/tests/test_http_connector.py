@@ -60,6 +60,12 @@ def test_get_gives_json_that_steps_can_use(server: Any, connect: Connect, run: R
         ("application/json", b"<html>", "text", "<html>"),
         ("application/json", b"[NaN]", "text", "[NaN]"),
         ("application/json", b"[" * 100_000, "text", "[" * 100_000),
+        (
+            "application/json",
+            b"[" * 900 + b'"\\u0000"' + b"]" * 900,
+            "text",
+            "[" * 900 + '"\\u0000"' + "]" * 900,
+        ),
         ("application/json", b"null", "json", None),
         ("application/json", b'{"a": ["\\u0000", "\\ud83d"]}', "json", {"a": ["\ufffd"] * 2}),
         ("image/png", b"\x89PNG\xff", "base64", base64.b64encode(b"\x89PNG\xff").decode()),

@@ -332,8 +332,9 @@ def pages_of(server: Any, contents: list[Any], *, param: str, field: str | None 
 
         query = parse_qs(urlsplit(handler.path).query)
         place = int(query.get(param, ["0"])[0])
-        body = json.dumps(contents[place] if place < len(contents) else []).encode()
-        handler.send_response(200)
+        found = contents[place] if place < len(contents) else []
+        body = json.dumps(found).encode()
+        handler.send_response(found if isinstance(found, int) else 200)
         if field == "link" and place + 1 < len(contents):
             handler.send_header(
                 "Link",
@@ -372,13 +373,19 @@ def test_numbers_and_offsets_lead_to_the_next_page(server: Any, client: Any) -> 
     assert list(client().items("/users", pages=PageNumber(size=100))) == [1, 2, 3, 4, 5]
     pages_of(server, [[], [1], []], param="page")
     assert list(client().items("/users", pages=PageNumber(size=100))) == [1]
+    # Others refuse a page after the last one.
+    pages_of(server, [[], [1, 2], 404], param="page")
+    assert list(client().items("/users", pages=PageNumber(size=100))) == [1, 2]
+    with pytest.raises(AutomateError, match="404"):
+        list(client().items("/users", pages=PageNumber(size=2)))
     pages_of(server, [[1, 2], None, [3], []], param="offset")
     assert list(client().items("/users", pages=Offset(limit=100))) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("pages", [NextLink("next", items="data"), Cursor("next", items="data")])
 @pytest.mark.parametrize(("told", "is_last"), [({"href": "/users?page=2"}, False), ([2], False),
-                                              (True, False), (None, True), ("", True), (False, True)])  # fmt: skip
+                                              (True, False), (None, True), ("", True), (False, True),
+                                              ([], True), ({}, True)])  # fmt: skip
 def test_a_next_page_that_is_told_in_another_way_is_no_last_page(
     server: Any, client: Any, pages: Any, told: Any, is_last: bool
 ) -> None:

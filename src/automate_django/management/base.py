@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,9 +18,18 @@ from automate_kernel.secrets.redaction import redact_text
 class KernelCommand(BaseCommand):
     """A command that ends with a `CommandError` without secrets, and not with a traceback."""
 
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run the command of a command line, and write out its output."""
+        try:
+            with written_output():
+                super().run_from_argv(argv)
+        except AutomateError as error:
+            self.stderr.write(redact_text(str(error)))
+            sys.exit(exit_code(error))
+
     def execute(self, *args: Any, **options: Any) -> Any:
-        """Run the command, and write out its output."""
-        with _command_errors(), written_output():
+        """Run the command."""
+        with _command_errors():
             return super().execute(*args, **options)
 
 

@@ -49,7 +49,7 @@ _REMEDIES: tuple[tuple[set[str | int], str, str], ...] = (
         "the server is starting, stopping or recovering: try again in a moment",
     ),
     (
-        {"25006", 1290, 1792, 1836}, "read-only transaction",
+        {"25006", 1792, 1836}, "read-only transaction|--read-only",
         "this server only reads, as a replica does: connect to the primary",
     ),
     (
@@ -65,7 +65,7 @@ _REMEDIES: tuple[tuple[set[str | int], str, str], ...] = (
         "create the database, or correct its name in the address",
     ),
     (
-        {"57014", 1969, 3024}, "statement timeout",
+        {1969, 3024}, "statement timeout",
         (
             "the server lets no statement take that long: raise statement_timeout (MariaDB:"
             " max_statement_time) for this user, or look for what slows the database down"

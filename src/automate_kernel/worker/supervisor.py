@@ -163,7 +163,8 @@ class Supervisor:
         if process.exitcode == 0 or self._stops:
             self._slots.remove(slot)
             # Ended by our own signal before it could handle it, it held nothing yet.
-            return process.exitcode not in (0, -signal.SIGTERM)
+            ended = {0, *(-number for number in (signal.SIGTERM, *FROM_TERMINAL))}
+            return process.exitcode not in ended
         if time.monotonic() - slot.started_at > _WELL_SECONDS:
             slot.crashes = 0
         delay = min(_LONGEST_PAUSE, self._again_seconds * 2**slot.crashes)

@@ -44,7 +44,10 @@ def read_answer(reply: Reply, returns: Any) -> Any:
 def json_of(content: bytes) -> Any:
     """Return JSON in a form that databases take; raises `ValueError` for what is none."""
     value = read_json(content)
-    return readable(value) if b"\\u" in content else value  # it stands in no other way there
+    try:
+        return readable(value) if b"\\u" in content else value  # it stands in no other way there
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def as_type(value: Any, returns: Any, reply: Reply) -> Any:

@@ -45,6 +45,10 @@ class Pages(ABC):
     def following(self, page: Page) -> Following:
         """Return the page after *page*, or None if it is the last."""
 
+    def ends_before(self, page: Page, refusal: AutomateError) -> bool:
+        """Return True if *refusal* of what follows on *page* says that nothing follows."""
+        return False
+
     def items_of(self, content: Any) -> list[Any]:
         """Return the list of items in an answer."""
         found = field_of(content, self.items) if self.items else content
@@ -68,10 +72,10 @@ class NextLink(Pages):
         """Return the URL."""
         if not self._field:
             return _linked(page.headers.get("link", ""))
-        found = _place_in(page.content, self._field)
-        if found is not None and not isinstance(found, str):
+        found = field_of(page.content, self._field)
+        if found and not isinstance(found, str):
             raise _no_place(self._field, "a URL")
-        return found
+        return found or None
 
 
 class Cursor(Pages):
@@ -83,10 +87,13 @@ class Cursor(Pages):
 
     def following(self, page: Page) -> Following:
         """Return the cursor."""
-        found = _place_in(page.content, self._field)
-        if found is not None and (not isinstance(found, (str, int, float)) or found is True):
+        found = field_of(page.content, self._field)
+        # An empty object is how PHP writes nothing; 0 is a place.
+        if found is False or found in (None, "", [], {}):
+            return None
+        if not isinstance(found, (str, int, float)) or found is True:
             raise _no_place(self._field, "text or a number")
-        return None if found is None else {self._parameter: found}
+        return {self._parameter: found}
 
 
 class PageNumber(Pages):
@@ -120,6 +127,11 @@ class PageNumber(Pages):
         # Of what came, not of what was asked for: services lower a size that they find too high.
         full = page.before / page.position if self._size is not None and page.position else 1
         return {self._parameter: self._start + page.position + 1} if page.count >= full else None
+
+    def ends_before(self, page: Page, refusal: AutomateError) -> bool:
+        """Return True for the first page if it was not full, and so may have been the last."""
+        short = self._size is not None and page.position == 0 and page.count < self._size
+        return short and refusal.code in (ErrorCodes.NOT_FOUND, ErrorCodes.INVALID_ARGUMENT)
 
 
 class Offset(Pages):
@@ -155,12 +167,6 @@ def field_of(content: Any, name: str) -> Any:
     for part in name.split("."):
         content = content.get(part) if isinstance(content, Mapping) else None
     return content
-
-
-def _place_in(content: Any, name: str) -> Any:
-    """Return what *content* says of the next page, or None if there is none."""
-    found = field_of(content, name)
-    return None if found is False or found == "" else found
 
 
 def _no_place(name: str, wanted: str) -> AutomateError:

@@ -267,12 +267,17 @@ class ServiceClient:
     ) -> AsyncIterator[tuple[Reply, list[Any]]]:
         url = first.url
         seen: set[str] = set()
-        before = 0
+        before, page = 0, None
         for position in range(max_pages):
             if str(url) in seen:
                 raise self._astray("leads to a page that was there before")
             seen.add(str(url))
-            reply = await self._answered(replace(first, url=url))
+            try:
+                reply = await self._answered(replace(first, url=url))
+            except AutomateError as refusal:
+                if page is not None and pages.ends_before(page, refusal):
+                    return
+                raise
             content = read_answer(reply, None)
             found = pages.items_of(content)
             yield reply, found

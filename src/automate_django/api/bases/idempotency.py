@@ -168,8 +168,11 @@ class IdempotentRequest:
         changes = {"lock": None, "locked_until": None, **_kept(response)}
         for connection in connections.all(initialized_only=True):
             whole = connection.settings_dict["ATOMIC_REQUESTS"] and connection.in_atomic_block
-            if whole and connection.alias != self.using:
-                # The request's transaction commits after ours, and that may fail.
+            # One that is to be rolled back has no work whose answer could be wrong.
+            if whole and connection.alias != self.using and not connection.needs_rollback:
+                # The request's transaction commits after ours, and that may fail. Until then the
+                # key is ours; whoever has lost it to another request must not commit.
+                self._update(lock, locked_until=self._soon())
                 commit = partial(self._update, lock, **changes)
                 transaction.on_commit(commit, using=connection.alias)
                 return

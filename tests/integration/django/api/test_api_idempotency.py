@@ -123,6 +123,23 @@ def test_an_answer_is_kept_once_the_request_has_committed_in_another_database(
         done.answer(lambda: Response({"id": 3}, status=201))
     assert done.answer(lambda: Response({"id": 4}, status=201)).data == {"id": 3}
 
+    def taken_over() -> Response:
+        IdempotencyRecord.objects.filter(key="late").update(lock="another")
+        return Response({"id": 5}, status=201)
+
+    def refused() -> Response:
+        transaction.set_rollback(True, using=sqlite)
+        return Response({"id": 6}, status=409)
+
+    # Before the request commits, not after it.
+    late = IdempotentRequest("owner", "late", "print", atomic=False)
+    with pytest.raises(Problem, match="is being answered"), transaction.atomic(using=sqlite):
+        late.answer(taken_over)
+        pytest.fail("its work would stay, though the key is another's")
+    for _ in range(2):  # the second time it is the kept answer
+        with transaction.atomic(using=sqlite):
+            assert IdempotentRequest("owner", "no", "print").answer(refused).data == {"id": 6}
+
 
 def test_while_it_is_answered_others_wait(world: Any, token: Any) -> None:
     """409, and when to come again."""
