@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -318,3 +319,17 @@ def test_a_port_that_is_taken_ends_the_worker(project: Project) -> None:
     assert f"can't listen on 127.0.0.1:{port}" in out
     assert project.kernel.outbox.get(item_id) is not None
     assert project.kernel.outbox.get(second).attempt_count == 0
+
+
+def test_a_note_is_written_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a worker's thread that logs meanwhile gets into the address that `mcp serve` tells."""
+    written: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    monkeypatch.setattr("sys.stderr", Stream())
+    Output().note("MCP at http://127.0.0.1:8080/mcp")
+    assert [text for text in written if text] == ["MCP at http://127.0.0.1:8080/mcp\n"]

@@ -270,7 +270,7 @@ automate --version"""
 
 
 def _say(text: str) -> None:
-    print(redact_text(text), file=sys.stderr)
+    print(f"{redact_text(text)}\n", end="", file=sys.stderr)
 
 
 def _hint(error: AutomateError) -> str | None:

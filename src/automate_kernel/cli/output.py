@@ -90,7 +90,8 @@ class Output:
 
     def note(self, text: str) -> None:
         """Print a line to standard error, beside the answer."""
-        print(text, file=sys.stderr, flush=True)
+        # In one piece: a thread that logs meanwhile would get into the line.
+        print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
     def table(
         self, columns: Collection[str], rows: Iterable[Sequence[Any]], *, empty: str = "none"
