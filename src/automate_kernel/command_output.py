@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 
@@ -49,5 +49,6 @@ def _flush() -> None:
 
 
 def _discard() -> None:
-    # Python would try, and complain, once more at its end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Python would try, and complain, once more at its end; of what is no file it knows nothing.
+    with suppress(AttributeError, OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

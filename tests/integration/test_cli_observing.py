@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from automate_kernel.cli.app import app
 from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.output import Output
 from automate_kernel.cli.overview import Watch
+from automate_kernel.command_output import written_output
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import WorkerInfo
 from automate_kernel.worker.statistics import ActivityLog
@@ -319,6 +321,16 @@ def test_a_port_that_is_taken_ends_the_worker(project: Project) -> None:
     assert f"can't listen on 127.0.0.1:{port}" in out
     assert project.kernel.outbox.get(item_id) is not None
     assert project.kernel.outbox.get(second).attempt_count == 0
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO()])
+def test_a_reader_that_has_enough_ends_a_command_whose_output_is_no_file(
+    stream: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where an application has put its own stream there: nothing else goes wrong in turn."""
+    monkeypatch.setattr("sys.stdout", stream)
+    with pytest.raises(SystemExit, match="1"), written_output():
+        raise BrokenPipeError(errno.EPIPE, "its reader is gone")
 
 
 def test_a_note_is_written_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
