@@ -98,9 +98,11 @@ class ScriptedService:
 
 def scripted_model(url: str) -> OpenAIChatModel:
     """The model behind *url*; errors are left to the kernel."""
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-    client = AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+    # Its own would be closed as it is collected: by whichever loop runs then, with an error.
+    http = DefaultAsyncHttpxClient()
+    client = AsyncOpenAI(base_url=url, api_key="none", max_retries=0, http_client=http)
     return OpenAIChatModel("scripted", provider=OpenAIProvider(openai_client=client))
 
 
