@@ -98,6 +98,14 @@ def test_commands_to_copy_are_right_for_a_folder_with_spaces(tmp_path: Path) -> 
     assert f"pip install -e '{folder}'" in PluginProject.at(folder).install_hint
 
 
+def test_a_key_that_is_installed_already_is_told(tmp_path: Path) -> None:
+    """It is made all the same: it may be meant to take the other's place."""
+    made = CliRunner().invoke(app, ["plugins", "new", "http", "--directory", str(tmp_path)])
+    assert (made.exit_code, (tmp_path / "automate-http").is_dir()) == (0, True)
+    assert "connector http of automate-http is installed here" in made.stderr
+    assert Scaffold.named("http", ["filter"]).namesakes() == []
+
+
 @pytest.mark.parametrize("kinds", [["conector"], ["connector", "provider"]])
 def test_kinds_of_no_use_are_refused(kinds: list[str]) -> None:
     """One that there isn't, and two that would share their names."""

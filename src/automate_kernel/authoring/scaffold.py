@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from automate_kernel.errors import ConfigError
@@ -110,6 +111,15 @@ class Scaffold:
     def package(self) -> str:
         """The package's name: ``automate_acme_mail``."""
         return f"automate_{self.name}"
+
+    def namesakes(self) -> list[str]:
+        """Return what is installed with the same key, as ``connector slack of automate-slack``."""
+        return [
+            f"{known.kind} {self.name} of {each.dist.name}"
+            for known in map(SCAFFOLD_KINDS.__getitem__, self.kinds)
+            for each in entry_points(group=known.group, name=self.name)
+            if each.dist is not None
+        ]
 
     def write(self, parent: Path) -> Path:
         """

@@ -61,6 +61,8 @@ def new(
     out.line("  pytest")
     out.line("  pip install -e .   (or: uv pip install -e .)")
     out.line("  automate plugins manifest && automate plugins check")
+    for each in scaffold.namesakes():
+        out.note(f"note: {each} is installed here; where both are, the setting winners decides")
 
 
 @app.called(

@@ -111,7 +111,8 @@ def _found(plugins: Plugins, key: str) -> PluginRecord:
         each for each in plugins.records(kind or None) if each.key == name and not each.replaced_by
     ]
     if not records:
-        near = meant(name, [record.key for record in plugins.records()])
+        keys = [record.key for record in plugins.records()]
+        near = meant(name, keys) or meant(name.partition(".")[0], keys)  # of one of its operations
         hint = f"did you mean {near}?" if near else "automate plugins ls lists them"
         raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no plugin {name!r}", hint=hint)
     if len(records) > 1:
