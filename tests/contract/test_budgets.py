@@ -43,9 +43,9 @@ def test_no_order_of_calls_passes_the_budget(calls: list[tuple[int, int]]) -> No
         open_.append((reservation, most, most * percent // 100))
 
 
-def test_threads_that_ask_at_once_get_what_there_is_and_no_more(storage: Any) -> None:
+def test_threads_that_ask_at_once_get_what_there_is_and_no_more(clocked_storage: Any) -> None:
     budgets, whole = (
-        Budgets(storage),
+        Budgets(clocked_storage),
         SpendingLimit(name="llm", limits={"US dollars": Decimal("1.0")}),
     )
     granted: list[Reservation] = []
@@ -93,8 +93,8 @@ def test_what_others_have_reserved_is_worth_another_attempt(
         budgets.reserve([limit], most)
 
 
-def test_a_refusal_reserves_nothing_and_says_what_is_spent(storage: Any) -> None:
-    budgets = Budgets(storage)
+def test_a_refusal_reserves_nothing_and_says_what_is_spent(clocked_storage: Any) -> None:
+    budgets = Budgets(clocked_storage)
     small = SpendingLimit(name="llm", limits={"tokens": 100}, tenant_id="beta")
     budgets.settle(budgets.reserve([ACME], {"tokens": 600}), {"tokens": 580})
     budgets.reserve([ACME], {"tokens": 100})
@@ -129,9 +129,9 @@ def test_who_looks_waits_for_nobody_who_writes(tmp_path: Path) -> None:
     assert account.spent == {"tokens": 7}
 
 
-def test_a_refusal_tells_what_is_with_reservations_of_the_dead(storage: Any) -> None:
+def test_a_refusal_tells_what_is_with_reservations_of_the_dead(clocked_storage: Any) -> None:
     """To wait until they have ended is no remedy: they count as spent then."""
-    budgets = Budgets(storage)
+    budgets = Budgets(clocked_storage)
     with pytest.raises(AutomateError) as alone:
         budgets.reserve([ACME], {"tokens": 1_001})
     budgets.reserve([ACME], {"tokens": 600})

@@ -921,6 +921,19 @@ def test_a_bug_of_ours_says_how_to_report_it(project, monkeypatch: pytest.Monkey
     assert "--debug" in result.stderr
 
 
+def test_memory_that_ends_is_no_bug_of_ours(project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To report it would help nobody."""
+    from automate_kernel.cli.session import Session
+
+    def exhausted(self: Session) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Session, "plain", property(exhausted))
+    result = project.run("outbox", "ls", code=1)
+    assert "error: there is not enough memory" in result.stderr
+    assert "report" not in result.stderr
+
+
 def test_another_databases_tables_are_made_by_db_create(project, postgresql_url: str) -> None:
     """Not by themselves, as migrations may be meant to; the way is told."""
     result = project.run("emit", "x.y", "--database", postgresql_url, code=1)

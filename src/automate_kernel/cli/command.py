@@ -252,6 +252,10 @@ def reporting(*, debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         _say("interrupted")
         raise typer.Exit(_INTERRUPTED) from None
+    except MemoryError:
+        _say("error: there is not enough memory for this")
+        _say("hint: ask for less at once, or give the process more memory")
+        raise typer.Exit(_FAILED) from None
     except Exception as error:
         if type(error).__module__.startswith(("typer", "click")):
             raise  # its own way of ending
