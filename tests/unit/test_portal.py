@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -142,3 +143,57 @@ def test_closing_ends_what_runs(portal: Portal) -> None:
     assert isinstance(errors[0], CancelledError)
     portal.close()
     assert portal.run(give(1)) == 1
+
+
+def test_closing_closes_the_generators(portal: Portal, caplog: pytest.LogCaptureFixture) -> None:
+    """Also those that nobody holds: each has its `finally`, and no task is left in the middle."""
+    ended, kept = [], []
+
+    async def rows(name: str) -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)  # as to give a connection back does
+            ended.append(name)
+
+    async def nested() -> AsyncIterator[int]:
+        async for each in rows("nested"):
+            yield each
+
+    async def wait_within(name: str, begun: threading.Event) -> None:
+        async for _ in rows(name):
+            await wait_for_ever(begun)
+
+    async def keep() -> None:
+        for each in (rows("kept"), nested()):
+            kept.append(each)
+            await each.__anext__()
+
+    portal.run(keep())
+    begun = threading.Event()
+    portal.call_soon(lambda: kept.append(asyncio.ensure_future(wait_within("waiting", begun))))
+    assert begun.wait(PATIENCE)
+    portal.close()
+    kept.clear()
+    gc.collect()
+    assert sorted(ended) == ["kept", "nested", "waiting"]
+    assert [each for each in caplog.records if "destroyed" in each.getMessage()] == []
+
+
+def test_a_call_meets_the_closing(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has begun before the end, which cancels it, or it is another loop's: it never hangs."""
+    give_to_loop = asyncio.run_coroutine_threadsafe
+    closing = threading.Thread(target=portal.close)
+
+    def late(work: Any, loop: Any) -> Any:
+        if not closing.ident and threading.current_thread() is not closing:
+            closing.start()
+            closing.join(0.3)
+        return give_to_loop(work, loop)
+
+    portal.run(give(1))
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", late)
+    with pytest.raises(CancelledError):
+        portal.run(wait_for_ever(), PATIENCE)
+    closing.join(PATIENCE)
+    assert not closing.is_alive()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import threading
 from typing import Any
@@ -393,6 +395,29 @@ def test_a_cancelled_run_stops_and_leaves_no_thread(kernel):
         if each.name == "automate-agent":
             each.join(20)
             assert not each.is_alive()
+
+
+def test_what_instructions_leave_running_ends_with_their_agent(kernel, caplog):
+    """As with ``asyncio.run``: its `finally` runs, and no task is left in the middle."""
+    agent, left, ended = Agent(TestModel(custom_output_text="done"), name="a"), [], []
+
+    @agent.instructions
+    async def look() -> str:
+        async def forever() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append("look")
+
+        left.append(asyncio.ensure_future(forever()))
+        await asyncio.sleep(0)
+        return "Be kind."
+
+    assert kernel.run(running(kernel, agent), "go").output == "done"
+    assert left and len(ended) == len(left)
+    left.clear()
+    gc.collect()
+    assert [each for each in caplog.records if "destroyed" in each.getMessage()] == []
 
 
 def test_a_tool_may_ask_for_an_approval_while_it_runs(kernel):

@@ -11,10 +11,11 @@ from typing import TypeVar, cast
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.forks import renew_in_children
 from automate_kernel.operations.interruption import mark_thread
-from automate_kernel.secrets.logs import log_loop_errors
+from automate_kernel.operations.loop_thread import LoopThread
 
 T = TypeVar("T")
-_END_SECONDS = 5.0
+# How long what runs may take over its cancellation.
+_END_SECONDS = 10.0
 
 
 class Portal:
@@ -25,8 +26,7 @@ class Portal:
     """
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._loop: LoopThread | None = None
         self.renew()
         renew_in_children(self)
 
@@ -34,7 +34,7 @@ class Portal:
         """Forget the loop, whose thread is another process's."""
         self._lock = threading.Lock()
         # Not closed: its selector is shared with the parent.
-        self._loop = self._thread = None
+        self._loop = None
 
     def run(self, work: Awaitable[T], timeout: float | None = None) -> T:
         """
@@ -43,8 +43,12 @@ class Portal:
         Then it cancels the work and raises ``DEADLINE_EXCEEDED``. A call from the portal's own
         loop is refused, because it would wait for itself for ever.
         """
-        loop = self._running_loop()
-        if threading.current_thread() is self._thread:
+        with self._lock:
+            loop = self._running_loop()
+            # Under the lock: to a loop that has ended meanwhile it would be given in vain.
+            if not (here := loop.runs_here()):
+                future = asyncio.run_coroutine_threadsafe(contained(work), loop.loop)
+        if here:
             if asyncio.iscoroutine(work):
                 work.close()
             raise AutomateError(
@@ -52,7 +56,6 @@ class Portal:
                 "invoke() was called from an async action",
                 hint="await kernel.ainvoke(...) there",
             )
-        future = asyncio.run_coroutine_threadsafe(contained(work), loop)
         try:
             result, error = future.result(timeout)
         except FutureTimeoutError:
@@ -66,29 +69,20 @@ class Portal:
 
     def call_soon(self, function: Callable[..., object], *arguments: object) -> None:
         """Call *function* on the loop, soon; it may create tasks there."""
-        self._running_loop().call_soon_threadsafe(function, *arguments)
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            loop = self._loop
-            if loop is None:
-                loop = self._loop = asyncio.new_event_loop()
-                log_loop_errors(loop)
-                self._thread = threading.Thread(
-                    target=loop.run_forever, name="automate-portal", daemon=True
-                )
-                self._thread.start()
-            return loop
+            self._running_loop().loop.call_soon_threadsafe(function, *arguments)
+
+    def _running_loop(self) -> LoopThread:
+        if self._loop is None:
+            self._loop = LoopThread("automate-portal")
+        return self._loop
 
     def close(self) -> None:
         """End the loop and its thread."""
         with self._lock:
             loop, self._loop = self._loop, None
-        if loop is not None and self._thread is not None:
-            loop.call_soon_threadsafe(lambda: loop.create_task(_end(loop)))
-            self._thread.join(_END_SECONDS + 1)
-            if not self._thread.is_alive():
-                loop.close()
+        if loop is not None:
+            loop.end(_END_SECONDS)
 
 
 async def contained(work: Awaitable[T]) -> tuple[T | None, BaseException | None]:
@@ -106,13 +100,3 @@ async def contained(work: Awaitable[T]) -> tuple[T | None, BaseException | None]
         if isinstance(error, KeyboardInterrupt):
             mark_thread(error)
         return None, error
-
-
-async def _end(loop: asyncio.AbstractEventLoop) -> None:
-    # Cancelled, so that no thread waits for a result which will not come.
-    running = asyncio.all_tasks(loop) - {asyncio.current_task()}
-    for task in running:
-        task.cancel()
-    if running:
-        await asyncio.wait(running, timeout=_END_SECONDS)
-    loop.stop()

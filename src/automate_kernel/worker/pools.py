@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from automate_kernel.operations.loop_thread import LoopThread
 from automate_kernel.outbox.item import Result
-from automate_kernel.secrets.logs import get_logger, log_loop_errors
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.in_flight import Ended, Task
 
 logger: logging.Logger = get_logger(__name__)
@@ -87,13 +88,9 @@ class LoopPool:
         self._slots, self._run, self._done = slots, run, done
         self._held = 0
         self._lock = threading.Lock()
-        self._loop = asyncio.new_event_loop()
-        log_loop_errors(self._loop)
+        self._thread = LoopThread("automate-loop")
+        self._loop = self._thread.loop
         self._running: set[asyncio.Task[None]] = set()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="automate-loop", daemon=True
-        )
-        self._thread.start()
 
     def free(self) -> int:
         """Return the number of free slots."""
@@ -126,16 +123,5 @@ class LoopPool:
 
     def stop(self) -> None:
         """Cancel the running handlers and end the loop."""
-        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._end()))
-        self._thread.join(_STOP_SECONDS)
-        if self._thread.is_alive():
+        if not self._thread.end(_STOP_SECONDS):
             logger.warning("an async handler blocks the event loop, which is left behind")
-        else:
-            self._loop.close()
-
-    async def _end(self) -> None:
-        for running in list(self._running):
-            running.cancel()
-        if self._running:
-            await asyncio.wait(list(self._running), timeout=_STOP_SECONDS / 2)
-        self._loop.stop()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+from automate_kernel.operations.loop_thread import LoopThread
 
 USER, PASSWORD = "ada", "correct-horse-7Qm2xVb91t"
 SECRETS = {"PASSWORD": PASSWORD, "S3_SECRET": "canary-s3-7Qm2xVb91t"}
@@ -38,9 +39,7 @@ class SftpServer:
         self.host_key = asyncssh.generate_private_key("ssh-ed25519")
         self.user_key = asyncssh.generate_private_key("ssh-ed25519")
         self._files = files or asyncssh.SFTPServer
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
+        self._thread = LoopThread("sftp")
         self.port = self._run(self._listen())
 
     @property
@@ -60,9 +59,7 @@ class SftpServer:
 
     def stop(self) -> None:
         self._run(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        assert self._thread.end(40)
 
     async def _listen(self) -> int:
         server, root, files = self, str(self.root), self._files
@@ -99,10 +96,9 @@ class SftpServer:
     async def _end(self) -> None:
         self._server.close()
         await self._cut()
-        await asyncio.sleep(0)
 
     def _run(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._thread.loop).result(40)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from automate_kernel import AutomateError, ErrorCodes, WorkflowContext
+from automate_kernel.operations.loop_thread import leave_nothing
 
 logger: logging.Logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -122,7 +123,7 @@ class AgentLoop(Generic[T]):
                 self._ended = loop.run_until_complete(self._task), None
             finally:
                 self._left = True  # tasks that are left over have nothing begun
-                loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.run_until_complete(leave_nothing(_LEAVE_SECONDS / 2))
                 loop.close()
         except BaseException as error:
             self._ended = None, error
