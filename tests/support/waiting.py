@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 PATIENCE = 20.0
 
 
@@ -23,3 +25,14 @@ def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
         looked += 1
         assert looked < seconds * 100, "it did not happen"
         tick.wait(0.01)
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """Return what *call* returns in less than *seconds*, of three times: a machine may pause."""
+    for _ in range(3):
+        began = time.monotonic()
+        result = call()
+        took = time.monotonic() - began
+        if took < seconds:
+            return result
+    raise AssertionError(f"it took {took:.1f} seconds")
