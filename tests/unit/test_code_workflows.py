@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import pytest
 from waiting import PATIENCE
+from logged import logged
 from workers import working
 from automate_kernel import (
     Automation,
@@ -1037,7 +1038,7 @@ def test_steps_on_the_way_out_are_not_begun_when_a_workflow_is_left(
     execution = kernel.run("tidy", patience=20)
     assert execution.output == "done", execution.error
     assert calls == [("reserve", ["tidied"])] and len(seen) == 3
-    assert [each for each in caplog.records if each.levelname != "DEBUG"] == []
+    assert logged(caplog, "automate_kernel.workflows", "automate_kernel.worker") == []
     assert_no_workflow_has_a_thread()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from logged import logged
 from automate_kernel import Kernel
 from automate_kernel.connectors import Connector
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, TemplateError
@@ -203,7 +204,8 @@ def test_a_broken_plugin_harms_nobody_else(
     with pytest.raises(PluginError, match=r"'bad' from two-plugins 1\.0 is broken") as caught:
         plugins.get("connector", "bad")
     assert remedy in str(caught.value)
-    assert len([r for r in caplog.records if r.levelname == "ERROR"]) == 1, "logged once"
+    told = [each for each in logged(caplog, "automate_kernel.plugins") if "is broken" in each]
+    assert len(told) == 1, "logged once"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +268,7 @@ def test_a_connector_and_a_provider_of_one_key_are_told(caplog: pytest.LogCaptur
     assert "a connector and a provider 'twin'" in caplog.text
     caplog.clear()
     Kernel(plugins=[One], discover=False)
-    assert caplog.text == ""
+    assert logged(caplog, "automate_kernel.plugins", "automate_kernel.kernel") == []
 
 
 def test_ctrl_c_at_import_still_interrupts(install: Install) -> None:
@@ -916,11 +918,13 @@ def test_config_of_no_plugin_is_told(caplog: pytest.LogCaptureFixture) -> None:
     config = {"slak": {"token": "t"}, "crm": {}, "slack": {}}
     kernel = Kernel(plugins=[Slack], config=config, discover=False)
     slip = "config has 'slak', which is no connector and no provider (did you mean 'slack'?)"
-    assert caplog.messages == [slip]
+    told = ("automate_kernel.plugins", "automate_kernel.kernel")
+    assert logged(caplog, *told) == [slip]
     kernel.worker()
-    assert caplog.messages[1:] == [slip, "config has 'crm', which is no connector and no provider"]
+    later = logged(caplog, *told)[1:]
+    assert later == [slip, "config has 'crm', which is no connector and no provider"]
     found = [each.text for each in plugin_findings(kernel) if each.state == "warn"]
-    assert found == caplog.messages[1:]
+    assert found == later
     assert "token" not in " ".join(found)
 
 

@@ -19,6 +19,7 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.secrets import SecretsBackend
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.monitoring.logs import configure_logging
+from automate_kernel.operations.invoker import logger as invoker_logger
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE, group_of, trace_of
 
@@ -235,7 +236,7 @@ def test_a_bug_under_invoke_tells_where(kernel: Kernel, caplog: pytest.LogCaptur
     assert "in act" in (error.trace or "")
     assert (error.group or "").startswith("KeyError in ")
     assert error.__cause__ is None
-    (record,) = (r for r in caplog.records if r.levelno == logging.ERROR)
+    (record,) = (r for r in caplog.records if r.name == invoker_logger.name)
     shown = logging.Formatter().format(record)
     assert "in act" in shown
     printed = "".join(traceback.format_exception(error))

@@ -5,6 +5,7 @@ from asyncio import CancelledError
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from logged import logged
 from automate_kernel import AutomateError, Connector, ErrorCodes, Kernel, TriggerSpec
 from automate_kernel.webhooks import GitHubSignature
 
@@ -96,7 +97,8 @@ def test_the_log_says_why_a_webhook_is_refused(caplog, members, says):
     """And its sender doesn't learn it."""
     with pytest.raises(AutomateError) as caught:
         kernel_of(**members).receive_webhook("hub", "push", {}, b"{}")
-    assert caplog.messages[-1] == f"webhook hub.push refused: {says}"
+    told = logged(caplog, "automate_kernel.webhooks")
+    assert told[-1] == f"webhook hub.push refused: {says}"
     assert str(caught.value) == "the webhook was refused"
 
 
@@ -105,5 +107,6 @@ def test_a_stranger_writes_little_into_the_log(caplog):
     kernel = Kernel(plugins=[], secrets={}, discover=False)
     with pytest.raises(AutomateError):
         kernel.receive_webhook("a" * 50_000, "b" * 50_000, {}, b"{}")
-    assert "aaa" in caplog.text
-    assert len(caplog.text) < 2_000
+    told = "\n".join(logged(caplog, "automate_kernel.webhooks"))
+    assert "aaa" in told
+    assert len(told) < 2_000

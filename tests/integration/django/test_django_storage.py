@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from logged import logged
 from automate_django.outbox import SkipLockedClaimOutboxStore
 from automate_django.storage import DjangoStorage
 from automate_kernel.errors import ConfigError, LeaseLostError, PayloadError, StorageError
@@ -117,13 +118,13 @@ def test_a_block_of_another_database_is_none_of_ours(
     store = SkipLockedClaimOutboxStore()
     with transaction.atomic(using=postgresql):
         store.enqueue("inside")
-    assert not caplog.records
+    assert not logged(caplog, "automate_django")
     sent = []
     with pytest.raises(Undo), transaction.atomic(using="default"):
         sent += [store.enqueue("beside"), store.enqueue("beside")]
         raise Undo
     assert all(store.get(item_id) for item_id in sent)
-    (told,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    (told,) = logged(caplog, "automate_django")
     assert "database 'default'" in told
     assert "atomic(using='postgresql')" in told
 
