@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from machines import no_more_threads
 from waiting import PATIENCE, Gate, until
 from automate_kernel import signals
 from automate_kernel.kernel import Kernel
@@ -166,6 +167,23 @@ def test_nothing_is_lost_when_receivers_are_too_slow(monkeypatch: pytest.MonkeyP
         sending.join(PATIENCE)
         announcer.stop(PATIENCE)
     assert heard == list(range(10))
+
+
+@pytest.mark.parametrize("later", [[], [2]], ids=["at the end", "with the next one"])
+def test_signals_wait_until_the_machine_has_a_thread_for_them(later: list[int]) -> None:
+    """None is lost, and nothing waits for ever once there are many."""
+    announcer, heard = Announcer(), list[int]()
+
+    def note(sender: Any, number: int) -> None:
+        heard.append(number)
+
+    with SOMETHING.connected_to(note):
+        with no_more_threads(signals.THREAD):
+            announcer.send(SOMETHING, None, number=1)
+        for number in later:
+            announcer.send(SOMETHING, None, number=number)
+        announcer.stop(PATIENCE)
+    assert heard == [1, *later]
 
 
 def test_signals_of_large_executions_do_not_fill_the_memory() -> None:

@@ -448,6 +448,30 @@ def test_a_stop_hands_back_what_has_not_begun(store: RowsOutboxStore) -> None:
     assert {store.get(one).attempt_count for one in ids[31:]} == {0}  # type: ignore[union-attr]
 
 
+def test_a_stop_ends_the_watch_that_is_about_to_rest(
+    store: RowsOutboxStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has stopped leaves no thread."""
+    monkeypatch.setattr(plain_pool, "_LOOKS_AT_NOTHING", 0)
+    quick = Noting()
+    run = Running(store, quick.handler)
+
+    class Busy(threading.Event):
+        def clear(self) -> None:
+            run.stop()
+            super().clear()
+
+    quick.settle(run)
+    pool, busy = run.worker._plain.in_place, Busy()
+    watcher, resting = pool._watcher, pool._busy
+    assert watcher is not None
+    busy.set()
+    pool._busy = busy
+    resting.set()
+    watcher.join(PATIENCE)
+    assert not watcher.is_alive()
+
+
 def test_a_cancelled_call_in_place_sees_it(store: RowsOutboxStore) -> None:
     """Even if it overran, and others of its batch are not cancelled with it."""
     began = Gate()

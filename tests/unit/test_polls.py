@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
+from machines import no_more_threads
 from waiting import until
 from automate_kernel import AutomateError, ConfigError, Connector, Kernel
 from automate_kernel.connectors import PolledEvent, PollResult, TriggerSpec, poll
@@ -216,6 +217,16 @@ def test_a_worker_polls_beside_its_other_work(open_kernel: Open, sheet: Sheet) -
             break
         threading.Event().wait(0.01)
     assert started(kernel) == ["a"]
+
+
+def test_a_machine_without_threads_has_the_next_tick_call(sheet: Sheet, clock: FakeClock) -> None:
+    """What was claimed is not left, and the worker goes on to poll."""
+    sheet.rows = ["a"]
+    with kernel_on(MemoryStorage(clock), sheet) as kernel:
+        with no_more_threads("automate-poll"), pytest.raises(RuntimeError, match="thread"):
+            kernel._poller.tick()
+        kernel._poller.tick()
+        until(lambda: started(kernel) == ["a"])
 
 
 def test_a_claim_that_ran_out_saves_nothing(

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
+from machines import no_more_threads
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.portal import Portal
 
@@ -197,3 +198,12 @@ def test_a_call_meets_the_closing(portal: Portal, monkeypatch: pytest.MonkeyPatc
         portal.run(wait_for_ever(), PATIENCE)
     closing.join(PATIENCE)
     assert not closing.is_alive()
+
+
+def test_a_machine_without_threads_has_the_next_call_begin_one(portal: Portal) -> None:
+    """Only the call that found none fails; those after it would wait for ever."""
+    refused = give(1)
+    with no_more_threads("automate-portal"), pytest.raises(RuntimeError, match="thread"):
+        portal.run(refused)
+    refused.close()
+    assert portal.run(give(1), timeout=PATIENCE) == 1

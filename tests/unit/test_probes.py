@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from machines import no_more_threads
 from ports import free_ports
 from waiting import PATIENCE, until
 from automate_kernel import ConfigError, Kernel, StorageError
 from automate_kernel.worker import Worker
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.http import pages
+from automate_kernel.http.answers import HttpAnswer
 from automate_kernel.http import probes as serving
 from automate_kernel.monitoring.health import ProcessesProbe, WorkerProbe, keep_reporting
 from automate_kernel.http.probes import Probes
@@ -208,6 +210,16 @@ def test_a_database_that_does_not_answer_holds_up_no_liveness(
             assert get(f"{health}/healthz")[0] == 200
             hang.set()
             until(lambda: get(f"{metrics}/metrics")[0] == 200)
+
+
+def test_a_machine_without_threads_has_the_next_page_begin_one() -> None:
+    """An orchestrator that hears of a late database for ever would end the worker."""
+    thread = pages.PageThread()
+    page = pages.HttpPage(lambda: HttpAnswer(200, ""), HttpAnswer(503, ""))
+    with no_more_threads("automate-pages"), pytest.raises(RuntimeError, match="thread"):
+        thread.answer(page)
+    assert thread.answer(page).status == 200
+    thread.close()
 
 
 def test_a_port_that_is_taken_is_told_of(kernel: Kernel) -> None:

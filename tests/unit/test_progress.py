@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from machines import no_more_threads
 from waiting import PATIENCE, Gate, until
 from workers import working
 import sqlalchemy as sa
@@ -127,6 +128,25 @@ def test_progress_is_seen_while_the_call_runs(storage: Storage, kind: str) -> No
     assert run is not None
     assert (run.status, run.output, run.attempts) == (StepStatus.COMPLETED, "done", 1)
     assert run.progress == {"value": {"page": 2}, "message": None}
+
+
+def test_a_machine_without_threads_shows_the_next_report(kernel: Kernel) -> None:
+    """And the call that reports does not fail for it."""
+    end = Gate()
+
+    def work(call: Call) -> None:
+        with no_more_threads("automate-progress"):
+            call.progress(1)
+        call.progress(2)
+        end.pass_()
+
+    reporting(kernel, "def", work)
+    add(kernel, STEP_A)
+    with working(kernel):
+        one = kernel.start("flow")
+        until(lambda: seen(kernel, one) == {"value": 2, "message": None})
+        end.set()
+        until(lambda: kernel.executions.get(one).status is ExecutionStatus.COMPLETED)  # type: ignore[union-attr]
 
 
 def test_a_run_in_this_thread_shows_it_too(storage: Storage) -> None:

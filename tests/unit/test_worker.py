@@ -32,13 +32,14 @@ from automate_kernel.worker.in_flight import InFlight
 from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.worker import Flag
 from automate_kernel.outbox.item import OutcomeRecorded
+from automate_kernel.outbox.limits import Limit
 from automate_kernel.worker.handler import Handler, Snooze, should_stop
 from automate_kernel.worker.heartbeat import Heartbeat
 from automate_kernel.worker.inline import run_inline
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.worker import Worker
-from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage import MemoryStorage, memory
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.testing.clock import FakeClock
@@ -336,6 +337,46 @@ def test_what_a_host_froze_stays_frozen(store: RowsOutboxStore) -> None:
         assert gc.get_freeze_count() >= before
     finally:
         gc.unfreeze()
+
+
+def test_an_end_wakes_a_worker_that_is_about_to_wait(
+    store: RowsOutboxStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a limit keeps back begins then, and not at the next poll."""
+    go, noted, waits, second = Gate(), Gate(), Gate(), Gate()
+    wait, ids = memory._Bell.wait, store.enqueue_many([NewItem("k")] * 2)
+
+    class Late(Worker):
+        """Its acknowledger is held up just as it has seen whether the fetcher waits."""
+
+        @property
+        def _looks_when_freed(self) -> bool:
+            looks = super()._looks_when_freed
+            if threading.current_thread().name == "automate-acknowledger":
+                noted.set()
+                until(lambda: waits.is_set() or second.is_set())
+            return looks
+
+    def look_ahead() -> float:
+        go.set()
+        noted.pass_()
+        return 0.0
+
+    def wait_for_bell(bell: Any, timeout: float) -> bool:
+        waits.set()
+        return wait(bell, timeout)
+
+    def handle(one: OutboxItem) -> None:
+        if one.id == ids[1]:
+            second.set()
+        go.pass_()
+
+    monkeypatch.setattr(store, "next_due_seconds", look_ahead)
+    monkeypatch.setattr(memory._Bell, "wait", wait_for_bell)
+    limit = Limit("k", concurrency=1, declared=True)
+    run = Running(Late(store, [Handler("k", handle, limit=limit)], poll_seconds=600.0))
+    until(lambda: ended(store, ids))
+    run.stopped()
 
 
 def test_a_new_item_wakes_an_idle_worker(store: RowsOutboxStore) -> None:

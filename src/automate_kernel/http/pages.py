@@ -95,10 +95,9 @@ class PageThread:
         with self._lock:
             # Not before: the process may fork before its first request.
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="automate-pages", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="automate-pages", daemon=True)
+                thread.start()  # or fails: then the next page tries again
+                self._thread = thread
         return future
 
     def _work(self) -> None:

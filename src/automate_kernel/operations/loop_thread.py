@@ -19,7 +19,11 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         log_loop_errors(self.loop)
         self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self.loop.close()  # the machine has no more threads
+            raise
 
     def runs_here(self) -> bool:
         """Return whether the caller is on the loop's thread."""

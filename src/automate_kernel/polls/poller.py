@@ -232,15 +232,14 @@ class Poller:
             free = _THREADS - self._busy
         claimed = self._claim(free) if free > 0 else []
         for each in claimed:
-            with self._lock:
-                self._busy += 1
-                begins = self._threads < self._busy
-                self._threads += begins
             self._claimed.put(each)
-            if begins:
+        with self._lock:
+            self._busy += len(claimed)
+            while self._threads < self._busy:
                 # A daemon: a service that hangs keeps no worker from ending. Another worker goes on
-                # once the claim has run out.
+                # once the claim has run out. It may fail to start: then the next tick tries again.
                 threading.Thread(target=self._work, name="automate-poll", daemon=True).start()
+                self._threads += 1
         return len(claimed)
 
     def run_due(self) -> int:

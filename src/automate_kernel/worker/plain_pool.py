@@ -365,7 +365,7 @@ class InPlacePool:
             if idle > _LOOKS_AT_NOTHING:
                 idle = 0
                 self._busy.clear()
-                if self._running is None:
+                if self._running is None and not self._stopped.is_set():
                     self._busy.wait()
 
     def _take_over(self, batch: Batch, slow: Task) -> None:

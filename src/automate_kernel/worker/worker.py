@@ -515,10 +515,11 @@ class Worker:
         return self._claimer.full or self._kept_back
 
     def _on_freed(self) -> None:
-        if self._looks_when_freed:
-            self._wake()
-        else:
-            self._freed.set()
+        # First: the fetcher may be about to look for this, and then to wait for a wake-up.
+        self._freed.set()
+        wakeup = self._wakeup
+        if wakeup is not None and self._looks_when_freed:
+            wakeup.wake()
 
     # -- running -------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from copy import copy
 from queue import Empty, Full, Queue
@@ -129,8 +130,8 @@ class Announcer:
         self, name: str, function: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]
     ) -> None:
         entry = copy_context(), function, given, named
-        self._start()
         while not self._stopped.is_set():
+            self._start()
             try:
                 self._waiting.put(entry, timeout=_LOOK_SECONDS)
             except Full:
@@ -142,10 +143,11 @@ class Announcer:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._serve, name=signals.THREAD, daemon=True
-                    )
-                    self._thread.start()
+                    thread = threading.Thread(target=self._serve, name=signals.THREAD, daemon=True)
+                    # Where the machine has no more threads, the next signal tries again.
+                    with suppress(RuntimeError):
+                        thread.start()
+                        self._thread = thread
 
     def _serve(self) -> None:
         while (entry := self._waiting.get()) is not None:
@@ -157,6 +159,8 @@ class Announcer:
 
     def stop(self, seconds: float) -> None:
         """Send what waits, for at most *seconds*; then drop the rest, with a warning."""
+        if len(self._waiting):
+            self._start()
         thread, deadline = self._thread, time.monotonic() + seconds
         if thread is None:
             return

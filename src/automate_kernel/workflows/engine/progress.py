@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from automate_kernel.forks import renew_in_children
@@ -94,10 +95,12 @@ class ProgressWriter:
         """Have *report* written soon."""
         with self._lock:
             self._new[report] = None
-            if self._writing:
-                return
-            self._writing = True
-        threading.Thread(target=self._serve, name="automate-progress", daemon=True).start()
+            if not self._writing:
+                thread = threading.Thread(target=self._serve, name="automate-progress", daemon=True)
+                # Where the machine has no more threads, the next report tries again.
+                with suppress(RuntimeError):
+                    thread.start()
+                    self._writing = True
 
     def flush(self, report: StepReport) -> None:
         """Write *report* now, unless that is done; that the thread has begun to is not enough."""
