@@ -820,6 +820,67 @@ def test_one_that_has_begun_is_left_alone(open_kernel: Open, clock: FakeClock, h
     assert kernel.start("w", {"n": 4}) == second
 
 
+@pytest.mark.parametrize("how", ["execution", "workflow"])
+def test_one_that_is_paused_before_it_begins_takes_the_last_event(
+    open_kernel: Open, clock: FakeClock, how: str
+) -> None:
+    """It begins once it may, with that; it is neither doubled nor left with an old one."""
+    ran: list[int] = []
+
+    def note(n: int) -> None:
+        ran.append(n)
+
+    options = {"debounce": {"for": "30s"}, "step": {"input": {"n": "{{ event.payload.n }}"}}}
+    kernel = open_kernel(note, **options)
+    first = kernel.start("w", {"n": 1})
+    if how == "execution":
+        assert kernel.executions.pause(first)
+    else:
+        assert kernel.workflows.pause("w")
+    for n in (2, 3, 4):  # before and after a worker has put it back
+        assert kernel.start("w", {"n": n}) == first
+        clock.advance(31)
+        kernel.run_until_idle()
+    assert ran == []
+    if how == "execution":
+        assert kernel.executions.unpause(first)
+    else:
+        assert kernel.workflows.resume("w")
+    kernel.run_until_idle()
+    assert (ran, statuses(kernel)) == ([4], {"COMPLETED": 1})
+
+
+@pytest.mark.parametrize("how", ["resume", "resume from", "retry_step", "paused"])
+def test_one_that_goes_on_keeps_its_event(open_kernel: Open, clock: FakeClock, how: str) -> None:
+    """What it has done was for its own event: the next one begins another execution."""
+    broken = [True]
+
+    def do(n: int) -> None:
+        if broken:
+            raise AutomateError(ErrorCodes.FAILED_PRECONDITION, "broken")
+
+    kernel = open_kernel(do, debounce={"for": "5s"}, step={"input": {"n": "{{ event.payload.n }}"}})
+    first = kernel.start("w", {"n": 1})
+    clock.advance(5)
+    kernel.run_until_idle()
+    assert see(kernel, first).status is ExecutionStatus.FAILED
+    broken.clear()
+    if how == "retry_step":
+        assert kernel.executions.retry_step(first, "a")
+    else:
+        assert kernel.executions.resume(first, step_id="a" if how == "resume from" else None)
+    if how == "paused":
+        assert kernel.executions.pause(first)
+    second = kernel.start("w", {"n": 2})
+    assert second != first
+    kernel.executions.unpause(first)
+    clock.advance(5)
+    kernel.run_until_idle()
+    ended = [see(kernel, each) for each in (first, second)]
+    assert [each.status for each in ended] == [ExecutionStatus.COMPLETED] * 2
+    assert [each.event.payload["n"] for each in ended] == [1, 2]
+
+
 def test_two_first_events_at_once(open_kernel: Open) -> None:
     """They meet at the gate: one execution, whichever is the last."""
     kernels = [open_kernel(debounce={"for": "5s"}) for _ in range(4)]

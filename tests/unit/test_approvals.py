@@ -166,6 +166,34 @@ def test_what_is_not_there_is_not_found(kernel: Kernel, execution_id: str) -> No
     refused(ErrorCodes.NOT_FOUND, kernel.approvals.approve, execution_id, "ok", by="ann")
 
 
+@pytest.mark.parametrize(
+    ("step", "asked"),
+    [
+        ({"for_each": [1, 2], "concurrency": 2}, "ok at position 0, ok at position 1"),
+        ({"until": "{{ output.approved }}"}, "ok at position 0"),
+    ],
+)
+@pytest.mark.parametrize("block", [None, {"for_each": [1]}, {}])
+def test_a_decision_that_says_no_element_is_told_which_wait(
+    kernel: Kernel, step: dict[str, Any], asked: str, block: dict[str, Any] | None
+) -> None:
+    """It is not too late: the question is another one. Other tenants are told nothing."""
+    asking: dict[str, Any] = {"id": "ok", "approval": {"title": "Go?"}, **step}
+    if block is not None:
+        path = "all[0].ok" if block else "all.ok"
+        asking, asked = {"id": "all", "steps": [asking], **block}, asked.replace("ok", path)
+    kernel.add_workflow({"name": "each", "trigger": {"type": "manual"}, "steps": [asking]})
+    execution_id = kernel.start("each", tenant_id="acme")
+    kernel.run_until_idle()
+    for decide in (kernel.approvals.approve, kernel.approvals.reject, kernel.approvals.link):
+        said = refused(ErrorCodes.NOT_FOUND, decide, execution_id, "ok", by="ann")
+        assert f"name one that waits: {asked})" in said
+        said = refused(
+            ErrorCodes.NOT_FOUND, decide, execution_id, "ok", by="ann", tenant_id="other"
+        )
+        assert "waits:" not in said
+
+
 def test_it_is_too_late_after_the_timeout(kernel: Kernel, clock: FakeClock) -> None:
     """The database's clock decides, even if no worker has noticed yet."""
     execution_id = ask(kernel, seconds=60)

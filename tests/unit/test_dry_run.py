@@ -200,6 +200,30 @@ def test_what_would_fail_is_told(kernel: Kernel) -> None:
     assert "not a list" in found[3]
 
 
+@pytest.mark.parametrize(
+    "condition", [{"concurrency": {}}, {"rate_limit": {"limit": 1}}, {"debounce": {"for": "1s"}}]
+)
+def test_a_key_that_fails_the_start_is_told(
+    kernel: Kernel, condition: dict[str, dict[str, Any]]
+) -> None:
+    """It says what the start says; beside what is wrong with the output."""
+    ((field, rest),) = condition.items()
+    kernel.add_workflow(
+        {
+            "name": "keyed",
+            "trigger": {"type": "manual"},
+            "steps": [{"id": "a", "action": "shop.say", "input": {"text": "x"}}],
+            "output": "{{ event.payload.more }}",
+            field: {"key": "{{ event.payload.customer }}", **rest},
+        }
+    )
+    with pytest.raises(AutomateError) as raised:
+        kernel.start("keyed", {})
+    (problem,) = kernel.dry_run("keyed", {}).problems
+    assert problem.startswith(str(raised.value)) and "output: there is no 'more'" in problem
+    assert kernel.dry_run("keyed", {"customer": 1, "more": 2}).problems == []
+
+
 def test_outputs_of_unknown_steps_are_refused(kernel: Kernel) -> None:
     """A slip would show wrong calls."""
     with pytest.raises(WorkflowError, match="no step 'stok'.*did you mean 'stock'"):

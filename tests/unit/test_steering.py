@@ -360,6 +360,26 @@ def test_a_paused_execution_waits(shop: Shop) -> None:
     assert (shop.status(one), shop.done) == (COMPLETED, ["a", "b"])
 
 
+def test_a_pause_keeps_the_time_of_the_beginning(shop: Shop, clock: FakeClock) -> None:
+    """One that begins later does so then, whether it was paused or a step of it tried by hand."""
+    shop.add(step("a"))
+    one, store = shop.kernel.start("w", delay=3600), shop.kernel.executions
+    assert not store.retry_step(one, "a")
+    shop.kernel.run_until_idle()
+    assert store.pause(one)
+    shop.kernel.run_until_idle()
+    assert store.unpause(one)
+    shop.kernel.run_until_idle()
+    assert (shop.status(one), shop.done) == (PENDING, [])
+    assert store.pause(one)
+    clock.advance(3601)
+    shop.kernel.run_until_idle()
+    assert (shop.status(one), shop.done) == (PAUSED, [])
+    assert store.unpause(one)
+    shop.kernel.run_until_idle()
+    assert (shop.status(one), shop.done) == (COMPLETED, ["a"])
+
+
 def test_a_pause_keeps_the_times_of_retries(shop: Shop, clock: FakeClock) -> None:
     """A step that waits is not called earlier, and one that became due meanwhile at once."""
     shop.add(step("a"), step("b", retry=RETRY))

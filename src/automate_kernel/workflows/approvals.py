@@ -13,6 +13,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any, Literal
 from uuid import UUID
 
@@ -35,6 +36,7 @@ from automate_kernel.workflows.definition.approval import (
     form_json_schema,
     read_form,
 )
+from automate_kernel.workflows.definition.blocks import local_id, plain_id
 from automate_kernel.workflows.engine.waits import signal_item
 from automate_kernel.workflows.execution import Event
 
@@ -52,6 +54,8 @@ _LINK_SECONDS = 30 * 86_400.0
 # So many waits are looked through for one page.
 _LOOK = 2_000
 _BATCH = 200
+# So many elements does an error name.
+_NAMED = 5
 _COLUMNS = (
     "id", "key", "execution_id", "step_id", "position", "tenant_id", "details", "created_at",
     "expires_at",
@@ -521,6 +525,13 @@ def _none_waits(rows: Rows, where: Sequence[Where] | None) -> AutomateError:
     owned = [Where("id", "eq", known.get("execution_id"))]
     if "tenant_id" in known:
         owned.append(Where("tenant_id", "eq", known["tenant_id"]))
+    asked = _asked_beside(rows, where) if where is not None else []
+    if asked:
+        return AutomateError(
+            ErrorCodes.NOT_FOUND,
+            f"step {known['step_id']!r} asks more than once, for elements or in rounds",
+            hint=f"name one that waits: {', '.join(asked)}",
+        )
     if steps and rows.select(EXECUTION, owned, columns=("id",)):
         output = steps[0]["output"]
         if isinstance(output, dict) and output.get("by"):
@@ -530,6 +541,25 @@ def _none_waits(rows: Rows, where: Sequence[Where] | None) -> AutomateError:
         ErrorCodes.NOT_FOUND, "no step waits for this approval",
         hint="kernel.approvals.pending() lists those that are open",
     )  # fmt: skip
+
+
+def _asked_beside(rows: Rows, where: Sequence[Where]) -> list[str]:
+    """Return the first elements and rounds that wait where a step was named without any."""
+    known = {one.column: one.value for one in where}
+    if known["position"] != -1:
+        return []
+    every = [one for one in where if one.column not in ("step_id", "position")]
+    read, order = ("step_id", "position"), ("created_at", "step_id", "position")
+    found = rows.select(WAIT, every, order_by=order, limit=_BATCH, columns=read)
+    mine = (
+        row
+        for row in found
+        if known["step_id"] in (plain_id(row["step_id"]), local_id(row["step_id"]))
+    )
+    return [
+        row["step_id"] + (f" at position {row['position']}" if row["position"] >= 0 else "")
+        for row in islice(mine, _NAMED)
+    ]
 
 
 def _not_theirs(waiting: PendingApproval, by: str) -> AutomateError:

@@ -31,7 +31,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows
-from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX
+from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.waits import plain_value
@@ -39,6 +39,10 @@ from automate_kernel.workflows.execution import Event, ExecutionStatus
 
 logger: logging.Logger = get_logger(__name__)
 
+DEBOUNCED = "automate-debounced"
+"""The header of an item whose execution begins with the last of many events."""
+
+_UNBEGUN = (ExecutionStatus.PENDING.value, ExecutionStatus.PAUSED.value)
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 # A gate that nobody has come to for so long is forgotten: it would be made anew as it is.
 _FORGOTTEN_SECONDS = 86_400.0
@@ -179,7 +183,7 @@ def purge_gates(rows: Rows, after: str) -> tuple[int, str | None]:
     )  # fmt: skip
     its = [
         Where("id", "in", sorted({row["execution_id"] for row in found})),
-        Where("status", "eq", ExecutionStatus.PENDING.value),
+        Where("status", "in", _UNBEGUN),
     ]
     # An event may still take the place of the one that they wait with.
     pending = {row["id"] for row in rows.select(EXECUTION, its, columns=("id",))}
@@ -236,20 +240,24 @@ def postpone(
 
     Returns its id, or None if there is none, or it has begun.
     """
-    its = [
-        Where("id", "eq", gate["execution_id"]),
-        Where("status", "eq", ExecutionStatus.PENDING.value),
-    ]
+    its = [Where("id", "eq", gate["execution_id"]), Where("status", "in", _UNBEGUN)]
     for execution in rows.select(EXECUTION, its, columns=("id", "item_id")):
         # Locked, so that no worker claims it now. One that was claimed may have begun.
         unclaimed = [
             Where("id", "eq", execution["item_id"]),
             Where("status", "in", WAITING),
             Where("attempt_count", "eq", 0),
-            Where("lease_token", "eq", None),
         ]
-        read = ("id", "priority", "concurrency_key")
+        read = ("id", "priority", "concurrency_key", "headers", "lease_token", "waiting_for")
+        steps = [Where("execution_id", "eq", execution["id"])]
         for item in rows.select(OUTBOX, unclaimed, lock=True, columns=read):
+            # One that is paused was claimed, and put back as it was. One that goes on after its end
+            # has an item that says nothing, and an event of its own.
+            untouched = item["lease_token"] is None or item["waiting_for"] == "resume"
+            if not untouched or DEBOUNCED not in item["headers"]:
+                return None
+            if rows.select(STEP, steps, limit=1, columns=("id",)):
+                return None
             if not rows.update(EXECUTION, its, {**changes, "updated_at": Now()}):
                 return None
             waits = waiting_changes(_quiet_at(rows, debounce, gate), item["priority"])

@@ -177,15 +177,17 @@ def dry_run(
     result = DryRun(workflow.name, redact(event.to_json()))
     try:
         result.starts = program.starts_on(event)
+        if result.starts:
+            program.admission(event)
     except TemplateError as error:
-        result.problem = str(error)
+        _note(result, error)
     walk = _Walk(program, event, outputs, templates, spec, redact)
     order = {step.id: step for step in workflow.every_step()}
     result.steps = walk.steps([order[step_id] for step_id in workflow.order()])
     try:
         result.output = walk.rendered(workflow.output, "output", [])
     except TemplateError as error:
-        result.problem = str(error)
+        _note(result, error)
     groups = workflow.groups()
     result.ending = walk.group(groups["finally"])
     walk.fail()
@@ -194,6 +196,10 @@ def dry_run(
     walk.cancel()
     result.cancelling = walk.group(groups["on_cancel"])
     return result
+
+
+def _note(result: DryRun, problem: AutomateError) -> None:
+    result.problem = f"{result.problem}; {problem}" if result.problem else str(problem)
 
 
 class _Walk:

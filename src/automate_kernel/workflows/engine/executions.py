@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel.arguments import check_age, check_choice, check_limit, several
 from automate_kernel.errors import AutomateError, ErrorCodes, type_name
-from automate_kernel.outbox import OutboxStore
+from automate_kernel.outbox import ItemStatus, OutboxStore, RowsOutboxStore
 from automate_kernel.outbox.failed_attempts import (
     ErrorGroup,
     FailedAttempt,
@@ -32,7 +32,7 @@ from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage
-from automate_kernel.storage.tables import EXECUTION, EXECUTION_ACTIVITY, STEP, WAIT
+from automate_kernel.storage.tables import EXECUTION, EXECUTION_ACTIVITY, OUTBOX, STEP, WAIT
 from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine import admission as admissions
@@ -474,7 +474,7 @@ class ExecutionStore:
         if not found or (not again and found[0]["status"] not in GOING):
             return False, None
         if not force and must_clean_up(rows, found[0]):
-            row = self._recalled(rows, its)
+            row = self._held(rows, its, self._recall)
             return row is not None and begin_cancelling(rows, row), None
         found = rows.select(EXECUTION, its, lock=True)
         if not found:
@@ -509,19 +509,33 @@ class ExecutionStore:
         # One that has just ended may have been continued as new.
         return len(found) >= limit or not all(done)
 
-    def _recalled(self, rows: Rows, its: list[Where]) -> Row | None:
-        """Return the row of an execution that goes on, locked, with its item taken up anew soon."""
+    def _held(self, rows: Rows, its: list[Where], hold: Callable[[Rows, str], None]) -> Row | None:
+        """Return the row of an execution that goes on, locked, once *hold* has locked its item."""
         for _ in range(_TRIES):
             found = rows.select(EXECUTION, its, columns=("item_id", "status"))
             if not found or found[0]["status"] not in LIVE:
                 return None
             # The item first, as a checkpoint does: two that lock them in turns would wait for ever.
-            self.outbox.recall([found[0]["item_id"]], transaction=rows.native)
+            hold(rows, found[0]["item_id"])
             locked = rows.select(EXECUTION, its, lock=True)
             # It may have ended meanwhile, and even been resumed with another item.
             if locked and locked[0]["item_id"] == found[0]["item_id"]:
                 return locked[0] if locked[0]["status"] in LIVE else None
         return None
+
+    def _recall(self, rows: Rows, item_id: str) -> None:
+        """Have an item taken up anew, which is locked from then on."""
+        self.outbox.recall([item_id], transaction=rows.native)
+
+    def _tell(self, rows: Rows, item_id: str) -> None:
+        """Have who drives it, or has parked it, look anew: one that waits keeps its time."""
+        if isinstance(self.outbox, RowsOutboxStore):
+            mine, read = [Where("id", "eq", item_id)], ("status", "waiting_for")
+            found = rows.select(OUTBOX, mine, lock=True, columns=read)
+            running = ItemStatus.RUNNING.value
+            if not any(running == row["status"] or row["waiting_for"] == "resume" for row in found):
+                return
+        self._recall(rows, item_id)
 
     def pause(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
         """
@@ -539,7 +553,7 @@ class ExecutionStore:
 
     def _set_paused(self, its: list[Where], able: Sequence[str], status: str) -> bool:
         def work(rows: Rows) -> bool:
-            row = self._recalled(rows, its)
+            row = self._held(rows, its, self._tell)
             if row is None or row["status"] not in able:
                 return False
             steps = [Where("execution_id", "eq", row["id"])]
@@ -646,8 +660,11 @@ class ExecutionStore:
     def _retry_now(
         self, rows: Rows, its: list[Where], workflow: Workflow, step_id: str, position: int
     ) -> bool:
-        row = self._recalled(rows, its)
-        return row is not None and retry_now(rows, row["id"], workflow, step_id, position)
+        row = self._held(rows, its, self._tell)
+        if row is None or not retry_now(rows, row["id"], workflow, step_id, position):
+            return False
+        self._recall(rows, row["item_id"])
+        return True
 
     def fork(
         self,

@@ -288,6 +288,7 @@ class ExecutionStarts:
             if waiting is not None:
                 return waiting
             new.item.delay, new.item.run_at = admission.debounce.for_, None
+            new.item.headers = {admissions.DEBOUNCED: True}
         if admission.concurrency is not None:
             self._make_room(rows, new, admission.concurrency)
         begins = admissions.begin_time(rows, admission, gates)
