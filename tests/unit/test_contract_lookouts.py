@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from automate_kernel.testing.connectors import ConnectorContract
 from automate_kernel.testing.filters import FilterContract
 from automate_kernel.testing.providers import ProviderContract
 from pydantic import BaseModel, Field, computed_field
+from waiting import until
 
 HERE = Path(__file__)
 
@@ -88,6 +91,33 @@ def test_what_blocks_the_loop_is_named_with_its_line(work: Callable[..., Any]) -
 def test_what_waits_as_it_should_is_not_named() -> None:
     """Awaited sleeps, threads and sockets are fine, and the result comes through."""
     assert run_watched(well_behaved(), seconds=20.0) == ("done", [])
+
+
+class _Ticks:
+    """The end of a watch, which comes after some looks."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+
+    def wait(self, seconds: float) -> bool:
+        self._looks -= 1
+        return self._looks < 0
+
+
+def test_a_loop_that_waits_is_not_held_by_anybody() -> None:
+    """A machine may let its thread stand still there for longer than an operation may hold it."""
+    near, far = socket.socketpair()
+    with near, far, selectors.DefaultSelector() as selector:
+        selector.register(near, selectors.EVENT_READ)
+        loop = threading.Thread(target=lambda: selector.select())
+        loop.start()
+        watch: Any = blocking_calls._Watch(0.1)
+        watch._thread, watch._done = loop.ident, _Ticks(50)
+        until(lambda: sys._current_frames()[loop.ident].f_code.co_name == "select")  # type: ignore[index]
+        watch._look()
+        far.send(b"x")
+        loop.join()
+    assert watch.found == []
 
 
 def test_other_threads_and_other_times_are_not_watched() -> None:

@@ -127,7 +127,7 @@ def test_a_large_message_is_cut(mail_server):
     ids=["nobody", "password", "untrusted", "untrusted-implicit", "no-tls-there"],
 )
 def test_smtp_that_can_not_be_used_says_why(mail_server, change, code):
-    config = mail_server.config(timeout_seconds=5)
+    config = mail_server.config()
     if change.get("port") == "smtps":
         change = {**change, "port": mail_server.smtps}
     config["smtp"].update(change)

@@ -24,7 +24,7 @@ TOKEN = "token-of-the-client-" + "x" * 20
 
 
 def client(url: str, **config: Any) -> Kernel:
-    given = {"url": url, "token": "$secret:TOKEN", "tools": ["*"], "timeout_seconds": 10, **config}
+    given = {"url": url, "token": "$secret:TOKEN", "tools": ["*"], **config}
     kernel = Kernel(discover=False, config={"far": given}, secrets={"TOKEN": TOKEN})
     kernel.register(McpProvider, key="far")
     return kernel

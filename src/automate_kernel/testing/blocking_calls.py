@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import linecache
+import selectors
 import sys
 import sysconfig
 import threading
@@ -92,8 +93,10 @@ class _Watch:
             # Not the clock: on a busy machine both threads wait, and neither is to blame.
             missed += 1
             if missed == self._most:
-                frames = sys._current_frames()  # noqa: SLF001  (a public function)
-                self._note("something", frames.get(self._thread))
+                frame = sys._current_frames().get(self._thread)  # noqa: SLF001  (it is public)
+                # A loop that waits is held by nobody: its thread gets no processor.
+                if frame is not None and frame.f_code.co_filename != selectors.__file__:
+                    self._note("something", frame)
 
     def _heard_sleep(self, seconds: Any) -> None:
         if threading.get_ident() == self._thread:

@@ -20,12 +20,12 @@ class Aws:
         self.url, self.name = url, name
         self.access = AwsAccess(
             region=REGION, access_key_id="AKIATEST", secret_access_key=SECRET_KEY, endpoint_url=url,
-            timeout_seconds=10,
+            timeout_seconds=30,
         )  # fmt: skip
         self.clients = AwsClients(self.access)
         self.config = {
             "region": REGION, "access_key_id": "AKIATEST", "endpoint_url": url,
-            "secret_access_key": "$secret:AWS_KEY", "timeout_seconds": 10,
+            "secret_access_key": "$secret:AWS_KEY", "timeout_seconds": 30,
         }  # fmt: skip
 
     def bucket(self, name: str = "") -> str:

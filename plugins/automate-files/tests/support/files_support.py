@@ -49,7 +49,7 @@ class SftpServer:
     def config(self, **more: Any) -> dict[str, Any]:
         return {
             "type": "sftp", "host": "127.0.0.1", "port": self.port, "user": USER, "folder": "/",
-            "password_secret": "PASSWORD", "host_key": self.public_key, "timeout_seconds": 5,
+            "password_secret": "PASSWORD", "host_key": self.public_key, "timeout_seconds": 30,
             **more,
         }  # fmt: skip
 
