@@ -24,7 +24,10 @@ from automate_kernel.worker.handler import stoppable_by
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.values import encode_json
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.engine import Engine
+from automate_kernel.workflows.engine.engine import Driven, Engine
+from automate_kernel.workflows.engine.flow import Flow
+from automate_kernel.workflows.engine.runner import Runner
+from automate_kernel.workflows.engine.turn import CallOutcome, StepCall
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 
 LEASE = 10.0
@@ -674,6 +677,36 @@ def test_who_can_t_save_begins_nothing_more(
         (execution,) = kernel.executions.find()
         assert calls == [0, 1]
         assert wake_item(kernel, execution.id).status is ItemStatus.RETRY
+
+
+def test_two_calls_that_can_not_be_saved_give_the_execution_back_once(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both may notice in the same moment. Counted twice, no timer would ring for the next one."""
+    both, forget = threading.Barrier(2), Engine._forget
+
+    def fail_together(runner: Runner, flow: Flow, call: StepCall) -> CallOutcome:
+        both.wait(PATIENCE)
+        raise StorageError("the database is down", retryable=False)
+
+    def forget_together(engine: Engine, driven: Driven) -> bool:
+        if threading.current_thread().name.startswith("automate-step"):
+            both.wait(PATIENCE)
+        return forget(engine, driven)
+
+    @kernel.action("do.it")
+    def do() -> None:
+        """It isn't even called."""
+
+    monkeypatch.setattr(Runner, "perform", fail_together)
+    monkeypatch.setattr(Engine, "_forget", forget_together)
+    define(kernel, step("a", for_each=[1, 2], concurrency=2))
+    kernel.start("w")
+    worker, thread = start_worker(kernel)
+    until(lambda: worker.stats.retried and not worker.in_flight)
+    worker.stop()
+    joined(thread)
+    assert (worker.stats.retried, worker.stats.lost) == (1, 0)
 
 
 def test_many_executions_share_the_worker(kernel: Kernel) -> None:

@@ -49,7 +49,7 @@ def test_a_key_that_is_held_down_kills_nothing(monkeypatch: pytest.MonkeyPatch) 
 class Obedient(Process):
     """A process that ends when it is told to."""
 
-    exitcode = 0
+    exitcode, pid = 0, 7
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,6 +64,28 @@ class Obedient(Process):
 
     def join(self) -> None:
         """It has ended."""
+
+
+def test_a_machine_without_room_for_a_process_gets_it_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that died can't be started again just then: the supervisor ended, and all others with it."""
+    died, tries = Obedient(), list[int]()
+    died.exitcode = -9
+    died.terminate()
+
+    class Next(Obedient):
+        def start(self) -> None:
+            tries.append(1)
+            if len(tries) == 1:
+                raise BlockingIOError("no more processes")
+            self.terminate()
+
+    workers = Supervisor(1, print, again_seconds=0.0)
+    workers._slots[0].process = died
+    monkeypatch.setattr(workers._context, "Process", lambda **_: Next())
+    assert workers.run() == 0
+    assert len(tries) == 2
 
 
 def test_a_signal_that_another_thread_gets_stops_them(monkeypatch: pytest.MonkeyPatch) -> None:

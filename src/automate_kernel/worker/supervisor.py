@@ -33,7 +33,7 @@ class _Slot:
     process: Any = None
     started_at: float = 0.0
     crashes: int = 0
-    ended_with: str = ""
+    trouble: str = ""
     due_at: float = field(default=0.0)
 
 
@@ -92,8 +92,7 @@ class Supervisor:
                 slot for slot in self._slots if slot.process is None and slot.crashes >= crashes
             ]
             return [
-                f"a worker process ended with {slot.ended_with}"
-                + (f", {slot.crashes} times in a row" if slot.crashes > 1 else "")
+                slot.trouble + (f", {slot.crashes} times in a row" if slot.crashes > 1 else "")
                 for slot in dead
             ]
 
@@ -133,11 +132,9 @@ class Supervisor:
             self._wake.send_bytes(b"stop")
 
     def _begin(self, slot: _Slot) -> None:
-        slot.process = self._context.Process(
-            target=_child, args=self._arguments, name="automate-worker"
-        )
-        slot.process.start()
-        slot.started_at = time.monotonic()
+        process = self._context.Process(target=_child, args=self._arguments, name="automate-worker")
+        process.start()
+        slot.process, slot.started_at = process, time.monotonic()
 
     def _pause(self) -> float:
         due = [slot.due_at for slot in self._slots if slot.process is None]
@@ -155,7 +152,12 @@ class Supervisor:
                 elif slot.process is None and self._stops:
                     self._slots.remove(slot)
                 elif slot.process is None and slot.due_at <= time.monotonic():
-                    self._begin(slot)
+                    try:
+                        self._begin(slot)
+                    except OSError as error:
+                        # The machine has no room for it now, and those that run are to go on.
+                        delay = self._put_off(slot, f"a worker process can't be started: {error}")
+                        logger.error("%s; the next try is in %gs", slot.trouble, delay)
         return failed
 
     def _ended(self, slot: _Slot) -> bool:
@@ -167,15 +169,21 @@ class Supervisor:
             return process.exitcode not in ended
         if time.monotonic() - slot.started_at > _WELL_SECONDS:
             slot.crashes = 0
-        delay = min(_LONGEST_PAUSE, self._again_seconds * 2**slot.crashes)
-        slot.crashes += 1
-        slot.ended_with = _reason(process.exitcode)
-        slot.due_at = time.monotonic() + delay
+        reason = _reason(process.exitcode)
+        delay = self._put_off(slot, f"a worker process ended with {reason}")
         logger.error(
             "worker process %s ended with %s and is started again in %gs",
-            process.pid, slot.ended_with, delay,
+            process.pid, reason, delay,
         )  # fmt: skip
         return False
+
+    def _put_off(self, slot: _Slot, trouble: str) -> float:
+        """Note *trouble* of a slot, and return the seconds until it is tried again."""
+        delay: float = min(_LONGEST_PAUSE, self._again_seconds * 2**slot.crashes)
+        slot.crashes += 1
+        slot.trouble = trouble
+        slot.due_at = time.monotonic() + delay
+        return delay
 
 
 def _reason(exitcode: int) -> str:

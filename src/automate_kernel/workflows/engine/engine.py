@@ -380,13 +380,14 @@ class Engine:
         for running in list(driven.calls.values()):
             running.cancel()
 
-    def _forget(self, driven: Driven) -> None:
-        """Hold *driven* no longer, and leave what was entered around it."""
+    def _forget(self, driven: Driven) -> bool:
+        """Leave what was entered around *driven*; return False if another thread was first."""
         try:
             self._driven.remove(driven)
         except KeyError:
-            return  # another thread was first
+            return False
         driven.flow.leave()
+        return True
 
     def _end(self, ended: list[Ended]) -> None:
         with self._lock:
@@ -571,10 +572,8 @@ class Engine:
         return False
 
     def _leave(self, driven: Driven, result: Result) -> None:
-        if driven.task.ended:
-            return
-        self._forget(driven)
-        self._end([(driven.task, result)])
+        if self._forget(driven):
+            self._end([(driven.task, result)])
 
     def _fail(self, driven: Driven, error: BaseException) -> None:
         """Give an execution up whose turn raised: a defect, not a step's failure."""
