@@ -17,7 +17,7 @@ from decimal import Decimal
 from functools import partial
 from uuid import uuid4
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, printed
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage
@@ -93,8 +93,12 @@ class Budgets:
         Reserve *most* on each of *budgets*, for so many *seconds* at the longest.
 
         Raises ``RESOURCE_EXHAUSTED`` if one of them could be passed; then nothing is reserved.
-        Settle it whatever happens. Who spends must end before its time does.
+        Settle it whatever happens. Who spends must end before its time does. Raises
+        ``INVALID_ARGUMENT`` for an amount below 0, or one that is no int or finite `Decimal`.
         """
+        _check(most)
+        for each in budgets:
+            _check(each.limits)
         work = partial(_reserved, budgets=budgets, most=most, seconds=seconds)
         reservation, opened = write(self._storage, None, work)
         if opened:
@@ -102,7 +106,13 @@ class Budgets:
         return reservation
 
     def settle(self, reservation: Reservation, spent: Amounts) -> None:
-        """Replace what was reserved by what was *spent*, also if its time is over."""
+        """
+        Replace what was reserved by what was *spent*, also if its time is over.
+
+        The second time it does nothing. Raises as `reserve` does for an amount that is none; what
+        was reserved counts then.
+        """
+        _check(spent)
         write(self._storage, None, partial(_settled, reservation=reservation, spent=spent))
 
     def find(
@@ -229,7 +239,8 @@ def _settled(rows: Rows, *, reservation: Reservation, spent: Amounts) -> None:
     chosen = [Where("id", "in", reservation.accounts)]
     for row in rows.select(BUDGET, chosen, order_by=("id",), lock=True):
         held = dict(row["reserved"])
-        held.pop(reservation.id, None)
+        if held.pop(reservation.id, None) is None:
+            continue
         changes = {
             "spent": _texts(_sum(_amounts(row["spent"]), spent)),
             "reserved": held,
@@ -268,6 +279,18 @@ def _purge(rows: Rows) -> None:
         columns=("id",),
     )  # fmt: skip
     rows.delete(BUDGET, [Where("id", "in", sorted(row["id"] for row in found))])
+
+
+def _check(amounts: Amounts) -> None:
+    """Raise ``INVALID_ARGUMENT`` for what would make room in a budget, or break its sums."""
+    for unit, amount in amounts.items():
+        exact = isinstance(amount, (int, Decimal)) and not isinstance(amount, bool)
+        if not exact or not Decimal(amount).is_finite() or amount < 0:
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"no budget counts {printed(amount)} {unit}",
+                hint='an amount is an int, or a Decimal as Decimal("0.25"), of 0 or more',
+            )
 
 
 def _account_of(row: Row, now: datetime) -> BudgetAccount:

@@ -185,6 +185,34 @@ def test_a_new_day_begins_at_nothing_and_old_days_go(
     budgets.settle(over_midnight, {"tokens": 800})
 
 
+def test_what_is_settled_twice_is_spent_once() -> None:
+    """In a finally, say, after the call has settled it itself."""
+    budgets = Budgets(MemoryStorage())
+    held = budgets.reserve([ACME], {"tokens": 100})
+    for _ in range(2):
+        budgets.settle(held, {"tokens": 70})
+    assert budgets.find()[0].spent == {"tokens": 70}
+
+
+@pytest.mark.parametrize("amount", [-5, Decimal("NaN"), Decimal("Infinity"), 0.1, True])
+def test_an_amount_that_would_make_room_or_break_the_sum_is_refused(amount: Any) -> None:
+    """Less than nothing gave others more, and no sum of NaN could ever be compared again."""
+    budgets = Budgets(MemoryStorage())
+    held = budgets.reserve([ACME], {"tokens": 600})
+    wrong = SpendingLimit(name="llm", limits={"tokens": amount})
+    for attempt in (
+        lambda: budgets.reserve([ACME], {"tokens": amount}),
+        lambda: budgets.reserve([wrong], {"tokens": 1}),
+        lambda: budgets.settle(held, {"tokens": amount}),
+    ):
+        with pytest.raises(AutomateError, match="no budget counts") as caught:
+            attempt()
+        assert caught.value.code == "INVALID_ARGUMENT"
+    (account,) = budgets.find()
+    assert (account.spent, account.reserved) == ({}, {"tokens": 600})
+    budgets.settle(held, {"tokens": 10})
+
+
 def test_an_execution_and_its_sub_workflows_have_one_budget() -> None:
     kernel = Kernel(discover=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -124,6 +125,88 @@ def test_a_resumed_execution_keeps_those_of_before(kernel: Kernel) -> None:
         (1, "FAILED"),
         (1, "COMPLETED"),
     ]
+
+
+# -- calls that may have been made before ----------------------------------------------------------
+
+
+def recording(kernel: Kernel, *actions: str) -> list[tuple[str | None, int, bool]]:
+    """Add *actions* that fail at their first call; return the list of all calls."""
+    calls: list[tuple[str | None, int, bool]] = []
+
+    def record(call: Call) -> None:
+        known = [step_id for step_id, _, _ in calls]
+        calls.append((call.step_id, call.attempt, call.repeated))
+        if call.step_id not in known:
+            raise ConnectionError("the shop hung up")
+
+    for each in actions:
+        kernel.action(each)(record)
+    return calls
+
+
+def test_a_failed_attempt_may_be_repeated(kernel: Kernel) -> None:
+    calls = recording(kernel, "work")
+    add(kernel, {"id": "a", "action": "work", "retry": {"attempts": 2, "delay": 0}})
+    kernel.run("flow")
+    assert calls == [("a", 1, False), ("a", 2, True)]
+
+
+@pytest.mark.parametrize("how", ["resume", "resume from", "retry"])
+def test_a_resumed_step_may_be_repeated_though_its_attempts_begin_anew(
+    kernel: Kernel, how: str
+) -> None:
+    """It has the idempotency key of before: who looks for what was made must look now."""
+    calls = recording(kernel, "work")
+    add(kernel, {"id": "a", "action": "work"})
+    one = kernel.run("flow").id
+    if how == "retry":
+        kernel.executions.retry_step(one, "a")
+    else:
+        kernel.executions.resume(one, step_id="a" if how == "resume from" else None)
+    kernel.run_until_idle()
+    assert calls == [("a", 1, False), ("a", 1, True)]
+
+
+def test_a_sub_workflow_that_goes_on_with_its_parent_may_repeat_its_calls(kernel: Kernel) -> None:
+    calls = recording(kernel, "work")
+    add(kernel, {"id": "a", "action": "work"})
+    child = {"id": "child", "workflow": "flow"}
+    kernel.add_workflow({"name": "parent", "trigger": {"type": "manual"}, "steps": [child]})
+    one = kernel.run("parent").id
+    kernel.executions.resume(one)
+    kernel.run_until_idle()
+    assert calls == [("a", 1, False), ("a", 1, True)]
+
+
+def test_a_call_that_a_worker_gave_back_may_be_repeated(kernel: Kernel) -> None:
+    """Its worker was stopped, which spends no attempt; what came after it is new."""
+    calls: list[tuple[str | None, int, bool]] = []
+
+    @kernel.action("work")
+    async def work(call: Call) -> None:
+        calls.append((call.step_id, call.attempt, call.repeated))
+        if len(calls) == 1:
+            await asyncio.sleep(PATIENCE * 10)
+
+    add(kernel, {"id": "a", "action": "work"}, {"id": "b", "action": "work"})
+    with working(kernel, grace_seconds=0.0):
+        one = kernel.start("flow")
+        until(lambda: kernel.executions.attempts(one))
+    kernel.run_until_idle()
+    assert calls == [("a", 1, False), ("a", 1, True), ("b", 1, False)]
+
+
+def test_outside_a_workflow_nobody_counts_the_calls_with_a_key(kernel: Kernel) -> None:
+    seen: list[bool] = []
+
+    @kernel.action("work")
+    def work(call: Call) -> None:
+        seen.append(call.repeated)
+
+    kernel.invoke("work")
+    kernel.invoke("work", idempotency_key="k")
+    assert seen == [False, True]
 
 
 def test_elements_and_steps_of_code_have_attempts_too(kernel: Kernel) -> None:

@@ -656,6 +656,8 @@ def test_options_of_a_secrets_backend_are_named() -> None:
     for given, says in (
         (path, f'write {{"backend": "{path}", "file": …}}; it takes: file, lease_seconds'),
         ({"backend": path, "fil": "x"}, f'did you mean \'file\'? write {{"backend": "{path}"'),
+        ("writable_file", 'write {"backend": "writable_file", "directory": …}'),
+        (Drawer, "pass an instance; it takes: file, lease_seconds"),
     ):
         with pytest.raises(ConfigError) as caught:
             Kernel(secrets=[given], discover=False)

@@ -164,6 +164,27 @@ def test_another_attempt_finds_what_the_first_has_made(
 
 
 @pytest.mark.parametrize(("action", "given", "made"), MARKED)
+def test_a_resumed_step_finds_what_was_made_before_it_failed(
+    kernel_with: Made, service: Service, action: str, given: Any, made: Any
+) -> None:
+    """Its attempts begin anew, and its key doesn't."""
+    kernel = kernel_with()
+    kernel.add_workflow(workflow(action, given))
+    service.answer({"message": "sorry"}, 502)
+    service.answer({"message": "sorry"}, 503)
+    service.answer({"message": "sorry"}, 503)
+    one = kernel.run("w", {})
+    assert one.status == "FAILED"
+    body = json.loads(service.sent[0].body)["body"]
+    service.answers.clear()
+    service.answer([{**made, "body": body}])
+    kernel.executions.resume(one.id)
+    kernel.run_until_idle()
+    assert kernel.executions.get(one.id).output == made["html_url"]  # type: ignore[union-attr]
+    assert [each.method for each in service.sent] == ["POST", "GET", "GET", "GET"]
+
+
+@pytest.mark.parametrize(("action", "given", "made"), MARKED)
 def test_a_caller_who_calls_again_with_the_same_key_finds_it_too(
     kernel_with: Made, service: Service, action: str, given: Any, made: Any
 ) -> None:

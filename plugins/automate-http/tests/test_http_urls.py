@@ -31,8 +31,13 @@ def test_relative_urls_are_below_the_base(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["../x", "a/../../x", "%2e%2E/x", "a/%2e./x", "./x", "//evil.example/x"]
-)
+    "text",
+    [
+        "../x", "a/../../x", "%2e%2E/x", "a/%2e./x", "./x", "//evil.example/x",
+        # As some servers read them.
+        "..%2Fx", "a%2F..%2f..%2Fx", "..\\x", "a%5C..%5cx", "a/..;/x", "%2e%2e;v=1/x", "..%00/x",
+    ],
+)  # fmt: skip
 def test_relative_urls_do_not_leave_the_base(text: str) -> None:
     """A value from an event, put into a path, leads to no other part of the service."""
     with pytest.raises(AutomateError, match="URL"):

@@ -206,6 +206,34 @@ def test_a_post_whose_answer_was_lost_is_not_made_again(
     assert methods(slack).count("chat.postMessage") == 1
 
 
+def test_a_post_of_a_failed_execution_is_found_when_that_is_resumed(
+    slack: FakeSlack, kernel: Kernel
+) -> None:
+    """Its attempts begin anew, and its key doesn't."""
+    posting(kernel)
+    slack.lose_answer("chat.postMessage")
+    slack.fail("conversations.history", 503, times=2)
+    one = kernel.run("post")
+    assert one.status == "FAILED"
+    kernel.executions.resume(one.id)
+    kernel.run_until_idle()
+    assert kernel.executions.get(one.id).status == "COMPLETED"  # type: ignore[union-attr]
+    assert texts(slack, "C0NEWS") == ["out"]
+
+
+def test_a_caller_who_calls_again_with_the_same_key_finds_the_post(
+    slack: FakeSlack, kernel: Kernel
+) -> None:
+    """Nobody counts the calls outside a workflow."""
+    given = {"channel": "C0NEWS", "text": "out"}
+    slack.lose_answer("chat.postMessage")
+    with pytest.raises(AutomateError):
+        kernel.invoke("slack.post_message", given, idempotency_key="k")
+    found = kernel.invoke("slack.post_message", given, idempotency_key="k")
+    (message,) = slack.messages("C0NEWS")
+    assert found["ts"] == message["ts"]
+
+
 def test_a_reply_whose_answer_was_lost_is_found_in_its_thread(
     slack: FakeSlack, kernel: Kernel
 ) -> None:

@@ -57,6 +57,21 @@ class Call:
     written: Any = field(default=None, repr=False, compare=False)
     """The step's input as its author wrote it, with templates; None where none are
     rendered, and nothing for arguments that an agent's model or a client of MCP made."""
+    begun_before: bool = field(default=False, repr=False, compare=False)
+    """The kernel's own side of `repeated`: what *attempt* doesn't count."""
+
+    @property
+    def repeated(self) -> bool:
+        """
+        True if a call with this idempotency key may have been made before.
+
+        An attempt of the step has failed, its worker has died, or was stopped in the call, which
+        spends no attempt; or the execution was resumed, where *attempt* begins at 1 again. Outside
+        a workflow it is True for each call with a key, since nobody counts them. Where a service
+        takes no keys, look then for what an earlier call has made.
+        """
+        outside = self.execution_id is None and self.idempotency_key is not None
+        return self.attempt > 1 or self.begun_before or outside
 
     def require_written(self, field: str, value: Any) -> None:
         """

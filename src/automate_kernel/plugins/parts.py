@@ -62,9 +62,8 @@ def _secrets_backend(given: Any, plugins: Plugins) -> SecretsBackend:
             )
     if isinstance(given, SecretsBackend):
         return given
-    if isinstance(given, str):
-        given = BUILT_IN.get(given, given)
-    cls = _backend_class(given, plugins)
+    built_in = BUILT_IN.get(given) if isinstance(given, str) else None
+    cls = _backend_class(built_in or given, plugins)
     try:
         backend: SecretsBackend = cls(**options)
     except TypeError as error:
@@ -99,8 +98,10 @@ def _options_hint(cls: Any, given: Any, options: Mapping[str, Any]) -> str:
         takes = list(inspect.signature(cls).parameters.values())
     except (TypeError, ValueError):
         takes = []
-    if not takes or not isinstance(given, str):
+    if not takes:
         return "pass an instance instead of its key or path"
+    if not isinstance(given, str):
+        return f"pass an instance; it takes: {', '.join(each.name for each in takes)}"
     near = [did_you_mean(name, [each.name for each in takes]) for name in options]
     words = next((each for each, name in zip(near, options, strict=True) if each), "")
     needed = [f'"{each.name}": …' for each in takes if each.default is each.empty]

@@ -26,7 +26,7 @@ from automate_github.app import AppAuth
 from automate_github.config import GitHubConfig
 from automate_github.events import EVENTS, WebhookEvent
 from automate_github.filters import refusal
-from automate_github.marks import mark_of, marked, may_be_made
+from automate_github.marks import mark_of, marked
 from automate_http import Auth, BearerAuth, NextLink, ServiceClient
 from automate_http.failures import forbid_repeat
 from automate_kernel import Call, FieldOption
@@ -261,7 +261,7 @@ class GitHubConnector(Connector):
         another attempt looks for it among the newest issues, and creates none if it is there.
         """
         mark = mark_of(call)
-        if mark and may_be_made(call):
+        if mark and call.repeated:
             newest = await self.list_issues(repository, state="all", limit=100)
             for issue in newest:
                 if mark in (issue.body or ""):
@@ -330,7 +330,7 @@ class GitHubConnector(Connector):
         attempt looks for it, and adds no second comment.
         """
         mark, path = mark_of(call), "/repos/{owner}/{repo}/issues/{number}/comments"
-        if mark and may_be_made(call):
+        if mark and call.repeated:
             found = self.client.aitems(
                 path, pages=NextLink(), query={"per_page": 100}, number=number, returns=Comment,
                 max_pages=100, **_place(repository),

@@ -19,11 +19,6 @@ def mark_of(call: Call) -> str | None:
     return f"<!-- automate:{digest.hexdigest()[:32]} -->"
 
 
-def may_be_made(call: Call) -> bool:
-    """Return True if an earlier attempt may have been: outside a workflow nobody counts them."""
-    return call.attempt > 1 or call.execution_id is None
-
-
 def marked(text: str, mark: str | None) -> str:
     """Return *text* with *mark* below it."""
     return text if mark is None else f"{text}\n\n{mark}".lstrip("\n")

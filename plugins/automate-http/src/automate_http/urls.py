@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote, unquote, unquote_plus, urlencode
 
@@ -81,11 +82,22 @@ def _below(url: httpx.URL, base: httpx.URL | None) -> httpx.URL:
     if url.host:
         raise _wrong("it has a host and no scheme", "put https: before it")
     path, _, query = url.raw_path.partition(b"?")
-    if any(unquote(part) in (".", "..") for part in path.decode("ascii").split("/")):
+    if leads_up(path.decode("ascii")):
         raise _wrong("it leaves its base_url with '..'")
     joined = base.raw_path.rstrip(b"/") + b"/" + path.lstrip(b"/") if path.strip(b"/") else b""
     joined = joined or base.raw_path
     return base.copy_with(raw_path=joined + (b"?" + query if query else b""))
+
+
+def leads_up(path: str) -> bool:
+    """
+    Return True if ``.`` or ``..`` is a part of *path* for some server, however it is written.
+
+    Many unquote a path before they follow it, take a backslash for a slash, or leave out what comes
+    after a semicolon.
+    """
+    parts = re.split(r"[/\\]", unquote(path))
+    return any(part.partition(";")[0].rstrip("\0") in (".", "..") for part in parts)
 
 
 def _texts(value: Scalar | Sequence[Scalar]) -> list[str]:

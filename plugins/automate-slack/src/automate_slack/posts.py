@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.context import PluginContext, current_call, current_item
+from automate_kernel.operations.context import PluginContext, current_call
 from automate_slack.forms import value_at
 from automate_slack.messages import Channel, PostedMessage
 from automate_slack.web_api import WebApi, shaped
@@ -19,11 +19,11 @@ _BLIND = (ErrorCodes.PERMISSION_DENIED, ErrorCodes.NOT_FOUND)
 
 class Posts:
     """
-    Posts messages, and finds the one that an earlier attempt of the same step has posted.
+    Posts messages, and finds the one that an earlier call with the same key has posted.
 
-    Slack documents no idempotency key. Each message carries the step's key as metadata instead.
-    Where a step is run again, the newest 1,000 messages of the channel are looked through for it,
-    or the first 10,000 replies of the thread.
+    Slack documents no idempotency key. Each message carries the call's key as metadata instead.
+    Where a call may have been made before, the newest 1,000 messages of the channel are looked
+    through for it, or the first 10,000 replies of the thread.
     """
 
     def __init__(self, api: WebApi, ctx: PluginContext) -> None:
@@ -95,13 +95,13 @@ class Posts:
 
 
 def repeated() -> bool:
-    """Return True if this step may have been run before, by a worker that died for example."""
-    call, item = current_call(), current_item()
-    return (call is not None and call.attempt > 1) or (item is not None and item.attempt_count > 1)
+    """Return True if this call may have been made before, by a worker that died for example."""
+    call = current_call()
+    return call is not None and call.repeated
 
 
 def _key(channel: str, thread_ts: str | None) -> str | None:
-    """Return the key of what this call posts to a place; None outside a step."""
+    """Return the key of what this call posts to a place; None without a key."""
     call = current_call()
     if call is None or call.idempotency_key is None:
         return None

@@ -653,7 +653,9 @@ class ExecutionStore:
         if gone is not None:
             gone.forget(rows, row, workflow)
         concurrency = concurrency_of(rows, row)
-        item = wake_up(execution_id, item_id, row["tenant_id"], concurrency=concurrency)
+        item = wake_up(
+            execution_id, item_id, row["tenant_id"], concurrency=concurrency, resumed=True
+        )
         self.outbox.enqueue_many([item], transaction=rows.native)
         return True
 
@@ -811,8 +813,9 @@ class ExecutionStore:
         self.signals.register(rows, {*awaited, *(definition.awaited if definition else ())})
         concurrency = concurrency_of(rows, found[0])
         item = wake_up(
-            found[0]["id"], item_id, found[0]["tenant_id"], run_at=run_at, concurrency=concurrency
-        )
+            found[0]["id"], item_id, found[0]["tenant_id"], run_at=run_at, concurrency=concurrency,
+            resumed=True,
+        )  # fmt: skip
         self.outbox.enqueue_many([item], transaction=rows.native)
         return True
 

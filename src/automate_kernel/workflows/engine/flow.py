@@ -32,7 +32,7 @@ from automate_kernel.workflows.engine.replay import CodeProgram
 from automate_kernel.workflows.engine.stored import Loaded
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn, put_down
 from automate_kernel.workflows.engine.waiting import LOOK_SECONDS
-from automate_kernel.workflows.engine.waits import Arrived, OpenWait
+from automate_kernel.workflows.engine.waits import RESUMED, Arrived, OpenWait
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -82,6 +82,7 @@ class Flow:
         # The last time of the database that is known, and when it was learnt.
         self._known_at, self._learnt = loaded.now, time.monotonic()
         self._begun: dict[StepKey, tuple[str, float]] = {}
+        self._begun_before: set[StepKey] = set()
         self._stored = loaded.execution.status is not ExecutionStatus.PENDING
         self.fresh: bool = loaded.new or not self._stored
         """True until something of it is saved, since it began or was resumed."""
@@ -323,11 +324,19 @@ class Flow:
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
         run, now = call.run, time.monotonic()
+        if run.started_at is not None:
+            self._begun_before.add(run.key)
         self.running[run.key] = call
         self._idle.pop(run.key, None)
         self._begun[run.key] = new_id(), now
         run.attempted_at, run.worker_id = self._moment(now), self.item.lease_owner
         run.started_at = run.started_at or run.attempted_at
+
+    def may_repeat(self, call: StepCall) -> bool:
+        """Return True if *call* may have been made before, whatever the number of its attempt."""
+        # An attempt that a worker gave back is not counted, and a step that is resumed is counted
+        # anew: neither knows how far the call had come.
+        return call.run.key in self._begun_before or RESUMED in self.item.headers
 
     def started(self, call: StepCall) -> None:
         """Note that *call*, which had to wait for a thread, is made only now."""

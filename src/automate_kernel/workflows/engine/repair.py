@@ -590,7 +590,9 @@ def resumed_child(
         event = encode_json({**row["event"], "headers": headers}, "event", sys.maxsize, inside=1)
         rows.update(EXECUTION, [Where("id", "eq", last)], {"event": event})
     concurrency = concurrency_of(rows, row)
-    return [wake_up(last, item_id, row["tenant_id"], priority, concurrency=concurrency)]
+    return [
+        wake_up(last, item_id, row["tenant_id"], priority, concurrency=concurrency, resumed=True)
+    ]
 
 
 def _reopened(rows: Rows, row: Row, item_id: str, able: Sequence[ExecutionStatus]) -> bool:

@@ -599,7 +599,7 @@ class Runner:
             ).perform()
         report, timeout = self._report_of(flow, call, self._progress), flow.timeout_of(call)
         name, began = call.action, time.monotonic()
-        about = _about(flow.execution, call, report)
+        about = _about(flow, call, report)
         try:
             output = self.operations.invoke(call.operation, call.input, call=about, timeout=timeout)
             return self._outcome(flow, call, output, report)
@@ -621,7 +621,7 @@ class Runner:
         """Make one call in *transaction*; raises the error of a call that fails."""
         # Its progress isn't written: on SQLite that would wait for this very transaction.
         report = self._report_of(flow, call)
-        about = replace(_about(flow.execution, call, report), transaction=transaction)
+        about = replace(_about(flow, call, report), transaction=transaction)
         timeout, began = flow.timeout_of(call), time.monotonic()
         # Judged afterwards only, as is its timeout.
         report.heartbeat = None
@@ -670,7 +670,7 @@ class Runner:
     async def aperform(self, flow: Flow, call: StepCall) -> CallOutcome:
         """Make one call of an ``async def``, as `perform` does."""
         report, timeout = self._report_of(flow, call, self._progress), flow.timeout_of(call)
-        about = _about(flow.execution, call, report)
+        about = _about(flow, call, report)
         try:
             output = await self.operations.ainvoke(
                 call.operation, call.input, call=about, timeout=timeout
@@ -857,8 +857,8 @@ def _by_conditions(
     return plain, admitted
 
 
-def _about(execution: Execution, call: StepCall, report: StepReport) -> Call:
-    run = call.run
+def _about(flow: Flow, call: StepCall, report: StepReport) -> Call:
+    execution, run = flow.execution, call.run
     return Call(
         call.action,
         execution.tenant_id,
@@ -869,6 +869,7 @@ def _about(execution: Execution, call: StepCall, report: StepReport) -> Call:
         f"{execution.id}:{run.step_id}:{run.position}",
         reports=report,
         written=call.written,
+        begun_before=flow.may_repeat(call),
     )
 
 

@@ -24,7 +24,7 @@ from automate_kernel.storage.values import storable
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.record import in_order
 from automate_kernel.workflows.engine.statistics import note_end
-from automate_kernel.workflows.engine.waits import Arrived, OpenWait
+from automate_kernel.workflows.engine.waits import RESUMED, Arrived, OpenWait
 from automate_kernel.workflows.execution import (
     Execution,
     ExecutionStatus,
@@ -166,8 +166,10 @@ def wake_up(
     priority: int = 0,
     run_at: datetime | None = None,
     concurrency: tuple[str, int] | None = None,
+    *,
+    resumed: bool = False,
 ) -> NewItem:
-    """Return the outbox item that drives an execution."""
+    """Return the outbox item that drives an execution, which had ended if it is *resumed*."""
     key, limit = concurrency or (None, None)
     return NewItem(
         ADVANCE,
@@ -177,6 +179,7 @@ def wake_up(
         priority=priority,
         run_at=run_at,
         max_attempts=_MAX_CRASHES,
+        headers={RESUMED: True} if resumed else {},
         concurrency_key=key,
         concurrency_limit=limit,
         # It goes on while it waits for a retry, a time or an event.

@@ -30,6 +30,9 @@ EVENT = "automate.event"
 DELAY = "automate.delay"
 """The header of an event's item that has the seconds after which it was to be sent."""
 
+RESUMED = "automate.resumed"
+"""The header of the item that drives an execution which had ended, and goes on."""
+
 SIGNAL = "automate.signal"
 """The kind of the outbox item that brings a signal."""
 
