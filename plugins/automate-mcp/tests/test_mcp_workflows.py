@@ -181,7 +181,11 @@ def test_executions_of_others_are_not_there(kernel: Kernel) -> None:
 def test_a_destructive_call_waits_for_a_person(kernel: Kernel, shop: Shop) -> None:
     """It is done once, after the approval, and its output comes by the execution."""
     claude, ann = Session(kernel, wait_seconds=0.2), Session(kernel, ANN)
-    told = claude.call("shop_refund", work=True, amount=40)
+    once = {IDEMPOTENCY_KEY: "k"}
+    told = claude.call("shop_refund", work=True, meta=once, amount=40)
+    # A busy machine may let its time pass before the worker comes there: the same call again.
+    while not told["waits_for"]:
+        told = claude.call("shop_refund", work=True, meta=once, amount=40)
     assert not told["finished"]
     assert told["waits_for"][0]["about"] == "approval"
     assert "execution_status" in told["next"]
@@ -338,7 +342,9 @@ def test_an_execution_is_looked_at_without_its_large_outputs(
         return get(execution_id, **options)
 
     monkeypatch.setattr(kernel.executions, "get", counted)
-    told = Session(kernel, wait_seconds=0.3).call("shop_refund", amount=40)
-    assert not told["finished"]
-    assert len(asked) > 1
-    assert not any(asked)
+    # A busy machine may let its time pass with one look.
+    while len(asked) < 2:
+        asked.clear()
+        told = Session(kernel, wait_seconds=0.3).call("shop_refund", amount=40)
+        assert not told["finished"]
+        assert not any(asked)
