@@ -850,6 +850,35 @@ def test_one_that_is_paused_before_it_begins_takes_the_last_event(
     assert (ran, statuses(kernel)) == ([4], {"COMPLETED": 1})
 
 
+def test_a_debounced_execution_begins_as_its_last_event_would(
+    open_kernel: Open, clock: FakeClock
+) -> None:
+    """A deployment between two events: definition, labels and places are those of the second."""
+    ran: list[str] = []
+
+    def note(text: str) -> None:
+        ran.append(text)
+
+    def deployed(text: str, **more: Any) -> Kernel:
+        quiet = {"for": "10s", "key": CUSTOMER}
+        return open_kernel(note, debounce=quiet, step={"input": {"text": text}}, **more)
+
+    old = deployed("{{ event.payload.a }}", concurrency=1, labels={"of": "old"})
+    first = old.start("w", {"customer": 1, "a": "one"})
+    assert old.executions.pause(first)
+    clock.advance(11)
+    old.run_until_idle()
+    assert held(old) == 1  # it was claimed, and put back
+    new = deployed("{{ event.payload.b }}", concurrency={"key": CUSTOMER, "limit": 1})
+    assert new.start("w", {"customer": 1, "b": "two"}) == first
+    assert held(new) == 0
+    assert see(new, first).labels == {} and new.executions.labelled("of=old") == []
+    assert new.executions.unpause(first)
+    clock.advance(11)
+    new.run_until_idle()
+    assert (ran, held(new), statuses(new)) == (["two"], 0, {"COMPLETED": 1})
+
+
 @pytest.mark.parametrize("how", ["resume", "resume from", "retry_step", "paused"])
 def test_one_that_goes_on_keeps_its_event(open_kernel: Open, clock: FakeClock, how: str) -> None:
     """What it has done was for its own event: the next one begins another execution."""

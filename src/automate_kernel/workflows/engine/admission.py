@@ -234,14 +234,14 @@ def begin_time(rows: Rows, admission: Admission, gates: Mapping[str, Row]) -> da
 
 def postpone(
     rows: Rows, debounce: Debounce, gate: Row, changes: Row, item_changes: Row
-) -> str | None:
+) -> Row | None:
     """
     Make *changes* to the execution that waits behind *gate*, and to its item, which waits anew.
 
-    Returns its id, or None if there is none, or it has begun.
+    Returns its id and the definition that it had; None if there is none, or it has begun.
     """
     its = [Where("id", "eq", gate["execution_id"]), Where("status", "in", _UNBEGUN)]
-    for execution in rows.select(EXECUTION, its, columns=("id", "item_id")):
+    for execution in rows.select(EXECUTION, its, columns=("id", "item_id", "definition_id")):
         # Locked, so that no worker claims it now. One that was claimed may have begun.
         unclaimed = [
             Where("id", "eq", execution["item_id"]),
@@ -262,9 +262,10 @@ def postpone(
                 return None
             waits = waiting_changes(_quiet_at(rows, debounce, gate), item["priority"])
             rows.update(OUTBOX, [Where("id", "eq", item["id"])], {**item_changes, **waits})
-            # It may have been woken to take a slot, which another can have now.
-            concurrency_keys.wake(rows, [item["concurrency_key"]])
-            return str(execution["id"])
+            if item["concurrency_key"] is not None:
+                # It may have taken a slot before it was put back, or been woken to take one.
+                concurrency_keys.leave(rows, [(item["concurrency_key"], item["id"])])
+            return execution
     return None
 
 

@@ -43,6 +43,8 @@ from automate_kernel.workflows.execution import Event, Execution, ExecutionStatu
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8").bytes
 # Accepted already, at whose limit its id may be one thing too much.
 _MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
+# The columns of an item that follow from its workflow's conditions on a start.
+_OF_KEY = ("headers", "concurrency_key", "concurrency_limit")
 _NO_LABELS: Mapping[str, str] = {}
 SCHEDULED = "schedule"
 """The *about* of a label that has the event of a schedule's time: no label of an execution."""
@@ -284,11 +286,11 @@ class ExecutionStarts:
             new.item.concurrency_limit = admission.concurrency.limit
             new.item.keeps_slot = True
         if admission.debounce is not None:
+            new.item.headers = {admissions.DEBOUNCED: True}
             waiting = self._postponed(rows, new, admission.debounce, gates[admission.debounce_gate])
             if waiting is not None:
                 return waiting
             new.item.delay, new.item.run_at = admission.debounce.for_, None
-            new.item.headers = {admissions.DEBOUNCED: True}
         if admission.concurrency is not None:
             self._make_room(rows, new, admission.concurrency)
         begins = admissions.begin_time(rows, admission, gates)
@@ -304,18 +306,21 @@ class ExecutionStarts:
     def _postponed(
         self, rows: Rows, new: NewExecution, debounce: Debounce, gate: Row
     ) -> str | None:
-        # With the key of the event that it begins with now.
-        given = ("event", "concurrency_key", "events_since")
-        changes: Row = {name: new.row[name] for name in given if name in new.row}
-        waiting = admissions.postpone(rows, debounce, gate, changes, new.item.key_row())
-        if waiting is not None:
-            its = [Where("subject_id", "eq", waiting)]
-            ids = [row["id"] for row in rows.select(LABEL, its, columns=("id",))]
-            rows.delete(LABEL, [Where("id", "in", sorted(ids))])
-            add_labels(rows, new.label_rows_of(waiting))
-            if new.workflow.labels:
-                rows.update(EXECUTION, [Where("id", "eq", waiting)], {"labels": new.row["labels"]})
-        return waiting
+        # As a start of its own would be: with the definition, key and labels that it has now.
+        given = ("definition_id", "event", "concurrency_key", "events_since", "labels")
+        changes: Row = {name: new.row.get(name) for name in given}
+        item = new.item.to_row()
+        its_item = {name: item.get(name) for name in _OF_KEY}
+        waiting = admissions.postpone(rows, debounce, gate, changes, its_item)
+        if waiting is None:
+            return None
+        if waiting["definition_id"] != new.row["definition_id"]:
+            self._define(rows, [new])
+        its = [Where("subject_id", "eq", waiting["id"])]
+        ids = [row["id"] for row in rows.select(LABEL, its, columns=("id",))]
+        rows.delete(LABEL, [Where("id", "in", sorted(ids))])
+        add_labels(rows, new.label_rows_of(waiting["id"]))
+        return str(waiting["id"])
 
     def _make_room(self, rows: Rows, new: NewExecution, concurrency: Concurrency) -> None:
         """Skip *new*, or cancel older ones, if all places of its key are taken."""
@@ -429,10 +434,7 @@ class ExecutionStarts:
 
     def insert(self, rows: Rows, given: Sequence[NewExecution]) -> Sequence[NewExecution]:
         """Insert executions with their definitions; return those that were not there."""
-        definitions = {one.workflow.hash(): one.workflow for one in given}
-        rows.insert(DEFINITION, [definition_row(definitions[key]) for key in sorted(definitions)])
-        # Before any of their steps may cause such an event.
-        self._signals.register(rows, (each for one in given for each in one.workflow.awaited))
+        self._define(rows, given)
         new = given
         if rows.insert(EXECUTION, [one.row for one in given]) < len(given):
             where = [Where("id", "in", sorted(one.id for one in given))]
@@ -441,6 +443,12 @@ class ExecutionStarts:
             new = [one for one in given if one.item.id in theirs]
         add_labels(rows, [row for one in new for row in one.label_rows])
         return new
+
+    def _define(self, rows: Rows, given: Sequence[NewExecution]) -> None:
+        definitions = {one.workflow.hash(): one.workflow for one in given}
+        rows.insert(DEFINITION, [definition_row(definitions[key]) for key in sorted(definitions)])
+        # Before any of their steps may cause such an event.
+        self._signals.register(rows, (each for one in given for each in one.workflow.awaited))
 
     def redacted(self, event: Event) -> Event:
         """Return *event*, or a copy whose payload lacks the secrets that are known here."""
