@@ -51,15 +51,26 @@ def checked(
     tmp_path: Path, code: str, *options: str, place: str = "odd"
 ) -> subprocess.CompletedProcess[str]:
     """Install a plugin by its metadata, and check it by its key."""
-    info = tmp_path / "site" / "odd-1.0.dist-info"
+    site = announced(tmp_path)
+    (site / "oddly.py").write_text(code)
+    return asked(tmp_path, "check", place, *options, path=[site])
+
+
+def announced(tmp_path: Path) -> Path:
+    """Install the metadata of a plugin; return the folder to import from."""
+    site = tmp_path / "site"
+    info = site / "odd-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[automate.connectors]\nodd = oddly:Odd\n")
-    (tmp_path / "site" / "oddly.py").write_text(code)
+    return site
+
+
+def asked(tmp_path: Path, *words: str, path: list[Path]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "automate_kernel.cli", "plugins", "check", place, *options],
+        [sys.executable, "-m", "automate_kernel.cli", "plugins", *words],
         capture_output=True, text=True, timeout=120, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
     )  # fmt: skip
 
 
@@ -130,6 +141,43 @@ def test_what_is_not_installed_has_no_levels_without_problems(tmp_path: Path) ->
     assert "tested: not looked at\ndocumented: not looked at" in done.stdout
     with pytest.raises(ConfigError, match=r"there is no folder '\./nowhere'"):
         PluginProject.named("./nowhere")
+
+
+PROJECT = """
+[project]
+name = "odd"
+version = "1.0"
+
+[project.entry-points."automate.connectors"]
+odd = "oddly:Odd"
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "check", "manifest"),
+    [
+        # One that is nowhere isn't imported from another place, and no installation brings it.
+        (None, "imported: connector odd: ModuleNotFoundError: No module named 'oddly'",
+         "connector 'odd' can't be described: ModuleNotFoundError: No module named 'oddly'"),
+        # A module has no folder, and is none of another place's for that.
+        (CONNECTOR.partition("    @classmethod")[0], "loads: no problems",
+         "make it a folder: oddly/__init__.py"),
+    ],
+)  # fmt: skip
+def test_a_module_that_is_not_there_and_one_that_is_no_package_are_told_as_such(
+    tmp_path: Path, code: str | None, check: str, manifest: str
+) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(PROJECT)
+    if code is not None:
+        (folder / "oddly.py").write_text(code)
+    path = [announced(tmp_path), folder]
+    for command, says in (("check", check), ("manifest", manifest)):
+        done = asked(tmp_path, command, "./project", path=path)
+        told = done.stdout + done.stderr
+        assert says in told
+        assert "another place" not in told
 
 
 OWN_KEY = """

@@ -86,6 +86,17 @@ def test_parts_end_with_whole_characters(files: Files) -> None:
     assert found == text
 
 
+def test_a_part_from_beyond_the_end_is_empty_and_one_from_beyond_all_files_is_refused(
+    files: Files,
+) -> None:
+    """The error of the place was tried again, as a fault of the plugin."""
+    files("write", "t", text="abc")
+    for at in (3, 4, 2**43):
+        part = files("read", "t", offset=at, max_bytes=5)
+        assert (part["text"], part["next_offset"]) == ("", None)
+    files.fails("INVALID_ARGUMENT", "read", "t", offset=2**63)
+
+
 def test_what_is_no_text_is_an_error(files: Files) -> None:
     files("write", "b", base64="/w==")
     files.fails("FAILED_PRECONDITION", "read", "b")

@@ -264,6 +264,51 @@ def test_a_holder_whose_lock_was_lost_undoes_nothing(server: Any, secrets: Secre
     assert stored(secrets)["access_token"] == "newer-token-123456"
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_renewed_tokens_that_can_not_be_stored_are_stored_later(
+    server: Any, secrets: SecretResolver, monkeypatch: Any, caplog: Any, elsewhere: bool
+) -> None:
+    """The service has used the old refresh token up: lost with a full disk was the connection."""
+    clock = Clock()
+    auth = connect(server, secrets, clock=clock)
+    before, write = stored(secrets), secrets.writable.set_secret
+    clock.now += 4_000
+
+    def full(key: str, value: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(secrets.writable, "set_secret", full)
+    assert client(server, auth, secrets).get("/me") == {"me": "ada"}
+    assert "can't be stored, and are lost with this process: OSError" in caplog.text
+    clock.now += 4_000
+    assert client(server, auth, secrets).get("/me") == {"me": "ada"}
+    assert stored(secrets) == before
+    monkeypatch.setattr(secrets.writable, "set_secret", write)
+    if elsewhere:  # another process has asked with what stands there
+        with pytest.raises(AutomateError, match="has ended the connection"):
+            client(server, account(server, clock=clock), secrets).get("/me")
+        assert stored(secrets)["revoked"]
+    assert client(server, auth, secrets).get("/me") == {"me": "ada"}
+    assert server.grants.count("refresh_token") == 2 + elsewhere
+    assert stored(secrets)["access_token"] != before["access_token"]
+    assert client(server, account(server, clock=clock), secrets).get("/me") == {"me": "ada"}
+
+
+def test_tokens_that_could_not_be_stored_give_way_to_a_new_connection(
+    server: Any, secrets: SecretResolver, monkeypatch: Any
+) -> None:
+    clock = Clock()
+    auth = connect(server, secrets, clock=clock)
+    clock.now += 4_000
+    with monkeypatch.context() as full:
+        full.setattr(secrets.writable, "set_secret", lambda *_: 1 / 0)
+        client(server, auth, secrets).get("/me")
+    connect(server, secrets, clock=clock)
+    new = stored(secrets)
+    client(server, auth, secrets).get("/me")
+    assert stored(secrets) == new
+
+
 def test_who_connected_meanwhile_is_not_asked_to_connect_again(
     server: Any, secrets: SecretResolver
 ) -> None:

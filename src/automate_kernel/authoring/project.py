@@ -145,7 +145,9 @@ class PluginProject:
             return f"{self.name} is installed with other entry points than pyproject.toml has"
         for found in self.found:
             package = top_level(found.target)
-            if not any(self._holds(each) for each in package_folders(package)):
+            folders = list(package_folders(package))
+            # One that is nowhere is told by who imports it.
+            if folders and not any(self._holds(each) for each in folders):
                 return f"{package} is not imported from {self.folder}, but from another place"
         return None
 
@@ -176,13 +178,14 @@ class PluginProject:
         """
         made = {}
         for package in self.packages():
+            # First: one that is nowhere is no module either.
+            plugins = [described(each) for each in self.found if top_level(each.target) == package]
             folder = next(iter(package_folders(package)), None)
             if folder is None:
                 raise ConfigError(
                     f"{package} is a module, and a manifest lies in a package",
                     hint=f"make it a folder: {package}/__init__.py",
                 )
-            plugins = [described(each) for each in self.found if top_level(each.target) == package]
             made[folder / MANIFEST_FILE] = Manifest(
                 self.name, self.version, pydantic_version(), tuple(plugins)
             )

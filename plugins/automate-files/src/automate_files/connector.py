@@ -47,6 +47,8 @@ Overwrite = Annotated[bool, Field(description="True if a file that is there may 
 
 _PART = 1024 * 1024
 _MOST_LISTED = 10_000
+# 8 TiB: the usual file systems take little more as an offset, and answer with odd errors.
+_MOST_OFFSET = 2**43
 _MOST_ARRIVALS = 5_000
 # A file on its way is read in parts, and S3 takes only whole objects: so memory bounds the size.
 _MOST_COPIED = 512 * _PART
@@ -84,7 +86,7 @@ class FilesConnector(Connector):
             Literal["utf-8", "latin-1", "base64"],
             Field(description="How the content is given: as text of this encoding, or in Base64."),
         ] = "utf-8",
-        offset: Annotated[int, Field(ge=0, description="The first byte.")] = 0,
+        offset: Annotated[int, Field(ge=0, le=_MOST_OFFSET, description="The first byte.")] = 0,
         max_bytes: Annotated[
             int | None,
             Field(

@@ -13,7 +13,7 @@ from automate_kernel.operations.error_mapping import code_of_status, retry_after
 _BY_CLASS: tuple[tuple[type[BaseException], ErrorCodes, str], ...] = (
     (FileNotFoundError, ErrorCodes.NOT_FOUND, "it isn't there"),
     (FileExistsError, ErrorCodes.ALREADY_EXISTS, "it is there already"),
-    (IsADirectoryError, ErrorCodes.FAILED_PRECONDITION, "it is a folder"),
+    (IsADirectoryError, ErrorCodes.FAILED_PRECONDITION, "it is a folder, or no file at all"),
     (NotADirectoryError, ErrorCodes.FAILED_PRECONDITION, "a folder above it is none"),
     (PermissionError, ErrorCodes.PERMISSION_DENIED, "it may not"),
     (TimeoutError, ErrorCodes.DEADLINE_EXCEEDED, "it took too long"),

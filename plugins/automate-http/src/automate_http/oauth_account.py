@@ -161,6 +161,8 @@ class OAuthAccount(Auth):
         self._guard = Guard(AddressPolicy.parse(client.networks))
         self._lock = threading.Lock()
         self._own: Tokens | None = None
+        # Tokens that could not be stored, and those in whose place they belong.
+        self._unsaved: tuple[Tokens, Tokens] | None = None
         self.hint = self._how_to_connect() if client.is_persons else "check the client's id"
 
     def __repr__(self) -> str:
@@ -304,6 +306,7 @@ class OAuthAccount(Auth):
         store = _store(secrets)
         with store.locked(self._key):
             store.delete_secret(self._key)
+            self._unsaved = None
 
     # -- sending -----------------------------------------------------------------------------
 
@@ -323,11 +326,11 @@ class OAuthAccount(Auth):
             return self._own_tokens(secrets, refused)
         store = _store(secrets)
         tokens = self._kept(store, secrets)
-        if self._is_good(tokens, refused):
+        if self._unsaved is None and self._is_good(tokens, refused):
             return tokens
         with self._lock, store.locked(self._key):
             # Another may have done it while this one waited.
-            tokens = self._kept(store, secrets)
+            tokens = self._saved_late(store, secrets, self._kept(store, secrets))
             return tokens if self._is_good(tokens, refused) else self._renewed(
                 store, secrets, tokens, refused
             )  # fmt: skip
@@ -375,7 +378,41 @@ class OAuthAccount(Auth):
             connected_at=tokens.connected_at,
             server=tokens.server,
         )
-        return self._keep_if_same(store, secrets, tokens, new)
+        there = tokens if self._unsaved is None else self._unsaved[0]
+        return self._saved(store, secrets, there, new)
+
+    def _saved(
+        self, store: WritableSecretsBackend, secrets: SecretReader, before: Tokens, new: Tokens
+    ) -> Tokens:
+        """Store *new*; what can't be stored is kept here, and stored by a later call."""
+        _hide(secrets, new)
+        try:
+            found = self._keep_if_same(store, secrets, before, new)
+        except Exception as error:
+            if isinstance(error, AutomateError) and error.code is ErrorCodes.UNAUTHENTICATED:
+                raise  # disconnected meanwhile
+            # The service may take the refresh token before no more: these stand nowhere else.
+            self._unsaved = before, new
+            logger.warning(
+                "the renewed tokens of %s can't be stored, and are lost with this process: %s",
+                self._title, error if isinstance(error, AutomateError) else type(error).__name__,
+            )  # fmt: skip
+            return new
+        self._unsaved = None
+        return found
+
+    def _saved_late(
+        self, store: WritableSecretsBackend, secrets: SecretReader, kept: Tokens
+    ) -> Tokens:
+        """Return the tokens that count: those *kept*, or those that could not be stored before."""
+        if self._unsaved is None:
+            return kept
+        before, new = self._unsaved
+        # Another process may have noted that the refresh token is used up, and nothing more.
+        if replace(kept, revoked=before.revoked, error=before.error) == before:
+            return self._saved(store, secrets, kept, new)
+        self._unsaved = None
+        return kept
 
     def _note(
         self,
