@@ -12,7 +12,7 @@ from machines import no_more_threads
 from waiting import PATIENCE, Gate, until
 from workers import working
 import sqlalchemy as sa
-from automate_kernel import Call, Kernel, current_call
+from automate_kernel import Call, Kernel, WorkflowContext, current_call
 from automate_kernel.errors import PayloadError
 from automate_kernel.operations.context import calling
 from automate_kernel.outbox.ids import new_id
@@ -437,6 +437,76 @@ def test_a_plain_call_hears_that_it_should_stop(kernel: Kernel, how: str) -> Non
         else:
             worker.stop()
         heard.pass_()
+
+
+@pytest.mark.parametrize("kind", ["def", "async def", "transactional"])
+@pytest.mark.parametrize("in_code", [False, True], ids=["definition", "code"])
+def test_a_call_that_gives_up_for_a_stop_has_not_failed(
+    kernel: Kernel, kind: str, in_code: bool
+) -> None:
+    """The next worker makes it again, with what it had reported: its only attempt is not spent."""
+    began, reports = Gate(), list[Any]()
+
+    def at_work(call: Call) -> bool:
+        reports.append(call.last_progress)
+        call.progress("half")
+        began.set()
+        return len(reports) == 1
+
+    def work(call: Call) -> str:
+        if at_work(call):
+            until(lambda: call.cancelled)
+            raise ValueError("stopped half-way")
+        return "done"
+
+    async def work_async(call: Call) -> str:
+        if at_work(call):
+            while not call.cancelled:
+                await asyncio.sleep(0.001)
+            raise ValueError("stopped half-way")
+        return "done"
+
+    given = work_async if kind == "async def" else work
+    kernel.action("work", transactional=kind == "transactional")(given)
+
+    @kernel.workflow
+    async def coded(ctx: WorkflowContext) -> Any:
+        return await ctx.call("work")
+
+    add(kernel, STEP_A)
+    with working(kernel) as worker:
+        one = kernel.start(coded if in_code else "flow")
+        began.pass_()
+        worker.stop()
+    left = kernel.executions.get(one)
+    assert left is not None and left.error is None and not left.status.finished
+    kernel.run_until_idle()
+    done = kernel.executions.get(one)
+    assert done is not None and done.status is ExecutionStatus.COMPLETED
+    assert [run.attempts for run in done.steps] == [1]
+    assert kernel.executions.failed_attempts(one) == []
+    assert reports == [None, None if kind == "transactional" else "half"]
+
+
+def test_a_call_that_fails_by_itself_while_its_worker_stops_has_failed(kernel: Kernel) -> None:
+    began, stopped = Gate(), Gate()
+
+    @kernel.action
+    def work(call: Call) -> None:
+        began.set()
+        stopped.pass_()
+        raise ValueError("it has not looked")
+
+    add(kernel, STEP_A)
+    with working(kernel) as worker:
+        one = kernel.start("flow")
+        began.pass_()
+        worker.stop()
+        stopped.set()
+    kernel.run_until_idle()
+    done = kernel.executions.get(one)
+    assert done is not None and done.status is ExecutionStatus.FAILED
+    assert "it has not looked" in str(done.error)
 
 
 def test_an_attempt_that_took_too_long_hears_it(kernel: Kernel) -> None:

@@ -45,6 +45,8 @@ class CallReport:
         """The labels that the call gives its execution."""
         self.over: bool = False
         """True once nobody waits for the call any more."""
+        self.told: bool = False
+        """True once the call has read that it should stop."""
         self.heartbeat: float | None = heartbeat
         """The seconds that the call may go on without a report; None is for ever."""
         self._asked, self._redact = asked, redact
@@ -53,7 +55,9 @@ class CallReport:
     @property
     def cancelled(self) -> bool:
         """True if the call should stop: its result is not waited for, or soon will not be."""
-        return self.over or self._asked()
+        stops = self.over or self._asked()
+        self.told = self.told or stops
+        return stops
 
     def report(self, value: Any, message: str | None) -> None:
         """Take the newest progress in; raises `PayloadError` if it can't be stored."""

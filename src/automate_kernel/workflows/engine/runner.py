@@ -36,7 +36,7 @@ from automate_kernel.storage.checkpoint import Saved
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.rows import Rows
-from automate_kernel.worker.handler import Snooze, asked_to_stop, should_stop
+from automate_kernel.worker.handler import Snooze, asked_to_stop, cancelling, should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.definition.model import Workflow
@@ -594,9 +594,12 @@ class Runner:
         `StorageError` if its database fails for too long.
         """
         if self._known.get(call.action):
-            return TransactionalCall(
-                self.store, flow, call, partial(self._write, flow, call)
+            reports: list[StepReport] = []
+            outcome = TransactionalCall(
+                self.store, flow, call, partial(self._write, flow, call, reports)
             ).perform()
+            left = bool(reports) and _was_left(reports[-1], outcome.error)
+            return replace(outcome, begun=False) if left else outcome
         report, timeout = self._report_of(flow, call, self._progress), flow.timeout_of(call)
         name, began = call.action, time.monotonic()
         about = _about(flow, call, report)
@@ -604,7 +607,8 @@ class Runner:
             output = self.operations.invoke(call.operation, call.input, call=about, timeout=timeout)
             return self._outcome(flow, call, output, report)
         except AutomateError as error:
-            return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
+            failed = _timed_out(flow, call, timeout, error)
+            return CallOutcome(call, error=failed, begun=not _was_left(report, failed))
         finally:
             report.end()
             self._note(name, time.monotonic() - began)
@@ -617,10 +621,13 @@ class Runner:
             call.step.heartbeat,
         )  # fmt: skip
 
-    def _write(self, flow: Flow, call: StepCall, transaction: Any) -> CallOutcome:
+    def _write(
+        self, flow: Flow, call: StepCall, reports: list[StepReport], transaction: Any
+    ) -> CallOutcome:
         """Make one call in *transaction*; raises the error of a call that fails."""
         # Its progress isn't written: on SQLite that would wait for this very transaction.
         report = self._report_of(flow, call)
+        reports.append(report)
         about = replace(_about(flow, call, report), transaction=transaction)
         timeout, began = flow.timeout_of(call), time.monotonic()
         # Judged afterwards only, as is its timeout.
@@ -681,7 +688,8 @@ class Runner:
             # The store must not hold up the loop.
             return await asyncio.to_thread(self._put_away, flow, call, output, encoded, report)
         except AutomateError as error:
-            return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
+            failed = _timed_out(flow, call, timeout, error)
+            return CallOutcome(call, error=failed, begun=not _was_left(report, failed))
         finally:
             report.over = True
             if report.latest is not None:
@@ -855,6 +863,13 @@ def _by_conditions(
             else:
                 admitted.append((*start, admission))
     return plain, admitted
+
+
+def _was_left(report: StepReport, error: AutomateError | None) -> bool:
+    """Return True if a call gave up since its worker stops, as it has seen: it is no attempt."""
+    if error is None or error.code is ErrorCodes.DEADLINE_EXCEEDED or report.over:
+        return False
+    return report.told and should_stop() and not cancelling()
 
 
 def _about(flow: Flow, call: StepCall, report: StepReport) -> Call:
