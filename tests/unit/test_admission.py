@@ -752,6 +752,36 @@ def test_a_burst_begins_at_once(open_kernel: Open, clock: FakeClock) -> None:
         assert [round((each - begin).total_seconds()) for each in due] == expected
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_one_that_is_paused_in_the_queue_lets_others_go_first(
+    open_kernel: Open, begun: bool
+) -> None:
+    """It takes no place before it begins; one that has begun keeps its own."""
+    kernel = open_kernel(concurrency=1, step={"wait_for": {"signal": "go"}, "action": None})
+    first, second, third = (kernel.start("w", {"n": n}) for n in range(3))
+    kernel.run_until_idle()
+    assert kernel.executions.pause(second)
+    if begun:
+        assert kernel.executions.pause(first)
+    else:
+        kernel.signal(first, "go")
+    for _ in range(2):
+        kernel.run_until_idle()
+    status = [see(kernel, each).status.value for each in (first, second, third)]
+    assert status == (
+        ["PAUSED", "PAUSED", "PENDING"] if begun else ["COMPLETED", "PAUSED", "RUNNING"]
+    )
+    assert kernel.executions.unpause(second)
+    kernel.run_until_idle()
+    assert (see(kernel, second).status.value, held(kernel)) == ("PENDING", 1)
+    going = first if begun else third
+    kernel.executions.unpause(first)
+    for each in (going, second, third):
+        kernel.signal(each, "go") if not see(kernel, each).status.finished else None
+        kernel.run_until_idle()
+    assert (statuses(kernel), held(kernel)) == ({"COMPLETED": 3}, 0)
+
+
 # -- debounce --------------------------------------------------------------------------------------
 
 DEBOUNCED = {"key": CUSTOMER, "for": "30s", "at_most": "70s"}

@@ -23,6 +23,7 @@ from automate_kernel.outbox import (
     OutboxStore,
     Outcome,
     RowsOutboxStore,
+    concurrency_keys,
 )
 from automate_kernel.outbox.failed_attempts import (
     MOST_OF_EXECUTION,
@@ -31,7 +32,7 @@ from automate_kernel.outbox.failed_attempts import (
 )
 from automate_kernel.outbox.handover import NOTE, Handover
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import TRACE_HEADERS, WAITING, bounded_seconds
+from automate_kernel.outbox.item import TRACE_HEADERS, WAITING, bounded_seconds, scoped_key
 from automate_kernel.outbox.labels import label_rows, redacted_labels, replace_labels
 from automate_kernel.storage.checkpoint import Checkpoint, Saved, save_checkpoints, save_progress
 from automate_kernel.storage.codec import JsonText
@@ -631,3 +632,12 @@ class Checkpoints:
             elif self._shares_tables:
                 waits = [Where("id", "eq", item.id), Where("status", "in", WAITING)]
                 rows.update(OUTBOX, waits, {"waiting_for": "resume"})
+                key = scoped_key(item.concurrency_key, item.tenant_id)
+                if status == PAUSED and key is not None and not _has_begun(rows, execution.id):
+                    # While its whole workflow is paused, all others of the key wait too.
+                    concurrency_keys.leave(rows, [(key, item.id)])
+
+
+def _has_begun(rows: Rows, execution_id: str) -> bool:
+    its = [Where("execution_id", "eq", execution_id)]
+    return bool(rows.select(STEP, its, limit=1, columns=("id",)))
