@@ -556,6 +556,18 @@ def test_a_tenants_workflow_has_a_poll_of_its_own(sheet: Sheet) -> None:
     kernel.close()
 
 
+def test_the_log_says_whose_poll_has_failed(sheet: Sheet, caplog: Any) -> None:
+    """The polls of all tenants have one name, and each its own account."""
+    kernel = kernel_of_tenants(sheet, FakeClock(), "acme", None)
+    sheet.error = AutomateError("UNAUTHENTICATED", "the account is not connected")
+    kernel.run_until_idle()
+    assert sorted(record.getMessage().partition(" failed")[0] for record in caplog.records) == [
+        "poll sheet.new_row",
+        "poll sheet.new_row of the tenant 'acme'",
+    ]
+    kernel.close()
+
+
 def test_the_doctor_says_how_a_tenants_poll_is_resumed(sheet: Sheet) -> None:
     """Without the tenant the command would mean another poll, or none."""
     from automate_kernel.monitoring.diagnosis import poll_findings

@@ -265,7 +265,7 @@ class Poller:
             try:
                 self._call(poll, row)
             except Exception:
-                logger.exception("poll %s: its result could not be saved", poll.name)
+                logger.exception("poll %s: its result could not be saved", _told(poll))
             finally:
                 with self._lock:
                     self._busy -= 1
@@ -315,14 +315,15 @@ class Poller:
             result = self._result(poll, row["poll_cursor"])
             new = self._save(poll, row, result)
         except _ClaimLostError:
-            logger.warning("poll %s took longer than its claim; its result is dropped", poll.name)
+            text = "poll %s took longer than its claim; its result is dropped"
+            logger.warning(text, _told(poll))
         except BaseException as error:  # SystemExit too: a plugin must not end its host
             if is_interruption(error):
                 raise
             self._fail(poll, row, error)
         else:
             if new:
-                logger.info("poll %s: %d new events", poll.name, new)
+                logger.info("poll %s: %d new events", _told(poll), new)
             return result.more
         return False
 
@@ -389,7 +390,7 @@ class Poller:
             logger.warning(
                 "poll %s has more, but neither a new cursor nor a new event; it is called again "
                 "in %g s",
-                poll.name, poll.spec.every_seconds,
+                _told(poll), poll.spec.every_seconds,
             )  # fmt: skip
         return len(new)
 
@@ -398,7 +399,7 @@ class Poller:
         failures = row["failures"] + 1
         wait = max(_backoff(poll.spec, failures), bounded_seconds(clean.retry_after or 0.0))
         log = logger.warning if failures == 1 else logger.info
-        log("poll %s failed, next try in %.0f s: %s", poll.name, wait, clean)
+        log("poll %s failed, next try in %.0f s: %s", _told(poll), wait, clean)
         changes: Row = {
             "failures": failures,
             "error_code": clean.code.value,
@@ -414,6 +415,11 @@ class Poller:
 
 def _whose(tenant_id: str | None) -> str:
     return "" if tenant_id is None else f" of the tenant {tenant_id!r}"
+
+
+def _told(poll: Poll) -> str:
+    """Return the name for the log: the polls of all tenants have one name."""
+    return f"{poll.name}{_whose(poll.tenant_id)}"
 
 
 def _listened_to(name: str, tenant_id: str | None, polls: Iterable[Poll]) -> str:
