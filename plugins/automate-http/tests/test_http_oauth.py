@@ -155,6 +155,24 @@ def test_a_token_is_renewed_before_it_expires(server: Any, secrets: SecretResolv
     assert server.grants == ["authorization_code", "refresh_token"]
 
 
+def test_a_token_of_a_short_life_is_not_renewed_for_each_request(
+    server: Any, secrets: SecretResolver
+) -> None:
+    """It is never good for a minute more."""
+    server.oauth = type(server.oauth)(server.validator, token_expires_in=40)
+    clock = Clock()
+    auth = connect(server, secrets, clock=clock)
+    service = client(server, auth, secrets)
+    for second in range(20):
+        clock.now += 1
+        service.get("/me")
+        assert server.grants.count("refresh_token") == (second == 19)
+    own = account(server, clock=clock, authorize_url=None)
+    for _ in range(3):
+        client(server, own, secrets).get("/me")
+    assert server.grants.count("client_credentials") == 1
+
+
 def test_a_refused_token_is_renewed_once(server: Any, secrets: SecretResolver) -> None:
     """The service ended it before its time; the request is sent again."""
     auth = connect(server, secrets)

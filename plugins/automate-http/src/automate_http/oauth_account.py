@@ -137,13 +137,20 @@ class Tokens:
     """The last failure to renew them, since the last success."""
     server: Mapping[str, Any] | None = None
     """The `OAuthServer` that gave them, where it was discovered."""
+    lifetime: float | None = None
+    """The seconds that the access token was good for when it came."""
 
     def __repr__(self) -> str:
         return f"<Tokens of {self.connected_by or 'nobody'}>"
 
     def is_fresh(self, skew_seconds: float, now: float) -> bool:
-        """Return True if the access token is good for *skew_seconds* more."""
-        return self.expires_at is None or self.expires_at - skew_seconds > now
+        """Return True if the access token is good for *skew_seconds* more, or half its lifetime."""
+        if self.expires_at is None:
+            return True
+        if self.lifetime is not None:
+            # One that never lives that long would be renewed for each request.
+            skew_seconds = min(skew_seconds, self.lifetime / 2)
+        return self.expires_at - skew_seconds > now
 
 
 class OAuthAccount(Auth):
@@ -533,6 +540,7 @@ class OAuthAccount(Auth):
             refresh or None,
             self._client.clock() + lifetime if lifetime is not None else None,
             scope=str(found["scope"])[:4_096] if found.get("scope") else None,
+            lifetime=lifetime,
         )
 
     def _check(self, reply: Reply, secrets: SecretReader) -> None:
