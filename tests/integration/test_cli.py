@@ -561,6 +561,10 @@ def test_workflows_are_tested_with_their_cases(project) -> None:
     (project.folder / "order.yaml").write_text(WORKFLOW.replace("EUR", "USD"))
     (project.folder / "order.test.yaml").write_text(CASES.replace("EUR", "USD"))
     assert project.data("workflow", "test", "order.test.yaml", "--only", "adds")["ok"] is True
+    # Of a workflow that is configured by its file, the cases beside it are meant.
+    config = project.folder / "automate.toml"
+    config.write_text('workflows = ["workflows/order.yaml"]\n' + config.read_text())
+    assert project.data("workflow", "test", "--only", "adds")["ok"] is True
     (project.folder / "wrong.test.yaml").write_text("cass: []")
     assert "wrong.test.yaml:1: cass" in project.run("workflow", "test", ".", code=2).stderr
 

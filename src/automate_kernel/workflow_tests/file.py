@@ -139,6 +139,15 @@ def find_case_files(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
+def cases_beside(paths: Iterable[Path]) -> list[Path]:
+    """Return what has the cases of workflows: their folders as they are, and files beside them."""
+    found: list[Path] = []
+    for path in paths:
+        beside = (path.with_name(path.stem + suffix) for suffix in _SUFFIXES)
+        found += [path] if path.is_dir() else [each for each in beside if each.is_file()]
+    return found
+
+
 def _hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 

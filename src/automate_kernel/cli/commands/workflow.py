@@ -105,10 +105,12 @@ def run_cases(
     No action is called but those that a file names as real, and nothing is stored. Time that a
     workflow waits is skipped. Exits with 1 if a case fails.
     """
-    from automate_kernel.workflow_tests.file import find_case_files, load_case_file
+    from automate_kernel.workflow_tests.file import cases_beside, find_case_files, load_case_file
 
     session, out = context.session, context.out
-    files = find_case_files([Path(path) for path in paths or ()] or session.workflow_paths())
+    files = find_case_files(
+        [Path(path) for path in paths or ()] or cases_beside(session.workflow_paths())
+    )
     loaded = [load_case_file(path) for path in files]
     data, failed, number = [], 0, 0
     for cases in loaded:
