@@ -405,14 +405,20 @@ def test_a_shared_account_needs_a_word_in_the_config(
     assert keyed(far, "acme") == "whole"
 
 
+def age(far: Kernel) -> None:
+    """Let the token of the account be one that has expired."""
+    kept = json.loads(far.secrets.get("mcp.far"))
+    far.secrets.writable.set_secret("mcp.far", json.dumps({**kept, "expires_at": 1.0}))
+
+
 def test_of_many_calls_one_renews(
     make: Callable[..., Kernel], resource: Serving, service: AuthorizationService
 ) -> None:
     """A refresh token is used once, or the service ends the connection."""
-    service.claims, service.lifetime_seconds = {"org": "acme"}, 30
+    service.claims = {"org": "acme"}
     far = make(resource.url)
-    connect(far)  # its token is good for less than a minute, so each call renews it
-    service.lifetime_seconds = 3600
+    connect(far)
+    age(far)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: keyed(far), range(8)))
     assert found == ["acme"] * 8
@@ -437,9 +443,10 @@ def test_a_refused_token_is_renewed_in_the_session(
 def test_an_ended_connection_says_who_connects_it_again(
     make: Callable[..., Kernel], resource: Serving, service: AuthorizationService
 ) -> None:
-    service.claims, service.lifetime_seconds = {"org": "acme"}, 30
+    service.claims = {"org": "acme"}
     far = make(resource.url)
     connect(far)
+    age(far)
     service.is_down = True  # it takes no refresh token
     for _ in range(2):
         error = failure(lambda: keyed(far))

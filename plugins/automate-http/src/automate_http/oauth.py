@@ -34,7 +34,8 @@ class OAuth2(Auth):
 
     A token is renewed *skew_seconds* before it expires, or at half its life if that is later, and
     once when a service refuses it. Of many threads and processes one does so, under a lock of the
-    backend, and the others take what it got. *client_secret* is the key of a secret; a client without one is public.
+    backend, and the others take what it got. *client_secret* is the key of a secret; a client
+    without one is public.
 
     Without *token_url* and *client_id*, *discover* finds the server for a redirect URI when a
     person connects an account. *plugin* is the key of the plugin, for the hint of errors.
