@@ -39,7 +39,7 @@ from automate_kernel.workflows.execution import Event, ExecutionStatus
 
 logger: logging.Logger = get_logger(__name__)
 
-DEBOUNCED = "automate-debounced"
+DEBOUNCED = "automate.debounced"
 """The header of an item whose execution begins with the last of many events."""
 
 _UNBEGUN = (ExecutionStatus.PENDING.value, ExecutionStatus.PAUSED.value)
