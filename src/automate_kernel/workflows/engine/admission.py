@@ -34,13 +34,10 @@ from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import DEBOUNCE, EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce, StartRate
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.waits import plain_value
+from automate_kernel.workflows.engine.waits import RESUMED, plain_value
 from automate_kernel.workflows.execution import Event, ExecutionStatus
 
 logger: logging.Logger = get_logger(__name__)
-
-DEBOUNCED = "automate.debounced"
-"""The header of an item whose execution begins with the last of many events."""
 
 _UNBEGUN = (ExecutionStatus.PENDING.value, ExecutionStatus.PAUSED.value)
 _NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -252,9 +249,9 @@ def postpone(
         steps = [Where("execution_id", "eq", execution["id"])]
         for item in rows.select(OUTBOX, unclaimed, lock=True, columns=read):
             # One that is paused was claimed, and put back as it was. One that goes on after its end
-            # has an item that says nothing, and an event of its own.
+            # keeps its own event.
             untouched = item["lease_token"] is None or item["waiting_for"] == "resume"
-            if not untouched or DEBOUNCED not in item["headers"]:
+            if not untouched or RESUMED in item["headers"]:
                 return None
             if rows.select(STEP, steps, limit=1, columns=("id",)):
                 return None

@@ -286,7 +286,6 @@ class ExecutionStarts:
             new.item.concurrency_limit = admission.concurrency.limit
             new.item.keeps_slot = True
         if admission.debounce is not None:
-            new.item.headers = {admissions.DEBOUNCED: True}
             waiting = self._postponed(rows, new, admission.debounce, gates[admission.debounce_gate])
             if waiting is not None:
                 return waiting
