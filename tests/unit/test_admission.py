@@ -895,7 +895,7 @@ def test_a_debounced_execution_begins_as_its_last_event_would(
 
     old = deployed("{{ event.payload.a }}", concurrency=1, labels={"of": "old"})
     first = old.start("w", {"customer": 1, "a": "one"})
-    assert old.executions.pause(first)
+    assert old.workflows.pause("w")
     clock.advance(11)
     old.run_until_idle()
     assert held(old) == 1  # it was claimed, and put back
@@ -903,7 +903,7 @@ def test_a_debounced_execution_begins_as_its_last_event_would(
     assert new.start("w", {"customer": 1, "b": "two"}) == first
     assert held(new) == 0
     assert see(new, first).labels == {} and new.executions.labelled("of=old") == []
-    assert new.executions.unpause(first)
+    assert new.workflows.resume("w")
     clock.advance(11)
     new.run_until_idle()
     assert (ran, held(new), statuses(new)) == (["two"], 0, {"COMPLETED": 1})
