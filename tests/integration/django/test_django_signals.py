@@ -148,7 +148,7 @@ def test_in_a_running_loop_receivers_may_use_the_database(sqlite: str) -> None:
 
     async def host() -> None:
         kernel_signals.emit(kernel_signals.workflow_completed, get_kernel(), execution=None)
-        for _ in range(500):
+        for _ in range(2000):
             if sent:
                 return
             await asyncio.sleep(0.01)

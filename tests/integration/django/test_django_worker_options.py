@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import Gate
 from automate_django import get_kernel
+from automate_django.management.commands import automate_worker
 from automate_django.models import OutboxItem
 from automate_django.tasks.versions import task_backends
 from django.core.management import CommandError, call_command
@@ -111,6 +115,42 @@ def test_it_starts_again_with_new_code(
     assert worker.returncode == 0, output
     with pytest.raises(ProcessLookupError):
         os.kill(int(first), 0)
+
+
+def test_a_stop_that_comes_as_code_changes_is_not_lost(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the process with the new code, which is just being started."""
+    stops: list[Callable[[], None]] = []
+    begun: list[Child] = []
+
+    class Child:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.ended = Gate()
+            begun.append(self)
+            if len(begun) == 2:
+                threading.Thread(target=stops[0]).start()
+
+        def terminate(self) -> None:
+            self.ended.set()
+
+        def wait(self) -> int:
+            if self is begun[0]:
+                return 3  # Django's reloader: there is new code
+            self.ended.pass_()
+            return -signal.SIGTERM
+
+    @contextlib.contextmanager
+    def handling(stop: Callable[[], None]) -> Iterator[None]:
+        stops.append(stop)
+        yield
+
+    monkeypatch.delenv("RUN_MAIN", raising=False)
+    monkeypatch.setattr(automate_worker, "handling_signals", handling)
+    monkeypatch.setattr(automate_worker.subprocess, "Popen", Child)
+    with pytest.raises(SystemExit) as ended:
+        call_command("automate_worker", "--reload")
+    assert (ended.value.code, len(begun)) == (0, 2)
 
 
 def test_what_runs_is_handed_back_when_reloading_ends(

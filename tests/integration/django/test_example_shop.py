@@ -200,8 +200,11 @@ def test_each_branch_comes_to_its_end(shop: Shop) -> None:
     shop.until(lambda: "Reminder of order north-4" in _mails(shop))
     assert shop.order(4)["status"] == "reserved"
     assert shop.api("products/SAFFRON", store="south")[1]["stock"] == 2
-    failed = shop.api("automate/executions?status=FAILED")[1]["results"]
-    assert [one["error"] for one in failed] == ["step 'charge' failed: the card was declined"]
+    # The order fails first, then its customer is told, and only then the execution ends.
+    failed = "automate/executions?status=FAILED"
+    shop.until(lambda: shop.api(failed)[1]["results"] != [])
+    errors = [one["error"] for one in shop.api(failed)[1]["results"]]
+    assert errors == ["step 'charge' failed: the card was declined"]
 
 
 def test_a_backorder_goes_on_once_there_is_stock(shop: Shop) -> None:
@@ -306,6 +309,7 @@ def test_the_schema_is_there(shop: Shop) -> None:
 
 def test_it_stops_and_starts_again(shop: Shop) -> None:
     """Ctrl-C ends all of its processes; the next start finds everything as it was."""
+    shop.until(lambda: shop.order(1)["status"] == "sent")
     before = shop.order(1)
     site = shop.site
     assert shop.stop() == 0

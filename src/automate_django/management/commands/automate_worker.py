@@ -219,18 +219,26 @@ def _watch_over() -> int:
     # When Django's own parent is stopped it kills its child, and the leases of running items
     # would keep others from them for minutes.
     environment = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
-    stopped = threading.Event()
-    while True:
-        child = subprocess.Popen(autoreload.get_child_arguments(), env=environment)  # noqa: S603
+    lock, stopped = threading.Lock(), threading.Event()
+    child: subprocess.Popen[bytes] | None = None
 
-        def stop(child: subprocess.Popen[bytes] = child) -> None:
+    def stop() -> None:
+        with lock:
             stopped.set()
-            child.terminate()
+            if child is not None:
+                child.terminate()
 
-        with handling_signals(stop):
+    code = _RELOAD
+    # Around all of them: what comes between two, or is heard late, is for the one that runs then.
+    with handling_signals(stop):
+        while code == _RELOAD:
+            with lock:
+                if stopped.is_set():
+                    break
+                arguments = autoreload.get_child_arguments()
+                child = subprocess.Popen(arguments, env=environment)  # noqa: S603
             code = child.wait()
-        if code != _RELOAD or stopped.is_set():
-            return 0 if stopped.is_set() else code
+    return 0 if stopped.is_set() else code
 
 
 def _run_until_changed(worker: Worker) -> None:
