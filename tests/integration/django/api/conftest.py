@@ -54,6 +54,19 @@ def _clear() -> None:
 
 
 @pytest.fixture
+def noon(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> float:
+    """
+    A moment at the beginning of a minute, shortly after which time stands still.
+
+    For whoever counts on a limit: one of a minute lets requests through again at its turn.
+    """
+    cache.clear()
+    noon = 1_764_072_000.0
+    monkeypatch.setattr("automate_django.api.bases.rate_limit.time.time", lambda: noon + 12.5)
+    return noon
+
+
+@pytest.fixture
 def world(empty: None) -> Iterator[World]:
     """Both organizations, and where a user's is looked up."""
     with override_settings(AUTOMATE_API=TENANT):

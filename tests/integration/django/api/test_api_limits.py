@@ -15,14 +15,7 @@ from django.test import RequestFactory, override_settings
 from rest_framework.test import APIClient
 
 LIMITED = "/service/limited"
-NOON = 1_764_072_000.0
-
-
-@pytest.fixture(autouse=True)
-def at_noon(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time stands still, at the beginning of a minute."""
-    caches["default"].clear()
-    monkeypatch.setattr("automate_django.api.bases.rate_limit.time.time", lambda: NOON + 12.5)
+pytestmark = pytest.mark.usefixtures("noon")
 
 
 def get(times: int, **headers: Any) -> list[int]:
@@ -43,10 +36,10 @@ def test_one_too_many_is_told_when_to_come_again() -> None:
     assert last.json()["code"] == "RESOURCE_EXHAUSTED"
 
 
-def test_the_next_minute_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_minute_is_another(noon: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """A window ends by the clock."""
     assert get(6)[-1] == 429
-    monkeypatch.setattr("automate_django.api.bases.rate_limit.time.time", lambda: NOON + 60)
+    monkeypatch.setattr("automate_django.api.bases.rate_limit.time.time", lambda: noon + 60)
     assert get(1) == [200]
 
 

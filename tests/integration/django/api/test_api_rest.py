@@ -811,7 +811,7 @@ def test_ids_that_are_none(acme: APIClient) -> None:
             assert acme.get(f"{API}/{path}/{row_id}").status_code == 404
 
 
-def test_the_limit_of_the_api(acme: APIClient) -> None:
+def test_the_limit_of_the_api(noon: float, acme: APIClient) -> None:
     """600 a minute by default; a setting changes it."""
     assert acme.get(f"{API}/workflows")["RateLimit-Limit"] == "600"
     with override_settings(AUTOMATE_API={"RATE_LIMIT_PER_MINUTE": 1}):
