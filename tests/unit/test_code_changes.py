@@ -168,9 +168,10 @@ def test_a_wait_that_becomes_another_kind_of_call_is_an_error(
     old.signal(execution_id, "go")
     old.run_until_idle()
     new = with_kind(now)
+    found = new.executions.get(execution_id)
+    assert found is not None and found.item_id is not None
     # Any wake-up replays it.
-    new.executions.pause(execution_id)
-    new.executions.unpause(execution_id)
+    assert new.outbox.recall([found.item_id]) == 1
     new.run_until_idle()
     found = new.executions.get(execution_id)
     assert found is not None

@@ -147,7 +147,7 @@ def test_both_kinds_of_action_can_use_it(server: Any, client: Any) -> None:
     ("value", "path"),
     [
         ("a/b", "/v1/users/a%2Fb"),
-        ("../../admin", "/v1/users/..%2F..%2Fadmin"),
+        ("...", "/v1/users/..."),
         ("x?y=1#z", "/v1/users/x%3Fy%3D1%23z"),
         ("%2e%2e", "/v1/users/%252e%252e"),
         ("ü", "/v1/users/%C3%BC"),
@@ -161,9 +161,9 @@ def test_a_part_of_the_path_stays_one_part(server: Any, client: Any, value: Any,
     assert server.last.path == path
 
 
-@pytest.mark.parametrize("value", ["", ".", ".."])
+@pytest.mark.parametrize("value", ["", ".", "..", "../../admin", "a/../b", "..\\admin", "..;/x"])
 def test_a_part_that_means_another_path_is_refused(server: Any, client: Any, value: str) -> None:
-    """An empty id would delete the whole collection."""
+    """An empty id would delete the whole collection; some servers unquote before they look."""
     error = failure(lambda: client().request("DELETE", "/users/{id}", id=value))
     assert error.code == "INVALID_ARGUMENT"
     assert server.requests == []
