@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[3] / "tests" / "support"))
 import sqlalchemy as sa  # noqa: E402
 from database_servers import fresh_database, mariadb_server, postgresql_server  # noqa: E402, F401
 
-from automate_kernel import Kernel  # noqa: E402
+from automate_kernel import AutomateError, ErrorCodes, Kernel  # noqa: E402
 from automate_sql import SqlConnector  # noqa: E402
 
 DRIVERS = {
@@ -93,3 +93,18 @@ def make() -> Iterator[Make]:
     yield function
     for kernel in made:
         kernel.close()
+
+
+@pytest.fixture
+def answered() -> Callable[[Kernel], bool]:
+    """Whether a small query is answered; again while a busy machine lets its time pass."""
+
+    def function(kernel: Kernel) -> bool:
+        while True:
+            try:
+                return kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})["rows"] == [{"n": 1}]
+            except AutomateError as error:
+                if error.code not in (ErrorCodes.DEADLINE_EXCEEDED, ErrorCodes.UNAVAILABLE):
+                    raise
+
+    return function

@@ -247,17 +247,7 @@ _SLOW = {
 }
 
 
-def answered(kernel):
-    """Whether a small query is answered; again while a busy machine lets its time pass."""
-    while True:
-        try:
-            return kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})["rows"] == [{"n": 1}]
-        except AutomateError as error:
-            if error.code not in (ErrorCodes.DEADLINE_EXCEEDED, ErrorCodes.UNAVAILABLE):
-                raise
-
-
-def test_a_slow_query_ends_in_time(database, make):
+def test_a_slow_query_ends_in_time(database, make, answered):
     kernel = make(database[0], timeout_seconds=3)
     assert answered(kernel)  # so that the time is the query's, and not the connection's
     slow = _SLOW[database[1].dialect.name]
