@@ -18,7 +18,7 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.operations.context import current_call
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import MemoryStorage, Where
-from automate_kernel.storage.tables import DEBOUNCE, SLOT
+from automate_kernel.storage.tables import DEBOUNCE, OUTBOX, SLOT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.admission import SkippedError
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
@@ -868,16 +868,34 @@ def test_one_that_is_paused_before_it_begins_takes_the_last_event(
     else:
         assert kernel.workflows.pause("w")
     for n in (2, 3, 4):  # before and after a worker has put it back
+        assert kernel.start("w", {"n": -n}) == first
         assert kernel.start("w", {"n": n}) == first
         clock.advance(31)
         kernel.run_until_idle()
     assert ran == []
+    assert kernel.start("w", {"n": 5}) == first
     if how == "execution":
         assert kernel.executions.unpause(first)
     else:
         assert kernel.workflows.resume("w")
+    assert kernel.start("w", {"n": 6}) == first
+    clock.advance(31)
     kernel.run_until_idle()
-    assert (ran, statuses(kernel)) == ([4], {"COMPLETED": 1})
+    assert (ran, statuses(kernel)) == ([6], {"COMPLETED": 1})
+
+
+def test_a_debounced_execution_keeps_the_headers_of_its_item(open_kernel: Open) -> None:
+    """As its trace; they may be those of a hook of the application."""
+    kernel = open_kernel(debounce={"for": "30s"}, concurrency={"limit": 1})
+    item_id = see(kernel, kernel.start("w")).item_id or ""
+    with kernel.storage.begin() as rows:
+        (row,) = rows.select(OUTBOX, [Where("id", "eq", item_id)])
+        headers = {**row["headers"], "traceparent": "of-the-first"}
+        rows.update(OUTBOX, [Where("id", "eq", item_id)], {"headers": headers})
+    kernel.start("w")
+    item = kernel.outbox.get(item_id)
+    assert item is not None
+    assert item.headers == headers
 
 
 def test_a_debounced_execution_begins_as_its_last_event_would(

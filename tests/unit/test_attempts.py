@@ -16,6 +16,8 @@ from automate_kernel import Call, Kernel
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.checkpoint import Saved
+from automate_kernel.storage.query import Now
+from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.code import WorkflowContext
@@ -195,6 +197,22 @@ def test_a_call_that_a_worker_gave_back_may_be_repeated(kernel: Kernel) -> None:
         until(lambda: kernel.executions.attempts(one))
     kernel.run_until_idle()
     assert calls == [("a", 1, False), ("a", 1, True), ("b", 1, False)]
+
+
+def test_a_requeued_execution_may_repeat_its_calls(kernel: Kernel) -> None:
+    """Its worker died in one of them, again and again; the item that drives it is the same."""
+    calls = recording(kernel, "work")
+    add(kernel, {"id": "a", "action": "work"})
+    found = kernel.executions.get(kernel.start("flow"))
+    assert found is not None and found.item_id is not None
+    for _ in range(20):
+        kernel.outbox.claim_batch("died", 1)
+        with kernel.storage.begin() as rows:
+            rows.update(OUTBOX, [], {"lease_expires_at": Now(-1), "next_attempt_at": Now(-1)})
+        kernel.outbox.reap()
+    assert kernel.outbox.requeue([found.item_id]) == 1
+    kernel.run_until_idle()
+    assert calls == [("a", 1, True)]
 
 
 def test_outside_a_workflow_nobody_counts_the_calls_with_a_key(kernel: Kernel) -> None:

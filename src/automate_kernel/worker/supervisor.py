@@ -20,6 +20,8 @@ from automate_kernel.worker.process import FROM_TERMINAL, LOOK_SECONDS
 logger: logging.Logger = get_logger(__name__)
 
 _LONGEST_PAUSE = 30.0
+# After so many doublings each pause is the longest one; without a bound they get too large for one.
+_DOUBLINGS = 16
 # One that ran for this long was well: the next time it dies, it starts again without much delay.
 _WELL_SECONDS = 60.0
 # So long may a process take to hand back what runs. A key that is held down comes again and again.
@@ -179,7 +181,7 @@ class Supervisor:
 
     def _put_off(self, slot: _Slot, trouble: str) -> float:
         """Note *trouble* of a slot, and return the seconds until it is tried again."""
-        delay: float = min(_LONGEST_PAUSE, self._again_seconds * 2**slot.crashes)
+        delay: float = min(_LONGEST_PAUSE, self._again_seconds * 2 ** min(slot.crashes, _DOUBLINGS))
         slot.crashes += 1
         slot.trouble = trouble
         slot.due_at = time.monotonic() + delay

@@ -235,7 +235,8 @@ def postpone(
     """
     Make *changes* to the execution that waits behind *gate*, and to its item, which waits anew.
 
-    Returns its id and the definition that it had; None if there is none, or it has begun.
+    *item_changes* give the item's concurrency key. Returns its id and the definition that it had;
+    None if there is none, or it has begun.
     """
     its = [Where("id", "eq", gate["execution_id"]), Where("status", "in", _UNBEGUN)]
     for execution in rows.select(EXECUTION, its, columns=("id", "item_id", "definition_id")):
@@ -258,7 +259,13 @@ def postpone(
             if not rows.update(EXECUTION, its, {**changes, "updated_at": Now()}):
                 return None
             waits = waiting_changes(_quiet_at(rows, debounce, gate), item["priority"])
-            rows.update(OUTBOX, [Where("id", "eq", item["id"])], {**item_changes, **waits})
+            headers = {k: v for k, v in item["headers"].items() if k != concurrency_keys.HEADER}
+            if item_changes["concurrency_key"] is not None:
+                headers[concurrency_keys.HEADER] = True
+            # Nobody has claimed it by now, so that the next event finds it too.
+            own: Row = {"headers": headers, "lease_token": None}
+            its_own = [Where("id", "eq", item["id"])]
+            rows.update(OUTBOX, its_own, {**item_changes, **waits, **own})
             if item["concurrency_key"] is not None:
                 # It may have taken a slot before it was put back, or been woken to take one.
                 concurrency_keys.leave(rows, [(item["concurrency_key"], item["id"])])

@@ -26,6 +26,7 @@ from automate_kernel.workflows.engine.stored import (
     must_clean_up,
     wake_up,
 )
+from automate_kernel.workflows.engine.waits import RESUMED
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 _COMMIT_SECONDS = 60.0
@@ -115,7 +116,12 @@ class ExecutionListener:
             return True
         found = rows.select(EXECUTION, _of(item), lock=True)
         able = (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
-        return bool(found) and reopen(rows, found[0], item.id, able)
+        if not found or not reopen(rows, found[0], item.id, able):
+            return False
+        # As the new item of one that is resumed: its calls may have been made before.
+        changes: Row = {"headers": {**item.headers, RESUMED: True}}
+        rows.update(OUTBOX, [Where("id", "eq", item.id)], changes)
+        return True
 
 
 def _end(rows: Rows, execution: Execution, status: ExecutionStatus) -> bool:

@@ -43,8 +43,6 @@ from automate_kernel.workflows.execution import Event, Execution, ExecutionStatu
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8").bytes
 # Accepted already, at whose limit its id may be one thing too much.
 _MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
-# The columns of an item that follow from its workflow's conditions on a start.
-_OF_KEY = ("headers", "concurrency_key", "concurrency_limit")
 _NO_LABELS: Mapping[str, str] = {}
 SCHEDULED = "schedule"
 """The *about* of a label that has the event of a schedule's time: no label of an execution."""
@@ -309,7 +307,7 @@ class ExecutionStarts:
         given = ("definition_id", "event", "concurrency_key", "events_since", "labels")
         changes: Row = {name: new.row.get(name) for name in given}
         item = new.item.to_row()
-        its_item = {name: item.get(name) for name in _OF_KEY}
+        its_item = {name: item.get(name) for name in ("concurrency_key", "concurrency_limit")}
         waiting = admissions.postpone(rows, debounce, gate, changes, its_item)
         if waiting is None:
             return None
