@@ -215,6 +215,20 @@ def test_a_requeued_execution_may_repeat_its_calls(kernel: Kernel) -> None:
     assert calls == [("a", 1, True)]
 
 
+def test_the_notice_of_an_approval_may_be_repeated(kernel: Kernel) -> None:
+    """A worker that is stopped in it gives it back, and takes the count of its attempt along."""
+    seen: list[tuple[int, bool]] = []
+
+    @kernel.action
+    def tell(call: Call) -> None:
+        seen.append((call.attempt, call.repeated))
+
+    add(kernel, {"id": "ok", "approval": {"title": "?", "notify": {"action": "tell"}}})
+    kernel.start("flow")
+    kernel.run_until_idle()
+    assert seen == [(1, True)]
+
+
 def test_outside_a_workflow_nobody_counts_the_calls_with_a_key(kernel: Kernel) -> None:
     seen: list[bool] = []
 
