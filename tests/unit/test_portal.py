@@ -181,6 +181,51 @@ def test_closing_closes_the_generators(portal: Portal, caplog: pytest.LogCapture
     assert [each for each in caplog.records if "destroyed" in each.getMessage()] == []
 
 
+def test_closing_ends_what_is_begun_at_the_end(
+    portal: Portal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a `finally` waits for, or leaves to give something back, ends; no more stays for ever."""
+    ended, kept = [], []
+
+    async def last(name: str, *, ends: bool = True) -> None:
+        try:
+            await (asyncio.sleep(0) if ends else wait_for_ever())
+            ended.append(f"{name} ended")
+        except asyncio.CancelledError:
+            ended.append(f"{name} cancelled")
+
+    def begin(name: str, *, ends: bool = True) -> None:
+        kept.append(asyncio.ensure_future(last(name, ends=ends)))
+
+    async def work(begun: threading.Event) -> None:
+        try:
+            await wait_for_ever(begun)
+        finally:
+            begin("short")
+            begin("long", ends=False)
+            await asyncio.gather(last("awaited"))
+
+    async def rows() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            begin("of rows", ends=False)
+
+    async def keep() -> None:
+        kept.append(rows())
+        await kept[0].__anext__()
+
+    portal.run(keep())
+    begun = threading.Event()
+    portal.call_soon(lambda: kept.append(asyncio.ensure_future(work(begun))))
+    assert begun.wait(PATIENCE)
+    portal.close()
+    kept.clear()
+    gc.collect()
+    assert sorted(ended) == ["awaited ended", "long cancelled", "of rows cancelled", "short ended"]
+    assert [each for each in caplog.records if "destroyed" in each.getMessage()] == []
+
+
 def test_a_call_meets_the_closing(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has begun before the end, which cancels it, or it is another loop's: it never hangs."""
     give_to_loop = asyncio.run_coroutine_threadsafe

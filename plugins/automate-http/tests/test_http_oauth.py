@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from automate_kernel import AutomateError, ConfigError
+from automate_kernel import AutomateError, ConfigError, ErrorCodes, SecretDeniedError
 from automate_kernel.operations.account import Account, AccountStatus, tenant_account_key
 from automate_kernel.operations.context import Call, ConnectorContext, calling
 from automate_kernel.secrets import (
@@ -32,7 +32,7 @@ pytest.importorskip("oauthlib.oauth2", reason="uv run --group plugins pytest plu
 
 from authorization_server import SECRET, AuthorizationServer  # noqa: E402
 
-from automate_http import Credentials, OAuth2, ServiceClient  # noqa: E402
+from automate_http import Credentials, OAuth2, OAuthServer, ServiceClient  # noqa: E402
 
 KEY = "crm-account"
 
@@ -282,10 +282,19 @@ def test_a_holder_whose_lock_was_lost_undoes_nothing(server: Any, secrets: Secre
     assert stored(secrets)["access_token"] == "newer-token-123456"
 
 
+NO_LOGIN = SecretDeniedError("Vault refused the login", code=ErrorCodes.UNAUTHENTICATED)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError(28, "No space left on device"), "OSError"), (NO_LOGIN, "Vault refused the login")],
+    ids=["disk", "login"],
+)
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_renewed_tokens_that_can_not_be_stored_are_stored_later(
-    server: Any, secrets: SecretResolver, monkeypatch: Any, caplog: Any, elsewhere: bool
-) -> None:
+    server: Any, secrets: SecretResolver, monkeypatch: Any, caplog: Any,
+    elsewhere: bool, error: Exception, told: str,
+) -> None:  # fmt: skip
     """The service has used the old refresh token up: lost with a full disk was the connection."""
     clock = Clock()
     auth = connect(server, secrets, clock=clock)
@@ -293,11 +302,11 @@ def test_renewed_tokens_that_can_not_be_stored_are_stored_later(
     clock.now += 4_000
 
     def full(key: str, value: str) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(secrets.writable, "set_secret", full)
     assert client(server, auth, secrets).get("/me") == {"me": "ada"}
-    assert "can't be stored, and are lost with this process: OSError" in caplog.text
+    assert f"can't be stored, and are lost with this process: {told}" in caplog.text
     clock.now += 4_000
     assert client(server, auth, secrets).get("/me") == {"me": "ada"}
     assert stored(secrets) == before
@@ -306,6 +315,7 @@ def test_renewed_tokens_that_can_not_be_stored_are_stored_later(
         with pytest.raises(AutomateError, match="has ended the connection"):
             client(server, account(server, clock=clock), secrets).get("/me")
         assert stored(secrets)["revoked"]
+    clock.now += 5
     assert client(server, auth, secrets).get("/me") == {"me": "ada"}
     assert server.grants.count("refresh_token") == 2 + elsewhere
     assert stored(secrets)["access_token"] != before["access_token"]
@@ -324,7 +334,92 @@ def test_tokens_that_could_not_be_stored_give_way_to_a_new_connection(
     connect(server, secrets, clock=clock)
     new = stored(secrets)
     client(server, auth, secrets).get("/me")
+    assert asyncio.run(auth.credentials(secrets)).values == (new["access_token"],)
+    clock.now += 5
+    client(server, auth, secrets).get("/me")
     assert stored(secrets) == new
+
+
+@pytest.mark.parametrize("broken", ["locked", "get_secret", "set_secret"])
+def test_calls_go_on_with_tokens_that_can_not_be_stored(
+    server: Any, secrets: SecretResolver, monkeypatch: Any, broken: str
+) -> None:
+    """They try to store them now and then, each of them does not; a disconnection ends it."""
+    clock = Clock()
+    auth = connect(server, secrets, clock=clock)
+    clock.now += 4_000
+    tries = []
+
+    def fail(*_: Any) -> Any:
+        tries.append(clock.now)
+        raise NO_LOGIN
+
+    with monkeypatch.context() as full:
+        full.setattr(secrets.writable, "set_secret", fail)
+        client(server, auth, secrets).get("/me")
+    with monkeypatch.context() as away:
+        away.setattr(secrets.writable, broken, fail)
+        service = client(server, auth, secrets)
+        for _ in range(3):
+            clock.now += 5
+            tries.clear()
+            for _ in range(4):
+                assert service.get("/me") == {"me": "ada"}
+            # Each call reads whether the account is still connected.
+            assert len(tries) == (4 if broken == "get_secret" else 1)
+        assert server.grants.count("refresh_token") == 1
+    secrets.writable.delete_secret(KEY)
+    with pytest.raises(AutomateError, match="is not connected"):
+        service.get("/me")
+    monkeypatch.setattr(secrets.writable, "get_secret", fail)
+    with pytest.raises(AutomateError, match="Vault refused the login"):
+        service.get("/me")
+
+
+def test_a_backend_without_a_login_is_not_taken_for_an_account_that_is_not_connected(
+    server: Any, secrets: SecretResolver, monkeypatch: Any
+) -> None:
+    auth = connect(server, secrets)
+
+    def fail(key: str) -> str:
+        raise NO_LOGIN
+
+    monkeypatch.setattr(secrets.writable, "get_secret", fail)
+    with pytest.raises(SecretDeniedError, match="Vault refused the login"):
+        auth.status(secrets)
+
+
+def test_processes_of_two_releases_read_the_tokens_of_each_other(
+    server: Any, secrets: SecretResolver
+) -> None:
+    """While one takes the place of the other, and after a way back."""
+    auth = connect(server, secrets)
+    kept = stored(secrets)
+    # All that the release before knows; it refuses other fields.
+    known = "access_token refresh_token expires_at scope connected_by connected_at revoked error"
+    assert kept.keys() <= {*known.split(), "server"}
+    secrets.writable.set_secret(KEY, json.dumps({**kept, "of_a_later_release": 1}))
+    assert client(server, auth, secrets).get("/me") == {"me": "ada"}
+    assert auth.status(secrets).connected_by == "ada"
+
+
+def test_a_discovered_server_may_have_fields_of_a_later_release(
+    server: Any, secrets: SecretResolver
+) -> None:
+    found = OAuthServer(f"{server.url}/token", "crm", f"{server.url}/authorize")
+    auth = OAuth2(
+        KEY,
+        discover=lambda redirect_uri: found,
+        client_secret="CRM_SECRET",
+        allow_private_networks=["127.0.0.1"],
+    )
+    consent = auth.begin("http://127.0.0.1:8400/callback")
+    auth.finish(consent, browse(consent.url), secrets, by="ada")
+    kept = stored(secrets)
+    kept["server"]["of_a_later_release"] = 1
+    secrets.writable.set_secret(KEY, json.dumps(kept))
+    server.expire()
+    assert client(server, auth, secrets).get("/me") == {"me": "ada"}
 
 
 def test_who_connected_meanwhile_is_not_asked_to_connect_again(

@@ -8,7 +8,8 @@ from typing import Any
 
 from automate_kernel.secrets.logs import log_loop_errors
 
-# How long generators may take to close once the tasks have used up their time.
+# How long generators may take to close once the tasks have used up their time, and how long what
+# a cancelled task leaves behind may run.
 _CLOSE_SECONDS = 1.0
 
 
@@ -54,11 +55,19 @@ async def leave_nothing(seconds: float) -> None:
     Cancel all other tasks of the running loop, and close its asynchronous generators.
 
     So does ``asyncio.run``, which waits for ever. Tasks have *seconds*, generators a second more.
+    A task that one of them begins at its end may give something back: it has a second, and is
+    cancelled then.
     """
     loop, own = asyncio.get_running_loop(), asyncio.current_task()
 
     def others() -> set[asyncio.Task[Any]]:
         return asyncio.all_tasks(loop) - {own}
+
+    def cancelled() -> set[asyncio.Task[Any]]:
+        found = others()
+        for task in found:
+            task.cancel()
+        return found
 
     async def wait(end: float) -> None:
         while True:
@@ -70,12 +79,18 @@ async def leave_nothing(seconds: float) -> None:
             await asyncio.wait(running, timeout=left)
             del running
 
+    async def leave(tasks: set[asyncio.Task[Any]], end: float) -> None:
+        while tasks and (left := end - loop.time()) > 0:
+            # They may wait for tasks that they begin now: those are not cancelled before them.
+            await asyncio.wait(tasks, timeout=left)
+            tasks.clear()  # their errors hold generators
+            await wait(min(end, loop.time() + _CLOSE_SECONDS))
+            tasks = cancelled()
+
     # Cancelled, so that no thread waits for a result which will not come.
-    for task in others():
-        task.cancel()
     end = loop.time() + seconds
-    await wait(end)
+    await leave(cancelled(), end)
     # One that was left in the middle still has what its `finally` gives back.
     closing = loop.create_task(loop.shutdown_asyncgens())
-    await wait(max(end, loop.time() + _CLOSE_SECONDS))
-    closing.cancel()
+    await leave({closing}, max(end, loop.time() + _CLOSE_SECONDS))
+    await asyncio.sleep(0)  # what was cancelled last has its turn

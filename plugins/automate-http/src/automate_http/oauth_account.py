@@ -17,7 +17,7 @@ import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
@@ -44,6 +44,8 @@ ClientAuthentication = Literal["client_secret_basic", "client_secret_post", "non
 
 _SECONDS, _MOST_BYTES = 30.0, 65_536
 _LONGEST_TOKEN, _LONGEST_ERROR = 16_384, 500
+# Between two attempts to store tokens that could not be stored.
+_SAVE_SECONDS = 5.0
 # GitHub and Slack refuse with 200, and in words of their own.
 _REFUSED = frozenset({200, 400, 401, 403})
 _ENDED = frozenset({"invalid_grant", "access_denied", "bad_refresh_token", "invalid_refresh_token"})
@@ -138,7 +140,7 @@ class Tokens:
     server: Mapping[str, Any] | None = None
     """The `OAuthServer` that gave them, where it was discovered."""
     lifetime: float | None = None
-    """The seconds that the access token was good for when it came."""
+    """The seconds that the access token was good for when it came, if they are few."""
 
     def __repr__(self) -> str:
         return f"<Tokens of {self.connected_by or 'nobody'}>"
@@ -151,6 +153,10 @@ class Tokens:
             # One that never lives that long would be renewed for each request.
             skew_seconds = min(skew_seconds, self.lifetime / 2)
         return self.expires_at - skew_seconds > now
+
+
+class _NotConnectedError(AutomateError):
+    """There are no tokens. The code alone may be that of a backend whose login was refused."""
 
 
 class OAuthAccount(Auth):
@@ -170,6 +176,7 @@ class OAuthAccount(Auth):
         self._own: Tokens | None = None
         # Tokens that could not be stored, and those in whose place they belong.
         self._unsaved: tuple[Tokens, Tokens] | None = None
+        self._tried_at = -math.inf
         self.hint = self._how_to_connect() if client.is_persons else "check the client's id"
 
     def __repr__(self) -> str:
@@ -293,9 +300,7 @@ class OAuthAccount(Auth):
         """Return the state of the connection, without a request to the service."""
         try:
             tokens = self._kept(_store(secrets), secrets)
-        except AutomateError as error:
-            if error.code != ErrorCodes.UNAUTHENTICATED:
-                raise
+        except _NotConnectedError:
             return AccountStatus(connected=False)
         lapsed = tokens.refresh_token is None and not tokens.is_fresh(0, self._client.clock())
         return AccountStatus(
@@ -331,16 +336,48 @@ class OAuthAccount(Auth):
         """Return tokens to send, which are none of those *refused* if others can be had."""
         if not self._client.is_persons:
             return self._own_tokens(secrets, refused)
-        store = _store(secrets)
-        tokens = self._kept(store, secrets)
-        if self._unsaved is None and self._is_good(tokens, refused):
+        # Looked at before the store is: what stands there then is no older.
+        store, unsaved = _store(secrets), self._unsaved
+        try:
+            return self._stored(store, secrets, refused, unsaved)
+        except _NotConnectedError:
+            self._forget(unsaved)
+            raise
+        except Exception:
+            # What can't store them may not be able to read or to lock either.
+            unsaved = self._unsaved
+            if unsaved is None or not self._is_good(unsaved[1], refused):
+                raise
+            return unsaved[1]
+
+    def _stored(
+        self,
+        store: WritableSecretsBackend,
+        secrets: SecretReader,
+        refused: Sequence[str],
+        unsaved: tuple[Tokens, Tokens] | None,
+    ) -> Tokens:
+        kept, now = self._kept(store, secrets), self._client.clock()
+        tokens = kept if unsaved is None else _in_force(kept, unsaved)
+        if tokens is kept:
+            self._forget(unsaved)
+        waits = tokens is kept or 0 <= now - self._tried_at < _SAVE_SECONDS
+        if waits and self._is_good(tokens, refused):
             return tokens
+        self._tried_at = now
         with self._lock, store.locked(self._key):
             # Another may have done it while this one waited.
             tokens = self._saved_late(store, secrets, self._kept(store, secrets))
             return tokens if self._is_good(tokens, refused) else self._renewed(
                 store, secrets, tokens, refused
             )  # fmt: skip
+
+    def _forget(self, unsaved: tuple[Tokens, Tokens] | None) -> None:
+        """Drop tokens in whose place others stand, or none."""
+        if unsaved is not None:
+            with self._lock:
+                if self._unsaved is unsaved:
+                    self._unsaved = None
 
     def _is_good(self, tokens: Tokens, refused: Sequence[str]) -> bool:
         if tokens.revoked:
@@ -395,9 +432,9 @@ class OAuthAccount(Auth):
         _hide(secrets, new)
         try:
             found = self._keep_if_same(store, secrets, before, new)
+        except _NotConnectedError:
+            raise  # disconnected meanwhile
         except Exception as error:
-            if isinstance(error, AutomateError) and error.code is ErrorCodes.UNAUTHENTICATED:
-                raise  # disconnected meanwhile
             # The service may take the refresh token before no more: these stand nowhere else.
             self._unsaved = before, new
             logger.warning(
@@ -412,12 +449,9 @@ class OAuthAccount(Auth):
         self, store: WritableSecretsBackend, secrets: SecretReader, kept: Tokens
     ) -> Tokens:
         """Return the tokens that count: those *kept*, or those that could not be stored before."""
-        if self._unsaved is None:
-            return kept
-        before, new = self._unsaved
-        # Another process may have noted that the refresh token is used up, and nothing more.
-        if replace(kept, revoked=before.revoked, error=before.error) == before:
-            return self._saved(store, secrets, kept, new)
+        tokens = kept if self._unsaved is None else _in_force(kept, self._unsaved)
+        if tokens is not kept:
+            return self._saved(store, secrets, kept, tokens)
         self._unsaved = None
         return kept
 
@@ -467,13 +501,13 @@ class OAuthAccount(Auth):
         try:
             text = store.get_secret(self._key)
         except SecretNotFoundError:
-            raise AutomateError(
+            raise _NotConnectedError(
                 ErrorCodes.UNAUTHENTICATED,
                 f"{self._title} is not connected",
                 hint=self._how_to_connect(),
             ) from None
         try:
-            tokens = Tokens(**json.loads(text))
+            tokens = Tokens(**_known(Tokens, json.loads(text)))
         except (ValueError, TypeError):
             tokens = None
         if tokens is None:
@@ -487,7 +521,9 @@ class OAuthAccount(Auth):
 
     def _keep(self, store: WritableSecretsBackend, secrets: SecretReader, tokens: Tokens) -> None:
         _hide(secrets, tokens)
-        store.set_secret(self._key, json.dumps(asdict(tokens)))
+        # A process of the release before refuses fields that it doesn't know.
+        told = {name: value for name, value in asdict(tokens).items() if value is not None}
+        store.set_secret(self._key, json.dumps(told))
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -530,6 +566,7 @@ class OAuthAccount(Auth):
         refresh: Any = found.get("refresh_token")
         kind = str(found.get("token_type") or "bearer").lower()
         lifetime = _seconds(found.get("expires_in"))
+        is_short = lifetime is not None and lifetime / 2 < self._client.skew_seconds
         usable = _is_token(access) and (refresh is None or _is_token(refresh)) and kind == "bearer"
         if not usable:
             raise AutomateError(
@@ -540,7 +577,7 @@ class OAuthAccount(Auth):
             refresh or None,
             self._client.clock() + lifetime if lifetime is not None else None,
             scope=str(found["scope"])[:4_096] if found.get("scope") else None,
-            lifetime=lifetime,
+            lifetime=lifetime if is_short else None,
         )
 
     def _check(self, reply: Reply, secrets: SecretReader) -> None:
@@ -580,7 +617,7 @@ class OAuthAccount(Auth):
         """Return the server that gave tokens: that of the config, or the one kept with them."""
         if self._client.server is not None:
             return self._client.server
-        given = dict(told or {})
+        given = _known(OAuthServer, told or {})
         try:
             server = OAuthServer(**{**given, "scopes": tuple(given.get("scopes", ()))})
         except TypeError:
@@ -630,6 +667,19 @@ def _store(secrets: SecretReader) -> WritableSecretsBackend:
             hint="give the plugin a context with a SecretResolver",
         )
     return secrets.writable
+
+
+def _known(kind: type[Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of *kind* in *told*; a later release may have stored more."""
+    return {each.name: told[each.name] for each in fields(kind) if each.name in told}
+
+
+def _in_force(kept: Tokens, unsaved: tuple[Tokens, Tokens]) -> Tokens:
+    """Return the tokens that count: those *kept*, or those that could not be stored there."""
+    before, new = unsaved
+    # Another process may have noted that the refresh token is used up, and nothing more.
+    same = replace(kept, revoked=before.revoked, error=before.error) == before
+    return new if same else kept
 
 
 def _hide(secrets: SecretReader, tokens: Tokens) -> None:
