@@ -10,9 +10,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from waiting import PATIENCE, until
+from waiting import PATIENCE, Gate, until
 from workers import working
-from automate_kernel import Call, Kernel
+from automate_kernel import AutomateError, Call, ErrorCodes, Kernel
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.checkpoint import Saved
@@ -21,6 +21,7 @@ from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.code import WorkflowContext
+from automate_kernel.workflows.engine import engine
 from automate_kernel.workflows.engine.checkpoints import Save
 from automate_kernel.workflows.execution import StepRun, StepStatus
 
@@ -227,6 +228,161 @@ def test_the_notice_of_an_approval_may_be_repeated(kernel: Kernel) -> None:
     kernel.start("flow")
     kernel.run_until_idle()
     assert seen == [(1, True)]
+
+
+LEAVING: list[tuple[str, float]] = [
+    ("def", PATIENCE), ("def", 0.0), ("async def", PATIENCE), ("async def", 0.0),
+    ("transactional", PATIENCE), ("deaf def", 0.0), ("deaf async def", 0.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "grace"), LEAVING)
+@pytest.mark.parametrize("in_code", [False, True], ids=["definition", "code"])
+def test_a_call_that_was_given_back_at_once_may_be_repeated(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, kind: str, grace: float, in_code: bool
+) -> None:
+    """Before anybody has seen that it runs: it may have had its effect."""
+    monkeypatch.setattr(engine, "SEEN_SECONDS", PATIENCE * 100)
+    calls: list[tuple[int, bool]] = []
+    began, over = Gate(), Gate()
+
+    def noted(call: Call) -> bool:
+        calls.append((call.attempt, call.repeated))
+        began.set()
+        return len(calls) == 1
+
+    def work(call: Call) -> None:
+        if noted(call):
+            until(lambda: over.is_set() if kind == "deaf def" else call.cancelled)
+            raise ValueError("stopped half-way")
+
+    async def work_async(call: Call) -> None:
+        if noted(call):
+            while kind == "deaf async def" or not call.cancelled:
+                await asyncio.sleep(0.001)
+            raise ValueError("stopped half-way")
+
+    given = work_async if kind.endswith("async def") else work
+    kernel.action("work", transactional=kind == "transactional")(given)
+
+    @kernel.workflow
+    async def coded(ctx: WorkflowContext) -> None:
+        await ctx.call("work")
+
+    add(kernel, {"id": "a", "action": "work"})
+    with working(kernel, grace_seconds=grace) as worker:
+        one = kernel.start(coded if in_code else "flow")
+        began.pass_()
+        worker.stop()
+    kernel.run_until_idle()
+    over.set()
+    done = kernel.executions.get(one)
+    assert done is not None and done.status == "COMPLETED"
+    assert calls == [(1, False), (1, True)]
+
+
+def test_one_that_was_given_back_beside_another_may_be_repeated(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is left behind when the time of its worker is over."""
+    monkeypatch.setattr(engine, "SEEN_SECONDS", PATIENCE * 100)
+    calls: list[tuple[str | None, int, bool]] = []
+    began, over = [Gate(), Gate()], Gate()
+
+    @kernel.action
+    def heed(call: Call) -> None:
+        calls.append((call.step_id, call.attempt, call.repeated))
+        if len(calls) <= 2:
+            began[0].set()
+            until(lambda: call.cancelled)
+            raise ValueError("stopped half-way")
+
+    @kernel.action
+    def go_on(call: Call) -> None:
+        calls.append((call.step_id, call.attempt, call.repeated))
+        if len(calls) <= 2:
+            began[1].set()
+            over.pass_()
+
+    add(kernel, {"id": "a", "action": "heed"}, {"id": "b", "action": "go_on", "needs": []})
+    with working(kernel, grace_seconds=0.2) as worker:
+        one = kernel.start("flow")
+        for each in began:
+            each.pass_()
+        worker.stop()
+    kernel.run_until_idle()
+    over.set()
+    done = kernel.executions.get(one)
+    assert done is not None and done.status == "COMPLETED"
+    assert sorted(calls[:2]) == [("a", 1, False), ("b", 1, False)]
+    assert sorted(calls[2:]) == [("a", 1, True), ("b", 1, True)]
+
+
+@pytest.mark.parametrize("kind", ["def", "async def", "transactional"])
+def test_a_call_that_must_not_be_repeated_is_not_given_back(kernel: Kernel, kind: str) -> None:
+    """It has looked whether its worker stops, and failed in a way of which nobody knows more."""
+    calls: list[int] = []
+    began = Gate()
+    unknown = AutomateError(
+        ErrorCodes.UNAVAILABLE, "the payment may have been made", retryable=False
+    )
+
+    def work(call: Call) -> None:
+        calls.append(call.attempt)
+        began.set()
+        until(lambda: call.cancelled or len(calls) > 1)
+        raise unknown
+
+    async def work_async(call: Call) -> None:
+        calls.append(call.attempt)
+        began.set()
+        while not call.cancelled and len(calls) < 2:
+            await asyncio.sleep(0.001)
+        raise unknown
+
+    given = work_async if kind == "async def" else work
+    kernel.action("work", transactional=kind == "transactional")(given)
+    add(kernel, {"id": "a", "action": "work"})
+    with working(kernel, grace_seconds=PATIENCE) as worker:
+        one = kernel.start("flow")
+        began.pass_()
+        worker.stop()
+    kernel.run_until_idle()
+    done = kernel.executions.get(one)
+    assert done is not None and done.status == "FAILED"
+    assert calls == [1]
+
+
+def test_parts_of_a_step_that_is_made_for_the_first_time_are_all_made(kernel: Kernel) -> None:
+    """Though its execution was resumed: the second is no repetition of the first."""
+    posted: dict[str | None, str] = {}
+    broken = [True]
+
+    @kernel.action
+    def fail() -> None:
+        if broken.pop():
+            raise ValueError("no")
+
+    @kernel.action("post")
+    def post(text: str, call: Call) -> str:
+        if not call.repeated:
+            posted[call.idempotency_key] = text
+        return posted.setdefault(call.idempotency_key, text)
+
+    @kernel.action("two")
+    def two(call: Call) -> list[str]:
+        texts = [{"text": each} for each in ("first", "second", "second")]
+        return [kernel.perform(call.part("post", each), each) for each in texts]
+
+    add(kernel, {"id": "a", "action": "fail"}, {"id": "b", "action": "two"})
+    one = kernel.run("flow").id
+    broken.append(False)
+    kernel.executions.resume(one)
+    kernel.run_until_idle()
+    assert sorted(posted.values()) == ["first", "second", "second"]
+    kernel.executions.resume(one, step_id="b")
+    kernel.run_until_idle()
+    assert len(posted) == 3
 
 
 def test_outside_a_workflow_nobody_counts_the_calls_with_a_key(kernel: Kernel) -> None:

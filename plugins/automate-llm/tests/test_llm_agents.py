@@ -530,6 +530,36 @@ def test_a_call_that_is_deferred_ends_the_run_as_ever(kernel):
     assert execution.output == ["later"], execution.error
 
 
+def test_each_call_of_an_agent_in_a_step_has_a_key_of_its_own(kernel):
+    """The same in each attempt: a service that takes keys makes each of them once."""
+    posts = [("notes_add", {"text": each}) for each in ("a", "b", "a")]
+    model, _ = answering(posts, "done")
+    keys: list[list[Any]] = []
+
+    @kernel.action("notes.add")
+    def add(text: str, call: Call) -> str:
+        keys[-1].append((text, call.idempotency_key))
+        return text
+
+    agent = Agent(model, name="desk", toolsets=[OperationToolset(kernel, ["notes.add"])])
+
+    @kernel.action("desk.answer")
+    async def answer() -> str:
+        keys.append([])
+        output = (await agent.run("go")).output
+        if len(keys) == 1:
+            raise ConnectionError("the line is down")
+        return output
+
+    step = {"id": "a", "action": "desk.answer", "retry": {"attempts": 2, "delay": 0}}
+    kernel.add_workflow({"name": "flow", "trigger": {"type": "manual"}, "steps": [step]})
+    execution = kernel.run("flow")
+    assert execution.status == "COMPLETED", execution.error
+    first, second = map(sorted, keys)
+    assert [text for text, _ in first] == ["a", "a", "b"]
+    assert first == second and len({key for _, key in first}) == 3
+
+
 def test_a_transactional_operation_commits_its_own_work(kernel):
     model, asked = answering([("orders_note", {"text": "x"})], "done")
     seen = []

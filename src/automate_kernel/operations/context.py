@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -59,6 +61,8 @@ class Call:
     rendered, and nothing for arguments that an agent's model or a client of MCP made."""
     begun_before: bool = field(default=False, repr=False, compare=False)
     """The kernel's own side of `repeated`: what *attempt* doesn't count."""
+    parts: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    """The kernel's own side of `part`: how often each was made in this attempt."""
 
     @property
     def repeated(self) -> bool:
@@ -66,12 +70,27 @@ class Call:
         True if a call with this idempotency key may have been made before.
 
         An attempt of the step has failed, its worker has died, or was stopped in the call, which
-        spends no attempt; or the execution was resumed, where *attempt* begins at 1 again. Outside
-        a workflow it is True for each call with a key, since nobody counts them. Where a service
-        takes no keys, look then for what an earlier call has made.
+        spends no attempt, however soon that was; or the execution was resumed, where *attempt*
+        begins at 1 again. Outside a workflow it is True for each call with a key, since nobody
+        counts them. Where a service takes no keys, look then for what an earlier call has made.
         """
         outside = self.execution_id is None and self.idempotency_key is not None
         return self.attempt > 1 or self.begun_before or outside
+
+    def part(self, operation: str, data: Any = None) -> Call:
+        """
+        Return the call of *operation* with the input *data* that is made as a part of this one.
+
+        For code that makes several, by `Kernel.perform`: each needs a key of its own, or a service
+        takes the second for a repetition of the first. It has the same key in each attempt that
+        makes the same calls; of several with the same input, the first has that of the first.
+        """
+        if self.idempotency_key is None:
+            return replace(self, operation=operation)
+        text = json.dumps([operation, data], sort_keys=True, default=str)
+        key = f"{self.idempotency_key}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+        made = self.parts[key] = self.parts.get(key, 0) + 1
+        return replace(self, operation=operation, idempotency_key=f"{key}:{made}")
 
     def require_written(self, field: str, value: Any) -> None:
         """

@@ -52,7 +52,8 @@ class PoolSetup:
 
     *patience* is for how long a pool that is stopped may wait for what it has begun.
     *room* is called when there may be room again, *look_again* when the pool's kinds have changed.
-    *relieve* lets another thread claim, since the one that did is in a handler.
+    *relieve* lets another thread claim, since the one that did is in a handler. *before_release*
+    takes a function that is called before items are handed back whose handlers have not ended.
     """
 
     worker_id: str
@@ -72,6 +73,7 @@ class PoolSetup:
     patience: Callable[[], float]
     look_again: Callable[[], None]
     relieve: Callable[[], None]
+    before_release: Callable[[Callable[[], None]], None]
 
 
 class LoopPool:

@@ -263,6 +263,7 @@ class Worker:
         self._kept_back = False
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
+        self._before_release: list[Callable[[], None]] = []
         self._suspects = Suspects()
         self._patience = self.grace_seconds
         self._failure: BaseException | None = None
@@ -394,6 +395,7 @@ class Worker:
             patience=lambda: self._patience,
             look_again=self._wake,
             relieve=self._start_fetcher,
+            before_release=self._before_release.append,
         )
 
     def _threads(self) -> list[threading.Thread]:
@@ -597,6 +599,11 @@ class Worker:
     def _failed(self, task: Task, error: BaseException) -> Result:
         return self._runner.failed(self._by_kind[task.item.kind], task.item, error)
 
+    def _release(self, item_ids: Sequence[str]) -> None:
+        for work in self._before_release:
+            work()
+        self.store.release(item_ids, self.worker_id)
+
     def _drain(self) -> None:
         """Wait until nothing is held, or time is up, or `stop(abandon=True)`; then hand back."""
         deadline = time.monotonic() + self.grace_seconds
@@ -606,8 +613,7 @@ class Worker:
         left = self._in_flight.unfinished()
         if left:
             logger.warning("handing back %d items that are not finished", len(left))
-            keep_trying(
-                lambda: self.store.release(list(left), self.worker_id), None, "handing back"
-            )
+            # Without what comes first nothing is handed back: their leases run out, which counts.
+            keep_trying(partial(self._release, list(left)), None, "handing back")
         for task in left.values():
             task.lost = True

@@ -103,7 +103,8 @@ class OperationToolset(AbstractToolset[Any]):
         """Call an operation. The model is told of what it can mend, and of what is final."""
         operation = str((tool.tool_def.metadata or {})["operation"])
         # Nothing of the arguments stands in the workflow, whatever the step around has.
-        call = replace(current_call() or Call(operation), operation=operation, written={})
+        around = current_call() or Call(operation)
+        call = replace(around.part(operation, tool_args), written={})
         try:
             await self._permit(operation, ctx, tool)
             # Literally: text of a model is no template and no reference to a secret.

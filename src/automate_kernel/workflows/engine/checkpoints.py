@@ -82,7 +82,8 @@ class Save:
     """
     The progress of an execution since its last checkpoint: a turn of `advance`.
 
-    *begun* has, of the runs that began here, the id of their row and the seconds since then.
+    *begun* has, of the runs that began here, the id of their row and the seconds since then. One of
+    *turn*'s idle runs that is there was called, and has a row from now on.
     *stored* is False for the first checkpoint of an execution. *waiting* are the waits of one that
     is parked. *advanced* is True once a step has ended under this claim.
     """
@@ -371,6 +372,9 @@ class Checkpoints:
             self._outbox.enqueue_many(items, transaction=rows.native)
         for save in saves:
             delete_runs(rows, save.execution.id, save.turn.past)
+            called = [_step_row(save, run) for run in save.turn.idle if run.key in save.begun]
+            if called:
+                rows.insert(STEP, called)
             _put_down(rows, save.turn.idle)
             if save.turn.labels:
                 self._write_labels(rows, save)

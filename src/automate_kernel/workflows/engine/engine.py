@@ -138,6 +138,7 @@ class Engine:
         self._kinds = [handler.kind for handler in handlers]
         self._handlers = {handler.kind: handler for handler in handlers}
         self._runner, self._portal, self._setup = runner, portal, setup
+        setup.before_release(self._show_all)
         self._held = 0
         self._driven: set[Driven] = set()
         self._lock = threading.Lock()
@@ -623,6 +624,19 @@ class Engine:
             self._dirty.put(driven)
         else:
             self._young.append((time.monotonic() + SEEN_SECONDS, driven, call))
+
+    def _show_all(self) -> None:
+        """Save that calls run, or have given up, before another worker makes them once more."""
+        waiting = {id(call) for _, call, _ in self._steps.take_back(lambda entries: entries)}
+        calls = [
+            (driven.flow, call)
+            for driven in list(self._driven)
+            if not driven.over
+            for call in (*driven.flow.running.copy().values(), *driven.flow.left.copy().values())
+            if id(call) not in waiting
+        ]
+        if calls:
+            self._runner.show(calls)
 
     # -- calls -------------------------------------------------------------------------------
 

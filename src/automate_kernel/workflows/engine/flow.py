@@ -76,6 +76,8 @@ class Flow:
         self._sorts_keys = loaded.sorts_keys
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""
+        self.left: dict[StepKey, StepCall] = {}
+        """The calls that were made, and have given up since their worker stops."""
         self.context: Context = copy_context()
         """The context variables of its steps: what hooks around it have set."""
         self._around = ExitStack()
@@ -243,6 +245,8 @@ class Flow:
             if not outcome.begun:
                 _take_back(outcome.call)
                 self._idle[key] = outcome.call.run
+                if outcome.error is not None:
+                    self.left[key] = outcome.call
         elapsed, self._since = now - self._since, now
         if self.begins:
             self.begins = False
@@ -413,9 +417,11 @@ class Flow:
         for run in turn.saves:
             if run.started_at is None and run.status in _BEGUN and run.key not in self._begun:
                 self._note_around(run, turn, now)
+        # Who goes on learns from their rows that they were made, however short that was.
+        left = [run for run in turn.idle if run.key in self.left]
         begun = {
             run.key: (known[0], now - known[1])
-            for run in turn.saves
+            for run in (*turn.saves, *left)
             if (known := self._begun.get(run.key)) is not None
         }
         parked = list(self.waiting.values()) if turn.wait is not None else []

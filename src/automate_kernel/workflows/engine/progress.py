@@ -109,6 +109,12 @@ class ProgressWriter:
         if report.written != report.latest:
             self._write([report])
 
+    def show(self, reports: Sequence[StepReport]) -> None:
+        """Write that the calls of *reports* run, unless they have rows; raises `StorageError`."""
+        with self._storage.begin() as rows:
+            rows.wait_briefly()
+            self._insert(rows, self._held(rows, reports))
+
     def close(self) -> None:
         """End the thread."""
         self._closed.set()
@@ -137,18 +143,22 @@ class ProgressWriter:
     def _save(self, rows: Rows, reports: Sequence[StepReport]) -> None:
         held = self._held(rows, reports)
         missing = [one for one in held if not rows.update(STEP, _running(one.run), _changes(one))]
-        if not missing:
-            return
-        # Of a call that has no row yet. Who cancels the execution waits, and ends it then.
-        ids = sorted({one.run.execution_id for one in missing})
-        live = [Where("id", "in", ids), Where("status", "in", LIVE)]
-        found = rows.select(EXECUTION, live, order_by=("id",), lock=True, columns=("id",))
-        going = {row["id"] for row in found}
-        new = [_row(one) for one in missing if one.run.execution_id in going]
-        if rows.insert(STEP, new) < len(new):
+        if missing and not self._insert(rows, missing):
             # The engine has just saved that it runs.
             for one in missing:
                 rows.update(STEP, _running(one.run), _changes(one))
+
+    def _insert(self, rows: Rows, reports: Sequence[StepReport]) -> bool:
+        """Add the rows of calls that have none yet; return False if some were there."""
+        if not reports:
+            return True
+        # Who cancels the execution waits, and ends it then.
+        ids = sorted({one.run.execution_id for one in reports})
+        live = [Where("id", "in", ids), Where("status", "in", LIVE)]
+        found = rows.select(EXECUTION, live, order_by=("id",), lock=True, columns=("id",))
+        going = {row["id"] for row in found}
+        new = [_row(one) for one in reports if one.run.execution_id in going]
+        return rows.insert(STEP, new) == len(new)
 
     def _held(self, rows: Rows, reports: Sequence[StepReport]) -> list[StepReport]:
         """Return the reports whose claims hold, in the order in which rows are locked."""
@@ -190,7 +200,7 @@ def _row(report: StepReport) -> dict[str, Any]:
         "step_id": run.step_id,
         "position": run.position,
         "status": StepStatus.RUNNING.value,
-        "attempts": report.attempt,
+        "attempts": max(1, report.attempt),
         "started_at": Now(report.begun - time.monotonic()),
         "attempted_at": Now(report.begun - time.monotonic()),
         "worker_id": report.item.lease_owner,

@@ -581,6 +581,10 @@ class Runner:
 
     # -- calls -------------------------------------------------------------------------------
 
+    def show(self, calls: Sequence[tuple[Flow, StepCall]]) -> None:
+        """Write rows for those of *calls* that have none yet; raises `StorageError`."""
+        self._progress.show([self._report_of(flow, call) for flow, call in calls])
+
     def begin(self, flow: Flow, call: StepCall) -> None:
         """Note that *call* is made now, and send its signal."""
         flow.begin(call)
@@ -869,6 +873,8 @@ def _was_left(report: StepReport, error: AutomateError | None) -> bool:
     """Return True if a call gave up since its worker stops, as it has seen: it is no attempt."""
     if error is None or error.code is ErrorCodes.DEADLINE_EXCEEDED or report.over:
         return False
+    if error.code.retryable and not error.retryable:
+        return False  # it says that nobody may make it again: it may have had its effect
     return report.told and should_stop() and not cancelling()
 
 

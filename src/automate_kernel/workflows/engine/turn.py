@@ -59,7 +59,8 @@ class CallOutcome:
     """
     The outcome of a call: an output and its JSON, or an error whose text is redacted.
 
-    With *begun* False the call was not made.
+    With *begun* False the call was not made; with an error beside that it was, and has given up
+    since its worker stops, or its execution is cancelled: it is no attempt.
     """
 
     call: StepCall
