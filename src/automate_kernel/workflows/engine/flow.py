@@ -76,8 +76,7 @@ class Flow:
         self._sorts_keys = loaded.sorts_keys
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""
-        self.left: dict[StepKey, StepCall] = {}
-        """The calls that were made, and have given up since their worker stops."""
+        self.left: dict[StepKey, StepCall] = {}  # made, and given up since their worker stops
         self.context: Context = copy_context()
         """The context variables of its steps: what hooks around it have set."""
         self._around = ExitStack()
@@ -90,8 +89,7 @@ class Flow:
         """True until something of it is saved, since it began or was resumed."""
         self.leased_at: float = self._learnt
         """The time of its claim, or of the last checkpoint that renewed the lease."""
-        # True once a step has ended under this claim.
-        self._advanced = False
+        self._advanced = False  # True once a step has ended under this claim
         left = _left(self.workflow.timeout, item, loaded)
         self._ends_at: float | None = None if left is None else self._learnt + left
         self.waiting: dict[StepKey, OpenWait] = dict(loaded.open)
