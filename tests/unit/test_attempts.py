@@ -13,16 +13,19 @@ import pytest
 from waiting import PATIENCE, Gate, until
 from workers import working
 from automate_kernel import AutomateError, Call, ErrorCodes, Kernel
+from automate_kernel.outbox import OutboxItem
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.checkpoint import Saved
+from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Now
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.code import WorkflowContext
 from automate_kernel.workflows.engine import engine
-from automate_kernel.workflows.engine.checkpoints import Save
+from automate_kernel.workflows.engine.checkpoints import Checkpoints, Save
+from automate_kernel.workflows.engine.runner import Runner
 from automate_kernel.workflows.execution import StepRun, StepStatus
 
 
@@ -216,20 +219,6 @@ def test_a_requeued_execution_may_repeat_its_calls(kernel: Kernel) -> None:
     assert calls == [("a", 1, True)]
 
 
-def test_the_notice_of_an_approval_may_be_repeated(kernel: Kernel) -> None:
-    """A worker that is stopped in it gives it back, and takes the count of its attempt along."""
-    seen: list[tuple[int, bool]] = []
-
-    @kernel.action
-    def tell(call: Call) -> None:
-        seen.append((call.attempt, call.repeated))
-
-    add(kernel, {"id": "ok", "approval": {"title": "?", "notify": {"action": "tell"}}})
-    kernel.start("flow")
-    kernel.run_until_idle()
-    assert seen == [(1, True)]
-
-
 LEAVING: list[tuple[str, float]] = [
     ("def", PATIENCE), ("def", 0.0), ("async def", PATIENCE), ("async def", 0.0),
     ("transactional", PATIENCE), ("deaf def", 0.0), ("deaf async def", 0.0),
@@ -318,6 +307,113 @@ def test_one_that_was_given_back_beside_another_may_be_repeated(
     assert sorted(calls[2:]) == [("a", 1, True), ("b", 1, True)]
 
 
+def test_a_call_that_ended_and_was_not_saved_may_be_repeated(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its database was slow as the worker's time was over."""
+    monkeypatch.setattr(engine, "SEEN_SECONDS", PATIENCE * 100)
+    calls: list[tuple[int, bool]] = []
+    saves, over, save = Gate(), Gate(), Checkpoints.save
+
+    def slow(self: Checkpoints, group: Sequence[Save], **options: Any) -> Any:
+        if len(calls) == 1 and any(one.turn.saves for one in group) and not over.is_set():
+            saves.set()
+            over.pass_()
+        return save(self, group, **options)
+
+    monkeypatch.setattr(Checkpoints, "save", slow)
+
+    @kernel.action
+    def work(call: Call) -> None:
+        calls.append((call.attempt, call.repeated))
+
+    add(kernel, {"id": "a", "action": "work"})
+    one = kernel.start("flow")
+    worker = kernel.worker(grace_seconds=0.0, poll_seconds=0.01)
+    running = threading.Thread(target=worker.run, daemon=True)
+    running.start()
+    saves.pass_()
+    worker.stop()
+    found = kernel.executions.get(one)
+    assert found is not None and found.item_id is not None
+    item_id = found.item_id
+    until(lambda: kernel.outbox.get(item_id).status == "PENDING")  # type: ignore[union-attr]
+    kernel.run_until_idle()
+    over.set()
+    running.join(PATIENCE)
+    done = kernel.executions.get(one)
+    assert done is not None and done.status == "COMPLETED"
+    assert calls == [(1, False), (1, True)]
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_call_that_was_given_back_after_a_death_spends_no_attempt(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, deaths: int
+) -> None:
+    """Those that killed a worker count, the one that was given back does not."""
+    monkeypatch.setattr(engine, "SEEN_SECONDS", PATIENCE * 100)
+    calls: list[int] = []
+    began, over = Gate(), Gate()
+
+    @kernel.action
+    def work(call: Call) -> None:
+        calls.append(call.attempt)
+        began.set()
+        if len(calls) == 1:
+            over.pass_()
+
+    add(kernel, {"id": "a", "action": "work", "retry": {"attempts": deaths + 1, "delay": 0}})
+    one = kernel.start("flow")
+    for _ in range(deaths):
+        kernel.outbox.claim_batch("died", 1)
+        with kernel.storage.begin() as rows:
+            rows.update(OUTBOX, [], {"lease_expires_at": Now(-1)})
+        kernel.outbox.reap()
+        with kernel.storage.begin() as rows:
+            rows.update(OUTBOX, [], {"next_attempt_at": Now(-1)})
+    with working(kernel, grace_seconds=0.0) as worker:
+        began.pass_()
+        worker.stop()
+    kernel.run_until_idle()
+    over.set()
+    done = kernel.executions.get(one)
+    assert done is not None and done.status == "COMPLETED"
+    assert calls == [deaths + 1] * 2
+
+
+def test_an_execution_of_which_nothing_can_be_saved_keeps_no_other_item(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease runs out, which counts; what else the worker holds is handed back."""
+    began, over = [Gate(), Gate()], Gate()
+
+    def locked(self: Runner, calls: Any) -> None:
+        raise LockedError("somebody holds its row")
+
+    monkeypatch.setattr(Runner, "show", locked)
+
+    @kernel.action
+    def work() -> None:
+        began[0].set()
+        over.pass_()
+
+    @kernel.handler("plain")
+    def handle(item: OutboxItem) -> None:
+        began[1].set()
+        over.pass_()
+
+    add(kernel, {"id": "a", "action": "work"})
+    found, plain = kernel.executions.get(kernel.start("flow")), kernel.outbox.enqueue("plain")
+    assert found is not None and found.item_id is not None
+    with working(kernel, grace_seconds=0.0) as worker:
+        for each in began:
+            each.pass_()
+        worker.stop()
+    items = [kernel.outbox.get(one) for one in (found.item_id, plain)]
+    over.set()
+    assert [one and one.status for one in items] == ["RUNNING", "PENDING"]
+
+
 @pytest.mark.parametrize("kind", ["def", "async def", "transactional"])
 def test_a_call_that_must_not_be_repeated_is_not_given_back(kernel: Kernel, kind: str) -> None:
     """It has looked whether its worker stops, and failed in a way of which nobody knows more."""
@@ -383,6 +479,14 @@ def test_parts_of_a_step_that_is_made_for_the_first_time_are_all_made(kernel: Ke
     kernel.executions.resume(one, step_id="b")
     kernel.run_until_idle()
     assert len(posted) == 3
+
+
+def test_a_part_whose_input_is_no_json_is_refused() -> None:
+    """Its key would be another one in each process, and nothing that was made be found again."""
+    for odd in ({"a", "b"}, object(), {"a": 1, 2: "b"}):
+        with pytest.raises(AutomateError) as caught:
+            Call("two", idempotency_key="k").part("post", odd)
+        assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
 
 
 def test_outside_a_workflow_nobody_counts_the_calls_with_a_key(kernel: Kernel) -> None:

@@ -84,10 +84,16 @@ class Call:
         For code that makes several, by `Kernel.perform`: each needs a key of its own, or a service
         takes the second for a repetition of the first. It has the same key in each attempt that
         makes the same calls; of several with the same input, the first has that of the first.
+        Raises ``INVALID_ARGUMENT`` for an input that is no JSON.
         """
         if self.idempotency_key is None:
             return replace(self, operation=operation)
-        text = json.dumps([operation, data], sort_keys=True, default=str)
+        try:
+            text = json.dumps([operation, data], sort_keys=True)
+        except (TypeError, ValueError, RecursionError):
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT, f"the input of {operation!r} is no JSON"
+            ) from None
         key = f"{self.idempotency_key}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
         made = self.parts[key] = self.parts.get(key, 0) + 1
         return replace(self, operation=operation, idempotency_key=f"{key}:{made}")

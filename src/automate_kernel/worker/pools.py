@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,7 +53,8 @@ class PoolSetup:
     *patience* is for how long a pool that is stopped may wait for what it has begun.
     *room* is called when there may be room again, *look_again* when the pool's kinds have changed.
     *relieve* lets another thread claim, since the one that did is in a handler. *before_release*
-    takes a function that is called before items are handed back whose handlers have not ended.
+    takes a function that is called once before items are handed back whose handlers have not ended;
+    it returns the ids of those that must not be.
     """
 
     worker_id: str
@@ -73,7 +74,7 @@ class PoolSetup:
     patience: Callable[[], float]
     look_again: Callable[[], None]
     relieve: Callable[[], None]
-    before_release: Callable[[Callable[[], None]], None]
+    before_release: Callable[[Callable[[], Collection[str]]], None]
 
 
 class LoopPool:

@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -263,7 +263,7 @@ class Worker:
         self._kept_back = False
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
-        self._before_release: list[Callable[[], None]] = []
+        self._before_release: list[Callable[[], Collection[str]]] = []
         self._suspects = Suspects()
         self._patience = self.grace_seconds
         self._failure: BaseException | None = None
@@ -599,11 +599,6 @@ class Worker:
     def _failed(self, task: Task, error: BaseException) -> Result:
         return self._runner.failed(self._by_kind[task.item.kind], task.item, error)
 
-    def _release(self, item_ids: Sequence[str]) -> None:
-        for work in self._before_release:
-            work()
-        self.store.release(item_ids, self.worker_id)
-
     def _drain(self) -> None:
         """Wait until nothing is held, or time is up, or `stop(abandon=True)`; then hand back."""
         deadline = time.monotonic() + self.grace_seconds
@@ -613,7 +608,10 @@ class Worker:
         left = self._in_flight.unfinished()
         if left:
             logger.warning("handing back %d items that are not finished", len(left))
-            # Without what comes first nothing is handed back: their leases run out, which counts.
-            keep_trying(partial(self._release, list(left)), None, "handing back")
+            kept = {item_id for work in self._before_release for item_id in work()}
+            # The leases of those run out, which counts an attempt.
+            ids = [item_id for item_id in left if item_id not in kept]
+            if ids:
+                keep_trying(lambda: self.store.release(ids, self.worker_id), None, "handing back")
         for task in left.values():
             task.lost = True

@@ -79,7 +79,6 @@ class ApprovalNotices:
         call = Call(
             notice.action, execution.tenant_id, execution.id, step.id, item.attempt_count, item.id,
             written=notice.input,
-            begun_before=True,  # a worker that gives it back takes the count of its attempt along
         )  # fmt: skip
         given = program.notice(step, view, extra)
         # An error quotes no link: they are secrets of the input, since whoever has one can decide.

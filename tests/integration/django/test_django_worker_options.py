@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -148,6 +149,7 @@ def test_a_stop_that_comes_as_code_changes_is_not_lost(
     monkeypatch.delenv("RUN_MAIN", raising=False)
     monkeypatch.setattr(automate_worker, "handling_signals", handling)
     monkeypatch.setattr(automate_worker.subprocess, "Popen", Child)
+    monkeypatch.setattr(sys, "argv", [__file__])  # the program that is begun anew
     with pytest.raises(SystemExit) as ended:
         call_command("automate_worker", "--reload")
     assert (ended.value.code, len(begun)) == (0, 2)

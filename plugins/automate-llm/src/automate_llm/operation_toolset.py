@@ -102,11 +102,11 @@ class OperationToolset(AbstractToolset[Any]):
     ) -> Any:
         """Call an operation. The model is told of what it can mend, and of what is final."""
         operation = str((tool.tool_def.metadata or {})["operation"])
-        # Nothing of the arguments stands in the workflow, whatever the step around has.
-        around = current_call() or Call(operation)
-        call = replace(around.part(operation, tool_args), written={})
         try:
             await self._permit(operation, ctx, tool)
+            # Nothing of the arguments stands in the workflow, whatever the step around has.
+            around = current_call() or Call(operation)
+            call = replace(around.part(operation, tool_args), written={})
             # Literally: text of a model is no template and no reference to a secret.
             output = await self._kernel.aperform(call, tool_args)
             # Pydantic AI makes null of NaN, and a model would believe it.

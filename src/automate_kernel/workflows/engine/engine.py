@@ -79,6 +79,8 @@ _STAY_SECONDS = 2.0
 _MOST_STAYING = 50
 # The pause between two looks while signals come for those that stay.
 _SOON_SECONDS = 0.05
+# So long may it take to save one by one, at the end of a worker, that calls were made.
+_SHOW_SECONDS = 2.0
 
 
 class Driven:
@@ -625,18 +627,38 @@ class Engine:
         else:
             self._young.append((time.monotonic() + SEEN_SECONDS, driven, call))
 
-    def _show_all(self) -> None:
-        """Save that calls run, or have given up, before another worker makes them once more."""
+    def _show_all(self) -> set[str]:
+        """
+        Save that calls were made, before another worker makes them once more.
+
+        Returns the ids of the items of which that can't be saved.
+        """
         waiting = {id(call) for _, call, _ in self._steps.take_back(lambda entries: entries)}
-        calls = [
-            (driven.flow, call)
-            for driven in list(self._driven)
-            if not driven.over
-            for call in (*driven.flow.running.copy().values(), *driven.flow.left.copy().values())
-            if id(call) not in waiting
-        ]
-        if calls:
+        made: dict[str, list[tuple[Flow, StepCall]]] = {}
+        for driven in list(self._driven):
+            if not driven.over:
+                flow = driven.flow
+                calls = [*flow.running.copy().values(), *flow.unsaved.copy().values()]
+                if calls := [call for call in calls if id(call) not in waiting]:
+                    made[driven.task.item.id] = [(flow, call) for call in calls]
+        if self._shown([one for calls in made.values() for one in calls]):
+            return set()
+        # An execution that somebody has locked must not keep the others.
+        deadline = time.monotonic() + _SHOW_SECONDS
+        return {
+            item_id
+            for item_id, calls in made.items()
+            if time.monotonic() > deadline or not self._shown(calls)
+        }
+
+    def _shown(self, calls: Sequence[tuple[Flow, StepCall]]) -> bool:
+        try:
             self._runner.show(calls)
+        except Exception as error:
+            # Whatever it is, others are handed back.
+            logger.warning("that %d calls were made can't be saved: %s", len(calls), error)
+            return False
+        return True
 
     # -- calls -------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class Flow:
         self._sorts_keys = loaded.sorts_keys
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""
-        self.left: dict[StepKey, StepCall] = {}  # made, and given up since their worker stops
+        self.unsaved: dict[StepKey, StepCall] = {}  # ended or given up, which is not saved yet
         self.context: Context = copy_context()
         """The context variables of its steps: what hooks around it have set."""
         self._around = ExitStack()
@@ -236,15 +236,7 @@ class Flow:
         self._take_in(arrived)
         now = time.monotonic()
         for outcome in outcomes:
-            key = outcome.call.run.key
-            if self.running.pop(key, None) is not None and outcome.begun and key in self._begun:
-                self.made[key] = outcome.call.action, now - self._begun[key][1]
-            self.hold(outcome.held)
-            if not outcome.begun:
-                _take_back(outcome.call)
-                self._idle[key] = outcome.call.run
-                if outcome.error is not None:
-                    self.left[key] = outcome.call
+            self._end_call(outcome, now)
         elapsed, self._since = now - self._since, now
         if self.begins:
             self.begins = False
@@ -290,6 +282,18 @@ class Flow:
         turn = Turn(wait=0.0)
         self._put_down(turn)
         return turn.idle
+
+    def _end_call(self, outcome: CallOutcome, now: float) -> None:
+        key = outcome.call.run.key
+        if self.running.pop(key, None) is not None and key in self._begun:
+            if outcome.begun:
+                self.made[key] = outcome.call.action, now - self._begun[key][1]
+            if outcome.begun or outcome.error is not None:
+                self.unsaved[key] = outcome.call
+        self.hold(outcome.held)
+        if not outcome.begun:
+            _take_back(outcome.call)
+            self._idle[key] = outcome.call.run
 
     def _take_in(self, arrived: Mapping[StepKey, Arrived]) -> None:
         for key, one in arrived.items():
@@ -416,7 +420,7 @@ class Flow:
             if run.started_at is None and run.status in _BEGUN and run.key not in self._begun:
                 self._note_around(run, turn, now)
         # Who goes on learns from their rows that they were made, however short that was.
-        left = [run for run in turn.idle if run.key in self.left]
+        left = [run for run in turn.idle if run.key in self.unsaved]
         begun = {
             run.key: (known[0], now - known[1])
             for run in (*turn.saves, *left)
@@ -443,6 +447,8 @@ class Flow:
         first, self.fresh, self._stored = self.fresh, False, True
         self._advanced = self._advanced or _has_ended(turn)
         self._known_at, self._learnt = at, time.monotonic()
+        for key in (*turn.past, *(run.key for run in (*turn.saves, *turn.idle))):
+            self.unsaved.pop(key, None)
         for run in turn.saves:
             if run.status.finished:
                 # When it began was a guess.

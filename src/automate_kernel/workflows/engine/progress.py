@@ -200,7 +200,8 @@ def _row(report: StepReport) -> dict[str, Any]:
         "step_id": run.step_id,
         "position": run.position,
         "status": StepStatus.RUNNING.value,
-        "attempts": max(1, report.attempt),
+        # Without those that killed a worker: the item counts them.
+        "attempts": max(1, report.attempt - max(0, report.item.attempt_count - 1)),
         "started_at": Now(report.begun - time.monotonic()),
         "attempted_at": Now(report.begun - time.monotonic()),
         "worker_id": report.item.lease_owner,
