@@ -641,7 +641,7 @@ class Engine:
                 calls = [*flow.running.copy().values(), *flow.unsaved.copy().values()]
                 if calls := [call for call in calls if id(call) not in waiting]:
                     made[driven.task.item.id] = [(flow, call) for call in calls]
-        if self._shown([one for calls in made.values() for one in calls]):
+        if not made or self._shown([one for calls in made.values() for one in calls]):
             return set()
         # An execution that somebody has locked must not keep the others.
         deadline = time.monotonic() + _SHOW_SECONDS
