@@ -229,6 +229,12 @@ def begin_time(rows: Rows, admission: Admission, gates: Mapping[str, Row]) -> da
     return begins if begins > now else None
 
 
+def has_begun(rows: Rows, execution_id: str) -> bool:
+    """Return True if a step of an execution has a row: without one nothing of it has begun."""
+    its = [Where("execution_id", "eq", execution_id)]
+    return bool(rows.select(STEP, its, limit=1, columns=("id",)))
+
+
 def postpone(
     rows: Rows, debounce: Debounce, gate: Row, changes: Row, item_changes: Row
 ) -> Row | None:
@@ -247,14 +253,13 @@ def postpone(
             Where("attempt_count", "eq", 0),
         ]
         read = ("id", "priority", "concurrency_key", "headers", "lease_token", "waiting_for")
-        steps = [Where("execution_id", "eq", execution["id"])]
         for item in rows.select(OUTBOX, unclaimed, lock=True, columns=read):
             # One that is paused was claimed, and put back as it was. One that goes on after its end
             # keeps its own event.
             untouched = item["lease_token"] is None or item["waiting_for"] == "resume"
             if not untouched or RESUMED in item["headers"]:
                 return None
-            if rows.select(STEP, steps, limit=1, columns=("id",)):
+            if has_begun(rows, execution["id"]):
                 return None
             if not rows.update(EXECUTION, its, {**changes, "updated_at": Now()}):
                 return None

@@ -40,7 +40,7 @@ from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.storage.values import encode_json, storable
-from automate_kernel.workflows.engine.admission import Admission
+from automate_kernel.workflows.engine.admission import Admission, has_begun
 from automate_kernel.workflows.engine.children import Child, cancel_items, end_items
 from automate_kernel.workflows.engine.continuations import Successor
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE, LargeOutputs
@@ -637,11 +637,6 @@ class Checkpoints:
                 waits = [Where("id", "eq", item.id), Where("status", "in", WAITING)]
                 rows.update(OUTBOX, waits, {"waiting_for": "resume"})
                 key = scoped_key(item.concurrency_key, item.tenant_id)
-                if status == PAUSED and key is not None and not _has_begun(rows, execution.id):
+                if status == PAUSED and key is not None and not has_begun(rows, execution.id):
                     # While its whole workflow is paused, all others of the key wait too.
                     concurrency_keys.leave(rows, [(key, item.id)])
-
-
-def _has_begun(rows: Rows, execution_id: str) -> bool:
-    its = [Where("execution_id", "eq", execution_id)]
-    return bool(rows.select(STEP, its, limit=1, columns=("id",)))

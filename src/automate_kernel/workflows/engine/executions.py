@@ -556,9 +556,7 @@ class ExecutionStore:
             row = self._held(rows, its, self._tell)
             if row is None or row["status"] not in able:
                 return False
-            steps = [Where("execution_id", "eq", row["id"])]
-            # Without one nothing of it has begun.
-            begun = status != RUNNING or rows.select(STEP, steps, limit=1, columns=("id",))
+            begun = status != RUNNING or admissions.has_begun(rows, row["id"])
             changes = {"status": status if begun else PENDING, "updated_at": Now()}
             return bool(rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes))
 
