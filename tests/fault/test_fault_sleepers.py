@@ -16,7 +16,10 @@ from automate_sqlalchemy import SqlAlchemyStorage
 from fault_scene import Scene, until
 from fault_scripts import pass_leases, recover
 
-_WAITING = "SELECT pid FROM pg_locks WHERE NOT granted"
+_WAITING = (
+    "SELECT pid FROM pg_stat_activity"
+    " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+)
 
 
 @pytest.mark.parametrize("name", ["another", "sleeper"])

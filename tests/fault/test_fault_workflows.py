@@ -192,7 +192,7 @@ def end_a_session(scene: Scene) -> int:
     """End one session of a worker, whatever it is doing."""
     return scene.rows(
         "SELECT count(pg_terminate_backend(pid)) AS n FROM (SELECT pid FROM pg_stat_activity"
-        " WHERE application_name = 'worker' ORDER BY random() LIMIT 1) AS one"
+        " WHERE application_name = 'worker' AND datname = current_database() ORDER BY random() LIMIT 1) AS one"
     )[0].n
 
 

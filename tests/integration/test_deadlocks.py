@@ -54,14 +54,14 @@ class Rival:
         query = sa.text(
             "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
         )
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            with self._engine.connect() as looks:
-                if looks.execute(query).scalar():
-                    break
+        deadline, waiting = time.monotonic() + PATIENCE, 0
+        while not waiting:
             assert time.monotonic() < deadline, "the start does not wait"
-            # The view is kept for as long as it is read more often than each tenth of a second.
+            # Before the first look too: the server shows what the last one saw, be it of an
+            # earlier test, to whoever looks again within a tenth of a second.
             time.sleep(0.15)
+            with self._engine.connect() as looks:
+                waiting = looks.execute(query).scalar()
         self._connection.execute(sa.select(self._gates.c.id).with_for_update())
 
     def __enter__(self) -> Rival:
@@ -245,9 +245,11 @@ def test_a_schedule_that_is_fired_by_hand_waits_for_no_gate_first(
 
 
 def wait_for_a_lock(connection: sa.Connection) -> None:
-    """Wait until another transaction waits for one."""
+    """Wait until another transaction waits for one of *connection*."""
+    # Not pg_stat_activity, which stays as it was first seen for as long as a transaction lasts.
+    query = "SELECT count(*) FROM pg_locks WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
     tick, looked = threading.Event(), 0
-    while not connection.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+    while not connection.scalar(sa.text(query)):
         looked += 1
         assert looked < PATIENCE * 20, "nobody waits"
         tick.wait(0.05)

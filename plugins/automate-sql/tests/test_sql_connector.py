@@ -240,6 +240,13 @@ def test_a_failed_call_is_not_remembered(database, make):
         assert caught.value.code is ErrorCodes.ALREADY_EXISTS
 
 
+# Of this database alone: a server may serve other tests at the same time.
+_ASLEEP = {
+    "postgresql": "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND state = 'active'"
+    " AND datname = current_database()",
+    "mysql": "FROM information_schema.processlist WHERE info = 'SELECT sleep(30)'"
+    " AND db = DATABASE()",
+}
 _SLOW = {
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
     "postgresql": "SELECT pg_sleep(30)",
@@ -258,10 +265,7 @@ def test_a_slow_query_ends_in_time(database, make, answered):
 
 
 def _running(engine):
-    words = {
-        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND state = 'active'",
-        "mysql": "SELECT count(*) FROM information_schema.processlist WHERE info = 'SELECT sleep(30)'",
-    }[engine.dialect.name]
+    words = f"SELECT count(*) {_ASLEEP[engine.dialect.name]}"
     with engine.connect() as connection:
         return connection.exec_driver_sql(words).scalar_one()
 
@@ -311,15 +315,11 @@ def test_a_lost_connection_is_tried_again(database, make):
     while not _running(engine):
         time.sleep(0.02)
     with engine.connect() as connection:
+        asleep = _ASLEEP[engine.dialect.name]
         if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE wait_event = 'PgSleep'"
-            )
+            connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) {asleep}")
         else:
-            pid = connection.exec_driver_sql(
-                "SELECT id FROM information_schema.processlist WHERE info = 'SELECT sleep(30)'"
-            ).scalar_one()
+            pid = connection.exec_driver_sql(f"SELECT id {asleep}").scalar_one()
             connection.exec_driver_sql(f"KILL {pid}")
     thread.join(40)
     assert found[0].code is ErrorCodes.UNAVAILABLE, found[0]

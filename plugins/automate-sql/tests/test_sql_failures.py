@@ -72,7 +72,8 @@ def test_what_a_trigger_refuses_is_not_tried_again(database, make):
 
 def _waits(engine):
     words = {
-        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
+        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND datname = current_database()",
         "mysql": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
     }[engine.dialect.name]
     with engine.connect() as connection:
@@ -81,9 +82,10 @@ def _waits(engine):
 
 def wait_for(engine, number):
     end = time.monotonic() + 20
+    time.sleep(0.15)  # else InnoDB shows what the last look saw, be it of an earlier test
     while _waits(engine) != number:
         assert time.monotonic() < end
-        time.sleep(0.12)  # InnoDB shows its transactions anew after 0.1 seconds without a look
+        time.sleep(0.15)
 
 
 def touch(connection, *numbers):
