@@ -51,8 +51,8 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
 def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bao]:
     """A server with engines of both versions, for all tests."""
     bao, process = _started(tmp_path_factory.mktemp("bao"))
-    bao.post("sys/mounts/legacy", {"type": "kv", "options": {"version": "1"}})
-    bao.post("sys/mounts/team/kv", {"type": "kv", "options": {"version": "2"}})
+    bao.mount("legacy", "1")
+    bao.mount("team/kv", "2")
     bao.post("sys/auth/approle", {"type": "approle"})
     yield bao
     _ended(process)

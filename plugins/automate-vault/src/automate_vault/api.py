@@ -26,6 +26,8 @@ _ANSWERS = frozenset({400, 404})
 _ELSEWHERE = frozenset({301, 302, 303, 307, 308})
 # A node that is behind (412), or a standby that doesn't serve this (472, 473).
 _NOT_NOW = frozenset({412, 472, 473})
+# Its words while an engine is upgraded to version 2, with a 400.
+_UPGRADING = "unavailable for a brief period"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,10 @@ def _answer(reply: Reply) -> VaultAnswer:
         raise SecretError(
             f"the answer {reply.status} is not one of Vault's", code=code, hint="check its address"
         )
-    return VaultAnswer(reply.status, content)
+    answer = VaultAnswer(reply.status, content)
+    if answer.status == 400 and _UPGRADING in answer.errors:
+        raise SecretUnavailableError("Vault is upgrading the engine to version 2")
+    return answer
 
 
 def _secret_error(error: AutomateError) -> SecretError:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from waiting import until
+
 ROOT = "root-canary-9fQ2"
 KNOWN = 's3cr3t/vàlue"of the+known=key'
 
@@ -46,9 +48,25 @@ class Bao:
 
     def is_up(self) -> bool:
         try:
-            return self.get("sys/health")["initialized"]
+            return self.get("sys/health")["initialized"] and self._takes_requests("secret")
         except (OSError, ValueError, AssertionError):
             return False
+
+    def mount(self, path: str, version: str, namespace: str = "") -> None:
+        """Make a key-value engine, and wait until it takes requests."""
+        engine = {"type": "kv", "options": {"version": version}}
+        self.post(f"sys/mounts/{path}", engine, namespace=namespace)
+        if version == "2":
+            until(lambda: self._takes_requests(path, namespace))
+
+    def _takes_requests(self, mount: str, namespace: str = "") -> bool:
+        # A new engine of version 2 is upgraded to it first, and refuses them meanwhile.
+        try:
+            self.get(f"{mount}/config", namespace=namespace)
+        except AssertionError as error:
+            assert "Upgrading" in str(error)
+            return False
+        return True
 
     def write(self, path: str, namespace: str = "", **fields: Any) -> None:
         """Write a secret of the default mount, version 2."""
