@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,22 @@ from files_support import SECRETS, SftpServer  # noqa: E402
 @pytest.fixture(scope="session")
 def s3_url() -> Iterator[str]:
     """The address of a service with the interface of S3."""
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
+
+    put, one_at_a_time = S3Response.put_object, threading.Lock()
+
+    def put_object(response: Any) -> Any:
+        # Else it looks whether there is such an object, and writes another's after that.
+        with one_at_a_time:
+            return put(response)
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Response, "put_object", put_object)
+        yield f"http://{host}:{port}"
     server.stop()
 
 

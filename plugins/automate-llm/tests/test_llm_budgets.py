@@ -168,9 +168,10 @@ def stored_kernel(url: str, path: str, clock: Any = None) -> Kernel:
 
 def test_what_a_process_may_have_paid_before_it_was_killed_is_never_given_back(tmp_path):
     """It dies while its answer is on the way; hours later that answer still counts."""
-    path, pids = str(tmp_path / "x.sqlite3"), list[int]()
+    path, pids, known = str(tmp_path / "x.sqlite3"), list[int](), threading.Event()
 
     def kill(_: dict[str, Any]) -> dict[str, Any]:
+        assert known.wait(60)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         return says("x")
@@ -180,6 +181,7 @@ def test_what_a_process_may_have_paid_before_it_was_killed_is_never_given_back(t
         command = [sys.executable, "-c", _DYING, service.url, path, here]
         process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": f"{here}/support"})
         pids.append(process.pid)
+        known.set()
         assert process.wait(60) == -signal.SIGKILL and len(service.requests) == 1
         pids.clear()
         clock = FakeClock(datetime.now(timezone.utc))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from automate_mcp.asgi import BearerApp
@@ -17,10 +18,8 @@ SECONDS = 0.3
 
 
 @pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
-    """Where a server listens that waits for nothing longer than 0.3 seconds, and knows nobody."""
-    for name in ("head_seconds", "rest_seconds", "read_seconds"):
-        monkeypatch.setattr(PatientProtocol, name, SECONDS)
+def address() -> Iterator[tuple[str, int]]:
+    """Where a server listens that knows nobody."""
 
     async def inner(scope, receive, send) -> None:
         while (await receive())["type"] != "lifespan.shutdown":
@@ -39,18 +38,23 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.parametrize(
-    "sent",
+    ("clock", "sent"),
     [
-        b"POST /mcp HTTP/1.1\r\nHost: x\r\nX-Long: ",
-        b"POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nx",
+        ("head_seconds", b"POST /mcp HTTP/1.1\r\nHost: x\r\nX-Long: "),
+        ("rest_seconds", b"POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nx"),
     ],
 )
-def test_strangers_hold_no_connection(address: tuple[str, int], sent: bytes) -> None:
+def test_strangers_hold_no_connection(
+    address: tuple[str, int], clock: str, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By half a head, or by a body that nobody reads any more: a few would use up all sockets."""
+    # That one alone: a busy machine may keep a client longer from all that it has to say.
+    monkeypatch.setattr(PatientProtocol, clock, SECONDS)
     with socket.create_connection(address, timeout=SECONDS * 20) as connection:
         connection.sendall(sent)
         if b"\r\n\r\n" in sent:
             assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
             connection.sendall(b"x")
-        while connection.recv(65536):
-            pass
+        with suppress(ConnectionResetError):
+            while connection.recv(65536):
+                pass
