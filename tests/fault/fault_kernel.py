@@ -144,6 +144,11 @@ ASKING = {
 }
 
 
+def sessions_of(pid: int) -> str:
+    """What PostgreSQL calls the sessions of a process that `worker_process` has forked."""
+    return f"worker-{pid}"
+
+
 class Ledger:
     """Lines that are there once `write` has returned, in the order in which they were written."""
 

@@ -216,9 +216,23 @@ class Scene(Invariants):
 
     def kill(self, process: Process) -> None:
         """By SIGKILL; it is noted when."""
-        self.processes.remove(process)
         process.kill()
         self.ledger.write("killed", process.pid, time.monotonic())
+        self.ended(process)
+
+    def ended(self, process: Process) -> int:
+        """
+        How *process* ended, once its sessions have ended too.
+
+        Until then what it had sent may yet be done, a claim say, and its locks are held.
+        """
+        self.processes.remove(process)
+        code = process.ended()
+        if self.postgresql:
+            its = f"application_name = '{fault_kernel.sessions_of(process.pid)}'"
+            its += " AND datname = current_database()"
+            until(lambda: not self.rows(f"SELECT pid FROM pg_stat_activity WHERE {its}"))
+        return code
 
     def lapse(self, process: Process) -> None:
         """Take back what *process* held, which is dead."""
@@ -265,6 +279,10 @@ class Scene(Invariants):
                 process.kill()
         self.kernel.close()
         self.engine.dispose()
+
+    def all_report(self) -> bool:
+        """Whether each worker has found its database at its start: one that doesn't ends."""
+        return {each.pid for each in self.processes} <= {each.pid for each in self.outbox.workers()}
 
     def words(self, first: str) -> list[list[str]]:
         return self.ledger.words(first)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import fault_kernel
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
 from automate_kernel.storage.rows import Rows
-from fault_scene import Scene
+from fault_scene import Scene, until
 from fault_scripts import pass_leases, recover
 
 DELAY_SECONDS = 2.0
@@ -42,11 +43,16 @@ def test_worker_clocks_that_are_minutes_off(
     accepted = [scene.outbox.enqueue("job", {"seconds": 0.01}) for _ in range(40)]
     # More than all workers but one have slots for, so that each gets some.
     long = SLOTS * (len(offsets) - 1) + 2
-    accepted += [scene.outbox.enqueue("job", {"seconds": 7.0}) for _ in range(long)]
+    accepted += [scene.outbox.enqueue("job", scene.stop_at("long")) for _ in range(long)]
     late = [scene.outbox.enqueue("job", {"seconds": 0}, delay=DELAY_SECONDS) for _ in range(10)]
     begin = scene.rows("SELECT extract(epoch FROM clock_timestamp()) AS now")[0].now
     for seconds in offsets:
         scene.start(clock_seconds=seconds, slots=SLOTS)
+    until(lambda: len({pid for pid, _ in scene.words("holding")}) == len(offsets))
+    # Each has one, however late it came. Now longer than the lease.
+    end = time.monotonic() + scene.lease_seconds + 1
+    until(lambda: time.monotonic() > end)
+    scene.go_on("long")
     scene.drain()
     told = scene.stop_all()
     assert sum(one["completed"] for one in told) == len(accepted) + len(late)

@@ -46,8 +46,7 @@ def test_a_server_that_is_restarted(
     accepted += [scene.outbox.enqueue("job", payload) for payload in payloads]
     executions = [scene.kernel.start("crash", {"n": n}) for n in range(10)]
     workers = [scene.start(most_seconds=0.05) for _ in range(2)]
-    # One that does not find its database at its start ends.
-    until(lambda: len(scene.outbox.workers()) == len(workers))
+    until(scene.all_report)
     under_work = 0
     for mode in modes:
         name, _ = scene.stopped()
@@ -94,13 +93,18 @@ def test_workers_on_machines_of_their_own(
     until(lambda: lost in scene.ledger.file.read_text())
     assert scene.outbox.get(item_id).lease_token == token
 
-    accepted = [item_id]
+    # Of more than one has slots for each gets some, however long the other's connections need.
+    hold.touch()
+    accepted = [item_id, *(scene.outbox.enqueue("job") for _ in range(6))]
+    until(lambda: len({pid for pid, _ in scene.words("holding")[1:]}) == 2)
+    hold.unlink()
     for _ in range(10 if full else 1):
         more = [scene.outbox.enqueue("job", {"seconds": 0.02}) for _ in range(100)]
         more += [scene.outbox.enqueue("job", ordering_key=f"key-{n % 3}") for n in range(30)]
         accepted += more
         scene.drain()
     assert cut_off.alive
+    until(scene.all_report)
     hosts = {worker.host for worker in scene.outbox.workers()}
     assert hosts == {near.name, far.name}
     told = scene.stop_all()

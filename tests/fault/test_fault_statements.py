@@ -47,8 +47,7 @@ def run_script(scene: Scene, name: str, die_at: int) -> Process:
     process = scene.start(
         script=name, arguments=arguments, die_at=die_at, most_seconds=0.0, seed=SEED
     )
-    process.ended()
-    scene.processes.remove(process)
+    scene.ended(process)
     RECOVERIES.get(name, recover)(scene.kernel)
     check(scene, name)
     return process
@@ -154,7 +153,8 @@ def test_a_worker_killed_at_its_nth_statement(open_scene: Callable[..., Scene], 
     died = 0
     for die_at in moments:
         for n in range(4):
-            accepted.append(scene.outbox.enqueue("job", ordering_key=f"key-{n % 3}"))
+            key = f"key-{n % 3}"
+            accepted.append(scene.outbox.enqueue("job", ordering_key=key, max_attempts=50))
             accepted.append(scene.outbox.enqueue("effect", max_attempts=50))
         process = scene.start(die_at=die_at, most_seconds=0.02, seed=SEED)
         until(lambda process=process: not process.alive or scene.unfinished() == 0)

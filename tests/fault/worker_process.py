@@ -34,7 +34,7 @@ from automate_kernel.workflows.engine.checkpoints import Save
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.execution import StepStatus
 from automate_sqlalchemy import metadata
-from fault_kernel import Ledger, open_kernel
+from fault_kernel import Ledger, open_kernel, sessions_of
 from fault_orders import add_orders
 from fault_scripts import SCRIPTS
 
@@ -162,6 +162,7 @@ def move_to(machine: str) -> None:
 def run(order: Order) -> None:
     """Carry *order* out in this process."""
     random.seed(order.seed or os.getpid())  # else all forks would roll the same dice
+    os.environ["PGAPPNAME"] = sessions_of(os.getpid())
     if order.machine:
         move_to(order.machine)
     if order.clock_seconds:
