@@ -16,6 +16,7 @@ from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.plugins.manifest import installed_manifest
 from automate_kernel.secrets.handles import masked
 from automate_kernel.secrets.redaction import redact_text
+from automate_kernel.secrets.tracebacks import raised_at
 from automate_kernel.storage.output_store import LateOutputStore
 from automate_kernel.templates.context import TemplateContext
 from automate_kernel.templates.engine import is_template
@@ -644,6 +645,6 @@ def findings_of(
             if debug:
                 raise
             # Its text may be anybody's, and hold anything.
-            text = f"the check itself failed: {type(error).__name__}"
+            text = redact_text(f"the check itself failed: {raised_at(error)}")
             found.append(Finding(name, "fail", text))
     return found

@@ -64,6 +64,22 @@ def trace_of(
     return _cut(redact(_LED_TO.join(texts))) if texts else None
 
 
+def raised_at(error: BaseException) -> str:
+    """
+    Return the type of *error* and where it was raised: ``ImportError in shop/actions.py, line 3``.
+
+    That is the innermost line of the authors' code; without one in its traceback, the type alone.
+    """
+    name = type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{name} in {error.filename}, line {error.lineno}"
+    for frame, number in reversed(_theirs(error)):
+        filename = frame.f_code.co_filename
+        if not _is_ours(frame) and not _is_installed(filename):
+            return f"{name} in {filename}, line {number}"
+    return name
+
+
 def _chain(error: BaseException) -> list[BaseException]:
     """Return *error*, its cause, and so on; of a group of errors the first."""
     chain: list[BaseException] = []

@@ -127,6 +127,7 @@ def test_the_projects_own_code_may_need_tables(sqlite: str) -> None:
     with override_settings(AUTOMATE_HOOKS=[HastyHook()]):
         (message,) = check_settings()
     assert (message.id, message.level) == ("automate.W004", WARNING)
+    assert f"OperationalError in {__file__}, line " in message.msg
 
 
 class HastyHook:

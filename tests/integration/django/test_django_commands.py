@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from automate_django import emit, get_kernel
 from automate_django.models import OutboxItem, TaskResult, WorkflowExecution
+from automate_kernel import Kernel, hookimpl
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 from django.utils import timezone
@@ -273,6 +275,27 @@ def test_what_is_broken(sqlite: str, settings: dict[str, Any], check: str, words
     assert not ok
     assert [each for each in found[check] if each["state"] == "fail" and words in each["text"]]
     assert found["versions"][0]["state"] == "ok"
+
+
+@pytest.mark.parametrize("text", ["from automate_kernel import Nothing", "def half("])
+def test_a_module_that_cant_be_imported(
+    sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """The doctor and the check say which, and the line: its traceback is nowhere else."""
+    module = tmp_path / "half_written.py"
+    module.write_text(f"import automate_kernel\n{text}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    class Importing:
+        @hookimpl
+        def automate_configure(self, kernel: Kernel) -> None:
+            import_module("half_written")
+
+    with override_settings(AUTOMATE_HOOKS=[Importing()]):
+        ok, found = doctor()
+    assert not ok
+    for check in ("settings", "database", "workers"):
+        assert f"Error in {module}, line 2" in found[check][0]["text"]
 
 
 def test_migrations_that_are_missing(sqlite: str) -> None:

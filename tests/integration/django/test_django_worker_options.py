@@ -169,5 +169,22 @@ def test_what_runs_is_handed_back_when_reloading_ends(
     assert OutboxItem.objects.get(pk=hanging.id).status == "PENDING"
 
 
+@pytest.mark.parametrize("option", ["--kinds", "--exclude-kinds", "--queue"])
+def test_a_list_of_nothing_is_not_all(sqlite: str, option: str) -> None:
+    """Where the variable behind it is not set, the mails' worker would take everything."""
+    get_kernel().outbox.enqueue("shop.order", {"number": "1"})
+    for value in ("", " , "):
+        with pytest.raises(CommandError, match=f"{option} names nothing"):
+            call_command("automate_worker", option, value, "--until-idle")
+    assert OutboxItem.objects.get().status == "PENDING"
+
+
+def test_kinds_may_stand_apart(sqlite: str) -> None:
+    """A blank after a comma is none of a kind's."""
+    get_kernel().outbox.enqueue("shop.order", {"number": "1"})
+    call_command("automate_worker", "--kinds", "automate.event, shop.order", "--until-idle")
+    assert OutboxItem.objects.get().status == "COMPLETED"
+
+
 def stored(id: str) -> Any:
     return task_backends["default"].get_result(id)

@@ -28,7 +28,7 @@ from automate_kernel.workflows.approvals import PendingApproval
 from automate_kernel.workflows.execution import Execution
 
 Seen = TypeVar("Seen", OutboxItem, Execution, PendingApproval)
-_OF_PAGES = ("cursor", "page_size", "limit", "offset", "format")
+_OF_PAGES = ("cursor", "page_size", "format")
 
 
 class HasModelPermission(BasePermission):
@@ -109,9 +109,13 @@ class Resource(BaseViewSet):
         given: dict[str, Any] = {
             name: value for name, value in params.items() if name not in _OF_PAGES
         }
-        for name, field in serializer().fields.items():
-            if name in given and isinstance(field, ListField):
-                given[name] = params.getlist(name)
+        lists = [name for name, each in serializer().fields.items() if isinstance(each, ListField)]
+        for name, values in params.lists():
+            if name in given and name in lists:
+                given[name] = values
+            elif len(values) > 1:
+                # Which of them counts would be for us to guess.
+                raise ParameterError({name: ["Give it once."]})
         read = serializer(data=given)
         if not read.is_valid():
             raise ParameterError(read.errors)

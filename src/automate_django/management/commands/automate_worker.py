@@ -97,8 +97,8 @@ class Command(KernelCommand):
     def _run(self, options: dict[str, Any]) -> None:
         kernel = get_kernel()
         log_as(kernel, **_log_options(options))
-        kinds = [*_parts(options["kinds"]), *_kinds_of(_parts(options["queue"]))]
-        chosen: dict[str, Any] = {"kinds": kinds, "exclude_kinds": _parts(options["exclude_kinds"])}
+        kinds = [*_parts(options, "kinds"), *_kinds_of(_parts(options, "queue"))]
+        chosen: dict[str, Any] = {"kinds": kinds, "exclude_kinds": _parts(options, "exclude_kinds")}
         kernel.worker(**chosen)  # raises here, not in each process
         require_schema(kernel.storage)
         if options["until_idle"]:
@@ -125,8 +125,17 @@ class Command(KernelCommand):
                 raise CommandError(f"{failed} of the worker processes failed")
 
 
-def _parts(given: list[str]) -> list[str]:
-    return [part for text in given for part in text.split(",") if part]
+def _parts(options: dict[str, Any], name: str) -> list[str]:
+    """Return the names that an option lists; raises `ConfigError` for one that lists none."""
+    parts = []
+    for text in options[name]:
+        own = [part.strip() for part in text.split(",") if part.strip()]
+        if not own:
+            # A variable that is not set, say: without a name it would mean all of them.
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} names nothing", hint="name some, or leave it out")
+        parts += own
+    return parts
 
 
 def _kinds_of(queues: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 from automate_django import emit, get_kernel
 from automate_django.api.bases.pagination import StorePagination
+from automate_django.api.urls import urlpatterns
 from automate_django.models import OutboxItem, WorkflowExecution
 from automate_kernel.outbox import ItemStatus, NewItem, Outcome
 from automate_kernel.storage.output_store import FileOutputStore
 from django.contrib.auth.models import Permission, User
 from django.test import override_settings
+from django.urls import URLPattern
 from rest_framework.test import APIClient
 
 API = "/api/automate"
@@ -824,3 +827,53 @@ def test_a_cursor_of_brackets_is_no_page(operator: Any, place: str) -> None:
     cursor = base64.urlsafe_b64encode(b"[" * 6000).decode()
     answer = operator.get(f"{API}/{place}", {"cursor": cursor})
     assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("path", ["executions", "outbox", "approvals"])
+@pytest.mark.parametrize("query", ["limit=1", "offset=1", "tenant_id=a&tenant_id=b"])
+def test_a_parameter_that_would_be_passed_over_is_refused(
+    operator: APIClient, path: str, query: str
+) -> None:
+    """A client that pages by offset would read the first page for ever."""
+    answer = operator.get(f"{API}/{path}?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["parameter"] == query.partition("=")[0]
+
+
+def routes() -> set[tuple[str, str, str, str]]:
+    """Every request that a scope is needed for: method, path, scope, permission."""
+    found = set()
+    for route in urlpatterns:
+        if not isinstance(route, URLPattern) or not hasattr(route.callback, "actions"):
+            continue
+        path = re.sub(r"\(\?P<[^>]*>[^)]*\)|<[^>]*>", "{}", str(route.pattern)).strip("^$")
+        view = route.callback.cls
+        for method, name in route.callback.actions.items():
+            scope, permission = view.required_scopes[name], view.model_permissions[name]
+            if method != "head":  # Django's, of every GET
+                found.add((method.upper(), path, scope, permission))
+    return found
+
+
+def documented() -> set[tuple[str, str, str, str]]:
+    """What the page of the API says of them."""
+    page = (Path(__file__).parents[4] / "docs/reference/rest-api.md").read_text(encoding="utf-8")
+    found = set()
+    for line in page.splitlines():
+        if not line.startswith(("| `GET ", "| `POST ")):
+            continue
+        first, scope, permission, *_ = (
+            re.findall("`([^`]*)`", part) for part in line.split("|")[1:]
+        )
+        if not scope:
+            continue  # a link, a webhook: a signature proves who comes
+        method, _, path = first[0].partition(" ")
+        paths = [path, *(f"{path.rpartition('/')[0]}/{other}" for other in first[1:])]
+        for each in paths:
+            found.add((method, re.sub(r"\{[^}]*\}", "{}", each), scope[0], permission[0]))
+    return found
+
+
+def test_the_page_has_every_path_with_its_scope_and_its_permission() -> None:
+    """A team that grants scopes by the page grants no other ones."""
+    assert documented() == routes()
