@@ -32,6 +32,7 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 from automate_sqlalchemy import SqlAlchemyStorage
+from lock_waits import until_awaited
 
 WORKFLOW = Workflow.from_dict(
     {
@@ -307,8 +308,7 @@ def race(
     with store.storage.begin() as rows:
         rows.select(OUTBOX, [Where("id", "eq", item.id)], lock=True)
         saving.start()
-        saving.join(0.5)
-        assert saving.is_alive()
+        until_awaited(rows.native)
         # In this transaction, which has the item: as if the operator had been first by a moment.
         store.outbox.recall([item.id], transaction=rows.native)
         its = [Where("id", "eq", item.payload["execution_id"])]

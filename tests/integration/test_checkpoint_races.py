@@ -32,6 +32,7 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 from automate_sqlalchemy import SqlAlchemyStorage
+from lock_waits import until_awaited
 
 WORKFLOW = {"name": "w", "trigger": {"type": "manual"}, "steps": [{"id": "a", "action": "do.it"}]}
 
@@ -65,8 +66,7 @@ def saved_behind(
     with store.storage.begin() as rows:
         rows.select(table, [where], lock=True)
         saving.start()
-        saving.join(0.5)
-        assert saving.is_alive()
+        until_awaited(rows.native)
         yield rows, held
     saving.join(20.0)
 
@@ -109,8 +109,7 @@ def test_a_checkpoint_that_waited_for_a_take_over_writes_nothing(
     with store.storage.begin() as rows:
         rows.update(OUTBOX, [Where("id", "eq", item.id)], {"lease_token": new_id()})
         saving.start()
-        saving.join(0.5)
-        assert saving.is_alive()
+        until_awaited(rows.native)
     saving.join(20.0)
     assert held == [set()]
     found = store.get(execution.id)
@@ -215,8 +214,7 @@ def test_starts_lock_what_makes_room_in_the_order_of_a_checkpoint(store: Executi
     with store.storage.begin() as rows:
         rows.select(OUTBOX, [Where("id", "eq", first)], lock=True)
         starting.start()
-        starting.join(0.5)
-        assert starting.is_alive()
+        until_awaited(rows.native)
         its = [Where("id", "eq", second)]
         assert rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id",))
     starting.join(20.0)

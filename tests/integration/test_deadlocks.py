@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,8 +17,8 @@ from automate_kernel.outbox.rows_store import RowsOutboxStore
 from automate_kernel.storage.errors import DeadlockError
 from automate_kernel.storage.tables import DEBOUNCE, LANE, OUTBOX, PAUSE, SCHEDULE
 from automate_sqlalchemy import SqlAlchemyStorage, metadata
-
-PATIENCE = 20.0
+from lock_waits import until_awaited
+from waiting import PATIENCE
 
 
 @pytest.fixture
@@ -39,7 +38,6 @@ class Rival:
     """A transaction that locks what the next start locks, in the other order, and weighs more."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
         self._connection = engine.connect()
         self._outbox, self._gates = metadata.tables[OUTBOX], metadata.tables[DEBOUNCE]
 
@@ -51,17 +49,7 @@ class Rival:
 
     def lock_gate(self) -> None:
         """Lock the gate that the start has, once that waits for the item."""
-        query = sa.text(
-            "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-        )
-        deadline, waiting = time.monotonic() + PATIENCE, 0
-        while not waiting:
-            assert time.monotonic() < deadline, "the start does not wait"
-            # Before the first look too: the server shows what the last one saw, be it of an
-            # earlier test, to whoever looks again within a tenth of a second.
-            time.sleep(0.15)
-            with self._engine.connect() as looks:
-                waiting = looks.execute(query).scalar()
+        until_awaited(self._connection)
         self._connection.execute(sa.select(self._gates.c.id).with_for_update())
 
     def __enter__(self) -> Rival:
@@ -180,7 +168,7 @@ def test_a_claim_waits_for_a_pause_before_it_locks_what_others_wait_for(
     with engine.connect() as rival:
         rival.execute(sa.select(pauses).where(pauses.c.kind == "a").with_for_update())
         claim.start()
-        wait_for_a_lock(rival)
+        until_awaited(rival)
         # Less than that after which the database looks for a deadlock.
         rival.execute(sa.text("SET LOCAL lock_timeout = '500ms'"))
         if table == PAUSE:
@@ -208,7 +196,7 @@ def test_who_leaves_ordering_keys_wakes_in_the_order_of_a_command(
         one, other = (sa.select(outbox.c.id).where(outbox.c.id == each) for each in ids[2:])
         operator.execute(one.with_for_update())
         leave.start()
-        wait_for_a_lock(operator)
+        until_awaited(operator)
         assert operator.execute(other.with_for_update(skip_locked=True)).all()
         operator.rollback()
     leave.join(PATIENCE)
@@ -236,20 +224,9 @@ def test_a_schedule_that_is_fired_by_hand_waits_for_no_gate_first(
         with engine.connect() as ticker:
             ticker.execute(sa.select(metadata.tables[SCHEDULE].c.id).with_for_update())
             fire.start()
-            wait_for_a_lock(ticker)
+            until_awaited(ticker)
             gates = sa.select(metadata.tables[DEBOUNCE].c.id)
             assert ticker.execute(gates.with_for_update(skip_locked=True)).all()
             ticker.rollback()
         fire.join(PATIENCE)
         assert len(fired) == 1
-
-
-def wait_for_a_lock(connection: sa.Connection) -> None:
-    """Wait until another transaction waits for one of *connection*."""
-    # Not pg_stat_activity, which stays as it was first seen for as long as a transaction lasts.
-    query = "SELECT count(*) FROM pg_locks WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-    tick, looked = threading.Event(), 0
-    while not connection.scalar(sa.text(query)):
-        looked += 1
-        assert looked < PATIENCE * 20, "nobody waits"
-        tick.wait(0.05)

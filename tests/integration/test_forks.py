@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -195,8 +196,10 @@ def test_servers_that_load_an_application_before_they_fork(
         until(lambda: _answer(port) or running.poll() is not None, 4 * PATIENCE)
         answers: collections.Counter[str] = collections.Counter()
         with ThreadPoolExecutor(8) as clients:
+            # By the clock: one that begins late leaves hundreds of them to the other.
+            end = time.monotonic() + 2 * PATIENCE
             while len(answers) < 2:
-                assert sum(answers.values()) < 400, (answers, log.read_text()[-2000:])
+                assert time.monotonic() < end, (answers, log.read_text()[-2000:])
                 answers.update(clients.map(_answer, [port] * 40))
         assert {each.partition(" ")[2] for each in answers} == {"(11, 3)"}, log.read_text()[-2000:]
         running.terminate()

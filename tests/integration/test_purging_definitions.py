@@ -25,6 +25,7 @@ from automate_kernel.workflows.engine.definitions import (
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.execution import Event
 from automate_sqlalchemy import SqlAlchemyStorage
+from lock_waits import until_awaited
 
 DAY = 86_400.0
 ENGINES = ["sqlite_engine", "postgresql_engine", "mariadb_engine"]
@@ -120,8 +121,7 @@ def test_an_execution_that_begins_during_a_purge_brings_its_definition(
         mine = [Where("id", "eq", workflow(1).hash())]
         assert rows.select(DEFINITION, mine, lock=True, skip_locked=True)
         thread.start()
-        thread.join(0.3)
-        assert thread.is_alive()
+        until_awaited(rows.native)
         rows.delete(DEFINITION, mine)
     thread.join(30)
     assert begun

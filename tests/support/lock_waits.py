@@ -1,0 +1,29 @@
+"""Waiting until a transaction is in another one's way, as its database says."""
+
+from __future__ import annotations
+
+import time
+
+import sqlalchemy as sa
+from waiting import PATIENCE
+
+_BEHIND = {
+    # Not pg_stat_activity, which stays as it was first seen for as long as a transaction lasts.
+    "postgresql": "SELECT count(*) FROM pg_locks WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))",
+    "mysql": "SELECT count(*) FROM information_schema.innodb_lock_waits"
+    " JOIN information_schema.innodb_trx ON trx_id = blocking_trx_id"
+    " WHERE trx_mysql_thread_id = CONNECTION_ID()",
+}
+# InnoDB shows what the last look saw, be it of an earlier test, to whoever looks again within a
+# tenth of a second.
+_APART_SECONDS = {"postgresql": 0.02, "mysql": 0.15}
+
+
+def until_awaited(connection: sa.Connection) -> None:
+    """Wait until another transaction waits for a lock that the one of *connection* has."""
+    name = {"mariadb": "mysql"}.get(connection.dialect.name, connection.dialect.name)
+    for _ in range(int(PATIENCE / _APART_SECONDS[name])):
+        time.sleep(_APART_SECONDS[name])
+        if connection.exec_driver_sql(_BEHIND[name]).scalar():
+            return
+    raise AssertionError("nobody waits")
