@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -45,6 +46,7 @@ class Automation:
         """Make a function an action; see `Kernel.action`."""
 
         def decorate(function: F) -> F:
+            self.actions = [each for each in self.actions if not _anew(each[0], function)]
             self.actions.append((function, None if callable(name) else name, options))
             return function
 
@@ -72,6 +74,7 @@ class Automation:
         check_options(options)
 
         def decorate(function: F) -> F:
+            self.workflows = [each for each in self.workflows if not _anew(each[0], function)]
             self.workflows.append((function, options))
             return function
 
@@ -83,4 +86,17 @@ class Automation:
 
         They are read and checked once a kernel takes them, since they may call any of its actions.
         """
-        self.definitions.append(workflow)
+        if workflow not in self.definitions:
+            self.definitions.append(workflow)
+
+
+def _anew(former: Callable[..., Any], function: Callable[..., Any]) -> bool:
+    """
+    Return True if *function* is *former*, of a module that is executed anew.
+
+    Python does that with one whose import has failed, which can't take back what it has collected.
+    """
+    one, other = inspect.unwrap(former), inspect.unwrap(function)
+    named = [(each.__module__, getattr(each, "__qualname__", None)) for each in (one, other)]
+    places = [getattr(each, "__globals__", None) for each in (one, other)]
+    return named[0] == named[1] and places[0] is not places[1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,3 +86,47 @@ def test_the_kernel_can_not_be_had_while_it_is_made(monkeypatch: pytest.MonkeyPa
     assert "automate_django: action, workflow" in str(caught.value)
     monkeypatch.undo()
     assert "refill" in get_kernel().workflows
+
+
+BROKEN_ONCE = """
+from pathlib import Path
+from automate_django import action, workflow
+from automate_django.kernel import automation
+
+@action("parts.count")
+def count(article: str) -> int:
+    return 3
+
+@workflow(on="parts.low")
+def reorder(ctx):
+    return ctx.step(count, ctx.event.payload)
+
+automation.add_workflow(
+    {"name": "parts", "trigger": {"type": "manual"}, "steps": [{"id": "a", "sleep": 0}]}
+)
+if not Path(__file__).with_suffix(".there").exists():
+    raise ConnectionError("the database doesn't answer")
+"""
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_a_module_that_failed_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had collected is no second action: the next request has the kernel."""
+    (tmp_path / "broken_once.py").write_text(BROKEN_ONCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    definitions = list(automation.definitions)
+    monkeypatch.setattr(
+        "automate_django.kernel.autodiscover_modules", lambda _: import_module("broken_once")
+    )
+    for _ in range(2):
+        with pytest.raises(ConnectionError, match="doesn't answer"):
+            get_kernel()
+    (tmp_path / "broken_once.there").touch()
+    try:
+        assert get_kernel().invoke("parts.count", {"article": "nut"}) == 3
+        assert {"reorder", "parts"} <= {each.name for each in get_kernel().workflows}
+    finally:
+        automation.definitions[:] = definitions
+        sys.modules.pop("broken_once", None)
