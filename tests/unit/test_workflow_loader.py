@@ -468,3 +468,19 @@ def test_a_name_that_is_no_text_is_told_so() -> None:
     with pytest.raises(WorkflowError, match="each name must be text") as caught:
         load_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps})
     assert "put it in quotes" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "given"),
+    [
+        ("trigger: {type: webhook, connector: chat%s}\nsteps: [{id: a, action: x}]\n",
+         "trigger.trigger", ", trigger: push"),
+        ("trigger: {type: manual}\nsteps: [{id: a, approval: {title: t, form: [{type: integer%s}]}}]\n",
+         "steps.a.approval.form[0].name", ", name: amount"),
+    ],
+)  # fmt: skip
+def test_the_remedy_of_an_inner_field_is_its_own(text: str, place: str, given: str) -> None:
+    """It was that of the workflow's field of this name, with which nothing was mended."""
+    (told,) = problems("name: w\n" + text % "")
+    assert told.partition(": ")[2] == f"{place}: is missing (add it{given.replace(',', ':')})"
+    loads("name: w\n" + text % given, "yaml")

@@ -246,10 +246,13 @@ _EXAMPLES = {
     "event": "event: order.created",
     "connector": "connector: github",
 }
+# Of a field that has the name of one of the workflow's: of a trigger, of an approval's form.
+_INNER_EXAMPLES = {"trigger": "trigger: push", "name": "name: amount"}
 
 
 def _missing(case: _Case) -> _Words:
-    example = _EXAMPLES.get(str(case.path[-1]))
+    inner = _INNER_EXAMPLES if len(case.path) > 1 else {}
+    example = {**_EXAMPLES, **inner}.get(str(case.path[-1]))
     return "is missing", f"add it: {example}" if example else "add it"
 
 
