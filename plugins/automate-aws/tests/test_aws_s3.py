@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,9 @@ from automate_aws import S3Connector
 from automate_aws.clients import AwsClients
 from aws_support import SECRET_KEY, Aws
 
-from automate_kernel import AutomateError, Connector, ConnectorContext, Kernel
+from automate_kernel import AutomateError, Call, Connector, ConnectorContext, Kernel
+from automate_kernel.operations.context import calling
+from automate_kernel.operations.drafts import Draft
 from automate_kernel.testing import ConnectorContract
 
 
@@ -160,6 +163,23 @@ def test_files_go_up_and_come_down(kernel: Kernel, tmp_path: Path):
     assert (folder / "sub/copy.bin").read_bytes() == data
     assert down["size"] == len(data) and down["etag"] == up["etag"]
     assert {each.name for each in folder.rglob("*")} == {"report.bin", "sub", "copy.bin"}
+
+
+def test_what_a_killed_download_had_begun_is_deleted_by_the_next_attempt(
+    kernel: Kernel, tmp_path: Path
+):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    kernel.invoke("s3.put_object", {"key": "a", "content": "x"})
+    call = Call("s3.download_file", execution_id="e", step_id="s", idempotency_key="e:s")
+    with calling(call):
+        begun = folder / Draft.of(str(folder / "copy")).name
+    begun.write_text("half")
+    given = {"key": "a", "path": "copy"}
+    kernel.perform(call, given)
+    assert begun.exists()  # it may be another's, who is only slow
+    kernel.perform(replace(call, attempt=2), given)
+    assert [each.name for each in folder.iterdir()] == ["copy"]
 
 
 def test_a_file_that_is_too_long_stays_where_it_is(kernel: Kernel, aws: Aws, tmp_path: Path):

@@ -6,11 +6,15 @@ import base64
 import hashlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from automate_files import FilesConnector
-from automate_kernel import AutomateError, Kernel
+from automate_files.fsspec_place import S3Place
+from automate_kernel import AutomateError, Call, Kernel
+from automate_kernel.operations.context import calling
+from automate_kernel.operations.drafts import Draft
 from files_support import SECRETS
 
 
@@ -162,6 +166,50 @@ def test_copies_and_moves(files: Files) -> None:
     assert files.paths() == ["x/b", "y/z/a"]
     files.fails("NOT_FOUND", "move", "a", to_path="y/z/b")
     files.fails("INVALID_ARGUMENT", "move", "x/b", to_path="x/b")
+
+
+def test_a_move_whose_worker_died_between_its_two_halves_is_finished(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, deletion in (("local", "os.unlink"), ("s3", "S3Place._timed")):
+        files = Files(request.getfixturevalue(f"{kind}_config"))
+        files("write", "a", text="one")
+        files("write", "c", text="two")
+        module = "local" if kind == "local" else "fsspec_place"
+        own = S3Place._timed
+
+        def dies(*args: Any, own: Any = own, **options: Any) -> Any:
+            if len(args) < 3 or getattr(args[2], "__name__", "") == "_rm_file":
+                raise ConnectionError("killed")
+            return own(*args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"automate_files.{module}.{deletion}", dies)
+            files.fails("UNAVAILABLE", "move", "a", to_path="b")
+        assert files.paths() == ["a", "b", "c"]
+        files.fails("ALREADY_EXISTS", "move", "c", to_path="b")
+        files("move", "a", to_path="b")
+        assert files.paths() == ["b", "c"]
+        assert files("read", "b")["text"] == "one"
+        files.kernel.close()
+
+
+@pytest.mark.parametrize("kind", ["local", "sftp"])
+def test_what_a_killed_worker_had_begun_to_write_is_deleted_by_the_next_attempt(
+    request: pytest.FixtureRequest, kind: str
+) -> None:
+    files = Files(request.getfixturevalue(f"{kind}_config"))
+    first = Call("files.write", execution_id="e", step_id="s", idempotency_key="e:s")
+    begun = []
+    for call, path in ((first, "n"), (first, "m"), (replace(first, idempotency_key="e:t"), "n")):
+        with calling(call):
+            begun.append(Draft.of(path).name)
+        files("write", begun[-1], text="half")
+    given = {"place": "main", "path": "n", "text": "whole"}
+    files.kernel.perform(first, given)
+    assert len(files.paths()) == 4  # it may be another's, who is only slow
+    files.kernel.perform(replace(first, attempt=2), given)
+    assert files.paths() == sorted(["n", *begun[1:]])
 
 
 def test_between_places(place_config: dict[str, Any], tmp_path: Any) -> None:

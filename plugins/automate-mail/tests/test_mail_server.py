@@ -1,13 +1,15 @@
 """Mail on a real server: sent by SMTP, found and read by IMAP."""
 
 import base64
+from dataclasses import replace
 from email import message_from_bytes
 from email.policy import default
 
 import pytest
-from automate_kernel import AutomateError
+from automate_kernel import AutomateError, Call
 from automate_kernel.testing import PollContract
 from automate_mail import MailConnector
+from automate_mail.imap import ImapSession
 from mail_support import PASSWORD, USER, kernel_with
 
 LETTER = {"to": ["Bob <bob@there.example>"], "subject": "Grüße", "text": "Hello\n.\nBob"}
@@ -69,6 +71,44 @@ def test_what_is_among_the_sent_mail_is_not_sent_again(mail_server):
     assert (first["already_sent"], first["saved"]) == (False, True)
     assert (again["already_sent"], again["message_id"]) == (True, first["message_id"])
     assert len(mail_server.raw("INBOX")) == len(mail_server.raw("Sent")) == 1
+
+
+def begins_to_move(mail_server, monkeypatch, target):
+    """Move a message by COPY, with a worker that dies after that; return what another one has to do."""
+    raw = b"Subject: x\r\nMessage-ID: <4711@there.example>\r\n\r\nhello\r\n"
+    mail_server.put(raw, b"Subject: y\r\n\r\nhello\r\n")
+    with mail_server.client() as client:
+        client.create("Sent")
+    kernel = mail_server.kernel()
+    monkeypatch.setattr(ImapSession, "capabilities", ("UIDPLUS",))
+    given = kernel.invoke("mail.search", {"message_id": "<4711@there.example>"})["messages"][0]
+    move = {"uid": given["uid"], "uid_validity": given["uid_validity"], "target": target}
+    begun = Call("mail.move", execution_id="e", step_id="s", idempotency_key="e:s")
+
+    def dies(self, what, name, *words):
+        if name == "STORE":
+            raise AutomateError("UNAVAILABLE", "killed")
+        command(self, what, name, *words)
+
+    command = ImapSession.command
+    with monkeypatch.context() as patch:
+        patch.setattr(ImapSession, "command", dies)
+        with pytest.raises(AutomateError, match="killed"):
+            kernel.perform(begun, move)
+    return kernel, replace(begun, attempt=2), move
+
+
+def test_a_move_whose_worker_died_leaves_one_message(mail_server, monkeypatch):
+    kernel, again, move = begins_to_move(mail_server, monkeypatch, "Sent")
+    assert len(mail_server.raw("Sent")) == 1
+    kernel.perform(again, move)
+    assert (len(mail_server.raw("INBOX")), len(mail_server.raw("Sent"))) == (1, 1)
+
+
+def test_a_move_to_its_own_mailbox_loses_nothing_when_its_worker_dies(mail_server, monkeypatch):
+    kernel, again, move = begins_to_move(mail_server, monkeypatch, "inbox")
+    kernel.perform(again, move)
+    assert len(mail_server.raw("INBOX")) == 2
 
 
 def test_a_message_is_found_read_marked_and_moved(mail_server):

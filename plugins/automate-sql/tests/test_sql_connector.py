@@ -7,9 +7,12 @@ import csv
 import json
 import threading
 import time
+from dataclasses import replace
 
 import pytest
-from automate_kernel import AutomateError, ErrorCodes
+from automate_kernel import AutomateError, Call, ErrorCodes
+from automate_kernel.operations.context import calling
+from automate_kernel.operations.drafts import Draft
 from automate_sql import CREATE_TABLE
 from waiting import within
 
@@ -188,6 +191,20 @@ def test_an_export_has_all_rows(database, make, tmp_path):
     ]
 
 
+def test_what_a_killed_export_had_begun_is_deleted_by_the_next_attempt(database, make, tmp_path):
+    kernel = make(database[0], files_to=str(tmp_path))
+    call = Call("sql.export", execution_id="e", step_id="s", idempotency_key="e:s")
+    with calling(call):
+        begun = tmp_path / Draft.of(str(tmp_path / "items.jsonl")).name
+    begun.write_text("half")
+    export = {"query": "SELECT id FROM item", "params": {}, "file": "items.jsonl"}
+    kernel.perform(call, export)
+    assert begun.exists()  # it may be another's, who is only slow
+    kernel.perform(replace(call, attempt=2), export)
+    assert [each.name for each in tmp_path.glob("*items*")] == ["items.jsonl"]
+    assert not begun.exists()
+
+
 def test_a_stream_has_all_rows(database, make):
     connector = make(database[0], max_rows=1).connector("sql")
 
@@ -223,6 +240,23 @@ def test_a_call_is_done_once_with_a_table_of_calls(database, make):
     with engine.connect() as connection:
         price = connection.exec_driver_sql("SELECT price FROM item WHERE id = 1").scalar_one()
     assert float(price) == 3.5
+
+
+def test_keys_that_a_collation_takes_for_one_are_two_calls(database, make):
+    url, engine = database
+    with engine.begin() as connection:
+        connection.exec_driver_sql(CREATE_TABLE)
+    kernel = make(url, allow_writes=True, calls_table="automate_calls")
+    add = {
+        "statement": "UPDATE item SET price = price + 1 WHERE id = :id",
+        "params": {"id": 1},
+    }
+    keys = ["e:post", "e:Post", "e:p\N{LATIN SMALL LETTER O WITH ACUTE}st", "e" * 300]
+    for key in [*keys, *keys]:
+        kernel.perform(Call("sql.execute", idempotency_key=key), add)
+    with engine.connect() as connection:
+        price = connection.exec_driver_sql("SELECT price FROM item WHERE id = 1").scalar_one()
+    assert float(price) == 1.5 + len(keys)
 
 
 def test_a_failed_call_is_not_remembered(database, make):

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
-from uuid import uuid4
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.operations.drafts import Draft
 
 
 class FileFolder:
@@ -50,9 +50,13 @@ class FileFolder:
     def writing(self, name: str) -> Iterator[Callable[[bytes], object]]:
         """Give a function that writes to a new file, which takes its place when the block ends."""
         path = self.path(name)
-        draft = path.with_name(f".{uuid4().hex}.part")
+        named = Draft.of(str(path))
+        draft = path.with_name(named.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            for each in path.parent.iterdir() if named.left is not None else ():
+                if named.is_left(each.name):
+                    each.unlink(missing_ok=True)
             with draft.open("xb") as file:
                 yield file.write
                 file.flush()

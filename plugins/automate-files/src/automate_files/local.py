@@ -7,12 +7,12 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from uuid import uuid4
 
 from automate_files.config import LocalConfig
 from automate_files.paths import joined, parent_of
 from automate_files.place import FileEntry, FilePlace, Kind
 from automate_kernel import ConfigError
+from automate_kernel.operations.drafts import Draft
 
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -71,7 +71,9 @@ class LocalPlace(FilePlace):
     def write(self, path: str, parts: Iterable[bytes], *, overwrite: bool) -> None:
         """Write a file under another name, and give it its own once the disk has it."""
         with self._folder_of(path, make=True) as (folder, name):
-            unfinished = f".{uuid4().hex}.part"
+            draft = Draft.of(path)
+            _delete_left(draft, folder)
+            unfinished = draft.name
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK
             handle = os.open(unfinished, flags, 0o666, dir_fd=folder)
             try:
@@ -157,8 +159,27 @@ def _rename(old: str, old_folder: int, new: str, new_folder: int, *, overwrite: 
         os.rename(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder)
         return
     # A second name is refused if somebody has taken it meanwhile; a rename would replace theirs.
-    os.link(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder, follow_symlinks=False)
+    try:
+        os.link(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder, follow_symlinks=False)
+    except FileExistsError:
+        # Whoever was killed between these two has left both names of one file.
+        if not _is_second_name(old, old_folder, new, new_folder):
+            raise
     os.unlink(old, dir_fd=old_folder)
+
+
+def _is_second_name(old: str, old_folder: int, new: str, new_folder: int) -> bool:
+    first = os.stat(old, dir_fd=old_folder, follow_symlinks=False)
+    second = os.stat(new, dir_fd=new_folder, follow_symlinks=False)
+    # Where capitals don't count, two spellings are one name, and the file has no other.
+    return os.path.samestat(first, second) and first.st_nlink > 1
+
+
+def _delete_left(draft: Draft, folder: int) -> None:
+    for name in os.listdir(folder) if draft.left is not None else ():
+        if draft.is_left(name):
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
 
 
 def _entry(path: str, found: os.stat_result) -> FileEntry:

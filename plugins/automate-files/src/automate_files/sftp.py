@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
-from uuid import uuid4
 
 import paramiko
 
@@ -22,6 +21,7 @@ from automate_files.paths import joined, parent_of
 from automate_files.place import FileEntry, FilePlace, Kind
 from automate_kernel import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.context import SecretReader
+from automate_kernel.operations.drafts import Draft
 
 T = TypeVar("T")
 
@@ -89,7 +89,12 @@ class SftpPlace(FilePlace):
 
         def write(it: _Connection) -> None:
             full = it.made(path)
-            unfinished = posixpath.join(posixpath.dirname(full), f".{uuid4().hex}.part")
+            folder, draft = posixpath.dirname(full), Draft.of(path)
+            for name in it.sftp.listdir(folder) if draft.left is not None else ():
+                if draft.is_left(name):
+                    with suppress(FileNotFoundError):
+                        it.sftp.remove(posixpath.join(folder, name))
+            unfinished = posixpath.join(folder, draft.name)
             try:
                 with it.sftp.open(unfinished, "wx") as file:
                     # Each part is confirmed: of those sent ahead, Paramiko loses the refusals.

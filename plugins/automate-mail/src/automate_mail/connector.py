@@ -155,10 +155,14 @@ class MailConnector(Connector):
         return changed[0] if changed else summary
 
     @action
-    def move(self, wanted: Move) -> Moved:
-        """Move one message to another mailbox."""
+    def move(self, wanted: Move, call: Call) -> Moved:
+        """
+        Move one message to another mailbox.
+
+        Once it has gone, another attempt doesn't find it: a move isn't idempotent.
+        """
         target, uid = quoted(encoded_name(wanted.target)), str(wanted.uid)
-        with self._opened(wanted, writable=True) as (session, _):
+        with self._opened(wanted, writable=True) as (session, summary):
             if "MOVE" in session.capabilities:
                 session.command(f"the move to {wanted.target!r}", "MOVE", uid, target)
                 return Moved(mailbox=wanted.target)
@@ -167,7 +171,8 @@ class MailConnector(Connector):
                 raise AutomateError(
                     ErrorCodes.UNIMPLEMENTED, "the IMAP server can't move one message"
                 )
-            session.command(f"the copy to {wanted.target!r}", "COPY", uid, target)
+            if not (call.repeated and self._is_in(wanted.target, summary)):
+                session.command(f"the copy to {wanted.target!r}", "COPY", uid, target)
             session.command("the deletion", "STORE", uid, "+FLAGS.SILENT", r"(\Deleted)")
             session.command("the deletion", "EXPUNGE", uid)
         return Moved(mailbox=wanted.target)
@@ -221,6 +226,19 @@ class MailConnector(Connector):
         with self._imap() as session:
             session.open_mailbox(self._config.sent.mailbox)
             return bool(session.search(["HEADER", "Message-ID", quoted(posting.message_id)]))
+
+    def _is_in(self, mailbox: str, summary: Summary) -> bool:
+        """Return True if *mailbox* has a copy of a message, from an attempt that came so far."""
+        message_id = summary.message_id
+        if message_id is None or not message_id.isascii():
+            return False
+        size = ["LARGER", str(summary.size - 1), "SMALLER", str(summary.size + 1)]
+        with self._imap() as session:
+            validity = session.open_mailbox(mailbox)
+            found = session.search(["HEADER", "Message-ID", quoted(message_id), *size])
+        # The mailbox may be the message's own, under another name.
+        own = summary.uid if validity == summary.uid_validity else None
+        return any(each != own for each in found)
 
     def _save(self, posting: Posting) -> bool:
         """Put a copy among the sent mail. The mail is out: a failure fails nothing any more."""

@@ -7,13 +7,14 @@ called again, and finds its first result here.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from typing import Any
 
 import sqlalchemy as sa
 
 from automate_kernel import Call
-from automate_kernel.errors import AutomateError, ErrorCodes
 
 CREATE_TABLE = """\
 CREATE TABLE automate_calls (
@@ -23,21 +24,19 @@ CREATE TABLE automate_calls (
 )"""
 """The table, as an application's migrations make it."""
 
-_LONGEST_KEY = 255
+# What any collation keeps apart: MariaDB's and MySQL's usual ones take capitals and accents for
+# nothing, and would give one call the result of another.
+_AS_IT_IS = re.compile(r"[!-@\[-~](?:[ -@\[-~]{0,253}[!-@\[-~])?")
 
 
 class CallsTable:
     """The table *name*, and the call *key* in it."""
 
     def __init__(self, name: str, key: str) -> None:
-        if len(key) > _LONGEST_KEY:
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT, f"an idempotency key has up to {_LONGEST_KEY} letters"
-            )
         schema, _, table = name.rpartition(".")
         columns = (sa.column("call_key", sa.String), sa.column("result", sa.Text))
         self._table = sa.table(table, *columns, schema=schema or None)
-        self._key = key
+        self._key = key if _AS_IT_IS.fullmatch(key) else _hashed(key)
 
     @classmethod
     def of(cls, name: str, call: Call) -> CallsTable | None:
@@ -70,3 +69,7 @@ class CallsTable:
         where = self._table.c.call_key == self._key
         found = connection.execute(sa.select(self._table.c.result).where(where)).scalar_one()
         return json.loads(found)
+
+
+def _hashed(key: str) -> str:
+    return f"sha256:{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"

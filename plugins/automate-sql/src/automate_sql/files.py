@@ -6,12 +6,12 @@ import csv
 import io
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.operations.drafts import Draft
 from automate_sql.reading import Row
 
 Form = Literal["jsonl", "csv"]
@@ -40,7 +40,13 @@ class RowsFile:
     def __init__(self, path: Path, form: Form) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, self._beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        draft = Draft.of(str(path))
+        for each in path.parent.iterdir() if draft.left is not None else ():
+            if draft.is_left(each.name):
+                each.unlink(missing_ok=True)
+        self._beside = path.with_name(draft.name)
+        # For its owner alone, as long as it may hold more than the place it goes to shows.
+        descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
         self._lines: Callable[[Sequence[Row]], str] = _json_lines if form == "jsonl" else _Csv()
         self.rows = 0
@@ -55,14 +61,14 @@ class RowsFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        size = Path(self._beside).stat().st_size
-        Path(self._beside).replace(self._path)
+        size = self._beside.stat().st_size
+        self._beside.replace(self._path)
         return size
 
     def discard(self) -> None:
         """Delete what was written, unless it is in its place."""
         self._file.close()
-        Path(self._beside).unlink(missing_ok=True)
+        self._beside.unlink(missing_ok=True)
 
 
 def _json_lines(rows: Sequence[Row]) -> str:
