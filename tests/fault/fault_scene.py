@@ -86,7 +86,8 @@ class Forks:
     """The process that forks all the others, so that none has to import anything."""
 
     def __init__(self) -> None:
-        path = os.pathsep.join([str(_SOURCE), str(_FOLDER), os.environ.get("PYTHONPATH", "")])
+        places = [_SOURCE, _FOLDER, _FOLDER.parent / "support", os.environ.get("PYTHONPATH", "")]
+        path = os.pathsep.join(map(str, places))
         self._process = processes.start(
             [sys.executable, str(_FOLDER / "worker_process.py")],
             env={**os.environ, "PYTHONPATH": path},

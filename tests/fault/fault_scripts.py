@@ -11,6 +11,7 @@ from automate_kernel.outbox import ItemStatus, NewItem, Outcome
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import OUTBOX
 from fault_kernel import Ledger
+from leases import pass_leases
 
 _PATIENCE_SECONDS = 5.0
 
@@ -21,13 +22,6 @@ class Script:
 
     prepare: Callable[[Kernel, int], list[Any]]
     act: Callable[..., None]
-
-
-def pass_leases(kernel: Kernel) -> None:
-    """Let every lease be over, as if its time had passed."""
-    with kernel.storage.begin() as rows:
-        held = [Where("lease_expires_at", "ne", None)]
-        rows.update(OUTBOX, held, {"lease_expires_at": Now(-1)})
 
 
 def pass_delays(kernel: Kernel) -> int:

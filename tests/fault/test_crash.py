@@ -10,7 +10,7 @@ import pytest
 from automate_kernel.outbox import NewItem
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from fault_scene import Scene, until
-from fault_scripts import pass_leases
+from leases import pass_leases
 
 SEED = 20261125
 KEYS = 5

@@ -10,7 +10,8 @@ import fault_kernel
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
 from automate_kernel.storage.rows import Rows
 from fault_scene import Scene, until
-from fault_scripts import pass_leases, recover
+from fault_scripts import recover
+from leases import pass_leases
 
 DELAY_SECONDS = 2.0
 SLOTS = 4

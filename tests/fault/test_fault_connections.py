@@ -13,7 +13,7 @@ from automate_kernel.errors import StorageError
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from fault_proxy import Proxy
 from fault_scene import Scene, until
-from fault_scripts import pass_leases
+from leases import pass_leases
 
 SEED = 20261125
 

@@ -9,8 +9,8 @@ import pytest
 from automate_kernel.outbox import ItemStatus
 from fault_network import Machine, why_no_machines
 from fault_scene import Scene, until
-from fault_scripts import pass_leases
 from fault_server import Server
+from leases import pass_leases
 
 SEED = 20261125
 

@@ -14,7 +14,8 @@ from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
 from automate_sqlalchemy import SqlAlchemyStorage
 from fault_scene import Scene, until
-from fault_scripts import pass_leases, recover
+from fault_scripts import recover
+from leases import pass_leases
 
 _WAITING = (
     "SELECT pid FROM pg_stat_activity"

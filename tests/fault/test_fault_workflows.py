@@ -15,8 +15,8 @@ import pytest
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP, WAIT
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from fault_scene import Process, Scene, until
-from fault_scripts import pass_leases
 from fault_server import Server
+from leases import pass_leases
 
 SEED = 20261125
 WORKERS = 4

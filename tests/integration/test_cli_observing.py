@@ -118,7 +118,7 @@ def until(found: Callable[[], Any], what: str, project: Project | None = None) -
 
 def get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -281,7 +281,9 @@ def test_a_worker_answers_probes_and_logs_json(project: Project) -> None:
         assert get(f"{health}/healthz") == (200, '{"status": "ok"}')
         done = 'automate_outbox_items{kind="mail.send",status="COMPLETED"} 1'
         until(lambda: done in get(f"{metrics}/metrics")[1], "the item", project)
-        assert 'automate_workers{state="running"} 1' in get(f"{metrics}/metrics")[1]
+        # It may do an item before it has reported for the first time.
+        running = 'automate_workers{state="running"} 1'
+        until(lambda: running in get(f"{metrics}/metrics")[1], "its report", project)
         process.terminate()
         assert process.wait(DEADLINE) == 0
     logged = [json.loads(line) for line in project.log().splitlines()]

@@ -27,6 +27,7 @@ from automate_mail import MailConnector
 from automate_mcp import McpProvider
 from automate_slack import SlackConnector
 from automate_slack.testing import FakeSlack
+from leases import pass_leases
 from mortal_process import die_at_commit, ends
 
 from automate_kernel import Kernel
@@ -66,7 +67,7 @@ class World:
         storage.create_tables()
         secrets = {"GITHUB_WEBHOOK_SECRET": HOOK, "MAIL_PASSWORD": PASSWORD, "GITHUB_TOKEN": "none"}
         kernel = Kernel(
-            storage, discover=False, lease_seconds=1.0, config=self.config(folder.name),
+            storage, discover=False, config=self.config(folder.name),
             plugins=[GitHubConnector, LlmProvider, SlackConnector, MailConnector],
             secrets={**secrets, **self.slack.secrets},
         )  # fmt: skip
@@ -130,11 +131,11 @@ def one(world: World, folder: Path, place: tuple[str, int]) -> bool:
 
     def finish() -> None:
         kernel, end = world.kernel(folder, None), time.monotonic() + 40
+        pass_leases(kernel)  # of the one that died: what this one holds no pause takes from it
         execution = None
         while time.monotonic() < end:
             kernel.outbox.reap()
             world.go(kernel, folder.name)
-            # None while the lease of the one that died lasts.
             execution = next(iter(kernel.executions.find(workflow="triage")), None)
             if execution is not None and execution.status.finished:
                 break

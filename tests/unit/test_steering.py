@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import PATIENCE, until
+from waiting import PATIENCE, Gate, until
 from workers import working
 from automate_kernel import Kernel, signals
 from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
@@ -20,6 +20,7 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.worker.handler import cancelling
 from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.engine import Driven, Engine
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 PENDING, RUNNING, PAUSED, CANCELLING = (
@@ -544,9 +545,16 @@ def test_a_cancellation_is_not_held_by_a_paused_workflow(shop: Shop) -> None:
     assert shop.status(one) is CANCELLED
 
 
-def test_a_paused_workflow_stops_running_executions(live_shop: Shop) -> None:
+def test_a_paused_workflow_stops_running_executions(
+    live_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Within a second or so, between two steps."""
     shop, begun, go_on = live_shop, threading.Event(), threading.Event()
+    recall, recalled = Engine._recall, Gate()
+
+    def note(engine: Engine, driven: Driven) -> None:
+        recall(engine, driven)
+        recalled.set()
 
     @shop.kernel.action("slow")
     def slow() -> None:
@@ -554,11 +562,12 @@ def test_a_paused_workflow_stops_running_executions(live_shop: Shop) -> None:
         assert go_on.wait(PATIENCE)
 
     shop.add({"id": "a", "action": "slow"}, step("b"))
-    with working(shop.kernel) as worker:
+    monkeypatch.setattr(Engine, "_recall", note)
+    with working(shop.kernel):
         one = shop.kernel.start("w")
         assert begun.wait(PATIENCE)
         shop.kernel.workflows.pause("w")
-        until(lambda: all(t.recall is None for t in worker._in_flight.held().values()))
+        recalled.pass_()
         go_on.set()
 
         def is_parked() -> bool:

@@ -707,8 +707,9 @@ def test_long_work_keeps_its_lease(store: RowsOutboxStore, clock: FakeClock) -> 
     run = running(store, Handler("k", handle), heartbeat_seconds=0.005)
     begun.pass_()
     for _ in range(3):
-        expires_at = clock.advance(LEASE - 1)
-        until(lambda at=expires_at: (item(store, item_id).lease_expires_at or at) > at)
+        # The lease of before would not have run out by then either.
+        renewed = clock.advance(LEASE - 1) + timedelta(seconds=LEASE)
+        until(lambda at=renewed: item(store, item_id).lease_expires_at == at)
         assert len(store.reap()) == 0
     go.set()
     until(lambda: ended(store, [item_id]))

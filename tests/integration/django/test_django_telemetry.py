@@ -96,7 +96,7 @@ def test_a_worker_answers_probes(sqlite: str, start: Any, processes: str) -> Non
 
 def _get(url: str) -> str | None:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=40) as answer:
             return str(answer.read().decode())
     except OSError:
         return None
