@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from automate_http import ServiceClient
-from automate_kernel import AutomateError, ConfigError, Kernel
+from automate_kernel import AutomateError, Call, ConfigError, Kernel
+from automate_kernel.operations.context import calling
 from automate_openapi import OpenApiConnector
 from openapi_support import (
     PETSTORE,
@@ -666,7 +667,26 @@ def test_only_what_was_not_done_is_done_again(
     keyed = connector(content, tmp_path, idempotency_header="Idempotency-Key", **service.config)
     with pytest.raises(AutomateError) as caught:
         call(keyed, "post_x")
+    assert caught.value.retryable is post, "this call has no key"
+    with calling(Call("api.post_x", idempotency_key="k")), pytest.raises(AutomateError) as caught:
+        call(keyed, "post_x")
     assert caught.value.retryable is get, "the service knows a repetition by its key"
+
+
+def test_a_key_is_that_of_the_step_whatever_it_sends(tmp_path: Path, service: Service) -> None:
+    where = {"name": "q", "in": "query", "schema": {"type": "string"}}
+    content = document({"/x": {m: operation(parameters=[where]) for m in ("get", "post", "put")}})
+    made = connector(content, tmp_path, idempotency_header="Idempotency-Key", **service.config)
+    sent = []
+    for name, q, key in (
+        ("post_x", "a", "k"), ("post_x", "b", "k"), ("post_x", "a", "l"), ("put_x", "a", "k"),
+        ("get_x", "a", "k"), ("post_x", "a", None),
+    ):  # fmt: skip
+        with calling(Call(f"api.{name}", idempotency_key=key)):
+            call(made, name, {"q": q})
+        sent.append(service.last.headers.get("idempotency-key"))
+    assert sent[0] == sent[1] and len({*sent[1:4], None}) == 4
+    assert sent[4:] == [None, None]
 
 
 def test_what_was_never_sent_may_be_sent_again(tmp_path: Path) -> None:

@@ -61,6 +61,17 @@ def test_another_attempt_has_the_same_key_and_another_execution_another(
     assert service.sent[0].body == service.sent[1].body
 
 
+def test_other_values_have_the_steps_key_too(kernel_with: Made, service: Service) -> None:
+    """Stripe refuses them: under another key it would pay back a second time."""
+    kernel = kernel_with()
+    for amount in (5, 7):
+        service.answer(REFUND)
+        given = {"payment_intent": "pi_1", "amount": amount}
+        kernel.invoke("stripe.create_refund", given, idempotency_key="k")
+    keys = [each.headers["idempotency-key"] for each in service.sent]
+    assert keys[0] == keys[1]
+
+
 def test_without_a_key_nothing_is_repeated(kernel_with: Made, service: Service) -> None:
     """Nobody can know whether money has moved."""
     service.answer({}, 500)

@@ -9,9 +9,12 @@ from typing import Any
 
 from automate_http import Auth, ServiceClient
 from automate_http.failures import forbid_repeat
+from automate_http.headers import key_as_header
+from automate_http.redirects import SAFE_METHODS
 from automate_http.urls import parse_base_url, require_encrypted
 from automate_kernel.connectors import ActionSpec, Connector, ConnectorContext
 from automate_kernel.errors import AutomateError
+from automate_kernel.operations.context import current_call
 from automate_kernel.operations.portal import Portal
 from automate_openapi.actions import Actions, ApiAction, uncallable
 from automate_openapi.answers import check_output, output_of
@@ -145,7 +148,6 @@ class OpenApiConnector(Connector):
                     allow_private_networks=config.allow_private_networks,
                     allow_plain_http=config.allow_plain_http,
                     ca_file=config.ca_file,
-                    idempotency_header=config.idempotency_header,
                 )
             return found
 
@@ -167,19 +169,27 @@ class OpenApiConnector(Connector):
         content, media_type = _body(action, values)
         if media_type:
             headers["content-type"] = media_type
-        reply = await client.asend(
-            action.place.method.upper(), path, content=content, headers=headers
-        )
+        method, name, key = action.place.method.upper(), self._settings.idempotency_header, _key()
+        if name is not None and key is not None and method not in SAFE_METHODS:
+            # Not of the content: what is resumed with another is refused, or answered as before.
+            headers[name.lower()] = key_as_header(f"{key}\n{action.spec.name}")
+        reply = await client.asend(method, path, content=content, headers=headers)
         return output_of(reply)
 
     def _judge(self, action: ApiAction, error: AutomateError) -> None:
         """Let nobody repeat a call that isn't idempotent and may have been carried out."""
-        if not action.spec.idempotent and self._settings.idempotency_header is None:
+        known = self._settings.idempotency_header is not None and _key() is not None
+        if not action.spec.idempotent and not known:
             forbid_repeat(
                 error,
                 f"it is unknown whether {action.spec.name!r} was done: look, or set "
                 "hints.idempotent if it may be done twice",
             )
+
+
+def _key() -> str | None:
+    call = current_call()
+    return call.idempotency_key if call is not None else None
 
 
 def _target(action: ApiAction, values: Mapping[str, Any]) -> tuple[str, dict[str, str]]:

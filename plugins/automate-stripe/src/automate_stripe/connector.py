@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from automate_http import Cursor, ServiceClient
 from automate_http.failures import forbid_repeat
+from automate_http.headers import key_as_header
 from automate_http.pages import Page, Pages, field_of
 from automate_kernel.connectors import Connector, ConnectorContext, TriggerSpec, action
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -113,7 +114,6 @@ class StripeConnector(Connector):
             ctx=self.ctx,
             auth=KeyAuth(settings.api_key_secret, livemode=settings.livemode),
             headers={name: value for name, value in headers.items() if value is not None},
-            idempotency_header="Idempotency-Key",
             allow_private_networks=settings.allow_private_networks,
             allow_plain_http=settings.allow_plain_http,
             ca_file=settings.ca_file,
@@ -413,13 +413,20 @@ class StripeConnector(Connector):
         self, method: str, path: str, values: dict[str, Any], returns: type[T], **parts: Any
     ) -> T:
         """Send a request that changes something, which is tried again only with a key."""
+        call = current_call()
+        key = call.idempotency_key if call is not None else None
+        headers = None
+        if key is not None:
+            # Not of the values: under other ones Stripe refuses a key, and would take money anew
+            # under another.
+            headers = {"Idempotency-Key": key_as_header(f"{key}\n{method} {path}")}
         try:
             return await self.client.arequest(
-                method, path, form=form_of(values) or None, returns=returns, **parts
-            )
+                method, path, form=form_of(values) or None, returns=returns, headers=headers,
+                **parts,
+            )  # fmt: skip
         except AutomateError as error:
-            call = current_call()
-            if call is None or call.idempotency_key is None:
+            if key is None:
                 forbid_repeat(
                     error,
                     "it is unknown whether Stripe has done it: look there, or call it with an "
