@@ -10,12 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import s3fs
 from automate_files import FilesConnector
+from automate_files.config import S3PlaceConfig
 from automate_files.fsspec_place import S3Place
 from automate_kernel import AutomateError, Call, Kernel
 from automate_kernel.operations.context import calling
 from automate_kernel.operations.drafts import Draft
-from files_support import SECRETS
+from files_support import SECRETS, Secrets
 
 
 class Files:
@@ -192,6 +194,22 @@ def test_a_move_whose_worker_died_between_its_two_halves_is_finished(
         assert files.paths() == ["b", "c"]
         assert files("read", "b")["text"] == "one"
         files.kernel.close()
+
+
+def test_an_upload_leaves_no_parts_in_s3_when_its_worker_is_killed(
+    s3_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+
+    async def note(self: Any, method: str, *args: Any, **options: Any) -> dict[str, Any]:
+        sent.append(method)
+        return {}
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", note)
+    place = S3Place("p", S3PlaceConfig(**s3_config), Secrets(**SECRETS))
+    place.write("a", [bytes(2**20)] * 101, overwrite=False)
+    assert sent == ["put_object"]
+    place.close()
 
 
 @pytest.mark.parametrize("kind", ["local", "sftp"])
