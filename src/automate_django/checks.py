@@ -23,6 +23,7 @@ from automate_django import conf
 from automate_django.kernel import STORES, build_kernel, get_kernel
 from automate_django.storage import DjangoStorage
 from automate_kernel.errors import AutomateError
+from automate_kernel.secrets.redaction import redact_text
 from automate_kernel.secrets.tracebacks import raised_at
 
 _API = "AUTOMATE_API"
@@ -136,7 +137,8 @@ def _kernel() -> Iterator[CheckMessage]:
     except Exception as error:
         # A hook of the project's, say, that reads a table which migrate is about to make.
         hint = "Call automate_django.get_kernel() in manage.py shell for the traceback."
-        yield _problem("W004", f"The kernel can't be made: {raised_at(error)}.", hint)
+        where = redact_text(raised_at(error))
+        yield _problem("W004", f"The kernel can't be made: {where}.", hint)
 
 
 def _broken_workflows() -> list[CheckMessage]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -35,6 +35,8 @@ class Automation:
         """The functions that are workflows, with their options."""
         self.definitions: list[Workflow | Mapping[str, Any] | str | Path] = []
         """The other workflows, or the files and folders that have them."""
+        # What each module has added, by its name and file, with the globals that it did it in.
+        self._added: dict[tuple[Any, Any], tuple[dict[str, Any], list[tuple[list[Any], Any]]]] = {}
 
     @overload
     def action(self, name: F) -> F: ...
@@ -46,8 +48,9 @@ class Automation:
         """Make a function an action; see `Kernel.action`."""
 
         def decorate(function: F) -> F:
-            self.actions = [each for each in self.actions if not _anew(each[0], function)]
-            self.actions.append((function, None if callable(name) else name, options))
+            bare = callable(name)
+            entry = (function, None if bare else name, options)
+            self._add(self.actions, entry, above=2 if bare else 1)
             return function
 
         return decorate(name) if callable(name) else decorate
@@ -72,10 +75,10 @@ class Automation:
         from automate_kernel.workflows.code.workflow import check_options
 
         check_options(options)
+        above = 1 if function is None else 2
 
         def decorate(function: F) -> F:
-            self.workflows = [each for each in self.workflows if not _anew(each[0], function)]
-            self.workflows.append((function, options))
+            self._add(self.workflows, (function, options), above=above)
             return function
 
         return decorate if function is None else decorate(function)
@@ -86,17 +89,21 @@ class Automation:
 
         They are read and checked once a kernel takes them, since they may call any of its actions.
         """
-        if workflow not in self.definitions:
-            self.definitions.append(workflow)
+        self._add(self.definitions, workflow, above=1)
 
+    def _add(self, place: list[Any], entry: Any, *, above: int) -> None:
+        """
+        Add *entry* to *place* for the module that calls so many frames *above* this one's caller.
 
-def _anew(former: Callable[..., Any], function: Callable[..., Any]) -> bool:
-    """
-    Return True if *function* is *former*, of a module that is executed anew.
-
-    Python does that with one whose import has failed, which can't take back what it has collected.
-    """
-    one, other = inspect.unwrap(former), inspect.unwrap(function)
-    named = [(each.__module__, getattr(each, "__qualname__", None)) for each in (one, other)]
-    places = [getattr(each, "__globals__", None) for each in (one, other)]
-    return named[0] == named[1] and places[0] is not places[1]
+        Python executes a module anew whose import has failed: what that had added, goes.
+        """
+        names = sys._getframe(1 + above).f_globals
+        key = (names.get("__name__"), names.get("__file__"))
+        former, added = self._added.get(key, (names, []))
+        if former is not names:
+            for where, one in added:
+                where[:] = [each for each in where if each is not one]
+            added = []
+        added.append((place, entry))
+        self._added[key] = (names, added)
+        place.append(entry)

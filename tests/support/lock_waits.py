@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import sqlalchemy as sa
@@ -15,15 +16,16 @@ _BEHIND = {
     " WHERE trx_mysql_thread_id = CONNECTION_ID()",
 }
 # InnoDB shows what the last look saw, be it of an earlier test, to whoever looks again within a
-# tenth of a second.
-_APART_SECONDS = {"postgresql": 0.02, "mysql": 0.15}
+# tenth of a second; at random, so that tests on one server don't keep each other from a new one.
+_APART_SECONDS = {"postgresql": (0.02, 0.05), "mysql": (0.12, 0.6)}
 
 
 def until_awaited(connection: sa.Connection) -> None:
     """Wait until another transaction waits for a lock that the one of *connection* has."""
     name = {"mariadb": "mysql"}.get(connection.dialect.name, connection.dialect.name)
-    for _ in range(int(PATIENCE / _APART_SECONDS[name])):
-        time.sleep(_APART_SECONDS[name])
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        time.sleep(random.uniform(*_APART_SECONDS[name]))
         if connection.exec_driver_sql(_BEHIND[name]).scalar():
             return
     raise AssertionError("nobody waits")

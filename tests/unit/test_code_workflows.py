@@ -1090,6 +1090,51 @@ def test_an_automation_collects_workflows_of_any_form(kernel: Kernel, tmp_path: 
     assert [kernel.run(name).output for name in ("filed", "model", "mapped")] == [None, 7, 7]
 
 
+SHOP = """
+import functools, operator
+automation.action("shop.add")(operator.add)
+automation.action("shop.one")(functools.partial(int, 1))
+
+@automation.action("shop.run")
+def run() -> int:
+    return HERE
+
+@automation.action
+def bare() -> int:
+    return HERE
+
+@automation.workflow
+def flow(ctx):
+    return ctx.step(run)
+
+automation.add_workflow({"name": "mapped", "steps": [{"id": HERE, "action": "shop.run"}]})
+"""
+
+
+def execute(automation: Automation, source: str, file: str, here: str) -> None:
+    names = {"__name__": "shop", "__file__": file, "automation": automation, "HERE": here}
+    exec(compile(source, file, "exec"), names)
+
+
+def test_a_module_that_is_executed_anew_adds_its_own_once() -> None:
+    """Python does that with one whose import failed: what the first time had added, goes."""
+    automation = Automation()
+    other = SHOP.replace('"shop.', '"other.')
+    execute(automation, other, "/other/shop.py", "other")  # by the same name, elsewhere
+    for here in ("first", "second"):
+        execute(automation, SHOP, "/shop/shop.py", here)
+    names = [name or function.__name__ for function, name, _ in automation.actions]
+    actions = ["add", "one", "run"]
+    assert names == [
+        *(f"other.{each}" for each in actions), "bare", *(f"shop.{each}" for each in actions), "bare",
+    ]  # fmt: skip
+    assert [function() for function, name, _ in automation.actions if not name] == [
+        "other", "second",
+    ]  # fmt: skip
+    assert len(automation.workflows) == 2
+    assert [each["steps"][0]["id"] for each in automation.definitions] == ["other", "second"]  # type: ignore[index]
+
+
 def test_a_module_of_the_command_line_may_hold_an_automation(kernel: Kernel) -> None:
     """Only what it has collected is added, under its own names."""
     module = ModuleType("flows")

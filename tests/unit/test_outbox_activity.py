@@ -155,6 +155,22 @@ def test_a_worker_is_listed_while_it_runs() -> None:
     assert store.workers() == []
 
 
+def test_a_worker_says_at_once_that_it_stops() -> None:
+    """Who waits for its end sees that it is coming, however long its next report would take."""
+    store, done = RowsOutboxStore(MemoryStorage()), threading.Event()
+    held = Handler("k", lambda item: done.wait(20))
+    worker = Worker(store, [held], report_seconds=3600)
+    store.enqueue("k")
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    until(lambda: [one.stopping for one in store.workers()] == [False] and worker.in_flight)
+    worker.stop()
+    until(lambda: [one.stopping for one in store.workers()] == [True])
+    done.set()
+    thread.join(10)
+    assert store.workers() == []
+
+
 def test_what_a_worker_did_last_is_not_lost() -> None:
     """At its end it tells the rest, however long its next report would have been."""
     store = RowsOutboxStore(MemoryStorage())

@@ -8,6 +8,8 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +23,7 @@ from automate_kernel.storage import MemoryStorage
 from automate_kernel.monitoring.logs import configure_logging
 from automate_kernel.operations.invoker import logger as invoker_logger
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE, group_of, trace_of
+from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE, group_of, raised_at, trace_of
 
 SECRET = "tok-7788-abcd"
 SHOP = """
@@ -156,6 +158,21 @@ def test_what_it_was_raised_from_comes_first(shop: ModuleType) -> None:
     assert "KeyError" not in (trace_of(raised(shop.hidden, "amex")) or "").replace(
         "except KeyError", ""
     )
+
+
+def test_an_error_is_raised_at_a_line_of_the_authors(shop: ModuleType) -> None:
+    """Not at one of a library's, nor of code that was generated, such as a dataclass's."""
+    line = shop.parse.__code__.co_firstlineno + 2
+    found = raised_at(raised(shop.parse, "{"))
+    assert found == f"JSONDecodeError in {shop.__file__}, line {line}"
+
+    @dataclass
+    class Made:
+        given: object = field(default_factory=partial(json.loads, "{"))
+
+    assert raised_at(raised(Made)).startswith(f"JSONDecodeError in {__file__}, line ")
+    assert raised_at(raised(partial(eval, "1 +"))).startswith(f"SyntaxError in {__file__}, line ")
+    assert raised_at(KeyError()) == "KeyError"
 
 
 def test_a_trace_is_bounded(shop: ModuleType) -> None:

@@ -74,7 +74,9 @@ def _waits(engine):
     words = {
         "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         " AND datname = current_database()",
-        "mysql": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+        "mysql": "SELECT count(*) FROM information_schema.innodb_trx"
+        " JOIN information_schema.processlist ON id = trx_mysql_thread_id"
+        " WHERE trx_state = 'LOCK WAIT' AND db = DATABASE()",
     }[engine.dialect.name]
     with engine.connect() as connection:
         return connection.exec_driver_sql(words).scalar_one()

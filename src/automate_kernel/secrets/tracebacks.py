@@ -66,16 +66,17 @@ def trace_of(
 
 def raised_at(error: BaseException) -> str:
     """
-    Return the type of *error* and where it was raised: ``ImportError in shop/actions.py, line 3``.
+    Return the type of *error* and where it was raised: ``ImportError in /shop/actions.py, line 3``.
 
-    That is the innermost line of the authors' code; without one in its traceback, the type alone.
+    That is the innermost line of the authors' files; without one in its traceback, the type alone.
     """
     name = type(error).__name__
-    if isinstance(error, SyntaxError) and error.filename:
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f"{name} in {error.filename}, line {error.lineno}"
     for frame, number in reversed(_theirs(error)):
         filename = frame.f_code.co_filename
-        if not _is_ours(frame) and not _is_installed(filename):
+        # Generated code, such as a dataclass's __init__, is in no file.
+        if not (_is_ours(frame) or _is_installed(filename) or filename.startswith("<")):
             return f"{name} in {filename}, line {number}"
     return name
 

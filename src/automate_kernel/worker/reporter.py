@@ -53,6 +53,11 @@ class Reporter:
         if self._try(self._store.report, about.id, about, self._activity):
             self._last = (now, *state)
 
+    def report_stop(self) -> None:
+        """Write a report if the worker has begun to stop, and none says so yet."""
+        if self._liveness.stopping and not (self._last is not None and self._last[2]):
+            self.report()
+
     def _try(self, report: Callable[..., object], worker_id: str, *arguments: object) -> bool:
         try:
             report(*arguments)

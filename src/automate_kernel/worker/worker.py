@@ -402,8 +402,9 @@ class Worker:
         """Return the threads beside the fetcher's, the acknowledger's first."""
         every = self.heartbeat_seconds or self.store.lease_seconds / 3
         report = PeriodicTask("report", self.report_seconds, self._reporter.report, at_once=True)
+        stop = PeriodicTask("stop", 1.0, self._reporter.report_stop)
         late = PeriodicTask("late", LATE_SECONDS, self._plain.threads.hand_back_late)
-        upkeep = [*self._heartbeat.periodic_tasks(every), late, report]
+        upkeep = [*self._heartbeat.periodic_tasks(every), late, report, stop]
         return [
             threading.Thread(target=target, name=f"automate-{name}", daemon=True)
             for name, target in (

@@ -28,7 +28,7 @@ from automate_kernel.workflows.approvals import PendingApproval
 from automate_kernel.workflows.execution import Execution
 
 Seen = TypeVar("Seen", OutboxItem, Execution, PendingApproval)
-_OF_PAGES = ("cursor", "page_size", "format")
+_OF_PAGES = ("cursor", "page_size")
 
 
 class HasModelPermission(BasePermission):
@@ -106,8 +106,9 @@ class Resource(BaseViewSet):
     def query(self, serializer: type[Any]) -> dict[str, Any]:
         """Return the query's valid parameters, but pages', and the tenant; or `ParameterError`."""
         params = self.request.query_params
+        others = ("format", *(_OF_PAGES if self.paginator is not None else ()))
         given: dict[str, Any] = {
-            name: value for name, value in params.items() if name not in _OF_PAGES
+            name: value for name, value in params.items() if name not in others
         }
         lists = [name for name, each in serializer().fields.items() if isinstance(each, ListField)]
         for name, values in params.lists():

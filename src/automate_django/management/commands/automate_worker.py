@@ -98,7 +98,7 @@ class Command(KernelCommand):
         kernel = get_kernel()
         log_as(kernel, **_log_options(options))
         kinds = [*_parts(options, "kinds"), *_kinds_of(_parts(options, "queue"))]
-        chosen: dict[str, Any] = {"kinds": kinds, "exclude_kinds": _parts(options, "exclude_kinds")}
+        chosen: dict[str, Any] = {"kinds": kinds, "exclude_kinds": _named(options["exclude_kinds"])}
         kernel.worker(**chosen)  # raises here, not in each process
         require_schema(kernel.storage)
         if options["until_idle"]:
@@ -126,16 +126,16 @@ class Command(KernelCommand):
 
 
 def _parts(options: dict[str, Any], name: str) -> list[str]:
-    """Return the names that an option lists; raises `ConfigError` for one that lists none."""
-    parts = []
+    """Return what an option names; raises `ConfigError` if it is there and names nothing."""
     for text in options[name]:
-        own = [part.strip() for part in text.split(",") if part.strip()]
-        if not own:
+        if not _named([text]):
             # A variable that is not set, say: without a name it would mean all of them.
-            option = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{option} names nothing", hint="name some, or leave it out")
-        parts += own
-    return parts
+            raise ConfigError(f"--{name} names nothing", hint="name some, or leave it out")
+    return _named(options[name])
+
+
+def _named(given: list[str]) -> list[str]:
+    return [part.strip() for text in given for part in text.split(",") if part.strip()]
 
 
 def _kinds_of(queues: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 import uuid
 from pathlib import Path
@@ -829,8 +830,18 @@ def test_a_cursor_of_brackets_is_no_page(operator: Any, place: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
 
 
-@pytest.mark.parametrize("path", ["executions", "outbox", "approvals"])
-@pytest.mark.parametrize("query", ["limit=1", "offset=1", "tenant_id=a&tenant_id=b"])
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        *itertools.product(
+            ["executions", "outbox", "approvals"],
+            ["limit=1", "offset=1", "tenant_id=a&tenant_id=b"],
+        ),
+        # Lists without pages.
+        ("executions/errors", "page_size=1"),
+        ("outbox/errors", "cursor=x"),
+    ],
+)
 def test_a_parameter_that_would_be_passed_over_is_refused(
     operator: APIClient, path: str, query: str
 ) -> None:
