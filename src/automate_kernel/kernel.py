@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -405,6 +406,8 @@ class Kernel:
         Text in *input* may be ``$secret:KEY``; the output is redacted. Where somebody else has
         written the input, pass *literal*: its text is then no template and no reference. Raises
         `AutomateError`. A transactional operation has a transaction of its own, and no *timeout*.
+        With a *tenant_id* the operation gets the *idempotency_key* with the tenant before it: no
+        two share one.
         """
         call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
         timeout = check_timeout(timeout)
@@ -1388,6 +1391,9 @@ def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) ->
         check_text(tenant_id, "tenant_id")
     if idempotency_key is not None:
         check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
+        if tenant_id is not None:
+            # Else a service would take the call of another tenant with the same key for this one.
+            idempotency_key = json.dumps([tenant_id, idempotency_key], ensure_ascii=False)
     return Call(operation, tenant_id, idempotency_key=idempotency_key)
 
 

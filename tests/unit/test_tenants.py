@@ -1,7 +1,7 @@
 """One tenant's keys never meet another's."""
 
 import pytest
-from automate_kernel import Kernel
+from automate_kernel import Call, Kernel
 from automate_kernel.errors import AutomateError
 from automate_kernel.outbox import SkipLockedClaimOutboxStore
 from automate_kernel.storage import MemoryStorage
@@ -15,6 +15,24 @@ def test_an_idempotency_key_belongs_to_its_tenant():
     assert first != other
     assert kernel.emit("order", tenant_id="a", idempotency_key="order-1") == first
     assert kernel.outbox.get(other).idempotency_key == "order-1"
+
+
+def test_the_key_of_a_call_belongs_to_its_tenant():
+    """A service knows the call by it: it would take one of another tenant for this one."""
+    kernel = Kernel(discover=False)
+
+    @kernel.action("key")
+    def key(call: Call) -> str | None:
+        return call.idempotency_key
+
+    def seen(key, tenant_id):
+        return kernel.invoke("key", idempotency_key=key, tenant_id=tenant_id)
+
+    given = [("order-1", "a"), ("order-1", "b"), ("order-1", None), ('b", "order-1', "a")]
+    keys = [seen(*each) for each in given]
+    assert len(set(keys)) == len(given)
+    assert seen("order-1", "a") == keys[0]
+    assert seen(None, "a") is None
 
 
 def test_keys_that_look_alike_once_joined_are_told_apart():

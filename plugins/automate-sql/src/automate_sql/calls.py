@@ -40,11 +40,8 @@ class CallsTable:
 
     @classmethod
     def of(cls, name: str, call: Call) -> CallsTable | None:
-        """Return the *call* in the table *name*, or None if it has no key. Tenants share no key."""
-        key, tenant = call.idempotency_key, call.tenant_id
-        if key is None or tenant is None:
-            return None if key is None else cls(name, key)
-        return cls(name, json.dumps([tenant, key], ensure_ascii=False))
+        """Return the *call* in the table *name*, or None if it has no key."""
+        return None if call.idempotency_key is None else cls(name, call.idempotency_key)
 
     def begin(self, connection: sa.Connection) -> bool:
         """
