@@ -225,52 +225,45 @@ def test_a_stream_has_all_rows(database, make):
     assert asyncio.run(read(2)) == [1, 2]
 
 
-def test_a_call_is_done_once_with_a_table_of_calls(database, make):
+_ADD = {"statement": "UPDATE item SET price = price + 1 WHERE id = :id", "params": {"id": 1}}
+
+
+@pytest.fixture
+def remembering(database, make):
+    """A kernel whose calls are noted in a table."""
     url, engine = database
     with engine.begin() as connection:
         connection.exec_driver_sql(CREATE_TABLE)
-    kernel = make(url, allow_writes=True, calls_table="automate_calls")
-    add = {
-        "statement": "UPDATE item SET price = price + 1 WHERE id = :id",
-        "params": {"id": 1},
-    }
-    first = kernel.invoke("sql.execute", add, idempotency_key="step-1")
-    assert kernel.invoke("sql.execute", add, idempotency_key="step-1") == first
-    kernel.invoke("sql.execute", add, idempotency_key="step-2")
+    return make(url, allow_writes=True, calls_table="automate_calls")
+
+
+def _price(engine):
     with engine.connect() as connection:
-        price = connection.exec_driver_sql("SELECT price FROM item WHERE id = 1").scalar_one()
-    assert float(price) == 3.5
+        return float(connection.exec_driver_sql("SELECT price FROM item WHERE id = 1").scalar_one())
 
 
-def test_keys_that_a_collation_takes_for_one_are_two_calls(database, make):
-    url, engine = database
-    with engine.begin() as connection:
-        connection.exec_driver_sql(CREATE_TABLE)
-    kernel = make(url, allow_writes=True, calls_table="automate_calls")
-    add = {
-        "statement": "UPDATE item SET price = price + 1 WHERE id = :id",
-        "params": {"id": 1},
-    }
+def test_a_call_is_done_once_with_a_table_of_calls(database, remembering):
+    first = remembering.invoke("sql.execute", _ADD, idempotency_key="step-1")
+    assert remembering.invoke("sql.execute", _ADD, idempotency_key="step-1") == first
+    remembering.invoke("sql.execute", _ADD, idempotency_key="step-2")
+    assert _price(database[1]) == 3.5
+
+
+def test_keys_that_a_collation_takes_for_one_are_two_calls(database, remembering):
     keys = ["e:post", "e:Post", "e:p\N{LATIN SMALL LETTER O WITH ACUTE}st", "e" * 300]
     for key in [*keys, *keys]:
-        kernel.perform(Call("sql.execute", idempotency_key=key), add)
-    with engine.connect() as connection:
-        price = connection.exec_driver_sql("SELECT price FROM item WHERE id = 1").scalar_one()
-    assert float(price) == 1.5 + len(keys)
+        remembering.perform(Call("sql.execute", idempotency_key=key), _ADD)
+    assert _price(database[1]) == 1.5 + len(keys)
 
 
-def test_a_failed_call_is_not_remembered(database, make):
-    url, engine = database
-    with engine.begin() as connection:
-        connection.exec_driver_sql(CREATE_TABLE)
-    kernel = make(url, allow_writes=True, calls_table="automate_calls")
+def test_a_failed_call_is_not_remembered(remembering):
     taken = {
         "statement": "INSERT INTO item (id, name) VALUES (:id, 'x')",
         "params": {"id": 1},
     }
     for _ in range(2):
         with pytest.raises(AutomateError) as caught:
-            kernel.invoke("sql.execute", taken, idempotency_key="k")
+            remembering.invoke("sql.execute", taken, idempotency_key="k")
         assert caught.value.code is ErrorCodes.ALREADY_EXISTS
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 from automate_kernel.operations.context import current_call
@@ -34,6 +35,12 @@ class Draft:
         about = json.dumps([call.idempotency_key, target]).encode("utf-8", "surrogatepass")
         begin = f".{hashlib.sha256(about).hexdigest()[:16]}-"
         return cls(f"{begin}{own}{_END}", begin if call.repeated else None)
+
+    def delete_left(self, folder: Path) -> None:
+        """Delete from *folder* what earlier attempts have left there."""
+        for each in folder.iterdir() if self.left is not None else ():
+            if self.is_left(each.name):
+                each.unlink(missing_ok=True)
 
     def is_left(self, name: str) -> bool:
         """Return True if the file *name* is of an earlier attempt, and can be deleted."""

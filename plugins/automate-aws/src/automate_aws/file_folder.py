@@ -54,9 +54,7 @@ class FileFolder:
         draft = path.with_name(named.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for each in path.parent.iterdir() if named.left is not None else ():
-                if named.is_left(each.name):
-                    each.unlink(missing_ok=True)
+            named.delete_left(path.parent)
             with draft.open("xb") as file:
                 yield file.write
                 file.flush()

@@ -15,7 +15,7 @@ from automate_http.content import encode_body, encode_json, response_of
 from automate_http.exchange import Bounds, Reply, exchange
 from automate_http.failures import failure_of
 from automate_http.guard import Guard, Resolver, origin, resolve
-from automate_http.headers import check_headers, checked_headers, key_as_header
+from automate_http.headers import call_key, check_headers, checked_headers, key_as_header
 from automate_http.messages import (
     GetInput,
     HttpResponse,
@@ -24,7 +24,7 @@ from automate_http.messages import (
     WebhookInput,
     WebhookResult,
 )
-from automate_http.redirects import REDIRECTS, SAFE_METHODS
+from automate_http.redirects import REDIRECTS
 from automate_http.transports import Transports
 from automate_http.urls import full_url, parse_base_url
 from automate_kernel import Connector, ConnectorContext, action, current_call
@@ -161,10 +161,8 @@ class HttpConnector(Connector):
         return {name.lower(): value.get_secret_value() for name, value in headers.items()}
 
     def _idempotency(self, method: str) -> dict[str, str]:
-        call, name = current_call(), self._settings.idempotency_header
-        if method in SAFE_METHODS or name is None or call is None or call.idempotency_key is None:
-            return {}
-        return {name.lower(): key_as_header(call.idempotency_key)}
+        key, name = call_key(method), self._settings.idempotency_header
+        return {} if name is None or key is None else {name.lower(): key_as_header(key)}
 
     def _bounds(
         self, timeout_seconds: float | None, max_bytes: int | None, max_redirects: int | None

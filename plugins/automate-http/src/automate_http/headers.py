@@ -7,7 +7,10 @@ import re
 from collections.abc import Mapping
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.context import current_call
 
+# The methods of requests that change nothing.
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _VALUE = re.compile(r"[\t -~]{0,16384}")
 
@@ -60,6 +63,12 @@ def is_header_text(value: str) -> bool:
     """Return True if *value* can stand in a header as it is."""
     # A line break would begin another header.
     return _VALUE.fullmatch(value) is not None
+
+
+def call_key(method: str) -> str | None:
+    """Return the idempotency key of the current call; None for a request that changes nothing."""
+    call = current_call()
+    return None if call is None or method in SAFE_METHODS else call.idempotency_key
 
 
 def key_as_header(key: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import httpx
 
 from automate_http.guard import origin
+from automate_http.headers import SAFE_METHODS
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Another origin gets only these. Any other header may be a credential, whatever its name.
 _HARMLESS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 

@@ -28,10 +28,10 @@ from automate_http.content import encode_form, encode_json
 from automate_http.exchange import Bounds, Reply, exchange
 from automate_http.failures import failure_of
 from automate_http.guard import Guard, Resolver, origin, resolve
-from automate_http.headers import check_headers, checked_headers, key_as_header
+from automate_http.headers import call_key, check_headers, checked_headers, key_as_header
 from automate_http.pages import Following, Page, Pages
 from automate_http.rate_limit import RateLimiter, limiter_of
-from automate_http.redirects import REDIRECTS, SAFE_METHODS
+from automate_http.redirects import REDIRECTS
 from automate_http.transports import Transports
 from automate_http.urls import (
     Query,
@@ -42,7 +42,7 @@ from automate_http.urls import (
     with_query,
 )
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.context import PluginContext, current_call
+from automate_kernel.operations.context import PluginContext
 from automate_kernel.operations.portal import Portal
 from automate_kernel.secrets import Redactor
 
@@ -389,18 +389,11 @@ class ServiceClient:
         return url
 
     def _idempotency(self, request: _Request) -> dict[str, str]:
-        call, name = current_call(), self._idempotency_header
-        if (
-            request.method in SAFE_METHODS
-            or not name
-            or call is None
-            or call.idempotency_key is None
-        ):
+        key, name = call_key(request.method), self._idempotency_header
+        if not name or key is None:
             return {}
         # An action may send several requests, which must not count as one.
-        about = f"{call.idempotency_key}\n{request.method}\n{request.url}\n".encode(
-            "utf-8", "surrogatepass"
-        )
+        about = f"{key}\n{request.method}\n{request.url}\n".encode("utf-8", "surrogatepass")
         return {name: key_as_header(hashlib.sha256(about + request.content).hexdigest())}
 
     # -- loops -------------------------------------------------------------------------------

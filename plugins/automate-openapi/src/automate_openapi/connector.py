@@ -9,12 +9,10 @@ from typing import Any
 
 from automate_http import Auth, ServiceClient
 from automate_http.failures import forbid_repeat
-from automate_http.headers import key_as_header
-from automate_http.redirects import SAFE_METHODS
+from automate_http.headers import call_key, key_as_header
 from automate_http.urls import parse_base_url, require_encrypted
 from automate_kernel.connectors import ActionSpec, Connector, ConnectorContext
 from automate_kernel.errors import AutomateError
-from automate_kernel.operations.context import current_call
 from automate_kernel.operations.portal import Portal
 from automate_openapi.actions import Actions, ApiAction, uncallable
 from automate_openapi.answers import check_output, output_of
@@ -169,8 +167,9 @@ class OpenApiConnector(Connector):
         content, media_type = _body(action, values)
         if media_type:
             headers["content-type"] = media_type
-        method, name, key = action.place.method.upper(), self._settings.idempotency_header, _key()
-        if name is not None and key is not None and method not in SAFE_METHODS:
+        method, name = action.place.method.upper(), self._settings.idempotency_header
+        key = call_key(method)
+        if name is not None and key is not None:
             # Not of the content: what is resumed with another is refused, or answered as before.
             headers[name.lower()] = key_as_header(f"{key}\n{action.spec.name}")
         reply = await client.asend(method, path, content=content, headers=headers)
@@ -178,18 +177,14 @@ class OpenApiConnector(Connector):
 
     def _judge(self, action: ApiAction, error: AutomateError) -> None:
         """Let nobody repeat a call that isn't idempotent and may have been carried out."""
-        known = self._settings.idempotency_header is not None and _key() is not None
+        key = call_key(action.place.method.upper())
+        known = self._settings.idempotency_header is not None and key is not None
         if not action.spec.idempotent and not known:
             forbid_repeat(
                 error,
                 f"it is unknown whether {action.spec.name!r} was done: look, or set "
                 "hints.idempotent if it may be done twice",
             )
-
-
-def _key() -> str | None:
-    call = current_call()
-    return call.idempotency_key if call is not None else None
 
 
 def _target(action: ApiAction, values: Mapping[str, Any]) -> tuple[str, dict[str, str]]:

@@ -41,9 +41,7 @@ class RowsFile:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Draft.of(str(path))
-        for each in path.parent.iterdir() if draft.left is not None else ():
-            if draft.is_left(each.name):
-                each.unlink(missing_ok=True)
+        draft.delete_left(path.parent)
         self._beside = path.with_name(draft.name)
         # For its owner alone, as long as it may hold more than the place it goes to shows.
         descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

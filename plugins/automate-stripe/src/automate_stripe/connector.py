@@ -9,11 +9,10 @@ from pydantic import BaseModel, Field
 
 from automate_http import Cursor, ServiceClient
 from automate_http.failures import forbid_repeat
-from automate_http.headers import key_as_header
+from automate_http.headers import call_key, key_as_header
 from automate_http.pages import Page, Pages, field_of
 from automate_kernel.connectors import Connector, ConnectorContext, TriggerSpec, action
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.context import current_call
 from automate_kernel.webhooks import Ignored, StripeSignature
 from automate_kernel.webhooks.signatures import read_field
 from automate_stripe.config import StripeConfig
@@ -413,9 +412,7 @@ class StripeConnector(Connector):
         self, method: str, path: str, values: dict[str, Any], returns: type[T], **parts: Any
     ) -> T:
         """Send a request that changes something, which is tried again only with a key."""
-        call = current_call()
-        key = call.idempotency_key if call is not None else None
-        headers = None
+        key, headers = call_key(method), None
         if key is not None:
             # Not of the values: under other ones Stripe refuses a key, and would take money anew
             # under another.
