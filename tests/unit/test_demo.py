@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import subprocess
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,6 +45,22 @@ def test_a_long_wait_is_told_and_its_end_shows_the_log(hurried: list[str]) -> No
             demo.until("a worker", lambda: None)
         demo.keep = False
     assert not demo.folder.exists()
+
+
+def test_the_slow_step_goes_on_until_it_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However late the demonstration looks, the worker that it is to kill is still at the step."""
+    with Demonstration.prepared(Output()) as demo:
+        project = runpy.run_path(str(demo.folder / "automation.py"))
+        slept: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 1000:
+                demo.no_paper.unlink()
+
+        monkeypatch.setattr("time.sleep", sleep)
+        made = project["invoice"]("cs_123456", 4990, SimpleNamespace(attempt=2))
+        assert (made["number"], len(slept)) == ("R-123456", 1000)
 
 
 def test_a_busy_machine_has_minutes() -> None:
