@@ -101,10 +101,13 @@ def test_code_blocks_run(
         pytest.skip(f"{lacking}: uv run --group plugins pytest --with-plugins -m plugins")
     arguments = [str(HERE / "docs_runner.py"), f"--forks={forks}", str(ROOT / name)]
     with (tmp_path_factory.mktemp("printed") / "output").open("w+") as output:
-        code = warm_forks.run(
-            forks, arguments, runner.environment() | {"PYTHONPATH": ""}, output, output,
-            folder=tmp_path, seconds=280,
-        )  # fmt: skip
+        try:
+            code: int | TimeoutError = warm_forks.run(
+                forks, arguments, runner.environment() | {"PYTHONPATH": ""}, output, output,
+                folder=tmp_path, seconds=280,
+            )  # fmt: skip
+        except TimeoutError as late:
+            code = late
         output.seek(0)
         printed = output.read()
     assert code == 0, printed[-8000:]
