@@ -368,9 +368,16 @@ def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
     assert [each["status"] for each in told["responses"]] == [202, 202, 401, 200]
     order = next(e for e in told["executions"] if e["workflow"] == "order-fulfilment")
     attempts = {step["step_id"]: step["attempts"] for step in order["steps"]}
-    assert (attempts["total"], attempts["notify"]) == (1, 1)
-    assert attempts["reserve"] >= 3 and attempts["invoice"] >= 2  # more if a lease is lost
-    assert told["killed"]["worker"] != told["killed"]["taken_over_by"]
+    killed = told["killed"]
+    # What was saved before the kill stays, however often a busy worker had lost its lease by then.
+    assert {step: attempts[step] for step in ("total", "reserve")} == {
+        step: killed["attempts_before"][step] for step in ("total", "reserve")
+    }
+    assert attempts["reserve"] >= 3 and attempts["invoice"] >= 2
+    (item,) = (each for each in told["items"] if each["id"] == order["item_id"])
+    # The error names who lost it last: after the killed one nobody did, or the step ran again.
+    assert attempts["notify"] == 1 or killed["worker"] not in item["last_error"]
+    assert killed["worker"] != killed["taken_over_by"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -175,6 +175,7 @@ class Demonstration:
             "Finished steps stay done. Another worker takes over once the lease ends (1.5 s).",
         )
         first = self.until(f"the step {_SLOW!r} to run", lambda: _worker_of_slow(kernel))
+        (order,) = kernel.executions.find(workflow=_ORDER)
         pid = int(first.rsplit("-", 2)[1])
         os.kill(pid, signal.SIGKILL)
         killed_at = time.monotonic()
@@ -189,6 +190,7 @@ class Demonstration:
         self.out.line(f"   process {second.rsplit('-', 2)[1]} took it over after {seconds(taken)}")
         self.found["killed"] = {
             "pid": pid, "worker": first, "taken_over_by": second, "takeover_seconds": taken,
+            "attempts_before": _attempts(order),
         }  # fmt: skip
 
     def _stop(self, kernel: Kernel) -> None:
@@ -242,7 +244,7 @@ class Demonstration:
 
     def _checks(self, executions: list[Execution], deliveries: int) -> dict[str, bool]:
         order = next(each for each in executions if each.name == _ORDER)
-        attempts = {run.step_id: run.attempts for run in order.steps}
+        attempts = _attempts(order)
         killed = self.found["killed"]
         values = [value.encode() for value in self.secrets.values()]
         contents = [path.read_bytes() for path in self.folder.rglob("*") if path.is_file()]
@@ -256,7 +258,9 @@ class Demonstration:
             "the warehouse failed 2 times and was asked again": attempts["reserve"] >= 3,
             "the killed step ran again, on another worker": attempts[_SLOW] >= 2
             and killed["taken_over_by"] != killed["worker"],
-            "the step before it did not run again": attempts["total"] == 1,
+            "the steps before it did not run again": all(
+                attempts[step] == killed["attempts_before"][step] for step in ("total", "reserve")
+            ),
             "no secret is in the database, the log or any other file": not any(
                 value in content for value in values for content in contents
             ),
@@ -333,6 +337,10 @@ def _worker_of_slow(kernel: Kernel) -> str | None:
         return None
     item = kernel.outbox.get(found[0].item_id or "")
     return item.lease_owner if item is not None else None
+
+
+def _attempts(execution: Execution) -> dict[str, int]:
+    return {run.step_id: run.attempts for run in execution.steps}
 
 
 def _brief(run: StepRun) -> StepRun:
