@@ -198,6 +198,23 @@ def test_the_lock_of_a_process_that_died_is_free_after_its_lease(aws: Aws):
         pass
 
 
+def test_a_lock_whose_lease_ran_out_while_it_was_got_is_not_freed(aws: Aws):
+    """The lease runs from the write. Its answer came late, and the lock may be another's by now."""
+    name, now = f"/{aws.name}/lock", [0.0]
+
+    class Late:
+        def call(self, service: str, method: str, **given: Any) -> Any:
+            answer = aws.clients.call(service, method, **given)
+            if method == "put_parameter":
+                now[0] += 58
+            return answer
+
+    with ParameterLock(Late(), name, clock=lambda: now[0]).held():  # type: ignore[arg-type]
+        pass
+    state = ParameterLock(aws.clients, name)._state()
+    assert state is not None and not state.free
+
+
 def test_of_two_processes_that_see_the_lock_free_one_gets_it(aws: Aws):
     name = f"/{aws.name}/lock"
     lock = ParameterLock(aws.clients, name)

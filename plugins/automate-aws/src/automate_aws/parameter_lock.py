@@ -48,23 +48,23 @@ class ParameterLock:
     lease_seconds: float = 60.0
     wait_seconds: float = 60.0
     sleep: Callable[[float], object] = time.sleep
+    clock: Callable[[], float] = time.monotonic
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep all others out for the block; raise `SecretUnavailableError` if it isn't free."""
-        until = time.monotonic() + self.wait_seconds
+        until = self.clock() + self.wait_seconds
         mine = _lock_of_process(self.name)
         # Threads of this process needn't ask AWS about each other.
         if not mine.acquire(timeout=self.wait_seconds):
             raise self._taken()
         try:
-            self._acquire(until)
-            since = time.monotonic()
+            since = self._acquire(until)
             try:
                 yield
             finally:
                 # Once the lease has run out, it may be another's.
-                if time.monotonic() - since < self.lease_seconds - _MARGIN_SECONDS:
+                if self.clock() - since < self.lease_seconds - _MARGIN_SECONDS:
                     self._free()
         finally:
             mine.release()
@@ -76,9 +76,14 @@ class ParameterLock:
             # What the lock was for is done, and the lease runs out.
             logger.warning("the lock %s could not be freed: %s", self.name, error)
 
-    def _acquire(self, until: float) -> None:
-        while not self._tried():
-            if time.monotonic() > until:
+    def _acquire(self, until: float) -> float:
+        """Wait for the lock, and return a time that is not after the beginning of its lease."""
+        while True:
+            # Before the write, whose answer may be late.
+            since = self.clock()
+            if self._tried():
+                return since
+            if self.clock() > until:
                 raise self._taken()
             self.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.5))
 
