@@ -10,10 +10,12 @@ import time
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 from automate_kernel import AutomateError, Call, ErrorCodes
 from automate_kernel.operations.context import calling
 from automate_kernel.operations.drafts import Draft
 from automate_sql import CREATE_TABLE
+from sqlalchemy.ext.asyncio import AsyncConnection
 from waiting import within
 
 
@@ -317,6 +319,33 @@ def test_a_cancelled_query_ends_at_the_server(database, make):
     while _running(engine) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _running(engine)
+
+
+def test_a_call_that_is_left_as_it_connects_gives_its_connection_back(
+    database, make, monkeypatch, caplog
+):
+    """It lay about until memory was tidied up, which cut it, with an error in the log."""
+    url, start = database[0], AsyncConnection.start
+    if not sa.make_url(url).get_dialect().is_async:
+        pytest.skip("a driver that blocks connects on a thread, which goes on")
+    connector = make(url, pool_size=1).connector("sql")
+
+    async def left():
+        task = asyncio.create_task(connector.query("SELECT 1 AS n", {}))
+
+        async def start_and_leave(connection, *arguments):
+            await start(connection, *arguments)
+            task.cancel()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(AsyncConnection, "start", start_and_leave)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert (await connector.query("SELECT 1 AS n", {})).row_count == 1
+        await connector.close()
+
+    asyncio.run(left())
+    assert "garbage collector" not in caplog.text
 
 
 def test_a_wrong_statement_is_not_tried_again(database, make):

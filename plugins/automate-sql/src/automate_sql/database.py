@@ -174,7 +174,9 @@ class _AsyncPool(_Pool):
         try:
             await _connected(opening, self.connect_deadline(deadline))
         except BaseException:
-            opening.cancel()
+            # It may have come in the very moment in which its caller left.
+            if not opening.cancel() and not opening.cancelled() and opening.exception() is None:
+                await asyncio.shield(_patiently(connection.close()))
             raise
         return _AsyncSession(connection, deadline)
 
