@@ -476,10 +476,10 @@ def _interrupted(command: str, expected: list[str]) -> str:
                 expect(expected[:at], "".join(lines))
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        code = process.wait(30)
+        code = process.wait(_PATIENCE_SECONDS)
     finally:
         process.kill()
-        reader.join(5)
+        reader.join(_PATIENCE_SECONDS)
     printed = "".join(lines)
     if code not in (0, 130):
         raise DocumentationError(f"{command!r} ended with {code} after ^C:\n{printed}")
