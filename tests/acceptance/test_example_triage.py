@@ -48,7 +48,7 @@ def mail(
     for port in (smtp, imap):
         while True:
             try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
+                socket.create_connection(("127.0.0.1", port), 60).close()
                 break
             except OSError:
                 assert process.poll() is None and time.monotonic() < end, log.read_text()
@@ -58,7 +58,7 @@ def mail(
         client.create("Sent")
     yield smtp, imap
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 def subjects(port: int) -> Counter[str]:

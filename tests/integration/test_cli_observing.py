@@ -37,7 +37,7 @@ from automate_kernel.worker.in_flight import Task
 from automate_kernel.outbox.item import Outcome
 from command_line import CliRunner
 
-DEADLINE = 60.0
+DEADLINE = 120.0
 CODE = """\
 import logging
 import time

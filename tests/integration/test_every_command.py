@@ -109,7 +109,7 @@ CASES: dict[str, list[Case]] = {
     **SHARED,
     "": [Case("--version")],
     "run": [
-        Case("greet --event payload.json --name go --store --timeout 30", "COMPLETED"),
+        Case("greet --event payload.json --name go --store --timeout 300", "COMPLETED"),
         Case("workflows/greet.yaml --event other.json --force --label order=7", '"order": "7"'),
         Case(
             "workflows/greet.yaml --event payload.json --header X-Event=push", '"x-event": "push"'
@@ -123,7 +123,7 @@ CASES: dict[str, list[Case]] = {
         Case("greet @payload.json"),
     ],
     "call": [
-        Case("note.do --x hi --tenant acme --idempotency-key k --timeout 30", '"hi"'),
+        Case("note.do --x hi --tenant acme --idempotency-key k --timeout 300", '"hi"'),
         Case("""note.do --input '{{"x": "hi"}}' --dry-run""", "note.do"),
         Case("note.pick --choices x --search h", "ho"),
         Case("note.do --x hi -y"),

@@ -18,7 +18,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2] / "django_project"
 SOURCE = Path(__file__).parents[3] / "src"
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 120.0
 sys.path.insert(0, str(PROJECT))
 
 from shopsite.configured import add_database, configure  # noqa: E402

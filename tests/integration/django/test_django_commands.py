@@ -359,6 +359,6 @@ def test_a_reader_that_has_enough_is_no_error(
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments.split()],
             cwd=PROJECT, env={**environment, "PYTHONUNBUFFERED": unbuffered},
-            stdout=head, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+            stdout=head, stderr=subprocess.PIPE, text=True, check=False, timeout=120,
         )  # fmt: skip
     assert (done.returncode, "BrokenPipe" in done.stderr) == (1, False), done.stderr

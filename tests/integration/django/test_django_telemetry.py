@@ -66,14 +66,14 @@ def test_a_worker_process_is_listed_and_counted(alias: str, start: Any) -> None:
     exporter = Exporter(kernel)
     exporter.render()
     process = start("automate_worker")
-    until(lambda: OutboxWorker.objects.exists(), 40)
+    until(lambda: OutboxWorker.objects.exists(), 120)
     (worker,) = kernel.outbox.workers()
     assert worker.pid == process.pid and not worker.lost
     assert 'automate_workers{state="running"} 1' in exporter.render()
     kernel.emit("nobody.listens")
-    until(lambda: OutboxItem.objects.filter(status="COMPLETED").exists(), 40)
+    until(lambda: OutboxItem.objects.filter(status="COMPLETED").exists(), 120)
     process.terminate()
-    assert process.wait(40) == 0
+    assert process.wait(120) == 0
     assert kernel.outbox.workers() == []
     row = OutboxActivity.objects.get(kind="automate.event")
     assert (row.worker_id, row.completed) == (worker.id, 1)
@@ -89,14 +89,14 @@ def test_a_worker_answers_probes(sqlite: str, start: Any, processes: str) -> Non
         "automate_worker", "--processes", processes, "--health-port", port, "--metrics-port", port
     )
     url = f"http://127.0.0.1:{port}"
-    until(lambda: _get(f"{url}/readyz") == '{"status": "ready"}', 40)
+    until(lambda: _get(f"{url}/readyz") == '{"status": "ready"}', 120)
     assert _get(f"{url}/healthz") == '{"status": "ok"}'
-    until(lambda: f'{{state="running"}} {processes}' in (_get(f"{url}/metrics") or ""), 40)
+    until(lambda: f'{{state="running"}} {processes}' in (_get(f"{url}/metrics") or ""), 120)
 
 
 def _get(url: str) -> str | None:
     try:
-        with urllib.request.urlopen(url, timeout=40) as answer:
+        with urllib.request.urlopen(url, timeout=120) as answer:
             return str(answer.read().decode())
     except OSError:
         return None

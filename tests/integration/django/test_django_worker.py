@@ -23,7 +23,7 @@ from shop.models import Message, Order
 pytestmark = pytest.mark.slow
 
 ORDER = {"lines": [{"price": 3, "quantity": 4}], "channel_id": "C1"}
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 120.0
 
 
 def completed() -> int:

@@ -41,7 +41,7 @@ def test_a_worker_logs_json(
     worker = start("automate_worker", "--log-format", "json", *options)
     until(lambda: OutboxItem.objects.get(pk=said.id).status == "FAILED", worker)
     worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=40)
+    output, _ = worker.communicate(timeout=120)
     assert worker.returncode == 0, output
     # What a command prints is no log; that is its first line.
     logged = [json.loads(line) for line in output.splitlines()[1:]]

@@ -56,7 +56,7 @@ def test_it_works_on_what_it_is_told(
 
     until(lambda: wanted <= completed(), worker)
     worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=40)
+    output, _ = worker.communicate(timeout=120)
     assert worker.returncode == 0, output
     assert completed() == wanted
 
@@ -112,7 +112,7 @@ def test_it_starts_again_with_new_code(
     assert stored(meaning.id).return_value == 43
 
     worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=40)
+    output, _ = worker.communicate(timeout=120)
     assert worker.returncode == 0, output
     with pytest.raises(ProcessLookupError):
         os.kill(int(first), 0)
@@ -164,7 +164,7 @@ def test_what_runs_is_handed_back_when_reloading_ends(
     worker = start("automate_worker", "--reload")
     until(lambda: begun.exists() and bool(begun.read_text()), worker)
     worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=40)
+    output, _ = worker.communicate(timeout=120)
     assert worker.returncode == 0, output
     assert OutboxItem.objects.get(pk=hanging.id).status == "PENDING"
 

@@ -52,7 +52,7 @@ CASES: dict[str, list[Case]] = {
     },
     "automate call": [
         Case(
-            """orders.total --lines '[{{"price": 3, "quantity": 4}}]' --tenant acme --timeout 30
+            """orders.total --lines '[{{"price": 3, "quantity": 4}}]' --tenant acme --timeout 300
             --idempotency-key k""",
             "12",
         ),
@@ -182,11 +182,11 @@ def test_a_command_does_its_work(
         assert process.stdout is not None
         printed = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = process.communicate(timeout=120)
         code, printed = process.returncode, printed + rest
     else:
         code, printed, errors = warm_forks.ended(
-            forks, ["manage.py", *words], environment, folder=PROJECT, seconds=60
+            forks, ["manage.py", *words], environment, folder=PROJECT, seconds=120
         )
     assert code in (*case.codes, *([-signal.SIGINT, 130] if case.endless else [])), printed + errors
     assert shows in printed
@@ -221,14 +221,14 @@ def test_a_worker_with_every_option_works(
     worker = start("automate_worker", *options.split())
     until(lambda: completed() == ends, worker)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(60) == 0 or "--reload" in options
+    assert worker.wait(120) == 0 or "--reload" in options
 
 
 def test_a_worker_until_idle(state: State, start: Start) -> None:
     """It does what is due, and ends."""
     ends = expected()
     worker = start("automate_worker", "--until-idle")
-    printed, _ = worker.communicate(timeout=60)
+    printed, _ = worker.communicate(timeout=120)
     assert worker.returncode == 0, printed
     assert completed() == ends
 
@@ -246,6 +246,6 @@ def test_a_kind_that_nobody_knows_is_told(
 ) -> None:
     """At the start, and by the process that was started."""
     worker = start("automate_worker", *options)
-    printed: Any = worker.communicate(timeout=60)[0]
+    printed: Any = worker.communicate(timeout=120)[0]
     assert worker.returncode != 0
     assert why in printed

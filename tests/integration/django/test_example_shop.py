@@ -25,7 +25,7 @@ import pytest
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "shop"
 SOURCE = Path(__file__).parents[3] / "src"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 SECRET = "secret-for-the-example-only"
 pytestmark = pytest.mark.slow
 
@@ -95,7 +95,7 @@ class Shop:
             headers["X-Payments-Signature"] = f"sha256={digest}"
         request = urllib.request.Request(f"{self.site}/webhooks/payments/received", body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
                 return response.status
         except urllib.error.HTTPError as error:
             return error.code
@@ -111,7 +111,7 @@ class Shop:
             data = json.dumps(body).encode()
         request = urllib.request.Request(f"{self.site}/api/{path}", data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -148,7 +148,7 @@ class Browser:
         self.post("/admin/login/", username=user, password="demo", next="/admin/")
 
     def get(self, path: str) -> str:
-        with self._opener.open(self.site + path, timeout=30) as response:
+        with self._opener.open(self.site + path, timeout=PATIENCE_SECONDS) as response:
             return response.read().decode()
 
     def post(self, path: str, **values: Any) -> str:
@@ -157,7 +157,7 @@ class Browser:
         request = urllib.request.Request(
             self.site + path, data.encode(), {"Referer": self.site + path}
         )
-        with self._opener.open(request, timeout=30) as response:
+        with self._opener.open(request, timeout=PATIENCE_SECONDS) as response:
             return response.read().decode()
 
 
@@ -300,7 +300,7 @@ def test_the_admin_enqueues_a_task(shop: Shop) -> None:
 
 def test_the_schema_is_there(shop: Shop) -> None:
     """OpenAPI, for the shop's own views as for those of the automation."""
-    with urllib.request.urlopen(f"{shop.site}/api/schema", timeout=60) as response:
+    with urllib.request.urlopen(f"{shop.site}/api/schema", timeout=PATIENCE_SECONDS) as response:
         schema = response.read().decode()
     assert "/api/orders:" in schema
     assert "/api/automate/executions:" in schema
@@ -318,7 +318,7 @@ def test_it_stops_and_starts_again(shop: Shop) -> None:
     assert told[-2:] == ["Stopping …", "Stopped."]
     assert "Traceback" not in shop.printed
     with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"{site}/", timeout=5)
+        urllib.request.urlopen(f"{site}/", timeout=PATIENCE_SECONDS)
     shop.start()
     assert shop.order(1) == before
     assert shop.api("orders/7")[0] == 404  # the demo data are there once

@@ -199,7 +199,7 @@ def live(database: str) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-    thread.join(10)
+    thread.join()
 
 
 # Playwright runs a loop in this thread for as long as it is there, and other tests have their own.

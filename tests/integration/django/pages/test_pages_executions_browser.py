@@ -13,7 +13,7 @@ from django.db import connections
 
 EXECUTIONS = "/admin/automate_django/workflowexecution/"
 WORKFLOWS = "/admin/automate_django/workflowdocument/"
-PATIENCE = 20.0
+PATIENCE = 60.0
 SHIP = """\
 name: ship
 trigger: {type: event, event: order.paid}

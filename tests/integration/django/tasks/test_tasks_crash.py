@@ -52,7 +52,7 @@ def test_a_worker_that_is_killed_in_mid_task(
     assert result.worker_ids[0] == "lost"
     assert str(second.pid) in result.worker_ids[1]
     second.send_signal(signal.SIGTERM)
-    output, _ = second.communicate(timeout=40)
+    output, _ = second.communicate(timeout=120)
     assert second.returncode == 0, output
 
 
@@ -60,7 +60,7 @@ def test_a_task_that_kills_its_worker(alias: str, start: Start) -> None:
     """With one attempt it ends FAILED, which is told once, by whoever finds it."""
     result = test_tasks.die.enqueue()
     worker = start("automate_worker")
-    assert worker.wait(40) == 9
+    assert worker.wait(120) == 9
     told = []
 
     def hear(sender: Any, task_result: Any, **_: Any) -> None:
