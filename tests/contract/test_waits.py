@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from clocked_world import ClockedWorld
+from lock_waits import until_held_up
 from waiting import until
 
 from automate_kernel import Kernel, WorkflowContext
@@ -21,7 +22,9 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Storage
+from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import AWAITED, EXECUTION, SIGNAL, STEP, WAIT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows import load_workflow
@@ -902,13 +905,18 @@ def test_a_signal_while_the_item_is_being_parked(
     kernel.emit("order.paid", {"order": 1})
     real = kernel.executions.signals.unseen
 
-    def unseen(*arguments: Any) -> set[str]:
-        found = real(*arguments)
+    def deliver() -> None:
+        try:
+            kernel.executions.signals.deliver([signal])
+        except LockedError:  # for longer than it waits: a worker tries it again
+            deliver()
+
+    def unseen(rows: Rows, *arguments: Any) -> set[str]:
+        found = real(rows, *arguments)
         if not threads:
-            work = kernel.executions.signals.deliver
-            threads.append(threading.Thread(target=work, args=([signal],)))
+            threads.append(threading.Thread(target=deliver))
             threads[0].start()
-            threads[0].join(0.3)  # as far as it comes: the row is locked
+            until_held_up(threads[0], rows)
         return found
 
     one = kernel.start("paying", {"order": 1})

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import sys
+import threading
 import time
 
 import sqlalchemy as sa
-from waiting import PATIENCE
+from waiting import PATIENCE, until
+
+from automate_kernel.storage.rows import Rows
 
 _BEHIND = {
     # Not pg_stat_activity, which stays as it was first seen for as long as a transaction lasts.
@@ -29,3 +33,22 @@ def until_awaited(connection: sa.Connection) -> None:
         if connection.exec_driver_sql(_BEHIND[name]).scalar():
             return
     raise AssertionError("nobody waits")
+
+
+def until_held_up(thread: threading.Thread, rows: Rows) -> None:
+    """Wait until *thread* waits for a lock that the transaction of *rows* has, which has written."""
+    if rows.dialect.name in _BEHIND:
+        until_awaited(rows.native)
+    else:
+        # One transaction writes at a time, and the database doesn't tell who is to be the next.
+        until(lambda: _wants_to_write(thread))
+
+
+def _wants_to_write(thread: threading.Thread) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0)
+    if frame is None:
+        return False
+    at = frame.f_globals["__name__"], frame.f_code.co_name
+    if at == ("automate_sqlalchemy.storage", "_run"):
+        return not frame.f_locals["sql"].startswith("SELECT")
+    return at == ("automate_kernel.storage.memory", "begin")

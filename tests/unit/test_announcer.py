@@ -161,7 +161,7 @@ def test_nothing_is_lost_when_receivers_are_too_slow(monkeypatch: pytest.MonkeyP
     with SOMETHING.connected_to(slow):
         sending = threading.Thread(target=send_all, daemon=True)
         sending.start()
-        sending.join(0.1)
+        until(announcer._waiting.full)
         assert sending.is_alive()
         gate.set()
         sending.join(PATIENCE)

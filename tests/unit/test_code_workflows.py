@@ -990,16 +990,22 @@ def test_code_that_takes_long_between_two_steps_holds_up_no_other(
 
 
 def test_code_that_is_blocked_and_then_fails_ends(kernel: Kernel) -> None:
-    free = threading.Event()
+    blocked, free = threading.Event(), threading.Event()
 
     @kernel.workflow
     async def blocking(ctx: WorkflowContext) -> str:
+        blocked.set()
         assert free.wait(20)
         raise SystemExit(3)
 
+    @kernel.workflow
+    async def quick(ctx: WorkflowContext) -> None:
+        """It has its turn once another thread takes them."""
+
     with working(kernel):
         one = kernel.start("blocking")
-        threading.Event().wait(0.2)
+        assert blocked.wait(20)
+        until_over(kernel, [kernel.start("quick")])
         free.set()
         until_over(kernel, [one])
     found = kernel.executions.get(one)

@@ -119,7 +119,10 @@ def test_what_could_not_be_written_is_written_later() -> None:
 class FailingStore(RowsOutboxStore):
     """A store whose tables for reports are missing."""
 
+    asked = 0
+
     def report(self, worker: WorkerInfo, activity: ActivityLog) -> None:
+        self.asked += 1
         raise LookupError("no such table")
 
     def leave(self, worker_id: str) -> None:
@@ -186,7 +189,8 @@ def test_what_a_worker_did_last_is_not_lost() -> None:
 
 def test_a_worker_works_though_it_cant_report(caplog: pytest.LogCaptureFixture) -> None:
     """It says so once, not every few seconds."""
-    run_some(FailingStore(MemoryStorage()), lambda worker: threading.Event().wait(0.2))
+    store = FailingStore(MemoryStorage())
+    run_some(store, lambda worker: until(lambda: store.asked > 3))
     told = [
         r for r in caplog.records if r.levelname == "WARNING" and "could not report" in r.message
     ]

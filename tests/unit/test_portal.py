@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError
@@ -11,10 +12,9 @@ from typing import Any
 
 import pytest
 from machines import no_more_threads
+from waiting import PATIENCE, until
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.portal import Portal
-
-PATIENCE = 20.0
 
 
 @pytest.fixture
@@ -231,10 +231,14 @@ def test_a_call_meets_the_closing(portal: Portal, monkeypatch: pytest.MonkeyPatc
     give_to_loop = asyncio.run_coroutine_threadsafe
     closing = threading.Thread(target=portal.close)
 
+    def comes_no_further() -> bool:
+        frame = sys._current_frames().get(closing.ident or 0)
+        return frame is None or frame.f_code.co_name == "close"
+
     def late(work: Any, loop: Any) -> Any:
         if not closing.ident and threading.current_thread() is not closing:
             closing.start()
-            closing.join(0.3)
+            until(comes_no_further)
         return give_to_loop(work, loop)
 
     portal.run(give(1))

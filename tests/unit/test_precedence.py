@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -191,19 +192,26 @@ def kernel_on(storage: MemoryStorage, *events: str, **options: Any) -> Kernel:
     return kernel
 
 
+def have_looked(*kernels: Kernel) -> None:
+    """Wait until the workers of *kernels* have looked who else works, from now on."""
+    now = time.monotonic()
+    until(lambda: all((each._precedence._looked_at or 0.0) > now for each in kernels))
+
+
 def test_an_old_worker_leaves_events_while_a_new_one_lives() -> None:
     """The event waits for the new one; once that has gone, the old one decides again."""
     storage = MemoryStorage()
     old, new = kernel_on(storage, "a"), kernel_on(storage, "a", "b")
+    old.handler("job")(lambda item: None)
     # It lives, and is busy.
     marks = new.workflows.marks()
     new.outbox.report(worker("new", *marks, kinds=tuple(new.kinds)), ActivityLog())
     with working(old):
         event = old.emit("b")
-        threading.Event().wait(1.5)
-        item = old.outbox.get(event)
-        assert item is not None
-        assert item.status.value == "PENDING"
+        have_looked(old)
+        job = old.outbox.enqueue("job")
+        until(lambda: status(old, job) == "COMPLETED")
+        assert status(old, event) == "PENDING"
         with working(new):
             until(lambda: new.executions.find(workflow="on-b", status="COMPLETED"))
         new.outbox.leave("new")
@@ -216,7 +224,7 @@ def test_workers_that_know_the_same_share_events() -> None:
     one, other = kernel_on(storage, "a"), kernel_on(storage, "a")
     with working(one, worker_id="one"), working(other, worker_id="other"):
         until(lambda: len(one.outbox.workers()) == 2)
-        threading.Event().wait(1.2)
+        have_looked(one, other)
         assert not one._precedence.leaves_events
         assert not other._precedence.leaves_events
         one.emit("a")
