@@ -29,7 +29,8 @@ def test_connections_that_the_server_ends(
     open_postgresql: Callable[..., Scene], full: bool
 ) -> None:
     """Workers take new connections, whatever they were doing, and finish what they hold."""
-    scene, choose = open_postgresql(5.0), random.Random(SEED)
+    # Of a lease that a pause of some seconds takes from nobody who lives.
+    scene, choose = open_postgresql(15.0), random.Random(SEED)
     accepted = [scene.outbox.enqueue("job", ordering_key=f"key-{n % 5}") for n in range(40)]
     accepted += [scene.outbox.enqueue("effect", max_attempts=50) for _ in range(60)]
     # The ends come at random points of the work, and before it can be over.
@@ -129,7 +130,8 @@ def test_a_claim_whose_reply_is_lost(open_postgresql: Callable[..., Scene], prox
     """Nobody knows of the lease: its items run when it has ended, and are counted."""
     scene = open_postgresql(0.5)
     proxy.cut_after([b"'RUNNING'"])
-    accepted = [scene.outbox.enqueue("job", ordering_key=f"key-{n % 2}") for n in range(6)]
+    often = {"max_attempts": 50}  # a busy machine keeps a worker from its heartbeat for so little
+    accepted = [scene.outbox.enqueue("job", ordering_key=f"key-{n % 2}", **often) for n in range(6)]
     scene.start(url=proxy.url)
     scene.drain()
     scene.stop_all()
@@ -143,7 +145,7 @@ def test_an_effect_whose_commit_has_no_reply(
     """What a transactional handler wrote is there once, though its worker could not know."""
     scene = open_postgresql(0.5)
     proxy.cut_after([b"INSERT INTO effects", b"COMMIT"])
-    accepted = [scene.outbox.enqueue("effect") for _ in range(5)]
+    accepted = [scene.outbox.enqueue("effect", max_attempts=50) for _ in range(5)]
     scene.start(url=proxy.url)
     scene.drain()
     scene.stop_all()

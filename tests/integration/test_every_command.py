@@ -407,7 +407,9 @@ def test_what_runs_on_works_with_every_option(command: str, ports: str, project:
             expected += 1
         run.until(lambda: count(project, "COMPLETED") == expected, "the execution to end")
         assert ask(f"{probes}/healthz")[0] == 200
-        assert "automate_outbox_items" in ask(f"http://127.0.0.1:{metrics}/metrics")[1]
+        # A busy machine's database may not have answered within the page's own time.
+        told = f"http://127.0.0.1:{metrics}/metrics"
+        run.until(lambda: "automate_outbox_items" in ask(told)[1], "the metrics")
         run.process.send_signal(signal.SIGTERM)
         assert run.ended() == 0, run.log()
     assert "other.kind" not in run.log()
@@ -471,8 +473,9 @@ def test_serve_is_not_ready_while_its_workers_can_not_start(project: Path) -> No
             return status == 503 and "ended with exit code 3" in text
 
         run.until(told, "the reason")
-        run.until(lambda: bool(problems(project)), "what the doctor reads")
-        assert "ended with exit code 3" in problems(project)[0]
+        # Of one look: while they begin anew for long, nothing is wrong until they end again.
+        (problem,) = run.until(lambda: problems(project), "what the doctor reads")
+        assert "ended with exit code 3" in problem
         assert "is started again" in run.log()
         event = b'{"name": "go", "payload": {"x": "hi"}}'
         assert ask(f"{base}/events", event, Authorization="Bearer t0ken")[0] == 202
