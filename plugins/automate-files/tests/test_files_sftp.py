@@ -13,6 +13,7 @@ from typing import Any
 import asyncssh
 import pytest
 from automate_files import FilesConnector
+from automate_files.sftp import SftpPlace, _Alarm
 from automate_kernel import AutomateError, ConfigError
 from automate_kernel.connectors import ConnectorContext
 from files_support import PASSWORD, SECRETS, Secrets, SftpServer, tcp_server
@@ -99,6 +100,32 @@ def test_a_lost_connection_is_made_anew(sftp: SftpServer, sftp_config: dict[str,
         except AutomateError as error:
             assert (error.code, error.retryable) == ("UNAVAILABLE", True)
     assert found == "one"
+
+
+def test_a_time_limit_that_ends_as_its_call_does_cuts_no_other_call(
+    sftp: SftpServer, sftp_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may have the connection by then."""
+    alarms: list[_Alarm] = []
+    keep = SftpPlace._keep
+
+    class Noted(_Alarm):
+        def __init__(self) -> None:
+            super().__init__()
+            alarms.append(self)
+
+    def keep_and_ring(place: SftpPlace, connection: Any, *, lost: bool) -> None:
+        keep(place, connection, lost=lost)
+        alarms[-1].ring()
+
+    monkeypatch.setattr("automate_files.sftp._Alarm", Noted)
+    monkeypatch.setattr(SftpPlace, "_keep", keep_and_ring)
+    files, before = connector(sftp_config), sftp.connections
+    files.write("main", "a", text="one")
+    with pytest.raises(AutomateError, match="it isn't there"):
+        files.read("main", "b")
+    assert files.read("main", "a").text == "one"
+    assert sftp.connections == before + 1
 
 
 def test_a_password_that_changes_counts_at_the_next_connection(

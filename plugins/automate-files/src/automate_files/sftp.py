@@ -166,14 +166,14 @@ class SftpPlace(FilePlace):
             watch.over(connection.close)
             result = call(connection)
         except Exception as error:
-            found = self._explained(error, late=watch.late)
+            found = self._explained(error, late=watch.defused())
             if connection is not None:
                 # What the server refused is no fault of the connection.
                 self._keep(connection, lost=found is not error or isinstance(error, TimeoutError))
             if found is error:
                 raise
             raise found from error
-        self._keep(connection, lost=watch.late)
+        self._keep(connection, lost=watch.defused())
         return result
 
     def _keep(self, connection: _Connection, *, lost: bool) -> None:
@@ -371,6 +371,12 @@ class _Alarm:
             late = self.late
         if late:
             end()
+
+    def defused(self) -> bool:
+        """Let it end nothing from now on, as others may have that; return True if it was late."""
+        with self._lock:
+            self._end = None
+            return self.late
 
     def ring(self) -> None:
         with self._lock:
