@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from waiting import PATIENCE, until
 from automate_kernel import signals
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.kernel import Kernel
@@ -388,7 +389,7 @@ def test_a_worker_keeps_the_limit(open_kernel: Open) -> None:
             most = max(most, running)
             if running == 2:
                 two.set()
-        two.wait(10)
+        two.wait(PATIENCE)
         threading.Event().wait(0.002)
         with lock:
             running -= 1
@@ -399,14 +400,9 @@ def test_a_worker_keeps_the_limit(open_kernel: Open) -> None:
     worker = kernel.worker(poll_seconds=0.02)
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
-    tick = threading.Event()
-    for _ in range(2000):
-        if statuses(kernel)["COMPLETED"] == 10:
-            break
-        tick.wait(0.01)
+    until(lambda: statuses(kernel) == {"COMPLETED": 10})
     worker.stop()
-    thread.join(20)
-    assert statuses(kernel) == {"COMPLETED": 10}
+    thread.join(PATIENCE)
     assert (most, held(kernel)) == (2, 0)
 
 

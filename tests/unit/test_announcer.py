@@ -209,7 +209,7 @@ def test_signals_of_large_executions_do_not_fill_the_memory() -> None:
     with SOMETHING.connected_to(hang):
         sending = threading.Thread(target=send_all, daemon=True)
         sending.start()
-        sending.join(2.0)
+        until(lambda: announcer._waiting.full() or not sending.is_alive())
         held = sent[0] * len(steps)
         gate.set()
         sending.join(PATIENCE)

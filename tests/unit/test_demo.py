@@ -21,10 +21,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a demonstration that is short of time says while it waits."""
-    monkeypatch.setattr(module, "_DEADLINE", 0.2)
-    monkeypatch.setattr(module, "_NEWS", 0.05)
-    said: list[str] = []
+    """What a demonstration says while it waits, whose time passes with its sleep alone."""
+    now, said = [0.0], list[str]()
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    passing = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(module, "time", passing)
     monkeypatch.setattr(Output, "note", lambda self, text: said.append(text))
     return said
 
@@ -39,7 +43,7 @@ def test_a_long_wait_is_told_and_its_end_shows_the_log(hurried: list[str]) -> No
         assert "line 99" in caught.value.message
         assert "line 80" not in caught.value.message
         assert str(demo.folder) in str(caught.value.hint)
-        assert hurried and "still waiting for a worker" in hurried[0]
+        assert "   15 s: still waiting for a worker" in hurried
         log.write_text("")
         with pytest.raises(AutomateError, match="its log is empty"):
             demo.until("a worker", lambda: None)

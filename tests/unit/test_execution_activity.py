@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -202,6 +203,7 @@ def test_prometheus_counts_attempts_by_action_and_waits_by_reason(kernel: Kernel
     )
     exporter = Exporter(kernel)
     exporter.render()
+    began = time.monotonic()
     kernel.start("order", {"ids": [1, 7, 13]})
     waiting = kernel.start("waiting")
     kernel.run_until_idle(patience=5)
@@ -212,7 +214,7 @@ def test_prometheus_counts_attempts_by_action_and_waits_by_reason(kernel: Kernel
     assert sample(page, "automate_action_attempts_total", **about, outcome="failed") == 1
     number, seconds = histogram(page, "automate_action_seconds", **about)
     assert number == 5
-    assert 0 < seconds < 5
+    assert 0 < seconds < time.monotonic() - began
     assert sample(page, "automate_action_attempts_total", action="shop.first",
         outcome="completed") == 2  # fmt: skip
     assert sample(page, "automate_waits_total", reason="time", outcome="completed") == 1

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from waiting import until
+from waiting import PATIENCE, until
 from automate_kernel import Kernel
 from automate_kernel.outbox import Activity, NewItem, RowsOutboxStore, WorkerInfo, percentile
 from automate_kernel.worker import Handler, Worker
@@ -138,7 +138,7 @@ def run_some(store: RowsOutboxStore, look: Any = lambda worker: None) -> Worker:
     until(lambda: worker.stats.completed == 3)
     look(worker)
     worker.stop()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     return worker
 
@@ -161,7 +161,7 @@ def test_a_worker_is_listed_while_it_runs() -> None:
 def test_a_worker_says_at_once_that_it_stops() -> None:
     """Who waits for its end sees that it is coming, however long its next report would take."""
     store, done = RowsOutboxStore(MemoryStorage()), threading.Event()
-    held = Handler("k", lambda item: done.wait(20))
+    held = Handler("k", lambda item: done.wait(PATIENCE))
     worker = Worker(store, [held], report_seconds=3600)
     store.enqueue("k")
     thread = threading.Thread(target=worker.run, daemon=True)
@@ -170,7 +170,7 @@ def test_a_worker_says_at_once_that_it_stops() -> None:
     worker.stop()
     until(lambda: [one.stopping for one in store.workers()] == [True])
     done.set()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert store.workers() == []
 
 
@@ -183,7 +183,7 @@ def test_what_a_worker_did_last_is_not_lost() -> None:
     thread.start()
     until(lambda: worker.stats.completed == 1)
     worker.stop()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert [one.completed for one in store.activity()] == [1]
 
 

@@ -16,6 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 from logged import logged
+from waiting import PATIENCE
 from automate_kernel import Kernel
 from automate_kernel.connectors import Connector
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, TemplateError
@@ -668,7 +669,7 @@ def test_imports_that_ask_for_plugins_do_not_lock_each_other_out(install: Instal
         def arrive():
             if (me := threading.get_ident()) not in arrived:
                 arrived.add(me)
-                barrier.wait(5)
+                barrier.wait(20)
     """
     install(
         "crossed",
@@ -694,7 +695,7 @@ def test_imports_that_ask_for_plugins_do_not_lock_each_other_out(install: Instal
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(2 * PATIENCE)
     assert len(outcomes) == 2, "a thread hangs"
 
 
@@ -713,14 +714,14 @@ def test_many_threads_get_one_class(install: Install) -> None:
     got: list[object] = []
 
     def ask() -> None:
-        start.wait(5)
+        start.wait(PATIENCE)
         got.append(registry.get("ping"))
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(2 * PATIENCE)
     try:
         assert len(got) == 8
         assert len(set(got)) == 1

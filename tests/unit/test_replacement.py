@@ -210,5 +210,5 @@ def test_a_running_worker_calls_the_fake(kernel: Kernel) -> None:
         assert output() == {"saved": 1}
     finally:
         worker.stop()
-        thread.join(10)
+        thread.join(30)
     assert [one.call.step_id for one in orders.made] == ["a"]
