@@ -228,17 +228,16 @@ class Bench:
 
         Returns the most that were in flight, and its memory at 10 % of them and at the end.
         """
-        most, early = 0, 0.0
+        early = 0.0
         deadline = time.monotonic() + _WATCHED_SECONDS
         while (count := self.counter.count) < items:
             if time.monotonic() > deadline:
                 raise FailedError(f"{count:,} of {items:,} were handled")
-            most = max(most, self.counter.begun - count)
             if count >= items / 10 and not early:
                 early = resident_mb(pid)
             time.sleep(_SAMPLE_SECONDS)
         late = resident_mb(pid)
-        return most, early or late, late
+        return self.counter.most_at_once, early or late, late
 
     @staticmethod
     def _claimed(entrant: Entrant, what: str) -> str:

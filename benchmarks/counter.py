@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 SLOTS = 8
-_COUNT, _FIRST, _LAST, _BEGUN, _READY = range(5)
-_CELLS = 5
+_COUNT, _FIRST, _LAST, _BEGUN, _MOST, _READY = range(6)
+_CELLS = 6
 _GO = SLOTS * _CELLS
 
 
@@ -39,9 +39,9 @@ class Counter:
         return sum(self._all(_COUNT))
 
     @property
-    def begun(self) -> int:
-        """How many handlers have begun; only those that wait say so."""
-        return sum(self._all(_BEGUN))
+    def most_at_once(self) -> int:
+        """How many handlers one worker had in flight, at most; only those that wait count."""
+        return max(self._all(_MOST))
 
     @property
     def first(self) -> int:
@@ -89,6 +89,8 @@ def begin() -> None:
     """Count a handler that begins and will wait."""
     with _lock:
         _cells[_BEGUN] += 1
+        # Here, and not by who looks at it now and then: it may be over before the next look.
+        _cells[_MOST] = max(_cells[_MOST], _cells[_BEGUN] - _cells[_COUNT])
 
 
 def waiting(seconds: float) -> Callable[[Any], Awaitable[None]]:
