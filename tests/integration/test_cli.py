@@ -8,6 +8,7 @@ import os
 import shlex
 import sqlite3
 import sys
+import threading
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 from command_line import CliRunner
 
 from automate_kernel.cli.app import app
+from automate_kernel.cli.commands import events
 from automate_kernel.outbox import Backoff
 from automate_kernel.storage import TABLES
 
@@ -116,6 +118,50 @@ def test_run_with_store_leaves_the_execution_in_the_database(project) -> None:
     assert "│ ✓ send" in shown or "✓ send" in shown
     assert '"total": 120' in shown
     assert project.data("executions", "show", stored["id"])["output"] == {"sum": 120}
+
+
+def test_run_waits_for_what_else_it_has_begun(project, monkeypatch) -> None:
+    """However long that takes: left behind it would run again, once its lease has ended."""
+    both, shown, happened = threading.Barrier(2, timeout=60), threading.Event(), list[str]()
+    join, show = threading.Thread.join, events._show
+
+    def joined(thread: threading.Thread, timeout: float | None = None) -> None:
+        # Whoever waits for so many seconds has waited for them.
+        join(thread, 0 if timeout and thread.name == "automate-worker" else timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", joined)
+
+    def look(*given) -> None:
+        happened.append("shown")
+        shown.set()
+        show(*given)
+
+    monkeypatch.setattr(events, "_show", look)
+
+    def slow(item) -> None:
+        both.wait()
+        shown.wait(0.5)
+        happened.append("done")
+
+    def configure(kernel) -> None:
+        kernel.handler("slow")(slow)
+
+        @kernel.action("cliapp_shop.total")
+        def total(lines: list[int]) -> int:
+            both.wait()
+            return sum(lines)
+
+        @kernel.action("cliapp_shop.send")
+        def send(text: str, token: str) -> str:
+            return text
+
+    shop = ModuleType("cliapp_shop")
+    shop.automate_configure = configure
+    monkeypatch.setitem(sys.modules, "cliapp_shop", shop)
+    item_id = project.store().enqueue("slow")
+    project.run("run", "order-notify", "--event", "-", "--store", input=EVENT)
+    assert happened == ["done", "shown"]
+    assert project.store().get(item_id).status.value == "COMPLETED"
 
 
 def test_run_writes_to_no_database_of_an_app_unless_it_may(project) -> None:

@@ -122,9 +122,15 @@ def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
 
 
 def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Execution:
-    worker = kernel.worker(poll_seconds=_LOOK_SECONDS)
-    thread = threading.Thread(target=worker.run, name="automate-worker", daemon=True)
-    thread.start()
+    worker, over = kernel.worker(poll_seconds=_LOOK_SECONDS), threading.Event()
+
+    def work() -> None:
+        try:
+            worker.run()
+        finally:
+            over.set()
+
+    threading.Thread(target=work, name="automate-worker", daemon=True).start()
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     ended = False
     try:
@@ -138,9 +144,15 @@ def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Exec
             if ended or time.monotonic() >= deadline:
                 break
     finally:
-        # The lease of an execution that goes on is handed back: another worker takes it on.
+        # The lease of an execution that goes on is handed back: another worker takes it on. What
+        # else is due there and has begun has the time that a worker gives it.
         worker.stop(abandon=not ended)
-        thread.join(10)
+        try:
+            over.wait()
+        except KeyboardInterrupt:
+            worker.stop(abandon=True)
+            over.wait()
+            raise
     if not ended:
         raise WorkFailedError(
             ErrorCodes.DEADLINE_EXCEEDED, f"it has not ended within {timeout:g} seconds"
