@@ -42,7 +42,7 @@ from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.operations.spec import OperationSpec, decorating, operation_from_function
 from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import check_text
+from automate_kernel.outbox.item import ItemStatus, check_text
 from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labelled_ids
 from automate_kernel.plugins import Plugins, parts
 from automate_kernel.polls.poller import Poller, Polls
@@ -1180,8 +1180,9 @@ class Kernel:
         Start *workflow*, run until it has ended, and return the execution.
 
         Other items that are due are left alone, unless it has to wait: for a retry, or because its
-        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*. It is
-        not handed on to others: a step whose action isn't known here fails.
+        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*; and a
+        worker that goes on with it meanwhile is waited for, for as many seconds. It is not handed
+        on to others: a step whose action isn't known here fails.
         """
         name, payload = self._named_workflow(workflow, payload)
         event = manual_event(name, payload)
@@ -1238,11 +1239,29 @@ class Kernel:
             return begun
         execution = self.executions.get(execution_id)
         if execution is not None and not execution.status.finished:
-            self.run_until_idle(patience=patience)
-            execution = self.executions.get(execution_id)
+            execution = self._waited_for(execution, patience)
         if execution is None:
             raise AutomateError(ErrorCodes.DATA_LOSS, f"execution {execution_id} is gone")
         return execution
+
+    def _waited_for(self, execution: Execution, patience: float) -> Execution | None:
+        """Run what is due until an execution has ended, or nobody goes on with it."""
+        until, pause = time.monotonic() + patience, 0.01
+        item_id = execution.item_id or ""
+        item = self.outbox.get(item_id)
+        while True:
+            self.run_until_idle(patience=patience)
+            before, item = item, self.outbox.get(item_id)
+            found = self.executions.get(execution.id)
+            patience = until - time.monotonic()
+            if found is None or found.status.finished or patience <= 0:
+                return found
+            if item is not None and item.status is ItemStatus.RUNNING:
+                # A worker has taken it: at its own pace, and more seldom the longer it takes.
+                time.sleep(min(pause, patience))
+                pause = min(1.0, 2 * pause)
+            elif item == before:
+                return found
 
     def _send_notices(self, call: Callable[..., Any] = lambda send, *given: send(*given)) -> None:
         """Send the signals of what ended otherwise than in a worker's hands, by way of *call*."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from waiting import PATIENCE, until
+from waiting import PATIENCE, Gate, until
 from workers import working
 from automate_kernel import Kernel
 from automate_kernel.storage.tables import WAIT
@@ -235,6 +235,35 @@ def test_run_waits_as_long_as_it_may(kernel: Kernel) -> None:
     assert kernel.run("short").status is ExecutionStatus.COMPLETED
     assert kernel.run("long", patience=5).status is ExecutionStatus.RUNNING
     assert kernel.run("endless").status is ExecutionStatus.RUNNING
+
+
+def test_run_waits_for_the_worker_that_goes_on_with_it(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had to wait is whoever's that looks first: the caller has its end all the same."""
+    began, go, looks = Gate(), Gate(), list[Any]()
+    real = kernel.run_until_idle
+
+    @kernel.action
+    def work() -> None:
+        began.set()
+        go.pass_()
+
+    def look(**options: Any) -> Any:
+        began.pass_()  # a worker was first
+        looks.append(real(**options))
+        if len(looks) == 2:
+            go.set()
+        return looks[-1]
+
+    add(kernel, "shared", {"id": "nap", "sleep": "1ms"}, {"id": "work", "action": "work"})
+    monkeypatch.setattr(kernel, "run_until_idle", look)
+    with working(kernel):
+        try:
+            found = kernel.run("shared")
+        finally:
+            go.set()
+    assert found.status is ExecutionStatus.COMPLETED
 
 
 def test_a_sub_workflow_that_is_not_saved_yet_is_not_missed(
