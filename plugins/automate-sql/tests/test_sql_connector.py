@@ -348,6 +348,28 @@ def test_a_call_that_is_left_as_it_connects_gives_its_connection_back(
     assert "garbage collector" not in caplog.text
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_a_call_that_is_left_as_it_gets_its_place_goes_no_further(sqlite_url, make, turns):
+    """On Python before 3.12 it did, for as long as its statement took, and wrote."""
+    connector = make(f"sqlite+aiosqlite{sqlite_url[6:]}", pool_size=1).connector("sql")
+    pool_of = connector._database._pool
+
+    async def left():
+        async with pool_of().place(time.monotonic() + 60):
+            task = asyncio.create_task(connector.query("SELECT 1 AS n", {}))
+            while not pool_of()._places._waiters:
+                await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await connector.query("SELECT 1 AS n", {})).row_count == 1
+        await connector.close()
+
+    asyncio.run(left())
+
+
 def test_a_wrong_statement_is_not_tried_again(database, make):
     kernel = make(database[0])
     for text in ("SELECT nothing FROM item", "SELECT * FROM nowhere", "SELECT FROM WHERE"):

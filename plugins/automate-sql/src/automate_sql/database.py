@@ -126,14 +126,21 @@ class _Pool:
     @contextlib.asynccontextmanager
     async def place(self, deadline: float) -> AsyncIterator[None]:
         """Wait for a place until *deadline*."""
+        acquiring = asyncio.ensure_future(self._places.acquire())
         try:
-            await asyncio.wait_for(self._places.acquire(), _left(deadline))
-        except asyncio.TimeoutError:
+            # Not wait_for, which before Python 3.12 goes on if it is cancelled as it has ended.
+            await asyncio.wait({acquiring}, timeout=_left(deadline))
+        except asyncio.CancelledError:
+            if not acquiring.cancel():
+                self._places.release()
+            raise
+        if not acquiring.done():
+            acquiring.cancel()
             raise AutomateError(
                 ErrorCodes.RESOURCE_EXHAUSTED,
                 f"all {self.config.pool_size} connections were in use until the time was over",
                 hint="raise pool_size",
-            ) from None
+            )
         try:
             yield
         finally:
