@@ -892,6 +892,30 @@ def test_a_blocked_event_loop_does_not_block_the_stop(
     go.set()
 
 
+def test_a_stop_without_grace_waits_until_what_has_ended_is_recorded(
+    store: RowsOutboxStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the process ends before the commit, and work that is done is done again."""
+    recording, ended = Gate(), Gate()
+    early: list[bool] = []
+    acknowledge = store.acknowledge
+
+    def slowly(worker_id: str, outcomes: Sequence[Outcome]) -> set[str]:
+        recording.set()
+        early.append(ended.wait(0.5))
+        return acknowledge(worker_id, outcomes)
+
+    monkeypatch.setattr(store, "acknowledge", slowly)
+    item_id = store.enqueue("k")
+    run = running(store, Handler("k", lambda one: None), grace_seconds=0.0)
+    recording.pass_()
+    run.stopped()
+    ended.set()
+    assert early == [False]
+    assert item(store, item_id).status is ItemStatus.COMPLETED
+    assert run.worker.in_flight == 0
+
+
 def test_stopping_in_a_signal_handler(store: RowsOutboxStore) -> None:
     """A worker on the main thread is stopped by a signal."""
     worker = Worker(store, [Handler("k", lambda one: None)], poll_seconds=600.0)

@@ -54,6 +54,9 @@ logger: logging.Logger = get_logger(__name__)
 
 _SHORTEST_POLL = 0.02
 _SOON = 1.0
+# So long, at least, a stop waits for a database that is slow to record what has ended. The grace is
+# for what still runs, and may be none.
+_RECORD_SECONDS = 10.0
 
 
 class Claimer:
@@ -441,7 +444,7 @@ class Worker:
         for pool in self._pools:
             pool.stop()
         self._acknowledger.stop()
-        threads[0].join(self.grace_seconds)
+        threads[0].join(max(self.grace_seconds, _RECORD_SECONDS))
         self._finished.set()
         for thread in threads[1:]:
             thread.join(5)
