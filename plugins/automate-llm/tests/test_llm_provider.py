@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from llm_support import CITY, SECRET, calls, completion, kernel_for, says, scrip
 from automate_kernel import AutomateError, ConfigError, Kernel, ProviderContext
 from automate_kernel.testing import ProviderContract
 from automate_llm import LlmProvider
+from automate_llm.http_client import _until
 
 
 class TestLlmProvider(ProviderContract):
@@ -286,3 +288,31 @@ def test_an_answer_that_breaks_off_is_told_as_that():
     assert execution.error_code == "UNAVAILABLE"
     assert "broke off after 10 characters" in execution.error, execution.error
     assert execution.step("s").progress["value"]["text"] == "Once upon "
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_call_that_is_left_as_an_answer_comes_is_over(turns):
+    """On Python before 3.12 it read on, to the end of the answer."""
+
+    async def left() -> None:
+        answer = asyncio.get_running_loop().create_future()
+
+        async def ask() -> None:
+            await answer
+
+        async def read() -> None:
+            await _until(asyncio.get_running_loop().time() + 60, ask())
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(read())
+        for _ in range(9):
+            await asyncio.sleep(0)
+        answer.set_result(None)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert task.cancelled()
+
+    asyncio.run(left())

@@ -18,6 +18,8 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
+import anyio
+
 from automate_kernel import AutomateError, ErrorCodes
 from automate_kernel.secrets.wire_log import guard_loggers, quiet
 
@@ -209,8 +211,11 @@ def _problem(response: Any) -> AutomateError | None:
 async def _until(deadline: float, work: Awaitable[T]) -> T:
     left = deadline - asyncio.get_running_loop().time()
     try:
-        return await asyncio.wait_for(work, max(left, 0.0))
-    except (asyncio.TimeoutError, TimeoutError):
+        # Not wait_for, which before Python 3.12 has it done by another task, goes on if it is
+        # cancelled as that ends, and may leave a generator that is still running.
+        with anyio.fail_after(max(left, 0.0)):
+            return await work
+    except TimeoutError:
         raise AutomateError(
             ErrorCodes.DEADLINE_EXCEEDED,
             "the service's answer took too long",
