@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from waiting import PATIENCE, until
+from waiting import PATIENCE, Gate, until
 from automate_kernel import Kernel
 from automate_kernel.outbox import Activity, NewItem, RowsOutboxStore, WorkerInfo, percentile
 from automate_kernel.worker import Handler, Worker
@@ -17,6 +17,8 @@ from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.outbox.statistics import FIRST, LAST, bucket_of, upper_bound
 from automate_kernel.monitoring.overview import ThrottledStats, Increments, Observer
 from automate_kernel.worker.in_flight import Task
+from automate_kernel.worker.liveness import Liveness
+from automate_kernel.worker.reporter import Reporter
 from automate_kernel.outbox.queries import OutboxStats
 from automate_kernel.outbox.item import Outcome
 from automate_kernel.storage import MemoryStorage
@@ -171,6 +173,32 @@ def test_a_worker_says_at_once_that_it_stops() -> None:
     until(lambda: [one.stopping for one in store.workers()] == [True])
     done.set()
     thread.join(PATIENCE)
+    assert store.workers() == []
+
+
+def test_a_report_that_comes_late_lists_no_worker_that_has_ended() -> None:
+    """A stop waits for it for seconds alone, and a locked database may keep it for longer."""
+    begun, left = Gate(), Gate()
+
+    class Late(RowsOutboxStore):
+        def report(self, worker: WorkerInfo, activity: ActivityLog) -> None:
+            begun.set()
+            left.pass_()
+            super().report(worker, activity)
+
+        def leave(self, worker_id: str) -> None:
+            super().leave(worker_id)
+            left.set()
+
+    store = Late(MemoryStorage())
+    about = WorkerInfo("w", "host", 1, None, None)
+    reporter = Reporter(store, lambda: about, ActivityLog(), Liveness())
+    thread = threading.Thread(target=reporter.report, daemon=True)
+    thread.start()
+    begun.pass_()
+    reporter.end()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
     assert store.workers() == []
 
 

@@ -38,6 +38,7 @@ class Reporter:
         self._liveness, self._also_report = liveness, also_report
         self._last: tuple[Any, ...] | None = None
         self._failing: set[Callable[..., object]] = set()
+        self._ended = False
 
     def report(self) -> None:
         """Write a report, unless nothing has changed since a moment ago."""
@@ -52,6 +53,8 @@ class Reporter:
                 return
         if self._try(self._store.report, about.id, about, self._activity):
             self._last = (now, *state)
+            if self._ended:  # meanwhile, as nobody waits for this for long: nobody is to be listed
+                self._try(self._store.leave, about.id, about.id)
 
     def report_stop(self) -> None:
         """Write a report if the worker has begun to stop, and none says so yet."""
@@ -72,7 +75,7 @@ class Reporter:
 
     def end(self) -> None:
         """Write the last report, and take the worker off the list."""
-        about = self._about()
+        about, self._ended = self._about(), True
         if self._also_report is not None:
             self._try(self._also_report, about.id, about.id)
         try:
