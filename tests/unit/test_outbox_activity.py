@@ -20,7 +20,7 @@ from automate_kernel.worker.in_flight import Task
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.reporter import Reporter
 from automate_kernel.outbox.queries import OutboxStats
-from automate_kernel.outbox.item import Outcome
+from automate_kernel.outbox.item import Outcome, OutboxItem
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
 
@@ -162,13 +162,18 @@ def test_a_worker_is_listed_while_it_runs() -> None:
 
 def test_a_worker_says_at_once_that_it_stops() -> None:
     """Who waits for its end sees that it is coming, however long its next report would take."""
-    store, done = RowsOutboxStore(MemoryStorage()), threading.Event()
-    held = Handler("k", lambda item: done.wait(PATIENCE))
-    worker = Worker(store, [held], report_seconds=3600)
+    store, begun, done = RowsOutboxStore(MemoryStorage()), Gate(), Gate()
+
+    def handle(item: OutboxItem) -> None:
+        begun.set()
+        done.pass_()
+
+    worker = Worker(store, [Handler("k", handle)], report_seconds=3600)
     store.enqueue("k")
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
-    until(lambda: [one.stopping for one in store.workers()] == [False] and worker.in_flight)
+    begun.pass_()  # what has not begun is handed back, and the worker is gone
+    until(lambda: [one.stopping for one in store.workers()] == [False])
     worker.stop()
     until(lambda: [one.stopping for one in store.workers()] == [True])
     done.set()
