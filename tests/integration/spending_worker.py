@@ -21,7 +21,9 @@ from automate_sqlalchemy import SqlAlchemyStorage
 
 def main() -> None:
     url, ledger, dies = sys.argv[1], sys.argv[2], sys.argv[3] == "dies"
-    budgets = Budgets(SqlAlchemyStorage(sa.create_engine(url)))
+    # SQLite gives up after five seconds, in which a busy machine may let others alone come first.
+    patient = {"timeout": 60} if url.startswith("sqlite") else {}
+    budgets = Budgets(SqlAlchemyStorage(sa.create_engine(url, connect_args=patient)))
     budget = SpendingLimit(name="llm", limits={"tokens": 1_000}, tenant_id="acme")
     for calls in sys.stdin:
         refused = 0

@@ -44,7 +44,10 @@ PARENT = {
 
 
 def open_kernel(url: str) -> Kernel:
-    kernel = Kernel(SqlAlchemyStorage(sa.create_engine(url)), discover=False, secrets={})
+    # SQLite gives up after five seconds, in which a busy machine may let others alone come first.
+    patient = {"timeout": 60} if url.startswith("sqlite") else {}
+    engine = sa.create_engine(url, connect_args=patient)
+    kernel = Kernel(SqlAlchemyStorage(engine), discover=False, secrets={})
 
     @kernel.action
     def note() -> None:
