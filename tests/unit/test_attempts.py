@@ -198,7 +198,7 @@ def test_a_call_that_a_worker_gave_back_may_be_repeated(kernel: Kernel) -> None:
     add(kernel, {"id": "a", "action": "work"}, {"id": "b", "action": "work"})
     with working(kernel, grace_seconds=0.0):
         one = kernel.start("flow")
-        until(lambda: kernel.executions.attempts(one))
+        until(lambda: calls and kernel.executions.attempts(one))
     kernel.run_until_idle()
     assert calls == [("a", 1, False), ("a", 1, True), ("b", 1, False)]
 
