@@ -95,7 +95,7 @@ from automate_kernel.workflows.engine.questions import NOTICE
 from automate_kernel.workflows.engine.runner import Runner
 from automate_kernel.workflows.engine.schedule import Schedules, Ticker
 from automate_kernel.workflows.engine.starts import keyed_execution_id
-from automate_kernel.workflows.engine.stored import ADVANCE
+from automate_kernel.workflows.engine.stored import ADVANCE, going_items
 from automate_kernel.workflows.engine.waits import (
     EVENT,
     SENT,
@@ -1180,9 +1180,9 @@ class Kernel:
         Start *workflow*, run until it has ended, and return the execution.
 
         Other items that are due are left alone, unless it has to wait: for a retry, or because its
-        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*; and a
-        worker that goes on with it meanwhile is waited for, for as many seconds. It is not handed
-        on to others: a step whose action isn't known here fails.
+        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*. A
+        worker that goes on with it, or with a sub-workflow of it, has as much time. It is not
+        handed on to others: a step whose action isn't known here fails.
         """
         name, payload = self._named_workflow(workflow, payload)
         event = manual_event(name, payload)
@@ -1247,20 +1247,20 @@ class Kernel:
     def _waited_for(self, execution: Execution, patience: float) -> Execution | None:
         """Run what is due until an execution has ended, or nobody goes on with it."""
         until, pause = time.monotonic() + patience, 0.01
-        item_id = execution.item_id or ""
-        item = self.outbox.get(item_id)
+        items: list[dict[str, Any]] = []
         while True:
             self.run_until_idle(patience=patience)
-            before, item = item, self.outbox.get(item_id)
+            with self.storage.begin(atomic=False) as rows:
+                before, items = items, going_items(rows, execution.id)
             found = self.executions.get(execution.id)
             patience = until - time.monotonic()
             if found is None or found.status.finished or patience <= 0:
                 return found
-            if item is not None and item.status is ItemStatus.RUNNING:
-                # A worker has taken it: at its own pace, and more seldom the longer it takes.
+            if any(item["status"] == ItemStatus.RUNNING for item in items):
+                # A worker has taken one: at its own pace, and more seldom the longer it takes.
                 time.sleep(min(pause, patience))
                 pause = min(1.0, 2 * pause)
-            elif item == before:
+            elif items == before:
                 return found
 
     def _send_notices(self, call: Callable[..., Any] = lambda send, *given: send(*given)) -> None:

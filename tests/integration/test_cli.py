@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import sqlite3
 import sys
 import threading
@@ -162,6 +163,48 @@ def test_run_waits_for_what_else_it_has_begun(project, monkeypatch) -> None:
     project.run("run", "order-notify", "--event", "-", "--store", input=EVENT)
     assert happened == ["done", "shown"]
     assert project.store().get(item_id).status.value == "COMPLETED"
+
+
+def test_who_does_not_wait_for_what_else_was_begun_sees_what_was_asked_for(
+    project, monkeypatch
+) -> None:
+    """Ctrl-C hands the rest back, and the execution that has ended is shown."""
+    both, asked, over = threading.Barrier(2, timeout=60), threading.Event(), threading.Event()
+    tell = events.Progress.still_at_others
+
+    def told(progress: events.Progress) -> None:
+        tell(progress)
+        asked.set()
+
+    monkeypatch.setattr(events.Progress, "still_at_others", told)
+
+    def slow(item) -> None:
+        both.wait()
+        assert asked.wait(60)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        over.wait(60)
+
+    def configure(kernel) -> None:
+        kernel.handler("slow")(slow)
+
+        @kernel.action("cliapp_shop.total")
+        def total(lines: list[int]) -> int:
+            both.wait()
+            return sum(lines)
+
+        @kernel.action("cliapp_shop.send")
+        def send(text: str, token: str) -> str:
+            return text
+
+    shop = ModuleType("cliapp_shop")
+    shop.automate_configure = configure
+    monkeypatch.setitem(sys.modules, "cliapp_shop", shop)
+    item_id = project.store().enqueue("slow")
+    done = project.run("run", "order-notify", "--event", "-", "--store", input=EVENT)
+    over.set()
+    assert "order-notify COMPLETED" in done.stdout
+    assert "Ctrl-C hands it back" in done.stderr
+    assert project.store().get(item_id).status.value == "PENDING"
 
 
 def test_run_writes_to_no_database_of_an_app_unless_it_may(project) -> None:

@@ -372,7 +372,8 @@ def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
     assert {step: attempts[step] for step in ("total", "reserve")} == {
         step: killed["attempts_before"][step] for step in ("total", "reserve")
     }
-    assert attempts["reserve"] >= 3 and attempts["invoice"] >= 2
+    assert attempts["reserve"] >= 3
+    assert attempts["invoice"] > killed["attempts_before"]["invoice"] >= 1
     (item,) = (each for each in told["items"] if each["id"] == order["item_id"])
     # The error names who lost it last: after the killed one nobody did, or the step ran again.
     assert attempts["notify"] == 1 or killed["worker"] not in item["last_error"]

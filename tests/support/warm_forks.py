@@ -70,8 +70,8 @@ def run(
             try:
                 return int(answers.readline())
             except TimeoutError:
-                os.kill(pid, signal.SIGABRT)  # see `faulthandler` below
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(ProcessLookupError, TimeoutError):
+                    os.kill(pid, signal.SIGABRT)  # see `faulthandler` below
                     connection.settimeout(10)
                     connection.recv(1)
                 text = f"{shlex.join(arguments)} did not end within {seconds:.0f} s"
@@ -87,7 +87,10 @@ def ended(
 ) -> tuple[int, str, str]:  # fmt: skip
     """How the program ended, as of `run`, what it printed, and its errors."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        printed = lambda: [file.seek(0) or file.read() for file in (output, errors)]  # noqa: E731
+
+        def printed() -> list[str]:
+            return [str(file.seek(0) or file.read()) for file in (output, errors)]
+
         try:
             code = run(
                 address, arguments, environment, output, errors, folder=folder, seconds=seconds

@@ -995,7 +995,7 @@ def test_code_that_is_blocked_and_then_fails_ends(kernel: Kernel) -> None:
     @kernel.workflow
     async def blocking(ctx: WorkflowContext) -> str:
         blocked.set()
-        assert free.wait(20)
+        assert free.wait(2 * PATIENCE)
         raise SystemExit(3)
 
     @kernel.workflow

@@ -237,8 +237,9 @@ def test_run_waits_as_long_as_it_may(kernel: Kernel) -> None:
     assert kernel.run("endless").status is ExecutionStatus.RUNNING
 
 
+@pytest.mark.parametrize("below", [False, True])
 def test_run_waits_for_the_worker_that_goes_on_with_it(
-    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, below: bool
 ) -> None:
     """What had to wait is whoever's that looks first: the caller has its end all the same."""
     began, go, looks = Gate(), Gate(), list[Any]()
@@ -256,7 +257,11 @@ def test_run_waits_for_the_worker_that_goes_on_with_it(
             go.set()
         return looks[-1]
 
-    add(kernel, "shared", {"id": "nap", "sleep": "1ms"}, {"id": "work", "action": "work"})
+    nap, rest = {"id": "nap", "sleep": "1ms"}, {"id": "work", "action": "work"}
+    if below:
+        add(kernel, "sub", rest)
+        rest = {"id": "rest", "workflow": "sub"}
+    add(kernel, "shared", nap, rest)
     monkeypatch.setattr(kernel, "run_until_idle", look)
     with working(kernel):
         try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import nullcontext
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from automate_aws import ParameterStoreBackend, SecretsManagerBackend
+from automate_aws import ParameterStoreBackend, SecretsManagerBackend, parameter_lock
 from automate_aws.parameter_lock import ParameterLock
 from automate_aws.secret_names import parse_key
 from aws_support import REGION, SECRET_KEY, Aws
@@ -186,7 +188,9 @@ def test_no_failure_falls_through(kind: Any, manner: str, expected: type[SecretE
     assert SECRET_KEY not in str(caught.value)
 
 
-def test_the_lock_of_a_process_that_died_is_free_after_its_lease(aws: Aws):
+def test_the_lock_of_a_process_that_died_is_free_after_its_lease(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+):
     name = f"/{aws.name}/lock"
     aws.clients.call("ssm", "put_parameter", Name=name, Value="held dead", Type="String")
     with (
@@ -194,23 +198,33 @@ def test_the_lock_of_a_process_that_died_is_free_after_its_lease(aws: Aws):
         ParameterLock(aws.clients, name, wait_seconds=0, sleep=lambda _: None).held(),
     ):
         raise AssertionError("it got the lock")
-    with ParameterLock(aws.clients, name, lease_seconds=-5, wait_seconds=0).held():
+    now = parameter_lock._now_of
+    monkeypatch.setattr(
+        parameter_lock, "_now_of", lambda answer: now(answer) + timedelta(seconds=61)
+    )
+    with ParameterLock(aws.clients, name, wait_seconds=0).held():
         pass
 
 
-def test_a_lock_whose_lease_ran_out_while_it_was_got_is_not_freed(aws: Aws):
-    """The lease runs from the write. Its answer came late, and the lock may be another's by now."""
+@pytest.mark.parametrize("late", [20, 61])
+def test_the_lease_of_a_lock_runs_from_its_write(aws: Aws, late: int):
+    """Where the answer came late, the lock may be another's: it is not freed, or not even had."""
     name, now = f"/{aws.name}/lock", [0.0]
+
+    def passes(seconds: float) -> None:
+        now[0] += seconds
 
     class Late:
         def call(self, service: str, method: str, **given: Any) -> Any:
             answer = aws.clients.call(service, method, **given)
             if method == "put_parameter":
-                now[0] += 58
+                passes(late)
             return answer
 
-    with ParameterLock(Late(), name, clock=lambda: now[0]).held():  # type: ignore[arg-type]
-        pass
+    lock = ParameterLock(Late(), name, sleep=passes, clock=lambda: now[0])  # type: ignore[arg-type]
+    with pytest.raises(SecretUnavailableError) if late == 61 else nullcontext(), lock.held():
+        assert late == 20
+        passes(38)
     state = ParameterLock(aws.clients, name)._state()
     assert state is not None and not state.free
 

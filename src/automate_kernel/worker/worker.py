@@ -229,7 +229,8 @@ class Worker:
     claim. Without NOTIFY it looks for work at least every *poll_seconds*. Leases are renewed every
     *heartbeat_seconds*, a third of the lease by default. *periodic_tasks* run beside the work.
 
-    After `stop` it finishes the running items, for at most *grace_seconds*, then hands them back.
+    After `stop` it finishes the running items, for at most *grace_seconds*, then hands them back. A
+    database that is slow to record what has ended has ten seconds at least.
 
     *describe* turns an error into the text that is stored and logged. *redact* takes secrets out
     of its traceback. Every *report_seconds* the worker writes its state and its `activity` to the

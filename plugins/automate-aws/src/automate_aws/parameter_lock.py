@@ -81,7 +81,7 @@ class ParameterLock:
         while True:
             # Before the write, whose answer may be late.
             since = self.clock()
-            if self._tried():
+            if self._tried() and self.clock() - since < self.lease_seconds:
                 return since
             if self.clock() > until:
                 raise self._taken()

@@ -148,11 +148,14 @@ def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Exec
         # else is due there and has begun has the time that a worker gives it.
         worker.stop(abandon=not ended)
         try:
+            if not over.wait(_LOOK_SECONDS):
+                progress.still_at_others()
             over.wait()
         except KeyboardInterrupt:
             worker.stop(abandon=True)
             over.wait()
-            raise
+            if not ended:
+                raise
     if not ended:
         raise WorkFailedError(
             ErrorCodes.DEADLINE_EXCEEDED, f"it has not ended within {timeout:g} seconds"
@@ -202,6 +205,10 @@ class Progress:
     def __exit__(self, *exc: object) -> None:
         for signal, receiver in self._receivers:
             signal.disconnect(receiver, sender=self._kernel)
+
+    def still_at_others(self) -> None:
+        """Say that the execution has ended, and what is waited for."""
+        self._out.note("waiting for what else has begun here; Ctrl-C hands it back")
 
     def _own(self, show: Callable[..., None]) -> Callable[..., None]:
         def receive(sender: Any, execution: Execution, **more: Any) -> None:

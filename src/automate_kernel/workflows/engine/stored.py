@@ -202,6 +202,20 @@ def stored_error(failed: Execution | StepRun) -> tuple[str | None, str | None, s
     )
 
 
+def going_items(rows: Rows, execution_id: str) -> list[Row]:
+    """Return the items, as far as a claim changes them, of an execution and its sub-workflows."""
+    items: list[Row] = []
+    which = Where("id", "eq", execution_id)
+    columns = ("id", "status", "lease_token", "next_attempt_at", "updated_at")
+    while found := rows.select(
+        EXECUTION, [which, Where("status", "in", LIVE)], columns=("id", "item_id")
+    ):
+        its = [row["item_id"] for row in found if row["item_id"] is not None]
+        items += rows.select(OUTBOX, [Where("id", "in", its)], order_by=("id",), columns=columns)
+        which = Where("parent_id", "in", [row["id"] for row in found])
+    return items
+
+
 def step_runs(rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
     """Read the steps of executions, by the execution's id, in the order in which they began."""
     where = [Where("execution_id", "in", list(execution_ids))]

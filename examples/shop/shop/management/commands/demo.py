@@ -109,7 +109,7 @@ def _wait_for_answer(port: int, running: list[subprocess.Popen[bytes]]) -> None:
     while time.monotonic() < deadline:
         _check(running)
         with contextlib.suppress(urllib.error.URLError, OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=START_SECONDS).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30).close()
             return
         time.sleep(0.1)
     raise CommandError("The web server does not answer.")
