@@ -122,7 +122,10 @@ def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
 
 
 def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Execution:
-    worker, over = kernel.worker(poll_seconds=_LOOK_SECONDS), threading.Event()
+    from automate_kernel.worker.worker import Flag
+
+    # Ctrl-C ends the wait for it, also if it comes right before that.
+    worker, over = kernel.worker(poll_seconds=_LOOK_SECONDS), Flag()
 
     def work() -> None:
         try:
