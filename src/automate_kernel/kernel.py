@@ -55,7 +55,7 @@ from automate_kernel.secrets.handles import masked, reveal, secret_keys
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.secrets.signing import Signer
-from automate_kernel.storage import MemoryStorage, Rows, Storage
+from automate_kernel.storage import MemoryStorage, Row, Rows, Storage
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.storage.output_store import OutputStore
@@ -1247,7 +1247,7 @@ class Kernel:
     def _waited_for(self, execution: Execution, patience: float) -> Execution | None:
         """Run what is due until an execution has ended, or nobody goes on with it."""
         until, pause = time.monotonic() + patience, 0.01
-        items: list[dict[str, Any]] = []
+        items: list[Row] = []
         while True:
             self.run_until_idle(patience=patience)
             with self.storage.begin(atomic=False) as rows:

@@ -121,9 +121,34 @@ def test_run_with_store_leaves_the_execution_in_the_database(project) -> None:
     assert project.data("executions", "show", stored["id"])["output"] == {"sum": 120}
 
 
+def begin_beside(slow, monkeypatch) -> None:
+    """Let items of the kind `slow` begin before the workflow's first step ends."""
+    both = threading.Barrier(2, timeout=60)
+
+    def begin(item) -> None:
+        both.wait()
+        slow(item)
+
+    def configure(kernel) -> None:
+        kernel.handler("slow")(begin)
+
+        @kernel.action("cliapp_shop.total")
+        def total(lines: list[int]) -> int:
+            both.wait()
+            return sum(lines)
+
+        @kernel.action("cliapp_shop.send")
+        def send(text: str, token: str) -> str:
+            return text
+
+    shop = ModuleType("cliapp_shop")
+    shop.automate_configure = configure
+    monkeypatch.setitem(sys.modules, "cliapp_shop", shop)
+
+
 def test_run_waits_for_what_else_it_has_begun(project, monkeypatch) -> None:
     """However long that takes: left behind it would run again, once its lease has ended."""
-    both, shown, happened = threading.Barrier(2, timeout=60), threading.Event(), list[str]()
+    shown, happened = threading.Event(), list[str]()
     join, show = threading.Thread.join, events._show
 
     def joined(thread: threading.Thread, timeout: float | None = None) -> None:
@@ -140,25 +165,10 @@ def test_run_waits_for_what_else_it_has_begun(project, monkeypatch) -> None:
     monkeypatch.setattr(events, "_show", look)
 
     def slow(item) -> None:
-        both.wait()
         shown.wait(0.5)
         happened.append("done")
 
-    def configure(kernel) -> None:
-        kernel.handler("slow")(slow)
-
-        @kernel.action("cliapp_shop.total")
-        def total(lines: list[int]) -> int:
-            both.wait()
-            return sum(lines)
-
-        @kernel.action("cliapp_shop.send")
-        def send(text: str, token: str) -> str:
-            return text
-
-    shop = ModuleType("cliapp_shop")
-    shop.automate_configure = configure
-    monkeypatch.setitem(sys.modules, "cliapp_shop", shop)
+    begin_beside(slow, monkeypatch)
     item_id = project.store().enqueue("slow")
     project.run("run", "order-notify", "--event", "-", "--store", input=EVENT)
     assert happened == ["done", "shown"]
@@ -169,41 +179,26 @@ def test_who_does_not_wait_for_what_else_was_begun_sees_what_was_asked_for(
     project, monkeypatch
 ) -> None:
     """Ctrl-C hands the rest back, and the execution that has ended is shown."""
-    both, asked, over = threading.Barrier(2, timeout=60), threading.Event(), threading.Event()
-    tell = events.Progress.still_at_others
+    asked, over = threading.Event(), threading.Event()
+    tell = events.Progress.waits_for
 
-    def told(progress: events.Progress) -> None:
-        tell(progress)
+    def told(progress: events.Progress, others: int) -> None:
+        tell(progress, others)
         asked.set()
 
-    monkeypatch.setattr(events.Progress, "still_at_others", told)
+    monkeypatch.setattr(events.Progress, "waits_for", told)
 
     def slow(item) -> None:
-        both.wait()
         assert asked.wait(60)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         over.wait(60)
 
-    def configure(kernel) -> None:
-        kernel.handler("slow")(slow)
-
-        @kernel.action("cliapp_shop.total")
-        def total(lines: list[int]) -> int:
-            both.wait()
-            return sum(lines)
-
-        @kernel.action("cliapp_shop.send")
-        def send(text: str, token: str) -> str:
-            return text
-
-    shop = ModuleType("cliapp_shop")
-    shop.automate_configure = configure
-    monkeypatch.setitem(sys.modules, "cliapp_shop", shop)
+    begin_beside(slow, monkeypatch)
     item_id = project.store().enqueue("slow")
     done = project.run("run", "order-notify", "--event", "-", "--store", input=EVENT)
     over.set()
     assert "order-notify COMPLETED" in done.stdout
-    assert "Ctrl-C hands it back" in done.stderr
+    assert "waiting for what else has begun, 1 item; Ctrl-C hands it back" in done.stderr
     assert project.store().get(item_id).status.value == "PENDING"
 
 

@@ -88,8 +88,10 @@ def ended(
     """How the program ended, as of `run`, what it printed, and its errors."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
 
-        def printed() -> list[str]:
-            return [str(file.seek(0) or file.read()) for file in (output, errors)]
+        def printed() -> Iterator[str]:
+            for file in (output, errors):
+                file.seek(0)
+                yield file.read()
 
         try:
             code = run(

@@ -15,11 +15,12 @@ from automate_kernel import signals
 from automate_kernel.cli import records
 from automate_kernel.cli.command import Commands, Context, WorkFailedError
 from automate_kernel.cli.inputs import argument, flag, option
-from automate_kernel.cli.output import Output, as_json, seconds
+from automate_kernel.cli.output import Output, as_json, counted, seconds
 from automate_kernel.cli.records import step_name
 from automate_kernel.cli.session import require_shared
 from automate_kernel.command_input import duration_input, json_input, label_input, payload_input
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.storage import MemoryStorage
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def run(
     """
     Put one event through a workflow, and show its steps as they run.
 
-    Actions are really called. Without --store nothing is kept, and no database is needed. Exits
-    with 1 if the workflow fails.
+    Actions are really called. Without --store nothing is kept, and no database is needed. With it,
+    what else has begun by the workflow's end is waited for, as by a worker; Ctrl-C hands that back.
+    Exits with 1 if the workflow fails.
     """
     from automate_kernel.workflows.events import triggering_event
 
@@ -151,8 +153,10 @@ def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Exec
         # else is due there and has begun has the time that a worker gives it.
         worker.stop(abandon=not ended)
         try:
-            if not over.wait(_LOOK_SECONDS):
-                progress.still_at_others()
+            if ended and not over.wait(_LOOK_SECONDS):
+                running = kernel.outbox.find(status=ItemStatus.RUNNING, limit=1000)
+                # Its own end is stored with the execution's.
+                progress.waits_for(sum(one.lease_owner == worker.worker_id for one in running))
             over.wait()
         except KeyboardInterrupt:
             worker.stop(abandon=True)
@@ -209,9 +213,11 @@ class Progress:
         for signal, receiver in self._receivers:
             signal.disconnect(receiver, sender=self._kernel)
 
-    def still_at_others(self) -> None:
-        """Say that the execution has ended, and what is waited for."""
-        self._out.note("waiting for what else has begun here; Ctrl-C hands it back")
+    def waits_for(self, others: int) -> None:
+        """Say how many *others* are waited for, though the execution has ended."""
+        if others:
+            begun = f"what else has begun, {counted(others)}"
+            self._out.note(f"waiting for {begun}; Ctrl-C hands it back")
 
     def _own(self, show: Callable[..., None]) -> Callable[..., None]:
         def receive(sender: Any, execution: Execution, **more: Any) -> None:
