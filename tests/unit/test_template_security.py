@@ -6,11 +6,29 @@ import sys
 import threading
 import time
 import tracemalloc
+from dataclasses import dataclass
+from datetime import date, timedelta
+from datetime import time as time_of_day
+from types import (
+    AsyncGeneratorType,
+    CodeType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    GeneratorType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+    TracebackType,
+)
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
+from jinja2.runtime import Context, LoopContext, Macro, Undefined
+from jinja2.utils import Namespace
 
 from automate_kernel.errors import TemplateError
 from automate_kernel.secrets import Sealed, SecretRef
@@ -21,16 +39,21 @@ from automate_kernel.templates import (
     TemplateContext,
     TemplateEngine,
 )
+from automate_kernel.templates.limits import Budget
+from automate_kernel.templates.members import LOOP_METHODS, Method
 
 registry = FilterRegistry()
 engine = TemplateEngine(registry)
 
 
+@dataclass
 class Host:
     """What a careless filter might hand to a template."""
 
-    field = "visible"
-    _private = "hidden"
+    field: str = "visible"
+    _private: str = "hidden"
+    other: Any = print
+    undeclared = "hidden"
 
     def delete(self) -> str:
         return "deleted"
@@ -39,6 +62,24 @@ class Host:
 @registry.register("host")
 def host(value: Any) -> Host:
     return Host()
+
+
+@registry.register("stream")
+def stream(value: Any) -> Any:
+    yield value
+
+
+@registry.register("frame")
+def frame(value: Any) -> Any:
+    return sys._getframe()
+
+
+@registry.register("failed")
+def failed(value: Any) -> Any:
+    try:
+        raise LookupError(value)
+    except LookupError as error:
+        return error
 
 
 @registry.register("show")
@@ -72,6 +113,25 @@ ESCAPES = [
     "{{ (event.payload.text.upper).__func__ }}",
     "{{ event.get.__self__ }}",
     "{{ event.get.function }}",
+    *(
+        f"{{{{ ({value}).{name} }}}}"
+        for value in (
+            "event.payload.list | map('string')",
+            "event.payload.list | unique",
+            "event | items",
+            "event.payload.text | reverse",
+            "1 | stream",
+        )
+        for name in ("gi_frame", "gi_code", "gi_running", "gi_yieldfrom")
+    ),
+    "{{ (event.payload.list | map('string')).gi_frame.f_globals['__file__'] }}",
+    "{{ (event.payload.list | map('string'))['gi_frame'] }}",
+    "{{ [event.payload.list | map('string')] | map(attribute='gi_frame.f_code') | list }}",
+    "{{ [1 | stream] | map(attribute='gi_frame') | list }}",
+    "{{ event.items().mapping }}",
+    "{{ (1 | failed).__traceback__ }}{{ (1 | failed).args }}",
+    "{{ (1 | frame).f_globals }}",
+    "{{ (1 | frame).f_builtins }}",
     "{{ event.get.owner }}",
     "{{ range.__init__ }}",
     "{{ range }}",
@@ -109,6 +169,8 @@ ESCAPES = [
     "{{ '%s' | format(event.get) | length }}{{ event.get.__name__ }}",
     "{{ (1 | host)._private }}",
     "{{ (1 | host).delete() }}",
+    "{{ (1 | host).other }}",
+    "{{ (1 | host).undeclared }}",
     "{{ (1 | host)['delete']() }}",
     "{{ (1 | host).delete }}",
     "{{ (1 | host).__class__ }}",
@@ -221,8 +283,92 @@ def test_the_sandbox_holds(text):
 
 
 def test_fields_of_what_a_filter_gives_are_readable():
-    """But nothing that is code."""
+    """Those that a dataclass or a named tuple declares; but nothing that is code."""
     assert engine.compile("{{ (1 | host).field }}").render(CONTEXT) == "visible"
+    groups = "{% for g in [{'a': 1}] | groupby('a') %}{{ g.grouper }}{{ g.list[0].a }}{% endfor %}"
+    assert engine.compile(groups).render(CONTEXT) == "11"
+
+
+def test_fields_of_times_and_ranges_are_readable():
+    """And so is the length of a time that has passed."""
+    text = (
+        "{% set t = '2024-02-03T04:05:06.000007Z' | to_datetime %}{% set d = t - (0 | to_datetime) %}"
+        "{{ t.year }} {{ t.month }} {{ t.day }} {{ t.hour }} {{ t.minute }} {{ t.second }} "
+        "{{ t.microsecond }} {{ d.days }} {{ d.seconds }} {{ range(1, 9, 2).stop }} {{ t.date().day }}"
+    )
+    assert engine.compile(text).render(CONTEXT) == "2024 2 3 4 5 6 7 19756 14706 9 3"
+
+
+# Templates whose first piece is each kind of value that a template can make.
+_ITEMS = "[{'a': 'x', 'n': 1}, {'a': 'y', 'n': 2}]"
+MAKERS = [
+    *(f"{{{{ {value} }}}}" for value in (
+        "1", "1.5", "true", "none", "'x'", "(1, 'x')", "[1]", "{'a': 1}", "event", "range(3)",
+        "event.items()", "event.keys()", "event.values()", "event.get", "'x'.upper", "range",
+        "namespace(a=1)", "namespace", "missing", "event.missing", "item", "sealed",
+        "1 | host", "1 | stream", "1 | frame", "1 | failed", "env.REGION", "event.payload.list[1:3]",
+        "0 | to_datetime", "(0 | to_datetime).date()", "(0 | to_datetime) - (0 | to_datetime)",
+        "'x'.partition('y')", "'a b'.split()", f"({_ITEMS} | groupby('a'))[0]",
+        f"{_ITEMS} | map('upper')", f"{_ITEMS} | map(attribute='a')", f"{_ITEMS} | unique",
+        f"{_ITEMS} | selectattr('n')", f"{_ITEMS} | rejectattr('n')", f"{_ITEMS} | select",
+        f"{_ITEMS} | reject", f"{_ITEMS} | reverse", "event | items", "event | dictsort",
+        "'x' | reverse", "[] | first", "[] | max", "'x' | b64encode", "'1' | from_json",
+        f"{_ITEMS} | select | map(attribute='a') | unique",
+    )),
+    *("{% for x in [1] %}{{ " + value + " }}{% endfor %}" for value in (
+        "loop", "loop.cycle", "loop.changed", "loop.nextitem", "loop.previtem",
+    )),
+    "{% macro m(x) %}{{ varargs }}{{ caller }}{% endmacro %}{{ m }}",
+    "{% set n = namespace(a=1) %}{% for x in [1] %}{% set n.a = loop %}{% endfor %}{{ n.a }}",
+]  # fmt: skip
+_DATA = (str, bytes, int, float, bool, type(None), list, tuple, dict)
+_TIMES = (date, time_of_day, timedelta, Host, SecretRef, Sealed)
+
+
+def _made(text: str) -> Any:
+    """Return the value itself that the template *text* makes, before it becomes JSON or text."""
+    sandbox = engine.sandbox()
+    tree = sandbox.parse(text)
+    sandbox.checked(tree, secrets=True)
+    scope = sandbox.scope(sandbox.variables(CONTEXT), Budget(Limits()))
+    pieces = sandbox.from_string(tree).root_render_func(scope)
+    return next(piece for piece in pieces if type(piece) is not str or piece)
+
+
+_NAMES = {
+    name
+    for kind in (
+        object, type, str, dict, list, GeneratorType, FrameType, CodeType, FunctionType, MethodType,
+        ModuleType, TracebackType, LoopContext, Macro, Namespace, Undefined, Context, Method,
+        MappingProxyType, Exception, staticmethod, property, memoryview, map,
+        *map(type, [iter([1]), {}.keys(), {}.items()]), AsyncGeneratorType, CoroutineType,
+    )
+    for name in dir(kind)
+} | {"environment", "eval_ctx", "parent", "vars", "exported_vars", "name", "function", "owner"}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MAKERS)
+def test_from_no_value_does_an_attribute_lead_out(text):
+    """Each name that any of Python's and Jinja's objects has, on all that is reached, by . and []."""
+    sandbox = engine.sandbox()
+    seen: list[Any] = []
+    pending = [_made(text)]
+    while pending and len(seen) < 200:
+        value = pending.pop()
+        if any(value is other for other in seen):
+            continue
+        seen.append(value)
+        for name in _NAMES | set(dir(type(value))):
+            for look in (sandbox.getattr, sandbox.getitem):
+                try:
+                    found = look(value, name)
+                except (TemplateError, UndefinedError):
+                    continue
+                if isinstance(found, (Undefined, Method)):
+                    continue
+                bound = getattr(found, "__func__", None) in LOOP_METHODS
+                assert bound or isinstance(found, (*_DATA, *_TIMES)), (name, found)
+                pending.append(found)
 
 
 # --- secrets -----------------------------------------------------------------------------------

@@ -258,19 +258,21 @@ class CountedItems:
         self._budget = budget
 
     def __iter__(self) -> Iterator[Any]:
-        spend = self._budget.spend
-        for item in self._items:
-            spend()
-            yield item
+        # No generator: its frame would lead from a template to the process.
+        return map(self._count, self._items)
+
+    def _count(self, item: Any) -> Any:
+        self._budget.spend()
+        return item
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __reversed__(self) -> Iterator[Any]:
-        return iter(CountedItems(reversed(self._items), self._budget))
+        return map(self._count, reversed(self._items))
 
     def __bool__(self) -> bool:
-        return True  # a generator has no length, and is not empty for that
+        return True  # an iterator has no length, and is not empty for that
 
 
 Cost = Callable[..., float]

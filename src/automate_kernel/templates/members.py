@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from functools import partial
 from types import ModuleType
@@ -123,6 +123,14 @@ _METHODS: tuple[tuple[type, dict[str, tuple[Callable[..., Any], Cost]]], ...] = 
     (timedelta, _priced(timedelta, "total_seconds", FREE)),
     (time, _priced(time, "isoformat", linear(1))),
 )
+# Data alone: all that isn't listed, as a frame of an iterator, is out of reach.
+_FIELDS: tuple[tuple[type, frozenset[str]], ...] = (
+    (date, frozenset({"year", "month", "day"})),
+    (datetime, frozenset({"hour", "minute", "second", "microsecond", "fold"})),
+    (time, frozenset({"hour", "minute", "second", "microsecond", "fold"})),
+    (timedelta, frozenset({"days", "seconds", "microseconds"})),
+    (range, frozenset({"start", "stop", "step"})),
+)
 _LOOP = frozenset({
     "changed", "cycle", "depth", "depth0", "first", "index", "index0", "last", "length",
     "nextitem", "previtem", "revindex", "revindex0",
@@ -139,13 +147,19 @@ def member(obj: Any, name: str) -> Any:
                 return Method(name, *found, obj)
     if isinstance(obj, LoopContext):
         return getattr(obj, name) if name in _LOOP else None
+    value = getattr(obj, name, None) if _is_field(obj, name) else None
+    return None if callable(value) else value
+
+
+def _is_field(obj: Any, name: str) -> bool:
+    """Return True if *name* is a field that templates may read: of a time, or of a filter's."""
     if name.startswith("_") or isinstance(obj, (*INNER, SecretRef, Sealed)):
-        return None
-    if type(obj) in _PLAIN:
-        return None
-    # A date's year, or a field of a filter's result. Code is out of reach.
-    value = getattr(obj, name, None)
-    return None if callable(value) or isinstance(value, ModuleType) else value
+        return False
+    if isinstance(obj, tuple):  # a named one, as groupby gives
+        return name in getattr(type(obj), "_fields", ())
+    if is_dataclass(obj):
+        return any(name == each.name for each in fields(obj))
+    return any(isinstance(obj, kind) and name in names for kind, names in _FIELDS)
 
 
 def _add(budget: Budget, left: Any, right: Any) -> Any:
