@@ -2,13 +2,16 @@
 
 import base64
 from email import message_from_bytes
+from email.message import EmailMessage
 from email.policy import default
 
 import pytest
 from automate_kernel import AutomateError
 from automate_mail.addresses import parse_address
+from automate_mail.approval import ApprovalRequest
+from automate_mail.headers import WIRE, require_own_headers
 from automate_mail.imap import encoded_name, quoted
-from automate_mail.letter import Letter, posting_of
+from automate_mail.letter import Attachment, Letter, posting_of
 from automate_mail.reading import message_of, summary_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +39,172 @@ def test_a_header_can_not_be_injected(field, end):
     assert caught.value.code == "INVALID_ARGUMENT"
 
 
+INJECTION = "=0D=0AX-Evil=3A_1=0D=0A=0D=0ANew_body"
+ENCODED_WORDS = {
+    "q": f"=?utf-8?q?a{INJECTION}?=",
+    "b": "=?utf-8?b?YQ0KWC1FdmlsOiAxDQoNCk5ldyBib2R5?=",
+    "language": f"=?utf-8*en?Q?a{INJECTION}?=",
+    "latin": f"=?iso-8859-1?q?=E4{INJECTION}?=",
+    "two": "=?utf-8?q?a=0D?= =?utf-8?q?=0AX-Evil=3A_1?=",
+    "amid": f"Tea =?utf-8?q?a{INJECTION}?= and cake",
+    "twice": "=?utf-8?q?=3D=3Futf-8=3Fq=3Fa=3D0D=3D0AX-Evil=3D3A=5F1=3F=3D?=",
+}
+
+
+def headers(raw):
+    """Every header of every part, as this Python reads them."""
+    parts = message_from_bytes(raw, policy=default).walk()
+    return [(name, str(value)) for part in parts for name, value in part.items()]
+
+
+@pytest.mark.parametrize("word", list(ENCODED_WORDS))
+@pytest.mark.parametrize(
+    "field",
+    ["subject", "re", "to", "quoted", "cc", "reply_to", "sender", "filename", "in_reply_to",
+     "references", "to_local", "title"],
+)  # fmt: skip
+def test_encoded_words_add_no_header(field, word):
+    """A program reads what was given, or the mail is refused."""
+    text, sender, file, filename = ENCODED_WORDS[word], USER, "x.txt", None
+    letter = {"to": ["a@b.example"], "text": "Our body", "html": "<p>Our body</p>"}
+    display = f"{text} <c@d.example>"
+    match field:
+        case "subject":
+            letter["subject"] = text
+        case "re":
+            letter["subject"] = f"Re: {text}"
+        case "to" | "cc":
+            letter[field] = [display]
+        case "quoted":
+            letter["to"] = [f'"{text}" <c@d.example>']
+        case "reply_to":
+            letter["reply_to"] = display
+        case "to_local":
+            letter["to"] = [f"{text}@b.example"]
+        case "sender":
+            sender = display
+        case "filename":
+            file = filename = f"{text}.pdf"
+        case "in_reply_to":
+            letter["in_reply_to"] = f"<{text}@b.example>"
+        case "references":
+            letter["references"] = [f"<{text}@b.example>"]
+    letter["attachments"] = [{"filename": file, "base64": "AAE="}]
+    try:
+        made = Letter.model_validate(letter)
+        if field == "title":
+            asked = {"to": USER, "title": text, "link": "https://shop.example/a"}
+            made = ApprovalRequest.model_validate(asked).letter()
+        raw = posting_of(made, sender, key="k", files_from=None, limit=100_000).content
+    except ValidationError:
+        assert field in {"in_reply_to", "references", "to_local"}
+        return
+    assert b"\nX-Evil" not in raw
+    found = headers(raw)
+    assert {name for name, _ in found} <= {
+        "From", "To", "Cc", "Reply-To", "Subject", "Date", "Message-ID", "MIME-Version",
+        "Content-Type", "Content-Transfer-Encoding", "Content-Disposition",
+    }  # fmt: skip
+    assert not [value for _, value in found if set(value) & set("\r\n")]
+    message = message_from_bytes(raw, policy=default)
+    assert message.get_body(("plain",)).get_content().split("\r\n") == [*made.text.split("\n"), ""]
+    if field in {"subject", "re"}:
+        assert message["Subject"] == letter["subject"]
+    if filename is not None:
+        assert [part.get_filename() for part in message.iter_attachments()] == [filename]
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("subject", {"subject": "a\r\nX-Evil: 1"}),
+        ("subject", {"subject": "=?utf-8?q?a=0Db?=\n"}),
+        ("in_reply_to", {"in_reply_to": "<a@b>\r\nX-Evil: 1"}),
+        ("in_reply_to", {"in_reply_to": "<a\u00a0b@c>"}),
+        ("references", {"references": ["<=?utf-8?q?a=0Ab?=@c>"]}),
+        ("references", {"references": ["<a@b>\r\n\r\nNew body"]}),
+        ("filename", {"filename": "a\r\nX-Evil: 1"}),
+        ("filename", {"filename": "a\udc80b"}),
+        ("content_type", {"content_type": "text/plain\r\nX-Evil: 1"}),
+        ("content_type", {"content_type": "text/=?utf-8?q?a=0D=0AX-Evil=3A_1?="}),
+    ],
+    ids=lambda each: None if isinstance(each, str) else ascii(*each.values()),
+)
+def test_the_finished_mail_is_looked_at_whatever_was_checked_before(field, change):
+    """As if a check of a field were missing."""
+    given = {"filename": "x.txt", "base64": "AAE=", "path": None, "content_type": "text/plain"}
+    given |= {name: value for name, value in change.items() if name in given}
+    attachment = Attachment.model_construct(**given)
+    letter = {"to": ["a@b.example"], "text": "x", "attachments": [attachment], **change}
+    with pytest.raises(AutomateError, match=rf"^{field}: |^{field}\b") as caught:
+        posting_of(Letter.model_construct(**letter), USER, key="k", files_from=None, limit=100_000)
+    assert caught.value.code == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    ("field", "old", "new"),
+    [
+        ("subject", b"Subject: Tea", b"Subject: Tea\r\nX-Evil: 1"),
+        ("subject", b"Subject: Tea", b"Subject: Tea\r\n\r\nNew body"),
+        ("to", b"To: a@b.example", b"To: a@b.example, evil@there.example"),
+        ("filename", b'"x.txt"', b'"x.txt"\r\nX-Evil: 1'),
+        ("filename", b'"x.txt"', b'"y.txt"'),
+        ("mime_version", b"MIME-Version: 1.0", b"MIME-Version: 1.0\r\nBcc: evil@there.example"),
+    ],
+)
+def test_a_header_that_nobody_set_is_found_in_each_part(field, old, new):
+    message = EmailMessage(policy=WIRE)
+    message["To"], message["Subject"] = "a@b.example", "Tea"
+    message.set_content("Hello")
+    message.add_attachment(b"x", "text", "plain", disposition='attachment; filename="x.txt"')
+    raw = message.as_bytes()
+    require_own_headers(message, raw)
+    assert old in raw
+    with pytest.raises(AutomateError, match=f"^INVALID_ARGUMENT: {field}:|^{field}:"):
+        require_own_headers(message, raw.replace(old, new, 1))
+
+
+def test_a_file_on_a_disk_may_have_any_name(tmp_path):
+    (tmp_path / "a\r\nX-Evil: 1").write_text("x")
+    letter = {"to": ["a@b.example"], "text": "x", "attachments": [{"path": "a\r\nX-Evil: 1"}]}
+    with pytest.raises(AutomateError, match="filename"):
+        posted(letter, files_from=str(tmp_path))
+    letter["attachments"][0]["filename"] = "a.txt"
+    posted(letter, files_from=str(tmp_path))
+
+
+def test_a_mail_of_anybody_can_be_answered():
+    """Its subject, names and identifiers are the sender's, in what they become and in what not."""
+    raw = (
+        b"From: =?utf-8?q?Bob=0D=0AX-Evil=3A_1=00=7F?= <bob@there.example>\r\n"
+        b"Subject: =?utf-8?b?YQ0KWC1FdmlsOiAxAAE=?= =?utf-8?q?=E2=80=A8=ED=A0=80?=\r\n"
+        b"Message-ID: <=?utf-8?q?a=0D=0AX-Evil=3A_1?=@there.example>\r\n"
+        b"In-Reply-To: Your message of Tuesday\r\n"
+        b"References: <1@there.example> nonsense <=?utf-8?q?=0A?=@x> <2@there.example>\r\n\r\n"
+    )
+    found = summary_of("INBOX", 1, b"1 (UID 5)", raw)
+    assert (found.message_id, found.in_reply_to) == (None, None)
+    assert found.references == ["<1@there.example>", "<2@there.example>"]
+    answer = {
+        "to": [f"{found.sender_name} <{found.sender}>"],
+        "subject": f"Re: {found.subject}",
+        "references": found.references,
+        "in_reply_to": found.message_id,
+        "text": "Hello",
+    }
+    read = message_from_bytes(posted(answer).content, policy=default)
+    assert read["Subject"].startswith("Re: a X-Evil: 1")
+    assert "X-Evil" not in read.keys()
+
+
+def test_an_approval_is_asked_for_whatever_its_title_holds():
+    title = "Refund\x00 order\u2028 7\x85?\r\nBcc: evil@there.example"
+    asked = {"to": USER, "title": title, "link": "https://shop.example/a"}
+    letter = ApprovalRequest.model_validate(asked).letter()
+    assert letter.subject == "Refund order 7 ? Bcc: evil@there.example"
+    posted(letter.model_dump())
+
+
 @given(
     subject=st.text(max_size=300),
     name=st.text(max_size=100),
@@ -53,6 +222,7 @@ def test_whatever_is_accepted_comes_back_and_adds_no_header(subject, name, text,
         posting = posted(letter)
     except ValidationError:
         return
+    assert posting.content.isascii()
     assert all(len(line) < 998 for line in posting.content.split(b"\r\n"))
     assert b"\n" not in posting.content.replace(b"\r\n", b"")
     message = message_from_bytes(posting.content, policy=default)
@@ -60,7 +230,9 @@ def test_whatever_is_accepted_comes_back_and_adds_no_header(subject, name, text,
         ["From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type"]
     )
     assert message["To"].addresses[0].addr_spec == "a@b.example"
-    assert message["Subject"].split() == subject.split()
+    assert message["Subject"] == subject
+    assert message["To"].addresses[0].display_name == parse_address(letter["to"][0]).display_name
+    assert [part.get_filename() for part in message.iter_attachments()] == [filename]
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from email.headerregistry import Address
 from typing import Annotated
+from unicodedata import category
 
 from pydantic import AfterValidator, Field
 
@@ -21,9 +21,19 @@ _LONGEST_LOCAL, _LONGEST_ADDRESS = 64, 254
 
 def one_line(text: str) -> str:
     """Return *text* if it has no control character and no line break, as a header needs it."""
-    if any(unicodedata.category(char) in _BREAKING for char in text):
+    if any(category(char) in _BREAKING for char in text):
         raise ValueError("line breaks and control characters can't stand in a header")
     return text
+
+
+def spaced(text: str) -> str:
+    """Return *text* on one line: each line break, blank and control character as one space."""
+    return " ".join("".join(" " if category(c) in _BREAKING else c for c in text).split())
+
+
+def is_message_id(text: str) -> bool:
+    """Return True for ``<text@host>`` that no program reads as something else."""
+    return _MESSAGE_ID.fullmatch(text) is not None and "=?" not in text
 
 
 def parse_address(text: str) -> Address:
@@ -33,7 +43,8 @@ def parse_address(text: str) -> Address:
     name = (named["quoted"] or named["name"] or "").strip() if named else ""
     plain = named["address"] if named else text.strip()
     local, at, domain = plain.rpartition("@")
-    if not at or not _LOCAL.fullmatch(local) or len(local) > _LONGEST_LOCAL:
+    # A program that reads an address decodes encoded words (RFC 2047) in it as well.
+    if not at or "=?" in local or not _LOCAL.fullmatch(local) or len(local) > _LONGEST_LOCAL:
         raise ValueError("is no mail address: use a@b.example, or Name <a@b.example>")
     try:
         ascii_domain = domain.encode("idna").decode("ascii")
@@ -52,7 +63,7 @@ def _checked_address(text: str) -> str:
 
 
 def _checked_message_id(text: str) -> str:
-    if not _MESSAGE_ID.fullmatch(text):
+    if not is_message_id(text):
         raise ValueError("is no Message-ID: it looks like <text@host>")
     return text
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from automate_mail.addresses import HeaderText, MailAddress
+from automate_mail.addresses import HeaderText, MailAddress, spaced
 from automate_mail.letter import Letter
 
 
@@ -35,7 +35,6 @@ class ApprovalRequest(BaseModel):
 
     def letter(self, subject: HeaderText | None = None) -> Letter:
         """Return the mail that asks."""
-        title = " ".join(self.title.split())
         links = {"Approve": self.approve_link, "Reject": self.reject_link}
         choices = {name: link for name, link in links.items() if link} or {"Decide": self.link}
         note = "Each link opens a page that asks once more. It works until somebody has decided."
@@ -49,6 +48,6 @@ class ApprovalRequest(BaseModel):
         bodies = "".join(f'<p style="white-space: pre-line">{escape(p)}</p>' for p in paragraphs)
         html = f"<html><body>{bodies}<p>{buttons}</p><p>{escape(note)}</p></body></html>"
         text = "\n\n".join(lines)
-        subject = subject or title[:200]
+        subject = subject or spaced(self.title)[:200]
         content = {"to": [self.to], "subject": subject, "text": text, "html": html}
         return Letter.model_validate(content)

@@ -6,23 +6,27 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import localtime, make_msgid
+from email.utils import format_datetime, localtime, make_msgid
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_mail.addresses import HeaderText, MailAddress, MessageId, parse_address
+from automate_mail.addresses import HeaderText, MailAddress, MessageId, one_line, parse_address
+from automate_mail.headers import (
+    WIRE,
+    encoded_addresses,
+    encoded_attachment,
+    encoded_text,
+    folded,
+    refusing,
+    require_own_headers,
+)
 
 _CONTENT_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
-# 7bit, as not each server takes 8BITMIME. Headers are folded late: folded at 78, a long Message-ID
-# in References becomes an encoded word, and no mail program finds the thread.
-_BODY = SMTP.clone(cte_type="7bit")
-_WIRE = _BODY.clone(max_line_length=900)
 
 
 class Attachment(BaseModel):
@@ -31,7 +35,9 @@ class Attachment(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     filename: HeaderText | None = Field(None, description="Its name; a path has one by itself.")
-    content_type: str = Field("application/octet-stream", description="Its media type.")
+    content_type: str = Field(
+        "application/octet-stream", max_length=255, description="Its media type."
+    )
     base64: str | None = Field(None, description="Its content, in base64.")
     path: str | None = Field(None, description="Its path below the config's files_from.")
 
@@ -51,6 +57,11 @@ class Attachment(BaseModel):
         if self.path is None and not self.filename:
             raise ValueError("an attachment with base64 needs a filename")
         return self
+
+    def disposition(self) -> str:
+        """Return the header that names the file; a name on a disk may hold anything."""
+        with refusing("Content-Disposition"):
+            return encoded_attachment(one_line(self.filename or Path(self.path or "").name))
 
     def read(self, files_from: str | None, limit: int) -> bytes:
         """Return the content, at most *limit* bytes; raise ``INVALID_ARGUMENT`` otherwise."""
@@ -136,22 +147,10 @@ def posting_of(
     letter: Letter, sender: str, *, key: str | None, files_from: str | None, limit: int
 ) -> Posting:
     """Return the letter as bytes, at most *limit*. Nothing larger is put together on the way."""
-    message = EmailMessage(policy=_BODY)
-    message["From"] = parse_address(sender)
-    for name, addresses in (("To", letter.to), ("Cc", letter.cc)):
-        if addresses:
-            message[name] = [parse_address(each) for each in addresses]
-    if letter.reply_to:
-        message["Reply-To"] = parse_address(letter.reply_to)
-    message["Subject"] = letter.subject
-    message["Date"] = localtime()
+    message = EmailMessage(policy=WIRE)
     message_id = message_id_of(letter, sender, key)
-    message["Message-ID"] = message_id
-    if letter.in_reply_to:
-        message["In-Reply-To"] = letter.in_reply_to
-    thread = [*letter.references, *([letter.in_reply_to] if letter.in_reply_to else [])]
-    if thread:
-        message["References"] = " ".join(dict.fromkeys(thread))
+    for name, value in _headers(letter, sender, message_id):
+        message[name] = value
     left = limit - len(letter.text or "") - len(letter.html or "")
     if left < 0:
         raise too_large(limit)
@@ -160,12 +159,30 @@ def posting_of(
         content = each.read(files_from, left)
         left -= len(content)
         main, _, sub = each.content_type.partition("/")
-        name = each.filename or Path(each.path or "").name
-        message.add_attachment(content, maintype=main, subtype=sub, filename=name)
-    raw = message.as_bytes(policy=_WIRE)
+        message.add_attachment(content, maintype=main, subtype=sub, disposition=each.disposition())
+    raw = message.as_bytes()
+    require_own_headers(message, raw)
     if len(raw) > limit:
         raise too_large(limit)
     return Posting(parse_address(sender).addr_spec, letter.receivers(), message_id, raw)
+
+
+def _headers(letter: Letter, sender: str, message_id: str) -> Iterator[tuple[str, str]]:
+    addresses = {"From": [sender], "To": letter.to, "Cc": letter.cc}
+    addresses["Reply-To"] = [letter.reply_to] if letter.reply_to else []
+    for name, each in addresses.items():
+        if each:
+            with refusing(name):
+                value = encoded_addresses(map(parse_address, each))
+            yield name, value
+    yield "Subject", encoded_text(letter.subject)
+    yield "Date", format_datetime(localtime())
+    yield "Message-ID", message_id
+    if letter.in_reply_to:
+        yield "In-Reply-To", letter.in_reply_to
+    thread = [*letter.references, *([letter.in_reply_to] if letter.in_reply_to else [])]
+    if thread:
+        yield "References", folded(dict.fromkeys(thread))
 
 
 def too_large(limit: int) -> AutomateError:

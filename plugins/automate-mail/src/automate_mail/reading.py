@@ -15,11 +15,13 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_mail.addresses import is_message_id, spaced
 
 HEADERS = "BODY.PEEK[HEADER.FIELDS (FROM TO CC SUBJECT DATE MESSAGE-ID IN-REPLY-TO REFERENCES)]"
 SUMMARY = f"(UID FLAGS INTERNALDATE RFC822.SIZE {HEADERS})"
 
 _LONGEST_HEADER, _MOST_ADDRESSES, _MOST_PARTS = 2_000, 100, 200
+_MOST_IDS = 50  # an answer takes as many
 _UID = re.compile(rb"\bUID (\d{1,19})\b")
 _SIZE = re.compile(rb"\bRFC822\.SIZE (\d{1,19})\b")
 _FLAGS = re.compile(rb"\bFLAGS \(([^()]*)\)")
@@ -49,7 +51,7 @@ class Summary(BaseModel):
     mailbox: str = Field(description="The mailbox.")
     uid_validity: int = Field(description="The number under which `uid` counts.")
     uid: int = Field(description="The message's number in the mailbox.")
-    message_id: str | None = Field(description="Its Message-ID.")
+    message_id: str | None = Field(description="Its Message-ID, unless it is malformed.")
     in_reply_to: str | None = Field(description="The Message-ID that it answers.")
     references: list[str] = Field(description="The Message-IDs of its thread.")
     sender: str = Field(description="The address in From, which anybody can write.")
@@ -93,9 +95,9 @@ def summary_of(mailbox: str, validity: int, words: bytes, header: bytes) -> Summ
         mailbox=mailbox,
         uid_validity=validity,
         uid=int(uid[1]),
-        message_id=_text(message, "Message-ID").strip() or None,
-        in_reply_to=_text(message, "In-Reply-To").strip() or None,
-        references=_text(message, "References").split()[:_MOST_ADDRESSES],
+        message_id=_message_id(message, "Message-ID"),
+        in_reply_to=_message_id(message, "In-Reply-To"),
+        references=list(filter(is_message_id, _text(message, "References").split()))[-_MOST_IDS:],
         sender=names[0][1],
         sender_name=names[0][0],
         to=[address for _, address in _addresses(message, "To")],
@@ -172,6 +174,11 @@ def _text(message: Message, name: str) -> str:
     return _readable(_raw(message, name))
 
 
+def _message_id(message: Message, name: str) -> str | None:
+    text = _text(message, name)
+    return text if is_message_id(text) else None
+
+
 def _raw(message: Message, name: str) -> str:
     value = message.get(name)
     return " ".join(str(value).split())[:_LONGEST_HEADER] if value is not None else ""
@@ -182,7 +189,7 @@ def _readable(text: str) -> str:
     try:
         pieces = decode_header(text)
     except (HeaderParseError, ValueError):
-        return _storable(text)
+        return spaced(_storable(text))
     found = ""
     for piece, charset in pieces:
         if isinstance(piece, str):
@@ -192,7 +199,7 @@ def _readable(text: str) -> str:
             found += piece.decode(charset or "utf-8", "replace")
         except (LookupError, ValueError):
             found += piece.decode("utf-8", "replace")
-    return " ".join(_storable(found).split())
+    return spaced(_storable(found))
 
 
 def _storable(text: str) -> str:
