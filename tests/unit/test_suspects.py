@@ -193,6 +193,18 @@ def test_one_that_is_to_be_alone_waits_for_a_while(monkeypatch: pytest.MonkeyPat
     assert suspects.admit([task(2, 5, EXPIRED)], beside=3) != []
 
 
+def test_one_with_many_attempts_is_alone_before_it_takes_executions_along() -> None:
+    """An execution is given up after ten deaths: an event with fifty attempts shares nine."""
+    beside = [task(9, 50, EXPIRED), task(2, 10, EXPIRED)]
+    suspects = Suspects()
+    assert suspects.admit(beside, beside=1) == []
+    late = task(10, 50, EXPIRED)
+    assert suspects.admit([late]) == [late]
+    suspects.ended([(each, None) for each in beside])
+    assert suspects.admit([late]) == []
+    assert suspects.alone_seconds() > 0
+
+
 def test_one_that_takes_long_lets_others_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is new begins then; what may kill, too, waits for its end."""
     suspects, fresh, suspect = Suspects(), task(1, 5, None), task(2, 5, EXPIRED)

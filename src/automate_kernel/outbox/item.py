@@ -93,6 +93,13 @@ def redacted_json(value: Any, name: str, redact: Redaction, limit: int = MAX_PAY
 
 
 DEFAULT_MAX_ATTEMPTS = 5
+ACCEPTED_MAX_ATTEMPTS = 50
+"""
+The attempts of an item that begins or wakes executions.
+
+It runs for milliseconds beside whatever else its worker runs. So only an item that kills each of
+its workers spends so many, over hours.
+"""
 SECONDS_PER_PRIORITY = 3600
 # A priority moves the claim order by an hour per point, and a timestamp has to bear it.
 MAX_PRIORITY = 32_767

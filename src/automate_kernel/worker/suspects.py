@@ -17,8 +17,9 @@ from automate_kernel.outbox.item import (
 from automate_kernel.worker.in_flight import Ended, Task
 
 # One that is alone has seen at least two deaths. With fewer attempts two deaths are what its author
-# allows, and a power cut must not make many items go one after another.
-_LAST_ATTEMPT_LEAST = 3
+# allows, and a power cut must not make many items go one after another. However many attempts it
+# has, it is alone from the tenth on: an execution beside it is given up after so many deaths.
+_LAST_ATTEMPT_LEAST, _LAST_ATTEMPT_MOST = 3, 10
 # Those that wait for their place come back one by one, about so far apart and not much later.
 _WAIT_SECONDS, _LONGEST_WAIT = 0.05, 10.0
 # For so long one that is to be alone waits for the end of what runs beside it, and then all else
@@ -37,7 +38,8 @@ def is_suspect(item: OutboxItem) -> bool:
 
 
 def _is_alone(item: OutboxItem) -> bool:
-    return item.attempt_count >= max(item.max_attempts, _LAST_ATTEMPT_LEAST)
+    last = min(item.max_attempts, _LAST_ATTEMPT_MOST)
+    return item.attempt_count >= max(last, _LAST_ATTEMPT_LEAST)
 
 
 class Suspects:

@@ -8,7 +8,12 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, TypedDict
 
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import NewItem, bounded_seconds, seconds
+from automate_kernel.outbox.item import (
+    ACCEPTED_MAX_ATTEMPTS,
+    NewItem,
+    bounded_seconds,
+    seconds,
+)
 from automate_kernel.outbox.labels import Labels
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import Redaction, encode_json
@@ -74,6 +79,7 @@ def event_item(
         headers = {**(headers or {}), DELAY: bounded_seconds(delay)}
     if event_headers:
         body["headers"] = dict(event_headers)
+    options["max_attempts"] = ACCEPTED_MAX_ATTEMPTS
     return _NewEvent(EVENT, body, headers=headers or {}, **options)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox import NewItem
+from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, NewItem
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import EXECUTION
@@ -256,7 +256,12 @@ def cancel_items(execution: Execution, children: list[str]) -> list[NewItem]:
     """Return the item that cancels these *children* of an execution; none without children."""
     if not children:
         return []
-    return [NewItem(CANCEL, {"execution_ids": children}, tenant_id=execution.tenant_id)]
+    return [_cancel_item(execution, {"execution_ids": children})]
+
+
+def _cancel_item(execution: Execution, payload: dict[str, Any]) -> NewItem:
+    most = ACCEPTED_MAX_ATTEMPTS
+    return NewItem(CANCEL, payload, tenant_id=execution.tenant_id, max_attempts=most)
 
 
 def outside_items(rows: Rows, execution: Execution) -> list[NewItem]:
@@ -264,6 +269,5 @@ def outside_items(rows: Rows, execution: Execution) -> list[NewItem]:
     its = [Where("parent_id", "eq", execution.id)]
     items = end_items(execution)
     if rows.select(EXECUTION, its, limit=1, columns=("id",)):
-        payload = {"parent_id": execution.id}
-        items.append(NewItem(CANCEL, payload, tenant_id=execution.tenant_id))
+        items.append(_cancel_item(execution, {"parent_id": execution.id}))
     return items

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from automate_kernel.outbox import NewItem
+from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, NewItem
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json
 from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun
@@ -190,7 +190,8 @@ class _SignalItem(NewItem):
 
 def signal_item(key: str, event: Event, **options: Any) -> NewItem:
     """Return the outbox item that brings *event* to those that wait for *key*."""
-    return _SignalItem(SIGNAL, {"key": key, "event": event.to_json()}, **options)
+    payload = {"key": key, "event": event.to_json()}
+    return _SignalItem(SIGNAL, payload, max_attempts=ACCEPTED_MAX_ATTEMPTS, **options)
 
 
 def kept_signal_items(
@@ -209,5 +210,6 @@ def kept_signal_items(
         key = event_key(event.tenant_id, name, path, values[0])
         item_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{key}"))
         yield NewItem(
-            SIGNAL, {"key": key}, id=item_id, tenant_id=event.tenant_id, priority=priority
-        )
+            SIGNAL, {"key": key}, id=item_id, tenant_id=event.tenant_id, priority=priority,
+            max_attempts=ACCEPTED_MAX_ATTEMPTS,
+        )  # fmt: skip
