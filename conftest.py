@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -35,9 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Run single files in this process, where one can look on; leave folders to all cores."""
-    single = any(".py" in argument for argument in config.invocation_params.args)
-    return 0 if single else None
+    """Run single files in this process, where one can look on; folders on each core, and one more."""
+    if any(".py" in argument for argument in config.invocation_params.args):
+        return 0
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    # Half of their time tests wait for servers and processes.
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

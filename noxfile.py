@@ -169,7 +169,7 @@ def _pages() -> list[str]:
 def _install_lines(page: Path) -> list[list[str]]:
     """What `pip install` is told on the page, with names for what is in this repository."""
     # Not what the page makes itself: the runner installs that when it is there.
-    pattern = r"^\$ pip install (?!-e \./)(.+)$"
+    pattern = r"^\$ (?:.+ && )?pip install (?!-e \./|uv\b)(.+?)(?: && .+)?$"
     lines = re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE)
     named = [line.replace("./plugins/", "").replace('".[', '"automate-kernel[') for line in lines]
     return [shlex.split(line, comments=True) for line in named]

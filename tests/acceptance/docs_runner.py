@@ -390,13 +390,17 @@ def _require_extras(text: str) -> None:
         raise DocumentationError(f"automate-kernel has no extra {missing[0]!r}")
 
 
-def _runnable(command: str) -> str | None:
-    """The command to run here for one that a page shows; None if it was checked otherwise."""
-    command = command.removeprefix("python -m pip install uv && ").removeprefix("uv run ")
-    if command.startswith("python3 -m venv "):
+def _runnable(commands: str) -> str | None:
+    """The commands to run here for a line that a page shows; None if it was checked otherwise."""
+    return " && ".join(filter(None, map(_one_runnable, commands.split(" && ")))) or None
+
+
+def _one_runnable(command: str) -> str | None:
+    command = command.removeprefix("uv run ")
+    if command.startswith(("python3 -m venv ", ". .venv/")):
         return None  # we are in one
     words = shlex.split(command, comments=True)
-    if words[:2] in (["pip", "install"], ["uv", "add"], ["uv", "sync"]):
+    if words[:2] in (["pip", "install"], ["python", "-m", "pip"], ["uv", "add"], ["uv", "sync"]):
         for extra in re.findall(r"(?:automate-kernel|\.)\[([\w,-]+)\]", command):
             _require_extras(extra)
         return None

@@ -42,7 +42,8 @@ generate = _load("docs_generate", ROOT / "docs" / "generate.py")
 
 def _plugins_of(page: Path) -> list[Requirement]:
     """Return the plugins of ours that the page's install line asks for."""
-    found = re.search(r"^\$ (?:python -m )?pip install (.+)$", page.read_text(), re.MULTILINE)
+    line = r"^\$ (?:.+ && )?(?:python -m )?pip install (.+?)(?: && .+)?$"
+    found = re.search(line, page.read_text(), re.MULTILINE)
     words = found[1].replace("'", "").replace('"', "").split() if found else []
     asked = [Requirement(word) for word in words if re.match(r"automate-\w", word)]
     return [each for each in asked if each.name != "automate-kernel"]

@@ -26,7 +26,7 @@ PACKAGES = (ROOT, *PLUGINS)
         ("import automate_sqlalchemy", "sqlalchemy", "sqlalchemy"),
         ("import automate_django", "django", "django"),
         ("from automate_django.api import BaseAPIView", "rest_framework", "api"),
-        ("import automate_kernel.testing", "pytest", "testing"),
+        ("from automate_kernel.testing import ConnectorContract", "pytest", "testing"),
         ("import automate_kernel.monitoring.opentelemetry", "opentelemetry", "opentelemetry"),
     ],
 )
@@ -44,6 +44,22 @@ def test_an_import_without_its_extra_names_it(code, missing, extra):
     assert f"pip install 'automate-kernel[{extra}]'" in ran.stdout
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert extra in project["optional-dependencies"]
+
+
+def test_the_clock_and_the_kit_of_workflows_need_no_pytest():
+    """A script or a notebook skips time too, and `automate workflow test` is no part of pytest."""
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "from automate_kernel import Kernel\n"
+        "from automate_kernel.testing import FakeClock, WorkflowTest\n"
+        "kernel = Kernel(discover=False)\n"
+        "kernel.add_workflow({'name': 'w', 'trigger': {'type': 'manual'},"
+        " 'steps': [{'id': 'a', 'sleep': '30d'}]})\n"
+        "with WorkflowTest(kernel) as test:\n"
+        "    print(test.run('w').status.value, FakeClock().advance(60).minute)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["COMPLETED", "1"]
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)

@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.labels import Labels, checked_labels
-from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.codec import JsonText, json_text
 from automate_kernel.storage.values import Redaction, encode_json
 
 MAX_PROGRESS_BYTES = 4_000
-"""The most bytes of JSON that a call can report of itself."""
+"""The most bytes of JSON that a call can report of itself, value and message together."""
+
+_AROUND = len(json_text({"value": 0, "message": 0})) - len("00")
 
 T = TypeVar("T")
 
@@ -61,9 +63,10 @@ class CallReport:
 
     def report(self, value: Any, message: str | None) -> None:
         """Take the newest progress in; raises `PayloadError` if it can't be stored."""
+        around = _AROUND if message is not None else _AROUND + len("null")
         self.latest = encode_json(
-            {"value": value, "message": message}, "progress", MAX_PROGRESS_BYTES, inside=1,
-            redact=self._redact,
+            {"value": value, "message": message}, "progress", MAX_PROGRESS_BYTES + around,
+            inside=1, redact=self._redact,
         )  # fmt: skip
         self.hear()
 

@@ -28,6 +28,7 @@ MAX_PAYLOAD_BYTES = 1_000_000
 MAX_DEPTH = 100
 """The most lists and dicts in each other: any Python stack can read that."""
 _MOST = MAX_PAYLOAD_BYTES // 2
+_BYTES_OF_A_CHARACTER = 4  # at most, in UTF-8
 
 _LARGEST = 2**1023  # from here on other readers of JSON make it infinite
 # A number so long may be larger; the look-behind makes it look at a run of digits once. Every 50th
@@ -137,6 +138,20 @@ def encode_json(
     if redact is not None and redact.finds(text):
         # As it would be stored, so that no type of Python's hides anything.
         return encode_json(redact(json.loads(text)), name, limit, inside=inside)
+    return text
+
+
+def encode_around(
+    value: Any, payload: Any, *, inside: int = 1, redact: Redaction | None = None
+) -> JsonText:
+    """
+    Return *value*, which the kernel has put around the caller's *payload*, as `encode_json` does.
+
+    The payload alone counts against `MAX_PAYLOAD_BYTES`, and what is around it as much again.
+    """
+    text = encode_json(value, "payload", 2 * MAX_PAYLOAD_BYTES, inside=inside, redact=redact)
+    if len(text) * _BYTES_OF_A_CHARACTER > MAX_PAYLOAD_BYTES:
+        encode_json(payload, "payload", redact=redact)
     return text
 
 

@@ -11,7 +11,8 @@ runs all its tests against your implementation::
         def backend(self, known_key, known_value):
             return VaultBackend({known_key: known_value})
 
-They need pytest, which is why importing `automate_kernel` does not import them.
+The contracts need pytest: `pip install 'automate-kernel[testing]'`. `FakeClock` and
+`WorkflowTest` don't.
 """
 
 from __future__ import annotations
@@ -66,15 +67,12 @@ _HOME = {
 try:
     import pytest
 except ModuleNotFoundError:
-    raise ImportError(
-        "the contract suites need pytest: pip install 'automate-kernel[testing]'", name="pytest"
-    ) from None
-
-# Before a contract is imported: a failing test then shows the values that it compared. Not this
-# package itself, which is being imported already: pytest would warn of it in each author's run.
-pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in {*_HOME.values(), "plugin_contract", "connection_tests"})
-)
+    pass
+else:
+    # Before a contract is imported: a failing test then shows the values that it compared. Not this
+    # package itself, which is being imported already: pytest would warn of it in each author's run.
+    _rewritten = {*_HOME.values(), "plugin_contract", "connection_tests"}
+    pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in sorted(_rewritten)))
 
 
 if not TYPE_CHECKING:  # it would give every name, misspelt ones too
@@ -83,5 +81,12 @@ if not TYPE_CHECKING:  # it would give every name, misspelt ones too
         module = _HOME.get(name)
         if module is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+        try:
+            home = import_module(f"{__name__}.{module}")
+        except ModuleNotFoundError as error:
+            if error.name != "pytest":
+                raise
+            message = f"{name} needs pytest: pip install 'automate-kernel[testing]'"
+            raise ImportError(message, name="pytest") from None
+        value = globals()[name] = getattr(home, name)
         return value

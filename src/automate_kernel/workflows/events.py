@@ -16,7 +16,7 @@ from automate_kernel.outbox.item import (
 )
 from automate_kernel.outbox.labels import Labels
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.values import Redaction, encode_json
+from automate_kernel.storage.values import Redaction, encode_around
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.triggers import (
     EventTrigger,
@@ -51,7 +51,7 @@ class _NewEvent(NewItem):
     __slots__ = ()
 
     def _encoded(self, redact: Redaction | None = None) -> JsonText:
-        return encode_json(self.payload, "payload", inside=1, redact=redact)
+        return encode_around(self.payload, self.payload["payload"], redact=redact)
 
 
 def event_item(

@@ -20,7 +20,7 @@ from automate_kernel.storage.dialects import Dialect
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows, Storage
 from automate_kernel.storage.tables import AWAITED, DEFINITION, EXECUTION, LABEL, OUTBOX
-from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_around, encode_json
 from automate_kernel.workflows.definition.admission import Concurrency, Debounce
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine import admission as admissions
@@ -41,8 +41,6 @@ from automate_kernel.workflows.engine.stored import (
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
 
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8").bytes
-# Accepted already, at whose limit its id may be one thing too much.
-_MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
 _NO_LABELS: Mapping[str, str] = {}
 SCHEDULED = "schedule"
 """The *about* of a label that has the event of a schedule's time: no label of an execution."""
@@ -224,8 +222,8 @@ class ExecutionStarts:
             "workflow": workflow.name,
             "definition_id": workflow.hash(),
             "status": ExecutionStatus.PENDING.value,
-            "event": encode_json(
-                event.to_json(), "payload", _MOST_EVENT_BYTES, inside=1, redact=redact
+            "event": encode_around(
+                event.to_json(), event.payload if event.type == "manual" else None, redact=redact
             ),
             "tenant_id": event.tenant_id,
             "item_id": item.id,
@@ -452,5 +450,5 @@ class ExecutionStarts:
         redact = self._outbox.redact
         if redact is None:
             return event
-        payload = redacted_json(event.payload, "payload", redact, _MOST_EVENT_BYTES)
+        payload = redacted_json(event.payload, "payload", redact, 2 * MAX_PAYLOAD_BYTES)
         return event if payload is event.payload else replace(event, payload=payload)

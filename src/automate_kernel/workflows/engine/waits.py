@@ -21,7 +21,7 @@ from typing import Any
 
 from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, NewItem
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_around
 from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun
 
 EVENT = "automate.event"
@@ -185,7 +185,8 @@ class _SignalItem(NewItem):
     __slots__ = ()
 
     def _encoded(self, redact: Redaction | None = None) -> JsonText:
-        return encode_json(self.payload, "payload", MOST_BYTES, inside=2, redact=redact)
+        own = self.payload["event"]["payload"]
+        return encode_around(self.payload, own, inside=2, redact=redact)
 
 
 def signal_item(key: str, event: Event, **options: Any) -> NewItem:
