@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Run single files in this process, where one can look on; folders on each core, and one more."""
+    """Run single files in this process, to look on; folders on each core and one more."""
     if any(".py" in argument for argument in config.invocation_params.args):
         return 0
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:

@@ -396,11 +396,11 @@ def _runnable(commands: str) -> str | None:
 
 
 def _one_runnable(command: str) -> str | None:
-    command = command.removeprefix("uv run ")
+    command = command.removeprefix("uv run ").replace("python -m pip ", "pip ")
     if command.startswith(("python3 -m venv ", ". .venv/")):
         return None  # we are in one
     words = shlex.split(command, comments=True)
-    if words[:2] in (["pip", "install"], ["python", "-m", "pip"], ["uv", "add"], ["uv", "sync"]):
+    if words[:2] in (["pip", "install"], ["uv", "add"], ["uv", "sync"]):
         for extra in re.findall(r"(?:automate-kernel|\.)\[([\w,-]+)\]", command):
             _require_extras(extra)
         return None
