@@ -13,7 +13,8 @@ What a block means is said by the first word after its fence:
 ``python``  runs; all of a page share one namespace
 ``output``  what the block before it printed: each line, in order; ``…`` stands for anything
 ``console`` each line after ``$`` runs, and the lines below it are expected, as in ``output``;
-            ``^C`` interrupts a command that runs on; ``cd`` changes the folder of what follows;
+            ``^C`` interrupts a command that runs on; with `` &`` at its end it runs on until the
+            page has ended; ``cd`` changes the folder of what follows;
             ``pip install -e .`` and ``./FOLDER`` install what the page has made; ``python
             manage.py shell`` makes the Python blocks that follow a session of that project
 ``yaml``    is loaded as a workflow; ``yaml steps`` and ``yaml trigger`` as a part of one; ``yaml
@@ -33,6 +34,7 @@ of the environment, so that no visible block can need it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -292,6 +294,8 @@ class Page:
             return ""
         if "^C" in expected:
             return _interrupted(ready, expected)
+        if ready.endswith(" &"):
+            return _Running(ready.removesuffix(" &"), expected).leave()
         code, printed = _ended(ready)
         wanted = next((int(l.split()[-1]) for l in expected if l.startswith("exit status ")), 0)
         if code != wanted:
@@ -464,31 +468,52 @@ def _of_python(command: str) -> list[str] | None:
 def _interrupted(command: str, expected: list[str]) -> str:
     """What *command* printed, which is interrupted once it has said what stands before ``^C``."""
     at = expected.index("^C")
-    # In our own group, which test_docs.py kills at the end.
-    process = processes.start(
-        shlex.split(command, comments=True), env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=False,
-    )  # fmt: skip
-    lines: list[str] = []
-    assert process.stdout is not None
-    reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
-    reader.start()
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    running = _Running(command, expected[:at])
     try:
-        while not _holds(expected[:at], "".join(lines)):
-            if process.poll() is not None or time.monotonic() > deadline:
-                expect(expected[:at], "".join(lines))
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        code = process.wait(_PATIENCE_SECONDS)
+        running.process.send_signal(signal.SIGINT)
+        code = running.process.wait(_PATIENCE_SECONDS)
     finally:
-        process.kill()
-        reader.join(_PATIENCE_SECONDS)
-    printed = "".join(lines)
+        running.kill()
+    printed = "".join(running.lines)
     if code not in (0, 130):
         raise DocumentationError(f"{command!r} ended with {code} after ^C:\n{printed}")
     expect(expected[at + 1 :], printed)
     return printed
+
+
+class _Running:
+    """A command that runs on, and has printed what it is expected to print."""
+
+    def __init__(self, command: str, expected: list[str]) -> None:
+        # In our own group, which test_docs.py kills at the end.
+        self.process = processes.start(
+            shlex.split(command, comments=True), env=environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=False,
+        )  # fmt: skip
+        self.lines: list[str] = []
+        assert self.process.stdout is not None
+        self._reader = threading.Thread(
+            target=lambda: self.lines.extend(self.process.stdout), daemon=True
+        )
+        self._reader.start()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        try:
+            while not _holds(expected, "".join(self.lines)):
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    expect(expected, "".join(self.lines))
+                time.sleep(0.05)
+        except BaseException:
+            self.kill()
+            raise
+
+    def leave(self) -> str:
+        """Let it run until the page has ended, and return what it has printed."""
+        atexit.register(self.kill)
+        return "".join(self.lines)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self._reader.join(_PATIENCE_SECONDS)
 
 
 def _holds(expected: list[str], printed: str) -> bool:
