@@ -68,8 +68,8 @@ PENDING ◀▶ RUNNING ─┬▶ COMPLETED
     "automate_schedule": "When each schedule fired last.",
     "automate_wait": "One row per step that waits for an event, a signal, an approval or another "
     "workflow.",
-    "automate_signal": "Signals that have come: events that some workflow waits for, approvals, "
-    "and the ends of workflows that others wait for.",
+    "automate_signal": "Signals that have come: those to one execution, events that some workflow "
+    "waits for, approvals, and the ends of workflows that others wait for.",
     "automate_awaited": "The events that some workflow waits for, by the field that each is "
     "told by.",
     "automate_poll": "The polls of connectors: where each goes on from, and how it fares; see "
@@ -244,10 +244,12 @@ COLUMN_NOTES = {
     ): "what people are shown: of an approval its title, form and who may decide",
     ("automate_wait", "created_at"): "when the wait began",
     ("automate_wait", "expires_at"): "when it ends by itself",
-    ("automate_signal", "id"): "of the item that brought it, and the key",
+    ("automate_signal", "id"): "of the item that brings it, or of both keys",
     ("automate_signal", "key"): "SHA-256 over what it answers",
     ("automate_signal", "event"): "the event",
     ("automate_signal", "received_at"): "when it was accepted",
+    ("automate_signal", "execution_id"): "the execution that it was sent to, or the first of its "
+    "chain",
     ("automate_awaited", "id"): "SHA-256 over name and field",
     ("automate_awaited", "name"): "the event's name",
     (

@@ -100,9 +100,6 @@ from automate_kernel.workflows.engine.waits import (
     EVENT,
     SENT,
     SIGNAL,
-    signal_item,
-    signal_key,
-    wait_key,
 )
 from automate_kernel.workflows.events import (
     event_item,
@@ -787,9 +784,10 @@ class Kernel:
 
         A step ``wait_for: {signal: name}`` of that execution takes it, also one that begins later.
         Of one that was continued as new, the execution that goes on has it.
-        A second one to it with the same *idempotency_key* is the first. Raises ``NOT_FOUND`` for an
-        unknown execution, and with *tenant_id* for another tenant's; ``FAILED_PRECONDITION`` for
-        one that has ended, and `PayloadError` for a payload that can't be stored.
+        As long as it, or its chain, is kept, a second one with the same *idempotency_key* is the
+        first. Raises ``NOT_FOUND`` for an unknown execution, and with *tenant_id* for another
+        tenant's; ``FAILED_PRECONDITION`` for one that has ended, and `PayloadError` for a payload
+        that can't be stored.
         """
         return write(
             self.storage,
@@ -833,14 +831,9 @@ class Kernel:
             manual_event(name, payload), type="event", source=SENT,
             tenant_id=execution.tenant_id,
         )  # fmt: skip
-        key = signal_key(execution, name)
-        once = None
         if idempotency_key is not None:
             check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
-            # Keys of the outbox are one another's; those of signals are the execution's.
-            once = wait_key("idempotency", key, idempotency_key)
-        item = signal_item(key, event, tenant_id=execution.tenant_id, idempotency_key=once)
-        return self.outbox.enqueue_many([item], transaction=rows.native)[0]
+        return self.executions.signals.send(rows, execution, event, idempotency_key)
 
     def _find_child(self, name: str, event: Event) -> tuple[Workflow, Admission | None]:
         workflow = self.workflows.get(name, event.tenant_id)

@@ -20,7 +20,7 @@ from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError, WorkflowError
 from automate_kernel.operations.context import current_call
 from automate_kernel.storage import Storage
-from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP, WAIT
+from automate_kernel.storage.tables import EXECUTION, OUTBOX, SIGNAL, STEP, WAIT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.worker import Worker
 from automate_kernel.workflows.engine.admission import SkippedError
@@ -311,9 +311,7 @@ class Machine(RuleBasedStateMachine):
                 sent = self.operator.signal(one.id, step.id, {"ok": ok})
             except AutomateError:
                 return  # it has ended just now
-            item = self.operator.outbox.get(sent)
-            assert item is not None
-            sent = item.payload["event"]["id"]
+            (sent,) = (row["event"]["id"] for row in self.rows(SIGNAL) if row["id"] == sent)
         # A function takes any signal of the name.
         if ok or (step.kind == "signal" and isinstance(self.made_of(one), Coded)):
             self.sent[at].append(sent)

@@ -436,6 +436,7 @@ class WorkflowSignal(_KernelTable):
     key = models.CharField(max_length=64)
     event = models.JSONField()
     received_at = models.DateTimeField()
+    execution = models.ForeignKey(WorkflowExecution, null=True, related_name="signals", **_LOOSE)
 
     Meta = _meta(tables.SIGNAL)
 

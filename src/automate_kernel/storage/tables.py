@@ -423,8 +423,11 @@ _ALL = (
         Column("key", "text", _KEY),
         Column("event", "json"),
         Column("received_at", "time"),
+        # The execution that it was sent to, or the first of its chain: it is kept as long as these.
+        # Of an event, which is for whoever waits for it, there is none.
+        Column("execution_id", "id", null=True),
         _index("automate_signal_key", "key received_at"),
-        _index("automate_signal_received", "received_at"),
+        _index("automate_signal_execution", "execution_id received_at"),
     ),
     _table(
         AWAITED,

@@ -491,19 +491,28 @@ class ExecutionStore:
         """
         Cancel up to *limit* sub-workflows, of a parent or those given; True if there may be more.
 
-        Each takes a transaction of its own, and its own sub-workflows follow.
+        Each takes a transaction of its own, and its own sub-workflows follow. A parent may have
+        been resumed meanwhile: what it waits for now is left alone.
         """
         # What is CANCELLING already would be ended at once.
         live, ids = Where("status", "in", GOING), list(execution_ids)
         which = [Where("id", "in", ids), Where("chain_id", "in", ids)]
-        if parent_id is not None:
-            which = [Where("parent_id", "eq", parent_id)]
         found: list[Row] = []
         with self.storage.begin(atomic=False) as rows:
+            needed = self.signals.awaited_ends(rows, {each: each for each in ids})
+            if parent_id is not None:
+                which = [Where("parent_id", "eq", parent_id)]
+                opened = self.signals.open(rows, [parent_id]).get(parent_id, {})
+                needed |= {wait.subject for wait in opened.values()}
             for its in which:
-                found += rows.select(
-                    EXECUTION, [live, its], order_by=("created_at",), limit=limit, columns=("id",)
-                )
+                found += [
+                    row
+                    for row in rows.select(
+                        EXECUTION, [live, its], order_by=("created_at",),
+                        limit=limit + len(needed), columns=("id", "chain_id"),
+                    )
+                    if (row["chain_id"] or row["id"]) not in needed
+                ]  # fmt: skip
         # An operator may have cancelled it meanwhile: twice would end it at once.
         done = [self._cancel(_this(row["id"]), again=False) for row in found]
         # One that has just ended may have been continued as new.

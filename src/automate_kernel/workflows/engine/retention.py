@@ -64,6 +64,9 @@ class ExecutionRetention:
         keys = self._outputs.keys_of(rows, ids)
         rows.delete(STEP, [Where("execution_id", "in", ids)])
         forget(rows, ids)
+        # Those of a chain are for whichever goes on: they stay until the last of it is deleted.
+        last = [row for row in found if row["id"] in ids and row["successor_id"] is None]
+        self._signals.forget(rows, {row["chain_id"] or row["id"] for row in last})
         forget_budgets(rows, ids)
         rows.delete(EXECUTION, [Where("id", "in", ids)])
         return found, [row for row in found if row["id"] in needed], keys

@@ -291,7 +291,7 @@ class Runner:
     # -- signals -----------------------------------------------------------------------------
 
     def handle_signal(self, item: OutboxItem) -> OutcomeRecorded | Snooze:
-        """Keep a signal, and wake the executions that wait for it; those that are locked, later."""
+        """Wake the executions that wait for a signal; those that are locked, later."""
         try:
             self.deliver([item])
         except LockedError as error:
@@ -303,7 +303,7 @@ class Runner:
         return OutcomeRecorded()
 
     def deliver(self, items: Sequence[OutboxItem]) -> None:
-        """Keep the signals of *items*, and wake the executions that wait for them."""
+        """Wake the executions that wait for the signals of *items*."""
         if self.store.signals.deliver(items):
             raise LeaseLostError("the lease of a signal is lost")
 

@@ -1,6 +1,10 @@
 """
 Signals in the application's database: kept for those that wait, and for those that soon will.
 
+What is sent to an execution is kept in the transaction that sends it, and as long as the execution
+is; an event in the transaction that finishes its item. What brings them later only wakes, so that a
+worker may die and another one do it again.
+
 None is missed. A wait is committed before its execution is parked, and the one who parks it looks
 for signals after the change of its item. A signal is committed before the look for waits, and the
 one who looks waits for whoever parks an item. So one of the two sees the other. A wait's time is
@@ -18,6 +22,7 @@ from typing import Any
 
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome, RowsOutboxStore
+from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import WAITING, waiting_changes
 from automate_kernel.outbox.rows_store import CHANNEL
 from automate_kernel.storage.checkpoint import LIVE
@@ -48,6 +53,7 @@ from automate_kernel.workflows.engine.waits import (
     wait_id,
     wait_key,
 )
+from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.engine.watermark import Watermarks
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepKey
 
@@ -59,6 +65,10 @@ _WOKEN_AT_ONCE = 200
 _PURGED_AT_ONCE = 500
 # Beside an event's own fields: when it was sent, by the database's clock.
 _SENT_AT = "sent_at"
+# And that it was sent with a key.
+_ONCE = "once"
+# The key of what a chain has taken, of which the id alone is needed: nobody waits for it.
+_TAKEN = "taken"
 _KEPT_SECONDS = 3600.0
 
 _PARKED = (Where("status", "in", WAITING), Where("waiting_for", "eq", "time"))
@@ -111,24 +121,45 @@ class SignalStore:
         for event, priority, sent_at in events:
             its = list(kept_signal_items(event, awaited, priority=priority))
             items += its
-            kept += [_signal_row(item.id, item.payload["key"], event, sent_at) for item in its]
+            for item in its:
+                key = item.payload["key"]
+                kept.append(_signal_row(signal_id(item.id or "", key), key, event, sent_at))
         if items:
             rows.insert(SIGNAL, kept)
             self._outbox.enqueue_many(items, transaction=rows.native)
+
+    def send(
+        self, rows: Rows, execution: Execution, event: Event, idempotency_key: str | None = None
+    ) -> str:
+        """
+        Keep *event* as a signal to *execution*, and enqueue what wakes it; return the signal's id.
+
+        A second one to it, or to its chain, with the same *idempotency_key* is the first.
+        """
+        key, to = signal_key(execution, event.name), execution.chain_id or execution.id
+        once = idempotency_key is not None
+        id_ = new_id() if idempotency_key is None else signal_id(idempotency_key, key)
+        row = _signal_row(id_, key, event, redact=self._outbox.redact, once=once)
+        if rows.insert(SIGNAL, [{**row, "execution_id": to}], fresh=not once):
+            about = {"key": key, "signal": event.name, "execution_id": to}
+            item = NewItem(SIGNAL_KIND, about, id=id_, tenant_id=execution.tenant_id)
+            self._outbox.enqueue_many([item], transaction=rows.native)
+        return id_
 
     # -- delivery ----------------------------------------------------------------------------
 
     def deliver(self, items: Sequence[OutboxItem]) -> set[str]:
         """
-        Keep the signals of claimed *items*, wake those that wait for them, and finish the items.
+        Wake those that wait for the signals of claimed *items*, and finish the items.
 
         Returns the items whose leases were lost. Raises `LockedError`, once the others are woken,
         if a transaction that goes on has changed one that waits, by an operator's act say.
         """
         keys = [str(item.payload["key"]) for item in items]
-        # Those of events are kept already.
+        # Decisions and ends of sub-workflows: they are read where they stand. That there is news is
+        # noted before anybody is woken, and may be noted twice.
         new = [
-            _signal_row(item.id, key, Event.from_json(item.payload["event"]))
+            _signal_row(signal_id(item.id, key), key, Event.from_json(item.payload["event"]))
             for item, key in zip(items, keys, strict=True) if "event" in item.payload
         ]  # fmt: skip
         if new:
@@ -237,15 +268,20 @@ class SignalStore:
         """
         Leave what an execution has not taken to the one that continues it.
 
-        Its own signals that it has taken are deleted. Events may answer others, too: of those, the
-        time from which they count for the successor is returned, and what was taken since then.
+        Its own signals that it has taken are deleted; of those that were sent with a key the rows
+        stay, so that the key counts as long as the chain. Events may answer others, too: of those,
+        the time from which they count for the successor is returned, and what was taken since then.
         """
         events = list(_event_outputs(execution))
         sent = {one.id for one in events if one.source == SENT}
         keys = sorted({signal_key(execution, one.name) for one in events if one.source == SENT})
         own = rows.select(SIGNAL, [Where("key", "in", keys)], columns=("id", "event"))
-        for ids in _parts(row["id"] for row in own if row["event"]["id"] in sent):
+        taken = [row for row in own if row["event"]["id"] in sent]
+        for ids in _parts(row["id"] for row in taken if _ONCE not in row["event"]):
             rows.delete(SIGNAL, [Where("id", "in", ids)])
+        for ids in _parts(row["id"] for row in taken if _ONCE in row["event"]):
+            emptied = {"key": _TAKEN, "event": encode_json({}, "signal")}
+            rows.update(SIGNAL, [Where("id", "in", ids)], emptied)
         found = self._taken_events(rows, [one for one in events if one.source != SENT])
         return events_left(execution, found, rows.now(), kept_seconds=_KEPT_SECONDS)
 
@@ -381,10 +417,11 @@ class SignalStore:
 
     def purge(self, *, older_than_seconds: float = _KEPT_SECONDS) -> int:
         """
-        Delete the signals that are older than each execution that goes on; return their number.
+        Delete the events that are older than each execution that goes on; return their number.
 
         A step may still take those, since events count from its execution's start on. Those of the
-        last *older_than_seconds* are kept. A worker does so now and then.
+        last *older_than_seconds* are kept. A worker does so now and then. What was sent to one
+        execution goes with it: see `forget`.
         """
         purged = 0
         for ids in self._old(older_than_seconds):
@@ -392,10 +429,19 @@ class SignalStore:
                 purged += rows.delete(SIGNAL, [Where("id", "in", sorted(ids))])
         return purged
 
+    def forget(self, rows: Rows, execution_ids: Iterable[str]) -> None:
+        """Delete what was sent to executions, or to chains, that are deleted: by their first id."""
+        for some in _parts(execution_ids):
+            its = [Where("execution_id", "in", some)]
+            found = [row["id"] for row in rows.select(SIGNAL, its, columns=("id",))]
+            for ids in _parts(found):
+                rows.delete(SIGNAL, [Where("id", "in", ids)])
+
     def _old(self, age: float) -> Iterator[list[str]]:
         while True:
             with self._storage.begin(atomic=False) as rows:
-                before: list[Where] = [Where("received_at", "lt", Now(-age))]
+                old = Where("received_at", "lt", Now(-age))
+                before: list[Where] = [Where("execution_id", "eq", None), old]
                 for status in ExecutionStatus:
                     if not status.finished:
                         oldest = rows.select(
@@ -470,14 +516,24 @@ def _new_to(
     return new
 
 
-def _signal_row(item_id: str, key: str, event: Event, sent_at: datetime | None = None) -> Row:
+def _signal_row(
+    row_id: str,
+    key: str,
+    event: Event,
+    sent_at: datetime | None = None,
+    *,
+    redact: Redaction | None = None,
+    once: bool = False,
+) -> Row:
     told = event.to_json()
     if sent_at is not None:
         told[_SENT_AT] = sent_at.isoformat()
+    if once:
+        told[_ONCE] = True
     return {
-        "id": signal_id(item_id, key),
+        "id": row_id,
         "key": key,
-        "event": encode_json(told, "signal", MOST_BYTES, inside=1),
+        "event": encode_json(told, "signal", MOST_BYTES, inside=1, redact=redact),
         "received_at": Now(),
     }
 

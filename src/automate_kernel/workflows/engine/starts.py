@@ -137,6 +137,12 @@ def backfilled(rows: Rows, workflow: Workflow, event: Event) -> str | None:
     return _uuid5(f"backfilled\n{own}")
 
 
+def _was_continued(rows: Rows, execution_id: str) -> bool:
+    """Return True if a chain has begun with this execution, which may be purged by now."""
+    its = [Where("chain_id", "eq", execution_id)]
+    return bool(rows.select(EXECUTION, its, limit=1, columns=("id",)))
+
+
 def _no_labels(workflow: Workflow, event: Event) -> Mapping[str, str]:
     return _NO_LABELS
 
@@ -190,6 +196,8 @@ class ExecutionStarts:
         execution that waits for the last of many events, and `SkippedError` is raised if as many
         as may go on at once do.
         """
+        if execution_id is not None and _was_continued(rows, execution_id):
+            return execution_id
         new = self.new(workflow, event, priority, sent_at, execution_id=execution_id)
         new.item.delay, new.item.run_at = delay, run_at
         if admission is not None:

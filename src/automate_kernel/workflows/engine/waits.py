@@ -3,9 +3,9 @@ Waits: what a step waits for, and the signals that answer it.
 
 A step that waits has a row in `automate_kernel.storage.tables.WAIT` with a key. Whatever may end
 the wait comes in as an outbox item of the kind `SIGNAL` with the same key, in the transaction of
-whoever sends it. A worker keeps the signal, and wakes the executions that wait for its key. An
-event's signals are kept in the transaction that finishes its own item, of the kind `EVENT`: so none
-is ever on its way without an item as old as itself.
+whoever sends it. A worker wakes the executions that wait for its key. The signal is kept before:
+what is sent to one execution in the transaction that sends it, an event in that which finishes its
+own item, of the kind `EVENT`. So none is ever on its way without an item as old as itself.
 """
 
 from __future__ import annotations

@@ -1,0 +1,242 @@
+"""Signals to executions and chains, on every storage: none is lost, and none is taken twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from clocked_world import ClockedWorld
+
+from automate_kernel import Kernel
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox import OutboxItem
+from automate_kernel.storage import Storage
+from automate_kernel.storage.tables import SIGNAL, WAIT
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.engine.children import CANCEL
+from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
+from automate_kernel.workflows.execution import ExecutionStatus
+
+LEASE = 30.0
+HOUR = 3600.0
+
+
+class World(ClockedWorld):
+    """A kernel with chains that take signals, whose clock only the test moves."""
+
+    def __init__(self, storage: Storage, clock: FakeClock) -> None:
+        self.clock = clock
+        self.kernel = Kernel(storage, discover=False, secrets={}, lease_seconds=LEASE)
+        self.taken: list[Any] = []
+        self.broken = False
+
+        @self.kernel.action
+        def note(what: Any = None) -> Any:
+            if self.broken:
+                raise AutomateError(ErrorCodes.NOT_FOUND, "it is broken")
+            self.taken.append(what)
+            return what
+
+        self.add(
+            "chain",
+            {"id": "go", "wait_for": {"signal": "go"}},
+            {"id": "note", "action": "note", "input": {"what": "{{ steps.go.output.payload }}"}},
+            {"id": "next", "continue_as_new": {}},
+        )
+        self.add(
+            "pair",
+            {"id": "one", "wait_for": {"signal": "go"}},
+            {"id": "first", "action": "note", "input": {"what": "{{ steps.one.output.payload }}"}},
+            {"id": "two", "wait_for": {"signal": "go"}},
+            {"id": "last", "action": "note", "input": {"what": "{{ steps.two.output.payload }}"}},
+        )
+
+    def add(self, name: str, *steps: dict[str, Any], **more: Any) -> None:
+        more.setdefault("trigger", {"type": "manual"})
+        self.kernel.add_workflow({"name": name, "steps": list(steps), **more})
+
+    def start(self, name: str, payload: Any = None, **options: Any) -> str:
+        execution_id = self.kernel.start(name, payload, **options)
+        self.kernel.run_until_idle()
+        return execution_id
+
+    def signal(self, execution_id: str, name: str, payload: Any, **options: Any) -> str:
+        sent = self.kernel.signal(execution_id, name, payload, **options)
+        self.kernel.run_until_idle()
+        return sent
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        with self.kernel.storage.begin() as rows:
+            return rows.select(table)
+
+    def live(self, name: str) -> str:
+        """The execution of a workflow that goes on."""
+        (one,) = (each for each in self.kernel.executions.find(workflow=name)
+                  if not each.status.finished)  # fmt: skip
+        return one.id
+
+    def purge_all(self, age: float = 0.0) -> None:
+        """All that any worker or operator ever purges."""
+        self.kernel.executions.signals.purge()
+        self.kernel.executions.purge_gates()
+        self.kernel.outbox.purge_reports()
+        self.kernel.purge(older_than_seconds=age)
+
+
+@pytest.fixture
+def world(clocked_storage: Storage, clock: FakeClock) -> World:
+    return World(clocked_storage, clock)
+
+
+def test_a_signal_that_no_link_has_taken_waits_for_the_one_that_does(world: World) -> None:
+    """However many links come before that, and however long they take."""
+    world.add(
+        "links",
+        {"id": "step", "wait_for": {"signal": "step"}, "if": "{{ event.payload.left > 0 }}"},
+        {"id": "late", "wait_for": {"signal": "late"}, "if": "{{ event.payload.left == 0 }}",
+         "needs": []},
+        {"id": "tell", "action": "note", "input": {"what": "{{ steps.late.output.payload }}"},
+         "if": "{{ event.payload.left == 0 }}"},
+        {"id": "next", "continue_as_new": {"left": "{{ event.payload.left - 1 }}"},
+         "if": "{{ event.payload.left > 0 }}", "needs": ["step"]},
+    )  # fmt: skip
+    first = world.start("links", {"left": 3})
+    world.signal(first, "late", "here")
+    for _ in range(3):
+        world.later(2 * HOUR)
+        world.signal(first, "step", None)
+        world.purge_all()
+    assert world.taken == ["here"]
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_chain_takes_a_signal_once_though_its_worker_dies_as_it_brings_it(
+    world: World, dies: bool
+) -> None:
+    """Or is frozen for longer than its lease, and then goes on."""
+    first = world.start("chain")
+    world.kernel.signal(first, "go", 1)
+    (item,) = world.kernel.outbox.claim_batch("dying", kinds=[SIGNAL_KIND])
+    store = world.kernel.executions.signals
+    finish = world.kernel.outbox.acknowledge
+
+    def die(*_: Any, **__: Any) -> Any:
+        raise SystemExit
+
+    if dies:
+        world.kernel.outbox.acknowledge = die  # type: ignore[method-assign]
+        with pytest.raises(SystemExit):
+            store.deliver([item])
+        world.kernel.outbox.acknowledge = finish  # type: ignore[method-assign]
+    for _ in range(3):
+        # Others take over, and the chain goes on by what was brought.
+        world.later(LEASE + 1)
+        world.kernel.outbox.reap()
+        world.later(LEASE + 1)
+    if not dies:
+        assert store.deliver([item]) == {item.id}
+        world.kernel.run_until_idle()
+    assert world.taken == [1]
+    assert len(world.kernel.executions.find(workflow="chain")) == 2
+
+
+@pytest.mark.parametrize("retention", [0.0, None])
+@pytest.mark.parametrize("workflow", ["pair", "chain"])
+def test_a_key_of_a_signal_counts_as_long_as_its_execution_goes_on(
+    world: World, workflow: str, retention: float | None
+) -> None:
+    """Not only as long as the item that has brought it is kept; of a chain, until that ends."""
+    world.kernel.outbox.retention_seconds = retention
+    first = world.start(workflow)
+    sent = world.signal(first, "go", 1, idempotency_key="order-7")
+    world.later(2 * HOUR)
+    world.purge_all()
+    assert world.signal(first, "go", 1, idempotency_key="order-7") == sent
+    assert world.taken == [1]
+    world.signal(first, "go", 2, idempotency_key="order-8")
+    assert world.taken == [1, 2]
+
+
+def test_what_is_kept_of_signals_goes_with_the_execution_and_the_chain(world: World) -> None:
+    """Also what was taken, and what never was; not with a link while the chain goes on."""
+    pair, chain = world.start("pair"), world.start("chain")
+    for number in range(3):
+        if number < 2:
+            world.signal(pair, "go", number, idempotency_key=f"k{number}")
+        world.signal(chain, "go", number, idempotency_key=f"k{number}")
+    world.signal(chain, "never", "left")
+    world.purge_all()
+    assert {row["execution_id"] for row in world.rows(SIGNAL)} == {chain}
+    assert len(world.rows(SIGNAL)) == 4
+    world.kernel.executions.cancel(chain)
+    world.purge_all()
+    assert world.rows(SIGNAL) == []
+
+
+def test_a_signal_to_a_failed_execution_is_there_once_it_is_resumed(world: World) -> None:
+    """It had come before, and the step that takes it begins only now."""
+    world.add(
+        "later",
+        {"id": "first", "action": "note"},
+        {"id": "nap", "sleep": "1m"},
+        {"id": "second", "action": "note"},
+        {"id": "go", "wait_for": {"signal": "go"}},
+    )
+    one = world.start("later")
+    world.signal(one, "go", 1)
+    world.broken = True
+    world.later(61)
+    assert world.see(one).status is ExecutionStatus.FAILED
+    world.broken = False
+    world.later(5 * HOUR)
+    world.purge_all(age=10 * HOUR)
+    assert world.kernel.executions.resume(one)
+    world.kernel.run_until_idle()
+    assert world.see(one).status is ExecutionStatus.COMPLETED
+
+
+def test_a_key_of_a_start_counts_as_long_as_its_chain_goes_on(world: World) -> None:
+    """The first of it may be purged by then: a second start with the key begins no other chain."""
+    first = world.start("chain", idempotency_key="once")
+    world.signal(first, "go", 1)
+    world.purge_all()
+    assert world.kernel.executions.get(first) is None
+    assert world.start("chain", idempotency_key="once") == first
+    assert len(world.kernel.executions.find(workflow="chain")) == 1
+    world.signal(first, "go", 2)
+    assert world.taken == [1, 2]
+
+
+def _claimed(world: World, kind: str) -> OutboxItem:
+    (item,) = world.kernel.outbox.claim_batch("dying", kinds=[kind])
+    return item
+
+
+def test_a_late_cancellation_spares_a_child_that_is_waited_for_again(world: World) -> None:
+    """Its worker died after it had cancelled it, and its parent was resumed meanwhile."""
+    world.add("child", {"id": "go", "wait_for": {"signal": "go"}})
+    world.add(
+        "parent",
+        {"id": "sub", "workflow": "child", "needs": []},
+        {"id": "nap", "sleep": "1m", "needs": []},
+        {"id": "fails", "action": "note", "needs": ["nap"]},
+    )
+    parent = world.start("parent")
+    child = world.live("child")
+    world.broken = True
+    world.clock.advance(61)
+    world.kernel.run_until_idle(kinds=["automate.advance"])
+    assert world.see(parent).status is ExecutionStatus.FAILED
+    item = _claimed(world, CANCEL)
+    world.kernel._runner.handle_cancel(item)
+    assert world.see(child).status is ExecutionStatus.CANCELLED
+    world.broken = False
+    assert world.kernel.executions.resume(parent)
+    world.kernel.run_until_idle(kinds=["automate.advance"])
+    assert world.live("child") == child and len(world.rows(WAIT)) == 2
+    world.clock.advance(LEASE + 1)
+    world.kernel.outbox.reap()
+    world.later(LEASE + 1)
+    assert world.live("child") == child
+    world.signal(child, "go", 1)
+    assert world.see(parent).status is ExecutionStatus.COMPLETED
