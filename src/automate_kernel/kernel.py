@@ -1079,8 +1079,12 @@ class Kernel:
 
     def _preflight(self, *, executes: bool) -> None:
         require_schema(self.storage)
-        # Before its first claim, which may be of events.
-        self._precedence.look()
+        try:
+            self._precedence.look()  # before its first claim, which may be of events
+        except StorageError as error:
+            if not error.retryable:
+                raise
+            logger.warning("who else works could not be seen: %s", error)
         if executes:
             self._warn_of_unknown_actions()
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, Engine, TwoPhaseTransaction, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, TwoPhaseTransaction, event, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -43,6 +43,7 @@ from automate_kernel.storage.errors import (
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport
 from automate_kernel.storage.rows import copy_through
+from automate_sqlalchemy.engines import end_failed_commits, make_engine
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -223,7 +224,7 @@ def _engine(given: object) -> Engine:
         if given.get_dialect().is_async:
             text = f"{given.drivername} is an asynchronous driver"
             raise ConfigError(f"{text}, and the kernel's threads need another", hint=_PLAIN_ENGINE)
-        return create_engine(given)
+        return make_engine(given)
     if hasattr(given, "sync_engine"):
         raise ConfigError("the engine is asynchronous", hint=_PLAIN_ENGINE)
     text = f"a storage is made of an engine or a URL, not of {type(given).__name__}"
@@ -248,7 +249,8 @@ class SqlAlchemyStorage:
     """
     The kernel's tables in the database of a SQLAlchemy engine, or of a URL.
 
-    For a URL an engine is made, which `close` disposes of; a given engine stays the application's.
+    For a URL an engine is made, which `close` disposes of; it keeps a SQLite file in WAL mode. A
+    given engine stays the application's.
     *transaction*, wherever the kernel takes one, is a ``Session``, ``scoped_session`` or
     ``Connection``; with ``aemit`` an ``AsyncSession``, ``async_scoped_session`` or
     ``AsyncConnection``. Listening for
@@ -266,6 +268,7 @@ class SqlAlchemyStorage:
                 "the engine commits each statement by itself (isolation_level AUTOCOMMIT)",
                 hint="give an engine with transactions: nothing is atomic without them",
             )
+        end_failed_commits(engine.dialect)
         self.engine = engine
         self._clock = clock
         self._listen = listen
@@ -347,6 +350,7 @@ class SqlAlchemyStorage:
                 code=ErrorCodes.INVALID_ARGUMENT,
                 hint="pass one with a transaction: what is sent here would stay after a rollback",
             )
+        end_failed_commits(transaction.dialect)
         return SqlAlchemyRows(transaction, self._clock)
 
     async def arun_in(self, transaction: Any, work: Callable[[Any], T]) -> T:

@@ -63,6 +63,8 @@ SQLITE_OPTIONS: dict[str, Any] = {"timeout": 20}
 if django.VERSION >= (5, 1):
     # Take the lock when a transaction begins. One that has read first could not wait for it.
     SQLITE_OPTIONS["transaction_mode"] = "IMMEDIATE"
+    # In its default mode a reader keeps a commit out.
+    SQLITE_OPTIONS["init_command"] = "PRAGMA journal_mode=WAL"
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,32 @@ class TestSecretTable(WritableSecretsBackendContract):
     @pytest.fixture
     def writable(self, table: Made) -> SecretTableBackend:
         return table()
+
+
+def test_a_commit_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
+    """A secret that was refused is not written by what comes next, and nobody is locked out."""
+    file = tmp_path / "app.sqlite3"
+    keys = MemorySecretsBackend({"SECRET_TABLE_KEYS": OLD})
+    backend = SecretTableBackend(f"sqlite:///{file}", keys=keys)
+    backend.create()
+    dialect: Any = backend._engine.dialect
+    commit = dialect.do_commit
+
+    def fails(connection: Any) -> None:
+        dialect.do_commit = commit
+        raise sqlite3.OperationalError("disk is full")
+
+    dialect.do_commit = fails
+    with pytest.raises(SecretUnavailableError):
+        backend.set_secret("A", "refused")
+    with sqlite3.connect(file, timeout=0) as other:
+        other.execute("DELETE FROM automate_secret")
+    backend.set_secret("B", "accepted")
+    with pytest.raises(SecretNotFoundError):
+        backend.get_secret("A")
+    with sqlite3.connect(file) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    backend.close()
 
 
 def test_neither_values_nor_keys_are_in_the_database(tmp_path: Path, caplog: Any) -> None:

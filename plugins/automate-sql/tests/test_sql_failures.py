@@ -173,6 +173,26 @@ def test_a_connection_that_is_lost_at_commit_is_not_tried_again(database, make):
     assert float(price) == 2.5
 
 
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_commit_that_fails_leaves_nothing_open(tmp_path, make, driver):
+    """A reader keeps it out: the change is undone, and whoever comes next may write."""
+    file = tmp_path / "shop.sqlite3"
+    with sqlite3.connect(file) as here:
+        here.execute("CREATE TABLE item (id INTEGER)")
+    kernel = make(f"{driver}:///{file}?timeout=0.2", allow_writes=True)
+    add = {"statement": "INSERT INTO item VALUES (:id)"}
+    reader = sqlite3.connect(file, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM item").fetchall()
+    refused(kernel, "sql.execute", {**add, "params": {"id": 1}})
+    reader.execute("COMMIT")
+    with sqlite3.connect(file, timeout=0) as other:
+        other.execute("INSERT INTO item VALUES (2)")
+    kernel.invoke("sql.execute", {**add, "params": {"id": 3}})
+    assert reader.execute("SELECT id FROM item ORDER BY id").fetchall() == [(2,), (3,)]
+    reader.close()
+
+
 def test_a_connection_that_is_refused_says_why(database, make):
     url, engine = database
     on_postgresql(engine)

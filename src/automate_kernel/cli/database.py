@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL
 
     from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -19,7 +20,6 @@ Making = Literal["tables", "file", "stand-in", "nothing"]
 The thing to make of a SQLite file that is missing: the file with its tables, or without them; in
 its stead an empty database in memory that has them; or one that hasn't.
 """
-BUSY_SECONDS = 30.0
 _STAND_IN = "automate_stand_in"
 _DRIVERS = {
     "psycopg": "automate-kernel[postgresql]",
@@ -37,23 +37,22 @@ def open_storage(
 
     Raises `ConfigError` for an invalid URL and `StorageError` for an unusable database.
     """
-    try:
-        import sqlalchemy
-    except ImportError:
-        raise _not_installed("SQLAlchemy", "automate-kernel[cli]") from None
+    if find_spec("sqlalchemy") is None:
+        raise _not_installed("SQLAlchemy", "automate-kernel[cli]")
     from sqlalchemy.pool import StaticPool
 
     from automate_sqlalchemy import SqlAlchemyStorage
+    from automate_sqlalchemy.engines import make_engine
 
     url = _url(text, folder)
     is_sqlite = url.get_backend_name() == "sqlite"
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {}
+    options: dict[str, Any] = {}
     in_memory = is_sqlite and making in ("stand-in", "nothing") and _is_missing(url.database or "")
     if in_memory:
         marked = {_STAND_IN: True}
         options = {"creator": _memory, "poolclass": StaticPool, "execution_options": marked}
     try:
-        engine = sqlalchemy.create_engine(url, pool_pre_ping=not is_sqlite, **options)
+        engine = make_engine(url, pool_pre_ping=not is_sqlite, **options)
     except ImportError as error:
         name = error.name or "?"
         raise _not_installed(f"the database driver {name}", _DRIVERS.get(name, name)) from None
@@ -62,8 +61,6 @@ def open_storage(
             f"the database URL names the asynchronous driver {engine.dialect.driver!r}",
             hint="name a synchronous one, for example postgresql+psycopg:// or sqlite://",
         )
-    if is_sqlite:
-        _set_up_sqlite(engine)
     storage = SqlAlchemyStorage(engine, listen=listen)
     if making == "tables" or (making == "stand-in" and in_memory):
         create_missing_tables(storage)
@@ -99,8 +96,6 @@ def _not_installed(what: str, package: str) -> AutomateError:
 
 
 def _url(text: str, folder: Path) -> URL:
-    from importlib.util import find_spec
-
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
@@ -136,26 +131,6 @@ def _url(text: str, folder: Path) -> URL:
             hint="give it a file: sqlite:///automate.sqlite3",
         )
     return url if database.startswith("file:") else url.set(database=str(folder / database))
-
-
-def _set_up_sqlite(engine: Engine) -> None:
-    from sqlalchemy import event
-
-    @event.listens_for(engine, "connect")
-    def set_up(connection: sqlite3.Connection, record: object) -> None:
-        try:
-            # A step's result must outlive a power cut, or the step would run twice.
-            connection.execute("PRAGMA synchronous = FULL")
-            # Readers don't wait for the writer.
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            pass  # the first write to a read-only database shows a better error
-        except sqlite3.DatabaseError as error:
-            raise StorageError(
-                f"{engine.url.database}: {error}",
-                code=ErrorCodes.FAILED_PRECONDITION,
-                hint="name another file, or move this one away",
-            ) from error
 
 
 def hide_password(text: str) -> str:

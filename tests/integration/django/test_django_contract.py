@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 from automate_django.outbox import OptimisticClaimOutboxStore, SkipLockedClaimOutboxStore
@@ -11,8 +13,13 @@ from automate_django.storage import DjangoStorage
 from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox import OutboxStoreContract
+from suites.commit_faults import CommitFaultContract, CommitFaults
 from suites.storage import StorageContract
-from django.db import transaction
+from waiting import until
+from django.db import OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+from shopsite.routing import TestedDatabase
 
 
 class DjangoStorageContract(StorageContract):
@@ -91,3 +98,106 @@ class TestOutboxOnPostgresqlByItsOwnClock(DjangoOutboxContract):
     @pytest.fixture
     def store(self, postgresql: str) -> RowsOutboxStore:
         return self.open(DjangoStorage(postgresql))
+
+
+class DjangoCommitFaults(CommitFaultContract):
+    """A block whose COMMIT fails, and a statement outside of blocks that commits by itself."""
+
+    @pytest.fixture
+    def alias(self) -> str:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def storage(
+        self, alias: str, clock: FakeClock, faults: CommitFaults, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[DjangoStorage]:
+        commit, execute = BaseDatabaseWrapper._commit, CursorWrapper.execute
+
+        def watched_commit(connection: BaseDatabaseWrapper) -> Any:
+            return faults.around(lambda: commit(connection), OperationalError)
+
+        def watched_execute(cursor: CursorWrapper, *arguments: Any) -> Any:
+            begins = arguments[0].startswith("BEGIN")
+            if begins or cursor.db.alias != alias or cursor.db.in_atomic_block:
+                return execute(cursor, *arguments)
+            return faults.around(lambda: execute(cursor, *arguments), OperationalError)
+
+        with connections[alias].cursor() as cursor:
+            cursor.execute("CREATE TABLE booked (word VARCHAR(50))")
+        monkeypatch.setattr(BaseDatabaseWrapper, "_commit", watched_commit)
+        monkeypatch.setattr(CursorWrapper, "execute", watched_execute)
+        yield DjangoStorage(alias, clock=clock)
+        monkeypatch.undo()
+        with connections[alias].cursor() as cursor:
+            cursor.execute("DROP TABLE booked")
+
+    def outside(self, storage: DjangoStorage, *statements: str) -> list[Any]:
+        other = storage.connection.copy()
+        try:
+            with other.cursor() as cursor:
+                for statement in filter(None, statements):
+                    cursor.execute(statement)
+                return list(cursor.fetchall()) if cursor.description else []
+        finally:
+            other.close()
+
+    @contextmanager
+    def host_transaction(self, storage: DjangoStorage) -> Iterator[None]:
+        with transaction.atomic(using=storage.alias):
+            yield None
+
+    def handle(self, transaction: Any) -> Any:
+        return connections[TestedDatabase.alias]
+
+    def write(self, transaction: Any, word: str) -> None:
+        with transaction.cursor() as cursor:
+            cursor.execute("INSERT INTO booked VALUES (%s)", [word])
+
+
+class DjangoCommitFaultsOnSqlite(DjangoCommitFaults):
+    patience_statement = "PRAGMA busy_timeout = 1000"
+    journal = ""
+
+    @pytest.fixture
+    def alias(self, sqlite: str) -> Iterator[str]:
+        self.switch(sqlite, self.journal)
+        yield sqlite
+        self.switch(sqlite, "delete")
+
+    def switch(self, alias: str, journal: str) -> None:
+        # The connections of threads that have ended keep a file in its mode.
+        def switched() -> bool:
+            gc.collect()
+            with suppress(OperationalError), connections[alias].cursor() as cursor:
+                found = cursor.execute(f"PRAGMA journal_mode = {journal}").fetchone()
+                return bool(found[0] == journal)
+            return False
+
+        until(switched)
+
+
+class TestCommitFaultsOnSqliteInItsDefaultMode(DjangoCommitFaultsOnSqlite):
+    journal = "delete"
+
+
+class TestCommitFaultsOnSqliteInWalMode(DjangoCommitFaultsOnSqlite):
+    journal = "wal"
+
+
+class TestCommitFaultsOnPostgresql(DjangoCommitFaults):
+    patience_statement = "SET lock_timeout = '1s'"
+
+    @pytest.fixture
+    def alias(self, postgresql: str) -> str:
+        return postgresql
+
+
+class TestCommitFaultsOnMariadb(DjangoCommitFaults):
+    patience_statement = "SET innodb_lock_wait_timeout = 1"
+
+    @pytest.fixture
+    def alias(self, mariadb: str) -> str:
+        return mariadb
+
+    @pytest.mark.skip("MariaDB commits each statement of a migration by itself")
+    def test_a_migration(self) -> None: ...

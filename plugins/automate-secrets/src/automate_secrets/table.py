@@ -15,6 +15,7 @@ from automate_kernel.errors import (
     SecretError,
     SecretNotFoundError,
     SecretUnavailableError,
+    StorageError,
 )
 from automate_kernel.forks import renew_in_children
 from automate_kernel.secrets import (
@@ -30,6 +31,7 @@ try:
     from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
     from automate_secrets.key_ring import KeyRing, parse_key_ring
+    from automate_sqlalchemy.engines import make_engine
 except ImportError as missing:
     raise ImportError(
         "the encrypted table needs SQLAlchemy and cryptography: "
@@ -38,7 +40,7 @@ except ImportError as missing:
     ) from missing
 
 
-_MOST_BYTES, _LONGEST_NAME, _BUSY_SECONDS, _MOST_ROUNDS = 65_536, 512, 30.0, 5
+_MOST_BYTES, _LONGEST_NAME, _MOST_ROUNDS = 65_536, 512, 5
 _KEYS = "SECRET_TABLE_KEYS"
 
 metadata = sa.MetaData()
@@ -270,7 +272,7 @@ class SecretTableBackend(WritableSecretsBackend):
             return
         except IntegrityError:
             raise
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, StorageError) as error:
             # Its text has the statement's parameters.
             reason = type(error).__name__
         raise SecretUnavailableError(
@@ -330,12 +332,8 @@ def _digest(name: str) -> str:
 
 def _engine(url: str) -> sa.Engine:
     try:
-        parsed = sa.make_url(url)
-        waits = {"timeout": _BUSY_SECONDS} if parsed.get_backend_name() == "sqlite" else {}
         # Without parameters in its errors and logs: the rows are in them.
-        return sa.create_engine(
-            parsed, pool_pre_ping=True, hide_parameters=True, connect_args=waits
-        )
+        return make_engine(sa.make_url(url), pool_pre_ping=True, hide_parameters=True)
     except (SQLAlchemyError, ImportError, ValueError) as error:
         reason = type(error).__name__
     # The text is not shown: a password may stand in it.

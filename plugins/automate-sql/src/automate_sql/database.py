@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_sql import drivers
 from automate_sql.config import SqlConfig
+from automate_sqlalchemy.engines import end_failed_commits
 
 T = TypeVar("T")
 
@@ -174,6 +175,7 @@ class _AsyncPool(_Pool):
         super().__init__(url, config, password)
         self._engine: AsyncEngine = create_async_engine(url, **self.options)
         self.give_password(self._engine.sync_engine)
+        end_failed_commits(self._engine.dialect)
 
     async def open(self, deadline: float) -> DatabaseSession:
         connection = self._engine.connect()
@@ -229,6 +231,7 @@ class _ThreadPool(_Pool):
     def __init__(self, url: sa.URL, config: SqlConfig, password: Password) -> None:
         super().__init__(url, config, password)
         self._engine = sa.create_engine(url, **self.options)
+        end_failed_commits(self._engine.dialect)
         self.spare = sa.create_engine(
             url, poolclass=sa.NullPool, connect_args=self.options["connect_args"],
             hide_parameters=True,

@@ -10,6 +10,7 @@ The others leave events alone as long as it lives.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -102,6 +103,8 @@ class Precedence:
     def look(self) -> None:
         """Look who else works. A worker does so every second."""
         begun = self.clock()
+        if self._looked_at is None:
+            self._looked_at = -math.inf  # should this fail, `leaves` looks again
         known, workers = tuple(self.known()), list(self.workers())
         if not any((one.version, one.workflows) == (self.version, known) for one in workers):
             # This one has just begun, and has not reported yet.

@@ -1,0 +1,78 @@
+"""Engines: the set-up of SQLite files that are ours, and the end of a commit that fails."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+from typing import Any
+from weakref import WeakSet
+
+from sqlalchemy import URL, Dialect, Engine, TwoPhaseTransaction, create_engine, event
+from sqlalchemy.engine import ExceptionContext
+
+from automate_kernel.errors import ErrorCodes, StorageError
+
+BUSY_SECONDS: float = 30.0
+"""The patience of a connection to a SQLite file of ours with another that writes."""
+
+
+def make_engine(url: URL, **options: Any) -> Engine:
+    """Return an engine that is ours; a SQLite file is set up by `set_up_sqlite`."""
+    is_sqlite = url.get_backend_name() == "sqlite"
+    if is_sqlite and "timeout" not in url.query and "creator" not in options:
+        options["connect_args"] = {"timeout": BUSY_SECONDS}
+    engine = create_engine(url, **options)
+    if is_sqlite and not engine.dialect.is_async:
+        set_up_sqlite(engine)
+    end_failed_commits(engine.dialect)
+    return engine
+
+
+def set_up_sqlite(engine: Engine) -> None:
+    """Have each connection of *engine* in WAL mode, and its commits outlive a power cut."""
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, record: object) -> None:
+        try:
+            # A step's result must outlive a power cut, or the step would run twice.
+            connection.execute("PRAGMA synchronous = FULL")
+            # Readers and the writer don't wait for each other.
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            pass  # the first write to a read-only database shows a better error
+        except sqlite3.DatabaseError as error:
+            raise StorageError(
+                f"{engine.url.database}: {error}",
+                code=ErrorCodes.FAILED_PRECONDITION,
+                hint="name another file, or move this one away",
+            ) from error
+
+
+_guarded: WeakSet[Dialect] = WeakSet()
+
+
+def end_failed_commits(dialect: Dialect) -> None:
+    """
+    Have a COMMIT that fails end its transaction, on every engine of *dialect*.
+
+    SQLAlchemy takes it for ended, and gives the connection back to the pool as it is. On SQLite it
+    still is open then: it locks the file, and whoever has the connection next commits it.
+    """
+    if dialect not in _guarded:
+        _guarded.add(dialect)
+        event.listen(dialect, "handle_error", _end)
+
+
+def _end(context: ExceptionContext) -> None:
+    connection = context.connection
+    # What fails without a statement is a BEGIN, a COMMIT or a ROLLBACK.
+    if connection is None or context.statement is not None or context.is_disconnect:
+        return
+    # A coordinator may still ask for a prepared transaction.
+    if isinstance(connection.get_transaction(), TwoPhaseTransaction):
+        return
+    with suppress(Exception):
+        context.dialect.do_rollback(connection.connection)
+        return
+    # It can't be ended, so this connection, and no other of its pool, is given up.
+    context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
