@@ -64,6 +64,7 @@ if TYPE_CHECKING or INSTALLED:
     from rest_framework.schemas import DefaultSchema
 
     from automate_django.api.bases.access import Defaults
+    from automate_django.api.v1.serializers import Strict
     from automate_kernel import __version__
 
     class _Problems:
@@ -132,16 +133,20 @@ if TYPE_CHECKING or INSTALLED:
             """Return HTTP bearer authentication."""
             return {"type": "http", "scheme": "bearer"}
 
-    class StrictExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
-        """The schema of our input: it allows no other fields."""
+    class PartExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+        """The schemas of our serializers, whose names none of the project's has."""
 
-        target_class = "automate_django.api.v1.serializers.Strict"
+        target_class = "automate_django.api.v1.serializers.Part"
         match_subclasses = True
 
+        def get_name(self, auto_schema: Any, direction: Any) -> str:
+            """Return the name of the component."""
+            return f"Automate{type(self.target).__name__.removesuffix('Serializer')}"
+
         def map_serializer(self, auto_schema: Any, direction: Any) -> Any:
-            """Return drf-spectacular's schema, with no other properties."""
+            """Return drf-spectacular's schema; that of our input allows no other properties."""
             schema = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
-            if "$ref" in schema:
+            if "$ref" in schema or not isinstance(self.target, Strict):
                 return schema
             return {**schema, "additionalProperties": False, **self.target.more_schema}
 

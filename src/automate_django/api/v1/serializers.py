@@ -32,7 +32,11 @@ _ITEM_STATUSES = tuple(status.value for status in ItemStatus)
 _EXECUTION_STATUSES = tuple(status.value for status in ExecutionStatus)
 
 
-class Strict(serializers.Serializer[Any]):
+class Part(serializers.Serializer[Any]):
+    """A part of our API. The schema calls it AutomateItem: a project has an Item of its own."""
+
+
+class Strict(Part):
     """Input in which an unknown name is an error: likely it is misspelt."""
 
     more_schema: Mapping[str, Any] = MappingProxyType({})
@@ -207,7 +211,7 @@ class PauseSerializer(Strict):
     )  # fmt: skip
 
 
-class PausedSerializer(serializers.Serializer[Any]):
+class PausedSerializer(Part):
     """A workflow, and whether it is paused."""
 
     name = serializers.CharField()
@@ -444,19 +448,19 @@ _trace = partial(
 )
 
 
-class AcceptedSerializer(serializers.Serializer[Any]):
+class AcceptedSerializer(Part):
     """The id of an accepted event or of a new execution."""
 
     id = serializers.CharField()
 
 
-class ChangedSerializer(serializers.Serializer[Any]):
+class ChangedSerializer(Part):
     """The number of changed rows."""
 
     changed = serializers.IntegerField()
 
 
-class WorkflowSerializer(serializers.Serializer[Any]):
+class WorkflowSerializer(Part):
     """A workflow."""
 
     name = serializers.CharField(source="workflow.name")
@@ -472,7 +476,7 @@ class WorkflowDetailSerializer(WorkflowSerializer):
     definition = ShownDict(source="workflow.to_dict")
 
 
-class ScheduleSerializer(serializers.Serializer[Any]):
+class ScheduleSerializer(Part):
     """A schedule of a workflow."""
 
     number = serializers.IntegerField(help_text="The trigger's position in the workflow, from 0.")
@@ -486,7 +490,7 @@ class ScheduleSerializer(serializers.Serializer[Any]):
     execution_id = serializers.CharField(allow_null=True, help_text="The last one.")
 
 
-class FailedAttemptSerializer(serializers.Serializer[Any]):
+class FailedAttemptSerializer(Part):
     """One attempt that failed."""
 
     attempt = serializers.IntegerField(help_text="From 1; 0 is before the step's call.")
@@ -502,7 +506,7 @@ class FailedAttemptSerializer(serializers.Serializer[Any]):
     worker_id = _text(help_text="The worker that made it.")
 
 
-class StepAttemptSerializer(serializers.Serializer[Any]):
+class StepAttemptSerializer(Part):
     """One attempt of a step, however it ended."""
 
     step = serializers.CharField(source="step_id")
@@ -518,7 +522,7 @@ class StepAttemptSerializer(serializers.Serializer[Any]):
     error = ShownText(allow_null=True)
 
 
-class ErrorGroupSerializer(serializers.Serializer[Any]):
+class ErrorGroupSerializer(Part):
     """Failures that come from one place."""
 
     kind = serializers.CharField(help_text="The items' kind, or the workflow.")
@@ -535,7 +539,7 @@ def _output_ref() -> Any:
     return serializers.CharField(allow_null=True, help_text=text)
 
 
-class ExecutionSerializer(serializers.Serializer[Any]):
+class ExecutionSerializer(Part):
     """An execution."""
 
     id = serializers.UUIDField()
@@ -552,7 +556,7 @@ class ExecutionSerializer(serializers.Serializer[Any]):
     completed_at = Instant(allow_null=True)
 
 
-class StepSerializer(serializers.Serializer[Any]):
+class StepSerializer(Part):
     """A run of a step."""
 
     id = serializers.CharField()
@@ -574,13 +578,13 @@ class StepSerializer(serializers.Serializer[Any]):
     completed_at = Instant(allow_null=True)
 
 
-class OutputSerializer(serializers.Serializer[Any]):
+class OutputSerializer(Part):
     """The output of an execution or of a step."""
 
     output = ShownJSON()
 
 
-class WaitSerializer(serializers.Serializer[Any]):
+class WaitSerializer(Part):
     """A wait of a step: for an event, a signal, an approval or a workflow."""
 
     step_id = serializers.CharField()
@@ -591,7 +595,7 @@ class WaitSerializer(serializers.Serializer[Any]):
     expires_at = Instant(allow_null=True)
 
 
-class HandoverSerializer(serializers.Serializer[Any]):
+class HandoverSerializer(Part):
     """The note of a worker that handed an execution on."""
 
     code = serializers.CharField()
@@ -627,7 +631,7 @@ class ExecutionDetailSerializer(ExecutionSerializer):
     failed_attempts = FailedAttemptSerializer(many=True)
 
 
-class ApprovalSerializer(serializers.Serializer[Any]):
+class ApprovalSerializer(Part):
     """A step that waits for a person."""
 
     execution_id = serializers.UUIDField()
@@ -647,7 +651,7 @@ class ApprovalSerializer(serializers.Serializer[Any]):
     expires_at = Instant(allow_null=True)
 
 
-class DecidedSerializer(serializers.Serializer[Any]):
+class DecidedSerializer(Part):
     """A decision as the step's output has it."""
 
     approved = serializers.BooleanField()
@@ -658,7 +662,7 @@ class DecidedSerializer(serializers.Serializer[Any]):
     timed_out = serializers.BooleanField()
 
 
-class ItemSerializer(serializers.Serializer[Any]):
+class ItemSerializer(Part):
     """An outbox item, without what it carries."""
 
     id = serializers.UUIDField()
@@ -688,7 +692,7 @@ class ItemDetailSerializer(ItemSerializer):
     failed_attempts = FailedAttemptSerializer(many=True)
 
 
-class StatsSerializer(serializers.Serializer[Any]):
+class StatsSerializer(Part):
     """Figures of the outbox."""
 
     counts = serializers.DictField(
@@ -704,7 +708,7 @@ class StatsSerializer(serializers.Serializer[Any]):
     paused = serializers.ListField(child=serializers.CharField())
 
 
-class OperationSerializer(serializers.Serializer[Any]):
+class OperationSerializer(Part):
     """An operation that can be called."""
 
     name = serializers.CharField()
@@ -742,14 +746,14 @@ class ChoicesQuerySerializer(Strict):
     )  # fmt: skip
 
 
-class ChoiceSerializer(serializers.Serializer[Any]):
+class ChoiceSerializer(Part):
     """One choice of a field."""
 
     value = serializers.JSONField()
     label = serializers.CharField()  # type: ignore[assignment]
 
 
-class PluginSerializer(serializers.Serializer[Any]):
+class PluginSerializer(Part):
     """A plugin."""
 
     kind = serializers.CharField()

@@ -173,18 +173,50 @@ def test_a_projects_own_views_tell_what_is_enforced(empty: None) -> None:
     assert {"type": "integer", "minimum": 0, "maximum": 10_000} in [e["schema"] for e in offset]
 
 
+def test_a_projects_own_serializers_keep_their_names(empty: None) -> None:
+    """A project has an Item, an Execution and a Step of its own: ours don't take their places."""
+    from django.urls import include, path
+    from drf_spectacular.generators import SchemaGenerator
+    from drf_spectacular.openapi import AutoSchema
+    from rest_framework import serializers
+    from rest_framework.generics import CreateAPIView
+
+    class ItemSerializer(serializers.Serializer):
+        sku = serializers.CharField()
+
+    class Items(CreateAPIView):
+        schema = AutoSchema()
+        serializer_class = ItemSerializer
+
+    patterns = [
+        path("api/item/", Items.as_view()),
+        path("api/automate/", include("automate_django.api.urls")),
+    ]
+    found = SchemaGenerator(patterns=patterns).get_schema(public=True)
+    assert list(found["components"]["schemas"]["Item"]["properties"]) == ["sku"]
+    body = found["paths"]["/api/item/"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"] == {"$ref": "#/components/schemas/Item"}
+    ours = set(found["components"]["schemas"]) - {"Item"}
+    assert {name for name in ours if "Automate" not in name} == set()
+    ids = [each["operationId"] for path in found["paths"].values() for each in path.values()]
+    assert len(ids) == len(set(ids))
+
+
 def test_what_the_automation_enforces_is_in_its_schema(schema: dict[str, Any]) -> None:
     """Words, lengths, names that nobody reads, one of two: as the serializers ask."""
     parts = schema["components"]["schemas"]
-    for name in ("Event", "Bulk", "Start", "Resume", "Reschedule"):
+    for name in ("AutomateEvent", "AutomateBulk", "AutomateStart", "AutomateResume"):
         assert parts[name]["additionalProperties"] is False, name
-    event = parts["Event"]["properties"]
+    event = parts["AutomateEvent"]["properties"]
     assert (event["name"]["minLength"], event["name"]["maxLength"]) == (1, 200)
     assert event["idempotency_key"]["minLength"] == 1
-    (words,) = parts["Bulk"]["properties"]["action"]["oneOf"]
+    (words,) = parts["AutomateBulk"]["properties"]["action"]["oneOf"]
     assert words["enum"] == ["requeue", "cancel", "discard"]
-    assert parts["Bulk"]["properties"]["ids"]["minItems"] == 1
-    assert (parts["Reschedule"]["minProperties"], parts["Reschedule"]["maxProperties"]) == (1, 1)
+    assert parts["AutomateBulk"]["properties"]["ids"]["minItems"] == 1
+    assert (
+        parts["AutomateReschedule"]["minProperties"],
+        parts["AutomateReschedule"]["maxProperties"],
+    ) == (1, 1)
     parameters = {
         each["name"]: each["schema"] for each in schema["paths"]["/outbox"]["get"]["parameters"]
     }
