@@ -60,6 +60,7 @@ from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.values import encode_json
+from automate_kernel.tally import Tally
 from automate_kernel.templates import (
     EnvironmentResolver,
     FilterRegistry,
@@ -248,9 +249,12 @@ class Kernel:
         # A receiver that hangs must not hold up what workers do every second.
         self._announcer = Announcer()
         self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
+        self.deliveries: Tally = Tally()
+        """The webhooks that came to this process, by connector and outcome."""
         self._webhooks = WebhookReceiver(
-            self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
-        )
+            self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item,
+            self.deliveries,
+        )  # fmt: skip
         self._polls = Polls(self.storage, self.operations, self.workflows.events)
         self._poller = Poller(self._polls, self.storage, self.outbox, self.operations, event_item)
         self._failures = FailureNotices(self.outbox, self._notify_failed)

@@ -8,7 +8,18 @@ import re
 from typing import Any
 
 import pytest
-from automate_kernel import Kernel, StorageError
+from automate_kernel import (
+    AutomateError,
+    Connector,
+    ErrorCodes,
+    Kernel,
+    StorageError,
+    PollResult,
+    TriggerSpec,
+    poll,
+)
+from automate_kernel.errors import SecretNotFoundError, WebhookRejectedError
+from automate_kernel.webhooks import GitHubSignature
 from automate_kernel.outbox import ItemStatus, NewItem, WorkerInfo
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.in_flight import Task
@@ -182,3 +193,118 @@ def test_asgi(kernel: Kernel) -> None:
     assert samples(body.decode())["automate_up"] == 1
     assert asked(app, "HEAD")[2] == b""
     assert asked(app, "POST")[0] == 405
+
+
+def test_a_counter_is_there_before_it_counts() -> None:
+    """`increase()` sees no change in a series that is born at 1: the first failure was missed."""
+    kernel = Kernel(discover=False)
+
+    @kernel.handler("mail.send")
+    def send(item: Any) -> None:
+        raise ValueError
+
+    kernel.add_workflow(
+        {"name": "w", "trigger": {"type": "webhook", "connector": "shop", "trigger": "paid"},
+         "steps": [{"id": "a", "sleep": "1s"}]}
+    )  # fmt: skip
+    found = samples(Exporter(kernel).render())
+    assert found['automate_outbox_failed_total{kind="mail.send"}'] == 0
+    assert found['automate_outbox_failed_total{kind="automate.event"}'] == 0
+    assert found['automate_executions_ended_total{workflow="w",outcome="failed"}'] == 0
+    assert found['automate_webhooks_total{connector="shop",outcome="refused"}'] == 0
+
+
+def test_schedules_that_are_late(clock: FakeClock, kernel: Kernel) -> None:
+    """No worker fires them; a paused one is not late."""
+    every = {"type": "schedule", "every": "1m"}
+    for name in ("runs", "rests"):
+        kernel.add_workflow({"name": name, "trigger": every, "steps": [{"id": "a", "sleep": "1s"}]})
+    kernel.run_until_idle()
+    before = clock().timestamp()
+    kernel.schedules.pause("rests")
+    clock.advance(400)
+    found = samples(Exporter(kernel).render())
+    assert found['automate_schedule_last_timestamp_seconds{workflow="runs"}'] == before
+    assert found['automate_schedule_late_seconds{workflow="runs"}'] == 340
+    assert found['automate_schedule_late_seconds{workflow="rests"}'] == 0
+    assert found['automate_schedules_paused{workflow="rests"}'] == 1
+
+
+def test_the_oldest_approval(clock: FakeClock, kernel: Kernel) -> None:
+    """Nobody else sees that people are waited for."""
+    kernel.add_workflow(
+        {"name": "asks", "trigger": {"type": "manual"},
+         "steps": [{"id": "a", "approval": {"title": "May we?"}}]}
+    )  # fmt: skip
+    assert samples(Exporter(kernel).render())["automate_oldest_approval_seconds"] == 0
+    kernel.start("asks")
+    kernel.run_until_idle()
+    clock.advance(50)
+    assert samples(Exporter(kernel).render())["automate_oldest_approval_seconds"] == 50
+
+
+def test_webhooks_secrets_and_plugins() -> None:
+    """By their outcomes; a name that a stranger made up makes no series."""
+
+    class Shop(Connector):
+        key = "shop"
+        display_name = "Shop"
+
+        @classmethod
+        def triggers(cls) -> list[TriggerSpec]:
+            return [TriggerSpec("paid", signature=GitHubSignature("$secret:SHOP"))]
+
+    kernel = Kernel(plugins=[Shop], secrets={"SHOP": "it-s-a-secret-to-everybody"}, discover=False)
+    body = b'{"id": 7}'
+    signed = GitHubSignature().sign(body, "it-s-a-secret-to-everybody")
+    signed |= {"X-GitHub-Delivery": "1"}
+    for _ in range(2):
+        kernel.receive_webhook("shop", "paid", signed, body)
+    for connector in ("shop", "made-up"):
+        with pytest.raises(WebhookRejectedError):
+            kernel.receive_webhook(connector, "paid", {}, body)
+    with pytest.raises(SecretNotFoundError):
+        kernel.secrets.get("OTHER")
+    page = Exporter(kernel).render()
+    found = samples(page)
+    assert found['automate_webhooks_total{connector="shop",outcome="accepted"}'] == 1
+    assert found['automate_webhooks_total{connector="shop",outcome="repeated"}'] == 1
+    assert found['automate_webhooks_total{connector="shop",outcome="refused"}'] == 1
+    assert found['automate_webhooks_total{connector="",outcome="refused"}'] == 1
+    assert "made-up" not in page
+    (name,) = kernel.secrets.backends
+    assert found[f'automate_secret_lookups_total{{backend="{name}",outcome="missing"}}'] == 1
+    assert found[f'automate_secret_lookups_total{{backend="{name}",outcome="found"}}'] > 0
+    assert found['automate_plugins{state="LOADED"}'] >= 1
+
+
+def test_polls_that_fail(clock: FakeClock) -> None:
+    """Their failures in a row, and for how long they are due; a success ends both."""
+    away = [AutomateError(ErrorCodes.UNAVAILABLE, "the feed is away")]
+
+    class Feed(Connector):
+        key = "feed"
+        display_name = "Feed"
+
+        @poll("news", every="1m")
+        def news(self, cursor: Any) -> PollResult:
+            if away:
+                raise away.pop()
+            return PollResult(cursor=1)
+
+    kernel = Kernel(MemoryStorage(clock), plugins=[Feed], discover=False)
+    kernel.add_workflow(
+        {"name": "reads", "trigger": {"type": "event", "event": "feed.news"},
+         "steps": [{"id": "a", "sleep": "1s"}]}
+    )  # fmt: skip
+    labels = '{poll="feed.news"}'
+    kernel.run_until_idle()
+    clock.advance(10_000)
+    found = samples(Exporter(kernel).render())
+    assert found[f"automate_poll_failures{labels}"] == 1
+    assert found[f"automate_poll_late_seconds{labels}"] > 9_000
+    kernel.run_until_idle()
+    found = samples(Exporter(kernel).render())
+    assert found[f"automate_poll_failures{labels}"] == 0
+    assert found[f"automate_poll_late_seconds{labels}"] == 0
+    assert found[f"automate_poll_last_timestamp_seconds{labels}"] == clock().timestamp()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from math import inf
@@ -31,7 +32,10 @@ from automate_kernel.outbox.statistics import (
     upper_bound,
 )
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
+from automate_kernel.plugins.records import PluginState
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.webhooks.receiver import DELIVERY_OUTCOMES
+from automate_kernel.workflows.definition.triggers import WebhookTrigger
 from automate_kernel.workflows.engine.statistics import REASONS, ExecutionCounts, ExecutionStats
 
 if TYPE_CHECKING:
@@ -82,6 +86,16 @@ _TEXTS = {
     "automate_abandoned_calls": (
         "Calls in this process that took longer than their timeouts, and still run."
     ),
+    "automate_schedule_last_timestamp_seconds": "When the schedules of a workflow last fired.",
+    "automate_schedule_late_seconds": "For how long schedules of a workflow are due.",
+    "automate_schedules_paused": "Schedules that are paused.",
+    "automate_poll_last_timestamp_seconds": "When a poll was last called with success.",
+    "automate_poll_late_seconds": "For how long a poll is due.",
+    "automate_poll_failures": "Failures of a poll since its last success.",
+    "automate_oldest_approval_seconds": "How long the oldest open approval waits; 0 if none does.",
+    "automate_plugins": "Plugins by their states.",
+    "automate_webhooks_total": "Webhooks that came to this process.",
+    "automate_secret_lookups_total": "Look-ups of secrets in this process.",
     "automate_up": "Whether the database could be used.",
 }
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
@@ -98,6 +112,7 @@ class Exporter:
     """
 
     def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
         self._outbox = kernel.outbox
         self._calls = kernel.operations.timed_calls
         self._redact = kernel.redactor.redact
@@ -111,13 +126,19 @@ class Exporter:
         page, up = _Page(), 1
         try:
             with self._lock:
-                items, totals = self._items.look()
+                items, totals = self._items.look(self._kernel.kinds)
                 _write_items(page, items)
                 _write_workers(page, self._outbox.workers())
                 _write_activity(page, totals)
                 page.write("automate_abandoned_calls", [({}, self._calls.abandoned)])
                 names = {workflow.name for workflow in self._workflows()}
                 _write_executions(page, *self._executions.look(names))
+                with self._kernel.storage.begin(atomic=False) as rows:
+                    now = rows.now()
+                _write_schedules(page, self._kernel, now)
+                _write_polls(page, self._kernel, now)
+                _write_oldest_approval(page, self._kernel, now)
+                _write_plugins(page, self._kernel)
         except Exception as error:
             logger.warning("no metrics: %s", self._redact(str(error) or repr(error)))
             page, up = _Page(), 0
@@ -179,6 +200,73 @@ def _write_activity(page: _Page, totals: Sequence[Activity]) -> None:
     page.write_histograms("automate_outbox_run_seconds", run)
     wait = ((k, one.wait_buckets, one.wait_seconds) for k, one in by_kind)
     page.write_histograms("automate_outbox_wait_seconds", wait)
+
+
+def _write_schedules(page: _Page, kernel: Kernel, now: datetime) -> None:
+    last: dict[str, float] = {}
+    late: dict[str, float] = {}
+    paused: Counter[str] = Counter()
+    for each in kernel.schedules.find():
+        name, fired = each.workflow.name, each.last_fired_at
+        paused[name] += each.paused_at is not None
+        overdue = 0.0 if each.paused_at else each.overdue(now).total_seconds()
+        late[name] = max(late.get(name, 0.0), overdue)
+        if fired is not None:
+            last[name] = max(last.get(name, 0.0), fired.timestamp())
+    page.write("automate_schedule_last_timestamp_seconds", _by("workflow", last))
+    page.write("automate_schedule_late_seconds", _by("workflow", late))
+    page.write("automate_schedules_paused", _by("workflow", paused))
+
+
+def _write_polls(page: _Page, kernel: Kernel, now: datetime) -> None:
+    last: dict[str, float] = {}
+    late: dict[str, float] = {}
+    failures: dict[str, float] = {}
+    for each in kernel.polls.find():
+        name, due = each.name, None if each.paused_at else each.next_at
+        overdue = (now - due).total_seconds() if due else 0.0
+        late[name] = max(late.get(name, 0.0), overdue, 0.0)
+        failures[name] = max(failures.get(name, 0), each.failures)
+        if each.polled_at is not None:
+            last[name] = max(last.get(name, 0.0), each.polled_at.timestamp())
+    page.write("automate_poll_last_timestamp_seconds", _by("poll", last))
+    page.write("automate_poll_late_seconds", _by("poll", late))
+    page.write("automate_poll_failures", _by("poll", failures))
+
+
+def _write_oldest_approval(page: _Page, kernel: Kernel, now: datetime) -> None:
+    found = kernel.approvals.pending(limit=1).approvals
+    waits = max(((now - each.created_at).total_seconds() for each in found), default=0.0)
+    page.write("automate_oldest_approval_seconds", [({}, max(0.0, waits))])
+
+
+def _write_plugins(page: _Page, kernel: Kernel) -> None:
+    states = Counter(str(each.state) for each in kernel.plugins.records())
+    page.write("automate_plugins", (({"state": str(s)}, states[str(s)]) for s in PluginState))
+    came = kernel.deliveries.counts()
+    connectors = {
+        trigger.connector
+        for entry in kernel.workflows.entries()
+        for trigger in entry.workflow.triggers
+        if isinstance(trigger, WebhookTrigger)
+    }
+    outcomes = [
+        ({"connector": connector, "outcome": outcome}, came.get((connector, outcome), 0))
+        for connector in sorted({*connectors, *(words[0] for words in came)})
+        for outcome in DELIVERY_OUTCOMES
+    ]
+    page.write("automate_webhooks_total", outcomes)
+    looks = kernel.secrets.looks.counts()
+    asked = [
+        ({"backend": name, "outcome": outcome}, looks.get((name, outcome), 0))
+        for name in kernel.secrets.backends
+        for outcome in ("found", "missing", "failed")
+    ]
+    page.write("automate_secret_lookups_total", asked)
+
+
+def _by(label: str, numbers: Mapping[str, float]) -> Iterator[tuple[Labels, float]]:
+    return (({label: name}, numbers[name]) for name in sorted(numbers))
 
 
 def _write_executions(

@@ -24,6 +24,7 @@ from automate_kernel.secrets.masking import strength_of, weakness_of
 from automate_kernel.secrets.redaction import Redactor
 from automate_kernel.secrets.tracebacks import mark
 from automate_kernel.secrets.writable import WritableSecretsBackend
+from automate_kernel.tally import Tally
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -108,6 +109,8 @@ class SecretResolver:
         self.redactor: Redactor = redactor if redactor is not None else Redactor()
         self._backends = _named(backends)
         self._judged: set[str] = set()
+        self.looks: Tally = Tally()
+        """The look-ups in this process, by backend and outcome: found, missing, failed."""
 
     def __repr__(self) -> str:
         return f"<SecretResolver of {', '.join(name for name, _ in self._backends) or 'nothing'}>"
@@ -232,6 +235,7 @@ class SecretResolver:
             self._judged.add(key)
             logger.warning("the value of secret %r %s", key, weakness_of(value))
         self.redactor.add(value)
+        self.looks.add(backend, "found")
         session = _session.get()
         if session is not None:
             session[id(self), key] = value
@@ -239,7 +243,9 @@ class SecretResolver:
 
     def _problem(self, key: str, backend: str, error: Exception) -> SecretError | None:
         """Return the error that ends the look-up, or None: the next backend is asked."""
-        if isinstance(error, SecretNotFoundError):
+        missing = isinstance(error, SecretNotFoundError)
+        self.looks.add(backend, "missing" if missing else "failed")
+        if missing:
             return None
         if isinstance(error, SecretError):
             # A backend's own words, but what else it has handed out may be in them.

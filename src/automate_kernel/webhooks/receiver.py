@@ -17,6 +17,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.rows import Rows, Storage
+from automate_kernel.tally import Tally
 from automate_kernel.webhooks.ledger import ReplayLedger, WebhookReceipt
 from automate_kernel.webhooks.request import Ignored, delivery_id_of
 
@@ -25,12 +26,17 @@ logger: logging.Logger = get_logger(__name__)
 _MOST_SHOWN = 100
 
 
+DELIVERY_OUTCOMES = ("accepted", "repeated", "ignored", "refused", "failed")
+"""The ends of a delivery; one that ``failed`` could not be read or stored."""
+
+
 @dataclass(slots=True)
 class WebhookReceiver:
     """
     Verifies webhooks with the connectors of *operations*, and accepts each delivery once.
 
     *new_item* makes the outbox item of an event, from its name, its payload and options.
+    *deliveries* counts by connector and outcome.
     """
 
     storage: Storage
@@ -38,6 +44,7 @@ class WebhookReceiver:
     outbox: OutboxStore
     operations: Invoker
     new_item: Callable[..., NewItem]
+    deliveries: Tally
 
     def receive(
         self,
@@ -50,6 +57,32 @@ class WebhookReceiver:
         tenant_id: str | None = None,
     ) -> WebhookReceipt:
         """Verify a webhook and accept it as an event; see `Kernel.receive_webhook`."""
+        outcome = "failed"
+        try:
+            receipt = self._received(
+                connector_key, trigger, headers, raw_body, transaction, tenant_id
+            )
+            outcome = "repeated" if receipt.duplicate else "accepted"
+            if receipt.ignored is not None:
+                outcome = "ignored"
+            return receipt
+        except WebhookRejectedError:
+            outcome = "refused"
+            raise
+        finally:
+            # Strangers choose the name: only connectors that are there are counted by theirs.
+            known = connector_key in self.operations.sources["connector"]
+            self.deliveries.add(connector_key if known else "", outcome)
+
+    def _received(
+        self,
+        connector_key: str,
+        trigger: str,
+        headers: Any,
+        raw_body: bytes,
+        transaction: Any,
+        tenant_id: str | None,
+    ) -> WebhookReceipt:
         connector = self._connector_for(connector_key, trigger)
         if not connector.accepts_webhook(trigger, headers, raw_body):
             reason = self._refusal(connector, trigger, headers, raw_body)

@@ -1,0 +1,31 @@
+"""Numbers that many threads count."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+from automate_kernel.forks import renew_in_children
+
+
+class Tally:
+    """The numbers of what happened in this process, by words such as a name and an outcome."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, ...]] = Counter()
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Take another lock: a fork copies one that a thread holds, and not the thread."""
+        self._lock = threading.Lock()
+
+    def add(self, *words: str) -> None:
+        """Count one more."""
+        with self._lock:
+            self._counts[words] += 1
+
+    def counts(self) -> dict[tuple[str, ...], int]:
+        """Return the numbers that are not 0."""
+        with self._lock:
+            return dict(self._counts)
