@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from django.apps import apps
-from django.db import models
+from django.db import DatabaseError, models
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -26,6 +26,11 @@ from automate_kernel.secrets.redaction import redactors
 
 Changes = dict[str, list[Any]]
 """Per field what it was and what it is."""
+
+
+class AuditTrailError(RuntimeError):
+    """An entry of the audit trail could not be written. No fault of the user's values."""
+
 
 _LONGEST = 1000
 _BATCH = 500
@@ -171,4 +176,10 @@ def write_entries(entries: Iterable[Mapping[str, Any]], model: Any = None) -> No
         for row in ({**about, **_redacted(each)} for each in entries)
     ]
     manager: models.Manager[Any] = model._base_manager
-    manager.bulk_create(made, batch_size=_BATCH)
+    try:
+        manager.bulk_create(made, batch_size=_BATCH)
+    except DatabaseError as error:
+        raise AuditTrailError(
+            f"{model._meta.label} refused an entry of the audit trail, so the change was undone: "
+            f"{type(error).__name__}"
+        ) from error

@@ -9,6 +9,7 @@ import pytest
 from automate_django.models import AuditEntry
 from backoffice.models import Project, Task
 from django.contrib import admin
+from django.db import connection
 
 from .conftest import World, form_of, page, url
 
@@ -33,6 +34,28 @@ def test_change_is_remembered_with_what_it_was(world_anywhere: World) -> None:
     assert entry.changes == {"name": ["our project", "New"], "status": ["open", "closed"]}
     assert entry.tenant_id == str(world.ours.tenant.pk)
     assert entry.actor and entry.actor_id
+
+
+def test_a_trail_that_cannot_be_written_is_no_fault_of_the_user(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The change is undone, and the log has the reason: the form's values are as they should be."""
+    client = world.staff("project", "task")
+    client.raise_request_exception = False
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON automate_audit BEGIN"
+            " SELECT RAISE(ABORT, 'CHECK constraint failed: full'); END"
+        )
+    try:
+        answer = save(client, world.ours.project, name="New")
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TRIGGER full")
+    assert answer.status_code == 500
+    assert "automate_django.AuditEntry refused an entry of the audit trail" in caplog.text
+    world.ours.project.refresh_from_db()
+    assert world.ours.project.name == "our project"
 
 
 def test_secrets_are_never_remembered(world: World) -> None:
