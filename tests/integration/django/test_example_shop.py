@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import http.cookiejar
 import json
@@ -9,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -322,3 +324,29 @@ def test_it_stops_and_starts_again(shop: Shop) -> None:
     shop.start()
     assert shop.order(1) == before
     assert shop.api("orders/7")[0] == 404  # the demo data are there once
+
+
+def test_an_order_whose_commit_fails_is_not_accepted(shop: Shop) -> None:
+    """Neither it nor its event is there, nobody is locked out, and it may be sent again."""
+    count = "SELECT (SELECT count(*) FROM shop_order), (SELECT count(*) FROM automate_outbox"
+    count += " WHERE json_extract(payload, '$.name') = 'order.placed')"
+    with contextlib.closing(sqlite3.connect(shop.folder / "shop.sqlite3", timeout=30)) as other:
+        before = other.execute(count).fetchone()
+        # What only COMMIT refuses.
+        other.executescript("""
+            CREATE TABLE parent (id INTEGER PRIMARY KEY);
+            CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);
+            CREATE TRIGGER refuses AFTER INSERT ON shop_order
+            BEGIN INSERT INTO child VALUES (1); END;
+        """)
+        request = urllib.request.Request(
+            f"{shop.site}/api/orders", json.dumps(NEW).encode(),
+            {"Authorization": f"Bearer {shop.tokens['north']}", "Content-Type": "application/json"},
+        )  # fmt: skip
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=PATIENCE_SECONDS)
+        assert refused.value.code >= 400
+        other.executescript("DROP TRIGGER refuses")
+        assert other.execute(count).fetchone() == before
+        assert shop.api("orders", NEW)[0] == 201
+        assert other.execute(count).fetchone() == (before[0] + 1, before[1] + 1)
