@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property, partial
@@ -134,6 +134,8 @@ _REPORT_SECONDS = 1.0
 _SWEEP_SECONDS = 5.0
 # At the end signals that wait for their receivers are sent for so long.
 _ANNOUNCED_SECONDS = 5.0
+# So many executions that others have handed on does a worker take up as it begins.
+_MOST_HANDED_ON = 10_000
 
 
 class Kernel:
@@ -1073,11 +1075,11 @@ class Kernel:
         handlers = self._chosen(kinds, exclude_kinds)
         options.setdefault("version", self.version)
         options.setdefault("workflows", self.workflows.marks)
-        look = self._precedence.look
         if any(handler.kind == EVENT for handler in handlers):
-            periodic_tasks.append(PeriodicTask("precedence", 1.0, look))
+            periodic_tasks.append(PeriodicTask("precedence", 1.0, self._precedence.look))
         works = any(handler.kind == ADVANCE for handler in handlers)
         options.setdefault("preflight", partial(self._preflight, executes=works))
+        options.setdefault("take_over", self._take_up_handed_on if works else None)
         periodic_tasks += options.pop("periodic_tasks", ())
         return Worker(self.outbox, handlers, periodic_tasks=periodic_tasks, **options)
 
@@ -1091,6 +1093,12 @@ class Kernel:
             logger.warning("who else works could not be seen: %s", error)
         if executes:
             self._warn_of_unknown_actions()
+
+    def _take_up_handed_on(self, worker_id: str) -> int:
+        """Make due what others have handed on, and the worker has not; return the number."""
+        found = self.outbox.handed_on(limit=_MOST_HANDED_ON)
+        untried = [one.id for one in found if one.handover and worker_id not in one.handover.tried]
+        return self.outbox.recall(untried) if untried else 0
 
     def _warn_of_unknown_actions(self) -> None:
         """Log the actions of files and code that aren't known here: they may be misspelt."""
@@ -1183,7 +1191,8 @@ class Kernel:
         Other items that are due are left alone, unless it has to wait: for a retry, or because its
         kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*. A
         worker that goes on with it, or with a sub-workflow of it, has as much time. It is not
-        handed on to others: a step whose action isn't known here fails.
+        handed on to others: a step whose action isn't known here fails, and so does code that does
+        not repeat what is recorded.
         """
         name, payload = self._named_workflow(workflow, payload)
         event = manual_event(name, payload)
@@ -1202,20 +1211,15 @@ class Kernel:
         with self.executing_here(execution_id):
             return self._run_here(execution_id, item, begun, patience)
 
-    @contextmanager
-    def executing_here(self, execution_id: str | None = None) -> Iterator[None]:
+    def executing_here(self, execution_id: str | None = None) -> AbstractContextManager[None]:
         """
-        Let an execution fail here where it would be handed on, while the block runs.
+        Let an execution, and its sub-workflows, fail here where they would be handed on.
 
         Without an *execution_id* that holds for all.
 
         It is for a caller that waits for its end, and wants the reason: as `run` does.
         """
-        self._runner.only_here.add(execution_id)
-        try:
-            yield
-        finally:
-            self._runner.only_here.discard(execution_id)
+        return self._runner.only_here(execution_id)
 
     def _run_here(
         self,
@@ -1383,7 +1387,10 @@ def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> S
             "the outbox is in another storage than the one that was given",
             hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
         )
-    return storage or theirs or MemoryStorage()
+    storage = storage or theirs or MemoryStorage()
+    if isinstance(storage, MemoryStorage):
+        storage.kernels += 1
+    return storage
 
 
 def _version(version: str) -> str:

@@ -15,7 +15,7 @@ import processes
 import pytest
 import sqlalchemy as sa
 from waiting import until
-from automate_kernel import Kernel
+from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.cli.database import open_storage
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import OUTBOX
@@ -146,6 +146,55 @@ def test_a_rolling_deploy(engine: sa.Engine) -> None:
     assert calls["shop.wrap2"] == NUMBER
     assert calls["shop.ship2"] == calls["shop.pay2"]
     assert calls["shop.take"] == len(events) + len(started)
+
+
+def code_of(engine: sa.Engine, version: str, calls: Counter[str]) -> Kernel:
+    """Return a kernel with a workflow in code, of which v2 has other steps after the first wait."""
+    kernel = Kernel(SqlAlchemyStorage(engine), discover=False, secrets={}, version=version)
+
+    def step(name: str) -> str:
+        calls[name] += 1
+        return name
+
+    @kernel.workflow(on="order.placed")
+    async def order(ctx: WorkflowContext) -> list[str]:
+        found = [await ctx.step(step, "take", name="take")]
+        with ctx.compensate(step, "undo", name="undo"):
+            for name in ("pay", "ship"):
+                await ctx.wait_for(signal="go")
+                own = name if version == "v1" else f"{name}2"
+                found.append(await ctx.step(step, own, name=own))
+        return found
+
+    return kernel
+
+
+def test_a_rolling_deploy_of_code(engine: sa.Engine) -> None:
+    """Each goes on with the code that has gone beyond the change, whichever worker wakes it."""
+    calls: Counter[str] = Counter()
+    old, new = code_of(engine, "v1", calls), code_of(engine, "v2", calls)
+    for _ in range(NUMBER):
+        old.emit("order.placed")
+    with working(old):
+        until(lambda: calls["take"] == NUMBER, PATIENCE)
+        ids = [one.id for one in old.executions.find(limit=NUMBER)]
+        for execution_id in ids[: NUMBER // 2]:
+            old.signal(execution_id, "go")
+        until(lambda: calls["pay"] == NUMBER // 2, PATIENCE)
+        with working(new):
+            until(lambda: len(new.outbox.workers()) == 2, PATIENCE)
+            for execution_id in ids:
+                new.signal(execution_id, "go")
+                new.signal(execution_id, "go")
+            until(lambda: len(new.executions.find(status="COMPLETED", limit=500)) == NUMBER, 120)
+    found = new.executions.find(limit=500)
+    assert {one.status for one in found} == {ExecutionStatus.COMPLETED}
+    outputs = Counter(tuple(new.executions.output(one.id)) for one in found)
+    assert set(outputs) <= {("take", "pay", "ship"), ("take", "pay2", "ship2")}
+    assert outputs["take", "pay", "ship"] >= NUMBER // 2
+    assert calls["undo"] == 0
+    assert calls["take"] == NUMBER == calls["pay"] + calls["pay2"] == calls["ship"] + calls["ship2"]
+    assert new.outbox.stats().total("FAILED") == 0
 
 
 def test_what_is_handed_on_is_found(engine: sa.Engine) -> None:

@@ -183,7 +183,9 @@ def test_work_that_is_handed_on() -> None:
     (found,) = warnings(kernel.outbox)  # type: ignore[arg-type]
     assert found.text.startswith("3 items handed on since 2026-01-01 00:00 UTC: worker ")
     assert "doesn't know the action 'mail.send2'" in found.text
-    assert found.remedy == "start one that knows it: automate worker; or cancel the executions"
+    assert found.remedy == (
+        "start a worker that knows it: automate worker; or cancel the executions"
+    )
 
 
 def test_workers_that_know_different_workflows(outbox: RowsOutboxStore) -> None:

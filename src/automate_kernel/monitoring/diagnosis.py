@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
 from automate_kernel.errors import AutomateError, ConfigError, did_you_mean
+from automate_kernel.outbox.handover import CHANGED_CODE, Handover
 from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.plugins.manifest import installed_manifest
 from automate_kernel.secrets.handles import masked
@@ -560,13 +561,16 @@ def _idle(
 
 def _handed_on(outbox: OutboxStore, worker: str) -> Iterator[Finding]:
     """Find work that the workers which met it could not go on with."""
-    reasons: dict[str, list[datetime]] = {}
+    causes: dict[str, list[Handover]] = {}
     for item in outbox.handed_on(limit=_LOOKED_AT):
         if item.handover is not None:
-            reasons.setdefault(item.handover.reason, []).append(item.handover.since)
-    for reason, since in sorted(reasons.items(), key=lambda each: -len(each[1])):
-        text = f"{_counted(len(since))} handed on since {min(since):%Y-%m-%d %H:%M} UTC: {reason}"
-        remedy = f"start one that knows it: {worker}; or cancel the executions"
+            causes.setdefault(item.handover.cause, []).append(item.handover)
+    for notes in sorted(causes.values(), key=len, reverse=True):
+        since, reason = min(note.since for note in notes), notes[0].reason
+        text = f"{_counted(len(notes))} handed on since {since:%Y-%m-%d %H:%M} UTC: {reason}"
+        remedy = f"start {notes[0].needed}: {worker}; or cancel the executions"
+        if notes[0].code == CHANGED_CODE:
+            remedy += ", then resume them from a step or start them again"
         yield Finding("workers", "warn", text, remedy)
 
 

@@ -10,20 +10,28 @@ from __future__ import annotations
 
 import random as _random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 NOTE = "automate.handover"
 """The header with the note."""
 
-CODES = ("UNKNOWN_ACTION", "UNUSABLE_PLUGIN", "UNREADABLE_DEFINITION", "UNKNOWN_CODE")
+CHANGED_CODE = "CHANGED_CODE"
+"""The code of executions whose record a worker's code does not repeat."""
+
+CODES = (
+    "UNKNOWN_ACTION", "UNUSABLE_PLUGIN", "UNREADABLE_DEFINITION", "UNKNOWN_CODE", CHANGED_CODE
+)  # fmt: skip
 """The codes of errors for which items are handed on."""
 
 LONGEST_SECONDS = 300.0
 """The longest wait, on average, of an item that is handed on."""
 
 _SHORTEST_SECONDS = 5.0
+# Among workers that have not met it yet it is passed round sooner.
+_UNTRIED_SECONDS = 1.0
+_MOST_TRIED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,7 @@ class Handover:
     The note on an item that is handed on.
 
     *code* and *reason* say what *worker* lacked; *since* is the time of the first of the *times*
-    that it was handed on without a step forward.
+    that it was handed on without a step forward. *tried* are the workers that did.
     """
 
     code: str
@@ -40,6 +48,7 @@ class Handover:
     worker: str
     since: datetime
     times: int = 1
+    tried: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, headers: Mapping[str, Any]) -> Handover | None:
@@ -49,9 +58,9 @@ class Handover:
             return None
         try:
             code, reason, worker = (str(note[name]) for name in ("code", "reason", "worker"))
-            return cls(
-                code, reason, worker, datetime.fromisoformat(note["since"]), int(note["times"])
-            )
+            since, times = datetime.fromisoformat(note["since"]), int(note["times"])
+            tried = tuple(map(str, note.get("tried", ())))
+            return cls(code, reason, worker, since, times, tried)
         except (KeyError, TypeError, ValueError, OverflowError):
             return None  # of another version
 
@@ -59,8 +68,21 @@ class Handover:
         """Return this note as it follows on the one in *headers*."""
         before = Handover.of(headers)
         if before is None:
-            return self
-        return Handover(self.code, self.reason, self.worker, before.since, before.times + 1)
+            return replace(self, tried=(self.worker,))
+        tried = tuple(dict.fromkeys((*before.tried, self.worker)))[-_MOST_TRIED:]
+        return replace(self, since=before.since, times=before.times + 1, tried=tried)
+
+    @property
+    def cause(self) -> str:
+        """The reason without the worker: the same for all that lack the same."""
+        return self.reason.removeprefix(f"worker {self.worker} ")
+
+    @property
+    def needed(self) -> str:
+        """The worker that is waited for, in words."""
+        if self.code == CHANGED_CODE:
+            return "a worker whose code repeats what is recorded"
+        return "a worker that knows it"
 
     def to_json(self) -> dict[str, Any]:
         """Return the note as it is kept."""
@@ -70,10 +92,20 @@ class Handover:
             "worker": self.worker,
             "since": self.since.isoformat(),
             "times": self.times,
+            "tried": [*self.tried],
         }
 
-    def delay(self, random: Callable[[], float] = _random.random) -> float:
-        """Return the seconds until the next worker may have it: 5 s, twice as long each time."""
+    def delay(
+        self, random: Callable[[], float] = _random.random, *, untried: bool = False
+    ) -> float:
+        """
+        Return the seconds until the next worker may have it: 5 s, twice as long each time.
+
+        While workers are *untried* it is a second at first, and 5 s at most.
+        """
+        first, most = _SHORTEST_SECONDS, LONGEST_SECONDS
+        if untried:
+            first, most = _UNTRIED_SECONDS, _SHORTEST_SECONDS
+        mean = min(most, first * 2.0 ** min(self.times - 1, 10))
         # Spread by a quarter, so that what was handed on together comes back apart.
-        mean = min(LONGEST_SECONDS, _SHORTEST_SECONDS * 2.0 ** min(self.times - 1, 10))
         return mean * (0.75 + random() / 2)

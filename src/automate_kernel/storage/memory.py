@@ -59,6 +59,8 @@ class MemoryStorage:
         self._skipped = timedelta()
         self._lock = threading.RLock()
         self._bells: set[_Bell] = set()
+        self.kernels: int = 0
+        """The number of kernels that are on it: beside a single one there is no other worker."""
         self._connection = sqlite3.connect(
             ":memory:", isolation_level=None, check_same_thread=False
         )

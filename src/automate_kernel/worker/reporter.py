@@ -40,6 +40,11 @@ class Reporter:
         self._failing: set[Callable[..., object]] = set()
         self._ended = False
 
+    @property
+    def listed(self) -> bool:
+        """True once the worker is on the list of its store."""
+        return self._last is not None
+
     def report(self) -> None:
         """Write a report, unless nothing has changed since a moment ago."""
         now, about = time.monotonic(), self._about()

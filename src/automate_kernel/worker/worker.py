@@ -234,8 +234,10 @@ class Worker:
 
     *describe* turns an error into the text that is stored and logged. *redact* takes secrets out
     of its traceback. Every *report_seconds* the worker writes its state and its `activity` to the
-    store, and calls *also_report* with its id. An error of *preflight* ends `run` before anything
-    begins. *version* and what *workflows* gives are part of its report.
+    store, and calls *also_report* with its id. Once it is on the list of workers it takes over what
+    others can't go on with: *take_over* gets its id, makes some of that due, and returns how much.
+    An error of *preflight* ends `run` before anything begins. *version* and what *workflows* gives
+    are part of its report.
     """
 
     store: OutboxStore
@@ -254,6 +256,7 @@ class Worker:
     redact: Callable[[str], str] = str
     preflight: Callable[[], object] | None = None
     also_report: Callable[[str], object] | None = None
+    take_over: Callable[[str], int] | None = None
     version: str | None = None
     workflows: Callable[[], Sequence[str]] = tuple
 
@@ -287,6 +290,8 @@ class Worker:
         self._reporter = Reporter(
             self.store, self._info, self.activity, self.liveness, self.also_report
         )
+        # Others may not have seen it on the list while they handed something on.
+        self._looks_left = 2 if self.take_over is not None else 0
 
     @property
     def stats(self) -> WorkerStats:
@@ -346,6 +351,14 @@ class Worker:
             raise self._failure
         logger.info("worker %s stopped: %s", self.worker_id, self.stats)
         return self.stats
+
+    def _take_over(self) -> None:
+        if self.take_over is None or not self._looks_left or not self._reporter.listed:
+            return
+        if self.take_over(self.worker_id):
+            self._wake()
+        else:
+            self._looks_left -= 1
 
     def _open(self) -> None:
         self._pools = self._make_pools()
@@ -408,7 +421,8 @@ class Worker:
         report = PeriodicTask("report", self.report_seconds, self._reporter.report, at_once=True)
         stop = PeriodicTask("stop", 1.0, self._reporter.report_stop)
         late = PeriodicTask("late", LATE_SECONDS, self._plain.threads.hand_back_late)
-        upkeep = [*self._heartbeat.periodic_tasks(every), late, report, stop]
+        begin = PeriodicTask("take over", 1.0, self._take_over)
+        upkeep = [*self._heartbeat.periodic_tasks(every), late, report, stop, begin]
         return [
             threading.Thread(target=target, name=f"automate-{name}", daemon=True)
             for name, target in (

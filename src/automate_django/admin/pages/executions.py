@@ -29,6 +29,7 @@ from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.outbox.failed_attempts import FailedAttempt
+from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.labels import joined_labels
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.storage.values import read_json
@@ -126,16 +127,24 @@ def workflow_names(reach: Reach) -> list[str]:
     return sorted({entry.workflow.name for entry in kernel.workflows.entries()} | set(found))
 
 
-def _handed_on(reach: Reach) -> list[tuple[str, int, Any]]:
-    """Return the reasons for which executions wait for another worker: texts, counts, times."""
+def _handed_on(reach: Reach) -> list[dict[str, Any]]:
+    """Return the reasons for which executions wait for another worker."""
     if reach.nothing:
         return []
     items = get_kernel().outbox.handed_on(limit=_MOST_HANDED_ON, tenant_id=reach.tenant)
-    reasons: dict[str, list[Any]] = {}
+    causes: dict[str, list[Handover]] = {}
     for item in items:
         if item.handover is not None and item.kind == ADVANCE:
-            reasons.setdefault(item.handover.reason, []).append(item.handover.since)
-    return [(shown_text(text).text, len(all_), min(all_)) for text, all_ in reasons.items()]
+            causes.setdefault(item.handover.cause, []).append(item.handover)
+    return [
+        {
+            "reason": shown_text(notes[0].reason).text,
+            "count": len(notes),
+            "since": min(note.since for note in notes),
+            "needed": notes[0].needed,
+        }
+        for notes in causes.values()
+    ]
 
 
 def _handover(execution: WorkflowExecution) -> dict[str, Any] | None:
@@ -146,7 +155,10 @@ def _handover(execution: WorkflowExecution) -> dict[str, Any] | None:
     if item is None or item.handover is None:
         return None
     note = item.handover
-    return {"reason": shown_text(note.reason).text, "since": note.since, "times": note.times}
+    return {
+        "reason": shown_text(note.reason).text, "since": note.since, "times": note.times,
+        "needed": note.needed,
+    }  # fmt: skip
 
 
 class WorkflowExecutionAdmin(PageAdmin):

@@ -48,6 +48,8 @@ class Activation:
     """The size in bytes that an output which is rendered may have."""
     sorts_keys: bool = False
     """True if the database gives the keys of objects back in an order of its own."""
+    alone: bool = False
+    """True if no other worker can go on with it: code that does not repeat its record fails it."""
 
 
 Turns = Generator[Turn, tuple[Sequence[CallOutcome], float], None]

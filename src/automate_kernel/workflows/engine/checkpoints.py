@@ -34,6 +34,7 @@ from automate_kernel.outbox.handover import NOTE, Handover
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import TRACE_HEADERS, WAITING, bounded_seconds, scoped_key
 from automate_kernel.outbox.labels import label_rows, redacted_labels, replace_labels
+from automate_kernel.outbox.worker_reports import read_workers
 from automate_kernel.storage.checkpoint import Checkpoint, Saved, save_checkpoints, save_progress
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.query import Now, Where
@@ -50,6 +51,7 @@ from automate_kernel.workflows.engine.repair import delete_runs, resumed_child
 from automate_kernel.workflows.engine.signal_store import SignalStore
 from automate_kernel.workflows.engine.starts import ExecutionStarts, NewExecution
 from automate_kernel.workflows.engine.stored import (
+    ADVANCE,
     PAUSED,
     PENDING,
     RUNNING,
@@ -574,12 +576,19 @@ class Checkpoints:
         if self._outbox.redact is not None:
             reason = self._outbox.redact(reason)
         note = Handover(lack.reason, reason[:_MOST_REASON], worker, now)
-        note = note if anew else note.after(item.headers)
+        note = note.after({} if anew else item.headers)
         self._change_note(rows, item, note)
+        delay = note.delay(untried=self._has_untried(rows, note))
         return Outcome(
-            item.id, ItemStatus.PENDING, note.delay(), note.code, note.reason, item.lease_token,
-            note.code,
-        )  # fmt: skip
+            item.id, ItemStatus.PENDING, delay, note.code, note.reason, item.lease_token, note.code
+        )
+
+    def _has_untried(self, rows: Rows, note: Handover) -> bool:
+        """Return True if a worker lives that has not met what *note* is about."""
+        if not self._shares_tables:
+            return False
+        able = (one for one in read_workers(rows) if one.alive and not one.stopping)
+        return any(ADVANCE in one.kinds and one.id not in note.tried for one in able)
 
     def _change_note(self, rows: Rows, item: OutboxItem, note: Handover | None) -> None:
         """Write the note of a handover, or take away the one that is there."""

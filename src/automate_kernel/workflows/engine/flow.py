@@ -57,6 +57,7 @@ class Flow:
 
     It is turned by one thread at a time: `next_turn` takes outcomes in and gives what is to be
     saved and called. A turn that `needs_saving` is saved, by `save_of`, before its calls are made.
+    One that is *alone* fails where another worker might go on with what it has recorded.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Flow:
         program: WorkflowProgram,
         outputs: LargeOutputs | None = None,
         find_child: FindChild | None = None,
+        alone: bool = False,
     ) -> None:
         self.item: OutboxItem = item
         self.execution: Execution = loaded.execution
@@ -89,7 +91,7 @@ class Flow:
         """True until something of it is saved, since it began or was resumed."""
         self.leased_at: float = self._learnt
         """The time of its claim, or of the last checkpoint that renewed the lease."""
-        self._advanced = False  # True once a step has ended under this claim
+        self._advanced, self._since = False, self._learnt  # a step has ended under this claim
         left = _left(self.workflow.timeout, item, loaded)
         self._ends_at: float | None = None if left is None else self._learnt + left
         self.waiting: dict[StepKey, OpenWait] = dict(loaded.open)
@@ -106,8 +108,7 @@ class Flow:
         # What was called and is not now, by a worker that died, say: until it is put down, or
         # begins. Its row may say RUNNING.
         self._idle = {run.key: run for run in loaded.execution.steps if self._seems_called(run)}
-        self._flow = self._driven(program, loaded, left, find_child)
-        self._since = self._learnt
+        self._flow = self._driven(program, loaded, left, find_child, alone=alone)
         self.recalled: bool = False
         """True once it is to be put back, and taken up anew: an operator has steered it."""
         self.announcer: Announcer | None = None
@@ -126,11 +127,13 @@ class Flow:
         loaded: Loaded,
         left: float | None,
         find_child: FindChild | None,
+        *,
+        alone: bool,
     ) -> Turns:
         activation = Activation(
             execution=loaded.execution, waits=loaded.waits, left=left, crashes=self._crashes,
             arrived=self._inbox, now=loaded.now, find_child=find_child,
-            most_output=self._outputs.most, sorts_keys=loaded.sorts_keys,
+            most_output=self._outputs.most, sorts_keys=loaded.sorts_keys, alone=alone,
         )  # fmt: skip
         if isinstance(program, CodeProgram):
             return program.replay(activation)

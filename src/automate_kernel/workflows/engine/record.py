@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError, WorkflowError
 from automate_kernel.workflows.engine.children import BegunChild
 from automate_kernel.workflows.execution import StepRun, StepStatus
 
@@ -30,7 +30,7 @@ _PLACE = re.compile(
 )
 _REMEDY = (
     "bring the calls back in their old order, guard the new ones with ctx.patched() or"
-    " ctx.version(), or give the changed workflow another version; then resume the execution"
+    " ctx.version(), or give the changed workflow another version"
 )
 
 
@@ -64,6 +64,21 @@ class CallPlace:
         path = tuple(map(int, match["path"].split(".")))
         since = None if match["since"] is None else int(match["since"])
         return cls(match["line"], path, match["what"] == "undo", match["kind"] or "", since)
+
+
+class ChangedCodeError(UnknownHereError):
+    """The code does not repeat what is recorded, by a *difference*; that of others may."""
+
+    def __init__(self, difference: str) -> None:
+        super().__init__(
+            f"does not repeat what is recorded: {difference}",
+            reason="CHANGED_CODE", code=ErrorCodes.FAILED_PRECONDITION, hint=_REMEDY,
+        )  # fmt: skip
+
+    def as_failure(self) -> AutomateError:
+        """Return the error of an execution that nobody else can go on with."""
+        hint = f"{_REMEDY}; then resume the execution"
+        return AutomateError(self.code, f"the code {self.message}", hint=hint)
 
 
 class Placed(Protocol):
@@ -105,17 +120,20 @@ class Record:
                     self._last[path[:depth]] = max(path, self._last.get(path[:depth], path))
         self._left = set(self._by_path)
 
-    def check(self, step_id: str, place: CallPlace) -> AutomateError | None:
+    def __bool__(self) -> bool:
+        return bool(self._by_path)
+
+    def check(self, step_id: str, place: CallPlace) -> ChangedCodeError | None:
         """Return the error if the record has another call in this one's place."""
         self._left.discard(place.path)
         recorded, known = self._by_path.get(place.path), self._by_step.get(step_id)
         if recorded is not None and (recorded[0], recorded[1].kind) != (step_id, place.kind):
-            return _changed(recorded[0], recorded[1], f"{step_id} at {place}")
+            return changed(recorded[0], recorded[1], f"{step_id} at {place}")
         if recorded is None and known is not None:
-            return _changed(step_id, known, f"{step_id} at {place}")
+            return changed(step_id, known, f"{step_id} at {place}")
         passed = None if recorded is not None else self._passed(place)
         if passed is not None:
-            return _changed(*self._by_path[passed], f"{step_id} at {place}")
+            return changed(*self._by_path[passed], f"{step_id} at {place}")
         return None
 
     def _passed(self, place: CallPlace) -> Path | None:
@@ -144,28 +162,23 @@ class Record:
             for path in self._by_path
         )
 
-    def unrepeated(self) -> AutomateError | None:
-        """Return the error if the workflow has ended without a call that is recorded."""
+    def goes_on_after(self, path: Path) -> bool:
+        """Return True if calls are recorded that follow from the one at *path*."""
+        # Of its line; of a gather's member, of the line that the gather is in.
+        depth = (len(path) - 1) // 2 * 2
+        return self.reaches(path[:depth], path[depth] + 1)
+
+    def unrepeated(self, end: str = "") -> ChangedCodeError | None:
+        """Return the error if the workflow has ended, with *end*, before a recorded call."""
         if not self._left:
             return None
         step_id, place = self._by_path[min(self._left)]
-        return _changed(step_id, place, "the workflow ends without it")
+        return changed(step_id, place, f"the workflow ends without it{end and f': {end}'}")
 
 
-def _changed(step_id: str, place: CallPlace, now: str) -> AutomateError:
-    return AutomateError(
-        ErrorCodes.FAILED_PRECONDITION,
-        f"the code does not repeat what is recorded: recorded is {step_id} at {place}; now {now}",
-        hint=_REMEDY,
-    )
-
-
-def changed_wait(
-    step_id: str, recorded: CallPlace, came: str, place: CallPlace, now: str
-) -> AutomateError:
-    """Return the error for a wait that was for the event or signal *came*, and is for *now*."""
-    what = f"{step_id} for {came!r}"
-    return _changed(what, recorded, f"{step_id} for {now!r} at {place}")
+def changed(step_id: str, place: CallPlace, now: str) -> ChangedCodeError:
+    """Return the error for the call at *place*, which *now* is another."""
+    return ChangedCodeError(f"recorded is {step_id} at {place}; now {now}")
 
 
 # -- going on after an end -------------------------------------------------------------------------

@@ -61,9 +61,10 @@ from automate_kernel.workflows.engine.program import (
 from automate_kernel.workflows.engine.record import (
     LONGEST_PLACE,
     CallPlace,
+    ChangedCodeError,
     Path,
     Record,
-    changed_wait,
+    changed,
     step_failed,
 )
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn, TurnDraft
@@ -152,8 +153,8 @@ class CodeProgram(WorkflowProgram):
             driver.close()
 
 
-class _ChangedError(BaseException):
-    """The code does not repeat its record; nothing of it may go on."""
+class _StoppedError(BaseException):
+    """The code does not repeat its record, say; nothing of it may go on."""
 
 
 class _Scope:
@@ -222,6 +223,7 @@ class _Driver:
         self._most_output = activation.most_output
         self._program, self._execution = program, execution
         self._crashes, self._left = activation.crashes, activation.left
+        self._alone = activation.alone
         self._inbox, self._time = activation.arrived, activation.now
         self._record = Record(execution.steps)
         timed = (
@@ -266,6 +268,8 @@ class _Driver:
         try:
             arguments = function.arguments(self._execution.event.payload)
         except AutomateError as error:
+            if self._record:  # others have taken it
+                self._changed = ChangedCodeError(f"its calls are recorded; now {error.message}")
             self._ended(None, error)
             return
         if function.asynchronous:
@@ -367,6 +371,9 @@ class _Driver:
             self._versions[change] = int(run.output)
             if known.path == path:  # a coroutine beside this one may have been the first to ask
                 self._record.check(step_id, known)
+                if self._versions[change] > newest:
+                    now = f"{newest} is the newest at {line}"
+                    self._change(changed(f"{step_id} {run.output}", known, now))
                 scope.calls += 1
         elif change not in self._versions:
             if self._record.reaches(scope.path, path[-1]):
@@ -402,7 +409,7 @@ class _Driver:
         try:
             while self._ready and self._changed is None:
                 self._ready.popleft()()
-        except _ChangedError:
+        except _StoppedError:
             self._ready.clear()
 
     def _go_on(self, scope: _Scope, value: Any, error: BaseException | None) -> None:
@@ -413,7 +420,7 @@ class _Driver:
             asked = routine.send(value) if error is None else routine.throw(error)
         except StopIteration as stop:
             after = partial(scope.end, stop.value, None)
-        except _ChangedError:
+        except _StoppedError:
             raise
         except BaseException as raised:
             if is_interruption(raised):
@@ -426,7 +433,7 @@ class _Driver:
         finally:
             self._scope = None
         if self._changed is not None:  # the function has held the error of it up
-            raise _ChangedError
+            raise _StoppedError
         scope.then = after
         self._undo_next(scope)
 
@@ -497,10 +504,10 @@ class _Driver:
         if run.status is StepStatus.COMPLETED:
             self._check_event(request, run, place, run.output)
             if self._changed is not None:
-                raise _ChangedError
+                raise _StoppedError
         one = self._open[run.key] = _Open(request, run, place, receive)
         if run.status.finished:
-            self._deliver(one)
+            self._deliver(one, recorded=True)
         elif run.status is StepStatus.WAITING:
             self._to_answer.append(run.key)
         else:
@@ -508,7 +515,7 @@ class _Driver:
 
     def _run(self, scope: _Scope, step_id: str, place: CallPlace) -> StepRun:
         """Return the run of the next call of *scope*, recorded or new."""
-        problem = self._record.check(step_id, place)
+        problem: AutomateError | None = self._record.check(step_id, place)
         if len(step_id) > _LONGEST_ID or len(str(place)) > LONGEST_PLACE:
             problem = AutomateError(
                 ErrorCodes.INVALID_ARGUMENT,
@@ -536,14 +543,15 @@ class _Driver:
         come, now = event["name"], waited.event or waited.signal
         if come != now:
             recorded = CallPlace.read(run.place) or place
-            self._changed = changed_wait(run.step_id, recorded, come, place, now)
+            what = f"{run.step_id} for {come!r}"
+            self._changed = changed(what, recorded, f"{run.step_id} for {now!r} at {place}")
 
     def _change(self, problem: AutomateError) -> NoReturn:
         self._changed = problem
-        raise _ChangedError
+        raise _StoppedError
 
-    def _deliver(self, one: _Open) -> None:
-        """Give the outcome of a call to the one that waits for it."""
+    def _deliver(self, one: _Open, *, recorded: bool = False) -> None:
+        """Give the outcome of a call to the one that waits for it; it may be a *recorded* one."""
         request, run = one.request, one.run
         del self._open[run.key]
         value: Any = None
@@ -555,6 +563,12 @@ class _Driver:
                 value = request.read(run.output)
             except AutomateError as unfit:
                 error = unfit
+                # The code that recorded it could read it; and a sub-workflow has code of its own.
+                foreign = recorded or "workflow" in request.options
+                if foreign and not self._alone and not self._record.goes_on_after(one.place.path):
+                    now = f"its output can't be read: {unfit.message}"
+                    self._changed = changed(run.step_id, one.place, now)
+                    return
         elif run.status is StepStatus.FAILED:
             code = ErrorCodes.of(run.error_code)
             error = StepFailedError(run.step_id, code, run.error or "", run.error_group)
@@ -595,7 +609,8 @@ class _Driver:
         able = step.action is not None or step.workflow is not None
         if not able or one is None or run.attempts >= step.retry.attempts:
             return False
-        if self._changed is not None or (self._is_held and not one.request.recovers):
+        over = self._changed is not None and not self._hands_on
+        if over or (self._is_held and not one.request.recovers):
             return False
         return step.retry.allows(error.code, retryable=error.retryable)
 
@@ -628,6 +643,44 @@ class _Driver:
 
     def next_turn(self) -> Turn:
         """Let the function go on as far as it can, and return the turn that has come together."""
+        execution, settled = self._execution, self._draft.settled()
+        error = execution.error_code, execution.error, execution.error_group
+        if not self._hands_on:
+            self._go_through()
+        if self._hands_on:
+            execution.error_code, execution.error, execution.error_group = error
+            return self._left_to_others(settled)
+        turn = self._draft.take()
+        if turn.end is not None:
+            return turn
+        wait = self._waits.until_next()
+        if turn.calls or self._in_flight:
+            turn.next_retry = self._bounded(wait)
+        elif self._open:
+            # Nothing but a signal wakes what waits without a limit.
+            turn.wait = self._bounded(MAX_DELAY_SECONDS if wait is None else wait)
+        else:
+            raise AutomateError(ErrorCodes.INTERNAL, "the workflow waits for nothing")
+        return turn
+
+    @property
+    def _hands_on(self) -> bool:
+        """True if the code does not repeat its record, which that of another worker may do."""
+        return isinstance(self._changed, ChangedCodeError) and not self._alone
+
+    def _left_to_others(self, settled: Turn) -> Turn:
+        """Return the turn of an execution that is handed on: of it all, *settled* alone is kept."""
+        # What has come into the turn since follows from code that goes another way.
+        turn = self._draft.back_to(settled)
+        self._in_flight.difference_update(call.run.key for call in turn.calls)
+        if isinstance(self._changed, ChangedCodeError):
+            turn.lack = self._changed
+        if not self._in_flight:
+            turn.wait = 0.0
+        return turn
+
+    def _go_through(self) -> None:
+        """Run the function as far as it goes now, and begin its calls."""
         self._run_ready()
         due = self._waits.take_due()
         while True:
@@ -644,19 +697,9 @@ class _Driver:
                 break
         over = self._changed is not None or self._result is not None
         if over and not self._in_flight:
-            self._end()
-        turn = self._draft.take()
-        if turn.end is not None:
-            return turn
-        wait = self._waits.until_next()
-        if turn.calls or self._in_flight:
-            turn.next_retry = self._bounded(wait)
-        elif self._open:
-            # Nothing but a signal wakes what waits without a limit.
-            turn.wait = self._bounded(MAX_DELAY_SECONDS if wait is None else wait)
-        else:
-            raise AutomateError(ErrorCodes.INTERNAL, "the workflow waits for nothing")
-        return turn
+            self._check_end()
+            if not self._hands_on:
+                self._end()
 
     def _is_retried(self, key: StepKey) -> bool:
         one = self._open.get(key)
@@ -778,6 +821,16 @@ class _Driver:
 
     # -- the end -----------------------------------------------------------------------------
 
+    def _check_end(self) -> None:
+        """Note that the code has changed if the function has ended, and its record goes on."""
+        if self._changed is not None or self._alone or self._result is None:
+            return
+        error, end = self._result[1], ""
+        if isinstance(error, Exception):
+            what = f"workflow {self._execution.name!r}"
+            end = self._program.operations.clean_error(error, what).message
+        self._changed = self._record.unrepeated(end)
+
     def _end(self) -> None:
         """End the execution with the function's result, or its error."""
         failure = self._final_failure()
@@ -828,7 +881,7 @@ class _Driver:
             return None
         error = self._unawaited_error() or self._record.unrepeated()
         if error is not None:
-            return error
+            return self._failure(error)
         try:
             given = self._program.function.payload(payload)
             self._draft.turn.successor = self._waiting.successor(masked(given), self._time)
@@ -849,6 +902,8 @@ class _Driver:
         """Return the execution's error for what the function raised."""
         if isinstance(error, WorkflowInterruptedError):
             return error.reason
+        if isinstance(error, ChangedCodeError):
+            return error.as_failure()
         if isinstance(error, StepFailedError):
             return within(error, f"{step_failed(error.step_id)}{error}")
         if isinstance(error, RuntimeError) and _NO_LOOP in str(error):

@@ -7,9 +7,9 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -35,6 +35,7 @@ from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.checkpoint import Saved
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.errors import LockedError
+from automate_kernel.storage.memory import MemoryStorage
 from automate_kernel.storage.rows import Rows
 from automate_kernel.worker.handler import Snooze, asked_to_stop, cancelling, should_stop
 from automate_kernel.worker.periodic import try_for
@@ -152,12 +153,7 @@ class Runner:
         # The actions that are known to be there, and if they are transactional.
         self._known: dict[str, bool] = {}
         self._held_up = store.starts.held_up
-        self.only_here: set[str | None] = set()
-        """
-        The executions whose caller waits for them here; with None all are.
-
-        They fail where others are handed on.
-        """
+        self._only_here: list[set[str | None]] = []
         self.activity: ExecutionActivity = ExecutionActivity()
         """The counts of this process, until a worker writes them down."""
 
@@ -371,7 +367,33 @@ class Runner:
             return UnknownHereError(text, reason="UNREADABLE_DEFINITION")
         except AutomateError as error:
             return error
-        return Flow(item, loaded, program, self.store.outputs, self._find_child)
+        storage, alone = self.store.storage, self._stays_here(loaded.execution)
+        alone = alone or (isinstance(storage, MemoryStorage) and storage.kernels < 2)
+        return Flow(item, loaded, program, self.store.outputs, self._find_child, alone=alone)
+
+    @contextmanager
+    def only_here(self, execution_id: str | None) -> Iterator[None]:
+        """
+        Let an execution, and its sub-workflows, fail here where others are handed on.
+
+        Without an id that holds for all.
+        """
+        kept = {execution_id}
+        self._only_here.append(kept)
+        try:
+            yield
+        finally:
+            self._only_here.remove(kept)
+
+    def _stays_here(self, execution: Execution) -> bool:
+        """Return True if the caller of *execution*, or of one around it, waits for it here."""
+        for kept in list(self._only_here):
+            if None in kept or execution.id in kept:
+                return True
+            if execution.parent_id in kept:
+                kept.add(execution.id)
+                return True
+        return False
 
     def begin_execution(
         self, workflow: Workflow, event: Event, owner: str
@@ -527,17 +549,18 @@ class Runner:
         """
         Take *outcomes* in, and return what follows; a new execution sends its signal.
 
-        If that is a call of an action that isn't known here, the execution is handed on.
+        If that is a call of an action that isn't known here, or the code does not repeat what is
+        recorded, the execution is handed on.
         """
         if flow.begins and flow.fresh:
             flow.send(signals.workflow_started, self._sender)
         turn = flow.next_turn(outcomes, arrived or {})
-        for call in turn.calls:
-            lack = self._lacks(call.action) if call.spec is None else None
-            if lack is not None and self.only_here.isdisjoint((flow.execution.id, None)):
+        named = (call.action for call in turn.calls if call.spec is None)
+        lack = turn.lack or next((lack for lack in map(self._lacks, named) if lack), None)
+        if lack is not None and (turn.lack or not self._stays_here(flow.execution)):
+            if not flow.leaving:
                 logger.warning("execution %s is handed on: this worker %s", flow.execution.id, lack)
-                flow.hand_on(lack, turn)
-                break
+            flow.hand_on(lack, turn)
         return turn
 
     def _lacks(self, action: str) -> UnknownHereError | None:

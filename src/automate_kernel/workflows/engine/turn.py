@@ -177,6 +177,20 @@ class TurnDraft:
             _drop_ended_waits(turn)
         return turn
 
+    def settled(self) -> Turn:
+        """Return a copy of the turn so far, which has the outcomes of calls alone."""
+        turn = self.turn
+        return Turn(
+            saves=[*turn.saves], outputs={**turn.outputs}, delays={**turn.delays},
+            failures=[*turn.failures], size=turn.size,
+        )  # fmt: skip
+
+    def back_to(self, settled: Turn) -> Turn:
+        """Return *settled* in place of the turn, with the calls of that, which nobody makes."""
+        settled.calls, self.turn = self.turn.calls, Turn()
+        self._saved.clear()
+        return settled
+
     def label(self, labels: Mapping[str, str]) -> None:
         """Have *labels* saved with the turn; raises `PayloadError` if they are too many."""
         # A replay sets one after the other to what it was once: only the last counts.

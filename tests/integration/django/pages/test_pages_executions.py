@@ -12,6 +12,7 @@ import pytest
 from automate_django import definitions
 from automate_django.kernel import get_kernel
 from automate_django.models import AuditEntry, WorkflowExecution
+from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.workflows.execution import ExecutionStatus
 from django.db import connection
@@ -241,6 +242,44 @@ def test_what_is_handed_on_says_why(root: Any, staff: Any, kernel: Any) -> None:
     assert "shop.fly2" in globex.get(BASE).content.decode()
     kernel.executions.cancel(one)
     assert "shop.fly2" not in root.get(BASE).content.decode()
+
+
+def test_what_only_other_code_goes_on_with_says_so(root: Any, kernel: Any) -> None:
+    """The code of a later deploy has recorded what this one does not repeat; nothing has failed."""
+
+    def pack() -> str:
+        return "packed"
+
+    later = Kernel(kernel.storage, discover=False, secrets={})
+
+    async def packing(ctx: WorkflowContext, step_name: str = "pack-again") -> None:
+        await ctx.step(pack, name=step_name)
+        await ctx.wait_for(signal="go")
+
+    async def packing_before(ctx: WorkflowContext) -> None:
+        await packing(ctx, "pack")
+
+    later.workflow(name="packing")(packing)
+    kernel.workflow(name="packing")(packing_before)
+    one = later.start("packing")
+    later.run_until_idle()
+    assert kernel.outbox.recall([kernel.executions.get(one).item_id])
+    kernel.run_until_idle()
+    for address in (BASE, f"{BASE}{one}/change/"):
+        page = root.get(address).content.decode()
+        assert "handed on" in page.lower()
+        assert "recorded is pack-again at" in page and "now pack at" in page
+        assert "a worker whose code repeats what is recorded" in page
+    assert kernel.executions.get(one).status is ExecutionStatus.RUNNING
+    # An operator ends it, and begins anew with the code that there is.
+    for status in (ExecutionStatus.CANCELLING, ExecutionStatus.CANCELLED):
+        root.post(f"{BASE}{one}/order/", {"order": "cancel"})
+        kernel.run_until_idle()
+        assert kernel.executions.get(one).status is status
+    root.post(f"{BASE}{one}/order/", {"order": "again"})
+    kernel.run_until_idle()
+    (fresh,) = kernel.executions.find(status="RUNNING", workflow="packing")
+    assert [run.step_id for run in fresh.steps] == ["pack", "wait_for"]
 
 
 def test_what_looks_like_a_secret_in_an_event_is_hidden(root: Any, ship: Any) -> None:
