@@ -193,7 +193,8 @@ def test_a_transaction_that_begins_during_a_poll_is_waited_for(postgresql_url):
         connection.exec_driver_sql("CREATE TABLE item (id INTEGER PRIMARY KEY, name VARCHAR(100))")
         insert(connection, 7)
     watch = TableWatch(table="item", column="id", lag_seconds=0)
-    late, reader, statements = engine.connect(), sa.create_engine(postgresql_url), []
+    reader = sa.create_engine(postgresql_url, isolation_level="REPEATABLE READ")  # as drivers.begin
+    late, statements = engine.connect(), []
 
     def poll(cursor):
         with reader.connect() as connection:

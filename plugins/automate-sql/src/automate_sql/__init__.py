@@ -1,5 +1,5 @@
 """
-SQL databases as a connector of automate-kernel: any URL of SQLAlchemy.
+SQL databases as a connector of automate-kernel: PostgreSQL, MariaDB, MySQL and SQLite.
 
 Workflows use `SqlConnector`: queries with bound parameters, read-only unless allowed, and new rows
 as events. `CREATE_TABLE` is the table that keeps a call from being repeated.

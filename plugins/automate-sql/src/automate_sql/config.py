@@ -16,6 +16,9 @@ def _checked_url(value: SecretStr) -> SecretStr:
     except (sa.exc.ArgumentError, ValueError):
         # SQLAlchemy's own words quote it, with the password.
         raise ValueError("it is no URL of SQLAlchemy: dialect+driver://user@host/name") from None
+    if url.get_backend_name() not in ("sqlite", "postgresql", "mysql", "mariadb"):
+        # Nothing there would keep a query from writing.
+        raise ValueError("the database is none of PostgreSQL, MariaDB, MySQL and SQLite")
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise ValueError("name a file: a database in memory is empty, and gone with its connection")
     return value
@@ -59,7 +62,7 @@ class SqlConfig(BaseModel):
     )
 
     url: Annotated[SecretStr, AfterValidator(_checked_url)] = Field(
-        description="SQLAlchemy's URL, of a synchronous or asynchronous driver."
+        description="SQLAlchemy's URL of PostgreSQL, MariaDB, MySQL or SQLite."
     )
     secret: SecretKey | None = Field(
         default=None,

@@ -21,7 +21,7 @@ from automate_kernel import (
     poll,
 )
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
-from automate_sql import tables
+from automate_sql import drivers, tables
 from automate_sql.calls import CallsTable
 from automate_sql.config import SqlConfig
 from automate_sql.database import Database, DatabaseSession
@@ -313,10 +313,9 @@ class SqlConnector(Connector):
         return await self.key_options(table)
 
     async def check(self) -> str:
-        """Connect, and ask for nothing."""
-        probe = sa.select(sa.literal(1))
-        await self._reading(lambda session: session.run(lambda c: c.execute(probe).scalar_one()))
-        return f"{self._database.dialect} answers"
+        """Connect, and ask what the user may do."""
+        more = await self._reading(lambda session: session.run(drivers.user_warning))
+        return f"{self._database.dialect} answers{more}"
 
     def normalize_error(self, exc: Exception) -> Exception:
         """Return the `AutomateError` for an error of SQLAlchemy or a driver, without values."""

@@ -49,7 +49,7 @@ class DatabaseSession(Protocol):
         """Let the connection go, not back to the pool: rows are still on their way."""
 
     async def close(self) -> None:
-        """Roll back what was not committed, and give the connection back."""
+        """Roll back what was not committed, and give the connection back as it was opened."""
 
 
 class Database:
@@ -122,6 +122,7 @@ class _Pool:
             "pool_timeout": config.timeout_seconds,
             "pool_recycle": _RECYCLE_SECONDS,
             "pool_pre_ping": True,
+            "pool_reset_on_return": None,  # drivers.give_back does more
         }
 
     @contextlib.asynccontextmanager
@@ -210,7 +211,9 @@ class _AsyncSession:
         await _patiently(self._connection.invalidate())
 
     async def close(self) -> None:
-        await _patiently(self._connection.close())
+        raw = _raw(self._connection.sync_connection)
+        if not await _patiently(self._connection.run_sync(drivers.give_back)):
+            drivers.cut(getattr(raw, "driver_connection", None))
 
     async def _end(self, running: asyncio.Future[Any]) -> None:
         # First, as one driver waits for its thread when it is cancelled.
@@ -279,7 +282,9 @@ class _ThreadSession:
             await self._on_thread(self._connection.invalidate)
 
     async def close(self) -> None:
-        await self._on_thread(self._connection.close)
+        raw = _raw(self._connection)
+        if not await self._on_thread(drivers.give_back, self._connection):
+            await asyncio.get_running_loop().run_in_executor(None, drivers.cut, raw)
 
     async def _end(self, running: asyncio.Future[Any]) -> None:
         """Make *running* end: by the database's own means, or else by cutting the connection."""
@@ -292,9 +297,9 @@ class _ThreadSession:
                 await self.drop()
                 return
 
-    async def _on_thread(self, work: Callable[[], object]) -> None:
+    async def _on_thread(self, work: Callable[..., object], *arguments: Any) -> bool:
         loop = asyncio.get_running_loop()
-        await _patiently(loop.run_in_executor(self._pool.threads, work))
+        return await _patiently(loop.run_in_executor(self._pool.threads, work, *arguments))
 
 
 async def _result(
@@ -317,11 +322,12 @@ async def _result(
     raise AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the database has not answered in time")
 
 
-async def _patiently(work: Awaitable[object]) -> None:
-    """Await *work* for some seconds; its failure is of no interest."""
+async def _patiently(work: Awaitable[object]) -> bool:
+    """Await *work* for some seconds; return True if it ended. Its failure is of no interest."""
     doing = asyncio.ensure_future(work)
     doing.add_done_callback(_heard)
     await asyncio.wait({doing}, timeout=_PATIENCE_SECONDS)
+    return doing.done()
 
 
 async def _connected(opening: asyncio.Future[T], deadline: float) -> T:

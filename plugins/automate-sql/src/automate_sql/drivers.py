@@ -1,10 +1,20 @@
-"""Drivers and dialects: how each bounds time, refuses writes, and ends a running statement."""
+"""
+Drivers and dialects: how each keeps a query to itself, bounds time, and ends what runs.
+
+The server holds a query to one statement that writes nothing, whatever its text:
+
+* Each driver sends a text so that the server takes one statement of it. A new connection is tried.
+* A query runs in a transaction that the server keeps from writing. It can't end it: the statement
+  begins with a word of `statement`.
+* What a session keeps beyond its transaction ends before another call has the connection.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
+import re
 import socket
 import sqlite3
 import sys
@@ -14,11 +24,30 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_sql.config import SqlConfig
 
 _CANCEL_SECONDS = 2.0
 _MOST_BYTES = 64 * 1024 * 1024
 _MYSQL = ("mysql", "mariadb")
+_COM_RESET_CONNECTION = 31
+# The modes of MySQL and MariaDB that change what a quotation is, and those that set them.
+_QUOTING = frozenset(
+    ("ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "ANSI", "DB2", "MAXDB", "MSSQL", "ORACLE", "POSTGRESQL")
+)
+_GRANTED = (
+    "SELECT count(*) FROM information_schema.user_privileges"
+    " WHERE privilege_type IN ('FILE', 'SUPER', 'SYSTEM_VARIABLES_ADMIN', 'CONNECTION ADMIN')"
+)
+_MAY_MORE = {
+    "postgresql": "SELECT bool_or(rolsuper OR rolreplication OR rolname ="
+    " ANY ('{pg_execute_server_program,pg_read_server_files,pg_write_server_files}'))"
+    " FROM pg_roles WHERE pg_has_role(current_user, oid, 'MEMBER')",
+    "mysql": _GRANTED,
+    "mariadb": _GRANTED,
+}
+_READ_PRAGMA = re.compile(r"query_only|\w+_x?(?:info|list)|\w+_check")
+_ACTING_PRAGMAS = ("optimize", "incremental_vacuum", "wal_checkpoint", "shrink_memory")
 
 
 def opened_url(url: sa.URL) -> sa.URL:
@@ -33,48 +62,182 @@ def connect_args(url: sa.URL, config: SqlConfig) -> dict[str, Any]:
     """Return the arguments with which the driver of *url* bounds its connection and its waits."""
     connect, whole = config.connect_timeout_seconds, config.timeout_seconds
     driver = url.get_driver_name()
-    if driver in ("psycopg", "psycopg2"):
+    if driver in ("psycopg", "psycopg_async", "psycopg2"):
         # Below two seconds libpq takes two.
-        return {"connect_timeout": max(2, math.ceil(connect))}
+        found: dict[str, Any] = {"connect_timeout": max(2, math.ceil(connect))}
+        return found if driver == "psycopg2" else {**found, **_extended(driver)}
     if driver == "asyncpg":
-        return {"timeout": connect, "command_timeout": whole}
+        # No prepared statement has a name: they are forgotten with what else a session keeps.
+        return {
+            "timeout": connect, "command_timeout": whole, "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0, "prepared_statement_name_func": str,
+        }  # fmt: skip
     if driver == "pymysql":
         seconds = math.ceil(whole) + 1
         return {
             "connect_timeout": math.ceil(connect), "read_timeout": seconds,
-            "write_timeout": seconds, "charset": "utf8mb4",
+            "write_timeout": seconds, "charset": "utf8mb4", "local_infile": False,
         }  # fmt: skip
-    if driver in ("mysqldb", "aiomysql", "asyncmy", "mysqlconnector"):
+    if driver == "mysqldb":
+        return {"connect_timeout": math.ceil(connect), "multi_statements": False}
+    if driver in ("aiomysql", "asyncmy", "mysqlconnector"):
         return {"connect_timeout": math.ceil(connect)}
     if driver in ("pysqlite", "aiosqlite"):
         return {"timeout": min(whole, 5.0), "factory": _BoundedConnection}
     return {}
 
 
+def _extended(driver: str) -> dict[str, Any]:
+    """Return the arguments with which psycopg sends every text by the extended protocol."""
+    import psycopg
+
+    kind: Any = psycopg.Cursor if driver == "psycopg" else psycopg.AsyncCursor
+
+    # Without parameters it sends a text in a way in which the server takes several statements.
+    # `_takes_two` shows on each connection that this is still the method to replace.
+    class OneStatementCursor(kind):  # type: ignore[misc]
+        def _execute_send(self, query: Any, *, force_extended: bool = True, **options: Any) -> None:
+            super()._execute_send(query, force_extended=True, **options)
+
+    return {"cursor_factory": OneStatementCursor, "prepare_threshold": None}
+
+
 class _BoundedConnection(sqlite3.Connection):
-    """A connection to SQLite, which makes no value of a gigabyte in this process's memory."""
+    """
+    A connection to SQLite that makes no value of a gigabyte in this process's memory.
+
+    No statement opens another file with it, or loads code.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         if sys.version_info >= (3, 11):  # older ones can't set it
             self.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
+        self.set_authorizer(_authorize)
+
+
+def _authorize(what: int, first: str | None, second: str | None, *_: str | None) -> int:
+    if what in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH):
+        return sqlite3.SQLITE_DENY
+    if what == sqlite3.SQLITE_FUNCTION and second in ("load_extension", "fts3_tokenizer"):
+        return sqlite3.SQLITE_DENY
+    if what == sqlite3.SQLITE_PRAGMA:
+        name = (first or "").lower()
+        # With a value it is a question or a change.
+        if name in _ACTING_PRAGMAS or (second is not None and not _READ_PRAGMA.fullmatch(name)):
+            return sqlite3.SQLITE_DENY
+    return sqlite3.SQLITE_OK
 
 
 def begin(connection: sa.Connection, *, writes: bool, seconds: float) -> None:
     """Begin a transaction that the database keeps from writing, unless it *writes*, and bounds."""
-    name, milliseconds = connection.dialect.name, max(1, int(seconds * 1000))
-    run = connection.exec_driver_sql
+    if "checked" not in connection.info:
+        _check(connection)
+        connection.info["checked"] = True
+    name, run = connection.dialect.name, connection.exec_driver_sql
+    milliseconds = max(1, int(seconds * 1000))
     if name == "sqlite":
         run(f"PRAGMA query_only = {int(not writes)}")
-        return
-    if name in (*_MYSQL, "oracle", "postgresql"):
-        run("SET TRANSACTION READ WRITE" if writes else "SET TRANSACTION READ ONLY")
+    elif name == "postgresql":
+        mode = "READ WRITE" if writes else "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+        run(f"SET TRANSACTION {mode}")
+        run(
+            f"SELECT set_config('statement_timeout', '{milliseconds}', true),"
+            " set_config('standard_conforming_strings', 'on', true)"
+        )
+    else:
+        bound = f"max_execution_time = {milliseconds}"
+        if getattr(connection.dialect, "is_mariadb", False):
+            bound = f"max_statement_time = {seconds:.3f}"
+        run(f"{connection.info['settings']}, SESSION {bound}")
+        run(f"START TRANSACTION READ {'WRITE' if writes else 'ONLY'}")
+
+
+def _check(connection: sa.Connection) -> None:
+    """Raise unless a new *connection* is held to one statement for each text."""
+    if _takes_two(connection):
+        raise _unsafe(
+            f"the driver {connection.dialect.driver} lets several statements through in one text",
+            "use postgresql+psycopg, postgresql+asyncpg or mysql+pymysql, without options for that",
+        )
+    connection.rollback()
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        if connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() != "on":
+            raise _unsafe("the driver begins no transaction", "leave autocommit out of the URL")
+    elif connection.dialect.name in _MYSQL:
+        asked = "SELECT @@sql_mode, @@character_set_client, @@collation_connection"
+        modes, charset, collation = connection.exec_driver_sql(asked).one()
+        kept = ",".join(each for each in modes.split(",") if each not in _QUOTING)
+        connection.info["settings"] = (
+            f"SET NAMES {charset} COLLATE {collation}, SESSION sql_mode = '{kept}'"
+        )
+    connection.rollback()
+
+
+def user_warning(connection: sa.Connection) -> str:
+    """Return words on what the user may do that no read-only transaction stops; else nothing."""
+    if (asked := _MAY_MORE.get(connection.dialect.name)) is None:
+        return ""
+    if not connection.exec_driver_sql(asked).scalar():
+        return ""
+    return (
+        "; but its user may reach files of the server, or more, from any query:"
+        " give the connector a user that may only read"
+    )
+
+
+def _takes_two(connection: sa.Connection) -> bool:
+    try:
+        connection.exec_driver_sql("SELECT 1; SELECT 2").close()
+    except sqlite3.Warning:  # before Python 3.11
+        return False
+    except sa.exc.ProgrammingError:
+        return False
+    return True
+
+
+def _unsafe(problem: str, hint: str) -> AutomateError:
+    return AutomateError(ErrorCodes.FAILED_PRECONDITION, problem, hint=hint)
+
+
+def give_back(connection: sa.Connection) -> None:
+    """
+    Roll back, end what the session keeps beyond its transaction, and close *connection*.
+
+    A connection for which that doesn't work is not used again.
+    """
+    kept = False
+    try:
+        with contextlib.suppress(Exception):
+            kept = connection.invalidated or _is_reset(connection)
+    finally:
+        if not kept:
+            connection.invalidate()
+        connection.close()
+
+
+def _is_reset(connection: sa.Connection) -> bool:
+    connection.rollback()
+    name = connection.dialect.name
+    raw: Any = connection.connection.dbapi_connection
     if name == "postgresql":
-        run(f"SET LOCAL statement_timeout = {milliseconds}")
-    elif getattr(connection.dialect, "is_mariadb", False):
-        run(f"SET SESSION max_statement_time = {seconds:.3f}")
+        raw.autocommit = True
+        connection.exec_driver_sql("DISCARD ALL")
+        connection.rollback()
+        raw.autocommit = False
     elif name in _MYSQL:
-        run(f"SET SESSION max_execution_time = {milliseconds}")
+        return _is_reset_mysql(raw)
+    return True
+
+
+def _is_reset_mysql(raw: Any) -> bool:
+    # PyMySQL has no method of its own for the command, and would not repeat one of the URL.
+    if not hasattr(raw, "_read_ok_packet") or raw.init_command is not None:
+        return False
+    raw._execute_command(_COM_RESET_CONNECTION, b"")  # noqa: SLF001
+    raw._read_ok_packet()  # noqa: SLF001
+    return True
 
 
 def cancel(connection: Any, spare: sa.Engine) -> None:

@@ -66,6 +66,8 @@ _NUMBERS: dict[int, ErrorCodes] = {
 # By the words of SQLite, which has no codes before Python 3.11, and of drivers that connect.
 _WORDS = (
     ("readonly database", ErrorCodes.PERMISSION_DENIED),
+    ("not authorized", ErrorCodes.PERMISSION_DENIED),
+    ("prohibited", ErrorCodes.PERMISSION_DENIED),
     ("database is locked", ErrorCodes.ABORTED),
     ("table is locked", ErrorCodes.ABORTED),
     ("unable to open", ErrorCodes.NOT_FOUND),
@@ -106,6 +108,8 @@ def failure_of(error: Exception, values: Iterable[Any] = ()) -> AutomateError | 
         )
     if isinstance(error, sa.exc.SQLAlchemyError):
         return AutomateError(ErrorCodes.INVALID_ARGUMENT, f"SQLAlchemy: {type(error).__name__}")
+    if isinstance(error, sqlite3.Warning):  # of two statements, before Python 3.11
+        return AutomateError(ErrorCodes.INVALID_ARGUMENT, f"the database says: {error}")
     if isinstance(error, ModuleNotFoundError):
         return AutomateError(
             ErrorCodes.FAILED_PRECONDITION,

@@ -53,9 +53,9 @@ class OpenResult:
 
 def opened(connection: sa.Connection, clause: sa.Executable, *, streams: bool) -> OpenResult | None:
     """Execute *clause*; return its rows, which stay at the server if it *streams*, or None."""
-    if streams:
-        connection = connection.execution_options(stream_results=True, max_row_buffer=BATCH)
-    result = connection.execute(clause)
+    # For this statement alone, not for the connection.
+    options = {"stream_results": True, "max_row_buffer": BATCH} if streams else {}
+    result = connection.execute(clause, execution_options=options)
     return OpenResult(result) if result.returns_rows else None
 
 

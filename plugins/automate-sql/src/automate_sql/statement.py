@@ -1,8 +1,9 @@
 """
-Statements: the text of one SQL statement, read as far as safety needs it.
+Statements: the text of one SQL statement, read as far as its parameters and a clear error need it.
 
-The scanner knows where quoted texts and comments end. It does not parse SQL: it finds the words,
-the named parameters, and a second statement.
+The reading is no boundary: a server may read a text in another way. What holds a query to one
+statement that writes nothing is in `drivers`. Only its first word is sure, as nothing stands before
+it in what is sent.
 """
 
 from __future__ import annotations
@@ -26,10 +27,28 @@ WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "WITH", "C
 _LONGEST = 100_000
 _STREAMED = frozenset({"SELECT", "WITH", "VALUES", "TABLE"})
 _MYSQL = ("mysql", "mariadb")
-_DOLLAR = re.compile(r"\$(?:[A-Za-z_\x80-\U0010ffff][\w]*)?\$")
-_WORD = re.compile(r"\w[\w$]*")
-# As SQLAlchemy finds them.
-_PARAMETER = re.compile(r"(?<![:\w\x5c]):(\w+)(?!:)")
+_BLANKS = " \t\r\n"
+# Servers disagree on which of these end a comment or are a blank.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]|\r(?!\n)")
+_DOLLAR = re.compile(r"\$(?:[A-Za-z_][A-Za-z0-9_]*)?\$")
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_$]*")
+_PARAMETER = re.compile(r"(?<![:\w\x5c]):(\w+)(?![:\w])", re.ASCII)
+# PostgreSQL joins a text in the next line to the one before, with its escapes.
+_GOES_ON = re.compile(r"[ \t\r]*(?:--[^\n]*)?\n(?:\s|--[^\n]*\n)*'")
+# Functions and words that reach beyond the transaction, wherever they stand: also in a quotation,
+# as a name or as a text that another function executes.
+_REACHING = {
+    "postgresql": re.compile(
+        r"(?<![\w$])(pg_read_\w*file|pg_ls_\w*dir\w*|pg_stat_file|pg_file_\w+|lo_(?:im|ex)port"
+        r"|dblink\w*|pg_(?:terminate|cancel)_backend|pg_reload_conf|pg_rotate_logfile\w*|pg_promote"
+        r"|pg_switch_wal|pg_logical_emit_message|pg_stat_reset\w*|query_to_xml\w*)(?![\w$])",
+        re.ASCII | re.IGNORECASE,
+    ),
+    "mysql": re.compile(
+        r"(?<![\w$])(outfile|dumpfile|load_file|sys_exec|sys_eval)(?![\w$])",
+        re.ASCII | re.IGNORECASE,
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +57,7 @@ class SqlToken:
 
     kind: str
     text: str
+    begin: int
 
 
 class Statement:
@@ -49,30 +69,36 @@ class Statement:
     """
 
     def __init__(self, text: str, dialect: str, *, allowed: frozenset[str]) -> None:
-        if len(text) > _LONGEST or "\0" in text:
-            raise _refused(f"the statement has NUL, or more than {_LONGEST:,} characters")
-        tokens = list(_Scanner(text, dialect).tokens())
-        while tokens and tokens[-1].text == ";":
-            tokens.pop()
-        if any(each.text == ";" for each in tokens):
-            raise _refused("there are several statements in one text", "call once for each")
-        words = [each.text for each in tokens if each.kind == "word"]
-        first = words[0] if words else ""
-        if first not in allowed:
+        if len(text) > _LONGEST:
+            raise _refused(f"the statement has more than {_LONGEST:,} characters")
+        if control := _CONTROL.search(text):
             raise _refused(
-                f"the statement begins with {first[:40] or 'nothing'}",
+                f"the statement has the control character U+{ord(control[0]):04X}",
+                "give it in a parameter; lines end with a line feed",
+            )
+        tokens = list(_Scanner(text, dialect).tokens())
+        end = next((each.begin for each in tokens if each.text == ";"), len(text))
+        if any(each.begin > end and each.text != ";" for each in tokens):
+            raise _refused("there are several statements in one text", "call once for each")
+        first = next((each for each in tokens if each.text != "("), None)
+        word = first.text if first is not None and first.kind == "word" else ""
+        if word not in allowed:
+            raise _refused(
+                f"the statement begins with {word[:40] or 'no word'}",
                 f"this action takes {', '.join(sorted(allowed))}",
             )
-        if dialect in _MYSQL and _writes_a_file(words):
-            raise _refused("SELECT … INTO writes on the server", "take the rows, or use export")
-        self.streams: bool = first in _STREAMED
+        _check_reach(text, "mysql" if dialect in _MYSQL else dialect)
+        self.streams: bool = word in _STREAMED
         """True if its rows can be fetched a part at a time."""
-        self.parameters: frozenset[str] = frozenset(
-            each.text for each in tokens if each.kind == "parameter"
-        )
+        named = [each.text for each in tokens if each.kind == "parameter"]
+        self.parameters: frozenset[str] = frozenset(named)
         self._lists = _lists(tokens)
-        self._clause = sa.text(text.rstrip().rstrip(";"))
-        if set(self._clause._bindparams) != self.parameters:  # noqa: SLF001
+        # Without the comments before it: so the server reads the same first word in any case.
+        sent = text[tokens[0].begin : end].rstrip()
+        self._clause = sa.text(sent)
+        # By number, too: a driver would put the value into the quotation.
+        found = set(self._clause._bindparams)  # noqa: SLF001
+        if found != self.parameters or len(_PARAMETER.findall(sent)) != len(named):
             raise _refused(
                 "a colon before a word in a quotation or a comment looks like a parameter",
                 "give the text as a parameter, or write \\: for the colon",
@@ -111,9 +137,13 @@ def _lists(tokens: list[SqlToken]) -> frozenset[str]:
     )
 
 
-def _writes_a_file(words: list[str]) -> bool:
-    pairs = pairwise(words)
-    return any(pair in (("INTO", "OUTFILE"), ("INTO", "DUMPFILE")) for pair in pairs)
+def _check_reach(text: str, dialect: str) -> None:
+    reaching = _REACHING.get(dialect)
+    if reaching is not None and (found := reaching.search(text)):
+        raise _refused(
+            f"{found[0]} reaches beyond the transaction, and is refused, also in a quotation",
+            "give a text as a parameter; what is to be done there belongs in code of your own",
+        )
 
 
 def _refused(problem: str, hint: str | None = None) -> AutomateError:
@@ -126,50 +156,60 @@ class _Scanner:
     def __init__(self, text: str, dialect: str) -> None:
         self._text, self._at = text, 0
         self._mysql, self._postgresql = dialect in _MYSQL, dialect == "postgresql"
+        self._quotes = "'\"" if self._postgresql else "'\"`"
 
     def tokens(self) -> Iterator[SqlToken]:
         text = self._text
         while self._at < len(text):
-            char, rest = text[self._at], text[self._at : self._at + 2]
-            if char.isspace():
+            begin, char, rest = self._at, text[self._at], text[self._at : self._at + 2]
+            if char in _BLANKS:
                 self._at += 1
             elif rest == "--" or (char == "#" and self._mysql):
                 self._line_comment()
             elif rest == "/*":
                 self._block_comment()
-            elif char in "'\"`":
-                self._quoted(char, escapes=self._mysql)
-            elif self._dollar():
-                continue
-            elif char == "[" and not self._postgresql:
-                # A quoted name in some dialects, and nothing in others: it must end in any case.
+            elif char in self._quotes or self._dollar():
+                if char in self._quotes:
+                    self._quoted(char, escapes=self._mysql)
+                yield SqlToken("quotation", char, begin)
+            elif char == "[" and not self._postgresql and not self._mysql:
                 self._until("]")
+                yield SqlToken("quotation", char, begin)
+            elif ord(char) > 127:
+                raise _refused(
+                    "a character beyond ASCII stands outside of a quotation",
+                    'quote the name ("…", on MariaDB and MySQL `…`), or give a parameter',
+                )
             else:
                 yield self._plain(char)
 
     def _plain(self, char: str) -> SqlToken:
-        text = self._text
+        text, begin = self._text, self._at
         if char == "\\" and text[self._at + 1 : self._at + 2] == ":":
             self._at += 2
-            return SqlToken("other", ":")
+            return SqlToken("other", ":", begin)
         if text.startswith("::", self._at):
             self._at += 2
-            return SqlToken("other", "::")
+            return SqlToken("other", "::", begin)
         if found := _PARAMETER.match(text, self._at):
             self._at = found.end()
-            return SqlToken("parameter", found[1])
+            return SqlToken("parameter", found[1], begin)
         if found := _WORD.match(text, self._at):
             self._at = found.end()
             if self._postgresql and found[0] in ("E", "e") and text.startswith("'", self._at):
                 self._quoted("'", escapes=True)
-                return SqlToken("other", "'")
-            return SqlToken("word", found[0].upper())
+                if _GOES_ON.match(text, self._at):
+                    raise _refused("a text with escapes goes on in the next line", "join the two")
+                return SqlToken("quotation", "'", begin)
+            if self._postgresql and text[begin : self._at + 2].upper() == 'U&"':
+                raise _refused("a name with Unicode escapes is refused", "write its letters")
+            return SqlToken("word", found[0].upper(), begin)
         self._at += 1
-        return SqlToken("other", char)
+        return SqlToken("other", char, begin)
 
     def _line_comment(self) -> None:
         after = self._text[self._at + 2 : self._at + 3]
-        if self._mysql and self._text[self._at] == "-" and after and not after.isspace():
+        if self._mysql and self._text[self._at] == "-" and after not in _BLANKS:
             # Two minus signs there, and a comment elsewhere.
             raise _refused("'--' without a space after it means two things", "write '-- '")
         end = self._text.find("\n", self._at)

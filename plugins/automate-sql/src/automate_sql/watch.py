@@ -78,9 +78,7 @@ def poll_rows(connection: sa.Connection, watch: TableWatch, cursor: Any) -> Poll
 
 
 def _polled(connection: sa.Connection, watch: TableWatch, cursor: Any) -> PollResult:
-    if connection.dialect.name == "postgresql":
-        # One snapshot for the poll: what began after the moment was asked for shows no rows either.
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    # The session has one snapshot: what began after the moment was asked for shows no rows either.
     table = FoundTable(connection, watch.table)
     column = table.reflected[table.column(watch.column).name]
     if watch.key is not None:
