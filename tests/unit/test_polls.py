@@ -139,6 +139,22 @@ def test_each_event_starts_a_workflow_once(
     assert (execution.event.name, execution.event.source) == ("sheet.new_row", "sheet")
 
 
+def test_what_a_service_shows_for_months_is_known(
+    open_kernel: Open, sheet: Sheet, clock: FakeClock
+) -> None:
+    """A feed has its last entries until others come, while deliveries are forgotten."""
+    kernel = open_kernel()
+    sheet.rows, sheet.overlap = ["a", "b"], 2
+    started(kernel)
+    for _ in range(8):
+        clock.advance(10 * 86_400)
+        kernel.purge(older_than_seconds=86_400)
+        assert started(kernel) == []
+    sheet.rows += ["c"]
+    clock.advance(60)
+    assert started(kernel) == ["c"]
+
+
 def test_an_event_that_comes_again_is_known_by_its_id(
     open_kernel: Open, sheet: Sheet, clock: FakeClock
 ) -> None:

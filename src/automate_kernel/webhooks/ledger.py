@@ -82,6 +82,8 @@ class ReplayLedger:
         """
         Record the items of several deliveries, and return the ids of those that are new.
 
+        What comes again and again is remembered from its last time on, to the day.
+
         Only for a caller that holds a lock on what they come from: two at once would both see them
         as new.
         """
@@ -103,6 +105,9 @@ class ReplayLedger:
         ]
         if new:
             rows.insert(DELIVERY, new)
+        if known:
+            seen = [Where("id", "in", sorted(known)), Where("received_at", "lt", Now(-_DAY))]
+            rows.update(DELIVERY, seen, {"received_at": Now()})
         return {keys[row["id"]] for row in new}
 
     def item_of(
