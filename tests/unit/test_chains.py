@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from automate_kernel import Kernel
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
@@ -75,3 +77,34 @@ def test_a_chain_takes_each_event_once(acts: list[tuple[str, Any]]) -> None:
         pairs = min(map(len, sent.values()))
         for its in sent.values():
             assert [n for n in taken if n in its] == its[: pairs + 1]
+
+
+@pytest.mark.parametrize("waiting", ["100", "001", "010", "0010"])
+def test_a_link_that_waits_for_nothing_forgets_nothing(waiting: str) -> None:
+    """What those before it have taken answers none of those after it, which may begin at once."""
+    with Kernel(MemoryStorage(FakeClock()), discover=False, secrets={}) as kernel:
+        taken: list[int] = []
+
+        @kernel.action
+        def note(n: int) -> None:
+            assert len(taken) < 20, "it goes on for ever"
+            taken.append(n)
+
+        waits = f"{{{{ '{waiting}'[event.payload.link % {len(waiting)}] == '1' }}}}"
+        kernel.add_workflow({
+            "name": "chain",
+            "trigger": {"type": "manual"},
+            "steps": [
+                {"id": "take", "wait_for": {"event": "paid", "match": {"order": 1}}, "if": waits},
+                {"id": "note", "action": "note", "if": waits,
+                 "input": {"n": "{{ steps.take.output.payload.n }}"}},
+                {"id": "next", "continue_as_new": {"link": "{{ event.payload.link + 1 }}"}},
+            ],
+        })  # fmt: skip
+        kernel.start("chain", {"link": 0})
+        for number in range(6):
+            # Of two that come at once the second is there while the links between them begin.
+            kernel.emit("paid", {"order": 1, "n": number})
+            if number % 3:
+                kernel.run_until_idle()
+        assert taken == [*range(6)]
