@@ -306,6 +306,10 @@ COLUMN_NOTES = {
         "automate_execution",
         "concurrency_key",
     ): "workflow and key of those of which only so many may go on at once",
+    (
+        "automate_execution",
+        "seed",
+    ): "what `ctx.random()` and `ctx.uuid()` follow from, of a fork; null is its own id",
     ("automate_execution", "output_ref"): "the place of an output that is too large for the column",
     ("automate_step", "place"): "the line of code that asked for it, of a workflow that is code",
     ("automate_step", "progress"): "what the call reports of itself while it runs",

@@ -916,3 +916,72 @@ def test_a_step_of_a_test_is_replaced_by_its_function(storage: MemoryStorage) ->
 def test_a_dry_run_of_code_is_refused(storage: MemoryStorage) -> None:
     with pytest.raises(AutomateError, match="can't be foreseen"):
         deployed(storage, a_then_b).dry_run("flow")
+
+
+# -- chance ----------------------------------------------------------------------------------------
+
+
+async def by_chance(ctx: WorkflowContext) -> list[str]:
+    async def member() -> str:
+        return await ctx.step(a if ctx.random() < 0.5 else b)
+
+    found = [await ctx.step(a if ctx.random() < 0.5 else b), str(ctx.uuid())]
+    found += await ctx.gather(member(), member())
+    return [*found, await ctx.step(c), str(ctx.uuid())]
+
+
+def test_a_fork_draws_what_the_original_drew(storage: MemoryStorage) -> None:
+    """It made other calls than are recorded; a copy of a copy, and of what is purged, as well."""
+    kernel = deployed(storage, by_chance)
+    for _ in range(20):
+        first = kernel.run("flow")
+        copy = first.id
+        for _ in range(3):
+            copy = kernel.executions.fork(copy, "c")
+            kernel.run_until_idle()
+            assert kernel.executions.output(copy) == first.output
+    fresh = kernel.start_again(first.id)
+    assert kernel.executions.purge(older_than_seconds=0.0, limit=1000) == 80
+    kernel.run_until_idle()
+    assert kernel.executions.output(fresh)[1] != first.output[1]
+
+
+@pytest.mark.parametrize("how", ["resume", "retry_step", "fork"])
+def test_what_goes_on_draws_the_same(storage: MemoryStorage, how: str) -> None:
+    """Also while what it was forked from is gone, and once more on the next failure."""
+    broken.add("c")
+    kernel = deployed(storage, by_chance)
+    first = kernel.run("flow")
+    execution_id = kernel.executions.fork(first.id, "c")
+    kernel.run_until_idle()
+    drawn = [run.step_id for run in first.steps]
+    kernel.executions.purge(older_than_seconds=0.0, limit=1)
+    broken.clear()
+    if how == "resume":
+        assert kernel.executions.resume(execution_id)
+    elif how == "retry_step":
+        assert kernel.executions.retry_step(execution_id, "c")
+    else:
+        execution_id = kernel.executions.fork(execution_id, "c")
+    kernel.run_until_idle()
+    found = kernel.executions.get(execution_id)
+    assert found is not None and found.status is ExecutionStatus.COMPLETED, found and found.error
+    assert [run.step_id for run in found.steps] == drawn
+
+
+def test_the_links_of_a_chain_draw_anew(storage: MemoryStorage) -> None:
+    """A fork in the middle doesn't make them equal."""
+
+    async def flow(ctx: WorkflowContext, number: int) -> str:
+        await ctx.step(a)
+        if number < 3:
+            ctx.continue_as_new(number + 1)
+        return str(ctx.uuid())
+
+    kernel = deployed(storage, flow)
+    first = kernel.start("flow", 0)
+    kernel.run_until_idle()
+    kernel.executions.fork(first, "a")
+    kernel.run_until_idle()
+    outputs = [each.output for each in kernel.executions.find() if each.output]
+    assert len(outputs) == 2 == len({*outputs})

@@ -312,6 +312,7 @@ class WorkflowExecution(_KernelTable):
     events_since = models.DateTimeField(null=True)
     events_taken = models.JSONField(null=True)
     labels = models.JSONField(null=True)
+    seed = models.UUIDField(null=True)
 
     Meta = _meta(tables.EXECUTION)
 

@@ -270,6 +270,8 @@ _ALL = (
         Column("events_taken", "json", null=True),
         # Those that the workflow itself has set, beside its event's.
         Column("labels", "json", null=True),
+        # What chance in its code follows from, of a copy: that of the original.
+        Column("seed", "id", null=True),
         _index("automate_execution_recent", "created_at"),
         _index("automate_execution_workflow", "workflow created_at"),
         _index("automate_execution_status", "status created_at"),

@@ -249,6 +249,8 @@ class Execution:
     output_ref: str | None = None
     own_labels: dict[str, str] = field(default_factory=dict)
     """The labels that the workflow itself has set."""
+    seed: str | None = None
+    """The id that chance in its code follows from, of a copy: that of the original."""
     steps: list[StepRun] = field(default_factory=list)
 
     @property

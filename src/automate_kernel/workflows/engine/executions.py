@@ -730,6 +730,7 @@ class ExecutionStore:
             labels=labels if len(labels) <= MAX_LABELS else first.event.labels,
         )
         new = self.starts.new(workflow, event, own=first.own_labels)
+        new.row["seed"] = first.seed or first.id
         changed = payload is not SAME or workflow is not known
         admission = self.starts.admission_of(workflow, event) if changed else None
         item, concurrency = new.item, concurrency_of(rows, found[0])

@@ -359,7 +359,8 @@ class _Driver:
         """Return 32 bytes that follow from the execution and the number of draws before."""
         scope = self._running()
         scope.draws += 1
-        text = f"{self._execution.id}\n{scope.path}\n{scope.draws}"
+        seed = self._execution.seed or self._execution.id
+        text = f"{seed}\n{scope.path}\n{scope.draws}"
         return hashlib.sha256(text.encode()).digest()
 
     def version(self, change: str, newest: int, line: str) -> int:

@@ -90,6 +90,7 @@ class NewExecution:
                 "successor_id",
                 "events_taken",
                 "concurrency_key",
+                "seed",
             )
         )
         texts, now = ((name, self.row[name]) for name in ("event", "labels")), item.created_at
