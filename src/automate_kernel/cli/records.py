@@ -12,6 +12,8 @@ from automate_kernel.documents import shown_document
 from automate_kernel.secrets.redaction import redact_shown
 
 if TYPE_CHECKING:
+    from automate_kernel.cli.command import Context
+    from automate_kernel.monitoring.waiting import WaitReason
     from automate_kernel.outbox import ErrorGroup, FailedAttempt, OutboxItem
     from automate_kernel.workflows.approvals import PendingApproval
     from automate_kernel.workflows.attempts import StepAttempt
@@ -147,6 +149,20 @@ def show_step_attempts(out: Output, attempts: Sequence[StepAttempt]) -> None:
 def wait_data(wait: WaitingFor) -> dict[str, Any]:
     """Return what a step waits for, ready for JSON."""
     return {**asdict(wait), "details": redact_shown(wait.details)}
+
+
+def show_reasons(context: Context, reasons: Sequence[WaitReason]) -> None:
+    """Print why something waits; nothing if it doesn't."""
+    out = context.out
+    if reasons:
+        out.line()
+        out.line("Why it waits:")
+    for each in reasons:
+        until = f" Until {time_of(each.until)}." if each.until else ""
+        out.line(f"- {each.text}{until}")
+        command = each.command and context.named(each.command)
+        for line in filter(None, (each.hint, command)):
+            out.line(f"    {line}")
 
 
 def show_waits(out: Output, waits: Sequence[WaitingFor]) -> None:

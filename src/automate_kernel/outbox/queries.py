@@ -178,8 +178,17 @@ def handed_on_items(rows: Rows, limit: int, tenant_id: str | None) -> list[Outbo
 
 def paused_kinds(rows: Rows) -> frozenset[str]:
     """Return the kinds of items that are paused."""
-    names = (row["kind"] for row in rows.select(PAUSE, columns=("kind",)))
-    return frozenset(name for name in names if not name.startswith(WORKFLOW_PAUSE))
+    return frozenset(pauses_of_kinds(rows))
+
+
+def pauses_of_kinds(rows: Rows) -> dict[str, str]:
+    """Return the kinds of items that are paused, each with the reason that was given."""
+    found = rows.select(PAUSE, columns=("kind", "reason"))
+    return {
+        row["kind"]: row["reason"] or ""
+        for row in found
+        if not row["kind"].startswith(WORKFLOW_PAUSE)
+    }
 
 
 def requests(rows: Rows, worker_id: str, word: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from automate_django.kernel import get_kernel
+from automate_kernel.monitoring.waiting import WaitReason
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.secrets.masking import hide_named
 from automate_kernel.workflows.attempts import StepAttempt
@@ -46,6 +47,15 @@ def shown_json(value: Any) -> Shown:
 def shown_text(text: str | None, most: int = MOST) -> Shown:
     """Return an error or a traceback, without what the redactor knows."""
     return _cut(get_kernel().redactor.redact(text or ""), most)
+
+
+def shown_reasons(reasons: Iterable[WaitReason]) -> str:
+    """Return why something waits, a line for each reason, without what the redactor knows."""
+    lines = []
+    for each in reasons:
+        until = "" if each.until is None else f" Until {each.until:%Y-%m-%d %H:%M:%S} UTC."
+        lines.append(" ".join(filter(None, (each.text + until, each.hint))))
+    return shown_text("\n".join(lines)).text
 
 
 def _cut(text: str, most: int) -> Shown:

@@ -20,6 +20,7 @@ from automate_django.admin.pages.display import (
     shown_attempts,
     shown_json,
     shown_labels,
+    shown_reasons,
     shown_step_attempts,
     shown_text,
 )
@@ -28,6 +29,7 @@ from automate_django.admin.pages.step_tracks import SCALE, StepTrack, TimelineDr
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_kernel.errors import AutomateError, TemplateError
+from automate_kernel.monitoring.waiting import why_execution_waits
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.labels import joined_labels
@@ -147,18 +149,11 @@ def _handed_on(reach: Reach) -> list[dict[str, Any]]:
     ]
 
 
-def _handover(execution: WorkflowExecution) -> dict[str, Any] | None:
-    """Return the reason why an execution waits for another worker, if it does."""
-    if ExecutionStatus(execution.status).finished:
-        return None
-    item = get_kernel().outbox.get(str(execution.item_id))
-    if item is None or item.handover is None:
-        return None
-    note = item.handover
-    return {
-        "reason": shown_text(note.reason).text, "since": note.since, "times": note.times,
-        "needed": note.needed,
-    }  # fmt: skip
+def _reasons(execution: WorkflowExecution) -> str:
+    """Return why an execution waits, a line for each reason; empty once it has ended."""
+    kernel = get_kernel()
+    found = kernel.executions.get(str(execution.pk), large_outputs=False)
+    return "" if found is None else shown_reasons(why_execution_waits(kernel, found))
 
 
 class WorkflowExecutionAdmin(PageAdmin):
@@ -287,7 +282,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             event=shown_json(execution.event.get("payload")),
             output=_output(execution),
             error=shown_text(execution.error),
-            handover=_handover(execution),
+            reasons=_reasons(execution),
             attempts=shown_attempts(failed[-_MOST_ATTEMPTS:]),
             all_attempts=shown_step_attempts(attempts),
             labels=shown_labels(_labels(execution)),
@@ -332,6 +327,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             "finished": ExecutionStatus(execution.status).finished,
             "took": timeline.took,
             "error": shown_text(execution.error).text,
+            "reasons": _reasons(execution),
             "output": str(_output(execution)),
             "tracks": [asdict(track) for track in timeline.tracks],
         }

@@ -18,7 +18,13 @@ from automate_django.admin.pages.accounts import AccountPages
 from automate_django.admin.pages.base import Link, PageAdmin
 from automate_django.admin.pages.bulk_actions import BulkActionPages, allowed_actions
 from automate_django.admin.pages.dashboard import DashboardPages
-from automate_django.admin.pages.display import shown_attempts, shown_json, shown_labels, shown_text
+from automate_django.admin.pages.display import (
+    shown_attempts,
+    shown_json,
+    shown_labels,
+    shown_reasons,
+    shown_text,
+)
 from automate_django.admin.pages.kinds import KindPages
 from automate_django.admin.pages.list_query import LISTS, NO_CODE, ItemQuery
 from automate_django.admin.pages.operations import OperationPages
@@ -28,6 +34,7 @@ from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
 from automate_django.outbox_counts import Counts, read_counts
 from automate_kernel.errors import AutomateError
+from automate_kernel.monitoring.waiting import why_item_waits
 from automate_kernel.outbox import ErrorGroup
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.labels import HEADER as LABELS
@@ -74,7 +81,7 @@ def timeline(item: OutboxItem, attempts: Sequence[FailedAttempt]) -> Iterator[Mo
             yield Moment(item.lease_expires_at, "Lease ends")
         case "RETRY":
             yield Moment(item.updated_at, failed, "warn", code)
-            yield Moment(item.next_attempt_at, "Next attempt", note=_held(item))
+            yield Moment(item.next_attempt_at, "Next attempt")
         case "FAILED":
             yield Moment(ended, f"Given up at {attempt}", "bad", code)
         case "COMPLETED":
@@ -84,14 +91,7 @@ def timeline(item: OutboxItem, attempts: Sequence[FailedAttempt]) -> Iterator[Mo
         case _:
             if item.attempt_count:
                 yield Moment(item.updated_at, "Handed back by a worker", "warn", code)
-            yield Moment(item.next_attempt_at, "Due", note=_held(item))
-
-
-def _held(item: OutboxItem) -> str:
-    return {
-        "key": "It waits for another item with its ordering key.",
-        "resume": "Its kind is paused.",
-    }.get(item.waiting_for or "", "")
+            yield Moment(item.next_attempt_at, "Due")
 
 
 def _options(item: OutboxItem) -> str:
@@ -198,6 +198,7 @@ class OutboxItemAdmin(PageAdmin):
             headers=shown_json(item.headers) if item.headers else "",
             timeline=list(timeline(item, attempts)),
             attempts=shown_attempts(attempts),
+            reasons=_reasons(item),
             labels=shown_labels(item.headers.get(LABELS)),
             actions=allowed_actions(request, _possible(item)),
             execution_url=self._execution_url(request, item),
@@ -212,6 +213,13 @@ class OutboxItemAdmin(PageAdmin):
         if execution_id is None or not may:
             return ""
         return self.url("automate_django_workflowexecution_change", execution_id)
+
+
+def _reasons(item: OutboxItem) -> str:
+    """Return why an item waits, a line for each reason; empty once it has ended."""
+    kernel = get_kernel()
+    found = kernel.outbox.get(str(item.pk))
+    return "" if found is None else shown_reasons(why_item_waits(kernel, found))
 
 
 def _fields_of(group: ErrorGroup) -> dict[str, str]:

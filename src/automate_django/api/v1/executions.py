@@ -15,6 +15,7 @@ from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource, require, uuid_of
 from automate_django.models import WorkflowExecution
 from automate_kernel.errors import UnknownHereError
+from automate_kernel.monitoring.waiting import why_execution_waits
 from automate_kernel.workflows.attempts import step_attempts
 from automate_kernel.workflows.execution import Execution
 
@@ -79,6 +80,7 @@ class ExecutionViewSet(Resource):
             execution, steps=runs, waits=waits, failed_attempts=attempts,
             attempts=step_attempts(execution.steps, attempts),
             handed_on=store.handover(execution),
+            reasons=why_execution_waits(self.kernel, execution),
         )  # fmt: skip
         return Response(serializers.ExecutionDetailSerializer(whole).data)
 

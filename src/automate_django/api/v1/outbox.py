@@ -13,6 +13,7 @@ from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource, may, require, uuid_of
 from automate_django.models import OutboxItem as Model
 from automate_django.outbox_counts import counts_of_tenant
+from automate_kernel.monitoring.waiting import why_item_waits
 from automate_kernel.outbox import OutboxItem
 
 _MOST_AT_ONCE = 10_000
@@ -61,7 +62,8 @@ class OutboxViewSet(Resource):
         """Read one item with its payload, in which secrets are hidden."""
         item = self._item(item_id)
         attempts = self.kernel.outbox.failed_attempts(item.id)
-        whole = serializers.Whole(item, failed_attempts=attempts)
+        reasons = why_item_waits(self.kernel, item)
+        whole = serializers.Whole(item, failed_attempts=attempts, reasons=reasons)
         return Response(serializers.ItemDetailSerializer(whole).data)
 
     @described(responses=serializers.StatsSerializer)

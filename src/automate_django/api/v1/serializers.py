@@ -605,6 +605,16 @@ class HandoverSerializer(Part):
     times = serializers.IntegerField(help_text="How often it was handed on since then.")
 
 
+class WaitReasonSerializer(Part):
+    """A reason why an execution or an item does not go on now."""
+
+    code = serializers.CharField(help_text="Such as concurrency, kind_paused, event, no_worker.")
+    text = ShownText()
+    hint = serializers.CharField(help_text="What makes it go on; may be empty.")
+    until = Instant(allow_null=True, help_text="When it ends by itself.")
+    details = ShownJSON(help_text="The names and ids in the text.")
+
+
 class ExecutionDetailSerializer(ExecutionSerializer):
     """An execution with its event, its output and its steps."""
 
@@ -625,6 +635,7 @@ class ExecutionDetailSerializer(ExecutionSerializer):
     successor_id = serializers.UUIDField(
         allow_null=True, help_text="The execution that has continued this one as new."
     )
+    reasons = WaitReasonSerializer(many=True, help_text="Why it waits; none once it has ended.")
     steps = StepSerializer(many=True)
     waits = WaitSerializer(many=True)
     attempts = StepAttemptSerializer(many=True)
@@ -689,6 +700,7 @@ class ItemDetailSerializer(ItemSerializer):
     payload = ShownJSON()
     headers = ShownDict()
     labels: Any = ShownDict(child=serializers.CharField())
+    reasons = WaitReasonSerializer(many=True, help_text="Why it waits; none once it has ended.")
     failed_attempts = FailedAttemptSerializer(many=True)
 
 

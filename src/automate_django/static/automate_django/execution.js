@@ -33,8 +33,8 @@
   function showPart(name, text) {
     const part = document.querySelector(`[data-progress-part="${name}"]`);
     set(field(name), text || "");
-    if (part && text) {
-      part.hidden = false;
+    if (part && (text || name === "reasons")) {
+      part.hidden = !text;
     }
   }
 
@@ -79,6 +79,7 @@
     set(field("took"), state.took);
     set(field("axis"), state.took);
     drawAll(state.tracks);
+    showPart("reasons", state.reasons);
     showPart("error", state.error);
     showPart("output", state.output);
     for (const part of document.querySelectorAll("[data-when]")) {

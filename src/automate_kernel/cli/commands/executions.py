@@ -77,6 +77,7 @@ def show(context: Context, execution_id: str = _ID) -> None:
 
     A failed attempt is shown with the files and lines of its error, without values.
     """
+    from automate_kernel.monitoring.waiting import why_execution_waits
     from automate_kernel.workflows.attempts import step_attempts
     from automate_kernel.workflows.definition.graph import to_text
 
@@ -94,6 +95,8 @@ def show(context: Context, execution_id: str = _ID) -> None:
     }
     handover = kernel.executions.handover(execution)
     data["handed_on"] = None if handover is None else handover.to_json()
+    reasons = why_execution_waits(kernel, execution)
+    data["reasons"] = [each.to_json() for each in reasons]
     held = _held(kernel, execution)
     data["worker"] = held and {"id": held[0], "lease_expires_at": held[1]}
     out.data(data)
@@ -120,6 +123,7 @@ def show(context: Context, execution_id: str = _ID) -> None:
             ("output in store", execution.output_ref),
         )
     )
+    records.show_reasons(context, reasons)
     out.line()
     try:
         definition = kernel.executions.definition(execution.definition_id)

@@ -142,15 +142,20 @@ def show(context: Context, item_id: str = argument("The item's id.", metavar="ID
 
     A failed attempt is shown with the files and lines of its error, without values.
     """
+    from automate_kernel.monitoring.waiting import why_item_waits
+
     item = _found_item(context, item_id)
     data = records.item_data(item, whole=True)
     attempts = context.session.plain.outbox.failed_attempts(item.id)
     failed = [records.attempt_data(each) for each in attempts]
-    context.out.data({**data, "failed_attempts": failed})
+    reasons = why_item_waits(context.session.plain, item)
+    shown_reasons = [each.to_json() for each in reasons]
+    context.out.data({**data, "failed_attempts": failed, "reasons": shown_reasons})
     headers = as_json(data["headers"]) if data["headers"] else None
     labels = records.labels_text(data["labels"])
     shown = {**data, "payload": as_json(data["payload"]), "headers": headers, "labels": labels}
     context.out.fields(shown.items())
+    records.show_reasons(context, reasons)
     records.show_attempts(context.out, attempts)
 
 
