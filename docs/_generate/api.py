@@ -104,6 +104,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.http.probes",
             "automate_kernel.monitoring.opentelemetry",
             "automate_kernel.monitoring.overview",
+            "automate_kernel.monitoring.waiting",
         ),
     ),
     "sqlalchemy": ("SQLAlchemy", ("automate_sqlalchemy",)),

@@ -165,20 +165,6 @@ def show_reasons(context: Context, reasons: Sequence[WaitReason]) -> None:
             out.line(f"    {line}")
 
 
-def show_waits(out: Output, waits: Sequence[WaitingFor]) -> None:
-    """Print what steps wait for; nothing if none does."""
-    if waits:
-        columns: Columns = {
-            "STEP": step_name,
-            "WAITS FOR": "about",
-            "DETAILS": lambda wait: brief(redact_shown(wait.details), 60),
-            "SINCE": lambda wait: ago(wait.created_at),
-            "UNTIL": lambda wait: time_of(wait.expires_at),
-        }
-        out.line()
-        out.table(columns, rows_of(waits, columns))
-
-
 EXECUTIONS: Columns = {
     "ID": "id",
     "WORKFLOW": "name",

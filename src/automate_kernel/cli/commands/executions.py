@@ -9,7 +9,7 @@ from uuid import UUID
 from automate_kernel.cli import inputs, records
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
 from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, flag, option
-from automate_kernel.cli.output import ago, as_json, counted, rows_of, seconds, time_of
+from automate_kernel.cli.output import as_json, counted, rows_of, seconds, time_of
 from automate_kernel.command_input import duration_input, json_input
 from automate_kernel.errors import ConfigError, UnknownHereError
 
@@ -79,17 +79,15 @@ def show(context: Context, execution_id: str = _ID) -> None:
     """
     from automate_kernel.monitoring.waiting import why_execution_waits
     from automate_kernel.workflows.attempts import step_attempts
-    from automate_kernel.workflows.definition.graph import to_text
 
     out, kernel = context.out, context.session.plain
     execution = found_execution(context, execution_id)
     attempts = kernel.executions.failed_attempts(execution.id)
     failed = [records.attempt_data(each) for each in attempts]
     all_attempts = step_attempts(execution.steps, attempts)
-    waits = kernel.executions.waits(execution.id)
     data = {
         **records.execution_data(execution),
-        "waits": [records.wait_data(each) for each in waits],
+        "waits": [records.wait_data(each) for each in kernel.executions.waits(execution.id)],
         "attempts": [records.step_attempt_data(each) for each in all_attempts],
         "failed_attempts": failed,
     }
@@ -115,7 +113,6 @@ def show(context: Context, execution_id: str = _ID) -> None:
             ("group", execution.error_group),
             ("continues", execution.predecessor_id),
             ("continued as", execution.successor_id),
-            ("handed on", handover and f"since {ago(handover.since)}: {handover.reason}"),
             ("labels", records.labels_text(execution.labels)),
             ("event", f"{execution.event.name} ({execution.event.type}, {execution.event.id})"),
             ("payload", as_json(data["event"]["payload"])),
@@ -124,17 +121,22 @@ def show(context: Context, execution_id: str = _ID) -> None:
         )
     )
     records.show_reasons(context, reasons)
-    out.line()
-    try:
-        definition = kernel.executions.definition(execution.definition_id)
-    except UnknownHereError as error:
-        out.line(f"no picture: this program {error}", "yellow")
-    else:
-        out.line(to_text(definition, records.statuses_of(execution)))
+    _show_picture(context, execution)
     records.show_steps(out, execution.steps)
-    records.show_waits(out, waits)
     records.show_step_attempts(out, all_attempts)
     records.show_attempts(out, attempts)
+
+
+def _show_picture(context: Context, execution: Execution) -> None:
+    from automate_kernel.workflows.definition.graph import to_text
+
+    context.out.line()
+    try:
+        definition = context.session.plain.executions.definition(execution.definition_id)
+    except UnknownHereError as error:
+        context.out.line(f"no picture: this program {error}", "yellow")
+    else:
+        context.out.line(to_text(definition, records.statuses_of(execution)))
 
 
 def _held(kernel: Kernel, execution: Execution) -> tuple[str, datetime | None] | None:
