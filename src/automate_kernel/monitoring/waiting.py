@@ -1,5 +1,5 @@
 """
-Why an execution or an item waits: who holds what it needs, and what makes it go on.
+The reasons for which an execution or an item waits: who holds what it needs, what lets it go on.
 
 The command line, the pages and the API show these reasons. They are read from the database as it
 stands, so a reason may be over when it is read.
