@@ -86,6 +86,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.testing.connectors",
             "automate_kernel.testing.polls",
             "automate_kernel.testing.hostile_answers",
+            "automate_kernel.testing.hostile_values",
             "automate_kernel.testing.hostile_service",
             "automate_kernel.testing.providers",
             "automate_kernel.testing.secrets",

@@ -26,7 +26,7 @@ from automate_kernel.documents import shown_document
 from automate_kernel.errors import ConfigError, printed
 from automate_kernel.operations.context import current_call, current_item
 from automate_kernel.secrets import RedactingFilter
-from automate_kernel.secrets.logs import continued
+from automate_kernel.secrets.logs import continued, one_json_line
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -152,7 +152,7 @@ class JsonFormatter(logging.Formatter):
             data["stack"] = dedent(record.stack_info)
         # Lines are what log collectors split at, so there must be none inside.
         try:
-            return shown_document(data)
+            return one_json_line(shown_document(data))
         except (TypeError, ValueError, RecursionError):
             # Keys that JSON doesn't have, or something that holds itself.
             return json.dumps({name: printed(value) for name, value in data.items()})

@@ -29,6 +29,7 @@ Schema: TypeAlias = Union[Mapping[str, Any], "type[BaseModel]", None]
 # The type in pydantic's message.
 _UNKNOWN_TYPE = re.compile(r" schema for (?:<class '([^']+)'>|(.+?))\. Set ")
 
+_LONGEST_NAME = 200
 _FILE = re.compile(r"\b\w*IO(\[\w+\])?$")
 
 Check: TypeAlias = Callable[[Any], "list[FieldProblem]"]
@@ -159,8 +160,14 @@ def unwritable(data: Any) -> FieldProblem:
     try:
         plain_json(data, other=lambda _: None)
     except UnstorableError as error:
-        return FieldProblem(".".join(map(str, error.path)), f"it {error.message}")
+        return FieldProblem(_shown_path(error.path), f"it {error.message}")
     return FieldProblem("", "it can't be written as JSON")
+
+
+def _shown_path(place: Iterable[object]) -> str:
+    """Return the path of a field. Strangers may have written its names."""
+    names = [str(each)[:_LONGEST_NAME] for each in place]
+    return ".".join(name if name.isprintable() else repr(name)[1:-1] for name in names)
 
 
 def schema_problems(schema: Schema, data: Any, what: str) -> list[FieldProblem]:
@@ -188,7 +195,7 @@ def validation_problems(
             message = _without_values(message, data)
         # Of an assertion without a text nothing follows the comma.
         words = message.rstrip(", ") if entry["type"] == "assertion_error" else message
-        found.append(FieldProblem(".".join(map(str, place)), words, unknown=extra))
+        found.append(FieldProblem(_shown_path(place), words, unknown=extra))
     return found
 
 

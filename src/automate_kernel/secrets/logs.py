@@ -44,6 +44,11 @@ def continued(text: str) -> str:
     return "\n".join([first, *(line if line[:1] == " " else f"  {line}" for line in rest)])
 
 
+def one_json_line(text: str) -> str:
+    """Return the JSON *text* on one line: what a log can't have is escaped as JSON does it."""
+    return text if text.isprintable() else _CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
 def _escaped(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode("ascii")
 

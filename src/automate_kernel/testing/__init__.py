@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from automate_kernel.testing.connectors import ConnectorContract
     from automate_kernel.testing.filters import FilterContract
     from automate_kernel.testing.hostile_answers import HostileAnswersContract
+    from automate_kernel.testing.hostile_values import HOSTILE_VALUES, HostileValuesContract
     from automate_kernel.testing.outbox import OutboxStoreContract
     from automate_kernel.testing.output_store import OutputStoreContract
     from automate_kernel.testing.polls import PollContract
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
     from automate_kernel.testing.workflows import WorkflowTest
 
 __all__ = [
+    "HOSTILE_VALUES",
     "ConnectorContract",
     "FakeClock",
     "FilterContract",
     "HostileAnswersContract",
+    "HostileValuesContract",
     "OutboxStoreContract",
     "OutputStoreContract",
     "PollContract",
@@ -53,7 +56,9 @@ _HOME = {
     "ConnectorContract": "connectors",
     "FakeClock": "clock",
     "FilterContract": "filters",
+    "HOSTILE_VALUES": "hostile_values",
     "HostileAnswersContract": "hostile_answers",
+    "HostileValuesContract": "hostile_values",
     "OutboxStoreContract": "outbox",
     "OutputStoreContract": "output_store",
     "PollContract": "polls",

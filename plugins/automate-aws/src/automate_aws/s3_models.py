@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from unicodedata import category
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from automate_aws.access import AwsAccess
 
@@ -19,7 +20,20 @@ def _checked_key(key: str) -> str:
     return key
 
 
+def _checked_new_key(key: str) -> str:
+    # A list of keys is XML, which can't hold these.
+    if any(category(char) in ("Cc", "Cs") for char in key):
+        raise ValueError("a new key has no line break and no control character")
+    return _checked_key(key)
+
+
 Key = Annotated[str, AfterValidator(_checked_key)]
+NewKey = Annotated[str, AfterValidator(_checked_new_key)]
+# These become headers of the request: what can't stand there is cut off or changed on its way.
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
+HeaderText = Annotated[
+    str, StringConstraints(pattern=r"^([!-~]([ -~]*[!-~])?)?$", max_length=2_000)
+]
 
 
 class S3Config(AwsAccess):
@@ -62,12 +76,15 @@ class GetObjectInput(ObjectInput):
 
 
 class _ConditionalInput(_S3Input):
+    key: NewKey = Field(description="The object's key.")
     if_absent: bool = Field(default=False, description="Write only if there is no such object.")
-    if_etag: str | None = Field(
+    if_etag: HeaderText | None = Field(
         default=None, description="Write only if the object has this ETag still."
     )
-    content_type: str | None = Field(default=None, description="Its media type.")
-    metadata: dict[str, str] = Field(default_factory=dict, description="Metadata of your own.")
+    content_type: HeaderText | None = Field(default=None, description="Its media type.")
+    metadata: dict[HeaderName, HeaderText] = Field(
+        default_factory=dict, description="Metadata of your own: names, and ASCII text."
+    )
 
 
 class PutObjectInput(_ConditionalInput):
@@ -93,7 +110,7 @@ class CopyObjectInput(ObjectInput):
     """The input of ``copy_object``."""
 
     to_bucket: str | None = Field(default=None, description="By default the first of the config.")
-    to_key: Key = Field(description="The new object's key.")
+    to_key: NewKey = Field(description="The new object's key.")
 
 
 class ListObjectsInput(BaseModel):

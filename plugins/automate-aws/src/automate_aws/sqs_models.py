@@ -59,6 +59,7 @@ class QueueMessage(BaseModel):
     )
     deduplication_id: str | None = Field(
         default=None,
+        min_length=1,
         max_length=128,
         description="Two messages with one id within five minutes are one, in a FIFO queue; by "
         "default the step's own.",

@@ -15,6 +15,7 @@ Scalar = str | int | float | bool
 Query = Mapping[str, Scalar | Sequence[Scalar]]
 
 _MAX_LENGTH = 16_384
+_MAX_QUERY = 65_000  # httpx takes a few more
 
 
 def parse_base_url(text: str) -> httpx.URL:
@@ -59,7 +60,10 @@ def with_query(url: httpx.URL, query: Query) -> httpx.URL:
     kept = [each for each in before.split(b"&") if each and _name_of(each) not in query]
     pairs = [(name, text) for name, value in query.items() for text in _texts(value)]
     added = urlencode(pairs, quote_via=quote).encode("ascii")
-    return url.copy_with(raw_path=path + b"?" + b"&".join([*kept, *([added] if added else [])]))
+    joined = path + b"?" + b"&".join([*kept, *([added] if added else [])])
+    if len(joined) > _MAX_QUERY:
+        raise _wrong(f"with its query it is longer than {_MAX_QUERY} bytes", "send it as a body")
+    return url.copy_with(raw_path=joined)
 
 
 def _name_of(pair: bytes) -> str:

@@ -25,7 +25,7 @@ from automate_mail.addresses import one_line
 _FOLD = "\r\n "
 _WORD_BYTES = 42  # an encoded word has 75 characters at most
 _PLAIN = re.compile(r"[!-~]+(?: [!-~]+)*")
-_QUOTABLE = re.compile(r"[ !#-\[\]-~]+")
+_QUOTABLE = re.compile(r"[ !#-\[\]-~]+")  # without a quote and a backslash
 _FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+(?: [A-Za-z0-9_.-]+)*")
 _VALUE = re.compile(r"[ -~]*(?:\r\n [ -~]+)*")
 _LONGEST_PLAIN, _LONGEST_PARAMETER = 900, 60
@@ -62,7 +62,7 @@ def encoded_text(text: str) -> str:
     """Return *text* as a header's value that each mail program reads as this text."""
     if not text or (_PLAIN.fullmatch(text) and "=?" not in text and len(text) <= _LONGEST_PLAIN):
         return text
-    return _FOLD.join(f"=?utf-8?b?{base64.b64encode(each).decode()}?=" for each in _words(text))
+    return _encoded_words(text)
 
 
 def encoded_addresses(addresses: Iterable[Address]) -> str:
@@ -135,7 +135,11 @@ def _headers_of(message: EmailMessage) -> Iterator[tuple[int, str, str]]:
             yield number, name, value
 
 
-def _words(text: str) -> Iterator[bytes]:
+def _encoded_words(text: str) -> str:
+    return _FOLD.join(f"=?utf-8?b?{base64.b64encode(each).decode()}?=" for each in _pieces(text))
+
+
+def _pieces(text: str) -> Iterator[bytes]:
     """Yield *text* in pieces that fit an encoded word; none ends within a character."""
     piece = b""
     for char in text:
@@ -153,4 +157,4 @@ def _encoded_address(address: Address) -> str:
         return address.addr_spec
     if _QUOTABLE.fullmatch(name) and "=?" not in name and len(name) <= _LONGEST_PLAIN:
         return f'"{name}" {plain}'
-    return f"{encoded_text(name)}{_FOLD}{plain}"
+    return f"{_encoded_words(name)}{_FOLD}{plain}"

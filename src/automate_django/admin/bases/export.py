@@ -28,10 +28,12 @@ from automate_kernel.secrets.masking import hide_named
 
 CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 
-# What makes a spreadsheet run a cell, also after blanks and in full width; and a cell that
-# begins with our own mark before one of these, so that reading takes off what writing put on.
-_RUNS = re.compile(r"'*[\s\u00a0\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
-_ESCAPED = re.compile(r"'+[\s\u00a0\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|'+[\t\r\n]")
+# What makes a spreadsheet run a cell, also in full width and after what can't be seen; and a cell
+# that begins with our own mark before one of these, so that reading takes off what writing put on.
+_UNSEEN = r"[\s\x00\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]*"
+_FORMULA = rf"{_UNSEEN}[=+\-@\uff1d\uff0b\uff0d\uff20]"
+_RUNS = re.compile(rf"'*{_FORMULA}|'*[\t\r\n]")
+_ESCAPED = re.compile(rf"'+{_FORMULA}|'+[\t\r\n]")
 _LINES_PER_CHUNK = 200
 _CHUNK = 2000
 
