@@ -23,6 +23,8 @@ from automate_django import conf
 from automate_django.kernel import STORES, build_kernel, get_kernel
 from automate_django.storage import DjangoStorage
 from automate_kernel.errors import AutomateError
+from automate_kernel.kernel import Kernel
+from automate_kernel.monitoring.diagnosis import places_of_links
 from automate_kernel.secrets.redaction import redact_text
 from automate_kernel.secrets.tracebacks import raised_at
 
@@ -131,7 +133,7 @@ def _kernel() -> Iterator[CheckMessage]:
     """Report the errors of the kernel's construction: of templates and their filters, say."""
     try:
         if _database() in connections:  # else reported by `check_database`
-            get_kernel()
+            yield from _links(get_kernel())
     except AutomateError as error:
         yield from _broken_workflows() or [_error(error, "E010")]
     except Exception as error:
@@ -139,6 +141,15 @@ def _kernel() -> Iterator[CheckMessage]:
         hint = "Call automate_django.get_kernel() in manage.py shell for the traceback."
         where = redact_text(raised_at(error))
         yield _problem("W004", f"The kernel can't be made: {where}.", hint)
+
+
+def _links(kernel: Kernel) -> Iterator[CheckMessage]:
+    """Warn of the workflows in files and code whose notices read links that lead nowhere."""
+    for workflow in kernel.workflows.added():
+        for place in places_of_links(kernel, workflow):
+            text = f"Workflow {workflow.name!r}: {place} reads a link, and none can be made."
+            hint = "Set AUTOMATE_APPROVALS['PUBLIC_URL'] to the address of the API: https://…"
+            yield _problem("W005", text, hint)
 
 
 def _broken_workflows() -> list[CheckMessage]:

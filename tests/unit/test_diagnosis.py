@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from automate_kernel import Kernel, StorageError
-from automate_kernel.monitoring.diagnosis import Finding, worker_findings
+from automate_kernel.monitoring.diagnosis import Finding, worker_findings, workflow_findings
 from automate_kernel.outbox import NewItem, RowsOutboxStore, WorkerInfo
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.storage import MemoryStorage
@@ -197,3 +197,34 @@ def test_workers_that_know_different_workflows(outbox: RowsOutboxStore) -> None:
         outbox.report(about, ActivityLog())
     (found,) = warnings(outbox)
     assert found.text == "2 workers with other workflows leave events to c of version 2: a, b"
+
+
+@pytest.mark.parametrize(
+    "given", ["{{ approval.approve_link }}", "{{ approval['link'] }}", "{{ approval }}"]
+)
+def test_a_notice_whose_links_lead_nowhere(given: str) -> None:
+    """It would fail once somebody is asked; without a link, or with an address, it is none."""
+    asked = {
+        "name": "asks", "trigger": {"type": "manual"},
+        "steps": [{"id": "a", "approval": {
+            "title": "May we?", "by": ["ann"],
+            "notify": {"action": "chat.say", "input": {"text": given}}}}],
+    }  # fmt: skip
+    keys = {"signing_keys": ["k" * 32]}
+    for options, fails in (
+        ({}, True),
+        (keys, True),
+        (keys | {"public_url": "https://a.example"}, False),
+    ):
+        kernel = Kernel(discover=False, **options)
+        kernel.action("chat.say")(_say)
+        kernel.add_workflow(asked)
+        found = [each for each in workflow_findings(kernel) if each.state == "fail"]
+        assert bool(found) is fails
+        if found:
+            assert "steps.a.approval.notify reads a link" in found[0].text
+            assert found[0].remedy == "set public_url and signing_keys"
+
+
+def _say(text: str) -> None:
+    """Say it."""

@@ -330,8 +330,27 @@ def plugin_findings(kernel: Kernel) -> list[Finding]:
     return found or [Finding("plugins", "ok", f"{len(records)} load")]
 
 
-def workflow_findings(kernel: Kernel, *, none: str | None = None) -> list[Finding]:
-    """Return the problems of the kernel's workflows; *none* is the remedy if there are none."""
+def places_of_links(kernel: Kernel, workflow: Workflow) -> list[str]:
+    """Return the notices of approvals that read a link, while this kernel can't make any."""
+    if kernel.approvals.signer.able and kernel.approvals.public_url:
+        return []
+    return [
+        f"{place}.approval.notify"
+        for place, step in _steps(workflow)
+        if step.approval is not None
+        and step.approval.notify is not None
+        and step.approval.notify.reads_link
+    ]
+
+
+def workflow_findings(
+    kernel: Kernel, *, none: str | None = None, link_settings: str = "public_url and signing_keys"
+) -> list[Finding]:
+    """
+    Return the problems of the kernel's workflows; *none* is the remedy if there are none.
+
+    *link_settings* names what the links of approvals need.
+    """
     entries = kernel.workflows.entries()
     found = [
         Finding("workflows", "fail", f"{name}: {error}")
@@ -340,6 +359,11 @@ def workflow_findings(kernel: Kernel, *, none: str | None = None) -> list[Findin
     for workflow in [entry.workflow for entry in entries if entry.error is None]:
         problems = [f"{workflow.name}: {each}" for each in workflow_problems(kernel, workflow)]
         found += [Finding("workflows", "fail", text) for text in problems]
+        found += [
+            Finding("workflows", "fail", f"{workflow.name}: {place} reads a link, and none can be"
+                    " made: the notice will fail", f"set {link_settings}")
+            for place in places_of_links(kernel, workflow)
+        ]  # fmt: skip
         for name in variables_of(kernel, workflow):
             if name not in os.environ:
                 text = f"{workflow.name} reads {name}, which is not set"

@@ -348,7 +348,8 @@ class Approvals:
         if not base:
             raise ConfigError(
                 "nobody has said where links lead to",
-                hint='give the kernel public_url="https://…", where its approvals are answered',
+                hint='give the kernel public_url="https://…", where its approvals are answered;'
+                " in Django it is AUTOMATE_APPROVALS['PUBLIC_URL']",
             )
         token = self.token(
             execution_id, step_id, position, by=by, roles=roles, decision=decision,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,9 +20,6 @@ from automate_kernel.workflows.execution import Execution, StepKey, StepRun
 
 logger: logging.Logger = get_logger(__name__)
 
-_READS_LINK = re.compile(
-    r"""\bapproval\s*(\.\s*|\[\s*\\?["'])(approve_|reject_)?link|\{\{-?\s*approval\s*(\||-?\}\})"""
-)
 # Nobody waits for it, but it must not keep its thread for ever.
 _SECONDS = 60.0
 _ELSEWHERE_SECONDS = 30.0
@@ -96,7 +91,7 @@ class ApprovalNotices:
         }
         by = to or (None if waiting.by else _WITHOUT_TO)
         # None can be for all of several people. A host without a key may tell them without a link.
-        if by is not None and _READS_LINK.search(json.dumps(notice.input)):
+        if by is not None and notice.reads_link:
             place = (waiting.execution_id, waiting.step_id, waiting.position)
             for name, decision in LINKS.items():
                 about[name] = self._approvals.link(*place, by=by, decision=decision)

@@ -130,6 +130,31 @@ def test_the_projects_own_code_may_need_tables(sqlite: str) -> None:
     assert f"OperationalError in {__file__}, line " in message.msg
 
 
+def test_a_notice_whose_links_lead_nowhere_is_warned_of(sqlite: str, tmp_path: Path) -> None:
+    """Before anybody is asked; the setting is named."""
+    (tmp_path / "asks.yaml").write_text(ASKS)
+    with override_settings(AUTOMATE_WORKFLOWS=[tmp_path / "asks.yaml"]):
+        (message,) = check_settings()
+        assert (message.id, message.level) == ("automate.W005", WARNING)
+        assert "AUTOMATE_APPROVALS['PUBLIC_URL']" in str(message.hint)
+    settings = {"PUBLIC_URL": "https://shop.example/api/automate"}
+    with override_settings(
+        AUTOMATE_WORKFLOWS=[tmp_path / "asks.yaml"], AUTOMATE_APPROVALS=settings
+    ):
+        assert check_settings() == []
+
+
+ASKS = """
+name: asks
+trigger: {type: manual}
+steps:
+  - id: a
+    approval:
+      title: May we?
+      notify: {action: shop.say, input: {text: "{{ approval.link }}"}}
+"""
+
+
 class HastyHook:
     """Reads tables before there are any."""
 

@@ -117,7 +117,9 @@ class Command(KernelCommand):
             "settings": _settings,
             "database": _database,
             "plugins": lambda: diagnosis.plugin_findings(get_kernel()),
-            "workflows": lambda: diagnosis.workflow_findings(get_kernel()),
+            "workflows": lambda: diagnosis.workflow_findings(
+                get_kernel(), link_settings="AUTOMATE_APPROVALS['PUBLIC_URL']"
+            ),
             "secrets": _secrets,
             "polls": lambda: diagnosis.poll_findings(
                 get_kernel(), command="manage.py automate polls", idle_seconds=seconds
