@@ -5,6 +5,7 @@ How fast the outbox is, beside its peers and beside hand-written SQL, measured i
     uv run --group bench python -m benchmarks --quick    # under three minutes
     uv run --group bench python -m benchmarks million    # a million items with memory watched
     uv run --group bench python -m benchmarks waiting    # what executions that wait cost
+    uv run --group bench python -m benchmarks commits    # notices beside many commits
     uv run --group bench python -m benchmarks plugins    # the start with 100 plugins installed
     uv run --group plugins python -m benchmarks openapi  # the actions of GitHub's document
     uv run --group bench python -m benchmarks report     # tables and picture for the documentation

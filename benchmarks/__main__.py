@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [million | waiting | plugins | openapi | report]`."""
+"""The command: `python -m benchmarks [million | waiting | commits | plugins | …]`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import __doc__ as about
 from benchmarks.bench import QUICK, Sizes
+from benchmarks.commits import commits
 from benchmarks.contenders import NAMES
 from benchmarks.measures import MEASURES
 from benchmarks.million import million
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "benchmarks", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    what = ("measure", "million", "waiting", "plugins", "openapi", "report")
+    what = ("measure", "million", "waiting", "commits", "plugins", "openapi", "report")
     add("what", nargs="?", choices=what, default=what[0])
     add("--quick", action="store_true", help="less of everything, under three minutes")
     add("--only", type=_listed(tuple(MEASURES)), metavar="MEASURES", help=", ".join(MEASURES))
@@ -68,6 +69,9 @@ def main() -> None:
         return
     if options.what == "waiting":
         print(waiting(options.items or 10_000, server=options.server))
+        return
+    if options.what == "commits":
+        print(commits(options.repetitions or 15))
         return
     if options.what == "plugins":
         print(plugins(options.items or 100))

@@ -22,6 +22,7 @@ from automate_kernel.storage.errors import (
 )
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport, inspect_schema, migrate_schema
+from automate_kernel.storage.notify import Notifier
 from automate_kernel.storage.rows import copy_through
 
 if TYPE_CHECKING:
@@ -35,13 +36,28 @@ T = TypeVar("T")
 class DjangoRows(Rows):
     """`Rows` on one Django connection, below the ORM."""
 
-    def __init__(self, connection: BaseDatabaseWrapper, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        connection: BaseDatabaseWrapper,
+        clock: Clock | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
         dialect = DIALECTS.get(connection.vendor)
         if dialect is None:
             text = f"database {connection.alias!r}: {connection.vendor} is not supported"
             raise ConfigError(text, hint="use PostgreSQL, SQLite, MariaDB or MySQL")
         super().__init__(dialect, "%s", clock)
         self.native = connection
+        self._notifier = notifier
+
+    def notify(self) -> None:
+        """Have the workers woken that wait for items, once the transaction is committed."""
+        connection, notifier = self.native, self._notifier
+        if notifier is None or not hasattr(connection.connection, "pgconn"):  # psycopg 3 alone
+            return
+        # Of a transaction without a block Django doesn't say when it is committed: workers poll.
+        if connection.in_atomic_block or connection.get_autocommit():
+            transaction.on_commit(notifier.ring, using=connection.alias)
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
         """Run one statement through a cursor of the application's connection."""
@@ -75,8 +91,8 @@ class DjangoStorage:
 
     Inside an ``atomic()`` block of the application everything joins that block, and is committed or
     rolled back with it; a *transaction* need not be given. *using* is the database's alias; by
-    default the database router chooses. Without *listen* workers poll on PostgreSQL too: behind a
-    pooler in transaction mode, say.
+    default the database router chooses. Without *listen* nobody is notified on PostgreSQL either,
+    and workers poll: behind a pooler in transaction mode, say.
     """
 
     def __init__(
@@ -84,7 +100,7 @@ class DjangoStorage:
     ) -> None:
         self._using = using
         self._clock = clock
-        self._listen = listen
+        self._notifier = Notifier(self._own_connection) if listen else None
         renew_in_children(self)
 
     def renew(self) -> None:
@@ -181,7 +197,7 @@ class DjangoStorage:
         if connection.vendor == "postgresql" and not settings.USE_TZ:
             # Django would then read our instants as local times, and twice a year wrong ones.
             raise ConfigError("automate_django needs time zones", hint="set USE_TZ = True")
-        return DjangoRows(connection, self._clock)
+        return DjangoRows(connection, self._clock, self._notifier)
 
     async def arun_in(self, transaction: Any, work: Callable[[Any], T]) -> T:
         """Run *work* in Django's synchronous thread, and in the ``atomic()`` block open there."""
@@ -189,16 +205,16 @@ class DjangoStorage:
 
         return await sync_to_async(write, thread_sensitive=True)(self, transaction, work)
 
-    def wakeup(self, channel: str) -> Wakeup | None:
+    def wakeup(self) -> Wakeup | None:
         """Return a LISTEN connection on PostgreSQL with psycopg 3; None elsewhere."""
-        if not self._listen or self.connection.vendor != "postgresql":
+        if self._notifier is None or self.connection.vendor != "postgresql":
             return None
         from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
-        return ListenWakeup(self._listening_connection, channel) if is_psycopg3 else None
+        return ListenWakeup(self._own_connection) if is_psycopg3 else None
 
-    def _listening_connection(self) -> Any:
-        # A copy of Django's own, past its pool: LISTEN holds on to one connection for good.
+    def _own_connection(self) -> Any:
+        # A copy of Django's own, past its pool, which it would take a connection from for long.
         copy = self.connection.copy()
         copy.settings_dict["OPTIONS"].pop("pool", None)
         copy.settings_dict["AUTOCOMMIT"] = True
@@ -233,7 +249,9 @@ class DjangoStorage:
         return f"{self.alias} ({connection.display_name} {connection.settings_dict['NAME']})"
 
     def close(self) -> None:
-        """Do nothing: the connections are Django's."""
+        """Close the connection for notices; the others are Django's."""
+        if self._notifier is not None:
+            self._notifier.close()
 
 
 def _refuse_commit(connection: BaseDatabaseWrapper, failure: StorageError) -> None:

@@ -7,10 +7,11 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, Engine, TwoPhaseTransaction, event, make_url
+from sqlalchemy import URL, Connection, Dialect, Engine, event, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -42,6 +43,7 @@ from automate_kernel.storage.errors import (
 )
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport
+from automate_kernel.storage.notify import Notifier
 from automate_kernel.storage.rows import copy_through
 from automate_sqlalchemy.engines import end_failed_commits, make_engine
 
@@ -68,7 +70,12 @@ class SqlAlchemyRows(Rows):
     """
 
     def __init__(
-        self, connection: Connection, clock: Clock | None = None, *, commits: bool = False
+        self,
+        connection: Connection,
+        clock: Clock | None = None,
+        notifier: Notifier | None = None,
+        *,
+        commits: bool = False,
     ) -> None:
         dialect = connection.dialect
         known = DIALECTS.get("mysql" if dialect.name == "mariadb" else dialect.name)
@@ -77,13 +84,18 @@ class SqlAlchemyRows(Rows):
             raise StorageError(f"the database {dialect.name!r} is not supported", hint=hint)
         super().__init__(known, _STYLES.get(dialect.paramstyle, "%s"), clock)
         self.native = connection
+        self._notifier = notifier
         self._commits = commits
 
-    @property
-    def notifies(self) -> bool:
-        """True, but in a two-phase transaction: PostgreSQL prepares none that has notified."""
-        two_phase = isinstance(self.native.get_transaction(), TwoPhaseTransaction)
-        return super().notifies and not two_phase
+    def notify(self) -> None:
+        """Have the workers woken that wait for items, once the connection has committed."""
+        if self._notifier is None:
+            return
+        if self._commits:
+            self._notifier.ring()
+            return
+        _watch_commits(self.native.dialect)
+        self.native.info.setdefault(_AFTER_COMMIT, set()).add(self._notifier)
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
         """Run one statement through the driver's own cursor."""
@@ -152,9 +164,9 @@ class _CommittedRows(SqlAlchemyRows):
     to run, so it is made where something needs it.
     """
 
-    def __init__(self, engine: Engine, clock: Clock | None) -> None:
+    def __init__(self, engine: Engine, clock: Clock | None, notifier: Notifier | None) -> None:
         Rows.__init__(self, DIALECTS["postgresql"], "%s", clock)
-        self._commits, self._engine = True, engine
+        self._commits, self._engine, self._notifier = True, engine, notifier
         self._made: Connection | None = None
 
     @property
@@ -163,11 +175,6 @@ class _CommittedRows(SqlAlchemyRows):
         if self._made is None:
             self._made = Connection(self._engine, self._pooled)
         return self._made
-
-    @property
-    def notifies(self) -> bool:
-        """True: each statement is a transaction of its own."""
-        return self.dialect.notifies
 
     def __enter__(self) -> Self:
         pooled = None
@@ -253,9 +260,10 @@ class SqlAlchemyStorage:
     given engine stays the application's.
     *transaction*, wherever the kernel takes one, is a ``Session``, ``scoped_session`` or
     ``Connection``; with ``aemit`` an ``AsyncSession``, ``async_scoped_session`` or
-    ``AsyncConnection``. Listening for
-    new items on PostgreSQL holds one connection of the engine's pool per worker. Without *listen*
-    workers poll: behind a pooler in transaction mode, say.
+    ``AsyncConnection``. On PostgreSQL
+    each worker holds a connection of its own to hear of new items, and each process that sends some
+    holds another for a moment. Without *listen* nobody is notified and workers poll: behind a
+    pooler in transaction mode, say.
     """
 
     def __init__(
@@ -271,7 +279,9 @@ class SqlAlchemyStorage:
         end_failed_commits(engine.dialect)
         self.engine = engine
         self._clock = clock
-        self._listen = listen
+        self._notifier: Notifier | None = None
+        if listen and engine.dialect.driver == "psycopg":
+            self._notifier = Notifier(self._own_connection)
         # Not as an isolation level of SQLAlchemy's: that takes longer than all the rest of it.
         known = (engine.dialect.name, engine.dialect.driver)
         self._commits_each: bool = known == ("postgresql", "psycopg")
@@ -286,7 +296,7 @@ class SqlAlchemyStorage:
     ) -> AbstractContextManager[SqlAlchemyRows]:
         """Give rows in *transaction*, or in their own; see `automate_kernel.storage.Storage`."""
         if not atomic and transaction is None and self._commits_each:
-            return _CommittedRows(self.engine, self._clock)
+            return _CommittedRows(self.engine, self._clock, self._notifier)
         return self._begin(transaction, atomic=atomic)
 
     @contextmanager
@@ -301,7 +311,7 @@ class SqlAlchemyStorage:
         # MySQL takes items in several statements, and wants another isolation for each of ours.
         if not atomic and connection.dialect.name in ("postgresql", "sqlite"):
             with connection:
-                yield SqlAlchemyRows(connection, self._clock, commits=True)
+                yield SqlAlchemyRows(connection, self._clock, self._notifier, commits=True)
             return
         with connection:
             rows = self._rows(connection)
@@ -351,7 +361,7 @@ class SqlAlchemyStorage:
                 hint="pass one with a transaction: what is sent here would stay after a rollback",
             )
         end_failed_commits(transaction.dialect)
-        return SqlAlchemyRows(transaction, self._clock)
+        return SqlAlchemyRows(transaction, self._clock, self._notifier)
 
     async def arun_in(self, transaction: Any, work: Callable[[Any], T]) -> T:
         """Run *work* in an ``AsyncSession`` or ``AsyncConnection``, or in a thread of its own."""
@@ -365,15 +375,16 @@ class SqlAlchemyStorage:
             return result
         return await asyncio.to_thread(write, self, transaction, work)
 
-    def wakeup(self, channel: str) -> Wakeup | None:
+    def wakeup(self) -> Wakeup | None:
         """Return a LISTEN connection on PostgreSQL with psycopg; None elsewhere."""
-        if self._listen and self.engine.dialect.driver == "psycopg":
-            return ListenWakeup(self._listening_connection, channel)
-        return None
+        if self._notifier is None:
+            return None
+        return ListenWakeup(self._own_connection)
 
-    def _listening_connection(self) -> Any:
-        # Detached: the pool forgets it, so our settings on it reach no other user of the pool.
-        connection = self.engine.raw_connection()
+    def _own_connection(self) -> Any:
+        # Of another pool that is like the engine's: it takes nobody's place there, doesn't wait for
+        # one, and leaves no setting of ours on a connection that goes back.
+        connection = self.engine.pool.recreate().connect()
         driver: Any = connection.driver_connection
         connection.detach()
         driver.rollback()
@@ -424,8 +435,42 @@ class SqlAlchemyStorage:
 
     def close(self) -> None:
         """Dispose of the engine if it was made here, of a URL; another is the application's."""
+        if self._notifier is not None:
+            self._notifier.close()
         if self._own:
             self.engine.dispose()
+
+
+# Where a driver's connection keeps whom to notify.
+_AFTER_COMMIT = "automate_after_commit"
+
+
+def _watch_commits(dialect: Dialect) -> None:
+    """
+    Have *dialect* send the notices that its connections owe, once a commit has taken effect.
+
+    SQLAlchemy's own event comes before the commit.
+    """
+    if _AFTER_COMMIT in vars(dialect):
+        return
+    for name in ("do_commit", "do_commit_twophase"):
+        setattr(dialect, name, partial(_notify_after, getattr(dialect, name)))
+    for name in ("do_rollback", "do_rollback_twophase"):
+        setattr(dialect, name, partial(_forget_notices, getattr(dialect, name)))
+    setattr(dialect, _AFTER_COMMIT, True)
+
+
+def _notify_after(commit: Callable[..., None], connection: Any, *rest: Any, **options: Any) -> None:
+    commit(connection, *rest, **options)
+    for notifier in connection.info.pop(_AFTER_COMMIT, ()):
+        notifier.ring()
+
+
+def _forget_notices(
+    rollback: Callable[..., None], connection: Any, *rest: Any, **options: Any
+) -> None:
+    connection.info.pop(_AFTER_COMMIT, None)
+    rollback(connection, *rest, **options)
 
 
 # The failure that has left nothing of a connection's transaction.

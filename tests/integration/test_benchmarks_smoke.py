@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,11 @@ def test_waiting_executions_are_measured(postgresql_server):
     assert printed.startswith("a worker without work: ")
     assert "with 20 executions that sleep and 20 that wait: " in printed
     assert "woken by an event each and ended: " in printed
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="gcc makes what slows the flush down")
+def test_commits_beside_notices_are_measured(postgresql_server):
+    """Of many clients, with our notices, without them, and with some in their transactions."""
+    printed = _benchmarks(postgresql_server, "commits", "--repetitions", "1")
+    assert "an idle worker, with ours, after the commit: " in printed
+    assert "no worker, with pg_notify in the transaction: " in printed

@@ -5,7 +5,7 @@ import logging
 import pytest
 import sqlalchemy as sa
 from automate_kernel.errors import ConfigError, StorageError
-from automate_kernel.outbox import NewItem, RowsOutboxStore
+from automate_kernel.outbox import RowsOutboxStore
 from automate_sqlalchemy import SqlAlchemyStorage
 from automate_sqlalchemy.storage import shown
 from sqlalchemy.orm import Session
@@ -182,32 +182,6 @@ def test_a_lost_connection_is_lost_for_the_whole_pool(postgresql_url, watched):
         assert outbox.enqueue("k")
     engine.dispose()
     other.dispose()
-
-
-@pytest.mark.parametrize("many", [1, 60])
-def test_a_two_phase_transaction_can_be_prepared(postgresql_engine, many):
-    """PostgreSQL prepares none that has notified; workers find what it sent by polling."""
-    outbox = RowsOutboxStore(SqlAlchemyStorage(postgresql_engine))
-    statements = []
-
-    def note(connection, cursor, statement, *rest):
-        statements.append(statement)
-
-    sa.event.listen(postgresql_engine, "before_cursor_execute", note)
-    items = [NewItem("k", {}) for _ in range(many)]
-    try:
-        with Session(postgresql_engine) as session:
-            outbox.enqueue_many(items, transaction=session)
-            session.rollback()
-        one_phase, statements = statements, []
-        with Session(postgresql_engine, twophase=True) as session:
-            outbox.enqueue_many(items, transaction=session)
-            session.rollback()
-    finally:
-        sa.event.remove(postgresql_engine, "before_cursor_execute", note)
-    assert "pg_notify" in " ".join(one_phase)
-    assert "pg_notify" not in " ".join(statements)
-    assert statements
 
 
 def test_what_a_prepared_transaction_sends_comes_once_it_is_committed(mariadb_engine):

@@ -82,7 +82,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CHANNEL = "automate_outbox"
 # What a claim reads; the rest of an item is what the claim itself has written.
 _CLAIMED = (
     "id", "kind", "payload", "headers", "priority", "attempt_count", "max_attempts",
@@ -688,7 +687,7 @@ class RowsOutboxStore(OutboxStore):
 
     def wakeup(self) -> Wakeup | None:
         """Return what the storage has to wait with."""
-        return self.storage.wakeup(CHANNEL)
+        return self.storage.wakeup()
 
     # -- queries -----------------------------------------------------------------------------
 
@@ -948,7 +947,7 @@ def _insert(rows: Rows, new: list[Row], fresh: bool, labels: Sequence[Row]) -> l
     """Insert what `_new_rows` made; returns the ids, for a taken key that of the item with it."""
     if any("concurrency_key" in row for row in new):
         new = [{"concurrency_key": None, "concurrency_limit": None, **row} for row in new]
-    added = rows.insert(OUTBOX, new, notify=CHANNEL, fresh=fresh)
+    added = rows.insert(OUTBOX, new, notify=True, fresh=fresh)
     ids = [row["id"] for row in new] if added == len(new) else _ids_of_keys(rows, new, added)
     if labels:
         # Of one that was there already nothing is added.

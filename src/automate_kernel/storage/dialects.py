@@ -27,7 +27,6 @@ class Dialect:
     row_locks: bool = True
     shares_locks: bool = False
     """``FOR SHARE SKIP LOCKED``, which MariaDB and MySQL write each in a way of its own."""
-    notifies: bool = False
     sorts_keys: bool = False
     """It gives the keys of a JSON object back in an order of its own: `codec.with_sorted_keys`."""
     conflict: str = " ON CONFLICT DO NOTHING"
@@ -65,7 +64,6 @@ DIALECTS: dict[str, Dialect] = {
         arrays=True,
         skip_locked=True,
         shares_locks=True,
-        notifies=True,
         sorts_keys=True,
         now="statement_timestamp()",
         now_plus="statement_timestamp() + {} * interval '1 second'",

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.notify import CHANNEL, WAITING
 
 __all__ = ["ListenWakeup"]
 
@@ -19,16 +20,16 @@ logger: logging.Logger = get_logger(__name__)
 
 class ListenWakeup:
     """
-    Waits for notices on *channel*; after a lost connection it polls until it has a new one.
+    Waits for notices of new items; after a lost connection it polls until it has a new one.
 
     *connect* returns a psycopg connection in autocommit mode that is ours to close. A missed notice
     (a reconnect, a pooler in transaction mode) only costs the time to the next poll.
     """
 
-    def __init__(self, connect: Callable[[], Any], channel: str) -> None:
+    def __init__(self, connect: Callable[[], Any]) -> None:
         self._connect = connect
-        self._channel = channel
         self._connection: Any = None
+        self._expecting = False
         # It waits on both: the server's socket, and a pipe that `wake` writes to.
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -37,14 +38,33 @@ class ListenWakeup:
         self._lock = threading.RLock()
         self._closed = False
 
-    def wait(self, timeout: float) -> bool:
-        """Block until a notice, `wake` or *timeout* seconds."""
+    def expect(self) -> bool:
+        """Ask for notices; return False if none was asked for so far, and they come from now on."""
+        if self._expecting:
+            return True
         try:
-            connection = self._open()
-            watched = [self._reader, connection.fileno()]
+            self._open().execute(f"SELECT pg_advisory_lock_shared({WAITING})")
+            self._expecting = True
         except Exception as error:
             self._drop(error)
-            watched = [self._reader]
+            return True
+        return False
+
+    def ignore(self) -> None:
+        """Ask for no notices until `expect` is called: who is busy looks for work anyway."""
+        if not self._expecting:
+            return
+        self._expecting = False
+        try:
+            self._connection.execute(f"SELECT pg_advisory_unlock_shared({WAITING})")
+        except Exception as error:
+            self._drop(error)
+
+    def wait(self, timeout: float) -> bool:
+        """Block until a notice, `wake` or *timeout* seconds."""
+        watched = [self._reader]
+        if self._connection is not None:
+            watched.append(self._connection.fileno())
         with selectors.DefaultSelector() as selector:
             for descriptor in watched:
                 selector.register(descriptor, selectors.EVENT_READ)
@@ -58,7 +78,7 @@ class ListenWakeup:
     def _open(self) -> Any:
         if self._connection is None:
             connection = self._connect()
-            connection.execute(f'LISTEN "{self._channel}"')
+            connection.execute(f"LISTEN {CHANNEL}")
             self._connection = connection
         return self._connection
 
@@ -75,7 +95,7 @@ class ListenWakeup:
 
     def _drop(self, error: Exception) -> None:
         logger.warning("LISTEN failed, polling until it works again: %s", type(error).__name__)
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._expecting = self._connection, None, False
         if connection is not None:
             try:
                 connection.close()

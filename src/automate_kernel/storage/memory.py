@@ -20,7 +20,6 @@ from automate_kernel.storage.dialects import DIALECTS, Clock, utc_now
 from automate_kernel.storage.errors import storage_error, unsendable
 from automate_kernel.storage.migration import create_statements
 from automate_kernel.storage.rows import Rows, Wakeup
-from automate_kernel.storage.sql import NewRows
 from automate_kernel.storage.tables import TABLES
 
 T = TypeVar("T")
@@ -112,7 +111,7 @@ class MemoryStorage:
         with self.begin(transaction) as rows:
             return work(rows)
 
-    def wakeup(self, channel: str) -> Wakeup | None:
+    def wakeup(self) -> Wakeup | None:
         """Return a `Wakeup` that wakes when a transaction with new items commits."""
         return _Bell(self._bells)
 
@@ -134,6 +133,12 @@ class _Bell:
         self._rung = threading.Event()
         self._bells = bells
         bells.add(self)
+
+    def expect(self) -> bool:
+        return True
+
+    def ignore(self) -> None:
+        pass
 
     def wait(self, timeout: float) -> bool:
         rang = self._rung.wait(timeout)
@@ -163,10 +168,5 @@ class _MemoryRows(Rows):
             raise unsendable(error, "memory") or error from None
         return cursor.fetchall() if fetch else cursor.rowcount
 
-    def insert(self, table: str, rows: NewRows, *, notify: str = "", fresh: bool = False) -> int:
-        added = super().insert(table, rows, fresh=fresh)
-        self.rang = self.rang or bool(notify and added)
-        return added
-
-    def notify(self, channel: str) -> None:
+    def notify(self) -> None:
         self.rang = True

@@ -74,11 +74,6 @@ class Rows:
         """True if times are the server's, and no clock of this process."""
         return self._clock is None and bool(self.dialect.now)
 
-    @property
-    def notifies(self) -> bool:
-        """True if listeners can be told of what is written here."""
-        return self.dialect.notifies
-
     def query(self, template: str, parameters: Sequence[Any]) -> list[Any]:
         """Run a statement that has ``{}`` in the place of each parameter; return its rows."""
         found: list[Any] = self.run(marked(template, self._style, 0), parameters, fetch=True)
@@ -87,32 +82,35 @@ class Rows:
     def _statement(self) -> SqlStatement:
         return SqlStatement(self.dialect, self._style, self._clock)
 
-    def insert(self, table: str, rows: NewRows, *, notify: str = "", fresh: bool = False) -> int:
+    def insert(
+        self, table: str, rows: NewRows, *, notify: bool = False, fresh: bool = False
+    ) -> int:
         """
         Add *rows*, skipping each whose key exists, and return the number of those added.
 
         All have the same columns. The keys of *fresh* rows are known to be new, so many rows go in
         by a quicker way; an existing key is then an error.
 
-        With *notify*, listeners on that channel wake once the transaction commits, where the
-        database can do that; elsewhere they find out by polling.
+        With *notify*, workers that wait for items are woken as by `notify`.
         """
-        if not rows:
-            return 0
-        spec = TABLES[table]
-        notify = notify if self.notifies else ""
+        added = self._insert_all(TABLES[table], rows, fresh) if rows else 0
+        if added and notify:
+            self.notify()
+        return added
+
+    def _insert_all(self, spec: Table, rows: NewRows, fresh: bool) -> int:
         arrays = self.dialect.arrays and len(rows) > 1
         # COPY fails on a key that exists, where an insert is to skip it.
         if arrays and fresh and len(rows) >= _WORTH_COPYING:
-            copied = self._copy(spec, rows, notify)
+            copied = self._copy(spec, rows)
             if copied is not None:
                 return copied
         chunk = _MOST_AT_ONCE if arrays else max(1, _MAX_PARAMETERS // len(rows[0]))
-        return sum(self._insert(spec, some, notify, fresh) for some in parts_of(spec, rows, chunk))
+        return sum(self._insert(spec, some, fresh) for some in parts_of(spec, rows, chunk))
 
-    def _insert(self, table: Table, rows: NewRows, notify: str, fresh: bool) -> int:
+    def _insert(self, table: Table, rows: NewRows, fresh: bool) -> int:
         statement = self._statement()
-        sql = statement.insert(table, rows, notify) + ("" if fresh else self.dialect.conflict)
+        sql = statement.insert(table, rows) + ("" if fresh else self.dialect.conflict)
         try:
             return int(self.run(sql, statement.parameters, fetch=False))
         except DuplicateKeyError:
@@ -125,7 +123,7 @@ class Rows:
         # Halves, since mostly one or none of many is there already.
         middle = len(rows) // 2
         halves = (rows[:middle], rows[middle:])
-        return sum(self._insert(table, half, notify, fresh) for half in halves)
+        return sum(self._insert(table, half, fresh) for half in halves)
 
     def ensure(self, table: str, rows: NewRows) -> None:
         """
@@ -164,24 +162,21 @@ class Rows:
         sql = f"WITH {', '.join(parts)} SELECT {self.dialect.now}"
         return decode_time(self.run(sql, statement.parameters, fetch=True)[0][0])
 
-    def _copy(self, table: Table, rows: NewRows, notify: str) -> int | None:
+    def _copy(self, table: Table, rows: NewRows) -> int | None:
         columns, statement = columns_of(table, tuple(rows[0])), self._statement()
         names = statement.names(list(rows[0]))
         sql = f"COPY {statement.name(table.name)} ({names}) FROM STDIN"
         times = [column.name for column in columns if column.type == "time"]
         asks = any(type(row[name]) is Now for name in times for row in rows)
         # The time at once: while COPY runs the connection answers nothing.
-        count = self.copy(sql, copied_lines(columns, rows, self.now() if asks else None))
-        if count and notify:
-            self.notify(notify)
-        return count
+        return self.copy(sql, copied_lines(columns, rows, self.now() if asks else None))
 
-    def notify(self, channel: str) -> None:
-        """Wake the listeners on *channel* once the transaction commits, where that can be done."""
-        if self.notifies:
-            statement = self._statement()
-            sql = f"SELECT pg_notify({statement.bind(channel)}, '')::text"
-            self.run(sql, statement.parameters, fetch=True)
+    def notify(self) -> None:
+        """
+        Have the workers woken that wait for items, once the transaction is committed.
+
+        Nothing happens in the transaction itself. Where that can't be done, workers poll.
+        """
 
     def update(self, table: str, where: Sequence[Where], changes: Mapping[str, Any]) -> int:
         """Change all rows that match, and return their number."""
@@ -439,6 +434,16 @@ def copy_through(connection: Any, sql: str, lines: Iterable[str]) -> int | None:
 class Wakeup(Protocol):
     """A wait for new items. Missing a notice costs time, never an item."""
 
+    def expect(self) -> bool:
+        """
+        Ask for notices; return False if none was asked for so far, and they come from now on.
+
+        Then look for work once more, since what came before was not announced.
+        """
+
+    def ignore(self) -> None:
+        """Ask for no notices, until `expect` is called again."""
+
     def wait(self, timeout: float) -> bool:
         """Block for at most *timeout* seconds; True if a notice came."""
 
@@ -479,8 +484,8 @@ class Storage(Protocol):
         In a transaction of our own it may be run again after a deadlock.
         """
 
-    def wakeup(self, channel: str) -> Wakeup | None:
-        """Return a `Wakeup` for the notices on *channel*, or None where workers can only poll."""
+    def wakeup(self) -> Wakeup | None:
+        """Return a `Wakeup` for notices of new items, or None where workers can only poll."""
 
     def create_tables(self) -> None:
         """Create our tables that are missing, for an application without migrations."""

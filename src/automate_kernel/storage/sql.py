@@ -122,28 +122,18 @@ class SqlStatement:
             for column, value in changes.items()
         )
 
-    def insert(self, table: Table, rows: NewRows, notify: str = "") -> str:
-        """
-        Return the INSERT of *rows*, all of which have the same columns.
-
-        On PostgreSQL it may *notify* a channel: a notice in the statement itself costs no round
-        trip and no reading of a result.
-        """
+    def insert(self, table: Table, rows: NewRows) -> str:
+        """Return the INSERT of *rows*, all of which have the same columns."""
         columns = columns_of(table, tuple(rows[0]))
-        source = self._source(columns, rows, notify)
+        source = self._source(columns, rows)
         return f"INSERT INTO {self.name(table.name)} ({self.names(list(rows[0]))}) {source}"
 
-    def _source(self, columns: Sequence[Column], rows: NewRows, notify: str) -> str:
-        notice = f" pg_notify({_literal(notify)}, '') AS notice" if notify else ""
+    def _source(self, columns: Sequence[Column], rows: NewRows) -> str:
         source = _from_arrays(self, columns, rows) if self._dialect.arrays else None
         if source is not None:
-            return f"{source},{notice}" if notice else source
+            return source
         cells = [self.row(columns, [row[column.name] for column in columns]) for row in rows]
-        if notice and len(cells) == 1:
-            # Planned in less time than one row of VALUES.
-            return f"SELECT {cells[0]} FROM{notice}"
-        values = f"VALUES ({'), ('.join(cells)})"
-        return f"SELECT given.* FROM ({values}) AS given,{notice}" if notice else values
+        return f"VALUES ({'), ('.join(cells)})"
 
     def where(self, table: Table, where: Sequence[Where], before: str = " WHERE ") -> str:
         """Return the conditions, all of which must hold, with *before* in front of them."""

@@ -54,6 +54,8 @@ logger: logging.Logger = get_logger(__name__)
 
 _SHORTEST_POLL = 0.02
 _SOON = 1.0
+# After so many claims in a row that found something a worker wants no notices: it looks anyway.
+_BUSY_CLAIMS = 10
 # So long, at least, a stop waits for a database that is slow to record what has ended. The grace is
 # for what still runs, and may be none.
 _RECORD_SECONDS = 10.0
@@ -488,7 +490,7 @@ class Worker:
             self.stop(abandon=True)
 
     def _fetch(self) -> None:
-        idle = _SHORTEST_POLL
+        idle, busy = _SHORTEST_POLL, 0
         while not self._stopping.is_set():
             self._freed.clear()
             if (seconds := self._suspects.alone_seconds()) > 0:
@@ -498,11 +500,16 @@ class Worker:
             claimed = keep_trying(self._claim, self._stopping, "claiming") or 0
             if not self._plain.in_place.run_here():
                 return
+            busy = busy + 1 if claimed else 0
+            if self._wakeup is not None and (busy > _BUSY_CLAIMS or not self._claimer.asked):
+                self._wakeup.ignore()
             if claimed:
                 idle = _SHORTEST_POLL
             elif self._claimer.relieved():
                 continue
             elif self._claimer.asked:
+                if self._wakeup is not None and not self._wakeup.expect():
+                    continue
                 self._wait_for_work(idle)
                 idle = min(self.poll_seconds, idle * 2)
             else:

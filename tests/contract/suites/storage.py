@@ -577,24 +577,26 @@ class StorageContract:
 
     def test_a_wake_after_the_end(self, storage: Storage) -> None:
         """It does nothing: a thread that still ends meets no error."""
-        wakeup = storage.wakeup("contract")
+        wakeup = storage.wakeup()
         if wakeup is not None:
             wakeup.close()
             wakeup.wake()
 
     def test_wakeup(self, storage: Storage) -> None:
         """A commit that notifies wakes who waits; a rollback doesn't."""
-        wakeup = storage.wakeup("contract")
+        wakeup = storage.wakeup()
         if wakeup is None:
             pytest.skip("polling is all there is")
         try:
+            wakeup.expect()
+            assert wakeup.expect(), "it is asked for already"
             assert not wakeup.wait(0)
             with pytest.raises(ZeroDivisionError), storage.begin() as rows:
-                rows.insert(STEP, [step(1)], notify="contract")
+                rows.insert(STEP, [step(1)], notify=True)
                 raise ZeroDivisionError
             assert not wakeup.wait(0.02)
             with storage.begin() as rows:
-                rows.insert(STEP, [step(1), step(2)], notify="contract")
+                rows.insert(STEP, [step(1), step(2)], notify=True)
             assert wakeup.wait(PATIENCE_SECONDS)
             assert not wakeup.wait(0)
             wakeup.wake()

@@ -11,7 +11,7 @@ from logged import logged
 from automate_django.outbox import SkipLockedClaimOutboxStore
 from automate_django.storage import DjangoStorage
 from automate_kernel.errors import ConfigError, LeaseLostError, PayloadError, StorageError
-from automate_kernel.outbox import ItemStatus
+from automate_kernel.outbox import ItemStatus, NewItem
 from automate_kernel.storage import Rows
 from django.db import DatabaseError, IntegrityError, connection, connections, transaction
 from django.test import override_settings
@@ -235,11 +235,39 @@ def test_it_listens_on_postgresql_alone(alias: str) -> None:
         assert wakeup is None
         return
     assert wakeup is not None
+    wakeup.expect()
     assert not wakeup.wait(0)
     SkipLockedClaimOutboxStore().enqueue("mail")
     assert wakeup.wait(10)
     wakeup.close()
     assert SkipLockedClaimOutboxStore(DjangoStorage(listen=False)).wakeup() is None
+
+
+def test_a_block_wakes_workers_after_its_commit(postgresql: str) -> None:
+    """A notice in the transaction would hold up every other commit; what is undone wakes nobody."""
+    store = SkipLockedClaimOutboxStore()
+    wakeup = store.wakeup()
+    assert wakeup is not None
+    wakeup.expect()
+    with pytest.raises(Undo), transaction.atomic(using=postgresql):
+        store.enqueue("mail")
+        raise Undo
+    with transaction.atomic(using=postgresql):
+        with pytest.raises(Undo), transaction.atomic(using=postgresql):
+            store.enqueue("mail")
+            raise Undo
+        place(postgresql)
+    store.storage.close()
+    assert not wakeup.wait(0)
+    with CaptureQueriesContext(connections[postgresql]) as queries:
+        with transaction.atomic(using=postgresql):
+            with transaction.atomic(using=postgresql):
+                store.enqueue_many([NewItem("mail"), NewItem("mail")])
+            assert not wakeup.wait(0)
+        assert wakeup.wait(60)
+    assert not [each for each in queries if "notify" in each["sql"].lower()]
+    wakeup.close()
+    store.storage.close()
 
 
 def test_asynchronous_code_enqueues(sqlite: str) -> None:

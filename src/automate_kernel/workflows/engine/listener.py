@@ -10,7 +10,6 @@ from automate_kernel.errors import ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.queries import item_ids_of
-from automate_kernel.outbox.rows_store import CHANNEL
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import EXECUTION, OUTBOX
@@ -129,7 +128,7 @@ def _end(rows: Rows, execution: Execution, status: ExecutionStatus) -> bool:
     if ended:
         # Into the tables that the item is in, whose listener this is.
         items = outside_items(rows, execution)
-        rows.insert(OUTBOX, [item.to_row() for item in items], notify=CHANNEL)
+        rows.insert(OUTBOX, [item.to_row() for item in items], notify=True)
     return ended
 
 
@@ -141,7 +140,7 @@ def _wake_anew(rows: Rows, row: Row) -> None:
     """Give the execution of *row* another wake-up: its own has ended, and it has to clean up."""
     concurrency = concurrency_of(rows, row)
     item = wake_up(row["id"], new_id(), row["tenant_id"], concurrency=concurrency)
-    rows.insert(OUTBOX, [item.to_row(None)], notify=CHANNEL)
+    rows.insert(OUTBOX, [item.to_row(None)], notify=True)
     changes = {"item_id": item.id, "updated_at": Now()}
     rows.update(EXECUTION, [Where("id", "eq", row["id"])], changes)
 

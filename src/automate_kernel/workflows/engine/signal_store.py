@@ -24,7 +24,6 @@ from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import WAITING, waiting_changes
-from automate_kernel.outbox.rows_store import CHANNEL
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Now, Where
@@ -643,7 +642,7 @@ def _make_due(rows: Rows, parked: Sequence[Row]) -> None:
         changes = {"updated_at": Now(), **waiting_changes(0.0, priority)}
         rows.update(OUTBOX, [Where("id", "in", ids)], changes)
     if parked:
-        rows.notify(CHANNEL)
+        rows.notify()
 
 
 def _select(rows: Rows, table: str, ids: Iterable[str], columns: Sequence[str]) -> list[Row]:

@@ -1,0 +1,92 @@
+"""When a worker asks to be woken, and what it does before it sleeps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from automate_kernel.outbox import NewItem, OutboxItem, SkipLockedClaimOutboxStore
+from automate_kernel.storage import MemoryStorage, Wakeup
+from automate_kernel.worker import Handler, Worker
+
+PATIENCE_SECONDS = 60.0
+
+
+class Bell(Wakeup):
+    """A wakeup that nobody rings, and that notes what the worker asks of it."""
+
+    def __init__(self, first: Callable[[], object] = lambda: None) -> None:
+        self.asked: list[str] = []
+        self._first, self._expecting = first, False
+        self._woken = threading.Event()
+
+    def expect(self) -> bool:
+        if self._expecting:
+            return True
+        if not self.asked:
+            self._first()
+        self.asked.append("expect")
+        self._expecting = True
+        return False
+
+    def ignore(self) -> None:
+        if self._expecting:
+            self.asked.append("ignore")
+        self._expecting = False
+
+    def wait(self, timeout: float) -> bool:
+        self.asked.append("wait")
+        return self._woken.wait(PATIENCE_SECONDS)
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def close(self) -> None:
+        pass
+
+
+class Store(SkipLockedClaimOutboxStore):
+    def __init__(self) -> None:
+        super().__init__(MemoryStorage())
+        self.bell = Bell()
+
+    def wakeup(self) -> Wakeup:
+        return self.bell
+
+
+def run(store: Store, until: int, **options: int) -> int:
+    """Run a worker until it has run *until* items, and return their number."""
+    done, enough = 0, threading.Event()
+
+    def handle(item: OutboxItem) -> None:
+        nonlocal done
+        done += 1
+        if done == until:
+            enough.set()
+
+    worker = Worker(store, [Handler("k", handle)], poll_seconds=PATIENCE_SECONDS, **options)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    enough.wait(PATIENCE_SECONDS / 2)
+    worker.stop()
+    thread.join(PATIENCE_SECONDS)
+    return done
+
+
+def test_what_comes_as_it_falls_asleep_is_not_left_to_the_poll() -> None:
+    """Its sender saw nobody asleep, and sent no notice."""
+    store = Store()
+    store.bell = Bell(lambda: store.enqueue("k"))
+    assert run(store, 1) == 1
+
+
+def test_a_busy_worker_asks_for_no_notices() -> None:
+    """It asks before it sleeps, and takes that back only once it has been busy for a while."""
+    store = Store()
+    store.enqueue_many([NewItem("k")])
+    assert run(store, 1, batch=1) == 1
+    assert "ignore" not in store.bell.asked
+
+    store.bell = Bell(lambda: store.enqueue_many([NewItem("k") for _ in range(30)]))
+    assert run(store, 30, batch=1) == 30
+    assert store.bell.asked.index("ignore") > store.bell.asked.index("expect")
