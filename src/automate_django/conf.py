@@ -24,7 +24,7 @@ The settings, all of them optional.
 ``AUTOMATE_OUTBOX``
     ``USING``: the database's alias; by default the database router chooses. ``STORE``:
     ``"skip_locked"``, ``"optimistic"`` or the dotted path of an ``OutboxStore``; by default the
-    one that suits the database. ``LEASE_SECONDS``: 300. ``LISTEN``: False where LISTEN doesn't
+    one that suits the database. ``LEASE_SECONDS``: 15. ``LISTEN``: False where LISTEN doesn't
     work on PostgreSQL, behind a pooler in transaction mode. ``RETENTION_SECONDS``: the age at
     which COMPLETED items are deleted, 0 for at once. ``FAILED_RETENTION_SECONDS``: the same for
     FAILED and CANCELLED items, which are kept by default. ``OUTPUTS``: the folder of outputs that
@@ -124,7 +124,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "AUTOMATE_OUTBOX": {
         "USING": None,
         "STORE": None,
-        "LEASE_SECONDS": 300,
+        "LEASE_SECONDS": 15,
         "LISTEN": True,
         "RETENTION_SECONDS": None,
         "FAILED_RETENTION_SECONDS": None,

@@ -21,6 +21,7 @@ from django.db import transaction as django_transaction
 from automate_django.storage import DjangoStorage, is_open
 from automate_kernel import outbox, worker
 from automate_kernel.outbox import NewItem, OutboxStore, Outcome
+from automate_kernel.outbox.item import LEASE_SECONDS
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.engine.listener import ExecutionListener
 
@@ -40,7 +41,7 @@ class _DjangoOutboxStore(outbox.RowsOutboxStore):
         storage: DjangoStorage | None = None,
         *,
         using: str | None = None,
-        lease_seconds: float = 300,
+        lease_seconds: float = LEASE_SECONDS,
         **options: Any,
     ) -> None:
         storage = storage or DjangoStorage(using)

@@ -42,7 +42,7 @@ from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.operations.spec import OperationSpec, decorating, operation_from_function
 from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import ItemStatus, check_text
+from automate_kernel.outbox.item import LEASE_SECONDS, ItemStatus, check_text
 from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labelled_ids
 from automate_kernel.plugins import Plugins, parts
 from automate_kernel.polls.poller import Poller, Polls
@@ -182,7 +182,7 @@ class Kernel:
         disabled: Iterable[str] = (),
         winners: Mapping[str, str] | None = None,
         listed: Mapping[str, Any] | None = None,
-        lease_seconds: float = 300.0,
+        lease_seconds: float = LEASE_SECONDS,
         retention_seconds: float | None = None,
         failed_retention_seconds: float | None = None,
         signing_keys: Iterable[str] = (),
@@ -1050,9 +1050,11 @@ class Kernel:
         activity = options.setdefault("activity", ActivityLog())
         reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
         periodic_tasks = [
-            PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
-            PeriodicTask("schedules", 1.0, partial(self._ticker.tick, self._announcer.call)),
-            PeriodicTask("polls", 1.0, self._poller.tick),
+            PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.look, clock=True),
+            PeriodicTask(
+                "schedules", 1.0, partial(self._ticker.tick, self._announcer.call), clock=True
+            ),
+            PeriodicTask("polls", 1.0, self._poller.tick, clock=True),
             PeriodicTask("failures", 1.0, partial(self._send_notices, self._announcer.call)),
             PeriodicTask("signals", 600.0, self.executions.signals.purge),
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
@@ -1061,7 +1063,7 @@ class Kernel:
         ]
         kept, failed = self._kept(retention_seconds, failed_retention_seconds)
         if self.executions.outputs.store is not None:
-            lost = self.executions.purge_outputs
+            lost = self.executions.sweep_outputs
             periodic_tasks.append(PeriodicTask("outputs", 6 * 3600.0, lost))
         if (kept, failed) != (None, None):
             sweep = partial(self.sweep, retention_seconds=kept, failed_retention_seconds=failed)
@@ -1076,7 +1078,8 @@ class Kernel:
         options.setdefault("version", self.version)
         options.setdefault("workflows", self.workflows.marks)
         if any(handler.kind == EVENT for handler in handlers):
-            periodic_tasks.append(PeriodicTask("precedence", 1.0, self._precedence.look))
+            look = self._precedence.look
+            periodic_tasks.append(PeriodicTask("precedence", 1.0, look, clock=True))
         works = any(handler.kind == ADVANCE for handler in handlers)
         options.setdefault("preflight", partial(self._preflight, executes=works))
         options.setdefault("take_over", self._take_up_handed_on if works else None)

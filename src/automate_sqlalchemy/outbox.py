@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from automate_kernel import outbox, worker
+from automate_kernel.outbox.item import LEASE_SECONDS
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_sqlalchemy.storage import SqlAlchemyStorage
 
@@ -18,7 +19,9 @@ from automate_sqlalchemy.storage import SqlAlchemyStorage
 class SkipLockedClaimOutboxStore(outbox.SkipLockedClaimOutboxStore):
     """An outbox that claims with ``FOR UPDATE SKIP LOCKED``; other options are its base class's."""
 
-    def __init__(self, engine: Engine, *, lease_seconds: float = 300, **options: Any) -> None:
+    def __init__(
+        self, engine: Engine, *, lease_seconds: float = LEASE_SECONDS, **options: Any
+    ) -> None:
         super().__init__(SqlAlchemyStorage(engine), lease_seconds=lease_seconds, **options)
         self.listen(ExecutionListener())
 
@@ -26,7 +29,9 @@ class SkipLockedClaimOutboxStore(outbox.SkipLockedClaimOutboxStore):
 class OptimisticClaimOutboxStore(outbox.OptimisticClaimOutboxStore):
     """An outbox that claims without row locks; other options are its base class's."""
 
-    def __init__(self, engine: Engine, *, lease_seconds: float = 300, **options: Any) -> None:
+    def __init__(
+        self, engine: Engine, *, lease_seconds: float = LEASE_SECONDS, **options: Any
+    ) -> None:
         super().__init__(SqlAlchemyStorage(engine), lease_seconds=lease_seconds, **options)
         self.listen(ExecutionListener())
 

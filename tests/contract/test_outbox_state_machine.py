@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -80,21 +80,25 @@ class Expected:
     completed_at: datetime | None = None
     concurrency_key: str | None = None
     asked: bool = False
+    placed_at: datetime = field(init=False)
 
     def __post_init__(self) -> None:
         self.wait(PENDING, self.due_at)
 
     @property
     def turn(self) -> tuple[datetime, str]:
-        return self.due_at - timedelta(hours=self.priority), self.id
+        return self.placed_at - timedelta(hours=self.priority), self.id
 
-    def wait(self, status: ItemStatus, due_at: datetime) -> None:
-        self.status, self.due_at = status, due_at
+    def wait(self, status: ItemStatus, due_at: datetime, placed_at: datetime | None = None) -> None:
+        """With *placed_at* it has its old place in the line."""
+        self.status, self.due_at, self.placed_at = status, due_at, placed_at or due_at
         self.lease_expires_at = self.completed_at = None
 
-    def wait_anew(self, status: ItemStatus, due_at: datetime) -> None:
+    def wait_anew(
+        self, status: ItemStatus, due_at: datetime, placed_at: datetime | None = None
+    ) -> None:
         """As one that nobody can say any more to have put back."""
-        self.wait(status, due_at)
+        self.wait(status, due_at, placed_at)
         self.token = None
 
     def finish(self, status: ItemStatus, now: datetime) -> None:
@@ -180,13 +184,14 @@ class OutboxMachine(RuleBasedStateMachine):
         if again and item.asked:
             status = CANCELLED
         due_at = item.due_at if delay is None else self.after(delay)
+        placed_at = item.placed_at if delay is None else None
         if status in FINISHED:
             item.finish(status, self.clock())
         elif status is RETRY:
-            item.wait(RETRY, due_at)
+            item.wait(RETRY, due_at, placed_at)
         else:
             item.attempts -= 1
-            item.wait(RETRY if item.attempts else PENDING, due_at)
+            item.wait(RETRY if item.attempts else PENDING, due_at, placed_at)
         return True
 
     # -- entering ----------------------------------------------------------------------------
@@ -400,7 +405,7 @@ class OutboxMachine(RuleBasedStateMachine):
                     item.finish(FAILED, self.clock())
                     failed.add(item.id)
                 else:
-                    item.wait_anew(RETRY, self.clock())
+                    item.wait_anew(RETRY, self.clock(), item.placed_at)
                     retried.add(item.id)
         result = self.stores[which].reap()
         assert {item.id for item in result.retried} == retried
@@ -438,7 +443,7 @@ class OutboxMachine(RuleBasedStateMachine):
         waits = item.status in WAITING
         assert self.stores[which].reschedule([item.id], delay=delay) == waits
         if waits:
-            item.due_at = self.after(delay)
+            item.due_at = item.placed_at = self.after(delay)
 
     @rule(kind=st.sampled_from(KINDS), most=st.sampled_from([1, 2, None]), which=some_store)
     def limit(self, kind: str, most: int | None, which: int) -> None:

@@ -1,4 +1,4 @@
-"""Deleting what is finished and claiming what waits never wait for each other."""
+"""Deleting what is finished, claiming what waits and renewing leases never wait for each other."""
 
 from __future__ import annotations
 
@@ -145,3 +145,21 @@ def test_what_is_held_for_a_moment_is_no_end_of_a_purge(
         while gone := store.purge(older_than_seconds=0, limit=limit):
             purged.append(gone)
     assert sum(purged) == 20
+
+
+def test_a_renewal_does_not_wait_for_an_item_that_is_locked(
+    postgresql_engine: sa.Engine, impatient: sa.Engine
+) -> None:
+    """A transaction that stands still on an item lets no other lease of that worker run out."""
+    store = store_on(impatient)
+    locked, *others = store.enqueue_many(NewItem("k") for _ in range(3))
+    held = {item.id: item.lease_expires_at for item in store.claim_batch("worker")}
+    lock = sa.text("SELECT id FROM automate_outbox WHERE id = :id FOR UPDATE")
+    with postgresql_engine.begin() as standing:
+        standing.execute(lock, {"id": locked})
+        assert store.extend(list(held), "worker") == set()
+        renewed = {item.id for item in store.running() if item.lease_expires_at != held[item.id]}
+        assert renewed == set(others)
+        # As if all leases were over: nobody reaps what is locked.
+        assert {item.id for item in store.reap(grace_seconds=-3600.0).retried} == set(others)
+    assert store.extend([locked], "worker") == set()

@@ -23,6 +23,7 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import OUTBOX
+from automate_kernel.workflows.engine import transactional
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session
@@ -470,9 +471,10 @@ def test_a_commit_that_fails_is_made_up_for(
 
 @HOW
 def test_a_database_that_fails_for_long_is_no_failure_of_the_step(
-    storage: Failing, engine: sa.Engine, how: str
+    storage: Failing, engine: sa.Engine, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The execution goes back, and its one attempt is made later: nothing was written."""
+    monkeypatch.setattr(transactional, "SAVE_SECONDS", 0.5)
     outbox = RowsOutboxStore(storage, lease_seconds=1.0, backoff=Backoff(0.01, 0.01))
     kernel = Kernel(storage, outbox=outbox, discover=False, secrets={})
     calls: list[float] = []

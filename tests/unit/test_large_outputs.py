@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from automate_kernel.errors import (
     TemplateError,
 )
 from automate_kernel.monitoring.diagnosis import secret_uses
+from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets import MemorySecretsBackend
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.output_store import FileOutputStore, OutputStore
@@ -399,6 +401,74 @@ def test_what_no_row_names_is_deleted_after_a_day(kernel: Kernel, store: Store) 
     store.age = DAY
     assert kernel.executions.purge_outputs(older_than_seconds=0) == 2
     assert list(store.kept) == [named]
+
+
+class Stubborn(Store):
+    """A store that can't delete some keys, and takes its time for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stubborn: set[str] = set()
+        self.asked: list[str] = []
+        self.seconds = 0.0
+
+    def delete(self, key: str) -> None:
+        self.asked.append(key)
+        self.seconds += 0.5
+        if key in self.stubborn:
+            raise StorageError("it is locked")
+        super().delete(key)
+
+
+def lost_in(store: Stubborn, count: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Put so many outputs there that no row names; a second passes with each two that are deleted."""
+    store.age = 90_000.0
+    keys = [f"{new_id()}/{new_id()}" for _ in range(count)]
+    store.kept = dict.fromkeys(keys, b"1")
+    real = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + store.seconds)
+    return keys
+
+
+def test_a_key_that_can_not_be_deleted_keeps_no_other(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of the lost outputs stopped the purge, and each one after it."""
+    store = Stubborn()
+    with made(MemoryStorage(clock), store) as kernel:
+        keys = lost_in(store, 30, monkeypatch)
+        store.stubborn = {keys[0], keys[7]}
+        assert kernel.executions.purge_outputs() == 28
+        assert set(store.kept) == store.stubborn
+
+
+def test_lost_outputs_are_swept_in_bounded_goes(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each goes on where the one before it ended, so many are deleted in the end."""
+    store = Stubborn()
+    with made(MemoryStorage(clock), store) as kernel:
+        keys, goes = lost_in(store, 45, monkeypatch), 1
+        while kernel.executions.sweep_outputs():
+            goes += 1
+            assert len(store.asked) <= goes * 11
+        assert 4 <= goes <= 6
+        assert store.asked == keys
+
+
+def test_a_store_that_deletes_nothing_is_not_asked_for_everything(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep ends after ten failures in a row, and the next one goes on after them."""
+    store = Stubborn()
+    with made(MemoryStorage(clock), store) as kernel:
+        keys = lost_in(store, 25, monkeypatch)
+        store.stubborn = set(keys[:10])
+        assert not kernel.executions.sweep_outputs()
+        assert store.asked == keys[:10]
+        while kernel.executions.sweep_outputs():
+            pass
+        assert set(store.kept) == store.stubborn
 
 
 def test_a_store_that_can_not_delete_holds_up_no_purge(

@@ -15,6 +15,8 @@ from automate_kernel import AutomateError, ConfigError, Connector, Kernel
 from automate_kernel.connectors import PolledEvent, PollResult, TriggerSpec, poll
 from automate_kernel.errors import LeaseLostError, PluginError
 from automate_kernel.operations.context import current_call
+from automate_kernel.polls import poller
+from automate_kernel.polls.poller import _CLAIM_SECONDS
 from automate_kernel.polls.spec import checked_result, polls_of
 from automate_kernel.secrets import SecretsBackend
 from automate_kernel.storage import MemoryStorage, Where
@@ -263,6 +265,69 @@ def test_a_claim_that_ran_out_saves_nothing(
     assert started(quick) == ["a"]
     clock.advance(60)
     assert started(quick) == ["a", "b"]
+
+
+def test_the_poll_of_a_dead_worker_is_taken_over_within_half_a_minute(
+    open_kernel: Open, sheet: Sheet, clock: FakeClock
+) -> None:
+    """However long its call might have taken: its claim is not renewed any more."""
+    dead, other = open_kernel(), open_kernel()
+    sheet.rows = ["a"]
+    assert len(dead._poller._claim(1, seconds=_CLAIM_SECONDS)) == 1
+    waited = 0
+    while not other._poller.tick():
+        clock.advance(1)
+        waited += 1
+    assert _CLAIM_SECONDS <= waited <= 30
+    until(lambda: started(other) == ["a"])
+
+
+@pytest.mark.parametrize("outage", [0, 3_600])
+def test_a_call_that_goes_on_is_no_other_workers(
+    open_kernel: Open, sheet: Sheet, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, outage: int
+) -> None:
+    """Its claim is renewed; after an hour without a database nobody is quicker to take it over."""
+    monkeypatch.setattr(poller, "_RENEW_SECONDS", 0.0)
+    holder, other = open_kernel(), open_kernel()
+    go_on = threading.Event()
+
+    def wait() -> None:
+        assert go_on.wait(60)
+
+    sheet.rows, sheet.on_call = ["a"], wait
+    assert holder._poller.tick() == 1
+    until(lambda: bool(sheet.calls))
+    for _ in range(60):
+        clock.advance(1)
+        assert other._poller.tick() == 0
+        assert holder._poller.tick() == 0
+    clock.advance(outage)
+    for _ in range(60):
+        assert other._poller.tick() == 0
+        assert holder._poller.tick() == 0
+        clock.advance(1)
+    go_on.set()
+    until(lambda: started(other) == ["a"])
+    assert len(sheet.calls) == 1
+
+
+def test_a_call_that_hangs_is_another_workers_in_the_end(
+    open_kernel: Open, sheet: Sheet, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing stops a function: past its time and a grace its claim is renewed no longer."""
+    monkeypatch.setattr(poller, "_RENEW_SECONDS", 0.0)
+    monkeypatch.setattr(poller, "_GRACE_SECONDS", -60.0)
+    holder, other = open_kernel(), open_kernel()
+    go_on, calls = threading.Event(), iter([lambda: go_on.wait(60)])
+    sheet.rows, sheet.on_call = ["a"], lambda: next(calls, bool)() and None
+    assert holder._poller.tick() == 1
+    until(lambda: bool(sheet.calls))
+    for _ in range(30):
+        clock.advance(1)
+        if other._poller.tick() or holder._poller.tick():
+            break
+    until(lambda: started(other) == ["a"])
+    go_on.set()
 
 
 def test_a_connector_that_exits_is_a_failure(

@@ -243,7 +243,9 @@ def test_a_worker_that_could_not_look_looks_before_it_decides() -> None:
         held.set()
         over.wait(20)
 
-    with working(old, periodic_tasks=[PeriodicTask("slow", 60.0, hold_up, at_once=True)]):
+    with working(
+        old, periodic_tasks=[PeriodicTask("slow", 60.0, hold_up, at_once=True, clock=True)]
+    ):
         assert held.wait(20)
         marks = new.workflows.marks()
         new.outbox.report(worker("new", *marks, kinds=tuple(new.kinds)), ActivityLog())

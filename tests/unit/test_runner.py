@@ -21,6 +21,7 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.worker.handler import stoppable_by
+from automate_kernel.worker.periodic import SAVE_SECONDS
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.values import encode_json
 from automate_kernel.testing.clock import FakeClock
@@ -647,7 +648,7 @@ def test_who_can_t_save_begins_nothing_more(
     passed, real = [0.0], time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: real() + passed[0])
 
-    with Kernel(storage, discover=False, secrets={}, lease_seconds=120.0) as kernel:
+    with Kernel(storage, discover=False, secrets={}, lease_seconds=400.0) as kernel:
 
         @kernel.action("do.it")
         def do(n: int) -> int:
@@ -666,7 +667,7 @@ def test_who_can_t_save_begins_nothing_more(
         begun.pass_()
         (task,) = worker._in_flight.tasks.values()
         until(lambda: "saving executions failed" in caplog.text)
-        passed[0] = 61.0  # more than the half of a lease for which it tries
+        passed[0] = SAVE_SECONDS + 1
         until(lambda: task.ended)
         storage.failures = 0
         until(lambda: not worker.in_flight)

@@ -50,7 +50,7 @@ from automate_kernel.secrets import RedactingFilter
 from automate_kernel.storage.errors import is_refusal
 from automate_kernel.storage.values import encode_json, storable
 from automate_kernel.worker.handler import Handler, failed, should_stop
-from automate_kernel.worker.periodic import try_for
+from automate_kernel.worker.periodic import SAVE_SECONDS, try_for
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -199,7 +199,7 @@ class TaskRunner:
                 _upsert(record, connection)
 
         # The record is worth more than one try: without it the task would run again.
-        try_for(outbox.lease_seconds / 2, write, "recording a task", until=should_stop)
+        try_for(SAVE_SECONDS, write, "recording a task", until=should_stop)
 
 
 def _record_of(item: OutboxItem, row: Record | None) -> Record:

@@ -119,7 +119,7 @@ _ALL = (
     _number("worker.async_slots", "int", 1000, "Async handlers at once in a process.", 1),
     _number("worker.batch", "int", 200, "Items in one claim, at most.", 1),
     _number("worker.poll_seconds", "float", 1.0, "Seconds between two looks for work.", 0.01),
-    _number("worker.lease_seconds", "float", 300.0, "Seconds that a claim holds.", 0.5),
+    _number("worker.lease_seconds", "float", 15.0, "Seconds that a claim holds.", 0.5),
     _number("worker.grace_seconds", "float", 30.0, "Seconds that a stop waits for running calls."),
     _number("worker.retention_seconds", "float", None, _KEPT),
     _number("worker.failed_retention_seconds", "float", None, _FAILED_KEPT),

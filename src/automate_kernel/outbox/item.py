@@ -92,6 +92,8 @@ def redacted_json(value: Any, name: str, redact: Redaction, limit: int = MAX_PAY
     return redact(json.loads(text)) if redact.finds(text) else value
 
 
+LEASE_SECONDS = 15.0
+"""The length of a lease, where nothing else is said; a worker renews it four times in that."""
 DEFAULT_MAX_ATTEMPTS = 5
 ACCEPTED_MAX_ATTEMPTS = 50
 """

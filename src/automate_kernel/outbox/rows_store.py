@@ -38,6 +38,7 @@ from automate_kernel.outbox.item import (
     EXPIRED,
     FINISHED,
     FREE,
+    LEASE_SECONDS,
     Backoff,
     ItemStatus,
     NewItem,
@@ -46,6 +47,7 @@ from automate_kernel.outbox.item import (
     ReapResult,
     ahead_token,
     begins_noted,
+    bounded_seconds,
     check_text,
     claim_changes,
     claimed_ahead,
@@ -158,7 +160,7 @@ class RowsOutboxStore(OutboxStore):
         self,
         storage: Storage,
         *,
-        lease_seconds: float = 300.0,
+        lease_seconds: float = LEASE_SECONDS,
         backoff: Backoff | None = None,
         listeners: Iterable[OutboxListener] = (),
         control_seconds: float = 1.0,
@@ -399,19 +401,9 @@ class RowsOutboxStore(OutboxStore):
 
     def begin(self, item_ids: Sequence[str], worker_id: str) -> set[str]:
         """Note that items begin; see `OutboxStore.begin`."""
-        return self._renewed(item_ids, worker_id, {"lease_owner": owner_begun(worker_id)})
-
-    def extend(self, item_ids: Sequence[str], worker_id: str) -> set[str]:
-        """Renew leases; see `OutboxStore.extend`."""
-        return self._renewed(item_ids, worker_id)
-
-    def _renewed(
-        self, item_ids: Sequence[str], worker_id: str, beside: Mapping[str, Any] | None = None
-    ) -> set[str]:
-        """Renew leases and make the changes *beside*; return the ids whose lease is lost."""
-        held = {i: lease.token for i in item_ids if (lease := self._lease(i, worker_id))}
+        held = self._tokens(item_ids, worker_id)
         lost = set(item_ids) - set(held)
-        changes = {"lease_expires_at": Now(self.lease_seconds), **(beside or {})}
+        changes = {"lease_owner": owner_begun(worker_id), **self._renewal}
         with self.storage.begin(atomic=False) as rows:
             for token, ids in _by_token(held.items()):
                 where = _fence(ids, token)
@@ -420,6 +412,42 @@ class RowsOutboxStore(OutboxStore):
                     lost |= set(ids) - {row["id"] for row in still}
         return lost
 
+    def extend(self, item_ids: Sequence[str], worker_id: str) -> set[str]:
+        """Renew leases; see `OutboxStore.extend`."""
+        held = self._tokens(item_ids, worker_id)
+        lost, ids = set(item_ids) - set(held), sorted(held)
+        # All at once, however many claims they are of. Each row has the token of its last claim.
+        where = [
+            Where("id", "in", ids),
+            Where("lease_token", "in", sorted(set(held.values()))),
+            Where("status", "eq", ItemStatus.RUNNING.value),
+        ]
+
+        def work(rows: Rows) -> set[str]:
+            # A transaction that has locked one of them, and stands still, must not let all others
+            # run out. Nobody reaps what is locked.
+            renewed = rows.take(
+                OUTBOX, where, order_by=("id",), limit=len(ids), changes=self._renewal,
+                skip_locked=self.skip_locked, columns=("id",),
+            )  # fmt: skip
+            missing = set(ids).difference(row["id"] for row in renewed)
+            if not missing:
+                return missing
+            still = rows.select(
+                OUTBOX, [Where("id", "in", sorted(missing)), *where[1:]], columns=("id",)
+            )
+            return missing.difference(row["id"] for row in still)
+
+        return lost | write(self.storage, None, work) if ids else lost
+
+    @property
+    def _renewal(self) -> dict[str, Any]:
+        return {"lease_expires_at": Now(self.lease_seconds)}
+
+    def _tokens(self, item_ids: Iterable[str], worker_id: str) -> dict[str, str]:
+        """Return the tokens of those of these items that *worker_id* has claimed, by their ids."""
+        return {i: lease.token for i in item_ids if (lease := self._lease(i, worker_id))}
+
     def renew(
         self, item_id: str, worker_id: str, *, token: str | None = None, transaction: Any = None
     ) -> None:
@@ -427,8 +455,8 @@ class RowsOutboxStore(OutboxStore):
         lease = self._lease(item_id, worker_id)
         token = token or (lease.token if lease else None)
         with self.storage.begin(transaction) as rows:
-            changes = {"lease_expires_at": Now(self.lease_seconds)}
-            if token is None or not rows.update(OUTBOX, _fence([item_id], token), changes):
+            its = _fence([item_id], token or "")
+            if token is None or not rows.update(OUTBOX, its, self._renewal):
                 raise LeaseLostError(f"the lease of item {item_id} is lost")
 
     def forget(self, item_ids: Iterable[str], *, token: str | None = None) -> None:
@@ -655,11 +683,14 @@ class RowsOutboxStore(OutboxStore):
             changes |= {
                 "status": _waiting_status(row).value,
                 "attempt_count": Plus(-1),
-                **waiting_changes(None, row["priority"]),
+                "waiting_for": "worker",
             }
         else:
-            delay = self.backoff.delay(row["attempt_count"])
-            changes |= {"status": ItemStatus.RETRY.value, **waiting_changes(delay, row["priority"])}
+            # After a pause it has its old place in the line: behind all that came meanwhile it
+            # would wait for the death of a worker far longer than for its own errors.
+            delay = bounded_seconds(self.backoff.delay(row["attempt_count"]))
+            due = {"next_attempt_at": Now(delay), "waiting_for": "time" if delay else "worker"}
+            changes |= {"status": ItemStatus.RETRY.value, **due}
         # The token goes: what comes late from the lost worker must not pass for a repeat.
         changes |= FREE
         # Decided from the row alone, and again when it is written: without row locks its holder

@@ -13,6 +13,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.item import (
     FINISHED,
+    LEASE_SECONDS,
     ItemStatus,
     NewItem,
     OutboxItem,
@@ -46,7 +47,7 @@ class OutboxStore(ABC):
     What is not abstract a store may leave out. A filter is what items have in common: `ItemFilter`.
     """
 
-    lease_seconds: float = 300.0
+    lease_seconds: float = LEASE_SECONDS
     retention_seconds: float | None = None
     """Seconds for which a COMPLETED item is kept: 0 is not at all, None is for ever."""
     failed_retention_seconds: float | None = None

@@ -8,6 +8,7 @@ import json
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -41,6 +42,10 @@ Demand = Callable[[], Iterable[tuple[str, "str | None"]]]
 
 _THREADS = 4
 _GRACE_SECONDS = 30.0
+# A worker's claim is renewed while it calls, so that it ends soon after the worker has died. As
+# with leases, others give the holder a moment before they take one over: a database that was away
+# keeps everybody from renewing.
+_CLAIM_SECONDS, _RENEW_SECONDS, _MOMENT = 15.0, 4.0, timedelta(seconds=5)
 _FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 5.0, 3_600.0
 _MOST_CURSOR = 65_536
 _LONGEST_ERROR = 2_000
@@ -225,13 +230,22 @@ class Poller:
         self._claimed: queue.SimpleQueue[tuple[Poll, Row] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._busy = self._threads = 0
+        # What is claimed here: by token the poll's id, and the time until which it is renewed.
+        self._held: dict[str, tuple[str, float]] = {}
+        self._renewed_at = 0.0
+        # Two times by the database's clock, a moment apart at least.
+        self._looks: list[datetime] = []
 
     def tick(self) -> int:
         """Claim the polls that are due, and let threads of this worker call them."""
+        self._keep_claims()
         with self._lock:
             free = _THREADS - self._busy
-        claimed = self._claim(free) if free > 0 else []
+        claimed = self._claim(free, seconds=_CLAIM_SECONDS) if free > 0 else []
         for each in claimed:
+            # A call that hangs is another worker's in the end.
+            longest = each[0].spec.timeout_seconds + _GRACE_SECONDS
+            self._held[each[1]["claim_token"]] = each[0].id, time.monotonic() + longest
             self._claimed.put(each)
         with self._lock:
             self._busy += len(claimed)
@@ -267,14 +281,39 @@ class Poller:
             except Exception:
                 logger.exception("poll %s: its result could not be saved", _told(poll))
             finally:
+                self._held.pop(row["claim_token"], None)
                 with self._lock:
                     self._busy -= 1
 
     # -- claiming ----------------------------------------------------------------------------
 
+    def _keep_claims(self) -> None:
+        """Renew the claims of this worker's calls, once some time of them has passed."""
+        now = time.monotonic()
+        held = [(token, key) for token, (key, end) in list(self._held.items()) if now < end]
+        if not held or now - self._renewed_at < _RENEW_SECONDS:
+            return
+        with self._storage.begin() as rows:
+            for token, key in sorted(held):
+                its = [Where("id", "eq", key), Where("claim_token", "eq", token)]
+                rows.update(POLL, its, {"claimed_until": Now(_CLAIM_SECONDS)})
+        self._renewed_at = now
+
+    def _over_by(self, now: datetime) -> datetime | None:
+        """Return the time by which a claim was over that may be taken over *now*, if there is."""
+        self._looks = [each for each in self._looks if each <= now]  # it may have been set back
+        if not self._looks or now - self._looks[-1] >= _MOMENT:
+            self._looks = [*self._looks[-1:], now]
+        return self._looks[0] if len(self._looks) > 1 else None
+
     def _claim(
-        self, most: int | None, ids: Collection[str] | None = None
+        self,
+        most: int | None,
+        ids: Collection[str] | None = None,
+        *,
+        seconds: float | None = None,
     ) -> list[tuple[Poll, Row]]:
+        """Claim due polls, for *seconds*; by default for as long as their calls may take."""
         wanted = self._polls.wanted()
         if ids is not None:
             wanted = {key: each for key, each in wanted.items() if key in ids}
@@ -286,14 +325,15 @@ class Poller:
             with self._storage.begin() as rows:
                 begin(rows, missing)
                 now, states = rows.now(), self._polls.states(rows, wanted)
+        over_by = now if seconds is None else self._over_by(now)
         due = sorted(
-            (row for row in states.values() if _is_due(row, now, wanted[row["id"]].spec)),
+            (row for row in states.values() if _is_due(row, now, over_by, wanted[row["id"]].spec)),
             key=_waiting_since,
         )
         claimed = []
         for row in due[:most]:
             poll, token = wanted[row["id"]], new_id()
-            until = Now(poll.spec.timeout_seconds + _GRACE_SECONDS)
+            until = Now(seconds or poll.spec.timeout_seconds + _GRACE_SECONDS)
             # Compare and set: of all workers that see it due, one claims it.
             its = [
                 Where("id", "eq", poll.id),
@@ -465,8 +505,9 @@ def _held(poll: Poll, row: Row) -> list[Where]:
     return [Where("id", "eq", poll.id), Where("claim_token", "eq", row["claim_token"])]
 
 
-def _is_due(row: Row, now: datetime, spec: PollSpec) -> bool:
-    free = row["claim_token"] is None or row["claimed_until"] <= now
+def _is_due(row: Row, now: datetime, over_by: datetime | None, spec: PollSpec) -> bool:
+    free = row["claim_token"] is None
+    free = free or (over_by is not None and row["claimed_until"] <= over_by)
     polled_at = row["polled_at"]
     # Its connector may say a shorter time than the one by which the row was written.
     sooner = (

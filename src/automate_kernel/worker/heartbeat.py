@@ -17,6 +17,8 @@ from automate_kernel.worker.periodic import PeriodicTask, keep_trying
 logger: logging.Logger = get_logger(__name__)
 
 _CANCELLATION_SECONDS = 1.0
+# Once a database is there again, its leases are renewed before anybody takes them for ended.
+_LONGEST_PAUSE = 1.0
 
 
 class Heartbeat:
@@ -33,19 +35,22 @@ class Heartbeat:
         self._store, self._worker_id, self._in_flight = store, worker_id, in_flight
         self._liveness, self._finished = liveness, finished
 
-    def periodic_tasks(self, seconds: float) -> list[PeriodicTask]:
-        """Return the renewal of leases every so many *seconds*, and the look for cancellations."""
-        return [
-            PeriodicTask("heartbeat", seconds, self.beat),
-            PeriodicTask("cancellations", _CANCELLATION_SECONDS, self.stop_cancelled),
-        ]
+    def renewal(self, seconds: float) -> PeriodicTask:
+        """Return the renewal of leases every so many *seconds*, which nothing else may hold up."""
+        return PeriodicTask("heartbeat", seconds, self.beat)
+
+    def cancellations(self) -> PeriodicTask:
+        """Return the look for what was cancelled."""
+        return PeriodicTask("cancellations", _CANCELLATION_SECONDS, self.stop_cancelled)
 
     def beat(self) -> None:
         """Renew the leases of what is held now. It tries until the worker has finished."""
         held = self._in_flight.held()
         if held:
             extend = partial(self._extend, held)
-            for item_id in keep_trying(extend, self._finished, "renewing") or ():
+            lost = keep_trying(extend, self._finished, "renewing", longest=_LONGEST_PAUSE)
+            self._liveness.rest("heartbeat")
+            for item_id in lost or ():
                 self._lose(held[item_id])
 
     def _extend(self, held: Mapping[str, Task]) -> set[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from automate_kernel.errors import describe_error
 from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result
 from automate_kernel.outbox.store import OutboxStore
-from automate_kernel.secrets.logs import run_logged
+from automate_kernel.secrets.logs import get_logger, run_logged
 from automate_kernel.worker.acknowledger import WorkerStats
 from automate_kernel.worker.handler import (
     Describe,
@@ -22,7 +25,9 @@ from automate_kernel.worker.handler import (
 from automate_kernel.worker.suspects import begin_is_noted
 from automate_kernel.worker.worker import default_worker_id
 
-# Few, because their leases are not renewed while the ones before them run.
+logger: logging.Logger = get_logger(__name__)
+
+# Few: what waits here is no other worker's meanwhile.
 _BATCH = 20
 
 
@@ -37,8 +42,7 @@ def run_inline(
     """
     Run due items, and what follows from them, in the calling thread; for tests and scripts.
 
-    Returns when nothing is due within *patience* seconds. A lease is renewed before its item runs,
-    and not while it runs.
+    Returns when nothing is due within *patience* seconds.
     """
     by_kind = {handler.kind: handler for handler in handlers}
     runner = ItemRunner(store, default_worker_id(), describe, redact)
@@ -73,22 +77,47 @@ def run_claimed(
 ) -> WorkerStats:
     """Run one item, which is claimed already, in the calling thread."""
     runner, stats = ItemRunner(store, item.lease_owner or "", describe, redact), WorkerStats()
-    _record(runner, _run(runner, handler, item), stats)
+    with _renewing(runner, [item]):
+        _record(runner, _run(runner, handler, item), stats)
     return stats
+
+
+@contextmanager
+def _renewing(runner: ItemRunner, held: list[OutboxItem]) -> Iterator[None]:
+    """Renew the leases of what is *held* meanwhile: a call may take longer than the lease."""
+    ended, store = threading.Event(), runner.store
+
+    def beat() -> None:
+        while not ended.wait(store.lease_seconds / 4):
+            try:
+                store.extend([item.id for item in list(held)], runner.worker_id)
+            except Exception as error:
+                # What writes to a file of SQLite holds it up, and keeps everybody from taking over.
+                logger.debug("the leases of what runs here could not be renewed: %s", error)
+
+    thread = threading.Thread(target=beat, name="automate-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(5)
 
 
 def _run_all(
     runner: ItemRunner, by_kind: dict[str, Handler], waiting: list[OutboxItem], stats: WorkerStats
 ) -> None:
     try:
-        while waiting:
-            item = waiting.pop(0)
-            renew = runner.store.begin if begin_is_noted(item) else runner.store.extend
-            # The ones before it may have taken longer than its lease.
-            if renew([item.id], runner.worker_id):
-                stats.lost += 1
-            else:
-                _record(runner, _run(runner, by_kind[item.kind], item), stats)
+        with _renewing(runner, held := list(waiting)):
+            while waiting:
+                item = waiting.pop(0)
+                renew = runner.store.begin if begin_is_noted(item) else runner.store.extend
+                # It was another's if this process stood still while those before it ran.
+                if renew([item.id], runner.worker_id):
+                    stats.lost += 1
+                else:
+                    _record(runner, _run(runner, by_kind[item.kind], item), stats)
+                held.remove(item)
     finally:
         if waiting:
             runner.store.release([item.id for item in waiting], runner.worker_id)

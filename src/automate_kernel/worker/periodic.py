@@ -13,10 +13,19 @@ from typing import Any, TypeVar
 from automate_kernel.errors import ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.secrets.logs import get_logger
 
-__all__ = ["PeriodicRunner", "PeriodicTask", "keep_trying", "try_for"]
+__all__ = ["SAVE_SECONDS", "PeriodicRunner", "PeriodicTask", "keep_trying", "try_for"]
 
 logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
+
+_MORE_SECONDS = 1.0
+SAVE_SECONDS = 150.0
+"""
+For so long the outcome of a call waits for a database that fails: without it the call is repeated.
+
+Its lease may end meanwhile. While the database is away nobody takes it over, and whoever does so
+later has it refused.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +33,18 @@ class PeriodicTask:
     """
     A function to call every so many *seconds*. An error is logged, and it is called again in time.
 
-    With *at_once* it is first called when the worker starts, else at some time after.
+    With *at_once* it is first called when the worker starts, else at some time after. One that
+    returns True has more to do, and is called again in a second.
+
+    A worker has two sorts. The *clock* looks at what is due, in milliseconds. All else is upkeep,
+    which may take longer, and holds up no look at what is due.
     """
 
     name: str
     seconds: float
     run: Callable[[], Any]
     at_once: bool = False
+    clock: bool = False
 
 
 class PeriodicRunner:
@@ -50,20 +64,28 @@ class PeriodicRunner:
         }
         while due and not self._stopping.wait(max(0.0, min(due.values()) - time.monotonic())):
             for task in self._tasks:
-                if due[task.name] <= time.monotonic():
-                    self._run(task)
-                    due[task.name] = time.monotonic() + task.seconds
+                if due[task.name] <= time.monotonic() and not self._stopping.is_set():
+                    pause = min(task.seconds, _MORE_SECONDS) if self._run(task) else task.seconds
+                    due[task.name] = time.monotonic() + pause
 
-    def _run(self, task: PeriodicTask) -> None:
+    def _run(self, task: PeriodicTask) -> bool:
+        """Run *task*; return True if it has more to do."""
         try:
-            task.run()
+            return task.run() is True
         except Exception:
             logger.exception("periodic task %r failed; next try in %gs", task.name, task.seconds)
+            return False
 
 
-def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: str) -> T | None:
+def keep_trying(
+    work: Callable[[], T],
+    stopping: threading.Event | None,
+    what: str,
+    *,
+    longest: float = 30.0,
+) -> T | None:
     """
-    Call *work* until it succeeds, with random pauses of up to half a minute.
+    Call *work* until it succeeds, with random pauses of up to *longest* seconds.
 
     Returns None if *stopping* was set while it failed, or after five failures if there is no such
     event. A database that is down makes a worker wait, and never lose what it has finished.
@@ -84,7 +106,7 @@ def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: s
         logger.warning("%s failed, trying again: %s", what, error)
     pause: Callable[[float], Any] = stopping.wait if stopping else time.sleep
     retrying = Retrying(
-        wait=wait_random_exponential(multiplier=0.1, max=30),
+        wait=wait_random_exponential(multiplier=0.1, max=longest),
         stop=stop_when_event_set(stopping) if stopping else stop_after_attempt(5),
         retry=retry_if_not_exception_type((LeaseLostError, KeyboardInterrupt, SystemExit)),
         sleep=pause,

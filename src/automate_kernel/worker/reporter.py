@@ -48,7 +48,7 @@ class Reporter:
     def report(self) -> None:
         """Write a report, unless nothing has changed since a moment ago."""
         now, about = time.monotonic(), self._about()
-        self._liveness.move("heartbeat")  # on its thread
+        self._liveness.move("watch")  # its thread
         if self._also_report is not None:
             self._try(self._also_report, about.id, about.id)
         state = (about.in_flight, about.stopping, about.workflows)

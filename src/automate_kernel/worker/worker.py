@@ -5,8 +5,9 @@ A worker: it claims items, runs their handlers, and has the outcomes recorded.
 
     fetcher ──claim──▶ pools (threads, in place, event loop) ─outcomes─▶ acknowledger ──commit──▶
        ▲ wakes on NOTIFY, free slots, due times                 commits whatever has gathered
-    heartbeat: renews leases, stops what was lost or cancelled, reports
-    periodic tasks: the reaper, schedules, purging
+    heartbeat: renews leases, stops what was lost
+    watch: stops what was cancelled, reports
+    clock: the reaper, schedules, polls; upkeep: purging, notices
 """
 
 from __future__ import annotations
@@ -229,7 +230,7 @@ class Worker:
 
     *slots* handlers run at once on threads and *async_slots* on the event loop; *batch* bounds one
     claim. Without NOTIFY it looks for work at least every *poll_seconds*. Leases are renewed every
-    *heartbeat_seconds*, a third of the lease by default. *periodic_tasks* run beside the work.
+    *heartbeat_seconds*, a quarter of the lease by default. *periodic_tasks* run beside the work.
 
     After `stop` it finishes the running items, for at most *grace_seconds*, then hands them back. A
     database that is slow to record what has ended has ten seconds at least.
@@ -419,18 +420,24 @@ class Worker:
 
     def _threads(self) -> list[threading.Thread]:
         """Return the threads beside the fetcher's, the acknowledger's first."""
-        every = self.heartbeat_seconds or self.store.lease_seconds / 3
+        every = self.heartbeat_seconds or self.store.lease_seconds / 4
         report = PeriodicTask("report", self.report_seconds, self._reporter.report, at_once=True)
         stop = PeriodicTask("stop", 1.0, self._reporter.report_stop)
         late = PeriodicTask("late", LATE_SECONDS, self._plain.threads.hand_back_late)
         begin = PeriodicTask("take over", 1.0, self._take_over)
-        upkeep = [*self._heartbeat.periodic_tasks(every), late, report, stop, begin]
+        # A purge that takes long must keep no schedule, and no item of a dead worker, waiting.
+        clock = [task for task in self.periodic_tasks if task.clock]
+        upkeep = [task for task in self.periodic_tasks if not task.clock]
+        watched = [self._heartbeat.cancellations(), late, report, stop, begin]
+        beat = self._heartbeat.renewal(every)
         return [
             threading.Thread(target=target, name=f"automate-{name}", daemon=True)
             for name, target in (
                 ("acknowledger", self._acknowledger.run),
-                ("heartbeat", PeriodicRunner(upkeep, self._finished).run),
-                ("periodic", PeriodicRunner(self.periodic_tasks, self._stopping).run),
+                ("heartbeat", PeriodicRunner([beat], self._finished).run),
+                ("watch", PeriodicRunner(watched, self._finished).run),
+                ("clock", PeriodicRunner(clock, self._stopping).run),
+                ("upkeep", PeriodicRunner(upkeep, self._stopping).run),
             )
         ]
 

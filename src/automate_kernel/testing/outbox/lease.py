@@ -344,6 +344,14 @@ class LeaseContract(StoreHooks):
         time.advance(LONG_SECONDS)
         assert self.claim_one(store, "worker-2").attempt_count == 2
 
+    def test_ended_lease_keeps_the_place(self, store: OutboxStore, time: FakeClock) -> None:
+        """An item of a dead worker goes before all that came meanwhile, after its pause."""
+        first = self.claimed(store).id
+        later = store.enqueue_many(NewItem("k") for _ in range(3))
+        self.expire(store, time)
+        # As a process that begins now, which looks for what has become due.
+        assert self.claim_all(self.another(store)) == [first, *later]
+
     def test_item_that_kills_its_workers_fails(self, store: OutboxStore, time: FakeClock) -> None:
         """Each worker that dies of an item spends an attempt, and the last one fails it."""
         item_id = self.claimed(store, max_attempts=3).id

@@ -885,6 +885,10 @@ class ExecutionStore:
         """
         return self.outputs.purge(self.storage, older_than_seconds=older_than_seconds)
 
+    def sweep_outputs(self) -> bool:
+        """Do so for a few seconds, from where the last time ended; return True if there is more."""
+        return self.outputs.sweep(self.storage)
+
 
 def _status(given: ExecutionStatus | str | None) -> str | None:
     return None if given is None else check_choice(given, ExecutionStatus, "status").value

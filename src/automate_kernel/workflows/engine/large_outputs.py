@@ -17,7 +17,8 @@ import itertools
 import json
 import logging
 import threading
-from collections.abc import Container, Iterable
+import time
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -48,6 +49,8 @@ NOT_HERE: JsonText = NULL
 _MOST_HELD = 256_000_000
 _LOST_SECONDS = 86_400.0
 _SWEPT_AT_ONCE = 500
+# A store that fails so often in a row deletes nothing today.
+_FAILURES = 10
 _HINT = (
     "pass Kernel(output_store=…), a folder or a store of your own, or keep the data elsewhere and"
     " return a reference"
@@ -60,6 +63,7 @@ class LargeOutputs:
     def __init__(self, store: OutputStore | None = None) -> None:
         self.store: OutputStore | None = store
         self._held = 0
+        self._sweep: Iterator[bool | None] | None = None
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -168,14 +172,16 @@ class LargeOutputs:
     def delete(self, keys: Iterable[str]) -> None:
         """Delete outputs; what the store can't delete now is found later."""
         for key in keys:
-            try:
-                self._delete(key)
-            except Exception as error:
-                logger.warning("the output %r can't be deleted now: %s", key, error)
+            self._is_deleted(key)
 
-    def _delete(self, key: str) -> None:
-        if self.store is not None:
-            self.store.delete(key)
+    def _is_deleted(self, key: str) -> bool | None:
+        # One that can't be deleted must not keep all others, today and every day after.
+        try:
+            self._store().delete(key)
+        except Exception as error:
+            logger.warning("the output %r can't be deleted now: %s", key, error)
+            return None
+        return True
 
     def purge(self, storage: Storage, *, older_than_seconds: float = _LOST_SECONDS) -> int:
         """
@@ -184,18 +190,33 @@ class LargeOutputs:
         A crash leaves them: between `put` and the checkpoint, or while an execution is purged.
         Only those that were put a day ago or earlier, as their checkpoints may still come.
         """
+        return sum(map(bool, self._lost(storage, older_than_seconds)))
+
+    def sweep(self, storage: Storage, *, seconds: float = 5.0) -> bool:
+        """
+        Do as `purge` does for so many *seconds*, from where the last sweep ended.
+
+        Returns True if there may be more. While the store deletes nothing, that has time.
+        """
+        lost, end = self._sweep or self._lost(storage, _LOST_SECONDS), time.monotonic() + seconds
+        self._sweep, failures = None, 0
+        for deleted in lost:
+            failures = 0 if deleted else failures + (deleted is None)
+            if failures >= _FAILURES or time.monotonic() >= end:
+                self._sweep = lost
+                return failures < _FAILURES
+        return False
+
+    def _lost(self, storage: Storage, older_than_seconds: float) -> Iterator[bool | None]:
+        """Look at the store's keys; yield True for each that is deleted, None if that failed."""
         if self.store is None:
-            return 0
+            return
         keys = self.store.keys(older_than_seconds=max(older_than_seconds, _LOST_SECONDS))
-        deleted = 0
         while some := list(itertools.islice(keys, _SWEPT_AT_ONCE)):
             with storage.begin(atomic=False) as rows:
                 named = set(self.keys_of(rows, sorted({key.partition("/")[0] for key in some})))
             for key in some:
-                if key not in named:
-                    self._delete(key)
-                    deleted += 1
-        return deleted
+                yield False if key in named else self._is_deleted(key)
 
 
 def _failed(what: str, error: Exception) -> AutomateError:

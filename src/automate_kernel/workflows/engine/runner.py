@@ -38,7 +38,7 @@ from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.memory import MemoryStorage
 from automate_kernel.storage.rows import Rows
 from automate_kernel.worker.handler import Snooze, asked_to_stop, cancelling, should_stop
-from automate_kernel.worker.periodic import try_for
+from automate_kernel.worker.periodic import SAVE_SECONDS, try_for
 from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.admission import (
@@ -451,7 +451,7 @@ class Runner:
                     raise
                 lose_output(event)
                 continue
-            copy = outputs.put(flow.execution.id, text, patience=self._patience)
+            copy = outputs.put(flow.execution.id, text, patience=SAVE_SECONDS)
             read = flow.reads(key)
             take_output(event, copy, json.loads(text) if read else None)
             flow.hold(len(text) if read else 0)
@@ -468,7 +468,7 @@ class Runner:
         def put(text: JsonText) -> str:
             # A loop has the output of its last round.
             if text not in keys:
-                keys[text] = outputs.put(flow.execution.id, text, patience=self._patience)
+                keys[text] = outputs.put(flow.execution.id, text, patience=SAVE_SECONDS)
             return keys[text]
 
         for run in turn.saves:
@@ -481,10 +481,6 @@ class Runner:
             text = self.store.checkpoints.final_output(turn)
             if outputs.is_large(text):
                 turn.output_ref = put(text)
-
-    @property
-    def _patience(self) -> float:
-        return self.store.outbox.lease_seconds / 2
 
     def _drive(self, flow: Flow) -> OutcomeRecorded | None:
         in_flight: set[Future[CallOutcome]] = set()
@@ -683,7 +679,7 @@ class Runner:
         self, flow: Flow, call: StepCall, output: Any, encoded: JsonText, report: StepReport
     ) -> CallOutcome:
         """Put the large *output* of a call in the output store, and return the call's outcome."""
-        ref = self.store.outputs.put(flow.execution.id, encoded, patience=self._patience)
+        ref = self.store.outputs.put(flow.execution.id, encoded, patience=SAVE_SECONDS)
         if not flow.keeps(call):
             return CallOutcome(call, encoded=NOT_HERE, ref=ref, labels=report.labels)
         held, labels = len(encoded), report.labels
@@ -735,7 +731,7 @@ class Runner:
         """
         Write the turns of a group, and return by item what the database has accepted of each.
 
-        What is missing is held by another worker by now, or was ended. It tries for half a lease,
+        What is missing is held by another worker by now, or was ended. It tries for a while,
         as long as *until* returns False: were an outcome lost, its call would be made again. An
         error stands for a turn of which the database accepts nothing. With *rest* the turns are the
         rest of what it has refused. With *briefly* a `LockedError` stands for a turn that an
@@ -783,7 +779,7 @@ class Runner:
             except LockedError as error:
                 return error
 
-        return try_for(self._patience, checkpoint, "saving executions", until=until)
+        return try_for(SAVE_SECONDS, checkpoint, "saving executions", until=until)
 
     def _save_refused(
         self, group: Sequence[tuple[Flow, Turn]], error: AutomateError, until: Callable[[], bool]

@@ -23,7 +23,7 @@ from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.worker.handler import should_stop
-from automate_kernel.worker.periodic import try_for
+from automate_kernel.worker.periodic import SAVE_SECONDS, try_for
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.flow import Flow
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
@@ -55,14 +55,13 @@ class TransactionalCall:
         """
         Make the call and save it; an error of the call is part of the outcome.
 
-        What a failing database has rolled back is done again, for half a lease; then its
+        What a failing database has rolled back is done again, for a while; then its
         `StorageError` is raised. Raises `LeaseLostError`, with nothing written, if the execution is
         another worker's by now or has been ended.
         """
-        patience = self._store.outbox.lease_seconds / 2
         what = f"step {self._call.step.id!r}"
         try:
-            return try_for(patience, self._once, what, until=should_stop)
+            return try_for(SAVE_SECONDS, self._once, what, until=should_stop)
         except (LeaseLostError, StorageError):
             raise
         except AutomateError as error:

@@ -22,8 +22,9 @@ from automate_kernel.workflows.engine.waits import EVENT, SIGNAL
 
 # What is tried again within that time is about to be brought.
 _SOON_SECONDS = 60.0
-# A worker that has died keeps what it was bringing for a lease; then another one has so long.
-_BRINGING_TIME = timedelta(seconds=60)
+# A worker that has died keeps what it was bringing for a lease; then others have so long, even if
+# some of them die of something else.
+_BRINGING_TIME = timedelta(minutes=5)
 # Looks take at most this share of the time.
 _SHARE = 0.1
 _LEAST_PAUSE = timedelta(seconds=0.25)
@@ -107,8 +108,9 @@ class Watermarks:
         """
         Return True if nothing is on its way that was sent to a tenant until the *end* of *wait*.
 
-        Also once the end was held up for a lease and a minute, and in that time the oldest was not
-        brought: nobody does. *now* is the database's time. What has come is to be read after this.
+        Also once the end was held up for a lease and five minutes, and in that time the oldest was
+        not brought: nobody does. *now* is the database's time. What has come is to be read after
+        this.
         """
         if not isinstance(self._outbox, RowsOutboxStore):
             return True
