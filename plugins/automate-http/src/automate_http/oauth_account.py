@@ -326,6 +326,14 @@ class OAuthAccount(Auth):
         """Return the access token, renewed if it is about to expire."""
         return _sent(await asyncio.to_thread(self._current, secrets, ()))
 
+    def access_token(self, secrets: SecretReader, *, refused: Sequence[str] = ()) -> str:
+        """
+        Return the access token for a protocol other than HTTP; it blocks.
+
+        It is renewed if it is about to expire, or is among those that were *refused*.
+        """
+        return self._current(secrets, refused).access_token
+
     async def renew(self, secrets: SecretReader, used: Credentials) -> bool:
         """Return True if there is another token than the one that was refused."""
         # The token is one of them: a request may carry other credentials beside it.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from automate_kernel.hosts import is_loopback
 from automate_kernel.secrets.keys import SecretKey
-from automate_mail.addresses import MailAddress
+from automate_mail.account import MailOAuth, with_known_servers
+from automate_mail.addresses import HeaderText, MailAddress
 
 MEBIBYTE = 1_048_576
 
@@ -30,7 +31,7 @@ class MailServer(BaseModel):
     ca_file: str | None = Field(
         None, description="A file of certificates to trust instead of the system's."
     )
-    user: str | None = Field(None, description="The account; without one there is no login.")
+    user: HeaderText | None = Field(None, description="The account; without one there is no login.")
     secret: SecretKey | None = Field(
         None, description="The key of the secret with the password or the access token."
     )
@@ -40,11 +41,16 @@ class MailServer(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> MailServer:
-        if (self.user is None) != (self.secret is None):
+        if (self.user is None) != (self.secret is None and not self.by_account):
             raise ValueError("a login needs both: user, and secret, the key of its secret")
         if self.tls == "none" and not is_loopback(self.host):
             raise ValueError('tls = "none" is for this machine alone; use "implicit" or "starttls"')
         return self
+
+    @property
+    def by_account(self) -> bool:
+        """True if it takes the tokens of the account that is connected."""
+        return self.auth == "xoauth2" and self.secret is None
 
     def tls_context(self) -> ssl.SSLContext:
         """Return a context that checks the server's certificate and name."""
@@ -84,8 +90,20 @@ class MailConfig(BaseModel):
         10 * MEBIBYTE, ge=1_024, le=100 * MEBIBYTE, description="The largest mail, sent or read."
     )
 
+    oauth: MailOAuth | None = Field(
+        None, description="The account for servers with `xoauth2` and no secret."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_known_servers(cls, config: Any) -> Any:
+        return with_known_servers(config)
+
     @model_validator(mode="after")
     def _check(self) -> MailConfig:
+        for name, server in (("smtp", self.smtp), ("imap", self.imap)):
+            if server is not None and server.by_account and self.oauth is None:
+                raise ValueError(f"{name} with xoauth2 needs secret, or oauth with an account")
         if self.smtp is not None and self.sender is None:
             raise ValueError("smtp needs sender, the address that mail is from")
         if self.sent is not None and self.imap is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -20,6 +20,10 @@ from automate_mail.reading import FetchedMessage, Summary, message_of
 from automate_mail.search import Criteria
 from automate_mail.smtp import SmtpSession
 
+if TYPE_CHECKING:
+    from automate_http.oauth_account import OAuthAccount
+
+T = TypeVar("T")
 _FLAGS = {
     "seen": r"\Seen",
     "flagged": r"\Flagged",
@@ -90,11 +94,24 @@ class MailConnector(Connector):
     def __init__(self, config: dict[str, Any] | None = None, *, ctx: Any = None) -> None:
         super().__init__(config, ctx=ctx)
         self._config: MailConfig = self.parse_config(config)
+        oauth = self._config.oauth
+        servers = {"smtp": self._config.smtp, "imap": self._config.imap}
+        self._account: OAuthAccount | None = None
+        if oauth is not None:
+            self._account = oauth.account(
+                f"{self.ctx.key}-account",
+                plugin=self.ctx.key,
+                servers=[name for name, server in servers.items() if server is not None],
+            )
 
     @classmethod
     def config_schema(cls) -> type[MailConfig]:
         """Return the model of the config."""
         return MailConfig
+
+    def oauth(self) -> OAuthAccount | None:
+        """Return the account of the mailbox, if the config has ``oauth``."""
+        return self._account
 
     @action
     async def send(self, letter: Letter, call: Call) -> Sent:
@@ -189,7 +206,7 @@ class MailConnector(Connector):
         """Connect to each server that is configured, log in and leave."""
         config, tried = self._config, []
         if config.smtp is not None:
-            await (await self._smtp()).check()
+            await self._by_smtp(lambda session: session.check())
             tried.append(f"SMTP at {config.smtp.host}")
         if config.imap is not None:
             await asyncio.to_thread(self._check_imap)
@@ -204,7 +221,8 @@ class MailConnector(Connector):
 
     async def _send(self, letter: Letter, key: str | None) -> Sent:
         config = self._config
-        session = await self._smtp()
+        if config.smtp is None:
+            raise _not_configured("smtp")
         # On a thread: reading files and encoding them takes its time.
         posting = await asyncio.to_thread(
             posting_of,
@@ -216,7 +234,8 @@ class MailConnector(Connector):
         )
         if key is not None and await asyncio.to_thread(self._is_in_sent, posting):
             return Sent(message_id=posting.message_id, refused={}, already_sent=True, saved=True)
-        refused = await session.submit(posting, partial=letter.deliver_to_accepted)
+        partial = letter.deliver_to_accepted
+        refused = await self._by_smtp(lambda session: session.submit(posting, partial=partial))
         saved = await asyncio.to_thread(self._save, posting)
         return Sent(message_id=posting.message_id, refused=refused, already_sent=False, saved=saved)
 
@@ -254,27 +273,55 @@ class MailConnector(Connector):
             return False
         return True
 
-    async def _smtp(self) -> SmtpSession:
+    async def _by_smtp(self, work: Callable[[SmtpSession], Awaitable[T]]) -> T:
+        """Do *work* in a session; once more if the login refused a token, and there is another."""
         server = self._config.smtp
         if server is None:
             raise _not_configured("smtp")
-        secret = await self.ctx.secrets.aget(server.secret) if server.secret else None
-        return SmtpSession(server, secret, self._config.timeout_seconds, self.ctx.redact)
+        seconds, redact = self._config.timeout_seconds, self.ctx.redact
+        secret = await asyncio.to_thread(self._secret_of, server)
+        try:
+            return await work(SmtpSession(server, secret, seconds, redact))
+        except AutomateError as error:
+            secret = await asyncio.to_thread(self._other_token, server, secret, error)
+        return await work(SmtpSession(server, secret, seconds, redact))
 
     @contextmanager
     def _imap(self) -> Iterator[ImapSession]:
         server: MailServer | None = self._config.imap
         if server is None:
             raise _not_configured("imap")
-        secret = self.ctx.secrets.get(server.secret) if server.secret else None
-        with imap_session(
+        secret = self._secret_of(server)
+        with ExitStack() as stack:
+            try:
+                session = stack.enter_context(self._imap_session(server, secret))
+            except AutomateError as error:
+                secret = self._other_token(server, secret, error)
+                session = stack.enter_context(self._imap_session(server, secret))
+            yield session
+
+    def _imap_session(
+        self, server: MailServer, secret: str | None
+    ) -> AbstractContextManager[ImapSession]:
+        return imap_session(
             server,
             secret,
             timeout_seconds=self._config.timeout_seconds,
             max_message_bytes=self._config.max_message_bytes,
             redact=self.ctx.redact,
-        ) as session:
-            yield session
+        )
+
+    def _secret_of(self, server: MailServer) -> str | None:
+        if server.by_account and self._account is not None:
+            return self._account.access_token(self.ctx.secrets)
+        return self.ctx.secrets.get(server.secret) if server.secret else None
+
+    def _other_token(self, server: MailServer, used: str | None, error: AutomateError) -> str:
+        """Return another token than the one that was *used*, for another login; else raise."""
+        account = self._account if server.by_account else None
+        if account is None or used is None or error.code is not ErrorCodes.UNAUTHENTICATED:
+            raise error
+        return account.access_token(self.ctx.secrets, refused=(used,))
 
     @contextmanager
     def _opened(

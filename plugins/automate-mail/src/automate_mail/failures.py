@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Iterator
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_mail.config import MailServer
 
 _READ, _SHOWN = 4_096, 200
 _SMTP_CODES = {
@@ -40,7 +41,7 @@ def said(text: str | bytes, redact: Callable[[str], str]) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def login_failed(what: str, *, temporary: bool = False) -> AutomateError:
+def login_failed(what: str, server: MailServer, *, temporary: bool = False) -> AutomateError:
     """
     Return the error for a login that was refused.
 
@@ -51,7 +52,10 @@ def login_failed(what: str, *, temporary: bool = False) -> AutomateError:
     return AutomateError(
         ErrorCodes.UNAUTHENTICATED,
         f"{what} refused the login",
-        hint="check user and the secret; an access token may have expired",
+        hint="see whether the account that is connected is this user's, and whether the service "
+        "allows this protocol for the mailbox"
+        if server.by_account
+        else "check user and the secret; an access token may have expired",
     )
 
 

@@ -255,7 +255,7 @@ def _login(client: BoundedImap, server: MailServer, secret: str | None, what: st
     except imaplib.IMAP4.abort:
         raise
     except imaplib.IMAP4.error:
-        raise login_failed(what) from None
+        raise login_failed(what, server) from None
 
 
 def quoted(text: str) -> str:

@@ -128,9 +128,9 @@ class SmtpSession:
             else:
                 await client.login(user, secret)
         except aiosmtplib.SMTPAuthenticationError as error:
-            raise login_failed(self._what, temporary=400 <= error.code < 500) from None
+            raise login_failed(self._what, self.server, temporary=400 <= error.code < 500) from None
         except (aiosmtplib.SMTPResponseException, aiosmtplib.SMTPNotSupported, ValueError):
-            raise login_failed(self._what) from None
+            raise login_failed(self._what, self.server) from None
 
     async def _offer(
         self, client: aiosmtplib.SMTP, posting: Posting
