@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import sqlite3
 import sys
 import threading
 import time
+import traceback
 from functools import partial
 
 import pytest
@@ -234,3 +236,57 @@ def test_a_query_on_sqlite_does_not_fill_the_memory(tmp_path, driver, query):
         with pytest.raises(AutomateError, match="malformed JSON") as caught:
             kernel.invoke("sql.query", {"query": "SELECT json('{bad')"})
         assert caught.value.code == "INVALID_ARGUMENT"
+
+
+_SECRET = "canary7Qm2xVb91tZkP0eL"
+_HALVES = (_SECRET[:11], _SECRET[11:])
+_VALUES = {
+    "plain": _SECRET,
+    "longer than the database quotes": _SECRET * 40,
+    "two lines": "\n".join(_HALVES),
+    "quote": "'".join(_HALVES),
+    "double quote": '"'.join(_HALVES),
+    "backslash": "\\".join(_HALVES),
+    "tab": "\t".join(_HALVES),
+    "letters": f"{_SECRET}\N{LATIN SMALL LETTER E WITH ACUTE}\N{GRINNING FACE}",
+    "hebrew": "\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET}" * 12,
+    "bytes": {"base64": base64.b64encode(_SECRET.encode()).decode()},
+    "object": {_HALVES[0]: {_HALVES[1]: _SECRET}},
+    "list": [_SECRET],
+}
+_WRONG = (
+    "INSERT INTO item (id, name) VALUES (50, :v)",
+    "INSERT INTO item (id, name) VALUES (51, :v)",
+    "INSERT INTO item (id) VALUES (:v)",
+    "INSERT INTO item (price) VALUES (CAST(:v AS DATE))",
+    "INSERT INTO item (id) VALUES (JSON_EXTRACT('{}', :v))",
+    "INSERT INTO item (id) SELECT nextval(CAST(:v AS text))",
+    "INSERT INTO item (id) VALUES (ExtractValue('<a/>', :v))",
+    "INSERT INTO item (id) VALUES (nowhere(:v))",
+)
+
+
+def test_no_part_of_a_value_is_in_an_error(database, make):
+    """Databases quote values cut short, with escapes, and in the statement's own words."""
+    kernel, failed = make(database[0], allow_writes=True), 0
+    for name, value in _VALUES.items():
+        for statement in _WRONG:
+            try:
+                kernel.invoke("sql.execute", {"statement": statement, "params": {"v": value}})
+            except AutomateError as error:
+                failed += 1
+                shown = "".join(traceback.format_exception(error))
+            else:
+                continue
+            parts = (*_HALVES, _SECRET.encode().hex()[:16], "\N{HEBREW LETTER BET}", "\\xD7\\x90")
+            for part in parts:
+                assert part.lower() not in shown.lower(), (name, statement, shown)
+    assert failed > len(_VALUES)
+
+
+def test_an_error_keeps_the_words_that_say_what_is_wrong(database, make):
+    """Also where a value has some of them."""
+    prose = "the column price of the table item has no such name, value or date"
+    for params in ({"v": prose}, {"v": 5}):
+        wrong = {"statement": "INSERT INTO item (id, nothing) VALUES (60, :v)", "params": params}
+        assert "nothing" in str(refused(make(database[0], allow_writes=True), "sql.execute", wrong))

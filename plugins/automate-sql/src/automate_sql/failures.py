@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +15,9 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 
 _LONGEST = 500
 _SHORTEST_QUOTED = 2
+_QUOTE = re.compile(r"['\"]")
+_WORD = re.compile(r"\w+")
+_ESCAPED = re.compile(r"(?:\\x[0-9A-Fa-f]{2})+")
 _ALLOW = "set allow_writes in the config, and use execute"
 
 # By SQLSTATE, the longest prefix first.
@@ -97,7 +102,7 @@ def failure_of(error: Exception, values: Iterable[Any] = ()) -> AutomateError | 
         return AutomateError(ErrorCodes.RESOURCE_EXHAUSTED, "no connection was free in time")
     if isinstance(error, sa.exc.DBAPIError):
         original = error.orig if error.orig is not None else error
-        return _said(_code(original, error), original, values)
+        return _said(_code(original, error), original, values, error.statement or "")
     # Of asyncpg, while rows are fetched.
     by_state = _by_state(error)
     if by_state is not None:
@@ -121,9 +126,15 @@ def failure_of(error: Exception, values: Iterable[Any] = ()) -> AutomateError | 
     return None
 
 
-def _said(code: ErrorCodes, original: BaseException, values: Iterable[Any]) -> AutomateError:
+def _said(
+    code: ErrorCodes, original: BaseException, values: Iterable[Any], statement: str = ""
+) -> AutomateError:
     hint = _ALLOW if _is_read_only(original) else None
-    return AutomateError(code, f"the database says: {_text(original, values)}", hint=hint)
+    # The lines after the first quote rows, in PostgreSQL's DETAIL. Not before values are hidden,
+    # which have lines of their own.
+    text = _without(_text(original), values, statement).strip().partition("\n")[0]
+    text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return AutomateError(code, f"the database says: {text}", hint=hint)
 
 
 def _code(original: BaseException, error: sa.exc.DBAPIError) -> ErrorCodes:
@@ -170,25 +181,56 @@ def _is_read_only(original: BaseException) -> bool:
     return _state(original) == "25006" or number == 1792 or "readonly database" in str(original)
 
 
-def _text(original: BaseException, values: Iterable[Any]) -> str:
+def _text(original: BaseException) -> str:
     diagnosis = getattr(original, "diag", None)
     text = getattr(diagnosis, "message_primary", None)
     if not text:
         number = original.args[0] if original.args else None
         words = original.args[1:] if isinstance(number, int) and len(original.args) > 1 else ()
         text = str(words[0] if words else original)
-    # The lines after the first quote rows, in PostgreSQL's DETAIL.
-    text = re.sub(r"^<class '[^']*'>: ", "", text.strip().partition("\n")[0])
-    for value in sorted({str(each) for each in _leaves(values)}, key=len, reverse=True):
-        if len(value) >= _SHORTEST_QUOTED:
-            text = text.replace(value, "…")
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return re.sub(r"^<class '[^']*'>: ", "", text.strip())
+
+
+def _without(text: str, values: Iterable[Any], statement: str) -> str:
+    """
+    Return *text* without the *values*.
+
+    Databases quote them cut short and with escapes. So each word of a quotation goes that is part
+    of a value, unless the *statement* itself has it.
+    """
+    forms = {form for leaf in _leaves(values) for form in _forms(leaf)}
+    for form in sorted(forms, key=len, reverse=True):
+        if len(form) >= _SHORTEST_QUOTED:
+            text = text.replace(form, "…")
+    if not forms or (quotation := _QUOTE.search(text)) is None:
+        return text
+    begin, given = quotation.start(), "\0".join(forms).casefold()
+    own = set(_WORD.findall(statement.casefold()))
+
+    def shown(found: re.Match[str]) -> str:
+        word = found[0].casefold()  # as PostgreSQL folds a name
+        hides = len(word) >= _SHORTEST_QUOTED and word not in own and word in given
+        return "…" if hides else found[0]
+
+    return text[:begin] + _WORD.sub(shown, _ESCAPED.sub("…", text[begin:]))
+
+
+def _forms(leaf: Any) -> Iterable[str]:
+    """Yield the *leaf* as text, and as drivers and databases quote it."""
+    yield from (str(leaf), repr(leaf).strip("'\""))
+    if isinstance(leaf, str):
+        with contextlib.suppress(ValueError):  # it may stand for bytes
+            raw = base64.b64decode(leaf, validate=True)
+            yield from (raw.decode("utf-8", "replace"), raw.hex(), raw.hex().upper())
 
 
 def _leaves(values: Iterable[Any]) -> Iterable[Any]:
     for value in values:
-        if isinstance(value, dict):
-            yield from _leaves(value.values())
+        if isinstance(value, Mapping):
+            for each in value.values():
+                # The keys of a value belong to it, unlike the names of parameters.
+                yield from each if isinstance(each, Mapping) else ()
+                yield from _leaves([each])
         elif isinstance(value, (list, tuple)):
             yield from _leaves(value)
         elif value is not None and not isinstance(value, bool):
