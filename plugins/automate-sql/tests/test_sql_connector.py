@@ -7,6 +7,7 @@ import csv
 import json
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -403,3 +404,25 @@ def test_a_lost_connection_is_tried_again(database, make):
     assert found[0].code is ErrorCodes.UNAVAILABLE, found[0]
     assert found[0].retryable
     assert kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})["rows"] == [{"n": 1}]
+
+
+_WIDE = {
+    "postgresql": "SELECT repeat('x', 1000000) AS x FROM generate_series(1, 300)",
+    "mysql": "SELECT repeat('x', 1000000) AS x FROM seq_1_to_300",
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
+    " SELECT hex(zeroblob(500000)) AS x FROM n",
+}
+
+
+def test_wide_rows_are_not_fetched_by_the_hundred(database, make, tmp_path):
+    kernel = make(database[0], max_bytes=2_500_000, timeout_seconds=120, files_to=str(tmp_path))
+    query = _WIDE[database[1].dialect.name]
+    tracemalloc.start()
+    try:
+        page = kernel.invoke("sql.query", {"query": query, "max_rows": 100})
+        written = kernel.invoke("sql.export", {"query": query, "params": {}, "file": "x.jsonl"})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (page["row_count"], page["more"], written["rows"]) == (2, True, 300)
+    assert peak < 120_000_000

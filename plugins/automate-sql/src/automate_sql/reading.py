@@ -14,6 +14,9 @@ from automate_sql.database import DatabaseSession
 from automate_sql.values import jsonable
 
 BATCH = 500
+# So many rows may be in memory before anything is known of their width.
+_FIRST = 10
+_BATCH_SIZE = 2_000_000
 
 Row = dict[str, Any]
 
@@ -66,14 +69,27 @@ async def batches(
     cursor = await session.run(lambda connection: opened(connection, clause, streams=streams))
     if cursor is None:
         raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "the statement returns no rows")
-    finished = False
+    finished, size = False, _FIRST
     try:
-        while rows := await session.run(lambda _: cursor.fetch(BATCH)):
+        while len(rows := await session.run(lambda _, most=size: cursor.fetch(most))) == size:
+            yield rows
+            size = _following(rows)
+        if rows:
             yield rows
         finished = True
     finally:
         if not finished and cursor.drains:
             await session.drop()
+
+
+def _following(rows: list[Row]) -> int:
+    """Return how many rows as wide as the widest of *rows* are a batch."""
+    widest = max(sum(_width(value) for value in row.values()) for row in rows)
+    return max(1, min(BATCH, 10 * len(rows), _BATCH_SIZE // (widest + 1)))
+
+
+def _width(value: Any) -> int:
+    return len(value if isinstance(value, str) else str(value))
 
 
 def bounded(
