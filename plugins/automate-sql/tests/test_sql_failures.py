@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import sqlite3
 import sys
 import threading
@@ -290,3 +292,24 @@ def test_an_error_keeps_the_words_that_say_what_is_wrong(database, make):
     for params in ({"v": prose}, {"v": 5}):
         wrong = {"statement": "INSERT INTO item (id, nothing) VALUES (60, :v)", "params": params}
         assert "nothing" in str(refused(make(database[0], allow_writes=True), "sql.execute", wrong))
+
+
+def test_a_frozen_worker_holds_its_locks_no_longer_than_a_call(database, make):
+    """Its transaction is open, and it asks for nothing more: the server ends it."""
+    url, engine = database
+    if engine.dialect.name == "sqlite":
+        pytest.skip("its locks are the process's")
+    connector = make(url).connector("sql")
+
+    async def frozen():
+        with contextlib.suppress(Exception):  # as the connection is gone
+            async with connector._database.session(writes=True, seconds=4) as session:
+                await session.run(touch, 1)
+                await asyncio.to_thread(execute, engine, "UPDATE item SET price = 9 WHERE id = 1")
+                await session.commit()
+        await connector.close()
+
+    asyncio.run(frozen())
+    with engine.connect() as connection:
+        price = connection.exec_driver_sql("SELECT price FROM item WHERE id = 1").scalar_one()
+    assert float(price) == 9

@@ -188,8 +188,9 @@ class SqlConnector(Connector):
         """
         Yield the rows of a query one by one, of any number; for Python.
 
-        They are fetched in batches from the server, each within `timeout_seconds`. Close the
-        generator, or read to its end: it holds a connection.
+        They are fetched in batches from the server, each within `timeout_seconds`. What you do
+        between two batches takes no longer, either: else the server ends the transaction. Close
+        the generator, or read to its end: it holds a connection.
         """
         statement, values = Statement(query, self._database.dialect, allowed=READS), params or {}
         seconds = self._settings.timeout_seconds

@@ -130,7 +130,11 @@ def _authorize(what: int, first: str | None, second: str | None, *_: str | None)
 
 
 def begin(connection: sa.Connection, *, writes: bool, seconds: float) -> None:
-    """Begin a transaction that the database keeps from writing, unless it *writes*, and bounds."""
+    """
+    Begin a transaction that the database keeps from writing, unless it *writes*, and bounds.
+
+    It ends a statement after *seconds*, and a transaction of a process that is frozen or gone.
+    """
     if "checked" not in connection.info:
         _check(connection)
         connection.info["checked"] = True
@@ -143,12 +147,14 @@ def begin(connection: sa.Connection, *, writes: bool, seconds: float) -> None:
         run(f"SET TRANSACTION {mode}")
         run(
             f"SELECT set_config('statement_timeout', '{milliseconds}', true),"
+            f" set_config('idle_in_transaction_session_timeout', '{milliseconds}', true),"
             " set_config('standard_conforming_strings', 'on', true)"
         )
     else:
         bound = f"max_execution_time = {milliseconds}"
         if getattr(connection.dialect, "is_mariadb", False):
-            bound = f"max_statement_time = {seconds:.3f}"
+            idle = math.ceil(seconds)
+            bound = f"max_statement_time = {seconds:.3f}, SESSION idle_transaction_timeout = {idle}"
         run(f"{connection.info['settings']}, SESSION {bound}")
         run(f"START TRANSACTION READ {'WRITE' if writes else 'ONLY'}")
 

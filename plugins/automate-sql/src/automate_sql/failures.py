@@ -27,6 +27,7 @@ _STATES: dict[str, ErrorCodes] = {
     "23505": ErrorCodes.ALREADY_EXISTS,
     "23": ErrorCodes.FAILED_PRECONDITION,
     "25006": ErrorCodes.PERMISSION_DENIED,
+    "25P03": ErrorCodes.DEADLINE_EXCEEDED,
     "28": ErrorCodes.UNAUTHENTICATED,
     "3D": ErrorCodes.NOT_FOUND,
     "40003": ErrorCodes.UNAVAILABLE,
