@@ -985,3 +985,73 @@ def test_the_links_of_a_chain_draw_anew(storage: MemoryStorage) -> None:
     kernel.run_until_idle()
     outputs = [each.output for each in kernel.executions.find() if each.output]
     assert len(outputs) == 2 == len({*outputs})
+
+
+# -- what a replay sees ----------------------------------------------------------------------------
+
+STRANGE = ["a\0b", "half \ud83d", "\udc80", "x" * 20_000]
+
+
+@pytest.mark.parametrize("text", STRANGE)
+@pytest.mark.parametrize("how", ["step", "child"])
+def test_a_replay_sees_the_error_that_the_first_run_saw(
+    storage: MemoryStorage, text: str, how: str
+) -> None:
+    """What no database takes, or not all of, was there once and gone after a pause."""
+    seen: list[tuple[str, ...]] = []
+
+    def fail() -> None:
+        raise AutomateError(ErrorCodes.INVALID_ARGUMENT, text)
+
+    async def child(ctx: WorkflowContext) -> None:
+        await ctx.step(fail)
+
+    async def flow(ctx: WorkflowContext) -> None:
+        try:
+            await (ctx.step(fail) if how == "step" else ctx.child(child))
+        except StepFailedError as error:
+            seen.append((str(error), error.message, str(error.code), str(error.group)))
+        await ctx.wait_for(signal="go")
+        if how == "step":
+            await ctx.step(fail)
+
+    kernel = deployed(storage, flow)
+    kernel.workflow(child)
+    execution_id = kernel.start("flow")
+    kernel.run_until_idle()
+    kernel.signal(execution_id, "go")
+    kernel.run_until_idle()
+    assert len(seen) > 1 and len({*seen}) == 1
+    if how == "step":
+        execution = kernel.run("child")
+        found = kernel.executions.get(execution.id)
+        assert found is not None and found.error == execution.error
+        assert [run.error for run in found.steps] == [run.error for run in execution.steps]
+
+
+async def three_waits(ctx: WorkflowContext) -> list[Any]:
+    async def later() -> Any:
+        await ctx.wait_for(signal="ready")
+        return await ctx.wait_for("paid")
+
+    found = await ctx.gather(later(), ctx.wait_for("paid", name="x"), ctx.wait_for("paid"))
+    return [event.payload for event in found]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_waits_side_by_side_take_events_in_the_order_in_which_they_are_written(
+    storage: MemoryStorage, together: bool
+) -> None:
+    """They took them by the hashes of their keys: another order in each execution."""
+    kernel = deployed(storage, three_waits)
+    ids = [kernel.start("flow") for _ in range(12)]
+    kernel.run_until_idle()
+    for execution_id in ids:
+        kernel.signal(execution_id, "ready")
+    kernel.run_until_idle()
+    for number in range(3):
+        kernel.emit("paid", number)
+        if not together:
+            kernel.run_until_idle()
+    kernel.run_until_idle()
+    assert [kernel.executions.output(each) for each in ids] == [[0, 1, 2]] * 12

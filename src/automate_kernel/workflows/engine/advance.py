@@ -18,6 +18,7 @@ from automate_kernel.operations.outputs import stored_output
 from automate_kernel.outbox.item import MAX_DELAY_SECONDS
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.values import storable
 from automate_kernel.workflows.definition.blocks import (
     block_of,
     elements_begun,
@@ -33,6 +34,7 @@ from automate_kernel.workflows.engine.agenda import NO_AGENDA, Agenda, BlockScop
 from automate_kernel.workflows.engine.continuations import Successor
 from automate_kernel.workflows.engine.large_outputs import NOT_HERE
 from automate_kernel.workflows.engine.phases import (
+    CANCEL,
     NOTHING,
     SUCCESS,
     compensations,
@@ -127,36 +129,35 @@ class _Flow:
         elements = self._elements[step.id] if run.position >= 0 else None
         if elements is not None:
             elements.running -= 1
-        if outcome.error is None:
+        error = outcome.error
+        if error is None:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
             run.output_ref = outcome.ref
             if outcome.encoded is not None:
                 self._draft.keep_output(run.key, outcome.encoded)
             if elements is not None:
                 elements.unfinished -= 1
-        elif self._retries(step, run, outcome.error):
-            self._retry(step, run, outcome.error)
+            return
+        if has_attempts(step, run, error):
+            over = self._why_over(step)
+            if over is None:
+                self._retry(step, run, error)
+                return
+            error = not_retried(error, over)
+        self._end_run(run, StepStatus.FAILED, error=error)
+        if elements is not None:
+            elements.note_failed(run)
         else:
-            self._end_run(run, StepStatus.FAILED, error=outcome.error)
-            if elements is not None:
-                elements.note_failed(run)
-            else:
-                self._step_failed(step, outcome.error)
+            self._step_failed(step, error)
 
-    def _retries(self, step: Step, run: StepRun, error: AutomateError) -> bool:
-        # Without an action or a sub-workflow there is nothing to try again.
-        able = step.action is not None or step.workflow is not None
-        if not able or run.attempts >= step.retry.attempts or self._failing_elsewhere(step):
-            return False
-        if self._ended(step.id):  # another element has failed the step meanwhile
-            return False
-        if self._stopped(self._scope_of(step.id)):
-            return False
-        return step.retry.allows(error.code, retryable=error.retryable)
-
-    def _failing_elsewhere(self, step: Step) -> bool:
-        """Return True if the workflow has failed by now, so that a retry would be for nothing."""
-        return self._ending is not SUCCESS and plain_id(step.id) not in self._program.recovery
+    def _why_over(self, step: Step) -> str | None:
+        """Return the reason why *step*, which has failed, is not tried again; None if it is."""
+        if self._ending is not SUCCESS and plain_id(step.id) not in self._program.recovery:
+            return WAS_CANCELLED if self._ending is CANCEL else HAD_FAILED
+        # Another element has failed the step meanwhile, or a step beside it the block around.
+        if self._ended(step.id) or self._stopped(self._scope_of(step.id)):
+            return "another one beside it had failed"
+        return None
 
     def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
         self._close(run, abandon=False)
@@ -210,7 +211,8 @@ class _Flow:
     def fail(self, error: AutomateError) -> None:
         """Let the workflow fail: nothing new begins but what cleans up."""
         if ending_of(self._execution) is SUCCESS:
-            self._execution.error_code, self._execution.error = str(error.code), str(error)
+            self._execution.error_code = str(error.code)
+            self._execution.error = storable(str(error))
             self._execution.error_group = group_of(error)
             self._draft.turn.failed = error
 
@@ -957,6 +959,26 @@ def elements_completed(runs: Iterable[StepRun]) -> dict[str, int]:
         if run.position >= found.get(run.step_id, 0) and run.status is StepStatus.COMPLETED:
             found[run.step_id] = run.position + 1
     return found
+
+
+HAD_FAILED = "the workflow had failed"
+WAS_CANCELLED = "the execution was cancelled"
+
+
+def has_attempts(step: Step, run: StepRun, error: AutomateError) -> bool:
+    """Return True if *step* has attempts left for this *error*."""
+    # Without an action or a sub-workflow there is nothing to try again.
+    able = step.action is not None or step.workflow is not None
+    if not able or run.attempts >= step.retry.attempts:
+        return False
+    return step.retry.allows(error.code, retryable=error.retryable)
+
+
+def not_retried(error: AutomateError, reason: str) -> AutomateError:
+    """Return *error* as that of a step which has attempts left, and doesn't get them."""
+    last = within(error, f"{error}; it was not tried again, since {reason}")
+    last.trace = error.trace
+    return last
 
 
 def within(error: AutomateError, text: str) -> AutomateError:

@@ -33,6 +33,7 @@ from automate_kernel.outbox.item import MAX_DELAY_SECONDS
 from automate_kernel.secrets.handles import masked
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of, log_error
+from automate_kernel.storage.values import storable
 from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.code.calls import (
     ContinuedAsNewError,
@@ -48,7 +49,13 @@ from automate_kernel.workflows.code.workflow import WorkflowFunction
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.definition.waits import SleepUntil
 from automate_kernel.workflows.engine.activation import Activation, Turns, turns_of
-from automate_kernel.workflows.engine.advance import within
+from automate_kernel.workflows.engine.advance import (
+    HAD_FAILED,
+    WAS_CANCELLED,
+    has_attempts,
+    not_retried,
+    within,
+)
 from automate_kernel.workflows.engine.agenda import Waits
 from automate_kernel.workflows.engine.children import BegunChild
 from automate_kernel.workflows.engine.phases import note_not_undone
@@ -598,22 +605,24 @@ class _Driver:
                 encoded = stored_output(run.output, f"output of step {run.step_id!r}")
             if encoded is not None:
                 self._draft.keep_output(run.key, encoded)
-        elif self._retries(step, run, one, error):
-            self._retry(step, run, error)
-            return
         else:
+            if one is not None and has_attempts(step, run, error):
+                over = self._why_over(one)
+                if over is None:
+                    self._retry(step, run, error)
+                    return
+                error = not_retried(error, over)
             self._end_run(run, StepStatus.FAILED, error=error)
         if one is not None and self._changed is None:
             self._deliver(one)
 
-    def _retries(self, step: Step, run: StepRun, one: _Open | None, error: AutomateError) -> bool:
-        able = step.action is not None or step.workflow is not None
-        if not able or one is None or run.attempts >= step.retry.attempts:
-            return False
-        over = self._changed is not None and not self._hands_on
-        if over or (self._is_held and not one.request.recovers):
-            return False
-        return step.retry.allows(error.code, retryable=error.retryable)
+    def _why_over(self, one: _Open) -> str | None:
+        """Return the reason why a call that has failed is not tried again; None if it is."""
+        if self._changed is not None and not self._hands_on:
+            return HAD_FAILED
+        if not self._is_held or one.request.recovers:
+            return None
+        return WAS_CANCELLED if self._cancelling else HAD_FAILED
 
     @property
     def _is_held(self) -> bool:
@@ -755,9 +764,11 @@ class _Driver:
         """End the waits for which something has come, and those whose time is over."""
         looked, self._to_answer = dict.fromkeys(self._to_answer), []
         # Whatever comes in the same moment as the end of the time counts.
-        for key in (*dict.fromkeys((*self._inbox, *looked)), *due):
-            one = self._open.get(key)
-            if one is None or one.run.status is not StepStatus.WAITING:
+        found = dict.fromkeys((*self._inbox, *looked, *due))
+        waiting = [(key, one) for key in found if (one := self._open.get(key)) is not None]
+        # An event answers the first of them, as they are written.
+        for key, one in sorted(waiting, key=lambda each: each[1].place.path):
+            if one.run.status is not StepStatus.WAITING:
                 continue
             if self._is_held and not one.request.recovers:
                 continue  # it is cancelled with the others
@@ -920,7 +931,8 @@ class _Driver:
 
     def _fail(self, error: AutomateError) -> None:
         if self._execution.error_code is None:
-            self._execution.error_code, self._execution.error = str(error.code), str(error)
+            self._execution.error_code = str(error.code)
+            self._execution.error = storable(str(error))
             self._execution.error_group = group_of(error)
             self._draft.turn.failed = error
 

@@ -10,8 +10,9 @@ from automate_kernel.errors import AutomateError, UnknownHereError
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import EXPIRED, bounded_seconds
-from automate_kernel.secrets.tracebacks import group_of
+from automate_kernel.secrets.tracebacks import MAX_GROUP, group_of
 from automate_kernel.storage.codec import JsonText, with_sorted_keys
+from automate_kernel.storage.values import storable
 from automate_kernel.workflows.definition.blocks import plain_id, round_of
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.engine.agenda import Waits
@@ -276,8 +277,9 @@ class TurnDraft:
         self.save(run)
 
     def _note_error(self, run: StepRun, error: AutomateError) -> None:
-        run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
-        run.error_group = group_of(error)
+        # As the next worker will read it.
+        run.error_code, run.error, run.trace = str(error.code), storable(str(error)), error.trace
+        run.error_group = storable(group_of(error), MAX_GROUP)
         self.turn.failures.append(run.failed_attempt())
 
 
