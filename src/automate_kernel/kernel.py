@@ -643,10 +643,12 @@ class Kernel:
     @overload
     def start(
         self,
-        workflow: str | Callable[[Any], Any],
-        payload: Any = None,
+        workflow: Callable[[Any], Any],
+        payload: None = None,
         **options: Unpack[StartOptions],
     ) -> str: ...
+    @overload
+    def start(self, workflow: str, payload: Any = None, **options: Unpack[StartOptions]) -> str: ...
     def start(
         self,
         workflow: str | Callable[..., Any],
@@ -763,13 +765,16 @@ class Kernel:
         with self.storage.begin(atomic=False) as rows:
             return labelled_ids(rows, label, tenant_id=tenant_id, limit=limit)
 
-    def start_again(self, execution_id: str, *, transaction: Any = None) -> str:
+    def start_again(
+        self, execution_id: str, *, transaction: Any = None, tenant_id: str | None = None
+    ) -> str:
         """
         Begin another execution of the same workflow, as it is now, for the same event.
 
-        Returns the new id. Raises ``NOT_FOUND`` if the execution or its workflow is gone.
+        Returns the new id. Raises ``NOT_FOUND`` if the execution or its workflow is gone; with
+        *tenant_id* another tenant's execution is not there.
         """
-        first = self.executions.get(execution_id, large_outputs=False)
+        first = self.executions.get(execution_id, tenant_id=tenant_id, large_outputs=False)
         if first is None:
             raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
         again = replace(first.event, id=new_id())
@@ -1179,8 +1184,10 @@ class Kernel:
     ) -> Execution: ...
     @overload
     def run(
-        self, workflow: str | Callable[[Any], Any], payload: Any = None, *, patience: float = 3600.0
+        self, workflow: Callable[[Any], Any], payload: None = None, *, patience: float = 3600.0
     ) -> Execution: ...
+    @overload
+    def run(self, workflow: str, payload: Any = None, *, patience: float = 3600.0) -> Execution: ...
     def run(
         self,
         workflow: str | Callable[..., Any],

@@ -74,6 +74,16 @@ async def fulfil(ctx: WorkflowContext, order: Order) -> str:
         await ctx.gather(ctx.step(price, order), ctx.step(send, order)), tuple[float, bytes]
     )
     assert_type(await ctx.gather(*[ctx.step(price, order)]), tuple[float, ...])
+    one, two, three = ctx.step(price, order), ctx.step(send, order), ctx.step(sell, order)
+    four, five, six = ctx.step(ship), ctx.sleep(1), ctx.wait_for("paid")
+    assert_type(
+        await ctx.gather(one, two, three, four, five),
+        tuple[float, bytes, int, str, None],
+    )
+    assert_type(
+        await ctx.gather(one, two, three, four, five, six, ctx.child(alone), ctx.child(either)),
+        tuple[float, bytes, int, str, None, Event, None, int],
+    )
     assert_type(await ctx.wait_for("paid", timeout="2d"), Event)
     assert_type(await ctx.wait_for("paid", timeout="2d", on_timeout="continue"), Event | None)
     assert_type(await ctx.child(fulfil, order), str)
@@ -84,6 +94,9 @@ async def fulfil(ctx: WorkflowContext, order: Order) -> str:
     assert_type(await ctx.child(plainly, order, retry=3, timeout="5s"), int)
     assert_type(await ctx.child("named", {"id": 1}, name="it"), Any)
     assert_type(await ctx.child(alone), None)
+    await ctx.child(alone, 5)  # type: ignore[arg-type]
+    await ctx.start(alone, 5)  # type: ignore[arg-type]
+    assert_type(await ctx.start(alone), str)
     assert_type(await ctx.child(either), int)
     assert_type(await ctx.child(either, order), int)
     assert_type(await ctx.start("named", 3, name="it"), str)
@@ -103,7 +116,15 @@ def plainly(ctx: SyncWorkflowContext, order: Order) -> int:
     assert_type(ctx.step(sell, order), int)
     assert_type(ctx.gather(ctx.later(sell, order), ctx.later(ship)), tuple[int, str])
     assert_type(ctx.gather(ctx.later(price, order), ctx.later(send, order)), tuple[float, bytes])
+    one, two, three = ctx.later(price, order), ctx.later(send, order), ctx.later(sell, order)
+    four, five, six = ctx.later(ship), ctx.later(price, order), ctx.later(send, order)
+    assert_type(
+        ctx.gather(one, two, three, four, five, six),
+        tuple[float, bytes, int, str, float, bytes],
+    )
     assert_type(ctx.wait_for("paid"), Event)
+    ctx.child(alone, 5)  # type: ignore[arg-type]
+    ctx.start(alone, 5)  # type: ignore[arg-type]
     assert_type(ctx.child(fulfil, order), str)
     assert_type(ctx.child(either), int)
     ctx.child(fulfil, 3)  # type: ignore[arg-type]
@@ -131,6 +152,8 @@ assert_type(kernel.run("named", {"any": "payload"}), Execution)
 assert_type(kernel.start(fulfil, Order(), priority=1, labels={"order": 7}), str)
 assert_type(kernel.start(alone, delay=5), str)
 assert_type(kernel.start("named"), str)
+kernel.run(alone, 5)  # type: ignore[arg-type]
+kernel.start(alone, 5)  # type: ignore[arg-type]
 kernel.run(fulfil, "no order")  # type: ignore[arg-type]
 kernel.run(fulfil)  # type: ignore[arg-type]
 kernel.start(fulfil, "no order")  # type: ignore[arg-type]
@@ -163,6 +186,10 @@ Step(id="one", action="shop.pay", timeout=[30])  # type: ignore[arg-type]
 
 with WorkflowTest(kernel) as test:
     assert_type(test.run(fulfil, Order()), Execution)
+    assert_type(test.run(alone), Execution)
+    test.run(alone, 5)  # type: ignore[arg-type]
+    test.start(alone, 5)  # type: ignore[arg-type]
+    test.start(fulfil, "no order", tenant_id="acme")  # type: ignore[arg-type]
     assert_type(test.finish(test.start(alone)), Execution)
     assert_type(test.finish(test.start("named", 3).id), Execution)
 

@@ -1,5 +1,7 @@
 """One tenant's keys never meet another's."""
 
+import inspect
+
 import pytest
 from automate_kernel import Call, Kernel
 from automate_kernel.errors import AutomateError
@@ -93,3 +95,53 @@ def test_an_outbox_in_another_storage_is_refused():
     assert Kernel(outbox=store, discover=False).storage is store.storage
     with pytest.raises(AutomateError, match="another storage"):
         Kernel(MemoryStorage(), outbox=store, discover=False)
+
+
+# A worker, or a caller that has looked itself, asks for these.
+INTERNAL = {"live", "cancel_children", "executing_here", "fire"}
+
+
+@pytest.mark.parametrize("part", ["kernel", "executions", "approvals", "schedules"])
+def test_what_takes_an_id_takes_a_tenant(part):
+    """An application passes the id that a user gives: another tenant's is to be not there."""
+    kernel = Kernel(discover=False)
+    owner = kernel if part == "kernel" else getattr(kernel, part)
+    for name, method in inspect.getmembers(owner, inspect.ismethod):
+        named = inspect.signature(method).parameters
+        about = {"execution_id"} if part != "schedules" else {"workflow"}
+        if name.startswith("_") or name in INTERNAL or not about & {*named}:
+            continue
+        assert "tenant_id" in named, f"{part}.{name} takes no tenant_id"
+        assert named["tenant_id"].kind is inspect.Parameter.KEYWORD_ONLY or part == "schedules"
+
+
+def test_another_tenants_execution_is_not_there():
+    """Whatever is asked of it; its own tenant, and who asks without one, find it."""
+    kernel = Kernel(discover=False)
+    kernel.action("shop.fail")(lambda: 1 / 0)
+    steps = [
+        {"id": "fail", "action": "shop.fail", "on_failure": "continue"},
+        {"id": "wait", "wait_for": {"signal": "go"}},
+    ]
+    cleaning = [{"id": "last", "wait_for": {"signal": "never"}}]
+    kernel.add_workflow(
+        {"name": "w", "trigger": {"type": "manual"}, "steps": steps, "finally": cleaning}
+    )
+    execution_id = kernel.start("w", tenant_id="acme")
+    kernel.run_until_idle()
+    executions = kernel.executions
+    readers = (executions.waits, executions.attempts, executions.failed_attempts)
+    for read in readers:
+        assert read(execution_id) == read(execution_id, tenant_id="acme") != []
+        assert read(execution_id, tenant_id="globex") == []
+        assert read("no id", tenant_id="acme") == []
+    assert executions.cancel(execution_id)
+    assert executions.is_cancelling(execution_id)
+    assert executions.is_cancelling(execution_id, tenant_id="acme")
+    assert not executions.is_cancelling(execution_id, tenant_id="globex")
+    with pytest.raises(AutomateError, match="there is no execution") as caught:
+        kernel.start_again(execution_id, tenant_id="globex")
+    assert caught.value.code == "NOT_FOUND"
+    assert len(executions.find()) == 1
+    again = executions.get(kernel.start_again(execution_id, tenant_id="acme"))
+    assert again.tenant_id == "acme"

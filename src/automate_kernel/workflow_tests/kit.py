@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, overload
 
 from automate_kernel.durations import format_duration, parse_duration
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
@@ -15,6 +15,11 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.operations.replacement import ReplacedCall, Replacement
 from automate_kernel.operations.spec import step_operation
 from automate_kernel.workflows.execution import Event, Execution
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+P = TypeVar("P")
 
 # A year and some: what waits for longer waits for something else than time.
 _LONGEST_SECONDS = 400 * 86_400.0
@@ -28,6 +33,11 @@ class MovableClock(Protocol):
 
     def advance(self, seconds: float, /) -> Any:
         """Move on by *seconds*."""
+
+
+class _StartOptions(TypedDict, total=False):
+    event: Event | None
+    tenant_id: str | None
 
 
 class WorkflowTest:
@@ -123,6 +133,21 @@ class WorkflowTest:
 
     # -- executions --------------------------------------------------------------------------
 
+    @overload
+    def run(
+        self, workflow: Callable[[Any, P], Any], payload: P, **options: Unpack[_StartOptions]
+    ) -> Execution: ...
+    @overload
+    def run(
+        self,
+        workflow: Callable[[Any], Any],
+        payload: None = None,
+        **options: Unpack[_StartOptions],
+    ) -> Execution: ...
+    @overload
+    def run(
+        self, workflow: str, payload: Any = None, **options: Unpack[_StartOptions]
+    ) -> Execution: ...
     def run(
         self, workflow: str | Callable[..., Any], payload: Any = None, **options: Any
     ) -> Execution:
@@ -134,6 +159,21 @@ class WorkflowTest:
         """
         return self.finish(self.start(workflow, payload, **options))
 
+    @overload
+    def start(
+        self, workflow: Callable[[Any, P], Any], payload: P, **options: Unpack[_StartOptions]
+    ) -> Execution: ...
+    @overload
+    def start(
+        self,
+        workflow: Callable[[Any], Any],
+        payload: None = None,
+        **options: Unpack[_StartOptions],
+    ) -> Execution: ...
+    @overload
+    def start(
+        self, workflow: str, payload: Any = None, **options: Unpack[_StartOptions]
+    ) -> Execution: ...
     def start(
         self,
         workflow: str | Callable[..., Any],

@@ -58,6 +58,10 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+T6 = TypeVar("T6")
+T7 = TypeVar("T7")
+T8 = TypeVar("T8")
 
 
 class ChildOptions(TypedDict, total=False):
@@ -331,6 +335,52 @@ class WorkflowContext(BaseWorkflowContext):
         self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], four: Awaitable[T4], /
     ) -> Awaitable[tuple[T1, T2, T3, T4]]: ...
     @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        five: Awaitable[T5],
+        /,
+    ) -> Awaitable[tuple[T1, T2, T3, T4, T5]]: ...
+    @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        five: Awaitable[T5],
+        six: Awaitable[T6],
+        /,
+    ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6]]: ...
+    @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        five: Awaitable[T5],
+        six: Awaitable[T6],
+        seven: Awaitable[T7],
+        /,
+    ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6, T7]]: ...
+    @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        five: Awaitable[T5],
+        six: Awaitable[T6],
+        seven: Awaitable[T7],
+        eight: Awaitable[T8],
+        /,
+    ) -> Awaitable[tuple[T1, T2, T3, T4, T5, T6, T7, T8]]: ...
+    @overload
     def gather(self, *awaitables: Awaitable[T]) -> Awaitable[tuple[T, ...]]: ...
     def gather(self, *awaitables: Awaitable[Any]) -> Any:
         """
@@ -431,7 +481,7 @@ class WorkflowContext(BaseWorkflowContext):
     def child(
         self,
         workflow: Callable[[Any], Awaitable[T]],
-        payload: Any = None,
+        payload: None = None,
         **options: Unpack[ChildOptions],
     ) -> Awaitable[T]: ...
     @overload
@@ -445,7 +495,7 @@ class WorkflowContext(BaseWorkflowContext):
     def child(
         self,
         workflow: Callable[[Any], T],
-        payload: Any = None,
+        payload: None = None,
         **options: Unpack[ChildOptions],
     ) -> Awaitable[T]: ...
     @overload
@@ -478,11 +528,11 @@ class WorkflowContext(BaseWorkflowContext):
     ) -> Awaitable[str]: ...
     @overload
     def start(
-        self,
-        workflow: str | Callable[[Any], Any],
-        payload: Any = None,
-        *,
-        name: str | None = None,
+        self, workflow: Callable[[Any], Any], payload: None = None, *, name: str | None = None
+    ) -> Awaitable[str]: ...
+    @overload
+    def start(
+        self, workflow: str, payload: Any = None, *, name: str | None = None
     ) -> Awaitable[str]: ...
     def start(
         self,
@@ -614,6 +664,56 @@ class SyncWorkflowContext(BaseWorkflowContext):
         self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], /
     ) -> tuple[T1, T2, T3]: ...
     @overload
+    def gather(
+        self, one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], four: Awaitable[T4], /
+    ) -> tuple[T1, T2, T3, T4]: ...
+    @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        five: Awaitable[T5],
+        /,
+    ) -> tuple[T1, T2, T3, T4, T5]: ...
+    @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        five: Awaitable[T5],
+        six: Awaitable[T6],
+        /,
+    ) -> tuple[T1, T2, T3, T4, T5, T6]: ...
+    @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        five: Awaitable[T5],
+        six: Awaitable[T6],
+        seven: Awaitable[T7],
+        /,
+    ) -> tuple[T1, T2, T3, T4, T5, T6, T7]: ...
+    @overload
+    def gather(
+        self,
+        one: Awaitable[T1],
+        two: Awaitable[T2],
+        three: Awaitable[T3],
+        four: Awaitable[T4],
+        five: Awaitable[T5],
+        six: Awaitable[T6],
+        seven: Awaitable[T7],
+        eight: Awaitable[T8],
+        /,
+    ) -> tuple[T1, T2, T3, T4, T5, T6, T7, T8]: ...
+    @overload
     def gather(self, *steps: Awaitable[T]) -> tuple[T, ...]: ...
     def gather(self, *steps: Awaitable[Any]) -> Any:
         """Run steps from `later` side by side, and return their results in order."""
@@ -710,7 +810,7 @@ class SyncWorkflowContext(BaseWorkflowContext):
     def child(
         self,
         workflow: Callable[[Any], Awaitable[T]],
-        payload: Any = None,
+        payload: None = None,
         **options: Unpack[ChildOptions],
     ) -> T: ...
     @overload
@@ -724,7 +824,7 @@ class SyncWorkflowContext(BaseWorkflowContext):
     def child(
         self,
         workflow: Callable[[Any], T],
-        payload: Any = None,
+        payload: None = None,
         **options: Unpack[ChildOptions],
     ) -> T: ...
     @overload
@@ -759,12 +859,10 @@ class SyncWorkflowContext(BaseWorkflowContext):
     ) -> str: ...
     @overload
     def start(
-        self,
-        workflow: str | Callable[[Any], Any],
-        payload: Any = None,
-        *,
-        name: str | None = None,
+        self, workflow: Callable[[Any], Any], payload: None = None, *, name: str | None = None
     ) -> str: ...
+    @overload
+    def start(self, workflow: str, payload: Any = None, *, name: str | None = None) -> str: ...
     def start(
         self,
         workflow: str | Callable[..., Any],

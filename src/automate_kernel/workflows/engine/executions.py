@@ -135,6 +135,12 @@ def _this(execution_id: str, tenant_id: str | None = None) -> list[Where]:
     return [Where("id", "eq", _id_of(execution_id)), *_equal(tenant_id=tenant_id)]
 
 
+def _hides(rows: Rows, execution_id: str, tenant_id: str | None) -> bool:
+    """Return True if for *tenant_id*, if that is given, the execution is not there."""
+    its = _this(execution_id, tenant_id)
+    return tenant_id is not None and not rows.select(EXECUTION, its, columns=("id",))
+
+
 def _newest(rows: Rows, where: list[Where], limit: int) -> list[Execution]:
     found = rows.select(EXECUTION, where, order_by=("-created_at", "-id"), limit=limit)
     runs = step_runs(rows, [row["id"] for row in found])
@@ -238,15 +244,21 @@ class ExecutionStore:
         with self.storage.begin(atomic=False) as rows:
             return stored_workflow(rows, definition_id)
 
-    def is_cancelling(self, execution_id: str) -> bool:
-        """Return True if an execution is CANCELLING."""
-        where = [*_this(execution_id), Where("status", "eq", "CANCELLING")]
+    def is_cancelling(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
+        """Return True if an execution is CANCELLING; with *tenant_id* none of another tenant's."""
+        where = [*_this(execution_id, tenant_id), Where("status", "eq", "CANCELLING")]
         with self.storage.begin(atomic=False) as rows:
             return bool(rows.select(EXECUTION, where, columns=("id",)))
 
-    def waits(self, execution_id: str) -> list[WaitingFor]:
-        """List what steps of an execution wait for, beside a time; the longest waits come first."""
+    def waits(self, execution_id: str, *, tenant_id: str | None = None) -> list[WaitingFor]:
+        """
+        List what steps of an execution wait for, beside a time; the longest waits come first.
+
+        With *tenant_id* another tenant's execution is not there.
+        """
         with self.storage.begin(atomic=False) as rows:
+            if _hides(rows, execution_id, tenant_id):
+                return []
             return self.signals.waiting(rows, _id_of(execution_id))
 
     def standstills(self) -> list[Standstill]:
@@ -346,23 +358,31 @@ class ExecutionStore:
             )
             return _newest(rows, [*where, Where("id", "in", [each.id for each in known])], limit)
 
-    def failed_attempts(self, execution_id: str) -> list[FailedAttempt]:
+    def failed_attempts(
+        self, execution_id: str, *, tenant_id: str | None = None
+    ) -> list[FailedAttempt]:
         """
         List the errors of all attempts of an execution's steps, the earliest first.
 
-        Those before it was resumed count too. The first is kept, and the latest 199.
+        Those before it was resumed count too. The first is kept, and the latest 199. With
+        *tenant_id* another tenant's execution is not there.
         """
         with self.storage.begin(atomic=False) as rows:
+            if _hides(rows, execution_id, tenant_id):
+                return []
             return failed_attempts(rows, _id_of(execution_id))
 
-    def attempts(self, execution_id: str) -> list[StepAttempt]:
+    def attempts(self, execution_id: str, *, tenant_id: str | None = None) -> list[StepAttempt]:
         """
         List all attempts of an execution's steps, the earliest first, with times and workers.
 
-        Of those that failed, as many as `failed_attempts` has.
+        Of those that failed, as many as `failed_attempts` has. With *tenant_id* another tenant's
+        execution is not there.
         """
         execution_id = _id_of(execution_id)
         with self.storage.begin(atomic=False) as rows:
+            if _hides(rows, execution_id, tenant_id):
+                return []
             runs = step_runs(rows, [execution_id]).get(execution_id, ())
             return step_attempts(runs, failed_attempts(rows, execution_id))
 
