@@ -191,6 +191,7 @@ def list_groups(out: Output, groups: Iterable[ErrorGroup], of: str) -> None:
         of: "kind",
         "GROUP": lambda each: each.group or "-",
         "CODE": "error_code",
+        "SINCE": lambda each: ago(each.first_at),
         "LATEST": lambda each: ago(each.latest_at),
         "ERROR": lambda each: brief(each.error, 50),
     }

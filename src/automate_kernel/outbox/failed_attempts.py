@@ -55,8 +55,8 @@ class ErrorGroup:
     Failed items of one *kind*, or executions of one workflow, whose errors have a place in common.
 
     *group* names it (``KeyError in shop.actions.charge``; empty for what failed before groups were
-    kept), *count* is their number. Of the newest, *latest_id* is the id, *latest_at* the time of
-    its failure, and *error* its text.
+    kept), *count* is their number, and *first_at* the time when the oldest failed. Of the newest,
+    *latest_id* is the id, *latest_at* the time of its failure, and *error* its text.
     """
 
     kind: str
@@ -66,6 +66,7 @@ class ErrorGroup:
     latest_id: str
     latest_at: datetime | None
     error: str
+    first_at: datetime | None = None
 
 
 def seconds_between(start: datetime | None, end: datetime | None) -> float | None:
@@ -142,6 +143,8 @@ def error_groups(
         its = [*where, *(Where(name, "eq", of[name]) for name in (kind, group, code))]
         read = ("id", "completed_at", error)
         latest = rows.select(table, its, order_by=(newest,), limit=1, columns=read)
+        oldest = newest.removeprefix("-")
+        first = rows.select(table, its, order_by=(oldest,), limit=1, columns=("completed_at",))
         row: Row = latest[0] if latest else dict.fromkeys(read)
         groups.append(
             ErrorGroup(
@@ -152,6 +155,7 @@ def error_groups(
                 latest_id=row["id"] or "",
                 latest_at=row["completed_at"],
                 error=row[error] or "",
+                first_at=first[0]["completed_at"] if first else None,
             )
         )
     return groups

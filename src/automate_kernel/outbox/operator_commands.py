@@ -63,7 +63,7 @@ class BulkAction:
     changed. *delay* is for ``reschedule``: seconds from now. *per_second* is for ``requeue``: so
     many become due in a second.
 
-    All fields are JSON, if *matching* holds no datetimes: so it can be kept and gone on with.
+    All fields are JSON, if the times in *matching* are text: so it can be kept and gone on with.
     """
 
     command: str

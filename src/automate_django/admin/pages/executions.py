@@ -24,7 +24,7 @@ from automate_django.admin.pages.display import (
     shown_step_attempts,
     shown_text,
 )
-from automate_django.admin.pages.list_query import ExecutionQuery
+from automate_django.admin.pages.list_query import ExecutionQuery, spans
 from automate_django.admin.pages.step_tracks import SCALE, StepTrack, TimelineDrawing
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
@@ -193,7 +193,7 @@ class WorkflowExecutionAdmin(PageAdmin):
             reach=reach,
             unknown_id=request.GET.get("id", ""),
             tabs_of_statuses=query.tabs(),
-            times=query.times(),
+            times=spans(query.since),
             names=workflow_names(reach),
             first_page="after" not in request.GET,
             may_resume=query.resumable and self.has_change_permission(request),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -33,6 +33,19 @@ _BETWEEN_LABELS = re.compile(r",\s*(?=[A-Za-z0-9][A-Za-z0-9_.-]{0,63}=)")
 def _given(**texts: str) -> dict[str, Any]:
     """Return those of *texts* that are not empty."""
     return {name: text for name, text in texts.items() if text}
+
+
+def _of_a_known_time(texts: dict[str, str]) -> dict[str, str]:
+    return texts if texts["since"] in _TIMES else {**texts, "since": ""}
+
+
+def _time_of(since: str) -> datetime:
+    return timezone.now() - _TIMES[since][1]
+
+
+def spans(chosen: str) -> list[tuple[str, str, bool]]:
+    """Return the spans of time to choose from: value, label, whether it is *chosen*."""
+    return [(name, label, name == chosen) for name, (label, _) in _TIMES.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +160,7 @@ class ItemQuery(ListQuery):
     code: str = ""
     group: str = ""
     label: str = ""
+    since: str = ""
     tenant: str = ""
 
     @classmethod
@@ -156,7 +170,7 @@ class ItemQuery(ListQuery):
         if found["slice"] not in LISTS:
             # Who looks for a label looks for whatever has it.
             found["slice"] = "all" if found["label"] else "failed"
-        return cls(**found)
+        return cls(**_of_a_known_time(found))
 
     @property
     def list(self) -> ItemList:
@@ -173,6 +187,9 @@ class ItemQuery(ListQuery):
         own = _given(kind=self.kind, error_code=self.code, error_group=self.group, label=self.label)
         if self.code == NO_CODE:
             own["error_code"] = ""
+        if self.since:
+            # As text, which a bulk action takes along.
+            own["created_after"] = _time_of(self.since).isoformat()
         return {**self.list.matching, **own, **reach.conditions(self.tenant)}
 
     @property
@@ -181,7 +198,8 @@ class ItemQuery(ListQuery):
         said = "items" if self.slice == "all" else f"{self.list.label.lower()} items"
         code = self.said(code="with") if self.code != NO_CODE else " without an error code"
         more = self.said(group="of", label="labelled", tenant="of tenant")
-        return f"{said}{self.said(kind='of')}{code}{more}"
+        time = f" accepted in {_TIMES[self.since][0]}" if self.since else ""
+        return f"{said}{self.said(kind='of')}{code}{more}{time}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +219,7 @@ class ExecutionQuery(ListQuery):
         found = cls.texts(data, reach)
         if found["status"] not in {status.value for status in ExecutionStatus}:
             found["status"] = ""
-        if found["since"] not in _TIMES:
-            found["since"] = ""
-        return cls(**found)
+        return cls(**_of_a_known_time(found))
 
     def matching(self, reach: Reach) -> dict[str, Any]:
         """Return the kernel's filter for these executions, as far as *reach* covers them."""
@@ -211,7 +227,7 @@ class ExecutionQuery(ListQuery):
         if self.label:
             found["labels"] = [text.strip() for text in _BETWEEN_LABELS.split(self.label)]
         if self.since:
-            found["created_after"] = timezone.now() - _TIMES[self.since][1]
+            found["created_after"] = _time_of(self.since)
         return {**found, **reach.conditions(self.tenant)}
 
     @property
@@ -235,7 +251,3 @@ class ExecutionQuery(ListQuery):
             Link(status.capitalize() or "All", self.url(status=status), status == self.status)
             for status in order
         ]
-
-    def times(self) -> list[tuple[str, str, bool]]:
-        """Return the spans of time to choose from: value, label, whether it is chosen."""
-        return [(name, label, name == self.since) for name, (label, _) in _TIMES.items()]

@@ -26,7 +26,7 @@ from automate_django.admin.pages.display import (
     shown_text,
 )
 from automate_django.admin.pages.kinds import KindPages
-from automate_django.admin.pages.list_query import LISTS, NO_CODE, ItemQuery
+from automate_django.admin.pages.list_query import LISTS, NO_CODE, ItemQuery, spans
 from automate_django.admin.pages.operations import OperationPages
 from automate_django.admin.pages.plugins import PluginPages
 from automate_django.admin.pages.workers import WorkerPages
@@ -144,6 +144,7 @@ class OutboxItemAdmin(PageAdmin):
             "outbox.html",
             "Outbox",
             query=query,
+            times=spans(query.since),
             found=found,
             lists=[
                 Link(one.label, query.url(slice=one.name), one is query.list)

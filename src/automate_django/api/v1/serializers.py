@@ -530,6 +530,7 @@ class ErrorGroupSerializer(Part):
     error_code = serializers.CharField()
     count = serializers.IntegerField()
     latest_id = serializers.CharField(help_text="The newest of them.")
+    first_at = Instant(allow_null=True, help_text="When the oldest of them failed.")
     latest_at = Instant(allow_null=True)
     error = ShownText(help_text="Of the newest.")
 

@@ -242,6 +242,8 @@ class FailuresContract(StoreHooks):
         found = [(each.kind, each.group, each.count) for each in groups]
         assert found == [("k", _CHARGE, 3), ("j", _SHIP, 1), ("k", _SHIP, 1)]
         assert (groups[0].latest_id, groups[0].error) == (latest, "charge 2")
+        assert groups[0].first_at is not None and groups[0].latest_at is not None
+        assert groups[0].first_at <= groups[0].latest_at
         assert [each.count for each in store.error_groups(kind="k", limit=1)] == [3]
         assert [each.kind for each in store.error_groups(tenant_id="t")] == ["j"]
 
