@@ -7,11 +7,12 @@ import re
 from urllib.parse import parse_qs, parse_qsl, quote, unquote
 
 import pytest
-from automate_http import HttpConnector
+from automate_http import HttpConnector, ServiceClient
 from recording_service import service  # noqa: F401 - a fixture
 
 from automate_kernel import Kernel
-from automate_kernel.testing import HostileValuesContract
+from automate_kernel.operations.context import Call, calling
+from automate_kernel.testing import HOSTILE_VALUES, HostileValuesContract
 
 TOLD = {"host", "x-own", "content-length", "content-type"}
 
@@ -107,3 +108,59 @@ class TestHttp(HostileValuesContract):
             # The test itself has quoted it, as the filter urlencode does.
             return arrived == value.encode("utf-8", "replace").decode()
         return arrived == value
+
+
+class TestServiceClient(HostileValuesContract):
+    """The client that plugins are written with."""
+
+    places = ("part", "query", "form", "json", "header", "idempotency key")
+    accepts = {
+        "part": {"latin", "query", "percent_crlf", "slash"},
+        "query": {"crlf", "latin", "percent_crlf", "query"},
+        "idempotency key": set(HOSTILE_VALUES),
+    }
+
+    @pytest.fixture(autouse=True)
+    def _client(self, service):
+        self.service = service
+        self.client = ServiceClient(
+            service.url, allow_private_networks=["127.0.0.1"], idempotency_header="Key"
+        )
+        yield
+        self.client.close()
+
+    def carry(self, place, value):
+        sent = {"form": {"a": "1"}, "query": {"b": "2"}, "id": "x", "headers": {"c": "3"}}
+        match place:
+            case "part":
+                sent["id"] = value
+            case "query" | "form":
+                sent[place]["q"] = value
+            case "json":
+                del sent["form"]
+                sent["json"] = {"q": value}
+            case "header":
+                sent["headers"]["x-value"] = value
+        key = value if place == "idempotency key" else "k"
+        before = len(self.service.sent)
+        with calling(Call("a.b", idempotency_key=key)):
+            self.client.request("POST", "/in/{id}/end", **sent)
+        (got,) = self.service.sent[before:]
+        path, _, query = got.target.partition("?")
+        headers = {name: text for name, text in got.headers.items() if name not in TOLD}
+        found = {"query": parse_qsl(query, keep_blank_values=True), "path": path.split("/")}
+        found |= {"headers": headers, "method": got.method}
+        found["key"] = "a" if 0 < len(headers.pop("key")) <= 255 else ""
+        if place == "json":
+            return json.loads(got.body)["q"], found
+        found["form"] = parse_qsl(got.body.decode(), keep_blank_values=True)
+        match place:
+            case "part":
+                return unquote(found["path"].pop(2)), found
+            case "header":
+                return headers.pop("x-value"), found
+            case "idempotency key":
+                return value, found
+        ((_, arrived),) = [pair for pair in found[place] if pair[0] == "q"]
+        found[place] = [pair for pair in found[place] if pair[0] != "q"]
+        return arrived, found

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from email import message_from_bytes
 from email.header import decode_header, make_header
 from email.policy import default
 from email.utils import getaddresses
 
+import pytest
 from automate_kernel.testing import HostileValuesContract
 from automate_mail.addresses import spaced
 from automate_mail.approval import ApprovalRequest
 from automate_mail.config import MailConfig
 from automate_mail.letter import Letter, posting_of
-from mail_support import USER
+from mail_support import USER, kernel_with, scripted
 
 CHANGING = {"date", "message-id", "content-type", "content-transfer-encoding"}
 
@@ -124,3 +127,100 @@ class TestMail(HostileValuesContract):
                 return arrived.isascii()
         # Blanks around a name say nothing.
         return arrived.strip() == value.strip()
+
+
+class Mailbox:
+    """An IMAP server that reads commands as RFC 3501 has them, and notes their words."""
+
+    def __init__(self):
+        self.commands = []
+
+    def __call__(self, connection):
+        connection.say("* OK here")
+        while True:
+            tag, name, *words = self.read(connection)
+            self.commands.append((name, words))
+            sub = words[0] if name == "UID" else name
+            untagged = {
+                "CAPABILITY": ["* CAPABILITY IMAP4rev1 MOVE"],
+                "EXAMINE": ["* 1 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 6] x"],
+                "SELECT": ["* 1 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 6] x"],
+                "SEARCH": ["* SEARCH"],
+                "FETCH": ["* 1 FETCH (UID 5 FLAGS () RFC822.SIZE 9)"],
+            }
+            connection.say(*untagged.get(sub, []), f"{tag} OK done")
+
+    def read(self, connection):
+        """Return the words of a command, with literals and quoted strings as they are meant."""
+        words, line = [], connection.hear().removesuffix(b"\r\n")
+        assert b"\r" not in line
+        while line:
+            if match := re.match(rb'"((?:[^"\\\r\n]|\\["\\])*)"', line):
+                words.append(re.sub(rb"\\(.)", rb"\1", match[1]).decode())
+            elif match := re.fullmatch(rb"\{(\d+)\}", line):
+                connection.say("+ go on")
+                words.append(connection.take(int(match[1])).decode())
+                line = connection.hear().removesuffix(b"\r\n")
+                continue
+            else:
+                match = re.match(rb"\([^()]*\)|[!-~]+", line)
+                words.append(match[0].decode())
+            line = line[match.end() :].removeprefix(b" ")
+        return words
+
+
+class TestImapCommands(HostileValuesContract):
+    places = ("mailbox", "subject", "body", "message id", "target")
+    accepts = {
+        **dict.fromkeys(("mailbox", "target"), {"latin", "astral", "quote", "backslash"}),
+        **dict.fromkeys(("subject", "body"), {"latin", "astral", "quote", "operators"}),
+    }
+    mixtures = 20
+
+    @pytest.fixture(autouse=True)
+    def _server(self):
+        self.server = Mailbox()
+        with scripted(self.server) as port:
+            server = {"host": "127.0.0.1", "port": port, "tls": "none"}
+            login = {"user": USER, "secret": "MAIL_PASSWORD"}
+            with kernel_with({"imap": {**server, **login}, "timeout_seconds": 60}) as kernel:
+                self.kernel = kernel
+                yield
+
+    def carry(self, place, value):
+        self.server.commands.clear()
+        match place:
+            case "mailbox":
+                self.kernel.invoke("mail.search", {"mailbox": value}, literal=True)
+            case "target":
+                self.kernel.invoke("mail.move", {"uid": 5, "target": value}, literal=True)
+            case "message id":
+                asked = {"message_id": f"<{value}@b.example>"}
+                self.kernel.invoke("mail.search", asked, literal=True)
+            case _:
+                self.kernel.invoke("mail.search", {place: value}, literal=True)
+        said = [(name, words) for name, words in self.server.commands if name != "LOGIN"]
+        names = [name for name, _ in said]
+        found = {name: words for name, words in said}
+        last = found["EXAMINE"] if place == "mailbox" else found["UID"]
+        arrived = last.pop()
+        if place == "message id":
+            arrived = arrived.removeprefix("<").removesuffix("@b.example>")
+        if place in {"subject", "body"} and last[1:3] == ["CHARSET", "UTF-8"]:
+            del last[1:3]
+        return arrived, (names, found)
+
+    def same(self, place, value, arrived):
+        if place in {"mailbox", "target"}:
+            # Names are in the modified UTF-7 of RFC 3501.
+            return arrived.isascii() and arrived.isprintable() and decoded_name(arrived) == value
+        return arrived == value
+
+
+def decoded_name(text):
+    def decode(match):
+        packed = match[1].replace(",", "/")
+        packed += "=" * (-len(packed) % 4)
+        return base64.b64decode(packed).decode("utf-16-be") if packed else "&"
+
+    return re.sub(r"&([^-]*)-", decode, text)

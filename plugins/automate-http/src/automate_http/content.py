@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from automate_http.answers import json_of
 from automate_http.exchange import Reply
 from automate_http.messages import HttpResponse, PostInput, Scalar
+from automate_http.urls import utf8
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 _JSON = re.compile(r"application/(json|[a-z0-9.+-]*\+json)|text/json", re.IGNORECASE)
@@ -28,23 +29,23 @@ def encode_body(data: PostInput) -> tuple[bytes, str | None]:
     if data.form is not None:
         return encode_form(data.form), "application/x-www-form-urlencoded"
     if data.text is not None:
-        return _utf8(data.text), "text/plain; charset=utf-8"
+        return utf8(data.text), "text/plain; charset=utf-8"
     return b"", None
 
 
 def encode_form(form: Mapping[str, Scalar | list[Scalar]]) -> bytes:
     """Write *form* as an HTML form is sent."""
-    pairs = {
-        name: [_form_text(each) for each in (value if isinstance(value, list) else [value])]
-        for name, value in form.items()
-    }
+    pairs = {}
+    for name, value in form.items():
+        texts = map(_form_text, value if isinstance(value, list) else [value])
+        pairs[utf8(name)] = [utf8(text) for text in texts]
     return urlencode(pairs, doseq=True).encode()
 
 
 def encode_json(value: Any) -> bytes:
     """Write *value* as JSON in UTF-8, the same bytes for the same value."""
     try:
-        return _utf8(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+        return utf8(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     except (TypeError, ValueError, RecursionError):
         raise AutomateError(
             ErrorCodes.INVALID_ARGUMENT, "the body can't be written as JSON"
@@ -86,12 +87,3 @@ def _decoded(kind: str, content: bytes) -> str | None:
 
 def _form_text(value: str | float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise AutomateError(
-            ErrorCodes.INVALID_ARGUMENT, "the body has half a surrogate pair, which is no text"
-        ) from None

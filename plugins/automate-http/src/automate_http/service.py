@@ -39,6 +39,7 @@ from automate_http.urls import (
     full_url,
     parse_base_url,
     require_encrypted,
+    utf8,
     with_query,
 )
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -440,7 +441,7 @@ def _quoted(name: str, value: Scalar) -> str:
         raise AutomateError(
             ErrorCodes.INVALID_ARGUMENT, f"the part {name!r} of the path can't be {text!r}"
         )
-    return quote(text.encode("utf-8", "surrogatepass"), safe="")
+    return quote(utf8(text), safe="")
 
 
 def _body(json: Any, form: Form | None) -> tuple[bytes, str | None]:

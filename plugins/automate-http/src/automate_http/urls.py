@@ -58,7 +58,7 @@ def with_query(url: httpx.URL, query: Query) -> httpx.URL:
         return url
     path, _, before = url.raw_path.partition(b"?")
     kept = [each for each in before.split(b"&") if each and _name_of(each) not in query]
-    pairs = [(name, text) for name, value in query.items() for text in _texts(value)]
+    pairs = [(utf8(name), utf8(text)) for name, value in query.items() for text in _texts(value)]
     added = urlencode(pairs, quote_via=quote).encode("ascii")
     joined = path + b"?" + b"&".join([*kept, *([added] if added else [])])
     if len(joined) > _MAX_QUERY:
@@ -107,6 +107,17 @@ def leads_up(path: str) -> bool:
 def _texts(value: Scalar | Sequence[Scalar]) -> list[str]:
     values = [value] if isinstance(value, (str, int, float)) else list(value)
     return [str(each).lower() if isinstance(each, bool) else str(each) for each in values]
+
+
+def utf8(text: str) -> bytes:
+    """Return *text* as a request has it; raise ``INVALID_ARGUMENT`` if it has no such form."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            "the request has half a surrogate pair, which is no text",
+        ) from None
 
 
 def _wrong(problem: str, hint: str | None = None) -> AutomateError:

@@ -78,6 +78,7 @@ class Connection:
     def __init__(self, taken: socket.socket) -> None:
         self.socket = taken
         taken.settimeout(20)
+        taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._lines = taken.makefile("rb")
 
     def encrypt(self, certificate: Path) -> None:
@@ -88,15 +89,17 @@ class Connection:
         self._lines = self.socket.makefile("rb")
 
     def say(self, *lines: str | bytes) -> None:
-        for line in lines:
-            raw = line if isinstance(line, bytes) else line.encode() + b"\r\n"
-            self.socket.sendall(raw)
+        raws = (line if isinstance(line, bytes) else line.encode() + b"\r\n" for line in lines)
+        self.socket.sendall(b"".join(raws))  # in pieces, each would wait for the one before it
 
     def hear(self) -> bytes:
         line = self._lines.readline()
         if not line:
             raise ConnectionError
         return line
+
+    def take(self, size: int) -> bytes:
+        return self._lines.read(size)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from automate_http.content import encode_json
+from automate_http.urls import utf8
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 Location = Literal["path", "query", "header", "cookie"]
@@ -187,7 +188,7 @@ def _literal(part: str) -> str:
 
 
 def _quoting(safe: str) -> Callable[[str], str]:
-    return lambda text: quote(text.encode("utf-8", "surrogatepass"), safe=safe)
+    return lambda text: quote(utf8(text), safe=safe)
 
 
 _quoted = _quoting("")
