@@ -42,8 +42,8 @@ _WORDS = (
     ("ms", "milliseconds millisecond millis milli msecs msec"),
 )
 _WORD_UNITS = {word: unit for unit, words in _WORDS for word in [unit, *words.split()]}
-_LOOSE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)", re.ASCII)
-_ALL_LOOSE = re.compile(rf"(?:{_LOOSE.pattern}(?:\s|,|and)*)+", re.ASCII)
+_LOOSE = re.compile(r"(?<![0-9.])([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)", re.ASCII)
+_ALL_LOOSE = re.compile(rf"(?:{_LOOSE.pattern}[\s,]*(?:and[\s,]*)*)+", re.ASCII)
 
 
 def parse_duration(value: str | float) -> float:
@@ -86,10 +86,12 @@ def _from_text(text: str) -> Decimal:
 
 def _suggest(text: str) -> str:
     """Return what the author of *text* may have meant, as an instruction."""
+    if len(text) > 64:
+        return _REMEDY
     text = text.strip().lower()
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text, re.ASCII):
         return f"add its unit, as in '{text}s', or write the number of seconds without quotes"
-    parts = _LOOSE.findall(text) if _ALL_LOOSE.fullmatch(text[:64]) else []
+    parts = _LOOSE.findall(text) if _ALL_LOOSE.fullmatch(text) else []
     units = [_WORD_UNITS.get(word) for _, word in parts]
     meant = "".join(f"{number}{unit}" for (number, _), unit in zip(parts, units, strict=True))
     if parts and None not in units and _TEXT.fullmatch(meant):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -528,7 +527,11 @@ def shown(url: URL) -> str:
     }
     text = url.set(query=query).render_as_string(hide_password=True)
     # Of a password with an @ that isn't escaped, the rest would stand where the host does.
-    return re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
+    start, mark, rest = text.partition("://")
+    user, colon, _ = rest.partition(":")
+    end = rest.rfind("@")
+    known = colon and end > len(user) and not {"/", "@"} & {*user}
+    return f"{start}{mark}{user}:***{rest[end:]}" if known else text
 
 
 def _is_over() -> AutomateError:

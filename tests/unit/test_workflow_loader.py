@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import contextlib
 import json
 import subprocess
 import sys
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from automate_kernel.templates import TemplateEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -484,3 +488,76 @@ def test_the_remedy_of_an_inner_field_is_its_own(text: str, place: str, given: s
     (told,) = problems("name: w\n" + text % "")
     assert told.partition(": ")[2] == f"{place}: is missing (add it{given.replace(',', ':')})"
     loads("name: w\n" + text % given, "yaml")
+
+
+# --- what a hostile file costs -----------------------------------------------------------------
+
+_ONE_STEP = "name: a\ntrigger: {type: event, event: x}\nsteps:\n  - id: a\n    action: b.c\n"
+
+
+def _refused(text: str, format: Any = "yaml") -> WorkflowError:
+    with pytest.raises(WorkflowError) as caught:
+        loads(text, format)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "unit", ["a", "a.", "a.a-", "{{ a.", "{{ 1 }}", "password", "a://:", "{{ a | default(1) }}"]
+)
+def test_loading_takes_time_with_the_length_of_a_text(unit):
+    """Not with its square: eight times the length takes eight times as long, not 64 times."""
+
+    def seconds(length: int) -> float:
+        text = json.dumps(unit * (length // len(unit)))
+        begun = time.thread_time()
+        with contextlib.suppress(WorkflowError):
+            loads(f"{_ONE_STEP}    input: {{text: {text}}}\n")
+        return time.thread_time() - begun
+
+    seconds(1000)
+    assert seconds(32_000) < 0.3 or seconds(64_000) < 3 * seconds(32_000)
+
+
+def test_aliases_can_not_multiply_a_text():
+    """A file of nine kilobytes would be five megabytes of text."""
+    text = "x: &x '" + "a." * 1500 + "'\ny: [" + ", ".join(["*x"] * 1600) + "]\n"
+    assert "its aliases repeat too much" in str(_refused(text))
+
+
+def test_the_message_of_thousands_of_problems_is_short():
+    """It shows the first hundred, and says that there are more."""
+    fields = ", ".join(f"f{number}: 1" for number in range(15_000))
+    for text in (
+        _ONE_STEP + "    input:\n" + "      f: 1\n" * 20_000,
+        _ONE_STEP.replace("    action: b.c", f"    action: b.c\n    retry: {{{fields}}}"),
+        _ONE_STEP + "  - {}\n" * 20_000,
+        _ONE_STEP + "".join(f"  - {{id: s{n}, action: b.c, needs: [z{n}]}}\n" for n in range(4000)),
+    ):
+        error = _refused(text)
+        assert str(error).count("\n") == 101
+        assert len(error.details["problems"]) == 100
+        assert "there are more" in str(error)
+        assert len(str(error)) < 60_000
+
+
+def test_a_problem_with_a_long_name_is_short():
+    """Names are the author's, of any length."""
+    assert len(str(_refused(f"{_ONE_STEP}    {'n' * 200_000}: 1\n"))) < 3000
+
+
+@pytest.mark.parametrize("number", ["1" * 5000, "-" + "9" * 400, "1e999", "1" * 400 + ".5"])
+def test_a_number_that_is_too_large_is_a_problem_with_a_line(number):
+    """In YAML and in JSON; a template that has such a number says so too."""
+    error = _refused(f"{_ONE_STEP}    input:\n      n: {number}\n")
+    assert "<string>:7: " in str(error)
+    assert "number that is too large" in str(error)
+    error = _refused('{"name": "' + number + '",\n\n"steps": [' + number + "]}", "json")
+    assert "<string>:3: has a number that is too large" in str(error)
+
+
+def test_a_number_of_too_many_digits_in_a_template_is_a_problem_with_a_line():
+    """Jinja's own reader raises Python's error for it."""
+    engine = TemplateEngine()
+    text = f'{_ONE_STEP}    input:\n      n: "{{{{ {"1" * 5000} }}}}"\n'
+    with pytest.raises(WorkflowError, match="<string>:7: .*a number of over 4,300 digits"):
+        loads(text, check=engine.compile)

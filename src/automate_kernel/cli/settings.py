@@ -335,8 +335,9 @@ _KEY = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
 _DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
 _HEADER = re.compile(rf"\s*\[\[?\s*({_DOTTED})\s*\]")
 _ASSIGNED = re.compile(rf"\s*({_DOTTED})\s*=")
-_SHORT = r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\''
-_TOKEN = re.compile(rf'(?s:"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\')|{_SHORT}|#[^\n]*')
+# No end is required of a text: where that is missing, each start would be tried to the end.
+_SHORT = r'"(?:[^"\\\n]|\\.)*"?|\'[^\'\n]*\'?'
+_TOKEN = re.compile(rf'(?s:"""(?:\\.|.)*?(?:"""|\Z)|\'\'\'.*?(?:\'\'\'|\Z))|{_SHORT}|#[^\n]*')
 
 
 def toml_lines(text: str) -> dict[_Path, int]:

@@ -119,7 +119,7 @@ _TOKEN = re.compile(
     r"""
     (?P<open>\((?:\?(?:P?<\w+>|(?P<flags>[A-Za-z-]*):?))?)
     | (?P<close>\))
-    | \{(?P<least>\d*)(?P<comma>,?)(?P<most>\d*)\}
+    | \{(?P<least>\d*)(?:(?P<comma>,)(?P<most>\d*))?\}
     | (?P<class>\[\^?\]?(?:\\.|[^\]\\])*\]?)
     | (?P<escape>\\[pP](?:\{[^}]*\}|.)|\\[xuU]\{[^}]*\}|\\.)
     | (?P<alternative>\|)
@@ -182,7 +182,7 @@ def _append(group: list[int], weight: int) -> None:
 
 
 def _times(token: re.Match[str]) -> int:
-    least, most = int(token["least"][:12] or 0), int(token["most"][:12] or 0)
+    least, most = int(token["least"][:12] or 0), int((token["most"] or "")[:12] or 0)
     return max(least + 1, most) if token["comma"] and not token["most"] else max(least, most)
 
 

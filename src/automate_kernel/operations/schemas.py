@@ -27,7 +27,7 @@ Schema: TypeAlias = Union[Mapping[str, Any], "type[BaseModel]", None]
 """A JSON Schema, a pydantic model, or nothing: any object."""
 
 # The type in pydantic's message.
-_UNKNOWN_TYPE = re.compile(r" schema for (?:<class '([^']+)'>|(.+?))\. Set ")
+_UNKNOWN_TYPE = re.compile(r" schema for (?:<class '([^']+)'>|(.{1,500}?))\. Set ")
 
 _LONGEST_NAME = 200
 _FILE = re.compile(r"\b\w*IO(\[\w+\])?$")

@@ -81,7 +81,8 @@ _SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 _DEEPEST, _MOST_VALUES = 200, 10_000_000
 
 # Greedy: a password may hold what ought to be escaped, another @ too. A long name alone is a token.
-_IN_URL = re.compile(r"(\b[A-Za-z][\w+.-]*://)(?:([^\s:/@]*):\S*|[^\s:/@]{16,})@")
+_IN_URL = re.compile(r"(?<=[\w+.-])://(?:([^\s:/@]*):|[^\s:/@]{16,}@)")
+_WORD_OF_TEXT = re.compile(r"\S+")
 _IN_HEADER = re.compile(
     r"\b(bearer|basic|token)(\s+)(?:(?=[\w.~+/-]*\d)[\w.~+/-]{8,}|[\w.~+/-]{20,})=*", re.IGNORECASE
 )
@@ -141,10 +142,28 @@ def _is_secret_pair(key: Any, value: Any) -> bool:
     return not nothing and is_secret_name(str(key))
 
 
+def _without_password(match: re.Match[str]) -> str:
+    """Return a word without the credentials in its URLs, up to its last @."""
+    word = match[0]
+    last, position = word.rfind("@"), 0
+    if last < 0 or "://" not in word:
+        return word
+    pieces: list[str] = []
+    for found in _IN_URL.finditer(word, 0, last + 1):
+        if found[1] is None:
+            pieces += word[position : found.start() + 3], f":{HIDDEN}@"
+            position = found.end()
+        else:
+            pieces += word[position : found.end()], HIDDEN
+            position = last
+            break
+    return "".join(pieces) + word[position:]
+
+
 def hide_shapes(text: str) -> str:
     """Return *text* without credentials in URLs, in headers and after ``password=``."""
     if "://" in text and "@" in text:
-        text = _IN_URL.sub(rf"\1\2:{HIDDEN}@", text)
+        text = _WORD_OF_TEXT.sub(_without_password, text)
     if " " in text:
         text = _IN_HEADER.sub(rf"\1\2{HIDDEN}", text)
     if "=" in text or ":" in text:

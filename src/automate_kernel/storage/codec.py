@@ -28,7 +28,7 @@ NULL = JsonText("null")
 
 _written = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 # A string, which is left alone, or a number that a database's own type for JSON would change.
-_NUMBERS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?e\+\d+|-0\.0(?!\d)')
+_NUMBERS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|(?<!\d)-?\d+(?:\.\d+)?e\+\d+|-0\.0(?!\d)')
 
 
 def json_text(value: Any) -> JsonText:

@@ -39,6 +39,8 @@ _SIX_DIGITS = re.compile(r"\d{6}")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _UNSTORABLE_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
+MOST_DIGITS = 4_300
+"""The most digits of an integer: as many as Python itself reads by default."""
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _SHOWN = 100  # characters of a path
 _USUAL = "pass dicts, lists, text, numbers, booleans and None"
@@ -377,10 +379,17 @@ def read_json(text: str | bytes, *, parse_int: Callable[[str], Any] | None = Non
     nested deeper than Python can read.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_int=parse_int)
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=parse_int or _integer)
     except RecursionError:
         # No caller thinks of it: a few thousand brackets would be a bug of ours.
         raise NestingError(f"it is nested deeper than {MAX_DEPTH} levels") from None
+
+
+def _integer(text: str) -> int:
+    # Before it is read: reading takes time with the square of the length.
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"it has a number of more than {MOST_DIGITS:,} digits")
+    return int(text)
 
 
 def _refuse_constant(name: str) -> Any:

@@ -12,7 +12,7 @@ from automate_kernel.errors import AutomateError, TemplateError, type_name
 from automate_kernel.secrets.handles import Sealed, SecretRef, check_key
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
 from automate_kernel.templates.filters import FilterRegistry, default_filters
-from automate_kernel.templates.limits import Budget, Limits
+from automate_kernel.templates.limits import MAX_DIGITS, Budget, Limits
 from automate_kernel.templates.secret_references import EnvReference, Piece, split
 from automate_kernel.templates.values import json_copy
 
@@ -459,6 +459,8 @@ def _message(error: Exception) -> tuple[str, str | None]:
         return "division by zero", None
     if isinstance(error, RecursionError):
         return "it is nested too deeply", None
+    if isinstance(error, ValueError) and "limit" in str(error) and "digits" in str(error):
+        return f"it has a number of over {MAX_DIGITS:,} digits", "write it in quotes, as text"
     if isinstance(error, TypeError) and _HARMLESS.match(str(error)):
         return str(error), None
     from jinja2.exceptions import TemplateSyntaxError, UndefinedError

@@ -11,7 +11,7 @@ from typing import Any
 from automate_kernel.arguments import check_object
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.storage.values import MAX_DEPTH, NestingError, is_plain, read_json
+from automate_kernel.storage.values import MAX_DEPTH, MOST_DIGITS, NestingError, is_plain, read_json
 
 HeadersLike = Mapping[str, Any] | Iterable[tuple[Any, Any]]
 """A mapping, or pairs of name and value; as text or, as in ASGI, as bytes."""
@@ -77,8 +77,6 @@ def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-MOST_DIGITS = 4_300
-"""The most digits of an integer: as many as Python itself reads by default."""
 _TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels"
 
 

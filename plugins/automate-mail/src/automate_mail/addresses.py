@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_NAMED = re.compile(r'(?:"(?P<quoted>[^"\\<>]*)"|(?P<name>[^"<>]*?))\s*<(?P<address>[^<>]*)>')
+_NAMED = re.compile(r'(?:"(?P<quoted>[^"\\<>]*)"\s*|(?P<name>[^"<>]*))<(?P<address>[^<>]*)>')
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,900}>")
 _BREAKING = {"Cc", "Zl", "Zp", "Cs"}
 _LONGEST_LOCAL, _LONGEST_ADDRESS = 64, 254

@@ -15,7 +15,7 @@ from automate_openapi.config import OpenApiConfig
 from automate_openapi.document import ApiDocument
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
-_DOTS = re.compile(r"[-_]*\.[-_.]*")
+_MARKS = re.compile(r"[-_.]+")
 _LONGEST = 120
 
 
@@ -55,7 +55,8 @@ def action_name(place: OperationPlace) -> str:
         words = re.sub(r"[{}]", "", place.path).replace("/", "_").strip("_")
         given = f"{place.method}_{words}" if words else place.method
     # GitHub's issues/create becomes issues.create: workflows have names between dots.
-    name = _DOTS.sub(".", _UNFIT.sub("_", given.strip().replace("/", ".")))
+    name = _UNFIT.sub("_", given.strip().replace("/", "."))
+    name = _MARKS.sub(lambda found: "." if "." in found[0] else found[0], name)
     name = name[:_LONGEST].strip(".-_") or place.method
     return name if NAME_PATTERN.fullmatch(name) else f"{place.method}_{_digest(place)}"
 

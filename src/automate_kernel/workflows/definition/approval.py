@@ -55,7 +55,7 @@ _MOST_FORM = 200_000  # bytes of its definition
 # What a JSON reader of any language keeps as it is.
 _WHOLE = 2**53
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
 
 FieldType = Literal["text", "number", "integer", "boolean", "date", "choice"]
 

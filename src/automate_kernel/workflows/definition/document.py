@@ -8,8 +8,9 @@ and everything else is text. So ``no``, ``12:30``, ``2024-01-01`` and ``0123`` a
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 LARGEST = 256 * 1024
 _MOST_VALUES = 50_000
+_MOST_DIGITS = 308  # more is no float, as whatever reads the definition may make of it
+_LONG_NUMBER = ("has a number that is too large", "write it in quotes, as text")
 _TAG = "tag:yaml.org,2002:"
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -49,8 +52,21 @@ def _failed(message: str, hint: str | None = None, line: int | None = None) -> D
     return Document(problems=[DefinitionProblem((), message, hint, line)])
 
 
-def _number(digits: str) -> int | float:
-    return int(digits) if len(digits) < 400 else float(digits)
+class _LongNumberError(ValueError):
+    """A number has more digits than one may have."""
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise _LongNumberError(digits)
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise _LongNumberError(digits)
+    return number
 
 
 def _too_large(text: str) -> Document | None:
@@ -161,13 +177,15 @@ class _NodeReader:
         self.document = Document()
         self._open: set[int] = set()
         self._count = 0
+        self._size = 0  # of all texts, those that aliases repeat too
         self.document.value = self._read(root, (), root)
 
     def _read(self, node: Any, path: FieldPath, shown: Any) -> Any:
         """Return the value of *node* at *path*, whose line is that of the node *shown*."""
         self.document.lines[path] = shown.start_mark.line + 1
         self._count += 1
-        if self._count > _MOST_VALUES:
+        self._size += len(node.value) if node.id == "scalar" else 0
+        if self._count > _MOST_VALUES or self._size > LARGEST:
             raise _TooManyValuesError
         if id(node) in self._open:
             self._add(path, "an alias can't stand inside what it repeats", "take it out", node)
@@ -202,6 +220,7 @@ class _NodeReader:
             if key == "<<" and not key_node.style:
                 self._add(path, "merge keys (<<) are not supported", "write it out", key_node)
                 continue
+            self._size += len(key)
             place = (*path, key)
             if key in values:
                 first = self.document.lines[place]
@@ -224,15 +243,21 @@ class _NodeReader:
         if node.tag == _TAG + "bool" and _BOOL.fullmatch(text):
             return text.lower() == "true"
         if node.tag == _TAG + "int" and _INT.fullmatch(text):
-            return _number(text)
-        if node.tag in (_TAG + "float", _TAG + "int") and _FLOAT.fullmatch(text):
-            return float(text)
-        return text
+            read: Callable[[str], Any] = _integer
+        elif node.tag in (_TAG + "float", _TAG + "int") and _FLOAT.fullmatch(text):
+            read = _float
+        else:
+            return text
+        try:
+            return read(text)
+        except _LongNumberError:
+            self._add(path, *_LONG_NUMBER, node)
+            return 0  # stands for it, so that one mistake is one problem
 
 
 # JSON ------------------------------------------------------------------------------------------
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
 def read_json(text: str) -> Document:
@@ -241,12 +266,15 @@ def read_json(text: str) -> Document:
     if too_large:
         return too_large
     try:
-        value = json.loads(text, parse_int=_number)
+        value = json.loads(text, parse_int=_integer, parse_float=_float)
     except json.JSONDecodeError as error:
         before, after = text[: error.pos].rstrip(), text[error.pos :]
         comma = before.endswith(",") or after.startswith(",")
         hint = "JSON has no comma after the last item" if comma else None
         return _failed(f"is not JSON: {error.msg}", hint, error.lineno)
+    except _LongNumberError as error:
+        found = next(m.start() for m in _TOKEN.finditer(text) if m[0] == str(error))
+        return _failed(*_LONG_NUMBER, text.count("\n", 0, found) + 1)
     except RecursionError:
         return _failed("is nested too deeply", "flatten it")
     document = Document(value)

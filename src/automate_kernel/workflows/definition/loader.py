@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
+from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from automate_kernel.errors import AutomateError, WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.document import Document, dump_yaml, read_json, read_yaml
 from automate_kernel.workflows.definition.model import KINDS, NO_KIND, Workflow
 from automate_kernel.workflows.definition.problems import (
+    MOST_PROBLEMS,
     LocatedProblem,
     invalid,
     locate,
@@ -191,7 +193,7 @@ def _build(documents: list[Document], source: str, check: Check | None) -> list[
         problem = DefinitionProblem((), "is empty", "it needs a name, a trigger and steps")
         located = locate([problem], Document(), source)
     for document in documents:
-        problems = list(document.problems)
+        problems = document.problems[: MOST_PROBLEMS + 1]
         if document.value is not None or not problems:
             workflow, more = _validate(document.value, check)
             problems += _elsewhere(problems, more)
@@ -229,7 +231,8 @@ def _validate(value: Any, check: Check | None) -> tuple[Workflow | None, list[De
         ]
         return None, problems + _elsewhere(problems, raw)
     refused = _refused_texts(workflow, check) if check is not None else ()
-    return workflow, [*reference_problems(workflow), *refused]
+    found = chain(reference_problems(workflow), refused)
+    return workflow, list(islice(found, MOST_PROBLEMS + 1))
 
 
 def _raw_steps(value: Mapping[str, Any], group: str) -> list[StepNeeds]:

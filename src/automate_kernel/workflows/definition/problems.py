@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
+from itertools import islice
 from operator import getitem
 from typing import Any
 
@@ -42,6 +43,10 @@ from automate_kernel.workflows.definition.template_names import (
 from automate_kernel.workflows.definition.triggers import TRIGGERS
 from automate_kernel.workflows.definition.waits import SleepUntil, WaitFor
 
+MOST_PROBLEMS = 100
+"""The most problems that one error shows: a file can have more of them than anybody reads."""
+_LONGEST = 500  # characters of a field, a message or a hint
+
 
 @dataclass(frozen=True, slots=True)
 class LocatedProblem:
@@ -65,22 +70,30 @@ def locate(
 ) -> list[LocatedProblem]:
     """Return the *problems* of a *document* with lines and fields, in the order of the text."""
     located: dict[LocatedProblem, None] = {}
-    for problem in problems:
+    for problem in islice(problems, MOST_PROBLEMS + 1):
         hint = problem.hint
         other = document.line(problem.see) if problem.see else None
         if other is not None:
             hint = f"{hint}; the other is on line {other}"
         line = problem.line or document.line(problem.path)
         field = show_path(problem.path, document.value)
-        located[LocatedProblem(source, line, field, problem.message, hint)] = None
+        words = (_shortened(text) for text in (field, problem.message, hint))
+        located[LocatedProblem(source, line, *words)] = None
     return sorted(located, key=lambda each: each.line or 0)
 
 
 def invalid(located: Sequence[LocatedProblem], what: str) -> WorkflowError:
     """Return the error with all *located* problems; its details hold them for programs."""
-    number = "1 problem" if len(located) == 1 else f"{len(located)} problems"
-    lines = [f"{what} is not valid: {number}", *(f"  {each}" for each in located)]
-    return WorkflowError("\n".join(lines), details={"problems": [asdict(f) for f in located]})
+    shown = located[:MOST_PROBLEMS]
+    number = "1 problem" if len(located) == 1 else f"{len(shown)} problems"
+    lines = [f"{what} is not valid: {number}", *(f"  {each}" for each in shown)]
+    if len(located) > len(shown):
+        lines += ["  there are more: mend these first"]
+    return WorkflowError("\n".join(lines), details={"problems": [asdict(f) for f in shown]})
+
+
+def _shortened(text: str | None) -> Any:
+    return text if text is None or len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def show_path(path: FieldPath, value: Any = None) -> str:
@@ -112,8 +125,8 @@ def _of_steps(path: FieldPath) -> bool:
 def problems_of(error: ValidationError, value: Any) -> list[DefinitionProblem]:
     """Return the problems that pydantic found in the definition *value*, in our words."""
     errors = error.errors(include_url=False, include_input=False)
-    problems = [_problem(dict(each), value) for each in errors]
-    return list(dict.fromkeys(problems))
+    problems = dict.fromkeys(_problem(dict(each), value) for each in errors[: MOST_PROBLEMS + 1])
+    return list(problems)
 
 
 def in_one_line(error: ValidationError, value: Any) -> str:
@@ -428,13 +441,14 @@ def _texts_of_wait(step: Step) -> dict[str, Any]:
 
 
 def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
-    """Find the names in templates of *workflow* that they can't see there."""
+    """Find the names in templates of *workflow* that they can't see there, up to a number."""
     visible = _Visible(workflow)
-    return [
+    found = (
         DefinitionProblem(path, message, hint)
         for path, text in template_texts(workflow)
         for message, hint in visible.problems(path, text)
-    ]
+    )
+    return list(islice(found, MOST_PROBLEMS + 1))
 
 
 # A step's own output, in its fields that see it.
@@ -443,15 +457,16 @@ _OWN_OUTPUT = {
     "while": "write last: here it is that of the round before",
     "compensate": "write output: here it is that of the step to undo",
 }
-_DASHED = re.compile(r"([A-Za-z_][\w.]*)\.([A-Za-z_]\w*(?:-[A-Za-z_]\w*)+)")
+_DASHED = re.compile(r"(?<![\w.])([A-Za-z_][\w.]*)\.([A-Za-z_]\w*(?:-[A-Za-z_]\w*)+)")
 
 
 def _dashed(text: str, read: NamesRead) -> _Words | None:
     """Return the problem of a name with a dash, of which a template subtracts the second part."""
-    for owner, name in _DASHED.findall(text):
+    paths, names = set(read.paths), set(read.names) - NAMES.keys()
+    for owner, name in _DASHED.findall(text) if names else ():
         first, *others = name.split("-")
         path = (*owner.split("."), first)
-        if path in read.paths and any(each in read.names and each not in NAMES for each in others):
+        if path in paths and not names.isdisjoint(others):
             return f"{owner}.{name} is a subtraction", f"write {owner}[{name!r}]"
     return None
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 
 from automate_kernel.errors import did_you_mean
 
@@ -27,6 +28,7 @@ STEP_GROUPS = ("steps", "on_failure", "on_cancel", "finally")
 """The fields of a workflow that are lists of steps: all but the first clean up."""
 
 
+_MOST_PROBLEMS, _SHOWN, _STARTS = 100, 20, 50
 _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (bool, "true or false"),
     ((int, float), "a number"),
@@ -91,10 +93,15 @@ def topological_order(needs: Needs) -> tuple[str, ...]:
 
 
 def find_cycle(needs: Needs) -> tuple[str, ...]:
-    """Return a shortest cycle's ids, each needing the next and the last the first, or nothing."""
+    """
+    Return a cycle's ids, each needing the next and the last the first, or nothing.
+
+    It is a shortest of those that the first steps are in.
+    """
     placed = set(topological_order(needs))
     left = {step_id: [n for n in own if n not in placed] for step_id, own in needs.items()}
-    cycles = (_cycle_through(start, left) for start in needs if start not in placed)
+    starts = islice((start for start in needs if start not in placed), _STARTS)
+    cycles = (_cycle_through(start, left) for start in starts)
     return min((cycle for cycle in cycles if cycle), key=len, default=())
 
 
@@ -141,10 +148,12 @@ def step_problems(groups: Mapping[str, Sequence[StepNeeds]]) -> list[DefinitionP
 def _wrong_needs(
     name: str, group: Sequence[StepNeeds], others: set[str]
 ) -> list[DefinitionProblem]:
-    known = [step_id for _, step_id, _ in group]
-    problems = []
+    known = dict.fromkeys(step_id for _, step_id, _ in group)
+    problems: list[DefinitionProblem] = []
     for path, step_id, own in group:
         for position, need in enumerate(own or ()):
+            if len(problems) > _MOST_PROBLEMS:
+                return problems
             if need == step_id:
                 message, hint = "a step can't need itself", f"take {need!r} out"
             elif need in known:
@@ -156,10 +165,10 @@ def _wrong_needs(
                     hint += ": they run after those under steps"
             else:
                 message = f"there is no step {need!r}"
-                there_is = ", ".join(map(repr, dict.fromkeys(known)))
+                there_is = ", ".join(map(repr, islice(known, _SHOWN)))
                 hint = did_you_mean(need, known) or f"there is {there_is}"
             problems.append(DefinitionProblem((*path, "needs", position), message, hint))
-    if not problems and len(set(known)) == len(known):
+    if not problems and len(known) == len(group):
         problems = _cycle_problem(group)
     return problems
 

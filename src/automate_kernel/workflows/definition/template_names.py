@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from automate_kernel.errors import ErrorCodes, did_you_mean
@@ -171,7 +171,7 @@ _ASKS = frozenset({"defined", "undefined"})
 _DEFAULTS = frozenset({"default", "d"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NamesRead:
     """
     The names that a template reads from outside, each as the path of literal fields that it takes.
@@ -203,7 +203,13 @@ class NamesRead:
 
     def expects(self, *path: str) -> bool:
         """Return True if the template fails without a value at *path*."""
-        return not any(path[: len(asked)] == asked for asked in self.asked)
+        return not any(
+            path[:length] in self.asked for length in self._lengths if length <= len(path)
+        )
+
+    @cached_property
+    def _lengths(self) -> set[int]:
+        return set(map(len, self.asked))
 
 
 @lru_cache(maxsize=256)
@@ -274,7 +280,7 @@ def _parse(text: str, *, bare: bool) -> nodes.Template | None:
 
     try:
         return _environment().parse(text)
-    except (jinja2.TemplateError, RecursionError):
+    except (jinja2.TemplateError, RecursionError, ValueError):  # a number of too many digits, too
         return None  # the engine's check reports it
 
 
