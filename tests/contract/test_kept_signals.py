@@ -240,3 +240,40 @@ def test_a_late_cancellation_spares_a_child_that_is_waited_for_again(world: Worl
     assert world.live("child") == child
     world.signal(child, "go", 1)
     assert world.see(parent).status is ExecutionStatus.COMPLETED
+
+
+@pytest.mark.parametrize("purged", [False, True])
+def test_a_failed_event_that_is_put_back_starts_the_rest_alone(
+    clocked_storage: Storage, clock: FakeClock, purged: bool
+) -> None:
+    """Also if what it has started ended and is purged, and if a chain has taken it long ago."""
+
+    def open_world(condition: str) -> World:
+        world = World(clocked_storage, clock)
+        paid = {"type": "event", "event": "paid"}
+        for name, more in (("starts", {}), ("picky", {"if": condition})):
+            note = {"id": "note", "action": "note", "input": {"what": name}}
+            world.add(name, note, trigger={**paid, **more})
+        world.add(
+            "takes",
+            {"id": "take", "wait_for": {"event": "paid"}},
+            {"id": "note", "action": "note", "input": {"what": "takes"}},
+            {"id": "next", "continue_as_new": {}},
+        )
+        return world
+
+    world = open_world("{{ event.payload.missing > 1 }}")
+    world.start("takes")
+    event = world.kernel.emit("paid", {"order": 1})
+    for _ in range(3):
+        world.later(HOUR)
+    item = world.kernel.outbox.get(event)
+    assert item is not None and item.status == "FAILED"
+    assert sorted(world.taken) == ["starts", "takes"]
+    if purged:
+        world.kernel.executions.signals.purge()
+        world.kernel.executions.purge(older_than_seconds=0)
+    mended = open_world("{{ event.payload.order == 1 }}")
+    assert mended.kernel.outbox.requeue([event]) == 1
+    mended.kernel.run_until_idle()
+    assert mended.taken == ["picky"]

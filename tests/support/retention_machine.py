@@ -416,7 +416,7 @@ class Machine(RuleBasedStateMachine):
             self.answer_children()
             self.run(1, 0)
             self.purge()
-            self.pass_time(7 * HOUR)
+            self.pass_time(13 * HOUR)
 
     def check(self) -> None:
         """What was sent is noted; of events that came together, the last."""

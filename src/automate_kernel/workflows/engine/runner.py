@@ -36,7 +36,10 @@ from automate_kernel.storage.checkpoint import Saved
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.memory import MemoryStorage
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
+from automate_kernel.storage.tables import OUTBOX
+from automate_kernel.storage.values import encode_json
 from automate_kernel.worker.handler import Snooze, asked_to_stop, cancelling, should_stop
 from automate_kernel.worker.periodic import SAVE_SECONDS, try_for
 from automate_kernel.workflows.catalogue import Entry
@@ -63,7 +66,7 @@ from automate_kernel.workflows.engine.stored import Loaded
 from automate_kernel.workflows.engine.transactional import TransactionalCall
 from automate_kernel.workflows.engine.turn import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.waiting import LOOK_SECONDS
-from automate_kernel.workflows.engine.waits import DELAY, Arrived
+from automate_kernel.workflows.engine.waits import DELAY, STARTED, Arrived
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -207,8 +210,7 @@ class Runner:
             skipped = self.store.starts.start_admitted(rows, admitted)
             for workflow, _, priority, sent_at in plain:
                 self.store.starts.start(rows, workflow, event, priority=priority, sent_at=sent_at)
-            self.store.signals.pass_on(rows, [(event, item.priority, _sent_at(item))])
-            self._finish_events(rows, item.lease_owner or "", [outcome])
+            self._finish_events(rows, [(item, event, [*plain, *admitted], outcome)])
         self._held_up.note_stored(plain, admitted)
         return skipped
 
@@ -239,14 +241,13 @@ class Runner:
             skipped = self.store.starts.start_admitted(rows, admitted)
             begun = self.store.starts.start_claimed(rows, starts, owner) if starts else []
             ids += [item.id for item, _ in begun]
-            self.store.signals.pass_on(
+            self._finish_events(
                 rows,
                 [
-                    (event, item.priority, _sent_at(item))
-                    for item, (event, _, _) in zip(items, asked, strict=True)
+                    (item, event, workflows, outcome)
+                    for item, (event, workflows, outcome) in zip(items, asked, strict=True)
                 ],
             )
-            self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
         self._held_up.note_stored([*starts, *held], admitted)
         self._report_events(send, [event for event, _, _ in asked], skipped)
         return [(item, self._flow(item, loaded)) for item, loaded in begun]
@@ -272,15 +273,37 @@ class Runner:
         event = self.store.starts.redacted(Event.from_json(about))
         starting: list[tuple[Workflow, Admission | None]] = []
         outcome = Outcome(item.id, token=item.lease_token)
+        started = item.headers.get(STARTED, ())
         for entry in self._listening(event):
             try:
-                if entry.starts_on(event):
+                if entry.workflow.name not in started and entry.starts_on(event):
                     starting.append((entry.workflow, entry.admission(event)))
             except AutomateError as error:
                 outcome = _undecided(item, entry.workflow.name, error)
         return event, starting, outcome
 
-    def _finish_events(self, rows: Rows, owner: str, outcomes: Sequence[Outcome]) -> None:
+    def _finish_events(
+        self,
+        rows: Rows,
+        done: Sequence[tuple[OutboxItem, Event, Sequence[tuple[Any, ...]], Outcome]],
+    ) -> None:
+        """Keep events as signals, and finish their items: of each the starts and the outcome."""
+        self.store.signals.pass_on(
+            rows,
+            [
+                (event, item.priority, _sent_at(item))
+                for item, event, _, _ in done if STARTED not in item.headers
+            ],
+        )  # fmt: skip
+        for item, _, starts, outcome in done:
+            if outcome.status is ItemStatus.FAILED:
+                # Put back, it starts the rest alone: what it has started may be purged by then.
+                names = {workflow.name for workflow, *_ in starts}
+                names.update(item.headers.get(STARTED, ()))
+                headers = {**item.headers, STARTED: sorted(names)}
+                mine = [Where("id", "eq", item.id), Where("lease_token", "eq", item.lease_token)]
+                rows.update(OUTBOX, mine, {"headers": encode_json(headers, "headers")})
+        owner, outcomes = done[0][0].lease_owner or "", [outcome for *_, outcome in done]
         if self.store.outbox.acknowledge(owner, outcomes, transaction=rows.native):
             raise LeaseLostError("the lease of an event is lost")
 

@@ -33,6 +33,9 @@ DELAY = "automate.delay"
 RESUMED = "automate.resumed"
 """The header of the item that drives an execution which had ended, and goes on."""
 
+STARTED = "automate.started"
+"""The header of an event's item that FAILED with the workflows that it has started."""
+
 SIGNAL = "automate.signal"
 """The kind of the outbox item that brings a signal."""
 
