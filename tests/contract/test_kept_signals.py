@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from clocked_world import ClockedWorld
 
-from automate_kernel import Kernel
+from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.storage import Storage
@@ -18,7 +18,7 @@ from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
 from automate_kernel.workflows.execution import ExecutionStatus
 
 LEASE = 30.0
-HOUR = 3600.0
+HOUR, DAY = 3600.0, 86_400.0
 
 
 class World(ClockedWorld):
@@ -277,3 +277,45 @@ def test_a_failed_event_that_is_put_back_starts_the_rest_alone(
     assert mended.kernel.outbox.requeue([event]) == 1
     mended.kernel.run_until_idle()
     assert mended.taken == ["picky"]
+
+
+@pytest.mark.parametrize("waits", ["10", "100", "1000"])
+@pytest.mark.parametrize("coded", [False, True])
+def test_events_that_came_while_no_worker_ran_wait_for_the_link_that_takes_them(
+    world: World, waits: str, coded: bool
+) -> None:
+    """Links that wait for none of them begin and end before it, and purges come in between."""
+    if coded:
+
+        @world.kernel.workflow(name="links")
+        async def links(ctx: WorkflowContext, given: dict[str, int]) -> None:
+            if given["link"] % len(waits) == 0:
+                paid = await ctx.wait_for("paid")
+                await ctx.call("note", what=paid.payload)
+            ctx.continue_as_new({"link": given["link"] + 1})
+    else:
+        condition = f"{{{{ event.payload.link % {len(waits)} == 0 }}}}"
+        note = {"what": "{{ steps.take.output.payload }}"}
+        world.add(
+            "links",
+            {"id": "take", "wait_for": {"event": "paid"}, "if": condition},
+            {"id": "note", "action": "note", "input": note, "if": condition},
+            {"id": "next", "continue_as_new": {"link": "{{ event.payload.link + 1 }}"}},
+        )
+    world.start("links", {"link": 0})
+    for number in range(4):
+        world.kernel.emit("paid", number)
+        world.clock.advance(1)
+    world.kernel.run_until_idle(kinds=["automate.event"])
+    world.clock.advance(13 * HOUR)
+    world.kernel.executions.signals.purge()
+    world.kernel.run_until_idle()
+    assert world.taken == [0, 1, 2, 3]
+    # A week is enough: else a chain that takes none for years would keep them all.
+    world.later(9 * DAY)
+    for _ in range(2):
+        world.kernel.emit("paid", "last")
+        world.kernel.run_until_idle()
+        world.later(2 * HOUR)
+    world.kernel.executions.signals.purge()
+    assert len(world.rows(SIGNAL)) <= 2

@@ -146,6 +146,22 @@ def test_only_those_who_are_named_may_decide(
     assert sent(kernel) == []
 
 
+def test_a_list_for_roles_has_what_they_may_decide_alone(kernel: Kernel) -> None:
+    """Whether or not a person is named beside them; without both it has all."""
+    for allowed in (["role:managers"], ["role:clerks"], ["ann"], []):
+        ask(kernel, by=allowed)
+
+    def listed(**options: Any) -> list[list[str]]:
+        return sorted(list(each.by) for each in kernel.approvals.pending(**options).approvals)
+
+    assert listed(roles=["managers"]) == [[], ["role:managers"]]
+    assert listed(roles=["managers", "clerks"]) == [[], ["role:clerks"], ["role:managers"]]
+    assert listed(roles=["strangers"]) == [[]]
+    assert listed(by="ann") == [[], ["ann"]]
+    assert listed(by="ann", roles=["clerks"]) == [[], ["ann"], ["role:clerks"]]
+    assert len(listed()) == 4
+
+
 def test_another_tenant_s_approval_is_not_there(kernel: Kernel) -> None:
     """Neither in the list nor by its id."""
     execution_id, approvals = ask(kernel, tenant="acme"), kernel.approvals

@@ -237,6 +237,67 @@ def test_a_worker_polls_beside_its_other_work(open_kernel: Open, sheet: Sheet) -
     assert started(kernel) == ["a"]
 
 
+def test_a_worker_goes_on_to_poll_after_more_calls_than_it_has_threads(
+    open_kernel: Open, sheet: Sheet, clock: FakeClock
+) -> None:
+    """One after the other, those that fail and those that overrun their claim among them."""
+    kernel = open_kernel()
+
+    def overrun() -> None:
+        clock.advance(91)
+
+    def done() -> bool:
+        return len(sheet.calls) > number and not kernel._poller._busy
+
+    for number in range(9):
+        sheet.rows.append(f"{number}")
+        sheet.error = ConnectionError("away") if number % 3 == 1 else None
+        sheet.on_call = overrun if number % 3 == 2 else lambda: None
+        assert kernel._poller.tick() == 1
+        until(done)
+        clock.advance(4_000)
+    sheet.error, sheet.on_call = None, lambda: None
+    assert started(kernel) == sorted(sheet.rows)
+
+
+def test_four_threads_call_five_polls(clock: FakeClock) -> None:
+    """The fifth once a thread is free; then all of them once more."""
+    calls: list[str] = []
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def asked(name: str) -> Any:
+        def call(self: Connector, cursor: Any) -> PollResult:
+            """Ask for nothing."""
+            calls.append(name)
+            begun.release()
+            assert go_on.wait(30)
+            return PollResult([], 1)
+
+        return poll(name, every="1m")(call)
+
+    names = [f"p{number}" for number in range(5)]
+    members = {"key": "many", "display_name": "Many", **{name: asked(name) for name in names}}
+    connector = type("Many", (Connector,), members)
+    with Kernel(MemoryStorage(clock), plugins=[connector], discover=False, secrets={}) as kernel:
+        kernel.action("do.it")(do_it)
+        steps = [{"id": "a", "action": "do.it", "input": {"row": 1}}]
+        trigger = {"type": "event", "event": "many.*"}
+        kernel.add_workflow({"name": "w", "trigger": trigger, "steps": steps})
+        for number in range(1, 4):
+            go_on.clear()
+            assert kernel._poller.tick() == 4
+            for _ in range(4):
+                assert begun.acquire(timeout=30)
+            assert kernel._poller.tick() == 0, "all threads have a call"
+            go_on.set()
+            until(lambda: not kernel._poller._busy)
+            assert kernel._poller.tick() == 1
+            assert begun.acquire(timeout=30)
+            until(lambda: not kernel._poller._busy)
+            assert sorted(calls) == sorted(names * number)
+            clock.advance(61)
+
+
 def test_a_machine_without_threads_has_the_next_tick_call(sheet: Sheet, clock: FakeClock) -> None:
     """What was claimed is not left, and the worker goes on to poll."""
     sheet.rows = ["a"]

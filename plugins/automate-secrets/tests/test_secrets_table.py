@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import traceback
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -231,8 +232,18 @@ def test_names_differ_by_case(table: Made) -> None:
         ("plain-text", "number 1 can't be read"),
         (f"{OLD} {OLD}", "number 2"),
         ("id:c2hvcnQ=", "number 1"),
+        *[(f"id:{b64encode(b'k' * size).decode()}", "number 1") for size in (16, 24, 31, 33)],
     ],
-    ids=["none", "text", "twice", "short"],  # a key is another one in each process
+    ids=[
+        "none",
+        "text",
+        "twice",
+        "short",
+        "of-16",
+        "of-24",
+        "of-31",
+        "of-33",
+    ],  # a key is another one in each process
 )
 def test_keys_that_can_not_be_read_are_not_shown(keys: str, problem: str) -> None:
     with pytest.raises(SecretError, match=problem) as caught:

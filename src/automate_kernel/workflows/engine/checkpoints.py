@@ -435,7 +435,7 @@ class Checkpoints:
         its = [Where("id", "eq", save.execution.id)]
         rows.update(EXECUTION, its, {"successor_id": successor.id})
         new = self._successor(save, successor)
-        since, taken = self._signals.leave_to_successor(rows, save.execution)
+        since, taken = self._signals.leave_to_successor(rows, save.execution, successor)
         new.row["events_since"] = since
         new.row["events_taken"] = encode_json(taken, "events that were taken")
         return [one.item for one in self._starts.insert(rows, [new])]

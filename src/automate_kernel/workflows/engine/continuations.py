@@ -36,11 +36,16 @@ _NAMESPACE = uuid.UUID("0a3f5a52-0d5e-5bd5-9a10-5d2f7f5d3c61")
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """The execution that follows one which ends: its id, definition and event."""
+    """
+    The execution that follows one which ends: its id, definition and event.
+
+    *waited* are the names of the events that a step of the one before has waited for.
+    """
 
     id: str
     workflow: Workflow
     event: Event
+    waited: frozenset[str] = frozenset()
 
 
 def successor_of(
@@ -132,13 +137,13 @@ def last_taken(taken: Mapping[str, Any], key: str) -> tuple[datetime | None, lis
 
 
 def events_left(
-    execution: Execution, found: Sequence[Row], now: datetime, *, kept_seconds: float
+    execution: Execution, found: Sequence[Row], now: datetime, *, kept: timedelta
 ) -> tuple[datetime, dict[str, Any]]:
     """
     Return the time from which events count for the successor, and what was taken since then.
 
     *found* are the signals of the events that *execution* has taken, in the order in which they
-    came. Those of the last *kept_seconds* count in any case.
+    came. Those of the time *kept* before now count in any case.
     """
     taken = dict(execution.events_taken or {})
     first = {BEGUN_BY: taken.pop(BEGUN_BY)} if BEGUN_BY in taken else {}
@@ -151,7 +156,7 @@ def events_left(
         if time is None or at >= time:
             taken[row["key"]] = [at.isoformat(), [*ids, row["id"]]]
     # Not from the first of a chain on, which goes on for years: nothing could be purged.
-    times = [now - timedelta(seconds=kept_seconds), execution.created_at or now]
+    times = [now - kept, execution.created_at or now]
     since: datetime = min([*times, *(row["received_at"] for row in found)])
     since = max(since, events_since(execution) or since)
     taken = {key: its for key, its in taken.items() if datetime.fromisoformat(its[0]) >= since}

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
@@ -32,6 +32,7 @@ from automate_kernel.storage.tables import AWAITED, EXECUTION, OUTBOX, SIGNAL, W
 from automate_kernel.storage.values import Redaction, encode_json
 from automate_kernel.workflows.engine.children import end_event
 from automate_kernel.workflows.engine.continuations import (
+    Successor,
     ends_of_chains,
     events_left,
     events_since,
@@ -69,6 +70,8 @@ _ONCE = "once"
 # The key of what a chain has taken, of which the id alone is needed: nobody waits for it.
 _TAKEN = "taken"
 _KEPT_SECONDS = 3600.0
+# Of those that an execution of a chain has not waited for.
+_UNSEEN_SECONDS = 7 * 86_400.0
 
 _PARKED = (Where("status", "in", WAITING), Where("waiting_for", "eq", "time"))
 # A statement that changes rows names so many values. MariaDB reads the whole table instead of the
@@ -262,7 +265,7 @@ class SignalStore:
             rows.delete(WAIT, [Where("id", "in", ids)])
 
     def leave_to_successor(
-        self, rows: Rows, execution: Execution
+        self, rows: Rows, execution: Execution, successor: Successor
     ) -> tuple[datetime, dict[str, Any]]:
         """
         Leave what an execution has not taken to the one that continues it.
@@ -282,7 +285,11 @@ class SignalStore:
             emptied = {"key": _TAKEN, "event": encode_json({}, "signal")}
             rows.update(SIGNAL, [Where("id", "in", ids)], emptied)
         found = self._taken_events(rows, [one for one in events if one.source != SENT])
-        return events_left(execution, found, rows.now(), kept_seconds=_KEPT_SECONDS)
+        # What came meanwhile is left to the next one, also by an execution that didn't look at it.
+        seen = successor.waited.union(one.name for one in events)
+        unseen = {name for name, _ in successor.workflow.awaited} - seen
+        kept = timedelta(seconds=_UNSEEN_SECONDS if unseen else _KEPT_SECONDS)
+        return events_left(execution, found, rows.now(), kept=kept)
 
     def _taken_events(self, rows: Rows, events: Sequence[Event]) -> list[Row]:
         """Return the signals that have brought *events*, in the order in which they came."""

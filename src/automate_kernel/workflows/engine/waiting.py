@@ -255,7 +255,15 @@ class WaitingSteps:
     def successor(self, payload: Any, now: datetime) -> Successor:
         """Return the execution that follows this one, with *payload*."""
         pinned = self._program.workflow
-        return successor_of(self._execution, pinned, payload, now, self._find_child)
+        found = successor_of(self._execution, pinned, payload, now, self._find_child)
+        ended = (StepStatus.COMPLETED, StepStatus.FAILED)
+        steps = (
+            pinned.find_step(run.step_id)
+            for run in self._execution.steps if run.status in ended
+        )  # fmt: skip
+        waits = (step.wait_for for step in steps if step is not None)
+        names = frozenset(one.event for one in waits if one is not None and one.event is not None)
+        return replace(found, waited=names)
 
     # -- sub-workflows -----------------------------------------------------------------------
 
