@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel import AutomateError, ErrorCodes
 from automate_sql import drivers
+from database_servers import pooled
 
 
 def refused(kernel, query, name="sql.query", **more):
@@ -532,3 +533,24 @@ def test_types_that_asyncpg_has_to_ask_for_are_read(postgresql_url, make):
     for _ in range(2):
         assert rows(kernel, query, x="good") == [{"a": "good", "b": ["bad"], "c": False}]
     engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg_async", "asyncpg"])
+def test_a_pooler_between_is_no_reason_to_connect_anew(postgresql_url, make, monkeypatch, driver):
+    """PgBouncer gives each transaction another connection, and the reset is not part of any."""
+    url, resets = sa.make_url(postgresql_url), []
+    reset = drivers._is_reset
+    monkeypatch.setattr(drivers, "_is_reset", lambda c: resets.append(reset(c)) or resets[-1])
+    with pooled(url, server_reset_query_always="1", server_round_robin="1") as pooler:
+        pooler = pooler.set(drivername=f"postgresql+{driver}")
+        if driver == "asyncpg":  # it knows no port in the query
+            pooler = sa.URL.create(
+                pooler.drivername, pooler.username, port=int(pooler.query["port"]),
+                database=pooler.database, query={"host": pooler.query["host"]},
+            )  # fmt: skip
+        kernel = make(pooler.render_as_string(False), pool_size=1, allow_writes=True)
+        for number in range(12):
+            assert value(kernel, "SELECT CAST(:x AS integer) AS x", x=number) == number
+            assert value(kernel, "SELECT pg_advisory_lock(4711) IS NULL AS x") is False
+        kernel.close()
+    assert resets == [True] * 24

@@ -45,6 +45,17 @@ def test_a_query_binds_its_parameters(database, make):
     assert found["rows"] == []
 
 
+def test_a_statement_may_end_and_have_comments(database, make):
+    kernel = make(database[0])
+    for query in (
+        "SELECT :n AS n ; ; -- the end",
+        "/* a; */ -- b\n SELECT :n AS n -- c;",
+        "SELECT :n AS n;\r\n",
+    ):
+        found = kernel.invoke("sql.query", {"query": query, "params": {"n": 3}})
+        assert [int(row["n"]) for row in found["rows"]] == [3]
+
+
 def test_a_list_after_in_stands_for_its_elements(database, make):
     kernel = make(database[0])
     query = "SELECT id FROM item WHERE id IN :ids ORDER BY id"
@@ -426,3 +437,16 @@ def test_wide_rows_are_not_fetched_by_the_hundred(database, make, tmp_path):
         tracemalloc.stop()
     assert (page["row_count"], page["more"], written["rows"]) == (2, True, 300)
     assert peak < 120_000_000
+
+
+def test_a_long_result_that_is_refused_is_not_read_to_its_end(database, make):
+    """Two columns of one name are seen before the first row."""
+    counting = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i x, i x FROM n"
+    )
+    endless = {"mysql": "SELECT 1 AS x, 2 AS x FROM seq_1_to_2000000000"}
+    kernel = make(database[0], pool_size=1, timeout_seconds=300)
+    query = {"query": endless.get(database[1].dialect.name, counting)}
+    error = within(60, lambda: refused(kernel, "sql.query", query))
+    assert "two columns have one name" in str(error)
+    assert kernel.invoke("sql.query", {"query": "SELECT 1 AS n"})["rows"] == [{"n": 1}]

@@ -8,7 +8,8 @@ import pymysql
 import psycopg
 import pytest
 import sqlalchemy as sa
-from automate_kernel import AutomateError
+from automate_kernel import AutomateError, Kernel
+from automate_sql import SqlConnector
 from automate_sql.statement import READS, Statement
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -152,3 +153,30 @@ def test_the_servers_do_find_several(on_postgresql, on_mariadb):
     text = "SELECT 0; SELECT 2"
     assert [on_postgresql(text), on_mariadb(text), on_sqlite(text)] == [2, 2, 2]
     assert on_postgresql("SELECT 0 --\r; SELECT 2") == 2
+
+
+_HOSTILE = "'\"`\\ */ -- \n, (SELECT 2) AS p0 # \\' \\\" $$"
+
+
+@settings(_slowly, max_examples=300)
+@example("SELECT :p AS p0, ':p'")
+@example("SELECT :p AS p0 -- :p")
+@example("SELECT '\\', :p AS p0, '")
+@given(st.lists(st.one_of(texts(), st.just(":p AS p0"), st.just("':p'")), min_size=1, max_size=3))
+def test_no_value_gets_into_the_text(mariadb_kernel, parts):
+    """Where a driver puts values into it, as that of MariaDB does."""
+    query = ", ".join(parts) if isinstance(parts, list) else parts
+    query = "SELECT " + query.removeprefix("SELECT ").replace("SELECT ", "")
+    data = {"query": query, "params": {"p": _HOSTILE}}
+    try:
+        found = mariadb_kernel.invoke("sql.query", data)["rows"]
+    except AutomateError:
+        return
+    assert all(row["p0"] == _HOSTILE for row in found)
+
+
+@pytest.fixture(scope="module")
+def mariadb_kernel(mariadb_url):
+    config = {"sql": {"url": mariadb_url}}
+    with Kernel(plugins=[SqlConnector], discover=False, config=config) as kernel:
+        yield kernel

@@ -228,6 +228,10 @@ def _is_reset(connection: sa.Connection) -> bool:
     name = connection.dialect.name
     raw: Any = connection.connection.dbapi_connection
     if name == "postgresql":
+        if connection.dialect.driver == "asyncpg":
+            # At once: a pooler may give what is prepared to another connection than what follows.
+            raw.run_async(lambda inner: inner.execute("DISCARD ALL"))
+            return True
         raw.autocommit = True
         connection.exec_driver_sql("DISCARD ALL")
         connection.rollback()

@@ -42,8 +42,7 @@ class OpenResult:
                 f"two columns have one name: {', '.join(twice)[:200]}",
                 hint="name them apart with AS",
             )
-        # These read all that is still to come before they close a result.
-        self.drains: bool = result.dialect.name in ("mysql", "mariadb")
+        self.drains: bool = _drains(result)
 
     def fetch(self, size: int) -> list[Row]:
         """Return the next rows, at most *size*; none at the end."""
@@ -54,12 +53,22 @@ class OpenResult:
         return {name: jsonable(value) for name, value in pairs}
 
 
+def _drains(result: sa.CursorResult[Any]) -> bool:
+    """Return True if all that is still to come is read before *result* closes."""
+    return result.dialect.name in ("mysql", "mariadb")
+
+
 def opened(connection: sa.Connection, clause: sa.Executable, *, streams: bool) -> OpenResult | None:
     """Execute *clause*; return its rows, which stay at the server if it *streams*, or None."""
     # For this statement alone, not for the connection.
     options = {"stream_results": True, "max_row_buffer": BATCH} if streams else {}
     result = connection.execute(clause, execution_options=options)
-    return OpenResult(result) if result.returns_rows else None
+    try:
+        return OpenResult(result) if result.returns_rows else None
+    except AutomateError:
+        if _drains(result):
+            connection.invalidate()
+        raise
 
 
 async def batches(
