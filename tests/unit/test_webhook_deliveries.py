@@ -439,3 +439,45 @@ def test_headers_of_an_event_that_are_no_object_are_no_event() -> None:
     with pytest.raises(PayloadError, match="headers"):
         Event.from_json({"id": "1", "name": "a", "headers": ["x"]})
     assert WebhookHeaders({}) == {}
+
+
+# -- another id of the same signed body --------------------------------------------------------------
+
+
+def _github(body: bytes, delivery: str, event: str = "push") -> dict[str, str]:
+    headers = GitHubSignature("HOOK").sign(body, SECRET)
+    return headers | {"X-GitHub-Delivery": delivery, "X-GitHub-Event": event}
+
+
+def test_an_id_that_nobody_signed_makes_no_second_event() -> None:
+    """Who recorded a request can send it with an id of their own, and with another event's name."""
+    kernel = kernel_with(TriggerSpec("push", signature=GitHubSignature("HOOK")))
+    first = send(kernel, _github(BODY, "1"))
+    for delivery, event in (
+        ("2", "push"),
+        ("3", "workflow_dispatch"),
+        ("3", "repository_dispatch"),
+    ):
+        again = send(kernel, _github(BODY, delivery, event))
+        assert (again.duplicate, again.item_id) == (True, first.item_id)
+    assert items(kernel) == 1
+    assert not send(kernel, _github(b'{"type": "invoice.paid", "total": 8}', "4")).duplicate
+    # The same delivery again, as GitHub sends it for days.
+    assert send(kernel, _github(b'{"type": "invoice.paid", "total": 8}', "4")).duplicate
+    assert items(kernel) == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "body"),
+    [
+        ("workflow_dispatch", b'{"inputs": {"to": "live"}, "ref": "main", "workflow": "x"}'),
+        ("repository_dispatch", b'{"action": "go", "client_payload": {"n": 1}}'),
+    ],
+)
+def test_two_dispatches_may_be_alike(event: str, body: bytes) -> None:
+    """A person presses the same button twice: each counts, and a redelivery does not."""
+    kernel = kernel_with(TriggerSpec("push", signature=GitHubSignature("HOOK")))
+    assert not send(kernel, _github(body, "1", event)).duplicate
+    assert not send(kernel, _github(body, "2", event)).duplicate
+    assert send(kernel, _github(body, "2", event)).duplicate
+    assert items(kernel) == 2

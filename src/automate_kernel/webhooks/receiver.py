@@ -106,17 +106,18 @@ class WebhookReceiver:
             event_headers=spec.kept_headers(headers),
             id=new_id(),
         )
-        delivery = (connector_key, trigger, delivery_id or "")
+        ids = _ids_of(spec, delivery_id, headers, raw_body)
 
         def work(rows: Rows) -> WebhookReceipt:
             # In one transaction: a delivery that is remembered is also enqueued.
-            if delivery_id is None or self.ledger.remember(
-                rows, *delivery, item.id, tenant_id=tenant_id
-            ):
-                self.outbox.enqueue_many([item], transaction=rows.native)
-                return WebhookReceipt(accepted=True, item_id=item.id, answer=spec.answer)
-            first = self.ledger.item_of(rows, *delivery, tenant_id=tenant_id)
-            return WebhookReceipt(accepted=True, item_id=first, duplicate=True, answer=spec.answer)
+            for each in ids:
+                delivery = (connector_key, trigger, each)
+                if self.ledger.remember(rows, *delivery, item.id, tenant_id=tenant_id):
+                    continue
+                first = self.ledger.item_of(rows, *delivery, tenant_id=tenant_id)
+                return WebhookReceipt(True, first, duplicate=True, answer=spec.answer)
+            self.outbox.enqueue_many([item], transaction=rows.native)
+            return WebhookReceipt(True, item.id, answer=spec.answer)
 
         receipt = write(self.storage, transaction, work)
         if receipt.duplicate:
@@ -177,3 +178,12 @@ class WebhookReceiver:
                 )  # fmt: skip
             # None: the connector's error may quote its secret, and this one is shown and logged.
             raise clean from None
+
+
+def _ids_of(spec: Any, delivery_id: str | None, headers: Any, raw_body: bytes) -> list[str]:
+    """Return the ids that must all be new, the signed one first: the other can be made up."""
+    if delivery_id is None:
+        return []
+    second = getattr(spec.signature, "second_id", None)
+    signed = second(headers, raw_body) if callable(second) else None
+    return list(dict.fromkeys(filter(None, (signed, delivery_id))))

@@ -167,9 +167,15 @@ class SignatureScheme(ABC):
         own = self._own_delivery_id(found, body)
         if own is not None and own.strip():
             return own
-        if not hashed:
-            return None
-        return f"signed:{hashlib.sha256(signed.message).hexdigest()}"
+        return _digest_of(signed) if hashed else None
+
+    def second_id(self, headers: HeadersLike, raw_body: bytes) -> str | None:
+        """
+        Return another id of a verified request, which must be new too; None if it needs none.
+
+        It is for a scheme whose own id isn't signed, so that who recorded a request can change it.
+        """
+        return None
 
     def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
         """Return the service's name of the event in a verified request, or None."""
@@ -281,6 +287,10 @@ _ALGORITHMS = ("sha256", "sha512", "sha384", "sha1")
 _MESSAGE_ID = re.compile(r"[!-\-/-~]{1,256}")
 
 
+def _digest_of(signed: SignedRequest) -> str:
+    return f"signed:{hashlib.sha256(signed.message).hexdigest()}"
+
+
 @dataclass(frozen=True, slots=True)
 class HmacSignature(SignatureScheme):
     """
@@ -371,13 +381,27 @@ class HmacSignature(SignatureScheme):
         return mac.hex() if self.encoding == "hex" else base64.b64encode(mac).decode()
 
 
+_DISPATCHES = ("workflow_dispatch", "repository_dispatch")
+
+
+def _is_dispatch(body: bytes) -> bool:
+    """Return True if *body* is a dispatch by itself: the header that says so isn't signed."""
+    try:
+        found = parse_json(body)
+    except BodyError:
+        return False
+    names = {"client_payload", "inputs"}
+    return isinstance(found, dict) and not names.isdisjoint(found)
+
+
 @dataclass(frozen=True, slots=True)
 class GitHubSignature(HmacSignature):
     """
     GitHub's ``X-Hub-Signature-256``.
 
     GitHub signs no time. ``X-GitHub-Delivery`` is the delivery's id, and ``X-GitHub-Event`` the
-    event. A ``ping`` is answered and starts nothing.
+    event. It signs neither, so a delivery counts as repeated by its body too. Dispatches, which
+    may be alike, go by their id alone. A ``ping`` is answered and starts nothing.
     """
 
     secret: SecretNames = "$secret:GITHUB_WEBHOOK_SECRET"  # noqa: S105 - its key
@@ -385,6 +409,14 @@ class GitHubSignature(HmacSignature):
     prefix: str = field(default="sha256=", kw_only=True)
     delivery_id_header: str | None = field(default="X-GitHub-Delivery", kw_only=True)
     event_header: str | None = field(default="X-GitHub-Event", kw_only=True)
+
+    def second_id(self, headers: HeadersLike, raw_body: bytes) -> str | None:
+        """Return a hash of the body; None for a dispatch."""
+        body = _as_bytes(raw_body)
+        if self.event_name(headers, body) in _DISPATCHES and _is_dispatch(body):
+            return None
+        signed = self._read(WebhookHeaders(headers), body)
+        return None if signed is None else _digest_of(signed)
 
     def handshake(self, headers: HeadersLike, raw_body: bytes) -> Ignored | None:
         """Answer a ``ping``, which GitHub sends when a webhook is made."""
