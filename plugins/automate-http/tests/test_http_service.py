@@ -248,17 +248,58 @@ def test_a_status_has_its_code(
         ({"error": "invalid_grant", "error_description": "expired"}, "expired"),
         ({"title": "Bad", "detail": "too long"}, "too long"),
         ({"errors": [{"message": "a"}, {"message": "b"}]}, "a; b"),
+        (
+            {
+                "message": "Validation Failed",
+                "errors": [{"resource": "Issue", "field": "title", "code": "missing_field"}],
+            },
+            "Validation Failed (title: missing_field)",
+        ),
+        (
+            {"title": "Bad", "errors": [{"pointer": "#/a", "detail": "too long"}]},
+            "Bad (#/a: too long)",
+        ),
+        ({"detail": [{"loc": ["body", "n"], "msg": "Field required"}]}, "body.n: Field required"),
         ({"ok": False, "error": "channel_not_found"}, "channel_not_found"),
         ({"x": 1}, '{"x": 1}'),
         ({"message": "é\n\u202e" + "x" * 900}, "é " + "x" * 197 + "…"),
     ],
-    ids=["message", "oauth", "problem", "list", "slack", "other", "long"],
+    ids=[
+        "message",
+        "oauth",
+        "problem",
+        "list",
+        "github",
+        "fields",
+        "fastapi",
+        "slack",
+        "other",
+        "long",
+    ],
 )
 def test_the_services_words_are_found_and_bounded(
     server: Any, client: Any, body: Any, words: str
 ) -> None:
     answer(server, "/v1/me", body, status=400)
     assert failure(lambda: client().get("/me")).message.partition("Request: ")[2] == words
+
+
+@pytest.mark.parametrize("name", ["Stripe-Should-Retry", "X-Should-Retry"])
+def test_a_service_says_whether_to_try_again(server: Any, client: Any, name: str) -> None:
+    """Against the status, in both directions; other words say nothing."""
+    for status, told, retryable in (
+        (409, "false", False), (500, "false", False), (400, "true", True),
+        (500, "maybe", True), (400, "maybe", False),
+    ):  # fmt: skip
+
+        def send(handler: Any, status: int = status, told: str = told) -> None:
+            handler.send_response_only(status)
+            handler.send_header(name, told)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+
+        server.answers["/v1/me"] = send
+        assert failure(lambda: client().get("/me")).retryable is retryable
 
 
 def test_a_wait_is_taken_from_a_date_or_a_reset(server: Any, client: Any) -> None:

@@ -18,7 +18,12 @@ _FORBIDDEN, _TOO_MANY, _UNAVAILABLE = 403, 429, 503
 # With these a service says that it has done nothing.
 _REFUSED = frozenset({408, 409, 425, _TOO_MANY})
 # Where services put their words, the most telling first; "error" and "errors" hold further ones.
-_WORDS = ("message", "error_description", "detail", "title", "error", "errors", "reason", "code")
+_WORDS = (
+    "message", "error_description", "detail", "title", "error", "errors", "msg", "reason", "code"
+)  # fmt: skip
+# Where they name the field that is meant.
+_PLACES = ("field", "pointer", "param", "loc", "property", "path")
+_SHOULD_RETRY = ("x-should-retry", "stripe-should-retry")
 _DEEPEST = 4
 
 
@@ -40,11 +45,16 @@ def failure_of(reply: Reply, redact: Callable[[str], str] = str) -> AutomateErro
     if reply.status == _FORBIDDEN and wait is not None:
         # GitHub's way to say that there were too many requests.
         code = ErrorCodes.RESOURCE_EXHAUSTED
+    # A service that knows says so: Stripe's "false" of a key in use is no other try's success.
+    told = next(
+        (reply.headers.get(name, "") for name in _SHOULD_RETRY if name in reply.headers), ""
+    )
     return AutomateError(
         code,
         f"{reply.method} {origin(reply.url)} answered {_phrase(reply.status)}"
         + (f": {said}" if said else ""),
         hint=hint,
+        retryable={"true": True, "false": False}.get(told.lower()),
         retry_after=wait,
         details={"status": reply.status},
     )
@@ -105,6 +115,21 @@ def _words_in(found: Any, depth: int) -> str:
     if depth < _DEEPEST and isinstance(found, list) and found:
         return "; ".join(filter(None, (_words_in(each, depth + 1) for each in found[:3])))
     if depth < _DEEPEST and isinstance(found, Mapping):
-        words = (_words_in(found[name], depth + 1) for name in _WORDS if name in found)
-        return next(filter(None, words), "")
+        texts = {name: _words_in(found[name], depth + 1) for name in _WORDS if name in found}
+        words = next(filter(None, texts.values()), "")
+        # GitHub's message is "Validation Failed"; its errors have the fields.
+        more = texts.get("errors", "")
+        words += (
+            f" ({more})" if more and more != words and isinstance(found["errors"], list) else ""
+        )
+        place = _place_in(found)
+        return f"{place}: {words}" if place and words else words
     return ""
+
+
+def _place_in(found: Mapping[str, Any]) -> str:
+    """Return the field that an error is about, as the service names it, or nothing."""
+    place = next((found[name] for name in _PLACES if found.get(name)), "")
+    parts = place if isinstance(place, list) else [place]
+    scalar = all(isinstance(each, (str, int)) for each in parts)
+    return ".".join(map(str, parts)) if scalar else ""
