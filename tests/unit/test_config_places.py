@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from automate_kernel.monitoring.diagnosis import plugin_findings
 from automate_kernel import Connector, Kernel, action
 from automate_kernel.cli.session import Session
 from automate_kernel.errors import AutomateError
@@ -131,6 +132,13 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (record,) = [each for each in kernel.plugins.records() if each.key == "fancy"]
     assert record.remedy is not None
     assert record.remedy.startswith("pip install 'automate-fancy[chat]', which it needs for this")
+    with Kernel() as kernel:
+        (found,) = [each for each in plugin_findings(kernel) if "fancy" in each.text]
+    assert (found.state, found.text.partition("; ")[2]) == (
+        "ok", "not installed: fancy of automate-fancy[chat]")  # fmt: skip
+    with Kernel(config={"fancy": {}}) as kernel:
+        (found,) = [each for each in plugin_findings(kernel) if "BROKEN" in each.text]
+    assert found.state == "fail"
     assert extra_with("httpx", "automate-fancy") is None
     assert extra_with("nowhere_at_all", "not-installed-at-all") is None
     assert extra_with(None, None) is None

@@ -301,8 +301,11 @@ def plugin_findings(kernel: Kernel) -> list[Finding]:
     It imports all plugins, and makes those that have config.
     """
     records, found = kernel.plugins.load_all(), []
+    spare = [
+        each for each in records if each.missing_extra and each.key not in kernel.operations.config
+    ]
     for each in records:
-        if not each.usable and each.remedy:
+        if not each.usable and each.remedy and each not in spare:
             state: State = "warn" if each.state.value == "DISABLED" else "fail"
             text = f"{each.kind} {each.key} is {each.state.value}: {each.error or each.target}"
             found.append(Finding("plugins", state, text, each.remedy))
@@ -327,7 +330,10 @@ def plugin_findings(kernel: Kernel) -> list[Finding]:
         if isinstance(error, ConfigError)  # a secret that is missing is reported with the others
     ]
     found += [Finding("plugins", "warn", str(wrong), wrong.remedy) for wrong in misspelt()]
-    return found or [Finding("plugins", "ok", f"{len(records)} load")]
+    # Who installs a distribution without an extra has no use for what needs it.
+    less = ", ".join(f"{each.key} of {each.distribution}[{each.missing_extra}]" for each in spare)
+    text = f"{len(records) - len(spare)} load" + (f"; not installed: {less}" if less else "")
+    return found or [Finding("plugins", "ok", text)]
 
 
 def places_of_links(kernel: Kernel, workflow: Workflow) -> list[str]:

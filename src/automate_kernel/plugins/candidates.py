@@ -47,6 +47,7 @@ class Candidate:
     error: str | None = None
     traceback: str | None = None
     remedy: str | None = None
+    missing_extra: str | None = None
 
     @classmethod
     def from_found(cls, kind: Kind, found: Found) -> Candidate:

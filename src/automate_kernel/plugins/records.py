@@ -60,7 +60,8 @@ class PluginRecord:
     *source* is the distribution and its version, or ``settings``, ``register`` or ``builtin``.
     *location* is the folder that the distribution is installed in.
     *replaced_by* names the source that has the key instead. *remedy* says what to do about a state
-    other than DISCOVERED and LOADED.
+    other than DISCOVERED and LOADED. With *missing_extra* its distribution is installed without the
+    extra that this plugin needs.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class PluginRecord:
     error: str | None = None
     traceback: str | None = field(default=None, repr=False)
     remedy: str | None = None
+    missing_extra: str | None = None
 
     @property
     def usable(self) -> bool:

@@ -18,6 +18,7 @@ from automate_kernel.plugins.targets import (
     describe_failure,
     is_being_imported,
     load_target,
+    missing_extra,
     normal_target,
     remedy_for,
     target_of,
@@ -283,7 +284,12 @@ class Registry(Generic[T]):
                 error, kind=self.kind.name, key=candidate.key, origin=candidate.origin,
                 target=candidate.target, distribution=candidate.distribution,
             )  # fmt: skip
+            candidate.missing_extra = missing_extra(error, candidate.distribution)
             self._forget(candidate.key)
+        if candidate.missing_extra is not None:
+            text = "%s %r from %s is not used: %s"
+            logger.warning(text, self.kind, candidate.key, candidate.origin, candidate.remedy)
+            return
         text = "%s %r from %s is %s and is not used: %s"
         named = (self.kind, candidate.key, candidate.origin)
         logger.error(text, *named, state.lower(), candidate.error, exc_info=error)

@@ -79,6 +79,15 @@ def is_being_imported(target: str) -> bool:
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
+def missing_extra(error: BaseException, distribution: str | None) -> str | None:
+    """Return the extra of *distribution* for whose module *error* asks; None for another error."""
+    missing = isinstance(error, ModuleNotFoundError) or (
+        # A module that says which extra it needs.
+        isinstance(error, ImportError) and isinstance(error.__cause__, ModuleNotFoundError)
+    )
+    return extra_with(error.name, distribution) if missing else None  # type: ignore[attr-defined]
+
+
 def remedy_for(
     error: BaseException,
     *,
@@ -90,12 +99,11 @@ def remedy_for(
 ) -> str:
     """Return advice for the application about a plugin, of that *target*, that did not load."""
     off = f"or switch it off with disabled=['{kind}:{key}']"
+    if extra := missing_extra(error, distribution):
+        return f"pip install '{distribution}[{extra}]', which it needs for this, {off}"
     if isinstance(error, ModuleNotFoundError):
         if own := _own_target(error.name or "", target):
             return f"{own}, or reinstall {origin}, {off}"
-        extra = extra_with(error.name, distribution)
-        if extra is not None:
-            return f"pip install '{distribution}[{extra}]', which it needs for this, {off}"
         return f"install what provides the module {error.name!r}, or reinstall {origin}, {off}"
     if isinstance(error, ImportError):
         return f"its parts don't fit together: upgrade or reinstall {origin}, {off}"
