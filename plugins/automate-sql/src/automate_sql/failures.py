@@ -64,8 +64,9 @@ _NUMBERS: dict[int, ErrorCodes] = {
     2006: ErrorCodes.UNAVAILABLE, 2013: ErrorCodes.UNAVAILABLE, 2055: ErrorCodes.UNAVAILABLE,
     # Wrong SQL and wrong values, for which the driver has the class of a lost connection, too.
     **dict.fromkeys(
-        (1052, 1054, 1055, 1064, 1065, 1066, 1109, 1111, 1136, 1140, 1146, 1222, 1241, 1242, 1247,
-         1248, 1264, 1265, 1292, 1305, 1318, 1365, 1366, 1406, 1411, 1582, 1630, 1690),
+        (1052, 1054, 1055, 1059, 1064, 1065, 1066, 1102, 1103, 1109, 1111, 1136, 1140, 1146, 1166,
+         1222, 1241, 1242, 1247, 1248, 1264, 1265, 1292, 1300, 1305, 1318, 1365, 1366, 1406, 1411,
+         1582, 1630, 1690),
         ErrorCodes.INVALID_ARGUMENT,
     ),
 }  # fmt: skip
@@ -134,6 +135,7 @@ def _said(
     # The lines after the first quote rows, in PostgreSQL's DETAIL. Not before values are hidden,
     # which have lines of their own.
     text = _without(_text(original), values, statement).strip().partition("\n")[0]
+    text = text if text.isprintable() else repr(text)[1:-1]  # a name in it may hold anything
     text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
     return AutomateError(code, f"the database says: {text}", hint=hint)
 
