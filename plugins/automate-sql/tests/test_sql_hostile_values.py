@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import os
+import shutil
+
 import pytest
 import sqlalchemy as sa
 from automate_kernel import ErrorCodes
@@ -64,3 +70,44 @@ class TestSql(HostileValuesContract):
 
     def same(self, place, value, arrived):
         return arrived == value if place == "parameter" else True
+
+
+@pytest.mark.parametrize("database", ["pysqlite"], indirect=True)
+class TestFiles(HostileValuesContract):
+    """Names and cells of exported files."""
+
+    places = ("name", "cell of CSV", "line of JSON")
+    accepts = {
+        "name": {"latin", "astral", "formula"},
+        "cell of CSV": {"crlf", "quote", "comma", "line_separator"},
+        "line of JSON": {"crlf", "quote", "line_separator"},
+    }
+
+    @pytest.fixture(autouse=True)
+    def _database(self, database, make, tmp_path):
+        self.folder = tmp_path / "files"
+        self.kernel = make(database[0], files_to=str(self.folder))
+
+    def carry(self, place, value):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        query = "SELECT id, :v AS v FROM item WHERE id < 3"
+        given = {"query": query, "params": {"v": "x"}, "file": "f"}
+        if place == "name":
+            given["file"] = value
+        else:
+            given |= {"params": {"v": value}, "format": "csv" if "CSV" in place else "jsonl"}
+        self.kernel.invoke("sql.export", given, literal=True)
+        (path,) = (each for each in self.folder.rglob("*") if each.is_file())
+        raw = path.read_bytes().decode()
+        if place == "name":
+            return str(path.relative_to(self.folder)), (raw, os.listdir(self.folder.parent))
+        if place == "cell of CSV":
+            names, *rows = csv.reader(io.StringIO(raw, newline=""))
+        else:
+            found = [json.loads(line) for line in raw.split("\n") if line]
+            names, rows = list(found[0]), [list(each.values()) for each in found]
+        assert rows[0][1] == rows[1][1]
+        return rows[0][1], (names, [str(row[0]) for row in rows], path.name)
+
+    def same(self, place, value, arrived):
+        return arrived == (os.path.normpath(value) if place == "name" else value)

@@ -14,6 +14,7 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.drafts import Draft
 from automate_sql.reading import Row
 
+_LONGEST_NAME, _LONGEST_PATH = 255, 1_024
 Form = Literal["jsonl", "csv"]
 
 
@@ -21,9 +22,15 @@ def place_of(folder: str | None, name: str) -> Path:
     """Return the path of the file *name* below *folder*; raises for one outside of it."""
     if folder is None:
         raise ConfigError("there is no folder for files", hint="set files_to in the config")
+    longest = max(len(part.encode("utf-8", "replace")) for part in name.split("/"))
+    if not name.isprintable() or longest > _LONGEST_NAME or len(name) > _LONGEST_PATH:
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"the file's name is longer than {_LONGEST_NAME} bytes, or can't be printed",
+        )
     root = Path(folder).resolve()
     path = (root / name).resolve()
-    if path == root or root not in path.parents or "\0" in name:
+    if path == root or root not in path.parents:
         raise AutomateError(
             ErrorCodes.INVALID_ARGUMENT, "the file is outside of files_to", hint="give its name"
         )
