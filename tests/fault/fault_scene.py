@@ -177,6 +177,8 @@ class Scene(Invariants):
         self.processes: list[Process] = []
         self.requeued: set[str] = set()
         """Items that were finished and put back, by command."""
+        self.meanwhile: Callable[[], Any] = bool
+        """Is called while the sessions of a killed process are waited for."""
         metadata.create_all(self.engine)
         with self.engine.begin() as connection:
             self._add_tables(connection.exec_driver_sql)
@@ -225,14 +227,17 @@ class Scene(Invariants):
         """
         How *process* ended, once its sessions have ended too.
 
-        Until then what it had sent may yet be done, a claim say, and its locks are held.
+        Until then what it had sent may yet be done, a claim say, and its locks are held. A session
+        that waits for a lock doesn't notice that its client is gone: so who holds it, perhaps
+        frozen, has to go on `meanwhile`.
         """
         self.processes.remove(process)
         code = process.ended()
         if self.postgresql:
             its = f"application_name = '{fault_kernel.sessions_of(process.pid)}'"
             its += " AND datname = current_database()"
-            until(lambda: not self.rows(f"SELECT pid FROM pg_stat_activity WHERE {its}"))
+            sessions = f"SELECT pid FROM pg_stat_activity WHERE {its}"
+            until(lambda: (self.meanwhile(), not self.rows(sessions))[-1])
         return code
 
     def lapse(self, process: Process) -> None:

@@ -138,6 +138,7 @@ def test_workers_that_die_over_executions(
     for _ in range(WORKERS):
         scene.start(**worker)
     under_work, frozen = Counter[str](), Frozen(scene)
+    scene.meanwhile = frozen.thaw
     for place, fault in faults.in_order(choose):
         until(
             lambda place=place: (

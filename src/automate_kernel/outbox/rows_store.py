@@ -710,6 +710,7 @@ class RowsOutboxStore(OutboxStore):
     def transaction(self) -> Iterator[Any]:
         """Open a transaction of the host's database, as the host's framework knows it."""
         with self.storage.begin() as rows:
+            rows.stand_still()
             yield rows.native
 
     def next_due_seconds(self) -> float | None:

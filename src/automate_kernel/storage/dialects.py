@@ -37,6 +37,8 @@ class Dialect:
     casts: Mapping[str, str] = field(default_factory=dict)
     first: str = ""
     """The statement that a transaction of our own begins with."""
+    stands_still: str = ""
+    """The statement after which such a transaction may stand still, as `first` bounds that."""
     waits_briefly: str = ""
     """
     The statement after which the rest of a transaction waits for no lock for more than a moment.
@@ -58,6 +60,12 @@ class Dialect:
     """
 
 
+# Unless the connection has a bound of its own.
+_IDLE = (
+    "SELECT set_config('idle_in_transaction_session_timeout', '{0}', true)"
+    " WHERE current_setting('idle_in_transaction_session_timeout') = '{1}'"
+)
+
 DIALECTS: dict[str, Dialect] = {
     "postgresql": Dialect(
         "postgresql",
@@ -68,6 +76,9 @@ DIALECTS: dict[str, Dialect] = {
         now="statement_timestamp()",
         now_plus="statement_timestamp() + {} * interval '1 second'",
         casts={"id": "uuid", "json": "jsonb", "time": "timestamptz", "int": "integer"},
+        # A worker that froze in a transaction would keep what it has locked from all others.
+        first=_IDLE.format("15s", "0"),
+        stands_still=_IDLE.format("0", "15s"),
         waits_briefly="SET LOCAL lock_timeout = '500ms'",
         bounds_waits="SELECT set_config('lock_timeout', '30s', true)"
         " WHERE current_setting('lock_timeout') = '0'",

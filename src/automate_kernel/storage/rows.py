@@ -270,6 +270,11 @@ class Rows:
         if self.dialect.bounds_waits:
             self.run(self.dialect.bounds_waits, (), fetch=True)
 
+    def stand_still(self) -> None:
+        """Let application code in this transaction take its time, as our own never does."""
+        if self.dialect.stands_still:
+            self.run(self.dialect.stands_still, (), fetch=True)
+
     def now(self) -> datetime:
         """Return the time of the database's clock."""
         if self._clock is not None or not self.dialect.now:

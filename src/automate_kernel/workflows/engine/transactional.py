@@ -73,6 +73,7 @@ class TransactionalCall:
         self._made = None
         try:
             with self._store.storage.begin() as rows:
+                rows.stand_still()
                 outcome = self._made = self._labelled(self._called(rows))
                 self._save(rows, outcome)
         except LeaseLostError:
