@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -14,6 +13,7 @@ from automate_django import conf
 from automate_django.storage import DjangoStorage
 from automate_kernel.automation import Automation
 from automate_kernel.errors import ConfigError
+from automate_kernel.forks import new_rlock
 from automate_kernel.operations.config_places import ConfigPlaces
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ STORES = {
 _outbox = partial(conf.option, "AUTOMATE_OUTBOX")
 # Django's own settings that a kernel is made of.
 _OTHERS = ("DATABASES", "TASKS", "SECRET_KEY", "SECRET_KEY_FALLBACKS")
-_lock = threading.RLock()
+_lock = new_rlock()
 _kernel: Kernel | None = None
 _extensions: list[Callable[[Kernel], None]] = []
 _building = False

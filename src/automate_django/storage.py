@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
@@ -11,7 +11,7 @@ from django.db import Error, InterfaceError, OperationalError, connections, rout
 
 from automate_django.connections import forget_inherited, is_pooled
 from automate_kernel.errors import ConfigError, ErrorCodes, StorageError, type_name
-from automate_kernel.forks import renew_in_children
+from automate_kernel.forks import ForkGate, renew_in_children
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
 from automate_kernel.storage.deadlocks import write
 from automate_kernel.storage.errors import (
@@ -101,7 +101,21 @@ class DjangoStorage:
         self._using = using
         self._clock = clock
         self._notifier = Notifier(self._own_connection) if listen else None
+        self._gate = ForkGate(self._close_idle)
         renew_in_children(self)
+
+    def _close_idle(self) -> bool:
+        """Close this thread's SQLite file: a child would take the locks of it for its own."""
+        connection = self.connection if self._using else None
+        if connection is None or connection.connection is None or connection.vendor != "sqlite":
+            return True
+        if connection.in_atomic_block:
+            return False
+        if not getattr(
+            connection, "is_in_memory_db", bool
+        )():  # else its connection is all there is of it
+            connection.close()
+        return True
 
     def renew(self) -> None:
         """Have Django open connections of this process's own, and leave the others open."""
@@ -147,7 +161,7 @@ class DjangoStorage:
         if is_open(connection):
             yield self._rows(connection)
         elif transaction is None:
-            with self._lent(connection):
+            with self._gated(connection), self._lent(connection):
                 if not atomic and connection.vendor != "mysql":
                     mend(connection)
                     yield self._rows(connection)
@@ -162,6 +176,9 @@ class DjangoStorage:
     def joins(self, transaction: Any) -> bool:
         """Return True in an open ``atomic()`` block."""
         return transaction is not None or is_open(self.connection)
+
+    def _gated(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
+        return self._gate if connection.vendor == "sqlite" else nullcontext()
 
     @contextmanager
     def _lent(self, connection: BaseDatabaseWrapper) -> Iterator[None]:

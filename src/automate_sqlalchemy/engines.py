@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 from sqlalchemy import URL, Dialect, Engine, TwoPhaseTransaction, create_engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
 from automate_kernel.errors import ErrorCodes, StorageError
+from automate_kernel.forks import ForkGate
 
 BUSY_SECONDS: float = 30.0
 """The patience of a connection to a SQLite file of ours with another that writes."""
@@ -48,6 +51,35 @@ def set_up_sqlite(engine: Engine) -> None:
             ) from error
 
 
+def fork_gate(engine: Engine) -> AbstractContextManager[Any]:
+    """
+    Return what is entered around each use of *engine*, so that forks don't harm it.
+
+    A SQLite file is closed before a fork: the child would take the parent's locks for its own.
+    """
+    if engine.dialect.name != "sqlite":
+        return nullcontext()
+    return ForkGate(partial(_close_idle, engine))
+
+
+def _close_idle(engine: Engine) -> bool:
+    # A database in memory is copied with the process: its connection is all there is of it.
+    if not isinstance(engine.pool, (SingletonThreadPool, StaticPool)):
+        if getattr(engine.pool, "checkedout", int)():
+            return False
+        engine.dispose()
+    return True
+
+
+def renew(engine: Engine) -> None:
+    """Have *engine* open connections of this process's own, and leave its parent's open."""
+    if not isinstance(engine.pool, (SingletonThreadPool, StaticPool)):
+        # Kept: SQLite would take a connection that is let go of for the last, and end its file.
+        _inherited.append(engine.pool)
+        engine.dispose(close=False)
+
+
+_inherited: list[Pool] = []
 _guarded: WeakSet[Dialect] = WeakSet()
 
 

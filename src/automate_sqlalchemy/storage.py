@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -22,7 +22,6 @@ from sqlalchemy.exc import (
     UnboundExecutionError,
 )
 from sqlalchemy.orm import Session, scoped_session
-from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from automate_kernel.errors import (
     AutomateError,
@@ -44,7 +43,7 @@ from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport
 from automate_kernel.storage.notify import Notifier
 from automate_kernel.storage.rows import copy_through
-from automate_sqlalchemy.engines import end_failed_commits, make_engine
+from automate_sqlalchemy.engines import end_failed_commits, fork_gate, make_engine, renew
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -285,6 +284,7 @@ class SqlAlchemyStorage:
         known = (engine.dialect.name, engine.dialect.driver)
         self._commits_each: bool = known == ("postgresql", "psycopg")
         self.supports_skip_locked: bool = engine.dialect.name != "sqlite"
+        self._gate = fork_gate(engine)
         renew_in_children(self)
 
     def __repr__(self) -> str:
@@ -296,23 +296,19 @@ class SqlAlchemyStorage:
         """Give rows in *transaction*, or in their own; see `automate_kernel.storage.Storage`."""
         if not atomic and transaction is None and self._commits_each:
             return _CommittedRows(self.engine, self._clock, self._notifier)
-        return self._begin(transaction, atomic=atomic)
+        if transaction is not None:
+            return nullcontext(self._rows(transaction))
+        return self._begin(atomic=atomic)
 
     @contextmanager
-    def _begin(self, transaction: Any, *, atomic: bool) -> Iterator[SqlAlchemyRows]:
-        if transaction is not None:
-            yield self._rows(transaction)
-            return
+    def _begin(self, *, atomic: bool) -> Iterator[SqlAlchemyRows]:
         # Only our own statements are translated: what a handler does to the connection, and the
         # errors that it expects from it, stay SQLAlchemy's.
-        with self._translating():
-            connection = self.engine.connect()
-        # MySQL takes items in several statements, and wants another isolation for each of ours.
-        if not atomic and connection.dialect.name in ("postgresql", "sqlite"):
-            with connection:
+        with self._gate, self._translated_connection() as connection:
+            # MySQL takes items in several statements, and wants another isolation for each of ours.
+            if not atomic and connection.dialect.name in ("postgresql", "sqlite"):
                 yield SqlAlchemyRows(connection, self._clock, self._notifier, commits=True)
-            return
-        with connection:
+                return
             rows = self._rows(connection)
             with connection.begin() as own:
                 if rows.dialect.first:
@@ -320,6 +316,10 @@ class SqlAlchemyStorage:
                 yield rows
                 with self._translating():
                     own.commit()
+
+    def _translated_connection(self) -> Connection:
+        with self._translating():
+            return self.engine.connect()
 
     def joins(self, transaction: Any) -> bool:
         """Return True for a transaction of the application's."""
@@ -415,7 +415,12 @@ class SqlAlchemyStorage:
     @contextmanager
     def _changing(self) -> Iterator[SqlAlchemyRows]:
         """Open a transaction for changes of tables; on SQLite no other can then write."""
-        with self._translating(), self.engine.connect() as connection, connection.begin():
+        with (
+            self._gate,
+            self._translating(),
+            self.engine.connect() as connection,
+            connection.begin(),
+        ):
             rows = self._rows(connection)
             driver: Any = connection.connection.driver_connection
             if connection.dialect.name == "sqlite" and not getattr(driver, "in_transaction", False):
@@ -428,9 +433,7 @@ class SqlAlchemyStorage:
 
     def renew(self) -> None:
         """Have the engine open connections of this process's own, and leave the others open."""
-        # A database in memory was copied with the process: its connection is all there is of it.
-        if not isinstance(self.engine.pool, (SingletonThreadPool, StaticPool)):
-            self.engine.dispose(close=False)
+        renew(self.engine)
 
     def close(self) -> None:
         """Dispose of the engine if it was made here, of a URL; another is the application's."""

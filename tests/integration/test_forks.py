@@ -297,3 +297,209 @@ def _answer(port: int) -> str:
         return ""
     finally:
         connection.close()
+
+
+STORM = """
+import json, os, signal, sys, threading, time
+import sqlalchemy as sa
+from automate_kernel import Kernel
+from automate_kernel.errors import AutomateError
+from automate_kernel.outbox import NewItem
+from automate_sqlalchemy import SqlAlchemyStorage
+
+url, children, way = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+engine = sa.create_engine(url, connect_args={"timeout": 50}) if url else None
+if way == "wal":
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+kernel = Kernel(SqlAlchemyStorage(engine) if url else None, discover=False, secrets={})
+
+@kernel.handler("note")
+def note(item):
+    pass
+
+worker = kernel.worker(slots=2)
+threading.Thread(target=worker.run, daemon=True).start()
+stop, fed = threading.Event(), threading.Event()
+
+def feed():
+    while not stop.is_set():
+        kernel.outbox.enqueue_many([NewItem("note", {"text": "x" * 500}) for _ in range(5)])
+        fed.set()
+        stop.wait(0.002)  # SQLite is not fair: else nobody else would come in
+
+feeder = threading.Thread(target=feed, daemon=True)
+feeder.start()
+fed.wait()
+ended = []
+for number in range(children):
+    fed.clear()
+    fed.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        kernel.outbox.enqueue("child", {"number": number})
+        with kernel.storage.begin() as rows:
+            assert rows.count("automate_outbox")
+        os._exit(0)
+    ended.append(os.waitpid(child, 0)[1])
+stop.set()
+feeder.join()
+worker.stop()
+print(json.dumps(ended))
+if url:
+    check = engine.connect().exec_driver_sql
+    print(check("PRAGMA integrity_check").scalar())
+    print(check("SELECT count(*) FROM automate_outbox WHERE kind = 'child'").scalar())
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("way", ["delete", "wal", "memory"])
+def test_a_fork_while_other_threads_write(way: str, tmp_path: Path) -> None:
+    """SQLite has locks of its own, which would stay locked in the child: its first write hung."""
+    url = ""
+    if way != "memory":
+        url = f"sqlite:///{tmp_path / 'forks.sqlite3'}"
+        engine = sa.create_engine(url)
+        metadata.create_all(engine)
+        engine.dispose()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", STORM, url, "30", way],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ended, *found = done.stdout.splitlines()
+    assert json.loads(ended) == [0] * 30, done.stderr
+    assert found == ([] if way == "memory" else ["ok", "30"])
+
+
+TORN = """
+import os, sys
+import sqlalchemy as sa
+from automate_kernel import Kernel
+from automate_kernel.errors import StorageError
+from automate_sqlalchemy import SqlAlchemyStorage
+
+engine = sa.create_engine(sys.argv[1])
+kernel = Kernel(SqlAlchemyStorage(engine), discover=False, secrets={})
+inside = kernel.storage.begin() if sys.argv[2] == "ours" else engine.begin()
+
+def seen():
+    with engine.connect() as connection:
+        return connection.exec_driver_sql("SELECT count(*) FROM automate_outbox").scalar()
+
+import automate_kernel.forks
+automate_kernel.forks._PATIENCE_SECONDS = 0.2
+with inside:
+    child = os.fork()
+    if child == 0:
+        try:
+            kernel.emit("order.created")
+        except StorageError as error:
+            os.write(1, f"{error.code} {error}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+print("|", kernel.emit("order.created") and seen())
+"""
+
+
+@pytest.mark.parametrize("whose", ["ours", "the application's"])
+def test_a_fork_within_a_transaction_on_sqlite_is_refused(whose: str, tmp_path: Path) -> None:
+    """The child says what to do instead of working on its parent's locks; the parent goes on."""
+    url = f"sqlite:///{tmp_path / 'forks.sqlite3'}"
+    metadata.create_all(sa.create_engine(url))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TORN, url, whose],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    refused, _, count = done.stdout.partition("|")
+    assert refused.startswith("FAILED_PRECONDITION this process was forked while SQLite was in use")
+    assert "spawn" in refused and count.strip() == "1"
+
+
+LOCKED = """
+import json, os, signal, sys, threading
+
+made = []
+def noting(new):
+    def note(*arguments):
+        frame, names = sys._getframe(1), []
+        lock = new(*arguments)
+        while frame and frame.f_code.co_filename.endswith(("forks.py", "threading.py")):
+            names.append(type(frame.f_locals.get("self")).__name__)
+            frame = frame.f_back
+        # A fork waits for those who are in SQLite.
+        gate = "ForkGate" in names or (frame and "memory.py" in frame.f_code.co_filename)
+        if frame and "automate_kernel" in frame.f_code.co_filename and not gate:
+            place = frame.f_code.co_filename.partition("automate_kernel")[2]
+            made.append((f"{place}:{frame.f_lineno}", lock))
+        return lock
+    return note
+
+import threading
+threading.Lock, threading.RLock = noting(threading.Lock), noting(threading.RLock)
+
+from automate_kernel import Kernel
+from automate_kernel.connectors import Connector, action
+
+class Shop(Connector):
+    key = "shop"
+
+    @action
+    def owner(self, sku: str = "") -> int:
+        return 1
+
+kernel = Kernel(plugins=[Shop], discover=True, secrets={"KEY": "a-long-secret-value"})
+kernel.add_workflow({
+    "name": "w", "trigger": {"type": "manual"},
+    "steps": [
+        {"id": "each", "for_each": [1, 2], "concurrency": 2, "action": "shop.owner"},
+        {"id": "text", "action": "shop.owner", "timeout": 60, "input": {"sku": "{{ 'x' | upper }}"}},
+    ],
+})
+
+def use():
+    kernel.emit("order.created", {"n": 1})
+    kernel.run("w")
+    kernel.outbox.stats()
+    kernel.redactor.redact_value({"a": "b"})
+    return kernel.invoke("shop.owner")
+
+use()
+hung = []
+for place, lock in made:
+    held, let = threading.Event(), threading.Event()
+    def hold():
+        if lock.acquire(timeout=5):
+            held.set()
+            let.wait()
+            lock.release()
+    threading.Thread(target=hold, daemon=True).start()
+    if not held.wait(6):
+        continue
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        use()
+        os._exit(0)
+    let.set()
+    if os.waitpid(child, 0)[1]:
+        hung.append(place)
+print(json.dumps([len(made), hung]))
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_a_fork_while_another_thread_holds_any_lock_of_ours() -> None:
+    """The child has no thread that would ever free it."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOCKED],
+        capture_output=True, text=True, timeout=1000, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    count, hung = json.loads(done.stdout.splitlines()[-1])
+    assert count > 15
+    assert hung == []

@@ -10,6 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from queue import SimpleQueue
 
+from automate_kernel.forks import new_lock
 from automate_kernel.http.answers import HttpAnswer, health_answer
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.health import Probe
@@ -59,7 +60,7 @@ class PageThread:
     def __init__(self) -> None:
         self._queue: SimpleQueue[tuple[Future[HttpAnswer], HttpPage] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def answer(self, page: HttpPage) -> HttpAnswer:
         """Return the answer of *page*, or its late one if that takes too long."""

@@ -25,7 +25,6 @@ error texts, only an error's code.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,6 +48,7 @@ except ImportError:
 
 from automate_kernel import signals
 from automate_kernel.errors import AutomateError
+from automate_kernel.forks import new_lock
 from automate_kernel.monitoring.overview import STANDING, ThrottledStats, workers_by_state
 from automate_kernel.outbox.item import TRACE_HEADERS, ItemStatus, NewItem, OutboxItem
 from automate_kernel.outbox.statistics import MOST_NAMES, OTHERS
@@ -313,7 +313,7 @@ class _Gauges:
         self._outbox = kernel.outbox
         self._counts = ThrottledStats(kernel.outbox)
         self._execution_counts = ThrottledStats(kernel.executions)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         for name, unit, text, observe in (
             ("automate.outbox.items", "{item}", "Items in the outbox.", self._items),
             (

@@ -8,13 +8,13 @@ holds the reports of the workers. Scrape one process, or take ``max by (kind) (â
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic
 
+from automate_kernel.forks import new_lock
 from automate_kernel.monitoring.overview import (
     STANDING,
     C,
@@ -119,7 +119,7 @@ class Exporter:
         self._workflows = kernel.workflows.added
         self._items = _Source(kernel.outbox, Activity)
         self._executions = _Source(kernel.executions, ExecutionCounts)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def render(self) -> str:
         """Return the page; with ``automate_up 0`` alone if the database can't be used."""

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import inspect
 import json
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterable, Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from automate_kernel.arguments import check_limit, check_timeout
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.forks import new_lock
 from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import normalizing
 from automate_kernel.operations.field_options import (
@@ -76,7 +76,7 @@ class OptionsCache:
         self._most = most
         self._clock = clock
         self._kept: OrderedDict[str, tuple[float, list[FieldOption]]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def find(self, key: str) -> list[FieldOption] | None:
         """Return the list that is kept under *key*, or None."""

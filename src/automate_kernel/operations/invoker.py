@@ -27,7 +27,7 @@ from automate_kernel.errors import (
     nearest,
     type_name,
 )
-from automate_kernel.forks import renew_in_children
+from automate_kernel.forks import new_rlock, renew_in_children
 from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize, normalizing
@@ -529,7 +529,7 @@ class Invoker:
 
     def renew(self) -> None:
         """Forget the instances, whose connections are another process's."""
-        self._lock = threading.RLock()
+        self._lock = new_rlock()
         self._instances = {}
 
     def close(self) -> None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from threading import Lock
+
+from automate_kernel.forks import new_lock
 
 NOT_LINEAR = (
     "a pattern is matched in linear time: it has no look-around, no reference to what it has"
@@ -70,7 +71,7 @@ class _Matchers:
     """The matchers that were used last."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = new_lock()
         self._kept: OrderedDict[str, tuple[Callable[[str], bool], int]] = OrderedDict()
         self._refused: OrderedDict[str, None] = OrderedDict()
         self._weight = 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.forks import new_lock
 from automate_kernel.operations.context import Call, current_call
 from automate_kernel.operations.outputs import json_output
 from automate_kernel.operations.schemas import is_model
@@ -51,7 +51,7 @@ class Replacement:
         self._fake = fake
         self._undo = undo
         self._results = list(fake) if isinstance(fake, list) else None
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     @property
     def calls(self) -> list[Any]:
@@ -154,7 +154,7 @@ class Replacements:
         self.real: frozenset[str] | None = None
         """The operations that may be called though they aren't replaced; None: all."""
         self._by_name: dict[str, list[Replacement]] = {}
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def add(self, name: str, spec: OperationSpec, fake: Any) -> Replacement:
         """Replace the operation *name*, though it may be replaced already, and return how."""

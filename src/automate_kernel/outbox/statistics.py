@@ -7,13 +7,13 @@ power of ten.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from math import ceil, log10
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from automate_kernel.forks import new_lock
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Row, Rows
@@ -200,7 +200,7 @@ class Minutes(Generic[R]):
 
     def __init__(self, make: Callable[..., R]) -> None:
         self._make = make
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._gathered: dict[str, R] = {}
         self._unsaved: dict[tuple[datetime, str], R] = {}
         self._minute: dict[str, R] = {}

@@ -6,13 +6,13 @@ import logging
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 from automate_kernel.errors import did_you_mean
+from automate_kernel.forks import new_lock
 from automate_kernel.plugins.kinds import GROUPS
 from automate_kernel.plugins.targets import normal_target
 from automate_kernel.secrets.logs import get_logger
@@ -66,7 +66,7 @@ class Announced(NamedTuple):
     dist: Distribution
 
 
-_lock = threading.Lock()
+_lock = new_lock()
 _misspelt: dict[tuple[str, ...], tuple[Misspelt, ...]] = {}
 _scans: dict[tuple[str, ...], tuple[Found, ...]] = {}
 

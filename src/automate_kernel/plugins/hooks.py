@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from automate_kernel.errors import AutomateError, PluginError, did_you_mean
+from automate_kernel.forks import new_rlock
 from automate_kernel.plugins.targets import describe_failure
 from automate_kernel.secrets.logs import get_logger
 
@@ -111,7 +111,7 @@ class Hooks:
     def __init__(self, registry: Registry[Any]) -> None:
         self._registry = registry
         # Re-entrant: a hook plugin that calls hooks as it is imported gets the manager so far.
-        self._lock = threading.RLock()
+        self._lock = new_rlock()
         self._manager: PluginManager | None = None
         self._ready = False
 

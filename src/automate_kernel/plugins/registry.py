@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from automate_kernel.errors import ErrorCodes, PluginError, did_you_mean
+from automate_kernel.forks import new_rlock
 from automate_kernel.plugins.candidates import Candidate, resolve_conflict
 from automate_kernel.plugins.compatibility import IncompatibleError
 from automate_kernel.plugins.discovery import scan
@@ -54,7 +54,7 @@ class Registry(Generic[T]):
     ) -> None:
         self.kind: Kind = kind_named(kind) if isinstance(kind, str) else kind
         self.policy: Policy = policy or Policy()
-        self._lock = threading.RLock()
+        self._lock = new_rlock()
         self._candidates: dict[str, list[Candidate]] = {}
         self._nameless: dict[str, Source] = {}
         self._loaded: dict[str, T] = {}

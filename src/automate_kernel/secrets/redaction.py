@@ -13,13 +13,13 @@ import contextlib
 import html
 import json
 import re
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from automate_kernel.errors import PayloadError, describe_error, printed
+from automate_kernel.forks import new_lock
 from automate_kernel.secrets.masking import hide_named, hide_shapes, strength_of
 
 _LONG = 4096
@@ -133,7 +133,7 @@ class Redactor:
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._values: set[str] = set()
         self._strong: frozenset[str] = frozenset()
         self._parts: set[str] = set()

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from automate_kernel.forks import ForkGate, new_lock, new_rlock
 from automate_kernel.storage.dialects import DIALECTS, Clock, utc_now
 from automate_kernel.storage.errors import storage_error, unsendable
 from automate_kernel.storage.migration import create_statements
@@ -28,7 +29,9 @@ T = TypeVar("T")
 _DIALECT = replace(DIALECTS["sqlite"], first="", returning=sqlite3.sqlite_version_info >= (3, 35))
 
 
-_copying = threading.Lock()
+# Within it too nobody may be in SQLite while the process is forked.
+_copying = ForkGate()
+_copied = new_lock()
 
 
 @lru_cache(maxsize=1)
@@ -56,7 +59,7 @@ class MemoryStorage:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock
         self._skipped = timedelta()
-        self._lock = threading.RLock()
+        self._lock, self._gate = new_rlock(), ForkGate()
         self._bells: set[_Bell] = set()
         self.kernels: int = 0
         """The number of kernels that are on it: beside a single one there is no other worker."""
@@ -64,7 +67,7 @@ class MemoryStorage:
             ":memory:", isolation_level=None, check_same_thread=False
         )
         weakref.finalize(self, self._connection.close)
-        with _copying:
+        with _copying, _copied:
             _tables().backup(self._connection)
 
     def __repr__(self) -> str:
@@ -85,7 +88,7 @@ class MemoryStorage:
             yield transaction
             return
         rows = _MemoryRows(self._connection, self._shifted if self._skipped else self._clock)
-        with self._lock:
+        with self._gate, self._lock:
             # Within another of this thread's it is a part of that one.
             self._connection.execute("SAVEPOINT begun")
             try:

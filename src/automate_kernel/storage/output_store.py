@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
+from automate_kernel.forks import new_lock
 
 __all__ = [
     "FileOutputStore",
@@ -173,7 +173,7 @@ class LateOutputStore(OutputStore):
         """The keys of the secrets that it needs."""
         self._make = make
         self._made: OutputStore | None = None
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def put(self, key: str, data: bytes) -> None:
         """Keep *data* in the store that is made."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from automate_kernel.errors import AutomateError, TemplateError, type_name
+from automate_kernel.forks import new_lock
 from automate_kernel.secrets.handles import Sealed, SecretRef, check_key
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
 from automate_kernel.templates.filters import FilterRegistry, default_filters
@@ -260,7 +260,7 @@ class TemplateEngine:
         self.filters = filters
         self.limits: Limits = limits if limits is not None else Limits()
         self._sandbox: Sandbox | None = None
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def compile(self, value: Any, path: str = "") -> Template:
         """

@@ -8,7 +8,6 @@ import html
 import inspect
 import json
 import re
-import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
@@ -16,6 +15,7 @@ from decimal import Decimal
 from typing import Any, Protocol, TypeVar, overload
 
 from automate_kernel.errors import AutomateError, ConfigError, TemplateError
+from automate_kernel.forks import new_rlock
 from automate_kernel.storage.values import read_json
 from automate_kernel.templates.limits import (
     FREE,
@@ -355,7 +355,7 @@ class FilterRegistry:
         self._parent = parent
         self._own: dict[str, Filter] = {}
         self._announced: dict[str, Callable[[], Filter]] = {}
-        self._lock = threading.RLock()
+        self._lock = new_rlock()
 
     @overload
     def register(self, name: F, /) -> F: ...

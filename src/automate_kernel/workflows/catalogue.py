@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +24,7 @@ from automate_kernel.errors import (
     did_you_mean,
     type_name,
 )
+from automate_kernel.forks import new_lock
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.code.workflow import WorkflowFunction
@@ -169,12 +169,12 @@ class Catalogue:
         self._functions: dict[tuple[str, int], WorkflowFunction] = {}
         self._current: dict[str, WorkflowProgram] = {}
         self._programs: OrderedDict[str, WorkflowProgram] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._source = source
         self._supplied = _SourceState()
         self._is_read = False
         self._check_at = 0.0
-        self._checking = threading.Lock()
+        self._checking = new_lock()
         self.pauses: WorkflowPauses | None = None
         """The pauses of workflows, in the database of a kernel."""
         self._marks: tuple[str, ...] | None = None

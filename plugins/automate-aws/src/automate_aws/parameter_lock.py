@@ -17,13 +17,14 @@ from uuid import uuid4
 from automate_aws.clients import AwsClients
 from automate_aws.failures import aws_code
 from automate_kernel.errors import AutomateError, SecretUnavailableError
+from automate_kernel.forks import new_lock
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 _FREE = "free"
 _LOOK_SECONDS, _MARGIN_SECONDS = 0.5, 5.0
 _local: dict[str, threading.Lock] = {}
-_local_guard = threading.Lock()
+_local_guard = new_lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class ParameterLock:
 
 def _lock_of_process(name: str) -> threading.Lock:
     with _local_guard:
-        return _local.setdefault(name, threading.Lock())
+        return _local.setdefault(name, new_lock())
 
 
 def _now_of(answer: dict[str, Any]) -> datetime:

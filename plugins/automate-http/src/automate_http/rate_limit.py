@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from automate_http.waits import header_wait
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.forks import new_lock
 from automate_kernel.operations.error_mapping import retry_after_of
 
 _ASKS_TO_WAIT = frozenset({403, 429, 503})
@@ -54,7 +54,7 @@ class RateLimiter:
         self._interval = per_seconds / calls if calls is not None else 0.0
         self._ahead = (burst - 1) * self._interval
         self._max_wait, self._clock = max_wait_seconds, clock
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._paces: dict[str, _Pace] = {}
 
     def reserve(self, key: str = "") -> float:
@@ -107,7 +107,7 @@ class RateLimiter:
 
 
 _shared: WeakValueDictionary[str, RateLimiter] = WeakValueDictionary()
-_sharing = threading.Lock()
+_sharing = new_lock()
 
 
 def limiter_of(address: str) -> RateLimiter:

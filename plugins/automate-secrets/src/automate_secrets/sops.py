@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from automate_kernel.errors import (
     SecretNotFoundError,
     SecretUnavailableError,
 )
+from automate_kernel.forks import new_lock
 from automate_kernel.secrets import SecretsBackend
 
 _MOST_BYTES = 4 * 1024 * 1024
@@ -64,7 +64,7 @@ class SopsBackend(SecretsBackend):
                 hint="install SOPS, for example: pip install 'automate-secrets[sops]'",
             )
         self._program = found
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._content: Mapping[str, Any] = {}
         self._stamp: _FileState | None = None
 

@@ -31,7 +31,7 @@ try:
     from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
     from automate_secrets.key_ring import KeyRing, parse_key_ring
-    from automate_sqlalchemy.engines import make_engine
+    from automate_sqlalchemy.engines import fork_gate, make_engine, renew
 except ImportError as missing:
     raise ImportError(
         "the encrypted table needs SQLAlchemy and cryptography: "
@@ -114,10 +114,11 @@ class SecretTableBackend(WritableSecretsBackend):
         self._keys_file = Path(keys_file) if keys_file is not None else None
         if self._owns_engine:
             renew_in_children(self)
+        self._gate = fork_gate(self._engine)
 
     def renew(self) -> None:
         """Have the engine open connections of this process's own, and leave the others open."""
-        self._engine.dispose(close=False)
+        renew(self._engine)
 
     def get_secret(self, key: str) -> str:
         """Read and decrypt the row."""
@@ -267,7 +268,7 @@ class SecretTableBackend(WritableSecretsBackend):
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
         try:
-            with self._engine.begin() as connection:
+            with self._gate, self._engine.begin() as connection:
                 yield connection
             return
         except IntegrityError:

@@ -16,12 +16,12 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import threading
 import time
 from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.forks import new_lock
 from automate_kernel.operations.outputs import stored_output
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.logs import get_logger
@@ -64,7 +64,7 @@ class LargeOutputs:
         self.store: OutputStore | None = store
         self._held = 0
         self._sweep: Iterator[bool | None] | None = None
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def close(self) -> None:
         """Close the store. A failure is logged: the rest of a kernel is closed after it."""

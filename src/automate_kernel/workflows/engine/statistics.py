@@ -7,6 +7,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from automate_kernel.forks import new_lock
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.statistics import (
     MinuteRow,
@@ -143,7 +144,7 @@ class ExecutionActivity(Minutes[_MinuteCounts]):
 
     def __init__(self) -> None:
         super().__init__(_MinuteCounts)
-        self.writing: threading.Lock = threading.Lock()
+        self.writing: threading.Lock = new_lock()
         """The lock of whoever writes the counts down: several workers may share a kernel."""
 
     def add(

@@ -12,8 +12,8 @@ import time
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from threading import Lock
 
+from automate_kernel.forks import new_lock
 from automate_kernel.outbox import OutboxStore, RowsOutboxStore
 from automate_kernel.storage.query import Now, Where
 from automate_kernel.storage.rows import Rows
@@ -100,7 +100,7 @@ class Watermarks:
         self._held: dict[Hashable, _Held] = {}
         # By tenant the latest time that the mark was ever at, and since when it is.
         self._moved: dict[str | None, tuple[datetime, datetime]] = {}
-        self._lock = Lock()
+        self._lock = new_lock()
 
     def has_passed(
         self, rows: Rows, wait: Hashable, tenant_id: str | None, end: datetime, now: datetime
