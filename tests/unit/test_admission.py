@@ -778,6 +778,31 @@ def test_one_that_is_paused_in_the_queue_lets_others_go_first(
     assert (statuses(kernel), held(kernel)) == ({"COMPLETED": 3}, 0)
 
 
+@pytest.mark.parametrize("when", ["before it died", "after it died"])
+def test_one_that_is_paused_as_its_worker_dies_keeps_its_place(
+    open_kernel: Open, clock: FakeClock, when: str
+) -> None:
+    """Its first step may have been called, though nothing of it is saved: half of it is done."""
+    kernel = open_kernel(concurrency=1)
+    first, second = kernel.start("w"), kernel.start("w")
+    assert claim(kernel) == [first]
+    if when == "before it died":
+        assert kernel.executions.pause(first)
+    clock.advance(11)
+    assert len(kernel.outbox.reap()) == 1
+    if when == "after it died":
+        assert kernel.executions.pause(first)
+    for _ in range(3):
+        clock.advance(3600)
+        kernel.outbox.reap()
+        kernel.run_until_idle()
+        assert see(kernel, second).status is ExecutionStatus.PENDING
+    assert (see(kernel, first).status, held(kernel)) == (ExecutionStatus.PAUSED, 1)
+    assert kernel.executions.unpause(first)
+    kernel.run_until_idle()
+    assert (statuses(kernel), held(kernel)) == ({"COMPLETED": 2}, 0)
+
+
 # -- debounce --------------------------------------------------------------------------------------
 
 DEBOUNCED = {"key": CUSTOMER, "for": "30s", "at_most": "70s"}

@@ -293,6 +293,17 @@ class Rows:
         counted = self.run(sql, statement.parameters, fetch=True)
         return decode([*columns, Column("n", "int")], counted)
 
+    def exists(self, table: str, *among: Sequence[Where]) -> bool:
+        """Return True if a row matches all of some conditions: one look into the index for each."""
+        spec, statement = TABLES[table], self._statement()
+        parts = [
+            f"EXISTS (SELECT 1 FROM {statement.name(table)}{statement.where(spec, where)})"
+            for where in among
+            if not matches_nothing(spec, where)
+        ]
+        sql = f"SELECT {' OR '.join(parts)}"
+        return bool(parts and self.run(sql, statement.parameters, fetch=True)[0][0])
+
     def least(
         self, table: str, *, by: str, of: Sequence[tuple[str, Sequence[Where]]]
     ) -> dict[Any, Any]:

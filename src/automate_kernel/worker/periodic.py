@@ -57,16 +57,19 @@ class PeriodicRunner:
     def run(self) -> None:
         """Work until the worker stops."""
         # Workers that were started together must not all reap at the same moment.
-        now = time.monotonic()
+        now, phase = time.monotonic(), random.random()
         due = {
-            task.name: now if task.at_once else now + task.seconds * random.random()
-            for task in self._tasks
+            task.name: now if task.at_once else now + task.seconds * phase for task in self._tasks
         }
         while due and not self._stopping.wait(max(0.0, min(due.values()) - time.monotonic())):
+            now = time.monotonic()
             for task in self._tasks:
                 if due[task.name] <= time.monotonic() and not self._stopping.is_set():
                     pause = min(task.seconds, _MORE_SECONDS) if self._run(task) else task.seconds
-                    due[task.name] = time.monotonic() + pause
+                    # Those of one period stay together, unless they took long: one wake-up is
+                    # enough for them.
+                    ended = time.monotonic()
+                    due[task.name] = pause + (now if ended - now < pause / 4 else ended)
 
     def _run(self, task: PeriodicTask) -> bool:
         """Run *task*; return True if it has more to do."""

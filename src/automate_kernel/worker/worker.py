@@ -19,6 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -54,6 +55,8 @@ __all__ = [
 logger: logging.Logger = get_logger(__name__)
 
 _SHORTEST_POLL = 0.02
+# On Windows a wait for a lock lets no signal through.
+_LONGEST_WAIT: float = 0.5 if os.name == "nt" else threading.TIMEOUT_MAX
 _SOON = 1.0
 # After so many claims in a row that found something a worker wants no notices: it looks anyway.
 _BUSY_CLAIMS = 10
@@ -184,8 +187,9 @@ class Flag(threading.Event):
 
     def __init__(self) -> None:
         super().__init__()
-        self._reentrant = threading.Condition(threading.RLock())
         self._set = False
+        # A lock for each thread that waits, which `set` releases; so nothing here is locked.
+        self._waiting: list[Any] = []
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {'set' if self._set else 'unset'}>"
@@ -197,8 +201,9 @@ class Flag(threading.Event):
     def set(self) -> None:
         """Set it, and wake the threads that wait for it."""
         self._set = True
-        with self._reentrant:
-            self._reentrant.notify_all()
+        for waiting in list(self._waiting):
+            with suppress(RuntimeError):  # another one has released it
+                waiting.release()
 
     def clear(self) -> None:
         """Take it back."""
@@ -207,15 +212,18 @@ class Flag(threading.Event):
     def wait(self, timeout: float | None = None) -> bool:
         """Block until it is set, for at most *timeout* seconds; return True if it is."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._set:
-            # In parts: a signal that comes right before the wait begins is seen after one.
-            left = 0.5 if deadline is None else min(0.5, deadline - time.monotonic())
-            if left <= 0:
-                break
-            with self._reentrant:
-                if not self._set:
-                    self._reentrant.wait(left)
-        return self._set
+        waiting = threading.Lock()
+        waiting.acquire()
+        # Before the look at it: who sets it after that releases the lock.
+        self._waiting.append(waiting)
+        try:
+            while not self._set:
+                left = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
+                if left <= 0 or waiting.acquire(timeout=min(left, _LONGEST_WAIT)):
+                    return left > 0
+            return True
+        finally:
+            self._waiting.remove(waiting)
 
 
 def default_worker_id() -> str:
@@ -517,8 +525,7 @@ class Worker:
             elif self._claimer.asked:
                 if self._wakeup is not None and not self._wakeup.expect():
                     continue
-                self._wait_for_work(idle)
-                idle = min(self.poll_seconds, idle * 2)
+                idle = self._wait_for_work(idle)
             else:
                 self._freed.wait(self.poll_seconds)
 
@@ -528,21 +535,43 @@ class Worker:
         self.liveness.claimed()
         return claimed
 
-    def _wait_for_work(self, idle: float) -> None:
-        due = keep_trying(self.store.next_due_seconds, self._stopping, "looking ahead")
-        # A due item that was not claimed is another worker's, or of a kind that runs elsewhere.
-        # With notices there is no hurry to poll; a due time is still kept.
-        timeout = idle if self._wakeup is None else self.poll_seconds
-        if due is not None and due > 0:
-            timeout = min(timeout, due)
-        # Ready and not claimed, it may be that a limit keeps it back until something ends.
-        self._kept_back = self._claimer.keyed or (due is not None and due < _SOON)
-        if self._stopping.is_set() or (self._looks_when_freed and self._freed.is_set()):
-            return
+    def _wait_for_work(self, idle: float) -> float:
+        """
+        Wait until there may be something to claim; return the next pause where nobody wakes it.
+
+        After a pause in which nothing came it looks again whether something is due: that costs less
+        than a claim that finds nothing.
+        """
+        looked = False
+        while True:
+            due = keep_trying(self._look_ahead, self._stopping, "looking ahead")
+            if looked and due is not None and due <= 0:
+                return idle
+            # A due item that was not claimed is another worker's, or of a kind that runs elsewhere.
+            # With notices there is no hurry to poll; a due time is still kept.
+            pause = idle if self._wakeup is None else self.poll_seconds
+            idle = min(self.poll_seconds, idle * 2)
+            timeout = pause if due is None or due <= 0 else min(pause, due)
+            # Ready and not claimed, it may be that a limit keeps it back until something ends.
+            self._kept_back = self._claimer.keyed or (due is not None and due < _SOON)
+            if self._stopping.is_set() or (self._looks_when_freed and self._freed.is_set()):
+                return idle
+            if self._waited(timeout) or due == timeout or (due is not None and due <= 0):
+                return idle
+            looked = True
+
+    def _look_ahead(self) -> float | None:
+        self.liveness.claiming()
+        due = self.store.next_due_seconds()
+        self.liveness.claimed()
+        return due
+
+    def _waited(self, timeout: float) -> bool:
+        """Wait for at most *timeout* seconds; return True if something ended the wait."""
         if self._wakeup is not None:
-            self._wakeup.wait(timeout)
-        else:
-            (self._freed if self._looks_when_freed else self._stopping).wait(timeout)
+            return self._wakeup.wait(timeout)
+        flag = self._freed if self._looks_when_freed else self._stopping
+        return flag.wait(timeout)
 
     @property
     def _looks_when_freed(self) -> bool:

@@ -646,6 +646,8 @@ class Checkpoints:
                 waits = [Where("id", "eq", item.id), Where("status", "in", WAITING)]
                 rows.update(OUTBOX, waits, {"waiting_for": "resume"})
                 key = scoped_key(item.concurrency_key, item.tenant_id)
-                if status == PAUSED and key is not None and not has_begun(rows, execution.id):
+                # Whose worker died may have begun its first step, of which there is no row yet.
+                begun = item.attempt_count > 1 or has_begun(rows, execution.id)
+                if status == PAUSED and key is not None and not begun:
                     # While its whole workflow is paused, all others of the key wait too.
                     concurrency_keys.leave(rows, [(key, item.id)])

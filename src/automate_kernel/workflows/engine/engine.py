@@ -77,6 +77,8 @@ _SAME_SECONDS = 0.001
 # read it again for each of them would cost more the more it has. So many may stay at once.
 _STAY_SECONDS = 2.0
 _MOST_STAYING = 50
+# After so many looks at no call in place the watch rests until there is one.
+_LOOKS_AT_NOTHING = 50
 # The pause between two looks while signals come for those that stay.
 _SOON_SECONDS = 0.05
 # So long may it take to save one by one, at the end of a worker, that calls were made.
@@ -162,6 +164,8 @@ class Engine:
         # The thread that takes the turns, by its number; and since when it has been in a call.
         self._turner = 0
         self._calling_since: float | None = None
+        # Set while there may be something for `_watch` to see.
+        self._watched = threading.Event()
         self._started = False
         self._stopped = threading.Event()
         self._looks = False
@@ -325,6 +329,7 @@ class Engine:
         flow.announcer = self._announcer
         task.cancel, task.recall = self._canceller(driven), partial(self._recall, driven)
         self._driven.add(driven)
+        self._watched.set()
         if flow.unread or flow.unread_ends:
             self._put_on_thread(driven, None)
         else:
@@ -340,6 +345,7 @@ class Engine:
         """End the threads; what is still held is released by the worker."""
         self._stopped.set()
         self._told.set()
+        self._watched.set()
         for driven in list(self._driven):
             self._give_up(driven)
             self._forget(driven)
@@ -464,9 +470,8 @@ class Engine:
             elif self._stays(driven, turn, told=bool(come)):
                 left = (driven.stays_until or 0.0) - time.monotonic()
                 turn.next_retry, turn.wait = min(turn.wait or 0.0, max(0.0, left)), None
-            if flow.waiting and not self._looks:
-                self._looks = True
-                self._start_thread("signals", self._look)
+            if flow.waiting:
+                self._start_looking()
             if needs_saving(turn):
                 self._save(driven, turn)
                 return
@@ -515,7 +520,7 @@ class Engine:
         number, failure = self._turner, None
         # What comes for it in the meantime waits, as it does while a turn is being saved.
         driven.saving = turn = Turn()
-        self._calling_since = began = time.monotonic()
+        self._note_call(began := time.monotonic())
         try:
             turn = run(self._runner.turn, flow, outcomes, come)
         except Exception as error:
@@ -707,7 +712,7 @@ class Engine:
     def _call_in_place(self, driven: Driven, call: StepCall) -> bool:
         """Make a quick call; return False if another thread has taken the turns on meanwhile."""
         number = self._turner
-        self._calling_since = began = time.monotonic()
+        self._note_call(began := time.monotonic())
         over = driven.task.ran_out(self._setup.lease_seconds) and self._is_over(driven)
         outcome = CallOutcome(call, begun=False) if over else self._outcome(driven, call)
         took = time.monotonic() - began
@@ -817,8 +822,14 @@ class Engine:
 
     # -- signals -----------------------------------------------------------------------------
 
+    def _start_looking(self) -> None:
+        with self._lock:
+            looks, self._looks = self._looks, True
+        if not looks:
+            self._start_thread("signals", self._look)
+
     def _look(self) -> None:
-        """Look for signals that executions wait for beside their calls; it starts at the first."""
+        """Look for signals while executions wait for them beside their calls."""
         pause = LOOK_SECONDS
         while not self._stopped.is_set():
             if self._told.wait(pause) and not self._staying():
@@ -829,13 +840,15 @@ class Engine:
                 for driven in self._staying():
                     self._ready.put((driven, ()))
             pause = min(LOOK_SECONDS, 2 * pause)
-            waiting = {
-                driven.flow.execution.id: driven
-                for driven in list(self._driven)
-                if driven.flow.waiting and not driven.over
-            }
+            with self._lock:
+                waiting = {
+                    driven.flow.execution.id: driven
+                    for driven in list(self._driven)
+                    if driven.flow.waiting and not driven.over
+                }
+                self._looks = bool(waiting)
             if not waiting:
-                continue
+                return
             try:
                 come = self._runner.arrived([driven.flow for driven in waiting.values()])
             except Exception as error:
@@ -852,17 +865,33 @@ class Engine:
 
     def _watch(self) -> None:
         """Let another thread take the turns on while a call in place takes too long."""
-        looked_at = time.monotonic()
+        looked_at, idle = time.monotonic(), 0
         while not self._stopped.wait(OVERRUN_SECONDS):
             if time.monotonic() - looked_at >= LATE_SECONDS / 2:
                 self._put_back_late()
                 looked_at = time.monotonic()
             since = self._calling_since
+            idle = 0 if since is not None else idle + 1
+            if idle > _LOOKS_AT_NOTHING:
+                idle = self._rest(idle)
             if since is None or time.monotonic() - since < OVERRUN_SECONDS:
                 continue
             with self._lock:
                 if self._calling_since == since:
                     self._replace()
+
+    def _rest(self, idle: int) -> int:
+        """Wait for a call in place and return 0; return *idle* if none comes in a moment."""
+        self._watched.clear()
+        if self._calling_since is not None or self._stopped.is_set():
+            return 0
+        # Those may wait for a thread for too long.
+        return 0 if self._watched.wait(LATE_SECONDS / 2 if self._driven else None) else idle
+
+    def _note_call(self, began: float) -> None:
+        self._calling_since = began
+        if not self._watched.is_set():  # to set it takes as long as a quick call
+            self._watched.set()
 
     def _replace(self) -> None:
         self._turner += 1
