@@ -10,6 +10,7 @@ number is kept with the line of code, in the step's `place`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -119,13 +120,19 @@ class Record:
                 for depth in range(len(path)):
                     self._last[path[:depth]] = max(path, self._last.get(path[:depth], path))
         self._left = set(self._by_path)
+        self._left_inside = Counter(
+            path[:depth] for path in self._left for depth in range(len(path))
+        )
 
     def __bool__(self) -> bool:
         return bool(self._by_path)
 
     def check(self, step_id: str, place: CallPlace) -> ChangedCodeError | None:
         """Return the error if the record has another call in this one's place."""
-        self._left.discard(place.path)
+        if place.path in self._left:
+            self._left.remove(place.path)
+            for depth in range(len(place.path)):
+                self._left_inside[place.path[:depth]] -= 1
         recorded, known = self._by_path.get(place.path), self._by_step.get(step_id)
         if recorded is not None and (recorded[0], recorded[1].kind) != (step_id, place.kind):
             return changed(recorded[0], recorded[1], f"{step_id} at {place}")
@@ -168,12 +175,17 @@ class Record:
         depth = (len(path) - 1) // 2 * 2
         return self.reaches(path[:depth], path[depth] + 1)
 
-    def unrepeated(self, end: str = "") -> ChangedCodeError | None:
-        """Return the error if the workflow has ended, with *end*, before a recorded call."""
-        if not self._left:
+    def unrepeated(self, end: str = "", inside: Path = ()) -> ChangedCodeError | None:
+        """
+        Return the error if the workflow has ended, with *end*, before a recorded call.
+
+        With the path of a ``gather``, or of a member of it, it is about that which is *inside*.
+        """
+        if not self._left_inside[inside]:
             return None
-        step_id, place = self._by_path[min(self._left)]
-        return changed(step_id, place, f"the workflow ends without it{end and f': {end}'}")
+        left = min(path for path in self._left if path[: len(inside)] == inside)
+        what = "gather" if inside else "workflow"
+        return changed(*self._by_path[left], f"the {what} ends without it{end and f': {end}'}")
 
 
 def changed(step_id: str, place: CallPlace, now: str) -> ChangedCodeError:

@@ -484,16 +484,25 @@ class _Driver:
                 return
         path = scope.next_path()
         scope.calls += 1
+        end = partial(self._ended_inside, path, receive)
         if not members:
-            receive((), None)
-        join = _Join(len(members), receive)
+            end((), None)
+        join = _Join(len(members), end)
         for place, member in enumerate(members):
             put, own = partial(join.put, place), (*path, place + 1)
             if isinstance(member, StepRequest):
                 self._begin(scope, member, own, put)
             else:
                 routine = member if isinstance(member, Coroutine) else _awaiting(member)
-                self._enter(_Scope(own, routine, put))
+                self._enter(_Scope(own, routine, partial(self._ended_inside, own, put)))
+
+    def _ended_inside(
+        self, path: Path, receive: Receive, value: Any, error: BaseException | None
+    ) -> None:
+        """Pass the end of a ``gather``, or of its member, on; unless its record goes on."""
+        self._changed = self._changed or self._record.unrepeated(inside=path)
+        if self._changed is None:
+            receive(value, error)
 
     def _begin(
         self, scope: _Scope, request: StepRequest[Any], path: Path, receive: Receive
