@@ -12,7 +12,7 @@ import pytest
 
 from automate_kernel import Connector, Kernel, TriggerSpec
 from automate_kernel.http import pages
-from automate_kernel.http.app import webhook_app
+from automate_kernel.http.app import metrics_app, webhook_app
 from automate_kernel.errors import StorageError
 from automate_kernel.webhooks import GitHubSignature, Ignored
 
@@ -421,3 +421,60 @@ def test_a_server_that_is_stopped_at_once_leaves_no_traceback() -> None:
 
     asyncio.run(stopped_at_once())
     assert closed == [True]
+
+
+AMBIGUOUS = [
+    [("content-length", "4"), ("transfer-encoding", "chunked")],
+    [("content-length", "4"), ("content-length", "5")],
+    [("content-length", "4, 5")],
+    [("content-length", "4_0")],
+    [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+    [("transfer-encoding", "gzip, chunked")],
+    [("transfer-encoding", "identity")],
+    [("transfer-encoding", "xchunked")],
+    [("host", "a"), ("host", "b")],
+]
+
+
+@pytest.mark.parametrize("headers", AMBIGUOUS)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/healthz"), ("HEAD", "/readyz"), ("GET", "/nowhere"), ("DELETE", "/events"),
+        ("POST", "/events"), ("POST", "/webhooks/github/push"), ("GET", "/operations"), ("GET", "/"),
+    ],
+)  # fmt: skip
+def test_a_request_whose_end_is_ambiguous_is_refused_on_every_route(
+    kernel: Kernel, method: str, path: str, headers
+) -> None:
+    """And the connection ends: what follows on it may be another one's request."""
+    for app in (webhook_app(kernel, events_token=TOKEN), metrics_app(kernel)):
+        sent: list = []
+        scope = {
+            "type": "http", "method": method, "path": path, "raw_path": path.encode(),
+            "root_path": "", "query_string": b"",
+            "headers": [(name.encode(), value.encode()) for name, value in headers],
+        }  # fmt: skip
+
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message, sent=sent):
+            sent.append(message)
+
+        asyncio.run(app(scope, receive, send))
+        assert sent[0]["status"] == 400
+        assert (b"connection", b"close") in sent[0]["headers"]
+
+
+@pytest.mark.parametrize(
+    "keys", [["a", "b"], ["a", "a"], ["a,b"], ["a, b"]], ids=["two", "same", "joined", "spaced"]
+)
+def test_two_idempotency_keys_are_refused(kernel: Kernel, keys) -> None:
+    """Nobody knows which was meant; without either the event would be there twice."""
+    headers = [("Authorization", f"Bearer {TOKEN}"), *(("Idempotency-Key", key) for key in keys)]
+    app = webhook_app(kernel, events_token=TOKEN)
+    response = call(app, "POST", "/events", json={"name": "a"}, headers=headers)
+    assert response.status_code == 400
+    assert "Idempotency-Key" in response.json()["error"]
+    assert kernel.outbox.find() == []

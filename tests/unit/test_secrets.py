@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, TemplateError
 from automate_kernel.secrets import (
     EnvSecretsBackend,
     FileSecretsBackend,
@@ -31,6 +31,7 @@ from automate_kernel.secrets import (
     masked,
     reveal,
 )
+from automate_kernel.templates import TemplateContext, TemplateEngine
 from automate_kernel.testing.secrets import SecretsBackendContract
 
 VALUE = "correct-horse-battery-staple"
@@ -537,3 +538,33 @@ def test_a_backend_that_is_asynchronous_is_told_where_that_belongs() -> None:
 
     with pytest.raises(SecretError, match="aget_secret is the one that may be async"):
         SecretResolver([Slow()]).get("KEY")
+
+
+def test_a_large_secret_in_a_loop_is_refused():
+    """Each reference expands to its value: together they would take gigabytes."""
+    engine = TemplateEngine()
+    text = "{% for n in range(3000) %}{{ secrets.BIG }}{% endfor %}"
+    resolver = SecretResolver([MemorySecretsBackend({"BIG": "s" * 60_000})])
+    trees = [
+        engine.compile({"a": text}).render(TemplateContext()),
+        {"a": [SecretRef("BIG")] * 3000},
+        {"a": [Sealed("x", SecretRef("BIG"))] * 3000},
+    ]
+    for tree in trees:
+        for how in (
+            lambda tree: reveal(tree, resolver),
+            lambda t: asyncio.run(areveal(t, resolver)),
+        ):
+            with pytest.raises(
+                SecretError, match="the secrets of one call take more than"
+            ) as caught:
+                how(tree)
+            assert not caught.value.retryable
+    assert reveal({"a": [SecretRef("BIG")] * 30}, resolver)["a"][29] == "s" * 60_000
+
+
+def test_references_count_towards_a_templates_output():
+    """As long as they are shown, however many a loop makes of them."""
+    macro = "{% for n in range(50000) %}" + "{{ secrets.K }}" * 100 + "{% endfor %}"
+    with pytest.raises(TemplateError, match="more than 1,000,000 characters"):
+        TemplateEngine().compile({"a": macro}).render(TemplateContext())

@@ -149,3 +149,23 @@ def test_any_key_can_be_sent_as_a_header(key: str) -> None:
     check_headers({"Idempotency-Key": sent})
     assert sent == key_as_header(key)
     assert sent
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["xn--a", "xn--", "a.xn--a.example", "xn--zzzzzz", "a" * 64, "a..b", ".a", "a." * 127 + "b.c"],
+)
+def test_a_host_that_can_be_no_name_is_a_lasting_mistake(host: str) -> None:
+    """It is the author's or a payload's, so another attempt would not help."""
+    with pytest.raises(AutomateError, match="URL") as caught:
+        full_url(f"https://{host}/", {}, None)
+    assert caught.value.code == "INVALID_ARGUMENT"
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    "host", ["münchen.example", "xn--mnchen-3ya.example", "a.example.", "[::1]"]
+)
+def test_hosts_that_are_names_or_addresses_are_taken(host: str) -> None:
+    """With letters of other languages, with the root's dot, and addresses."""
+    assert full_url(f"https://{host}/x", {}, None).path == "/x"

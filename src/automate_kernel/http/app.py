@@ -106,25 +106,34 @@ class Request:
         return WebhookHeaders(self._scope["headers"])
 
     async def body(self) -> bytes:
-        """Read the body. Raises `HttpError` if it is too long, too slow or ambiguous."""
-        self._require_length()
+        """Read the body. Raises `HttpError` if it is too long or too slow."""
+        length = self.headers.get("content-length", "0")
+        # By its length first: Python refuses to read a number of thousands of digits.
+        if len(length) > _MOST_DIGITS or int(length) > self._most:
+            raise self._too_long()
         try:
             # Else a client that sends a byte now and then would hold a connection for ever.
             return await asyncio.wait_for(self._read(), _READ_SECONDS)
         except asyncio.TimeoutError:
             raise HttpError(408, "the body took too long", _CLOSE) from None
 
-    def _require_length(self) -> None:
+    def require_framing(self) -> None:
+        """
+        Raise `HttpError` if two servers may see the end of the request at two places.
+
+        A proxy may have gone by the other header: what follows is then a request that it has not
+        seen. So this comes before all else, and ends the connection.
+        """
         lengths = self.headers.get_all("content-length")
-        if lengths and self.headers.get_all("transfer-encoding"):
-            # A proxy may have gone by the other one: what follows is then a request that it has
-            # not seen.
+        encodings = self.headers.get_all("transfer-encoding")
+        if lengths and encodings:
             raise HttpError(400, "Content-Length with Transfer-Encoding", _CLOSE)
-        if any(not _DIGITS.fullmatch(each) for each in lengths) or len(set(lengths)) > 1:
-            raise HttpError(400, "Content-Length is no number", _CLOSE)
-        # By its length first: Python refuses to read a number of thousands of digits.
-        if lengths and (len(lengths[0]) > _MOST_DIGITS or int(lengths[0]) > self._most):
-            raise self._too_long()
+        if any(not _DIGITS.fullmatch(each) for each in lengths) or len(lengths) > 1:
+            raise HttpError(400, "Content-Length is not one number", _CLOSE)
+        if encodings and [each.strip().lower() for each in encodings] != ["chunked"]:
+            raise HttpError(400, "Transfer-Encoding can be chunked only", _CLOSE)
+        if len(self.headers.get_all("host")) > 1:
+            raise HttpError(400, "more than one Host", _CLOSE)
 
     async def _read(self) -> bytes:
         body = bytearray()
@@ -194,6 +203,7 @@ class HttpApp:
             return
         request = Request(scope, receive, self.max_body_bytes)
         try:
+            request.require_framing()
             answer = await self._handle_of(request)(request)
         except Exception as error:
             answer = failure_answer(error, request.path)
@@ -329,10 +339,10 @@ def _add_operations(app: HttpApp, exposed: ExposedOperations, token: str | None)
             try:
                 if takes_body:
                     arguments.append(await request.body())
+                if answer is answer_call:
+                    arguments.append(_idempotency_key(request))
             except HttpError as error:
                 return OperationProblem.of_request(error).answer()
-            if answer is answer_call:
-                arguments.append(request.headers.get("idempotency-key"))
             if not places.acquire(blocking=False):
                 # Else it would wait for a thread, in a line without an end.
                 text = "Too many calls are under way."
@@ -376,12 +386,20 @@ async def _event(kernel: Kernel, token: bytes | None, request: Request) -> HttpA
     if not _bears(headers, token):
         return HttpAnswer(401, REFUSED, {"WWW-Authenticate": "Bearer"})
     event = _event_in(await request.body())
-    key = headers.get("idempotency-key")
+    key = _idempotency_key(request)
     if key is not None:
         event.setdefault("idempotency_key", key)
     name, payload = event.pop("name"), event.pop("payload", None)
     item_id = await asyncio.to_thread(partial(kernel.emit, name, payload, **event))
     return HttpAnswer(202, {"id": item_id})
+
+
+def _idempotency_key(request: Request) -> str | None:
+    keys = request.headers.get_all("idempotency-key")
+    # A server in front may have joined two by a comma.
+    if len(keys) > 1 or any("," in key for key in keys):
+        raise HttpError(400, "give one Idempotency-Key, without a comma")
+    return keys[0] if keys else None
 
 
 def _event_in(body: bytes) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, NoReturn, Protocol, runtime_checkable
 from automate_kernel.errors import SecretError
 
 _MAX_KEY_LENGTH = 512
+MOST_REVEALED = 4_000_000
+"""The most characters of secrets in one input, each counted as often as it stands there."""
 
 
 @runtime_checkable
@@ -104,8 +106,8 @@ class Sealed(_Opaque):
 
     @property
     def size(self) -> int:
-        """The number of known characters, with one for each secret."""
-        return sum(len(part) if isinstance(part, str) else 1 for part in self.parts)
+        """The number of characters where each secret is shown as ``[secret KEY]``."""
+        return sum(len(str(part)) for part in self.parts)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sealed) and other.parts == self.parts
@@ -138,14 +140,31 @@ def reveal(tree: Any, resolver: SecretReader) -> Any:
     Call it at the last moment before a call: nothing may store, log or signal the result. Each
     secret is looked up once.
     """
-    values = {key: resolver.get(key) for key in sorted(secret_keys(tree))}
-    return _replaced(tree, lambda handle: Sealed(handle).unseal(values))
+    return _revealed(tree, {key: resolver.get(key) for key in sorted(secret_keys(tree))})
 
 
 async def areveal(tree: Any, resolver: SecretReader) -> Any:
     """Do the same as `reveal`, without blocking the event loop."""
-    values = {key: await resolver.aget(key) for key in sorted(secret_keys(tree))}
-    return _replaced(tree, lambda handle: Sealed(handle).unseal(values))
+    return _revealed(tree, {key: await resolver.aget(key) for key in sorted(secret_keys(tree))})
+
+
+def _revealed(tree: Any, values: Mapping[str, str]) -> Any:
+    left = MOST_REVEALED
+
+    def unsealed(handle: Any) -> str:
+        nonlocal left
+        sealed = Sealed(handle)
+        # Before it is made: a loop may refer to a large secret a thousand times.
+        left -= sum(len(values[part.key]) for part in sealed.parts if isinstance(part, SecretRef))
+        if left < 0:
+            raise SecretError(
+                f"the secrets of one call take more than {MOST_REVEALED:,} characters",
+                hint="refer to each secret once, and not in a loop",
+                code="INVALID_ARGUMENT",
+            )
+        return sealed.unseal(values)
+
+    return _replaced(tree, unsealed)
 
 
 def masked(tree: Any) -> Any:

@@ -81,17 +81,17 @@ class RenderContext(Context):
         """Join the *pieces* as text, sealed if there is a secret among them."""
         budget = self.budget
         texts: list[Any] = []
-        sealed = False
+        sealed, total = False, 0
         for piece in pieces:
             text = piece if type(piece) is str else self._text(piece)
-            if type(text) is str:
-                budget.allow(len(text))
-            else:
-                sealed = True
+            size = len(text) if type(text) is str else Sealed(text).size
+            sealed = sealed or type(text) is not str
+            total += size
+            budget.allow(size)
             texts.append(text)
+        budget.allow(total)
         if sealed:
             return Sealed(*texts)
-        budget.allow(sum(map(len, texts)))
         return "".join(texts)
 
     def _text(self, piece: Any) -> str | Sealed | SecretRef:

@@ -50,6 +50,7 @@ def _key(key: object, budget: Budget) -> str:
 
 def _other(value: Any, budget: Budget) -> Any:
     if isinstance(value, (SecretRef, Sealed)):
+        budget.emit(Sealed(value).size)
         return value
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -6,6 +6,7 @@ import httpx
 
 from automate_http.guard import origin
 from automate_http.headers import SAFE_METHODS
+from automate_http.urls import with_host
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -40,7 +41,7 @@ def next_request(request: httpx.Request, response: httpx.Response) -> httpx.Requ
 
 def _target(request: httpx.Request, response: httpx.Response) -> httpx.URL:
     try:
-        target = request.url.join(response.headers["location"])
+        target = with_host(request.url.join(response.headers["location"]))
     except (httpx.InvalidURL, ValueError):
         raise _refused(request, "to a URL that can't be read") from None
     return target.copy_with(fragment=None)

@@ -40,6 +40,7 @@ from automate_http.urls import (
     parse_base_url,
     require_encrypted,
     utf8,
+    with_host,
     with_query,
 )
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -294,7 +295,7 @@ class ServiceClient:
         if not isinstance(following, str):
             return with_query(url, following or {})
         try:
-            target = url.join(following).copy_with(fragment=None)
+            target = with_host(url.join(following)).copy_with(fragment=None)
         except (httpx.InvalidURL, ValueError):
             raise self._astray("leads to a URL that can't be read") from None
         if origin(target) != origin(self._base) or target.userinfo:

@@ -15,6 +15,7 @@ Scalar = str | int | float | bool
 Query = Mapping[str, Scalar | Sequence[Scalar]]
 
 _MAX_LENGTH = 16_384
+_LONGEST_HOST, _LONGEST_LABEL = 253, 63
 _MAX_QUERY = 65_000  # httpx takes a few more
 
 
@@ -74,10 +75,21 @@ def _parse(text: str) -> httpx.URL:
     if len(text) > _MAX_LENGTH:
         raise _wrong(f"it is longer than {_MAX_LENGTH} characters")
     try:
-        return httpx.URL(text)
+        return with_host(httpx.URL(text))
     except (httpx.InvalidURL, ValueError):
         # Its own text quotes the URL, which may hold a token.
         raise _wrong("it is not a URL") from None
+
+
+def with_host(url: httpx.URL) -> httpx.URL:
+    """Return *url*; raise ValueError if its host can't be a name, whoever would be asked for it."""
+    name = url.raw_host.removesuffix(b".")
+    labels = [] if not name or b":" in name else name.split(b".")
+    if len(name) > _LONGEST_HOST or any(not 0 < len(each) <= _LONGEST_LABEL for each in labels):
+        raise ValueError("no host name")
+    for label in labels:  # httpx decodes no label but the first: xn--a stands for nothing
+        _ = httpx.URL(scheme="http", host=label.decode("ascii")).host
+    return url
 
 
 def _below(url: httpx.URL, base: httpx.URL | None) -> httpx.URL:

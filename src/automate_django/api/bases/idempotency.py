@@ -41,7 +41,8 @@ from automate_django.models import IdempotencyRecord
 from automate_django.tenants import tenant_of, token_of
 
 LOCK_SECONDS = 60
-_KEY = re.compile(r'"?([!-~]{1,255}?)"?')
+# Without a comma, by which servers join two such headers.
+_KEY = re.compile(r'"?([!-+\--~]{1,255}?)"?')
 _KEPT_HEADERS = ("Location",)
 _SWEEP_EVERY = 64
 _SWEPT_AT_ONCE = 500
@@ -106,7 +107,9 @@ def _fingerprint(request: Any) -> str:
 def _key(text: str) -> str:
     found = _KEY.fullmatch(text.strip())
     if found is None:
-        raise Problem(400, "An Idempotency-Key is 1 to 255 visible ASCII characters.")
+        raise Problem(
+            400, "Give one Idempotency-Key of 1 to 255 visible ASCII characters, no comma."
+        )
     return found[1]
 
 

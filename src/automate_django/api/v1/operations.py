@@ -78,6 +78,8 @@ class OperationViewSet(Resource):
         given = self.read(serializers.CallSerializer)
         tenant = self.tenant_for(given.get("tenant_id"))
         key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+        if key is not None and "," in key:  # by which servers join two such headers
+            raise Problem(400, "Give one Idempotency-Key, without a comma.")
         try:
             output = self.exposed.call(
                 name, given["input"], tenant_id=tenant, idempotency_key=key, caller=self.caller
