@@ -295,3 +295,4 @@ def test_no_token_in_what_is_shown(bao: Bao, vault: Made, caplog: Any) -> None:
     assert "value-of-app" not in caplog.text
     assert backend.remedy("app/db#password") == "vault kv put -mount=secret app/db password=…"
     assert backend.remedy("../x") == ""
+    assert backend.remedy("a'; id#f") == """vault kv put -mount=secret 'a'"'"'; id' f=…"""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from automate_kernel.errors import (
     ConfigError,
     SecretError,
@@ -55,4 +57,4 @@ class KeyringBackend(SecretsBackend):
 
     def remedy(self, key: str) -> str:
         """Give the command that stores it."""
-        return f"keyring set {self._service} {key}"
+        return f"keyring set {shlex.quote(self._service)} {shlex.quote(key)}"

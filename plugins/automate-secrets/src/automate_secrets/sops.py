@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -80,7 +81,7 @@ class SopsBackend(SecretsBackend):
     def remedy(self, key: str) -> str:
         """Give the command that writes it."""
         place = "".join(f"[{json.dumps(part)}]" for part in key.split("/"))
-        return f"sops set {self._file} '{place}' '\"…\"'"
+        return f"sops set {shlex.quote(str(self._file))} {shlex.quote(place)} '\"…\"'"
 
     def close(self) -> None:
         """Forget the content."""
@@ -146,7 +147,8 @@ class SopsBackend(SecretsBackend):
             )
         # Its own words may hold a part of the file.
         return SecretError(
-            f"sops can't decrypt {file!r}: exit code {code}", hint=f"try: sops --decrypt {file}"
+            f"sops can't decrypt {file!r}: exit code {code}",
+            hint=f"try: sops --decrypt {shlex.quote(file)}",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -163,7 +164,7 @@ class SecretTableBackend(WritableSecretsBackend):
 
     def remedy(self, key: str) -> str:
         """Give the command that sets it."""
-        return f"automate secret-table set {key}"
+        return f"automate secret-table set {shlex.quote(key)}"
 
     def close(self) -> None:
         """Close the connections that it has opened."""

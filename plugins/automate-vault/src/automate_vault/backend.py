@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ class VaultBackend(SecretsBackend):
         place = parse_key(key, self._mounts)
         if place is None:
             return ""
-        return f"vault kv put -mount={place.mount} {place.path} {place.field}=…"
+        mount, path, field = map(shlex.quote, (place.mount, place.path, place.field))
+        return f"vault kv put -mount={mount} {path} {field}=…"
 
     def close(self) -> None:
         """Revoke the token that a login has made, and close the connections."""
