@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -205,6 +206,25 @@ def test_a_key_of_a_start_counts_as_long_as_its_chain_goes_on(world: World) -> N
     assert len(world.kernel.executions.find(workflow="chain")) == 1
     world.signal(first, "go", 2)
     assert world.taken == [1, 2]
+
+
+def test_a_backfill_begins_no_chain_again_whose_first_execution_is_purged(world: World) -> None:
+    """Its id would be that of the chain which goes on."""
+    hourly = {"type": "schedule", "cron": "0 * * * *"}
+    wait = {"id": "go", "wait_for": {"signal": "go"}}
+    world.add("hourly", wait, {"id": "next", "continue_as_new": {}}, trigger=hourly)
+    end = world.clock()
+    begin = end - timedelta(hours=1)
+    assert world.kernel.schedules.backfill("hourly", begin, end) == 2
+    world.kernel.run_until_idle()
+    firsts = [one.id for one in world.kernel.executions.find(workflow="hourly")]
+    for first in firsts:
+        world.signal(first, "go", 1)
+    world.purge_all()
+    assert not world.kernel.executions.get(firsts[0])
+    assert world.kernel.schedules.backfill("hourly", begin, end) == 0
+    world.kernel.run_until_idle()
+    assert len(world.kernel.executions.find(workflow="hourly")) == 2
 
 
 def _claimed(world: World, kind: str) -> OutboxItem:

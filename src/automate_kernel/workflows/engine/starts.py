@@ -130,7 +130,8 @@ def backfilled(rows: Rows, workflow: Workflow, event: Event) -> str | None:
     own = execution_id_of(event, workflow.name)
     if workflow.debounce is None:
         its = [Where("id", "eq", own)]
-        return None if rows.select(EXECUTION, its, columns=("id",)) else own
+        begun = rows.select(EXECUTION, its, columns=("id",)) or _was_continued(rows, own)
+        return None if begun else own
     taken = [Where("value", "eq", event.id), Where("about", "eq", SCHEDULED)]
     if rows.select(LABEL, taken, limit=1, columns=("id",)):
         return None
