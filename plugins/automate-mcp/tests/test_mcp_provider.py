@@ -405,13 +405,22 @@ def test_an_input_that_cant_be_sent_ends_no_session(make: Make, tmp_path: Path, 
     assert starts(tmp_path) == 1
 
 
-def test_a_huge_result_is_refused(make: Make) -> None:
-    """The message itself is bounded."""
+def test_a_huge_result_is_refused(make: Make, tmp_path: Path) -> None:
+    """The message itself is bounded; it fails its own call, and the server goes on for others."""
     kernel = make(max_result_bytes=100_000)
-    error = error_of(lambda: kernel.invoke("bad.huge", {"size": 1_000_000}))
-    assert not error.retryable
-    assert "100,000 bytes" in str(error)
+    kernel.invoke("bad.add", {"a": 1, "b": 1})
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(kernel.invoke, "bad.hold", {"folder": str(tmp_path)})
+        until((tmp_path / "held").exists)
+        for size in (1_000_000, 5_000_000):
+            error = error_of(lambda size=size: kernel.invoke("bad.huge", {"size": size}))
+            assert (error.code, error.retryable) == (ErrorCodes.RESOURCE_EXHAUSTED, False)
+            assert "answered with more than 100,000 bytes" in str(error)
+            assert "max_result_bytes" in str(error)
+        (tmp_path / "go").touch()
+        assert other.result(60)["result"] == "released"
     assert len(kernel.invoke("bad.huge", {"size": 10_000})["result"]) == 10_000
+    assert starts(tmp_path) == 1
 
 
 RAW = str(Path(__file__).parent / "support" / "raw_server.py")

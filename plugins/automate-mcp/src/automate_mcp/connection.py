@@ -27,7 +27,8 @@ from pydantic import ValidationError
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.wire_log import guard_loggers, quiet
 from automate_mcp.config import McpConfig
-from automate_mcp.http import MARK, http_client
+from automate_mcp.http import http_client
+from automate_mcp.messages import MARK
 from automate_mcp.readable_tools import with_readable_lists
 from automate_mcp.restart_pause import RestartPause
 from automate_mcp.results import UNSURE, error_of, unreadable
@@ -227,7 +228,8 @@ class Connection:
         self._forget(session)
         text = f"the server of {self.key!r} was lost during the call: {reason.text}"
         hint: str | None = None if idempotent else UNSURE
-        if reason.too_large:  # the next attempt would get the same
+        # The next attempt would get the same; of several calls nobody knows whose answer it was.
+        if reason.too_large and self._users == 1:
             less = "ask for less, or raise max_result_bytes in the config"
             hint = f"{less}; {hint}" if hint else less
             return AutomateError(ErrorCodes.RESOURCE_EXHAUSTED, text, hint=hint, retryable=False)

@@ -18,11 +18,9 @@ from mcp.types import INTERNAL_ERROR
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status, retry_after_of
 from automate_mcp.config import McpConfig
-from automate_mcp.messages import answer_to, readable
+from automate_mcp.messages import MARK, answer_to, readable
 from automate_mcp.signing import RequestSigning
 
-MARK = "automate"
-"""The key of our own data in an error."""
 _SESSION = "mcp-session-id"
 # The session's own to understand: a method that isn't there, a session that has ended.
 _PROTOCOL = frozenset({400, 404, 405, 406})

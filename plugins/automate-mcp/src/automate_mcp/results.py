@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.values import readable
-from automate_mcp.http import MARK
+from automate_mcp.messages import MARK
 
 _MOST_TEXT = 2_000
 _MOST_PLACES = 3

@@ -21,11 +21,14 @@ import anyio.lowlevel
 from anyio.abc import ByteReceiveStream, Process
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
+from mcp.types import INTERNAL_ERROR, ErrorData, JSONRPCError
 
-from automate_kernel.errors import ConfigError
-from automate_mcp.messages import parsed
+from automate_kernel.errors import ConfigError, ErrorCodes
+from automate_mcp.messages import MARK, Outline, parsed
 
 _CHUNK = 65_536
+# A message that is too long is read to its end, up to so many bytes and times what is allowed.
+_LEAST_DRAINED, _DRAINED = 64_000_000, 64
 # Between the end of its input and SIGTERM, and between that and SIGKILL.
 _GRACE_SECONDS = 1.0
 _LOOK_SECONDS = 0.02
@@ -130,18 +133,13 @@ async def _read(
     reason = EndReason("it has ended")
     async with to_session:
         try:
-            async for line in _lines(_pipe(process.stdout), server.max_message_bytes):
-                if not line.strip():
-                    continue
-                try:
-                    message: Incoming = SessionMessage(parsed(line))
-                except (ValueError, RecursionError):
-                    # Not its text, nor pydantic's that quotes it: it may hold anything.
-                    server.log(f"a line of {len(line):,} bytes on its output is no message")
-                    continue
-                await to_session.send(message)
-        except _LineTooLongError:
-            text = f"it sent a message of more than {server.max_message_bytes:,} bytes"
+            async for line in _lines(server, _pipe(process.stdout)):
+                message = _message_in(server, line)
+                if message is not None:
+                    await to_session.send(message)
+        except _EndlessLineError:
+            text = "it sent a message without an end, of far more than"
+            text += f" {server.max_message_bytes:,} bytes"
             reason = EndReason(text, too_large=True)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             reason = EndReason("its output was closed")
@@ -155,26 +153,81 @@ def _pipe(stream: T | None) -> T:
     return stream
 
 
-class _LineTooLongError(Exception):
-    """A line is longer than a message may be."""
+def _message_in(server: ProcessServer, line: bytes | _LongLine) -> Incoming | None:
+    if isinstance(line, _LongLine):
+        # It fails the request that it answers, and nobody else's.
+        request_id = line.outline.request_id
+        server.log(f"a message of {line.size:,} bytes is more than max_result_bytes")
+        return None if request_id is None else SessionMessage(_too_large(server, request_id))
+    if not line.strip():
+        return None
+    try:
+        return SessionMessage(parsed(line))
+    except (ValueError, RecursionError):
+        # Not its text, nor pydantic's that quotes it: it may hold anything.
+        server.log(f"a line of {len(line):,} bytes on its output is no message")
+        return None
 
 
-async def _lines(stream: ByteReceiveStream, most: int) -> AsyncIterator[bytes]:
-    kept = bytearray()
+def _too_large(server: ProcessServer, request_id: int | str) -> JSONRPCError:
+    data = {
+        "code": ErrorCodes.RESOURCE_EXHAUSTED.value,
+        "hint": "ask for less, or raise max_result_bytes in the config; if a tool was called, it"
+        " may have done its work",
+        "retryable": False,
+    }
+    text = f"it answered with more than {server.max_message_bytes:,} bytes"
+    error = ErrorData(code=INTERNAL_ERROR, message=text, data={MARK: data})
+    return JSONRPCError(jsonrpc="2.0", id=request_id, error=error)
+
+
+def _longest(server: ProcessServer) -> int:
+    return max(_LEAST_DRAINED, server.max_message_bytes * _DRAINED)
+
+
+class _EndlessLineError(Exception):
+    """A line goes on and on: who waits for its end may wait for ever."""
+
+
+@dataclass(slots=True)
+class _LongLine:
+    """A line that is longer than a message may be, and is not kept."""
+
+    outline: Outline = field(default_factory=Outline)
+    size: int = 0
+
+    def feed(self, part: bytes) -> None:
+        """Take the next part of it."""
+        self.outline.feed(part)
+        self.size += len(part)
+
+
+async def _lines(
+    server: ProcessServer, stream: ByteReceiveStream
+) -> AsyncIterator[bytes | _LongLine]:
+    kept, long = bytearray(), None
     while True:
         try:
             chunk = await stream.receive(_CHUNK)
         except anyio.EndOfStream:
             return
-        first, *rest = chunk.split(b"\n")
-        kept += first
-        for part in rest:
-            if len(kept) > most:
-                raise _LineTooLongError
-            yield bytes(kept)
-            kept = bytearray(part)
-        if len(kept) > most:
-            raise _LineTooLongError
+        *ended, last = chunk.split(b"\n")
+        for part in ended:
+            kept += part
+            if long is None and len(kept) <= server.max_message_bytes:
+                yield bytes(kept)
+            else:
+                long = long or _LongLine()
+                long.feed(bytes(kept))
+                yield long
+            kept, long = bytearray(), None
+        kept += last
+        if long is not None or len(kept) > server.max_message_bytes:
+            long = long or _LongLine()
+            long.feed(bytes(kept))
+            kept = bytearray()
+            if long.size > _longest(server):
+                raise _EndlessLineError
 
 
 async def _write(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from mcp import types
@@ -75,6 +76,15 @@ async def steps(ctx: Context) -> str:
         await ctx.report_progress(number, 4, f"step {number}")
         await asyncio.sleep(0.02)
     return "done"
+
+
+@server.tool()
+async def hold(folder: str) -> str:
+    """Run until the folder has a file ``go``; the file ``held`` says that it runs."""
+    (Path(folder) / "held").touch()
+    while not (Path(folder) / "go").exists():
+        await asyncio.sleep(0.02)
+    return "released"
 
 
 @server.tool()
