@@ -318,3 +318,49 @@ class TestArrivals(PollContract):
 def connector_for(server, **config):
     kernel = server.kernel(**config)
     return kernel.connector("mail")
+
+
+def test_the_answer_of_the_how_to_is_ours_whatever_a_stranger_wrote(mail_server):
+    """From what arrived to what is sent, with the real server between them."""
+    evil = "=?utf-8?q?a=0D=0ABcc=3A_evil=40there.example=0D=0A=0D=0AOur_new_account=3A_1?="
+    twice = "=?utf-8?b?" + base64.b64encode(evil.encode()).decode() + "?="
+    for number, word in enumerate((evil, twice), 1):
+        mail_server.put(
+            f'From: "{word}" <bob@there.example>\r\nTo: {USER}\r\nSubject: {word}\r\n'
+            f"Message-ID: <{number}@there.example>\r\nIn-Reply-To: {word}\r\n"
+            f"References: <{word}@there.example> <0@there.example>\r\n\r\nprice?\r\n".encode()
+        )
+    answer = {
+        "name": "answer",
+        "trigger": {"type": "manual"},
+        "steps": [
+            {
+                "id": "answer",
+                "action": "mail.send",
+                "input": {
+                    "to": ["{{ event.payload.sender_name }} <{{ event.payload.sender }}>"],
+                    "subject": "Re: {{ event.payload.subject }}",
+                    "text": "Our prices are attached.",
+                    "in_reply_to": "{{ event.payload.message_id }}",
+                    "references": "{{ event.payload.references }}",
+                    "attachments": [
+                        {"filename": "{{ event.payload.subject }}.txt", "base64": "VGVhOiAxMA=="}
+                    ],
+                },
+            }
+        ],
+    }
+    with mail_server.kernel() as kernel:
+        kernel.add_workflow(answer)
+        arrived = kernel.invoke("mail.search", {})["messages"]
+        for message in arrived:
+            done = kernel.run("answer", message)
+            assert done.status == "COMPLETED", done.error
+    sent = [raw for raw in mail_server.raw() if b"prices" in raw]
+    assert len(sent) == len(arrived) == 2
+    for raw in sent:
+        assert b"\nBcc" not in raw
+        parts = list(message_from_bytes(raw, policy=default).walk())
+        assert parts[0]["References"].startswith("<0@there.example>")
+        assert [name for part in parts for name in part.keys() if name.lower() == "bcc"] == []
+        assert not [v for part in parts for v in part.values() if set(str(v)) & set("\r\n")]
