@@ -7,6 +7,7 @@ database makes of it: a text is a list of its letters, and a limit of -1 is all 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -185,3 +186,15 @@ def check_address(given: Any, name: str) -> str | None:
 
 def _shown(value: Any) -> str:
     return str(value)[:40] if isinstance(value, (int, float)) else type_name(value)
+
+
+def require_asyncio(name: str, plain: str) -> None:
+    """Raise `AutomateError` if asyncio runs no loop here, as under trio; *plain* is its twin."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"{name}() needs a running event loop of asyncio, and there is none here",
+            hint=f"under trio call {plain}() on a thread: trio.to_thread.run_sync({plain}, ...)",
+        ) from None

@@ -21,6 +21,7 @@ from automate_kernel.arguments import (
     check_table,
     check_texts,
     check_timeout,
+    require_asyncio,
     several,
 )
 from automate_kernel.automation import Automation
@@ -427,6 +428,7 @@ class Kernel:
         literal: bool = False,
     ) -> Any:
         """`invoke` for asynchronous code."""
+        require_asyncio("ainvoke", "invoke")
         call, given = _call(operation, tenant_id, idempotency_key), self._input(input, literal)
         timeout = check_timeout(timeout)
         return await self.aperform(call, given, timeout=timeout)
@@ -527,6 +529,7 @@ class Kernel:
         timeout: float = 10.0,
     ) -> list[FieldOption]:
         """`options` for asynchronous code."""
+        require_asyncio("aoptions", "options")
         return await self.choices.afind(
             operation, field,
             search=search, values=values, limit=limit, tenant_id=tenant_id, timeout=timeout,
@@ -606,6 +609,7 @@ class Kernel:
         labels: Labels | None = None,
     ) -> str:
         """`emit` for asynchronous code; *transaction* may be an ``AsyncSession``."""
+        require_asyncio("aemit", "emit")
         item = event_item(
             name, payload, source=source, tenant_id=tenant_id, delay=delay, priority=priority,
             idempotency_key=idempotency_key, headers=headers, labels=labels,
@@ -820,6 +824,7 @@ class Kernel:
         idempotency_key: str | None = None,
     ) -> str:
         """`signal` for asynchronous code; *transaction* may be an ``AsyncSession``."""
+        require_asyncio("asignal", "signal")
         return await self.storage.arun_in(
             transaction,
             lambda rows: self._send_signal(

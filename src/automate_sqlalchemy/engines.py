@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 from sqlalchemy import URL, Dialect, Engine, TwoPhaseTransaction, create_engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
 from automate_kernel.errors import ErrorCodes, StorageError
@@ -60,6 +62,42 @@ def fork_gate(engine: Engine) -> AbstractContextManager[Any]:
     if engine.dialect.name != "sqlite":
         return nullcontext()
     return ForkGate(partial(_close_idle, engine))
+
+
+def notice_moved_file(engine: Engine) -> None:
+    """
+    Have a SQLite file that was replaced be opened anew, and refuse to go on without it.
+
+    A connection writes on to the file that it has opened, under whatever name or none.
+    """
+    if engine.dialect.name == "sqlite" and not event.contains(engine, "checkout", _look):
+        event.listen(engine, "checkout", _look)
+
+
+def _look(connection: Any, record: Any, proxy: object) -> None:
+    known = record.info.get("automate_file")
+    if known is None:
+        path = connection.execute("PRAGMA database_list").fetchone()[2]
+        known = record.info["automate_file"] = (Path(path), _identity(Path(path)) if path else None)
+    path, identity = known
+    if identity is None:  # in memory
+        return
+    try:
+        found = _identity(path)
+    except FileNotFoundError:
+        raise StorageError(
+            f"{path}: the database's file is gone, and with it what was written since",
+            code=ErrorCodes.UNAVAILABLE,
+            hint="put it back, or create another (automate db create); workers then go on",
+            retryable=True,
+        ) from None
+    if found != identity:
+        raise DisconnectionError(f"{path} is another file by now")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _close_idle(engine: Engine) -> bool:

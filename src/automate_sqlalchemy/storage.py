@@ -43,7 +43,13 @@ from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport
 from automate_kernel.storage.notify import Notifier
 from automate_kernel.storage.rows import copy_through
-from automate_sqlalchemy.engines import end_failed_commits, fork_gate, make_engine, renew
+from automate_sqlalchemy.engines import (
+    end_failed_commits,
+    fork_gate,
+    make_engine,
+    notice_moved_file,
+    renew,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -285,6 +291,7 @@ class SqlAlchemyStorage:
         self._commits_each: bool = known == ("postgresql", "psycopg")
         self.supports_skip_locked: bool = engine.dialect.name != "sqlite"
         self._gate = fork_gate(engine)
+        notice_moved_file(engine)
         renew_in_children(self)
 
     def __repr__(self) -> str:

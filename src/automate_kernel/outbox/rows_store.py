@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from automate_kernel.arguments import check_age
+from automate_kernel.arguments import check_age, require_asyncio
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
@@ -214,6 +214,7 @@ class RowsOutboxStore(OutboxStore):
         self, items: Iterable[NewItem], *, transaction: Any = None
     ) -> list[str]:
         """Accept items in an asynchronous host transaction; see `OutboxStore.enqueue_many`."""
+        require_asyncio("aenqueue_many", "enqueue_many")
         new, fresh, labels = _new_rows(self.announced(items), self.redact)
         return await self.storage.arun_in(
             transaction, lambda rows: _insert(rows, new, fresh, labels)

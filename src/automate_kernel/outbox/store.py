@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+from automate_kernel.arguments import require_asyncio
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.item import (
@@ -123,6 +124,7 @@ class OutboxStore(ABC):
         self, items: Iterable[NewItem], *, transaction: Any = None
     ) -> list[str]:
         """Do as `enqueue_many` does, for asynchronous code."""
+        require_asyncio("aenqueue_many", "enqueue_many")
         return await asyncio.to_thread(self.enqueue_many, items, transaction=transaction)
 
     # -- working -----------------------------------------------------------------------------

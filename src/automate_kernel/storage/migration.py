@@ -544,6 +544,15 @@ def _compared(
             yield SchemaDifference("column", table.name, name, text, True)
     for index in table.indexes:
         yield from _compared_index(dialect, table, index, found)
+    ours = {index.name for index in table.indexes}
+    for name, retired in found.indexes.items():
+        # A unique one may be a constraint's, which is another statement to drop; and Django makes
+        # some of its own for texts that are keys.
+        its = retired.unique or name.endswith("_like")
+        if name.startswith("automate_") and name not in ours and not its:
+            text = f"the index {name} on {table.name} was retired: it costs each write, for nothing"
+            dropped = (_drop_index(dialect, table.name, name),)
+            yield SchemaDifference("index", table.name, name, text, False, dropped)
 
 
 def _compared_column(

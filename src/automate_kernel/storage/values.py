@@ -35,6 +35,7 @@ _LARGEST = 2**1023  # from here on other readers of JSON make it infinite
 # character shows at next to no cost that nearly no payload has one.
 _LONG_NUMBER = re.compile(r"(?<!\d)\d{308}")
 _SIX_DIGITS = re.compile(r"\d{6}")
+_UNDECODED = re.compile("[\udc80-\udcff]")
 # PostgreSQL can't hold these in text or jsonb, though Python can: NUL, half a surrogate pair.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _UNSTORABLE_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -326,10 +327,11 @@ class _Copy:
 def text_problem(text: str) -> tuple[str, str] | None:
     """Return the reason for which *text* can't be stored, and the remedy; None if it can."""
     if ("\0" in text) or (not text.isascii() and _UNSTORABLE.search(text)):
-        return (
-            "holds a NUL character or half a surrogate pair",
-            "remove or encode it, as base64 say",
-        )
+        hint = "remove or encode it, as base64 say"
+        if _UNDECODED.search(text):
+            # Python's form of a command line's bytes, of which the locale's encoding has none.
+            hint += "; if it is of the command line, its locale is not UTF-8: set LC_ALL=C.UTF-8"
+        return "holds a NUL character or half a surrogate pair", hint
     return None
 
 
