@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import base64
 import html
 import io
 import json
 import logging
+import re
 import threading
 import urllib.parse
 
@@ -401,3 +404,81 @@ def test_log_call_with_wrong_arguments_is_kept(logged):
     logger.info("%d items", VALUE)
     assert "line-two" not in stream.getvalue()
     assert "%d items" in stream.getvalue()
+
+
+# --- escapes that decode -----------------------------------------------------------------------
+
+HARD = "s3cr3t-P@ss&w0rd/Ü+9"
+_RAW = HARD.encode()
+WRITTEN = {
+    "percent": "".join(f"%{b:02x}" for b in _RAW),
+    "percent twice": "".join(f"%25{b:02X}" for b in _RAW),
+    "unicode": "".join(f"\\u{ord(c):04x}" for c in HARD),
+    "unicode twice": "".join(f"\\\\u{ord(c):04X}" for c in HARD),
+    "unicode braces": "".join(f"\\u{{{ord(c):x}}}" for c in HARD),
+    "long unicode": "".join(f"\\U{ord(c):08x}" for c in HARD),
+    "bytes": "".join(f"\\x{b:02x}" for b in _RAW),
+    "octal": "".join(f"\\{b:03o}" for b in _RAW),
+    "decimal entities": "".join(f"&#{ord(c)};" for c in HARD),
+    "padded entities": "".join(f"&#{ord(c):06d};" for c in HARD),
+    "hex entities": "".join(f"&#x{ord(c):X};" for c in HARD),
+    "entities twice": "".join(f"&amp;#x{ord(c):x};" for c in HARD),
+    "hex colons": _RAW.hex(":"),
+    "hex spaces": _RAW.hex(" ").upper(),
+    "hex groups": re.sub("(....)", r"\1 ", _RAW.hex()),
+    "hex dashes": _RAW.hex("-"),
+    "hex list": ", ".join(f"0x{b:02x}" for b in _RAW),
+    "hex lines": _RAW.hex("\n"),
+    "quoted printable": "".join(f"={b:02X}" for b in _RAW),
+    "mixed case hex": "".join(f"{b:02x}" if n % 2 else f"{b:02X}" for n, b in enumerate(_RAW)),
+    "one escape": HARD.replace("&", "\\u0026"),
+    "mixed": "".join(
+        (c, f"%{ord(c):02x}", f"&#{ord(c)};", f"\\u{ord(c):04x}")[n % 4] for n, c in enumerate(HARD)
+    ),
+    "base64 of percent": base64.b64encode("".join(f"%{b:02x}" for b in _RAW).encode()).decode(),
+    "base64 of base64": base64.b64encode(base64.b64encode(b"user:" + _RAW)).decode(),
+    "percent of base64": "".join(f"%{b:02x}" for b in base64.urlsafe_b64encode(b"x" + _RAW)),
+    "json in json": json.dumps(json.dumps(HARD)).replace("&", "\\u0026"),
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
+@pytest.mark.parametrize("around", ["{}", "before {} after", 'a="{}"; b=%41', "x&amp;{}&#65;"])
+def test_a_value_is_found_in_what_a_text_says_once_it_is_decoded(written, around):
+    """However a service writes its bytes, and also where several ways are mixed."""
+    redactor = Redactor([HARD])
+    shown = redactor.redact(around.format(written))
+    assert "[secret]" in shown
+    assert not redactor.finds(shown)
+    assert len(shown) < len(around) + 40  # no part of it is left
+    before, _, after = around.partition("{}")
+    assert shown.startswith(before.partition("%")[0][:3]) and shown.endswith(after[-3:])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "100% of 20%ab", "a & b &amp; c", "C:\\users\\x", "12:34:56:78:90:ab", "de ad be ef 00 11 22",
+        "c29tZXRoaW5nIGVsc2UgZW50aXJlbHk", "\\u00e4\\u00f6\\u00fc", "&#8364;&#163; 5", "%zz%", "\\",
+        "\\u{110000}\\u{ffffff}", "&#9999999;&#xffffff;&#0;", "A" * 13, "\\777\\400",
+    ],
+)  # fmt: skip
+def test_other_escapes_stay_as_they_are(text):
+    """What is decoded is only looked at."""
+    assert Redactor([HARD]).redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "unit", ["%41", "\\", "\\u0041", "&#65;", "&", "41:", "aA", "QUFB", "%25", "&amp;", "4:1-"]
+)
+def test_redaction_takes_time_with_the_length(unit):
+    """Of any text that has to be decoded, as senders choose it."""
+    redactor = Redactor([HARD])
+
+    def seconds(length: int) -> float:
+        begun = time.thread_time()
+        redactor.redact(unit * (length // len(unit)))
+        return time.thread_time() - begun
+
+    seconds(1000)
+    assert seconds(64_000) < 0.3 or seconds(128_000) < 3 * seconds(64_000)

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from automate_kernel.errors import PayloadError, describe_error, printed
 from automate_kernel.forks import new_lock
+from automate_kernel.secrets.encodings import readings
 from automate_kernel.secrets.masking import hide_named, hide_shapes, strength_of
 
 _LONG = 4096
@@ -36,7 +37,8 @@ def _encoded_forms(value: str) -> set[str]:
     hex forms, which are as rare as they would be large.
     """
     raw = value.encode("utf-8", "surrogatepass")
-    forms = {value, value.strip(), *_escaped(value), *_base64(raw)}
+    # The bytes as characters are what `readings` makes of them.
+    forms = {value, value.strip(), raw.decode("latin-1"), *_escaped(value), *_base64(raw)}
     if len(value) <= _LONG:
         forms.update(_quoted(raw))
         forms.update((raw.hex(), raw.hex().upper()))
@@ -121,7 +123,8 @@ class Redactor:
 
     It replaces these by ``[secret]``:
 
-    * a value in plain text, in URLs, JSON, HTML, Python reprs, base64 and hex;
+    * a value in plain text, in URLs, JSON, HTML, Python reprs, base64 and hex, and in what a text
+      says once such escapes are decoded, up to three times over (see `readings`);
     * any part of one of these with 12 characters or more, so that truncated and wrapped text shows
       nothing. A secret that begins like other text (``postgresql://``) takes that beginning out of
       other text too;
@@ -294,13 +297,21 @@ class Redactor:
         return self.redact(describe_error(error))
 
     def _found(self, text: str, weak: bool = True) -> list[tuple[int, int]]:
+        spans = self._found_in(text, weak)
+        if self._strong and len(text) >= _SHORTEST_ANYWHERE:
+            for reading in readings(text):
+                found = self._found_in(reading.text, weak=False)
+                spans += [reading.place(*span) for span in found]
+        spans.sort()
+        return spans
+
+    def _found_in(self, text: str, weak: bool) -> list[tuple[int, int]]:
         spans = self._parts_found(text) if self._parts else []
         # `in` is many times quicker than the pattern, and mostly False.
         if any(form in text for form in self._short):
             spans.extend(match.span(1) for match in self._pattern.finditer(text))
         if weak and any(token in text for token in self._tokens):
             spans.extend(match.span(1) for match in self._alone.finditer(text))
-        spans.sort()
         return spans
 
     def _parts_found(self, text: str) -> list[tuple[int, int]]:
