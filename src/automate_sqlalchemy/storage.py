@@ -22,6 +22,7 @@ from sqlalchemy.exc import (
     UnboundExecutionError,
 )
 from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.pool import StaticPool
 
 from automate_kernel.errors import (
     AutomateError,
@@ -437,6 +438,11 @@ class SqlAlchemyStorage:
     def describe(self) -> str:
         """Return the engine's URL without its password."""
         return shown(self.engine.url)
+
+    @property
+    def has_one_connection(self) -> bool:
+        """True if all threads share one connection, and so whatever transaction it is in."""
+        return isinstance(self.engine.pool, StaticPool)
 
     def renew(self) -> None:
         """Have the engine open connections of this process's own, and leave the others open."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import StaticPool
 from waiting import until
 from workers import working
 
@@ -17,6 +19,7 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.worker.periodic import PeriodicRunner, PeriodicTask
 from automate_kernel.worker.reaper import OutboxReaper
 from automate_kernel.workflows.execution import ExecutionStatus
+from automate_sqlalchemy import SqlAlchemyStorage
 
 # What a first death may add to the lease: two looks of the reaper, the pause and a claim.
 _MOST_SECONDS = 30.0
@@ -113,6 +116,27 @@ def test_a_call_without_a_worker_keeps_its_lease() -> None:
     assert found is not None
     assert found.status is ExecutionStatus.COMPLETED
     assert renewed == [True, True]
+
+
+def test_a_connection_that_all_threads_share_is_left_to_who_runs() -> None:
+    """A renewal would end the transaction of a step: it is that of a database in memory."""
+    options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    storage = SqlAlchemyStorage(create_engine("sqlite://", **options))
+    storage.create_tables()
+    kernel, names = Kernel(storage, discover=False, secrets={}), list[str]()
+    others = set(threading.enumerate())
+
+    @kernel.action("look", transactional=True)
+    def look() -> None:
+        names.append("here")
+        names.extend(one.name for one in threading.enumerate() if one not in others)
+
+    steps = [{"id": "one", "action": "look"}]
+    kernel.add_workflow({"name": "looks", "trigger": {"type": "manual"}, "steps": steps})
+    assert kernel.run("looks").status is ExecutionStatus.COMPLETED
+    assert names[0] == "here"
+    assert "automate-heartbeat" not in names
+    storage.engine.dispose()
 
 
 def test_a_report_that_stands_still_holds_up_no_renewal() -> None:

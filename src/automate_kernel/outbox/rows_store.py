@@ -171,6 +171,7 @@ class RowsOutboxStore(OutboxStore):
             raise ConfigError(f"lease_seconds is a number above 0, not {lease_seconds}")
         self.storage = storage
         self.lease_seconds = lease_seconds
+        self.renews_beside = not getattr(storage, "has_one_connection", False)
         self.backoff: Backoff = backoff or Backoff()
         self.listeners: list[OutboxListener] = list(listeners)
         self.retention_seconds = retention_seconds

@@ -55,6 +55,8 @@ class OutboxStore(ABC):
     """Seconds for which a FAILED or CANCELLED item is kept; None is for ever."""
     before_enqueue: Callable[[Sequence[NewItem]], Any] | None = None
     """Called with items that are about to be accepted, whose headers it may add to."""
+    renews_beside: bool = True
+    """False if another thread can renew no lease while one is in a transaction."""
     redact: Redaction | None = None
     """Takes the secrets out of JSON and text before it is stored; a kernel sets it."""
 

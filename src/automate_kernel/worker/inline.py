@@ -86,6 +86,9 @@ def run_claimed(
 def _renewing(runner: ItemRunner, held: list[OutboxItem]) -> Iterator[None]:
     """Renew the leases of what is *held* meanwhile: a call may take longer than the lease."""
     ended, store = threading.Event(), runner.store
+    if not store.renews_beside:
+        yield  # its database is in memory: nobody else is there who could take over
+        return
 
     def beat() -> None:
         while not ended.wait(store.lease_seconds / 4):
