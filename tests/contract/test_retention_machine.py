@@ -15,7 +15,7 @@ from retention_machine import Machine
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("database", "examples"), [("memory", 15), ("sqlite", 4)])
+@pytest.mark.parametrize(("database", "examples"), [("memory", 10), ("sqlite", 3)])
 def test_any_purge_between_any_two_steps_loses_nothing(
     database: str,
     examples: int,
