@@ -103,7 +103,7 @@ class Request:
     @cached_property
     def headers(self) -> WebhookHeaders:
         """The headers, as they came."""
-        return WebhookHeaders(self._scope["headers"])
+        return WebhookHeaders(self._scope.get("headers", ()))
 
     async def body(self) -> bytes:
         """Read the body. Raises `HttpError` if it is too long or too slow."""

@@ -34,6 +34,9 @@ from automate_kernel.outbox.statistics import (
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 from automate_kernel.plugins.records import PluginState
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.storage.query import Where
+from automate_kernel.storage.rows import Rows
+from automate_kernel.storage.tables import WAIT
 from automate_kernel.webhooks.receiver import DELIVERY_OUTCOMES
 from automate_kernel.workflows.definition.triggers import WebhookTrigger
 from automate_kernel.workflows.engine.statistics import REASONS, ExecutionCounts, ExecutionStats
@@ -135,9 +138,9 @@ class Exporter:
                 _write_executions(page, *self._executions.look(names))
                 with self._kernel.storage.begin(atomic=False) as rows:
                     now = rows.now()
+                    _write_oldest_approval(page, rows, now)
                 _write_schedules(page, self._kernel, now)
                 _write_polls(page, self._kernel, now)
-                _write_oldest_approval(page, self._kernel, now)
                 _write_plugins(page, self._kernel)
         except Exception as error:
             logger.warning("no metrics: %s", self._redact(str(error) or repr(error)))
@@ -234,10 +237,13 @@ def _write_polls(page: _Page, kernel: Kernel, now: datetime) -> None:
     page.write("automate_poll_failures", _by("poll", failures))
 
 
-def _write_oldest_approval(page: _Page, kernel: Kernel, now: datetime) -> None:
-    found = kernel.approvals.pending(limit=1).approvals
-    waits = max(((now - each.created_at).total_seconds() for each in found), default=0.0)
-    page.write("automate_oldest_approval_seconds", [({}, max(0.0, waits))])
+def _write_oldest_approval(page: _Page, rows: Rows, now: datetime) -> None:
+    asked = [Where("about", "eq", "approval")]
+    found = rows.select(
+        WAIT, asked, order_by=("created_at", "id"), limit=1, columns=("created_at",)
+    )
+    waits = [(now - row["created_at"]).total_seconds() for row in found]
+    page.write("automate_oldest_approval_seconds", [({}, max(0.0, *waits, 0.0))])
 
 
 def _write_plugins(page: _Page, kernel: Kernel) -> None:
