@@ -265,9 +265,10 @@ class Kernel:
         self._reported_at = 0.0
         engine = partial(Engine, self._runner, self.operations.portal)
         self._handlers.add(Handler(EVENT, self._runner.handle_event, pool=engine))
-        self._handlers.add(Handler(ADVANCE, self._runner.handle_advance, pool=engine))
         self._handlers.add(Handler(NOTICE, notices.handle))
-        self._handlers.add(Handler(SIGNAL, self._runner.handle_signal, pool=engine))
+        self._handlers.add(Handler(ADVANCE, self._runner.handle_advance, pool=engine))
+        deliver, together = self._runner.handle_signal, self._runner.handle_signals
+        self._handlers.add(Handler(SIGNAL, deliver, pool=engine, together=together))
         self._handlers.add(Handler(CANCEL, self._runner.handle_cancel, pool=engine))
         outbox = self.outbox
         self.workflows.pauses = self.executions.pauses
@@ -1160,7 +1161,9 @@ class Kernel:
         Waits for items that are due within *patience* seconds, retries for example. *kinds* and
         *exclude_kinds* choose as they do for `worker`.
         """
-        handlers = self._chosen(kinds, exclude_kinds)
+        return self._run_due(self._chosen(kinds, exclude_kinds), patience)
+
+    def _run_due(self, handlers: Iterable[Handler], patience: float) -> WorkerStats:
         # One look fires so many times of a schedule with catch_up, and a worker looks again.
         while self._ticker.tick():
             pass
@@ -1270,7 +1273,13 @@ class Kernel:
         until, pause = time.monotonic() + patience, 0.01
         items: list[Row] = []
         while True:
-            self.run_until_idle(patience=patience)
+            # Sub-workflows, mostly: they have no order among themselves.
+            together = self._runner.handle_advances
+            handlers = [
+                replace(one, together=together) if one.kind == ADVANCE else one
+                for one in self._chosen((), ())
+            ]
+            self._run_due(handlers, patience)
             with self.storage.begin(atomic=False) as rows:
                 before, items = items, going_items(rows, execution.id)
             found = self.executions.get(execution.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -118,8 +118,10 @@ class Handler:
     A *transactional* function is called with the item and a transaction of the host's database,
     which commits together with the item's completion. *limit* is set when a worker starts, unless
     an operator has set another. The function is called in the context manager that *around* makes
-    of the item. With *pool* a worker runs its items in the pool that this makes of
-    the handlers that have it and a `PoolSetup`, and not by calling the function.
+    of the item. With *pool* a worker runs its items in the pool that this makes of the handlers
+    that have it and a `PoolSetup`, and not by calling the function. Without a worker *together* is
+    called with those that were claimed at once. It returns by their ids what the function would
+    have returned or raised; the others, and all if it fails, are handled by the function.
     """
 
     kind: str
@@ -129,6 +131,7 @@ class Handler:
     limit: Limit | None = None
     around: Callable[[OutboxItem], AbstractContextManager[Any]] | None = None
     pool: Callable[[Any, Any], Any] | None = None
+    together: Callable[[list[OutboxItem]], Mapping[str, Any]] | None = None
 
     asynchronous: bool = field(init=False, repr=False)
     """True if it is an ``async def``."""
@@ -218,6 +221,11 @@ class ItemRunner:
     def failed(self, handler: Handler, item: OutboxItem, error: BaseException) -> Outcome | None:
         """Return the outcome of an item whose handler ended with *error*; see `failed`."""
         return failed(handler, item, error, self.describe, self.redact)
+
+    def result(self, handler: Handler, item: OutboxItem, given: Any) -> Result:
+        """Return the result to record of what *handler* returned or raised for an item."""
+        failed = isinstance(given, BaseException)
+        return self.failed(handler, item, given) if failed else self._outcome(item, given)
 
     def _outcome(self, item: OutboxItem, result: Any) -> Outcome | OutcomeRecorded:
         if isinstance(result, OutcomeRecorded):

@@ -51,9 +51,10 @@ def run_inline(
     store.reap()  # what a process that died before this one held
     overdue = False
     while True:
+        claimed_at = time.monotonic()
         claimed = store.claim_ahead(runner.worker_id, _BATCH, kinds=list(by_kind))
         if claimed:
-            _run_all(runner, by_kind, claimed, stats)
+            _run_all(runner, by_kind, claimed, stats, claimed_at)
             overdue = False
             continue
         due = store.next_due_seconds()
@@ -108,15 +109,24 @@ def _renewing(runner: ItemRunner, held: list[OutboxItem]) -> Iterator[None]:
 
 
 def _run_all(
-    runner: ItemRunner, by_kind: dict[str, Handler], waiting: list[OutboxItem], stats: WorkerStats
+    runner: ItemRunner,
+    by_kind: dict[str, Handler],
+    waiting: list[OutboxItem],
+    stats: WorkerStats,
+    claimed_at: float,
 ) -> None:
+    soon = runner.store.lease_seconds / 4
     try:
         with _renewing(runner, held := list(waiting)):
+            for handler in by_kind.values():
+                _run_together(runner, handler, waiting, stats)
             while waiting:
                 item = waiting.pop(0)
-                renew = runner.store.begin if begin_is_noted(item) else runner.store.extend
-                # It was another's if this process stood still while those before it ran.
-                if renew([item.id], runner.worker_id):
+                noted = begin_is_noted(item)
+                renew = runner.store.begin if noted else runner.store.extend
+                # It is another's if this process stood still while those before it ran.
+                late = time.monotonic() - claimed_at > soon
+                if (noted or late) and renew([item.id], runner.worker_id):
                     stats.lost += 1
                 else:
                     _record(runner, _run(runner, by_kind[item.kind], item), stats)
@@ -124,6 +134,26 @@ def _run_all(
     finally:
         if waiting:
             runner.store.release([item.id for item in waiting], runner.worker_id)
+
+
+def _run_together(
+    runner: ItemRunner, handler: Handler, waiting: list[OutboxItem], stats: WorkerStats
+) -> None:
+    """Handle those of *waiting* together that can be, and take them out."""
+    items = [one for one in waiting if one.kind == handler.kind and not begin_is_noted(one)]
+    if handler.together is None or handler.around is not None or len(items) < 2:
+        return
+    try:
+        with stoppable_by(lambda: False):
+            results = handler.together(items)
+    except Exception as error:
+        # One of them can't be handled, or is another's.
+        logger.debug("items of the kind %r are handled one by one: %s", handler.kind, error)
+        return
+    for item in items:
+        if item.id in results:
+            waiting.remove(item)
+            _record(runner, runner.result(handler, item, results[item.id]), stats)
 
 
 def _run(runner: ItemRunner, handler: Handler, item: OutboxItem) -> Result:

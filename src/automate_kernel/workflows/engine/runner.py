@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -26,7 +26,7 @@ from automate_kernel.errors import (
     UnknownHereError,
 )
 from automate_kernel.forks import renew_in_children
-from automate_kernel.operations.context import Call
+from automate_kernel.operations.context import Call, handled_item
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome, RowsOutboxStore
 from automate_kernel.outbox.item import OutcomeRecorded, bounded_seconds
@@ -89,6 +89,13 @@ OVERRUN_SECONDS = 0.02
 """A quick call that takes longer is none."""
 
 _UNKNOWN_SECONDS = 1.0
+# What others have done may be unsaved for so long.
+_QUICK_SECONDS = 0.01
+
+# What became of a turn that was to be saved: what was accepted, or an error; nothing if it is over.
+_Accepted = Turn | Exception | None
+_Driving = Generator[Turn | None, Turn | None, OutcomeRecorded | None]
+_Saving = Generator[Turn | None, Turn | None, Turn | None]
 
 
 class Calls(Protocol):
@@ -321,6 +328,11 @@ class Runner:
             return Snooze(PUT_OFF_SECONDS)
         return OutcomeRecorded()
 
+    def handle_signals(self, items: Sequence[OutboxItem]) -> dict[str, OutcomeRecorded]:
+        """Do `handle_signal` for several in one transaction; raises what `deliver` raises."""
+        self.deliver(items)
+        return {item.id: OutcomeRecorded() for item in items}
+
     def deliver(self, items: Sequence[OutboxItem]) -> None:
         """Wake the executions that wait for the signals of *items*."""
         if self.store.signals.deliver(items):
@@ -448,12 +460,23 @@ class Runner:
             raise flow
         if isinstance(flow, OutcomeRecorded):
             return flow
-        flow.enter(self.around(flow.execution))
-        try:
-            self.read_outputs(flow)
-            return flow.context.copy().run(self._drive, flow)
-        finally:
-            flow.leave()
+        result = self._drive_all([flow])[item.id]
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def handle_advances(
+        self, items: Sequence[OutboxItem]
+    ) -> dict[str, OutcomeRecorded | BaseException | None]:
+        """
+        Bring several executions as far as they go now, in this thread, and save them as a group.
+
+        Returns by item what `handle_advance` would return or raise; of some nothing.
+        """
+        opened = self.open([item for item in items if item.id not in self._begun])
+        flows = [each for each in opened.values() if isinstance(each, Flow)]
+        parked = {key: each for key, each in opened.items() if isinstance(each, OutcomeRecorded)}
+        return {**parked, **self._drive_all(flows)}
 
     def read_outputs(self, flow: Flow) -> None:
         """Read the large outputs that templates need, once an execution has been loaded."""
@@ -505,7 +528,58 @@ class Runner:
             if outputs.is_large(text):
                 turn.output_ref = put(text)
 
-    def _drive(self, flow: Flow) -> OutcomeRecorded | None:
+    def _drive_all(
+        self, flows: Sequence[Flow]
+    ) -> dict[str, OutcomeRecorded | BaseException | None]:
+        """Drive *flows* in this thread; what gathers from quick steps is saved as a group."""
+        results: dict[str, OutcomeRecorded | BaseException | None] = {}
+        driving = {flow.item.id: self._drive(flow) for flow in flows}
+        ready: list[tuple[Flow, _Accepted]] = [(flow, None) for flow in flows]
+        slow: list[Flow] = []
+        group: list[tuple[Flow, Turn]] = []
+        try:
+            for flow in flows:
+                flow.context.run(handled_item.set, flow.item)
+                flow.enter(self.around(flow.execution))
+            while ready or group or slow:
+                if group and not ready:
+                    ready, group = self._saved_group(group), []
+                # Nothing that is not saved waits for a slow step.
+                flow, given = ready.pop(0) if ready else (slow.pop(0), None)
+                try:
+                    turn = _resumed(flow, driving[flow.item.id], given)
+                except StopIteration as end:
+                    results[flow.item.id] = end.value
+                except Exception as error:
+                    results[flow.item.id] = error
+                else:
+                    if turn is None:
+                        slow.append(flow)
+                    else:
+                        group.append((flow, turn))
+                    continue
+                flow.leave()
+        finally:
+            for flow in flows:
+                driving[flow.item.id].close()
+                if flow.item.id not in results:
+                    flow.leave()
+        return results
+
+    def _saved_group(self, group: Sequence[tuple[Flow, Turn]]) -> list[tuple[Flow, _Accepted]]:
+        try:
+            saved = self.save(group, until=should_stop)
+        except Exception as error:
+            return [(flow, error) for flow, _ in group]
+        return [(flow, saved.get(flow.item.id)) for flow, _ in group]
+
+    def _drive(self, flow: Flow) -> _Driving:
+        """
+        Drive *flow*: yield each turn that is to be saved, and go on with what was accepted of it.
+
+        None stands for a moment at which nothing of others is to be unsaved.
+        """
+        self.read_outputs(flow)
         in_flight: set[Future[CallOutcome]] = set()
         lease_seconds = self.store.outbox.lease_seconds
         turn = self.turn(flow)
@@ -514,7 +588,7 @@ class Runner:
                 if should_stop() or flow.recalled:
                     flow.pause(turn)
                 if needs_saving(turn):
-                    saved = self._saved_with_rest(flow, turn)
+                    saved = yield from self._saved_with_rest(flow, turn)
                     if saved is None or saved.last:
                         return OutcomeRecorded() if saved else None
                     turn = saved
@@ -522,13 +596,7 @@ class Runner:
                     # A call or a retry's delay took longer than the lease, which nobody renews.
                     self.let_go(flow)
                     flow.leased_at = time.monotonic()
-                for call in turn.calls:
-                    self.begin(flow, call)
-                slow = [
-                    call.run for call in turn.calls
-                    if self.mean_seconds(call.action) > SEEN_SECONDS
-                ]  # fmt: skip
-                if slow and self._saved(flow, Turn(saves=slow)) is None:
+                if not (yield from self._shown(flow, turn.calls)):
                     return None
                 outcomes = self._make(flow, turn, in_flight)
                 arrived = self.arrived([flow]) if flow.waiting else {}
@@ -540,21 +608,33 @@ class Runner:
             for future in in_flight:
                 future.cancel()  # the next holder of the execution makes those that have not begun
 
-    def _saved_with_rest(self, flow: Flow, turn: Turn) -> Turn | None:
+    def _shown(
+        self, flow: Flow, calls: Sequence[StepCall]
+    ) -> Generator[Turn | None, Turn | None, bool]:
+        """Note that *calls* are made now; return False if the execution has been ended."""
+        for call in calls:
+            self.begin(flow, call)
+        means = [self.mean_seconds(call.action) for call in calls]
+        slow = [call.run for call, mean in zip(calls, means, strict=True) if mean > SEEN_SECONDS]
+        if slow and (yield from self._saved(flow, Turn(saves=slow))) is None:
+            return False
+        if max(means, default=_UNKNOWN_SECONDS) > _QUICK_SECONDS:
+            yield None
+        return True
+
+    def _saved_with_rest(self, flow: Flow, turn: Turn) -> _Saving:
         """Do `_saved`; of an execution that was recalled meanwhile, nothing more begins."""
-        saved = self._saved(flow, turn)
+        saved = yield from self._saved(flow, turn)
         if saved is None or saved.last or not flow.recalled:
             return saved
         rest = flow.paused(saved)
-        return self._saved(flow, rest) if rest.last else rest
+        return (yield from self._saved(flow, rest)) if rest.last else rest
 
-    def _saved(self, flow: Flow, turn: Turn) -> Turn | None:
-        """Save one turn; return what was accepted, or None if the execution has been ended."""
+    def _saved(self, flow: Flow, turn: Turn) -> _Saving:
+        """Have a turn saved; return what was accepted, or None if the execution has been ended."""
         if self.has_large_output(turn):
             self.put_output(flow, turn)
-        saved = self.save([(flow, turn)], until=should_stop).get(flow.item.id)
-        if isinstance(saved, AutomateError):
-            raise saved
+        saved = yield turn
         if saved is None:
             self.let_go(flow)
         return saved
@@ -885,6 +965,13 @@ class Runner:
     def send_cancelled(self, execution: Execution) -> None:
         """Send `workflow_cancelled`."""
         signals.emit(signals.workflow_cancelled, self._sender, execution=execution)
+
+
+def _resumed(flow: Flow, driving: _Driving, given: _Accepted) -> Turn | None:
+    run = flow.context.copy().run
+    if isinstance(given, Exception):
+        return run(driving.throw, given)
+    return run(driving.send, given)
 
 
 def _sent_at(item: OutboxItem) -> datetime:
