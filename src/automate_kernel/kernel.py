@@ -252,12 +252,9 @@ class Kernel:
         # A receiver that hangs must not hold up what workers do every second.
         self._announcer = Announcer()
         self._ticker = Ticker(self.storage, self.schedules.all, self.schedules.fire)
-        self.deliveries: Tally = Tally()
-        """The webhooks that came to this process, by connector and outcome."""
         self._webhooks = WebhookReceiver(
-            self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item,
-            self.deliveries,
-        )  # fmt: skip
+            self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
+        )
         self._polls = Polls(self.storage, self.operations, self.workflows.events)
         self._poller = Poller(self._polls, self.storage, self.outbox, self.operations, event_item)
         self._failures = FailureNotices(self.outbox, self._notify_failed)
@@ -375,6 +372,11 @@ class Kernel:
     def budgets(self) -> Budgets:
         """The budgets of plugins, such as that of language models: what was spent of each."""
         return self._budgets
+
+    @property
+    def deliveries(self) -> Tally:
+        """The webhooks that came to this process, by connector and outcome."""
+        return self._webhooks.deliveries
 
     @property
     def polls(self) -> Polls:

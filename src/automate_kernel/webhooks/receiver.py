@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from automate_kernel.errors import AutomateError, SecretUnavailableError, WebhookRejectedError
@@ -44,7 +44,7 @@ class WebhookReceiver:
     outbox: OutboxStore
     operations: Invoker
     new_item: Callable[..., NewItem]
-    deliveries: Tally
+    deliveries: Tally = field(default_factory=Tally)
 
     def receive(
         self,
