@@ -1,57 +1,43 @@
-"""
-Bulk actions of operators, carried out by a worker whatever becomes of the browser's tab.
-
-How far a bulk action has come is the payload of an outbox item of a kind of our own. The worker
-that handles the item carries the action on for a second. It leaves the rest to the next item, in
-the transaction that completes this one. So an action survives a worker that dies, and one worker at
-a time carries it out.
-"""
+"""Bulk actions of the operator's pages: what there is to do, who may, and the record of it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
-from django.db import router
+from django.db import router, transaction
+from django.http import HttpRequest
 
 from automate_django.audit_trail import entry_values, write_entries
-from automate_django.models import AuditEntry, OutboxItem
+from automate_django.models import AuditEntry, OutboxItem, WorkflowExecution
 from automate_django.outbox_counts import forget_counts
-from automate_django.tenants import OPERATE
-from automate_kernel.errors import LeaseLostError
-from automate_kernel.outbox import BulkAction, ItemStatus, OutboxStore, Outcome
-from automate_kernel.outbox import OutboxItem as Item
-from automate_kernel.outbox.item import FINISHED, OutcomeRecorded
-from automate_kernel.worker import Snooze, cancelling
+from automate_django.tenants import OPERATE, tenant_for_request, tenant_key
+from automate_kernel.outbox import OutboxStore
+from automate_kernel.workflows.bulk_runner import KIND, BulkRequest, BulkRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from automate_kernel.kernel import Kernel
 
-KIND = "automate.order"
-"""The kind of the outbox items that hold bulk actions."""
-CHANGE = "automate_django.change_outboxitem"
-"""The permission that every bulk action needs."""
-SECONDS = 1.0
-"""The number of seconds that one request, or one item, carries a bulk action on."""
-
-_LABEL = "automate-order"
-# Before what is merely due: somebody waits for it.
-_PRIORITY = 100
+CHANGE: Mapping[str, str] = {
+    "items": "automate_django.change_outboxitem",
+    "executions": "automate_django.change_workflowexecution",
+}
+"""The permission that every bulk action needs, by what it changes."""
+MODELS: Mapping[str, Any] = {"items": OutboxItem, "executions": WorkflowExecution}
+"""The models that the entries of the audit trail are about."""
 
 
 @dataclass(frozen=True, slots=True)
 class BulkActionKind:
     """
-    Something that can be done with items.
+    Something that can be done with items, or with executions.
 
     *command* is the kernel's word for it. *permission* is needed beside `CHANGE`. A *safe* action
-    on one item needs no confirmation.
+    on one item needs no confirmation. With *paced* it can be done at a rate.
     """
 
     name: str
@@ -62,13 +48,20 @@ class BulkActionKind:
     permission: str = ""
     tone: str = ""
     safe: bool = False
+    paced: bool = False
+    target: str = "items"
 
     def allowed(self, user: Any) -> bool:
         """Return True if *user* may do it."""
-        return all(map(user.has_perm, filter(None, (CHANGE, self.permission))))
+        return all(map(user.has_perm, filter(None, (CHANGE[self.target], self.permission))))
+
+    @property
+    def noun(self) -> str:
+        """The word for what it changes: ``item`` or ``execution``."""
+        return self.target.removesuffix("s")
 
 
-BULK_ACTIONS: dict[str, BulkActionKind] = {
+_ITEMS: dict[str, BulkActionKind] = {
     one.name: one
     for one in (
         BulkActionKind(
@@ -79,6 +72,7 @@ BULK_ACTIONS: dict[str, BulkActionKind] = {
             "They wait for a worker again, with all their attempts. A workflow goes on at the step"
             " that failed.",
             safe=True,
+            paced=True,
         ),
         BulkActionKind(
             "reschedule",
@@ -109,128 +103,83 @@ BULK_ACTIONS: dict[str, BulkActionKind] = {
         ),
     )
 }
+_EXECUTIONS: dict[str, BulkActionKind] = {
+    one.name: one
+    for one in (
+        BulkActionKind(
+            "resume",
+            "resume",
+            "Resume",
+            "resumed",
+            "Each goes on at the step that failed. Steps that are done are not repeated.",
+            paced=True,
+            target="executions",
+        ),
+        BulkActionKind(
+            "cancel",
+            "cancel",
+            "Cancel",
+            "cancelled, or being cancelled",
+            "Nothing new begins in them. What they have done is undone and cleaned up first, if"
+            " their workflow says how. A plain step that runs is not interrupted.",
+            tone="bad",
+            target="executions",
+        ),
+        BulkActionKind(
+            "pause",
+            "pause",
+            "Pause",
+            "paused",
+            "What runs ends, and nothing follows until they are let go on.",
+            target="executions",
+        ),
+        BulkActionKind(
+            "unpause",
+            "unpause",
+            "Go on with",
+            "going on",
+            "They go on where they were paused.",
+            target="executions",
+        ),
+    )
+}
+BULK_ACTIONS: Mapping[str, Mapping[str, BulkActionKind]] = {
+    "items": _ITEMS, "executions": _EXECUTIONS
+}  # fmt: skip
+"""The bulk actions by what they change, and by their names."""
 
 
-@dataclass(frozen=True, slots=True)
-class BulkRequest:
-    """
-    A bulk action that *user* asked for, and how far it has come.
-
-    *tenant* is the user's own; a user without one reaches the items of all tenants. *about* says in
-    words which items are meant, *fields* as the page's address has it, and *total* how many there
-    were.
-    """
-
-    kind: str
-    user: str
-    tenant: str | None
-    about: str
-    fields: dict[str, str]
-    total: int
-    action: BulkAction
-
-    @classmethod
-    def read(cls, data: Mapping[str, Any]) -> BulkRequest:
-        """Return the request that ``asdict`` made *data* of."""
-        return cls(**{**data, "action": BulkAction(**data["action"])})
-
-    @property
-    def label(self) -> str:
-        """The progress in words: ``35 of 40 failed items``."""
-        return f"{self.action.done:,} of {self.total:,} {self.about}"
-
-
-@dataclass(frozen=True, slots=True)
-class BulkProgress:
-    """The progress of a bulk action: *over* if nothing follows, *problem* if it ended badly."""
-
-    id: str
-    request: BulkRequest
-    over: bool
-    item_id: str = ""
-    waits: bool = False
-    problem: str = ""
+def kind_of(request: BulkRequest) -> BulkActionKind:
+    """Return the kind of the bulk action that was asked for."""
+    return BULK_ACTIONS[request.action.target][request.kind]
 
 
 def run_on_items(outbox: OutboxStore, kind: str, ids: list[str], *, delay: float = 0.0) -> int:
     """Do what the bulk action *kind* does to the items *ids*; return how many it changed."""
-    command = BULK_ACTIONS[kind].command
+    command = _ITEMS[kind].command
     if command == "reschedule":
         return outbox.reschedule(ids, delay=delay)
     return int(getattr(outbox, command)(ids))
 
 
-def carry_on(outbox: OutboxStore, request: BulkRequest) -> BulkRequest:
-    """Carry a bulk action on for `SECONDS`; return it as far as it has come."""
-    return replace(request, action=outbox.run_bulk(request.action, seconds=SECONDS))
+def follows_from_user(user: Any, tenant: str | None) -> bool:
+    """Return True if it takes no more than *user* to know the *tenant*: no session, no host."""
+    return tenant is not None and _tenant_of(user) == tenant
 
 
-# -- what a worker does ----------------------------------------------------------------------
+def _tenant_of(user: Any) -> str | None:
+    request = HttpRequest()
+    request.user = user
+    try:
+        tenant = tenant_key(tenant_for_request(request))
+    except Exception:  # the project's own function may need whatever a request has
+        return None
+    return None if tenant is None else str(tenant)
 
 
-def has_worker(outbox: OutboxStore) -> bool:
-    """Return True if a worker is there that carries out bulk actions."""
-    return any(KIND in one.kinds and not one.lost and not one.stopping for one in outbox.workers())
-
-
-def hand_over(outbox: OutboxStore, request: BulkRequest) -> str:
-    """Let a worker carry *request* on; return an id to follow it by."""
-    request_id = str(uuid4())
-    _enqueue(outbox, request_id, 0, request)
-    return request_id
-
-
-def _enqueue(
-    outbox: OutboxStore, request_id: str, step: int, request: BulkRequest, transaction: Any = None
-) -> None:
-    outbox.enqueue(
-        KIND,
-        {"id": request_id, "step": step, "request": asdict(request)},
-        labels={_LABEL: request_id},
-        idempotency_key=f"{_LABEL}:{request_id}:{step}",
-        priority=_PRIORITY,
-        transaction=transaction,
-    )
-
-
-def find_progress(outbox: OutboxStore, request_id: UUID) -> BulkProgress | None:
-    """Return where the bulk action with this id stands; None if there is none."""
-    # All steps have the same label; the newest one is where it stands.
-    found = outbox.find(label=f"{_LABEL}={request_id}", limit=1)
-    # What is completed may be deleted at once. That it ended is written down.
-    # Not in a replica, which may not know it yet: the item would be gone, and nothing known of it.
-    entries = AuditEntry.objects.using(router.db_for_write(AuditEntry))
-    entries = entries.filter(model=OutboxItem._meta.label_lower)
-    entry = entries.filter(object_id=str(request_id)).first()
-    if entry is not None and (not found or found[0].status is ItemStatus.COMPLETED):
-        request, problem = BulkRequest.read(entry.details["request"]), entry.details.get("problem")
-        return BulkProgress(str(request_id), request, over=True, problem=problem or "")
-    return _progress_of(found[0]) if found else None
-
-
-def _progress_of(item: Item) -> BulkProgress:
-    failed = f"It failed: {item.last_error}"
-    ends = {ItemStatus.CANCELLED: "It was stopped", ItemStatus.FAILED: failed}
-    return BulkProgress(
-        item.payload["id"],
-        BulkRequest.read(item.payload["request"]),
-        over=item.status.value in FINISHED,
-        item_id=item.id,
-        waits=item.status in (ItemStatus.PENDING, ItemStatus.RETRY),
-        problem=ends.get(item.status, ""),
-    )
-
-
-def stop(outbox: OutboxStore, request_id: UUID) -> bool:
-    """Have nothing more done of a bulk action; return False if it was over."""
-    # Another step may follow between the look and the change.
-    for _ in range(3):
-        found = find_progress(outbox, request_id)
-        if found is None or found.over:
-            return False
-        if outbox.cancel([found.item_id]):
-            return True
-    return False
+def bulk_runner(kernel: Kernel) -> BulkRunner:
+    """Return what carries bulk actions out for *kernel*."""
+    return BulkRunner(kernel.outbox, kernel.executions, _Host())
 
 
 def add_bulk_actions(kernel: Kernel) -> None:
@@ -238,50 +187,46 @@ def add_bulk_actions(kernel: Kernel) -> None:
     if not apps.is_installed("django.contrib.admin"):
         return
 
-    kernel.handler(KIND)(lambda item: _handle(kernel.outbox, item))
+    kernel.handler(KIND)(lambda item: bulk_runner(kernel).handle(item))
 
 
-def _handle(outbox: OutboxStore, item: Item) -> OutcomeRecorded | Snooze:
-    """Handle the item of a bulk action: a second's worth of it, and the next item for the rest."""
-    given, request = item.payload, BulkRequest.read(item.payload["request"])
-    problem = _objection(request)
-    if not problem:
-        request = carry_on(outbox, request)
-    if cancelling():
-        return Snooze(0)  # which ends it as CANCELLED: what is done stays done
-    ends = bool(problem) or request.action.finished
-    with outbox.transaction() as transaction:
-        outcome = Outcome(item.id, token=item.lease_token)
-        if outbox.acknowledge(item.lease_owner or "", [outcome], transaction=transaction):
-            raise LeaseLostError(f"the lease of item {item.id} is lost")
-        if ends:
-            _record_end(given["id"], request, problem)
-        else:
-            _enqueue(outbox, given["id"], given["step"] + 1, request, transaction)
-    if ends:
-        forget_counts()
-    return OutcomeRecorded()
+class _Host:
+    """Permissions from Django's users, and the audit trail."""
 
-
-def _objection(request: BulkRequest) -> str:
-    """Return why the user may not do it any more; empty text if they may."""
-    user = _user(request)
-    may = user is not None and user.is_active and BULK_ACTIONS[request.kind].allowed(user)
-    if may and (request.tenant is not None or user.has_perm(OPERATE)):
+    def objection(self, request: BulkRequest) -> str:
+        user = _user(request)
+        if user is None or not user.is_active or not kind_of(request).allowed(user):
+            return "The user who began it may not do it any more"
+        if user.has_perm(OPERATE):
+            return ""
+        if request.tenant is None:
+            return "The user who began it may not do it for all tenants any more"
+        if request.tied and _tenant_of(user) != request.tenant:
+            return "The user who began it does not belong to this tenant any more"
         return ""
-    return "The user who began it may not do it any more"
+
+    def ended(self, request_id: str, request: BulkRequest, problem: str) -> None:
+        nobody = SimpleNamespace(pk=None, get_username=lambda: "")
+        by: Any = SimpleNamespace(user=_user(request) or nobody)
+        details: dict[str, Any] = {"filter": request.fields, "request": asdict(request)}
+        if problem:
+            details["problem"] = problem
+        model = MODELS[request.action.target]
+        entry = entry_values(by, request.kind, model, tenant=request.tenant, details=details)
+        about = f"{'stopped' if problem else 'ended'}: {request.label}"
+        write_entries([{**entry, "object_repr": about[:200], "object_id": request_id}])
+        transaction.on_commit(forget_counts, using=router.db_for_write(OutboxItem))
+
+    def find_ended(self, request_id: str) -> tuple[BulkRequest, str] | None:
+        # Not in a replica, which may not know it yet: the item would be gone, and nothing known
+        # of it.
+        entries = AuditEntry.objects.using(router.db_for_write(AuditEntry))
+        labels = [model._meta.label_lower for model in MODELS.values()]
+        entry = entries.filter(model__in=labels, object_id=request_id).first()
+        if entry is None:
+            return None
+        return BulkRequest.read(entry.details["request"]), entry.details.get("problem") or ""
 
 
 def _user(request: BulkRequest) -> Any:
     return get_user_model()._default_manager.filter(pk=request.user).first()
-
-
-def _record_end(request_id: str, request: BulkRequest, problem: str) -> None:
-    nobody = SimpleNamespace(pk=None, get_username=lambda: "")
-    by: Any = SimpleNamespace(user=_user(request) or nobody)
-    details: dict[str, Any] = {"filter": request.fields, "request": asdict(request)}
-    if problem:
-        details["problem"] = problem
-    entry = entry_values(by, request.kind, OutboxItem, tenant=request.tenant, details=details)
-    about = f"{'stopped' if problem else 'ended'}: {request.label}"
-    write_entries([{**entry, "object_repr": about[:200], "object_id": request_id}])

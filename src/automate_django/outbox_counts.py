@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.cache import cache
 from django.db.models import Count
@@ -28,10 +28,15 @@ CHEAP_ROWS = 10_000
 LOOKED = 100_000
 """The number of the newest items of all tenants, among which those of one are counted."""
 
+if TYPE_CHECKING:
+    from automate_kernel.kernel import Kernel
+
 _MOST_GROUPS = 12
 # Counting may take 5 % of the time, at most.
 _SHARE = 20
 _SHORTEST, _LONGEST = 5.0, 600.0
+# What takes no longer is counted at each request.
+_QUICK = 0.1
 _VERSION = "automate-pages-generation"
 
 
@@ -80,6 +85,25 @@ def read_counts(outbox: Any, tenant: str | None = None, *, now: bool) -> Counts 
     if large or kept is not None:
         cache.set(key, (version, taken), _LONGEST if large else 0)
     return taken
+
+
+def read_execution_groups(
+    kernel: Kernel, workflow: str | None, tenant: str | None
+) -> list[ErrorGroup]:
+    """Return the largest groups of failed executions; those of many are kept for a while."""
+    executions = kernel.executions
+    whose = f"{workflow!r} {tenant!r}"
+    key, version = cache_key(executions.storage, "groups", whose), cache.get(_VERSION, 0)
+    version_kept, kept = cache.get(key) or (None, None)
+    if kept is not None and version_kept == version:
+        return list(kept)
+    began = time.monotonic()
+    groups = executions.error_groups(workflow=workflow, tenant_id=tenant, limit=_MOST_GROUPS)
+    took = time.monotonic() - began
+    groups = [replace(group, error="") for group in groups]
+    if took > _QUICK:
+        cache.set(key, (version, groups), min(_LONGEST, max(_SHORTEST, took * _SHARE)))
+    return groups
 
 
 def _is_large(outbox: Any) -> bool:

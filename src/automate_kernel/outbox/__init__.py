@@ -1,5 +1,6 @@
 """Reliable work in the application's own database: enqueue, claim, finish, recover."""
 
+from automate_kernel.outbox.bulk_actions import BulkAction
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.handover import Handover
 from automate_kernel.outbox.item import (
@@ -11,7 +12,7 @@ from automate_kernel.outbox.item import (
     ReapResult,
 )
 from automate_kernel.outbox.limits import Limit
-from automate_kernel.outbox.operator_commands import BulkAction, OutboxListener
+from automate_kernel.outbox.operator_commands import OutboxListener
 from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.rows_store import (
     OptimisticClaimOutboxStore,

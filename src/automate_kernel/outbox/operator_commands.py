@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
-from automate_kernel.arguments import check_choice, check_limit
-from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import concurrency_keys, ordering_keys
+from automate_kernel.outbox.bulk_actions import BulkAction, BulkTarget, Progress, carry_on
 from automate_kernel.outbox.item import (
     FINISHED,
     FREE,
@@ -48,61 +45,6 @@ class OutboxListener(Protocol):
         """Let *item*, which FAILED or was CANCELLED, wait again; False keeps it as it is."""
 
 
-Progress = Callable[[int], Any]
-"""Is called with how many items have been changed so far, after each batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class BulkAction:
-    """
-    An operator command for all items that *matching* finds, and its progress.
-
-    *command* is ``requeue``, ``cancel``, ``discard`` or ``reschedule``. Items are come to in the
-    order of their ids, each once. What is enqueued after the action *began_at* is not among them.
-    *after* is the last item that the action came to, *seen* counts those, and *done* those that it
-    changed. *delay* is for ``reschedule``: seconds from now. *per_second* is for ``requeue``: so
-    many become due in a second.
-
-    All fields are JSON, if the times in *matching* are text: so it can be kept and gone on with.
-    """
-
-    command: str
-    matching: Mapping[str, Any]
-    delay: float = 0.0
-    per_second: float | None = None
-    began_at: str = ""
-    after: str = ""
-    seen: int = 0
-    done: int = 0
-    finished: bool = False
-
-
-def _statuses(action: BulkAction) -> list[str]:
-    """
-    Return the statuses whose items *action* changes.
-
-    Raises ``INVALID_ARGUMENT`` for a status that it can't change, and if the filter is empty: to
-    mean every item, name a status.
-    """
-    if action.command not in _STATUSES:
-        raise AutomateError(ErrorCodes.INVALID_ARGUMENT, f"no command is called {action.command!r}")
-    able, usual = _STATUSES[action.command]
-    if all(value is None for value in action.matching.values()):
-        raise AutomateError(
-            ErrorCodes.INVALID_ARGUMENT, "no filter says which items are meant",
-            hint='to mean all of them, name their status: status="FAILED"',
-        )  # fmt: skip
-    if (given := action.matching.get("status")) is None:
-        return list(usual)
-    status = check_choice(given, ItemStatus, "status").value
-    if status not in able:
-        raise AutomateError(
-            ErrorCodes.INVALID_ARGUMENT, f"this can't be done to items that are {status}",
-            hint=f"only to those that are {', '.join(able)}",
-        )  # fmt: skip
-    return [status]
-
-
 _RUNNING = ItemStatus.RUNNING.value
 _AGAIN = (ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
 # Items that become due together, when so many a second are to.
@@ -114,6 +56,13 @@ _STATUSES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "discard": (FINISHED, _AGAIN),
     "reschedule": (WAITING, WAITING),
 }
+
+
+def _items() -> BulkTarget:
+    """Return the items as the target of bulk actions."""
+    return BulkTarget(
+        "items", OUTBOX, ("id",), BATCH, _STATUSES, ItemStatus, ("requeue", "discard"), conditions
+    )
 
 
 class OperatorCommands:
@@ -150,48 +99,34 @@ class OperatorCommands:
         progress: Progress | None,
     ) -> BulkAction:
         """Carry a bulk action on; see `OutboxStore.run_bulk`."""
-        if limit is not None:
-            limit = check_limit(limit, least=0)
-        statuses = Where("status", "in", _statuses(action))
-        until = None if seconds is None else time.monotonic() + seconds
-        with self._storage.begin(atomic=False) as rows:
-            where = [statuses, *conditions(rows, action.matching)]
-            action = replace(action, began_at=action.began_at or rows.now().isoformat())
-        began = datetime.fromisoformat(action.began_at)
-        # So that this ends however fast new ones come.
-        where.append(Where("created_at", "le", began))
-        change = self._change_of(action, began)
-        while not action.finished:
-            size = BATCH if limit is None else min(BATCH, limit - action.seen)
-            beyond = [Where("id", "gt", action.after)] if action.after else []
-            with self._storage.begin(atomic=False) as rows:
-                # One more tells whether another go is needed.
-                found = rows.select(
-                    OUTBOX, [*where, *beyond], order_by=("id",), limit=size + 1, columns=("id",)
-                )
-            ids = [row["id"] for row in found[:size]]
-            done = change(ids) if ids else 0
-            action = replace(
-                action,
-                after=ids[-1] if ids else action.after,
-                seen=action.seen + len(ids),
-                done=action.done + done,
-                finished=len(found) <= size or action.seen + len(ids) == limit,
-            )
-            self._tell()
-            if progress is not None and ids:
-                progress(action.done)
-            if until is not None and time.monotonic() >= until:
-                break
-        return action
+        return carry_on(
+            self._storage, _items(), action, self._change_batch, seconds=seconds, limit=limit,
+            progress=progress,
+        )  # fmt: skip
 
-    def _change_of(self, action: BulkAction, began: datetime) -> Callable[[list[str]], int]:
+    def _change_batch(self, action: BulkAction, ids: list[str]) -> int:
         change = self._changes[action.command]
-        if action.command == "reschedule":
-            return partial(change, due=action.delay)
-        if action.command == "requeue" and action.per_second is not None:
-            return _Spread(change, began, action.per_second, action.done)
-        return change
+        try:
+            if action.command == "reschedule":
+                return change(ids, due=action.delay)
+            if action.command == "requeue" and action.per_second is not None:
+                return self._requeue_spread(action, action.per_second, ids)
+            return change(ids)
+        finally:
+            self._tell()
+
+    def _requeue_spread(self, action: BulkAction, per_second: float, ids: list[str]) -> int:
+        """Requeue a batch so that *per_second* become due, counted over all batches."""
+        whole = max(1, round(per_second / _SLICES_PER_SECOND))
+        done = position = 0
+        while position < len(ids):
+            # To the end of the slice that the last batch began, then whole ones.
+            begun = (action.seen + position) % whole
+            size, first = whole - begun, action.seen + position - begun
+            due = action.paced_from + timedelta(seconds=first / per_second)
+            done += self._requeue(ids[position : position + size], due, ready=first == 0)
+            position += size
+        return done
 
     def _cancel(self, ids: list[str], transaction: Any = None) -> int:
         left, done = set(ids), 0
@@ -308,31 +243,6 @@ def recall(rows: Rows, item_ids: Iterable[str]) -> int:
     free = [row["id"] for row in running if row["waiting_for"] is None]
     rows.update(OUTBOX, [Where("id", "in", free)], {"waiting_for": RECALL})
     return len(found)
-
-
-class _Spread:
-    """Requeues batches so that *per_second* items a second become due, counted over all of them."""
-
-    def __init__(
-        self, requeue: Callable[..., int], start: datetime, per_second: float, count: int
-    ) -> None:
-        if not per_second > 0:
-            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "per_second must be above 0")
-        self._requeue, self._start, self._per_second = requeue, start, per_second
-        self._slice = max(1, round(per_second / _SLICES_PER_SECOND))
-        self._count = count
-
-    def __call__(self, ids: list[str]) -> int:
-        before, position = self._count, 0
-        while position < len(ids):
-            # To the end of the slice that the last batch began, then whole ones.
-            begun = self._count % self._slice
-            size, first = self._slice - begun, self._count - begun
-            due = self._start + timedelta(seconds=first / self._per_second)
-            some = ids[position : position + size]
-            self._count += self._requeue(some, due, ready=first == 0)
-            position += size
-        return self._count - before
 
 
 def _live(rows: Rows, ids: Iterable[str]) -> list[Row]:

@@ -29,6 +29,7 @@ from automate_kernel.outbox import (
     queries,
     worker_reports,
 )
+from automate_kernel.outbox.bulk_actions import BulkAction, Progress
 from automate_kernel.outbox.claim_keys import ClaimKeys
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.fair_share import FairShare
@@ -58,13 +59,7 @@ from automate_kernel.outbox.item import (
 )
 from automate_kernel.outbox.labels import HEADER, add_labels, checked_labels, label_rows
 from automate_kernel.outbox.limits import KindLimits, Limit, read_limits
-from automate_kernel.outbox.operator_commands import (
-    BulkAction,
-    OperatorCommands,
-    OutboxListener,
-    Progress,
-    recall,
-)
+from automate_kernel.outbox.operator_commands import OperatorCommands, OutboxListener, recall
 from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.remembered import Remembered
 from automate_kernel.outbox.retention import Retention, forget

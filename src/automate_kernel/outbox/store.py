@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel.arguments import require_asyncio
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
+from automate_kernel.outbox.bulk_actions import BulkAction, Progress
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.item import (
     FINISHED,
@@ -22,7 +23,6 @@ from automate_kernel.outbox.item import (
     ReapResult,
 )
 from automate_kernel.outbox.limits import Limit
-from automate_kernel.outbox.operator_commands import BulkAction, Progress
 from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -33,6 +33,13 @@ class Plus:
     """A change that adds *amount* to the value in the column."""
 
     amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class PerKey:
+    """A change that gives each row the value under its key; *values* has all rows that match."""
+
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

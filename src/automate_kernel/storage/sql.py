@@ -13,7 +13,7 @@ from typing import Any
 from automate_kernel.arguments import check_limit
 from automate_kernel.storage.codec import JsonText, array_text, copy_text, encode
 from automate_kernel.storage.dialects import DIALECTS, Clock, Dialect, utc_now
-from automate_kernel.storage.query import Now, Plus, Portion, Where
+from automate_kernel.storage.query import Now, PerKey, Plus, Portion, Where
 from automate_kernel.storage.tables import TABLES, Column, Table, Type
 
 NewRows = Sequence[Mapping[str, Any]]
@@ -116,11 +116,21 @@ class SqlStatement:
     def changes(self, table: Table, changes: Mapping[str, Any]) -> str:
         """Return what stands behind SET."""
         return ", ".join(
-            f"{self.name(column)} = {self.name(column)} + {self.bind(value.amount)}"
-            if isinstance(value, Plus)
-            else f"{self.name(column)} = {self.value(table.column(column), value)}"
+            f"{self.name(column)} = {self._changed(table, table.column(column), value)}"
             for column, value in changes.items()
         )
+
+    def _changed(self, table: Table, column: Column, value: Any) -> str:
+        if isinstance(value, Plus):
+            return f"{self.name(column.name)} + {self.bind(value.amount)}"
+        if not isinstance(value, PerKey):
+            return self.value(column, value)
+        key = table.column(table.key)
+        cases = [
+            f"WHEN {self.value(key, each)} THEN {self.value(column, its)}"
+            for each, its in value.values.items()
+        ]
+        return f"CASE {self.name(key.name)} {' '.join(cases)} END"
 
     def insert(self, table: Table, rows: NewRows) -> str:
         """Return the INSERT of *rows*, all of which have the same columns."""

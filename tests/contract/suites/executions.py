@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,11 +15,13 @@ from automate_kernel.errors import (
     PayloadError,
     WorkflowError,
 )
-from automate_kernel.outbox import ItemStatus, OutboxItem, RowsOutboxStore
+from automate_kernel.outbox import BulkAction, ItemStatus, OutboxItem, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.storage import Storage
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.rows import Rows
+from automate_kernel.storage.tables import DEFINITION
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
@@ -52,6 +56,18 @@ WORKFLOW: dict[str, Any] = {
 OTHER: dict[str, Any] = {**WORKFLOW, "name": "other"}
 
 
+_UNDONE: dict[str, Any] = {
+    "name": "undone",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {"id": "kept", "action": "shop.keep"},
+        {
+            "id": "book", "action": "shop.book", "needs": [],
+            "compensate": {"action": "shop.cancel"},
+        },
+        {"id": "pay", "action": "shop.pay", "needs": ["book"]},
+    ],
+}  # fmt: skip
 _GROUP = "KeyError in shop.charge"
 
 
@@ -835,6 +851,104 @@ class ExecutionStoreContract:
             taken.append(len(store.outbox.claim_batch("worker")))
             clock.advance(1)
         assert taken == [1, 2, 2, 2, 2, 1]
+
+    def test_a_bulk_action_is_gone_on_with(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """It comes to each once, at its rate, however many goes it takes and what lies between."""
+        ids = []
+        for number in range(110):
+            ids.append(self.fail_one(store, workflow, number))
+            clock.advance(number % 3 == 0)
+        action = BulkAction("resume", {"status": "FAILED"}, per_second=10, target="executions")
+        while not action.finished:
+            action = BulkAction(**json.loads(json.dumps(asdict(action))))
+            action = store.run_bulk(action, seconds=0)
+            # Long after what it has done is due nobody carries it on.
+            clock.advance(3600)
+        assert (action.seen, action.done) == (110, 110)
+        items = [store.outbox.get(self.see(store, each).item_id or "") for each in ids]
+        due = sorted(item.next_attempt_at for item in items if item is not None)
+        gaps = [(b - a).total_seconds() for a, b in zip(due, due[1:], strict=False)]
+        assert min(gaps) > 0.09
+        assert sum(gap > 3000 for gap in gaps) == 2
+
+    def test_what_fails_after_a_bulk_action_began_is_not_meant(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """Though it began before."""
+        early = self.begin(store, workflow)
+        item = self.claim(store)
+        self.fail_one(store, workflow, 1)
+        meant = {"workflow": workflow.name}
+        action = store.run_bulk(BulkAction("resume", meant, target="executions"), limit=0)
+        clock.advance(1)
+        self.end(store, item, ExecutionStatus.FAILED)
+        late = self.fail_one(store, workflow, 2)
+        action = store.run_bulk(replace(action, finished=False))
+        assert action.done == 1
+        assert self.statuses(store, [early, late]) == ["FAILED", "FAILED"]
+
+    def test_one_that_is_refused_leaves_the_others(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """Its definition is gone, say: whatever is beside it in a transaction goes on."""
+        other = Workflow.from_dict(OTHER)
+        ids = [
+            self.fail_one(store, other if number == 3 else workflow, number) for number in range(8)
+        ]
+        with store.storage.begin() as rows:
+            rows.delete(DEFINITION, [Where("id", "eq", other.hash())])
+        action = store.run_bulk(BulkAction("resume", {"status": "FAILED"}, target="executions"))
+        assert (action.seen, action.done, action.finished) == (8, 7, True)
+        assert self.statuses(store, ids).count("PENDING") == 7
+        assert self.statuses(store, ids)[3] == "FAILED"
+
+    def test_together_they_forget_what_each_would_alone(self, store: ExecutionStore) -> None:
+        """What was undone runs again with all that follows from it, and what was kept is kept."""
+        workflow = Workflow.from_dict(_UNDONE)
+        ids = []
+        for number in range(4):
+            ids.append(self.begin(store, workflow, id=f"01890000-0000-7000-8000-{number:012x}"))
+            item = self.claim(store)
+            runs = [("kept", "COMPLETED"), ("book", "COMPLETED"), ("pay", "FAILED")]
+            runs += [("book.compensate", "COMPLETED")] if number % 2 else []
+            self.save(
+                store, item,
+                [self.run(ids[-1], name, status=StepStatus(status)) for name, status in runs],
+            )  # fmt: skip
+            self.end(store, item, ExecutionStatus.FAILED)
+        assert [store.resume(each) for each in ids[:2]] == [True, True]
+        assert store.resume_matching(status="FAILED") == 2
+        left = [[run.step_id for run in self.see(store, each).steps] for each in ids]
+        assert left == [["kept", "book"], ["kept"]] * 2
+
+    def test_executions_are_cancelled_and_paused_together(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """Those of a status, or all that the command is for; a second time changes nothing."""
+        tidy = [{"id": "tidy", "action": "orders.undo"}]
+        flow = Workflow.from_dict({**WORKFLOW, "name": "plain", "on_cancel": tidy})
+        ids = [self.begin(store, flow, id=f"01890000-0000-7000-8000-{n:012x}") for n in range(3)]
+        other = self.begin(store, workflow)
+        meant = {"workflow": "plain"}
+
+        def does(command: str, **matching: object) -> int:
+            action = BulkAction(command, {**meant, **matching}, target="executions")
+            assert store.count_bulk(action) == (done := store.run_bulk(action).done)
+            return done
+
+        assert [does("pause", ids=ids[:1]), does("pause"), does("pause")] == [1, 2, 0]
+        assert [does("unpause", status="PAUSED"), does("unpause")] == [3, 0]
+        assert does("cancel") == 3
+        # They clean up, and a repeated batch must not end that.
+        assert does("cancel") == 0
+        assert self.statuses(store, [*ids, other]) == [*["CANCELLING"] * 3, "PENDING"]
+        for command, matching in (("explode", meant), ("cancel", {}), ("pause", {"kind": "x"})):
+            with pytest.raises((AutomateError, TypeError)):
+                store.run_bulk(BulkAction(command, matching, target="executions"))
+        with pytest.raises(AutomateError, match="no command for executions"):
+            store.run_bulk(BulkAction("cancel", meant))
 
     def test_without_a_filter_it_is_refused(self, store: ExecutionStore) -> None:
         """Who means all says so."""

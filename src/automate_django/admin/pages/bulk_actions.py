@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -13,17 +14,25 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
 
-from automate_django import bulk_actions
 from automate_django.admin.pages.access import Reach, reach_of, record, uuid_of
 from automate_django.admin.pages.base import PageSection
 from automate_django.admin.pages.display import shown_text
-from automate_django.admin.pages.list_query import ItemQuery
-from automate_django.bulk_actions import BULK_ACTIONS, BulkActionKind, BulkProgress, BulkRequest
+from automate_django.admin.pages.list_query import ExecutionQuery, ItemQuery
+from automate_django.bulk_actions import (
+    BULK_ACTIONS,
+    MODELS,
+    BulkActionKind,
+    bulk_runner,
+    follows_from_user,
+    kind_of,
+    run_on_items,
+)
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
 from automate_django.outbox_counts import forget_counts
 from automate_kernel.errors import AutomateError
 from automate_kernel.outbox import BulkAction
+from automate_kernel.workflows.bulk_runner import BulkProgress, BulkRequest, BulkRunner
 
 _MOST_IDS = 200
 _SALT = "automate_django.pages.order"
@@ -39,14 +48,22 @@ RATES: list[tuple[int, str]] = [
 """The rates to choose from: items, or executions, a second."""
 
 
-def allowed_actions(request: HttpRequest, names: Iterable[str]) -> list[BulkActionKind]:
-    """Return those of the bulk actions *names* that the user may do."""
-    return [kind for kind in map(BULK_ACTIONS.__getitem__, names) if kind.allowed(request.user)]
+def allowed_actions(
+    request: HttpRequest, names: Iterable[str], target: str = "items"
+) -> list[BulkActionKind]:
+    """Return those of the bulk actions *names* on *target* that the user may do."""
+    return [
+        kind for kind in map(BULK_ACTIONS[target].__getitem__, names) if kind.allowed(request.user)
+    ]
+
+
+def _runner() -> BulkRunner:
+    return bulk_runner(get_kernel())
 
 
 class BulkActionPages(PageSection):
     """
-    The addresses that bulk actions are posted to.
+    The addresses that bulk actions on items are posted to.
 
     ``order/`` takes an action for ticked items, for one item, or for all that a filter finds. It
     asks for confirmation, unless the action is safe and for one item. ``orders/`` carries a large
@@ -54,6 +71,9 @@ class BulkActionPages(PageSection):
     """
 
     current = "outbox"
+    target = "items"
+    prefix = "automate_bulk_action"
+    query: ClassVar[type[ItemQuery | ExecutionQuery]] = ItemQuery
     DELAYS: ClassVar[list[tuple[int, str]]] = [
         (0, "now"),
         (60, "in a minute"),
@@ -65,25 +85,25 @@ class BulkActionPages(PageSection):
 
     def urls(self) -> list[URLPattern]:
         """Return the addresses."""
-        get, post = self.owner.get, self.owner.post
+        get, post, name = self.owner.get, self.owner.post, self.prefix
         return [
-            post("order/", self.take_view, "automate_bulk_action"),
-            post("orders/", self.go_on_view, "automate_bulk_action_continue"),
-            get("orders/<uuid:request_id>/", self.progress_view, "automate_bulk_action_progress"),
-            get("orders/<uuid:request_id>/now/", self.now_view, "automate_bulk_action_now"),
-            post("orders/<uuid:request_id>/stop/", self.stop_view, "automate_bulk_action_stop"),
+            post("order/", self.take_view, name),
+            post("orders/", self.go_on_view, f"{name}_continue"),
+            get("orders/<uuid:request_id>/", self.progress_view, f"{name}_progress"),
+            get("orders/<uuid:request_id>/now/", self.now_view, f"{name}_now"),
+            post("orders/<uuid:request_id>/stop/", self.stop_view, f"{name}_stop"),
         ]
 
     def take_view(self, request: HttpRequest) -> HttpResponse:
         """Take a bulk action."""
-        kind = BULK_ACTIONS.get(request.POST.get("order", ""))
+        kind = BULK_ACTIONS[self.target].get(request.POST.get("order", ""))
         if kind is None:
             return HttpResponse("There is no such action.", status=400)
         if not kind.allowed(request.user):
             raise PermissionDenied
         reach = reach_of(request)
-        query = ItemQuery.read(request.POST, reach)
-        if request.POST.get("scope") == "all":
+        query = self.query.read(request.POST, reach)
+        if isinstance(query, ExecutionQuery) or request.POST.get("scope") == "all":
             return self._all(request, kind, query, reach)
         return self._some(request, kind, query, reach)
 
@@ -105,7 +125,7 @@ class BulkActionPages(PageSection):
         ids = [str(row.pk) for row in rows]
         try:
             delay = number_in(request, "delay")
-            done = bulk_actions.run_on_items(get_kernel().outbox, kind.name, ids, delay=delay)
+            done = run_on_items(get_kernel().outbox, kind.name, ids, delay=delay)
             record(request, kind.name, rows, done=done, of=len(ids))
             self._report(request, kind, done, len(ids))
         except AutomateError as error:
@@ -115,26 +135,43 @@ class BulkActionPages(PageSection):
     # -- for all that a filter finds -----------------------------------------------------------
 
     def _all(
-        self, request: HttpRequest, kind: BulkActionKind, query: ItemQuery, reach: Reach
+        self,
+        request: HttpRequest,
+        kind: BulkActionKind,
+        query: ItemQuery | ExecutionQuery,
+        reach: Reach,
     ) -> HttpResponse:
-        if kind.name not in query.list.actions or not query.list.indexed:
-            return HttpResponse("This can't be done with all of these items.", status=400)
-        outbox, matching = get_kernel().outbox, query.matching(reach)
-        total = outbox.count(**matching)
+        if kind.name not in query.all_actions or reach.nothing:
+            return HttpResponse(f"This can't be done with all of these {kind.target}.", status=400)
+        delay, per_second = number_in(request, "delay"), number_in(request, "per_second")
+        paced = per_second if kind.paced and per_second else None
+        # Times as text, which a bulk action takes along.
+        matching = {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in query.matching(reach).items()
+        }
+        action = BulkAction(
+            kind.command, matching, delay=delay, per_second=paced, target=kind.target
+        )
+        total = _runner().total(action)
         if not total:
             messages.warning(request, f"There are no {query.words} any more.")
             return HttpResponseRedirect(self._back(request, query))
         if request.POST.get("sure") != "yes":
             return self._confirm(request, kind, query, total, all_of_them=True)
-        delay, per_second = number_in(request, "delay"), number_in(request, "per_second")
-        about = f"begun: {total:,} {query.words}"
         pace: dict[str, Any] = {"per_second": per_second, "delay": delay}
-        record(request, kind.name, about=about, filter=query.fields, **pace)
-        paced = per_second if kind.command == "requeue" and per_second else None
-        action = BulkAction(kind.command, matching, delay=delay, per_second=paced)
-        user = str(request.user.pk)
-        asked = BulkRequest(kind.name, user, reach.tenant, query.words, query.fields, total, action)
+        about = f"begun: {total:,} {query.words}"
+        self._record(request, kind, about, filter=query.fields, **pace)
+        asked = BulkRequest(
+            kind.name, str(request.user.pk), reach.tenant, query.words, query.fields, total, action,
+            tied=follows_from_user(request.user, reach.tenant),
+        )  # fmt: skip
         return self._go_on(request, asked)
+
+    def _record(
+        self, request: HttpRequest, kind: BulkActionKind, about: str, **details: Any
+    ) -> None:
+        record(request, kind.name, model=MODELS[self.target], about=about, **details)
 
     def go_on_view(self, request: HttpRequest) -> HttpResponse:
         """Carry a bulk action on."""
@@ -144,26 +181,27 @@ class BulkActionPages(PageSection):
             return HttpResponse(str(error), status=400)
         reach = reach_of(request)
         own = asked.tenant == reach.tenant and not reach.nothing
-        if not own or not BULK_ACTIONS[asked.kind].allowed(request.user):
+        if not own or not kind_of(asked).allowed(request.user):
             raise PermissionDenied
         return self._go_on(request, asked)
 
     def _go_on(self, request: HttpRequest, asked: BulkRequest) -> HttpResponse:
-        outbox, kind = get_kernel().outbox, BULK_ACTIONS[asked.kind]
-        back = self._list_url(ItemQuery.read(asked.fields, reach_of(request)))
+        runner, kind = _runner(), kind_of(asked)
+        back = self._list_url(self.query.read(asked.fields, reach_of(request)))
         try:
-            asked = bulk_actions.carry_on(outbox, asked)
+            asked = runner.carry_on(asked)
         except AutomateError as error:
-            messages.error(request, f"Stopped after {asked.action.done:,} items: {error.message}.")
+            done = f"{asked.action.done:,} {kind.target}"
+            messages.error(request, f"Stopped after {done}: {shown_text(error.message).text}.")
             return HttpResponseRedirect(back)
         if asked.action.finished:
-            record(request, kind.name, about=f"ended: {asked.label}", filter=asked.fields)
+            self._record(request, kind, f"ended: {asked.label}", filter=asked.fields)
             self._report(request, kind, asked.action.done, asked.action.seen)
             return HttpResponseRedirect(back)
-        if bulk_actions.has_worker(outbox):
+        if runner.has_worker():
             # It goes on without the browser.
-            request_id = bulk_actions.hand_over(outbox, asked)
-            return HttpResponseRedirect(self.url("automate_bulk_action_progress", request_id))
+            request_id = runner.hand_over(asked)
+            return HttpResponseRedirect(self.url(f"{self.prefix}_progress", request_id))
         return self.page(
             request,
             "bulk_action_by_page.html",
@@ -171,7 +209,7 @@ class BulkActionPages(PageSection):
             asked=asked,
             kind=kind,
             progress=signing.dumps(asdict(asked), salt=_SALT, compress=True),
-            continue_url=self.url("automate_bulk_action_continue"),
+            continue_url=self.url(f"{self.prefix}_continue"),
             back=back,
         )
 
@@ -181,13 +219,13 @@ class BulkActionPages(PageSection):
         """Show how far a bulk action has come that a worker carries out."""
         found = self._find(request, request_id)
         context = self._progress(found)
-        query = ItemQuery.read(found.request.fields, reach_of(request))
+        query = self.query.read(found.request.fields, reach_of(request))
         return self.page(
             request,
             "bulk_action.html",
-            f"{context['kind'].label}: {found.request.total:,} items",
-            poll_url=self.url("automate_bulk_action_now", request_id),
-            stop_url=self.url("automate_bulk_action_stop", request_id),
+            f"{context['kind'].label}: {found.request.total:,} {self.target}",
+            poll_url=self.url(f"{self.prefix}_now", request_id),
+            stop_url=self.url(f"{self.prefix}_stop", request_id),
             back=self._list_url(query),
             **context,
         )
@@ -201,22 +239,24 @@ class BulkActionPages(PageSection):
     def stop_view(self, request: HttpRequest, request_id: UUID) -> HttpResponse:
         """Stop a bulk action."""
         asked = self._find(request, request_id).request
-        if bulk_actions.stop(get_kernel().outbox, request_id):
-            record(request, asked.kind, about=f"stopped: {asked.total:,} items")
+        if _runner().stop(request_id):
+            self._record(request, kind_of(asked), f"stopped: {asked.total:,} {self.target}")
             messages.success(request, "It is stopped. What is done stays done.")
         else:
             messages.warning(request, "It was over.")
-        return HttpResponseRedirect(self.url("automate_bulk_action_progress", request_id))
+        return HttpResponseRedirect(self.url(f"{self.prefix}_progress", request_id))
 
     def _find(self, request: HttpRequest, request_id: UUID) -> BulkProgress:
         """Find a bulk action, if it is the user's own, or the user sees everything."""
-        found = bulk_actions.find_progress(get_kernel().outbox, request_id)
+        found = _runner().find_progress(request_id)
+        if found is not None and found.request.action.target != self.target:
+            found = None
         reach, user = reach_of(request), request.user
         own = found is not None and found.request.user == str(user.pk)
         if found is None or not (own or reach.everyone) or reach.nothing:
             raise Http404("There is no such action, or it is not yours.")
         of_all = found.request.tenant is None
-        if not BULK_ACTIONS[found.request.kind].allowed(user) or of_all > reach.everyone:
+        if not kind_of(found.request).allowed(user) or of_all > reach.everyone:
             raise PermissionDenied
         return found
 
@@ -225,7 +265,7 @@ class BulkActionPages(PageSection):
             "running": found,
             "asked": found.request,
             "problem": shown_text(found.problem, 500),
-            "kind": BULK_ACTIONS[found.request.kind],
+            "kind": kind_of(found.request),
         }
 
     # -- confirming, reporting, going back --------------------------------------------------------
@@ -234,41 +274,51 @@ class BulkActionPages(PageSection):
         self,
         request: HttpRequest,
         kind: BulkActionKind,
-        query: ItemQuery,
+        query: ItemQuery | ExecutionQuery,
         total: int,
         **context: Any,
     ) -> HttpResponse:
         return self.page(
             request,
             "confirm.html",
-            f"{kind.label} {total:,} item{'' if total == 1 else 's'}?",
+            f"{kind.label} {total:,} {kind.noun}{'' if total == 1 else 's'}?",
             kind=kind,
             query=query,
             total=total,
-            action_url=self.url("automate_bulk_action"),
+            action_url=self.url(self.prefix),
             back=self._back(request, query),
             from_item=request.POST.get("from") == "item",
             delays=self.DELAYS if kind.name == "reschedule" else None,
-            rates=RATES if kind.name == "retry" and "all_of_them" in context else None,
+            rates=RATES if kind.paced and "all_of_them" in context else None,
             **context,
         )
 
     def _report(self, request: HttpRequest, kind: BulkActionKind, done: int, asked: int) -> None:
         forget_counts()
         left = asked - done
-        text = f"{done:,} item{'' if done == 1 else 's'} {kind.done}."
+        text = f"{done:,} {kind.noun}{'' if done == 1 else 's'} {kind.done}."
         if left > 0:
             text += f" {left:,} had changed meanwhile and stay as they are."
         (messages.success if done else messages.warning)(request, text)
 
-    def _back(self, request: HttpRequest, query: ItemQuery) -> str:
+    def _back(self, request: HttpRequest, query: ItemQuery | ExecutionQuery) -> str:
         ids = _ids(request)
         if request.POST.get("from") == "item" and ids and request.POST.get("order") != "discard":
             return self.url("automate_django_outboxitem_change", ids[0])
         return self._list_url(query)
 
-    def _list_url(self, query: ItemQuery) -> str:
-        return f"{self.url('automate_django_outboxitem_changelist')}?{query.query}"
+    def _list_url(self, query: ItemQuery | ExecutionQuery) -> str:
+        changelist = f"automate_django_{MODELS[self.target]._meta.model_name}_changelist"
+        return f"{self.url(changelist)}?{query.query}"
+
+
+class ExecutionBulkPages(BulkActionPages):
+    """The same for executions: for all that a filter finds."""
+
+    current = "executions"
+    target = "executions"
+    prefix = "automate_executions_bulk_action"
+    query = ExecutionQuery
 
 
 def _ids(request: HttpRequest) -> list[UUID]:

@@ -15,7 +15,7 @@ from django.utils.http import parse_etags, quote_etag
 
 from automate_django.admin.pages.access import Reach, reach_of, record, uuid_of
 from automate_django.admin.pages.base import Link, PageAdmin
-from automate_django.admin.pages.bulk_actions import RATES, number_in
+from automate_django.admin.pages.bulk_actions import ExecutionBulkPages, allowed_actions
 from automate_django.admin.pages.display import (
     shown_attempts,
     shown_json,
@@ -28,6 +28,7 @@ from automate_django.admin.pages.list_query import ExecutionQuery, spans
 from automate_django.admin.pages.step_tracks import SCALE, StepTrack, TimelineDrawing
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
+from automate_django.outbox_counts import read_execution_groups
 from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.monitoring.waiting import why_execution_waits
 from automate_kernel.outbox.failed_attempts import FailedAttempt
@@ -52,8 +53,6 @@ _CHANGE = "automate_django_workflowexecution_change"
 _LIST = "automate_django_workflowexecution_changelist"
 PATIENCE = 1.5
 """The number of seconds that a page looks on while it has found nothing."""
-MOST_RESUMED = 500
-"""The number of executions that one request resumes."""
 # How many of an execution's failed attempts its page shows; a step's page shows all of its own.
 _MOST_ATTEMPTS = 20
 # How many attempts of all kinds a page lists.
@@ -170,7 +169,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         """Return the pages below the executions' own address."""
         one, step = "<uuid:execution_id>/", "<uuid:execution_id>/steps/<str:step_id>/"
         return [
-            self.post("resume/", self.resume_view, "automate_executions_resume"),
+            *ExecutionBulkPages(self).urls(),
             self.get(f"{one}progress/", self.progress_view, "automate_execution_progress"),
             self.post(f"{one}order/", self.action_view, "automate_execution_action"),
             self.get(step, self.step_view, "automate_execution_step"),
@@ -196,10 +195,26 @@ class WorkflowExecutionAdmin(PageAdmin):
             times=spans(query.since),
             names=workflow_names(reach),
             first_page="after" not in request.GET,
-            may_resume=query.resumable and self.has_change_permission(request),
-            resume_url=self.url("automate_executions_resume"),
+            actions=allowed_actions(request, query.all_actions, "executions"),
+            groups=self._groups(query, reach),
             handed_on=_handed_on(reach),
         )
+
+    def _groups(self, query: ExecutionQuery, reach: Reach) -> list[dict[str, Any]]:
+        """Return the groups of errors, with the addresses of the executions that failed so."""
+        if reach.nothing or query.status not in ("", "FAILED"):
+            return []
+        tenant = (query.tenant or None) if reach.everyone else reach.tenant
+        groups = read_execution_groups(get_kernel(), query.workflow or None, tenant)
+        most = max((group.count for group in groups), default=1)
+        return [
+            {
+                "of": group,
+                "share": group.count / most,
+                "url": query.url(status="FAILED", workflow=group.kind, group=group.group or ""),
+            }
+            for group in groups
+        ]
 
     def _read_page(self, request: HttpRequest, query: ExecutionQuery) -> ExecutionPage:
         reach = reach_of(request)
@@ -210,56 +225,6 @@ class WorkflowExecutionAdmin(PageAdmin):
             return get_kernel().executions.page(**asked, seconds=PATIENCE)
         except AutomateError as error:
             raise Http404(error.message) from None
-
-    def resume_view(self, request: HttpRequest) -> HttpResponse:
-        """Resume the failed executions that a filter finds, after a confirmation."""
-        self.require_view(request)
-        self.require_change(request)
-        reach = reach_of(request)
-        query = ExecutionQuery.read(request.POST, reach)
-        if not query.resumable or reach.nothing:
-            return HttpResponse("These executions can't be resumed together.", status=400)
-        back = f"{self.url(_LIST)}?{query.query}"
-        if request.POST.get("sure") != "yes":
-            return self._confirm(request, query, back)
-        per_second = number_in(request, "per_second")
-        try:
-            # What is done and that it is written down are one transaction.
-            with get_kernel().storage.begin():
-                done = get_kernel().executions.resume_matching(
-                    **query.matching(reach), limit=MOST_RESUMED, per_second=per_second or None
-                )
-                record(
-                    request, "resume", model=WorkflowExecution,
-                    about=f"{done:,} {query.words}", filter=query.fields, per_second=per_second,
-                )  # fmt: skip
-        except AutomateError as error:
-            messages.error(request, f"{shown_text(str(error)).text}.")
-            return HttpResponseRedirect(back)
-        text = f"{done:,} execution{'' if done == 1 else 's'} resumed."
-        if done >= MOST_RESUMED:
-            text += " There may be more: resume again."
-        (messages.success if done else messages.warning)(request, text)
-        return HttpResponseRedirect(back)
-
-    def _confirm(self, request: HttpRequest, query: ExecutionQuery, back: str) -> HttpResponse:
-        matching = query.matching(reach_of(request))
-        found = get_kernel().executions.page(**matching, limit=MOST_RESUMED, seconds=PATIENCE)
-        if not found.executions and not found.after:
-            messages.warning(request, f"There are no {query.words} any more.")
-            return HttpResponseRedirect(back)
-        return self.page(
-            request,
-            "resume.html",
-            "Resume executions?",
-            query=query,
-            n=len(found.executions),
-            more=bool(found.after),
-            rates=RATES,
-            resume_url=self.url("automate_executions_resume"),
-            back=back,
-            crumbs=[self._crumb],
-        )
 
     def changeform_view(self, request: Any, object_id: Any = None, *_: Any, **__: Any) -> Any:
         """Show an execution: its steps in time, its event and its output."""

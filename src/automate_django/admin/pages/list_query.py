@@ -178,6 +178,11 @@ class ItemQuery(ListQuery):
         return LISTS[self.slice]
 
     @property
+    def all_actions(self) -> tuple[str, ...]:
+        """The bulk actions that can be done with all of these items."""
+        return self.list.actions if self.list.indexed else ()
+
+    @property
     def filtered(self) -> bool:
         """True if there are conditions beside the list's own."""
         return len(self.fields) > 1
@@ -200,6 +205,14 @@ class ItemQuery(ListQuery):
         more = self.said(group="of", label="labelled", tenant="of tenant")
         time = f" accepted in {_TIMES[self.since][0]}" if self.since else ""
         return f"{said}{self.said(kind='of')}{code}{more}{time}"
+
+
+_EXECUTION_ACTIONS: Mapping[str, tuple[str, ...]] = {
+    "FAILED": ("resume",),
+    "PENDING": ("pause", "cancel"),
+    "RUNNING": ("pause", "cancel"),
+    "PAUSED": ("unpause", "cancel"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +244,9 @@ class ExecutionQuery(ListQuery):
         return {**found, **reach.conditions(self.tenant)}
 
     @property
-    def resumable(self) -> bool:
-        """True if the executions can be resumed together."""
-        return self.status == ExecutionStatus.FAILED.value and not self.label
+    def all_actions(self) -> tuple[str, ...]:
+        """The bulk actions that can be done with all of these executions."""
+        return () if self.label else _EXECUTION_ACTIONS.get(self.status, ())
 
     @property
     def words(self) -> str:

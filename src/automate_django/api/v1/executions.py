@@ -16,6 +16,7 @@ from automate_django.api.v1.resource import Resource, require, uuid_of
 from automate_django.models import WorkflowExecution
 from automate_kernel.errors import UnknownHereError
 from automate_kernel.monitoring.waiting import why_execution_waits
+from automate_kernel.outbox import BulkAction
 from automate_kernel.workflows.attempts import step_attempts
 from automate_kernel.workflows.execution import Execution
 
@@ -24,6 +25,7 @@ _COMMANDS = (
     "signal", "cancel", "pause", "unpause", "resume", "bulk", "retry", "retry_step", "fork",
 )  # fmt: skip
 _MOST_AT_ONCE = 1000
+_MOST_SECONDS = 10.0
 
 
 class ExecutionViewSet(Resource):
@@ -174,17 +176,18 @@ class ExecutionViewSet(Resource):
     @described(request=serializers.ExecutionBulkSerializer, responses=serializers.ChangedSerializer)
     @action(detail=False, methods=["post"])
     def bulk(self, request: Any) -> Response:
-        """Resume the failed executions with these ids, or all that match a filter."""
-        given, store = self.read(serializers.ExecutionBulkSerializer), self.kernel.executions
-        given.pop("action")
-        tenant = self.tenant_for(given.pop("tenant_id", None))
-        if (ids := given.pop("ids", None)) is not None:
-            own = store.page(ids=[str(each) for each in ids], tenant_id=tenant, limit=len(ids))
-            changed = sum(store.resume(execution.id) for execution in own.executions)
-        else:
-            # A request must end before its client gives up; the client can ask again.
-            given.setdefault("limit", _MOST_AT_ONCE)
-            changed = store.resume_matching(tenant_id=tenant, **given)
+        """
+        Resume, cancel, pause or unpause the executions with these ids, or all that match a filter.
+
+        A call ends after some seconds, and has then changed the oldest; ask again for the others.
+        """
+        given = self.read(serializers.ExecutionBulkSerializer)
+        command, per_second = given.pop("action"), given.pop("per_second", None)
+        limit = given.pop("limit", _MOST_AT_ONCE)
+        given["tenant_id"] = self.tenant_for(given.pop("tenant_id", None))
+        action = BulkAction(command, given, per_second=per_second, target="executions")
+        # A request must end before its client gives up; the client can ask again.
+        changed = self.kernel.executions.run_bulk(action, seconds=_MOST_SECONDS, limit=limit).done
         return Response(serializers.ChangedSerializer({"changed": changed}).data)
 
     @described(request=None, responses={202: serializers.AcceptedSerializer})

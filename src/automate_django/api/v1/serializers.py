@@ -389,20 +389,26 @@ class BulkSerializer(_Bulk, _ItemFilter):
 
 
 class ExecutionBulkSerializer(_Bulk, _TimeFilter):
-    """A command for several failed executions: by ids, or by a filter."""
+    """A command for several executions: by ids, or by a filter."""
 
-    action = Word(("resume",))
-    status = Word(("FAILED",), required=False)
+    action = Word(("resume", "cancel", "pause", "unpause"))
+    status = Word(
+        ("FAILED", "PENDING", "RUNNING", "PAUSED"), required=False,
+        help_text="FAILED is for resume, PAUSED for unpause and cancel, the others for the rest.",
+    )  # fmt: skip
     workflow = Text(required=False, max_length=200)
     error_code = Text(required=False, max_length=64)
+    error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
     limit = serializers.IntegerField(
         required=False, min_value=1, max_value=10_000, help_text="1,000 if a filter has none."
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Require either ids or a filter."""
+        """Require either ids or a filter, and a rate for resume alone."""
         if not super().validate(attrs).keys() - {"action", "limit", "per_second"}:
             raise serializers.ValidationError("Say which: ids, or a filter like status FAILED.")
+        if attrs["action"] != "resume" and "per_second" in attrs:
+            raise serializers.ValidationError({"per_second": "This is for resume alone."})
         return attrs
 
 

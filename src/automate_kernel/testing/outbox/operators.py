@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
@@ -365,6 +365,22 @@ class ControlContract(StoreHooks):
         again = BulkAction("cancel", {"kind": "k"}, began_at=action.began_at)
         assert store.run_bulk(again, limit=300).done == 300
         self.invalid(store.run_bulk, BulkAction("explode", {"kind": "k"}))
+
+    def test_what_fails_after_a_bulk_action_began_is_not_meant(
+        self, store: OutboxStore, time: FakeClock
+    ) -> None:
+        """Though it was enqueued before; and the rate holds after nobody carried it on."""
+        late = store.enqueue("k", max_attempts=1)
+        (claimed,) = store.claim_batch("w")
+        meant = self.some_failed(store, 2)
+        began = BulkAction("requeue", {"status": "FAILED"}, per_second=1)
+        action = store.run_bulk(began, limit=1)
+        time.advance(600)
+        store.acknowledge("w", [Outcome(claimed.id, ItemStatus.FAILED, error="broke")])
+        action = self.another(store).run_bulk(replace(action, finished=False))
+        assert (action.done, action.late) == (2, 599)
+        assert self.see(store, late).status is ItemStatus.FAILED
+        assert self.see(store, meant[1]).next_attempt_at == time()
 
     def test_reschedule_what_matches(self, store: OutboxStore) -> None:
         """Waiting items are put off."""

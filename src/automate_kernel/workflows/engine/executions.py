@@ -7,7 +7,7 @@ The executions of an application: found, steered and purged.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel.arguments import check_age, check_choice, check_limit, several
 from automate_kernel.errors import AutomateError, ErrorCodes, type_name
-from automate_kernel.outbox import ItemStatus, OutboxStore, RowsOutboxStore
+from automate_kernel.outbox import BulkAction, ItemStatus, OutboxStore, RowsOutboxStore
+from automate_kernel.outbox.bulk_actions import Progress, carry_on
 from automate_kernel.outbox.failed_attempts import (
     ErrorGroup,
     FailedAttempt,
@@ -36,7 +37,12 @@ from automate_kernel.storage.tables import EXECUTION, EXECUTION_ACTIVITY, OUTBOX
 from automate_kernel.workflows.attempts import StepAttempt, step_attempts
 from automate_kernel.workflows.definition.model import CodeWorkflow, Workflow
 from automate_kernel.workflows.engine import admission as admissions
-from automate_kernel.workflows.engine.bulk_resume import resume_failed
+from automate_kernel.workflows.engine.bulk_commands import (
+    EXECUTIONS,
+    BulkFilter,
+    due_times,
+    resume_or_leave,
+)
 from automate_kernel.workflows.engine.checkpoints import Checkpoints
 from automate_kernel.workflows.engine.continuations import check_not_continued, live_successor
 from automate_kernel.workflows.engine.definitions import purge_definitions
@@ -52,8 +58,11 @@ from automate_kernel.workflows.engine.repair import (
     cleaning_again,
     copied_steps,
     followers_of_both,
+    forget,
     forgotten,
+    forgotten_of_each,
     reopen,
+    reopen_failed,
     reopen_rows,
     reopening,
     retried_in_code,
@@ -98,6 +107,10 @@ _ENDED = [status for status in ExecutionStatus if status.finished]
 # An execution may be resumed with another item between two looks at it, but not for ever.
 _TRIES = 3
 _MOST_LINKS = 20
+_RESUMED_BY = (
+    "id", "workflow", "definition_id", "status", "tenant_id", "item_id", "completed_at",
+    "parent_id", "concurrency_key", "chain_id", "successor_id",
+)  # fmt: skip
 _NOTHING = "00000000-0000-0000-0000-000000000000"
 
 
@@ -467,11 +480,16 @@ class ExecutionStore:
         CANCELLED at once all the same. Of one that was continued as new, the execution that goes on
         is cancelled. With *tenant_id* another tenant's is not there.
         """
+        return self._cancel_chain(execution_id, tenant_id, force=force)
+
+    def _cancel_chain(
+        self, execution_id: str, tenant_id: str | None = None, **options: bool
+    ) -> bool:
         its, execution_id = _equal(tenant_id=tenant_id), _id_of(execution_id)
         live: str | None = execution_id
         # It may be continued between two looks at it, but not for ever.
         for _ in range(_MOST_LINKS):
-            if live is None or self._cancel(_this(live, tenant_id), force=force):
+            if live is None or self._cancel(_this(live, tenant_id), **options):
                 return live is not None
             with self.storage.begin(atomic=False) as rows:
                 live = live_successor(rows, execution_id, its)
@@ -678,7 +696,7 @@ class ExecutionStore:
         if not reopen_rows(rows, row, _ENDED, changes):
             return False
         if gone is not None:
-            gone.forget(rows, row, workflow)
+            forget(rows, [row], {row["id"]: gone}, workflow)
         concurrency = concurrency_of(rows, row)
         item = wake_up(
             execution_id, item_id, row["tenant_id"], concurrency=concurrency, resumed=True
@@ -780,7 +798,7 @@ class ExecutionStore:
         created_after: datetime | None = None,
         limit: int | None = None,
         per_second: float | None = None,
-        progress: Callable[[int], Any] | None = None,
+        progress: Progress | None = None,
     ) -> int:
         """
         Resume the failed executions that match all of the filters; return their number.
@@ -792,36 +810,100 @@ class ExecutionStore:
         gone) is logged and left. Raises ``INVALID_ARGUMENT`` without any filter: to mean all, pass
         ``status="FAILED"``.
         """
-        given = (
-            status, workflow, tenant_id, error_code, error_group, created_before, created_after
-        )  # fmt: skip
-        _check_filter(given, status, per_second)
-        if limit is not None:
-            limit = check_limit(limit, least=0)
-        where = _equal(
-            workflow=workflow,
-            tenant_id=tenant_id,
-            error_code=error_code,
-            error_group=error_group,
-        )
-        if created_after is not None:
-            where.append(Where("created_at", "ge", created_after))
-        return resume_failed(
-            self.storage,
-            lambda rows, execution_id, run_at: self._resume(rows, execution_id, run_at=run_at),
-            where,
-            created_before=created_before,
-            limit=limit,
-            per_second=per_second,
+        matching: BulkFilter = {
+            "status": status, "workflow": workflow, "tenant_id": tenant_id,
+            "error_code": error_code, "error_group": error_group,
+            "created_before": created_before, "created_after": created_after,
+        }  # fmt: skip
+        action = BulkAction("resume", matching, per_second=per_second, target="executions")
+        return self.run_bulk(action, limit=limit, progress=progress).done
+
+    def run_bulk(
+        self,
+        action: BulkAction,
+        *,
+        seconds: float | None = None,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> BulkAction:
+        """
+        Carry a bulk action on, for so many *seconds* or to its end; return how far it has come.
+
+        Its *target* is ``executions``. The commands are ``resume``, for FAILED ones, ``cancel``,
+        ``pause`` and ``unpause``. Pass what is returned to go on, in another process too. ::
+
+            action = BulkAction("cancel", {"workflow": "pay"}, target="executions")
+            while not action.finished:
+                action = executions.run_bulk(action, seconds=1.0)
+        """
+        return carry_on(
+            self.storage, EXECUTIONS, action, self._change_batch, seconds=seconds, limit=limit,
             progress=progress,
-        )
+        )  # fmt: skip
+
+    def count_bulk(self, action: BulkAction) -> int:
+        """Return the number of executions that a bulk action would come to now."""
+        with self.storage.begin(atomic=False) as rows:
+            return int(rows.count(EXECUTION, (), EXECUTIONS.which(rows, action))[0]["n"])
+
+    def _change_batch(self, action: BulkAction, ids: list[str]) -> int:
+        if action.command == "resume":
+            due = due_times(action, ids)
+            resume = partial(self._resume_failed, due=due, failed_until=action.began)
+            work = partial(resume_or_leave, resume=resume, ids=ids)
+            return write_bounded(self.storage, None, work)
+        if action.command == "cancel":
+            # What is CANCELLING stays so: a batch may be repeated, and twice would end it at once.
+            return sum(self._cancel_chain(each, again=False) for each in ids)
+        steer = self.pause if action.command == "pause" else self.unpause
+        return sum(map(steer, ids))
+
+    def _resume_failed(
+        self,
+        rows: Rows,
+        ids: Sequence[str],
+        *,
+        due: Mapping[str, datetime | None],
+        failed_until: datetime,
+    ) -> int:
+        """Resume those of the executions *ids* that had failed until then, in few statements."""
+        failed = [Where("status", "eq", ExecutionStatus.FAILED.value)]
+        failed += [Where("id", "in", ids), Where("completed_at", "le", failed_until)]
+        found = rows.select(EXECUTION, failed, order_by=("id",), lock=True, columns=_RESUMED_BY)
+        groups: dict[str, list[Row]] = {}
+        for row in found:
+            check_not_continued(row)
+            groups.setdefault(row["definition_id"], []).append(row)
+        known = {each: stored_workflow(rows, each) for each in groups}
+        # All is read before anything is written: one that is refused leaves the others.
+        gone = {
+            each: forgotten_of_each(rows, [row["id"] for row in its], known[each])
+            for each, its in groups.items()
+        }
+        names = {row["workflow"] for row in found}
+        awaited = {each for name in names for each in self.starts.awaited_in_code(name)}
+        self.signals.register(rows, awaited)
+        items = {row["id"]: new_id() for row in found}
+        for each, its in groups.items():
+            reopen_failed(rows, its, gone[each], known[each], items)
+        self.outbox.enqueue_many(
+            [
+                wake_up(
+                    row["id"], items[row["id"]], row["tenant_id"], run_at=due[row["id"]],
+                    concurrency=concurrency_of(rows, row, known[row["definition_id"]]),
+                    resumed=True,
+                )
+                for row in found
+            ],
+            transaction=rows.native,
+        )  # fmt: skip
+        return len(found)
 
     def _resume(
         self,
         rows: Rows,
         execution_id: str,
         step_id: str | None = None,
-        run_at: datetime | None = None,
         definition: Workflow | None = None,
         tenant_id: str | None = None,
     ) -> bool:
@@ -841,9 +923,8 @@ class ExecutionStore:
         self.signals.register(rows, {*awaited, *(definition.awaited if definition else ())})
         concurrency = concurrency_of(rows, found[0])
         item = wake_up(
-            found[0]["id"], item_id, found[0]["tenant_id"], run_at=run_at, concurrency=concurrency,
-            resumed=True,
-        )  # fmt: skip
+            found[0]["id"], item_id, found[0]["tenant_id"], concurrency=concurrency, resumed=True
+        )
         self.outbox.enqueue_many([item], transaction=rows.native)
         return True
 
@@ -912,19 +993,3 @@ class ExecutionStore:
 
 def _status(given: ExecutionStatus | str | None) -> str | None:
     return None if given is None else check_choice(given, ExecutionStatus, "status").value
-
-
-def _check_filter(
-    given: Sequence[object], status: ExecutionStatus | str | None, per_second: float | None
-) -> None:
-    problem, hint = "", None
-    if all(each is None for each in given):
-        problem = "no filter says which executions are meant"
-        hint = 'to mean all that failed, say so: status="FAILED"'
-    elif (found := _status(status)) is not None and found != ExecutionStatus.FAILED.value:
-        problem = f"executions that are {status} can't be resumed together"
-        hint = "only those that are FAILED"
-    elif per_second is not None and not per_second > 0:
-        problem = "per_second must be above 0"
-    if problem:
-        raise AutomateError(ErrorCodes.INVALID_ARGUMENT, problem, hint=hint)

@@ -16,7 +16,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage.checkpoint import LIVE
-from automate_kernel.storage.query import Now, Where
+from automate_kernel.storage.query import Now, PerKey, Where
 from automate_kernel.storage.rows import Row, Rows
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP, TABLES
 from automate_kernel.storage.values import encode_json
@@ -39,12 +39,12 @@ from automate_kernel.workflows.engine.phases import NOT_UNDONE
 from automate_kernel.workflows.engine.record import (
     forgotten_on_resume,
     forgotten_on_retry,
-    in_order,
     undoes,
 )
 from automate_kernel.workflows.engine.stored import (
     concurrency_of,
     definition_row,
+    step_runs,
     stored_workflow,
     wake_up,
 )
@@ -87,34 +87,14 @@ class Forgotten:
         """Return those that a workflow in code forgets: these *runs* alone."""
         return cls({run.step_id for run in runs}, alone=True, anew=anew)
 
-    def forget(
-        self, rows: Rows, row: Row, workflow: Workflow, corrected: Workflow | None = None
-    ) -> None:
-        """
-        Forget them in the execution of *row*, which is as it had ended, of *workflow*.
-
-        A step whose sub-workflow may go on is kept as one that is due, with what it has begun; if
-        it still has one, where it goes on with a *corrected* definition.
-        """
-        begun = {} if self.anew else _begun_children(rows, row, self)
-        if corrected is not None:
-            begun = {key: each for key, each in begun.items() if _has_child(corrected, key[0])}
-        self.delete(rows, row["id"], workflow)
-        if not begun:
-            return
-        ids = Where("id", "in", [step["id"] for step, _ in begun.values()])
-        kept = {step["id"] for step in rows.select(STEP, [ids], columns=("id",))}
-        rows.insert(
-            STEP,
-            [_going_on(step, child) for step, child in begun.values() if step["id"] not in kept],
-        )
-
-    def delete(self, rows: Rows, execution_id: str, workflow: Workflow) -> None:
-        """Delete the rows of an execution of *workflow*."""
-        its = Where("execution_id", "eq", execution_id)
+    def delete(self, rows: Rows, execution_ids: Sequence[str], workflow: Workflow) -> None:
+        """Delete the rows of executions of *workflow*, all of which forget the same."""
+        its = Where("execution_id", "in", execution_ids)
         known = [step.id for step in workflow.steps]
         if workflow.has_blocks:
-            self.delete_inside(rows, its, set(known) - self.spared)
+            for each in execution_ids:
+                own = Where("execution_id", "eq", each)
+                self.delete_inside(rows, own, set(known) - self.spared)
         stopped = [Where("status", "in", [each.value for each in _STOPPED])]
         if self.spared:
             failing = sorted(set(known) - self.spared)
@@ -162,6 +142,44 @@ class Forgotten:
         return outermost not in self.steps and element not in self.elements.get(outermost, ())
 
 
+def forget(
+    rows: Rows,
+    ended: Sequence[Row],
+    gone: Mapping[str, Forgotten],
+    workflow: Workflow,
+    corrected: Workflow | None = None,
+) -> None:
+    """
+    Forget what is *gone*, by the id, of executions of *workflow*, whose rows are as they *ended*.
+
+    A step whose sub-workflow may go on is kept as one that is due, with what it has begun; if it
+    still has one, where it goes on with a *corrected* definition.
+    """
+    mine = Where("parent_id", "in", [row["id"] for row in ended])
+    parents = {each["parent_id"] for each in rows.count(EXECUTION, ["parent_id"], [mine])}
+    begun = [
+        each
+        for row in ended
+        if row["id"] in parents and not gone[row["id"]].anew
+        for key, each in _begun_children(rows, row, gone[row["id"]]).items()
+        if corrected is None or _has_child(corrected, key[0])
+    ]
+    alike: list[tuple[Forgotten, list[str]]] = []
+    for row in ended:
+        its = gone[row["id"]]
+        same = next((ids for each, ids in alike if each == its), None)
+        if same is None:
+            alike.append((its, same := []))
+        same.append(row["id"])
+    for each, ids in alike:
+        each.delete(rows, ids, workflow)
+    if not begun:
+        return
+    ids_begun = Where("id", "in", [step["id"] for step, _ in begun])
+    kept = {step["id"] for step in rows.select(STEP, [ids_begun], columns=("id",))}
+    rows.insert(STEP, [_going_on(step, child) for step, child in begun if step["id"] not in kept])
+
+
 def forgotten(
     rows: Rows, execution_id: str, workflow: Workflow, step_id: str | None = None
 ) -> Forgotten:
@@ -171,35 +189,50 @@ def forgotten(
     Whatever cleaned up is, and what was undone, with all that follows from it. Of a workflow in
     code it is what `forgotten_on_resume` returns.
     """
+    return forgotten_of_each(rows, [execution_id], workflow, step_id)[execution_id]
+
+
+def forgotten_of_each(
+    rows: Rows, execution_ids: Sequence[str], workflow: Workflow, step_id: str | None = None
+) -> dict[str, Forgotten]:
+    """Return, by their ids, what `forgotten` returns for executions of one *workflow*."""
     if isinstance(workflow, CodeWorkflow):
-        runs = _calls_of(rows, execution_id)
-        (ended,) = rows.select(EXECUTION, [Where("id", "eq", execution_id)], columns=("error",))
-        again = forgotten_on_resume(runs, step_id, workflow.name, ended["error"])
-        return Forgotten.of_code(again, anew=step_id is not None)
+        runs = step_runs(rows, execution_ids)
+        these = [Where("id", "in", execution_ids)]
+        again = {
+            row["id"]: forgotten_on_resume(
+                runs.get(row["id"], ()), step_id, workflow.name, row["error"]
+            )
+            for row in rows.select(EXECUTION, these, columns=("id", "error"))
+        }
+        return {
+            each: Forgotten.of_code(its, anew=step_id is not None) for each, its in again.items()
+        }
     own = {step.id for step in workflow.steps}
     cleaning = {step.id for step in workflow.every_step()} - own
     undoing = {step.id: own_id for own_id, step in workflow.compensations.items()}
-    found = Forgotten(cleaning | set(undoing))
+    always = cleaning | set(undoing)
     if step_id is not None:
-        found.steps |= set(workflow.followers(step_id))
+        always |= set(workflow.followers(step_id))
+    found = {each: Forgotten(set(always)) for each in execution_ids}
     if not undoing:
         return found
     undone = rows.select(
         STEP,
         [
-            Where("execution_id", "eq", execution_id),
+            Where("execution_id", "in", execution_ids),
             Where("step_id", "in", sorted(undoing)),
             Where("status", "eq", _COMPLETED),
         ],
-        columns=("step_id", "position"),
+        columns=("execution_id", "step_id", "position"),
     )
     for row in undone:
-        its = undoing[row["step_id"]]
-        found.steps |= set(workflow.followers(its)[1:])
+        its, gone = undoing[row["step_id"]], found[row["execution_id"]]
+        gone.steps |= set(workflow.followers(its)[1:])
         if workflow.step(its).for_each is None:
-            found.steps.add(its)
+            gone.steps.add(its)
         elif row["position"] >= 0:
-            found.elements.setdefault(its, []).append(row["position"])
+            gone.elements.setdefault(its, []).append(row["position"])
     return found
 
 
@@ -222,8 +255,7 @@ def retried_in_code(
 
 def _calls_of(rows: Rows, execution_id: str) -> Sequence[StepRun]:
     """Return the runs of an execution of code, in the order of its calls."""
-    its = [Where("execution_id", "eq", execution_id)]
-    return in_order([StepRun.from_row(row) for row in rows.select(STEP, its, order_by=("id",))])
+    return step_runs(rows, [execution_id]).get(execution_id, ())
 
 
 def followers_of_both(known: Workflow, workflow: Workflow, step_id: str) -> set[str]:
@@ -320,13 +352,38 @@ def reopen_rows(
 def _left_alone(rows: Rows, row: Row) -> dict[str, Any]:
     """Return what changes of a sub-workflow whose parent has ended: nobody waits for it now."""
     # Its headers say who does: what they hold must not refuse its own sub-workflows for ever.
-    if row["parent_id"] is None or not row["event"].get("headers"):
+    if row["parent_id"] is None:
         return {}
     parent = [Where("id", "eq", row["parent_id"]), Where("status", "in", LIVE)]
     if rows.select(EXECUTION, parent, columns=("id",)):
         return {}
-    event = {**row["event"], "headers": left_headers(row["event"])}
+    (its,) = rows.select(EXECUTION, [Where("id", "eq", row["id"])], columns=("event",))
+    if not its["event"].get("headers"):
+        return {}
+    event = {**its["event"], "headers": left_headers(its["event"])}
     return {"event": encode_json(event, "event", sys.maxsize, inside=1)}
+
+
+def reopen_failed(
+    rows: Rows,
+    failed: Sequence[Row],
+    gone: Mapping[str, Forgotten],
+    known: Workflow,
+    items: Mapping[str, str],
+) -> None:
+    """
+    Let FAILED executions of the workflow *known*, whose rows are locked, wait for their *items*.
+
+    *gone* has what `forgotten_of_each` returns for them.
+    """
+    alone = [row["id"] for row in failed if row["parent_id"] is None]
+    if alone:
+        its = PerKey({each: items[each] for each in alone})
+        rows.update(EXECUTION, [Where("id", "in", alone)], {**reopening(""), "item_id": its})
+    for row in failed:
+        if row["parent_id"] is not None:
+            reopen_rows(rows, row, [ExecutionStatus.FAILED], reopening(items[row["id"]]))
+    forget(rows, failed, gone, known)
 
 
 def cleaning_again(rows: Rows, row: Row, workflow: Workflow, step_id: str) -> dict[str, Any]:
@@ -465,7 +522,7 @@ def reopen(
         changes["definition_id"] = workflow.hash()
     if not reopen_rows(rows, row, statuses, changes):
         return False
-    gone.forget(rows, row, known, workflow)
+    forget(rows, [row], {row["id"]: gone}, known, workflow)
     return True
 
 

@@ -140,17 +140,17 @@ def end_from_outside(rows: Rows, execution: Execution, status: ExecutionStatus) 
     return True
 
 
-def concurrency_of(rows: Rows, row: Row) -> tuple[str, int] | None:
+def concurrency_of(rows: Rows, row: Row, known: Workflow | None = None) -> tuple[str, int] | None:
     """
     Return the concurrency key and its limit of an execution that has one.
 
-    The limit is that of its definition. Where this version can't read it, it is that of its wake-up
-    so far: recovery and cancelling must not wait for a version that can.
+    The limit is that of its definition, which may be *known*. Where this version can't read it, it
+    is that of its wake-up so far: recovery and cancelling must not wait for a version that can.
     """
     if row["concurrency_key"] is None:
         return None
     try:
-        concurrency = stored_workflow(rows, row["definition_id"]).concurrency
+        concurrency = (known or stored_workflow(rows, row["definition_id"])).concurrency
         limit = concurrency.limit if concurrency else 1
     except UnknownHereError:
         its = [Where("id", "in", item_ids_of([row["item_id"]]))]

@@ -362,6 +362,28 @@ def test_failed_executions_are_resumed_together(acme: APIClient, token: Any) -> 
     assert set(statuses) == {"PENDING"}
 
 
+def test_executions_are_cancelled_and_paused_together(acme: APIClient, token: Any) -> None:
+    """By ids or by filter, and nobody else's; only what can be done to their status."""
+    rival = token("*", tenant_id="rival")
+    ids = [ran() for _ in range(3)]
+    WorkflowExecution.objects.update(status="FAILED")
+
+    def bulk(client: APIClient, action: str, **given: Any) -> Any:
+        return client.post(f"{API}/executions/bulk", {"action": action, **given}, format="json")
+
+    assert bulk(acme, "resume", ids=ids).json() == {"changed": 3}
+    for action in ("pause", "cancel"):
+        assert bulk(rival, action, status="PENDING").json() == {"changed": 0}
+        assert bulk(rival, action, ids=ids).json() == {"changed": 0}
+    assert bulk(acme, "pause", ids=ids[:2]).json() == {"changed": 2}
+    assert bulk(acme, "unpause", status="PAUSED", limit=1).json() == {"changed": 1}
+    assert bulk(acme, "cancel", status="PAUSED").json() == {"changed": 1}
+    for wrong in ({"per_second": 5, "ids": ids}, {"status": "FAILED"}, {}):
+        assert bulk(acme, "cancel", **wrong).status_code == 400
+    found = WorkflowExecution.objects.values_list("status", flat=True)
+    assert sorted(found) == ["CANCELLED", "PENDING", "RUNNING"]
+
+
 # -- events ---------------------------------------------------------------------------------------
 
 

@@ -68,10 +68,10 @@ def test_from_the_group_of_failures_to_all_of_them_retried(kernel, busy, operato
 
 
 def test_a_large_order_shows_how_far_it_is_and_ends_by_itself(kernel, busy, operator, monkeypatch):
-    from automate_django import bulk_actions
+    from automate_kernel.workflows import bulk_runner
     from automate_kernel.outbox import operator_commands
 
-    monkeypatch.setattr(bulk_actions, "SECONDS", 0.0)
+    monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)
     monkeypatch.setattr(operator_commands, "BATCH", 40)
     one = operator()
     sent: list[str] = []
@@ -185,10 +185,10 @@ def test_a_viewer_has_nothing_to_press(kernel, busy, operator, staff):
 
 
 def test_without_script_everything_is_done_by_buttons(kernel, busy, operator, monkeypatch):
-    from automate_django import bulk_actions
+    from automate_kernel.workflows import bulk_runner
     from automate_kernel.outbox import operator_commands
 
-    monkeypatch.setattr(bulk_actions, "SECONDS", 0.0)
+    monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)
     monkeypatch.setattr(operator_commands, "BATCH", 80)
     one = operator(java_script_enabled=False)
     page = one.open(f"{BASE}dashboard/")

@@ -461,7 +461,7 @@ def test_resume(root: Any, kernel: Any, ship: Any, broken: set[str]) -> None:
 
 
 def resume_all(client: Any, **data: Any) -> Any:
-    return client.post(f"{BASE}resume/", {"status": "FAILED", **data})
+    return client.post(f"{BASE}order/", {"order": "resume", "status": "FAILED", **data})
 
 
 def test_all_that_match_are_resumed(
@@ -474,7 +474,7 @@ def test_all_that_match_are_resumed(
     broken.clear()
     listed = text_of(root.get(BASE, {"status": "FAILED", "tenant": "acme"}))
     assert "All failed executions of tenant acme:" in listed
-    assert f'action="{BASE}resume/"' in listed
+    assert f'action="{BASE}order/"' in listed
     page = text_of(resume_all(root, tenant="acme"))
     assert "All <strong>3</strong> failed executions of tenant acme" in page
     assert markup_of(page).wrong == []
@@ -487,12 +487,9 @@ def test_all_that_match_are_resumed(
     assert status(kernel, other) == "FAILED"
     entry = AuditEntry.objects.latest("id")
     assert (entry.action, entry.actor) == ("resume", root.user.username)
-    assert entry.object_repr == "3 failed executions of tenant acme"
+    assert entry.object_repr == "ended: 3 of 3 failed executions of tenant acme"
     assert entry.details["filter"] == {"status": "FAILED", "tenant": "acme"}
     # Once.
-    assert "0 executions resumed." in text_of(
-        root.get(resume_all(root, tenant="acme", sure="yes").url)
-    )
     assert "There are no failed executions of tenant acme any more." in text_of(
         root.get(resume_all(root, tenant="acme").url)
     )
@@ -507,7 +504,7 @@ def test_the_filters_of_the_list_are_those_of_its_button(
     group = kernel.executions.get(execution_id).error_group
     assert group
     for wrong in ({"group": "KeyError in x"}, {"workflow": "other"}):
-        assert root.post(f"{BASE}resume/", {"status": "FAILED", "sure": "yes", **wrong})
+        assert resume_all(root, sure="yes", **wrong).status_code == 302
         assert status(kernel, execution_id) == "FAILED"
     resume_all(root, group=group, workflow="ship", since="1h", sure="yes")
     assert status(kernel, execution_id) == "PENDING"
@@ -517,7 +514,7 @@ def test_only_failed_executions_are_resumed_together(root: Any, kernel: Any, shi
     """Those with a label are resumed one by one."""
     ship()
     for given in ({"status": ""}, {"status": "COMPLETED"}, {"status": "FAILED", "label": "a=b"}):
-        assert root.post(f"{BASE}resume/", {**given, "sure": "yes"}).status_code == 400
+        assert resume_all(root, sure="yes", **given).status_code == 400
         assert "Resume all" not in text_of(root.get(BASE, given))
 
 
@@ -540,20 +537,6 @@ def test_who_resumes_all_reaches_the_own_tenant_alone(
         "FAILED",
         "FAILED",
     ]
-
-
-def test_many_executions_are_resumed_a_part_at_a_time(
-    root: Any, kernel: Any, ship: Any, broken: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The page says that there are more."""
-    from automate_django.admin.pages import executions
-
-    monkeypatch.setattr(executions, "MOST_RESUMED", 2)
-    broken.add("send")
-    ids = [ship() for _ in range(3)]
-    assert "There are more" in text_of(resume_all(root))
-    assert "resume again" in text_of(root.get(resume_all(root, sure="yes").url))
-    assert [status(kernel, each) for each in ids] == ["PENDING", "PENDING", "FAILED"]
 
 
 def test_resume_from_a_chosen_step(root: Any, kernel: Any, ship: Any) -> None:

@@ -236,10 +236,10 @@ def test_no_page_holds_what_a_strict_policy_forbids(kernel, root, fail, alive, p
 
 
 def test_the_pages_in_between_hold_none_of_it_either(kernel, root, fail, monkeypatch, markup_of):
-    from automate_django import bulk_actions
+    from automate_kernel.workflows import bulk_runner
     from automate_kernel.outbox import operator_commands
 
-    monkeypatch.setattr(bulk_actions, "SECONDS", 0.0)
+    monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)
     monkeypatch.setattr(operator_commands, "BATCH", 1)
     ids = fail(n=3)
     asked = root.post(f"{BASE}order/", {"order": "discard", "id": ids})

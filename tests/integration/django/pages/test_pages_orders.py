@@ -12,10 +12,10 @@ BASE = "/admin/automate_django/outboxitem/"
 @pytest.fixture(autouse=True)
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten items a step."""
-    from automate_django import bulk_actions
+    from automate_kernel.workflows import bulk_runner
     from automate_kernel.outbox import operator_commands
 
-    monkeypatch.setattr(bulk_actions, "SECONDS", 0.0)
+    monkeypatch.setattr(bulk_runner, "SECONDS", 0.0)
     monkeypatch.setattr(operator_commands, "BATCH", 10)
 
 
