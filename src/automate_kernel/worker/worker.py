@@ -55,8 +55,9 @@ __all__ = [
 logger: logging.Logger = get_logger(__name__)
 
 _SHORTEST_POLL = 0.02
-# On Windows a wait for a lock lets no signal through.
-_LONGEST_WAIT: float = 0.5 if os.name == "nt" else threading.TIMEOUT_MAX
+# The main thread runs the handlers of signals. One that another thread gets doesn't wake it, nor
+# does one that comes right before its wait begins; and on Windows none ends a wait for a lock.
+_LONGEST_DEAF = 0.5
 _SOON = 1.0
 # After so many claims in a row that found something a worker wants no notices: it looks anyway.
 _BUSY_CLAIMS = 10
@@ -212,14 +213,16 @@ class Flag(threading.Event):
     def wait(self, timeout: float | None = None) -> bool:
         """Block until it is set, for at most *timeout* seconds; return True if it is."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        main = threading.current_thread() is threading.main_thread()
+        longest = _LONGEST_DEAF if main else threading.TIMEOUT_MAX
         waiting = threading.Lock()
         waiting.acquire()
         # Before the look at it: who sets it after that releases the lock.
         self._waiting.append(waiting)
         try:
             while not self._set:
-                left = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
-                if left <= 0 or waiting.acquire(timeout=min(left, _LONGEST_WAIT)):
+                left = longest if deadline is None else deadline - time.monotonic()
+                if left <= 0 or waiting.acquire(timeout=min(left, longest)):
                     return left > 0
             return True
         finally:
