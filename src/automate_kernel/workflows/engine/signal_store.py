@@ -23,7 +23,7 @@ from typing import Any
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import WAITING, waiting_changes
+from automate_kernel.outbox.item import ACCEPTED_MAX_ATTEMPTS, WAITING, waiting_changes
 from automate_kernel.storage.checkpoint import LIVE
 from automate_kernel.storage.errors import LockedError
 from automate_kernel.storage.query import Now, Where
@@ -144,7 +144,10 @@ class SignalStore:
         row = _signal_row(id_, key, event, redact=self._outbox.redact, once=once)
         if rows.insert(SIGNAL, [{**row, "execution_id": to}], fresh=not once):
             about = {"key": key, "signal": event.name, "execution_id": to}
-            item = NewItem(SIGNAL_KIND, about, id=id_, tenant_id=execution.tenant_id)
+            item = NewItem(
+                SIGNAL_KIND, about, id=id_, tenant_id=execution.tenant_id,
+                max_attempts=ACCEPTED_MAX_ATTEMPTS,
+            )  # fmt: skip
             self._outbox.enqueue_many([item], transaction=rows.native)
         return id_
 
