@@ -19,6 +19,7 @@ sys.path[:0] = [
 
 from github_support import cut_out  # noqa: E402
 from npm_parts import github_document, prism_for  # noqa: E402
+from own_github import own_github  # noqa: E402, F401
 from recording_service import service  # noqa: E402, F401
 
 

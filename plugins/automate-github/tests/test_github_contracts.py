@@ -36,6 +36,23 @@ class TestLabelsAgainstHostileAnswers(TestAgainstHostileAnswers):
     answer: ClassVar[Any] = [{"name": "bug"}]
 
 
+class TestWritesAgainstHostileAnswers(TestAgainstHostileAnswers):
+    """A request that is repeated because another attempt sees what the first has done."""
+
+    operation: ClassVar[Any] = "write_file"
+    example_input: ClassVar[Any] = {
+        "repository": "o/r", "path": "a.txt", "message": "Begin", "text": "a",
+    }  # fmt: skip
+    answer: ClassVar[Any] = {"commit": {"sha": "c" * 40}}
+
+
+class TestRunsAgainstHostileAnswers(TestAgainstHostileAnswers):
+    """A list in an object."""
+
+    operation, example_input = "list_workflow_runs", {"repository": "o/r"}
+    answer: ClassVar[Any] = {"workflow_runs": []}
+
+
 class TestAppAgainstHostileAnswers(TestAgainstHostileAnswers):
     """GitHub is asked for a token first; the secret is the App's private key."""
 

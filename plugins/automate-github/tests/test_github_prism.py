@@ -26,6 +26,11 @@ CALLS: dict[str, dict[str, Any]] = {
     "list_pull_requests": {"base": "main", "head": "octo:fast"},
     "list_pull_request_files": {"number": 1},
     "merge_pull_request": {"number": 1, "sha": SHA, "method": "squash", "title": "Faster"},
+    "create_pull_request": {"title": "Faster", "head": "fast", "base": "main", "draft": True},
+    "request_reviewers": {"number": 1, "reviewers": ["ada"], "teams": ["core"]},
+    "create_branch": {"branch": "fix/1", "source": "main"},
+    "list_workflow_runs": {"workflow": "ci.yml", "branch": "main", "status": "failure"},
+    "write_file": {"path": "b.txt", "message": "Say é", "text": "é", "sha": SHA, "branch": "x"},
     "set_commit_status": {"sha": SHA, "state": "success", "target_url": "https://ci.example/1"},
     "create_check_run": {"sha": SHA, "name": "lint", "conclusion": "failure", "summary": "no"},
     "dispatch_workflow": {"workflow": "ci.yml", "ref": "main", "inputs": {"level": "debug"}},
@@ -62,6 +67,16 @@ def test_github_takes_every_request(kernel: Kernel, name: str) -> None:
         return
     output = kernel.invoke(f"github.{name}", given)
     assert (output is None) == (name == "dispatch_workflow")
+
+
+REPEATED = ("create_pull_request", "request_reviewers", "create_branch", "write_file")
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_github_takes_the_requests_of_another_attempt(kernel: Kernel, name: str) -> None:
+    """With a key, where it looks first for what an earlier call has made."""
+    given = {"repository": "octocat/Hello-World", **CALLS[name]}
+    assert kernel.invoke(f"github.{name}", given, idempotency_key="k")
 
 
 def test_prism_refuses_what_does_not_fit(prism: str) -> None:

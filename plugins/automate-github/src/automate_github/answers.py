@@ -71,8 +71,15 @@ class Comment(_GitHubObject):
     """The time, in ISO 8601."""
 
 
+class Team(_GitHubObject):
+    """A team of an organization."""
+
+    slug: str
+    """The name by which GitHub knows it."""
+
+
 class Branch(_GitHubObject):
-    """A branch of a pull request."""
+    """A branch."""
 
     ref: str
     """The name."""
@@ -99,6 +106,10 @@ class PullRequest(_GitHubObject):
     """The author."""
     labels: list[Label] = []
     """The labels."""
+    requested_reviewers: list[User] | None = None
+    """The people who are asked for a review and haven't given it."""
+    requested_teams: list[Team] | None = None
+    """The teams that are asked for a review and haven't given it."""
     head: Branch
     """The branch with the changes."""
     base: Branch
@@ -169,6 +180,37 @@ class CheckRun(_GitHubObject):
     """The page for people."""
 
 
+class WorkflowRun(_GitHubObject):
+    """A run of a workflow of GitHub Actions."""
+
+    id: int
+    """The number."""
+    name: str | None = None
+    """The workflow's name."""
+    path: str | None = None
+    """The workflow's file."""
+    run_number: int
+    """The number among the workflow's runs."""
+    run_attempt: int | None = None
+    """1, and more if it was run again."""
+    event: str
+    """The event that started it: ``push``, ``workflow_dispatch`` and others."""
+    status: str | None
+    """``queued``, ``in_progress``, ``completed`` and others."""
+    conclusion: str | None
+    """The result, once it is completed."""
+    head_branch: str | None
+    """The branch that it runs on."""
+    head_sha: str
+    """The commit that it runs on."""
+    html_url: str
+    """The page for people."""
+    created_at: str
+    """The time, in ISO 8601."""
+    updated_at: str | None = None
+    """The time of the last change."""
+
+
 class File(_GitHubObject):
     """A file of a repository. Either *text* or *base64* is there."""
 
@@ -182,6 +224,17 @@ class File(_GitHubObject):
     """The content, if it is text in UTF-8."""
     base64: str | None = None
     """The content, if it is something else."""
+
+
+class WrittenFile(_GitHubObject):
+    """A file that is written."""
+
+    path: str
+    """The path."""
+    sha: str
+    """The SHA of the content, to give to the next change."""
+    commit: str | None = None
+    """The commit that wrote it; None if the file had this content before."""
 
 
 class Release(_GitHubObject):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
+import re
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
 from urllib.parse import parse_qs
@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from pydantic import BaseModel, Field
 
 from automate_github.answers import (
+    Branch,
     ChangedFile,
     CheckRun,
     Comment,
@@ -21,12 +22,22 @@ from automate_github.answers import (
     Merge,
     PullRequest,
     Release,
+    WorkflowRun,
+    WrittenFile,
 )
 from automate_github.app import AppAuth
 from automate_github.config import GitHubConfig
+from automate_github.contents import (
+    RepositoryContent,
+    blob_sha,
+    content_of,
+    contents_at,
+    explain_refused_write,
+    file_of,
+)
 from automate_github.events import EVENTS, WebhookEvent
 from automate_github.filters import refusal
-from automate_github.marks import mark_of, marked
+from automate_github.marks import mark_of, marked, trailer_of
 from automate_http import Auth, BearerAuth, NextLink, ServiceClient
 from automate_http.failures import forbid_repeat
 from automate_kernel import Call, FieldOption
@@ -47,7 +58,9 @@ T = TypeVar("T")
 
 _SECONDARY_WAIT_SECONDS = 60.0
 _ANY = "events"
-_NOT_FOUND, _NOT_ALLOWED, _CONFLICT = 404, 405, 409
+_NOT_FOUND, _NOT_ALLOWED, _CONFLICT, _UNPROCESSABLE = 404, 405, 409, 422
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_EXISTS = "already exists"
 _MOVED = "base branch was modified"
 
 Repository = Annotated[
@@ -63,6 +76,14 @@ Limit = Annotated[int, Field(ge=1, le=10_000, description="The most items to ret
 Body = Annotated[str, Field(max_length=65_000, description="The text, in Markdown.")]
 Labels = Annotated[list[str], Field(max_length=100, description="The names of labels.")]
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$", description="The SHA of a commit.")]
+FilePath = Annotated[str, Field(min_length=1, description="The path, without a slash first.")]
+BranchName = Annotated[
+    str, Field(min_length=1, max_length=255, description="The name of the branch.")
+]
+RunStatus = Literal[
+    "completed", "action_required", "cancelled", "failure", "neutral", "skipped", "stale",
+    "success", "timed_out", "in_progress", "queued", "requested", "waiting", "pending",
+]  # fmt: skip
 State = Annotated[Literal["open", "closed", "all"], Field(description="The state.")]
 
 
@@ -71,13 +92,38 @@ class _Place(TypedDict):
     repo: str
 
 
-class _FileContent(BaseModel):
-    type: str
-    path: str
+class _CommitSha(BaseModel):
     sha: str
-    size: int
-    encoding: str | None = None
-    content: str | None = None
+
+
+class _FileCommit(BaseModel):
+    commit: _CommitSha
+
+
+class _CommitText(BaseModel):
+    message: str
+
+
+class _ListedCommit(BaseModel):
+    sha: str
+    commit: _CommitText
+
+
+class _GitReference(BaseModel):
+    object: _CommitSha
+
+
+class _CommitComparison(BaseModel):
+    status: str
+
+
+class _Reviewer(BaseModel):
+    login: str
+
+
+class _Review(BaseModel):
+    user: _Reviewer | None
+    commit_id: str | None = None
 
 
 class _HourlyLimit(BaseModel):
@@ -381,6 +427,90 @@ class GitHubConnector(Connector):
 
     # -- pull requests -----------------------------------------------------------------------
 
+    @action(title="Create a pull request")
+    async def create_pull_request(
+        self,
+        repository: Repository,
+        title: Annotated[str, Field(min_length=1, max_length=256, description="The title.")],
+        head: Annotated[
+            str,
+            Field(
+                min_length=1,
+                description="The branch with the changes; of a fork owner:branch.",
+                examples=["fast"],
+            ),
+        ],
+        base: Annotated[str, Field(min_length=1, description="The branch that they go to.")],
+        call: Call,
+        body: Body = "",
+        draft: Annotated[bool, Field(description="True while it isn't ready.")] = False,
+    ) -> PullRequest:
+        """
+        Create a pull request. GitHub refuses a second open one for the same two branches.
+
+        With an idempotency key, as a step has one, its text ends with a mark that isn't shown:
+        another attempt looks for it among those of the branch, and creates none if it is there.
+        """
+        mark = mark_of(call)
+        if mark and call.repeated and (found := await self._pull_with(mark, repository, head)):
+            return found
+        content = {
+            "title": title, "head": head, "base": base, "body": marked(body, mark), "draft": draft,
+        }  # fmt: skip
+        try:
+            return await self._posted(
+                "/repos/{owner}/{repo}/pulls", repository, content, PullRequest, sought=bool(mark)
+            )
+        except AutomateError as error:
+            if error.details.get("status") == _UNPROCESSABLE and _EXISTS in error.message.lower():
+                if mark and (found := await self._pull_with(mark, repository, head)):
+                    return found
+                error.code = ErrorCodes.ALREADY_EXISTS
+                error.hint = "find it by list_pull_requests, and change it by update_issue"
+            elif "no commits between" in error.message.lower():
+                error.hint = "change something on the branch first, such as by write_file"
+            raise
+
+    @action(idempotent=True, title="Request reviewers")
+    async def request_reviewers(
+        self,
+        repository: Repository,
+        number: Number,
+        call: Call,
+        reviewers: Annotated[list[str], Field(max_length=100, description="Logins.")] = [],  # noqa: B006
+        teams: Annotated[
+            list[str], Field(max_length=100, description="Teams, by the names in their addresses.")
+        ] = [],  # noqa: B006
+    ) -> PullRequest:
+        """
+        Ask people and teams to review a pull request.
+
+        Another attempt asks nobody who is asked already, or has reviewed the newest commit.
+        """
+        if not reviewers and not teams:
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                "nobody is named to review the pull request",
+                hint="give reviewers, teams or both",
+            )
+        if call.repeated:
+            found = await self.get_pull_request(repository, number)
+            people, groups = await self._asked(found, repository)
+            reviewers = [each for each in reviewers if each.casefold() not in people]
+            teams = [each for each in teams if each.casefold() not in groups]
+            if not reviewers and not teams:
+                return found
+        try:
+            return await self.client.apost(
+                "/repos/{owner}/{repo}/pulls/{number}/requested_reviewers",
+                json={"reviewers": reviewers, "team_reviewers": teams},
+                number=number, returns=PullRequest, **_place(repository),
+            )  # fmt: skip
+        except AutomateError as error:
+            if error.details.get("status") == _UNPROCESSABLE:
+                error.hint = "name people and teams that may read the repository, not the author"
+            raise
+
     @action(read_only=True, title="Get a pull request")
     async def get_pull_request(self, repository: Repository, number: Number) -> PullRequest:
         """Get a pull request."""
@@ -451,7 +581,55 @@ class GitHubConnector(Connector):
                 error.code, error.retryable = ErrorCodes.ABORTED, True
             raise
 
-    # -- commits, checks, workflows ----------------------------------------------------------
+    # -- branches, commits, checks, workflows ------------------------------------------------
+
+    @action(idempotent=True, title="Create a branch")
+    async def create_branch(
+        self,
+        repository: Repository,
+        branch: BranchName,
+        call: Call,
+        source: Annotated[
+            str,
+            Field(
+                min_length=1,
+                description="The branch, tag or commit to begin at; the default branch without it.",
+            ),
+        ] = "HEAD",
+    ) -> Branch:
+        """
+        Create a branch. One that is there at the same commit is a success.
+
+        So is for another attempt one at an earlier commit of *source*, which moved on meanwhile.
+        """
+        name = branch.removeprefix("refs/heads/")
+        try:
+            commit = await self._commit_of(repository, source)
+            await self.client.apost(
+                "/repos/{owner}/{repo}/git/refs", json={"ref": f"refs/heads/{name}", "sha": commit},
+                returns=_GitReference, **_place(repository),
+            )  # fmt: skip
+        except AutomateError as error:
+            status = error.details.get("status")
+            if status == _CONFLICT:
+                error.code, error.retryable = ErrorCodes.FAILED_PRECONDITION, False
+                error.hint = "an empty repository has no branch: write its first file by write_file"
+            elif status == _UNPROCESSABLE:
+                error.hint = "source is a branch, tag or commit of the repository; check both names"
+            if status != _UNPROCESSABLE or _EXISTS not in error.message.lower():
+                raise
+            error.code = ErrorCodes.ALREADY_EXISTS
+            found = await self.client.aget(
+                "/repos/{owner}/{repo}/git/ref/heads%2F{name}",
+                name=name, returns=_GitReference, **_place(repository),
+            )  # fmt: skip
+            there = found.object.sha
+            moved = call.repeated and not _COMMIT.fullmatch(source)
+            if there == commit or (moved and await self._is_before(there, commit, repository)):
+                return Branch(ref=name, sha=there)
+            error.hint = f"it is at {there}, not at {commit}: take another name, or delete it first"
+            raise
+        return Branch(ref=name, sha=commit)
 
     @action(idempotent=True, title="Set a commit's status")
     async def set_commit_status(
@@ -518,24 +696,104 @@ class GitHubConnector(Connector):
         content = {"ref": ref, **({"inputs": inputs} if inputs else {})}
         await self._posted(path, repository, content, None, workflow=workflow)
 
+    @action(read_only=True, title="List runs of workflows")
+    async def list_workflow_runs(
+        self,
+        repository: Repository,
+        workflow: Annotated[
+            str, Field(description="The file's name, or the id; all if empty.", examples=["ci.yml"])
+        ] = "",
+        branch: Annotated[str, Field(description="The branch that they run on.")] = "",
+        status: Annotated[
+            RunStatus | None, Field(description="The status, or the result of those completed.")
+        ] = None,
+        limit: Annotated[int, Field(ge=1, le=1_000, description="The most items to return.")] = 100,
+    ) -> list[WorkflowRun]:
+        """List the runs of GitHub Actions' workflows, the newest first."""
+        part, parts = ("workflows/{workflow}/", {"workflow": workflow}) if workflow else ("", {})
+        return await self._listed(
+            f"/repos/{{owner}}/{{repo}}/actions/{part}runs",
+            repository,
+            {"branch": branch, "status": status or ""},
+            WorkflowRun,
+            limit=limit,
+            items="workflow_runs",
+            **parts,
+        )
+
     # -- files and releases ------------------------------------------------------------------
 
     @action(read_only=True, title="Get a file")
     async def get_file(
         self,
         repository: Repository,
-        path: Annotated[str, Field(min_length=1, description="The path, without a slash first.")],
+        path: FilePath,
         ref: Annotated[str, Field(description="A branch, tag or commit.")] = "",
     ) -> File:
         """Get a file of a repository, of 1 MB at most."""
-        names: dict[str, Any] = {f"part{place}": part for place, part in enumerate(path.split("/"))}
+        address, parts = contents_at(path)
         found = await self.client.aget(
-            "/repos/{owner}/{repo}/contents/" + "/".join(f"{{{name}}}" for name in names),
+            address,
             query={"ref": ref} if ref else None,
-            returns=_FileContent | list[Any],  # type: ignore[arg-type]
-            **_place(repository), **names,
+            returns=RepositoryContent | list[Any],  # type: ignore[arg-type]
+            **_place(repository), **parts,
         )  # fmt: skip
-        return _file_of(found)
+        return file_of(found)
+
+    @action(idempotent=True, destructive=True, title="Write a file")
+    async def write_file(
+        self,
+        repository: Repository,
+        path: FilePath,
+        message: Annotated[
+            str, Field(min_length=1, max_length=10_000, description="The commit's message.")
+        ],
+        call: Call,
+        text: Annotated[str | None, Field(description="The content, as text.")] = None,
+        base64: Annotated[str | None, Field(description="The content, if it is no text.")] = None,
+        sha: Annotated[
+            str | None,
+            Field(
+                pattern=r"^[0-9a-f]{40}$",
+                description="The SHA of the content to replace, as get_file returns it; "
+                "without it the file is new.",
+            ),
+        ] = None,
+        branch: Annotated[str, Field(description="The branch; the default if empty.")] = "",
+    ) -> WrittenFile:
+        """
+        Create a file, or replace the content that *sha* names, of 1 MB at most.
+
+        A file that somebody has changed meanwhile stays as it is. With an idempotency key, as a
+        step has one, the commit's message ends with a mark: another attempt looks for it first.
+        """
+        content, trailer = content_of(text, base64), trailer_of(call)
+        written = WrittenFile(path=path, sha=blob_sha(content))
+        if trailer and call.repeated:
+            written.commit = await self._commit_with(trailer, repository, path, branch)
+            if written.commit:
+                return written
+        given = {
+            "message": marked(message, trailer), "content": b64encode(content).decode("ascii"),
+            **({"sha": sha} if sha else {}), **({"branch": branch} if branch else {}),
+        }  # fmt: skip
+        address, parts = contents_at(path)
+        try:
+            done = await self.client.arequest(
+                "PUT", address, json=given, returns=_FileCommit, **_place(repository), **parts,
+            )  # fmt: skip
+        except AutomateError as error:
+            if error.details.get("status") not in (_CONFLICT, _UNPROCESSABLE):
+                raise
+            # Whether another try helps is seen below: it decides, even if that can't be read.
+            error.code, error.retryable = ErrorCodes.FAILED_PRECONDITION, False
+            current = await self._sha_at(repository, path, branch)
+            if current == written.sha:
+                return written
+            explain_refused_write(error, sha, current)
+            raise
+        written.commit = done.commit.sha
+        return written
 
     @action(title="Create a release")
     async def create_release(
@@ -573,6 +831,76 @@ class GitHubConnector(Connector):
         )
         return [FieldOption(each["full_name"], each["full_name"]) async for each in found]
 
+    # -- what is there -----------------------------------------------------------------------
+
+    async def _pull_with(self, mark: str, repository: str, head: str) -> PullRequest | None:
+        # Not by its base: GitHub gives it another one if that is merged.
+        branch = head if ":" in head else f"{repository.partition('/')[0]}:{head}"
+        found = await self.list_pull_requests(repository, state="all", head=branch)
+        return next((each for each in found if mark in (each.body or "")), None)
+
+    async def _asked(self, pull: PullRequest, repository: str) -> tuple[set[str], set[str]]:
+        """Return the people and the teams whom another attempt need not ask, in lower case."""
+        path = "/repos/{owner}/{repo}/pulls/{number}/reviews"
+        reviews = await self._listed(
+            path, repository, {}, _Review, limit=10_000, number=pull.number
+        )
+        people = {each.login for each in pull.requested_reviewers or []}
+        people |= {
+            each.user.login for each in reviews if each.user and each.commit_id == pull.head.sha
+        }
+        teams = {each.slug for each in pull.requested_teams or []}
+        return {each.casefold() for each in people}, {each.casefold() for each in teams}
+
+    async def _commit_of(self, repository: str, source: str) -> str:
+        if _COMMIT.fullmatch(source):
+            return source
+        found = await self.client.aget(
+            # One file of the commit, of which there may be thousands.
+            "/repos/{owner}/{repo}/commits/{ref}", query={"per_page": 1},
+            ref=source, returns=_CommitSha, **_place(repository),
+        )  # fmt: skip
+        return found.sha
+
+    async def _is_before(self, commit: str, later: str, repository: str) -> bool:
+        """Return True if *commit* is in the history of *later*."""
+        found = await self.client.aget(
+            # The second page has no files.
+            "/repos/{owner}/{repo}/compare/{both}", query={"per_page": 1, "page": 2},
+            both=f"{later}...{commit}", returns=_CommitComparison, **_place(repository),
+        )  # fmt: skip
+        return found.status in ("behind", "identical")
+
+    async def _commit_with(
+        self, trailer: str, repository: str, path: str, branch: str
+    ) -> str | None:
+        query = {"path": path, "sha": branch}
+        try:
+            found = await self._listed(
+                "/repos/{owner}/{repo}/commits", repository, query, _ListedCommit, limit=100
+            )
+        except AutomateError as error:
+            if error.details.get("status") != _CONFLICT:
+                raise
+            return None  # the repository is empty
+        return next((each.sha for each in found if trailer in each.commit.message), None)
+
+    async def _sha_at(self, repository: str, path: str, branch: str) -> str | None:
+        """Return the SHA of the file at *path*, or None if there is none."""
+        address, parts = contents_at(path)
+        try:
+            found = await self.client.aget(
+                address,
+                query={"ref": branch} if branch else None,
+                returns=RepositoryContent | list[Any],  # type: ignore[arg-type]
+                **_place(repository), **parts,
+            )  # fmt: skip
+        except AutomateError as error:
+            if error.details.get("status") not in (_NOT_FOUND, _CONFLICT):
+                raise
+            return None
+        return found.sha if isinstance(found, RepositoryContent) and found.type == "file" else None
+
     # -- requests ----------------------------------------------------------------------------
 
     async def _listed(
@@ -583,12 +911,13 @@ class GitHubConnector(Connector):
         returns: type[T],
         *,
         limit: int,
+        items: str = "",
         **parts: Any,
     ) -> list[T]:
         given: dict[str, str | int] = {name: value for name, value in query.items() if value}
         found = self.client.aitems(
             path,
-            pages=NextLink(),
+            pages=NextLink(items=items),
             query={**given, "per_page": min(limit, 100)},
             returns=returns,
             max_items=limit,
@@ -636,25 +965,6 @@ def _passes(refused: AutomateError, found: PullRequest, sha: str | None) -> bool
 def _place(repository: str) -> _Place:
     owner, _, name = repository.partition("/")
     return {"owner": owner, "repo": name}
-
-
-def _file_of(found: _FileContent | list[Any]) -> File:
-    if isinstance(found, list) or found.type != "file":
-        raise AutomateError(ErrorCodes.FAILED_PRECONDITION, "the path is no file's")
-    if found.encoding != "base64" or found.content is None:
-        raise AutomateError(
-            ErrorCodes.FAILED_PRECONDITION, "the file is larger than GitHub shows: 1 MB"
-        )
-    try:
-        content = base64.b64decode(found.content)
-    except binascii.Error:
-        raise AutomateError(ErrorCodes.UNAVAILABLE, "the file's content can't be read") from None
-    try:
-        text: str | None = content.decode("utf-8")
-    except UnicodeDecodeError:
-        text = None
-    raw = base64.b64encode(content).decode("ascii") if text is None else None
-    return File(path=found.path, sha=found.sha, size=found.size, text=text, base64=raw)
 
 
 def _payload_of_form(raw_body: bytes) -> bytes:
