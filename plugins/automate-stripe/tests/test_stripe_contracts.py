@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from automate_kernel.testing import ConnectorContract, HostileAnswersContract
 from automate_stripe import StripeConnector
-from stripe_support import PAYMENT
+from stripe_support import PAYMENT, SUBSCRIPTION
 
 
 class TestStripeConnector(ConnectorContract):
@@ -27,3 +27,8 @@ class TestAgainstHostileAnswers(HostileAnswersContract):
 class TestListAgainstHostileAnswers(TestAgainstHostileAnswers):
     operation, example_input = "list_customers", {}
     answer: ClassVar[Any] = {"data": [{"id": "cus_1"}], "has_more": False}
+
+
+class TestSubscriptionsAgainstHostileAnswers(TestAgainstHostileAnswers):
+    operation, example_input = "list_subscriptions", {}
+    answer: ClassVar[Any] = {"data": [SUBSCRIPTION], "has_more": False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
@@ -17,13 +18,39 @@ from automate_kernel.webhooks import Ignored, StripeSignature
 from automate_kernel.webhooks.signatures import read_field
 from automate_stripe.config import StripeConfig
 from automate_stripe.events import OBJECTS, StripeEvent, ThinEvent
+from automate_stripe.fields import (
+    Active,
+    Amount,
+    CatalogueId,
+    CollectionMethod,
+    Currency,
+    DaysUntilDue,
+    Description,
+    Id,
+    ItemChange,
+    Limit,
+    LineItem,
+    Metadata,
+    Name,
+    OptionalCatalogueId,
+    OptionalCurrency,
+    OptionalId,
+    PaymentBehavior,
+    Proration,
+    Recurrence,
+    Search,
+    SubscribedItem,
+)
 from automate_stripe.form import form_of
 from automate_stripe.key import KeyAuth
 from automate_stripe.objects import (
     CheckoutSession,
     Customer,
     Invoice,
+    InvoiceItem,
     PaymentIntent,
+    Price,
+    Product,
     Refund,
     StripeObject,
     Subscription,
@@ -34,44 +61,7 @@ T = TypeVar("T", bound=StripeObject)
 _ANY, _THIN = "events", "thin_events"
 _BAD_REQUEST, _PAYMENT_REQUIRED, _FORBIDDEN, _NOT_FOUND = 400, 402, 403, 404
 _PAGE = 100
-
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,255}$", description="The id, of its kind.")]
-OptionalId = Annotated[
-    str | None, Field(pattern=r"^[A-Za-z0-9_]{1,255}$", description="The id, of its kind.")
-]
-Amount = Annotated[
-    int,
-    Field(
-        ge=1,
-        le=99_999_999,
-        description="The amount in the currency's smallest unit: 1050 is 10.50 euros, or 1050 yen.",
-    ),
-]
-Currency = Annotated[
-    str,
-    Field(pattern=r"^[a-z]{3}$", description="The currency in three letters.", examples=["eur"]),
-]
-Metadata = Annotated[
-    dict[str, str] | None, Field(max_length=50, description="Your own texts, by name.")
-]
-Description = Annotated[str | None, Field(max_length=1_000, description="Words for people.")]
-Limit = Annotated[int, Field(ge=1, le=10_000, description="The most items to return.")]
-Search = Annotated[
-    str,
-    Field(
-        min_length=1,
-        description="A query in Stripe's language. What is new is found after a minute.",
-        examples=["email:'ada@example.com'"],
-    ),
-]
 _URL = r"^https?://"
-
-
-class LineItem(BaseModel):
-    """Something that is bought."""
-
-    price: str = Field(pattern=r"^price_[A-Za-z0-9_]+$", description="The price's id.")
-    quantity: int = Field(default=1, ge=1, le=999_999, description="How many.")
 
 
 class _AfterLast(Pages):
@@ -92,7 +82,7 @@ class _AfterLast(Pages):
 
 class StripeConnector(Connector):
     """
-    Payments, refunds, customers, invoices, checkout pages and subscriptions of Stripe.
+    Payments, refunds, customers, products, prices, invoices, checkout pages and subscriptions.
 
     Each request that changes something has an ``Idempotency-Key`` of its step: tried again, it is
     done once. Stripe keeps a key for a day at least.
@@ -285,6 +275,85 @@ class StripeConnector(Connector):
         """Get a checkout page, and see whether it was paid."""
         return await self._got("/v1/checkout/sessions/{id}", session, CheckoutSession)
 
+    # -- products and prices -----------------------------------------------------------------
+
+    @action(idempotent=True, title="Create a product")
+    async def create_product(
+        self,
+        name: Name,
+        description: Description = None,
+        active: Annotated[bool, Field(description="True if it is on sale.")] = True,
+        metadata: Metadata = None,
+    ) -> Product:
+        """Create a product. A price says what it costs: see *create_price*."""
+        values = {"name": name, "description": description, "active": active, "metadata": metadata}
+        return await self._sent("POST", "/v1/products", values, Product)
+
+    @action(read_only=True, title="Get a product")
+    async def get_product(self, product: CatalogueId) -> Product:
+        """Get a product."""
+        return await self._got("/v1/products/{id}", product, Product)
+
+    @action(read_only=True, title="List products")
+    async def list_products(self, active: Active = None, limit: Limit = 100) -> list[Product]:
+        """List products, the newest first."""
+        return await self._listed("/v1/products", {"active": active}, Product, limit)
+
+    @action(idempotent=True, title="Create a price")
+    async def create_price(
+        self,
+        product: CatalogueId,
+        unit_amount: Annotated[
+            int,
+            Field(
+                ge=0,
+                le=99_999_999,
+                description="The amount for each, in the currency's smallest unit; 0 if it's free.",
+            ),
+        ],
+        currency: Currency,
+        recurring: Annotated[
+            Recurrence | None, Field(description="How often it is paid; once without it.")
+        ] = None,
+        nickname: Annotated[
+            str | None, Field(max_length=1_000, description="Words that customers don't see.")
+        ] = None,
+        lookup_key: Annotated[
+            str | None, Field(max_length=200, description="A name of your own to find it by.")
+        ] = None,
+        metadata: Metadata = None,
+    ) -> Price:
+        """Create a price of a product. Its amount can't be changed: for another, create another."""
+        values = {
+            "product": product, "unit_amount": unit_amount, "currency": currency,
+            "recurring": recurring and recurring.model_dump(), "nickname": nickname,
+            "lookup_key": lookup_key, "metadata": metadata,
+        }  # fmt: skip
+        return await self._sent("POST", "/v1/prices", values, Price)
+
+    @action(read_only=True, title="Get a price")
+    async def get_price(self, price: CatalogueId) -> Price:
+        """Get a price."""
+        return await self._got("/v1/prices/{id}", price, Price)
+
+    @action(read_only=True, title="List prices")
+    async def list_prices(
+        self,
+        product: OptionalCatalogueId = None,
+        active: Active = None,
+        lookup_key: Annotated[
+            str | None, Field(min_length=1, max_length=200, description="The name of your own.")
+        ] = None,
+        currency: OptionalCurrency = None,
+        limit: Limit = 100,
+    ) -> list[Price]:
+        """List prices, the newest first."""
+        query = {
+            "product": product, "active": active, "lookup_keys[0]": lookup_key,
+            "currency": currency,
+        }  # fmt: skip
+        return await self._listed("/v1/prices", query, Price, limit)
+
     # -- customers and invoices --------------------------------------------------------------
 
     @action(idempotent=True, title="Create a customer")
@@ -346,7 +415,215 @@ class StripeConnector(Connector):
             "/v1/invoices/search", {"query": query}, Invoice, limit, searched=True
         )
 
+    @action(idempotent=True, title="Create an invoice")
+    async def create_invoice(
+        self,
+        customer: Id,
+        collection_method: CollectionMethod = "charge_automatically",
+        days_until_due: DaysUntilDue = None,
+        include_pending_items: Annotated[
+            bool, Field(description="True to bill the customer's open items with it.")
+        ] = False,
+        currency: OptionalCurrency = None,
+        description: Description = None,
+        metadata: Metadata = None,
+    ) -> Invoice:
+        """
+        Create a draft of an invoice, which asks for nothing yet.
+
+        Add its items, then finalize it, and pay or send it.
+        """
+        _check_due(collection_method, days_until_due)
+        values = {
+            # Each is said: their defaults depend on the account's version of the API.
+            "customer": customer, "auto_advance": False, "collection_method": collection_method,
+            "pending_invoice_items_behavior": "include" if include_pending_items else "exclude",
+            "days_until_due": days_until_due, "currency": currency, "description": description,
+            "metadata": metadata,
+        }  # fmt: skip
+        return await self._sent("POST", "/v1/invoices", values, Invoice)
+
+    @action(idempotent=True, destructive=True, title="Add an item to an invoice")
+    async def add_invoice_item(
+        self,
+        invoice: Id,
+        customer: Id,
+        amount: Annotated[
+            int | None,
+            Field(
+                ge=-99_999_999,
+                le=99_999_999,
+                description="The amount in the currency's smallest unit; below zero it is taken "
+                "off the invoice.",
+            ),
+        ] = None,
+        currency: OptionalCurrency = None,
+        price: OptionalCatalogueId = None,
+        quantity: Annotated[
+            int | None, Field(ge=1, le=999_999, description="How many, of a price.")
+        ] = None,
+        description: Description = None,
+        metadata: Metadata = None,
+    ) -> InvoiceItem:
+        """
+        Add an item to the draft of an invoice: an amount with its currency, or a price.
+
+        A price needs version 2025-03-31 of the API, or a later.
+        """
+        if (price is None) == (amount is None) or (amount is None) != (currency is None):
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT, "give amount and currency, or price, and not both"
+            )
+        if quantity is not None and price is None:
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                "quantity is that of a price",
+                hint="give the amount of all as amount",
+            )
+        values = {
+            "invoice": invoice, "customer": customer, "amount": amount, "currency": currency,
+            "pricing": price and {"price": price}, "quantity": quantity,
+            "description": description, "metadata": metadata,
+        }  # fmt: skip
+        return await self._sent("POST", "/v1/invoiceitems", values, InvoiceItem)
+
+    @action(idempotent=True, destructive=True, title="Finalize an invoice")
+    async def finalize_invoice(
+        self,
+        invoice: Id,
+        auto_advance: Annotated[
+            bool, Field(description="True to let Stripe take the amount, or send the invoice.")
+        ] = False,
+    ) -> Invoice:
+        """
+        Finalize a draft: it has a number then, and can't be changed.
+
+        An invoice that is open or paid already is a success.
+        """
+        values = {"auto_advance": auto_advance}
+        return await self._moved(invoice, "finalize", values, ("open", "paid"))
+
+    @action(idempotent=True, destructive=True, title="Send an invoice")
+    async def send_invoice(self, invoice: Id) -> Invoice:
+        """Send an invoice to its customer by mail, to be paid. In test mode nothing is mailed."""
+        return await self._moved(invoice, "send", {}, ())
+
+    @action(idempotent=True, destructive=True, title="Pay an invoice")
+    async def pay_invoice(
+        self,
+        invoice: Id,
+        payment_method: OptionalId = None,
+        paid_out_of_band: Annotated[
+            bool, Field(description="True if it was paid elsewhere, and nothing is to be taken.")
+        ] = False,
+    ) -> Invoice:
+        """
+        Take the amount of an invoice now.
+
+        An invoice that is paid already is a success, and nothing is taken; not so where
+        *paid_out_of_band* says that it was paid elsewhere too.
+        """
+        values = {
+            "payment_method": payment_method, "paid_out_of_band": paid_out_of_band or None,
+        }  # fmt: skip
+        return await self._moved(invoice, "pay", values, () if paid_out_of_band else ("paid",))
+
+    @action(idempotent=True, destructive=True, title="Void an invoice")
+    async def void_invoice(self, invoice: Id) -> Invoice:
+        """
+        Void an invoice that is open: nobody is to pay it.
+
+        An invoice that is void already is a success. To give back what was paid, refund it.
+        """
+        return await self._moved(invoice, "void", {}, ("void",))
+
     # -- subscriptions -----------------------------------------------------------------------
+
+    @action(idempotent=True, destructive=True, title="Create a subscription")
+    async def create_subscription(
+        self,
+        customer: Id,
+        items: Annotated[
+            list[SubscribedItem], Field(min_length=1, max_length=20, description="What is paid.")
+        ],
+        collection_method: CollectionMethod = "charge_automatically",
+        days_until_due: DaysUntilDue = None,
+        default_payment_method: OptionalId = None,
+        payment_behavior: PaymentBehavior = None,
+        trial_period_days: Annotated[
+            int | None, Field(ge=1, le=730, description="The days before the first payment.")
+        ] = None,
+        description: Description = None,
+        metadata: Metadata = None,
+    ) -> Subscription:
+        """Create a subscription; without a trial the first period is taken at once."""
+        _check_due(collection_method, days_until_due)
+        values = {
+            "customer": customer, "items": [each.model_dump() for each in items],
+            "collection_method": collection_method, "days_until_due": days_until_due,
+            "default_payment_method": default_payment_method,
+            "payment_behavior": payment_behavior, "trial_period_days": trial_period_days,
+            "description": description, "metadata": metadata,
+        }  # fmt: skip
+        return await self._sent("POST", "/v1/subscriptions", values, Subscription)
+
+    @action(read_only=True, title="List subscriptions")
+    async def list_subscriptions(
+        self,
+        customer: OptionalId = None,
+        price: OptionalCatalogueId = None,
+        status: Annotated[
+            Literal[
+                "active", "all", "canceled", "ended", "incomplete", "incomplete_expired",
+                "past_due", "paused", "trialing", "unpaid",
+            ]
+            | None,
+            Field(description="The status; all but those that are cancelled without it."),
+        ] = None,
+        limit: Limit = 100,
+    ) -> list[Subscription]:  # fmt: skip
+        """List subscriptions, the newest first."""
+        query = {"customer": customer, "price": price, "status": status}
+        return await self._listed("/v1/subscriptions", query, Subscription, limit)
+
+    @action(idempotent=True, destructive=True, title="Update a subscription")
+    async def update_subscription(
+        self,
+        subscription: Id,
+        items: Annotated[
+            list[ItemChange] | None,
+            Field(min_length=1, max_length=20, description="The items that change."),
+        ] = None,
+        proration_behavior: Proration = None,
+        cancel_at_period_end: Annotated[
+            bool | None,
+            Field(description="True to end it with the paid period, false to let it go on."),
+        ] = None,
+        default_payment_method: OptionalId = None,
+        description: Description = None,
+        metadata: Metadata = None,
+    ) -> Subscription:
+        """
+        Change a subscription: its prices and quantities, its payment method, or its end.
+
+        An item that changes is given with its id, as *items* of the subscription has it.
+        """
+        values = {
+            "items": [_change(each) for each in items] if items else None,
+            "cancel_at_period_end": cancel_at_period_end,
+            "default_payment_method": default_payment_method, "description": description,
+            "metadata": metadata,
+        }  # fmt: skip
+        if all(value is None for value in values.values()):
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                "nothing is to change",
+                hint="give items, cancel_at_period_end or another field",
+            )
+        values["proration_behavior"] = proration_behavior
+        return await self._sent(
+            "POST", "/v1/subscriptions/{id}", values, Subscription, id=subscription
+        )
 
     @action(read_only=True, title="Get a subscription")
     async def get_subscription(self, subscription: Id) -> Subscription:
@@ -385,13 +662,30 @@ class StripeConnector(Connector):
 
     # -- requests ----------------------------------------------------------------------------
 
+    async def _moved(
+        self, invoice: str, step: str, values: dict[str, Any], reached: tuple[str, ...]
+    ) -> Invoice:
+        """Move an invoice on. Refused, it is a success if its status is among those *reached*."""
+        try:
+            return await self._sent(
+                "POST", f"/v1/invoices/{{id}}/{step}", values, Invoice, id=invoice
+            )
+        except AutomateError as error:
+            # Stripe refuses what was done already, once it has forgotten the key.
+            if error.details.get("status") != _BAD_REQUEST or not reached:
+                raise
+            found = await self.get_invoice(invoice)
+            if found.status not in reached:
+                raise
+            return found
+
     async def _got(self, path: str, which: str, returns: type[T]) -> T:
         return await self.client.aget(path, id=which, returns=returns)
 
     async def _listed(
         self,
         path: str,
-        query: dict[str, str | None],
+        query: Mapping[str, str | bool | None],
         returns: type[T],
         limit: int,
         *,
@@ -430,6 +724,20 @@ class StripeConnector(Connector):
                     "idempotency key, as a workflow's step does",
                 )
             raise
+
+
+def _check_due(collection_method: str, days_until_due: int | None) -> None:
+    if (collection_method == "send_invoice") != (days_until_due is not None):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            "days_until_due and collection_method 'send_invoice' belong together",
+            hint="give both, or neither",
+        )
+
+
+def _change(item: ItemChange) -> dict[str, Any]:
+    """Return the fields of a change. *deleted* is not sent where nothing is removed."""
+    return {**item.model_dump(), "deleted": item.deleted or None}
 
 
 @functools.cache

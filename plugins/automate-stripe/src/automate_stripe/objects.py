@@ -108,6 +108,66 @@ class Customer(StripeObject):
     """True for one that is gone."""
 
 
+class Product(StripeObject):
+    """Something that is sold."""
+
+    name: str
+    """The name for customers."""
+    active: bool
+    """True if it is on sale."""
+    description: str | None = None
+    """Words for people."""
+    default_price: str | dict[str, Any] | None = None
+    """The id of the price that it usually has."""
+
+
+class PriceRecurring(BaseModel):
+    """The time after which a price is paid again."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore", use_attribute_docstrings=True)
+
+    interval: str
+    """``day``, ``week``, ``month`` or ``year``."""
+    interval_count: int = 1
+    """The number of these units."""
+
+
+class Price(StripeObject):
+    """An amount that a product costs."""
+
+    product: str | dict[str, Any]
+    """The product's id."""
+    active: bool
+    """True if it can be bought for this price."""
+    currency: str
+    """The currency."""
+    unit_amount: int | None = None
+    """The amount for each, in the currency's smallest unit; None if it has steps or fractions."""
+    recurring: PriceRecurring | None = None
+    """The time after which it is paid again; None if it is paid once."""
+    nickname: str | None = None
+    """Words that customers don't see."""
+    lookup_key: str | None = None
+    """The name of your own to find it by."""
+
+
+class InvoiceItem(StripeObject):
+    """An item of an invoice."""
+
+    amount: int
+    """The amount of all, in the currency's smallest unit."""
+    currency: str
+    """The currency."""
+    customer: str | dict[str, Any] | None = None
+    """The customer's id."""
+    invoice: str | dict[str, Any] | None = None
+    """The invoice's id."""
+    quantity: int | None = None
+    """The quantity."""
+    description: str | None = None
+    """Words for people."""
+
+
 class Invoice(StripeObject):
     """An invoice."""
 
@@ -125,6 +185,8 @@ class Invoice(StripeObject):
     """The amount to pay."""
     amount_paid: int
     """The amount that was paid."""
+    due_date: int | None = None
+    """The time until which it is to be paid, in seconds since 1970."""
     hosted_invoice_url: str | None = None
     """The page for the customer."""
     created: int | None = None
@@ -156,6 +218,30 @@ class CheckoutSession(StripeObject):
     """The subscription's id."""
 
 
+class SubscriptionItem(BaseModel):
+    """A price in a subscription."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    id: str
+    """The id, to change it by: ``si_…``."""
+    price: Price | None = None
+    """The price."""
+    quantity: int | None = None
+    """The quantity."""
+
+
+class SubscriptionItems(BaseModel):
+    """The first items of a subscription."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    data: list[SubscriptionItem]
+    """The items."""
+    has_more: bool = False
+    """True if it has more than these."""
+
+
 class Subscription(StripeObject):
     """A subscription."""
 
@@ -165,6 +251,10 @@ class Subscription(StripeObject):
     """``active``, ``trialing``, ``past_due``, ``canceled`` and others."""
     cancel_at_period_end: bool
     """True if it ends with the period that is paid."""
+    items: SubscriptionItems | None = None
+    """The prices that are paid, and how many of each."""
+    latest_invoice: str | dict[str, Any] | None = None
+    """The newest invoice's id."""
     canceled_at: int | None = None
     """The time at which it was cancelled, in seconds since 1970."""
     trial_end: int | None = None
