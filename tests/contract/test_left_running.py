@@ -25,6 +25,12 @@ WAITS: dict[str, dict[str, Any]] = {
 }
 
 
+def save(runner: Any, flow: Flow, turn: Turn) -> None:
+    """Save a turn as whoever holds the execution does, which still holds it."""
+    saved = runner.save([(flow, turn)], until=lambda: False)
+    assert isinstance(saved[flow.item.id], Turn)
+
+
 class World(ClockedWorld):
     """Processes on one storage, whose clock only the test moves."""
 
@@ -58,20 +64,20 @@ class World(ClockedWorld):
         assert isinstance(flow, Flow)
         turn = runner.turn(flow)
         if needs_saving(turn):
-            assert runner._saved(flow, turn) is not None
+            save(runner, flow, turn)
         call = turn.calls[0]
         runner.begin(flow, call)
-        assert runner._saved(flow, Turn(saves=[call.run])) is not None
+        save(runner, flow, Turn(saves=[call.run]))
         return flow, call
 
     def begin_next(self, flow: Flow, outcome: CallOutcome) -> None:
         """Have the worker take the *outcome* of its call in, and begin the next one."""
         runner = self.kernel._runner
         turn = runner.turn(flow, [outcome])
-        assert runner._saved(flow, turn) is not None
+        save(runner, flow, turn)
         (call,) = turn.calls
         runner.begin(flow, call)
-        assert runner._saved(flow, Turn(saves=[call.run])) is not None
+        save(runner, flow, Turn(saves=[call.run]))
 
     def start_and_die(self) -> str:
         """Start an execution whose worker dies in its first call."""
@@ -140,7 +146,7 @@ def test_a_step_under_finally_that_a_worker_gave_back(world: World) -> None:
     runner = world.kernel._runner
     turn = runner.turn(flow, [CallOutcome(call, begun=False)])
     flow.pause(turn)
-    assert runner._saved(flow, turn) is not None
+    save(runner, flow, turn)
     flow.leave()
     assert world.steps(one)["last", -1] == "PENDING"
     world.later(1)

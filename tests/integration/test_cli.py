@@ -986,7 +986,7 @@ def test_what_is_not_there_exits_with_1(project) -> None:
 def test_help_tells_the_defaults(project) -> None:
     """Those of the settings too, where an option is left out."""
     for command, defaults in (
-        ("worker", ("(1)", "(10)", "(30.0)", "(300.0)", "(127.0.0.1)")),
+        ("worker", ("(1)", "(10)", "(30.0)", "(15.0)", "(127.0.0.1)")),
         ("serve", ("(127.0.0.1)", "(8080)", "(10)", "(text)")),
     ):
         told = project.run(command, "--help").stdout

@@ -209,7 +209,8 @@ class Demonstration:
         executions = sorted(kernel.executions.find(), key=lambda each: each.name)
         items = kernel.outbox.find(limit=100)
         with kernel.storage.begin() as rows:
-            deliveries = sum(row["n"] for row in rows.count(DELIVERY))
+            # GitHub's has two ids: its own, and what it signed.
+            deliveries = len(rows.count(DELIVERY, ("item_id",)))
         checks = self._checks(executions, deliveries)
         self.out.data(
             {
