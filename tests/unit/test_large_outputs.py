@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.large_outputs import MAX_OUTPUT_BYTES, ROW_BYTES
 from automate_kernel.workflows.engine.program import Reads
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from automate_sqlalchemy import SqlAlchemyStorage
 
 PATIENCE = 20.0
 LARGE = "x" * (ROW_BYTES + 10)
@@ -508,6 +510,81 @@ def test_a_fork_has_outputs_of_its_own(kernel: Kernel, store: Store, clock: Fake
     assert kernel.executions.get(first.id) is None and len(store.kept) == 1
     kernel.run_until_idle()
     assert stored(kernel, copy).output == len(LARGE)
+
+
+class Busy(Store):
+    """A store that calls a function of the test before it puts an output."""
+
+    before_put: Callable[[], object] = staticmethod(bool)
+
+    def put(self, key: str, data: bytes) -> None:
+        self.before_put()
+        super().put(key, data)
+
+
+@pytest.mark.parametrize("at", ["memory", "sqlite"])
+def test_a_fork_copies_outputs_outside_of_a_transaction(
+    clock: FakeClock, tmp_path: Path, at: str
+) -> None:
+    """It held everybody up, and a database that ends idle transactions let it fail."""
+    storage: Any = MemoryStorage(clock)
+    if at == "sqlite":
+        storage = SqlAlchemyStorage(f"sqlite:///{tmp_path / 'app.db'}", clock=clock)
+        storage.create_tables()
+    store = Busy()
+    with made(storage, store) as kernel:
+        add(kernel, MAKE, MEASURE, output="{{ steps.measure.output }}")
+        first, enqueued = kernel.run("flow"), list[str]()
+
+        def write() -> None:
+            work = partial(kernel.outbox.enqueue, "note.other", {})
+            thread = threading.Thread(target=lambda: enqueued.append(work()), daemon=True)
+            thread.start()
+            thread.join(PATIENCE)
+
+        store.before_put = write
+        copy = kernel.executions.fork(first.id, "measure")
+        assert len(enqueued) == 1
+        assert kernel.executions.output(copy, "make")["text"] == LARGE
+
+
+def test_a_fork_copies_what_came_while_it_copied(clock: FakeClock) -> None:
+    store = Busy()
+    with made(MemoryStorage(clock), store) as kernel:
+        add(kernel, MAKE, MEASURE)
+        first = kernel.run("flow")
+
+        def once_more() -> None:
+            store.before_put = bool
+            kernel.executions.resume(first.id, step_id="make")
+            kernel.run_until_idle()
+            clock.advance(DAY)
+            store.age = DAY
+            assert kernel.executions.purge_outputs() == 1
+
+        store.before_put = once_more
+        copy = kernel.executions.fork(first.id, "measure")
+        run = stored(kernel, copy).step("make")
+        assert run is not None and run.output_ref is not None
+        assert run.output_ref.startswith(copy)
+        assert kernel.executions.output(copy, "make")["text"] == LARGE
+
+
+def test_a_fork_that_can_not_copy_leaves_nothing(clock: FakeClock) -> None:
+    store = Busy()
+    with made(MemoryStorage(clock), store) as kernel:
+        add(kernel, MAKE, {**MAKE, "id": "another"}, MEASURE)
+        first = kernel.run("flow")
+        before = set(store.kept)
+
+        def fail_at_the_second() -> None:
+            store.failures = int(len(store.kept) > len(before))
+
+        store.before_put = fail_at_the_second
+        with pytest.raises(AutomateError):
+            kernel.executions.fork(first.id, "measure")
+        assert set(store.kept) == before
+        assert [each.id for each in kernel.executions.find()] == [first.id]
 
 
 def test_compensation_reads_the_output_that_it_undoes(kernel: Kernel, clock: FakeClock) -> None:

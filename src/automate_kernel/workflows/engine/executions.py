@@ -160,6 +160,14 @@ def _newest(rows: Rows, where: list[Where], limit: int) -> list[Execution]:
     return [Execution.from_row(row, runs.get(row["id"], ())) for row in found]
 
 
+class _UncopiedError(Exception):
+    """Outputs with these *keys* are to be copied: not in a transaction, which would stand still."""
+
+    def __init__(self, execution_id: str, keys: Sequence[str]) -> None:
+        super().__init__()
+        self.execution_id, self.keys = execution_id, keys
+
+
 class ExecutionStore:
     """
     The executions of an application: people find, steer and purge them.
@@ -732,14 +740,24 @@ class ExecutionStore:
         stays as it is. Raises ``NOT_FOUND`` if there is no such execution, and `WorkflowError` if
         there is no such step.
         """
-        return write_bounded(
-            self.storage, None,
-            lambda rows: self._fork(rows, execution_id, step_id, payload, definition, tenant_id),
-        )  # fmt: skip
+        event_id, copied = new_id(), dict[str, str]()
+        while True:
+            try:
+                return write_bounded(
+                    self.storage, None,
+                    lambda rows: self._fork(
+                        rows, event_id, copied, execution_id, step_id, payload, definition,
+                        tenant_id,
+                    ),
+                )  # fmt: skip
+            except _UncopiedError as error:
+                self.outputs.copy(error.keys, error.execution_id, copied)
 
     def _fork(
         self,
         rows: Rows,
+        event_id: str,
+        copied: Mapping[str, str],
         execution_id: str,
         step_id: str,
         payload: Any,
@@ -761,7 +779,7 @@ class ExecutionStore:
         labels = {**first.event.labels, "forked_from": execution_id}
         event = replace(
             first.event,
-            id=new_id(),
+            id=event_id,
             payload=first.event.payload if payload is SAME else payload,
             # Nobody waits for the copy.
             headers=first.event.headers if first.parent_id is None else {},
@@ -778,9 +796,13 @@ class ExecutionStore:
         if concurrency is not None:
             new.row["concurrency_key"] = concurrency[0]
             item = wake_up(new.id, item.id, event.tenant_id, concurrency=concurrency)
-        self.starts.insert(rows, [new])
         copies = copied_steps(rows, execution_id, new.id, gone)
-        self.outputs.copy(copies)
+        large = [each for each in copies if each["output_ref"] is not None]
+        if uncopied := {each["output_ref"] for each in large} - copied.keys():
+            raise _UncopiedError(new.id, sorted(uncopied))
+        for each in large:
+            each["output_ref"] = copied[each["output_ref"]]
+        self.starts.insert(rows, [new])
         if copies:
             rows.insert(STEP, copies)
         self.outbox.enqueue_many([item], transaction=rows.native)

@@ -28,7 +28,7 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.codec import NULL, JsonText
 from automate_kernel.storage.output_store import OutputStore
 from automate_kernel.storage.query import Where
-from automate_kernel.storage.rows import Row, Rows, Storage
+from automate_kernel.storage.rows import Rows, Storage
 from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES
 from automate_kernel.worker.handler import should_stop
@@ -136,12 +136,19 @@ class LargeOutputs:
             if one.output_ref is not None and one.output is None:
                 one.output = self.read(one.output_ref)
 
-    def copy(self, steps: Iterable[Row]) -> None:
-        """Give rows of steps that are copies of others keys of their own: both may be purged."""
-        for row in steps:
-            if row["output_ref"] is not None:
-                text = JsonText(self.fetch(row["output_ref"]).decode())
-                row["output_ref"] = self.put(row["execution_id"], text, patience=0.0)
+    def copy(self, keys: Iterable[str], execution_id: str, copied: dict[str, str]) -> None:
+        """
+        Copy outputs for another execution, since both may be purged; note in *copied* their keys.
+
+        If that fails, all that is *copied* is deleted.
+        """
+        try:
+            for key in keys:
+                text = JsonText(self.fetch(key).decode())
+                copied[key] = self.put(execution_id, text, patience=0.0)
+        except BaseException:
+            self.delete(copied.values())
+            raise
 
     # -- memory ------------------------------------------------------------------------------
 
