@@ -9,8 +9,10 @@ import sqlalchemy as sa
 from automate_kernel.outbox import (
     ItemStatus,
     NewItem,
+    OptimisticClaimOutboxStore,
     OutboxItem,
     Outcome,
+    RowsOutboxStore,
     SkipLockedClaimOutboxStore,
 )
 from automate_kernel.storage.query import Where
@@ -67,6 +69,23 @@ def test_a_claim_passes_over_items_that_become_due(
         rows.select(OUTBOX, [Where("id", "eq", ids[0])], lock=True)
         assert [item.id for item in store.claim_batch("worker")] == ids[1:]
     assert [item.id for item in store.claim_batch("worker")] == ids[:1]
+
+
+@pytest.mark.parametrize("kind", [SkipLockedClaimOutboxStore, OptimisticClaimOutboxStore])
+def test_leases_are_renewed_beside_a_locked_row(
+    kind: type[RowsOutboxStore], store: SkipLockedClaimOutboxStore, clock: FakeClock
+) -> None:
+    """Who holds one item for long takes no other from its worker, however items are claimed."""
+    its = kind(store.storage, lease_seconds=LEASE)
+    ids = its.enqueue_many(NewItem("k") for _ in "123")
+    assert len(its.claim_batch("worker")) == 3
+    clock.advance(LEASE - 1)
+    with store.storage.begin() as rows:
+        rows.select(OUTBOX, [Where("id", "eq", ids[0])], lock=True)
+        assert its.extend(ids, "worker") == set()
+    clock.advance(2)
+    assert [item.id for item in its.reap().retried] == ids[:1]
+    assert its.extend(ids, "worker") == set(ids[:1])
 
 
 def test_the_reaper_leaves_alone_what_is_being_finished(

@@ -425,7 +425,7 @@ class RowsOutboxStore(OutboxStore):
             # run out. Nobody reaps what is locked.
             renewed = rows.take(
                 OUTBOX, where, order_by=("id",), limit=len(ids), changes=self._renewal,
-                skip_locked=self.skip_locked, columns=("id",),
+                columns=("id",),
             )  # fmt: skip
             missing = set(ids).difference(row["id"] for row in renewed)
             if not missing:
@@ -435,7 +435,8 @@ class RowsOutboxStore(OutboxStore):
             )
             return missing.difference(row["id"] for row in still)
 
-        return lost | write(self.storage, None, work) if ids else lost
+        # Often, and one statement nearly always: no transaction around it.
+        return lost | write(self.storage, None, work, atomic=False) if ids else lost
 
     @property
     def _renewal(self) -> dict[str, Any]:
