@@ -232,13 +232,12 @@ class Poller:
         self._busy = self._threads = 0
         # What is claimed here: by token the poll's id, and the time until which it is renewed.
         self._held: dict[str, tuple[str, float]] = {}
-        self._renewed_at = 0.0
+        self._renewing = False
         # Two times by the database's clock, a moment apart at least.
         self._looks: list[datetime] = []
 
     def tick(self) -> int:
         """Claim the polls that are due, and let threads of this worker call them."""
-        self._keep_claims()
         with self._lock:
             free = _THREADS - self._busy
         claimed = self._claim(free, seconds=_CLAIM_SECONDS) if free > 0 else []
@@ -254,6 +253,7 @@ class Poller:
                 # once the claim has run out. It may fail to start: then the next tick tries again.
                 threading.Thread(target=self._work, name="automate-poll", daemon=True).start()
                 self._threads += 1
+        self._keep_claims()
         return len(claimed)
 
     def run_due(self) -> int:
@@ -288,16 +288,32 @@ class Poller:
     # -- claiming ----------------------------------------------------------------------------
 
     def _keep_claims(self) -> None:
-        """Renew the claims of this worker's calls, once some time of them has passed."""
+        """Let a thread renew the claims of this worker's calls, as long as there are any."""
+        # Not whoever looks at what is due: a worker that stops looks no more, and its calls go on.
+        with self._lock:
+            if self._to_renew() and not self._renewing:
+                threading.Thread(target=self._renew, name="automate-claims", daemon=True).start()
+                self._renewing = True
+
+    def _to_renew(self) -> dict[str, str]:
         now = time.monotonic()
-        held = [(token, key) for token, (key, end) in list(self._held.items()) if now < end]
-        if not held or now - self._renewed_at < _RENEW_SECONDS:
-            return
-        with self._storage.begin() as rows:
-            for token, key in sorted(held):
-                its = [Where("id", "eq", key), Where("claim_token", "eq", token)]
-                rows.update(POLL, its, {"claimed_until": Now(_CLAIM_SECONDS)})
-        self._renewed_at = now
+        return {token: key for token, (key, end) in list(self._held.items()) if now < end}
+
+    def _renew(self) -> None:
+        while True:
+            time.sleep(_RENEW_SECONDS)
+            with self._lock:
+                held = self._to_renew()
+                self._renewing = bool(held)
+            if not held:
+                return
+            try:
+                with self._storage.begin() as rows:
+                    for token, key in sorted(held.items()):
+                        its = [Where("id", "eq", key), Where("claim_token", "eq", token)]
+                        rows.update(POLL, its, {"claimed_until": Now(_CLAIM_SECONDS)})
+            except Exception as error:
+                logger.warning("the claims of polls could not be renewed: %s", error)
 
     def _over_by(self, now: datetime) -> datetime | None:
         """Return the time by which a claim was over that may be taken over *now*, if there is."""
