@@ -23,7 +23,7 @@ from automate_kernel.storage.errors import (
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport, inspect_schema, migrate_schema
 from automate_kernel.storage.notify import Notifier
-from automate_kernel.storage.rows import copy_through
+from automate_kernel.storage.rows import begin_through, copy_through
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -69,6 +69,13 @@ class DjangoRows(Rows):
             raise self._failed(error) from error
         except (UnicodeError, OverflowError) as error:
             raise unsendable(error, f"database {self.native.alias!r}") or error from None
+
+    def begins_with(self, sql: str) -> bool:
+        """Send it with the BEGIN, unless somebody watches the statements; psycopg 3 alone does."""
+        connection = self.native
+        if connection.vendor != "postgresql" or connection.queries_logged:
+            return False
+        return not connection.execute_wrappers and begin_through(connection.connection, sql)
 
     def _failed(self, error: Error) -> StorageError:
         connection, failure = self.native, translated(error, self.native.alias)
@@ -144,7 +151,9 @@ class DjangoStorage:
         return self.connection.vendor != "sqlite"
 
     @contextmanager
-    def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[DjangoRows]:
+    def begin(
+        self, transaction: Any = None, *, atomic: bool = True, bounded: bool = True
+    ) -> Iterator[DjangoRows]:
         """
         Give rows in the open ``atomic()`` block, or in a transaction of their own.
 
@@ -166,7 +175,7 @@ class DjangoStorage:
                     mend(connection)
                     yield self._rows(connection)
                 else:
-                    with self._own(connection) as rows:
+                    with self._own(connection, bounded) as rows:
                         yield rows
         else:
             text = f"no transaction is open on the database {connection.alias!r}"
@@ -191,14 +200,13 @@ class DjangoStorage:
                 connection.close()
 
     @contextmanager
-    def _own(self, connection: BaseDatabaseWrapper) -> Iterator[DjangoRows]:
+    def _own(self, connection: BaseDatabaseWrapper, bounded: bool) -> Iterator[DjangoRows]:
         mend(connection)
         of_host: Error | None = None
         try:
             with transaction.atomic(using=connection.alias):
                 rows = self._rows(connection)
-                if rows.dialect.first:
-                    rows.run(rows.dialect.first, (), fetch=False)
+                rows.begun(bounded=bounded)
                 try:
                     yield rows
                 except Error as error:
@@ -257,7 +265,7 @@ class DjangoStorage:
         Tables and columns are for ``manage.py migrate``: raises `AutomateError` if some are
         missing.
         """
-        with self._own(self.connection) as rows:
+        with self._own(self.connection, bounded=True) as rows:
             return migrate_schema(rows, self.describe())
 
     def describe(self) -> str:

@@ -444,8 +444,7 @@ class Kernel:
         """
         if not self.operations.is_transactional(call.operation):
             return self.operations.invoke(call.operation, data, call=call, timeout=timeout)
-        with self.storage.begin() as rows:
-            rows.stand_still()
+        with self.storage.begin(bounded=False) as rows:
             within = replace(call, transaction=rows.native)
             return self.operations.invoke(call.operation, data, call=within)
 

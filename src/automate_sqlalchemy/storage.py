@@ -43,7 +43,7 @@ from automate_kernel.storage.errors import (
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport
 from automate_kernel.storage.notify import Notifier
-from automate_kernel.storage.rows import copy_through
+from automate_kernel.storage.rows import begin_through, copy_through
 from automate_sqlalchemy.engines import (
     end_failed_commits,
     fork_gate,
@@ -129,6 +129,12 @@ class SqlAlchemyRows(Rows):
                 raise
             raise _is_over() from error
         return found
+
+    def begins_with(self, sql: str) -> bool:
+        """Send it with the BEGIN, unless somebody watches the statements; psycopg alone does."""
+        if self.dialect.name != "postgresql" or _is_watched(self.native):
+            return False
+        return begin_through(self.native.connection.driver_connection, sql)
 
     def _note(self, error: BaseException | None, failure: StorageError) -> None:
         if not self._commits and loses_transaction(error, self.dialect.name):
@@ -299,17 +305,17 @@ class SqlAlchemyStorage:
         return f"SqlAlchemyStorage({self.describe()})"
 
     def begin(
-        self, transaction: Any = None, *, atomic: bool = True
+        self, transaction: Any = None, *, atomic: bool = True, bounded: bool = True
     ) -> AbstractContextManager[SqlAlchemyRows]:
         """Give rows in *transaction*, or in their own; see `automate_kernel.storage.Storage`."""
         if not atomic and transaction is None and self._commits_each:
             return _CommittedRows(self.engine, self._clock, self._notifier)
         if transaction is not None:
             return nullcontext(self._rows(transaction))
-        return self._begin(atomic=atomic)
+        return self._begin(atomic, bounded)
 
     @contextmanager
-    def _begin(self, *, atomic: bool) -> Iterator[SqlAlchemyRows]:
+    def _begin(self, atomic: bool, bounded: bool) -> Iterator[SqlAlchemyRows]:
         # Only our own statements are translated: what a handler does to the connection, and the
         # errors that it expects from it, stay SQLAlchemy's.
         with self._gate, self._translated_connection() as connection:
@@ -319,8 +325,7 @@ class SqlAlchemyStorage:
                 return
             rows = self._rows(connection)
             with connection.begin() as own:
-                if rows.dialect.first:
-                    rows.run(rows.dialect.first, (), fetch=False)
+                rows.begun(bounded=bounded)
                 yield rows
                 with self._translating():
                     own.commit()

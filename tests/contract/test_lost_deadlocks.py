@@ -31,9 +31,9 @@ class Unlucky:
         return getattr(self._storage, name)
 
     @contextmanager
-    def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[Any]:
+    def begin(self, transaction: Any = None, *, atomic: bool = True, **more: Any) -> Iterator[Any]:
         own = atomic and not self._storage.joins(transaction)
-        with self._storage.begin(transaction, atomic=atomic) as rows:
+        with self._storage.begin(transaction, atomic=atomic, **more) as rows:
             yield rows
             if own and self.undoes:
                 self._spared = not self._spared

@@ -33,7 +33,7 @@ def test_what_a_frozen_worker_has_locked_is_free_soon(
 ) -> None:
     """The server ends its transaction; once it wakes, it has written nothing, and tries again."""
     known = DIALECTS["postgresql"]
-    quick = replace(known, first=known.first.replace("15s", "300ms"))
+    quick = replace(known, bounds_idle=known.bounds_idle.replace("15s", "300ms"))
     monkeypatch.setitem(DIALECTS, "postgresql", quick)
     storage = SqlAlchemyStorage(postgresql_engine)
     item_id = RowsOutboxStore(storage).enqueue("k")

@@ -40,8 +40,8 @@ class Failing:
         return getattr(self._storage, name)
 
     @contextlib.contextmanager
-    def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[Any]:
-        with self._storage.begin(transaction, atomic=atomic) as rows:
+    def begin(self, transaction: Any = None, *, atomic: bool = True, **more: Any) -> Iterator[Any]:
+        with self._storage.begin(transaction, atomic=atomic, **more) as rows:
             yield rows
             failure = self.here.__dict__.pop("failure", "")
             if failure == "before":

@@ -31,12 +31,12 @@ class Mortal:
         return getattr(self._storage, name)
 
     @contextmanager
-    def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[Any]:
+    def begin(self, transaction: Any = None, *, atomic: bool = True, **more: Any) -> Iterator[Any]:
         depth = getattr(self._inside, "depth", 0)
         self._pass(acts=depth == 0)
         self._inside.depth = depth + 1
         try:
-            with self._storage.begin(transaction, atomic=atomic) as rows:
+            with self._storage.begin(transaction, atomic=atomic, **more) as rows:
                 own = transaction is None
                 if own:
                     run = rows.run

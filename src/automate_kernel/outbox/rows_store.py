@@ -707,8 +707,7 @@ class RowsOutboxStore(OutboxStore):
     @contextmanager
     def transaction(self) -> Iterator[Any]:
         """Open a transaction of the host's database, as the host's framework knows it."""
-        with self.storage.begin() as rows:
-            rows.stand_still()
+        with self.storage.begin(bounded=False) as rows:
             yield rows.native
 
     def next_due_seconds(self) -> float | None:

@@ -37,8 +37,12 @@ class Dialect:
     casts: Mapping[str, str] = field(default_factory=dict)
     first: str = ""
     """The statement that a transaction of our own begins with."""
-    stands_still: str = ""
-    """The statement after which such a transaction may stand still, as `first` bounds that."""
+    bounds_idle: str = ""
+    """
+    The statement after which such a transaction ends, once it stands still for a while.
+
+    Empty where that can't be said for one transaction alone.
+    """
     waits_briefly: str = ""
     """
     The statement after which the rest of a transaction waits for no lock for more than a moment.
@@ -60,12 +64,6 @@ class Dialect:
     """
 
 
-# Unless the connection has a bound of its own.
-_IDLE = (
-    "SELECT set_config('idle_in_transaction_session_timeout', '{0}', true)"
-    " WHERE current_setting('idle_in_transaction_session_timeout') = '{1}'"
-)
-
 DIALECTS: dict[str, Dialect] = {
     "postgresql": Dialect(
         "postgresql",
@@ -76,9 +74,10 @@ DIALECTS: dict[str, Dialect] = {
         now="statement_timestamp()",
         now_plus="statement_timestamp() + {} * interval '1 second'",
         casts={"id": "uuid", "json": "jsonb", "time": "timestamptz", "int": "integer"},
-        # A worker that froze in a transaction would keep what it has locked from all others.
-        first=_IDLE.format("15s", "0"),
-        stands_still=_IDLE.format("0", "15s"),
+        # A worker that froze in a transaction would keep what it has locked from all others. A
+        # bound that the connection has already stays.
+        bounds_idle="SELECT set_config('idle_in_transaction_session_timeout', '15s', true)"
+        " WHERE current_setting('idle_in_transaction_session_timeout') = '0'",
         waits_briefly="SET LOCAL lock_timeout = '500ms'",
         bounds_waits="SELECT set_config('lock_timeout', '30s', true)"
         " WHERE current_setting('lock_timeout') = '0'",

@@ -82,7 +82,9 @@ class MemoryStorage:
         self._skipped += timedelta(seconds=seconds)
 
     @contextmanager
-    def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[_MemoryRows]:
+    def begin(
+        self, transaction: Any = None, *, atomic: bool = True, bounded: bool = True
+    ) -> Iterator[_MemoryRows]:
         """Open rows in the transaction given, or in one of their own."""
         if isinstance(transaction, _MemoryRows):
             yield transaction

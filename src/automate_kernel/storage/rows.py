@@ -12,7 +12,7 @@ missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import datetime
 from operator import itemgetter
@@ -171,6 +171,17 @@ class Rows:
         # The time at once: while COPY runs the connection answers nothing.
         return self.copy(sql, copied_lines(columns, rows, self.now() if asks else None))
 
+    def begun(self, *, bounded: bool) -> None:
+        """Run what a transaction of our own begins with; see `Storage.begin`."""
+        bound = self.dialect.bounds_idle if bounded else ""
+        for sql in (self.dialect.first, bound):
+            if sql and not self.begins_with(sql):
+                self.run(sql, (), fetch=False)
+
+    def begins_with(self, sql: str) -> bool:
+        """Begin the transaction with *sql* at once, or return False where that saves nothing."""
+        return False
+
     def notify(self) -> None:
         """
         Have the workers woken that wait for items, once the transaction is committed.
@@ -269,11 +280,6 @@ class Rows:
         """
         if self.dialect.bounds_waits:
             self.run(self.dialect.bounds_waits, (), fetch=True)
-
-    def stand_still(self) -> None:
-        """Let application code in this transaction take its time, as our own never does."""
-        if self.dialect.stands_still:
-            self.run(self.dialect.stands_still, (), fetch=True)
 
     def now(self) -> datetime:
         """Return the time of the database's clock."""
@@ -435,6 +441,25 @@ class Rows:
         return keys
 
 
+def begin_through(connection: Any, sql: str) -> bool:
+    """
+    Begin a transaction with *sql* in one round trip, on a connection of psycopg 3.
+
+    Returns False where that can't be: the driver's own way then begins it, or says what is wrong.
+    """
+    server: Any = getattr(connection, "pgconn", None)
+    options = ("isolation_level", "read_only", "deferrable")
+    # A BEGIN with options is the driver's to write.
+    plain = all(getattr(connection, name, "") is None for name in options)
+    if server is None or not plain or connection.autocommit:
+        return False
+    with suppress(Exception):
+        if server.transaction_status == 0:  # idle
+            server.exec_(f"BEGIN; {sql}".encode())
+            return bool(server.transaction_status == 2)  # in a transaction
+    return False
+
+
 def copy_through(connection: Any, sql: str, lines: Iterable[str]) -> int | None:
     """Run COPY on a connection of psycopg 3 and return the count; None with another driver."""
     cursor: Any = connection.cursor() if hasattr(connection, "__enter__") else None
@@ -478,7 +503,7 @@ class Storage(Protocol):
         """True if ``skip_locked`` has an effect; False where one writer holds the whole file."""
 
     def begin(
-        self, transaction: Any = None, *, atomic: bool = True
+        self, transaction: Any = None, *, atomic: bool = True, bounded: bool = True
     ) -> AbstractContextManager[Rows]:
         """
         Open `Rows` in the application's *transaction*, or else in one of our own.
@@ -487,7 +512,8 @@ class Storage(Protocol):
         in Django nothing, since the open ``atomic()`` block is meant. The application's is never
         committed or rolled back here; our own commits unless the block raises. Without *atomic*
         each statement of the block may commit by itself, which saves the round trips of BEGIN and
-        COMMIT.
+        COMMIT. A transaction of our own ends if it stands still for 15 seconds, where the database
+        can do that: one that runs application code is not to be *bounded*.
         """
 
     def joins(self, transaction: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from waiting import until
 from django.db import OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
+from django.test.utils import CaptureQueriesContext
 from shopsite.routing import TestedDatabase
 
 
@@ -201,3 +203,26 @@ class TestCommitFaultsOnMariadb(DjangoCommitFaults):
 
     @pytest.mark.skip("MariaDB commits each statement of a migration by itself")
     def test_a_migration(self) -> None: ...
+
+
+def test_a_transaction_is_bounded_at_no_cost(postgresql: str, tmp_path: Path) -> None:
+    """The bound goes with the BEGIN, and where somebody counts statements it is one."""
+    storage = DjangoStorage(postgresql)
+    query = "SHOW idle_in_transaction_session_timeout"
+
+    def transact(**options: bool) -> tuple[str, int]:
+        storage.connection.ensure_connection()
+        server = storage.connection.connection.pgconn
+        with (tmp_path / "trace").open("w+") as trace:
+            server.trace(trace.fileno())
+            with storage.begin(**options) as rows:
+                found = rows.run(query, (), fetch=True)
+            server.untrace()
+            trace.seek(0)
+            return found[0][0], sum("ReadyForQuery" in line for line in trace)
+
+    assert transact() == ("15s", 3)  # BEGIN, SHOW, COMMIT
+    assert transact(bounded=False) == ("0", 3)
+    with CaptureQueriesContext(storage.connection) as seen, storage.begin() as rows:
+        assert rows.run(query, (), fetch=True) == [("15s",)]
+    assert len([each for each in seen if "idle_in" in each["sql"]]) == 2

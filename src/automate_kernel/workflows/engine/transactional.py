@@ -72,8 +72,7 @@ class TransactionalCall:
             return self._made
         self._made = None
         try:
-            with self._store.storage.begin() as rows:
-                rows.stand_still()
+            with self._store.storage.begin(bounded=False) as rows:
                 outcome = self._made = self._labelled(self._called(rows))
                 self._save(rows, outcome)
         except LeaseLostError:
