@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from clocked_world import ClockedWorld
+from lock_waits import until_held_up
 
 from automate_kernel import Kernel, WorkflowContext
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import OutboxItem
+from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Storage
+from automate_kernel.storage.query import Where
 from automate_kernel.storage.tables import SIGNAL, WAIT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.children import CANCEL
+from automate_kernel.workflows.engine.waits import SENT
 from automate_kernel.workflows.engine.waits import SIGNAL as SIGNAL_KIND
-from automate_kernel.workflows.execution import ExecutionStatus
+from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
 
 LEASE = 30.0
 HOUR, DAY = 3600.0, 86_400.0
@@ -172,6 +178,93 @@ def test_what_is_kept_of_signals_goes_with_the_execution_and_the_chain(world: Wo
     world.kernel.executions.cancel(chain)
     world.purge_all()
     assert world.rows(SIGNAL) == []
+
+
+def send_late(world: World, execution: Execution) -> None:
+    """Send as whoever looked for the execution a while ago, and commits only now."""
+    event = Event(id=new_id(), name="go", payload=1, source=SENT)
+    with world.kernel.storage.begin() as rows:
+        world.kernel.executions.signals.send(rows, execution, event, idempotency_key="once")
+
+
+def executions(world: World) -> list[Execution]:
+    return world.kernel.executions.find(limit=10)
+
+
+@pytest.mark.parametrize("links", [0, 2])
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_signal_that_is_committed_after_the_purge_goes_too(
+    world: World, links: int, kept: bool
+) -> None:
+    """It was for an execution that nobody has any more; no purge looked for it."""
+    first = world.start("chain")
+    for number in range(links):
+        world.later(1)
+        world.signal(first, "go", number)
+    last = world.live("chain")
+    (execution,) = [each for each in executions(world) if each.id == last]
+    world.kernel.executions.cancel(last)
+    world.later(1)
+    if kept:  # those of the chain that were continued, which take no signals
+        failed = [ExecutionStatus.CANCELLED]
+        assert world.kernel.executions.purge(older_than_seconds=0, statuses=failed) == 1
+    else:
+        world.purge_all()
+    assert len(executions(world)) == links * kept
+    send_late(world, execution)
+    world.kernel.run_until_idle()
+    assert world.rows(SIGNAL) == []
+
+
+def test_a_late_signal_to_what_goes_on_or_is_kept_stays(world: World) -> None:
+    """To the chain whose first is purged, and to an execution that may be resumed."""
+    world.broken = True
+    failed, first = world.start("pair"), world.start("chain")
+    world.signal(failed, "go", 1)
+    world.broken = False
+    (before,) = [each for each in executions(world) if each.id == failed]
+    send_late(world, before)
+    world.signal(first, "go", 2)
+    world.later(1)
+    done = [ExecutionStatus.COMPLETED]
+    assert world.kernel.executions.purge(older_than_seconds=0, statuses=done) == 1
+    (chain,) = [each for each in executions(world) if each.id != failed]
+    send_late(world, chain)
+    world.kernel.run_until_idle()
+    assert world.taken == [2, 1]
+    world.kernel.executions.resume(failed)
+    world.kernel.run_until_idle()
+    assert len(world.taken) == 4
+
+
+def test_a_signal_that_comes_during_the_purge_goes_too(world: World) -> None:
+    """Whoever brings it waits for the purge, which has not seen it."""
+    storage = world.kernel.storage
+    sent = world.start("pair")
+    world.kernel.executions.cancel(sent)
+    (execution,) = executions(world)
+    with storage.begin(atomic=False) as rows:
+        if not rows.dialect.skip_locked:
+            pytest.skip("transactions that write come one after the other")
+    thread = threading.Thread(target=world.kernel.run_until_idle, daemon=True)
+    purge = world.kernel.executions._retention._purge_page
+    with storage.begin() as rows:
+        (gone,), _, _ = purge(rows, [Where("id", "eq", sent)], 10)
+        assert gone["id"] == sent
+        join(send_late, world, execution)
+        thread.start()
+        until_held_up(thread, rows)
+    thread.join(60)
+    world.kernel.run_until_idle()
+    assert world.rows(SIGNAL) == []
+
+
+def join(work: Callable[..., object], *given: Any) -> None:
+    """Do it on another thread, with a connection of its own."""
+    thread = threading.Thread(target=work, args=given, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 def test_a_signal_to_a_failed_execution_is_there_once_it_is_resumed(world: World) -> None:

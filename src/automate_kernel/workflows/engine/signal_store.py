@@ -173,10 +173,27 @@ class SignalStore:
         locked: LockedError | None = None
         for waiting in self._waiting_for(keys):
             locked = self._wake_all(waiting) or locked
+        self._forget_late(items)
         if locked is not None:
             raise locked
         outcomes = [Outcome(item.id, token=item.lease_token) for item in items]
         return self._outbox.acknowledge(items[0].lease_owner or "", outcomes)
+
+    def _forget_late(self, items: Sequence[OutboxItem]) -> None:
+        """Delete what was sent to executions that were purged before its sender committed."""
+        sent = {str(each.payload.get("execution_id", "")) for each in items} - {""}
+        if not sent:
+            return
+        with self._storage.begin(atomic=False) as rows:
+            ended = sent - _lasting(rows, sent, [Where("status", "in", LIVE)])
+        if ended:
+            with self._storage.begin() as rows:
+                rows.wait_briefly()
+                for column in ("chain_id", "id"):
+                    # Whoever purges one this moment is waited for.
+                    its = [Where(column, "in", sorted(ended))]
+                    rows.select(EXECUTION, its, order_by=("id",), lock=True, columns=("id",))
+                self.forget(rows, ended - _lasting(rows, ended))
 
     def _waiting_for(self, keys: Sequence[str]) -> Iterator[list[str]]:
         """Yield the items of the executions that wait for these keys, in small lists."""
@@ -493,6 +510,15 @@ def _signals(
     for row in rows.select(SIGNAL, where, columns=("id", "key", "received_at")):
         found.setdefault(row["key"], []).append(row)
     return found
+
+
+def _lasting(rows: Rows, first_ids: Iterable[str], its: Sequence[Where] = ()) -> set[str]:
+    """Return those of *first_ids* that are there, or the last of their chains is, and are *its*."""
+    lasting = set()
+    for column in ("id", "chain_id"):
+        last = [Where(column, "in", sorted(first_ids)), Where("successor_id", "eq", None), *its]
+        lasting |= {row[column] for row in rows.select(EXECUTION, last, columns=(column,))}
+    return lasting
 
 
 def _since(execution: Execution) -> datetime | None:
