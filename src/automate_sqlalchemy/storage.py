@@ -273,7 +273,7 @@ class SqlAlchemyStorage:
     ``Connection``; with ``aemit`` an ``AsyncSession``, ``async_scoped_session`` or
     ``AsyncConnection``. On PostgreSQL
     each worker holds a connection of its own to hear of new items, and each process that sends some
-    holds another for a moment. Without *listen* nobody is notified and workers poll: behind a
+    holds another for a minute. Without *listen* nobody is notified and workers poll: behind a
     pooler in transaction mode, say.
     """
 
@@ -292,7 +292,8 @@ class SqlAlchemyStorage:
         self._clock = clock
         self._notifier: Notifier | None = None
         if listen and engine.dialect.driver == "psycopg":
-            self._notifier = Notifier(self._own_connection)
+            # Who disposes of the engine has another pool after it.
+            self._notifier = Notifier(self._own_connection, lambda: engine.pool)
         # Not as an isolation level of SQLAlchemy's: that takes longer than all the rest of it.
         known = (engine.dialect.name, engine.dialect.driver)
         self._commits_each: bool = known == ("postgresql", "psycopg")

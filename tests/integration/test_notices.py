@@ -21,6 +21,7 @@ from automate_kernel.storage.notify import CHANNEL, WAITING, Notifier
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
+from waiting import until
 
 PATIENCE_SECONDS = 60.0
 
@@ -232,7 +233,7 @@ def test_notices_that_come_together_become_one(dsn: str, worker: Worker) -> None
         assert may_connect.wait(PATIENCE_SECONDS)
         return psycopg.connect(dsn, autocommit=True)
 
-    notifier = Notifier(connect)
+    notifier = Notifier(connect, lambda: dsn)
     clients = [threading.Thread(target=notifier.ring) for _ in range(40)]
     for client in clients:
         client.start()
@@ -325,13 +326,47 @@ def test_a_process_that_ends_right_after_its_commit(how: str, dsn: str, worker: 
     assert worker.heard(count=2 if how == "fork" else 1)
 
 
+def test_a_client_that_emits_now_and_then_keeps_its_connection(
+    dsn: str, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To connect anew takes longer than all the rest of a pick-up."""
+    monkeypatch.setattr("automate_kernel.storage.notify._LOOK_SECONDS", 0.01)
+    connected: list[Any] = []
+    looks = 0
+
+    def connect() -> Any:
+        connected.append(psycopg.connect(dsn, autocommit=True))
+        return connected[-1]
+
+    def owner() -> str:
+        nonlocal looks
+        looks += 1
+        return dsn
+
+    notifier = Notifier(connect, owner)
+    for seen in (10, 20):
+        notifier.ring()
+        assert worker.heard()
+        until(lambda seen=seen: looks >= seen)
+    assert len(connected) == 1
+    notifier.close()
+    assert connected[0].closed
+
+
+@pytest.mark.parametrize("why", ["a minute", "dispose"])
 def test_it_holds_no_connection_that_it_does_not_use(
-    storage: SqlAlchemyStorage, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    why: str, storage: SqlAlchemyStorage, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A database that somebody is connected to can't be dropped."""
-    monkeypatch.setattr("automate_kernel.storage.notify._IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("automate_kernel.storage.notify._LOOK_SECONDS", 0.01)
+    if why == "a minute":
+        monkeypatch.setattr("automate_kernel.storage.notify._IDLE_LOOKS", 3)
+    else:
+        monkeypatch.setattr("automate_kernel.storage.notify._IDLE_LOOKS", 10**9)
     RowsOutboxStore(storage).enqueue("k")
     assert worker.heard()
+    if why == "dispose":
+        storage.engine.dispose()
     for thread in threading.enumerate():
         if thread.name == "automate-notifier":
             thread.join(PATIENCE_SECONDS)

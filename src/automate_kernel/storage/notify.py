@@ -17,8 +17,10 @@ from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
 
-# A server refuses to drop a database that somebody is connected to, after five seconds of waiting.
-_IDLE_SECONDS = 2.0
+# An unused connection is kept for a minute. A server refuses to drop a database that somebody is
+# connected to, after five seconds of waiting; so whether it is wanted at all is looked at sooner.
+_LOOK_SECONDS = 2.0
+_IDLE_LOOKS = 30
 # Between two notices, which doubles: where several clients commit at once, and where nobody sleeps.
 _SHORTEST_PAUSE, _TOGETHER_PAUSE, _UNHEARD_PAUSE = 0.001, 0.004, 0.05
 _AFTER_FAILURE_SECONDS = 1.0
@@ -39,13 +41,14 @@ class Notifier:
     PostgreSQL lets no transaction with a notice commit until the one before it is flushed. In the
     application's transactions, notices would make all of its commits wait for each other.
 
-    *connect* returns a psycopg connection in autocommit mode that is ours to close. Notices of one
-    process that come together become one, and none is sent while no worker waits. A notice that is
-    lost only costs the time to the next poll.
+    *connect* returns a psycopg connection in autocommit mode that is ours to close. It is kept for
+    a minute after the last notice, while *owner* returns the same object, and for a moment if that
+    is None. Notices of one process that come together become one, and none is sent while no worker
+    waits. A notice that is lost only costs the time to the next poll.
     """
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
-        self._connect = connect
+    def __init__(self, connect: Callable[[], Any], owner: Callable[[], object]) -> None:
+        self._connect, self._owner = connect, owner
         self._inherited: list[Any] = []
         self._reset()
         renew_in_children(self)
@@ -112,13 +115,14 @@ class Notifier:
 
     def _run(self) -> None:
         connection: Any = None
+        owner = self._owner()
         try:
             connection = self._connect()
             connection.pgconn.prepare(_PREPARED, _NOTIFY.encode())
             connection.pgconn.nonblocking = 1
             with self._lock:
                 self._connection = connection
-            self._serve(connection.pgconn)
+            self._serve(connection.pgconn, owner)
         except Exception as error:
             if self._wanted or self._in_flight:
                 text = "workers can't be woken for a moment, and poll for new items: %s"
@@ -133,15 +137,22 @@ class Notifier:
                 connection.close()
         self._send()  # what was wanted as it ended
 
-    def _serve(self, server: Any) -> None:
+    def _serve(self, server: Any, owner: object) -> None:
+        looks = 0
         with selectors.DefaultSelector() as selector:
             selector.register(server.socket, selectors.EVENT_READ)
             while True:
                 self._send()
                 if self._closing and not self._in_flight:
                     return
-                if not selector.select(_IDLE_SECONDS):
-                    return
+                if not selector.select(_LOOK_SECONDS):
+                    looks += 1
+                    unwanted = owner is None or self._owner() is not owner
+                    # What isn't answered by now goes nowhere.
+                    if self._in_flight or unwanted or looks == _IDLE_LOOKS:
+                        return
+                    continue
+                looks = 0
                 self._receive(server)
                 if self._pause:
                     time.sleep(self._pause)
