@@ -139,6 +139,33 @@ def test_a_connection_that_all_threads_share_is_left_to_who_runs() -> None:
     storage.engine.dispose()
 
 
+def test_a_renewal_that_stands_still_holds_up_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may wait for what the caller itself has: a lock of SQLite, the only connection of a pool."""
+    kernel = Kernel(MemoryStorage(), discover=False, secrets={}, lease_seconds=0.4)
+    stands, go, waited = threading.Event(), threading.Event(), list[float | None]()
+    join = threading.Thread.join
+
+    def extend(item_ids: object, worker_id: str) -> set[str]:
+        stands.set()
+        assert go.wait(60)
+        return set()
+
+    def noted(thread: threading.Thread, timeout: float | None = None) -> None:
+        if thread.name == "automate-heartbeat":
+            waited.append(timeout)
+        join(thread, timeout)
+
+    monkeypatch.setattr(kernel.outbox, "extend", extend)
+    monkeypatch.setattr(threading.Thread, "join", noted)
+    kernel.action("long")(lambda: stands.wait(60))
+    steps = [{"id": "one", "action": "long"}]
+    kernel.add_workflow({"name": "long", "trigger": {"type": "manual"}, "steps": steps})
+    assert kernel.run("long").status is ExecutionStatus.COMPLETED
+    assert stands.is_set()
+    assert all(timeout is not None and timeout < 1 for timeout in waited)
+    go.set()
+
+
 def test_a_report_that_stands_still_holds_up_no_renewal() -> None:
     """A slow database makes reports late, and leases are not lost for that."""
     kernel = Kernel(MemoryStorage(), discover=False, secrets={}, lease_seconds=0.4)

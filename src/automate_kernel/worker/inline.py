@@ -105,7 +105,9 @@ def _renewing(runner: ItemRunner, held: list[OutboxItem]) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join(5)
+        # For a moment: it may wait for what the caller has, SQLite's lock or a pool's connection.
+        # If it comes late, it finds the claim over.
+        thread.join(0.1)
 
 
 def _run_all(
