@@ -386,10 +386,10 @@ def test_events_before_a_chain_answer_none_of_it(chain: World) -> None:
     assert chain.called == [0, 1]
 
 
-def test_a_chain_forgets_keys_that_were_taken_long_ago(
+def test_a_chain_that_takes_events_of_many_keys_takes_each_once(
     chain: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It remembers so many, and no event of another comes twice."""
+    """It has so many itself, and the others in rows, until their time is over."""
     monkeypatch.setattr(continuations, "_MOST_KEYS", 2)
     chain.add("orders", {"id": "paid", "wait_for": PAID},
               {"id": "note", "action": "note", "input": {"what": "{{ event.payload.order }}"}},
@@ -403,7 +403,54 @@ def test_a_chain_forgets_keys_that_were_taken_long_ago(
     assert chain.called == [number % 5 for number in range(12)]
     (last,) = chain.kernel.executions.find(status="RUNNING")
     assert last.events_taken is not None
-    assert len(last.events_taken) == 2
+    assert len(last.events_taken) == 3
+    assert 3 <= taken_in_rows(chain) <= 5
+    chain.later(7200)
+    for number in (2, 3):
+        chain.kernel.emit("order.paid", {"order": number})
+        chain.run()
+    assert chain.called[12:] == [2, 3]
+    assert taken_in_rows(chain) == 0
+
+
+def taken_in_rows(chain: World) -> int:
+    with chain.kernel.storage.begin() as rows:
+        return len(rows.select(SIGNAL, [Where("execution_id", "ne", None)]))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("apart", [0, 1])
+def test_an_event_waits_for_a_chain_that_takes_events_of_many_keys_first(
+    chain: World, monkeypatch: pytest.MonkeyPatch, order: int, apart: int
+) -> None:
+    """Each was lost that came before the last one of a key which was forgotten."""
+    monkeypatch.setattr(continuations, "_MOST_KEYS", 2)
+    note = {"id": "note", "action": "note", "input": {"what": "{{ event.payload.order }}"}}
+    stop = {"id": "stop", "wait_for": {"event": "all.off", "match": {"order": 1}}}
+    if_on, if_off = "{{ event.payload.order < 9 }}", "{{ event.payload.order == 9 }}"
+    chain.add("orders", note,
+              {"id": "paid", "wait_for": PAID, "if": if_on},
+              {"id": "next", "continue_as_new": {"order": "{{ event.payload.order + 1 }}"},
+               "needs": ["paid"], "if": if_on},
+              {**stop, "if": if_off, "needs": ["note"]},
+              )  # fmt: skip
+    one = chain.start("orders", {"order": 0})
+    other = chain.start("orders", {"order": 5})
+    chain.kernel.executions.pause(other)
+    chain.kernel.emit("all.off", {"order": 1})
+    for number in [*range(9)][::order]:
+        chain.later(apart)
+        chain.kernel.emit("order.paid", {"order": number})
+    chain.run()
+    chain.kernel.executions.signals.purge()
+    chain.kernel.executions.unpause(other)
+    chain.run()
+    assert chain.called == [0, 5, *range(1, 10), *range(6, 10)]
+    done = chain.kernel.executions.find(status="COMPLETED", limit=50)
+    assert {each.chain_id or each.id for each in done if not each.successor_id} == {one, other}
+    chain.later(1)
+    chain.kernel.purge(older_than_seconds=0)
+    assert taken_in_rows(chain) == 0
 
 
 def test_what_a_chain_may_still_take_is_kept(chain: World) -> None:

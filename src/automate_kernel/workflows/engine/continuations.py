@@ -27,10 +27,11 @@ from automate_kernel.workflows.execution import Event, Execution
 BEGUN_BY = "begun_by"
 """The name, among what a chain has taken, of the event that has begun it: that answers nothing."""
 
-# Of so many keys a chain remembers what it has taken.
+MORE = "more"
+"""The name, among what a chain has taken, that says: of other keys there are rows."""
+
+# Of so many keys an execution has itself what its chain has taken.
 _MOST_KEYS = 100
-# Databases keep times no finer than this.
-_MOMENT = timedelta(microseconds=1)
 _NAMESPACE = uuid.UUID("0a3f5a52-0d5e-5bd5-9a10-5d2f7f5d3c61")
 
 
@@ -137,18 +138,23 @@ def last_taken(taken: Mapping[str, Any], key: str) -> tuple[datetime | None, lis
 
 
 def events_left(
-    execution: Execution, found: Sequence[Row], now: datetime, *, kept: timedelta
-) -> tuple[datetime, dict[str, Any]]:
+    execution: Execution,
+    taken: dict[str, Any],
+    found: Sequence[Row],
+    now: datetime,
+    *,
+    kept: timedelta,
+) -> tuple[datetime, dict[str, Any], dict[str, Any]]:
     """
     Return the time from which events count for the successor, and what was taken since then.
 
-    *found* are the signals of the events that *execution* has taken, in the order in which they
-    came. Those of the time *kept* before now count in any case.
+    *taken* is what those before *execution* have taken. *found* are the signals of the events that
+    it has taken itself, in the order in which they came. Those of the time *kept* before now count
+    in any case. What was taken comes in two parts: the second is for rows of its own.
     """
-    taken = dict(execution.events_taken or {})
-    first = {BEGUN_BY: taken.pop(BEGUN_BY)} if BEGUN_BY in taken else {}
+    first = {name: taken.pop(name) for name in (BEGUN_BY, MORE) if name in taken}
     if execution.event.type in ("event", "webhook"):
-        first = {BEGUN_BY: execution.event.id}
+        first[BEGUN_BY] = execution.event.id
     for row in found:
         (time, ids), at = last_taken(taken, row["key"]), row["received_at"]
         if time is None or at > time:
@@ -160,7 +166,8 @@ def events_left(
     since: datetime = min([*times, *(row["received_at"] for row in found)])
     since = max(since, events_since(execution) or since)
     taken = {key: its for key, its in taken.items() if datetime.fromisoformat(its[0]) >= since}
-    # Of a key that is forgotten, events count from the last one on that was taken.
-    for key in sorted(taken, key=lambda each: str(taken[each][0]))[:-_MOST_KEYS]:
-        since = datetime.fromisoformat(taken.pop(key)[0]) + _MOMENT
-    return since, {**taken, **first}
+    oldest = sorted(taken, key=lambda each: str(taken[each][0]))[:-_MOST_KEYS]
+    more = {key: taken.pop(key) for key in oldest}
+    if more:
+        first[MORE] = True
+    return since, {**taken, **first}, more

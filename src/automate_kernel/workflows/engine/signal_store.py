@@ -32,6 +32,7 @@ from automate_kernel.storage.tables import AWAITED, EXECUTION, OUTBOX, SIGNAL, W
 from automate_kernel.storage.values import Redaction, encode_json
 from automate_kernel.workflows.engine.children import end_event
 from automate_kernel.workflows.engine.continuations import (
+    MORE,
     Successor,
     ends_of_chains,
     events_left,
@@ -309,7 +310,31 @@ class SignalStore:
         seen = successor.waited.union(one.name for one in events)
         unseen = {name for name, _ in successor.workflow.awaited} - seen
         kept = timedelta(seconds=_UNSEEN_SECONDS if unseen else _KEPT_SECONDS)
-        return events_left(execution, found, rows.now(), kept=kept)
+        stored = _taken_before(rows, [(execution, row["key"]) for row in found])
+        before = {key: its for (_, key), its in stored.items()} | (execution.events_taken or {})
+        since, left, more = events_left(execution, before, found, rows.now(), kept=kept)
+        if MORE in left:
+            self._keep_taken(rows, execution.chain_id or execution.id, more, since)
+        return since, left
+
+    def _keep_taken(
+        self, rows: Rows, chain_id: str, more: Mapping[str, Any], since: datetime
+    ) -> None:
+        """Write what a chain has taken of so many keys, and delete what no longer counts."""
+        chain_key = wait_key("taken", chain_id)
+        new = {
+            signal_id(chain_id, key): {
+                "key": chain_key, "execution_id": chain_id,
+                "event": encode_json({"taken": its}, "events that were taken"),
+                "received_at": datetime.fromisoformat(its[0]),
+            }
+            for key, its in more.items()
+        }  # fmt: skip
+        over = [Where("key", "eq", chain_key), Where("received_at", "lt", since)]
+        old = [row["id"] for row in rows.select(SIGNAL, over, columns=("id",))]
+        for ids in _parts({*old, *new}):
+            rows.delete(SIGNAL, [Where("id", "in", ids)])
+        rows.insert(SIGNAL, [{"id": row_id, **row} for row_id, row in new.items()])
 
     def _taken_events(self, rows: Rows, events: Sequence[Event]) -> list[Row]:
         """Return the signals that have brought *events*, in the order in which they came."""
@@ -344,11 +369,11 @@ class SignalStore:
         self, rows: Rows, waiting: Mapping[str, tuple[Execution, Sequence[OpenWait]]]
     ) -> set[str]:
         """Return the keys of *waiting* for whose waits there are signals not looked at yet."""
-        found = _signals(rows, waiting.values())
+        found, taken = _signals(rows, waiting.values())
         return {
             name
             for name, (execution, waits) in waiting.items()
-            if any(_new_to(one, execution, found) for one in waits)
+            if any(_new_to(one, execution, found, taken) for one in waits)
         }
 
     def arrived(
@@ -367,9 +392,9 @@ class SignalStore:
         *now* is the database's time, if it is known.
         """
         over = self._over(rows, waiting, now)
-        found = _signals(rows, [(one, list(its.values())) for one, its in waiting.values()])
+        found, taken = _signals(rows, [(one, list(its.values())) for one, its in waiting.values()])
         new = {
-            (name, key): _new_to(one, execution, found)
+            (name, key): _new_to(one, execution, found, taken)
             for name, (execution, its) in waiting.items()
             for key, one in its.items()
         }
@@ -497,19 +522,36 @@ class SignalStore:
 
 def _signals(
     rows: Rows, waiting: Iterable[tuple[Execution, Sequence[OpenWait]]]
-) -> dict[str, list[Row]]:
-    """Return ids and times of the signals that may answer, by key."""
+) -> tuple[dict[str, list[Row]], dict[tuple[str, str], Any]]:
+    """Return ids and times of the signals that may answer, by key; and what was taken before."""
     waiting = list(waiting)
     keys = sorted({one.key for _, waits in waiting for one in waits})
     if not keys:
-        return {}
+        return {}, {}
     times = [time for one, _ in waiting if (time := _since(one)) is not None]
     since = [Where("received_at", "ge", min(times))] if len(times) == len(waiting) else []
     found: dict[str, list[Row]] = {}
     where = [Where("key", "in", keys), *since]
     for row in rows.select(SIGNAL, where, columns=("id", "key", "received_at")):
         found.setdefault(row["key"], []).append(row)
-    return found
+    its = [(execution, one.key) for execution, waits in waiting for one in waits]
+    return found, _taken_before(rows, its)
+
+
+def _taken_before(rows: Rows, its: Iterable[tuple[Execution, str]]) -> dict[tuple[str, str], Any]:
+    """
+    Return what chains have taken of these keys, if their executions don't have it themselves.
+
+    By execution and key.
+    """
+    ids = {
+        (execution.id, key): signal_id(execution.chain_id or execution.id, key)
+        for execution, key in its
+        if MORE in (execution.events_taken or {})
+    }
+    found = _select(rows, SIGNAL, set(ids.values()), ("id", "event")) if ids else []
+    taken = {row["id"]: row["event"]["taken"] for row in found}
+    return {each: taken[row_id] for each, row_id in ids.items() if row_id in taken}
 
 
 def _lasting(rows: Rows, first_ids: Iterable[str], its: Sequence[Where] = ()) -> set[str]:
@@ -535,7 +577,10 @@ def _event_outputs(execution: Execution) -> Iterator[Event]:
 
 
 def _new_to(
-    wait: OpenWait, execution: Execution, found: Mapping[str, list[Row]]
+    wait: OpenWait,
+    execution: Execution,
+    found: Mapping[str, list[Row]],
+    before: Mapping[tuple[str, str], Any],
 ) -> dict[str, datetime]:
     """Return the signals that have come for *wait* and were not looked at: their ids and times."""
     since = _since(execution) if wait.about == "signal" else events_since(execution)
@@ -544,7 +589,9 @@ def _new_to(
         for row in found.get(wait.key, ())
         if row["id"] not in wait.seen and (since is None or row["received_at"] >= since)
     }
-    time, ids = last_taken(execution.events_taken or {}, wait.key)
+    own = execution.events_taken or {}
+    taken = own.get(wait.key) or before.get((execution.id, wait.key))
+    time, ids = last_taken({wait.key: taken}, wait.key)
     if time is not None:
         # Those of one moment come in an order that time doesn't tell.
         new = {one: at for one, at in new.items() if at >= time and one not in ids}
