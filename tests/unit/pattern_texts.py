@@ -34,9 +34,9 @@ class Use:
     methods: frozenset[str]
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    """Yield the name and file of each module in ``src`` and ``plugins``."""
-    for source in (ROOT / "src", *sorted(ROOT.glob("plugins/*/src"))):
+def modules(*sources: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the name and file of each module in these folders."""
+    for source in sources:
         for file in sorted(source.rglob("*.py")):
             name = ".".join(file.relative_to(source).with_suffix("").parts)
             yield name.removesuffix(".__init__"), file

@@ -243,16 +243,16 @@ def test_run_waits_for_the_worker_that_goes_on_with_it(
 ) -> None:
     """What had to wait is whoever's that looks first: the caller has its end all the same."""
     began, go, looks = Gate(), Gate(), list[Any]()
-    real = kernel.run_until_idle
+    real = kernel._run_due
 
     @kernel.action
     def work() -> None:
         began.set()
         go.pass_()
 
-    def look(**options: Any) -> Any:
+    def look(*arguments: Any) -> Any:
         began.pass_()  # a worker was first
-        looks.append(real(**options))
+        looks.append(real(*arguments))
         if len(looks) == 2:
             go.set()
         return looks[-1]
@@ -262,7 +262,7 @@ def test_run_waits_for_the_worker_that_goes_on_with_it(
         add(kernel, "sub", rest)
         rest = {"id": "rest", "workflow": "sub"}
     add(kernel, "shared", nap, rest)
-    monkeypatch.setattr(kernel, "run_until_idle", look)
+    monkeypatch.setattr(kernel, "_run_due", look)
     with working(kernel):
         try:
             found = kernel.run("shared")

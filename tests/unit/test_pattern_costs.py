@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import django
@@ -13,7 +14,7 @@ from django.conf import settings
 from automate_kernel.cli.settings import _KEY
 from automate_kernel.storage.errors import _REMEDIES
 from automate_kernel.storage.migration import _MYSQL_TYPES
-from tests.unit.pattern_texts import Use, hostile, modules, uses
+from tests.unit.pattern_texts import ROOT, Use, hostile, modules, uses
 
 # The keys of valid TOML, each of which has its end.
 _OF_VALID_TEXT = {_KEY}
@@ -22,12 +23,16 @@ _QUICK = 0.003  # seconds of the processor: what is quicker at this length is li
 _TOO_LONG = 0.25
 
 
-def _uses() -> list[Use]:
-    found = [each for name, file in modules() for each in uses(name, file)]
+def _uses(*sources: Path) -> list[Use]:
+    return [each for name, file in modules(*sources) for each in uses(name, file)]
+
+
+def _own_uses() -> list[Use]:
+    found = _uses(ROOT / "src", ROOT / "plugins" / "automate-http" / "src")
     tables = [*_REMEDIES, *(("", each, "") for each in _MYSQL_TYPES.values())]
     found += [Use(each[1], re.compile(each[1]), frozenset({"search"})) for each in tables]
     found = [each for each in found if each.pattern.pattern not in _OF_VALID_TEXT]
-    assert len(found) > 150
+    assert len(found) > 120
     return found
 
 
@@ -72,8 +77,19 @@ def _slow_on(use: Use) -> str | None:
 
 
 def test_each_pattern_is_linear():
-    """Those of the kernel, of Django's part and of all plugins, on texts made from each pattern."""
-    slow = {use.where: found for use in _uses() if (found := _slow_on(use)) is not None}
+    """Those of the kernel and of Django's part, on texts made from each pattern."""
+    slow = {use.where: found for use in _own_uses() if (found := _slow_on(use)) is not None}
+    assert slow == {}
+
+
+@pytest.mark.plugins
+def test_each_pattern_of_a_plugin_is_linear(request):
+    """Of all plugins of this repository."""
+    if not request.config.getoption("--with-plugins"):
+        pytest.skip("needs the plugins: uv run --group plugins pytest --with-plugins -m plugins")
+    found = _uses(*sorted(ROOT.glob("plugins/*/src")))
+    assert len(found) > 30
+    slow = {use.where: shown for use in found if (shown := _slow_on(use)) is not None}
     assert slow == {}
 
 
