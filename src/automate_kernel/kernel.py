@@ -282,6 +282,9 @@ class Kernel:
 
     def _set_up(self, workflows: Iterable[Workflow | str | Path], *, strict: bool) -> None:
         """Add the filters of plugins, their hooks' changes and the host's workflows, in order."""
+        self._open = object()
+        if isinstance(self.storage, MemoryStorage):
+            self.storage.kernels.add(self._open)
         self._announced: set[str] = set()
         self._announce_filters()
         # Before the workflows, whose templates may use a filter that is made here.
@@ -393,6 +396,8 @@ class Kernel:
         self.operations.close()
         self.executions.outputs.close()
         self.secrets.close()
+        if isinstance(self.storage, MemoryStorage):
+            self.storage.kernels.discard(self._open)
         self.storage.close()
 
     # -- calls of actions and capabilities -----------------------------------------------------
@@ -1413,10 +1418,7 @@ def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> S
             "the outbox is in another storage than the one that was given",
             hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
         )
-    storage = storage or theirs or MemoryStorage()
-    if isinstance(storage, MemoryStorage):
-        storage.kernels += 1
-    return storage
+    return storage or theirs or MemoryStorage()
 
 
 def _version(version: str) -> str:

@@ -333,6 +333,34 @@ def test_code_that_ends_without_a_recorded_call_hands_on(storage: MemoryStorage)
     assert "recorded is a at" in reason and "the workflow ends without it" in reason
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_beside_kernels_that_are_closed_nobody_is_handed_changed_code(
+    storage: MemoryStorage, closed: bool
+) -> None:
+    """The error is there to be seen: nobody else would go on with it, ever."""
+
+    async def before(ctx: WorkflowContext) -> None:
+        await ctx.step(a)
+        await ctx.wait_for(signal="go")
+
+    async def after(ctx: WorkflowContext) -> None:
+        await ctx.step(b)
+        await ctx.wait_for(signal="go")
+
+    first = deployed(storage, before)
+    execution_id = first.start("flow")
+    first.run_until_idle()
+    if closed:
+        first.close()
+        first.close()
+    second = deployed(storage, after)
+    second.signal(execution_id, "go")
+    second.run_until_idle()
+    found = second.executions.get(execution_id)
+    assert found is not None
+    assert found.status is (ExecutionStatus.FAILED if closed else ExecutionStatus.RUNNING)
+
+
 def test_that_the_code_has_changed_can_not_be_held_up(storage: MemoryStorage) -> None:
     """It is no failure that the workflow could deal with."""
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +32,11 @@ from automate_kernel.storage.values import MAX_PAYLOAD_BYTES
 from automate_kernel.templates import TemplateContext
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.large_outputs import MAX_OUTPUT_BYTES, ROW_BYTES
+from automate_kernel.workflows.engine.large_outputs import (
+    MAX_OUTPUT_BYTES,
+    ROW_BYTES,
+    LargeOutputs,
+)
 from automate_kernel.workflows.engine.program import Reads
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -456,6 +461,51 @@ def test_lost_outputs_are_swept_in_bounded_goes(
             assert len(store.asked) <= goes * 11
         assert 4 <= goes <= 6
         assert store.asked == keys
+
+
+def test_two_workers_of_a_kernel_sweep_beside_each_other(clock: FakeClock) -> None:
+    """Both went on where the last sweep had ended, in the same walk, and the second failed."""
+    deleting, go_on, read = threading.Event(), threading.Event(), threading.Event()
+
+    class Watched(LargeOutputs):
+        """While a thread reads where the last sweep ended, another one sweeps."""
+
+        at: Any = None
+
+        @property
+        def _sweep(self) -> Any:
+            found = self.at
+            if not read.is_set():
+                read.set()
+                threads.submit(self.sweep, kernel.storage)
+                deleting.wait(0.2)  # it can't get as far: then it comes after this thread
+            return found
+
+        @_sweep.setter
+        def _sweep(self, walk: Any) -> None:
+            self.at = walk
+
+    class Slow(Stubborn):
+        def delete(self, key: str) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                deleting.set()
+                assert go_on.wait(PATIENCE)
+            super().delete(key)
+
+    store = Slow()
+    with made(MemoryStorage(clock), store) as kernel, ThreadPoolExecutor(1) as threads:
+        store.age = 90_000.0
+        store.kept = dict.fromkeys([f"{new_id()}/{new_id()}" for _ in range(30)], b"1")
+        outputs = Watched(store)
+        read.set()
+        outputs.sweep(kernel.storage, seconds=-1.0)
+        assert len(store.kept) == 29
+        read.clear()
+        try:
+            outputs.sweep(kernel.storage)
+        finally:
+            go_on.set()
+    assert store.kept == {}
 
 
 def test_a_store_that_deletes_nothing_is_not_asked_for_everything(

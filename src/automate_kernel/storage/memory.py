@@ -61,8 +61,8 @@ class MemoryStorage:
         self._skipped = timedelta()
         self._lock, self._gate = new_rlock(), ForkGate()
         self._bells: set[_Bell] = set()
-        self.kernels: int = 0
-        """The number of kernels that are on it: beside a single one there is no other worker."""
+        self.kernels: set[object] = set()
+        """One object for each open kernel on it: beside a single one there is no other worker."""
         self._connection = sqlite3.connect(
             ":memory:", isolation_level=None, check_same_thread=False
         )

@@ -205,8 +205,9 @@ class LargeOutputs:
 
         Returns True if there may be more. While the store deletes nothing, that has time.
         """
-        lost, end = self._sweep or self._lost(storage, _LOST_SECONDS), time.monotonic() + seconds
-        self._sweep, failures = None, 0
+        with self._lock:  # several workers of a kernel: the others begin anew
+            lost, self._sweep = self._sweep or self._lost(storage, _LOST_SECONDS), None
+        end, failures = time.monotonic() + seconds, 0
         for deleted in lost:
             failures = 0 if deleted else failures + (deleted is None)
             if failures >= _FAILURES or time.monotonic() >= end:

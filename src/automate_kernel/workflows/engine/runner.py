@@ -403,7 +403,7 @@ class Runner:
         except AutomateError as error:
             return error
         storage, alone = self.store.storage, self._stays_here(loaded.execution)
-        alone = alone or (isinstance(storage, MemoryStorage) and storage.kernels < 2)
+        alone = alone or (isinstance(storage, MemoryStorage) and len(storage.kernels) < 2)
         return Flow(item, loaded, program, self.store.outputs, self._find_child, alone=alone)
 
     @contextmanager
