@@ -6,14 +6,18 @@ A request looks after its own connections; a worker has none.
 
 from __future__ import annotations
 
+import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from asgiref.sync import SyncToAsync
 from django.db import connections
+from django.db.backends.signals import connection_created
 
 from automate_kernel.plugins import hookimpl
 
@@ -25,6 +29,20 @@ _IDLE_SECONDS = 60.0
 _thread = threading.local()
 # Kept, since some drivers close a connection, for the parent too, that is let go of.
 _inherited: list[Any] = []
+# The connections of all threads to SQLite: a thread can't ask Django for those of another.
+_to_sqlite: WeakValueDictionary[int, BaseDatabaseWrapper] = WeakValueDictionary()
+
+
+def _references() -> int:
+    """Return how many a local variable's connection to SQLite has that nobody reads from."""
+    driver = sqlite3.connect(":memory:")
+    try:
+        return sys.getrefcount(driver)
+    finally:
+        driver.close()
+
+
+_idle_references = _references()
 View = TypeVar("View")
 
 
@@ -94,6 +112,67 @@ def forget_inherited() -> None:
         if not getattr(connection, "is_in_memory_db", bool)():
             _inherited.append(connection.connection)
             connection.connection = None
+
+
+def remember(connection: BaseDatabaseWrapper, **_: object) -> None:
+    """Have `close_idle` know *connection*, if it is to SQLite."""
+    if connection.vendor == "sqlite":
+        _to_sqlite[id(connection)] = connection
+
+
+connection_created.connect(remember)
+
+
+def close_idle(alias: str) -> bool:
+    """
+    Close the connections of all threads to the SQLite file of *alias*; False if some are in use.
+
+    A process that is forked would take their locks for its own, and lose what it commits once its
+    parent removes the WAL. Django opens them again when needed.
+    """
+    mine = connections.all(initialized_only=True)
+    closed = [_close_if_idle(each, mine=each in mine) for each in _open(alias)]
+    return all(closed)
+
+
+def uses_sqlite(alias: str) -> bool:
+    """Return True if this thread has a transaction on the SQLite file of *alias*."""
+    mine = connections.all(initialized_only=True)
+    return any(each in mine and _in_transaction(each, each.connection) for each in _open(alias))
+
+
+def _open(alias: str) -> list[Any]:
+    for connection in connections.all(initialized_only=True):
+        remember(connection)  # it may be older than this module
+    found: list[Any] = [reference() for reference in _to_sqlite.valuerefs()]
+    name = connections.settings[alias]["NAME"]
+    return [
+        connection
+        for connection in found
+        if connection is not None
+        and connection.connection is not None
+        and connection.settings_dict["NAME"] == name
+        and not connection.is_in_memory_db()  # else its connection is all there is of it
+    ]
+
+
+def _in_transaction(connection: Any, driver: Any) -> bool:
+    return connection.in_atomic_block or (driver is not None and driver.in_transaction)
+
+
+def _close_if_idle(connection: Any, *, mine: bool) -> bool:
+    driver = connection.connection
+    # Looked at again once it is taken away: its thread may have begun in between.
+    for attribute in (1, 0):
+        # Whoever reads rows refers to it as well as the attribute.
+        read = not mine and sys.getrefcount(driver) > _idle_references + attribute
+        if read or _in_transaction(connection, driver):
+            connection.connection = connection.connection or driver
+            return False
+        connection.connection = None
+    if driver is not None:
+        driver.close()
+    return True
 
 
 class FreshConnections:

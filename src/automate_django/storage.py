@@ -6,11 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from django.apps import apps
 from django.conf import settings
 from django.core import mail
 from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
+from django.db.backends.signals import connection_created
 
-from automate_django.connections import forget_inherited, is_pooled
+from automate_django.connections import (
+    close_idle,
+    forget_inherited,
+    is_pooled,
+    remember,
+    uses_sqlite,
+)
 from automate_kernel.errors import ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.forks import ForkGate, renew_in_children
 from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
@@ -109,21 +117,20 @@ class DjangoStorage:
         self._using = using
         self._clock = clock
         self._notifier = Notifier(self._own_connection, self._owner) if listen else None
-        self._gate = ForkGate(self._close_idle)
+        self._gate = ForkGate(self._close_idle, self._is_mine)
+        connection_created.connect(self._connected)
         renew_in_children(self)
 
+    def _connected(self, connection: BaseDatabaseWrapper, **_: object) -> None:
+        if connection.vendor == "sqlite":
+            self._gate.left = False  # its thread doesn't know that another is about to fork
+
     def _close_idle(self) -> bool:
-        """Close this thread's SQLite file: a child would take the locks of it for its own."""
-        connection = self.connection if self._using else None
-        if connection is None or connection.connection is None or connection.vendor != "sqlite":
-            return True
-        if connection.in_atomic_block:
-            return False
-        if not getattr(
-            connection, "is_in_memory_db", bool
-        )():  # else its connection is all there is of it
-            connection.close()
-        return True
+        """Close the SQLite file, in all threads: a child would take their locks for its own."""
+        return not apps.models_ready or close_idle(self.alias)
+
+    def _is_mine(self) -> bool:
+        return apps.models_ready and uses_sqlite(self.alias)
 
     def renew(self) -> None:
         """Have Django open connections of this process's own, and leave the others open."""
@@ -168,6 +175,9 @@ class DjangoStorage:
                 f"{type_name(transaction)} is no Django transaction",
                 code=ErrorCodes.INVALID_ARGUMENT, hint=hint,
             )  # fmt: skip
+        remember(connection)  # which may be older than this storage
+        if connection.vendor == "sqlite":
+            self._gate.check()
         if is_open(connection):
             yield self._rows(connection)
         elif transaction is None:
@@ -188,7 +198,7 @@ class DjangoStorage:
         return transaction is not None or is_open(self.connection)
 
     def _gated(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
-        return self._gate if connection.vendor == "sqlite" else nullcontext()
+        return self._gate.entered() if connection.vendor == "sqlite" else nullcontext()
 
     @contextmanager
     def _lent(self, connection: BaseDatabaseWrapper) -> Iterator[None]:

@@ -7,11 +7,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
-from weakref import WeakSet
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from automate_kernel.errors import ErrorCodes, StorageError
+
+T = TypeVar("T")
 
 
 class Renewable(Protocol):
@@ -29,10 +32,9 @@ def renew_in_children(one: Renewable) -> None:
     kernel in both. A thread is not copied, so who waited for its answer would wait for ever; and
     two processes that write to one socket mix up their requests.
     """
-    _renewables.add(one)
+    _renewables[id(one)] = one
 
 
-_renewables: WeakSet[Renewable] = WeakSet()
 _renewed_in = os.getpid()
 # So long a fork waits for transactions of other threads. Most take milliseconds.
 _PATIENCE_SECONDS = 10.0
@@ -46,119 +48,146 @@ class ForkGate:
     SQLite is such a library. Its locks are copied in the state that they are in, and nobody in the
     child ever frees those of a thread that is not there. So a fork waits until all are out, for ten
     seconds, has newcomers wait, and calls *leave*, which closes what the child must not inherit.
-    *leave* returns False while somebody still uses it.
+    *leave* returns False while somebody still uses it. *mine* returns True if the thread that forks
+    does so itself: then it is no use to wait.
     """
 
-    def __init__(self, leave: Callable[[], bool] = lambda: True) -> None:
-        self._leave = leave
-        self._changed = threading.Condition(threading.Lock())
-        self._inside: dict[int, int] = {}
-        self._closed = 0  # by so many threads that fork
-        self._left = False
-        self._torn = False
-        _gates.add(self)
+    def __init__(
+        self, leave: Callable[[], bool] = lambda: True, mine: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._leave, self.mine = leave, mine
+        self.left = False
+        self.torn = False
+        _gates[id(self)] = self
 
-    def __enter__(self) -> None:
-        if self._torn:
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Use the library for the block, which another thread may end than has begun it."""
+        self.check()
+        token = object()
+        self._enter(token)
+        try:
+            yield
+        finally:
+            _inside.pop(token, None)
+            if forks_unseen() or threading.get_ident() in _closed:
+                self.leave()
+
+    def check(self) -> None:
+        """Raise `StorageError` in a child that can't use the library."""
+        if self.torn:
             raise StorageError(
                 "this process was forked while SQLite was in use, and so can't use it",
                 code=ErrorCodes.FAILED_PRECONDITION,
                 hint="end your transactions and stop workers before you fork, fork before they"
                 " begin, or start a new process (multiprocessing's 'spawn', or subprocess)",
             )
-        me = threading.get_ident()
-        with self._changed:
-            while self._closed and me not in self._inside:
-                self._changed.wait()
-            self._inside[me] = self._inside.get(me, 0) + 1
 
-    def __exit__(self, *_: object) -> None:
+    def _enter(self, token: object) -> None:
         me = threading.get_ident()
-        with self._changed:
-            self._inside[me] -= 1
-            if not self._inside[me]:
-                del self._inside[me]
-                if self._closed:
-                    self._changed.notify_all()
-            empty = not self._inside
-        if empty and forks_unseen():
-            self._leave()
-
-    def close(self, deadline: float) -> None:
-        """Keep newcomers out, and wait until all others have left."""
-        me = threading.get_ident()
-        with self._changed:
-            self._closed += 1
-            left = deadline - time.monotonic()
-            self._changed.wait_for(lambda: not self._inside.keys() - {me}, max(0.0, left))
-            self._left = not self._inside
-
-    def leave(self, deadline: float) -> None:
-        """Call what was given as *leave* until it has succeeded."""
-        while self._left and not (done := self._leave()):
-            if time.monotonic() > deadline:
-                self._left = done
-            else:
+        # First this, then the look: whoever forks does it the other way round.
+        _inside[token] = self, me
+        while _closed:
+            others = _inside.copy()
+            del others[token]
+            # Who is in another gate must come out, and the thread that forks waits for nobody.
+            if me in _closed or any(thread == me for _, thread in others.values()):
+                self.left = False
+                return
+            del _inside[token]
+            while _closed:
                 time.sleep(_LOOK_SECONDS)
+            _inside[token] = self, me
 
-    def open(self) -> None:
-        """Let newcomers in again."""
-        with self._changed:
-            self._closed -= 1
-            self._changed.notify_all()
+    def leave(self) -> bool:
+        """Close what a child must not inherit; return False while somebody uses the library."""
+        self.left = False
+        if all(gate is not self for gate, _ in _inside.copy().values()):
+            self.left = self._leave()
+        return self.left
 
-    def renew(self) -> None:
-        """Forget the threads that are not in this process. If some were inside, let nobody in."""
-        me = threading.get_ident()
-        # uWSGI, which forks in C, has closed no gate.
-        self._torn = self._torn or not (self._left if self._closed else not self._inside)
-        self._changed = threading.Condition(threading.Lock())
-        self._inside = {me: self._inside[me]} if me in self._inside else {}
-        self._closed = 0
+
+# Nothing of these is locked: each step on them is atomic, and a signal handler that comes in
+# between, in the same thread, would wait for ever.
+_renewables: WeakValueDictionary[int, Renewable] = WeakValueDictionary()
+_gates: WeakValueDictionary[int, ForkGate] = WeakValueDictionary()
+_locks: WeakValueDictionary[int, Any] = WeakValueDictionary()
+# Who is in which gate, and the threads that are about to fork.
+_inside: dict[object, tuple[ForkGate, int]] = {}
+_closed: list[int] = []
+
+
+def _alive(registry: WeakValueDictionary[int, T]) -> list[T]:
+    found = [reference() for reference in registry.valuerefs()]
+    return [one for one in found if one is not None]
 
 
 def new_lock() -> threading.Lock:
     """Return a lock that is free in each process that is forked, whoever held it."""
     made = threading.Lock()
-    _locks.add(made)
+    _locks[id(made)] = made
     return made
 
 
 def new_rlock() -> Any:
     """Return a reentrant lock that is free in each process that is forked, but for this thread."""
     made = threading.RLock()
-    _locks.add(made)
+    _locks[id(made)] = made
     return made
 
 
-_gates: WeakSet[ForkGate] = WeakSet()
-_locks: WeakSet[Any] = WeakSet()
-
-
 def _close_gates() -> None:
+    """Keep newcomers out, and wait until all others have left, but for whom it is no use."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    closed = list(_gates)
-    for gate in closed:
-        gate.close(deadline)
-    for gate in closed:
-        gate.leave(deadline)
+    _closed.append(threading.get_ident())
+    while True:
+        gates = _alive(_gates)
+        used = {gate for gate in gates if not gate.leave()}
+        if not used - _hopeless(gates) or time.monotonic() > deadline:
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _hopeless(gates: list[ForkGate]) -> set[ForkGate]:
+    """Return the gates that nobody leaves before this thread goes on."""
+    inside = [*_inside.copy().values()]
+    hopeless, stuck = {gate for gate in gates if gate.mine()}, {threading.get_ident()}
+    known = -1
+    while known != len(hopeless) + len(stuck):
+        known = len(hopeless) + len(stuck)
+        hopeless.update(gate for gate, thread in inside if thread in stuck)
+        # They may wait for a lock that this thread has.
+        stuck.update(thread for gate, thread in inside if gate in hopeless)
+    return hopeless
 
 
 def _open_gates() -> None:
-    for gate in list(_gates):
-        gate.open()
+    with suppress(ValueError):
+        _closed.remove(threading.get_ident())
+
+
+def _renew_gates() -> None:
+    """Let nobody into a gate that somebody was in. Forget the threads that are not here."""
+    me, inside = threading.get_ident(), _inside.copy()
+    occupied = {gate for gate, _ in inside.values()}
+    for gate in _alive(_gates):
+        # uWSGI, which forks in C, has closed no gate.
+        gate.torn = gate.torn or not (gate.left if _closed else gate not in occupied)
+    for token, (_, thread) in inside.items():
+        if thread != me:
+            del _inside[token]
+    _closed.clear()
 
 
 def _renew_all() -> None:
     global _renewed_in  # noqa: PLW0603  (the process is one)
     _renewed_in = os.getpid()
-    for lock in list(_locks):
+    for lock in _alive(_locks):
         owned = getattr(lock, "_is_owned", None)  # by the thread that has forked, and goes on
         if owned is None or not owned():
             lock._at_fork_reinit()  # noqa: SLF001 - as the standard library does for its own
-    for gate in list(_gates):
-        gate.renew()
-    for one in list(_renewables):
+    _renew_gates()
+    for one in _alive(_renewables):
         one.renew()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import URL, Dialect, Engine, TwoPhaseTransaction, create_engine, event
 from sqlalchemy.engine import ExceptionContext
@@ -53,15 +55,38 @@ def set_up_sqlite(engine: Engine) -> None:
             ) from error
 
 
-def fork_gate(engine: Engine) -> AbstractContextManager[Any]:
+def fork_gate(engine: Engine) -> Callable[[], AbstractContextManager[None]]:
     """
-    Return what is entered around each use of *engine*, so that forks don't harm it.
+    Return what makes a block around each use of *engine*, so that forks don't harm it.
 
     A SQLite file is closed before a fork: the child would take the parent's locks for its own.
     """
     if engine.dialect.name != "sqlite":
-        return nullcontext()
-    return ForkGate(partial(_close_idle, engine))
+        return nullcontext
+    held = _held.get(engine)
+    if held is None:
+        held = _held[engine] = {}
+        event.listen(engine, "checkout", partial(_hold, held))
+        event.listen(engine, "checkin", partial(_give_back, held))
+    return ForkGate(partial(_close_idle, engine, held), partial(_is_mine, engine, held)).entered
+
+
+# Who has taken which connection of an engine. A pool knows their number at most.
+_held: WeakKeyDictionary[Engine, dict[Any, int]] = WeakKeyDictionary()
+
+
+def _hold(held: dict[Any, int], connection: object, record: Any, proxy: object) -> None:
+    held[record] = threading.get_ident()
+
+
+def _give_back(held: dict[Any, int], connection: object, record: Any) -> None:
+    held.pop(record, None)
+
+
+def _is_mine(engine: Engine, held: dict[Any, int]) -> bool:
+    """Return True if the current thread has a connection to a file."""
+    me, taken = threading.get_ident(), held.copy().items()
+    return not _is_copied(engine) and any(each == me and record.in_use for record, each in taken)
 
 
 def notice_moved_file(engine: Engine) -> None:
@@ -100,9 +125,16 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _close_idle(engine: Engine) -> bool:
-    # A database in memory is copied with the process: its connection is all there is of it.
-    if not isinstance(engine.pool, (SingletonThreadPool, StaticPool)):
+def _is_copied(engine: Engine) -> bool:
+    """Return True for a database in memory: its connection is all there is of it."""
+    return isinstance(engine.pool, (SingletonThreadPool, StaticPool))
+
+
+def _close_idle(engine: Engine, held: dict[Any, int]) -> bool:
+    if not _is_copied(engine):
+        if any(record.in_use for record in held.copy()):
+            return False
+        # Of those that were taken before it was ours.
         if getattr(engine.pool, "checkedout", int)():
             return False
         engine.dispose()
@@ -111,7 +143,7 @@ def _close_idle(engine: Engine) -> bool:
 
 def renew(engine: Engine) -> None:
     """Have *engine* open connections of this process's own, and leave its parent's open."""
-    if not isinstance(engine.pool, (SingletonThreadPool, StaticPool)):
+    if not _is_copied(engine):
         # Kept: SQLite would take a connection that is let go of for the last, and end its file.
         _inherited.append(engine.pool)
         engine.dispose(close=False)

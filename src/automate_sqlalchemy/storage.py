@@ -319,7 +319,7 @@ class SqlAlchemyStorage:
     def _begin(self, atomic: bool, bounded: bool) -> Iterator[SqlAlchemyRows]:
         # Only our own statements are translated: what a handler does to the connection, and the
         # errors that it expects from it, stay SQLAlchemy's.
-        with self._gate, self._translated_connection() as connection:
+        with self._gate(), self._translated_connection() as connection:
             # MySQL takes items in several statements, and wants another isolation for each of ours.
             if not atomic and connection.dialect.name in ("postgresql", "sqlite"):
                 yield SqlAlchemyRows(connection, self._clock, self._notifier, commits=True)
@@ -430,7 +430,7 @@ class SqlAlchemyStorage:
     def _changing(self) -> Iterator[SqlAlchemyRows]:
         """Open a transaction for changes of tables; on SQLite no other can then write."""
         with (
-            self._gate,
+            self._gate(),
             self._translating(),
             self.engine.connect() as connection,
             connection.begin(),

@@ -10,12 +10,13 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from automate_kernel.errors import StorageError
 from automate_kernel.forks import ForkGate, new_lock, new_rlock
 from automate_kernel.storage.dialects import DIALECTS, Clock, utc_now
 from automate_kernel.storage.errors import storage_error, unsendable
@@ -44,6 +45,11 @@ def _tables() -> sqlite3.Connection:
     return made
 
 
+def _close(connection: sqlite3.Connection) -> None:
+    with suppress(StorageError), _copying.entered():
+        connection.close()
+
+
 class MemoryStorage:
     """
     A database that ends with the process. One lock is held for a whole transaction.
@@ -63,12 +69,12 @@ class MemoryStorage:
         self._bells: set[_Bell] = set()
         self.kernels: set[object] = set()
         """One object for each open kernel on it: beside a single one there is no other worker."""
-        self._connection = sqlite3.connect(
-            ":memory:", isolation_level=None, check_same_thread=False
-        )
-        weakref.finalize(self, self._connection.close)
-        with _copying, _copied:
+        with _copying.entered(), _copied:
+            self._connection = sqlite3.connect(
+                ":memory:", isolation_level=None, check_same_thread=False
+            )
             _tables().backup(self._connection)
+        weakref.finalize(self, _close, self._connection)
 
     def __repr__(self) -> str:
         return "<MemoryStorage>"
@@ -90,7 +96,7 @@ class MemoryStorage:
             yield transaction
             return
         rows = _MemoryRows(self._connection, self._shifted if self._skipped else self._clock)
-        with self._gate, self._lock:
+        with self._gate.entered(), self._lock:
             # Within another of this thread's it is a part of that one.
             self._connection.execute("SAVEPOINT begun")
             try:
