@@ -496,10 +496,10 @@ def nested():
 
 def ended_elsewhere():
     block = storage.begin()
-    for work in (block.__enter__, lambda: block.__exit__(None, None, None)):
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
+    thread = threading.Thread(target=block.__enter__)
+    thread.start()
+    thread.join()
+    block.__exit__(None, None, None)
     assert fork(storage) == 0
 
 globals()[sys.argv[2].replace(" ", "_")]()
