@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import django
+from django.core import mail
 from django.conf import settings
 from django.db import connections
 from django.db.backends.signals import connection_created
@@ -28,6 +29,8 @@ def configure() -> None:
     values["DATABASE_ROUTERS"] = ["shopsite.routing.TestedDatabase"]
     settings.configure(**values)
     django.setup()
+    # As Django's test runner does: connections for notices are then let go of at once.
+    mail.outbox = []
     connection_created.connect(_without_fsync)
 
 
