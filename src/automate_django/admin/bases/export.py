@@ -64,7 +64,8 @@ def _cell(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, (dict, list)):
         value = json.dumps(value, cls=DjangoJSONEncoder)
-    text = "" if value is None else str(value)
+    # Python 3.10 writes no NUL into CSV, and most readers refuse a file that has one.
+    text = "" if value is None else str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
     return f"'{text}" if _RUNS.match(text) else text
 
 
