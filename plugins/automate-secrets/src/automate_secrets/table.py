@@ -269,7 +269,7 @@ class SecretTableBackend(WritableSecretsBackend):
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
         try:
-            with self._gate, self._engine.begin() as connection:
+            with self._gate(), self._engine.begin() as connection:
                 yield connection
             return
         except IntegrityError:
