@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 
-from automate_kernel.forks import renew_in_children
+from automate_kernel.forks import new_lock
 
 
 class Tally:
@@ -13,12 +12,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, ...]] = Counter()
-        self.renew()
-        renew_in_children(self)
-
-    def renew(self) -> None:
-        """Take another lock: a fork copies one that a thread holds, and not the thread."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def add(self, *words: str) -> None:
         """Count one more."""
