@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.secrets import RedactingFilter, Redactor, SecretRef
 from automate_kernel.secrets.masking import literal_secrets, secret_fields, strength_of
+from automate_kernel.secrets.redaction import redact_text
 
 VALUE = "p/s+w?rd=&\"'ö€😀\\ \nline-two"
 
@@ -482,3 +483,21 @@ def test_redaction_takes_time_with_the_length(unit):
 
     seconds(1000)
     assert seconds(64_000) < 0.3 or seconds(128_000) < 3 * seconds(64_000)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["token", "refresh_token", "id_token", "refreshToken", "idToken", "access_token", "db_password",
+     "client_secret", "CRM-API-KEY", "X_ACCESS_KEY"],
+)  # fmt: skip
+def test_a_text_that_assigns_a_secret_does_not_show_it(name: str) -> None:
+    """As an answer, a form or a traceback does, whatever stands before the word that says it."""
+    for text in (
+        f'{{"{name}": "zkR7-canary"}}',
+        f"a=1&{name}=zkR7-canary&b=2",
+        f"{name}='zkR7-canary'",
+    ):
+        assert "canary" not in redact_text(text, [])
+    assert redact_text(f"a{name.replace('_', '')}y=5 s, the tokens=7", []).endswith(
+        "=5 s, the tokens=7"
+    )

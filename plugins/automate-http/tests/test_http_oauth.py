@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import math
 import multiprocessing
 import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from hashlib import sha256
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from automate_kernel import AutomateError, ConfigError, ErrorCodes, SecretDeniedError
+from automate_kernel import AutomateError, ConfigError, ErrorCodes, SecretDeniedError, SecretError
 from automate_kernel.operations.account import Account, AccountStatus, tenant_account_key
 from automate_kernel.operations.context import Call, ConnectorContext, calling
 from automate_kernel.secrets import (
@@ -26,6 +30,7 @@ from automate_kernel.secrets import (
     WritableFileSecretsBackend,
 )
 from automate_kernel.secrets.backends import is_file_name
+from automate_kernel.testing.hostile_service import hostile_service
 
 pytest.importorskip("authlib", reason="uv run --group plugins pytest plugins")
 pytest.importorskip("oauthlib.oauth2", reason="uv run --group plugins pytest plugins")
@@ -101,6 +106,136 @@ def test_a_person_connects_an_account(server: Any, secrets: SecretResolver) -> N
     assert kept["scope"] == "read write"
     assert server.grants == ["authorization_code"]
     assert secrets.redactor.redact(f"<{kept['refresh_token']}>") == "<[secret]>"
+
+
+def _finish(server: Any) -> Callable[[SecretResolver], Any]:
+    auth = account(server)
+    consent = auth.begin("http://127.0.0.1:8400/callback")
+    answer = browse(consent.url)
+    return lambda secrets: auth.finish(consent, answer, secrets)
+
+
+def _renew(server: Any) -> Callable[[SecretResolver], Any]:
+    auth = account(server).for_tenant(None)
+    return lambda secrets: auth.access_token(secrets, refused=[stored(secrets)["access_token"]])
+
+
+def _ask_for_its_own(server: Any) -> Callable[[SecretResolver], Any]:
+    auth = account(server, authorize_url=None)
+    return lambda secrets: asyncio.run(auth.credentials(secrets))
+
+
+# Each way in which an answer with tokens comes.
+GRANTS = pytest.mark.parametrize("grant", [_finish, _renew, _ask_for_its_own])
+
+
+@GRANTS
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_request_for_tokens_follows_no_redirect(
+    server: Any, secrets: SecretResolver, grant: Any, status: int
+) -> None:
+    """It has the client's secret, and the code or the refresh token: they go nowhere else."""
+    connect(server, secrets)
+    before = stored(secrets)
+    with hostile_service(lambda method, path: {"access_token": "of-somebody-else"}) as other:
+        server.moved = (status, f"{other.url}/token")
+        with pytest.raises(AutomateError, match="goes nowhere else.*token_url") as caught:
+            grant(server)(secrets)
+        assert other.paths == []
+    assert (caught.value.code, caught.value.retryable) == ("FAILED_PRECONDITION", False)
+    assert {**stored(secrets), "error": ""} == before
+
+
+TOKENS = {
+    "access_token": "access-canary-7Qm2xVb9",
+    "refresh_token": "refresh-canary-Zk3pLw81",
+    "id_token": "id.canary-Hh5.Tt2wQ0",
+    "authed_user": {"access_token": "inner-canary-Nn6yCc4d"},
+}
+VALUES = [
+    *(value for value in TOKENS.values() if isinstance(value, str)),
+    TOKENS["authed_user"]["access_token"],
+]
+
+
+@GRANTS
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (200, {}), (200, {"token_type": "mac"}), (200, {"access_token": 7}), (201, {}), (400, {}),
+        (200, {"error": "x", "access_token": None}), (400, {"error": "invalid_grant"}),
+        (500, {"message": json.dumps(TOKENS)}),
+    ],
+)  # fmt: skip
+def test_no_token_of_an_answer_is_shown(
+    server: Any, secrets: SecretResolver, caplog: Any, grant: Any, status: int, words: Any
+) -> None:
+    """In no log, error or repr, whatever the answer is taken for; nor what the request has."""
+    connect(server, secrets)
+    ask = grant(server)
+    caplog.set_level("DEBUG")
+    server.trouble = (status, json.dumps({**TOKENS, **words}).encode())
+    server.forms.clear()
+    fresh = SecretResolver(secrets.backends)  # a redactor that has seen nothing yet
+    shown = ""
+    try:
+        ask(fresh)
+    except AutomateError as error:
+        shown = "".join(traceback.format_exception(error)) + repr(error)
+    sent = [server.forms[-1].get(name, [""])[0] for name in ("code", "refresh_token")]
+    # The service's own log may have them.
+    logged = [each.getMessage() for each in caplog.records if not each.name.startswith("oauthlib")]
+    given = VALUES if words.get("access_token", "") == "" else VALUES[1:]
+    for value in filter(None, [*given, *sent, SECRET]):
+        assert value not in f"{shown}{logged}"
+        assert fresh.redactor.redact(f"<{value}>") == "<[secret]>"
+
+
+@pytest.mark.parametrize("options", [{}, {"authorize_url": None}], ids=["person", "own"])
+def test_tokens_that_another_call_has_got_are_hidden(
+    server: Any, secrets: SecretResolver, options: Any
+) -> None:
+    """Each execution has a redactor of its own."""
+    connect(server, secrets)
+    auth = account(server, **options)
+    tokens = [asyncio.run(auth.credentials(secrets)).values[0] for _ in range(2)]
+    other = SecretResolver(secrets.backends)
+    assert [asyncio.run(auth.credentials(other)).values[0]] * 2 == tokens
+    assert other.redactor.redact(f"<{tokens[0]}>") == "<[secret]>"
+
+
+def test_tokens_that_another_call_could_not_store_are_hidden(
+    server: Any, secrets: SecretResolver, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Each execution has a redactor of its own, which has not seen the renewal."""
+    auth = connect(server, secrets).for_tenant(None)
+    before = stored(secrets)["access_token"]
+
+    def full(key: str, value: str) -> None:
+        raise SecretError("the disk is full")
+
+    monkeypatch.setattr(secrets.writable, "set_secret", full)
+    renewed = auth.access_token(SecretResolver(secrets.backends), refused=[before])
+    assert renewed != before
+    gc.collect()  # the execution is over, and its redactor with it
+
+    def quoting(key: str, value: str) -> None:
+        raise SecretError(f"no room for {json.loads(value)['access_token']}")
+
+    monkeypatch.setattr(secrets.writable, "set_secret", quoting)
+    later = SecretResolver(secrets.backends)
+    monkeypatch.setattr(auth, "_tried_at", -math.inf)  # it tries to store them again now
+    assert auth.access_token(later) == renewed
+    assert renewed not in caplog.text
+    assert later.redactor.redact(f"<{renewed}>") == "<[secret]>"
+
+    def away(key: str) -> str:
+        raise SecretError("the disk is away")
+
+    monkeypatch.setattr(secrets.writable, "get_secret", away)
+    other = SecretResolver(secrets.backends)
+    assert auth.access_token(other) == renewed
+    assert other.redactor.redact(f"<{renewed}>") == "<[secret]>"
 
 
 def test_a_proof_key_is_needed(server: Any, secrets: SecretResolver) -> None:

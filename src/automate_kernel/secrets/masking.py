@@ -87,8 +87,10 @@ _IN_HEADER = re.compile(
     r"\b(bearer|basic|token)(\s+)(?:(?=[\w.~+/-]*\d)[\w.~+/-]{8,}|[\w.~+/-]{20,})=*", re.IGNORECASE
 )
 _ASSIGNED = re.compile(
-    r"""\b(password|passwd|pwd|secret|token|api[_-]?key|access[_-]?(?:key|token)"""
-    r"""|client[_-]?secret|authorization)(["']\s*:\s*["']|=["']?)([^\s"'&;,]+)""",
+    # Behind a letter it is a part of a word; behind "_" the last word of a name.
+    r"""(?<![^\W_])(password|passwd|pwd|secret|token|api[_-]?key|(?:access|private)[_-]?key"""
+    r"""|(?:access|refresh|id|session)[_-]?token|client[_-]?secret|authorization)"""
+    r"""(["']\s*:\s*["']|=["']?)([^\s"'&;,]+)""",
     re.IGNORECASE,
 )
 

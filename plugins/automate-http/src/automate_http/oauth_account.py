@@ -15,7 +15,7 @@ import math
 import secrets as random
 import shlex
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
@@ -35,7 +35,7 @@ from automate_http.urls import parse_base_url, require_encrypted
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretNotFoundError
 from automate_kernel.operations.account import AccountStatus, Consent, tenant_account_key
 from automate_kernel.operations.context import SecretReader
-from automate_kernel.secrets import SecretResolver, WritableSecretsBackend
+from automate_kernel.secrets import Redactor, SecretResolver, WritableSecretsBackend
 from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
@@ -43,7 +43,9 @@ logger: logging.Logger = get_logger(__name__)
 ClientAuthentication = Literal["client_secret_basic", "client_secret_post", "none"]
 
 _SECONDS, _MOST_BYTES = 30.0, 65_536
-_LONGEST_TOKEN, _LONGEST_ERROR = 16_384, 500
+_LONGEST_TOKEN, _LONGEST_ERROR, _TOKEN_LEVELS = 16_384, 500, 3
+# What a request has that proves a person's consent, and a renewal.
+_ONCE = frozenset({"code", "code_verifier", "refresh_token"})
 # Between two attempts to store tokens that could not be stored.
 _SAVE_SECONDS = 5.0
 # GitHub and Slack refuse with 200, and in words of their own.
@@ -342,6 +344,11 @@ class OAuthAccount(Auth):
 
     def _current(self, secrets: SecretReader, refused: Sequence[str]) -> Tokens:
         """Return tokens to send, which are none of those *refused* if others can be had."""
+        found = self._found(secrets, refused)
+        _hide(secrets, found)  # another call may have got them, with another redactor
+        return found
+
+    def _found(self, secrets: SecretReader, refused: Sequence[str]) -> Tokens:
         if not self._client.is_persons:
             return self._own_tokens(secrets, refused)
         # Looked at before the store is: what stands there then is no older.
@@ -437,7 +444,6 @@ class OAuthAccount(Auth):
         self, store: WritableSecretsBackend, secrets: SecretReader, before: Tokens, new: Tokens
     ) -> Tokens:
         """Store *new*; what can't be stored is kept here, and stored by a later call."""
-        _hide(secrets, new)
         try:
             found = self._keep_if_same(store, secrets, before, new)
         except _NotConnectedError:
@@ -498,7 +504,6 @@ class OAuthAccount(Auth):
                 reply = self._ask(secrets, server, "client_credentials", scope=scopes)
                 self._check(reply, secrets)
                 tokens = self._own = self._tokens_in(reply)
-            _hide(secrets, tokens)
             return tokens
 
     # -- storing -----------------------------------------------------------------------------
@@ -524,7 +529,6 @@ class OAuthAccount(Auth):
                 f"the secret {self._key!r} holds no tokens",
                 hint=self._how_to_connect(),
             )
-        _hide(secrets, tokens)
         return tokens
 
     def _keep(self, store: WritableSecretsBackend, secrets: SecretReader, tokens: Tokens) -> None:
@@ -553,10 +557,15 @@ class OAuthAccount(Auth):
             "content-type": "application/x-www-form-urlencoded",
         }
         _, headers, body = client.prepare("POST", str(url), headers, body)
+        for name in _ONCE & values.keys():
+            _hide_values(secrets, values[name])  # a refusal may quote it
         content = body.encode()
         headers["content-length"] = str(len(content))
         request = httpx.Request("POST", url, headers=headers, content=content)
-        return asyncio.run(self._exchange(request))
+        reply = asyncio.run(self._exchange(request))
+        # Before anything looks at the answer, whatever it turns out to be.
+        _hide_values(secrets, *_tokens_of(_json_in(reply)))
+        return reply
 
     async def _exchange(self, request: httpx.Request) -> Reply:
         transports = Transports(
@@ -593,8 +602,18 @@ class OAuthAccount(Auth):
         told = _error_in(reply)
         if reply.status == 200 and not told:
             return
-        redact = secrets.redactor.redact if isinstance(secrets, SecretResolver) else str
-        error = failure_of(reply, redact)
+        if 300 <= reply.status < 400:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"{origin(reply.url)} redirected the request for tokens, which has the client's"
+                " secret and goes nowhere else",
+                hint="let token_url be the address that answers itself",
+            )
+        if isinstance(secrets, SecretResolver):
+            redactor = secrets.redactor
+        else:
+            redactor = Redactor(_tokens_of(_json_in(reply)))
+        error = failure_of(reply, redactor.redact)
         if reply.status == 200:
             error.code, error.retryable, error.hint = ErrorCodes.UNAVAILABLE, True, None
         if told in _WRONG_CLIENT:
@@ -691,10 +710,22 @@ def _in_force(kept: Tokens, unsaved: tuple[Tokens, Tokens]) -> Tokens:
 
 
 def _hide(secrets: SecretReader, tokens: Tokens) -> None:
+    _hide_values(secrets, tokens.access_token, tokens.refresh_token)
+
+
+def _hide_values(secrets: SecretReader, *values: str | None) -> None:
     if isinstance(secrets, SecretResolver):
-        for value in (tokens.access_token, tokens.refresh_token):
-            if value:
-                secrets.redactor.add(value)
+        for value in filter(None, values):
+            secrets.redactor.add(value)
+
+
+def _tokens_of(answer: Any, levels: int = _TOKEN_LEVELS) -> Iterator[str]:
+    """Yield the tokens of an answer, by their fields: ``id_token`` too, and Slack's inner ones."""
+    for name, value in answer.items():
+        if isinstance(value, str) and str(name).lower().endswith(("token", "secret")):
+            yield value
+        elif isinstance(value, Mapping) and levels:
+            yield from _tokens_of(value, levels - 1)
 
 
 def _sent(tokens: Tokens) -> Credentials:

@@ -104,6 +104,8 @@ class AuthorizationServer:
         self.oauth = oauth2.Server(self.validator, token_expires_in=3600)
         self.grants: list[str] = []
         self.trouble: tuple[int, bytes] | None = None
+        self.forms: list[dict[str, list[str]]] = []
+        self.moved: tuple[int, str] | None = None
         self.denies = False
         self.served = 0
         self.last_token = ""
@@ -127,7 +129,10 @@ class AuthorizationServer:
                         *server.oauth.create_authorization_response(*request, scopes, {})
                     )
                 if path == "/token":
+                    server.forms.append(parse_qs(body))
                     server.grants.append(parse_qs(body)["grant_type"][0])
+                    if server.moved is not None:
+                        return self.reply({"Location": server.moved[1]}, "", server.moved[0])
                     if server.trouble is not None:
                         status, content = server.trouble
                         return self.reply({}, content.decode(), status)
