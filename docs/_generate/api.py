@@ -64,7 +64,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
         ("automate_kernel.workflows.code", "automate_kernel.automation"),
     ),
     "approvals": ("Approvals", ("automate_kernel.workflows.approvals",)),
-    "budgets": ("Budgets", ("automate_kernel.budgets",)),
+    "budgets": ("Budgets", ("automate_kernel.budgets", "automate_kernel.operations.call_rates")),
     "templates": ("Templates", ("automate_kernel.templates",)),
     "secrets": ("Secrets", ("automate_kernel.secrets",)),
     "webhooks": ("Webhooks", ("automate_kernel.webhooks",)),

@@ -276,12 +276,14 @@ COLUMN_NOTES = {
         "automate_budget",
         "id",
     ): "SHA-256 over the name and the execution, or the name, the day and the tenant",
-    ("automate_budget", "name"): "the key of the plugin whose budget it is",
+    ("automate_budget", "name"): "the key of the plugin whose budget it is;"
+    " `calls to a service` for a rate limit",
     ("automate_budget", "tenant_id"): "the tenant; null for all that have none",
     ("automate_budget", "execution_id"): "the execution that no other waits for; null for a day",
     ("automate_budget", "spent"): "amounts by their units",
     ("automate_budget", "reserved"): "the amounts of calls that go on, and until when at most",
-    ("automate_budget", "ends_at"): "the end of the day; null for an execution",
+    ("automate_budget", "ends_at"): "the end of the day; null for an execution;"
+    " of a rate limit, when it has its full burst again",
     ("automate_debounce", "id"): "SHA-256 over workflow, tenant and key",
     ("automate_debounce", "execution_id"): "the execution that waits",
     ("automate_debounce", "created_at"): "when it began to wait",

@@ -28,6 +28,8 @@ __all__ = ["BudgetAccount", "Budgets", "Reservation", "SpendingLimit"]
 _KEPT_SECONDS = 30 * 86_400.0
 _MOST_PURGED = 1_000
 _MOST_FOUND = 1_000
+CALL_RATE = "calls to a service"
+"""The name of rows in the budgets' table that are no budget, but the rate of calls to a service."""
 _DEAD = "; what a process has reserved that died since is not given back, for it may be paid"
 
 Amounts = Mapping[str, "int | Decimal"]
@@ -102,7 +104,7 @@ class Budgets:
         work = partial(_reserved, budgets=budgets, most=most, seconds=seconds)
         reservation, opened = write(self._storage, None, work)
         if opened:
-            write(self._storage, None, _purge)
+            make_room(self._storage)
         return reservation
 
     def settle(self, reservation: Reservation, spent: Amounts) -> None:
@@ -128,6 +130,7 @@ class Budgets:
             root = None if execution_id is None else _root_of(rows, execution_id)
             asked = {"name": name, "execution_id": root, "tenant_id": tenant_id}
             where = [Where(key, "eq", value) for key, value in asked.items() if value is not None]
+            where.append(Where("name", "ne", CALL_RATE))
             found = rows.select(BUDGET, where, order_by=("-created_at", "id"), limit=_MOST_FOUND)
             now = rows.now()
         return [_account_of(row, now) for row in found]
@@ -271,8 +274,12 @@ def _root_of(rows: Rows, execution_id: str) -> str:
         execution_id = found[0]["parent_id"]
 
 
+def make_room(storage: Storage) -> None:
+    """Delete a thousand rows whose day has ended long ago: who has added one calls it."""
+    write(storage, None, _purge)
+
+
 def _purge(rows: Rows) -> None:
-    """Delete a thousand budgets whose day has ended long ago: who opens one makes room."""
     ended = [Where("ends_at", "lt", Now(-_KEPT_SECONDS))]
     found = rows.select(
         BUDGET, ended, order_by=("ends_at",), limit=_MOST_PURGED, lock=True, skip_locked=True,

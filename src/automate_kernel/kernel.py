@@ -33,6 +33,7 @@ from automate_kernel.errors import (
     StorageError,
     type_name,
 )
+from automate_kernel.operations.call_rates import CallRates
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.field_choices import FieldChoices
 from automate_kernel.operations.field_options import FieldOption
@@ -245,6 +246,8 @@ class Kernel:
             leaves_events=precedence.leaves,
         )
         self._budgets = self.operations.budgets = Budgets(self.storage)
+        if not isinstance(self.storage, MemoryStorage):
+            self.operations.call_rates = CallRates(self.storage)
         self.operations.approvals = self.approvals
         notices = ApprovalNotices(
             self.executions, self.approvals, self.operations, self.workflows.program

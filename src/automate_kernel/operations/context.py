@@ -17,6 +17,7 @@ from automate_kernel.secrets.logs import get_plugin_logger
 
 if TYPE_CHECKING:
     from automate_kernel.budgets import Budgets
+    from automate_kernel.operations.call_rates import CallRates
     from automate_kernel.operations.reports import CallReport
     from automate_kernel.outbox.item import OutboxItem
 
@@ -209,7 +210,8 @@ class PluginContext:
 
     *settings* are the application's own, read-only. *redact* takes the secrets out of a text that
     leaves the plugin. *approvals* are the kernel's `Approvals`, and *budgets* its `Budgets`;
-    without a kernel there are none. `PluginContext(key="x")` is enough for a test. One that reads
+    without a kernel there are none. *call_rates* are the `CallRates` of all processes on its
+    database; None if it has none. `PluginContext(key="x")` is enough for a test. One that reads
     secrets has its plugin made by a kernel: ``Kernel(secrets={"KEY": "value"}).connector("x")``.
     """
 
@@ -222,6 +224,7 @@ class PluginContext:
     redact: Callable[[str], str] = field(default=str, repr=False)
     approvals: Any = field(default=None, repr=False)
     budgets: Budgets | None = field(default=None, repr=False)
+    call_rates: CallRates | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.secrets, SecretReader):

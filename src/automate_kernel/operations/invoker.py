@@ -28,6 +28,7 @@ from automate_kernel.errors import (
     type_name,
 )
 from automate_kernel.forks import new_rlock, renew_in_children
+from automate_kernel.operations.call_rates import CallRates
 from automate_kernel.operations.config_places import ConfigPlaces
 from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize, normalizing
@@ -86,6 +87,8 @@ class Invoker:
     """The approvals that plugins have as ``ctx.approvals``."""
     budgets: Budgets | None = field(default=None, init=False)
     """The budgets that plugins have as ``ctx.budgets``."""
+    call_rates: CallRates | None = field(default=None, init=False)
+    """The rates that plugins have as ``ctx.call_rates``."""
     places: ConfigPlaces = field(default_factory=ConfigPlaces, init=False)
     """The form in which the application writes the config of plugins, for errors about it."""
     portal: Portal = field(default_factory=Portal, init=False)
@@ -143,7 +146,7 @@ class Invoker:
         redact = self.redactor.redact
         ctx = cls.context_class(
             key=key, secrets=self.secrets, settings=self.settings, redact=redact,
-            approvals=self.approvals, budgets=self.budgets,
+            approvals=self.approvals, budgets=self.budgets, call_rates=self.call_rates,
         )  # fmt: skip
         return construct(cls, config, ctx)
 

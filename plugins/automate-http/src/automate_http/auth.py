@@ -20,13 +20,15 @@ class Credentials:
     The headers and query parameters that prove who asks.
 
     *values* are the secrets in them, which no error may show. *account* names the one whom the
-    service counts requests for, where the values change and it doesn't.
+    service counts requests for, where the values change and it doesn't. *secret* is the key of the
+    secret that the values come from, if every tenant has the same.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
     values: tuple[str, ...] = field(default=(), repr=False)
     account: str = ""
+    secret: str = ""
 
     def limit_key(self) -> str:
         """Return a key for the limits of the account; it shows nothing of the values."""
@@ -35,6 +37,17 @@ class Credentials:
             return ""
         known = about.encode("utf-8", "surrogatepass")
         return hashlib.blake2b(known, key=_SALT, digest_size=16).hexdigest()
+
+    def shared_key(self, tenant_id: str | None) -> tuple[str, ...]:
+        """
+        Return a key for the limits of the account that is the same in each process.
+
+        It is made of names: a hash of a value that stays the same could be guessed from.
+        """
+        if self.account or self.secret:
+            return ("account", self.account) if self.account else ("secret", self.secret)
+        # The values may be those of the call's tenant, whom no other's limits may hold up.
+        return ("tenant", tenant_id) if self.values and tenant_id else ()
 
 
 class Auth(ABC):
@@ -66,7 +79,8 @@ class BearerAuth(Auth):
     async def credentials(self, secrets: SecretReader) -> Credentials:
         """Read the token."""
         token = await secrets.aget(self._key)
-        return Credentials({"authorization": f"{self._scheme} {token}"}, values=(token,))
+        sent = {"authorization": f"{self._scheme} {token}"}
+        return Credentials(sent, values=(token,), secret=self._key)
 
 
 class BasicAuth(Auth):
@@ -80,7 +94,8 @@ class BasicAuth(Auth):
         """Read the password."""
         password = await secrets.aget(self._key)
         pair = base64.b64encode(f"{self._user}:{password}".encode()).decode("ascii")
-        return Credentials({"authorization": f"Basic {pair}"}, values=(password, pair))
+        sent = {"authorization": f"Basic {pair}"}
+        return Credentials(sent, values=(password, pair), secret=self._key)
 
 
 class HeaderAuth(Auth):
@@ -93,7 +108,7 @@ class HeaderAuth(Auth):
     async def credentials(self, secrets: SecretReader) -> Credentials:
         """Read the key."""
         value = await secrets.aget(self._key)
-        return Credentials({self._header: value}, values=(value,))
+        return Credentials({self._header: value}, values=(value,), secret=self._key)
 
 
 class QueryAuth(Auth):
@@ -106,4 +121,5 @@ class QueryAuth(Auth):
     async def credentials(self, secrets: SecretReader) -> Credentials:
         """Read the key."""
         value = await secrets.aget(self._key)
-        return Credentials(query={self._parameter: value}, values=(value,))
+        sent = {self._parameter: value}
+        return Credentials(query=sent, values=(value,), secret=self._key)

@@ -326,7 +326,7 @@ class OAuthAccount(Auth):
 
     async def credentials(self, secrets: SecretReader) -> Credentials:
         """Return the access token, renewed if it is about to expire."""
-        return _sent(await asyncio.to_thread(self._current, secrets, ()))
+        return _sent(await asyncio.to_thread(self._current, secrets, ()), self._key)
 
     def access_token(self, secrets: SecretReader, *, refused: Sequence[str] = ()) -> str:
         """
@@ -728,9 +728,9 @@ def _tokens_of(answer: Any, levels: int = _TOKEN_LEVELS) -> Iterator[str]:
             yield from _tokens_of(value, levels - 1)
 
 
-def _sent(tokens: Tokens) -> Credentials:
+def _sent(tokens: Tokens, key: str) -> Credentials:
     token = tokens.access_token
-    return Credentials({"authorization": f"Bearer {token}"}, values=(token,))
+    return Credentials({"authorization": f"Bearer {token}"}, values=(token,), secret=key)
 
 
 def _is_token(value: Any) -> bool:

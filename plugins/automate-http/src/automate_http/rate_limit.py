@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from automate_http.waits import header_wait
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import ConfigError
 from automate_kernel.forks import new_lock
+from automate_kernel.operations.call_rates import too_long
 from automate_kernel.operations.error_mapping import retry_after_of
 
 _ASKS_TO_WAIT = frozenset({403, 429, 503})
@@ -29,7 +30,11 @@ class _Pace:
 
 class RateLimiter:
     """
-    The pace of requests in this process, for each *key* (a token, an account) on its own.
+    The pace of requests, for each *key* (a token, an account) on its own.
+
+    A `ServiceClient` with the context of a kernel keeps it over all processes on the kernel's
+    database. All limiters of one *name* are one there. Without a name it is for one plugin, and is
+    one with those of that plugin that allow the same. By itself it counts this process alone.
 
     At most *calls* go out in *per_seconds*, evenly; *burst* of them may go at once. Without *calls*
     only the service's own answers count: after 403, 429 or 503 with ``Retry-After``, and after
@@ -46,16 +51,38 @@ class RateLimiter:
         per_seconds: float = 1.0,
         *,
         burst: int = 1,
+        name: str = "",
         max_wait_seconds: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if (calls is not None and calls <= 0) or per_seconds <= 0 or burst < 1:
             raise ValueError("calls and per_seconds are above 0, and burst is 1 or more")
-        self._interval = per_seconds / calls if calls is not None else 0.0
-        self._ahead = (burst - 1) * self._interval
-        self._max_wait, self._clock = max_wait_seconds, clock
-        self._lock = new_lock()
+        self.interval: float = per_seconds / calls if calls is not None else 0.0
+        """The seconds between two requests at an even pace; 0 without a pace of its own."""
+        self.burst: int = burst
+        """The requests that may go at once."""
+        self.name: str = name
+        """The name by which all processes know it; empty without."""
+        self.max_wait_seconds: float = max_wait_seconds
+        """The longest wait; a request that would wait longer fails."""
+        self.clock: Callable[[], float] = clock
+        """The clock of this process, in seconds."""
+        self._lock, self._plugin = new_lock(), ""
         self._paces: dict[str, _Pace] = {}
+
+    def allowed(self, plugin: str) -> str:
+        """
+        Return what it allows, which names it among the limits of the plugin with that key.
+
+        Raises `ConfigError` if it is another plugin's too: they would count apart.
+        """
+        if self._plugin not in ("", plugin):
+            raise ConfigError(
+                f"the plugins {self._plugin!r} and {plugin!r} share a rate limit without a name",
+                hint='give it one: RateLimiter(…, name="…")',
+            )
+        self._plugin = plugin
+        return f"{self.interval!r} seconds, {self.burst} at once"
 
     def reserve(self, key: str = "") -> float:
         """
@@ -64,28 +91,35 @@ class RateLimiter:
         Raises ``RESOURCE_EXHAUSTED`` with ``retry_after``, and takes no place, if that is too long.
         """
         with self._lock:
-            now, pace = self._clock(), self._pace(key)
+            now, pace = self.clock(), self._pace(key)
             begin = max(pace.free_at, now)
-            wait = max(begin - self._ahead, pace.blocked_until, now) - now
-            if wait <= self._max_wait:
+            ahead = (self.burst - 1) * self.interval
+            wait = max(begin - ahead, pace.blocked_until, now) - now
+            if wait <= self.max_wait_seconds:
                 # A wait that the service asked for doesn't save up a burst.
-                pace.free_at = max(begin, pace.blocked_until) + self._interval
+                pace.free_at = max(begin, pace.blocked_until) + self.interval
                 return wait
-        raise AutomateError(
-            ErrorCodes.RESOURCE_EXHAUSTED,
-            f"the service's rate limit leaves no room for {wait:.0f} seconds",
-            retry_after=wait,
-        )
+        raise too_long(wait)
 
-    def observe(self, status: int, headers: Mapping[str, str], key: str = "") -> None:
-        """Heed the wait that an answer asks for. *headers* have names in lower case."""
+    def held(self, key: str = "") -> float:
+        """Return the seconds that the service has asked this process to wait; takes no place."""
+        with self._lock:
+            return max(self._pace(key).blocked_until - self.clock(), 0.0)
+
+    def observe(self, status: int, headers: Mapping[str, str], key: str = "") -> float:
+        """
+        Heed the wait that an answer asks for, and return it: 0 if it asks for none.
+
+        *headers* have names in lower case.
+        """
         wait = retry_after_of(headers) if status in _ASKS_TO_WAIT else None
         if wait is None and headers.get("x-ratelimit-resource", _WHOLE) == _WHOLE:
             wait = header_wait(headers)
         if wait:
             with self._lock:
                 pace = self._pace(key)
-                pace.blocked_until = max(pace.blocked_until, self._clock() + wait)
+                pace.blocked_until = max(pace.blocked_until, self.clock() + wait)
+        return wait or 0.0
 
     def _pace(self, key: str) -> _Pace:
         found = self._paces.get(key)
@@ -96,7 +130,7 @@ class RateLimiter:
         return found
 
     def _forget(self) -> None:
-        now = self._clock()
+        now = self.clock()
         busy = {
             key: pace
             for key, pace in self._paces.items()

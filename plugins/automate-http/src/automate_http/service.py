@@ -32,6 +32,7 @@ from automate_http.headers import call_key, check_headers, checked_headers, key_
 from automate_http.pages import Following, Page, Pages
 from automate_http.rate_limit import RateLimiter, limiter_of
 from automate_http.redirects import REDIRECTS
+from automate_http.shared_limit import SharedLimit
 from automate_http.transports import Transports
 from automate_http.urls import (
     Query,
@@ -44,7 +45,7 @@ from automate_http.urls import (
     with_query,
 )
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.context import PluginContext
+from automate_kernel.operations.context import PluginContext, current_call
 from automate_kernel.operations.portal import Portal
 from automate_kernel.secrets import Redactor
 
@@ -88,7 +89,8 @@ class ServiceClient:
     a plugin.
 
     The waits that a service asks for are those of all clients in the process with its address and
-    the same credentials. A *rate_limit* of your own is for the clients that you give it to.
+    the same credentials, and of this plugin in all processes on the kernel's database. A
+    *rate_limit* of your own is for the clients that you give it to, in all of these processes.
 
     With *idempotency_header* a request that changes something carries a key, which is the same
     when a later attempt of the step sends the same request again.
@@ -121,6 +123,7 @@ class ServiceClient:
         self._idempotency_header = idempotency_header and idempotency_header.lower()
         self._own_limit = rate_limit is not None
         self._rate_limit = rate_limit or limiter_of(str(self._base))
+        self._shared_limit = self._shared()
         guard = Guard(AddressPolicy.parse(allow_private_networks), None, resolver)
         guard.check_url(self._base)
         self._transports = Transports(
@@ -349,10 +352,8 @@ class ServiceClient:
         if self._auth is not None:
             used = await self._auth.credentials(self._ctx.secrets)
             check_headers(used.headers)
-        limited = "" if self._own_limit else used.limit_key()
-        wait = self._rate_limit.reserve(limited)
-        if wait > 0:
-            await anyio.sleep(wait)
+        limited, shared = self._limit_keys(used)
+        await self._wait_for_turn(limited, shared)
         headers = {
             "accept": "application/json, */*;q=0.5",
             "user-agent": f"automate-{self._ctx.key}",
@@ -368,8 +369,37 @@ class ServiceClient:
         url = with_query(request.url, used.query)
         sent = httpx.Request(request.method, url, headers=headers, content=request.content)
         reply = await exchange(self._transports.get(), sent, self._bounds)
-        self._rate_limit.observe(reply.status, reply.headers, limited)
+        asked = self._rate_limit.observe(reply.status, reply.headers, limited)
+        if asked and self._shared_limit is not None:
+            await self._shared_limit.hold(shared, asked)
         return reply, used
+
+    async def _wait_for_turn(self, limited: str, shared: tuple[str, ...]) -> None:
+        own, all_ = self._rate_limit, self._shared_limit
+        while True:
+            wait = await all_.reserve(limited, shared) if all_ else own.reserve(limited)
+            if wait <= 0:
+                return
+            await anyio.sleep(wait)
+            # It is over if the service has asked to wait meanwhile.
+            if not (await all_.held(limited, shared) if all_ else own.held(limited)):
+                return
+
+    def _shared(self) -> SharedLimit | None:
+        key, limit = self._ctx.key, self._rate_limit
+        if self._ctx.call_rates is None:
+            return None
+        name: tuple[str, ...] = (key, str(self._base))
+        if self._own_limit:
+            name = ("limit", limit.name) if limit.name else ("limit of", key, limit.allowed(key))
+        return SharedLimit(limit, self._ctx.call_rates, name)
+
+    def _limit_keys(self, used: Credentials) -> tuple[str, tuple[str, ...]]:
+        """Return the key of the account's limits in this process, and that in all of them."""
+        if self._own_limit:
+            return "", ()
+        call = current_call()
+        return used.limit_key(), used.shared_key(call.tenant_id if call is not None else None)
 
     def _failure(self, reply: Reply, used: Credentials) -> AutomateError:
         # Those of this request too: without a kernel nothing else knows them.

@@ -31,7 +31,8 @@ class CookieAuth(Auth):
         """Read the value."""
         value = await secrets.aget(self._key)
         written = quote(value, safe="!#$&'()*+-./:<=>?@[]^_`{|}~")
-        return Credentials({"cookie": f"{self._cookie}={written}"}, values=(value, written))
+        sent = {"cookie": f"{self._cookie}={written}"}
+        return Credentials(sent, values=(value, written), secret=self._key)
 
 
 class AllOf(Auth):
@@ -50,10 +51,12 @@ class AllOf(Auth):
             raise
         cookies = [each.headers["cookie"] for each in found if "cookie" in each.headers]
         headers = {name: text for each in found for name, text in each.headers.items()}
+        names = [each.account or each.secret for each in found]
         return Credentials(
             {**headers, **({"cookie": "; ".join(cookies)} if cookies else {})},
             {name: text for each in found for name, text in each.query.items()},
             tuple(value for each in found for value in each.values),
+            secret="\n".join(names) if all(names) else "",
         )
 
     async def renew(self, secrets: SecretReader, used: Credentials) -> bool:
